@@ -1,0 +1,138 @@
+import type { Router } from 'express'
+
+import { migrate } from '../migrations'
+import { defineApiKey } from '../models/api-key'
+import { defineApiKeyEvent } from '../models/api-key-event'
+import { asGuest } from '../models/guest'
+import { qualify } from '../models/names'
+import type { UserIdType } from '../models/storage-options'
+import { createAuthenticator } from './http/authentication'
+import { createCredentialReader } from './http/credentials'
+import { createGuards, type Guards } from './http/guards'
+import { createRefuse } from './http/refuse'
+import { createAdminRouter, createOwnerRouter } from './http/router'
+import { createStrategy, type ApiKeyStrategy } from './http/strategy'
+import { createAudit } from './keys/audit'
+import { onDatabase } from './keys/database'
+import { createLifecycle, type Lifecycle } from './keys/lifecycle'
+import { createRules } from './keys/rules'
+import { createSecretFormat } from './keys/secret'
+import { createStore } from './keys/store'
+import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
+import { createUsageRecorder } from './verification/usage'
+import { createVerifier, type Verdict } from './verification/verifier'
+
+/** API keys for one app: routers, guards, a Passport strategy, and the same without HTTP. */
+export interface ApiKeys<Permission extends string = string, UserId = string | number>
+  extends Lifecycle<Permission, UserId>, Guards<Permission, UserId> {
+  /**
+   * Makes the router with which signed-in users manage their own keys.
+   *
+   * @example
+   * app.use('/api-keys', apiKeys.router())
+   */
+  router(): Router
+  /** Makes the router with which administrators manage everyone's keys. It needs the option `isAdmin`. */
+  adminRouter(): Router
+  /**
+   * The Passport strategy. Authenticate by its name.
+   *
+   * @example
+   * passport.use(apiKeys.strategy)
+   * app.get('/graphs', passport.authenticate('api-key'), listGraphs)
+   */
+  readonly strategy: ApiKeyStrategy
+  /** Says whether a plain-text key is good at this moment, and whose it is. */
+  verify(plainTextKey: string): Promise<Verdict<Permission, UserId>>
+  /** Whether a key holds all of the permissions named. It says nothing about its status or expiry. */
+  hasPermission(
+    apiKey: { readonly permissions: readonly string[] },
+    permission: Permission | readonly Permission[],
+  ): boolean
+  /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
+  migrate(): Promise<void>
+  /** Resolves once every use of a key so far is in the database. */
+  flush(): Promise<void>
+  /** Finishes what is under way. The app's Sequelize stays open. */
+  close(): Promise<void>
+}
+
+/**
+ * Sets up API keys for an app. Nothing is opened or queried before the first call that needs the database.
+ *
+ * @example
+ * const apiKeys = createApiKeys({
+ *   sequelize,
+ *   keyPrefix: 'acme',
+ *   permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+ *   currentUser: (req) => req.user,
+ * })
+ * @throws {TypeError} for options that make no sense
+ */
+export function createApiKeys<
+  const Permission extends string,
+  User extends SignedInUser = SignedInUser,
+  Type extends UserIdType = 'text',
+>(
+  options: ApiKeysOptions<Permission, User, Type> & VisibleNames<Permission>,
+): ApiKeys<Permission, UserIdOf<Type>> {
+  // Inside, permissions are strings and users have ids: that names and types fit together is checked out here.
+  const settings = readOptions(
+    options as unknown as ApiKeysOptions<string, SignedInUser, UserIdType>,
+  )
+  const { schema, users, userIdType, realm } = settings
+
+  const sequelize = asGuest(settings.sequelize)
+  const ApiKey = defineApiKey(sequelize, { schema, userIdType })
+  const audit = createAudit(defineApiKeyEvent(sequelize, { schema, userIdType }), userIdType)
+  const format = createSecretFormat(settings)
+  const rules = createRules(settings)
+  const store = createStore({
+    ...settings,
+    sequelize,
+    ApiKey,
+    table: qualify(schema, 'api_keys'),
+    audit,
+    format,
+  })
+  const lifecycle = createLifecycle({ store, audit, rules })
+
+  const usage = createUsageRecorder(store)
+  const verify = createVerifier({
+    format,
+    findByHash: (hash) => onDatabase(() => store.findByHash(hash)),
+    noteUse: usage.noteUse,
+  })
+
+  const readCredential = createCredentialReader({ marker: format.marker, header: settings.header })
+  const authenticator = createAuthenticator({ readCredential, verify, settings })
+  const refuse = createRefuse(settings)
+  const http = { lifecycle, rules, authenticator, refuse, settings }
+
+  const apiKeys = {
+    ...lifecycle,
+    ...createGuards(http),
+    router: () => createOwnerRouter(http),
+    adminRouter: () => createAdminRouter(http),
+    strategy: createStrategy({ authenticator, realm }),
+    verify,
+    hasPermission,
+    migrate: () => onDatabase(() => migrate(settings.sequelize, { schema, users })),
+    flush: () => onDatabase(usage.flush),
+    close: () => onDatabase(usage.flush),
+  } satisfies ApiKeys
+
+  return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>
+}
+
+/** Refuses a `string[]`: with names that the compiler cannot see, no guard would be checked. */
+type VisibleNames<Permission extends string> = string extends Permission
+  ? { permissions: 'The names must be visible to the compiler: write them here, or add `as const`' }
+  : unknown
+
+function hasPermission(
+  { permissions }: { readonly permissions: readonly string[] },
+  permission: string | readonly string[],
+): boolean {
+  return [permission].flat().every((name) => permissions.includes(name))
+}

@@ -1,0 +1,94 @@
+/** Every refusal: its stable code, and the sentence that tells a client what to do about it. */
+const sentences = {
+  missing_credential: 'This needs an API key. Send it in the header: Authorization: Bearer <key>.',
+  malformed_credential:
+    'The API key is not sent as it should be. Send it in the header: Authorization: Bearer <key>.',
+  multiple_credentials: 'The request carries more than one credential. Send exactly one.',
+  invalid_api_key: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
+  missing_permission: 'The API key does not have the permission that this needs.',
+  not_signed_in: 'Sign in first.',
+  not_an_admin: 'Only an administrator may do this.',
+  api_key_not_allowed:
+    'API keys are not managed with an API key. Sign in instead, and send no key.',
+  cross_site_request: 'A request from another site may not change anything here.',
+  api_key_not_found: 'There is no such API key.',
+  method_not_allowed: 'This method is not allowed here. The header Allow names those that are.',
+  api_key_revoked: 'The API key is revoked, and stays so. Create a new one.',
+  too_many_api_keys: 'This user has as many API keys as are allowed. Revoke one first.',
+  unsupported_media_type: 'The body must be JSON, with the header: Content-Type: application/json.',
+  malformed_json: 'The body is not valid JSON.',
+  body_too_large: 'The body is larger than 32 kB.',
+  invalid_input: 'The request breaks the rules listed in "errors".',
+  database_unavailable: 'API keys cannot be checked or changed at the moment. Try again shortly.',
+} as const
+
+/** What a program branches on. Codes are stable; sentences may change. */
+export type ErrorCode = keyof typeof sentences
+
+/** Why a key was not accepted. For the app's logs: a client is told one text for all of them. */
+export type InvalidReason = 'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired'
+
+/** One rule that the input breaks: where (a JSON Pointer as a URI fragment, RFC 6901 section 6) and how. */
+export interface InputFault {
+  pointer: string
+  message: string
+}
+
+/**
+ * A refusal: every error of ours that a request or a call can cause. Mistakes of the program that calls us are
+ * `TypeError`s instead, and what is not ours is passed on as it came.
+ */
+export class ApiKeysError extends Error {
+  override readonly name: string = 'ApiKeysError'
+
+  constructor(
+    readonly code: ErrorCode,
+    options?: ErrorOptions,
+  ) {
+    super(sentences[code], options)
+  }
+}
+
+/** The credential is not a key that may be used. */
+export class InvalidApiKeyError extends ApiKeysError {
+  override readonly name = 'InvalidApiKeyError'
+
+  constructor(readonly reason: InvalidReason) {
+    super('invalid_api_key')
+  }
+}
+
+/** The key is good, but holds too little. */
+export class MissingPermissionError extends ApiKeysError {
+  override readonly name = 'MissingPermissionError'
+
+  constructor(
+    /** The permissions that the route names. */
+    readonly needed: readonly string[],
+    /** Those among them that the key does not hold. */
+    readonly missing: readonly string[],
+  ) {
+    super('missing_permission')
+  }
+}
+
+/** The input breaks rules; `errors` lists every one of them. */
+export class InvalidInputError extends ApiKeysError {
+  override readonly name = 'InvalidInputError'
+
+  constructor(
+    readonly errors: readonly InputFault[],
+    options?: ErrorOptions,
+  ) {
+    super('invalid_input', options)
+  }
+}
+
+/** The path is known, the method is not. */
+export class MethodNotAllowedError extends ApiKeysError {
+  override readonly name = 'MethodNotAllowedError'
+
+  constructor(readonly allowed: readonly string[]) {
+    super('method_not_allowed')
+  }
+}

@@ -1,0 +1,100 @@
+import { STATUS_CODES, type ServerResponse } from 'node:http'
+
+import {
+  InvalidInputError,
+  MethodNotAllowedError,
+  MissingPermissionError,
+  type ApiKeysError,
+  type ErrorCode,
+} from '../errors'
+
+/** A refusal as HTTP sees it, in the terms that Express's own error handler understands. */
+export type Refusal = ApiKeysError & {
+  status: number
+  headers: Record<string, string>
+  /** The message may be shown to the client. */
+  expose: true
+}
+
+interface Answer {
+  status: number
+  /** The error code of the challenge (RFC 6750, section 3.1); `null` for a challenge without one. */
+  challenge?: 'invalid_request' | 'invalid_token' | 'insufficient_scope' | null
+  headers?: Record<string, string>
+}
+
+/** What HTTP answers to every refusal. A new code does not compile until it has its row here. */
+const answers: Record<ErrorCode, Answer> = {
+  missing_credential: { status: 401, challenge: null },
+  not_signed_in: { status: 401, challenge: null },
+  malformed_credential: { status: 400, challenge: 'invalid_request' },
+  multiple_credentials: { status: 400, challenge: 'invalid_request' },
+  invalid_api_key: { status: 401, challenge: 'invalid_token' },
+  missing_permission: { status: 403, challenge: 'insufficient_scope' },
+  not_an_admin: { status: 403 },
+  api_key_not_allowed: { status: 403 },
+  cross_site_request: { status: 403 },
+  api_key_not_found: { status: 404 },
+  method_not_allowed: { status: 405 },
+  api_key_revoked: { status: 409 },
+  too_many_api_keys: { status: 409 },
+  unsupported_media_type: { status: 415 },
+  malformed_json: { status: 400 },
+  body_too_large: { status: 413 },
+  invalid_input: { status: 422 },
+  database_unavailable: { status: 503, headers: { 'Retry-After': '1' } },
+}
+
+/** Adds to an error what HTTP makes of it. */
+export function toRefusal(error: ApiKeysError, realm: string): Refusal {
+  const { status, challenge, headers } = answers[error.code]
+
+  return Object.assign(error, {
+    status,
+    headers: {
+      ...headers,
+      ...(challenge !== undefined && {
+        'WWW-Authenticate': formatChallenge(error, challenge, realm),
+      }),
+      ...(error instanceof MethodNotAllowedError && { Allow: error.allowed.join(', ') }),
+    },
+    expose: true as const,
+  })
+}
+
+/** A challenge as in RFC 6750, section 3. Only the realm can hold characters that need a quoted-pair. */
+function formatChallenge(
+  error: ApiKeysError,
+  code: (Answer['challenge'] & {}) | null,
+  realm: string,
+): string {
+  const parameters = [`realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`]
+  if (code) parameters.push(`error="${code}"`)
+  if (error instanceof MissingPermissionError) parameters.push(`scope="${error.needed.join(' ')}"`)
+
+  return `Bearer ${parameters.join(', ')}`
+}
+
+/**
+ * Answers with a problem document (RFC 9457). Its `type` is the default, about:blank, so that `title` is the status's
+ * own phrase; a program branches on `code`.
+ */
+export function sendProblem(res: ServerResponse, refusal: Refusal) {
+  const { status, headers, code, message } = refusal
+  const problem = {
+    title: STATUS_CODES[status],
+    status,
+    detail: message,
+    code,
+    ...(refusal instanceof MissingPermissionError && { missing: refusal.missing }),
+    ...(refusal instanceof InvalidInputError && { errors: refusal.errors }),
+  }
+  const body = Buffer.from(JSON.stringify(problem))
+
+  res.statusCode = status
+  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
+  res.setHeader('Cache-Control', 'no-store')
+  res.setHeader('Content-Type', 'application/problem+json')
+  res.setHeader('Content-Length', body.length)
+  res.end(body)
+}

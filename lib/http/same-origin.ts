@@ -1,0 +1,38 @@
+import type { Request } from 'express'
+
+/**
+ * Whether a page of another site sent this request. A browser says so itself (Sec-Fetch-Site, W3C Fetch Metadata), an
+ * old one at least where the page came from (Origin, RFC 6454); a program that is no browser says neither.
+ */
+export function isCrossSite(req: Request, trustedOrigins: readonly string[]): boolean {
+  const { origin, 'sec-fetch-site': site } = req.headers
+  if (origin !== undefined && trustedOrigins.includes(origin)) return false
+  if (site !== undefined) return site !== 'same-origin' && site !== 'none'
+
+  return origin !== undefined && !isOwnOrigin(req, origin)
+}
+
+function isOwnOrigin(req: Request, origin: string): boolean {
+  const host = hostOf(req)
+  if (!URL.canParse(origin) || host === undefined) return false
+
+  const { protocol, host: originHost } = new URL(origin)
+  const own = `${protocol}//${host}`
+  return URL.canParse(own) && new URL(own).host === originHost
+}
+
+/**
+ * The host with its port as Express knows it, a proxy that it trusts included. Express 5 has it as `req.host`, which in
+ * Express 4 lacks the port.
+ */
+function hostOf(req: Request): string | undefined {
+  const isTrusted = req.app.get('trust proxy fn') as (
+    address: string | undefined,
+    hops: number,
+  ) => boolean
+  const forwarded = req.get('X-Forwarded-Host')
+
+  return forwarded && isTrusted(req.socket.remoteAddress, 0)
+    ? forwarded.split(',')[0]?.trim()
+    : req.get('Host')
+}

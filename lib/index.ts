@@ -1,0 +1,31 @@
+export { createApiKeys, type ApiKeys } from './create-api-keys'
+export {
+  ApiKeysError,
+  InvalidApiKeyError,
+  InvalidInputError,
+  MethodNotAllowedError,
+  MissingPermissionError,
+  type ErrorCode,
+  type InputFault,
+  type InvalidReason,
+} from './errors'
+export type { AuthenticateOptions, Guard, GuardOptions } from './http/guards'
+export type { Refusal } from './http/problems'
+export type { ApiKeyStrategy } from './http/strategy'
+export type { Actor, ApiKeyEvent } from './keys/audit'
+export type {
+  ApiKeyChanges,
+  ApiKeyFilter,
+  ChangeOptions,
+  EventFilter,
+  NewApiKey,
+  ReadOptions,
+} from './keys/lifecycle'
+export type { ApiKeyRecord } from './keys/record'
+export type { ApiKeysOptions, SignedInUser, UserIdOf } from './options'
+export type { Verdict, VerifiedApiKey } from './verification/verifier'
+export { migrations } from '../migrations'
+export type { Migration } from '../migrations/migration'
+export type { Status } from '../models/api-key'
+export type { EventAction } from '../models/api-key-event'
+export type { StorageOptions, UserIdType } from '../models/storage-options'

@@ -1,0 +1,58 @@
+import { ConnectionError, DatabaseError, TimeoutError } from 'sequelize'
+
+import { ApiKeysError } from '../errors'
+
+/** SQLSTATEs that say the server cannot serve: connection lost or refused, shutting down, full, a standby. */
+const outages = /^(08...|57P0[1-5]|53...|25006)$/
+
+/** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
+const unmigrated = /^(42P01|42703|3F000)$/
+
+/** What Node and the driver say of a connection that is gone, where there is no SQLSTATE. */
+const brokenConnection = /^(E[A-Z]+)$/
+const connectionLost = /connection terminated|server closed the connection|not queryable/i
+
+/**
+ * Runs work on the database and gives its failures a name: an outage becomes the refusal `database_unavailable`,
+ * missing tables become an error that says what to do. Anything else stays as it is.
+ */
+export async function onDatabase<Result>(work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work()
+  } catch (error) {
+    throw explain(error)
+  }
+}
+
+function explain(error: unknown): unknown {
+  forgetParameters(error)
+  if (isOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
+  if (error instanceof DatabaseError && unmigrated.test(codeOf(error))) {
+    return new Error(
+      `express-api-keys: the tables are missing or older than this version (${error.message}). ` +
+        'Run "await apiKeys.migrate()", or the migrations with your own runner.',
+      { cause: error },
+    )
+  }
+  return error
+}
+
+function isOutage(error: unknown): boolean {
+  if (error instanceof ConnectionError || error instanceof TimeoutError) return true
+  if (!(error instanceof DatabaseError)) return false
+
+  const code = codeOf(error)
+  return outages.test(code) || brokenConnection.test(code) || connectionLost.test(error.message)
+}
+
+function codeOf({ parent }: DatabaseError): string {
+  return (parent as { code?: string }).code ?? ''
+}
+
+/** Sequelize hangs the parameters of the statement, hashes among them, on its errors: they must not reach a log. */
+function forgetParameters(error: unknown) {
+  if (!(error instanceof DatabaseError)) return
+
+  for (const holder of [error, error.parent, error.original])
+    Object.assign(holder, { parameters: {} })
+}

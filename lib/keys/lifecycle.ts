@@ -1,0 +1,208 @@
+import type { Transaction } from 'sequelize'
+
+import type { Status } from '../../models/api-key'
+import type { EventAction } from '../../models/api-key-event'
+import type { Actor, ApiKeyEvent, Audit } from './audit'
+import { onDatabase } from './database'
+import type { ApiKeyRecord } from './record'
+import { parseInput, type Rules } from './rules'
+import type { Transition } from './states'
+import type { Store } from './store'
+
+/** An id of one of the app's users, in any of the forms that ids come in. */
+export type AnyUserId = string | number | bigint
+
+/** A key to be made. */
+export interface NewApiKey<Permission extends string = string> {
+  /** The owner. */
+  userId: AnyUserId
+  /** 1 to 100 characters. */
+  name: string
+  /** At most 500 characters. */
+  description?: string | null | undefined
+  /** At least one, without repeats. */
+  permissions: readonly Permission[]
+  /** In the future; as text, ISO 8601 with an offset. Without it the key does not expire. */
+  expiresAt?: Date | string | null | undefined
+}
+
+/** What may change of a key besides its permissions and status. What is left out stays. */
+export type ApiKeyChanges = Partial<Pick<NewApiKey, 'name' | 'description' | 'expiresAt'>>
+
+interface Page {
+  /**
+   * How many at most, from 1 to 100.
+   *
+   * @default 20
+   */
+  limit?: number | undefined
+  /** The `nextCursor` of the page before. */
+  cursor?: string | undefined
+}
+
+export interface ApiKeyFilter<Permission extends string = string> extends Page {
+  /** The owner. */
+  userId?: AnyUserId
+  status?: Status | undefined
+  /** Only keys that hold it. */
+  permission?: Permission | undefined
+  /** Only keys whose name and description have words that begin with all of these. */
+  text?: string | undefined
+}
+
+export interface EventFilter extends Page {
+  apiKeyId?: string | undefined
+  /** The owner of the key. */
+  userId?: AnyUserId
+  action?: EventAction | undefined
+}
+
+/** What every call that reads takes last. */
+export interface ReadOptions {
+  /** Only a key of this user; another's is not found. */
+  userId?: AnyUserId
+  /** A transaction to be part of. An ambient one (CLS) is never joined. */
+  transaction?: Transaction | undefined
+}
+
+/** What every call that changes something takes last. */
+export interface ChangeOptions extends ReadOptions {
+  /**
+   * Who does it, for the audit trail.
+   *
+   * @default the user of `userId`, else `{ type: 'system' }`
+   */
+  actor?: Actor | undefined
+  /** Why, for the audit trail; at most 500 characters. */
+  reason?: string | undefined
+}
+
+/** Everything that can be done with keys. Each refusal is an `ApiKeysError` with a stable `code`. */
+export interface Lifecycle<Permission extends string = string, UserId = string | number> {
+  /** Makes a key. Its plain text is in this answer and never again anywhere. */
+  create(
+    apiKey: NewApiKey<Permission>,
+    options?: Omit<ChangeOptions, 'userId'>,
+  ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+
+  /** Lists keys of every status, newest first, a page at a time. The last page has no `nextCursor`. */
+  list(
+    filter?: ApiKeyFilter<Permission>,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<{ apiKeys: ApiKeyRecord<Permission, UserId>[]; nextCursor: string | null }>
+
+  get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  update(
+    id: string,
+    changes: ApiKeyChanges,
+    options?: ChangeOptions,
+  ): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Replaces the whole set. */
+  setPermissions(
+    id: string,
+    permissions: readonly Permission[],
+    options?: ChangeOptions,
+  ): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Has the key refused until it is reactivated. */
+  suspend(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  reactivate(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Has the key refused for ever. Its record stays. */
+  revoke(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Revokes all keys of a user at once, and returns how many there were to revoke. */
+  revokeAll(userId: AnyUserId, options?: Omit<ChangeOptions, 'userId'>): Promise<number>
+
+  /** Lists the audit trail, newest first, a page at a time. */
+  events(
+    filter?: EventFilter,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<{ events: ApiKeyEvent<UserId>[]; nextCursor: string | null }>
+}
+
+/** The same with input that nobody has looked at yet. */
+export type UncheckedLifecycle = ReturnType<typeof createLifecycle>
+
+interface LifecycleParts {
+  store: Store
+  audit: Audit
+  rules: Rules
+}
+
+/** Holds all input against the rules before it reaches the store. */
+export function createLifecycle({ store, audit, rules }: LifecycleParts) {
+  function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
+    refuseUndefinedOwner(circumstances)
+    const { userId, reason, actor } = parseInput(rules.circumstances, circumstances)
+    const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
+
+    return { transaction, userId, reason, actor: actor ?? owner }
+  }
+
+  function transition(name: Transition) {
+    return function transit(id: string, options?: ChangeOptions) {
+      return onDatabase(async () => store.transit(name, id, readOptions(options)))
+    }
+  }
+
+  return {
+    create(apiKey: unknown, options?: ChangeOptions) {
+      return onDatabase(async () =>
+        store.create(parseInput(rules.newKeyOf, apiKey), readOptions(options)),
+      )
+    },
+
+    list(filter: object = {}, options?: ReadOptions) {
+      refuseUndefinedOwner(filter)
+      return onDatabase(async () =>
+        store.list(parseInput(rules.list, filter), readOptions(options)),
+      )
+    },
+
+    get(id: string, options?: ReadOptions) {
+      return onDatabase(async () => store.get(id, readOptions(options)))
+    },
+
+    update(id: string, changes: unknown, options?: ChangeOptions) {
+      return onDatabase(async () =>
+        store.update(id, parseInput(rules.changes, changes), readOptions(options)),
+      )
+    },
+
+    setPermissions(id: string, permissions: unknown, options?: ChangeOptions) {
+      return onDatabase(async () => {
+        const input = parseInput(rules.permissionSet, { permissions })
+        return store.setPermissions(id, input.permissions, readOptions(options))
+      })
+    },
+
+    suspend: transition('suspend'),
+    reactivate: transition('reactivate'),
+    revoke: transition('revoke'),
+
+    revokeAll(userId: unknown, options?: ChangeOptions) {
+      return onDatabase(async () => {
+        const input = parseInput(rules.owner, { userId })
+        return store.revokeAll(input.userId, readOptions(options))
+      })
+    },
+
+    events(filter: object = {}, options?: ReadOptions) {
+      refuseUndefinedOwner(filter)
+      return onDatabase(async () =>
+        audit.list(parseInput(rules.eventList, filter), readOptions(options)),
+      )
+    },
+  }
+}
+
+/** `{ userId: undefined }` is what a mistake looks like that would reach everyone's keys. */
+function refuseUndefinedOwner(options: { userId?: unknown }) {
+  if ('userId' in options && (options.userId === undefined || options.userId === null)) {
+    throw new TypeError(`userId is ${options.userId}: leave it out to mean the keys of every user`)
+  }
+}

@@ -1,0 +1,78 @@
+import type { ApiKeyRow, Status } from '../../models/api-key'
+import type { UserIdType } from '../../models/storage-options'
+
+/** A key as its owner and the app see it. Times become ISO 8601 text in JSON. */
+export interface ApiKeyRecord<Permission extends string = string, UserId = string | number> {
+  id: string
+  name: string
+  description: string | null
+  /** The start of the plain-text key, for people to tell keys apart. */
+  prefix: string
+  /** The end of the plain-text key, for people to tell keys apart. */
+  postfix: string
+  status: Status
+  permissions: Permission[]
+  userId: UserId
+  createdAt: Date
+  updatedAt: Date
+  lastUsedAt: Date | null
+  expiresAt: Date | null
+  revokedAt: Date | null
+}
+
+/** What is read of a row: all but the hash and its secret. */
+export const recordAttributes = [
+  'id',
+  'name',
+  'description',
+  'prefix',
+  'postfix',
+  'status',
+  'permissions',
+  'userId',
+  'createdAt',
+  'updatedAt',
+  'lastUsedAt',
+  'expiresAt',
+  'revokedAt',
+] as const satisfies (keyof ApiKeyRow & keyof ApiKeyRecord)[]
+
+/** Copies the record from a row, and so leaves out whatever else the row holds. */
+export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
+  return {
+    id: row.id,
+    name: row.name,
+    description: row.description,
+    prefix: row.prefix,
+    postfix: row.postfix,
+    status: row.status,
+    permissions: readArray(row.permissions),
+    userId: readUserId(row.userId, userIdType),
+    createdAt: new Date(row.createdAt),
+    updatedAt: new Date(row.updatedAt),
+    lastUsedAt: readTime(row.lastUsedAt),
+    expiresAt: readTime(row.expiresAt),
+    revokedAt: readTime(row.revokedAt),
+  }
+}
+
+/*
+ * An app may have taught its driver to read times, bigints or arrays in its own way, for all of its connections. These
+ * depend on no such setting.
+ */
+
+export function readUserId(value: unknown, type: UserIdType): string | number {
+  return type === 'integer' ? Number(value) : String(value)
+}
+
+export function readTime(value: Date | null): Date | null {
+  return value === null ? null : new Date(value)
+}
+
+/** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */
+export function readArray(value: unknown): string[] {
+  if (!Array.isArray(value)) {
+    throw new TypeError('express-api-keys: the driver does not read text[] as an array')
+  }
+  return value
+}

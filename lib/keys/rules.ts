@@ -1,0 +1,192 @@
+import { z } from 'zod'
+
+import { statuses } from '../../models/api-key'
+import { eventActions } from '../../models/api-key-event'
+import type { UserIdType } from '../../models/storage-options'
+import { InvalidInputError, type InputFault } from '../errors'
+import { eventCursor, keyCursor } from './cursor'
+
+/** More faults than anybody reads are not worth sending: a body of 32 kB can hold thousands. */
+const maxFaults = 100
+
+export type Rules = ReturnType<typeof createRules>
+
+/** The one source of truth for what a key may be made of, over HTTP and without. */
+export function createRules({ permissions, userIdType }: RulesOptions) {
+  const permission = oneOf(permissions)
+  const userId = userIdRule(userIdType)
+
+  const changes = z.strictObject({
+    name: text({ min: 1, max: 100 }),
+    description: text({ max: 500, lines: true }).nullable(),
+    expiresAt: expiry.nullable(),
+  })
+
+  const permissionSet = z
+    .array(permission, 'must be a list of permissions')
+    .min(1, 'must name at least one permission')
+    .superRefine((names, context) => {
+      for (const [index, name] of names.entries()) {
+        if (names.indexOf(name) !== index) {
+          context.addIssue({ code: 'custom', path: [index], message: 'must not be repeated' })
+        }
+      }
+    })
+
+  const newKey = changes
+    .partial({ description: true, expiresAt: true })
+    .extend({ permissions: permissionSet })
+
+  const page = z.strictObject({ limit: pageSize })
+  const ownList = page.extend({ cursor: keyCursor.optional(), status: oneOf(statuses).optional() })
+  const eventPage = page.extend({ cursor: eventCursor.optional() })
+
+  return {
+    userId,
+    newKey,
+    newKeyOf: newKey.extend({ userId }),
+    changes: changes.partial(),
+    permissionSet: z.strictObject({ permissions: permissionSet }),
+    owner: z.strictObject({ userId }),
+    explanation: z.strictObject({ reason: reason.optional() }),
+    revokeAll: z.strictObject({ userId, reason: reason.optional() }),
+    circumstances: z.strictObject({
+      userId: userId.optional(),
+      reason: reason.optional(),
+      actor: actor.optional(),
+    }),
+    /** The keys of one user. */
+    ownList,
+    /** The keys of everyone. */
+    list: ownList.extend({
+      userId: userId.optional(),
+      permission: permission.optional(),
+      text: text({ min: 1, max: 200 }).optional(),
+    }),
+    /** The audit trail of one key. */
+    eventPage,
+    /** The audit trail of all keys. */
+    eventList: eventPage.extend({
+      apiKeyId: z.guid('must be a UUID').optional(),
+      userId: userId.optional(),
+      action: oneOf(eventActions).optional(),
+    }),
+  }
+}
+
+interface RulesOptions {
+  permissions: readonly string[]
+  userIdType: UserIdType
+}
+
+/** Why somebody suspends or revokes a key. */
+const reason = text({ min: 1, max: 500, lines: true })
+
+const actor = z.union([
+  z.strictObject({ type: z.literal('system') }),
+  z.strictObject({
+    type: z.enum(['user', 'admin']),
+    id: z.union([z.string(), z.number(), z.bigint()]).transform(String),
+  }),
+])
+
+function oneOf<const Name extends string>(names: readonly Name[]) {
+  return z.enum(names, { error: `must be one of ${names.join(', ')}` })
+}
+
+const pageSize = z
+  .union(
+    [
+      z.int(),
+      z
+        .string()
+        .regex(/^\d{1,9}$/)
+        .transform(Number),
+    ],
+    'must be a whole number from 1 to 100',
+  )
+  .refine((limit) => limit >= 1 && limit <= 100, 'must be a whole number from 1 to 100')
+  .default(20)
+
+const timestamp = z.iso.datetime({ offset: true }).transform((time) => new Date(time))
+
+const expiry = z
+  .union([z.date(), timestamp], 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z')
+  .refine((time) => time.getTime() > Date.now(), 'must be in the future')
+  .refine((time) => time.getTime() < Date.UTC(10_000, 0), 'must be before the year 10000')
+
+/** Text that people write, trimmed; over several `lines` or on one. */
+function text({ min = 0, max, lines = false }: { min?: number; max: number; lines?: boolean }) {
+  const controls = lines ? /[^\P{Cc}\n\r\t]/u : /\p{Cc}/u
+  const size = min > 0 ? `${min} to ${max}` : `at most ${max}`
+
+  return z
+    .string('must be text')
+    .trim()
+    .min(min, `must have ${size} characters`)
+    .max(max, `must have ${size} characters`)
+    .refine((value) => !controls.test(value), 'must not contain control characters')
+    .refine((value) => value.isWellFormed(), 'must be well-formed Unicode')
+}
+
+/** Brings a user's id into the one form that the column's type has in JavaScript. */
+function userIdRule(type: UserIdType): z.ZodType<string | number> {
+  switch (type) {
+    case 'text':
+      return z
+        .union([z.string(), z.int(), z.bigint()], 'must be a user id')
+        .transform(String)
+        .refine((id) => id.length >= 1 && id.length <= 255, 'must have 1 to 255 characters')
+        .refine((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode')
+    case 'uuid':
+      return z.guid('must be a UUID').toLowerCase()
+    case 'integer':
+      return integer(-(2n ** 31n), 2n ** 31n - 1n).transform(Number)
+    case 'bigint':
+      return integer(-(2n ** 63n), 2n ** 63n - 1n).transform(String)
+  }
+}
+
+function integer(least: bigint, greatest: bigint) {
+  return z
+    .union([z.bigint(), z.int(), z.string().regex(/^-?\d{1,19}$/)], 'must be a whole number')
+    .transform(BigInt)
+    .refine((id) => id >= least && id <= greatest, 'is out of range')
+}
+
+/** Returns the input as the schema makes it, or throws an `InvalidInputError` that lists every fault. */
+export function parseInput<Schema extends z.ZodType>(
+  schema: Schema,
+  input: unknown,
+): z.output<Schema> {
+  const result = schema.safeParse(input, { reportInput: true })
+  if (!result.success)
+    throw new InvalidInputError(result.error.issues.flatMap(faultsOf).slice(0, maxFaults))
+
+  return result.data
+}
+
+function faultsOf(issue: z.core.$ZodIssue): InputFault[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => ({
+      pointer: pointerTo([...issue.path, key]),
+      message: 'is not known here',
+    }))
+  }
+  return [{ pointer: pointerTo(issue.path), message: messageOf(issue) }]
+}
+
+function messageOf(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_type' && issue.expected === 'object') return 'must be a JSON object'
+  if (issue.input === undefined && issue.code.startsWith('invalid_')) return 'is required'
+  return issue.message
+}
+
+/** A JSON Pointer in its URI fragment form (RFC 6901, section 6), as in the examples of RFC 9457. */
+export function pointerTo(path: readonly PropertyKey[]): string {
+  return ['#', ...path.map((key) => encodeURIComponent(escapePointer(String(key))))].join('/')
+}
+
+function escapePointer(key: string) {
+  return key.replaceAll('~', '~0').replaceAll('/', '~1')
+}

@@ -1,0 +1,358 @@
+import type { NextFunction, Request, Response } from 'express'
+import { closest, distance } from 'fastest-levenshtein'
+import type { Sequelize } from 'sequelize'
+
+import { userIdTypes, type StorageOptions, type UserIdType } from '../models/storage-options'
+import type { Refusal } from './http/problems'
+
+/** The type that ids of the app's users have in JavaScript and JSON. */
+export type UserIdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
+
+/** A signed-in user: whatever the app has, with an `id`. */
+export interface SignedInUser {
+  id: string | number | bigint
+}
+
+type MaybePromise<Value> = Value | Promise<Value>
+
+/** The options of `createApiKeys`. */
+export interface ApiKeysOptions<
+  Permission extends string,
+  User extends SignedInUser,
+  Type extends UserIdType,
+> extends StorageOptions<Type> {
+  /** The app's Sequelize, on Postgres. We share its pool and settings, and change nothing of it. */
+  sequelize: Sequelize
+  /**
+   * What every plain-text key begins with, so that people and secret scanners know it: 2 to 16 characters, lower-case
+   * letters, digits and underscores, such as `acme` or `acme_live`.
+   */
+  keyPrefix: string
+  /** The permissions that keys may hold: a list of names, or names with a description each. */
+  permissions: readonly Permission[] | Readonly<Record<Permission, string>>
+  /** Says who is signed in, by the app's own means; needed by the routers and by `orSignedIn`. */
+  currentUser?: ((req: Request) => MaybePromise<User | null | undefined>) | undefined
+  /** Says who may manage everyone's keys; needed by the admin router. */
+  isAdmin?: ((user: NoInfer<User>) => MaybePromise<boolean | null | undefined>) | undefined
+  /** Loads what becomes `req.user` on a request with a key. A key whose user is gone is refused. */
+  loadUser?:
+    | ((userId: UserIdOf<NoInfer<Type>>, req: Request) => MaybePromise<object | null | undefined>)
+    | undefined
+  /** Narrows which permissions a user may give to a key. */
+  grantable?:
+    ((userId: UserIdOf<NoInfer<Type>>) => MaybePromise<readonly NoInfer<Permission>[]>) | undefined
+  /**
+   * How many keys a user may have that are neither revoked nor expired.
+   *
+   * @default Infinity
+   */
+  maxKeysPerUser?: number | undefined
+  /**
+   * Secrets that key the hashes, at least 32 random bytes each: without them a copy of the database verifies nothing,
+   * and forged keys never reach it. The first is used for new keys, all of them for verification.
+   *
+   * @default [] (hashes are unkeyed)
+   */
+  secrets?: readonly (string | Uint8Array)[] | undefined
+  /**
+   * Goes on accepting keys made before the app had `secrets`.
+   *
+   * @default false
+   */
+  acceptUnkeyed?: boolean | undefined
+  /** A second header that may carry a key, such as `X-API-Key`. */
+  header?: string | undefined
+  /**
+   * The `realm` of challenges (RFC 9110, section 11.5).
+   *
+   * @default 'api'
+   */
+  realm?: string | undefined
+  /**
+   * Origins other than the app's own whose pages may change keys, such as `https://console.example.com`.
+   *
+   * @default []
+   */
+  trustedOrigins?: readonly string[] | undefined
+  /** Answers refusals in the app's own format. `error` carries `code`, `status`, `headers` and `expose`. */
+  onRefusal?:
+    ((error: Refusal, req: Request, res: Response, next: NextFunction) => void) | undefined
+}
+
+/** The options as the parts of the library take them: complete, and free of the types that only callers need. */
+export type Settings = ReturnType<typeof readOptions>
+
+const optionNames = [
+  'sequelize',
+  'schema',
+  'users',
+  'keyPrefix',
+  'permissions',
+  'currentUser',
+  'isAdmin',
+  'loadUser',
+  'grantable',
+  'maxKeysPerUser',
+  'secrets',
+  'acceptUnkeyed',
+  'header',
+  'realm',
+  'trustedOrigins',
+  'onRefusal',
+] as const satisfies (keyof ApiKeysOptions<string, SignedInUser, UserIdType>)[]
+
+const userOptionNames = ['type', 'table', 'schema', 'column'] as const
+
+type AnyOptions = ApiKeysOptions<string, SignedInUser, UserIdType>
+
+/** Applies the defaults and refuses nonsense, so that a mistake shows at start-up and not on a request. */
+export function readOptions(options: AnyOptions) {
+  if (typeof options !== 'object' || options === null) {
+    throw new TypeError('createApiKeys: needs an object of options')
+  }
+  refuseUnknownNames(options, optionNames, '')
+  const {
+    sequelize,
+    schema = 'public',
+    users = {},
+    keyPrefix,
+    permissions,
+    currentUser,
+    isAdmin,
+    loadUser,
+    grantable,
+    maxKeysPerUser = Infinity,
+    secrets = [],
+    acceptUnkeyed = false,
+    header,
+    realm = 'api',
+    trustedOrigins = [],
+    onRefusal,
+  } = options
+
+  check('sequelize', isPostgres(sequelize), 'must be a Sequelize instance on Postgres')
+  check('schema', isIdentifier(schema), 'must be the name of a schema', schema)
+  check('keyPrefix', isKeyPrefix(keyPrefix), keyPrefixRule, keyPrefix)
+  for (const [name, value] of Object.entries({
+    currentUser,
+    isAdmin,
+    loadUser,
+    grantable,
+    onRefusal,
+  })) {
+    check(name, value === undefined || typeof value === 'function', 'must be a function', value)
+  }
+  check('maxKeysPerUser', isLimit(maxKeysPerUser), 'must be a whole number above 0', maxKeysPerUser)
+  check('acceptUnkeyed', typeof acceptUnkeyed === 'boolean', 'must be true or false', acceptUnkeyed)
+  check(
+    'header',
+    header === undefined || isHeaderName(header),
+    'must be the name of a header other than Authorization',
+    header,
+  )
+  check('realm', isQuotable(realm), 'must be printable ASCII', realm)
+  refuseUnknownNames(users, userOptionNames, 'users.')
+  const { type: userIdType = 'text', table, schema: usersSchema, column } = users
+  check(
+    'users.type',
+    userIdTypes.includes(userIdType),
+    `must be one of ${userIdTypes.join(', ')}`,
+    userIdType,
+  )
+  for (const [name, value] of Object.entries({ table, schema: usersSchema, column })) {
+    check(
+      `users.${name}`,
+      value === undefined || isIdentifier(value),
+      'must be the name of one',
+      value,
+    )
+  }
+  check(
+    'users.table',
+    table !== undefined || (column ?? usersSchema) === undefined,
+    'must be given where column or schema is',
+  )
+  checkSecrets(secrets, acceptUnkeyed)
+
+  return {
+    sequelize,
+    schema,
+    users,
+    userIdType,
+    keyPrefix,
+    permissions: readPermissions(permissions),
+    currentUser,
+    isAdmin,
+    loadUser,
+    grantable,
+    maxKeysPerUser,
+    secrets,
+    acceptUnkeyed,
+    header: header?.toLowerCase(),
+    realm,
+    trustedOrigins: readOrigins(trustedOrigins),
+    onRefusal,
+  }
+}
+
+/**
+ * Throws a `TypeError` that names the nearest known permission, unless the app has all of those named and at least
+ * one is.
+ */
+export function checkPermissionNames(
+  caller: string,
+  names: readonly string[],
+  known: readonly string[],
+) {
+  if (names.length === 0) throw new TypeError(`${caller}: needs at least one permission`)
+
+  for (const name of names) {
+    if (!known.includes(name)) {
+      throw new TypeError(
+        `${caller}: ${show(name)} is not one of the app's permissions.${suggest(name, known)}`,
+      )
+    }
+  }
+}
+
+function check(option: string, isFine: boolean, rule: string, ...given: [unknown?]) {
+  if (isFine) return
+
+  const got = given.length > 0 ? `, got ${show(given[0])}` : ''
+  throw new TypeError(`createApiKeys: the option ${option} ${rule}${got}`)
+}
+
+function show(value: unknown): string {
+  if (typeof value === 'function') return 'a function'
+  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+}
+
+function refuseUnknownNames(options: object, known: readonly string[], path: string) {
+  for (const name of Object.keys(options)) {
+    if (!known.includes(name)) {
+      throw new TypeError(
+        `createApiKeys: there is no option ${path}${name}.${suggest(name, known)}`,
+      )
+    }
+  }
+}
+
+function suggest(name: string, known: readonly string[]): string {
+  const nearest = closest(name, known)
+  return distance(name, nearest) <= name.length / 2 ? ` Did you mean ${nearest}?` : ''
+}
+
+function isPostgres(sequelize: unknown): boolean {
+  const { getDialect } = (sequelize ?? {}) as Partial<Sequelize>
+  return typeof getDialect === 'function' && getDialect.call(sequelize) === 'postgres'
+}
+
+/** Postgres cuts longer identifiers off without an error. */
+function isIdentifier(name: unknown): boolean {
+  return (
+    typeof name === 'string' && name !== '' && Buffer.byteLength(name) <= 63 && !name.includes('\0')
+  )
+}
+
+const keyPrefixRule =
+  'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore'
+
+function isKeyPrefix(keyPrefix: unknown): boolean {
+  return (
+    typeof keyPrefix === 'string' &&
+    /^[a-z][a-z0-9_]{1,15}$/.test(keyPrefix) &&
+    !keyPrefix.endsWith('_')
+  )
+}
+
+function isLimit(limit: unknown): boolean {
+  return limit === Infinity || (Number.isSafeInteger(limit) && Number(limit) > 0)
+}
+
+/** A token (RFC 9110, section 5.6.2). */
+function isHeaderName(name: unknown): boolean {
+  return (
+    typeof name === 'string' &&
+    /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i.test(name) &&
+    !['authorization', 'cookie'].includes(name.toLowerCase())
+  )
+}
+
+function isQuotable(text: unknown): boolean {
+  return typeof text === 'string' && /^[\x20-\x7e]*$/.test(text)
+}
+
+/** Says what is wrong with a secret without showing it. */
+function checkSecrets(secrets: AnyOptions['secrets'] & object, acceptUnkeyed: boolean) {
+  check('secrets', Array.isArray(secrets), 'must be a list')
+  const all = secrets.map((secret) => Buffer.from(secret))
+
+  for (const [index, bytes] of all.entries()) {
+    check(
+      `secrets[${index}]`,
+      bytes.length >= 32,
+      `must have at least 32 bytes, it has ${bytes.length}`,
+    )
+    check(
+      `secrets[${index}]`,
+      new Set(bytes).size >= 8,
+      'must be random: it repeats a few characters',
+    )
+    check(
+      `secrets[${index}]`,
+      !all.slice(0, index).some((other) => other.equals(bytes)),
+      'must not be repeated',
+    )
+  }
+  check(
+    'acceptUnkeyed',
+    !acceptUnkeyed || all.length > 0,
+    'needs secrets: without them all keys are unkeyed',
+  )
+}
+
+/** Names are scope tokens (RFC 6749, section 3.3), as challenges name them in `scope`. */
+function readPermissions(permissions: AnyOptions['permissions']): readonly [string, ...string[]] {
+  const isUsable = typeof permissions === 'object' && permissions !== null
+  check(
+    'permissions',
+    isUsable,
+    'must be a list of names, or an object of names and descriptions',
+    permissions,
+  )
+  const names: readonly unknown[] = Array.isArray(permissions)
+    ? permissions
+    : Object.keys(permissions)
+
+  for (const name of names) {
+    const isScopeToken = typeof name === 'string' && /^[\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(name)
+    check(
+      'permissions',
+      isScopeToken,
+      'must have names of 1 to 100 printable ASCII characters without space, " and \\',
+      name,
+    )
+  }
+  check('permissions', new Set(names).size === names.length, 'must not repeat a name')
+  const [first, ...others] = names as readonly string[]
+  if (first === undefined)
+    throw new TypeError('createApiKeys: the option permissions must name at least one')
+
+  return [first, ...others]
+}
+
+function readOrigins(origins: unknown): readonly string[] {
+  check('trustedOrigins', Array.isArray(origins), 'must be a list of origins', origins)
+
+  for (const origin of origins as unknown[]) {
+    const isOrigin =
+      typeof origin === 'string' && URL.canParse(origin) && new URL(origin).origin === origin
+    check(
+      'trustedOrigins',
+      isOrigin,
+      'must have origins such as https://console.example.com',
+      origin,
+    )
+  }
+  return origins as string[]
+}

@@ -1,0 +1,44 @@
+import { defineMigration } from './migration'
+
+/**
+ * Creates `api_keys`. Indexes and constraints go unnamed, as such names belong to the whole schema and the app may
+ * have given them away. There is none on `last_used_at`, so that noting a use stays a HOT update, for which the fill
+ * factor leaves room.
+ */
+export const createApiKeys = defineMigration(
+  '0001-create-api-keys',
+  ({ table, userIdType, userReference }) => ({
+    up: `
+      CREATE TABLE ${table('api_keys')} (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        user_id ${userIdType} NOT NULL ${userReference},
+        name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
+        description text CHECK (char_length(description) <= 500),
+        prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$'),
+        postfix text NOT NULL CHECK (postfix ~ '^[0-9A-Za-z]{8}$'),
+        hash text NOT NULL UNIQUE CHECK (hash ~ '^[0-9a-f]{64}$'),
+        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$'),
+        permissions text[] NOT NULL CHECK (
+          cardinality(permissions) > 0
+          AND array_ndims(permissions) = 1
+          AND array_position(permissions, NULL) IS NULL
+        ),
+        status text NOT NULL DEFAULT 'ACTIVE' CHECK (status IN ('ACTIVE', 'SUSPENDED', 'REVOKED')),
+        created_at timestamptz(3) NOT NULL DEFAULT now(),
+        updated_at timestamptz(3) NOT NULL DEFAULT now(),
+        last_used_at timestamptz(3),
+        expires_at timestamptz(3),
+        revoked_at timestamptz(3),
+        CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL))
+      ) WITH (fillfactor = 90);
+
+      CREATE INDEX ON ${table('api_keys')} (user_id, created_at DESC, id DESC);
+      CREATE INDEX ON ${table('api_keys')} (created_at DESC, id DESC);
+      CREATE INDEX ON ${table('api_keys')} (status, created_at DESC, id DESC);
+      CREATE INDEX ON ${table('api_keys')} USING gin (permissions);
+      CREATE INDEX ON ${table('api_keys')}
+        USING gin (to_tsvector('pg_catalog.simple', name || ' ' || coalesce(description, '')));
+    `,
+    down: `DROP TABLE ${table('api_keys')}`,
+  }),
+)

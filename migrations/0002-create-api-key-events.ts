@@ -1,0 +1,29 @@
+import { defineMigration } from './migration'
+
+/** Creates `api_key_events`. It refers to keys and users without foreign keys: the trail outlives both. */
+export const createApiKeyEvents = defineMigration(
+  '0002-create-api-key-events',
+  ({ table, userIdType }) => ({
+    up: `
+      CREATE TABLE ${table('api_key_events')} (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        api_key_id uuid NOT NULL,
+        user_id ${userIdType} NOT NULL,
+        action text NOT NULL CHECK (
+          action IN ('created', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked')
+        ),
+        actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system')),
+        actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
+        reason text CHECK (char_length(reason) <= 500),
+        before jsonb,
+        after jsonb,
+        created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp()
+      );
+
+      CREATE INDEX ON ${table('api_key_events')} (api_key_id, id DESC);
+      CREATE INDEX ON ${table('api_key_events')} (user_id, id DESC);
+      CREATE INDEX ON ${table('api_key_events')} (action, id DESC);
+    `,
+    down: `DROP TABLE ${table('api_key_events')}`,
+  }),
+)

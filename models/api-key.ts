@@ -1,0 +1,74 @@
+import { DataTypes, type Model, type ModelStatic, type Sequelize } from 'sequelize'
+
+import { userIdDataType, type ModelOptions } from './user-id'
+
+export const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
+
+export type Status = (typeof statuses)[number]
+
+export interface ApiKeyRow {
+  id: string
+  userId: string | number
+  name: string
+  description: string | null
+  prefix: string
+  postfix: string
+  /** 64 hexadecimal characters, unique. */
+  hash: string
+  /** Which of the app's secrets keyed the hash; `null` for an unkeyed one. */
+  secretId: string | null
+  permissions: string[]
+  status: Status
+  createdAt: Date
+  updatedAt: Date
+  lastUsedAt: Date | null
+  expiresAt: Date | null
+  revokedAt: Date | null
+}
+
+/** What an INSERT names; the database fills in the rest. */
+export type NewApiKeyRow = Pick<
+  ApiKeyRow,
+  | 'userId'
+  | 'name'
+  | 'description'
+  | 'prefix'
+  | 'postfix'
+  | 'hash'
+  | 'secretId'
+  | 'permissions'
+  | 'expiresAt'
+>
+
+export type ApiKeyModel = ModelStatic<Model<ApiKeyRow, NewApiKeyRow>>
+
+/** Defines the model of `api_keys`, the table of all keys. */
+export function defineApiKey(
+  sequelize: Sequelize,
+  { schema, userIdType }: ModelOptions,
+): ApiKeyModel {
+  const timestamp = DataTypes.DATE(3)
+
+  return sequelize.define<Model<ApiKeyRow, NewApiKeyRow>>(
+    'ApiKey',
+    {
+      id: { type: DataTypes.UUID, primaryKey: true },
+      userId: { type: userIdDataType(userIdType), field: 'user_id' },
+      name: { type: DataTypes.TEXT },
+      description: { type: DataTypes.TEXT },
+      prefix: { type: DataTypes.TEXT },
+      postfix: { type: DataTypes.TEXT },
+      hash: { type: DataTypes.TEXT },
+      secretId: { type: DataTypes.TEXT, field: 'secret_id' },
+      // Not an array of an enum: Sequelize returns one as the string '{A,B}' to a connection older than the type.
+      permissions: { type: DataTypes.ARRAY(DataTypes.TEXT) },
+      status: { type: DataTypes.TEXT },
+      createdAt: { type: timestamp, field: 'created_at' },
+      updatedAt: { type: timestamp, field: 'updated_at' },
+      lastUsedAt: { type: timestamp, field: 'last_used_at' },
+      expiresAt: { type: timestamp, field: 'expires_at' },
+      revokedAt: { type: timestamp, field: 'revoked_at' },
+    },
+    { tableName: 'api_keys', schema, timestamps: false },
+  )
+}

@@ -1,0 +1,56 @@
+import { Transaction, type QueryInterface, type Sequelize } from 'sequelize'
+
+/**
+ * Returns a view of the app's Sequelize through which our models and queries run. It shares the app's pool and
+ * connection settings, and nothing else: the app's `define` defaults, hooks, query defaults and isolation level do
+ * not reach our tables, and the app's models, `sync()` and `drop()` never see them.
+ */
+export function asGuest(sequelize: Sequelize): Sequelize {
+  const app = sequelize as unknown as Internals
+  const guest = Object.create(sequelize) as Internals
+
+  guest.options = {
+    ...app.options,
+    // Read through, as apps turn it on and off.
+    get logging() {
+      return app.options.logging
+    },
+    define: {},
+    hooks: {},
+    query: {},
+    schema: undefined,
+    omitNull: false,
+    typeValidation: false,
+    quoteIdentifiers: true,
+    minifyAliases: false,
+    isolationLevel: Transaction.ISOLATION_LEVELS.READ_COMMITTED,
+    // Parameters hold hashes, which belong in no log.
+    logQueryParameters: false,
+  }
+  guest.models = {}
+  guest.modelManager = new app.modelManager.constructor(guest)
+
+  // These hold on to the Sequelize they were made for.
+  const { constructor: OwnQueryInterface, queryGenerator } = app.dialect.queryInterface
+  guest.queryInterface = new OwnQueryInterface(
+    guest,
+    new queryGenerator.constructor({ _dialect: app.dialect, sequelize: guest }),
+  )
+  return guest as unknown as Sequelize
+}
+
+/** What Sequelize 6 has and its types leave out. Its classes are taken from the instance, as it exports none of them. */
+interface Internals {
+  options: { logging?: unknown } & Record<string, unknown>
+  models: object
+  modelManager: { constructor: new (sequelize: Internals) => Internals['modelManager'] }
+  queryInterface: QueryInterface
+  dialect: {
+    queryInterface: {
+      constructor: new (sequelize: Internals, queryGenerator: object) => QueryInterface
+      queryGenerator: {
+        constructor: new (options: { _dialect: object; sequelize: Internals }) => object
+      }
+    }
+  }
+}

@@ -1,0 +1,8 @@
+/** Quotes the name of a table with its schema for use in SQL. */
+export function qualify(schema: string, name: string): string {
+  return `${quote(schema)}.${quote(name)}`
+}
+
+export function quote(identifier: string): string {
+  return `"${identifier.replaceAll('"', '""')}"`
+}

@@ -1,0 +1,35 @@
+const rootDir = require('node:path').dirname(__dirname)
+
+const base = {
+  rootDir,
+  testEnvironment: 'node',
+  transform: {
+    '\\.ts$': ['@swc/jest', { jsc: { target: 'es2023', parser: { syntax: 'typescript' } } }],
+  },
+  modulePathIgnorePatterns: [
+    '<rootDir>/dist',
+    '<rootDir>/example-app/dist',
+    '<rootDir>/example-app/.postgres',
+  ],
+}
+
+/** All specs on Express 5; those of the HTTP floor once more on Express 4. */
+module.exports = {
+  rootDir,
+  globalSetup: '<rootDir>/spec/support/start-postgres.ts',
+  globalTeardown: '<rootDir>/spec/support/stop-postgres.ts',
+  testTimeout: 30_000,
+  projects: [
+    {
+      ...base,
+      displayName: 'express 5',
+      testMatch: ['<rootDir>/spec/**/*.spec.ts'],
+    },
+    {
+      ...base,
+      displayName: 'express 4',
+      testMatch: ['<rootDir>/spec/http/**/*.spec.ts'],
+      moduleNameMapper: { '^express$': 'express4' },
+    },
+  ],
+}

@@ -1,0 +1,50 @@
+import express, { type Express, type Request, type Response, type NextFunction } from 'express'
+
+import { createApiKeys, type ApiKeysOptions } from '../../lib'
+import type { Database } from './database'
+
+export const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'] as const
+
+export type Permission = (typeof permissions)[number]
+
+export interface User {
+  id: string
+  admin: boolean
+}
+
+type Options = Partial<ApiKeysOptions<Permission, User, 'text'>>
+
+/** The API keys of an app whose users sign in by naming themselves in the header `X-User`. */
+export function createTestApiKeys(database: Database, options: Options = {}) {
+  return createApiKeys({
+    sequelize: database.connect(),
+    keyPrefix: 'agpt',
+    permissions,
+    currentUser: signedInUser,
+    isAdmin: (user) => user.admin,
+    ...options,
+  })
+}
+
+export type TestApiKeys = ReturnType<typeof createTestApiKeys>
+
+function signedInUser(req: Request): User | undefined {
+  const id = req.get('X-User')
+  return id ? { id, admin: id.startsWith('admin') } : undefined
+}
+
+/** An app with both routers, and whatever `addRoutes` adds behind them. */
+export function createTestApp(apiKeys: TestApiKeys, addRoutes?: (app: Express) => void): Express {
+  const app = express()
+  app.use('/api-keys', apiKeys.router())
+  app.use('/admin/api-keys', apiKeys.adminRouter())
+  addRoutes?.(app)
+  app.use((req: Request, res: Response) => {
+    res.status(404).json({ app: 'not found' })
+  })
+  app.use((error: Error, req: Request, res: Response, next: NextFunction) => {
+    if (res.headersSent) return next(error)
+    res.status(500).json({ app: error.message })
+  })
+  return app
+}

@@ -1,0 +1,44 @@
+import { mkdtemp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { Sequelize } from 'sequelize'
+
+import { startPostgres, type EmbeddedPostgres } from '../../example-app/embedded-postgres'
+import { createApiKeys } from '../../lib'
+
+declare global {
+  // Jest runs setup and teardown in one process, and neither in the workers of the specs.
+  var embeddedPostgres: (EmbeddedPostgres & { folder: string }) | undefined
+}
+
+/** Starts one Postgres for all specs, with a migrated database to copy from (see `createDatabase`). */
+export default async function startPostgresForSpecs() {
+  const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-spec-'))
+  const postgres = await startPostgres({
+    folder: join(folder, 'postgres'),
+    settings: { fsync: 'off', full_page_writes: 'off', max_connections: '300', jit: 'off' },
+  })
+  globalThis.embeddedPostgres = { ...postgres, folder }
+
+  try {
+    await prepareTemplate(postgres.url)
+  } catch (error) {
+    // Jest does not call the teardown where the setup failed.
+    await postgres.stop()
+    throw error
+  }
+  process.env.SPEC_POSTGRES_URL = postgres.url
+}
+
+async function prepareTemplate(url: string) {
+  const server = new Sequelize(url, { logging: false })
+  await server.query('CREATE DATABASE migrated')
+  await server.close()
+
+  const template = new URL(url)
+  template.pathname = '/migrated'
+  const sequelize = new Sequelize(template.href, { logging: false })
+  await createApiKeys({ sequelize, keyPrefix: 'agpt', permissions: ['ANY'] }).migrate()
+  await sequelize.close()
+}
