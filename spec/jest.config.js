@@ -13,7 +13,7 @@ const base = {
   ],
 }
 
-/** All specs on Express 5; those of the HTTP floor once more on Express 4. */
+/** All specs on Express 5, those of the HTTP floor once more on Express 4; apart, what needs a package registry. */
 module.exports = {
   rootDir,
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
@@ -22,14 +22,20 @@ module.exports = {
   projects: [
     {
       ...base,
-      displayName: 'express 5',
+      displayName: 'express-5',
       testMatch: ['<rootDir>/spec/**/*.spec.ts'],
+      testPathIgnorePatterns: ['install.spec.ts'],
     },
     {
       ...base,
-      displayName: 'express 4',
+      displayName: 'express-4',
       testMatch: ['<rootDir>/spec/http/**/*.spec.ts'],
       moduleNameMapper: { '^express$': 'express4' },
+    },
+    {
+      ...base,
+      displayName: 'install',
+      testMatch: ['<rootDir>/spec/package/install.spec.ts'],
     },
   ],
 }

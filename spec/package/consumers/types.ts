@@ -1,0 +1,189 @@
+/*
+ * What the types promise, as a program that has to compile in a project of its own, with the types of Express 4 and of
+ * Express 5. A line below `@ts-expect-error` has to be an error.
+ */
+import express, { type Request } from 'express'
+import {
+  createApiKeys,
+  migrations,
+  type ApiKeyRecord,
+  type ErrorCode,
+  type VerifiedApiKey,
+} from 'express-api-keys'
+import passport from 'passport'
+import { Sequelize } from 'sequelize'
+
+declare global {
+  namespace Express {
+    interface User {
+      id: string
+      admin: boolean
+    }
+  }
+}
+
+type Equal<A, B> =
+  (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+
+function isTrue<Claim extends true>(claim?: Claim) {
+  return claim
+}
+
+const sequelize = new Sequelize('postgres://localhost/app')
+const app = express()
+
+const apiKeys = createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: { READ_GRAPH: 'Read graphs', EXECUTE_GRAPH: 'Execute graphs' },
+  currentUser: (req) => req.user,
+  isAdmin: (user) => user.admin,
+  loadUser: async (userId) => ({ id: userId.toUpperCase(), admin: false }),
+  grantable: (userId) => (userId === 'alice' ? ['READ_GRAPH', 'EXECUTE_GRAPH'] : ['READ_GRAPH']),
+  onRefusal(error, req, res, next) {
+    isTrue<Equal<typeof error.code, ErrorCode>>()
+    res.status(error.status).set(error.headers)
+    next(error)
+  },
+})
+
+// The routers and guards fit wherever Express takes a handler.
+app.use('/api-keys', apiKeys.router())
+app.use('/admin/api-keys', apiKeys.adminRouter())
+app.use(apiKeys.authenticate({ optional: true }))
+passport.use(apiKeys.strategy)
+
+// Behind a guard a route keeps its types.
+app.get('/graphs/:id', apiKeys.requirePermission('READ_GRAPH'), (req, res) => {
+  isTrue<Equal<typeof req.params.id, string>>()
+  isTrue<Equal<typeof req.params, { id: string }>>()
+
+  const apiKey = apiKeys.getApiKey(req)
+  isTrue<Equal<typeof apiKey, VerifiedApiKey<'READ_GRAPH' | 'EXECUTE_GRAPH', string>>>()
+  isTrue<Equal<typeof apiKey.userId, string>>()
+  isTrue<Equal<typeof req.apiKey, VerifiedApiKey | undefined>>()
+
+  // @ts-expect-error a key is not to be changed
+  apiKey.permissions.push('EXECUTE_GRAPH')
+  res.json({ allowed: apiKeys.hasPermission(apiKey, 'EXECUTE_GRAPH') })
+})
+app.post(
+  '/graphs/:id/:step',
+  express.json(),
+  apiKeys.requirePermission(['READ_GRAPH', 'EXECUTE_GRAPH'], { orSignedIn: true }),
+  apiKeys.requireAnyPermission(['READ_GRAPH']),
+  async (req: Request<{ id: string; step: string }, object, { input: number }>, res) => {
+    isTrue<Equal<typeof req.body.input, number>>()
+    res.json({})
+  },
+)
+
+// Permission names are checked wherever they are used.
+// @ts-expect-error there is no such permission
+apiKeys.requirePermission('READ_GRAPHS')
+// @ts-expect-error there is no such permission
+apiKeys.requireAnyPermission(['READ_GRAPH', 'WRITE'])
+// @ts-expect-error there is no such permission
+void apiKeys.create({ userId: 'alice', name: 'CI', permissions: ['WRITE'] })
+// @ts-expect-error there is no such permission
+void apiKeys.list({ permission: 'WRITE' })
+// @ts-expect-error there is no such option
+apiKeys.authenticate({ orSignedin: true })
+
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A', 'B'],
+  // @ts-expect-error C is not among the permissions, and does not become one by being granted
+  grantable: () => ['A', 'C'],
+})
+
+// Names that the compiler cannot see are refused.
+const names: string[] = ['A', 'B']
+// @ts-expect-error a list of any strings
+createApiKeys({ sequelize, keyPrefix: 'acme', permissions: names })
+const described: Record<string, string> = { A: 'a' }
+// @ts-expect-error an object with any keys
+createApiKeys({ sequelize, keyPrefix: 'acme', permissions: described })
+const constant = ['A', 'B'] as const
+createApiKeys({ sequelize, keyPrefix: 'acme', permissions: constant }).requirePermission('B')
+enum Scope {
+  Read = 'read',
+  Write = 'write',
+}
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: Object.values(Scope),
+}).requirePermission(Scope.Read)
+
+// The user's type is what currentUser returns.
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  currentUser: async () => ({ id: 7, roles: ['admin'] }),
+  isAdmin: (user) => user.roles.includes('admin'),
+})
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  // @ts-expect-error a user needs an id
+  currentUser: () => ({ name: 'alice' }),
+})
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  currentUser: (req) => req.user,
+  // @ts-expect-error the user has no such property
+  isAdmin: (user) => user.isAdministrator,
+})
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  // @ts-expect-error there is no such option
+  keyprefix: 'acme',
+})
+
+// Ids of type integer are numbers.
+const numbered = createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  users: { table: 'users', type: 'integer' },
+  loadUser: (userId) => ({ id: userId.toFixed() }),
+})
+
+export async function useWithoutHttp() {
+  const { apiKey, plainTextKey } = await apiKeys.create({
+    userId: 'alice',
+    name: 'CI',
+    permissions: ['READ_GRAPH'],
+    expiresAt: new Date('2030-01-01'),
+  })
+  isTrue<Equal<typeof apiKey, ApiKeyRecord<'READ_GRAPH' | 'EXECUTE_GRAPH', string>>>()
+  isTrue<Equal<typeof plainTextKey, string>>()
+  // @ts-expect-error the hash is nobody's business
+  apiKey.hash
+
+  const verdict = await numbered.verify(plainTextKey)
+  if (verdict.valid) isTrue<Equal<typeof verdict.apiKey.userId, number>>()
+  else
+    isTrue<
+      Equal<typeof verdict.code, 'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired'>
+    >()
+
+  await apiKeys.revoke(apiKey.id, {
+    userId: 'alice',
+    actor: { type: 'admin', id: 'root' },
+    reason: 'lost',
+    transaction: await sequelize.transaction(),
+  })
+  // @ts-expect-error a user acts under an id
+  await apiKeys.revoke(apiKey.id, { actor: { type: 'user' } })
+
+  await migrations.createApiKeys({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
+}

@@ -1,0 +1,96 @@
+import { join } from 'node:path'
+
+import { createApiKeys } from '../../lib'
+import { createDatabase, type Database } from '../support/database'
+import { createConsumer, pack, root, type Consumer } from '../support/package'
+import { asCommonJs, firstExample, runExample } from '../support/readme'
+
+/*
+ * Installs from the registry, and so runs apart from the other specs: npm run check:install
+ */
+
+const peers = ['express', 'passport', 'sequelize', 'pg']
+
+const userTypes = `
+export {}
+declare global {
+  namespace Express {
+    interface User {
+      id: string
+    }
+  }
+}
+`
+const tsconfig = JSON.stringify({
+  compilerOptions: {
+    target: 'es2022',
+    module: 'nodenext',
+    strict: true,
+    types: ['node', 'passport'],
+    skipLibCheck: true,
+  },
+})
+
+let database: Database
+let consumer: Consumer
+
+beforeEach(async () => {
+  database = await createDatabase('empty')
+})
+
+afterEach(async () => {
+  await consumer.remove()
+  await database.drop()
+})
+
+async function install(...packages: string[]) {
+  const tarball = await pack(consumer.folder)
+  await consumer.run('npm', 'install', '--no-audit', '--no-fund', tarball, ...packages)
+}
+
+/** Calls the route of the example with a key and without. */
+async function expectToWork(file: string) {
+  const { url, stop } = await runExample(consumer, file, database.url)
+  const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH'] as const
+  const apiKeys = createApiKeys({ sequelize: database.connect(), keyPrefix: 'acme', permissions })
+  const { plainTextKey } = await apiKeys.create({ userId: 'alice', name: 'CI', permissions })
+
+  const headers = { Authorization: `Bearer ${plainTextKey}` }
+  const accepted = await fetch(`${url}/graphs/7/execute`, { method: 'POST', headers })
+  const refused = await fetch(`${url}/graphs/7/execute`, { method: 'POST' })
+  const body: unknown = await accepted.json()
+  await stop()
+
+  expect(body).toEqual({ graph: '7', ranFor: 'alice' })
+  expect(refused.status).toBe(401)
+}
+
+describe('the packed package, installed into an empty project', () => {
+  it('runs the first example of the README as CommonJS', async () => {
+    consumer = await createConsumer({ files: { 'example.cjs': asCommonJs(firstExample()) } })
+    await install(...peers)
+
+    await expectToWork('example.cjs')
+  })
+
+  it('runs the first example of the README as an ES module, its peers installed by npm', async () => {
+    consumer = await createConsumer({
+      packageJson: { type: 'module' },
+      files: { 'example.js': firstExample() },
+    })
+    await install()
+
+    await expectToWork('example.js')
+  })
+
+  it('runs the first example of the README as strict TypeScript', async () => {
+    consumer = await createConsumer({
+      packageJson: { type: 'module' },
+      files: { 'example.ts': firstExample(), 'user.d.ts': userTypes, 'tsconfig.json': tsconfig },
+    })
+    await install(...peers, '@types/express', '@types/node@20', '@types/passport')
+    await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))
+
+    await expectToWork('example.js')
+  })
+})

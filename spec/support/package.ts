@@ -1,0 +1,88 @@
+import { execFile } from 'node:child_process'
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+
+export const root = join(__dirname, '..', '..')
+const run = promisify(execFile)
+
+/** A project of somebody who uses the package, in a folder of its own. */
+export interface Consumer {
+  folder: string
+  /** Runs a program in the folder. Rejects with all that it printed where it fails. */
+  run(program: string, ...args: string[]): Promise<string>
+  remove(): Promise<void>
+}
+
+interface ConsumerOptions {
+  packageJson?: object
+  files: Record<string, string>
+}
+
+export async function createConsumer({
+  packageJson = {},
+  files,
+}: ConsumerOptions): Promise<Consumer> {
+  const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-consumer-'))
+  const all = { 'package.json': JSON.stringify({ private: true, ...packageJson }), ...files }
+  for (const [name, text] of Object.entries(all)) await writeFile(join(folder, name), text)
+
+  return {
+    folder,
+    async run(program, ...args) {
+      try {
+        const { stdout } = await run(program, args, { cwd: folder, env: cleanEnvironment() })
+        return stdout
+      } catch (error) {
+        const { message, stdout, stderr } = error as Error & { stdout: string; stderr: string }
+        throw new Error([message, stdout, stderr].join('\n'), { cause: error })
+      }
+    },
+    remove: () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+/** Packs the built package and returns the path of the tarball. */
+export async function pack(into: string): Promise<string> {
+  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', into]
+  const { stdout } = await run('npm', args, { cwd: root, env: cleanEnvironment() })
+  const [packed] = JSON.parse(stdout) as { filename: string }[]
+  if (!packed) throw new Error(`npm pack said: ${stdout}`)
+
+  return join(into, packed.filename)
+}
+
+/** Unpacks the package into a consumer, as an installer would. */
+export async function unpack(tarball: string, { folder }: Consumer) {
+  const target = join(folder, 'node_modules', 'express-api-keys')
+  await mkdir(target, { recursive: true })
+  await run('tar', [
+    '--extract',
+    '--file',
+    tarball,
+    '--strip-components',
+    '1',
+    '--directory',
+    target,
+  ])
+}
+
+/** Gives a consumer a package that is installed here, under a name of choice. Copies resolve on their own. */
+export async function provide(
+  { folder }: Consumer,
+  name: string,
+  { from = name, copy = false }: { from?: string; copy?: boolean } = {},
+) {
+  const source = join(root, 'node_modules', from)
+  const target = join(folder, 'node_modules', name)
+  await mkdir(dirname(target), { recursive: true })
+  await (copy ? cp(source, target, { recursive: true }) : symlink(source, target))
+}
+
+/** npm hands its own settings, such as the prefix, down to what it runs. */
+function cleanEnvironment() {
+  return Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^npm_(?!config_(registry|cache))/i.test(name)),
+  )
+}

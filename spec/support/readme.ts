@@ -1,0 +1,67 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import type { Consumer } from './package'
+
+const readme = readFileSync(join(__dirname, '..', '..', 'README.md'), 'utf8')
+
+/** Returns the code blocks of a language, in order. */
+export function readmeBlocks(language: string): string[] {
+  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
+    .filter(([, name]) => name === language)
+    .map(([, , code]) => String(code))
+}
+
+/** Returns the first example, with a port that the system chooses and says. */
+export function firstExample(): string {
+  const [example = ''] = readmeBlocks('ts')
+  const listening = example.replace(
+    'app.listen(3000)',
+    'const server = app.listen(0, () => console.log("listening", server.address()))',
+  )
+  if (listening === example)
+    throw new Error('The first example of the README does not listen on port 3000')
+
+  return listening
+}
+
+/** Rewrites an example as a CommonJS program. */
+export function asCommonJs(example: string): string {
+  const body = example
+    .replaceAll(/^import (\w+) from '(.+)'$/gm, "const $1 = require('$2')")
+    .replaceAll(/^import (\{.+\}) from '(.+)'$/gm, "const $1 = require('$2')")
+
+  return `void (async () => {\n${body}\n})()`
+}
+
+/** Runs an example in a consumer until it listens. */
+export async function runExample({ folder }: Consumer, file: string, databaseUrl: string) {
+  const child = spawn(process.execPath, [file], {
+    cwd: folder,
+    env: { ...process.env, DATABASE_URL: databaseUrl },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const exited = once(child, 'exit')
+  let errors = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    errors += String(chunk)
+  })
+
+  for await (const line of createInterface(child.stdout)) {
+    // The address is printed over several lines where it is long.
+    const [, port] = /port: (\d+)/.exec(line) ?? []
+    if (port === undefined) continue
+
+    return {
+      url: `http://127.0.0.1:${port}`,
+      async stop() {
+        child.kill()
+        await exited
+      },
+    }
+  }
+  throw new Error(`The example ended before it listened: ${errors}`)
+}
