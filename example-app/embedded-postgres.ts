@@ -8,6 +8,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+
 import { keptSecret } from './kept-secret'
 
 const run = promisify(execFile)
@@ -77,8 +78,8 @@ export async function startPostgres(options: EmbeddedPostgresOptions): Promise<E
   try {
     const account = await findAccount(folder)
     const programs = await findPrograms(account)
-    const data = await prepareFolder(folder, account)
-    const password = await preparePassword(folder, data)
+    const password = await preparePassword(folder)
+    const data = await prepareFolder(folder, { account, password })
     if (!existsSync(join(data, 'PG_VERSION'))) {
       await initialiseData({ data, programs, account, password })
     }
@@ -170,7 +171,10 @@ async function restoreLinks(root: string): Promise<void> {
 }
 
 /** Answers where the data is, or will be. */
-async function prepareFolder(folder: string, account: Account): Promise<string> {
+async function prepareFolder(
+  folder: string,
+  { account, password }: { account: Account; password: string },
+): Promise<string> {
   await fs.mkdir(folder, { recursive: true })
   await removeDrafts(folder)
   if (account === undefined) return join(folder, 'data')
@@ -186,7 +190,8 @@ async function prepareFolder(folder: string, account: Account): Promise<string> 
     return data
   }
 
-  const reachable = join(await placeBelowVarTmp(folder), 'data')
+  // Data that were made for this folder before it was removed had another password.
+  const reachable = join(await placeBelowVarTmp(`${folder} ${password}`), 'data')
   if (!existsSync(reachable) && existsSync(data)) await copyFor(account, data, reachable)
   return reachable
 }
@@ -254,11 +259,11 @@ async function removeDrafts(folder: string): Promise<void> {
   }
 }
 
-async function preparePassword(folder: string, data: string): Promise<string> {
+async function preparePassword(folder: string): Promise<string> {
   const file = join(folder, 'password')
-  if (existsSync(data) && !existsSync(file)) {
+  if (existsSync(join(folder, 'data')) && !existsSync(file)) {
     throw new Error(
-      `${file} is missing. Without it ${data} is of no use; remove that to begin anew`,
+      `${file} is missing, the password of its data. To begin anew, remove the folder`,
     )
   }
 

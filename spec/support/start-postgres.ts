@@ -16,7 +16,7 @@ declare global {
 export default async function startPostgresForSpecs() {
   const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-spec-'))
   const postgres = await startPostgres({
-    folder: join(folder, 'postgres'),
+    folder,
     settings: { fsync: 'off', full_page_writes: 'off', max_connections: '300', jit: 'off' },
   })
   globalThis.embeddedPostgres = { ...postgres, folder }

@@ -1,0 +1,22 @@
+import { createApiKeys } from 'express-api-keys'
+import type { Sequelize } from 'sequelize'
+
+export type AppApiKeys = ReturnType<typeof createAppApiKeys>
+
+/** Sets up the library for this app. All that the two know of each other is here. */
+export function createAppApiKeys(sequelize: Sequelize, secret: string) {
+  return createApiKeys({
+    sequelize,
+    keyPrefix: 'agpt',
+    permissions: {
+      EXECUTE_GRAPH: 'Execute graphs',
+      READ_GRAPH: 'Read graphs',
+      EXECUTE_BLOCK: 'Execute blocks',
+      READ_BLOCK: 'Read blocks',
+    },
+    secrets: [secret],
+    currentUser: (req) => req.user,
+    isAdmin: (user) => user.admin,
+    users: { table: 'users', column: 'id', type: 'uuid' },
+  })
+}

@@ -1,0 +1,72 @@
+import express, { type Express } from 'express'
+import type { Store } from 'express-session'
+
+import type { AppApiKeys } from './api-keys'
+import { blocksRouter } from './blocks'
+import type { Database } from './database'
+import { graphsRouter } from './graphs'
+import { answerProblem, refuseUnknownPath } from './problems'
+import { createPassport, createSessions, signInRouter } from './sign-in'
+
+export interface AppOptions {
+  database: Database
+  apiKeys: AppApiKeys
+  sessions: { store: Store; secret: string }
+}
+
+/** Puts the app together. It reads top to bottom, as requests go through it. */
+export function createApp({ database, apiKeys, sessions }: AppOptions): Express {
+  const app = express()
+  app.disable('x-powered-by')
+
+  app.get('/', function showOverview(_req, res) {
+    res.type('text/plain').send(overview)
+  })
+
+  const passport = createPassport(database)
+  app.use(createSessions(passport, sessions))
+  app.use(signInRouter(passport))
+
+  // Signed-in users manage their own keys, administrators everyone's.
+  app.use('/api-keys', apiKeys.router())
+  app.use('/admin/api-keys', apiKeys.adminRouter())
+
+  // Programs bring a key, which must hold the permission that a route asks for.
+  app.use('/graphs', graphsRouter(database, apiKeys))
+  app.use('/blocks', blocksRouter(database, apiKeys))
+
+  // The same by Passport, for apps that live by it. Any good key will do.
+  passport.use(apiKeys.strategy)
+  app.get(
+    '/me',
+    passport.authenticate('api-key', { session: false, failWithError: true }),
+    function showKey(req, res) {
+      const { userId, name, permissions, expiresAt } = apiKeys.getApiKey(req)
+      res.json({ userId, apiKey: { name, permissions, expiresAt } })
+    },
+  )
+
+  app.use(refuseUnknownPath)
+  app.use(answerProblem)
+  return app
+}
+
+const overview = `A small agent platform, to show express-api-keys at work.
+
+People sign in (alice, bob and admin; each one's password is the name) and manage API keys:
+  POST   /sign-in                 { "username": "alice", "password": "alice" }
+  POST   /sign-out
+  POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }
+  GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more
+  GET    /admin/api-keys          everyone's, for admin
+
+Programs send a key, Authorization: Bearer agpt_..., that holds the permission:
+  GET    /graphs                  READ_GRAPH
+  GET    /graphs/:id              READ_GRAPH
+  POST   /graphs/:id/execute      EXECUTE_GRAPH   { "inputs": { "name": "Ada" } }
+  GET    /blocks                  READ_BLOCK
+  POST   /blocks/:id/execute      EXECUTE_BLOCK   { "inputs": { "text": "hello" } }
+  GET    /me                      any
+
+To get a key: sign in, keep the session's cookie, and POST /api-keys. The answer holds the key, once.
+`

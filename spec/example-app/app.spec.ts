@@ -1,0 +1,165 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import { createDatabase, type Database } from '../support/database'
+
+const main = join(__dirname, '..', '..', 'example-app', 'dist', 'main.js')
+
+let database: Database
+let app: ChildProcess
+let url: string
+
+async function startApp() {
+  app = spawn(process.execPath, [main], {
+    env: {
+      ...process.env,
+      PORT: '0',
+      DATABASE_URL: database.url,
+      SESSION_SECRET: 'for the specs only: 9b1f0a4c77e2d35866',
+      API_KEYS_SECRET: 'for the specs only: 41c6e0d97a2f8b5533',
+    },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  url = await saidAddress(app)
+}
+
+async function endApp(signal: 'SIGTERM' | 'SIGKILL') {
+  const exited = once(app, 'exit')
+  app.kill(signal)
+  return exited
+}
+
+beforeAll(async () => {
+  database = await createDatabase('empty')
+  await startApp()
+})
+
+afterAll(async () => {
+  await endApp('SIGKILL')
+  await database.drop()
+})
+
+async function saidAddress({ stdout }: ChildProcess): Promise<string> {
+  if (!stdout) throw new Error('The output of the app is not piped')
+
+  for await (const line of createInterface(stdout)) {
+    const [, address] = /^Listening on (\S+)/.exec(line) ?? []
+    if (address !== undefined) return address
+  }
+  throw new Error('The app ended before it listened')
+}
+
+async function call(method: string, path: string, { headers = {}, body }: CallOptions = {}) {
+  const response = await fetch(url + path, {
+    method,
+    headers: { ...headers, ...(body !== undefined && { 'Content-Type': 'application/json' }) },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  })
+  return { response, body: (await response.json()) as Record<string, unknown> }
+}
+
+interface CallOptions {
+  headers?: Record<string, string>
+  body?: object
+}
+
+async function signIn(username: string): Promise<Record<string, string>> {
+  const { response } = await call('POST', '/sign-in', { body: { username, password: username } })
+  return { Cookie: String(response.headers.get('set-cookie')?.split(';')[0]) }
+}
+
+async function createKey(username: string, permissions: string[]): Promise<Record<string, string>> {
+  const headers = await signIn(username)
+  const { body } = await call('POST', '/api-keys', { headers, body: { name: 'CI', permissions } })
+  return { Authorization: `Bearer ${String(body.plainTextKey)}` }
+}
+
+describe('the example app', () => {
+  it('executes a graph for a key that may', async () => {
+    const headers = await createKey('alice', ['EXECUTE_GRAPH', 'EXECUTE_BLOCK', 'READ_BLOCK'])
+
+    const graph = await call('POST', '/graphs/greeting/execute', {
+      headers,
+      body: { inputs: { name: 'Ada' } },
+    })
+    const { body: listed } = await call('GET', '/blocks', { headers })
+
+    expect(graph.response.status).toBe(200)
+    expect(JSON.stringify(graph.body)).toMatch(/ada/i)
+    expect(listed.blocks).not.toHaveLength(0)
+  })
+
+  it.each([
+    ['GET', '/graphs', 'READ_GRAPH'],
+    ['GET', '/graphs/greeting', 'READ_GRAPH'],
+    ['POST', '/graphs/greeting/execute', 'EXECUTE_GRAPH'],
+    ['GET', '/blocks', 'READ_BLOCK'],
+    ['POST', '/blocks/shout/execute', 'EXECUTE_BLOCK'],
+  ])('guards %s %s with %s', async (method, path, permission) => {
+    const all = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']
+    const other = await createKey(
+      'alice',
+      all.filter((name) => name !== permission),
+    )
+
+    const without = await call(method, path)
+    const lacking = await call(method, path, { headers: other })
+
+    expect([without.response.status, lacking.response.status]).toEqual([401, 403])
+    expect(lacking.body.missing).toEqual([permission])
+  })
+
+  it('shows a key its owner’s graphs only', async () => {
+    const [alice, bob] = [
+      await createKey('alice', ['READ_GRAPH']),
+      await createKey('bob', ['READ_GRAPH']),
+    ]
+
+    const ofAlice = await call('GET', '/graphs', { headers: alice })
+    const ofBob = await call('GET', '/graphs', { headers: bob })
+    const [graph] = ofBob.body.graphs as { id: string }[]
+    const strange = await call('GET', `/graphs/${graph?.id}`, { headers: alice })
+
+    expect(ofAlice.body.graphs).not.toEqual(ofBob.body.graphs)
+    expect(strange.response.status).toBe(404)
+  })
+
+  it('lets the administrator, and nobody else, see everyone’s keys', async () => {
+    await createKey('bob', ['READ_GRAPH'])
+
+    const refused = await call('GET', '/admin/api-keys', { headers: await signIn('alice') })
+    const listed = await call('GET', '/admin/api-keys', { headers: await signIn('admin') })
+
+    expect([refused.response.status, listed.response.status]).toEqual([403, 200])
+    expect(listed.body.apiKeys).not.toHaveLength(0)
+  })
+
+  it('refuses a wrong password', async () => {
+    const { response } = await call('POST', '/sign-in', {
+      body: { username: 'alice', password: 'bob' },
+    })
+
+    expect(response.status).toBe(401)
+    expect(response.headers.get('set-cookie')).toBeNull()
+  })
+
+  it('goes on after kill -9, with its keys and sessions', async () => {
+    const key = await createKey('alice', ['READ_GRAPH'])
+    const session = await signIn('alice')
+
+    await endApp('SIGKILL')
+    await startApp()
+
+    expect((await call('GET', '/graphs', { headers: key })).response.status).toBe(200)
+    expect((await call('GET', '/api-keys', { headers: session })).response.status).toBe(200)
+  })
+
+  it('ends in order on SIGTERM', async () => {
+    const exit = await endApp('SIGTERM')
+    await startApp()
+
+    expect(exit).toEqual([0, null])
+  })
+})
