@@ -9,7 +9,7 @@ import type { UserIdType } from '../models/storage-options'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
 import { createGuards, type Guards } from './http/guards'
-import { createRefuse } from './http/refuse'
+import { createRefuse, withRefusals } from './http/refuse'
 import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
@@ -19,6 +19,7 @@ import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
 import { createStore } from './keys/store'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
+import { createLookup } from './verification/lookup'
 import { createUsageRecorder } from './verification/usage'
 import { createVerifier, type Verdict } from './verification/verifier'
 
@@ -42,18 +43,16 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * app.get('/graphs', passport.authenticate('api-key'), listGraphs)
    */
   readonly strategy: ApiKeyStrategy
-  /** Says whether a plain-text key is good at this moment, and whose it is. */
+  /**
+   * Says whether a plain-text key is good at this moment, and whose it is. Rejects with `database_unavailable` where the
+   * database cannot be asked.
+   */
   verify(plainTextKey: string): Promise<Verdict<Permission, UserId>>
-  /** Whether a key holds all of the permissions named. It says nothing about its status or expiry. */
-  hasPermission(
-    apiKey: { readonly permissions: readonly string[] },
-    permission: Permission | readonly Permission[],
-  ): boolean
   /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
   migrate(): Promise<void>
   /** Resolves once every use of a key so far is in the database. */
   flush(): Promise<void>
-  /** Finishes what is under way. The app's Sequelize stays open. */
+  /** The same, for when the process ends. The app's Sequelize stays open. */
   close(): Promise<void>
 }
 
@@ -87,39 +86,29 @@ export function createApiKeys<
   const audit = createAudit(defineApiKeyEvent(sequelize, { schema, userIdType }), userIdType)
   const format = createSecretFormat(settings)
   const rules = createRules(settings)
-  const store = createStore({
-    ...settings,
-    sequelize,
-    ApiKey,
-    table: qualify(schema, 'api_keys'),
-    audit,
-    format,
-  })
+  const table = qualify(schema, 'api_keys')
+  const store = createStore({ ...settings, sequelize, ApiKey, table, audit, format })
   const lifecycle = createLifecycle({ store, audit, rules })
 
-  const usage = createUsageRecorder(store)
+  const usage = createUsageRecorder({ sequelize, table })
   const verify = createVerifier({
     format,
-    findByHash: (hash) => onDatabase(() => store.findByHash(hash)),
+    findByHash: createLookup({ sequelize, table, userIdType }),
     noteUse: usage.noteUse,
   })
 
   const readCredential = createCredentialReader({ marker: format.marker, header: settings.header })
-  const authenticator = createAuthenticator({ readCredential, verify, settings })
+  const authenticator = createAuthenticator({ readCredential, verify, rules, settings })
   const refuse = createRefuse(settings)
   const http = { lifecycle, rules, authenticator, refuse, settings }
 
   const apiKeys = {
-    ...lifecycle,
+    ...withRefusals({ ...lifecycle, verify, flush: usage.flush, close: usage.flush }, realm),
     ...createGuards(http),
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),
     strategy: createStrategy({ authenticator, realm }),
-    verify,
-    hasPermission,
     migrate: () => onDatabase(() => migrate(settings.sequelize, { schema, users })),
-    flush: () => onDatabase(usage.flush),
-    close: () => onDatabase(usage.flush),
   } satisfies ApiKeys
 
   return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>
@@ -129,10 +118,3 @@ export function createApiKeys<
 type VisibleNames<Permission extends string> = string extends Permission
   ? { permissions: 'The names must be visible to the compiler: write them here, or add `as const`' }
   : unknown
-
-function hasPermission(
-  { permissions }: { readonly permissions: readonly string[] },
-  permission: string | readonly string[],
-): boolean {
-  return [permission].flat().every((name) => permissions.includes(name))
-}

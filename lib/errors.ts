@@ -53,8 +53,12 @@ export class ApiKeysError extends Error {
 export class InvalidApiKeyError extends ApiKeysError {
   override readonly name = 'InvalidApiKeyError'
 
-  constructor(readonly reason: InvalidReason) {
+  /** For the app's logs. Not enumerable, so that an error sent as JSON does not tell it to a client. */
+  declare readonly reason: InvalidReason
+
+  constructor(reason: InvalidReason) {
     super('invalid_api_key')
+    Object.defineProperty(this, 'reason', { value: reason })
   }
 }
 
@@ -91,4 +95,12 @@ export class MethodNotAllowedError extends ApiKeysError {
   constructor(readonly allowed: readonly string[]) {
     super('method_not_allowed')
   }
+}
+
+/** A refusal with what HTTP answers to it, in the terms that Express's own error handler understands. */
+export type Refusal = ApiKeysError & {
+  status: number
+  headers: Record<string, string>
+  /** The message may be shown to the client. */
+  expose: true
 }

@@ -8,12 +8,13 @@ export {
   type ErrorCode,
   type InputFault,
   type InvalidReason,
+  type Refusal,
 } from './errors'
 export type { AuthenticateOptions, Guard, GuardOptions } from './http/guards'
-export type { Refusal } from './http/problems'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { Actor, ApiKeyEvent } from './keys/audit'
 export type {
+  AnyUserId,
   ApiKeyChanges,
   ApiKeyFilter,
   ChangeOptions,

@@ -1,9 +1,13 @@
+import { inspect } from 'node:util'
+import { isUint8Array } from 'node:util/types'
+
 import type { NextFunction, Request, Response } from 'express'
 import { closest, distance } from 'fastest-levenshtein'
 import type { Sequelize } from 'sequelize'
 
+import { isQuoted } from '../models/names'
 import { userIdTypes, type StorageOptions, type UserIdType } from '../models/storage-options'
-import type { Refusal } from './http/problems'
+import type { Refusal } from './errors'
 
 /** The type that ids of the app's users have in JavaScript and JSON. */
 export type UserIdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
@@ -74,9 +78,9 @@ export interface ApiKeysOptions<
    * @default []
    */
   trustedOrigins?: readonly string[] | undefined
-  /** Answers refusals in the app's own format. `error` carries `code`, `status`, `headers` and `expose`. */
+  /** Answers refusals in the app's own format. `error` carries `code`, `status`, `headers` and `expose`. May be async. */
   onRefusal?:
-    ((error: Refusal, req: Request, res: Response, next: NextFunction) => void) | undefined
+    ((error: Refusal, req: Request, res: Response, next: NextFunction) => unknown) | undefined
 }
 
 /** The options as the parts of the library take them: complete, and free of the types that only callers need. */
@@ -151,6 +155,7 @@ export function readOptions(options: AnyOptions) {
     header,
   )
   check('realm', isQuotable(realm), 'must be printable ASCII', realm)
+  check('users', typeof users === 'object' && users !== null, 'must be an object', users)
   refuseUnknownNames(users, userOptionNames, 'users.')
   const { type: userIdType = 'text', table, schema: usersSchema, column } = users
   check(
@@ -224,7 +229,7 @@ function check(option: string, isFine: boolean, rule: string, ...given: [unknown
 
 function show(value: unknown): string {
   if (typeof value === 'function') return 'a function'
-  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+  return typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 0 })
 }
 
 function refuseUnknownNames(options: object, known: readonly string[], path: string) {
@@ -237,9 +242,10 @@ function refuseUnknownNames(options: object, known: readonly string[], path: str
   }
 }
 
-function suggest(name: string, known: readonly string[]): string {
-  const nearest = closest(name, known)
-  return distance(name, nearest) <= name.length / 2 ? ` Did you mean ${nearest}?` : ''
+function suggest(name: unknown, known: readonly string[]): string {
+  const given = String(name)
+  const nearest = closest(given, known)
+  return distance(given, nearest) <= given.length / 2 ? ` Did you mean ${nearest}?` : ''
 }
 
 function isPostgres(sequelize: unknown): boolean {
@@ -247,10 +253,14 @@ function isPostgres(sequelize: unknown): boolean {
   return typeof getDialect === 'function' && getDialect.call(sequelize) === 'postgres'
 }
 
-/** Postgres cuts longer identifiers off without an error. */
+/** Postgres cuts longer identifiers off without an error. A name in quotes is one that somebody quoted by mistake. */
 function isIdentifier(name: unknown): boolean {
   return (
-    typeof name === 'string' && name !== '' && Buffer.byteLength(name) <= 63 && !name.includes('\0')
+    typeof name === 'string' &&
+    name !== '' &&
+    Buffer.byteLength(name) <= 63 &&
+    !name.includes('\0') &&
+    !isQuoted(name)
   )
 }
 
@@ -285,6 +295,10 @@ function isQuotable(text: unknown): boolean {
 /** Says what is wrong with a secret without showing it. */
 function checkSecrets(secrets: AnyOptions['secrets'] & object, acceptUnkeyed: boolean) {
   check('secrets', Array.isArray(secrets), 'must be a list')
+  for (const [index, secret] of secrets.entries()) {
+    const isReadable = typeof secret === 'string' || isUint8Array(secret)
+    check(`secrets[${index}]`, isReadable, `must be text or bytes, it is ${typeof secret}`)
+  }
   const all = secrets.map((secret) => Buffer.from(secret))
 
   for (const [index, bytes] of all.entries()) {
@@ -323,6 +337,14 @@ function readPermissions(permissions: AnyOptions['permissions']): readonly [stri
   const names: readonly unknown[] = Array.isArray(permissions)
     ? permissions
     : Object.keys(permissions)
+  for (const [name, description] of Array.isArray(permissions) ? [] : Object.entries(permissions)) {
+    check(
+      `permissions.${name}`,
+      typeof description === 'string',
+      'must be a description',
+      description,
+    )
+  }
 
   for (const name of names) {
     const isScopeToken = typeof name === 'string' && /^[\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(name)

@@ -1,5 +1,5 @@
 import type { Sequelize } from 'sequelize'
-import { Umzug } from 'umzug'
+import { MigrationError, Umzug } from 'umzug'
 
 import type { StorageOptions } from '../models/storage-options'
 import { createApiKeys } from './0001-create-api-keys'
@@ -33,5 +33,7 @@ export async function migrate(sequelize: Sequelize, options: StorageOptions) {
     logger: undefined,
   })
 
-  await umzug.up()
+  await umzug.up().catch((error: unknown) => {
+    throw error instanceof MigrationError ? error.cause : error
+  })
 }

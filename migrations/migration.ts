@@ -41,10 +41,10 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
 
       async up({ sequelize }) {
         await exclusively(sequelize, schema, async (run) => {
-          if ((await readHistory(run, history)).includes(name)) return
+          if ((await readHistory(run, schema)).includes(name)) return
 
           await createSchema(run, schema)
-          if (!(await exists(run, history))) {
+          if (!(await hasHistory(run, schema))) {
             await run(
               `CREATE TABLE ${history} (name text PRIMARY KEY, run_at timestamptz NOT NULL DEFAULT now())`,
             )
@@ -58,7 +58,7 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
 
       async down({ sequelize }) {
         await exclusively(sequelize, schema, async (run) => {
-          const done = await readHistory(run, history)
+          const done = await readHistory(run, schema)
           if (!done.includes(name)) return
 
           await run(down)
@@ -76,7 +76,7 @@ export async function executedMigrations(
   sequelize: Sequelize,
   { schema = 'public' }: StorageOptions,
 ) {
-  return readHistory(runnerOf(asGuest(sequelize), null), qualify(schema, historyTable))
+  return readHistory(runnerOf(asGuest(sequelize), null), schema)
 }
 
 type Run = (sql: string, bind?: unknown[]) => Promise<Record<string, unknown>[]>
@@ -110,16 +110,22 @@ async function exclusively(
 }
 
 /** Needs no right to create anything, so that `migrate()` is a harmless call for a role that may not. */
-async function readHistory(run: Run, history: string): Promise<string[]> {
-  if (!(await exists(run, history))) return []
+async function readHistory(run: Run, schema: string): Promise<string[]> {
+  if (!(await hasHistory(run, schema))) return []
 
-  const rows = await run(`SELECT name FROM ${history} ORDER BY run_at, name`)
+  const rows = await run(`SELECT name FROM ${qualify(schema, historyTable)} ORDER BY run_at, name`)
   return rows.map((row) => String(row.name))
 }
 
-async function exists(run: Run, table: string): Promise<boolean> {
-  const [row] = await run('SELECT to_regclass($1) IS NOT NULL AS found', [table])
-  return row?.found === true
+/** Reads the catalog itself: `to_regclass` may remember from before the wait for the lock that there was no table. */
+async function hasHistory(run: Run, schema: string): Promise<boolean> {
+  const found = await run(
+    `SELECT 1 FROM pg_catalog.pg_class AS class
+       JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
+      WHERE namespace.nspname = $1 AND class.relname = $2`,
+    [schema, historyTable],
+  )
+  return found.length > 0
 }
 
 /** Looks first, as `IF NOT EXISTS` demands the right to create schemas even where there is nothing to do. */
@@ -135,8 +141,8 @@ function explainExistingTable(error: unknown, schema: string): unknown {
   if (parent?.code !== duplicateTable) return error
 
   return new Error(
-    `migrate: ${parent.message} in the schema "${schema}", and it is not ours. ` +
-      'Nothing was changed. Give the tables a schema of their own with the option "schema".',
+    `migrate: ${parent.message} in the schema "${schema}", and it is not ours. It was left ` +
+      'as it is. Give our tables a schema of their own with the option "schema".',
     { cause: error },
   )
 }

@@ -1,5 +1,7 @@
 import { Transaction, type QueryInterface, type Sequelize } from 'sequelize'
 
+import { isQuoted, quote } from './names'
+
 /**
  * Returns a view of the app's Sequelize through which our models and queries run. It shares the app's pool and
  * connection settings, and nothing else: the app's `define` defaults, hooks, query defaults and isolation level do
@@ -13,7 +15,7 @@ export function asGuest(sequelize: Sequelize): Sequelize {
     ...app.options,
     // Read through, as apps turn it on and off.
     get logging() {
-      return app.options.logging
+      return withoutParameters(app.options.logging)
     },
     define: {},
     hooks: {},
@@ -32,11 +34,20 @@ export function asGuest(sequelize: Sequelize): Sequelize {
 
   // These hold on to the Sequelize they were made for.
   const { constructor: OwnQueryInterface, queryGenerator } = app.dialect.queryInterface
-  guest.queryInterface = new OwnQueryInterface(
-    guest,
-    new queryGenerator.constructor({ _dialect: app.dialect, sequelize: guest }),
-  )
+  const ownGenerator = new queryGenerator.constructor({ _dialect: app.dialect, sequelize: guest })
+  // Sequelize's takes the quotes out of a name instead of doubling them. It calls with names that it has quoted, too.
+  ownGenerator.quoteIdentifier = (name) => (isQuoted(name) ? name : quote(name))
+  guest.queryInterface = new OwnQueryInterface(guest, ownGenerator)
   return guest as unknown as Sequelize
+}
+
+/** Passes on the statement and, with `benchmark`, its time. What else Sequelize hands to a logger holds parameters. */
+function withoutParameters(log: unknown): unknown {
+  if (typeof log !== 'function') return log
+
+  return (sql: string, timing: unknown) => {
+    log(...(typeof timing === 'number' ? [sql, timing] : [sql]))
+  }
 }
 
 /** What Sequelize 6 has and its types leave out. Its classes are taken from the instance, as it exports none of them. */
@@ -47,10 +58,13 @@ interface Internals {
   queryInterface: QueryInterface
   dialect: {
     queryInterface: {
-      constructor: new (sequelize: Internals, queryGenerator: object) => QueryInterface
-      queryGenerator: {
-        constructor: new (options: { _dialect: object; sequelize: Internals }) => object
-      }
+      constructor: new (sequelize: Internals, queryGenerator: QueryGenerator) => QueryInterface
+      queryGenerator: QueryGenerator
     }
   }
+}
+
+interface QueryGenerator {
+  constructor: new (options: { _dialect: object; sequelize: Internals }) => QueryGenerator
+  quoteIdentifier(name: string): string
 }

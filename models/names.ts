@@ -6,3 +6,7 @@ export function qualify(schema: string, name: string): string {
 export function quote(identifier: string): string {
   return `"${identifier.replaceAll('"', '""')}"`
 }
+
+export function isQuoted(identifier: string): boolean {
+  return /^".*"$/s.test(identifier)
+}

@@ -1,6 +1,7 @@
 import type { Request } from 'express'
 
 import { ApiKeysError, InvalidApiKeyError } from '../errors'
+import type { Rules } from '../keys/rules'
 import type { Settings } from '../options'
 import type { VerifiedApiKey, Verify } from '../verification/verifier'
 import type { ReadCredential } from './credentials'
@@ -17,8 +18,8 @@ declare global {
 /** What came of the credential of a request. */
 export type Authentication =
   | { kind: 'accepted'; apiKey: VerifiedApiKey; user: object }
-  /** No key, but perhaps a bearer token that somebody else understands. */
-  | { kind: 'absent'; isForeign: boolean }
+  /** No key of ours, but perhaps a token that somebody else understands. The error is for who insists on a key. */
+  | { kind: 'absent'; error: ApiKeysError }
   | { kind: 'refused'; error: ApiKeysError }
 
 export interface Authenticator {
@@ -31,22 +32,23 @@ export interface Authenticator {
 interface AuthenticatorParts {
   readCredential: ReadCredential
   verify: Verify
+  rules: Pick<Rules, 'userId'>
   settings: Pick<Settings, 'currentUser' | 'loadUser'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
-  const { readCredential, verify, settings } = parts
+  const { readCredential, verify, rules, settings } = parts
   const authentications = new WeakMap<Request, Promise<Authentication>>()
 
-  async function authenticateOnce(req: Request): Promise<Authentication> {
+  async function authenticateFirst(req: Request): Promise<Authentication> {
     const credential = readCredential(req)
     switch (credential.kind) {
       case 'none':
-        return { kind: 'absent', isForeign: false }
+        return { kind: 'absent', error: new ApiKeysError('missing_credential') }
       case 'foreign':
-        return { kind: 'absent', isForeign: true }
+        return { kind: 'absent', error: new InvalidApiKeyError('malformed') }
       case 'unreadable':
-        return { kind: 'refused', error: credential.error }
+        return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
       case 'key':
         return accept(req, credential.plainTextKey)
     }
@@ -57,9 +59,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     if (!verdict.valid) return { kind: 'refused', error: new InvalidApiKeyError(verdict.code) }
 
     const { apiKey } = verdict
-    if (await isSomebodyElse(req, apiKey)) {
-      return { kind: 'refused', error: new ApiKeysError('multiple_credentials') }
-    }
+    if (req.user && !(await isOwner(req, apiKey))) return somebodyElse()
     const user = req.user ?? (await loadUser(req, apiKey))
     if (!user) return { kind: 'refused', error: new InvalidApiKeyError('unknown') }
 
@@ -68,29 +68,40 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     return { kind: 'accepted', apiKey, user }
   }
 
-  /** Whether the app has signed in another user than the key's owner on this request already. */
-  async function isSomebodyElse(req: Request, { userId }: VerifiedApiKey): Promise<boolean> {
-    if (!req.user) return false
+  /** The app may have signed somebody in since, behind the guard that came first. */
+  async function authenticateAgain(
+    req: Request,
+    first: Promise<Authentication>,
+  ): Promise<Authentication> {
+    const authentication = await first
+    if (authentication.kind !== 'accepted' || req.user === authentication.user)
+      return authentication
 
-    const present = settings.currentUser ? await settings.currentUser(req) : req.user
-    const { id } = (present ?? {}) as { id?: unknown }
-    return String(id) !== String(userId)
+    return (await isOwner(req, authentication.apiKey)) ? authentication : somebodyElse()
+  }
+
+  /** Whether whom the app has in `req.user` is the owner of the key. */
+  async function isOwner(req: Request, { userId }: VerifiedApiKey): Promise<boolean> {
+    const user: object | null | undefined = settings.currentUser
+      ? await settings.currentUser(req)
+      : req.user
+    const { id } = (user ?? {}) as { id?: unknown }
+    return rules.userId.safeParse(id).data === userId
   }
 
   async function loadUser(
     req: Request,
     { userId }: VerifiedApiKey,
   ): Promise<object | null | undefined> {
-    if (!settings.loadUser) return { id: userId }
-    return settings.loadUser(userId, req)
+    return settings.loadUser ? settings.loadUser(userId, req) : { id: userId }
   }
 
   return {
     authenticate(req) {
-      const known = authentications.get(req)
-      if (known) return known
+      const first = authentications.get(req)
+      if (first) return authenticateAgain(req, first)
 
-      const authentication = authenticateOnce(req)
+      const authentication = authenticateFirst(req)
       authentications.set(req, authentication)
       return authentication
     },
@@ -100,4 +111,8 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },
   }
+}
+
+function somebodyElse(): Authentication {
+  return { kind: 'refused', error: new ApiKeysError('multiple_credentials') }
 }

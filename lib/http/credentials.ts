@@ -37,7 +37,8 @@ interface CredentialOptions {
  * request later can leak it; values of others stay as they are.
  */
 export function createCredentialReader({ marker, header }: CredentialOptions): ReadCredential {
-  const ours = new RegExp(`(^|[\\s,;:="'])${marker}[^\\s,;"']*`, 'g')
+  // Behind anything that no token has, such as the brackets of a template. Inside another's token it is not ours.
+  const ours = new RegExp(`(^|[^A-Za-z0-9\\-._~+/])${marker}[^\\s,;"']*`, 'g')
   const mask = `$1${marker}***`
 
   function isOurs(value: string) {

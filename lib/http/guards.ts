@@ -1,11 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-import type { NextFunction, Request, Response } from 'express'
+import type { Request, Response } from 'express'
 
-import { ApiKeysError, InvalidApiKeyError, MissingPermissionError } from '../errors'
+import { MissingPermissionError, type ApiKeysError } from '../errors'
 import { checkPermissionNames, type Settings } from '../options'
 import type { VerifiedApiKey } from '../verification/verifier'
-import type { Authentication, Authenticator } from './authentication'
+import type { Authenticator } from './authentication'
 import type { Refuse } from './refuse'
 
 /**
@@ -56,6 +56,11 @@ export interface Guards<Permission extends string = string, UserId = string | nu
    * const graphs = await Graph.findAll({ where: { userId: apiKeys.getApiKey(req).userId } })
    */
   getApiKey(req: object): VerifiedApiKey<Permission, UserId>
+  /** Whether a key holds all of the permissions named. It says nothing of the key's status or expiry. */
+  hasPermission(
+    apiKey: { readonly permissions: readonly string[] },
+    permission: Permission | readonly Permission[],
+  ): boolean
 }
 
 interface GuardParts {
@@ -68,71 +73,62 @@ interface GuardParts {
 type Judge = (apiKey: VerifiedApiKey) => ApiKeysError | null
 
 export function createGuards({ authenticator, refuse, settings }: GuardParts): Guards {
-  /** Answers what a guard decides: it passes on `null`, and refuses with an error. */
-  async function decide(
-    req: Request,
-    judge: Judge,
-    options: AuthenticateOptions,
-  ): Promise<ApiKeysError | null> {
-    const authentication = await authenticator.authenticate(req)
-    switch (authentication.kind) {
-      case 'accepted':
-        return judge(authentication.apiKey)
-      case 'refused':
-        return authentication.error
-      case 'absent':
-        return (await mayPassWithoutKey(req, options)) ? null : refusalOf(authentication)
+  function createGuard(judge: Judge, options: AuthenticateOptions): Guard {
+    const { optional, orSignedIn } = options
+
+    /** Returns why a request may not pass; `null` if it may. */
+    async function decide(req: Request): Promise<ApiKeysError | null> {
+      const authentication = await authenticator.authenticate(req)
+      if (authentication.kind === 'accepted') return judge(authentication.apiKey)
+      if (authentication.kind === 'refused') return authentication.error
+
+      if (optional === true) return null
+      const isSignedIn = orSignedIn === true && Boolean(await settings.currentUser?.(req))
+      return isSignedIn ? null : authentication.error
     }
-  }
 
-  async function mayPassWithoutKey(req: Request, { optional, orSignedIn }: AuthenticateOptions) {
-    if (optional) return true
-    return orSignedIn === true && Boolean(await settings.currentUser?.(req))
-  }
+    return function guard(req, res, next) {
+      // Express hands its own request and response to every middleware.
+      const [request, response] = [req as Request, res as Response]
 
-  function admit(
-    req: IncomingMessage,
-    res: ServerResponse,
-    next: NextFunction,
-    judge: Judge,
-    options: AuthenticateOptions,
-  ) {
-    // Express hands its own request and response to every middleware.
-    const request = req as Request
-    const response = res as Response
-
-    decide(request, judge, options).then(
-      (error) => (error ? refuse(error, request, response, next) : next()),
-      (error: unknown) => refuse(error, request, response, next),
-    )
+      decide(request)
+        .then((error) => (error ? refuse(error, request, response, next) : next()))
+        .catch((error: unknown) => refuse(error, request, response, next))
+    }
   }
 
   return {
     requirePermission(permission, options = {}) {
       const needed = [permission].flat()
       checkPermissionNames('requirePermission', needed, settings.permissions)
-      checkGuardOptions('requirePermission', options, settings)
+      checkOptions('requirePermission', options, ['orSignedIn'])
+      const guard = createGuard((apiKey) => lacksSome(apiKey, needed), options)
 
       return function requirePermissionGuard(req, res, next) {
-        admit(req, res, next, (apiKey) => lacksSome(apiKey, needed), options)
+        guard(req, res, next)
       }
     },
 
     requireAnyPermission(permissions, options = {}) {
+      if (!Array.isArray(permissions)) {
+        throw new TypeError('requireAnyPermission: takes a list of permissions')
+      }
       const needed = [...permissions]
       checkPermissionNames('requireAnyPermission', needed, settings.permissions)
-      checkGuardOptions('requireAnyPermission', options, settings)
+      checkOptions('requireAnyPermission', options, ['orSignedIn'])
+      const guard = createGuard((apiKey) => lacksAll(apiKey, needed), options)
 
       return function requireAnyPermissionGuard(req, res, next) {
-        admit(req, res, next, (apiKey) => lacksAll(apiKey, needed), options)
+        guard(req, res, next)
       }
     },
 
     authenticate(options = {}) {
-      checkGuardOptions('authenticate', options, settings)
+      checkOptions('authenticate', options, ['orSignedIn', 'optional'])
+      const guard = createGuard(() => null, options)
 
       return function authenticateGuard(req, res, next) {
-        admit(req, res, next, () => null, options)
+        guard(req, res, next)
       }
     },
 
@@ -145,15 +141,35 @@ export function createGuards({ authenticator, refuse, settings }: GuardParts): G
       }
       return apiKey
     },
+
+    hasPermission(apiKey, permission) {
+      const needed = [permission].flat()
+      checkPermissionNames('hasPermission', needed, settings.permissions)
+
+      return lacksSome(apiKey, needed) === null
+    },
+  }
+
+  /** Refuses what would go unheeded, such as a second permission where the options belong. */
+  function checkOptions(caller: string, options: object, known: readonly string[]) {
+    if (typeof options !== 'object' || options === null) {
+      throw new TypeError(
+        `${caller}: the options must be an object. Name several permissions in a list.`,
+      )
+    }
+    for (const name of Object.keys(options)) {
+      if (!known.includes(name)) {
+        throw new TypeError(`${caller}: there is no option ${name}, only ${known.join(', ')}`)
+      }
+    }
+    if ('orSignedIn' in options && options.orSignedIn === true && !settings.currentUser) {
+      throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
+    }
   }
 }
 
-function refusalOf({ isForeign }: Authentication & { kind: 'absent' }): ApiKeysError {
-  return isForeign ? new InvalidApiKeyError('malformed') : new ApiKeysError('missing_credential')
-}
-
 function lacksSome(
-  { permissions }: VerifiedApiKey,
+  { permissions }: Pick<VerifiedApiKey, 'permissions'>,
   needed: readonly string[],
 ): ApiKeysError | null {
   const missing = needed.filter((permission) => !permissions.includes(permission))
@@ -163,14 +179,4 @@ function lacksSome(
 function lacksAll({ permissions }: VerifiedApiKey, needed: readonly string[]): ApiKeysError | null {
   const hasOne = needed.some((permission) => permissions.includes(permission))
   return hasOne ? null : new MissingPermissionError(needed, needed)
-}
-
-function checkGuardOptions(
-  caller: string,
-  options: GuardOptions,
-  { currentUser }: GuardParts['settings'],
-) {
-  if (options.orSignedIn && !currentUser) {
-    throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
-  }
 }

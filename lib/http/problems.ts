@@ -6,15 +6,8 @@ import {
   MissingPermissionError,
   type ApiKeysError,
   type ErrorCode,
+  type Refusal,
 } from '../errors'
-
-/** A refusal as HTTP sees it, in the terms that Express's own error handler understands. */
-export type Refusal = ApiKeysError & {
-  status: number
-  headers: Record<string, string>
-  /** The message may be shown to the client. */
-  expose: true
-}
 
 interface Answer {
   status: number

@@ -4,7 +4,7 @@ import { ApiKeysError, MethodNotAllowedError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
 import type { ChangeOptions, UncheckedLifecycle } from '../keys/lifecycle'
 import { parseInput, type Rules } from '../keys/rules'
-import type { Settings, SignedInUser } from '../options'
+import type { Settings } from '../options'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
 import type { Refuse } from './refuse'
@@ -21,11 +21,13 @@ interface RouterParts {
 interface Call {
   req: Request
   res: Response
-  /** Whoever is signed in. */
-  user: SignedInUser
+  /** Who is signed in. */
+  userId: UserId
   /** The JSON that came along; `{}` for none. */
   body: unknown
 }
+
+type UserId = string | number
 
 type Method = 'get' | 'post' | 'put' | 'patch' | 'delete'
 
@@ -35,25 +37,25 @@ type Routes = Record<string, Partial<Record<Method, (call: Call) => Promise<unkn
 /** Makes the router with which users manage their own keys. */
 export function createOwnerRouter(parts: RouterParts): Router {
   const { lifecycle, rules, settings } = parts
-  const { currentUser } = settings
-  if (!currentUser) throw new TypeError('router: needs the option currentUser of createApiKeys')
+  if (!settings.currentUser) {
+    throw new TypeError('router: needs the option currentUser of createApiKeys')
+  }
 
-  return createRouter(parts, currentUser, {
+  return createRouter(parts, settings.currentUser, {
     '/': {
-      async get({ req, res, user }) {
-        const filter = parseInput(rules.ownList, { ...req.query })
-        res.json(await lifecycle.list({ ...filter, userId: user.id }))
+      async get({ req, res, userId }) {
+        const filter = { ...req.query }
+        // For what an owner may ask for. The lifecycle reads the filter itself, and so it goes on as it came.
+        parseInput(rules.ownList, filter)
+        res.json(await lifecycle.list({ ...filter, userId }))
       },
-      async post({ req, res, user, body }) {
-        const apiKey = { ...parseInput(rules.newKey, body), userId: user.id }
-        sendCreated(
-          req,
-          res,
-          await lifecycle.create(apiKey, { actor: { type: 'user', id: user.id } }),
-        )
+      async post({ req, res, userId, body }) {
+        const apiKey = { ...parseInput(rules.newKey, body), userId }
+        const created = await lifecycle.create(apiKey, { actor: { type: 'user', id: userId } })
+        sendCreated(req, res, created)
       },
     },
-    ...keyRoutes(parts, (user) => ({ userId: user.id })),
+    ...keyRoutes(parts, (userId) => ({ userId })),
   })
 }
 
@@ -61,13 +63,13 @@ export function createOwnerRouter(parts: RouterParts): Router {
 export function createAdminRouter(parts: RouterParts): Router {
   const { lifecycle, rules, settings } = parts
   const { currentUser, isAdmin } = settings
-  if (!currentUser)
-    throw new TypeError('adminRouter: needs the option currentUser of createApiKeys')
-  if (!isAdmin) throw new TypeError('adminRouter: needs the option isAdmin of createApiKeys')
+  if (!currentUser || !isAdmin) {
+    throw new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys')
+  }
 
   async function currentAdmin(req: Request) {
     const user = await currentUser?.(req)
-    if (user && !(await isAdmin?.(user))) throw new ApiKeysError('not_an_admin')
+    if (user && (await isAdmin?.(user)) !== true) throw new ApiKeysError('not_an_admin')
     return user
   }
 
@@ -76,16 +78,15 @@ export function createAdminRouter(parts: RouterParts): Router {
       async get({ req, res }) {
         res.json(await lifecycle.list({ ...req.query }))
       },
-      async post({ req, res, user, body }) {
-        sendCreated(req, res, await lifecycle.create(body, asAdmin(user)))
+      async post({ req, res, userId, body }) {
+        sendCreated(req, res, await lifecycle.create(body, asAdmin(userId)))
       },
     },
     '/revoke-all': {
-      async post({ res, user, body }) {
-        const { userId, ...explanation } = parseInput(rules.revokeAll, body)
-        res.json({
-          revoked: await lifecycle.revokeAll(userId, { ...asAdmin(user), ...explanation }),
-        })
+      async post({ res, userId, body }) {
+        const { userId: owner, ...explanation } = parseInput(rules.revokeAll, body)
+        const options = { ...asAdmin(userId), ...explanation }
+        res.json({ revoked: await lifecycle.revokeAll(owner, options) })
       },
     },
     '/events': {
@@ -97,44 +98,45 @@ export function createAdminRouter(parts: RouterParts): Router {
   })
 }
 
-function asAdmin({ id }: SignedInUser): ChangeOptions {
-  return { actor: { type: 'admin', id } }
+function asAdmin(userId: UserId): ChangeOptions {
+  return { actor: { type: 'admin', id: userId } }
 }
 
 /** The routes of one key, the same for owners and administrators but for whose keys there are. */
 function keyRoutes(
   { lifecycle, rules }: RouterParts,
-  optionsOf: (user: SignedInUser) => ChangeOptions,
+  optionsOf: (userId: UserId) => ChangeOptions,
 ): Routes {
   function transition(name: 'suspend' | 'reactivate' | 'revoke') {
-    return async function transit({ req, res, user, body }: Call) {
+    return async function transit({ req, res, userId, body }: Call) {
       const explanation = parseInput(rules.explanation, body)
-      res.json(await lifecycle[name](idOf(req), { ...optionsOf(user), ...explanation }))
+      res.json(await lifecycle[name](idOf(req), { ...optionsOf(userId), ...explanation }))
     }
   }
 
   return {
     '/:id': {
-      async get({ req, res, user }) {
-        res.json(await lifecycle.get(idOf(req), optionsOf(user)))
+      async get({ req, res, userId }) {
+        res.json(await lifecycle.get(idOf(req), optionsOf(userId)))
       },
-      async patch({ req, res, user, body }) {
-        res.json(await lifecycle.update(idOf(req), body, optionsOf(user)))
+      async patch({ req, res, userId, body }) {
+        res.json(await lifecycle.update(idOf(req), body, optionsOf(userId)))
       },
       delete: transition('revoke'),
     },
     '/:id/permissions': {
-      async put({ req, res, user, body }) {
+      async put({ req, res, userId, body }) {
         const { permissions } = parseInput(rules.permissionSet, body)
-        res.json(await lifecycle.setPermissions(idOf(req), permissions, optionsOf(user)))
+        res.json(await lifecycle.setPermissions(idOf(req), permissions, optionsOf(userId)))
       },
     },
     '/:id/suspend': { post: transition('suspend') },
     '/:id/reactivate': { post: transition('reactivate') },
     '/:id/events': {
-      async get({ req, res, user }) {
-        const { id } = await lifecycle.get(idOf(req), optionsOf(user))
-        const page = parseInput(rules.eventPage, { ...req.query })
+      async get({ req, res, userId }) {
+        const { id } = await lifecycle.get(idOf(req), optionsOf(userId))
+        const page = { ...req.query }
+        parseInput(rules.eventPage, page)
         res.json(await lifecycle.events({ ...page, apiKeyId: id }))
       },
     },
@@ -142,19 +144,26 @@ function keyRoutes(
 }
 
 function createRouter(
-  { authenticator, refuse, settings }: RouterParts,
+  { authenticator, refuse, rules, settings }: RouterParts,
   findUser: NonNullable<Settings['currentUser']>,
   routes: Routes,
 ): Router {
   /** A key never manages keys: whoever finds one must not be able to make more. */
-  async function admit(req: Request): Promise<SignedInUser> {
-    if (authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
+  async function admit(req: Request): Promise<UserId> {
+    if (req.apiKey || authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
     if (!isSafe(req) && isCrossSite(req, settings.trustedOrigins)) {
       throw new ApiKeysError('cross_site_request')
     }
     const user = await findUser(req)
     if (!user) throw new ApiKeysError('not_signed_in')
-    return user
+
+    const { data: userId } = rules.userId.safeParse(user.id)
+    if (userId === undefined) {
+      throw new TypeError(
+        'createApiKeys: currentUser returned a user whose id is not of users.type',
+      )
+    }
+    return userId
   }
 
   const router = Router()
@@ -165,11 +174,11 @@ function createRouter(
       route[method as Method](async function apiKeysHandler(req, res, next) {
         try {
           res.set('Cache-Control', 'no-store')
-          const user = await admit(req)
+          const userId = await admit(req)
           const body = isSafe(req) ? {} : await readJsonBody(req, res)
-          await handle({ req, res, user, body })
+          await handle({ req, res, userId, body })
         } catch (error) {
-          next(error)
+          refuse(error, req, res, next)
         }
       })
     }
@@ -182,14 +191,13 @@ function createRouter(
     res: Response,
     next: NextFunction,
   ) {
-    // Express could not decode the id, and so there is no such key.
-    refuse(
-      error instanceof URIError ? new ApiKeysError('api_key_not_found') : error,
-      req,
-      res,
-      next,
-    )
+    refuse(isUndecodable(error) ? new ApiKeysError('api_key_not_found') : error, req, res, next)
   })
+}
+
+/** Whether Express could not decode the id, so that there is no such key. A `URIError` of the app has no status. */
+function isUndecodable(error: unknown): boolean {
+  return error instanceof URIError && 'status' in error
 }
 
 function isSafe({ method }: Request): boolean {

@@ -14,7 +14,7 @@ export function isCrossSite(req: Request, trustedOrigins: readonly string[]): bo
 
 function isOwnOrigin(req: Request, origin: string): boolean {
   const host = hostOf(req)
-  if (!URL.canParse(origin) || host === undefined) return false
+  if (!/^https?:/.test(origin) || !URL.canParse(origin) || host === undefined) return false
 
   const { protocol, host: originHost } = new URL(origin)
   const own = `${protocol}//${host}`

@@ -1,9 +1,9 @@
 import type { Request } from 'express'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
-import { ApiKeysError, InvalidApiKeyError } from '../errors'
-import type { Authentication, Authenticator } from './authentication'
+import type { Authenticator } from './authentication'
 import { toRefusal } from './problems'
+import { toError } from './refuse'
 
 /** Our strategy as Passport sees it. */
 export interface ApiKeyStrategy {
@@ -15,11 +15,8 @@ export interface ApiKeyStrategy {
 interface Actions {
   success(user: object, info: object): void
   fail(challenge: string | undefined, status: number): void
-  error(error: unknown): void
+  error(error: Error): void
 }
-
-/** Passport's request, which gets its `logIn` before a strategy runs. */
-type LogIn = (user: object, options: object, done: (error?: unknown) => void) => void
 
 interface StrategyParts {
   authenticator: Authenticator
@@ -28,6 +25,19 @@ interface StrategyParts {
 
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyStrategy {
+  /** Tells Passport what came of a request. */
+  async function report(req: Request, { success, fail }: Actions) {
+    const authentication = await authenticator.authenticate(req)
+    if (authentication.kind !== 'accepted') {
+      const { status, headers } = toRefusal(authentication.error, realm)
+      return fail(headers['WWW-Authenticate'], status)
+    }
+
+    const { user, apiKey } = authentication
+    withoutSession(req, user)
+    success(user, { scope: [...apiKey.permissions] })
+  }
+
   return new (class ApiKeyStrategy extends BearerStrategy<() => void> {
     override readonly name = 'api-key'
 
@@ -41,40 +51,30 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
       // strategy instead of its name, replaces them at the next one.
       const { success, fail, error } = this as unknown as Actions
 
-      authenticator.authenticate(req).then(
-        (authentication) => {
-          if (authentication.kind !== 'accepted') {
-            const { status, headers } = toRefusal(errorOf(authentication), realm)
-            return fail.call(this, headers['WWW-Authenticate'], status)
-          }
-          const { user, apiKey } = authentication
-          withoutLogIn(req, () => success.call(this, user, { scope: [...apiKey.permissions] }))
-        },
-        (failure: unknown) =>
-          error.call(this, failure instanceof ApiKeysError ? toRefusal(failure, realm) : failure),
+      report(req, { success, fail, error }).catch((failure: unknown) =>
+        error(toError(failure, realm)),
       )
     }
   })()
 }
 
-function errorOf(authentication: Exclude<Authentication, { kind: 'accepted' }>): ApiKeysError {
-  if (authentication.kind === 'refused') return authentication.error
-  return authentication.isForeign
-    ? new InvalidApiKeyError('malformed')
-    : new ApiKeysError('missing_credential')
-}
+/** Passport's `logIn`. Its options may be left out. */
+type LogIn = (user: object, ...rest: [options: object, done: Done] | [done: Done]) => void
+
+type Done = (error?: unknown) => void
 
 /**
  * Keeps Passport from turning a key into a signed-in browser session, as it does on routes without
- * `{ session: false }`: the next `req.logIn` starts none.
+ * `{ session: false }`, and callbacks of the app do: logging this user in starts none, as long as the request lasts.
  */
-function withoutLogIn(req: Request, succeed: () => void) {
-  const passportRequest = req as { logIn: LogIn }
-  const { logIn } = passportRequest
+function withoutSession(req: Request, keyUser: object) {
+  const { logIn } = req as unknown as { logIn: LogIn }
 
-  passportRequest.logIn = function logInWithoutSession(user, options, done) {
-    passportRequest.logIn = logIn
+  const logInWithoutSession: LogIn = (user, ...rest) => {
+    if (user !== keyUser) return logIn.call(req, user, ...rest)
+
+    const [options, done] = rest.length === 1 ? [{}, rest[0]] : rest
     logIn.call(req, user, { ...options, session: false }, done)
   }
-  succeed()
+  Object.assign(req, { logIn: logInWithoutSession, login: logInWithoutSession })
 }

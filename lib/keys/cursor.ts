@@ -20,7 +20,10 @@ export function formatEventCursor({ id }: { id: string }): string {
   return encode(id)
 }
 
-export const keyCursor = cursor(/^(\d{1,15})\.([0-9a-f-]{36})$/, ([, time, id]): KeyPosition => {
+/** A time until the year 5138, which has four digits for Postgres to read, and a UUID. */
+const keyPosition = /^(\d{1,14})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/
+
+export const keyCursor = cursor(keyPosition, ([, time, id]): KeyPosition => {
   return { createdAt: new Date(Number(time)), id: String(id) }
 })
 

@@ -1,16 +1,17 @@
-import { ConnectionError, DatabaseError, TimeoutError } from 'sequelize'
+import { ConnectionError, DatabaseError, TimeoutError, UniqueConstraintError } from 'sequelize'
 
 import { ApiKeysError } from '../errors'
 
-/** SQLSTATEs that say the server cannot serve: connection lost or refused, shutting down, full, a standby. */
-const outages = /^(08...|57P0[1-5]|53...|25006)$/
+/** SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. */
+const outages = /^(08...|57P0[1-5]|53...|25006|57014|55P03)$/
 
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
 
 /** What Node and the driver say of a connection that is gone, where there is no SQLSTATE. */
 const brokenConnection = /^(E[A-Z]+)$/
-const connectionLost = /connection terminated|server closed the connection|not queryable/i
+const connectionLost =
+  /connection terminated|server closed the connection|not queryable|read timeout/i
 
 /**
  * Runs work on the database and gives its failures a name: an outage becomes the refusal `database_unavailable`,
@@ -25,7 +26,7 @@ export async function onDatabase<Result>(work: () => Promise<Result>): Promise<R
 }
 
 function explain(error: unknown): unknown {
-  forgetParameters(error)
+  forgetValues(error)
   if (isOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
   if (error instanceof DatabaseError && unmigrated.test(codeOf(error))) {
     return new Error(
@@ -49,10 +50,18 @@ function codeOf({ parent }: DatabaseError): string {
   return (parent as { code?: string }).code ?? ''
 }
 
-/** Sequelize hangs the parameters of the statement, hashes among them, on its errors: they must not reach a log. */
-function forgetParameters(error: unknown) {
-  if (!(error instanceof DatabaseError)) return
+/**
+ * Sequelize and the driver hang values on their errors, hashes among them: the parameters of the statement, the
+ * instance to be saved, the row that broke a constraint. They must not reach a log.
+ */
+function forgetValues(error: unknown) {
+  if (error instanceof Error && error.cause) forgetValues(error.cause)
+  if (!(error instanceof DatabaseError || error instanceof UniqueConstraintError)) return
 
-  for (const holder of [error, error.parent, error.original])
-    Object.assign(holder, { parameters: {} })
+  for (const holder of [error, error.parent, error.original]) {
+    Object.assign(holder, { parameters: {}, detail: undefined })
+  }
+  if (error instanceof UniqueConstraintError) {
+    for (const fault of error.errors) Object.assign(fault, { instance: null })
+  }
 }

@@ -136,11 +136,17 @@ interface LifecycleParts {
 /** Holds all input against the rules before it reaches the store. */
 export function createLifecycle({ store, audit, rules }: LifecycleParts) {
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
-    refuseUndefinedOwner(circumstances)
+    refuseUndefined(circumstances, 'userId')
     const { userId, reason, actor } = parseInput(rules.circumstances, circumstances)
     const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
 
     return { transaction, userId, reason, actor: actor ?? owner }
+  }
+
+  /** For calls that name the owner in their first argument: one among the options would go unheeded. */
+  function readOwnerlessOptions(options: ChangeOptions = {}) {
+    if ('userId' in options) throw new TypeError('userId goes into the first argument of this call')
+    return readOptions(options)
   }
 
   function transition(name: Transition) {
@@ -152,15 +158,15 @@ export function createLifecycle({ store, audit, rules }: LifecycleParts) {
   return {
     create(apiKey: unknown, options?: ChangeOptions) {
       return onDatabase(async () =>
-        store.create(parseInput(rules.newKeyOf, apiKey), readOptions(options)),
+        store.create(parseInput(rules.newKeyOf, apiKey), readOwnerlessOptions(options)),
       )
     },
 
     list(filter: object = {}, options?: ReadOptions) {
-      refuseUndefinedOwner(filter)
-      return onDatabase(async () =>
-        store.list(parseInput(rules.list, filter), readOptions(options)),
-      )
+      return onDatabase(async () => {
+        refuseUndefined(filter, 'userId')
+        return store.list(parseInput(rules.list, filter), readOwnerlessOptions(options))
+      })
     },
 
     get(id: string, options?: ReadOptions) {
@@ -187,22 +193,24 @@ export function createLifecycle({ store, audit, rules }: LifecycleParts) {
     revokeAll(userId: unknown, options?: ChangeOptions) {
       return onDatabase(async () => {
         const input = parseInput(rules.owner, { userId })
-        return store.revokeAll(input.userId, readOptions(options))
+        return store.revokeAll(input.userId, readOwnerlessOptions(options))
       })
     },
 
     events(filter: object = {}, options?: ReadOptions) {
-      refuseUndefinedOwner(filter)
-      return onDatabase(async () =>
-        audit.list(parseInput(rules.eventList, filter), readOptions(options)),
-      )
+      return onDatabase(async () => {
+        refuseUndefined(filter, 'userId', 'apiKeyId')
+        return audit.list(parseInput(rules.eventList, filter), readOwnerlessOptions(options))
+      })
     },
   }
 }
 
 /** `{ userId: undefined }` is what a mistake looks like that would reach everyone's keys. */
-function refuseUndefinedOwner(options: { userId?: unknown }) {
-  if ('userId' in options && (options.userId === undefined || options.userId === null)) {
-    throw new TypeError(`userId is ${options.userId}: leave it out to mean the keys of every user`)
+function refuseUndefined(options: object, ...names: string[]) {
+  for (const [name, value] of Object.entries(options)) {
+    if (names.includes(name) && (value === undefined || value === null)) {
+      throw new TypeError(`${name} is ${value}: leave it out to mean all of them`)
+    }
   }
 }

@@ -22,16 +22,20 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
     expiresAt: expiry.nullable(),
   })
 
+  const most = permissions.length
   const permissionSet = z
-    .array(permission, 'must be a list of permissions')
-    .min(1, 'must name at least one permission')
-    .superRefine((names, context) => {
-      for (const [index, name] of names.entries()) {
-        if (names.indexOf(name) !== index) {
-          context.addIssue({ code: 'custom', path: [index], message: 'must not be repeated' })
-        }
-      }
+    // The length first: a body has room for thousands of names, each of which would be looked at.
+    .array(z.unknown(), 'must be a list of permissions')
+    .refine((names) => !Array.isArray(names) || names.length <= most, {
+      message: `must name at most ${most} permissions, which is all there are`,
+      abort: true,
     })
+    .pipe(
+      z
+        .array(permission)
+        .min(1, 'must name at least one permission')
+        .superRefine(refuseRepeats, { when: ({ value }) => Array.isArray(value) }),
+    )
 
   const newKey = changes
     .partial({ description: true, expiresAt: true })
@@ -82,13 +86,20 @@ interface RulesOptions {
 /** Why somebody suspends or revokes a key. */
 const reason = text({ min: 1, max: 500, lines: true })
 
-const actor = z.union([
-  z.strictObject({ type: z.literal('system') }),
-  z.strictObject({
-    type: z.enum(['user', 'admin']),
-    id: z.union([z.string(), z.number(), z.bigint()]).transform(String),
-  }),
-])
+/** An id as text, whatever it is made of. */
+const textId = z
+  .union([z.string(), z.int(), z.bigint()], 'must be a user id')
+  .transform(String)
+  .refine((id) => id.length >= 1 && id.length <= 255, 'must have 1 to 255 characters')
+  .refine((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode')
+
+const actor = z.union(
+  [
+    z.strictObject({ type: z.literal('system') }),
+    z.strictObject({ type: z.enum(['user', 'admin']), id: textId }),
+  ],
+  'must be { type: "system" }, or { type: "user", id } or { type: "admin", id }',
+)
 
 function oneOf<const Name extends string>(names: readonly Name[]) {
   return z.enum(names, { error: `must be one of ${names.join(', ')}` })
@@ -129,15 +140,22 @@ function text({ min = 0, max, lines = false }: { min?: number; max: number; line
     .refine((value) => value.isWellFormed(), 'must be well-formed Unicode')
 }
 
+/** Also where some names are not known, so that one answer lists every fault. */
+function refuseRepeats(names: readonly unknown[], context: z.core.$RefinementCtx) {
+  const seen = new Set()
+  for (const [index, name] of names.entries()) {
+    if (seen.has(name)) {
+      context.addIssue({ code: 'custom', path: [index], message: 'must not be repeated' })
+    }
+    seen.add(name)
+  }
+}
+
 /** Brings a user's id into the one form that the column's type has in JavaScript. */
 function userIdRule(type: UserIdType): z.ZodType<string | number> {
   switch (type) {
     case 'text':
-      return z
-        .union([z.string(), z.int(), z.bigint()], 'must be a user id')
-        .transform(String)
-        .refine((id) => id.length >= 1 && id.length <= 255, 'must have 1 to 255 characters')
-        .refine((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode')
+      return textId
     case 'uuid':
       return z.guid('must be a UUID').toLowerCase()
     case 'integer':
@@ -149,7 +167,10 @@ function userIdRule(type: UserIdType): z.ZodType<string | number> {
 
 function integer(least: bigint, greatest: bigint) {
   return z
-    .union([z.bigint(), z.int(), z.string().regex(/^-?\d{1,19}$/)], 'must be a whole number')
+    .union(
+      [z.bigint(), z.int(), z.string().regex(/^-?\d{1,19}$/, 'must be a whole number')],
+      'must be a whole number',
+    )
     .transform(BigInt)
     .refine((id) => id >= least && id <= greatest, 'is out of range')
 }
@@ -184,7 +205,10 @@ function messageOf(issue: z.core.$ZodIssue): string {
 
 /** A JSON Pointer in its URI fragment form (RFC 6901, section 6), as in the examples of RFC 9457. */
 export function pointerTo(path: readonly PropertyKey[]): string {
-  return ['#', ...path.map((key) => encodeURIComponent(escapePointer(String(key))))].join('/')
+  return [
+    '#',
+    ...path.map((key) => encodeURIComponent(escapePointer(String(key).toWellFormed()))),
+  ].join('/')
 }
 
 function escapePointer(key: string) {

@@ -19,7 +19,10 @@ export function isChangeable(status: Status): boolean {
   return status !== 'REVOKED'
 }
 
-/** Expired is not a status but a fact about the clock: a key is refused from the millisecond that it names. */
+/**
+ * Expired is not a status but a fact about the clock: a key is refused from the millisecond that it
+ * names. A time that cannot be read is over.
+ */
 export function isExpired({ expiresAt }: { expiresAt: Date | null }, now: number): boolean {
-  return expiresAt !== null && expiresAt.getTime() <= now
+  return expiresAt !== null && !(expiresAt.getTime() > now)
 }

@@ -5,7 +5,6 @@ import {
   literal,
   type Model,
   Op,
-  QueryTypes,
   Transaction,
   type Sequelize,
   type WhereOptions,
@@ -18,29 +17,22 @@ import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { isSame, type Actor, type Audit } from './audit'
 import { formatKeyCursor, type KeyPosition } from './cursor'
-import {
-  readArray,
-  readTime,
-  readUserId,
-  recordAttributes,
-  toRecord,
-  type ApiKeyRecord,
-} from './record'
+import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
 import { pointerTo } from './rules'
 import type { SecretFormat } from './secret'
 import { isChangeable, isExpired, nextStatus, type Transition } from './states'
 
-interface ReadOptions {
+interface Scope {
   userId?: string | number | undefined
   transaction?: Transaction | undefined
 }
 
-interface ChangeOptions extends ReadOptions {
+interface Circumstances extends Scope {
   actor?: Actor | undefined
   reason?: string | undefined
 }
 
-interface NewApiKey {
+interface KeyInput {
   userId: string | number
   name: string
   description?: string | null | undefined
@@ -48,13 +40,13 @@ interface NewApiKey {
   expiresAt?: Date | null | undefined
 }
 
-interface ApiKeyChanges {
+interface KeyChanges {
   name?: string | undefined
   description?: string | null | undefined
   expiresAt?: Date | null | undefined
 }
 
-interface ApiKeyFilter {
+interface KeyFilter {
   userId?: string | number | undefined
   status?: Status | undefined
   permission?: string | undefined
@@ -62,12 +54,6 @@ interface ApiKeyFilter {
   cursor?: KeyPosition | undefined
   limit: number
 }
-
-/** What verification needs of a key. */
-export type UsableKey = Pick<
-  ApiKeyRow,
-  'id' | 'userId' | 'name' | 'permissions' | 'status' | 'expiresAt'
->
 
 export type Store = ReturnType<typeof createStore>
 
@@ -89,21 +75,30 @@ const uuid = z.guid()
 /** The database's clock, which all processes share, at the moment of the change. */
 const clock = literal('clock_timestamp()')
 
-/** A key that lives counts towards `maxKeysPerUser`. */
-const living = {
-  status: { [Op.ne]: 'REVOKED' },
-  expiresAt: { [Op.or]: [null, { [Op.gt]: literal('now()') }] },
+/**
+ * The order of a search. Postgres takes the start of any word for one in 50 keys, and would walk the index on the time
+ * in the hope of a full page soon: through all keys, where few have the word.
+ */
+const unindexedTime = literal(`"created_at" + interval '0'`)
+
+/** A key that lives counts towards `maxKeysPerUser`. Whether it has expired goes by the clock that verification has. */
+function isLiving(now: number) {
+  return {
+    status: { [Op.ne]: 'REVOKED' },
+    expiresAt: { [Op.or]: [null, { [Op.gt]: new Date(now) }] },
+  }
 }
 
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
   const { sequelize, ApiKey, userIdType, table, audit, format, maxKeysPerUser, grantable } = parts
 
-  async function create(input: NewApiKey, options: Omit<ChangeOptions, 'userId'> = {}) {
+  async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     await refuseUngrantable(input.userId, input.permissions)
     const { plainTextKey, ...secret } = format.mint()
 
     const apiKey = await inTransaction(options.transaction, async (transaction) => {
+      await lockUser(input.userId, transaction)
       await refuseOneTooMany(input.userId, transaction)
       const { userId, name, description = null, permissions, expiresAt = null } = input
       const values = {
@@ -127,7 +122,7 @@ export function createStore(parts: StoreParts) {
     return { apiKey, plainTextKey }
   }
 
-  async function get(id: string, { userId, transaction }: ReadOptions = {}) {
+  async function get(id: string, { userId, transaction }: Scope = {}) {
     const row = await ApiKey.findOne({
       where: identify(id, userId),
       attributes: [...recordAttributes],
@@ -138,7 +133,7 @@ export function createStore(parts: StoreParts) {
     return recordOf(row)
   }
 
-  async function list(filter: ApiKeyFilter, { transaction }: ReadOptions = {}) {
+  async function list(filter: KeyFilter, { transaction }: Scope = {}) {
     const { limit } = filter
     const rows = await ApiKey.findAll({
       where: { [Op.and]: conditions(filter) },
@@ -149,7 +144,7 @@ export function createStore(parts: StoreParts) {
       },
       attributes: [...recordAttributes],
       order: [
-        ['createdAt', 'DESC'],
+        [filter.text ? unindexedTime : 'createdAt', 'DESC'],
         ['id', 'DESC'],
       ],
       limit: limit + 1,
@@ -162,17 +157,24 @@ export function createStore(parts: StoreParts) {
     return { apiKeys, nextCursor: last ? formatKeyCursor(last) : null }
   }
 
-  async function update(id: string, changes: ApiKeyChanges, options: ChangeOptions = {}) {
-    return change(id, options, async (key, transaction) => {
-      if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+  async function update(id: string, changes: KeyChanges, options: Circumstances = {}) {
+    return inTransaction(options.transaction, async (transaction) => {
+      const mayRevive = changes.expiresAt !== undefined && maxKeysPerUser !== Infinity
+      if (mayRevive) {
+        const { userId } = await get(id, { ...options, transaction })
+        await lockUser(userId, transaction)
+      }
 
-      const revives = changes.expiresAt !== undefined && isExpired(key, Date.now())
-      if (revives) await refuseOneTooMany(key.userId, transaction)
-      return { action: 'updated', changes }
+      return change(id, { ...options, transaction }, async (key) => {
+        if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+        if (mayRevive && isExpired(key, Date.now())) await refuseOneTooMany(key.userId, transaction)
+
+        return { action: 'updated', changes }
+      })
     })
   }
 
-  async function setPermissions(id: string, permissions: string[], options: ChangeOptions = {}) {
+  async function setPermissions(id: string, permissions: string[], options: Circumstances = {}) {
     if (grantable) {
       const { userId } = await get(id, options)
       await refuseUngrantable(userId, permissions)
@@ -186,13 +188,14 @@ export function createStore(parts: StoreParts) {
     })
   }
 
-  async function transit(transition: Transition, id: string, options: ChangeOptions) {
+  async function transit(transition: Transition, id: string, options: Circumstances) {
     return change(id, options, (key) => transitionOf(transition, key))
   }
 
   /** Revokes every key of a user at once and returns how many there were to revoke. */
-  async function revokeAll(userId: string | number, options: Omit<ChangeOptions, 'userId'> = {}) {
+  async function revokeAll(userId: string | number, options: Omit<Circumstances, 'userId'> = {}) {
     return inTransaction(options.transaction, async (transaction) => {
+      await lockUser(userId, transaction)
       const keys = await ApiKey.findAll({
         where: { userId, status: { [Op.ne]: 'REVOKED' } },
         attributes: [...recordAttributes],
@@ -219,50 +222,11 @@ export function createStore(parts: StoreParts) {
     })
   }
 
-  /** Looks up what verification needs, by the hash of a plain-text key. Always on the primary. */
-  async function findByHash(hash: string): Promise<UsableKey | null> {
-    const [key] = await sequelize.query<UsableKey>(
-      `SELECT id, user_id AS "userId", name, permissions, status, expires_at AS "expiresAt"
-         FROM ${table} WHERE hash = $1`,
-      { bind: [hash], type: QueryTypes.SELECT, useMaster: true, transaction: null },
-    )
-    if (!key) return null
-
-    return {
-      ...key,
-      userId: readUserId(key.userId, userIdType),
-      permissions: readArray(key.permissions),
-      expiresAt: readTime(key.expiresAt),
-    }
-  }
-
-  /**
-   * Notes when keys were last used. Rows that somebody else is changing are left out: waiting for their lock would
-   * hold up a connection, and the next use is noted anyway.
-   */
-  async function writeLastUsed(uses: ReadonlyMap<string, Date>) {
-    await sequelize.query(
-      `WITH used AS (
-         SELECT key.id, noted.used_at
-           FROM unnest($1::uuid[], $2::timestamptz[]) AS noted (id, used_at)
-           JOIN ${table} AS key ON key.id = noted.id
-          WHERE key.last_used_at IS NULL OR key.last_used_at < noted.used_at
-          ORDER BY key.id
-            FOR NO KEY UPDATE OF key SKIP LOCKED
-       )
-       UPDATE ${table} AS key SET last_used_at = used.used_at FROM used WHERE key.id = used.id`,
-      {
-        bind: [[...uses.keys()], [...uses.values()].map((usedAt) => usedAt.toISOString())],
-        transaction: null,
-      },
-    )
-  }
-
   /** Locks the key, lets `decide` say what becomes of it, and writes that down twice: in its row, then in the audit. */
   async function change(
     id: string,
-    options: ChangeOptions,
-    decide: (key: ApiKeyRecord, transaction: Transaction) => Decision | Promise<Decision>,
+    options: Circumstances,
+    decide: (key: ApiKeyRecord) => Decision | Promise<Decision>,
   ): Promise<ApiKeyRecord> {
     return inTransaction(options.transaction, async (transaction) => {
       const row = await ApiKey.findOne({
@@ -274,7 +238,7 @@ export function createStore(parts: StoreParts) {
       if (!row) throw new ApiKeysError('api_key_not_found')
       const before = recordOf(row)
 
-      const { action, changes } = await decide(before, transaction)
+      const { action, changes } = await decide(before)
       const news = newsIn(changes, before)
       if (Object.keys(news).length === 0) return before
 
@@ -300,22 +264,32 @@ export function createStore(parts: StoreParts) {
     return transaction ? work(transaction) : sequelize.transaction(work)
   }
 
-  /** Counts under a lock of our own, held until the transaction ends: a user's row is the app's to lock. */
-  async function refuseOneTooMany(userId: string | number, transaction: Transaction) {
-    if (maxKeysPerUser === Infinity) return
-
+  /**
+   * Has everything wait that changes how many keys a user has, until the transaction ends. Taken before any row is
+   * locked. It is a lock of our own, as a user's row is the app's to lock.
+   */
+  async function lockUser(userId: string | number, transaction: Transaction) {
     await sequelize.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', {
       bind: [`express-api-keys ${table} ${userId}`],
       transaction,
     })
-    const count = await ApiKey.count({ where: { userId, ...living }, transaction })
+  }
+
+  /** Counts the living keys of a user, under the user's lock. */
+  async function refuseOneTooMany(userId: string | number, transaction: Transaction) {
+    if (maxKeysPerUser === Infinity) return
+
+    const count = await ApiKey.count({ where: { userId, ...isLiving(Date.now()) }, transaction })
     if (count >= maxKeysPerUser) throw new ApiKeysError('too_many_api_keys')
   }
 
   async function refuseUngrantable(userId: string | number, permissions: readonly string[]) {
     if (!grantable) return
 
-    const granted = await grantable(userId)
+    const granted: unknown = await grantable(userId)
+    if (!Array.isArray(granted)) {
+      throw new TypeError('createApiKeys: the option grantable must return a list of permissions')
+    }
     const faults = permissions.flatMap((permission, index): InputFault[] => {
       if (granted.includes(permission)) return []
       return [{ pointer: pointerTo(['permissions', index]), message: 'is not this user’s to give' }]
@@ -331,8 +305,6 @@ export function createStore(parts: StoreParts) {
     setPermissions,
     transit,
     revokeAll,
-    findByHash,
-    writeLastUsed,
   }
 }
 
@@ -374,7 +346,7 @@ function identify(id: string, userId: string | number | undefined): WhereOptions
   return { id, ...(userId !== undefined && { userId }) }
 }
 
-function conditions({ userId, status, permission, text, cursor }: ApiKeyFilter) {
+function conditions({ userId, status, permission, text, cursor }: KeyFilter) {
   const all: WhereOptions<ApiKeyRow>[] = []
 
   if (userId !== undefined) all.push({ userId })

@@ -1,7 +1,7 @@
 import type { InvalidReason } from '../errors'
 import type { SecretFormat } from '../keys/secret'
 import { isExpired } from '../keys/states'
-import type { UsableKey } from '../keys/store'
+import type { Lookup, UsableKey } from './lookup'
 
 /** What a request or a call may know of the key it came with. Frozen. */
 export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
@@ -20,14 +20,14 @@ export type Verify = (plainTextKey: string) => Promise<Verdict>
 
 interface VerifierParts {
   format: SecretFormat
-  findByHash(hash: string): Promise<UsableKey | null>
+  findByHash: Lookup
   noteUse(id: string): void
 }
 
 /** Accepts a key that was minted here, is in the database, is active and has not expired; every time anew. */
 export function createVerifier({ format, findByHash, noteUse }: VerifierParts): Verify {
   return async function verify(plainTextKey) {
-    const secret = format.parse(plainTextKey)
+    const secret = typeof plainTextKey === 'string' ? format.parse(plainTextKey) : null
     if (!secret) return { valid: false, code: 'malformed' }
 
     const verdict = judge(await findByHash(secret.hash), Date.now())

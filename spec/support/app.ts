@@ -15,7 +15,7 @@ export interface User {
 type Options = Partial<ApiKeysOptions<Permission, User, 'text'>>
 
 /** The API keys of an app whose users sign in by naming themselves in the header `X-User`. */
-export function createTestApiKeys(database: Database, options: Options = {}) {
+export function createTestApiKeys(database: Pick<Database, 'connect'>, options: Options = {}) {
   return createApiKeys({
     sequelize: database.connect(),
     keyPrefix: 'agpt',
@@ -39,10 +39,10 @@ export function createTestApp(apiKeys: TestApiKeys, addRoutes?: (app: Express) =
   app.use('/api-keys', apiKeys.router())
   app.use('/admin/api-keys', apiKeys.adminRouter())
   addRoutes?.(app)
-  app.use((req: Request, res: Response) => {
+  app.use((_req: Request, res: Response) => {
     res.status(404).json({ app: 'not found' })
   })
-  app.use((error: Error, req: Request, res: Response, next: NextFunction) => {
+  app.use((error: Error, _req: Request, res: Response, next: NextFunction) => {
     if (res.headersSent) return next(error)
     res.status(500).json({ app: error.message })
   })

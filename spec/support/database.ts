@@ -38,6 +38,13 @@ export async function createDatabase(
   }
 }
 
+/** A database out of reach: nobody listens there. */
+export const databaseAway: Pick<Database, 'connect'> = {
+  connect(options) {
+    return new Sequelize('postgres://nobody@127.0.0.1:1/nothing', { logging: false, ...options })
+  },
+}
+
 async function onServer(sql: string) {
   const server = new Sequelize(serverUrl(), { logging: false, pool: { max: 1 } })
   await server.query(sql)

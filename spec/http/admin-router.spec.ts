@@ -1,0 +1,477 @@
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import type { Server } from 'node:http'
+
+import request from 'supertest'
+
+import { createApiKeys } from '../../lib'
+import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, newKey } from '../support/keys'
+
+let database: Database
+let apiKeys: TestApiKeys
+let server: Server
+
+beforeAll(async () => {
+  database = await createDatabase()
+  apiKeys = createTestApiKeys(database, {
+    header: 'X-API-Key',
+    maxKeysPerUser: 4,
+    grantable: (userId) => (userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'READ_BLOCK']),
+  })
+  server = createTestApp(apiKeys).listen(0)
+  await once(server, 'listening')
+})
+
+afterAll(async () => {
+  server.close()
+  await apiKeys.close()
+  await database.drop()
+})
+
+/** Someone who has no keys yet. */
+function newUser() {
+  return `user-${randomUUID()}`
+}
+
+const as = (user: string) => request.agent(server).set('X-User', user)
+
+/** Makes a key, of somebody who has no other unless a spec names one. */
+function makeKey(wishes: Parameters<typeof createKey>[1] = {}) {
+  return createKey(apiKeys, { userId: newUser(), ...wishes })
+}
+
+function idsOf({ body }: { body: { apiKeys: { id: string }[] } }) {
+  return body.apiKeys.map(({ id }) => id)
+}
+
+describe('POST /', () => {
+  it('creates a key on behalf of a user', async () => {
+    const userId = newUser()
+
+    const answer = await as('admin')
+      .post('/admin/api-keys')
+      .send({ userId, name: 'CI', permissions: ['READ_GRAPH'] })
+
+    const { apiKey, plainTextKey } = answer.body
+    expect(answer.status).toBe(201)
+    expect(answer.headers.location).toBe(`/admin/api-keys/${apiKey.id}`)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(apiKey).toMatchObject({ userId, name: 'CI', status: 'ACTIVE' })
+    expect((await as(userId).get(`/api-keys/${apiKey.id}`)).body).toEqual(apiKey)
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true, apiKey: { userId } })
+    expect((await apiKeys.events({ apiKeyId: apiKey.id })).events).toMatchObject([
+      { action: 'created', userId, actorType: 'admin', actorId: 'admin' },
+    ])
+  })
+
+  it('gives out what is that user’s to give, and no more keys than they may have', async () => {
+    const userId = newUser()
+    for (let index = 0; index < 4; index++) await makeKey({ userId })
+
+    const ungrantable = await as('admin')
+      .post('/admin/api-keys')
+      .send({ userId: 'intern', name: 'CI', permissions: ['READ_BLOCK'] })
+    const tooMany = await as('admin')
+      .post('/admin/api-keys')
+      .send({ userId, name: 'CI', permissions: ['READ_GRAPH'] })
+
+    expect(ungrantable.status).toBe(422)
+    expect(ungrantable.body.errors).toEqual([
+      { pointer: '#/permissions/0', message: 'is not this user’s to give' },
+    ])
+    expect(tooMany.status).toBe(409)
+    expect(tooMany.body.code).toBe('too_many_api_keys')
+  })
+
+  it('refuses every fault at once', async () => {
+    const answer = await as('admin')
+      .post('/admin/api-keys')
+      .send({ name: '', permissions: [], actor: 'alice', status: 'ACTIVE' })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([
+      { pointer: '#/name', message: 'must have 1 to 100 characters' },
+      { pointer: '#/permissions', message: 'must name at least one permission' },
+      { pointer: '#/userId', message: 'is required' },
+      { pointer: '#/actor', message: 'is not known here' },
+      { pointer: '#/status', message: 'is not known here' },
+    ])
+  })
+})
+
+describe('GET /', () => {
+  it('lists the keys of everyone, newest first, a page at a time', async () => {
+    const made = [await makeKey(), await makeKey(), await makeKey()]
+
+    const first = await as('admin').get('/admin/api-keys?limit=2')
+    const second = await as('admin')
+      .get('/admin/api-keys')
+      .query({ limit: 1, cursor: first.body.nextCursor })
+
+    expect(first.status).toBe(200)
+    expect(first.headers['cache-control']).toBe('no-store')
+    expect([...idsOf(first), ...idsOf(second)]).toEqual(made.map(({ id }) => id).toReversed())
+  })
+
+  it('filters by owner, status, permission and text, and by all of them together', async () => {
+    const userId = newUser()
+    const nightly = await makeKey({ userId, name: 'Nightly build' })
+    const deploy = await makeKey({ userId, name: 'Deploy', description: 'after the night shift' })
+    const blocks = await makeKey({ userId, name: 'Night', permissions: ['READ_BLOCK'] })
+    await makeKey({ name: 'Nightly build' })
+    await apiKeys.suspend(deploy.id)
+
+    const list = async (filter: object) =>
+      idsOf(
+        await as('admin')
+          .get('/admin/api-keys')
+          .query({ userId, ...filter })
+          .expect(200),
+      )
+
+    expect(await list({})).toEqual([blocks.id, deploy.id, nightly.id])
+    expect(await list({ status: 'ACTIVE' })).toEqual([blocks.id, nightly.id])
+    expect(await list({ permission: 'READ_GRAPH' })).toEqual([deploy.id, nightly.id])
+    expect(await list({ permission: 'READ_BLOCK' })).toEqual([blocks.id])
+    expect(await list({ permission: 'EXECUTE_BLOCK' })).toEqual([])
+    expect(await list({ text: 'night' })).toEqual([blocks.id, deploy.id, nightly.id])
+    expect(await list({ text: 'BUILD night' })).toEqual([nightly.id])
+    expect(await list({ text: "'; DROP TABLE api_keys; --" })).toEqual([])
+    expect(await list({ text: 'night', status: 'SUSPENDED', permission: 'READ_GRAPH' })).toEqual([
+      deploy.id,
+    ])
+  })
+
+  it('turns pages of what it filters', async () => {
+    const userId = newUser()
+    const older = await makeKey({ userId, name: 'Build one' })
+    await makeKey({ userId, name: 'Deploy' })
+    const newer = await makeKey({ userId, name: 'Build two' })
+    const filter = { userId, text: 'build', limit: 1 }
+
+    const first = await as('admin').get('/admin/api-keys').query(filter)
+    const second = await as('admin')
+      .get('/admin/api-keys')
+      .query({ ...filter, cursor: first.body.nextCursor })
+
+    expect(idsOf(first)).toEqual([newer.id])
+    expect(idsOf(second)).toEqual([older.id])
+    expect(second.body.nextCursor).toBeNull()
+  })
+
+  it.each([
+    ['userId=', 'userId', 'must have 1 to 255 characters'],
+    ['userId=a&userId=b', 'userId', 'must be a user id'],
+    [
+      'permission=READ_ALL',
+      'permission',
+      'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK',
+    ],
+    ['status=EXPIRED', 'status', 'must be one of ACTIVE, SUSPENDED, REVOKED'],
+    ['text=', 'text', 'must have 1 to 200 characters'],
+    ['text=%00', 'text', 'must not contain control characters'],
+    ['limit=0', 'limit', 'must be a whole number from 1 to 100'],
+    ['cursor=x', 'cursor', 'must be the nextCursor of a page before'],
+    ['owner=alice', 'owner', 'is not known here'],
+  ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
+    const answer = await as('admin').get(`/admin/api-keys?${query}`)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+  })
+})
+
+describe('the routes of one key', () => {
+  it('serve the keys of everyone', async () => {
+    const { id, userId } = await makeKey()
+    const path = `/admin/api-keys/${id}`
+
+    const answers = [
+      await as('admin').get(path),
+      await as('admin').patch(path).send({ name: 'Deploy' }),
+      await as('admin')
+        .put(`${path}/permissions`)
+        .send({ permissions: ['READ_BLOCK'] }),
+      await as('admin').post(`${path}/suspend`).send({ reason: 'Looks odd.' }),
+      await as('admin').post(`${path}/reactivate`),
+      await as('admin').delete(path).send({ reason: 'Odd indeed.' }),
+    ]
+
+    expect(answers.map(({ status, headers }) => [status, headers['cache-control']])).toEqual(
+      answers.map(() => [200, 'no-store']),
+    )
+    expect(answers.map(({ body }) => [body.name, body.permissions, body.status])).toEqual([
+      ['Deployment', ['READ_GRAPH'], 'ACTIVE'],
+      ['Deploy', ['READ_GRAPH'], 'ACTIVE'],
+      ['Deploy', ['READ_BLOCK'], 'ACTIVE'],
+      ['Deploy', ['READ_BLOCK'], 'SUSPENDED'],
+      ['Deploy', ['READ_BLOCK'], 'ACTIVE'],
+      ['Deploy', ['READ_BLOCK'], 'REVOKED'],
+    ])
+    const { body } = await as('admin').get(`${path}/events`)
+    expect(body.events.slice(0, 5)).toMatchObject(
+      [
+        ['revoked', 'Odd indeed.'],
+        ['reactivated', null],
+        ['suspended', 'Looks odd.'],
+        ['permissions_changed', null],
+        ['updated', null],
+      ].map(([action, reason]) => ({
+        action,
+        reason,
+        userId,
+        actorType: 'admin',
+        actorId: 'admin',
+      })),
+    )
+  })
+
+  it('hold a key to what its owner may give', async () => {
+    const { id } = await makeKey({ userId: 'intern' })
+
+    const answer = await as('admin')
+      .put(`/admin/api-keys/${id}/permissions`)
+      .send({ permissions: ['READ_GRAPH', 'READ_BLOCK'] })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([
+      { pointer: '#/permissions/1', message: 'is not this user’s to give' },
+    ])
+  })
+
+  it('end with the revocation', async () => {
+    const { id } = await makeKey({ status: 'REVOKED' })
+
+    const answer = await as('admin').post(`/admin/api-keys/${id}/reactivate`)
+
+    expect(answer.status).toBe(409)
+    expect(answer.body.code).toBe('api_key_revoked')
+  })
+
+  it.each([
+    ['get', '', undefined],
+    ['patch', '', { name: 'Mine' }],
+    ['put', '/permissions', { permissions: ['READ_GRAPH'] }],
+    ['post', '/suspend', undefined],
+    ['post', '/reactivate', undefined],
+    ['delete', '', undefined],
+    ['get', '/events', undefined],
+  ] as const)('find no key by an id that nobody has: %s /:id%s', async (method, action, input) => {
+    const ids = [randomUUID(), encodeURIComponent("'; DROP TABLE api_keys; --"), '%00', '%ZZ', '1']
+    const answers = []
+    for (const id of ids) {
+      const path = `/admin/api-keys/${id}${action}`
+      const { status, text, headers } = await as('admin')[method](path).send(input)
+      answers.push({ status, text, type: headers['content-type'], etag: headers.etag })
+    }
+
+    expect(answers[0]).toEqual({
+      status: 404,
+      text: '{"title":"Not Found","status":404,"detail":"There is no such API key.","code":"api_key_not_found"}',
+      type: 'application/problem+json',
+      etag: undefined,
+    })
+    for (const answer of answers) expect(answer).toEqual(answers[0])
+  })
+})
+
+describe('POST /revoke-all', () => {
+  it('revokes every key of a user and says how many', async () => {
+    const userId = newUser()
+    const active = await makeKey({ userId })
+    await makeKey({ userId, status: 'SUSPENDED' })
+    await makeKey({ userId, status: 'REVOKED' })
+    const other = await makeKey()
+
+    const answer = await as('admin')
+      .post('/admin/api-keys/revoke-all')
+      .send({ userId, reason: 'Left the company.' })
+    const again = await as('admin').post('/admin/api-keys/revoke-all').send({ userId })
+
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(answer.body).toEqual({ revoked: 2 })
+    expect(again.body).toEqual({ revoked: 0 })
+    expect(
+      idsOf(await as('admin').get('/admin/api-keys').query({ userId, status: 'REVOKED' })),
+    ).toHaveLength(3)
+    expect((await apiKeys.get(other.id)).status).toBe('ACTIVE')
+    expect((await apiKeys.events({ apiKeyId: active.id, limit: 1 })).events).toMatchObject([
+      { action: 'revoked', reason: 'Left the company.', actorType: 'admin', actorId: 'admin' },
+    ])
+  })
+
+  it.each([
+    [{}, '#/userId', 'is required'],
+    [{ userId: null }, '#/userId', 'must be a user id'],
+    [{ userId: '' }, '#/userId', 'must have 1 to 255 characters'],
+    [{ userId: ['alice'] }, '#/userId', 'must be a user id'],
+    [{ userId: 'alice', reason: '' }, '#/reason', 'must have 1 to 500 characters'],
+    [{ userId: 'alice', status: 'ACTIVE' }, '#/status', 'is not known here'],
+  ])('refuses %j', async (input, pointer, message) => {
+    const answer = await as('admin').post('/admin/api-keys/revoke-all').send(input)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer, message }])
+  })
+})
+
+describe('GET /events', () => {
+  it('tells what happened to all keys, newest first, a page at a time', async () => {
+    const first = await makeKey()
+    const second = await makeKey()
+    await apiKeys.revoke(first.id)
+
+    const newest = await as('admin').get('/admin/api-keys/events?limit=1')
+    const others = await as('admin')
+      .get('/admin/api-keys/events')
+      .query({ limit: 2, cursor: newest.body.nextCursor })
+
+    expect(newest.status).toBe(200)
+    expect(newest.headers['cache-control']).toBe('no-store')
+    expect(Object.keys(newest.body)).toEqual(['events', 'nextCursor'])
+    expect([...newest.body.events, ...others.body.events]).toMatchObject([
+      { action: 'revoked', apiKeyId: first.id, actorType: 'system', actorId: null },
+      { action: 'created', apiKeyId: second.id },
+      { action: 'created', apiKeyId: first.id },
+    ])
+  })
+
+  it('filters by key, owner and action', async () => {
+    const userId = newUser()
+    const first = await makeKey({ userId })
+    const second = await makeKey({ userId })
+    await apiKeys.suspend(first.id)
+    await apiKeys.suspend(second.id)
+
+    expect(await listEvents({ apiKeyId: first.id })).toEqual([
+      [first.id, 'suspended'],
+      [first.id, 'created'],
+    ])
+    expect(await listEvents({ userId, action: 'suspended' })).toEqual([
+      [second.id, 'suspended'],
+      [first.id, 'suspended'],
+    ])
+    expect(await listEvents({ userId: newUser() })).toEqual([])
+  })
+
+  it.each([
+    ['apiKeyId=1', 'apiKeyId', 'must be a UUID'],
+    ['cursor=x', 'cursor', 'must be the nextCursor of a page before'],
+    ['status=ACTIVE', 'status', 'is not known here'],
+  ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
+    const answer = await as('admin').get(`/admin/api-keys/events?${query}`)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+  })
+})
+
+async function listEvents(filter: object) {
+  const { body } = await as('admin').get('/admin/api-keys/events').query(filter).expect(200)
+  return body.events.map(({ apiKeyId, action }: Record<string, string>) => [apiKeyId, action])
+}
+
+describe('whoever', () => {
+  const routes = [
+    ['get', ''],
+    ['post', ''],
+    ['get', '/events'],
+    ['post', '/revoke-all'],
+    ['get', '/00000000-0000-4000-8000-000000000000'],
+    ['patch', '/00000000-0000-4000-8000-000000000000'],
+    ['put', '/00000000-0000-4000-8000-000000000000/permissions'],
+    ['post', '/00000000-0000-4000-8000-000000000000/suspend'],
+    ['post', '/00000000-0000-4000-8000-000000000000/reactivate'],
+    ['get', '/00000000-0000-4000-8000-000000000000/events'],
+    ['delete', '/00000000-0000-4000-8000-000000000000'],
+  ] as const
+
+  it.each(routes)('is no administrator gets nowhere: %s %s', async (method, path) => {
+    const nobody = await request(server)[method](`/admin/api-keys${path}`)
+    const alice = await as('alice')[method](`/admin/api-keys${path}`).send({ nonsense: true })
+
+    expect(nobody.status).toBe(401)
+    expect(nobody.headers['www-authenticate']).toBe('Bearer realm="api"')
+    expect(nobody.body.code).toBe('not_signed_in')
+    expect(alice.status).toBe(403)
+    expect(alice.headers).not.toHaveProperty('www-authenticate')
+    expect(alice.body.code).toBe('not_an_admin')
+  })
+
+  it('sends a key of ours, good or bad, may not manage keys, an administrator or not', async () => {
+    const { plainTextKey } = await apiKeys.create(newKey({ userId: 'admin' }))
+
+    for (const [name, value] of [
+      ['Authorization', `Bearer ${plainTextKey}`],
+      ['Authorization', 'Bearer agpt_x'],
+      ['X-API-Key', plainTextKey],
+      ['X-API-Key', 'agpt_x'],
+    ] as const) {
+      for (const [method, path] of routes) {
+        const answer = await as('admin')[method](`/admin/api-keys${path}`).set(name, value)
+
+        expect([answer.status, answer.body.code]).toEqual([403, 'api_key_not_allowed'])
+      }
+    }
+  })
+})
+
+describe('isAdmin', () => {
+  it.each([
+    ['false', () => false],
+    ['null', () => null],
+    ['nothing', () => undefined],
+    ['a promise of false', async () => false],
+  ])('lets nobody in with %s', async (_, isAdmin) => {
+    const app = createTestApp(createTestApiKeys(database, { isAdmin }))
+
+    const answer = await request(app).get('/admin/api-keys').set('X-User', 'admin')
+
+    expect(answer.status).toBe(403)
+    expect(answer.body.code).toBe('not_an_admin')
+  })
+
+  it('may take its time', async () => {
+    const keys = createTestApiKeys(database, { isAdmin: async ({ id }) => id === 'root' })
+
+    const answer = await request(createTestApp(keys)).get('/admin/api-keys').set('X-User', 'root')
+
+    expect(answer.status).toBe(200)
+  })
+
+  it.each([
+    [
+      'throws',
+      () => {
+        throw new Error('no directory')
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('no directory'))],
+  ])('reaches the app’s error handler where it %s', async (_, isAdmin) => {
+    const app = createTestApp(createTestApiKeys(database, { isAdmin }))
+
+    const answer = await request(app).get('/admin/api-keys').set('X-User', 'admin')
+
+    expect(answer.status).toBe(500)
+    expect(answer.body).toEqual({ app: 'no directory' })
+  })
+
+  it('is needed to make the router, and so is currentUser', () => {
+    const options = {
+      sequelize: database.connect(),
+      keyPrefix: 'agpt',
+      permissions: ['READ_GRAPH'],
+    } as const
+    const withoutAdmin = createApiKeys({ ...options, currentUser: () => ({ id: 'alice' }) })
+    const withoutUser = createApiKeys({ ...options, isAdmin: () => true })
+
+    for (const lacking of [withoutAdmin, withoutUser]) {
+      expect(() => lacking.adminRouter()).toThrow(
+        new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys'),
+      )
+    }
+  })
+})

@@ -1,0 +1,120 @@
+import { once } from 'node:events'
+
+import express, { type RequestHandler } from 'express'
+import { Passport } from 'passport'
+import request from 'supertest'
+
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+
+interface Caller {
+  authorization: string
+  /** Whose key it is, if it is a good one. */
+  userId?: string
+  status: number
+}
+
+let database: Database
+let apiKeys: TestApiKeys
+let callers: Caller[]
+/** Those whose keys are good, and who wait for each other half-way. */
+let arrived: number
+let letAllGo: () => void
+let allAreHere: Promise<void>
+
+beforeAll(async () => {
+  database = await createDatabase()
+  apiKeys = createTestApiKeys(database, {
+    async loadUser(userId) {
+      arrived += 1
+      if (arrived === callers.filter((caller) => caller.userId).length) letAllGo()
+      await allAreHere
+      return { id: userId, name: `The user ${userId}` }
+    },
+  })
+  callers = await Promise.all(Array.from({ length: 200 }, (_, index) => makeCaller(index)))
+})
+
+beforeEach(() => {
+  arrived = 0
+  allAreHere = new Promise((resolve) => {
+    letAllGo = resolve
+  })
+})
+
+afterAll(async () => {
+  await apiKeys.close()
+  await database.drop()
+})
+
+/** Every second caller has a good key; the others have what is wrong in every way. */
+async function makeCaller(index: number): Promise<Caller> {
+  const userId = `user-${index}`
+  const { apiKey, plainTextKey } = await apiKeys.create(newKey({ userId }))
+  const authorization = `Bearer ${plainTextKey}`
+
+  switch (index % 10) {
+    case 1:
+      await apiKeys.revoke(apiKey.id)
+      return { authorization, status: 401 }
+    case 3:
+      await apiKeys.suspend(apiKey.id)
+      return { authorization, status: 401 }
+    case 5:
+      return { authorization: `${authorization}x`, status: 401 }
+    case 7:
+      return { authorization: 'Bearer a.b.c', status: 401 }
+    case 9:
+      return { authorization: plainTextKey, status: 400 }
+    default:
+      return { authorization, status: 200, userId }
+  }
+}
+
+describe('200 overlapping requests', () => {
+  it.each<[string, () => RequestHandler[]]>([
+    ['guards', () => [apiKeys.authenticate(), apiKeys.requirePermission('READ_GRAPH')]],
+    [
+      'the strategy by its name',
+      () => [new Passport().use(apiKeys.strategy).authenticate('api-key', { session: false })],
+    ],
+    [
+      'the strategy by its name, then a guard',
+      () => [
+        new Passport().use(apiKeys.strategy).authenticate('api-key'),
+        apiKeys.requirePermission('READ_GRAPH'),
+      ],
+    ],
+    [
+      // With other strategies, Passport 0.7 gives one request the verdict of another one here.
+      'the strategy itself',
+      () => [new Passport().authenticate(apiKeys.strategy, { session: false })],
+    ],
+  ])('have each their own identity and verdict through %s', async (_, makeHandlers) => {
+    const app = express()
+    app.use(...makeHandlers(), (_req, _res, next) => next())
+    app.get('/:caller', (req, res) => {
+      res.json({ caller: req.params.caller, user: req.user, owner: req.apiKey?.userId })
+    })
+    const server = app.listen(0)
+    await once(server, 'listening')
+
+    const answers = await Promise.all(
+      callers.map(({ authorization }, index) =>
+        request(server).get(`/${index}`).set('Authorization', authorization),
+      ),
+    )
+    server.close()
+
+    const identities = answers.map(({ body }) => (body.owner ? body : null))
+    expect(answers.map(({ status }) => status)).toEqual(callers.map(({ status }) => status))
+    expect(identities).toEqual(
+      callers.map(({ userId }, index) =>
+        userId
+          ? { caller: `${index}`, user: { id: userId, name: `The user ${userId}` }, owner: userId }
+          : null,
+      ),
+    )
+  })
+})

@@ -1,0 +1,821 @@
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import type { Server } from 'node:http'
+
+import express from 'express'
+import request from 'supertest'
+
+import { createApiKeys } from '../../lib'
+import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+const time = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+
+let database: Database
+let apiKeys: TestApiKeys
+let server: Server
+
+beforeAll(async () => {
+  database = await createDatabase()
+  apiKeys = createTestApiKeys(database, {
+    header: 'X-API-Key',
+    grantable: (userId) =>
+      userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
+  })
+  server = createTestApp(apiKeys).listen(0)
+  await once(server, 'listening')
+})
+
+afterAll(async () => {
+  server.close()
+  await apiKeys.close()
+  await database.drop()
+})
+
+/** Someone who has no keys yet. */
+function newUser() {
+  return `user-${randomUUID()}`
+}
+
+function as(user: string) {
+  return request.agent(server).set('X-User', user)
+}
+
+async function createKey(user: string, input: object = {}) {
+  const { body } = await as(user)
+    .post('/api-keys')
+    .send({ name: 'CI', permissions: ['READ_GRAPH'], ...input })
+    .expect(201)
+  return body.apiKey as { id: string } & Record<string, unknown>
+}
+
+describe('POST /', () => {
+  it('creates a key and shows its plain text once', async () => {
+    const answer = await as('alice')
+      .post('/api-keys')
+      .send({
+        name: '  CI  ',
+        description: ' Runs the nightly graphs.\nAsk Bob. ',
+        permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+        expiresAt: '2099-01-01T00:00:00+02:00',
+      })
+
+    const { apiKey, plainTextKey, ...others } = answer.body
+    expect(answer.status).toBe(201)
+    expect(answer.headers.location).toBe(`/api-keys/${apiKey.id}`)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(answer.headers['content-type']).toBe('application/json; charset=utf-8')
+    expect(others).toEqual({})
+    expect(apiKey).toEqual({
+      id: expect.stringMatching(uuid),
+      name: 'CI',
+      description: 'Runs the nightly graphs.\nAsk Bob.',
+      prefix: plainTextKey.slice(0, 11),
+      postfix: plainTextKey.slice(-8),
+      status: 'ACTIVE',
+      permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+      userId: 'alice',
+      createdAt: expect.stringMatching(time),
+      updatedAt: apiKey.createdAt,
+      lastUsedAt: null,
+      expiresAt: '2098-12-31T22:00:00.000Z',
+      revokedAt: null,
+    })
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({
+      valid: true,
+      apiKey: { id: apiKey.id, userId: 'alice' },
+    })
+  })
+
+  it('asks for no more than a name and a permission', async () => {
+    const apiKey = await createKey('alice')
+
+    expect(apiKey).toMatchObject({ description: null, expiresAt: null })
+  })
+
+  it('says where the key is, wherever the router is mounted', async () => {
+    const app = express().use('/deep', express().use('/er/keys', apiKeys.router()))
+
+    const answer = await request(app)
+      .post('/deep/er/keys')
+      .set('X-User', 'alice')
+      .send({ name: 'CI', permissions: ['READ_GRAPH'] })
+
+    expect(answer.headers.location).toBe(`/deep/er/keys/${answer.body.apiKey.id}`)
+  })
+
+  it('takes a name of 100 and a description of 500 characters', async () => {
+    const input = { name: 'n'.repeat(100), description: 'd'.repeat(500) }
+
+    expect(await createKey('alice', input)).toMatchObject(input)
+  })
+
+  it.each<[string, unknown, [string, string][]]>([
+    [
+      'nothing',
+      {},
+      [
+        ['#/name', 'is required'],
+        ['#/permissions', 'is required'],
+      ],
+    ],
+    [
+      'null for everything',
+      { name: null, description: null, permissions: null, expiresAt: null },
+      [
+        ['#/name', 'must be text'],
+        ['#/permissions', 'must be a list of permissions'],
+      ],
+    ],
+    [
+      'what is too short',
+      { name: ' \n ', description: '', permissions: [] },
+      [
+        ['#/name', 'must have 1 to 100 characters'],
+        ['#/permissions', 'must name at least one permission'],
+      ],
+    ],
+    [
+      'what is too long',
+      { name: 'x'.repeat(101), description: 'x'.repeat(501), permissions: ['READ_GRAPH'] },
+      [
+        ['#/name', 'must have 1 to 100 characters'],
+        ['#/description', 'must have at most 500 characters'],
+      ],
+    ],
+    [
+      'values of other types',
+      { name: 7, description: ['x'], permissions: 'READ_GRAPH', expiresAt: 4102444800000 },
+      [
+        ['#/name', 'must be text'],
+        ['#/description', 'must be text'],
+        ['#/expiresAt', 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'],
+        ['#/permissions', 'must be a list of permissions'],
+      ],
+    ],
+    [
+      'permissions that are none, or twice the same',
+      { name: 'CI', permissions: ['READ_GRAPH', 'READ_ALL', 'READ_GRAPH', 7] },
+      [
+        ['#/permissions/1', 'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK'],
+        ['#/permissions/3', 'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK'],
+        ['#/permissions/2', 'must not be repeated'],
+      ],
+    ],
+    [
+      'a permission twice',
+      { name: 'CI', permissions: ['READ_GRAPH', 'READ_BLOCK', 'READ_GRAPH'] },
+      [['#/permissions/2', 'must not be repeated']],
+    ],
+    [
+      'a permission that is not hers to give',
+      { name: 'CI', permissions: ['READ_GRAPH', 'EXECUTE_BLOCK'] },
+      [['#/permissions/1', 'is not this user’s to give']],
+    ],
+    [
+      'the past',
+      { name: 'CI', permissions: ['READ_GRAPH'], expiresAt: '2020-01-01T00:00:00Z' },
+      [['#/expiresAt', 'must be in the future']],
+    ],
+    [
+      'a time without an offset',
+      { name: 'CI', permissions: ['READ_GRAPH'], expiresAt: '2099-01-01T00:00:00' },
+      [['#/expiresAt', 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z']],
+    ],
+    [
+      'characters that no text has',
+      { name: 'a\0b', description: '\ud800', permissions: ['READ_GRAPH'] },
+      [
+        ['#/name', 'must not contain control characters'],
+        ['#/description', 'must be well-formed Unicode'],
+      ],
+    ],
+    [
+      'what only the library decides',
+      {
+        name: 'CI',
+        permissions: ['READ_GRAPH'],
+        userId: 'bob',
+        status: 'ACTIVE',
+        id: 'x',
+        hash: 'x',
+      },
+      [
+        ['#/userId', 'is not known here'],
+        ['#/status', 'is not known here'],
+        ['#/id', 'is not known here'],
+        ['#/hash', 'is not known here'],
+      ],
+    ],
+    [
+      'names that a pointer has to escape',
+      { name: 'CI', permissions: ['READ_GRAPH'], 'a/b~c %': 1, '': 2, constructor: 3 },
+      [
+        ['#/a~1b~0c%20%25', 'is not known here'],
+        ['#/', 'is not known here'],
+        ['#/constructor', 'is not known here'],
+      ],
+    ],
+  ])('refuses %s, every fault at once', async (_, input, faults) => {
+    const answer = await as('alice')
+      .post('/api-keys')
+      .send(input as object)
+
+    expect(answer.status).toBe(422)
+    expect(answer.headers['content-type']).toBe('application/problem+json')
+    expect(answer.body.code).toBe('invalid_input')
+    expect(answer.body.errors).toEqual(faults.map(([pointer, message]) => ({ pointer, message })))
+  })
+
+  it('refuses a name that JavaScript has plans for', async () => {
+    const answer = await as('alice')
+      .post('/api-keys')
+      .type('json')
+      .send('{"name":"CI","permissions":["READ_GRAPH"],"__proto__":{"userId":"bob"}}')
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer: '#/__proto__', message: 'is not known here' }])
+  })
+
+  it('leaves to a user what is theirs to give', async () => {
+    const answer = await as('intern')
+      .post('/api-keys')
+      .send({ name: 'CI', permissions: ['EXECUTE_GRAPH', 'READ_GRAPH', 'READ_BLOCK'] })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([
+      { pointer: '#/permissions/0', message: 'is not this user’s to give' },
+      { pointer: '#/permissions/2', message: 'is not this user’s to give' },
+    ])
+  })
+
+  it('counts exactly, however many ask at once', async () => {
+    const keys = createTestApiKeys(database, { maxKeysPerUser: 7 })
+    const busy = createTestApp(keys).listen(0)
+    await once(busy, 'listening')
+    const user = newUser()
+
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, index) =>
+        request(busy)
+          .post('/api-keys')
+          .set('X-User', user)
+          .send({ name: `Key ${index}`, permissions: ['READ_GRAPH'] }),
+      ),
+    )
+    busy.close()
+
+    const statuses = answers.map(({ status }) => status)
+    expect(statuses.filter((status) => status === 201)).toHaveLength(7)
+    expect(statuses.filter((status) => status === 409)).toHaveLength(43)
+    expect(answers.find(({ status }) => status === 409)?.body.code).toBe('too_many_api_keys')
+    expect((await keys.list({ userId: user })).apiKeys).toHaveLength(7)
+  })
+
+  it('makes room for a key when one is revoked', async () => {
+    const keys = createTestApiKeys(database, { maxKeysPerUser: 1 })
+    const agent = request.agent(createTestApp(keys)).set('X-User', newUser())
+    const input = { name: 'CI', permissions: ['READ_GRAPH'] }
+    const first = await agent.post('/api-keys').send(input).expect(201)
+
+    const key = `/api-keys/${first.body.apiKey.id}`
+
+    const answers = [
+      await agent.post('/api-keys').send(input),
+      await agent.post(`${key}/suspend`),
+      await agent.post('/api-keys').send(input),
+      await agent.delete(key),
+      await agent.post('/api-keys').send(input),
+    ]
+
+    expect(answers.map(({ status }) => status)).toEqual([409, 200, 409, 200, 201])
+  })
+})
+
+describe('GET /', () => {
+  it('lists the user’s own keys of every status, newest first', async () => {
+    const user = newUser()
+    const first = await createKey(user, { name: 'first' })
+    const second = await createKey(user, { name: 'second' })
+    const third = await createKey(user, { name: 'third' })
+    await createKey(newUser(), { name: 'somebody else’s' })
+    await as(user).delete(`/api-keys/${first.id}`).expect(200)
+    await as(user).post(`/api-keys/${second.id}/suspend`).expect(200)
+
+    const answer = await as(user).get('/api-keys')
+
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(Object.keys(answer.body)).toEqual(['apiKeys', 'nextCursor'])
+    expect(answer.body.nextCursor).toBeNull()
+    expect(answer.body.apiKeys[0]).toEqual(third)
+    expect(
+      answer.body.apiKeys.map(({ name, status }: Record<string, string>) => [name, status]),
+    ).toEqual([
+      ['third', 'ACTIVE'],
+      ['second', 'SUSPENDED'],
+      ['first', 'REVOKED'],
+    ])
+  })
+
+  it('is empty for who has none', async () => {
+    const answer = await as(newUser()).get('/api-keys')
+
+    expect(answer.body).toEqual({ apiKeys: [], nextCursor: null })
+  })
+
+  it.each(['ACTIVE', 'SUSPENDED', 'REVOKED'])('filters by status: %s', async (status) => {
+    const user = newUser()
+    await createKey(user)
+    const suspended = await createKey(user)
+    const revoked = await createKey(user)
+    await as(user).post(`/api-keys/${suspended.id}/suspend`).expect(200)
+    await as(user).delete(`/api-keys/${revoked.id}`).expect(200)
+
+    const answer = await as(user).get('/api-keys').query({ status })
+
+    expect(answer.body.apiKeys).toHaveLength(1)
+    expect(answer.body.apiKeys[0].status).toBe(status)
+  })
+
+  it('turns pages that neither repeat nor skip a key, whatever is created meanwhile', async () => {
+    const user = newUser()
+    const made: string[] = []
+    for (let index = 0; index < 7; index++) made.unshift((await createKey(user)).id)
+
+    const seen: string[] = []
+    let cursor: string | undefined
+    do {
+      const { body } = await as(user).get('/api-keys').query({ limit: 2, cursor }).expect(200)
+      seen.push(...body.apiKeys.map(({ id }: { id: string }) => id))
+      cursor = body.nextCursor ?? undefined
+      await createKey(user)
+    } while (cursor)
+
+    expect(seen).toEqual(made)
+  })
+
+  it('has 20 keys on a page, up to 100 if asked', async () => {
+    const user = newUser()
+    await Promise.all(Array.from({ length: 21 }, () => createKey(user)))
+
+    const usual = await as(user).get('/api-keys')
+    const large = await as(user).get('/api-keys?limit=100')
+
+    expect(usual.body.apiKeys).toHaveLength(20)
+    expect(usual.body.nextCursor).toMatch(/^[\w-]+$/)
+    expect(large.body.apiKeys).toHaveLength(21)
+    expect(large.body.nextCursor).toBeNull()
+  })
+
+  it('shows nobody else’s keys to a cursor of somebody else', async () => {
+    const [user, other] = [newUser(), newUser()]
+    const own = await createKey(other)
+    await createKey(user)
+    await createKey(user)
+    const { body } = await as(user).get('/api-keys?limit=1')
+
+    const answer = await as(other).get('/api-keys').query({ cursor: body.nextCursor })
+
+    expect(answer.body).toEqual({ apiKeys: [own], nextCursor: null })
+  })
+
+  const limits = 'must be a whole number from 1 to 100'
+  const cursors = 'must be the nextCursor of a page before'
+  const statuses = 'must be one of ACTIVE, SUSPENDED, REVOKED'
+
+  it.each([
+    ['limit=0', 'limit', limits],
+    ['limit=101', 'limit', limits],
+    ['limit=-1', 'limit', limits],
+    ['limit=1.5', 'limit', limits],
+    ['limit=ten', 'limit', limits],
+    ['limit=', 'limit', limits],
+    ['limit=1&limit=2', 'limit', limits],
+    ['cursor=nonsense', 'cursor', cursors],
+    ['cursor=', 'cursor', cursors],
+    ['cursor=MS4x', 'cursor', cursors],
+    ['status=EXPIRED', 'status', statuses],
+    ['status=active', 'status', statuses],
+    ['status=', 'status', statuses],
+    ['userId=bob', 'userId', 'is not known here'],
+    ['permission=READ_GRAPH', 'permission', 'is not known here'],
+    ['text=x', 'text', 'is not known here'],
+    ['state=ACTIVE', 'state', 'is not known here'],
+  ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
+    const answer = await as('alice').get(`/api-keys?${query}`)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+  })
+})
+
+describe('GET /:id', () => {
+  it('shows one key', async () => {
+    const apiKey = await createKey('alice')
+
+    const answer = await as('alice').get(`/api-keys/${apiKey.id}`)
+
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(answer.body).toEqual(apiKey)
+  })
+
+  it('finds it by its id in any case', async () => {
+    const apiKey = await createKey('alice')
+
+    const answer = await as('alice').get(`/api-keys/${apiKey.id.toUpperCase()}`)
+
+    expect(answer.body).toEqual(apiKey)
+  })
+})
+
+describe('PATCH /:id', () => {
+  it('changes what is named and leaves the rest', async () => {
+    const apiKey = await createKey('alice', { description: 'nightly' })
+
+    const answer = await as('alice')
+      .patch(`/api-keys/${apiKey.id}`)
+      .send({ name: ' Deploy ', expiresAt: '2099-01-01T00:00:00Z' })
+
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(answer.body).toEqual({
+      ...apiKey,
+      name: 'Deploy',
+      expiresAt: '2099-01-01T00:00:00.000Z',
+      updatedAt: expect.stringMatching(time),
+    })
+    expect(answer.body.updatedAt > String(apiKey.updatedAt)).toBe(true)
+  })
+
+  it('takes back description and expiry with null', async () => {
+    const apiKey = await createKey('alice', {
+      description: 'nightly',
+      expiresAt: '2099-01-01T00:00:00Z',
+    })
+
+    const answer = await as('alice')
+      .patch(`/api-keys/${apiKey.id}`)
+      .send({ description: null, expiresAt: null })
+
+    expect(answer.body).toMatchObject({ description: null, expiresAt: null })
+  })
+
+  it('changes nothing where nothing is named', async () => {
+    const apiKey = await createKey('alice')
+
+    const answer = await as('alice').patch(`/api-keys/${apiKey.id}`).send({})
+
+    expect(answer.status).toBe(200)
+    expect(answer.body).toEqual(apiKey)
+  })
+
+  it('refuses every fault at once, and what other routes change', async () => {
+    const apiKey = await createKey('alice')
+
+    const answer = await as('alice')
+      .patch(`/api-keys/${apiKey.id}`)
+      .send({
+        name: null,
+        description: 7,
+        expiresAt: 'tomorrow',
+        permissions: ['EXECUTE_GRAPH'],
+        status: 'REVOKED',
+        userId: 'bob',
+      })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([
+      { pointer: '#/name', message: 'must be text' },
+      { pointer: '#/description', message: 'must be text' },
+      {
+        pointer: '#/expiresAt',
+        message: 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z',
+      },
+      { pointer: '#/permissions', message: 'is not known here' },
+      { pointer: '#/status', message: 'is not known here' },
+      { pointer: '#/userId', message: 'is not known here' },
+    ])
+    expect((await as('alice').get(`/api-keys/${apiKey.id}`)).body).toEqual(apiKey)
+  })
+})
+
+describe('PUT /:id/permissions', () => {
+  it('replaces the set', async () => {
+    const apiKey = await createKey('alice', { permissions: ['READ_GRAPH', 'READ_BLOCK'] })
+
+    const answer = await as('alice')
+      .put(`/api-keys/${apiKey.id}/permissions`)
+      .send({ permissions: ['EXECUTE_GRAPH'] })
+
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(answer.body).toMatchObject({ id: apiKey.id, permissions: ['EXECUTE_GRAPH'] })
+  })
+
+  it.each<[unknown, string, string]>([
+    [{}, '#/permissions', 'is required'],
+    [{ permissions: [] }, '#/permissions', 'must name at least one permission'],
+    [['READ_GRAPH'], '#', 'must be a JSON object'],
+    [
+      { permissions: ['READ_GRAPH', 'EXECUTE_BLOCK'] },
+      '#/permissions/1',
+      'is not this user’s to give',
+    ],
+    [{ permissions: ['READ_GRAPH', 'READ_GRAPH'] }, '#/permissions/1', 'must not be repeated'],
+    [{ permissions: ['READ_GRAPH'], name: 'x' }, '#/name', 'is not known here'],
+  ])('refuses %j', async (input, pointer, message) => {
+    const apiKey = await createKey('alice')
+
+    const answer = await as('alice')
+      .put(`/api-keys/${apiKey.id}/permissions`)
+      .send(input as object)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer, message }])
+  })
+})
+
+describe('the states of a key', () => {
+  it('are passed through by POST /:id/suspend, POST /:id/reactivate and DELETE /:id', async () => {
+    const { id } = await createKey('alice')
+    const steps = [
+      ['post', '/suspend', 'SUSPENDED'],
+      ['post', '/suspend', 'SUSPENDED'],
+      ['post', '/reactivate', 'ACTIVE'],
+      ['post', '/reactivate', 'ACTIVE'],
+      ['post', '/suspend', 'SUSPENDED'],
+      ['delete', '', 'REVOKED'],
+      ['delete', '', 'REVOKED'],
+    ] as const
+
+    const revocations = new Set<string>()
+    for (const [method, action, status] of steps) {
+      const answer = await as('alice')[method](`/api-keys/${id}${action}`)
+
+      expect(answer.status).toBe(200)
+      expect(answer.headers['cache-control']).toBe('no-store')
+      expect(answer.body).toMatchObject({ id, status })
+      revocations.add(answer.body.revokedAt)
+    }
+    expect([...revocations]).toEqual([null, expect.stringMatching(time)])
+  })
+
+  it.each([
+    ['post', '/suspend', undefined],
+    ['post', '/reactivate', undefined],
+    ['patch', '', { name: 'New' }],
+    ['patch', '', {}],
+    ['put', '/permissions', { permissions: ['READ_BLOCK'] }],
+    ['put', '/permissions', { permissions: ['READ_GRAPH'] }],
+  ] as const)('end with the revocation: %s /:id%s %j', async (method, action, input) => {
+    const { id } = await createKey('alice')
+    await as('alice').delete(`/api-keys/${id}`).expect(200)
+
+    const answer = await as('alice')[method](`/api-keys/${id}${action}`).send(input)
+
+    expect(answer.status).toBe(409)
+    expect(answer.body.code).toBe('api_key_revoked')
+  })
+
+  it('are explained by a reason', async () => {
+    const { id } = await createKey('alice')
+
+    await as('alice').post(`/api-keys/${id}/suspend`).send({ reason: ' Lost the laptop. ' })
+    await as('alice').post(`/api-keys/${id}/reactivate`).send({ reason: 'Found it.' })
+    await as('alice').delete(`/api-keys/${id}`).send({ reason: 'Lost it again.' })
+
+    const { body } = await as('alice').get(`/api-keys/${id}/events`)
+    expect(body.events.map(({ reason }: { reason: string }) => reason)).toEqual([
+      'Lost it again.',
+      'Found it.',
+      'Lost the laptop.',
+      null,
+    ])
+  })
+
+  it.each([
+    [{ reason: '' }, '#/reason', 'must have 1 to 500 characters'],
+    [{ reason: 'x'.repeat(501) }, '#/reason', 'must have 1 to 500 characters'],
+    [{ reason: 7 }, '#/reason', 'must be text'],
+    [{ because: 'x' }, '#/because', 'is not known here'],
+  ])('are not explained by %j', async (input, pointer, message) => {
+    const { id } = await createKey('alice')
+
+    for (const send of [
+      as('alice').post(`/api-keys/${id}/suspend`),
+      as('alice').post(`/api-keys/${id}/reactivate`),
+      as('alice').delete(`/api-keys/${id}`),
+    ]) {
+      const answer = await send.send(input)
+
+      expect(answer.status).toBe(422)
+      expect(answer.body.errors).toEqual([{ pointer, message }])
+    }
+    expect((await as('alice').get(`/api-keys/${id}`)).body.status).toBe('ACTIVE')
+  })
+})
+
+describe('GET /:id/events', () => {
+  it('tells what happened to a key, newest first, a page at a time', async () => {
+    const { id } = await createKey('alice')
+    await as('alice').patch(`/api-keys/${id}`).send({ name: 'Deploy' }).expect(200)
+    await as('alice').delete(`/api-keys/${id}`).expect(200)
+
+    const first = await as('alice').get(`/api-keys/${id}/events?limit=2`)
+    const second = await as('alice')
+      .get(`/api-keys/${id}/events`)
+      .query({ limit: 2, cursor: first.body.nextCursor })
+
+    expect(first.status).toBe(200)
+    expect(first.headers['cache-control']).toBe('no-store')
+    expect(first.body.events[0]).toEqual({
+      id: expect.stringMatching(/^\d+$/),
+      apiKeyId: id,
+      userId: 'alice',
+      action: 'revoked',
+      actorType: 'user',
+      actorId: 'alice',
+      reason: null,
+      before: { status: 'ACTIVE' },
+      after: { status: 'REVOKED' },
+      createdAt: expect.stringMatching(time),
+    })
+    expect([...first.body.events, ...second.body.events].map(({ action }) => action)).toEqual([
+      'revoked',
+      'updated',
+      'created',
+    ])
+    expect(second.body.nextCursor).toBeNull()
+  })
+
+  it.each([
+    ['limit=1000', 'limit', 'must be a whole number from 1 to 100'],
+    ['cursor=x', 'cursor', 'must be the nextCursor of a page before'],
+    ['userId=bob', 'userId', 'is not known here'],
+    ['apiKeyId=1', 'apiKeyId', 'is not known here'],
+  ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
+    const { id } = await createKey('alice')
+
+    const answer = await as('alice').get(`/api-keys/${id}/events?${query}`)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+  })
+})
+
+describe('an id that names no key of the user', () => {
+  const routes = [
+    ['get', '', undefined],
+    ['patch', '', { name: 'Mine' }],
+    ['put', '/permissions', { permissions: ['READ_GRAPH'] }],
+    ['put', '/permissions', { permissions: ['EXECUTE_BLOCK'] }],
+    ['post', '/suspend', undefined],
+    ['post', '/reactivate', undefined],
+    ['delete', '', { reason: 'Mine.' }],
+    ['get', '/events', undefined],
+  ] as const
+
+  it.each(routes)('is the same 404, to the byte: %s /:id%s %j', async (method, action, input) => {
+    const { id: ofBob } = await createKey('bob')
+    const { id: revokedOfBob } = await createKey('bob')
+    await as('bob').delete(`/api-keys/${revokedOfBob}`).expect(200)
+
+    const ids = [
+      ofBob,
+      revokedOfBob,
+      randomUUID(),
+      encodeURIComponent("'; DROP TABLE api_keys; --"),
+      encodeURIComponent("' OR '1'='1"),
+      '%00',
+      '%ZZ',
+      '%C3',
+      'null',
+      '1',
+      `${ofBob}%20`,
+      `{${ofBob}}`,
+      'x'.repeat(4000),
+    ]
+    const answers = []
+    for (const id of ids) {
+      const answer = await as('alice')[method](`/api-keys/${id}${action}`).send(input)
+      const { date, ...headers } = answer.headers
+      expect(date).toBeDefined()
+      answers.push({ status: answer.status, headers, text: answer.text })
+    }
+
+    expect(answers[0]).toMatchObject({
+      status: 404,
+      headers: { 'content-type': 'application/problem+json', 'cache-control': 'no-store' },
+      text: '{"title":"Not Found","status":404,"detail":"There is no such API key.","code":"api_key_not_found"}',
+    })
+    for (const answer of answers) expect(answer).toEqual(answers[0])
+    expect(await apiKeys.get(ofBob)).toMatchObject({ name: 'CI', status: 'ACTIVE' })
+  })
+})
+
+describe('whoever', () => {
+  it.each([
+    ['get', ''],
+    ['post', ''],
+    ['get', '/00000000-0000-4000-8000-000000000000'],
+    ['patch', '/00000000-0000-4000-8000-000000000000'],
+    ['put', '/00000000-0000-4000-8000-000000000000/permissions'],
+    ['post', '/00000000-0000-4000-8000-000000000000/suspend'],
+    ['post', '/00000000-0000-4000-8000-000000000000/reactivate'],
+    ['get', '/00000000-0000-4000-8000-000000000000/events'],
+    ['delete', '/00000000-0000-4000-8000-000000000000'],
+  ] as const)('is not signed in is told so: %s %s', async (method, path) => {
+    const answer = await request(server)[method](`/api-keys${path}`)
+
+    expect(answer.status).toBe(401)
+    expect(answer.headers['www-authenticate']).toBe('Bearer realm="api"')
+    expect(answer.body.code).toBe('not_signed_in')
+  })
+
+  it('sends a key of ours, good or bad, may not manage keys, signed in or not', async () => {
+    const { plainTextKey } = await apiKeys.create({
+      userId: 'alice',
+      name: 'CI',
+      permissions: ['READ_GRAPH'],
+    })
+    const carried = [
+      ['Authorization', `Bearer ${plainTextKey}`],
+      ['Authorization', `Bearer ${plainTextKey}x`],
+      ['Authorization', 'Bearer agpt_'],
+      ['Authorization', plainTextKey],
+      ['Authorization', `Bearer <${plainTextKey}>`],
+      ['X-API-Key', plainTextKey],
+      ['X-API-Key', 'agpt_x'],
+    ] as const
+
+    for (const [name, value] of carried) {
+      for (const agent of [as('alice'), request(server)]) {
+        const answers = [
+          await agent.get('/api-keys').set(name, value),
+          await agent.post('/api-keys').set(name, value),
+          await agent.delete(`/api-keys/${randomUUID()}`).set(name, value),
+        ]
+        expect(answers.map(({ status, body }) => [status, body.code])).toEqual(
+          answers.map(() => [403, 'api_key_not_allowed']),
+        )
+      }
+    }
+  })
+
+  it('was let through by a key before the router may not manage keys either', async () => {
+    const { plainTextKey } = await apiKeys.create({
+      userId: 'alice',
+      name: 'CI',
+      permissions: ['READ_GRAPH'],
+    })
+    const app = express().use(apiKeys.authenticate({ optional: true }), apiKeys.router())
+
+    const answer = await request(app).get('/').set('Authorization', `Bearer ${plainTextKey}`)
+
+    expect(answer.status).toBe(403)
+    expect(answer.body.code).toBe('api_key_not_allowed')
+  })
+
+  it.each([
+    ['Authorization', 'Bearer a.b.c'],
+    ['Authorization', 'Basic YWxpY2U6c2VjcmV0'],
+    ['Authorization', 'Bearer a b'],
+    ['X-API-Key', 'sk_live_123'],
+  ])('sends a credential of the app’s own may: %s: %s', async (name, value) => {
+    const answer = await as('alice').get('/api-keys?limit=1').set(name, value)
+
+    expect(answer.status).toBe(200)
+  })
+})
+
+describe('currentUser', () => {
+  it('is the app’s own to fail, with whatever error', async () => {
+    for (const error of [new Error('no session store'), new URIError('no cookie')]) {
+      const keys = createTestApiKeys(database, {
+        currentUser() {
+          throw error
+        },
+      })
+      const app = createTestApp(keys)
+
+      const answer = await request(app).get('/api-keys')
+
+      expect(answer.status).toBe(500)
+      expect(answer.body).toEqual({ app: error.message })
+    }
+  })
+
+  it('is needed to make a router', () => {
+    const keys = createApiKeys({
+      sequelize: database.connect(),
+      keyPrefix: 'agpt',
+      permissions: ['READ_GRAPH'],
+    })
+
+    expect(() => keys.router()).toThrow(TypeError)
+    expect(() => keys.router()).toThrow('router: needs the option currentUser')
+  })
+})

@@ -1,0 +1,172 @@
+import { randomUUID } from 'node:crypto'
+import { inspect } from 'node:util'
+
+import { ConnectionError, DatabaseError, Sequelize, UniqueConstraintError } from 'sequelize'
+
+import { ApiKeysError } from '../../lib'
+import { onDatabase } from '../../lib/keys/database'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { findBlockedSession } from '../support/blocked'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+
+type Call = (apiKeys: TestApiKeys) => Promise<unknown>
+
+let database: Database
+let sequelize: Sequelize
+let apiKeys: TestApiKeys
+let id: string
+let plainTextKey: string
+
+beforeAll(async () => {
+  // Sequelize says there that a dead connection cannot roll back.
+  jest.spyOn(console, 'warn').mockImplementation()
+  database = await createDatabase()
+  sequelize = database.connect()
+  apiKeys = createTestApiKeys(database)
+  const created = await apiKeys.create(newKey())
+  id = created.apiKey.id
+  plainTextKey = created.plainTextKey
+})
+
+afterAll(() => database.drop())
+
+/** What a promise is rejected with. */
+async function failureOf(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    (result) => `no failure, but ${inspect(result)}`,
+    (error: unknown) => error,
+  )
+}
+
+/** Anything that could be a stored hash. */
+const hash = /[0-9a-f]{64}/
+
+describe('onDatabase', () => {
+  const calls: [string, Call][] = [
+    ['create', (apiKeys) => apiKeys.create(newKey())],
+    ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
+    ['get', (apiKeys) => apiKeys.get(id)],
+    ['list', (apiKeys) => apiKeys.list()],
+    ['update', (apiKeys) => apiKeys.update(id, { name: randomUUID() })],
+    ['setPermissions', (apiKeys) => apiKeys.setPermissions(id, ['READ_BLOCK'])],
+    ['suspend', (apiKeys) => apiKeys.suspend(id)],
+    ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
+    ['events', (apiKeys) => apiKeys.events()],
+    ['migrate', (apiKeys) => apiKeys.migrate()],
+  ]
+
+  it.each(calls)('calls it an outage when %s finds no server', async (_, call) => {
+    const nowhere = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
+    const away = createTestApiKeys(database, { sequelize: nowhere })
+
+    const failure = await failureOf(call(away))
+
+    expect(failure).toBeInstanceOf(ApiKeysError)
+    expect(failure).toMatchObject({
+      code: 'database_unavailable',
+      cause: expect.any(ConnectionError),
+    })
+    expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+  })
+
+  it.each(calls.filter(([name]) => name !== 'migrate'))(
+    'calls it an outage when the server ends the session of %s',
+    async (_, call) => {
+      const lock = await sequelize.transaction()
+      await sequelize.query('LOCK TABLE api_keys, api_key_events', { transaction: lock })
+
+      const outcome = failureOf(call(apiKeys))
+      const pid = await findBlockedSession(sequelize)
+      await sequelize.query(`SELECT pg_terminate_backend(${pid})`)
+      const failure = await outcome
+      await lock.rollback()
+
+      expect(failure).toMatchObject({
+        code: 'database_unavailable',
+        cause: expect.any(DatabaseError),
+      })
+      expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+
+      // Through connections of its own: the pool may not know yet that its one is dead.
+      const elsewhere = createTestApiKeys(database)
+      await expect(elsewhere.get(id)).resolves.toMatchObject({ id, status: 'ACTIVE' })
+    },
+  )
+
+  it('calls it an outage when every connection is taken', async () => {
+    const busy = database.connect({ pool: { max: 1, acquire: 50 } })
+    const transaction = await busy.transaction()
+
+    const failure = await failureOf(createTestApiKeys(database, { sequelize: busy }).get(id))
+    await transaction.rollback()
+
+    expect(failure).toMatchObject({ code: 'database_unavailable' })
+  })
+
+  it('calls it an outage when the server is a standby that takes no changes', async () => {
+    const standby = createTestApiKeys(database, {
+      sequelize: database.connect({
+        dialectOptions: { options: '-c default_transaction_read_only=on' },
+      }),
+    })
+
+    await expect(standby.get(id)).resolves.toMatchObject({ id })
+    await expect(standby.suspend(id)).rejects.toMatchObject({ code: 'database_unavailable' })
+  })
+
+  it('passes on what is not ours as it came', async () => {
+    const failure = new Error('the app’s own')
+    const grantable = () => Promise.reject(failure)
+
+    expect(await failureOf(onDatabase(() => Promise.reject(failure)))).toBe(failure)
+    expect(await failureOf(createTestApiKeys(database, { grantable }).create(newKey()))).toBe(
+      failure,
+    )
+  })
+
+  it('passes on the errors of the database that say nothing of an outage', async () => {
+    await withinRollback(async (transaction) => {
+      await sequelize.query(
+        `CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE EXCEPTION 'not on a Sunday'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON api_keys EXECUTE FUNCTION pg_temp.refuse()`,
+        { transaction },
+      )
+
+      const failure = await failureOf(apiKeys.create(newKey(), { transaction }))
+
+      expect(failure).toBeInstanceOf(DatabaseError)
+      expect(failure).toMatchObject({ message: 'not on a Sunday' })
+    })
+  })
+
+  it.each([
+    ['a check', `ALTER TABLE api_keys ADD CHECK (name <> 'Forbidden')`, DatabaseError],
+    ['a unique index', 'CREATE UNIQUE INDEX ON api_keys (user_id, name)', UniqueConstraintError],
+  ])('keeps the hash out of what %s of the app complains about', async (_, sql, kind) => {
+    await withinRollback(async (transaction) => {
+      const key = newKey({ userId: 'bob', name: 'Taken' })
+      const bad = newKey({ userId: 'bob', name: sql.includes('Forbidden') ? 'Forbidden' : 'Taken' })
+      await apiKeys.create(key, { transaction })
+      await sequelize.query(sql, { transaction })
+
+      const failure = await failureOf(apiKeys.create(bad, { transaction }))
+
+      expect(failure).toBeInstanceOf(kind)
+      expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+      expect(JSON.stringify(failure)).not.toMatch(hash)
+    })
+  })
+})
+
+async function withinRollback(
+  work: (transaction: Awaited<ReturnType<Sequelize['transaction']>>) => Promise<void>,
+) {
+  const transaction = await sequelize.transaction()
+  try {
+    await work(transaction)
+  } finally {
+    await transaction.rollback()
+  }
+}

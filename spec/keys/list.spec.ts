@@ -1,0 +1,293 @@
+import { randomUUID } from 'node:crypto'
+
+import * as fc from 'fast-check'
+import type { Sequelize } from 'sequelize'
+
+import { createApiKeys, type ApiKeyRecord } from '../../lib'
+import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, faultsOf } from '../support/keys'
+
+const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
+
+let database: Database
+let sequelize: Sequelize
+let apiKeys: TestApiKeys
+
+beforeAll(async () => {
+  database = await createDatabase()
+  sequelize = database.connect()
+  apiKeys = createTestApiKeys(database)
+})
+
+afterAll(() => database.drop())
+
+/** Walks through all pages. */
+async function listAll(
+  apiKeys: TestApiKeys,
+  filter: Parameters<TestApiKeys['list']>[0],
+  between?: () => Promise<unknown>,
+) {
+  const all: ApiKeyRecord<Permission, string>[] = []
+  let cursor: string | undefined
+  do {
+    const page = await apiKeys.list({ ...filter, ...(cursor && { cursor }) })
+    all.push(...page.apiKeys)
+    cursor = page.nextCursor ?? undefined
+    await between?.()
+  } while (cursor)
+  return all
+}
+
+const names = (keys: readonly { name: string }[]) => keys.map(({ name }) => name)
+const ids = (keys: readonly { id: string }[]) => keys.map(({ id }) => id)
+
+describe('list', () => {
+  it('shows keys of every status, newest first, 20 to a page', async () => {
+    const userId = randomUUID()
+    const keys = []
+    for (let number = 0; number < 21; number++) {
+      keys.unshift(
+        await createKey(apiKeys, {
+          status: statuses[number % 3] ?? 'ACTIVE',
+          userId,
+          name: `${number}`,
+        }),
+      )
+    }
+
+    const first = await apiKeys.list({ userId })
+    const second = await apiKeys.list({ userId, cursor: String(first.nextCursor) })
+
+    expect(first.apiKeys).toEqual(keys.slice(0, 20))
+    expect(second).toEqual({ apiKeys: keys.slice(20), nextCursor: null })
+  })
+
+  it('has no next page where the last one is just full', async () => {
+    const userId = randomUUID()
+    const [older, newer] = [
+      await createKey(apiKeys, { userId }),
+      await createKey(apiKeys, { userId }),
+    ]
+
+    expect(await apiKeys.list({ userId, limit: 2 })).toEqual({
+      apiKeys: [newer, older],
+      nextCursor: null,
+    })
+  })
+
+  it('neither repeats nor skips a key while others are created', async () => {
+    const unindexed = createTestApiKeys(database, {
+      sequelize: database.connect({
+        dialectOptions: { options: '-c enable_indexscan=off -c enable_bitmapscan=off' },
+      }),
+    })
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 12 }),
+        fc.integer({ min: 1, max: 5 }),
+        fc.boolean(),
+        fc.constantFrom(apiKeys, unindexed),
+        async (count, limit, atOneInstant, instance) => {
+          const userId = randomUUID()
+          const keys = []
+          for (let number = 0; number < count; number++)
+            keys.push(await createKey(apiKeys, { userId }))
+          if (atOneInstant) {
+            await sequelize.query('UPDATE api_keys SET created_at = $2 WHERE user_id = $1', {
+              bind: [userId, '2026-01-01T00:00:00.123Z'],
+            })
+          }
+
+          const added: string[] = []
+          const seen = await listAll(instance, { userId, limit }, async () => {
+            const more = await Promise.all([
+              createKey(apiKeys, { userId }),
+              createKey(apiKeys, { userId }),
+            ])
+            added.push(...ids(more))
+          })
+
+          expect(ids(seen).filter((id) => added.includes(id))).toEqual([])
+          expect(new Set(ids(seen))).toEqual(new Set(ids(keys)))
+          expect(seen).toHaveLength(count)
+        },
+      ),
+      { numRuns: 20 },
+    )
+  })
+
+  it('keeps its place when the key at the end of a page is gone', async () => {
+    const userId = randomUUID()
+    const keys = [
+      await createKey(apiKeys, { userId }),
+      await createKey(apiKeys, { userId }),
+      await createKey(apiKeys, { userId }),
+    ]
+    const { nextCursor } = await apiKeys.list({ userId, limit: 2 })
+
+    await sequelize.query('DELETE FROM api_keys WHERE id = $1', { bind: [keys[1]?.id] })
+
+    expect(ids((await apiKeys.list({ userId, cursor: String(nextCursor) })).apiKeys)).toEqual([
+      keys[0]?.id,
+    ])
+  })
+
+  it.each([
+    ['nothing', ''],
+    ['words', 'the next page'],
+    ['another text', Buffer.from('hello').toString('base64url')],
+    ['the cursor of events', Buffer.from('42').toString('base64url')],
+    ['no id', Buffer.from(`1767225600000.${'-'.repeat(36)}`).toString('base64url')],
+    ['no time', Buffer.from(`NaN.${randomUUID()}`).toString('base64url')],
+    ['a time before all', Buffer.from(`-1.${randomUUID()}`).toString('base64url')],
+    ['a time after all', Buffer.from(`999999999999999.${randomUUID()}`).toString('base64url')],
+    ['more than one', Buffer.from(`1.${randomUUID()}\n`).toString('base64url')],
+    ['SQL', Buffer.from(`1.' OR 1=1 --`).toString('base64url')],
+  ])('refuses a cursor that holds %s', async (_, cursor) => {
+    expect(await faultsOf(apiKeys.list({ cursor }))).toEqual([
+      { pointer: '#/cursor', message: 'must be the nextCursor of a page before' },
+    ])
+  })
+
+  it('takes any text for a cursor, if only to refuse it', async () => {
+    const text = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.uint8Array().map((bytes) => Buffer.from(bytes).toString('base64url')),
+    )
+
+    await fc.assert(
+      fc.asyncProperty(text, async (cursor) => {
+        const answers = await Promise.allSettled([
+          apiKeys.list({ cursor }),
+          apiKeys.events({ cursor }),
+        ])
+        const failures = answers.filter((answer) => answer.status === 'rejected')
+        expect(failures.filter(({ reason }) => reason?.code !== 'invalid_input')).toEqual([])
+      }),
+    )
+  })
+
+  it.each([
+    [{ limit: 0 }, '#/limit', 'must be a whole number from 1 to 100'],
+    [{ limit: 101 }, '#/limit', 'must be a whole number from 1 to 100'],
+    [{ limit: 2.5 }, '#/limit', 'must be a whole number from 1 to 100'],
+    [{ limit: 'all' }, '#/limit', 'must be a whole number from 1 to 100'],
+    [{ limit: null }, '#/limit', 'must be a whole number from 1 to 100'],
+    [{ status: 'EXPIRED' }, '#/status', 'must be one of ACTIVE, SUSPENDED, REVOKED'],
+    [
+      { permission: 'NOPE' },
+      '#/permission',
+      'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK',
+    ],
+    [{ text: '  ' }, '#/text', 'must have 1 to 200 characters'],
+    [{ text: 'x'.repeat(201) }, '#/text', 'must have 1 to 200 characters'],
+    [{ userId: ['alice'] }, '#/userId', 'must be a user id'],
+    [{ owner: 'alice' }, '#/owner', 'is not known here'],
+  ])('refuses %j', async (filter, pointer, message) => {
+    expect(await faultsOf(apiKeys.list(filter as never))).toEqual([{ pointer, message }])
+  })
+
+  it.each(statuses)('filters by the status %s', async (status) => {
+    const userId = randomUUID()
+    for (const each of statuses) await createKey(apiKeys, { status: each, userId, name: each })
+
+    expect(names(await listAll(apiKeys, { userId, status }))).toEqual([status])
+  })
+
+  it('filters by all of its filters together', async () => {
+    const userId = randomUUID()
+    const wanted = await createKey(apiKeys, { status: 'SUSPENDED', userId, name: 'Graph runner' })
+    await createKey(apiKeys, { userId, name: 'Graph runner' })
+    await createKey(apiKeys, {
+      status: 'SUSPENDED',
+      userId,
+      name: 'Graph runner',
+      permissions: ['READ_BLOCK'],
+    })
+    await createKey(apiKeys, { status: 'SUSPENDED', userId, name: 'Other' })
+    await createKey(apiKeys, { status: 'SUSPENDED', userId: randomUUID(), name: 'Graph runner' })
+
+    expect(
+      ids(
+        await listAll(apiKeys, {
+          userId,
+          status: 'SUSPENDED',
+          permission: 'READ_GRAPH',
+          text: 'run graph',
+        }),
+      ),
+    ).toEqual([wanted.id])
+  })
+
+  it('filters by owners of odd names', async () => {
+    const owners = ["O'Brien", 'a\\', "\\'; --", ':id', ':text', '$1', '"', 'ü@x.de', '%', '_', ' ']
+    for (const userId of owners)
+      await createKey(apiKeys, { userId, name: `of ${owners.indexOf(userId)}` })
+
+    for (const userId of owners) {
+      expect(names(await listAll(apiKeys, { userId, text: 'of' }))).toEqual([
+        `of ${owners.indexOf(userId)}`,
+      ])
+    }
+  })
+
+  it('filters by permissions of odd names', async () => {
+    const odd = ["it's", 'graphs:read', ':id', ':text', '$1', '{a,b}', 'NULL', '*', '%', 'ARRAY[]']
+    const oddKeys = createApiKeys({ sequelize, keyPrefix: 'odd', permissions: odd } as never)
+    const userId = randomUUID()
+    for (const name of odd) await oddKeys.create({ userId, name, permissions: [name] })
+    await oddKeys.create({ userId, name: 'all', permissions: odd })
+
+    for (const permission of odd) {
+      const { apiKeys: found } = await oddKeys.list({ userId, permission })
+      expect(names(found)).toEqual(['all', permission])
+    }
+  })
+
+  it.each([
+    ['graph', 'Graph runner', true],
+    ['GRAPH run', 'graph Runner', true],
+    ['runner graph', 'Graph runner', true],
+    ['raph', 'Graph runner', false],
+    ['graph walker', 'Graph runner', false],
+    ["O'Brien", "O'Brien's key", true],
+    ['C:\\keys', 'In C:\\keys\\here', true],
+    ['say "hi"', 'Say "hi" to all', true],
+    ['a:id', 'About a:id and :text', true],
+    ['ci-deploy', 'The ci-deploy key', true],
+    ['üben', 'Übungen und üben', true],
+    ["'; DROP TABLE api_keys; --", 'Graph runner', false],
+    ['!graph', 'Walker', false],
+    ['walker | graph', 'Graph', false],
+  ])('finds by the text %p a key named %p: %p', async (text, name, isFound) => {
+    const userId = randomUUID()
+    await createKey(apiKeys, { userId, name: 'Nothing', description: 'to see' })
+    await createKey(apiKeys, { userId, name })
+
+    expect(names(await listAll(apiKeys, { userId, text }))).toEqual(isFound ? [name] : [])
+  })
+
+  it('finds by the words of name and description together', async () => {
+    const userId = randomUUID()
+    await createKey(apiKeys, { userId, name: 'Backup', description: 'of every graph' })
+    await createKey(apiKeys, { userId, name: 'Backup' })
+
+    expect(await listAll(apiKeys, { userId, text: 'backup graph' })).toHaveLength(1)
+  })
+
+  it('takes any text there is', async () => {
+    const odd = [':', "'", '\\', '|', '&', '!', '<->', '(', '*', '$1', '"', ':*', ':text', "' '"]
+    const text = fc
+      .oneof(fc.string({ unit: 'grapheme' }), fc.string(), fc.constantFrom(...odd))
+      .filter((text) => /\S/.test(text) && !/\p{Cc}/u.test(text))
+
+    await fc.assert(
+      fc.asyncProperty(text, async (text) => {
+        const { apiKeys: found } = await apiKeys.list({ text: text.slice(0, 200).toWellFormed() })
+        expect(found).toEqual(expect.any(Array))
+      }),
+      { numRuns: 200 },
+    )
+  })
+})

@@ -1,0 +1,181 @@
+import * as fc from 'fast-check'
+
+import { ApiKeysError, type ApiKeyEvent, type ApiKeyRecord } from '../../lib'
+import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+
+type Key = ApiKeyRecord<Permission, string>
+
+/** What is done to a key at once, each by its own reason, so that the audit trail can be held against it. */
+type Move =
+  | { action: 'suspended' | 'reactivated' | 'revoked' }
+  | { action: 'updated'; name: string }
+  | { action: 'permissions_changed'; permissions: Permission[] }
+
+const rounds = 500
+const movesPerRound = 20
+const roundsAtOnce = 4
+
+const move = fc.oneof<fc.MaybeWeightedArbitrary<Move>[]>(
+  { weight: 6, arbitrary: fc.constant({ action: 'suspended' }) },
+  { weight: 6, arbitrary: fc.constant({ action: 'reactivated' }) },
+  { weight: 1, arbitrary: fc.constant({ action: 'revoked' }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      action: fc.constant('updated'),
+      name: fc.constantFrom('Red', 'Green'),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      action: fc.constant('permissions_changed'),
+      permissions: fc.subarray<Permission>(['READ_GRAPH', 'READ_BLOCK'], { minLength: 1 }),
+    }),
+  },
+)
+
+let database: Database
+/** Two processes. */
+let instances: [TestApiKeys, TestApiKeys]
+
+beforeAll(async () => {
+  database = await createDatabase()
+  instances = [createTestApiKeys(database), createTestApiKeys(database)]
+})
+
+afterAll(() => database.drop())
+
+async function make(move: Move, id: string, number: number): Promise<Key> {
+  const apiKeys = instances[number % 2 === 0 ? 0 : 1]
+  const options = { reason: `${number}` }
+
+  switch (move.action) {
+    case 'suspended':
+      return apiKeys.suspend(id, options)
+    case 'reactivated':
+      return apiKeys.reactivate(id, options)
+    case 'revoked':
+      return apiKeys.revoke(id, options)
+    case 'updated':
+      return apiKeys.update(id, { name: move.name }, options)
+    case 'permissions_changed':
+      return apiKeys.setPermissions(id, move.permissions, options)
+  }
+}
+
+/** Makes all moves at once and watches the key meanwhile. */
+async function play(moves: readonly Move[]) {
+  const [apiKeys] = instances
+  const { apiKey } = await apiKeys.create(newKey())
+  const { id } = apiKey
+
+  const watch = new AbortController()
+  const watching = watchUntil(watch.signal, id)
+  const outcomes = await Promise.allSettled(moves.map((each, number) => make(each, id, number)))
+  watch.abort()
+
+  const seen = await watching
+  const end = await apiKeys.get(id)
+  const { events } = await apiKeys.events({ apiKeyId: id, limit: 100 })
+  return { moves, outcomes, seen, end, events: events.toReversed() }
+}
+
+async function watchUntil(signal: AbortSignal, id: string): Promise<Key[]> {
+  const seen: Key[] = []
+  while (!signal.aborted) seen.push(await instances[0].get(id))
+  return seen
+}
+
+type Round = Awaited<ReturnType<typeof play>>
+
+/** Everything that a round breaks of what must hold. */
+function findFaults({ moves, outcomes, seen, end, events }: Round): string[] {
+  const faults: string[] = []
+  function demand(isFine: boolean, claim: string) {
+    if (!isFine) faults.push(claim)
+  }
+  const isRevoked = moves.some(({ action }) => action === 'revoked')
+  const results = outcomes.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []))
+  const keys = [...results, ...seen, end]
+
+  // The audit trail is a chain from how the key was made to how it is.
+  const states = followTrail(events, faults)
+  demand(states.at(-1) === stateOf(end), 'the last entry is how the key ended')
+  for (const key of keys) demand(states.includes(stateOf(key)), `${stateOf(key)} is in the trail`)
+
+  // Each entry is of one move that was made, and each move that changed something has its entry.
+  const entries = new Map(events.slice(1).map((event) => [Number(event.reason), event]))
+  demand(entries.size === events.length - 1, 'no move has two entries')
+  for (const [number, { action }] of moves.entries()) {
+    const outcome = outcomes[number]
+    const entry = entries.get(number)
+    if (outcome?.status === 'rejected') {
+      const { reason: error } = outcome
+      const isRefusal = error instanceof ApiKeysError && error.code === 'api_key_revoked'
+      demand(isRefusal && isRevoked && action !== 'revoked', `${error} is a refusal`)
+      demand(!entry, 'what was refused has no entry')
+    } else {
+      demand(!entry || entry.action === action, 'an entry has the action of its move')
+    }
+  }
+
+  // Once revoked, for ever revoked, at one time.
+  demand((end.status === 'REVOKED') === isRevoked, 'revoke wins')
+  demand(!isRevoked || events.at(-1)?.action === 'revoked', 'nothing comes after revoke')
+  const revoked = keys.filter(({ status }) => status === 'REVOKED')
+  demand(
+    revoked.every(({ revokedAt }) => revokedAt?.getTime() === end.revokedAt?.getTime()),
+    'revokedAt does not move',
+  )
+  demand(
+    keys.every(({ status, revokedAt }) => (status === 'REVOKED') === (revokedAt !== null)),
+    'revokedAt is there once the key is revoked',
+  )
+  const sinceRevoked = seen.slice(seen.findIndex(({ status }) => status === 'REVOKED'))
+  demand(
+    revoked.length === 0 || sinceRevoked.every(({ status }) => status === 'REVOKED'),
+    'REVOKED stays',
+  )
+  return faults
+}
+
+/** The states that the entries lead through, each from the one before. */
+function followTrail(events: readonly ApiKeyEvent[], faults: string[]): string[] {
+  let state: Record<string, unknown> = {}
+  return events.map(({ action, before, after }, place) => {
+    const names = Object.keys(after ?? {})
+    const known = place === 0 ? null : Object.fromEntries(names.map((name) => [name, state[name]]))
+    if (JSON.stringify(known) !== JSON.stringify(before)) faults.push(`${action} is off the chain`)
+    if (names.length === 0) faults.push(`${action} changes nothing`)
+
+    state = { ...state, ...after }
+    return stateOf(state as never)
+  })
+}
+
+function stateOf({ name, permissions, status }: Pick<Key, 'name' | 'permissions' | 'status'>) {
+  return JSON.stringify([name, permissions, status])
+}
+
+it(`${movesPerRound} moves on one key at once leave a legal key and a true trail, ${rounds} times`, async () => {
+  const games = fc.sample(fc.array(move, { minLength: movesPerRound, maxLength: movesPerRound }), {
+    numRuns: rounds,
+    seed: 2026,
+  })
+  const played: Round[] = []
+  async function playOn() {
+    for (let moves = games.pop(); moves; moves = games.pop()) played.push(await play(moves))
+  }
+
+  await Promise.all(Array.from({ length: roundsAtOnce }, playOn))
+
+  expect(played).toHaveLength(rounds)
+  expect(played.flatMap((round) => findFaults(round))).toEqual([])
+  // They were races: moves were refused, others were not, and the key was seen in between.
+  const outcomes = played.flatMap((round) => round.outcomes)
+  expect(new Set(outcomes.map(({ status }) => status))).toEqual(new Set(['fulfilled', 'rejected']))
+  expect(new Set(played.flatMap(({ seen }) => seen.map(({ status }) => status))).size).toBe(3)
+})

@@ -1,0 +1,315 @@
+import { createHash, createHmac, hkdfSync } from 'node:crypto'
+
+import * as fc from 'fast-check'
+
+import { createSecretFormat } from '../../lib/keys/secret'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+
+const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+const secret = 'a secret of the app, 32 bytes and then some'
+const otherSecret = 'one more secret of the app, with other bytes'
+
+const characters = fc.oneof(
+  fc.constantFrom(...alphabet.split('')),
+  fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }),
+)
+const place = fc.nat({ max: 'agpt_'.length + 43 + 8 })
+
+/** Ways in which a key may arrive that is not the one that was handed out. */
+const alterations = {
+  'a change of one character': fc.tuple(place, characters).map(
+    ([at, other]) =>
+      (key: string) =>
+        key.slice(0, at) + other + key.slice(at + 1),
+  ),
+
+  'a truncation': fc.tuple(place, place).map(
+    ([from, to]) =>
+      (key: string) =>
+        key.slice(Math.min(from, to), Math.max(from, to)),
+  ),
+
+  'an extension': fc
+    .tuple(place, fc.oneof(characters, fc.string({ minLength: 1 }), fc.constantFrom(' ', '\n')))
+    .map(
+      ([at, more]) =>
+        (key: string) =>
+          key.slice(0, at) + more + key.slice(at),
+    ),
+
+  'a change of case': fc
+    .tuple(place, fc.constantFrom(1, 100), fc.constantFrom(swapCase, toUpperCase, toLowerCase))
+    .map(([at, length, change]) => (key: string) => {
+      return key.slice(0, at) + change(key.slice(at, at + length)) + key.slice(at + length)
+    }),
+}
+
+function createFormat(options: Partial<Parameters<typeof createSecretFormat>[0]> = {}) {
+  return createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false, ...options })
+}
+
+const unkeyed = createFormat()
+const keyed = createFormat({ secrets: [secret] })
+
+describe('createSecretFormat', () => {
+  describe.each([
+    ['unkeyed', unkeyed],
+    ['keyed', keyed],
+  ])('%s', (_, format) => {
+    const many = Array.from({ length: 100_000 }, () => format.mint())
+
+    it('mints keys of a name, 43 characters of body and 8 of check, all of base62', () => {
+      const others = many.filter(({ plainTextKey }) => !/^agpt_[0-9A-Za-z]{51}$/.test(plainTextKey))
+
+      expect(others).toEqual([])
+    })
+
+    it('reads back every key that it minted', () => {
+      const misread = many.filter(({ plainTextKey, hash, secretId }) => {
+        const read = format.parse(plainTextKey)
+        return read?.hash !== hash || read.secretId !== secretId
+      })
+
+      expect(misread).toEqual([])
+    })
+
+    it('mints no two alike in 100,000', () => {
+      expect(new Set(many.map(({ plainTextKey }) => plainTextKey)).size).toBe(many.length)
+      expect(new Set(many.map(({ hash }) => hash)).size).toBe(many.length)
+    })
+
+    it('draws the characters of the body uniformly, all together and in every place', () => {
+      const places = countByPlace(many.map(({ plainTextKey }) => plainTextKey.slice(5, 48)))
+      const together = alphabet
+        .split('')
+        .map((_, value) => sum(places.map((place) => place[value])))
+
+      // With 61 degrees of freedom, a fair draw exceeds 160 less than once in 10^9 times.
+      expect(chiSquare(together)).toBeLessThan(160)
+      expect(Math.max(...places.map(chiSquare))).toBeLessThan(160)
+    })
+
+    it('shows the name with 6 characters of the body, and the check', () => {
+      const { plainTextKey, prefix, postfix } = format.mint()
+
+      expect(prefix).toBe(plainTextKey.slice(0, 11))
+      expect(postfix).toBe(plainTextKey.slice(-8))
+    })
+
+    it.each(Object.entries(alterations))('refuses %s', (_, alteration) => {
+      fc.assert(
+        fc.property(alteration, (alter) => {
+          const { plainTextKey } = format.mint()
+          const altered = alter(plainTextKey)
+          fc.pre(altered !== plainTextKey)
+
+          expect({ plainTextKey, altered, read: format.parse(altered) }).toEqual({
+            plainTextKey,
+            altered,
+            read: null,
+          })
+        }),
+        { numRuns: 2_000 },
+      )
+    })
+
+    it('refuses every other character in every place of a key', () => {
+      const { plainTextKey } = format.mint()
+      const accepted = plainTextKey.split('').flatMap((character, at) =>
+        [...alphabet.split(''), '_', '-', ' ', '\0', '\u0661', '\uff21']
+          .filter((other) => other !== character)
+          .map((other) => plainTextKey.slice(0, at) + other + plainTextKey.slice(at + 1))
+          .filter((altered) => format.parse(altered) !== null),
+      )
+
+      expect(accepted).toEqual([])
+    })
+  })
+
+  it('keeps for good the form in which keys are out in the world', () => {
+    const signed = 'agpt_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ'
+
+    expect(unkeyed.parse(`${signed}6zVDasPf`)).toEqual({
+      hash: '2cca069db23f4548d2c0273cea7341452a3a735b24a4f59c492d754a93f3a212',
+      secretId: null,
+    })
+    expect(keyed.parse(`${signed}Gyn0T1Gh`)).toEqual({
+      hash: '6cc5f5f03c0fa837746e178c17ce909bceebba2dd187165a1e21bb89c4dd9583',
+      secretId: '164cd9c1ae5c224d',
+    })
+  })
+
+  it.each([
+    ['without a secret', [], sha256],
+    ['under a secret', [secret], hmac(secret)],
+    ['under a secret of bytes', [Buffer.from(secret)], hmac(secret)],
+    ['under the first of several secrets', [otherSecret, secret], hmac(otherSecret)],
+  ] as const)('makes the check and the hash of one digest, %s', (_, secrets, digestOf) => {
+    const { plainTextKey, hash } = createFormat({ secrets: [...secrets] }).mint()
+    const digest = digestOf(plainTextKey.slice(0, 48))
+    const first47Bits = BigInt(`0x${digest}`) >> BigInt(256 - 47)
+
+    expect(hash).toBe(digest)
+    expect(plainTextKey.slice(48)).toBe(toBase62(first47Bits))
+  })
+
+  it('reads the name up to the last underscore', () => {
+    const acme = createFormat({ keyPrefix: 'acme_live' })
+    const { plainTextKey, prefix } = acme.mint()
+
+    expect(acme.marker).toBe('acme_live_')
+    expect(prefix).toMatch(/^acme_live_[0-9A-Za-z]{6}$/)
+    expect(acme.parse(plainTextKey)).not.toBeNull()
+    expect(createFormat({ keyPrefix: 'acme' }).parse(plainTextKey)).toBeNull()
+  })
+
+  it('refuses a key minted under another secret, under none, or under one where it has none', () => {
+    const other = createFormat({ secrets: [otherSecret] })
+
+    expect(keyed.parse(other.mint().plainTextKey)).toBeNull()
+    expect(keyed.parse(unkeyed.mint().plainTextKey)).toBeNull()
+    expect(unkeyed.parse(keyed.mint().plainTextKey)).toBeNull()
+  })
+
+  it('rotates secrets: the first mints, all of them verify, and each key knows its own', () => {
+    const rotated = createFormat({ secrets: [otherSecret, secret] })
+    const old = keyed.mint()
+    const young = rotated.mint()
+
+    expect(rotated.parse(old.plainTextKey)).toEqual({ hash: old.hash, secretId: old.secretId })
+    expect(young.secretId).not.toBe(old.secretId)
+    expect(keyed.parse(young.plainTextKey)).toBeNull()
+    expect(createFormat({ secrets: [otherSecret] }).parse(old.plainTextKey)).toBeNull()
+  })
+
+  it('goes on accepting unkeyed keys where it is told to, and mints keyed ones', () => {
+    const transitional = createFormat({ secrets: [secret], acceptUnkeyed: true })
+    const old = unkeyed.mint()
+
+    expect(transitional.parse(old.plainTextKey)).toEqual({ hash: old.hash, secretId: null })
+    expect(keyed.parse(transitional.mint().plainTextKey)).not.toBeNull()
+  })
+})
+
+describe('verify', () => {
+  let database: Database
+  let queries: string[]
+
+  beforeAll(async () => {
+    database = await createDatabase()
+    queries = []
+  })
+
+  afterAll(() => database.drop())
+
+  function createInstance(options: Parameters<typeof createTestApiKeys>[1] = {}) {
+    const sequelize = database.connect({ logging: (sql) => queries.push(sql) })
+    return createTestApiKeys(database, { sequelize, ...options })
+  }
+
+  it.each([
+    ['unkeyed', []],
+    ['keyed', [secret]],
+  ])('refuses an altered key without a query, %s', async (_, secrets) => {
+    const apiKeys = createInstance({ secrets })
+    const plainTextKey = await mint(apiKeys)
+
+    queries = []
+    await fc.assert(
+      fc.asyncProperty(fc.oneof(...Object.values(alterations)), async (alter) => {
+        const altered = alter(plainTextKey)
+        fc.pre(altered !== plainTextKey)
+
+        expect(await apiKeys.verify(altered)).toEqual({ valid: false, code: 'malformed' })
+      }),
+      { numRuns: 2_000 },
+    )
+    expect(queries).toEqual([])
+
+    await expect(apiKeys.verify(plainTextKey)).resolves.toMatchObject({ valid: true })
+    expect(queries).not.toEqual([])
+    await apiKeys.flush()
+  })
+
+  it('looks up a key of the right form that nobody has, and finds it unknown', async () => {
+    const apiKeys = createInstance()
+
+    await expect(apiKeys.verify(unkeyed.mint().plainTextKey)).resolves.toEqual({
+      valid: false,
+      code: 'unknown',
+    })
+  })
+
+  it('loses no key when an app begins with a secret, changes it and gives the old one up', async () => {
+    const first = createInstance()
+    const second = createInstance({ secrets: [secret], acceptUnkeyed: true })
+    const third = createInstance({ secrets: [otherSecret, secret] })
+    const last = createInstance({ secrets: [otherSecret] })
+    const keys = [await mint(first), await mint(second), await mint(third)]
+
+    async function areValid(apiKeys: TestApiKeys) {
+      const verdicts = await Promise.all(keys.map((key) => apiKeys.verify(key)))
+      await apiKeys.flush()
+      return verdicts.map(({ valid }) => valid)
+    }
+    expect(await areValid(first)).toEqual([true, false, false])
+    expect(await areValid(second)).toEqual([true, true, false])
+    expect(await areValid(third)).toEqual([false, true, true])
+    expect(await areValid(last)).toEqual([false, false, true])
+  })
+})
+
+function toUpperCase(text: string) {
+  return text.toUpperCase()
+}
+
+function toLowerCase(text: string) {
+  return text.toLowerCase()
+}
+
+function swapCase(text: string) {
+  return text.replaceAll(/./g, (c) => (c === c.toUpperCase() ? c.toLowerCase() : c.toUpperCase()))
+}
+
+async function mint(apiKeys: TestApiKeys) {
+  const { plainTextKey } = await apiKeys.create(newKey())
+  return plainTextKey
+}
+
+/** For every place of the texts, how often each character of the alphabet stands there. */
+function countByPlace(texts: readonly string[]): number[][] {
+  const counts = Array.from({ length: 43 }, () => alphabet.split('').map(() => 0))
+  for (const text of texts) {
+    for (const [place, count] of counts.entries()) {
+      const value = alphabet.indexOf(text.charAt(place))
+      count[value] = (count[value] ?? Number.NaN) + 1
+    }
+  }
+  return counts
+}
+
+/** How far the counts are from equal ones. */
+function chiSquare(counts: readonly number[]) {
+  const expected = sum(counts) / counts.length
+  return sum(counts.map((count) => (count - expected) ** 2 / expected))
+}
+
+function sum(numbers: readonly (number | undefined)[]): number {
+  return numbers.reduce<number>((total, number) => total + (number ?? Number.NaN), 0)
+}
+
+function sha256(text: string) {
+  return createHash('sha256').update(text).digest('hex')
+}
+
+function hmac(secret: string) {
+  const key = Buffer.from(hkdfSync('sha256', secret, '', 'express-api-keys v1 hash', 32))
+  return (text: string) => createHmac('sha256', key).update(text).digest('hex')
+}
+
+function toBase62(number: bigint): string {
+  const digits = Array.from({ length: 8 }, (_, place) => (number / 62n ** BigInt(7 - place)) % 62n)
+  return digits.map((digit) => alphabet.charAt(Number(digit))).join('')
+}

@@ -1,0 +1,431 @@
+import { randomUUID } from 'node:crypto'
+
+import { QueryTypes, Sequelize, type Options } from 'sequelize'
+import { memoryStorage, Umzug } from 'umzug'
+
+import { createApiKeys, migrations, type StorageOptions } from '../lib'
+import { quote } from '../models/names'
+import { findBlockedSession } from './support/blocked'
+import { createDatabase, type Database } from './support/database'
+
+const ours = ['api_key_events', 'api_key_migrations', 'api_keys']
+
+let database: Database
+let sequelize: Sequelize
+
+function useDatabase(template: 'empty' | 'migrated', [before, after] = [beforeEach, afterEach]) {
+  before(async () => {
+    database = await createDatabase(template)
+    sequelize = database.connect()
+  })
+
+  after(() => database.drop())
+}
+
+function createInstance(options: StorageOptions = {}, connection: Options = {}) {
+  return createApiKeys({
+    sequelize: database.connect(connection),
+    keyPrefix: 'agpt',
+    permissions: ['READ_GRAPH'],
+    ...options,
+  })
+}
+
+type Instance = ReturnType<typeof createInstance>
+
+/** What a runner of the app's own gets to run: its migration files, in their order. */
+function createFiles(options: StorageOptions = {}) {
+  return [migrations.createApiKeys(options), migrations.createApiKeyEvents(options)]
+}
+
+/** A runner of the app's own, with a history of its own. */
+function createRunner() {
+  const context = sequelize.getQueryInterface()
+  return new Umzug({
+    migrations: createFiles().map(({ name, up, down }) => ({
+      name: `app-${name}`,
+      up: () => up(context),
+      down: () => down(context),
+    })),
+    storage: memoryStorage(),
+    logger: undefined,
+  })
+}
+
+async function rows<Row extends object>(sql: string, bind: unknown[] = []): Promise<Row[]> {
+  return sequelize.query<Row>(sql, { type: QueryTypes.SELECT, bind })
+}
+
+function insert(table: string, values: Record<string, string>) {
+  const columns = Object.keys(values).join(', ')
+  return sequelize.query(
+    `INSERT INTO ${table} (${columns}) VALUES (${Object.values(values).join(', ')})`,
+  )
+}
+
+/** All tables of the database that are not Postgres's, with their schema. */
+async function listTables() {
+  const tables = await rows<{ name: string }>(
+    `SELECT schemaname || '.' || tablename AS name FROM pg_tables
+      WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY name`,
+  )
+  return tables.map(({ name }) => name)
+}
+
+function inSchema(schema: string) {
+  return ours.map((table) => `${schema}.${table}`)
+}
+
+/** Creates a role that may do nothing, and says how to connect as it. */
+async function createRole() {
+  const role = `spec_${randomUUID().replaceAll('-', '')}`
+  await sequelize.query(`CREATE ROLE ${role}`)
+  return { role, connection: { dialectOptions: { options: `-c role=${role}` } } }
+}
+
+/** Uses everything there is, as `userId`, and returns the owner as the database gives it back. */
+async function useEverything(apiKeys: Instance, userId: string | number) {
+  const { apiKey, plainTextKey } = await apiKeys.create({
+    userId,
+    name: 'Deployment',
+    permissions: ['READ_GRAPH'],
+  })
+  const verdict = await apiKeys.verify(plainTextKey)
+  await apiKeys.flush()
+  await apiKeys.update(apiKey.id, { description: 'of the graphs' }, { userId })
+  await apiKeys.suspend(apiKey.id, { userId })
+  await apiKeys.reactivate(apiKey.id, { userId })
+  const listed = await apiKeys.list({ userId, text: 'graphs', permission: 'READ_GRAPH' })
+  const revoked = await apiKeys.revokeAll(userId)
+  const { events } = await apiKeys.events({ userId })
+
+  expect(verdict).toMatchObject({ valid: true, apiKey: { userId: apiKey.userId } })
+  expect(listed.apiKeys).toMatchObject([{ id: apiKey.id, lastUsedAt: expect.any(Date) }])
+  expect(revoked).toBe(1)
+  expect(events.map(({ action, userId }) => [action, userId])).toEqual([
+    ['revoked', apiKey.userId],
+    ['reactivated', apiKey.userId],
+    ['suspended', apiKey.userId],
+    ['updated', apiKey.userId],
+    ['created', apiKey.userId],
+  ])
+  return apiKey.userId
+}
+
+describe('migrations', () => {
+  useDatabase('empty')
+
+  it('go up, down and up again', async () => {
+    const [first, second] = createFiles()
+    const queryInterface = sequelize.getQueryInterface()
+
+    await first?.up(queryInterface)
+    await second?.up(queryInterface)
+    expect(await listTables()).toEqual(inSchema('public'))
+
+    await second?.down(queryInterface)
+    expect(await listTables()).toEqual(['public.api_key_migrations', 'public.api_keys'])
+    await first?.down(queryInterface)
+    expect(await listTables()).toEqual([])
+
+    await createInstance().migrate()
+    await useEverything(createInstance(), 'alice')
+  })
+
+  it('are harmless to meet twice, up and down', async () => {
+    const queryInterface = sequelize.getQueryInterface()
+
+    for (const { up } of [...createFiles(), ...createFiles()]) await up(queryInterface)
+    expect(await listTables()).toEqual(inSchema('public'))
+
+    for (const { down } of [...createFiles(), ...createFiles()]) await down(queryInterface)
+    expect(await listTables()).toEqual([])
+  })
+
+  it('run by umzug with a history of its own, before and after migrate()', async () => {
+    const apiKeys = createInstance()
+    const runner = createRunner()
+    await runner.up()
+    await apiKeys.migrate()
+    await useEverything(apiKeys, 'alice')
+    await createRunner().up()
+    expect(await apiKeys.list()).toMatchObject({ apiKeys: [{ userId: 'alice' }] })
+
+    await runner.down({ to: 0 })
+    expect(await listTables()).toEqual([])
+  })
+
+  it('run as files of sequelize-cli, before and after migrate()', async () => {
+    // Each file is `module.exports = require('express-api-keys').migrations.createApiKeys()`.
+    const cli = [sequelize.getQueryInterface(), Sequelize] as const
+    const files = createFiles() as Record<'up' | 'down', (...args: typeof cli) => Promise<void>>[]
+    const apiKeys = createInstance()
+
+    await files[0]?.up(...cli)
+    await apiKeys.migrate()
+    for (const { up } of files) await up(...cli)
+    await useEverything(apiKeys, 'alice')
+
+    for (const { down } of files.toReversed()) await down(...cli)
+    expect(await listTables()).toEqual([])
+  })
+
+  it.each([
+    ['text', "O'Brien :id $1", "O'Brien :id $1"],
+    ['uuid', '7D444840-9DC0-11D1-B245-5FFDCE74FAD2', '7d444840-9dc0-11d1-b245-5ffdce74fad2'],
+    ['integer', -2_147_483_648, -2_147_483_648],
+    ['bigint', '9223372036854775807', '9223372036854775807'],
+  ] as const)('make user ids of the type %s', async (type, userId, readBack) => {
+    const apiKeys = createInstance({ users: { type } })
+    await apiKeys.migrate()
+
+    expect(await useEverything(apiKeys, userId)).toBe(readBack)
+    const columns = await rows(
+      `SELECT DISTINCT data_type AS type FROM information_schema.columns
+        WHERE table_schema = 'public' AND column_name = 'user_id'`,
+    )
+    expect(columns).toEqual([{ type }])
+  })
+
+  it.each(['keys', 'My "keys"', "Schlüssel's", 'a.b', 'a:text', 'select'])(
+    'live in a schema called %s, and make it where there is none',
+    async (schema) => {
+      const apiKeys = createInstance({ schema })
+
+      await apiKeys.migrate()
+      await apiKeys.migrate()
+      await useEverything(apiKeys, 'alice')
+      expect(await listTables()).toEqual(inSchema(schema))
+
+      const queryInterface = sequelize.getQueryInterface()
+      for (const { down } of createFiles({ schema }).toReversed()) await down(queryInterface)
+      expect(await listTables()).toEqual([])
+    },
+  )
+
+  it('live in two schemas of one database, apart from each other', async () => {
+    const [one, other] = [createInstance({ schema: 'one' }), createInstance({ schema: 'other' })]
+    await Promise.all([one.migrate(), other.migrate()])
+
+    const { apiKey } = await one.create({ userId: 'alice', name: 'A', permissions: ['READ_GRAPH'] })
+
+    expect(await one.get(apiKey.id)).toEqual(apiKey)
+    await expect(other.get(apiKey.id)).rejects.toMatchObject({ code: 'api_key_not_found' })
+  })
+
+  it.each<[NonNullable<StorageOptions['users']>, string, string]>([
+    [{ table: 'users' }, '"users"', 'id'],
+    [{ table: 'People', schema: 'My "app"', column: 'The Id' }, '"My ""app"""."People"', 'The Id'],
+  ])('refer to the users of the app: %j', async (where, table, column) => {
+    if (where.schema) await sequelize.query(`CREATE SCHEMA ${quote(where.schema)}`)
+    await sequelize.query(`CREATE TABLE ${table} (${quote(column)} uuid PRIMARY KEY)`)
+    const [alice, bob, nobody] = [randomUUID(), randomUUID(), randomUUID()]
+    await sequelize.query(`INSERT INTO ${table} VALUES ('${alice}'), ('${bob}')`)
+    const apiKeys = createInstance({ schema: 'keys', users: { type: 'uuid', ...where } })
+    await apiKeys.migrate()
+    function create(userId: string) {
+      return apiKeys.create({ userId, name: 'A', permissions: ['READ_GRAPH'] })
+    }
+
+    await create(alice)
+    const { apiKey } = await create(bob)
+    await expect(create(nobody)).rejects.toMatchObject({
+      code: 'invalid_input',
+      errors: [{ pointer: '#/userId' }],
+    })
+    await sequelize.query(`DELETE FROM ${table} WHERE ${quote(column)} = '${alice}'`)
+
+    expect(await apiKeys.list()).toEqual({ apiKeys: [apiKey], nextCursor: null })
+    expect((await apiKeys.events({ userId: alice })).events).toMatchObject([{ action: 'created' }])
+  })
+})
+
+describe('migrate', () => {
+  useDatabase('empty')
+
+  it('succeeds in eight processes at once', async () => {
+    const instances = Array.from({ length: 8 }, () => createInstance({ schema: 'keys' }))
+
+    await Promise.all(instances.map((apiKeys) => apiKeys.migrate()))
+
+    expect(await listTables()).toEqual(inSchema('keys'))
+    expect(await rows('SELECT name FROM keys.api_key_migrations ORDER BY name')).toEqual(
+      createFiles().map(({ name }) => ({ name })),
+    )
+  })
+
+  it('needs no right to create anything where there is nothing to do', async () => {
+    await createInstance({ schema: 'keys' }).migrate()
+    const { role, connection } = await createRole()
+    await sequelize.query(`
+      GRANT USAGE ON SCHEMA keys TO ${role};
+      GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA keys TO ${role}`)
+    const limited = createInstance({ schema: 'keys' }, connection)
+
+    await limited.migrate()
+    await useEverything(limited, 'alice')
+    await expect(createInstance({ schema: 'other' }, connection).migrate()).rejects.toThrow(
+      /^permission denied for database/,
+    )
+  })
+
+  it('needs no right to create schemas where there is one', async () => {
+    const { role, connection } = await createRole()
+    await sequelize.query(`CREATE SCHEMA keys; GRANT USAGE, CREATE ON SCHEMA keys TO ${role}`)
+    const limited = createInstance({ schema: 'keys' }, connection)
+
+    await limited.migrate()
+    await useEverything(limited, 'alice')
+  })
+
+  it.each(['api_keys', 'api_key_events'])(
+    'refuses to share a schema with a table %s of the app',
+    async (table) => {
+      await sequelize.query(`CREATE TABLE ${table} (id int); INSERT INTO ${table} VALUES (7)`)
+
+      await expect(createInstance().migrate()).rejects.toThrow(
+        `migrate: relation "${table}" already exists in the schema "public", and it is not ours. It was left as it is. ` +
+          'Give our tables a schema of their own with the option "schema".',
+      )
+
+      expect(await rows(`SELECT * FROM ${table}`)).toEqual([{ id: 7 }])
+      await createInstance({ schema: 'keys' }).migrate()
+    },
+  )
+
+  it('leaves nothing behind when it is killed half-way, and succeeds the next time', async () => {
+    await sequelize.query('CREATE TABLE users (id text PRIMARY KEY)')
+    const apiKeys = createInstance({ schema: 'keys', users: { table: 'users' } })
+    // Sequelize says there that a dead connection cannot roll back.
+    jest.spyOn(console, 'warn').mockImplementation()
+    const lock = await sequelize.transaction()
+    await sequelize.query('LOCK TABLE users', { transaction: lock })
+
+    const outcome = apiKeys.migrate().catch((error: unknown) => error)
+    const pid = await findBlockedSession(sequelize)
+    await sequelize.query(`SELECT pg_terminate_backend(${pid})`)
+    const failure = await outcome
+    await lock.rollback()
+
+    expect(failure).toMatchObject({ code: 'database_unavailable' })
+
+    expect(await listTables()).toEqual(['public.users'])
+    expect(await rows(`SELECT 1 FROM pg_namespace WHERE nspname = 'keys'`)).toEqual([])
+    await apiKeys.migrate()
+    expect(await listTables()).toEqual([...inSchema('keys'), 'public.users'])
+  })
+})
+
+describe('without the migrations', () => {
+  let plainTextKey: string
+
+  useDatabase('empty', [beforeAll, afterAll])
+
+  beforeAll(async () => {
+    const elsewhere = createInstance({ schema: 'elsewhere' })
+    await elsewhere.migrate()
+    const created = await elsewhere.create({
+      userId: 'alice',
+      name: 'Deployment',
+      permissions: ['READ_GRAPH'],
+    })
+    plainTextKey = created.plainTextKey
+  })
+
+  it.each<[string, (apiKeys: Instance) => Promise<unknown>]>([
+    ['create', (it) => it.create({ userId: 'a', name: 'A', permissions: ['READ_GRAPH'] })],
+    ['list', (apiKeys) => apiKeys.list()],
+    ['get', (apiKeys) => apiKeys.get(randomUUID())],
+    ['suspend', (apiKeys) => apiKeys.suspend(randomUUID())],
+    ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
+    ['events', (apiKeys) => apiKeys.events()],
+    ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
+  ])('%s says what to do', async (_, call) => {
+    await expect(call(createInstance())).rejects.toThrow(
+      /^express-api-keys: the tables are missing or older than this version \(relation "public.api_key.*" does not exist\)\. Run "await apiKeys\.migrate\(\)", or the migrations with your own runner\.$/,
+    )
+  })
+})
+
+describe('constraints', () => {
+  useDatabase('migrated', [beforeAll, afterAll])
+
+  const key = {
+    user_id: "'alice'",
+    name: "'Deployment'",
+    description: 'NULL',
+    prefix: "'agpt_abc123'",
+    postfix: "'abcd1234'",
+    hash: 'md5(random()::text) || md5(random()::text)',
+    secret_id: 'NULL',
+    permissions: "'{READ_GRAPH}'",
+    status: "'ACTIVE'",
+    revoked_at: 'NULL',
+  }
+  const event = {
+    api_key_id: 'gen_random_uuid()',
+    user_id: "'alice'",
+    action: "'created'",
+    actor_type: "'user'",
+    actor_id: "'alice'",
+    reason: 'NULL',
+  }
+
+  it.each([
+    ['a key', 'api_keys', key, {}],
+    ['a revoked key', 'api_keys', key, { status: "'REVOKED'", revoked_at: 'now()' }],
+    ['a suspended key', 'api_keys', key, { status: "'SUSPENDED'" }],
+    ['100 characters of name', 'api_keys', key, { name: "repeat('ä', 100)" }],
+    ['a keyed hash', 'api_keys', key, { secret_id: "'0123456789abcdef'" }],
+    ['a prefix of several words', 'api_keys', key, { prefix: "'acme_live_2_Abc123'" }],
+    ['an event', 'api_key_events', event, {}],
+    ['an event of nobody', 'api_key_events', event, { actor_type: "'system'", actor_id: 'NULL' }],
+  ])('let %s in', async (_, table, good, change) => {
+    await expect(insert(table, { ...good, ...change })).resolves.toBeDefined()
+  })
+
+  const hash = `'${'0'.repeat(64)}'`
+
+  it.each([
+    ['no owner', { user_id: 'NULL' }, 'null value in column "user_id"'],
+    ['no name', { name: 'NULL' }, 'null value in column "name"'],
+    ['an empty name', { name: "''" }, 'api_keys_name_check'],
+    ['101 characters of name', { name: "repeat('x', 101)" }, 'api_keys_name_check'],
+    ['501 of description', { description: "repeat('x', 501)" }, 'api_keys_description_check'],
+    ['a prefix without a name', { prefix: "'_abc123'" }, 'api_keys_prefix_check'],
+    ['a prefix that shows more', { prefix: "'agpt_abc1234'" }, 'api_keys_prefix_check'],
+    ['a postfix that shows more', { postfix: "'abcd12345'" }, 'api_keys_postfix_check'],
+    ['no hash', { hash: 'NULL' }, 'null value in column "hash"'],
+    ['plain text for a hash', { hash: "'agpt_7Qm3'" }, 'api_keys_hash_check'],
+    ['a hash in upper case', { hash: `'${'A'.repeat(64)}'` }, 'api_keys_hash_check'],
+    ['a secret for its id', { secret_id: "'correct horse'" }, 'api_keys_secret_id_check'],
+    ['no permissions', { permissions: 'NULL' }, 'null value in column "permissions"'],
+    ['an empty set of permissions', { permissions: "'{}'" }, 'api_keys_permissions_check'],
+    ['NULL for a permission', { permissions: "'{READ,NULL}'" }, 'api_keys_permissions_check'],
+    ['a table of permissions', { permissions: "'{{A},{B}}'" }, 'api_keys_permissions_check'],
+    ['no status', { status: 'NULL' }, 'null value in column "status"'],
+    ['another status', { status: "'EXPIRED'" }, 'api_keys_status_check'],
+    ['REVOKED without a time', { status: "'REVOKED'" }, 'api_keys_check'],
+    ['a time without REVOKED', { revoked_at: 'now()' }, 'api_keys_check'],
+  ])('keep a key with %s out', async (_, change, refusal) => {
+    await expect(insert('api_keys', { ...key, ...change })).rejects.toThrow(refusal)
+  })
+
+  it('keep a second key of one hash out', async () => {
+    await insert('api_keys', { ...key, hash })
+
+    await expect(insert('api_keys', { ...key, hash })).rejects.toMatchObject({
+      parent: { constraint: 'api_keys_hash_key' },
+    })
+  })
+
+  it.each([
+    ['no key', { api_key_id: 'NULL' }, 'null value in column "api_key_id"'],
+    ['another action', { action: "'deleted'" }, 'api_key_events_action_check'],
+    ['another actor', { actor_type: "'robot'" }, 'api_key_events_actor_type_check'],
+    ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_check'],
+    ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],
+  ])('keep an event with %s out', async (_, change, refusal) => {
+    await expect(insert('api_key_events', { ...event, ...change })).rejects.toThrow(refusal)
+  })
+})

@@ -1,0 +1,289 @@
+import { inspect } from 'node:util'
+
+import { Sequelize } from 'sequelize'
+
+import { createApiKeys } from '../lib'
+import { checkPermissionNames, readOptions } from '../lib/options'
+
+/** Nothing listens there: options are judged without a database. */
+const sequelize = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
+const needed = { sequelize, keyPrefix: 'acme', permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'] }
+const secret = 'correct horse battery staple, 32 bytes'
+
+/** Calls it as JavaScript may. */
+function create(options: unknown) {
+  return createApiKeys(options as never)
+}
+
+/** Puts the options in front of each row, as text for its title. */
+function titled(rows: [options: object, refusal: string][]) {
+  return rows.map(
+    ([options, refusal]) =>
+      [inspect(options, { breakLength: Infinity }), options, refusal] as const,
+  )
+}
+
+function messageOf(call: () => unknown): string {
+  try {
+    call()
+  } catch (error) {
+    if (error instanceof TypeError) return error.message
+    throw error
+  }
+  return 'nothing was thrown'
+}
+
+describe('createApiKeys', () => {
+  it.each([undefined, null, 'acme', 42])('needs options, not %p', (options) => {
+    expect(messageOf(() => create(options))).toBe('createApiKeys: needs an object of options')
+  })
+
+  const prefixRule =
+    'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore'
+  const nameRule = 'must have names of 1 to 100 printable ASCII characters without space, " and \\'
+  const headerRule = 'must be the name of a header other than Authorization'
+  const typeRule = 'must be one of text, uuid, integer, bigint'
+
+  it.each(
+    titled([
+      [{ sequelize: undefined }, 'sequelize must be a Sequelize instance on Postgres'],
+      [{ sequelize: {} }, 'sequelize must be a Sequelize instance on Postgres'],
+      [
+        { sequelize: { getDialect: () => 'mysql' } },
+        'sequelize must be a Sequelize instance on Postgres',
+      ],
+
+      [{ keyPrefix: undefined }, `keyPrefix ${prefixRule}, got undefined`],
+      [{ keyPrefix: '' }, `keyPrefix ${prefixRule}, got ""`],
+      [{ keyPrefix: 'a' }, `keyPrefix ${prefixRule}, got "a"`],
+      [{ keyPrefix: 'a'.repeat(17) }, `keyPrefix ${prefixRule}, got "aaaaaaaaaaaaaaaaa"`],
+      [{ keyPrefix: 'Acme' }, `keyPrefix ${prefixRule}, got "Acme"`],
+      [{ keyPrefix: '1acme' }, `keyPrefix ${prefixRule}, got "1acme"`],
+      [{ keyPrefix: 'acme_' }, `keyPrefix ${prefixRule}, got "acme_"`],
+      [{ keyPrefix: 'acme-live' }, `keyPrefix ${prefixRule}, got "acme-live"`],
+      [{ keyPrefix: 'acme\n' }, `keyPrefix ${prefixRule}, got "acme\\n"`],
+      [{ keyPrefix: ['acme'] }, `keyPrefix ${prefixRule}, got [ 'acme' ]`],
+
+      [
+        { permissions: undefined },
+        'permissions must be a list of names, or an object of names and descriptions, got undefined',
+      ],
+      [
+        { permissions: 'READ' },
+        'permissions must be a list of names, or an object of names and descriptions, got "READ"',
+      ],
+      [{ permissions: [] }, 'permissions must name at least one'],
+      [{ permissions: {} }, 'permissions must name at least one'],
+      [{ permissions: ['READ', 'READ'] }, 'permissions must not repeat a name'],
+      [{ permissions: ['READ', 42] }, `permissions ${nameRule}, got 42`],
+      [{ permissions: [''] }, `permissions ${nameRule}, got ""`],
+      [{ permissions: ['READ GRAPH'] }, `permissions ${nameRule}, got "READ GRAPH"`],
+      [{ permissions: ['"READ"'] }, `permissions ${nameRule}, got "\\"READ\\""`],
+      [{ permissions: ['READ\\'] }, `permissions ${nameRule}, got "READ\\\\"`],
+      [{ permissions: ['LÄSEN'] }, `permissions ${nameRule}, got "LÄSEN"`],
+      [{ permissions: ['A'.repeat(101)] }, `permissions ${nameRule}, got "${'A'.repeat(101)}"`],
+      [{ permissions: { READ: true } }, 'permissions.READ must be a description, got true'],
+
+      [{ schema: '' }, 'schema must be the name of a schema, got ""'],
+      [{ schema: 42 }, 'schema must be the name of a schema, got 42'],
+      [{ schema: null }, 'schema must be the name of a schema, got null'],
+      [
+        { schema: 'ä'.repeat(32) },
+        `schema must be the name of a schema, got ${JSON.stringify('ä'.repeat(32))}`,
+      ],
+      [{ schema: '"keys"' }, 'schema must be the name of a schema, got "\\"keys\\""'],
+      [{ schema: '"keys"' }, String.raw`schema must be the name of a schema, got "\"keys\""`],
+      [{ schema: 'keys\0' }, 'schema must be the name of a schema, got "keys\\u0000"'],
+
+      [{ users: null }, 'users must be an object, got null'],
+      [{ users: 'people' }, 'users must be an object, got "people"'],
+      [{ users: { type: 'number' } }, `users.type ${typeRule}, got "number"`],
+      [{ users: { type: null } }, `users.type ${typeRule}, got null`],
+      [{ users: { table: '' } }, 'users.table must be the name of one, got ""'],
+      [{ users: { table: 'users', schema: 7 } }, 'users.schema must be the name of one, got 7'],
+      [{ users: { table: 'users', column: {} } }, 'users.column must be the name of one, got {}'],
+      [{ users: { column: 'uuid' } }, 'users.table must be given where column or schema is'],
+      [{ users: { schema: 'people' } }, 'users.table must be given where column or schema is'],
+
+      [{ currentUser: 'alice' }, 'currentUser must be a function, got "alice"'],
+      [{ isAdmin: true }, 'isAdmin must be a function, got true'],
+      [{ loadUser: {} }, 'loadUser must be a function, got {}'],
+      [{ grantable: ['READ_GRAPH'] }, "grantable must be a function, got [ 'READ_GRAPH' ]"],
+      [{ onRefusal: null }, 'onRefusal must be a function, got null'],
+
+      [{ maxKeysPerUser: 0 }, 'maxKeysPerUser must be a whole number above 0, got 0'],
+      [{ maxKeysPerUser: -1 }, 'maxKeysPerUser must be a whole number above 0, got -1'],
+      [{ maxKeysPerUser: 2.5 }, 'maxKeysPerUser must be a whole number above 0, got 2.5'],
+      [{ maxKeysPerUser: '5' }, 'maxKeysPerUser must be a whole number above 0, got "5"'],
+      [{ maxKeysPerUser: Number.NaN }, 'maxKeysPerUser must be a whole number above 0, got NaN'],
+      [
+        { maxKeysPerUser: -Infinity },
+        'maxKeysPerUser must be a whole number above 0, got -Infinity',
+      ],
+      [{ maxKeysPerUser: null }, 'maxKeysPerUser must be a whole number above 0, got null'],
+
+      [{ acceptUnkeyed: 'yes' }, 'acceptUnkeyed must be true or false, got "yes"'],
+      [{ acceptUnkeyed: true }, 'acceptUnkeyed needs secrets: without them all keys are unkeyed'],
+
+      [{ header: '' }, `header ${headerRule}, got ""`],
+      [{ header: 'X API Key' }, `header ${headerRule}, got "X API Key"`],
+      [{ header: 'X-API-Key:' }, `header ${headerRule}, got "X-API-Key:"`],
+      [{ header: 'Authorization' }, `header ${headerRule}, got "Authorization"`],
+      [{ header: 'cookie' }, `header ${headerRule}, got "cookie"`],
+      [{ header: ['X-API-Key'] }, `header ${headerRule}, got [ 'X-API-Key' ]`],
+
+      [{ realm: 'Ärger' }, 'realm must be printable ASCII, got "Ärger"'],
+      [{ realm: 'a\r\nb' }, 'realm must be printable ASCII, got "a\\r\\nb"'],
+      [{ realm: 42 }, 'realm must be printable ASCII, got 42'],
+
+      [
+        { trustedOrigins: 'https://acme.com' },
+        'trustedOrigins must be a list of origins, got "https://acme.com"',
+      ],
+      [
+        { trustedOrigins: ['https://acme.com/'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "https://acme.com/"',
+      ],
+      [
+        { trustedOrigins: ['acme.com'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "acme.com"',
+      ],
+      [
+        { trustedOrigins: ['*'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "*"',
+      ],
+      [
+        { trustedOrigins: ['null'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "null"',
+      ],
+    ]),
+  )('refuses %s', (_, options, refusal) => {
+    const message = messageOf(() => create({ ...needed, ...options }))
+
+    expect(message).toBe(`createApiKeys: the option ${refusal}`)
+  })
+
+  it.each(
+    titled([
+      [{ keyprefix: 'acme' }, 'there is no option keyprefix. Did you mean keyPrefix?'],
+      [{ permission: ['READ'] }, 'there is no option permission. Did you mean permissions?'],
+      [{ maxKeys: 5 }, 'there is no option maxKeys.'],
+      [{ cacheSize: 10 }, 'there is no option cacheSize.'],
+      [{ users: { tabel: 'users' } }, 'there is no option users.tabel. Did you mean table?'],
+      [{ users: { id: 'uuid' } }, 'there is no option users.id.'],
+    ]),
+  )('does not know %s, and names the nearest option there is', (_, options, refusal) => {
+    const message = messageOf(() => create({ ...needed, ...options }))
+
+    expect(message).toBe(`createApiKeys: ${refusal}`)
+  })
+
+  it.each([
+    ['a text', secret, 'secrets must be a list'],
+    ['none at all', [undefined], 'secrets[0] must be text or bytes, it is undefined'],
+    ['a number', [secret, 123456], 'secrets[1] must be text or bytes, it is number'],
+    ['a short one', [secret.slice(0, 31)], 'secrets[0] must have at least 32 bytes, it has 31'],
+    [
+      'short bytes',
+      [Buffer.alloc(16, secret)],
+      'secrets[0] must have at least 32 bytes, it has 16',
+    ],
+    ['an empty one', [secret, ''], 'secrets[1] must have at least 32 bytes, it has 0'],
+    [
+      'one of few characters',
+      ['horse'.repeat(10)],
+      'secrets[0] must be random: it repeats a few characters',
+    ],
+    ['one twice', [secret, `${secret}!`, secret], 'secrets[2] must not be repeated'],
+    ['one twice, as bytes', [secret, Buffer.from(secret)], 'secrets[1] must not be repeated'],
+  ])('refuses %s for secrets, without showing any', (_, secrets, refusal) => {
+    const message = messageOf(() => create({ ...needed, secrets }))
+
+    expect(message).toBe(`createApiKeys: the option ${refusal}`)
+    expect(message).not.toMatch(/horse|battery|staple|123456/)
+  })
+
+  it.each([
+    ['the longest prefix', { keyPrefix: 'a'.repeat(16) }],
+    ['a prefix of several words', { keyPrefix: 'acme_live_2' }],
+    ['permissions with descriptions', { permissions: { READ_GRAPH: 'Read graphs' } }],
+    ['permissions of odd characters', { permissions: ["graphs:read/*'%$1"] }],
+    ['schemas of odd characters', { schema: 'My "keys"', users: { table: 'u', schema: "It's" } }],
+    ['a schema of 63 bytes', { schema: 'a'.repeat(63) }],
+    ['no limit', { maxKeysPerUser: Infinity }],
+    ['secrets of text and of bytes', { secrets: [secret, Buffer.from(`${secret}!`)] }],
+    ['unkeyed keys beside keyed ones', { secrets: [secret], acceptUnkeyed: true }],
+    ['a second header', { header: 'X-API-Key' }],
+    ['an empty realm', { realm: '' }],
+    ['origins', { trustedOrigins: ['https://acme.com', 'http://localhost:3000'] }],
+  ])('takes %s', (_, options) => {
+    expect(() => create({ ...needed, ...options })).not.toThrow()
+  })
+})
+
+describe('readOptions', () => {
+  it('takes an explicit undefined for what was left out', () => {
+    const undefinedOptions = {
+      schema: undefined,
+      users: undefined,
+      currentUser: undefined,
+      isAdmin: undefined,
+      loadUser: undefined,
+      grantable: undefined,
+      maxKeysPerUser: undefined,
+      secrets: undefined,
+      acceptUnkeyed: undefined,
+      header: undefined,
+      realm: undefined,
+      trustedOrigins: undefined,
+      onRefusal: undefined,
+    }
+
+    const settings = readOptions({ ...needed, ...undefinedOptions })
+
+    expect(settings).toEqual(readOptions(needed))
+    expect(settings).toMatchObject({
+      schema: 'public',
+      userIdType: 'text',
+      maxKeysPerUser: Infinity,
+      secrets: [],
+      acceptUnkeyed: false,
+      realm: 'api',
+      trustedOrigins: [],
+    })
+    const users = { type: undefined, table: undefined, schema: undefined, column: undefined }
+    expect(readOptions({ ...needed, users }).userIdType).toBe('text')
+  })
+
+  it('lists the permissions in the order in which they are named', () => {
+    const permissions = { WRITE: 'Write', READ: 'Read' }
+
+    expect(readOptions({ ...needed, permissions }).permissions).toEqual(['WRITE', 'READ'])
+  })
+
+  it('knows the second header by its name in lower case, as Node does', () => {
+    expect(readOptions({ ...needed, header: 'X-API-Key' }).header).toBe('x-api-key')
+  })
+})
+
+describe('checkPermissionNames', () => {
+  const known = ['READ_GRAPH', 'EXECUTE_GRAPH']
+
+  it.each([
+    [[], 'needs at least one permission'],
+    [['DELETE_ALL'], `"DELETE_ALL" is not one of the app's permissions.`],
+    [
+      ['READ_GRAPH', 'EXECUTE_GRAPHS'],
+      `"EXECUTE_GRAPHS" is not one of the app's permissions. Did you mean EXECUTE_GRAPH?`,
+    ],
+    [[undefined], `undefined is not one of the app's permissions.`],
+  ])('refuses %p on behalf of its caller', (names, refusal) => {
+    const message = messageOf(() => checkPermissionNames('requireIt', names as string[], known))
+
+    expect(message).toBe(`requireIt: ${refusal}`)
+  })
+
+  it('takes names that the app has', () => {
+    expect(() => checkPermissionNames('requireIt', ['READ_GRAPH'], known)).not.toThrow()
+  })
+})

@@ -1,0 +1,18 @@
+/** Sets the clock of this process, and nothing else that passes time. `jest.useRealTimers()` sets it right again. */
+export function setClock(now: Date) {
+  jest.useFakeTimers({
+    now,
+    doNotFake: [
+      'clearImmediate',
+      'clearInterval',
+      'clearTimeout',
+      'hrtime',
+      'nextTick',
+      'performance',
+      'queueMicrotask',
+      'setImmediate',
+      'setInterval',
+      'setTimeout',
+    ],
+  })
+}
