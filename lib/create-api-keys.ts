@@ -79,15 +79,16 @@ export function createApiKeys<
   const settings = readOptions(
     options as unknown as ApiKeysOptions<string, SignedInUser, UserIdType>,
   )
-  const { schema, users, userIdType, realm } = settings
+  const { storage, realm } = settings
+  const { schema, userIdType } = storage
 
   const sequelize = asGuest(settings.sequelize)
   const ApiKey = defineApiKey(sequelize, { schema, userIdType })
   const audit = createAudit(defineApiKeyEvent(sequelize, { schema, userIdType }), userIdType)
   const format = createSecretFormat(settings)
-  const rules = createRules(settings)
+  const rules = createRules({ permissions: settings.permissions, userIdType })
   const table = qualify(schema, 'api_keys')
-  const store = createStore({ ...settings, sequelize, ApiKey, table, audit, format })
+  const store = createStore({ ...settings, sequelize, ApiKey, userIdType, table, audit, format })
   const lifecycle = createLifecycle({ store, audit, rules })
 
   const usage = createUsageRecorder({ sequelize, table })
@@ -108,7 +109,7 @@ export function createApiKeys<
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),
     strategy: createStrategy({ authenticator, realm }),
-    migrate: () => onDatabase(() => migrate(settings.sequelize, { schema, users })),
+    migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys
 
   return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>

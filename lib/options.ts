@@ -1,12 +1,10 @@
-import { inspect } from 'node:util'
 import { isUint8Array } from 'node:util/types'
 
 import type { NextFunction, Request, Response } from 'express'
-import { closest, distance } from 'fastest-levenshtein'
 import type { Sequelize } from 'sequelize'
 
-import { isQuoted } from '../models/names'
-import { userIdTypes, type StorageOptions, type UserIdType } from '../models/storage-options'
+import { createOptionChecks, show, suggest } from '../models/option-checks'
+import { readStorageOptions, type StorageOptions, type UserIdType } from '../models/storage-options'
 import type { Refusal } from './errors'
 
 /** The type that ids of the app's users have in JavaScript and JSON. */
@@ -105,7 +103,8 @@ const optionNames = [
   'onRefusal',
 ] as const satisfies (keyof ApiKeysOptions<string, SignedInUser, UserIdType>)[]
 
-const userOptionNames = ['type', 'table', 'schema', 'column'] as const
+const checks = createOptionChecks('createApiKeys')
+const { check } = checks
 
 type AnyOptions = ApiKeysOptions<string, SignedInUser, UserIdType>
 
@@ -114,11 +113,9 @@ export function readOptions(options: AnyOptions) {
   if (typeof options !== 'object' || options === null) {
     throw new TypeError('createApiKeys: needs an object of options')
   }
-  refuseUnknownNames(options, optionNames, '')
+  checks.refuseUnknownNames(options, optionNames)
   const {
     sequelize,
-    schema = 'public',
-    users = {},
     keyPrefix,
     permissions,
     currentUser,
@@ -135,7 +132,6 @@ export function readOptions(options: AnyOptions) {
   } = options
 
   check('sequelize', isPostgres(sequelize), 'must be a Sequelize instance on Postgres')
-  check('schema', isIdentifier(schema), 'must be the name of a schema', schema)
   check('keyPrefix', isKeyPrefix(keyPrefix), keyPrefixRule, keyPrefix)
   for (const [name, value] of Object.entries({
     currentUser,
@@ -155,35 +151,11 @@ export function readOptions(options: AnyOptions) {
     header,
   )
   check('realm', isQuotable(realm), 'must be printable ASCII', realm)
-  check('users', typeof users === 'object' && users !== null, 'must be an object', users)
-  refuseUnknownNames(users, userOptionNames, 'users.')
-  const { type: userIdType = 'text', table, schema: usersSchema, column } = users
-  check(
-    'users.type',
-    userIdTypes.includes(userIdType),
-    `must be one of ${userIdTypes.join(', ')}`,
-    userIdType,
-  )
-  for (const [name, value] of Object.entries({ table, schema: usersSchema, column })) {
-    check(
-      `users.${name}`,
-      value === undefined || isIdentifier(value),
-      'must be the name of one',
-      value,
-    )
-  }
-  check(
-    'users.table',
-    table !== undefined || (column ?? usersSchema) === undefined,
-    'must be given where column or schema is',
-  )
   checkSecrets(secrets, acceptUnkeyed)
 
   return {
     sequelize,
-    schema,
-    users,
-    userIdType,
+    storage: readStorageOptions(options, checks),
     keyPrefix,
     permissions: readPermissions(permissions),
     currentUser,
@@ -220,48 +192,9 @@ export function checkPermissionNames(
   }
 }
 
-function check(option: string, isFine: boolean, rule: string, ...given: [unknown?]) {
-  if (isFine) return
-
-  const got = given.length > 0 ? `, got ${show(given[0])}` : ''
-  throw new TypeError(`createApiKeys: the option ${option} ${rule}${got}`)
-}
-
-function show(value: unknown): string {
-  if (typeof value === 'function') return 'a function'
-  return typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 0 })
-}
-
-function refuseUnknownNames(options: object, known: readonly string[], path: string) {
-  for (const name of Object.keys(options)) {
-    if (!known.includes(name)) {
-      throw new TypeError(
-        `createApiKeys: there is no option ${path}${name}.${suggest(name, known)}`,
-      )
-    }
-  }
-}
-
-function suggest(name: unknown, known: readonly string[]): string {
-  const given = String(name)
-  const nearest = closest(given, known)
-  return distance(given, nearest) <= given.length / 2 ? ` Did you mean ${nearest}?` : ''
-}
-
 function isPostgres(sequelize: unknown): boolean {
   const { getDialect } = (sequelize ?? {}) as Partial<Sequelize>
   return typeof getDialect === 'function' && getDialect.call(sequelize) === 'postgres'
-}
-
-/** Postgres cuts longer identifiers off without an error. A name in quotes is one that somebody quoted by mistake. */
-function isIdentifier(name: unknown): boolean {
-  return (
-    typeof name === 'string' &&
-    name !== '' &&
-    Buffer.byteLength(name) <= 63 &&
-    !name.includes('\0') &&
-    !isQuoted(name)
-  )
 }
 
 const keyPrefixRule =

@@ -1,10 +1,11 @@
 import type { Sequelize } from 'sequelize'
 import { MigrationError, Umzug } from 'umzug'
 
-import type { StorageOptions } from '../models/storage-options'
+import { createOptionChecks } from '../models/option-checks'
+import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
 import { createApiKeys } from './0001-create-api-keys'
 import { createApiKeyEvents } from './0002-create-api-key-events'
-import { executedMigrations } from './migration'
+import { executedMigrations, type Migration } from './migration'
 
 /**
  * The migrations, for apps that run them with a runner of their own. Each is a function of the options `schema` and
@@ -12,21 +13,33 @@ import { executedMigrations } from './migration'
  *
  * @example
  * // migrations/20261201-create-api-keys.js, for sequelize-cli
- * module.exports = require('express-api-keys').migrations.createApiKeys({ users: { table: 'users', type: 'uuid' } })
+ * module.exports = require('express-api-keys').migrations.createApiKeysTable({ users: { table: 'users' } })
  */
-export const migrations = { createApiKeys, createApiKeyEvents }
+export const migrations = {
+  createApiKeysTable: ofOptions('createApiKeysTable', createApiKeys),
+  createApiKeyEventsTable: ofOptions('createApiKeyEventsTable', createApiKeyEvents),
+}
+
+function ofOptions(name: string, migration: (storage: Storage) => Migration) {
+  return (options: StorageOptions = {}): Migration => {
+    const checks = createOptionChecks(`migrations.${name}`)
+    checks.refuseUnknownNames(options, ['schema', 'users'])
+
+    return migration(readStorageOptions(options, checks))
+  }
+}
 
 /** Runs the migrations that the database does not have yet, in order. */
-export async function migrate(sequelize: Sequelize, options: StorageOptions) {
+export async function migrate(sequelize: Sequelize, storage: Storage) {
+  const queryInterface = sequelize.getQueryInterface()
   const umzug = new Umzug({
-    migrations: Object.values(migrations).map((migration) => {
-      const { name, up, down } = migration(options)
-      const queryInterface = sequelize.getQueryInterface()
+    migrations: [createApiKeys, createApiKeyEvents].map((migration) => {
+      const { name, up, down } = migration(storage)
       return { name, up: () => up(queryInterface), down: () => down(queryInterface) }
     }),
     // A migration writes its own entry, in its own transaction.
     storage: {
-      executed: () => executedMigrations(sequelize, options),
+      executed: () => executedMigrations(sequelize, storage),
       logMigration: async () => {},
       unlogMigration: async () => {},
     },

@@ -2,7 +2,7 @@ import { QueryTypes, type QueryInterface, type Sequelize, type Transaction } fro
 
 import { asGuest } from '../models/guest'
 import { qualify, quote } from '../models/names'
-import type { StorageOptions } from '../models/storage-options'
+import type { Storage } from '../models/storage-options'
 
 /** One change of the schema, in the shape that umzug and sequelize-cli run. */
 export interface Migration {
@@ -31,9 +31,14 @@ const historyTable = 'api_key_migrations'
  * `migrate()`, once by the app's own runner) and to kill half-way.
  */
 export function defineMigration(name: string, sql: (names: Names) => { up: string; down: string }) {
-  return function migration(options: StorageOptions = {}): Migration {
-    const { schema = 'public' } = options
-    const { up, down } = sql(quotedNames(schema, options.users))
+  return function migration({ schema, users, userIdType }: Storage): Migration {
+    const { up, down } = sql({
+      table: (table) => qualify(schema, table),
+      userIdType,
+      userReference: users
+        ? `REFERENCES ${qualify(users.schema, users.table)} (${quote(users.column)}) ON DELETE CASCADE`
+        : '',
+    })
     const history = qualify(schema, historyTable)
 
     return {
@@ -72,10 +77,7 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
 }
 
 /** Returns the names of the migrations that the database has, in the order in which they ran. */
-export async function executedMigrations(
-  sequelize: Sequelize,
-  { schema = 'public' }: StorageOptions,
-) {
+export async function executedMigrations(sequelize: Sequelize, { schema }: Storage) {
   return readHistory(runnerOf(asGuest(sequelize), null), schema)
 }
 
@@ -145,16 +147,4 @@ function explainExistingTable(error: unknown, schema: string): unknown {
       'as it is. Give our tables a schema of their own with the option "schema".',
     { cause: error },
   )
-}
-
-function quotedNames(schema: string, users: StorageOptions['users'] = {}): Names {
-  const { type = 'text', table, schema: usersSchema = 'public', column = 'id' } = users
-
-  return {
-    table: (name) => qualify(schema, name),
-    userIdType: type,
-    userReference: table
-      ? `REFERENCES ${qualify(usersSchema, table)} (${quote(column)}) ON DELETE CASCADE`
-      : '',
-  }
 }

@@ -1,3 +1,6 @@
+import { isQuoted } from './names'
+import type { OptionChecks } from './option-checks'
+
 /** The column types that `user_id` may have. */
 export const userIdTypes = ['text', 'uuid', 'integer', 'bigint'] as const
 
@@ -36,4 +39,54 @@ export interface StorageOptions<Type extends UserIdType = UserIdType> {
         column?: string | undefined
       }
     | undefined
+}
+
+/** Where things are and what type ids have, with the defaults applied. */
+export interface Storage {
+  schema: string
+  userIdType: UserIdType
+  /** What `user_id` refers to, if the app named its table of users. */
+  users: { table: string; schema: string; column: string } | undefined
+}
+
+const userOptionNames = ['type', 'table', 'schema', 'column'] as const
+
+/** Applies the defaults and refuses nonsense. */
+export function readStorageOptions(
+  { schema = 'public', users = {} }: StorageOptions,
+  { check, refuseUnknownNames }: OptionChecks,
+): Storage {
+  check('schema', isIdentifier(schema), 'must be the name of a schema', schema)
+  check('users', typeof users === 'object' && users !== null, 'must be an object', users)
+  refuseUnknownNames(users, userOptionNames, 'users.')
+
+  const { type = 'text', table, schema: usersSchema, column } = users
+  const types = `must be one of ${userIdTypes.join(', ')}`
+  check('users.type', userIdTypes.includes(type), types, type)
+  for (const [name, value] of Object.entries({ table, schema: usersSchema, column })) {
+    const isFine = value === undefined || isIdentifier(value)
+    check(`users.${name}`, isFine, 'must be the name of one', value)
+  }
+  const isComplete = table !== undefined || (column ?? usersSchema) === undefined
+  check('users.table', isComplete, 'must be given where column or schema is')
+
+  return {
+    schema,
+    userIdType: type,
+    users:
+      table === undefined
+        ? undefined
+        : { table, schema: usersSchema ?? 'public', column: column ?? 'id' },
+  }
+}
+
+/** Postgres cuts longer identifiers off without an error. A name in quotes is one that somebody quoted by mistake. */
+function isIdentifier(name: unknown): boolean {
+  return (
+    typeof name === 'string' &&
+    name !== '' &&
+    Buffer.byteLength(name) <= 63 &&
+    !name.includes('\0') &&
+    !isQuoted(name)
+  )
 }

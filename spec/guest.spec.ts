@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
 import { types } from 'pg'
-import { DataTypes, Sequelize, Transaction, type Options } from 'sequelize'
+import { DataTypes, QueryTypes, Sequelize, Transaction, type Options } from 'sequelize'
 
 import { createTestApiKeys, type TestApiKeys } from './support/app'
 import { createDatabase, type Database } from './support/database'
@@ -181,6 +181,24 @@ describe('a guest in the app’s Sequelize', () => {
     await sequelize.drop()
 
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+  })
+
+  it('hands the app’s logger statements and times, and no parameters', async () => {
+    const given: unknown[][] = []
+    const logging = (...args: unknown[]) => given.push(args)
+    const sequelize = database.connect({ logging, benchmark: true, logQueryParameters: true })
+
+    expectAllWorked(await useEverything(createTestApiKeys(database, { sequelize })))
+
+    const [row] = await sequelize.query<{ hash: string }>('SELECT hash FROM api_keys', {
+      type: QueryTypes.SELECT,
+      logging: false,
+    })
+    expect(given).not.toHaveLength(0)
+    expect(given.flat().every((arg) => typeof arg === 'string' || typeof arg === 'number')).toBe(
+      true,
+    )
+    expect(given.flat().join()).not.toContain(row?.hash)
   })
 
   it('changes nothing of the app’s Sequelize', () => {

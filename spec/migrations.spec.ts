@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
-import { QueryTypes, Sequelize, type Options } from 'sequelize'
+import { QueryTypes, Sequelize } from 'sequelize'
 import { memoryStorage, Umzug } from 'umzug'
 
 import { createApiKeys, migrations, type StorageOptions } from '../lib'
@@ -22,9 +22,9 @@ function useDatabase(template: 'empty' | 'migrated', [before, after] = [beforeEa
   after(() => database.drop())
 }
 
-function createInstance(options: StorageOptions = {}, connection: Options = {}) {
+function createInstance(options: StorageOptions = {}, connection: Sequelize = sequelize) {
   return createApiKeys({
-    sequelize: database.connect(connection),
+    sequelize: connection,
     keyPrefix: 'agpt',
     permissions: ['READ_GRAPH'],
     ...options,
@@ -35,7 +35,7 @@ type Instance = ReturnType<typeof createInstance>
 
 /** What a runner of the app's own gets to run: its migration files, in their order. */
 function createFiles(options: StorageOptions = {}) {
-  return [migrations.createApiKeys(options), migrations.createApiKeyEvents(options)]
+  return [migrations.createApiKeysTable(options), migrations.createApiKeyEventsTable(options)]
 }
 
 /** A runner of the app's own, with a history of its own. */
@@ -80,7 +80,7 @@ function inSchema(schema: string) {
 async function createRole() {
   const role = `spec_${randomUUID().replaceAll('-', '')}`
   await sequelize.query(`CREATE ROLE ${role}`)
-  return { role, connection: { dialectOptions: { options: `-c role=${role}` } } }
+  return { role, connection: database.connect({ dialectOptions: { options: `-c role=${role}` } }) }
 }
 
 /** Uses everything there is, as `userId`, and returns the owner as the database gives it back. */
@@ -156,7 +156,7 @@ describe('migrations', () => {
   })
 
   it('run as files of sequelize-cli, before and after migrate()', async () => {
-    // Each file is `module.exports = require('express-api-keys').migrations.createApiKeys()`.
+    // Each file is `module.exports = require('express-api-keys').migrations.createApiKeysTable()`.
     const cli = [sequelize.getQueryInterface(), Sequelize] as const
     const files = createFiles() as Record<'up' | 'down', (...args: typeof cli) => Promise<void>>[]
     const apiKeys = createInstance()
@@ -244,7 +244,9 @@ describe('migrate', () => {
   useDatabase('empty')
 
   it('succeeds in eight processes at once', async () => {
-    const instances = Array.from({ length: 8 }, () => createInstance({ schema: 'keys' }))
+    const instances = Array.from({ length: 8 }, () =>
+      createInstance({ schema: 'keys' }, database.connect()),
+    )
 
     await Promise.all(instances.map((apiKeys) => apiKeys.migrate()))
 
@@ -269,13 +271,14 @@ describe('migrate', () => {
     )
   })
 
-  it('needs no right to create schemas where there is one', async () => {
+  it('needs no right to create a schema where there is one', async () => {
     const { role, connection } = await createRole()
     await sequelize.query(`CREATE SCHEMA keys; GRANT USAGE, CREATE ON SCHEMA keys TO ${role}`)
     const limited = createInstance({ schema: 'keys' }, connection)
 
     await limited.migrate()
     await useEverything(limited, 'alice')
+    expect(await listTables()).toEqual(inSchema('keys'))
   })
 
   it.each(['api_keys', 'api_key_events'])(

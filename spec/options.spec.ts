@@ -243,8 +243,7 @@ describe('readOptions', () => {
 
     expect(settings).toEqual(readOptions(needed))
     expect(settings).toMatchObject({
-      schema: 'public',
-      userIdType: 'text',
+      storage: { schema: 'public', userIdType: 'text', users: undefined },
       maxKeysPerUser: Infinity,
       secrets: [],
       acceptUnkeyed: false,
@@ -252,7 +251,7 @@ describe('readOptions', () => {
       trustedOrigins: [],
     })
     const users = { type: undefined, table: undefined, schema: undefined, column: undefined }
-    expect(readOptions({ ...needed, users }).userIdType).toBe('text')
+    expect(readOptions({ ...needed, users }).storage.userIdType).toBe('text')
   })
 
   it('lists the permissions in the order in which they are named', () => {

@@ -31,7 +31,10 @@ const answers: Record<ErrorCode, Answer> = {
   method_not_allowed: { status: 405 },
   api_key_revoked: { status: 409 },
   too_many_api_keys: { status: 409 },
-  unsupported_media_type: { status: 415 },
+  unsupported_media_type: {
+    status: 415,
+    headers: { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' },
+  },
   malformed_json: { status: 400 },
   body_too_large: { status: 413 },
   invalid_input: { status: 422 },

@@ -1,3 +1,5 @@
+import { isNativeError } from 'node:util/types'
+
 import type { NextFunction, Request, Response } from 'express'
 
 import { ApiKeysError } from '../errors'
@@ -9,7 +11,7 @@ export type Refuse = (failure: unknown, req: Request, res: Response, next: NextF
 
 export function createRefuse({ realm, onRefusal }: Pick<Settings, 'realm' | 'onRefusal'>): Refuse {
   return function refuse(failure, req, res, next) {
-    if (!(failure instanceof ApiKeysError)) return next(toError(failure, realm))
+    if (!(failure instanceof ApiKeysError)) return next(ensureError(failure))
 
     const refusal = toRefusal(failure, realm)
     // The app has answered meanwhile, with a time-out say, and there is nothing left to answer.
@@ -24,13 +26,18 @@ export function createRefuse({ realm, onRefusal }: Pick<Settings, 'realm' | 'onR
   }
 }
 
+/** Gives a failure the form in which Express takes it: an error, and a refusal its status and headers. */
+export function toError(failure: unknown, realm: string): Error {
+  return failure instanceof ApiKeysError ? toRefusal(failure, realm) : ensureError(failure)
+}
+
 /**
  * Makes sure that a failure is an error. To Express, `next()` with nothing, and with the text 'route' or 'router', means
  * that a request may pass: a promise of the app's that rejects with such must not open a guard.
  */
-export function toError(failure: unknown, realm: string): Error {
-  if (failure instanceof ApiKeysError) return toRefusal(failure, realm)
-  if (failure instanceof Error) return failure
+export function ensureError(failure: unknown): Error {
+  // Node's own are no instances of the `Error` of another realm, such as Jest's.
+  if (failure instanceof Error || isNativeError(failure)) return failure
 
   return new Error('express-api-keys: a function of the app failed without an Error', {
     cause: failure,

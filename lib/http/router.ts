@@ -7,7 +7,7 @@ import { parseInput, type Rules } from '../keys/rules'
 import type { Settings } from '../options'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
-import type { Refuse } from './refuse'
+import { ensureError, type Refuse } from './refuse'
 import { isCrossSite } from './same-origin'
 
 interface RouterParts {
@@ -178,7 +178,7 @@ function createRouter(
           const body = isSafe(req) ? {} : await readJsonBody(req, res)
           await handle({ req, res, userId, body })
         } catch (error) {
-          refuse(error, req, res, next)
+          next(ensureError(error))
         }
       })
     }

@@ -425,6 +425,7 @@ describe('isAdmin', () => {
     ['null', () => null],
     ['nothing', () => undefined],
     ['a promise of false', async () => false],
+    ['what is as good as true elsewhere', () => 1 as unknown as boolean],
   ])('lets nobody in with %s', async (_, isAdmin) => {
     const app = createTestApp(createTestApiKeys(database, { isAdmin }))
 

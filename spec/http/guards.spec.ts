@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+
 import express, {
   type NextFunction,
   type Request,
@@ -424,6 +426,17 @@ describe('req.user', () => {
     expect(answer.body).toEqual({ app: 'no directory' })
   })
 
+  it('is the app’s own trouble, as it came, where loadUser fails with an error of Node', async () => {
+    const keys = createTestApiKeys(database, {
+      loadUser: async () => ({ profile: await readFile('/no/such/profile') }),
+    })
+
+    const answer = await request(createApp(keys.authenticate())).get('/').set(bearer(plainTextKey))
+
+    expect(answer.status).toBe(500)
+    expect(answer.body.app).toContain('ENOENT')
+  })
+
   it('stays who it is where the app has signed in the owner', async () => {
     const keys = createTestApiKeys(database, {
       currentUser: undefined,
@@ -464,10 +477,22 @@ describe('req.user', () => {
     },
   )
 
+  it.each([
+    [{ id: 'alice', name: 'Alice' }, 200],
+    [{ id: 'bob' }, 400],
+  ])('may come later, behind a first guard, and counts then: %j', async (user, status) => {
+    const keys = createTestApiKeys(database, { currentUser: undefined, isAdmin: undefined })
+    const app = createApp(keys.authenticate(), signedIn(user), keys.requirePermission('READ_GRAPH'))
+
+    const answer = await request(app).get('/').set(bearer(plainTextKey))
+
+    expect(answer.status).toBe(status)
+  })
+
   it('is the owner’s id as a number where the app’s are', async () => {
-    const empty = await createDatabase('empty')
     const keys = createApiKeys({
-      sequelize: empty.connect(),
+      sequelize: database.connect(),
+      schema: 'numbers',
       keyPrefix: 'agpt',
       permissions: ['READ_GRAPH'],
       users: { type: 'integer' },
@@ -485,7 +510,6 @@ describe('req.user', () => {
     expect(fresh.body).toMatchObject({ user: { id: 7 }, apiKey: { userId: 7 } })
     expect(present.status).toBe(200)
     await keys.close()
-    await empty.drop()
   })
 })
 
@@ -609,13 +633,11 @@ describe('Express', () => {
   })
 
   it('keeps to the app what a database says that is not out of reach', async () => {
-    const empty = await createDatabase('empty')
-    const keys = createTestApiKeys(empty)
+    const keys = createTestApiKeys(database, { schema: 'unmigrated' })
 
     const answer = await request(createApp(keys.authenticate())).get('/').set(bearer(plainTextKey))
 
     expect(answer.status).toBe(500)
     expect(answer.body.app).toContain('migrate()')
-    await empty.drop()
   })
 })

@@ -37,7 +37,7 @@ const nothingInside = [
 const unsupportedMediaType = {
   title: 'Unsupported Media Type',
   status: 415,
-  detail: 'The body must be JSON, with the header: Content-Type: application/json.',
+  detail: 'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
   code: 'unsupported_media_type',
 }
 

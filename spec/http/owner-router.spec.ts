@@ -8,6 +8,7 @@ import request from 'supertest'
 import { createApiKeys } from '../../lib'
 import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
 const time = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
@@ -736,11 +737,7 @@ describe('whoever', () => {
   })
 
   it('sends a key of ours, good or bad, may not manage keys, signed in or not', async () => {
-    const { plainTextKey } = await apiKeys.create({
-      userId: 'alice',
-      name: 'CI',
-      permissions: ['READ_GRAPH'],
-    })
+    const { plainTextKey } = await apiKeys.create(newKey())
     const carried = [
       ['Authorization', `Bearer ${plainTextKey}`],
       ['Authorization', `Bearer ${plainTextKey}x`],
@@ -766,14 +763,24 @@ describe('whoever', () => {
   })
 
   it('was let through by a key before the router may not manage keys either', async () => {
-    const { plainTextKey } = await apiKeys.create({
-      userId: 'alice',
-      name: 'CI',
-      permissions: ['READ_GRAPH'],
-    })
+    const { plainTextKey } = await apiKeys.create(newKey())
     const app = express().use(apiKeys.authenticate({ optional: true }), apiKeys.router())
 
     const answer = await request(app).get('/').set('Authorization', `Bearer ${plainTextKey}`)
+
+    expect(answer.status).toBe(403)
+    expect(answer.body.code).toBe('api_key_not_allowed')
+  })
+
+  it('was let through by a key of another part of the app may not manage keys either', async () => {
+    const others = createTestApiKeys(database, { keyPrefix: 'other' })
+    const { plainTextKey } = await others.create(newKey())
+    const app = express().use(others.authenticate({ optional: true }), apiKeys.router())
+
+    const answer = await request(app)
+      .get('/')
+      .set('X-User', 'alice')
+      .set('Authorization', `Bearer ${plainTextKey}`)
 
     expect(answer.status).toBe(403)
     expect(answer.body.code).toBe('api_key_not_allowed')
@@ -807,6 +814,20 @@ describe('currentUser', () => {
       expect(answer.body).toEqual({ app: error.message })
     }
   })
+
+  it.each([{}, { id: null }, { id: '' }, { id: ['alice'] }])(
+    'is mistaken where it returns a user without a proper id: %j',
+    async (user) => {
+      const keys = createTestApiKeys(database, {
+        currentUser: () => user as { id: string; admin: boolean },
+      })
+
+      const answer = await request(createTestApp(keys)).get('/api-keys')
+
+      expect(answer.status).toBe(500)
+      expect(answer.body.app).toContain('currentUser returned a user whose id is not of users.type')
+    },
+  )
 
   it('is needed to make a router', () => {
     const keys = createApiKeys({

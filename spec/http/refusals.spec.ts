@@ -1,4 +1,13 @@
-import express, { type Express, type NextFunction, type Request, type Response } from 'express'
+import { randomUUID } from 'node:crypto'
+
+import express, {
+  type Express,
+  type NextFunction,
+  type Request,
+  type RequestHandler,
+  type Response,
+} from 'express'
+import { Passport } from 'passport'
 import request, { type Test } from 'supertest'
 
 import { createApiKeys, InvalidApiKeyError, type ErrorCode, type Refusal } from '../../lib'
@@ -238,10 +247,11 @@ const rows: Record<ErrorCode, Row> = {
     when: 'a form',
     send: () => request(app).post('/api-keys').set(alice).type('form').send({ name: 'CI' }),
     status: 415,
+    headers: { accept: 'application/json', 'accept-encoding': 'gzip, deflate' },
     body: {
       title: 'Unsupported Media Type',
       status: 415,
-      detail: 'The body must be JSON, with the header: Content-Type: application/json.',
+      detail: 'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
       code: 'unsupported_media_type',
     },
   },
@@ -632,15 +642,24 @@ describe('onRefusal', () => {
   })
 
   it('may pass the refusal on to Express, which then answers with its status and headers', async () => {
-    const app = createAppWith((error, _req, _res, next) => next(error))
+    const seen: string[] = []
+    const app = createAppWith((error, _req, _res, next) => {
+      seen.push(error.code)
+      next(error)
+    })
 
     const guarded = await request(app).get('/graphs')
     const routed = await request(app).put('/api-keys')
+    const inside = await request(app).get('/api-keys')
 
     expect(guarded.status).toBe(401)
     expect(guarded.headers['www-authenticate']).toBe('Bearer realm="api"')
     expect(routed.status).toBe(405)
     expect(routed.headers.allow).toBe('GET, POST, HEAD, OPTIONS')
+    expect(inside.status).toBe(401)
+    expect(inside.headers['www-authenticate']).toBe('Bearer realm="api"')
+    // Once for each.
+    expect(seen).toEqual(['missing_credential', 'method_not_allowed', 'not_signed_in'])
   })
 
   it.each([
@@ -668,6 +687,91 @@ describe('onRefusal', () => {
       expect(answer.status).toBe(500)
       expect(answer.body).toEqual({ app: 'no template' })
     }
+  })
+})
+
+describe('a function of the app that fails without an error', () => {
+  // To Express, some of these mean that a request may pass.
+  const noErrors = [undefined, null, false, 0, '', 'route', 'router', { status: 200 }]
+
+  it.each(noErrors)('lets nobody through with %p', async (nothing) => {
+    const fail = () => Promise.reject(nothing)
+    const failing = createTestApiKeys(database, { currentUser: fail, loadUser: fail })
+    const failingAdmin = createTestApiKeys(database, { isAdmin: fail })
+    const failingRefusal = createTestApiKeys(database, { onRefusal: fail })
+    const passport = new Passport().use(failing.strategy)
+    const handlers = {
+      '/guard': failing.authenticate(),
+      '/or-signed-in': failing.authenticate({ orSignedIn: true }),
+      '/refused': failingRefusal.authenticate(),
+      '/passport': passport.authenticate('api-key') as RequestHandler,
+      '/owner': failing.router(),
+      '/admin': failingAdmin.adminRouter(),
+    }
+    const app = express()
+    for (const [path, handler] of Object.entries(handlers)) {
+      app.use(path, handler, (_req, res) => {
+        res.end('let through')
+      })
+    }
+    app.use((error: Error, _req: Request, res: Response, next: NextFunction) => {
+      if (res.headersSent) return next(error)
+      res.status(500).json({ app: error.message, isSame: error.cause === nothing })
+    })
+
+    const answers = [
+      await request(app).get('/guard').set(bearer(plainTextKey)),
+      await request(app).get('/or-signed-in'),
+      await request(app).get('/refused'),
+      await request(app).get('/passport').set(bearer(plainTextKey)),
+      await request(app).get('/owner').set(alice),
+      await request(app).get('/admin').set('X-User', 'admin'),
+    ]
+
+    expect(answers.map(({ status, text }) => [status, text])).toEqual(
+      answers.map(() => [
+        500,
+        JSON.stringify({
+          app: 'express-api-keys: a function of the app failed without an Error',
+          isSame: true,
+        }),
+      ]),
+    )
+  })
+})
+
+describe('an error of the library’s functions', () => {
+  it('may be passed to Express, which then answers with its status and headers', async () => {
+    const calls = {
+      '/missing': () => apiKeys.get(randomUUID()),
+      '/revoked': () => apiKeys.suspend(revokedId),
+      '/broken': () => apiKeys.create({ userId: 'alice', name: '', permissions: [] }),
+      '/away': () => createTestApiKeys(databaseAway).list(),
+      '/away-too': () => createTestApiKeys(databaseAway).verify(plainTextKey),
+    }
+    const app = express()
+    for (const [path, call] of Object.entries(calls)) {
+      app.get(path, (_req, res, next) => {
+        call().then((found) => res.json(found), next)
+      })
+    }
+
+    const answers = await Promise.all(Object.keys(calls).map((path) => request(app).get(path)))
+
+    expect(answers.map(({ status, headers }) => [status, headers['retry-after']])).toEqual([
+      [404, undefined],
+      [409, undefined],
+      [422, undefined],
+      [503, '1'],
+      [503, '1'],
+    ])
+  })
+
+  it('does not tell in JSON why a key is wrong', () => {
+    const error = new InvalidApiKeyError('revoked')
+
+    expect(error.reason).toBe('revoked')
+    expect(JSON.stringify(error)).not.toContain('revoked')
   })
 })
 

@@ -70,7 +70,7 @@ async function fillTables() {
      SELECT 'user' || n % 1000, 'Key ' || n, 'Description of number ' || n,
             'agpt_abc123', 'abcd1234',
             coalesce(known.hash, md5('a' || n) || md5('b' || n)),
-            CASE WHEN n % 1000 = 7 THEN '{EXECUTE_BLOCK}'::text[] ELSE '{READ_GRAPH}' END,
+            CASE WHEN n % 10000 = 7 THEN '{EXECUTE_BLOCK}'::text[] ELSE '{READ_GRAPH}' END,
             CASE n % 100 WHEN 1 THEN 'REVOKED' WHEN 2 THEN 'SUSPENDED' ELSE 'ACTIVE' END,
             CASE n % 100 WHEN 1 THEN now() END,
             now() - n * interval '1 second',
@@ -79,11 +79,13 @@ async function fillTables() {
        LEFT JOIN unnest($1::text[]) WITH ORDINALITY AS known (hash, place) ON n = place * 500`,
     { bind: [minted.map(({ hash }) => hash)] },
   )
+  // The statistics are of all rows, so that the plans are the same every time.
   await sequelize.query(`
     INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
       SELECT id, user_id, 'created', 'system' FROM api_keys;
     INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
       SELECT id, user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
+    SET default_statistics_target = 400;
     ANALYZE api_keys, api_key_events`)
 }
 

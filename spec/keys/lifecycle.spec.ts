@@ -204,7 +204,7 @@ describe('create', () => {
       Array.from({ length: 5_000 }, (_, number) => [`x${number}`, 1]),
     )
 
-    expect(await faultsOf(apiKeys.create({ ...newKey(), ...unknown } as never))).toHaveLength(100)
+    expect(await faultsOf(apiKeys.create({ ...newKey(), ...unknown }))).toHaveLength(100)
   })
 
   it.each([undefined, null, 'x', []])('refuses %p for a key', async (input) => {
@@ -334,6 +334,22 @@ describe('maxKeysPerUser', () => {
     )
     expect(refusals).toHaveLength(9)
     expect(new Set(refusals.map(({ code }) => code))).toEqual(new Set(['too_many_api_keys']))
+  })
+
+  it('holds when a key is let live on just before it would have made room', async () => {
+    const limited = limitTo(1)
+    const userId = randomUUID()
+    const expiresAt = new Date(Date.now() + 3_600_000)
+    const { apiKey } = await limited.create(newKey({ userId, expiresAt }))
+    const transaction = await sequelize.transaction()
+    await limited.update(apiKey.id, { expiresAt: null }, { transaction })
+
+    setClock(expiresAt)
+    const second = limited.create(newKey({ userId })).catch((error: unknown) => error)
+    await findBlockedSession(sequelize)
+    await transaction.commit()
+
+    expect(await second).toMatchObject({ code: 'too_many_api_keys' })
   })
 
   it('does not keep the expiry of a living key from changing', async () => {
@@ -597,6 +613,19 @@ describe('setPermissions', () => {
 })
 
 describe('revokeAll', () => {
+  it('misses no key that is being made', async () => {
+    const userId = randomUUID()
+    const transaction = await sequelize.transaction()
+    const { plainTextKey } = await apiKeys.create(newKey({ userId }), { transaction })
+
+    const revoked = apiKeys.revokeAll(userId)
+    await findBlockedSession(sequelize)
+    await transaction.commit()
+
+    expect(await revoked).toBe(1)
+    expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
+  })
+
   it('revokes every key of a user and no other, and says how many', async () => {
     const [userId, neighbour] = [randomUUID(), randomUUID()]
     const keys = [

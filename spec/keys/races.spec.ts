@@ -16,6 +16,7 @@ type Move =
 const rounds = 500
 const movesPerRound = 20
 const roundsAtOnce = 4
+const timeLimitMs = 120_000
 
 const move = fc.oneof<fc.MaybeWeightedArbitrary<Move>[]>(
   { weight: 6, arbitrary: fc.constant({ action: 'suspended' }) },
@@ -160,22 +161,31 @@ function stateOf({ name, permissions, status }: Pick<Key, 'name' | 'permissions'
   return JSON.stringify([name, permissions, status])
 }
 
-it(`${movesPerRound} moves on one key at once leave a legal key and a true trail, ${rounds} times`, async () => {
-  const games = fc.sample(fc.array(move, { minLength: movesPerRound, maxLength: movesPerRound }), {
-    numRuns: rounds,
-    seed: 2026,
-  })
-  const played: Round[] = []
-  async function playOn() {
-    for (let moves = games.pop(); moves; moves = games.pop()) played.push(await play(moves))
-  }
+describe('a key', () => {
+  const claim = `keeps to its states and leaves a true trail under ${movesPerRound} moves at once, ${rounds} times`
 
-  await Promise.all(Array.from({ length: roundsAtOnce }, playOn))
+  it(
+    claim,
+    async () => {
+      const games = fc.sample(
+        fc.array(move, { minLength: movesPerRound, maxLength: movesPerRound }),
+        { numRuns: rounds, seed: 2026 },
+      )
+      const played: Round[] = []
+      async function playOn() {
+        for (let moves = games.pop(); moves; moves = games.pop()) played.push(await play(moves))
+      }
 
-  expect(played).toHaveLength(rounds)
-  expect(played.flatMap((round) => findFaults(round))).toEqual([])
-  // They were races: moves were refused, others were not, and the key was seen in between.
-  const outcomes = played.flatMap((round) => round.outcomes)
-  expect(new Set(outcomes.map(({ status }) => status))).toEqual(new Set(['fulfilled', 'rejected']))
-  expect(new Set(played.flatMap(({ seen }) => seen.map(({ status }) => status))).size).toBe(3)
+      await Promise.all(Array.from({ length: roundsAtOnce }, playOn))
+
+      expect(played).toHaveLength(rounds)
+      expect(played.flatMap((round) => findFaults(round))).toEqual([])
+      // They were races: moves were refused, others were not, and the key was seen in between.
+      const outcomes = played.flatMap((round) => round.outcomes.map(({ status }) => status))
+      expect(new Set(outcomes)).toEqual(new Set(['fulfilled', 'rejected']))
+      const seen = played.flatMap((round) => round.seen.map(({ status }) => status))
+      expect(new Set(seen).size).toBe(3)
+    },
+    timeLimitMs,
+  )
 })

@@ -111,7 +111,7 @@ describe('createSecretFormat', () => {
             read: null,
           })
         }),
-        { numRuns: 2_000 },
+        { numRuns: 1_000 },
       )
     })
 
@@ -224,7 +224,7 @@ describe('verify', () => {
 
         expect(await apiKeys.verify(altered)).toEqual({ valid: false, code: 'malformed' })
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     )
     expect(queries).toEqual([])
 

@@ -10,6 +10,7 @@ let database: Database
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
 let queries: string[]
+let held: (Transaction & { finished?: string })[] = []
 
 beforeAll(async () => {
   database = await createDatabase()
@@ -23,7 +24,11 @@ beforeEach(() => {
 
 afterAll(() => database.drop())
 
-afterEach(() => jest.useRealTimers())
+afterEach(async () => {
+  jest.useRealTimers()
+  for (const transaction of held) if (!transaction.finished) await transaction.rollback()
+  held = []
+})
 
 /** The library as in one more process, with the queries that all of them make. */
 function createInstance() {
@@ -42,9 +47,10 @@ async function lastUsedAt(id: string) {
   return lastUsedAt
 }
 
-/** Runs `sql` in a transaction of the app, and keeps its locks until that ends. */
+/** Runs `sql` in a transaction of the app, and keeps its locks until that ends, or the spec. */
 async function hold(sql: string): Promise<Transaction> {
   const transaction = await sequelize.transaction()
+  held.push(transaction)
   await sequelize.query(sql, { transaction })
   return transaction
 }

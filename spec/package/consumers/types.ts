@@ -185,5 +185,5 @@ export async function useWithoutHttp() {
   // @ts-expect-error a user acts under an id
   await apiKeys.revoke(apiKey.id, { actor: { type: 'user' } })
 
-  await migrations.createApiKeys({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
+  await migrations.createApiKeysTable({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
 }
