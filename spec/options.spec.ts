@@ -2,7 +2,7 @@ import { inspect } from 'node:util'
 
 import { Sequelize } from 'sequelize'
 
-import { createApiKeys } from '../lib'
+import { createApiKeys, migrations } from '../lib'
 import { checkPermissionNames, readOptions } from '../lib/options'
 
 /** Nothing listens there: options are judged without a database. */
@@ -218,6 +218,27 @@ describe('createApiKeys', () => {
     ['origins', { trustedOrigins: ['https://acme.com', 'http://localhost:3000'] }],
   ])('takes %s', (_, options) => {
     expect(() => create({ ...needed, ...options })).not.toThrow()
+  })
+})
+
+describe('migrations', () => {
+  const { createApiKeysTable, createApiKeyEventsTable } = migrations
+
+  it.each([
+    [{ shema: 'keys' }, 'there is no option shema. Did you mean schema?'],
+    [{ users: { tabel: 'users' } }, 'there is no option users.tabel. Did you mean table?'],
+    [{ schema: '' }, 'the option schema must be the name of a schema, got ""'],
+    [
+      { users: { type: 'number' } },
+      'the option users.type must be one of text, uuid, integer, bigint, got "number"',
+    ],
+  ])('refuse %j like createApiKeys, and say which of them', (options, refusal) => {
+    expect(messageOf(() => createApiKeysTable(options as never))).toBe(
+      `migrations.createApiKeysTable: ${refusal}`,
+    )
+    expect(messageOf(() => createApiKeyEventsTable(options as never))).toBe(
+      `migrations.createApiKeyEventsTable: ${refusal}`,
+    )
   })
 })
 

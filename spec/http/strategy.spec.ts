@@ -378,10 +378,10 @@ describe('a browser session', () => {
   const pathsOfKeys = [
     '/graphs',
     '/account',
-    '/callback/logIn',
-    '/callback/login',
-    '/callback/logIn/later',
-    '/callback/login/later',
+    '/callback',
+    '/callback-alias',
+    '/callback/later',
+    '/callback-alias/later',
   ]
   let store: MemoryStore
   let app: Express
@@ -414,8 +414,11 @@ describe('a browser session', () => {
     app.use('/account', passport.authorize('api-key'), (req, res) => {
       res.json(Object(req).account)
     })
-    for (const logIn of ['logIn', 'login'] as const) {
-      app.use(`/callback/${logIn}`, (req, res, next) => {
+    for (const [path, logIn] of [
+      ['/callback', 'logIn'],
+      ['/callback-alias', 'login'],
+    ] as const) {
+      app.use(path, (req, res, next) => {
         const callback: AuthenticateCallback = (error, user) => {
           if (error || !user) return next(error)
           const answer = () =>

@@ -104,6 +104,24 @@ describe('onDatabase', () => {
     expect(failure).toMatchObject({ code: 'database_unavailable' })
   })
 
+  it.each([
+    ['the server ends a statement that takes too long', { statement_timeout: 50 }],
+    ['the driver gives up on an answer', { query_timeout: 50 }],
+    ['the server gives up on a lock', { options: '-c lock_timeout=50' }],
+  ])('calls it an outage when %s', async (_, dialectOptions) => {
+    const impatient = createTestApiKeys(database, {
+      sequelize: database.connect({ dialectOptions }),
+    })
+    const lock = await sequelize.transaction()
+    await sequelize.query('LOCK TABLE api_keys', { transaction: lock })
+
+    const failure = await failureOf(impatient.verify(plainTextKey))
+    await lock.rollback()
+
+    expect(failure).toMatchObject({ code: 'database_unavailable' })
+    expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+  })
+
   it('calls it an outage when the server is a standby that takes no changes', async () => {
     const standby = createTestApiKeys(database, {
       sequelize: database.connect({

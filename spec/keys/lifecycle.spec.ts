@@ -144,6 +144,11 @@ describe('create', () => {
       [['#/permissions/2', 'must not be repeated']],
     ],
     [
+      'more permissions than there are',
+      { permissions: ['READ_GRAPH', 'NOPE', 'NOPE', 'NOPE', 'NOPE'] },
+      [['#/permissions', 'must name at most 4 permissions, which is all there are']],
+    ],
+    [
       'an expiry in the past',
       { expiresAt: new Date(Date.now() - 1) },
       [['#/expiresAt', 'must be in the future']],
@@ -169,6 +174,7 @@ describe('create', () => {
     ['an owner with a NUL', { userId: 'a\0' }, [['#/userId', 'must be well-formed Unicode']]],
     ['an object for an owner', { userId: { id: 'a' } }, [['#/userId', 'must be a user id']]],
     ['what nobody knows', { 'a/b~c d': 1 }, [['#/a~1b~0c%20d', 'is not known here']]],
+    ['what nobody can write', { '\ud800': 1 }, [['#/%EF%BF%BD', 'is not known here']]],
     ['a status', { status: 'REVOKED' }, [['#/status', 'is not known here']]],
   ])('refuses %s', async (_, wishes, faults) => {
     const call = apiKeys.create({ ...newKey(), ...wishes })
@@ -248,6 +254,14 @@ describe('grantable', () => {
     ])
     await narrow.setPermissions(id, ['READ_BLOCK'])
     expect(await apiKeys.get(id)).toMatchObject({ permissions: ['READ_BLOCK'] })
+  })
+
+  it.each([undefined, null, 'READ_GRAPH'])('must return a list, not %p', async (granted) => {
+    const wrong = createTestApiKeys(database, { grantable: () => granted as never })
+
+    await expect(wrong.create(newKey())).rejects.toThrow(
+      new TypeError('createApiKeys: the option grantable must return a list of permissions'),
+    )
   })
 
   it('is not asked about another user’s key', async () => {
@@ -426,6 +440,19 @@ describe('verify', () => {
 
     await apiKeys.update(apiKey.id, { expiresAt: null })
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+  })
+
+  it('refuses a key whose expiry is a time that nobody can tell', async () => {
+    const { apiKey, plainTextKey } = await apiKeys.create(newKey())
+    await sequelize.query(`UPDATE api_keys SET expires_at = 'infinity' WHERE id = $1`, {
+      bind: [apiKey.id],
+    })
+
+    expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'expired' })
+  })
+
+  it.each([undefined, null, 42, {}, []])('finds %p malformed', async (plainTextKey) => {
+    expect(await apiKeys.verify(plainTextKey as never)).toEqual({ valid: false, code: 'malformed' })
   })
 
   it('finds a key unknown whose row is gone', async () => {

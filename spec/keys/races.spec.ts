@@ -162,10 +162,8 @@ function stateOf({ name, permissions, status }: Pick<Key, 'name' | 'permissions'
 }
 
 describe('a key', () => {
-  const claim = `keeps to its states and leaves a true trail under ${movesPerRound} moves at once, ${rounds} times`
-
   it(
-    claim,
+    `keeps to its states and to the truth under ${movesPerRound} moves at once, ${rounds} times`,
     async () => {
       const games = fc.sample(
         fc.array(move, { minLength: movesPerRound, maxLength: movesPerRound }),
