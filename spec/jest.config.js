@@ -18,6 +18,7 @@ module.exports = {
   rootDir,
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
   globalTeardown: '<rootDir>/spec/support/stop-postgres.ts',
+  maxWorkers: '100%',
   testTimeout: 30_000,
   projects: [
     {

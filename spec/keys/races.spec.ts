@@ -135,9 +135,10 @@ function findFaults({ moves, outcomes, seen, end, events }: Round): string[] {
     keys.every(({ status, revokedAt }) => (status === 'REVOKED') === (revokedAt !== null)),
     'revokedAt is there once the key is revoked',
   )
-  const sinceRevoked = seen.slice(seen.findIndex(({ status }) => status === 'REVOKED'))
   demand(
-    revoked.length === 0 || sinceRevoked.every(({ status }) => status === 'REVOKED'),
+    seen.every(({ status }, place) => {
+      return status === 'REVOKED' || seen[place - 1]?.status !== 'REVOKED'
+    }),
     'REVOKED stays',
   )
   return faults
