@@ -1,4 +1,4 @@
-import { Transaction, type QueryInterface, type Sequelize } from 'sequelize'
+import type { QueryInterface, Sequelize } from 'sequelize'
 
 import { isQuoted, quote } from './names'
 
@@ -25,7 +25,7 @@ export function asGuest(sequelize: Sequelize): Sequelize {
     typeValidation: false,
     quoteIdentifiers: true,
     minifyAliases: false,
-    isolationLevel: Transaction.ISOLATION_LEVELS.READ_COMMITTED,
+    isolationLevel: undefined,
     // Parameters hold hashes, which belong in no log.
     logQueryParameters: false,
   }
@@ -37,6 +37,8 @@ export function asGuest(sequelize: Sequelize): Sequelize {
   const ownGenerator = new queryGenerator.constructor({ _dialect: app.dialect, sequelize: guest })
   // Sequelize's takes the quotes out of a name instead of doubling them. It calls with names that it has quoted, too.
   ownGenerator.quoteIdentifier = (name) => (isQuoted(name) ? name : quote(name))
+  // In one statement, where Sequelize would send a second one for the isolation level.
+  ownGenerator.startTransactionQuery = () => 'START TRANSACTION ISOLATION LEVEL READ COMMITTED;'
   guest.queryInterface = new OwnQueryInterface(guest, ownGenerator)
   return guest as unknown as Sequelize
 }
@@ -67,4 +69,5 @@ interface Internals {
 interface QueryGenerator {
   constructor: new (options: { _dialect: object; sequelize: Internals }) => QueryGenerator
   quoteIdentifier(name: string): string
+  startTransactionQuery(): string
 }

@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { randomUUID } from 'node:crypto'
 
 import { types } from 'pg'
 import { DataTypes, QueryTypes, Sequelize, Transaction, type Options } from 'sequelize'
@@ -8,16 +9,17 @@ import { createDatabase, type Database } from './support/database'
 
 let database: Database
 
-beforeEach(async () => {
+beforeAll(async () => {
   database = await createDatabase()
 })
 
-afterEach(() => database.drop())
+afterAll(() => database.drop())
 
-/** Every call of the library once. */
+/** Every call of the library once, by a user of its own. */
 async function useEverything(apiKeys: TestApiKeys) {
+  const userId = randomUUID()
   const { apiKey, plainTextKey } = await apiKeys.create({
-    userId: 'alice',
+    userId,
     name: 'CI',
     permissions: ['READ_GRAPH'],
     expiresAt: '2999-12-31T23:59:59Z',
@@ -31,7 +33,7 @@ async function useEverything(apiKeys: TestApiKeys) {
   const revoked = await apiKeys.revoke(apiKey.id)
 
   const { apiKeys: listed } = await apiKeys.list({
-    userId: 'alice',
+    userId,
     text: 'build',
     permission: 'READ_BLOCK',
   })
@@ -50,7 +52,7 @@ function expectAllWorked({
     valid: true,
     apiKey: {
       id: got.id,
-      userId: 'alice',
+      userId: got.userId,
       name: 'Build server',
       permissions: ['READ_GRAPH', 'READ_BLOCK'],
       expiresAt: new Date('2999-12-31T23:59:59Z'),
@@ -190,10 +192,13 @@ describe('a guest in the app’s Sequelize', () => {
 
     expectAllWorked(await useEverything(createTestApiKeys(database, { sequelize })))
 
-    const [row] = await sequelize.query<{ hash: string }>('SELECT hash FROM api_keys', {
-      type: QueryTypes.SELECT,
-      logging: false,
-    })
+    const [row] = await sequelize.query<{ hash: string }>(
+      'SELECT hash FROM api_keys ORDER BY created_at DESC LIMIT 1',
+      {
+        type: QueryTypes.SELECT,
+        logging: false,
+      },
+    )
     expect(given).not.toHaveLength(0)
     expect(given.flat().every((arg) => typeof arg === 'string' || typeof arg === 'number')).toBe(
       true,
@@ -248,7 +253,7 @@ describe('an ambient transaction (CLS)', () => {
     )
 
     expectAllWorked(results)
-    expect(await apiKeys.list({ userId: 'alice' })).toMatchObject({
+    expect(await apiKeys.list({ userId: results.got.userId })).toMatchObject({
       apiKeys: [{ status: 'REVOKED' }],
     })
   })

@@ -54,11 +54,24 @@ const unkeyed = createFormat()
 const keyed = createFormat({ secrets: [secret] })
 
 describe('createSecretFormat', () => {
+  it('mints no two alike in 100,000, of characters drawn uniformly', () => {
+    const many = Array.from({ length: 100_000 }, () => unkeyed.mint())
+
+    expect(new Set(many.map(({ plainTextKey }) => plainTextKey)).size).toBe(many.length)
+    expect(new Set(many.map(({ hash }) => hash)).size).toBe(many.length)
+
+    // With 61 degrees of freedom, a fair draw exceeds 160 less than once in 10^9 times.
+    const places = countByPlace(many.map(({ plainTextKey }) => plainTextKey.slice(5, 48)))
+    const together = alphabet.split('').map((_, value) => sum(places.map((place) => place[value])))
+    expect(chiSquare(together)).toBeLessThan(160)
+    expect(Math.max(...places.map(chiSquare))).toBeLessThan(160)
+  })
+
   describe.each([
     ['unkeyed', unkeyed],
     ['keyed', keyed],
   ])('%s', (_, format) => {
-    const many = Array.from({ length: 100_000 }, () => format.mint())
+    const many = Array.from({ length: 10_000 }, () => format.mint())
 
     it('mints keys of a name, 43 characters of body and 8 of check, all of base62', () => {
       const others = many.filter(({ plainTextKey }) => !/^agpt_[0-9A-Za-z]{51}$/.test(plainTextKey))
@@ -73,22 +86,6 @@ describe('createSecretFormat', () => {
       })
 
       expect(misread).toEqual([])
-    })
-
-    it('mints no two alike in 100,000', () => {
-      expect(new Set(many.map(({ plainTextKey }) => plainTextKey)).size).toBe(many.length)
-      expect(new Set(many.map(({ hash }) => hash)).size).toBe(many.length)
-    })
-
-    it('draws the characters of the body uniformly, all together and in every place', () => {
-      const places = countByPlace(many.map(({ plainTextKey }) => plainTextKey.slice(5, 48)))
-      const together = alphabet
-        .split('')
-        .map((_, value) => sum(places.map((place) => place[value])))
-
-      // With 61 degrees of freedom, a fair draw exceeds 160 less than once in 10^9 times.
-      expect(chiSquare(together)).toBeLessThan(160)
-      expect(Math.max(...places.map(chiSquare))).toBeLessThan(160)
     })
 
     it('shows the name with 6 characters of the body, and the check', () => {

@@ -9,15 +9,16 @@ import { newKey } from '../support/keys'
 let database: Database
 let sequelize: Sequelize
 
-beforeEach(async () => {
+beforeAll(async () => {
   database = await createDatabase()
   sequelize = database.connect()
 })
 
-afterEach(async () => {
+afterEach(() => {
   jest.useRealTimers()
-  await database.drop()
 })
+
+afterAll(() => database.drop())
 
 /** Makes a key whose expiry, as the database has it, is `expiresAt`: a value of SQL. */
 async function createKeyExpiring(expiresAt: string): Promise<string> {
