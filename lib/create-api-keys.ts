@@ -50,7 +50,10 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
   verify(plainTextKey: string): Promise<Verdict<Permission, UserId>>
   /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
   migrate(): Promise<void>
-  /** Resolves once every use of a key so far is in the database. */
+  /**
+   * Resolves once the uses of keys so far are in the database, but for keys whose rows somebody else has locked: those
+   * follow with the next write.
+   */
   flush(): Promise<void>
   /** The same, for when the process ends. The app's Sequelize stays open. */
   close(): Promise<void>

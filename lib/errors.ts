@@ -15,7 +15,8 @@ const sentences = {
   method_not_allowed: 'This method is not allowed here. The header Allow names those that are.',
   api_key_revoked: 'The API key is revoked, and stays so. Create a new one.',
   too_many_api_keys: 'This user has as many API keys as are allowed. Revoke one first.',
-  unsupported_media_type: 'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
+  unsupported_media_type:
+    'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
   malformed_json: 'The body is not valid JSON.',
   body_too_large: 'The body is larger than 32 kB.',
   invalid_input: 'The request breaks the rules listed in "errors".',

@@ -1,5 +1,4 @@
 import type { Sequelize } from 'sequelize'
-import { MigrationError, Umzug } from 'umzug'
 
 import { createOptionChecks } from '../models/option-checks'
 import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
@@ -31,6 +30,8 @@ function ofOptions(name: string, migration: (storage: Storage) => Migration) {
 
 /** Runs the migrations that the database does not have yet, in order. */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
+  // Loaded when it is needed, which in most processes is never.
+  const { MigrationError, Umzug } = await import('umzug')
   const queryInterface = sequelize.getQueryInterface()
   const umzug = new Umzug({
     migrations: [createApiKeys, createApiKeyEvents].map((migration) => {

@@ -3,7 +3,6 @@ import { randomUUID } from 'node:crypto'
 import {
   ForeignKeyConstraintError,
   literal,
-  type Model,
   Op,
   Transaction,
   type Sequelize,
@@ -11,7 +10,7 @@ import {
 } from 'sequelize'
 import { z } from 'zod'
 
-import type { ApiKeyModel, ApiKeyRow, NewApiKeyRow, Status } from '../../models/api-key'
+import type { ApiKeyModel, ApiKeyRow, Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
@@ -112,7 +111,7 @@ export function createStore(parts: StoreParts) {
       }
       const row = await ApiKey.create(values, { transaction }).catch(explainUnknownUser)
 
-      const created = recordOf(row)
+      const created = recordOf(row.get({ plain: true }))
       await audit.record([{ action: 'created', before: null, after: created }], {
         ...options,
         transaction,
@@ -126,6 +125,7 @@ export function createStore(parts: StoreParts) {
     const row = await ApiKey.findOne({
       where: identify(id, userId),
       attributes: [...recordAttributes],
+      raw: true,
       transaction: transaction ?? null,
       useMaster: true,
     })
@@ -148,6 +148,7 @@ export function createStore(parts: StoreParts) {
         ['id', 'DESC'],
       ],
       limit: limit + 1,
+      raw: true,
       transaction: transaction ?? null,
       useMaster: true,
     })
@@ -200,6 +201,7 @@ export function createStore(parts: StoreParts) {
         where: { userId, status: { [Op.ne]: 'REVOKED' } },
         attributes: [...recordAttributes],
         order: [['id', 'ASC']],
+        raw: true,
         lock: Transaction.LOCK.NO_KEY_UPDATE,
         transaction,
       })
@@ -210,7 +212,7 @@ export function createStore(parts: StoreParts) {
       )
 
       const changes = after.map((row) => {
-        const revoked = recordOf(row)
+        const revoked = recordOf(row.get({ plain: true }))
         return {
           action: 'revoked' as const,
           before: before.get(revoked.id) ?? null,
@@ -232,6 +234,7 @@ export function createStore(parts: StoreParts) {
       const row = await ApiKey.findOne({
         where: identify(id, options.userId),
         attributes: [...recordAttributes],
+        raw: true,
         lock: Transaction.LOCK.NO_KEY_UPDATE,
         transaction,
       })
@@ -247,14 +250,15 @@ export function createStore(parts: StoreParts) {
         { where: { id }, returning: true, transaction },
       )
       if (!changed) throw new ApiKeysError('api_key_not_found')
-      const after = recordOf(changed)
+      const after = recordOf(changed.get({ plain: true }))
       await audit.record([{ action, before, after }], { ...options, transaction })
       return after
     })
   }
 
-  function recordOf(row: Model<ApiKeyRow, NewApiKeyRow>) {
-    return toRecord(row.get({ plain: true }), userIdType)
+  /** With `raw`, which spares it the making of instances, Sequelize returns rows that its types still call instances. */
+  function recordOf(row: object) {
+    return toRecord(row as ApiKeyRow, userIdType)
   }
 
   function inTransaction<Result>(

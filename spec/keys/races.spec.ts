@@ -16,7 +16,7 @@ type Move =
 const rounds = 500
 const movesPerRound = 20
 const roundsAtOnce = 4
-const mostSeen = 8
+const mostSeen = 4
 const timeLimitMs = 120_000
 
 const move = fc.oneof<fc.MaybeWeightedArbitrary<Move>[]>(
