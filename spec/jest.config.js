@@ -19,6 +19,7 @@ module.exports = {
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
   globalTeardown: '<rootDir>/spec/support/stop-postgres.ts',
   maxWorkers: '100%',
+  testSequencer: '<rootDir>/spec/support/longest-first.js',
   testTimeout: 30_000,
   projects: [
     {

@@ -1,0 +1,19 @@
+const longest = ['races', 'indexes', 'embedded-postgres', 'migrations', 'secret']
+
+/** Starts the longest specs first, also where Jest has no memory of how long they took, so that no worker ends alone. */
+module.exports = class LongestFirst {
+  sort(tests) {
+    return tests.toSorted((a, b) => rank(a) - rank(b))
+  }
+
+  allFailedTests(tests) {
+    return tests
+  }
+
+  cacheResults() {}
+}
+
+function rank({ path }) {
+  const place = longest.findIndex((name) => path.endsWith(`/${name}.spec.ts`))
+  return place === -1 ? longest.length : place
+}
