@@ -57,8 +57,8 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
 }
 
 /*
- * An app may have taught its driver to read times, bigints or arrays in its own way, for all of its connections. These
- * depend on no such setting.
+ * An app may have taught its driver to read bigints, arrays or times in its own way, for all of its connections. What is
+ * shown here bears with that; what decides about a key, its expiry, is read as a number instead.
  */
 
 export function readUserId(value: unknown, type: UserIdType): string | number {
