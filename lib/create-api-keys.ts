@@ -115,6 +115,7 @@ export function createApiKeys<
     migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys
 
+  // And out again: at run time the strings are the app's permissions, and ids have the type of its column.
   return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>
 }
 

@@ -40,6 +40,7 @@ export function asGuest(sequelize: Sequelize): Sequelize {
   // In one statement, where Sequelize would send a second one for the isolation level.
   ownGenerator.startTransactionQuery = () => 'START TRANSACTION ISOLATION LEVEL READ COMMITTED;'
   guest.queryInterface = new OwnQueryInterface(guest, ownGenerator)
+  // It inherits from one.
   return guest as unknown as Sequelize
 }
 

@@ -49,6 +49,7 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
     override authenticate(req: Request) {
       // Taken at once: Passport binds them to the request just before this call, and, where an app passes the
       // strategy instead of its name, replaces them at the next one.
+      // The types know of no such members.
       const { success, fail, error } = this as unknown as Actions
 
       report(req, { success, fail, error }).catch((failure: unknown) =>
@@ -68,6 +69,7 @@ type Done = (error?: unknown) => void
  * `{ session: false }`, and callbacks of the app do: logging this user in starts none, as long as the request lasts.
  */
 function withoutSession(req: Request, keyUser: object) {
+  // As JavaScript calls it: the declared overloads cannot be passed on.
   const { logIn } = req as unknown as { logIn: LogIn }
 
   const logInWithoutSession: LogIn = (user, ...rest) => {
