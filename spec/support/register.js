@@ -1,0 +1,14 @@
+const { readFileSync } = require('node:fs')
+
+const { transformSync } = require('@swc/core')
+
+/** Lets Node load TypeScript, for processes that specs and benches start: `node --require .../register.js file.ts`. */
+require.extensions['.ts'] = function loadTypeScript(module, filename) {
+  const { code } = transformSync(readFileSync(filename, 'utf8'), {
+    filename,
+    jsc: { target: 'es2023', parser: { syntax: 'typescript' } },
+    module: { type: 'commonjs' },
+    sourceMaps: 'inline',
+  })
+  module._compile(code, filename)
+}
