@@ -19,9 +19,9 @@ import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
 import { createStore } from './keys/store'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
-import { createLookup } from './verification/lookup'
-import { createUsageRecorder } from './verification/usage'
-import { createVerifier, type Verdict } from './verification/verifier'
+import { createVerification, type Health } from './verification/verification'
+import type { Closable } from './verification/verified-api-key'
+import type { Verdict } from './verification/verifier'
 
 /** API keys for one app: routers, guards, a Passport strategy, and the same without HTTP. */
 export interface ApiKeys<Permission extends string = string, UserId = string | number>
@@ -45,9 +45,13 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
   readonly strategy: ApiKeyStrategy
   /**
    * Says whether a plain-text key is good at this moment, and whose it is. Rejects with `database_unavailable` where the
-   * database cannot be asked.
+   * database cannot be asked, and nothing that is remembered may be relied on.
+   *
+   * The key's `signal` is kept until it aborts, or until `until` emits `close`: a WebSocket, say.
    */
-  verify(plainTextKey: string): Promise<Verdict<Permission, UserId>>
+  verify(plainTextKey: string, options?: { until?: Closable }): Promise<Verdict<Permission, UserId>>
+  /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */
+  health(options?: { livingKeys?: boolean }): Promise<Health>
   /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
   migrate(): Promise<void>
   /**
@@ -55,7 +59,10 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * follow with the next write.
    */
   flush(): Promise<void>
-  /** The same, for when the process ends. The app's Sequelize stays open. */
+  /**
+   * The same, for when the process ends. Also closes our own connections and lets go of all signals. The app's Sequelize
+   * stays open.
+   */
   close(): Promise<void>
 }
 
@@ -91,15 +98,27 @@ export function createApiKeys<
   const format = createSecretFormat(settings)
   const rules = createRules({ permissions: settings.permissions, userIdType })
   const table = qualify(schema, 'api_keys')
-  const store = createStore({ ...settings, sequelize, ApiKey, userIdType, table, audit, format })
-  const lifecycle = createLifecycle({ store, audit, rules })
-
-  const usage = createUsageRecorder({ sequelize, table })
-  const verify = createVerifier({
+  const verification = createVerification({
+    ...settings,
+    appSequelize: settings.sequelize,
+    sequelize,
+    schema,
+    table,
+    userIdType,
     format,
-    findByHash: createLookup({ sequelize, table, userIdType }),
-    noteUse: usage.noteUse,
   })
+  const { verify, verifyAlone, lastUseOf, health, flush, close } = verification
+  const store = createStore({
+    ...settings,
+    sequelize,
+    ApiKey,
+    userIdType,
+    table,
+    audit,
+    format,
+    lastUseOf,
+  })
+  const lifecycle = createLifecycle({ store, audit, rules, ...verification })
 
   const readCredential = createCredentialReader({ marker: format.marker, header: settings.header })
   const authenticator = createAuthenticator({ readCredential, verify, rules, settings })
@@ -107,7 +126,7 @@ export function createApiKeys<
   const http = { lifecycle, rules, authenticator, refuse, settings }
 
   const apiKeys = {
-    ...withRefusals({ ...lifecycle, verify, flush: usage.flush, close: usage.flush }, realm),
+    ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
     ...createGuards(http),
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),

@@ -21,10 +21,14 @@ export type {
   EventFilter,
   NewApiKey,
   ReadOptions,
+  RestrictOptions,
 } from './keys/lifecycle'
 export type { ApiKeyRecord } from './keys/record'
 export type { ApiKeysOptions, SignedInUser, UserIdOf } from './options'
-export type { Verdict, VerifiedApiKey } from './verification/verifier'
+export type { FeedState } from './verification/change-feed'
+export type { Health, LivingKeys } from './verification/verification'
+export type { Closable, VerifiedApiKey } from './verification/verified-api-key'
+export type { Verdict } from './verification/verifier'
 export { migrations } from '../migrations'
 export type { Migration } from '../migrations/migration'
 export type { Status } from '../models/api-key'

@@ -76,6 +76,47 @@ export interface ApiKeysOptions<
    * @default []
    */
   trustedOrigins?: readonly string[] | undefined
+  /**
+   * For how many milliseconds after a change at most a key may still be judged by what it was before, in any process: a
+   * revoked key is refused everywhere by then, and within milliseconds as a rule. From 100 to 600,000. Each process asks
+   * the database for changes three times as often.
+   *
+   * @default 1000
+   */
+  maxStalenessMs?: number | undefined
+  /**
+   * For how many milliseconds more keys that are known to be good pass while the database is away. Adds to the bound. At
+   * most 3,600,000.
+   *
+   * @default 0
+   */
+  outageGraceMs?: number | undefined
+  /**
+   * How many keys are remembered at most; some 400 bytes each.
+   *
+   * @default 100_000
+   */
+  cacheSize?: number | undefined
+  /**
+   * How many milliseconds `lastUsedAt` may be behind, which saves writes: a key that is in use is written once in so
+   * many, by all processes together.
+   *
+   * @default 60_000
+   */
+  lastUsedResolutionMs?: number | undefined
+  /**
+   * Hears of changes at once, by LISTEN on a connection of its own: to the database of `sequelize`, to another address of
+   * it where a pooler in transaction mode stands between, or not at all. Without it changes are seen within the bound.
+   *
+   * @default true
+   */
+  listen?: boolean | string | undefined
+  /**
+   * Has look-ups prepared by the server. `false` for poolers that cannot keep prepared statements.
+   *
+   * @default true
+   */
+  preparedStatements?: boolean | undefined
   /** Answers refusals in the app's own format. `error` carries `code`, `status`, `headers` and `expose`. May be async. */
   onRefusal?:
     ((error: Refusal, req: Request, res: Response, next: NextFunction) => unknown) | undefined
@@ -100,6 +141,12 @@ const optionNames = [
   'header',
   'realm',
   'trustedOrigins',
+  'maxStalenessMs',
+  'outageGraceMs',
+  'cacheSize',
+  'lastUsedResolutionMs',
+  'listen',
+  'preparedStatements',
   'onRefusal',
 ] as const satisfies (keyof ApiKeysOptions<string, SignedInUser, UserIdType>)[]
 
@@ -128,6 +175,12 @@ export function readOptions(options: AnyOptions) {
     header,
     realm = 'api',
     trustedOrigins = [],
+    maxStalenessMs = 1_000,
+    outageGraceMs = 0,
+    cacheSize = 100_000,
+    lastUsedResolutionMs = 60_000,
+    listen = true,
+    preparedStatements = true,
     onRefusal,
   } = options
 
@@ -151,6 +204,18 @@ export function readOptions(options: AnyOptions) {
     header,
   )
   check('realm', isQuotable(realm), 'must be printable ASCII', realm)
+  checkNumber('maxStalenessMs', maxStalenessMs, 100, 600_000)
+  checkNumber('outageGraceMs', outageGraceMs, 0, 3_600_000)
+  checkNumber('cacheSize', cacheSize, 1, 10_000_000)
+  checkNumber('lastUsedResolutionMs', lastUsedResolutionMs, 0, 86_400_000)
+  // Not shown: an address holds a password.
+  check('listen', isListenOption(listen), 'must be true, false or the address of the database')
+  check(
+    'preparedStatements',
+    typeof preparedStatements === 'boolean',
+    'must be true or false',
+    preparedStatements,
+  )
   checkSecrets(secrets, acceptUnkeyed)
 
   return {
@@ -168,6 +233,12 @@ export function readOptions(options: AnyOptions) {
     header: header?.toLowerCase(),
     realm,
     trustedOrigins: readOrigins(trustedOrigins),
+    maxStalenessMs,
+    outageGraceMs,
+    cacheSize,
+    lastUsedResolutionMs,
+    listen,
+    preparedStatements,
     onRefusal,
   }
 }
@@ -210,6 +281,16 @@ function isKeyPrefix(keyPrefix: unknown): boolean {
 
 function isLimit(limit: unknown): boolean {
   return limit === Infinity || (Number.isSafeInteger(limit) && Number(limit) > 0)
+}
+
+function checkNumber(option: string, value: number, least: number, most: number) {
+  const isFine = Number.isInteger(value) && value >= least && value <= most
+  check(option, isFine, `must be a whole number from ${least} to ${most}`, value)
+}
+
+function isListenOption(listen: unknown): boolean {
+  if (typeof listen !== 'string') return typeof listen === 'boolean'
+  return /^postgres(ql)?:\/\//.test(listen) && URL.canParse(listen)
 }
 
 /** A token (RFC 9110, section 5.6.2). */

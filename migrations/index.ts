@@ -4,6 +4,7 @@ import { createOptionChecks } from '../models/option-checks'
 import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
 import { createApiKeys } from './0001-create-api-keys'
 import { createApiKeyEvents } from './0002-create-api-key-events'
+import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -17,6 +18,7 @@ import { executedMigrations, type Migration } from './migration'
 export const migrations = {
   createApiKeysTable: ofOptions('createApiKeysTable', createApiKeys),
   createApiKeyEventsTable: ofOptions('createApiKeyEventsTable', createApiKeyEvents),
+  createApiKeyChangeLog: ofOptions('createApiKeyChangeLog', createApiKeyChangeLog),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -34,7 +36,7 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
   const { MigrationError, Umzug } = await import('umzug')
   const queryInterface = sequelize.getQueryInterface()
   const umzug = new Umzug({
-    migrations: [createApiKeys, createApiKeyEvents].map((migration) => {
+    migrations: [createApiKeys, createApiKeyEvents, createApiKeyChangeLog].map((migration) => {
       const { name, up, down } = migration(storage)
       return { name, up: () => up(queryInterface), down: () => down(queryInterface) }
     }),

@@ -15,6 +15,8 @@ export interface Migration {
 
 /** The pieces that the SQL of a migration is put together from, quoted. */
 export interface Names {
+  /** The schema of our tables, as the app gave it. */
+  schema: string
   /** The name of one of our tables, with its schema. */
   table(name: string): string
   /** The type of `user_id`. */
@@ -33,6 +35,7 @@ const historyTable = 'api_key_migrations'
 export function defineMigration(name: string, sql: (names: Names) => { up: string; down: string }) {
   return function migration({ schema, users, userIdType }: Storage): Migration {
     const { up, down } = sql({
+      schema,
       table: (table) => qualify(schema, table),
       userIdType,
       userReference: users

@@ -3,8 +3,10 @@ import type { Request } from 'express'
 import { ApiKeysError, InvalidApiKeyError } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { Settings } from '../options'
-import type { VerifiedApiKey, Verify } from '../verification/verifier'
+import type { Verdict, Verifier } from '../verification/verifier'
+import type { Bearer, VerifiedApiKey } from '../verification/verified-api-key'
 import type { ReadCredential } from './credentials'
+import { andThen, type MaybePromise } from './maybe-promise'
 
 declare global {
   namespace Express {
@@ -17,30 +19,63 @@ declare global {
 
 /** What came of the credential of a request. */
 export type Authentication =
-  | { kind: 'accepted'; apiKey: VerifiedApiKey; user: object }
+  | { kind: 'accepted'; apiKey: VerifiedApiKey; user: object; bearer: RequestBearer }
   /** No key of ours, but perhaps a token that somebody else understands. The error is for who insists on a key. */
   | { kind: 'absent'; error: ApiKeysError }
   | { kind: 'refused'; error: ApiKeysError }
 
+/** Says what a key lacks; `null` if it may pass. */
+export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
+
+/** A request that came with a key. The signal of the key holds as long as its response, and by what its guards demand. */
+export class RequestBearer implements Bearer {
+  readonly #req: Request
+  #demands: readonly Demand[] = noDemands
+
+  constructor(req: Request) {
+    this.#req = req
+  }
+
+  get until() {
+    return this.#req.res
+  }
+
+  /** Notes what a guard demanded, and was given. */
+  add(demand: Demand) {
+    this.#demands = [...this.#demands, demand]
+  }
+
+  refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
+    for (const demand of this.#demands) {
+      const error = demand(apiKey)
+      if (error) return error
+    }
+    return null
+  }
+}
+
+const noDemands: readonly Demand[] = []
+
 export interface Authenticator {
   /** Finds out whose key the request carries, once: whoever asks again is told what came of it the first time. */
-  authenticate(req: Request): Promise<Authentication>
+  authenticate(req: Request): MaybePromise<Authentication>
   /** Whether the request carries a key of ours, good or bad. */
   carriesKey(req: Request): boolean
 }
 
 interface AuthenticatorParts {
   readCredential: ReadCredential
-  verify: Verify
+  verify: Verifier['verify']
   rules: Pick<Rules, 'userId'>
   settings: Pick<Settings, 'currentUser' | 'loadUser'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { readCredential, verify, rules, settings } = parts
-  const authentications = new WeakMap<Request, Promise<Authentication>>()
+  /** Where a request keeps what came of it: a property, as a WeakMap costs more than all else that a guard does. */
+  const memo = Symbol('express-api-keys')
 
-  async function authenticateFirst(req: Request): Promise<Authentication> {
+  function authenticateFirst(req: Request): MaybePromise<Authentication> {
     const credential = readCredential(req)
     switch (credential.kind) {
       case 'none':
@@ -49,35 +84,49 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
         return { kind: 'absent', error: new InvalidApiKeyError('malformed') }
       case 'unreadable':
         return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
-      case 'key':
-        return accept(req, credential.plainTextKey)
+      case 'key': {
+        const bearer = new RequestBearer(req)
+        const verdict = verify(credential.plainTextKey, bearer)
+        return andThen(verdict, (verdict) => accept(req, verdict, bearer))
+      }
     }
   }
 
-  async function accept(req: Request, plainTextKey: string): Promise<Authentication> {
-    const verdict = await verify(plainTextKey)
+  function accept(
+    req: Request,
+    verdict: Verdict,
+    bearer: RequestBearer,
+  ): MaybePromise<Authentication> {
     if (!verdict.valid) return { kind: 'refused', error: new InvalidApiKeyError(verdict.code) }
 
     const { apiKey } = verdict
+    if (req.user || settings.loadUser) return acceptUser(req, apiKey, bearer)
+    return accepted(req, apiKey, { id: apiKey.userId }, bearer)
+  }
+
+  async function acceptUser(
+    req: Request,
+    apiKey: VerifiedApiKey,
+    bearer: RequestBearer,
+  ): Promise<Authentication> {
     if (req.user && !(await isOwner(req, apiKey))) return somebodyElse()
     const user = req.user ?? (await loadUser(req, apiKey))
     if (!user) return { kind: 'refused', error: new InvalidApiKeyError('unknown') }
 
-    req.apiKey = apiKey
-    req.user = user
-    return { kind: 'accepted', apiKey, user }
+    return accepted(req, apiKey, user, bearer)
   }
 
   /** The app may have signed somebody in since, behind the guard that came first. */
-  async function authenticateAgain(
+  function authenticateAgain(
     req: Request,
-    first: Promise<Authentication>,
-  ): Promise<Authentication> {
-    const authentication = await first
+    authentication: Authentication,
+  ): MaybePromise<Authentication> {
     if (authentication.kind !== 'accepted' || req.user === authentication.user)
       return authentication
 
-    return (await isOwner(req, authentication.apiKey)) ? authentication : somebodyElse()
+    return isOwner(req, authentication.apiKey).then((isOwner) =>
+      isOwner ? authentication : somebodyElse(),
+    )
   }
 
   /** Whether whom the app has in `req.user` is the owner of the key. */
@@ -97,12 +146,12 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   return {
-    authenticate(req) {
-      const first = authentications.get(req)
-      if (first) return authenticateAgain(req, first)
+    authenticate(req: Request & { [memo]?: MaybePromise<Authentication> }) {
+      const first = req[memo]
+      if (first) return andThen(first, (first) => authenticateAgain(req, first))
 
       const authentication = authenticateFirst(req)
-      authentications.set(req, authentication)
+      req[memo] = authentication
       return authentication
     },
 
@@ -111,6 +160,17 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },
   }
+}
+
+function accepted(
+  req: Request,
+  apiKey: VerifiedApiKey,
+  user: object,
+  bearer: RequestBearer,
+): Authentication {
+  req.apiKey = apiKey
+  req.user = user
+  return { kind: 'accepted', apiKey, user, bearer }
 }
 
 function somebodyElse(): Authentication {

@@ -4,8 +4,9 @@ import type { Request, Response } from 'express'
 
 import { MissingPermissionError, type ApiKeysError } from '../errors'
 import { checkPermissionNames, type Settings } from '../options'
-import type { VerifiedApiKey } from '../verification/verifier'
-import type { Authenticator } from './authentication'
+import type { VerifiedApiKey } from '../verification/verified-api-key'
+import type { Authentication, Authenticator, Demand } from './authentication'
+import { andThen, type MaybePromise } from './maybe-promise'
 import type { Refuse } from './refuse'
 
 /**
@@ -69,31 +70,44 @@ interface GuardParts {
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
-/** Says what a key lacks; `null` if it may pass. */
-type Judge = (apiKey: VerifiedApiKey) => ApiKeysError | null
-
 export function createGuards({ authenticator, refuse, settings }: GuardParts): Guards {
-  function createGuard(judge: Judge, options: AuthenticateOptions): Guard {
+  function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
     const { optional, orSignedIn } = options
 
     /** Returns why a request may not pass; `null` if it may. */
-    async function decide(req: Request): Promise<ApiKeysError | null> {
-      const authentication = await authenticator.authenticate(req)
-      if (authentication.kind === 'accepted') return judge(authentication.apiKey)
+    function decide(
+      req: Request,
+      authentication: Authentication,
+    ): MaybePromise<ApiKeysError | null> {
       if (authentication.kind === 'refused') return authentication.error
+      if (authentication.kind === 'accepted') {
+        const { apiKey, bearer } = authentication
+        const error = demand(apiKey)
+        if (!error) bearer.add(demand)
+        return error
+      }
 
       if (optional === true) return null
-      const isSignedIn = orSignedIn === true && Boolean(await settings.currentUser?.(req))
-      return isSignedIn ? null : authentication.error
+      return orSignedIn === true ? unlessSignedIn(req, authentication.error) : authentication.error
+    }
+
+    async function unlessSignedIn(req: Request, error: ApiKeysError) {
+      return (await settings.currentUser?.(req)) ? null : error
     }
 
     return function guard(req, res, next) {
       // Express hands its own request and response to every middleware.
       const [request, response] = [req as Request, res as Response]
+      const authentication = authenticator.authenticate(request)
+      const decision = andThen(authentication, (authentication) => decide(request, authentication))
+      if (!(decision instanceof Promise)) return conclude(decision)
 
-      decide(request)
-        .then((error) => (error ? refuse(error, request, response, next) : next()))
-        .catch((error: unknown) => refuse(error, request, response, next))
+      decision.then(conclude).catch((error: unknown) => refuse(error, request, response, next))
+
+      function conclude(error: ApiKeysError | null) {
+        if (error) refuse(error, request, response, next)
+        else next()
+      }
     }
   }
 

@@ -1,7 +1,8 @@
 import type { Request } from 'express'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
-import type { Authenticator } from './authentication'
+import type { Authentication, Authenticator } from './authentication'
+import { andThen } from './maybe-promise'
 import { toRefusal } from './problems'
 import { toError } from './refuse'
 
@@ -26,8 +27,7 @@ interface StrategyParts {
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyStrategy {
   /** Tells Passport what came of a request. */
-  async function report(req: Request, { success, fail }: Actions) {
-    const authentication = await authenticator.authenticate(req)
+  function report(req: Request, authentication: Authentication, { success, fail }: Actions) {
     if (authentication.kind !== 'accepted') {
       const { status, headers } = toRefusal(authentication.error, realm)
       return fail(headers['WWW-Authenticate'], status)
@@ -51,10 +51,14 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
       // strategy instead of its name, replaces them at the next one.
       // The types know of no such members.
       const { success, fail, error } = this as unknown as Actions
+      const actions = { success, fail, error }
 
-      report(req, { success, fail, error }).catch((failure: unknown) =>
-        error(toError(failure, realm)),
+      const reported = andThen(authenticator.authenticate(req), (authentication) =>
+        report(req, authentication, actions),
       )
+      if (reported instanceof Promise) {
+        reported.catch((failure: unknown) => error(toError(failure, realm)))
+      }
     }
   })()
 }

@@ -25,10 +25,16 @@ export async function onDatabase<Result>(work: () => Promise<Result>): Promise<R
   }
 }
 
-function explain(error: unknown): unknown {
+/** Whether something was refused since the database cannot be asked. */
+export function isOutage(error: unknown): boolean {
+  return error instanceof ApiKeysError && error.code === 'database_unavailable'
+}
+
+/** Returns what to throw instead of an error of Sequelize or of the driver. */
+export function explain(error: unknown): unknown {
   forgetValues(error)
-  if (isOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
-  if (error instanceof DatabaseError && unmigrated.test(codeOf(error))) {
+  if (comesOfOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
+  if (error instanceof Error && unmigrated.test(sqlStateOf(error))) {
     return new Error(
       `express-api-keys: the tables are missing or older than this version (${error.message}). ` +
         'Run "await apiKeys.migrate()", or the migrations with your own runner.',
@@ -38,16 +44,20 @@ function explain(error: unknown): unknown {
   return error
 }
 
-function isOutage(error: unknown): boolean {
+function comesOfOutage(error: unknown): boolean {
   if (error instanceof ConnectionError || error instanceof TimeoutError) return true
+  if (outages.test(sqlStateOf(error))) return true
   if (!(error instanceof DatabaseError)) return false
 
-  const code = codeOf(error)
-  return outages.test(code) || brokenConnection.test(code) || connectionLost.test(error.message)
+  const { code = '' } = error.parent as { code?: string }
+  return brokenConnection.test(code) || connectionLost.test(error.message)
 }
 
-function codeOf({ parent }: DatabaseError): string {
-  return (parent as { code?: string }).code ?? ''
+/** The code that the server gave its error (SQLSTATE), through Sequelize or from the driver itself; else ''. */
+export function sqlStateOf(error: unknown): string {
+  const told: unknown = error instanceof DatabaseError ? error.parent : error
+  const { code, severity } = (told ?? {}) as { code?: unknown; severity?: unknown }
+  return typeof code === 'string' && severity !== undefined ? code : ''
 }
 
 /**

@@ -77,6 +77,17 @@ export interface ChangeOptions extends ReadOptions {
   reason?: string | undefined
 }
 
+/** What every call that takes something away from keys takes last. */
+export interface RestrictOptions extends ChangeOptions {
+  /**
+   * Answers only when no process can go by the old state any more: as long after the commit as the longest bound
+   * (`maxStalenessMs` and `outageGraceMs`) that any process goes by. Not within a `transaction` of the caller.
+   *
+   * @default false
+   */
+  everywhere?: boolean | undefined
+}
+
 /** Everything that can be done with keys. Each refusal is an `ApiKeysError` with a stable `code`. */
 export interface Lifecycle<Permission extends string = string, UserId = string | number> {
   /** Makes a key. Its plain text is in this answer and never again anywhere. */
@@ -103,19 +114,19 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   setPermissions(
     id: string,
     permissions: readonly Permission[],
-    options?: ChangeOptions,
+    options?: RestrictOptions,
   ): Promise<ApiKeyRecord<Permission, UserId>>
 
   /** Has the key refused until it is reactivated. */
-  suspend(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  suspend(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
 
   reactivate(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
 
   /** Has the key refused for ever. Its record stays. */
-  revoke(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  revoke(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
 
   /** Revokes all keys of a user at once, and returns how many there were to revoke. */
-  revokeAll(userId: AnyUserId, options?: Omit<ChangeOptions, 'userId'>): Promise<number>
+  revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<number>
 
   /** Lists the audit trail, newest first, a page at a time. */
   events(
@@ -131,10 +142,16 @@ interface LifecycleParts {
   store: Store
   audit: Audit
   rules: Rules
+  /** Called after keys were changed, in a transaction of the caller's or in one that is over. */
+  changed(transaction: Transaction | undefined): Promise<void>
+  /** Resolves when no process goes by what was so before. */
+  waitForEveryone(): Promise<void>
 }
 
 /** Holds all input against the rules before it reaches the store. */
-export function createLifecycle({ store, audit, rules }: LifecycleParts) {
+export function createLifecycle(parts: LifecycleParts) {
+  const { store, audit, rules, changed, waitForEveryone } = parts
+
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
     refuseUndefined(circumstances, 'userId')
     const { userId, reason, actor } = parseInput(rules.circumstances, circumstances)
@@ -149,15 +166,38 @@ export function createLifecycle({ store, audit, rules }: LifecycleParts) {
     return readOptions(options)
   }
 
-  function transition(name: Transition) {
-    return function transit(id: string, options?: ChangeOptions) {
-      return onDatabase(async () => store.transit(name, id, readOptions(options)))
+  /** Makes a change, and has this process know of it before the caller does. */
+  async function making<Result>(
+    options: ChangeOptions | undefined,
+    change: () => Promise<Result>,
+  ): Promise<Result> {
+    const result = await onDatabase(change)
+    await changed(options?.transaction)
+    return result
+  }
+
+  /** The same for changes that take something away; on request, has every process know. */
+  async function restricting<Result>(
+    options: RestrictOptions = {},
+    change: (rest: ChangeOptions) => Promise<Result>,
+  ): Promise<Result> {
+    const { everywhere = false, ...rest } = options
+    if (typeof everywhere !== 'boolean') throw new TypeError('everywhere must be true or false')
+    if (everywhere && rest.transaction) {
+      throw new TypeError('everywhere needs a change that is committed: leave out the transaction')
     }
+    const result = await making(rest, () => change(rest))
+    if (everywhere) await waitForEveryone()
+    return result
+  }
+
+  function transit(name: Transition, id: string, options?: ChangeOptions) {
+    return store.transit(name, id, readOptions(options))
   }
 
   return {
-    create(apiKey: unknown, options?: ChangeOptions) {
-      return onDatabase(async () =>
+    async create(apiKey: unknown, options?: ChangeOptions) {
+      return making(options, async () =>
         store.create(parseInput(rules.newKeyOf, apiKey), readOwnerlessOptions(options)),
       )
     },
@@ -173,27 +213,35 @@ export function createLifecycle({ store, audit, rules }: LifecycleParts) {
       return onDatabase(async () => store.get(id, readOptions(options)))
     },
 
-    update(id: string, changes: unknown, options?: ChangeOptions) {
-      return onDatabase(async () =>
+    async update(id: string, changes: unknown, options?: ChangeOptions) {
+      return making(options, async () =>
         store.update(id, parseInput(rules.changes, changes), readOptions(options)),
       )
     },
 
-    setPermissions(id: string, permissions: unknown, options?: ChangeOptions) {
-      return onDatabase(async () => {
+    async setPermissions(id: string, permissions: unknown, options?: RestrictOptions) {
+      return restricting(options, async (rest) => {
         const input = parseInput(rules.permissionSet, { permissions })
-        return store.setPermissions(id, input.permissions, readOptions(options))
+        return store.setPermissions(id, input.permissions, readOptions(rest))
       })
     },
 
-    suspend: transition('suspend'),
-    reactivate: transition('reactivate'),
-    revoke: transition('revoke'),
+    async suspend(id: string, options?: RestrictOptions) {
+      return restricting(options, async (rest) => transit('suspend', id, rest))
+    },
 
-    revokeAll(userId: unknown, options?: ChangeOptions) {
-      return onDatabase(async () => {
+    async reactivate(id: string, options?: ChangeOptions) {
+      return making(options, async () => transit('reactivate', id, options))
+    },
+
+    async revoke(id: string, options?: RestrictOptions) {
+      return restricting(options, async (rest) => transit('revoke', id, rest))
+    },
+
+    async revokeAll(userId: unknown, options?: RestrictOptions) {
+      return restricting(options, async (rest) => {
         const input = parseInput(rules.owner, { userId })
-        return store.revokeAll(input.userId, readOwnerlessOptions(options))
+        return store.revokeAll(input.userId, readOwnerlessOptions(rest))
       })
     },
 

@@ -1,4 +1,4 @@
-import { createHmac, hash, hkdfSync, randomBytes } from 'node:crypto'
+import { hash, hkdfSync, randomBytes } from 'node:crypto'
 
 /*
  * A plain-text key is
@@ -38,15 +38,33 @@ export interface SecretFormat {
   marker: string
   mint(): MintedSecret
   /**
-   * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns what to look it up by, or
-   * `null` for a string that was never minted here: forged where the app has secrets, mistyped or cut off where not.
+   * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a
+   * string that was never minted here: forged where the app has secrets, mistyped or cut off where not.
    */
-  parse(plainTextKey: string): StoredSecret | null
+  parse(plainTextKey: string): Digest | null
+  /** The ids of the app's secrets in their order, and `null` where unkeyed hashes are accepted. */
+  secretIds: readonly (string | null)[]
+}
+
+/**
+ * The 32 bytes of a hash, one character each: half as long as what the database holds, which tells where a million of
+ * them are remembered.
+ */
+export type Digest = string
+
+/** The hash as the database holds it. */
+export function toStoredHash(digest: Digest): string {
+  return Buffer.from(digest, 'latin1').toString('hex')
+}
+
+/** The digest of a hash as the database holds it. */
+export function fromStoredHash(stored: string): Digest {
+  return Buffer.from(stored, 'hex').toString('latin1')
 }
 
 interface Hasher {
   secretId: string | null
-  hash(text: string): string
+  digest(text: string): Digest
 }
 
 interface SecretFormatOptions {
@@ -62,7 +80,7 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
   const bodyEnd = marker.length + bodyLength
   const length = bodyEnd + checkLength
 
-  const keyed = secrets.map(keyedHasher)
+  const keyed = secrets.map((secret) => keyedHasher(secret, bodyEnd))
   const [minter = unkeyedHasher] = keyed
   const hashers = keyed.length === 0 || acceptUnkeyed ? [...keyed, unkeyedHasher] : keyed
 
@@ -71,12 +89,12 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
 
     mint() {
       const signed = marker + drawBody()
-      const digest = minter.hash(signed)
+      const digest = minter.digest(signed)
       const check = formatCheck(checkOf(digest))
 
       return {
         plainTextKey: signed + check,
-        hash: digest,
+        hash: toStoredHash(digest),
         secretId: minter.secretId,
         prefix: signed.slice(0, marker.length + shownLength),
         postfix: check,
@@ -91,30 +109,54 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
       const check = readCheck(plainTextKey, bodyEnd)
 
       const signed = plainTextKey.slice(0, bodyEnd)
-      for (const { secretId, hash } of hashers) {
-        const digest = hash(signed)
+      for (const hasher of hashers) {
+        const digest = hasher.digest(signed)
         // Numbers below 2^47 compare in constant time, whichever of their digits differ.
-        if (checkOf(digest) === check) return { hash: digest, secretId }
+        if (checkOf(digest) === check) return digest
       }
       return null
     },
+
+    secretIds: hashers.map(({ secretId }) => secretId),
   }
 }
 
 const unkeyedHasher: Hasher = {
   secretId: null,
-  hash: (text) => hash('sha256', text, 'hex'),
+  digest: (text) => hash('sha256', text, 'binary'),
 }
 
-/** Derives what it needs with HKDF (RFC 5869), so that a secret may also serve the app elsewhere, for sessions say. */
-function keyedHasher(secret: string | Uint8Array): Hasher {
-  const key = derive(secret, 'hash', 32)
+const blockLength = 64
+const digestLength = 32
+
+/**
+ * Derives what it needs with HKDF (RFC 5869), so that a secret may also serve the app elsewhere, for sessions say.
+ *
+ * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104, spelled out: for texts of one length both inputs lie
+ * ready but for the text, and two hashes at once take half the time of Node's `createHmac`.
+ */
+function keyedHasher(secret: string | Uint8Array, textLength: number): Hasher {
+  const key = derive(secret, 'hash', digestLength)
   const secretId = derive(secret, 'id', 8).toString('hex')
+  const inner = padded(key, 0x36, textLength)
+  const outer = padded(key, 0x5c, digestLength)
 
   return {
     secretId,
-    hash: (text) => createHmac('sha256', key).update(text).digest('hex'),
+    digest(text) {
+      inner.write(text, blockLength, 'latin1')
+      outer.write(hash('sha256', inner, 'binary'), blockLength, 'latin1')
+      return hash('sha256', outer, 'binary')
+    },
   }
+}
+
+/** Returns the key, each byte exclusive-or'ed with `pad`, in a block of its own, and room for what is hashed with it. */
+function padded(key: Buffer, pad: number, length: number): Buffer {
+  const input = Buffer.alloc(blockLength + length)
+  key.copy(input)
+  for (let at = 0; at < blockLength; at++) input.writeUInt8(input.readUInt8(at) ^ pad, at)
+  return input
 }
 
 function derive(secret: string | Uint8Array, purpose: string, length: number): Buffer {
@@ -134,8 +176,11 @@ function drawBody(): string {
   return body
 }
 
-function checkOf(digest: string): number {
-  return Math.floor(Number.parseInt(digest.slice(0, 12), 16) / 2)
+/** The first 47 bits. */
+function checkOf(digest: Digest): number {
+  const high = (digest.charCodeAt(0) << 16) | (digest.charCodeAt(1) << 8) | digest.charCodeAt(2)
+  const low = (digest.charCodeAt(3) << 16) | (digest.charCodeAt(4) << 8) | digest.charCodeAt(5)
+  return high * 2 ** 23 + (low >> 1)
 }
 
 function formatCheck(check: number): string {

@@ -67,6 +67,8 @@ interface StoreParts {
   maxKeysPerUser: number
   grantable:
     ((userId: string | number) => readonly string[] | Promise<readonly string[]>) | undefined
+  /** The last use of a key that may not be written yet, in milliseconds since 1970. */
+  lastUseOf(id: string): number | undefined
 }
 
 const uuid = z.guid()
@@ -91,6 +93,7 @@ function isLiving(now: number) {
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
   const { sequelize, ApiKey, userIdType, table, audit, format, maxKeysPerUser, grantable } = parts
+  const { lastUseOf } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     await refuseUngrantable(input.userId, input.permissions)
@@ -257,8 +260,11 @@ export function createStore(parts: StoreParts) {
   }
 
   /** With `raw`, which spares it the making of instances, Sequelize returns rows that its types still call instances. */
-  function recordOf(row: object) {
-    return toRecord(row as ApiKeyRow, userIdType)
+  function recordOf(row: object): ApiKeyRecord {
+    const record = toRecord(row as ApiKeyRow, userIdType)
+    const lastUse = lastUseOf(record.id)
+    const isNews = lastUse !== undefined && lastUse > (record.lastUsedAt?.getTime() ?? -Infinity)
+    return isNews ? { ...record, lastUsedAt: new Date(lastUse) } : record
   }
 
   function inTransaction<Result>(

@@ -1,46 +1,151 @@
-import { QueryTypes, type Sequelize } from 'sequelize'
-
-import type { ApiKeyRow } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
-import { onDatabase } from '../keys/database'
-import { readArray, readUserId } from '../keys/record'
+import type { ChangeLog } from '../../models/change-log'
+import { sqlStateOf } from '../keys/database'
+import { readUserId } from '../keys/record'
+import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
+import type { KeyRow } from './cache'
+import type { Position } from './change-log'
+import type { Moment } from './clock'
+import type { Connection, TextRow } from './connection'
 
-/** What verification needs of a key. */
-export type UsableKey = Pick<
-  ApiKeyRow,
-  'id' | 'userId' | 'name' | 'permissions' | 'status' | 'expiresAt'
->
+/** Rows of keys, and the newest entry of the log, as they were at one moment. */
+export interface KeyReading {
+  sentAt: Moment
+  newest: Position
+  /** Those that there are. */
+  rows: Map<Digest, KeyRow>
+  /** Whether the server is a standby, which may lag behind. */
+  isStandby: boolean
+  /** Whether the database knows of the bound that this process holds itself to. */
+  isRegistered: boolean
+}
 
-/** Finds a key by the hash of its plain text. */
-export type Lookup = (hash: string) => Promise<UsableKey | null>
+/** Reads the keys that have these hashes; `null` where the database cannot tell what the newest entry of the log is. */
+export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
 interface LookupParts {
-  sequelize: Sequelize
+  connection: Connection
+  log: ChangeLog
   /** The qualified, quoted name of the table of keys. */
   table: string
   userIdType: UserIdType
+  /** SQL that is true where this process may rely on what it reads. */
+  isRegistered: string
+  /** Whether statements may be prepared; some poolers cannot keep them. */
+  preparedStatements: boolean
 }
 
-/** One indexed query, always on the primary, never in an ambient transaction. */
-export function createLookup({ sequelize, table, userIdType }: LookupParts): Lookup {
-  return async function findByHash(hash) {
-    const [key] = await onDatabase(() =>
-      sequelize.query<Omit<UsableKey, 'expiresAt'> & { expiresAtMs: number | string | null }>(
-        // The time as a number: how a session writes times out as text is a setting, and drivers misread some.
-        `SELECT id, user_id AS "userId", name, permissions, status,
-                (extract(epoch FROM expires_at) * 1000)::float8 AS "expiresAtMs"
-           FROM ${table} WHERE hash = $1`,
-        { bind: [hash], type: QueryTypes.SELECT, useMaster: true, transaction: null },
-      ),
-    )
-    if (!key) return null
+/** SQLSTATEs with which a pooler betrays that it cannot keep prepared statements: missing, there already, not spoken. */
+const unprepared = /^(26000|42P05|08P01)$/
 
-    const { expiresAtMs, ...rest } = key
-    return {
-      ...rest,
-      userId: readUserId(key.userId, userIdType),
-      permissions: readArray(key.permissions),
-      expiresAt: expiresAtMs === null ? null : new Date(Number(expiresAtMs)),
+/** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
+export function createLookup(parts: LookupParts): Lookup {
+  const { connection, table, userIdType, isRegistered } = parts
+  const statement = `
+    SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
+           (${isRegistered})::text AS is_registered,
+           key.hash, key.id::text, key.user_id::text, key.name, key.status,
+           to_json(key.permissions)::text AS permissions,
+           (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
+           (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms
+      FROM (
+        SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
+      ) AS newest
+      LEFT JOIN ${table} AS key ON key.hash = ANY($1::text[])`
+
+  let canPrepare = parts.preparedStatements
+  const permissionSets = createPermissionSets()
+
+  /** READ COMMITTED, whatever the default, and nothing that a pooler would have to keep. The hashes are hexadecimal. */
+  function spellOut(hashes: string[]) {
+    const list = hashes.map((hash) => `'${hash}'`).join(', ')
+    return `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+      ${statement.replace('$1', () => `ARRAY[${list}]`)};
+      COMMIT`
+  }
+
+  async function ask(hashes: string[], limitMs: number) {
+    if (!canPrepare) return connection.query(spellOut(hashes), limitMs)
+
+    try {
+      return await connection.query(
+        { name: 'express-api-keys', text: statement, values: [hashes] },
+        limitMs,
+      )
+    } catch (error) {
+      if (!unprepared.test(sqlStateOf(causeOf(error)))) throw error
+
+      canPrepare = false
+      return connection.query(spellOut(hashes), limitMs)
     }
   }
+
+  function toKeyRow(row: TextRow): KeyRow {
+    return {
+      digest: fromStoredHash(row.hash ?? ''),
+      id: row.id ?? '',
+      userId: readUserId(row.user_id, userIdType),
+      name: row.name ?? '',
+      permissions: permissionSets.of(row.permissions ?? '[]'),
+      // The table has a constraint.
+      status: row.status as KeyRow['status'],
+      expiresAtMs: row.expires_at_ms == null ? null : readTime(row.expires_at_ms),
+      lastUsedAtMs: row.last_used_at_ms == null ? null : Number(row.last_used_at_ms),
+    }
+  }
+
+  return async function lookUp(digests, limitMs) {
+    const { rows, sentAt } = await ask(digests.map(toStoredHash), limitMs)
+    const [first] = rows
+    if (!first) return null
+
+    const found = rows.filter((row) => row.hash !== null).map(toKeyRow)
+    return {
+      sentAt,
+      newest: { revision: Number(first.revision), mark: String(first.mark) },
+      rows: new Map(found.map((row) => [row.digest, row])),
+      isStandby: first.is_standby !== 'false',
+      isRegistered: first.is_registered === 'true',
+    }
+  }
+}
+
+function causeOf(error: unknown): unknown {
+  return error instanceof Error && error.cause ? error.cause : error
+}
+
+/** A time that is none, such as 'infinity', is over. */
+function readTime(text: string): number {
+  const ms = Number(text)
+  return Number.isFinite(ms) && Math.abs(ms) <= 8.64e15 ? ms : -Infinity
+}
+
+/** How many sets of permissions are kept once for all keys that hold them. */
+const maxSets = 1_000
+
+/** Has keys with the same permissions share one frozen list of them. */
+function createPermissionSets() {
+  let sets = new Map<string, readonly string[]>()
+
+  return {
+    of(json: string): readonly string[] {
+      const known = sets.get(json)
+      if (known) return known
+
+      const permissions: unknown = JSON.parse(json)
+      if (!isListOfText(permissions)) {
+        throw new TypeError('express-api-keys: the permissions of a key are not a list of names')
+      }
+      if (sets.size >= maxSets) sets = new Map()
+      const set = Object.freeze(permissions)
+      sets.set(json, set)
+      return set
+    },
+  }
+}
+
+/** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */
+function isListOfText(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((item) => typeof item === 'string')
 }

@@ -2,42 +2,47 @@ import { QueryTypes, type Sequelize } from 'sequelize'
 
 import { onDatabase } from '../keys/database'
 
-/** Notes when keys are used, beside the request. */
-export interface UsageRecorder {
-  noteUse(id: string): void
-  /**
-   * Resolves once everything noted so far is in the database, but for keys whose rows are locked by somebody else:
-   * those stay noted for the next write. Rejects where it cannot be written.
-   */
-  flush(): Promise<void>
-}
+export type UsageRecorder = ReturnType<typeof createUsageRecorder>
 
 interface UsageRecorderParts {
   sequelize: Sequelize
   /** The qualified, quoted name of the table of keys. */
   table: string
+  /** How far apart two uses of a key are that are both written. */
+  lastUsedResolutionMs: number
 }
 
-/** One write is under way at a time: what is noted meanwhile is gathered, one entry per key, for the next. */
-export function createUsageRecorder({ sequelize, table }: UsageRecorderParts): UsageRecorder {
-  let noted = new Map<string, Date>()
+const flushEveryMs = 1_000
+
+/**
+ * Notes when keys are used, beside the request, and writes that down once a second: all keys in one statement, of each
+ * only where what the database has is older than the resolution, so that a fleet writes no more than one process.
+ */
+export function createUsageRecorder(parts: UsageRecorderParts) {
+  const { sequelize, table, lastUsedResolutionMs } = parts
+  let noted = new Map<string, number>()
+  let beingWritten: ReadonlyMap<string, number> = noted
   let writing: Promise<void> | undefined
+  let timer: NodeJS.Timeout | undefined
 
   async function writeAll() {
-    const skipped = new Map<string, Date>()
+    const skipped = new Map<string, number>()
     try {
       while (noted.size > 0) {
         const uses = noted
+        beingWritten = uses
         noted = new Map()
         const left = await writeLastUsed(uses).catch((error: unknown) => {
           noted = new Map([...uses, ...noted])
           throw error
         })
-        for (const id of left) skipped.set(id, uses.get(id) ?? new Date())
+        for (const id of left) skipped.set(id, uses.get(id) ?? Date.now())
       }
     } finally {
       noted = new Map([...skipped, ...noted])
+      beingWritten = new Map()
       writing = undefined
+      if (noted.size > 0) flushLater()
     }
   }
 
@@ -45,14 +50,20 @@ export function createUsageRecorder({ sequelize, table }: UsageRecorderParts): U
    * Returns the ids of those left out because somebody else is changing their rows: waiting for a lock would hold up a
    * connection, and with it whoever waits for one of ours.
    */
-  async function writeLastUsed(uses: ReadonlyMap<string, Date>): Promise<string[]> {
+  async function writeLastUsed(uses: ReadonlyMap<string, number>): Promise<string[]> {
+    // Judged on the row as it is once it is locked, so that no use is written over a later one.
+    const isDue = `(key.last_used_at IS NULL OR (
+      key.last_used_at < noted.used_at
+      AND key.last_used_at <= noted.used_at - $3::float8 * interval '1 millisecond'
+    ))`
     const skipped = await sequelize.query<{ id: string }>(
       `WITH noted AS (
-         SELECT * FROM unnest($1::uuid[], $2::timestamptz[]) AS noted (id, used_at)
+         SELECT id, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at
+           FROM unnest($1::uuid[], $2::float8[]) AS noted (id, used_at_ms)
        ), used AS (
          SELECT key.id, noted.used_at
            FROM noted JOIN ${table} AS key ON key.id = noted.id
-          WHERE key.last_used_at IS NULL OR key.last_used_at < noted.used_at
+          WHERE ${isDue}
           ORDER BY key.id
             FOR NO KEY UPDATE OF key SKIP LOCKED
        ), written AS (
@@ -61,10 +72,9 @@ export function createUsageRecorder({ sequelize, table }: UsageRecorderParts): U
        )
        SELECT key.id
          FROM noted JOIN ${table} AS key ON key.id = noted.id
-        WHERE (key.last_used_at IS NULL OR key.last_used_at < noted.used_at)
-          AND key.id NOT IN (SELECT id FROM written)`,
+        WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written)`,
       {
-        bind: [[...uses.keys()], [...uses.values()].map((usedAt) => usedAt.toISOString())],
+        bind: [[...uses.keys()], [...uses.values()], lastUsedResolutionMs],
         type: QueryTypes.SELECT,
         useMaster: true,
         transaction: null,
@@ -73,17 +83,37 @@ export function createUsageRecorder({ sequelize, table }: UsageRecorderParts): U
     return skipped.map(({ id }) => id)
   }
 
+  function flushLater() {
+    timer ??= setTimeout(() => {
+      // What could not be written stays noted, for the next time.
+      flush().catch(() => {})
+    }, flushEveryMs).unref()
+  }
+
   async function flush() {
+    clearTimeout(timer)
+    timer = undefined
     if (noted.size > 0) writing ??= onDatabase(writeAll)
     await writing
   }
 
   return {
-    noteUse(id) {
-      noted.set(id, new Date())
-      // A failure to note a use is no reason to fail anything else. What is noted stays so, for the next write.
-      flush().catch(() => {})
+    /** Notes a use, and returns from when on another one of the same key is worth noting. */
+    noteUse(id: string, atMs: number): number {
+      noted.set(id, atMs)
+      flushLater()
+      return atMs + lastUsedResolutionMs
     },
+
+    /** The last use of a key that was noted and may not be written yet, in milliseconds since 1970. */
+    lastUseOf(id: string): number | undefined {
+      return noted.get(id) ?? beingWritten.get(id)
+    },
+
+    /**
+     * Resolves once everything noted so far is in the database, but for keys whose rows are locked by somebody else:
+     * those stay noted for the next write. Rejects where it cannot be written.
+     */
     flush,
   }
 }

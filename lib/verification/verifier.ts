@@ -1,50 +1,163 @@
-import type { InvalidReason } from '../errors'
-import type { SecretFormat } from '../keys/secret'
-import { isExpired } from '../keys/states'
-import type { Lookup, UsableKey } from './lookup'
-
-/** What a request or a call may know of the key it came with. Frozen. */
-export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
-  readonly id: string
-  readonly userId: UserId
-  readonly name: string
-  readonly permissions: readonly Permission[]
-  readonly expiresAt: Date | null
-}
+import { ApiKeysError, type InvalidReason } from '../errors'
+import { isOutage } from '../keys/database'
+import type { Digest, SecretFormat } from '../keys/secret'
+import type { CachedKey, KeyCache, KeyRow } from './cache'
+import type { ChangeFeed } from './change-feed'
+import { isWithin, type Clock } from './clock'
+import type { Fill, Fills } from './fills'
+import { within } from './time-limit'
+import type { UsageRecorder } from './usage'
+import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from './verified-api-key'
 
 export type Verdict<Permission extends string = string, UserId = string | number> =
   | { valid: true; apiKey: VerifiedApiKey<Permission, UserId> }
   | { valid: false; code: InvalidReason }
 
-export type Verify = (plainTextKey: string) => Promise<Verdict>
+export type { VerifiedApiKey }
+
+export type Verifier = ReturnType<typeof createVerifier>
 
 interface VerifierParts {
   format: SecretFormat
-  findByHash: Lookup
-  noteUse(id: string): void
+  cache: KeyCache
+  feed: ChangeFeed
+  fills: Fills
+  usage: UsageRecorder
+  makeSignal: MakeSignal
+  clock: Clock
+  maxStalenessMs: number
 }
 
-/** Accepts a key that was minted here, is in the database, is active and has not expired; every time anew. */
-export function createVerifier({ format, findByHash, noteUse }: VerifierParts): Verify {
-  return async function verify(plainTextKey) {
-    const secret = typeof plainTextKey === 'string' ? format.parse(plainTextKey) : null
-    if (!secret) return { valid: false, code: 'malformed' }
+/** How often it is tried to find out about a key: a connection may be dead, a row older than what is known of the log. */
+const maxAttempts = 3
 
-    const verdict = judge(await findByHash(secret.hash), Date.now())
-    if (verdict.valid) noteUse(verdict.apiKey.id)
-    return verdict
+/** How long somebody waits at least for a database that does not answer. */
+const leastPatienceMs = 1_000
+
+/** Accepts a key that was minted here, is in the database, is active and has not expired. */
+export function createVerifier(parts: VerifierParts) {
+  const { format, cache, feed, fills, usage, makeSignal, clock, maxStalenessMs } = parts
+  const patienceMs = Math.max(maxStalenessMs, leastPatienceMs)
+  let hits = 0
+  let misses = 0
+
+  /** Decides from what is remembered, at once; `undefined` where the database has to be asked. */
+  function recall(digest: Digest, bearer: Bearer): Verdict | undefined {
+    const key = cache.get(digest)
+    const monotonic = clock.monotonic()
+    const wall = clock.wall()
+
+    if (key !== undefined) {
+      return mayUse(key, monotonic, wall) ? decide(key.row, key, wall, bearer) : undefined
+    }
+    if (!cache.isUnknown(digest) || !feed.isLive(monotonic, wall)) return undefined
+    return verdicts.unknown
   }
-}
 
-function judge(key: UsableKey | null, now: number): Verdict {
-  if (!key) return { valid: false, code: 'unknown' }
-  if (key.status === 'REVOKED') return { valid: false, code: 'revoked' }
-  if (key.status === 'SUSPENDED') return { valid: false, code: 'suspended' }
-  if (isExpired(key, now)) return { valid: false, code: 'expired' }
+  /** Whether a row is not older than it may be: the feed tells of its changes, or it was read only just now. */
+  function mayUse(key: CachedKey, monotonic: number, wall: number): boolean {
+    return (
+      (key.isFollowed && feed.isLive(monotonic, wall)) ||
+      isWithin(key.readAt, maxStalenessMs, monotonic, wall)
+    )
+  }
 
-  const { id, userId, name, permissions, expiresAt } = key
+  function decide(
+    row: KeyRow | null,
+    key: CachedKey | undefined,
+    wall: number,
+    bearer: Bearer,
+  ): Verdict {
+    const reason = judge(row, wall)
+    if (!row || reason) return verdicts[reason ?? 'unknown']
+
+    if (key) {
+      if (wall >= key.noteFromMs) key.noteFromMs = usage.noteUse(row.id, wall)
+    } else {
+      usage.noteUse(row.id, wall)
+    }
+    return { valid: true, apiKey: new AcceptedKey(row, bearer, makeSignal) }
+  }
+
+  /** Asks the database, and again where the answer came too late or from before what is known of the log. */
+  async function ask(digest: Digest, bearer: Bearer): Promise<Verdict> {
+    feed.wake()
+
+    for (let attempt = 1; ; attempt++) {
+      const verdict = await attemptOnce(digest, bearer, attempt).catch((error: unknown) => {
+        // What was known to be good may pass for a while, where the app says so.
+        const remembered = recall(digest, bearer)
+        if (!remembered && (attempt === maxAttempts || !isOutage(error))) throw error
+        return remembered
+      })
+      if (verdict) return verdict
+      if (attempt === maxAttempts) throw new ApiKeysError('database_unavailable')
+    }
+  }
+
+  async function attemptOnce(
+    digest: Digest,
+    bearer: Bearer,
+    attempt: number,
+  ): Promise<Verdict | undefined> {
+    // One poll makes good again all that is remembered.
+    if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
+    const remembered = recall(digest, bearer)
+    if (remembered) return remembered
+
+    const fill = await fills.fill(digest)
+    const filled = recall(digest, bearer)
+    if (filled) return filled
+    const isUsable = isFresh(fill) && (!fill.isOld || attempt > 1)
+    return isUsable ? decide(fill.row, undefined, clock.wall(), bearer) : undefined
+  }
+
+  function isFresh({ sentAt }: Fill): boolean {
+    return isWithin(sentAt, maxStalenessMs, clock.monotonic(), clock.wall())
+  }
+
   return {
-    valid: true,
-    apiKey: Object.freeze({ id, userId, name, permissions: Object.freeze(permissions), expiresAt }),
+    /** Says whether a key is good: at once where it is remembered, else once the database has answered. */
+    verify(plainTextKey: string, bearer: Bearer): Verdict | Promise<Verdict> {
+      const digest = typeof plainTextKey === 'string' ? format.parse(plainTextKey) : null
+      if (digest === null) return verdicts.malformed
+
+      const verdict = recall(digest, bearer)
+      if (verdict !== undefined) {
+        hits++
+        feed.noteUse(clock.monotonic())
+        return verdict
+      }
+      misses++
+      return within({ limitMs: patienceMs, isAwaited: true }, ask(digest, bearer))
+    },
+
+    get hits() {
+      return hits
+    },
+
+    get misses() {
+      return misses
+    },
   }
+}
+
+const verdicts = {
+  malformed: refused('malformed'),
+  unknown: refused('unknown'),
+  revoked: refused('revoked'),
+  suspended: refused('suspended'),
+  expired: refused('expired'),
+} satisfies Record<InvalidReason, Verdict>
+
+function refused(code: InvalidReason): Verdict {
+  return Object.freeze({ valid: false, code })
+}
+
+/** Returns why a key is not good at a moment; `null` if it is. */
+export function judge(row: KeyRow | null, wall: number): InvalidReason | null {
+  if (!row) return 'unknown'
+  if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
+  // From the millisecond that it names.
+  return row.expiresAtMs !== null && row.expiresAtMs <= wall ? 'expired' : null
 }

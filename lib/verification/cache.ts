@@ -1,0 +1,134 @@
+import type { Status } from '../../models/api-key'
+import type { Digest } from '../keys/secret'
+import type { Moment } from './clock'
+
+/** A row of the table of keys, as it was read at a moment. */
+export interface KeyRow {
+  readonly digest: Digest
+  readonly id: string
+  readonly userId: string | number
+  readonly name: string
+  readonly permissions: readonly string[]
+  readonly status: Status
+  /** Milliseconds since 1970; `null` for a key that does not expire. */
+  readonly expiresAtMs: number | null
+  readonly lastUsedAtMs: number | null
+}
+
+/** A key that is remembered. */
+export class CachedKey {
+  /** Whether it was asked for since room was last made. */
+  wasUsed = false
+  /** From when on a use is worth noting. */
+  noteFromMs: number
+
+  constructor(
+    readonly row: KeyRow,
+    /** When the row was asked for. */
+    readonly readAt: Moment,
+    /** Whether the feed tells of its changes, so that it may be used as long as the feed is followed. */
+    readonly isFollowed: boolean,
+  ) {
+    this.noteFromMs = row.lastUsedAtMs ?? -Infinity
+  }
+}
+
+export type KeyCache = ReturnType<typeof createKeyCache>
+
+/** How many hashes of no key are remembered at most. Without `secrets` anybody can make as many as they like. */
+const maxUnknown = 10_000
+
+/** How many keys in a row are passed over at most because they were used. */
+const maxPassedOver = 100
+
+/**
+ * Remembers keys by their hash, and hashes that no key has. Bounded: when it is full, a key goes that was not used for
+ * long (CLOCK, an approximation of LRU that costs a hit nothing but a flag).
+ */
+export function createKeyCache(maxKeys: number) {
+  const keys = new Map<Digest, CachedKey>()
+  const digests = new Map<string, Digest>()
+  let unknown = new Set<Digest>()
+  let olderUnknown = new Set<Digest>()
+  /** Goes round the keys. Keeps its place, as finding the first key anew would walk over all that are gone. */
+  let hand = keys.values()
+
+  function remove({ row }: CachedKey) {
+    keys.delete(row.digest)
+    digests.delete(row.id)
+  }
+
+  function makeRoom() {
+    for (let passed = 0; keys.size > 0;) {
+      const { value: key, done } = hand.next()
+      if (done === true) {
+        hand = keys.values()
+      } else if (key.wasUsed && passed < maxPassedOver) {
+        key.wasUsed = false
+        passed++
+      } else {
+        return remove(key)
+      }
+    }
+  }
+
+  function forgetUnknown() {
+    unknown = new Set()
+    olderUnknown = new Set()
+  }
+
+  function forget(id: string) {
+    const digest = digests.get(id)
+    const key = digest === undefined ? undefined : keys.get(digest)
+    if (key) remove(key)
+  }
+
+  return {
+    maxKeys,
+
+    get size() {
+      return keys.size
+    },
+
+    get unknownSize() {
+      return unknown.size + olderUnknown.size
+    },
+
+    get(digest: Digest): CachedKey | undefined {
+      const key = keys.get(digest)
+      if (key) key.wasUsed = true
+      return key
+    },
+
+    set(key: CachedKey) {
+      // Its hash may be another one than before.
+      forget(key.row.id)
+      if (keys.size >= maxKeys) makeRoom()
+      keys.set(key.row.digest, key)
+      digests.set(key.row.id, key.row.digest)
+    },
+
+    /** Forgets a key by its id. */
+    forget,
+
+    isUnknown(digest: Digest): boolean {
+      return unknown.has(digest) || olderUnknown.has(digest)
+    },
+
+    setUnknown(digest: Digest) {
+      if (unknown.size >= maxUnknown / 2) {
+        olderUnknown = unknown
+        unknown = new Set()
+      }
+      unknown.add(digest)
+    },
+
+    forgetUnknown,
+
+    forgetAll() {
+      keys.clear()
+      digests.clear()
+      forgetUnknown()
+    },
+  }
+}

@@ -1,0 +1,238 @@
+import { isOutage } from '../keys/database'
+import type { ChangeLogReader, LogReading, Position } from './change-log'
+import { isWithin, momentOf, type Clock, type Moment } from './clock'
+
+/** What the feed makes known, in the order in which it happened. */
+export interface FeedListener {
+  /** These keys were changed. */
+  onChanges(ids: readonly string[]): void
+  /** Keys, or hashes of keys, were added. */
+  onNew(): void
+  /** Nobody knows what has changed meanwhile: nothing that is remembered may be used any more. */
+  onGap(): void
+  /** The log cannot be relied on at the moment. */
+  onDoubt(): void
+}
+
+/** How the feed is doing. */
+export type FeedState =
+  /** Nobody verifies anything. */
+  | 'idle'
+  /** Changes arrive; what is remembered may be used. */
+  | 'following'
+  /** The database is away, or does not answer in time. */
+  | 'unreachable'
+  /** The server is a standby. Nothing that it says is relied on. */
+  | 'standby'
+  /** A trigger that logs changes is missing or disabled. Every verification reads the database. */
+  | 'untrusted'
+
+export type ChangeFeed = ReturnType<typeof createChangeFeed>
+
+interface ChangeFeedParts {
+  log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
+  clock: Clock
+  maxStalenessMs: number
+  outageGraceMs: number
+  listener: FeedListener
+  /** Whether anything depends on the feed although nobody verifies: a signal that may have to fire. */
+  isNeeded(): boolean
+  /** Called when the feed is taken up and when it is left alone. */
+  onStart(): void
+  onStop(): void
+}
+
+/** For how long the feed is followed after the last verification. */
+const idleAfterMs = 30_000
+
+/** How soon the database is asked again that did not answer. */
+const retryMs = 250
+
+/** The same as long as there is a lease to be kept. */
+const hurriedRetryMs = 20
+
+const pruneEveryMs = 600_000
+
+/**
+ * Follows the log of changes by asking for what is new, again and again. An answer grants a lease: until
+ * `maxStalenessMs` after it was asked for, what is remembered may be used.
+ */
+export function createChangeFeed(parts: ChangeFeedParts) {
+  const { log, clock, maxStalenessMs, outageGraceMs, listener } = parts
+  const intervalMs = maxStalenessMs / 3
+
+  /** The newest entry of which all that it says is done. */
+  let applied: Position | null = null
+  let triggers: string | null = null
+  /** When the poll was sent that granted the lease. */
+  let leasedAt: Moment | null = null
+  /** How long the lease lasts. */
+  let leaseMs = maxStalenessMs
+  let state: FeedState = 'unreachable'
+  let clockOffsetMs: number | null = null
+
+  /** How often it was not known what had changed meanwhile. */
+  let gaps = 0
+
+  let polling: Promise<void> | undefined
+  let following: Promise<void> | undefined
+  let timer: NodeJS.Timeout | undefined
+  let usedAt = -Infinity
+  // Not at once, and not by all processes together.
+  let prunedAt = clock.monotonic() - Math.random() * pruneEveryMs
+
+  function isLive(monotonic: number, wall: number): boolean {
+    return leasedAt !== null && isWithin(leasedAt, leaseMs, monotonic, wall)
+  }
+
+  async function pollOnce() {
+    // As long as there is a lease there is time for another try, on another connection.
+    const { monotonic, wall } = momentOf(clock)
+    const limitMs = isLive(monotonic, wall) ? Math.max(intervalMs, 50) : maxStalenessMs
+    try {
+      let reading = await log.read(applied, limitMs)
+      if (!reading.isStandby && !reading.isRegistered) {
+        await log.register(limitMs)
+        reading = await log.read(applied, limitMs)
+      }
+      apply(reading)
+    } catch (error) {
+      state = 'unreachable'
+      // What is known to have been good may be used for longer, as nobody can be asked.
+      if (isOutage(error)) leaseMs = maxStalenessMs + outageGraceMs
+      throw error
+    }
+  }
+
+  function apply(reading: LogReading) {
+    const { newest, sentAt } = reading
+    clockOffsetMs = reading.serverMs - clock.wall()
+    state = stateOf(reading)
+    // A lease that is there goes on: it rests on what was so when it was granted.
+    if (state !== 'following' || !newest) return listener.onDoubt()
+
+    if (!reading.continues || reading.triggers !== triggers || reading.changedIds === null) {
+      gaps++
+      listener.onGap()
+    } else {
+      if (reading.changedIds.length > 0) listener.onChanges(reading.changedIds)
+      if (reading.hasNew) listener.onNew()
+    }
+    applied = newest
+    triggers = reading.triggers
+    leasedAt = sentAt
+    leaseMs = maxStalenessMs
+  }
+
+  /** Asks for what is new, or joins the asking that is under way. */
+  function poll(): Promise<void> {
+    polling ??= pollOnce().finally(() => {
+      polling = undefined
+    })
+    return polling
+  }
+
+  /** Asks for what is new from now on: an asking that is under way may have come too early. */
+  function pollAnew(): Promise<void> {
+    if (!polling) return poll()
+
+    following ??= polling
+      .catch(() => {})
+      .then(() => {
+        following = undefined
+        return poll()
+      })
+    return following
+  }
+
+  function schedule(delayMs: number) {
+    timer = setTimeout(tick, delayMs).unref()
+  }
+
+  function tick() {
+    if (clock.monotonic() - usedAt > idleAfterMs && !parts.isNeeded()) return stop()
+
+    const startedAt = performance.now()
+    poll().then(
+      () => {
+        if (timer) schedule(Math.max(intervalMs - (performance.now() - startedAt), 0))
+        prune()
+      },
+      () => {
+        const { monotonic, wall } = momentOf(clock)
+        if (timer)
+          schedule(isLive(monotonic, wall) ? hurriedRetryMs : Math.min(intervalMs, retryMs))
+      },
+    )
+  }
+
+  function prune() {
+    if (clock.monotonic() - prunedAt < pruneEveryMs) return
+
+    prunedAt = clock.monotonic()
+    // Should it fail, there is a next time, and other processes.
+    log.prune(maxStalenessMs).catch(() => {})
+  }
+
+  function stop() {
+    clearTimeout(timer)
+    timer = undefined
+    parts.onStop()
+  }
+
+  return {
+    isLive,
+    poll,
+    pollAnew,
+
+    /** Goes on following the feed, or takes it up. */
+    wake() {
+      usedAt = clock.monotonic()
+      if (timer) return
+
+      parts.onStart()
+      schedule(intervalMs)
+    },
+
+    /** Notes that somebody verifies. */
+    noteUse(monotonic: number) {
+      usedAt = monotonic
+    },
+
+    /** Lets go of everything; a next verification takes it up again. */
+    stop,
+
+    /** The newest entry that was applied; `null` before the first. */
+    get applied() {
+      return applied
+    },
+
+    get gaps() {
+      return gaps
+    },
+
+    get isActive() {
+      return timer !== undefined
+    },
+
+    health(now: Moment) {
+      const isLeased = isLive(now.monotonic, now.wall)
+      const age = leasedAt && now.monotonic - leasedAt.monotonic
+      return {
+        lease: {
+          isLive: isLeased,
+          remainingMs: isLeased && age !== null ? leaseMs - age : 0,
+        },
+        feed: timer ? state : 'idle',
+        revision: applied?.revision ?? null,
+        lagMs: age,
+        clockOffsetMs,
+      }
+    },
+  }
+}
+
+function stateOf({ isStandby, triggers, isRegistered, newest }: LogReading): FeedState {
+  if (isStandby) return 'standby'
+  return triggers !== null && isRegistered && newest ? 'following' : 'untrusted'
+}

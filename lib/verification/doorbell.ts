@@ -1,0 +1,96 @@
+import type { Client } from 'pg'
+
+import { abandon, type OpenClient } from './connection'
+import { within } from './time-limit'
+
+export type Doorbell = ReturnType<typeof createDoorbell>
+
+interface DoorbellParts {
+  open: OpenClient
+  /** What is listened to (LISTEN). */
+  channel: string
+  /** Called when there may be something new in the log. */
+  ring(): void
+}
+
+/** How often the connection is tried out: one that is half open says nothing, for hours. */
+const heartbeatMs = 5_000
+
+/** How long to wait before another connection: at first, and at most. */
+const firstRestMs = 250
+const longestRestMs = 5_000
+
+/** Tells at once of changes in the log. It makes things faster, and nothing relies on it. */
+export function createDoorbell({ open, channel, ring }: DoorbellParts) {
+  let isWanted = false
+  let client: Client | undefined
+  let timer: NodeJS.Timeout | undefined
+  let restMs = firstRestMs
+
+  async function connect() {
+    const opened = await open()
+    if (!isWanted || client) return abandon(opened)
+
+    opened.on('end', () => lose(opened))
+    opened.on('notification', ring)
+    try {
+      await within({ limitMs: heartbeatMs }, opened.query(`LISTEN ${channel}`))
+    } catch (error) {
+      abandon(opened)
+      throw error
+    }
+    if (!isWanted) return abandon(opened)
+
+    client = opened
+    restMs = firstRestMs
+    // Something may have been missed.
+    ring()
+    after(heartbeatMs, () => beat(opened))
+  }
+
+  function tryToConnect() {
+    connect().catch(() => {
+      after(restMs, tryToConnect)
+      restMs = Math.min(restMs * 2, longestRestMs)
+    })
+  }
+
+  function beat(opened: Client) {
+    within({ limitMs: heartbeatMs }, opened.query('SELECT 1')).then(
+      () => after(heartbeatMs, () => beat(opened)),
+      () => lose(opened),
+    )
+  }
+
+  function lose(lost: Client) {
+    abandon(lost)
+    if (client !== lost) return
+
+    client = undefined
+    after(restMs, tryToConnect)
+  }
+
+  function after(ms: number, work: () => void) {
+    clearTimeout(timer)
+    if (isWanted) timer = setTimeout(work, ms).unref()
+  }
+
+  return {
+    start() {
+      if (isWanted) return
+      isWanted = true
+      tryToConnect()
+    },
+
+    stop() {
+      isWanted = false
+      clearTimeout(timer)
+      if (client) abandon(client)
+      client = undefined
+    },
+
+    get isUp() {
+      return client !== undefined
+    },
+  }
+}

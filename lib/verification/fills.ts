@@ -1,0 +1,128 @@
+import type { Digest } from '../keys/secret'
+import { ApiKeysError } from '../errors'
+import { CachedKey, type KeyCache, type KeyRow } from './cache'
+import type { ChangeFeed } from './change-feed'
+import { isWithin, momentOf, type Clock, type Moment } from './clock'
+import type { KeyReading, Lookup } from './lookup'
+
+/** What came of reading one key. */
+export interface Fill {
+  /** `null` where no key has the hash. */
+  row: KeyRow | null
+  sentAt: Moment
+  /** Whether the log is known to have gone on since, so that the key may have changed. */
+  isOld: boolean
+}
+
+export type Fills = ReturnType<typeof createFills>
+
+interface FillsParts {
+  lookUp: Lookup
+  feed: Pick<ChangeFeed, 'applied' | 'gaps' | 'isLive'>
+  cache: KeyCache
+  clock: Clock
+  maxStalenessMs: number
+}
+
+interface Flight {
+  digests: Set<Digest>
+  /** When it was sent, or will be at the earliest. */
+  startedAt: Moment
+  result: Promise<Map<Digest, Fill>>
+}
+
+/** How many keys are read in one query. */
+const maxDigests = 500
+
+/**
+ * Reads keys that are not remembered: one key once, however many ask for it, and many keys that are asked for at about
+ * the same time in one query. One query is under way at a time; what is asked for meanwhile is the next.
+ */
+export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: FillsParts) {
+  let underWay: Flight | undefined
+  const waiting: Flight[] = []
+
+  function fly(flight: Flight): Promise<Map<Digest, Fill>> {
+    waiting.splice(waiting.indexOf(flight), 1)
+    underWay = flight
+    flight.startedAt = momentOf(clock)
+    const { gaps } = feed
+    return lookUp([...flight.digests], maxStalenessMs)
+      .then((reading) => judge(reading, flight, gaps))
+      .finally(() => {
+        underWay = undefined
+      })
+  }
+
+  /** Says what the reading is worth, and remembers what may be remembered. */
+  function judge(reading: KeyReading | null, { digests }: Flight, gaps: number) {
+    // A standby may lag behind; a bound that does not stand in the database is one that no barrier waits for.
+    if (!reading || reading.isStandby || !reading.isRegistered) {
+      throw new ApiKeysError('database_unavailable')
+    }
+
+    const { sentAt, rows } = reading
+    const isOld = gaps !== feed.gaps || isBefore(reading)
+    const isFollowed = !isOld && feed.isLive(clock.monotonic(), clock.wall())
+    const fills = new Map<Digest, Fill>()
+    for (const digest of digests) {
+      const row = rows.get(digest) ?? null
+      fills.set(digest, { row, sentAt, isOld })
+      if (isOld) continue
+
+      if (row) cache.set(new CachedKey(row, sentAt, isFollowed))
+      else if (isFollowed) cache.setUnknown(digest)
+    }
+    return fills
+  }
+
+  /** Whether the reading may lack a change that the feed has told of, and will not tell of again. */
+  function isBefore({ newest }: KeyReading): boolean {
+    const { applied } = feed
+    if (!applied) return false
+    if (newest.revision === applied.revision) return newest.mark !== applied.mark
+    return newest.revision < applied.revision
+  }
+
+  function startFlight(): Flight {
+    const previous = waiting.at(-1)?.result ?? underWay?.result
+    const digests = new Set<Digest>()
+    const flight: Flight = {
+      digests,
+      startedAt: momentOf(clock),
+      // In a later turn, so that what is asked for in this one comes along.
+      result: Promise.resolve(previous)
+        .catch(() => {})
+        .then(() => nextTurn())
+        .then(() => fly(flight)),
+    }
+    waiting.push(flight)
+    return flight
+  }
+
+  /** Whether what comes of a flight may be used by somebody who asks now. */
+  function mayJoin({ startedAt }: Flight): boolean {
+    return isWithin(startedAt, maxStalenessMs, clock.monotonic(), clock.wall())
+  }
+
+  return {
+    async fill(digest: Digest): Promise<Fill> {
+      let flight = underWay
+      if (!flight?.digests.has(digest) || !mayJoin(flight)) {
+        flight = waiting.find(({ digests }) => digests.has(digest) || digests.size < maxDigests)
+        flight ??= startFlight()
+        flight.digests.add(digest)
+      }
+      const fills = await flight.result
+      const fill = fills.get(digest)
+      if (!fill) throw new Error('express-api-keys: a key was not read')
+      return fill
+    },
+  }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve)
+  })
+}

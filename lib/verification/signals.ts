@@ -1,0 +1,120 @@
+import { InvalidApiKeyError, type InvalidReason } from '../errors'
+import type { Digest } from '../keys/secret'
+import type { KeyRow } from './cache'
+import type { Clock } from './clock'
+import { AcceptedKey } from './verified-api-key'
+
+/** Reads what a key is like now, whatever is remembered of it. */
+type ReadAnew = (digest: Digest) => Promise<KeyRow | null>
+
+interface SignalsParts {
+  clock: Clock
+  readAnew: ReadAnew
+  /** Why a key is not good at a moment; `null` if it is. */
+  judge(row: KeyRow | null, wall: number): InvalidReason | null
+}
+
+interface Watch {
+  controller: AbortController
+  apiKey: AcceptedKey
+  timer: NodeJS.Timeout | undefined
+}
+
+export type Signals = ReturnType<typeof createSignals>
+
+/** A timer that is set for longer than 2^31 - 1 ms fires at once. */
+const longestTimerMs = 2 ** 31 - 1
+
+/** How soon a key is read again that could not be read. */
+const retryMs = 250
+
+/** Keeps the signals of keys in use, apart from the cache: a key may be forgotten there while a response goes on. */
+export function createSignals({ clock, readAnew, judge }: SignalsParts) {
+  const watches = new Map<string, Set<Watch>>()
+
+  function drop(watch: Watch) {
+    clearTimeout(watch.timer)
+    const { id } = watch.apiKey
+    const group = watches.get(id)
+    if (group?.delete(watch) === true && group.size === 0) watches.delete(id)
+  }
+
+  function abort(watch: Watch, reason: Error) {
+    drop(watch)
+    watch.controller.abort(reason)
+  }
+
+  /** Ends what may not go on with the key as it is now, and comes back when it expires. */
+  function holdAgainst(row: KeyRow | null, watch: Watch) {
+    const invalidReason = judge(row, clock.wall())
+    if (!row || invalidReason)
+      return abort(watch, new InvalidApiKeyError(invalidReason ?? 'unknown'))
+
+    const bearer = AcceptedKey.bearerOf(watch.apiKey)
+    const refusal = bearer.refusalOf(new AcceptedKey(row, bearer, makeSignal))
+    if (refusal) return abort(watch, refusal)
+
+    if (row.expiresAtMs === null) return clearTimeout(watch.timer)
+    setTimer(watch, row.expiresAtMs - clock.wall(), () => holdAgainst(row, watch))
+  }
+
+  function setTimer(watch: Watch, delayMs: number, work: () => void) {
+    clearTimeout(watch.timer)
+    watch.timer = setTimeout(work, Math.min(Math.max(delayMs, 1), longestTimerMs)).unref()
+  }
+
+  async function check(watch: Watch) {
+    try {
+      const row = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest)
+      if (isWatched(watch)) holdAgainst(row, watch)
+    } catch {
+      // Nobody knows. The key was good when it was last heard of.
+      if (isWatched(watch)) setTimer(watch, retryMs, () => void check(watch))
+    }
+  }
+
+  function isWatched(watch: Watch): boolean {
+    return watches.get(watch.apiKey.id)?.has(watch) === true
+  }
+
+  function makeSignal(apiKey: AcceptedKey): AbortSignal {
+    const controller = new AbortController()
+    const { until } = AcceptedKey.bearerOf(apiKey)
+    if (until?.closed === true) return controller.signal
+
+    const watch: Watch = { controller, apiKey, timer: undefined }
+    const group = watches.get(apiKey.id) ?? new Set()
+    watches.set(apiKey.id, group.add(watch))
+    until?.once('close', () => drop(watch))
+    // It was good when it was verified, which may be a while ago.
+    void check(watch)
+    return controller.signal
+  }
+
+  return {
+    makeSignal,
+
+    get size() {
+      return watches.size
+    },
+
+    /** Looks again at keys that may have changed, by their ids. */
+    check(ids: Iterable<string>) {
+      for (const id of ids) {
+        for (const watch of watches.get(id) ?? []) void check(watch)
+      }
+    },
+
+    /** Looks again at all keys. */
+    checkAll() {
+      for (const group of watches.values()) {
+        for (const watch of group) void check(watch)
+      }
+    },
+
+    /** Lets go of all signals. None of them aborts any more. */
+    close() {
+      for (const group of watches.values()) for (const watch of group) drop(watch)
+    },
+  }
+}

@@ -1,0 +1,37 @@
+import { ApiKeysError } from '../errors'
+
+interface TimeLimit {
+  limitMs: number
+  /**
+   * Whether the process is kept alive for the answer.
+   *
+   * @default false
+   */
+  isAwaited?: boolean
+}
+
+/**
+ * Rejects with `database_unavailable` once the time is over, unless the answer is there by then: also where it lies unread
+ * because this process was busy.
+ */
+export async function within<Result>(
+  { limitMs, isAwaited = false }: TimeLimit,
+  work: Promise<Result>,
+): Promise<Result> {
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<never>((_, reject) => {
+    // What has arrived is read between a timer and an immediate.
+    timer = setTimeout(() => setImmediate(() => reject(tooLate(limitMs))), limitMs)
+    if (!isAwaited) timer.unref()
+  })
+  try {
+    return await Promise.race([work, limit])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function tooLate(limitMs: number) {
+  const cause = new Error(`no answer within ${Math.round(limitMs)} ms`)
+  return new ApiKeysError('database_unavailable', { cause })
+}

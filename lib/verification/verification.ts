@@ -1,0 +1,226 @@
+import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+
+import { changeLogOf } from '../../models/change-log'
+import type { UserIdType } from '../../models/storage-options'
+import { onDatabase } from '../keys/database'
+import type { SecretFormat } from '../keys/secret'
+import { createBarrier } from './barrier'
+import { createKeyCache } from './cache'
+import { createChangeFeed, type FeedState } from './change-feed'
+import { createChangeLog } from './change-log'
+import { momentOf, systemClock } from './clock'
+import { createConnection, createOpenClient } from './connection'
+import { createDoorbell } from './doorbell'
+import { createFills } from './fills'
+import { createLookup } from './lookup'
+import { createSignals } from './signals'
+import { createUsageRecorder } from './usage'
+import type { Bearer, Closable } from './verified-api-key'
+import { createVerifier, judge, type Verdict } from './verifier'
+
+/** How verification in this process is doing. */
+export interface Health {
+  /** As long as it is live, keys that are remembered are judged without a query. */
+  lease: { isLive: boolean; remainingMs: number }
+  feed: FeedState
+  /** The newest change that this process knows of. */
+  revision: number | null
+  /** How old that knowledge is: milliseconds since it was last asked for. */
+  lagMs: number | null
+  /** Whether changes are told of at once (LISTEN); `off` where the app wants none. */
+  doorbell: 'up' | 'down' | 'off'
+  cache: {
+    keys: number
+    maxKeys: number
+    /** Hashes that are known to belong to no key. */
+    unknownHashes: number
+    hits: number
+    misses: number
+    /** From 0 to 1; `null` before the first. */
+    hitRate: number | null
+  }
+  /** How far the clock of the database is ahead of this process's, in milliseconds. Expiry goes by the latter. */
+  clockOffsetMs: number | null
+  /** Counted on request. */
+  livingKeys?: LivingKeys[]
+}
+
+/** How many keys there are that are neither revoked nor expired, by the secret that keyed their hash. */
+export interface LivingKeys {
+  /** The place of the secret in the option `secrets`; `null` for unkeyed hashes and for secrets that are gone. */
+  secret: number | null
+  /** Names a secret without telling it; `null` for unkeyed hashes. */
+  secretId: string | null
+  keys: number
+}
+
+interface VerificationParts {
+  /** The app's, whose connection settings are ours. */
+  appSequelize: Sequelize
+  /** Our view of it. */
+  sequelize: Sequelize
+  schema: string
+  /** The qualified, quoted name of the table of keys. */
+  table: string
+  userIdType: UserIdType
+  format: SecretFormat
+  maxStalenessMs: number
+  outageGraceMs: number
+  cacheSize: number
+  lastUsedResolutionMs: number
+  listen: boolean | string
+  preparedStatements: boolean
+}
+
+export type Verification = ReturnType<typeof createVerification>
+
+/** Puts together what answers the one question of this floor: is this key good right now? */
+export function createVerification(parts: VerificationParts) {
+  const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
+  const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
+  const clock = systemClock
+  const log = changeLogOf(schema)
+  const boundMs = maxStalenessMs + outageGraceMs
+
+  // Two connections, so that a table that is locked holds up look-ups and not the polls.
+  const open = createOpenClient(appSequelize)
+  const [pollConnection, lookupConnection] = [
+    createConnection(open, clock),
+    createConnection(open, clock),
+  ]
+  const changeLog = createChangeLog({ connection: pollConnection, log, table, boundMs })
+  const lookUp = createLookup({
+    connection: lookupConnection,
+    log,
+    table,
+    userIdType,
+    isRegistered: changeLog.isRegistered,
+    preparedStatements: parts.preparedStatements,
+  })
+
+  const cache = createKeyCache(parts.cacheSize)
+  const feed = createChangeFeed({
+    log: changeLog,
+    clock,
+    maxStalenessMs,
+    outageGraceMs,
+    listener: {
+      onChanges(ids) {
+        for (const id of ids) cache.forget(id)
+        signals.check(ids)
+      },
+      onNew: () => cache.forgetUnknown(),
+      onGap() {
+        cache.forgetAll()
+        signals.checkAll()
+      },
+      onDoubt: () => signals.checkAll(),
+    },
+    isNeeded: () => signals.size > 0,
+    onStart: () => doorbell?.start(),
+    onStop() {
+      doorbell?.stop()
+      pollConnection.close()
+      lookupConnection.close()
+    },
+  })
+  const doorbell =
+    listen === false
+      ? undefined
+      : createDoorbell({
+          open: listen === true ? open : createOpenClient(appSequelize, listen),
+          channel: log.channel,
+          ring: () => {
+            feed.pollAnew().catch(() => {})
+          },
+        })
+
+  const fills = createFills({ lookUp, feed, cache, clock, maxStalenessMs })
+  const signals = createSignals({
+    clock,
+    judge,
+    readAnew: async (digest) => (await fills.fill(digest)).row,
+  })
+  const usage = createUsageRecorder({ sequelize, table, lastUsedResolutionMs })
+  const { makeSignal } = signals
+  const verifier = createVerifier({
+    format,
+    cache,
+    feed,
+    fills,
+    usage,
+    makeSignal,
+    clock,
+    maxStalenessMs,
+  })
+
+  /** Learns of a change that this process has made before anybody is told that it is made. */
+  async function learn() {
+    // Nothing is remembered where nobody verifies; and a change is made whether or not it could be read back.
+    if (feed.isActive) await feed.pollAnew().catch(() => {})
+  }
+
+  async function countLivingKeys(): Promise<LivingKeys[]> {
+    const rows = await onDatabase(() =>
+      sequelize.query<{ secretId: string | null; keys: string }>(
+        `SELECT secret_id AS "secretId", count(*)::text AS keys FROM ${table}
+          WHERE status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
+          GROUP BY secret_id ORDER BY secret_id`,
+        { type: QueryTypes.SELECT, useMaster: true, transaction: null },
+      ),
+    )
+    return rows.map(({ secretId, keys }) => {
+      const place = secretId === null ? -1 : format.secretIds.indexOf(secretId)
+      return { secret: place === -1 ? null : place, secretId, keys: Number(keys) }
+    })
+  }
+
+  return {
+    verify: verifier.verify,
+
+    /** The same for keys that came without a request. */
+    async verifyAlone(
+      plainTextKey: string,
+      { until }: { until?: Closable | undefined } = {},
+    ): Promise<Verdict> {
+      return verifier.verify(plainTextKey, until ? { ...anybody, until } : anybody)
+    },
+
+    /** Called after keys were changed: in a transaction of the caller's, which may still be open, or in one of ours. */
+    async changed(transaction?: Transaction) {
+      if (transaction) transaction.afterCommit(learn)
+      else await learn()
+    },
+
+    waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
+
+    lastUseOf: usage.lastUseOf,
+    flush: usage.flush,
+
+    async close() {
+      signals.close()
+      feed.stop()
+      await usage.flush()
+    },
+
+    async health({ livingKeys = false }: { livingKeys?: boolean | undefined } = {}) {
+      const { hits, misses } = verifier
+      const health: Health = {
+        ...feed.health(momentOf(clock)),
+        doorbell: doorbell ? (doorbell.isUp ? 'up' : 'down') : 'off',
+        cache: {
+          keys: cache.size,
+          maxKeys: cache.maxKeys,
+          unknownHashes: cache.unknownSize,
+          hits,
+          misses,
+          hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
+        },
+      }
+      return livingKeys ? { ...health, livingKeys: await countLivingKeys() } : health
+    },
+  }
+}
+
+/** Whoever calls `verify` demands no permissions. */
+const anybody: Bearer = { refusalOf: () => null }

@@ -1,0 +1,74 @@
+import type { KeyRow } from './cache'
+
+/** What a request or a call may know of the key it came with. Frozen. */
+export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
+  readonly id: string
+  readonly userId: UserId
+  readonly name: string
+  readonly permissions: readonly Permission[]
+  readonly expiresAt: Date | null
+  /**
+   * Aborts when the key stops being good: once it is revoked, suspended or expired, or no longer holds what the guard of
+   * the request demanded. Its `reason` is the refusal that a new request would get. Made when it is first asked for.
+   *
+   * @example
+   * req.apiKey.signal.addEventListener('abort', () => res.end())
+   */
+  readonly signal: AbortSignal
+}
+
+/** Makes the signal of a key. */
+export type MakeSignal = (apiKey: AcceptedKey) => AbortSignal
+
+/** A class, as its instances cost a fraction of frozen literals. One for every acceptance: the signal is its own. */
+export class AcceptedKey implements VerifiedApiKey {
+  readonly id: string
+  readonly userId: string | number
+  readonly name: string
+  readonly permissions: readonly string[]
+  readonly expiresAt: Date | null
+  readonly #row: KeyRow
+  readonly #bearer: Bearer
+  readonly #makeSignal: MakeSignal
+  #signal: AbortSignal | undefined = undefined
+
+  constructor(row: KeyRow, bearer: Bearer, makeSignal: MakeSignal) {
+    this.id = row.id
+    this.userId = row.userId
+    this.name = row.name
+    this.permissions = row.permissions
+    this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
+    this.#row = row
+    this.#bearer = bearer
+    this.#makeSignal = makeSignal
+    Object.freeze(this)
+  }
+
+  get signal(): AbortSignal {
+    this.#signal ??= this.#makeSignal(this)
+    return this.#signal
+  }
+
+  static rowOf(apiKey: AcceptedKey): KeyRow {
+    return apiKey.#row
+  }
+
+  static bearerOf(apiKey: AcceptedKey): Bearer {
+    return apiKey.#bearer
+  }
+}
+
+/** Who came with a key: a request, or a call without one. */
+export interface Bearer {
+  /** Emits `close` once nobody needs the signal of the key any more. */
+  readonly until?: Closable | null | undefined
+  /** Returns why the key may not be used for what it was used for; `null` if it may. */
+  refusalOf(apiKey: VerifiedApiKey): Error | null
+}
+
+/** A response, a socket, a WebSocket: whatever emits `close`. */
+export interface Closable {
+  once(event: 'close', listener: () => void): unknown
+  /** Whether it is over already. */
+  readonly closed?: boolean
+}

@@ -1,0 +1,30 @@
+import { createHash } from 'node:crypto'
+
+import { qualify } from './names'
+
+/** What the log of changes consists of in the database. Names are qualified and quoted. */
+export interface ChangeLog {
+  /** One row per transaction that changed keys, numbered in the order of the commits. */
+  revisions: string
+  /** Which keys each of them changed. */
+  changes: string
+  /** The one row that is locked while a transaction takes its number and commits. */
+  lock: string
+  /** The bounds that processes hold themselves to. */
+  bounds: string
+  /** Where NOTIFY says that there is something new. */
+  channel: string
+}
+
+export function changeLogOf(schema: string): ChangeLog {
+  // A name of our own for every schema, of letters that are safe everywhere.
+  const digest = createHash('sha256').update(schema).digest('hex').slice(0, 16)
+
+  return {
+    revisions: qualify(schema, 'api_key_revisions'),
+    changes: qualify(schema, 'api_key_changes'),
+    lock: qualify(schema, 'api_key_log_lock'),
+    bounds: qualify(schema, 'api_key_bounds'),
+    channel: `express_api_keys_${digest}`,
+  }
+}
