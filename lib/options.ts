@@ -15,7 +15,8 @@ export interface SignedInUser {
   id: string | number | bigint
 }
 
-type MaybePromise<Value> = Value | Promise<Value>
+/** What is there at once where nothing has to be waited for. */
+export type MaybePromise<Value> = Value | Promise<Value>
 
 /** The options of `createApiKeys`. */
 export interface ApiKeysOptions<

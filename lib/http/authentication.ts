@@ -2,11 +2,10 @@ import type { Request } from 'express'
 
 import { ApiKeysError, InvalidApiKeyError } from '../errors'
 import type { Rules } from '../keys/rules'
-import type { Settings } from '../options'
+import type { MaybePromise, Settings } from '../options'
 import type { Verdict, Verifier } from '../verification/verifier'
 import type { Bearer, VerifiedApiKey } from '../verification/verified-api-key'
 import type { ReadCredential } from './credentials'
-import { andThen, type MaybePromise } from './maybe-promise'
 
 declare global {
   namespace Express {
@@ -87,7 +86,9 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       case 'key': {
         const bearer = new RequestBearer(req)
         const verdict = verify(credential.plainTextKey, bearer)
-        return andThen(verdict, (verdict) => accept(req, verdict, bearer))
+        return verdict instanceof Promise
+          ? verdict.then((verdict) => accept(req, verdict, bearer))
+          : accept(req, verdict, bearer)
       }
     }
   }
@@ -148,7 +149,8 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   return {
     authenticate(req: Request & { [memo]?: MaybePromise<Authentication> }) {
       const first = req[memo]
-      if (first) return andThen(first, (first) => authenticateAgain(req, first))
+      if (first instanceof Promise) return first.then((first) => authenticateAgain(req, first))
+      if (first) return authenticateAgain(req, first)
 
       const authentication = authenticateFirst(req)
       req[memo] = authentication

@@ -3,10 +3,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Request, Response } from 'express'
 
 import { MissingPermissionError, type ApiKeysError } from '../errors'
-import { checkPermissionNames, type Settings } from '../options'
+import { checkPermissionNames, type MaybePromise, type Settings } from '../options'
 import type { VerifiedApiKey } from '../verification/verified-api-key'
 import type { Authentication, Authenticator, Demand } from './authentication'
-import { andThen, type MaybePromise } from './maybe-promise'
 import type { Refuse } from './refuse'
 
 /**
@@ -91,24 +90,36 @@ export function createGuards({ authenticator, refuse, settings }: GuardParts): G
       return orSignedIn === true ? unlessSignedIn(req, authentication.error) : authentication.error
     }
 
-    async function unlessSignedIn(req: Request, error: ApiKeysError) {
-      return (await settings.currentUser?.(req)) ? null : error
-    }
-
+    /** With a key that is remembered, this ends without a promise or a closure. */
     return function guard(req, res, next) {
       // Express hands its own request and response to every middleware.
       const [request, response] = [req as Request, res as Response]
+
       const authentication = authenticator.authenticate(request)
-      const decision = andThen(authentication, (authentication) => decide(request, authentication))
-      if (!(decision instanceof Promise)) return conclude(decision)
+      const decision =
+        authentication instanceof Promise
+          ? authentication.then((authentication) => decide(request, authentication))
+          : decide(request, authentication)
 
-      decision.then(conclude).catch((error: unknown) => refuse(error, request, response, next))
-
-      function conclude(error: ApiKeysError | null) {
-        if (error) refuse(error, request, response, next)
-        else next()
-      }
+      if (decision === null) next()
+      else if (decision instanceof Promise) decideLater(decision, request, response, next)
+      else refuse(decision, request, response, next)
     }
+  }
+
+  function decideLater(
+    decision: Promise<ApiKeysError | null>,
+    req: Request,
+    res: Response,
+    next: (error?: unknown) => void,
+  ) {
+    decision
+      .then((error) => (error ? refuse(error, req, res, next) : next()))
+      .catch((error: unknown) => refuse(error, req, res, next))
+  }
+
+  async function unlessSignedIn(req: Request, error: ApiKeysError) {
+    return (await settings.currentUser?.(req)) ? null : error
   }
 
   return {

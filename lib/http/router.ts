@@ -55,7 +55,7 @@ export function createOwnerRouter(parts: RouterParts): Router {
         sendCreated(req, res, created)
       },
     },
-    ...keyRoutes(parts, (userId) => ({ userId })),
+    ...keyRoutes(parts, rules.ownQuery, (userId) => ({ userId })),
   })
 }
 
@@ -83,9 +83,13 @@ export function createAdminRouter(parts: RouterParts): Router {
       },
     },
     '/revoke-all': {
-      async post({ res, userId, body }) {
+      async post({ req, res, userId, body }) {
         const { userId: owner, ...explanation } = parseInput(rules.revokeAll, body)
-        const options = { ...asAdmin(userId), ...explanation }
+        const options = {
+          ...asAdmin(userId),
+          ...parseInput(rules.adminQuery, req.query),
+          ...explanation,
+        }
         res.json({ revoked: await lifecycle.revokeAll(owner, options) })
       },
     },
@@ -94,7 +98,7 @@ export function createAdminRouter(parts: RouterParts): Router {
         res.json(await lifecycle.events({ ...req.query }))
       },
     },
-    ...keyRoutes(parts, asAdmin),
+    ...keyRoutes(parts, rules.adminQuery, asAdmin),
   })
 }
 
@@ -105,12 +109,14 @@ function asAdmin(userId: UserId): ChangeOptions {
 /** The routes of one key, the same for owners and administrators but for whose keys there are. */
 function keyRoutes(
   { lifecycle, rules }: RouterParts,
+  restrictQuery: Rules['adminQuery'] | Rules['ownQuery'],
   optionsOf: (userId: UserId) => ChangeOptions,
 ): Routes {
-  function transition(name: 'suspend' | 'reactivate' | 'revoke') {
-    return async function transit({ req, res, userId, body }: Call) {
+  function restriction(name: 'suspend' | 'revoke') {
+    return async function restrict({ req, res, userId, body }: Call) {
+      const query = parseInput(restrictQuery, req.query)
       const explanation = parseInput(rules.explanation, body)
-      res.json(await lifecycle[name](idOf(req), { ...optionsOf(userId), ...explanation }))
+      res.json(await lifecycle[name](idOf(req), { ...optionsOf(userId), ...query, ...explanation }))
     }
   }
 
@@ -122,16 +128,23 @@ function keyRoutes(
       async patch({ req, res, userId, body }) {
         res.json(await lifecycle.update(idOf(req), body, optionsOf(userId)))
       },
-      delete: transition('revoke'),
+      delete: restriction('revoke'),
     },
     '/:id/permissions': {
       async put({ req, res, userId, body }) {
+        const query = parseInput(restrictQuery, req.query)
         const { permissions } = parseInput(rules.permissionSet, body)
-        res.json(await lifecycle.setPermissions(idOf(req), permissions, optionsOf(userId)))
+        const options = { ...optionsOf(userId), ...query }
+        res.json(await lifecycle.setPermissions(idOf(req), permissions, options))
       },
     },
-    '/:id/suspend': { post: transition('suspend') },
-    '/:id/reactivate': { post: transition('reactivate') },
+    '/:id/suspend': { post: restriction('suspend') },
+    '/:id/reactivate': {
+      async post({ req, res, userId, body }) {
+        const explanation = parseInput(rules.explanation, body)
+        res.json(await lifecycle.reactivate(idOf(req), { ...optionsOf(userId), ...explanation }))
+      },
+    },
     '/:id/events': {
       async get({ req, res, userId }) {
         const { id } = await lifecycle.get(idOf(req), optionsOf(userId))

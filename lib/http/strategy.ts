@@ -2,7 +2,6 @@ import type { Request } from 'express'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
 import type { Authentication, Authenticator } from './authentication'
-import { andThen } from './maybe-promise'
 import { toRefusal } from './problems'
 import { toError } from './refuse'
 
@@ -53,12 +52,12 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
       const { success, fail, error } = this as unknown as Actions
       const actions = { success, fail, error }
 
-      const reported = andThen(authenticator.authenticate(req), (authentication) =>
-        report(req, authentication, actions),
-      )
-      if (reported instanceof Promise) {
-        reported.catch((failure: unknown) => error(toError(failure, realm)))
-      }
+      const authentication = authenticator.authenticate(req)
+      if (!(authentication instanceof Promise)) return report(req, authentication, actions)
+
+      authentication
+        .then((authentication) => report(req, authentication, actions))
+        .catch((failure: unknown) => error(toError(failure, realm)))
     }
   })()
 }
@@ -68,19 +67,36 @@ type LogIn = (user: object, ...rest: [options: object, done: Done] | [done: Done
 
 type Done = (error?: unknown) => void
 
+const keyLogIn = Symbol('express-api-keys.logIn')
+
+/** A request as JavaScript sees it: the declared overloads of `logIn` cannot be passed on. */
+interface LogInRequest {
+  logIn: LogIn
+  login: LogIn
+  /** Whose key it came with, and what logged users in before. */
+  [keyLogIn]?: { user: object; logIn: LogIn }
+}
+
 /**
  * Keeps Passport from turning a key into a signed-in browser session, as it does on routes without
  * `{ session: false }`, and callbacks of the app do: logging this user in starts none, as long as the request lasts.
  */
-function withoutSession(req: Request, keyUser: object) {
-  // As JavaScript calls it: the declared overloads cannot be passed on.
-  const { logIn } = req as unknown as { logIn: LogIn }
+function withoutSession(req: Request, user: object) {
+  const request = req as unknown as LogInRequest
+  request[keyLogIn] = { user, logIn: request[keyLogIn]?.logIn ?? request.logIn }
+  request.logIn = logInWithoutSession
+  request.login = logInWithoutSession
+}
 
-  const logInWithoutSession: LogIn = (user, ...rest) => {
-    if (user !== keyUser) return logIn.call(req, user, ...rest)
+function logInWithoutSession(
+  this: LogInRequest,
+  user: object,
+  ...rest: [options: object, done: Done] | [done: Done]
+) {
+  const known = this[keyLogIn]
+  if (!known) throw new TypeError('logIn: call it as a method of the request')
+  if (user !== known.user) return known.logIn.call(this, user, ...rest)
 
-    const [options, done] = rest.length === 1 ? [{}, rest[0]] : rest
-    logIn.call(req, user, { ...options, session: false }, done)
-  }
-  Object.assign(req, { logIn: logInWithoutSession, login: logInWithoutSession })
+  const [options, done] = rest.length === 1 ? [{}, rest[0]] : rest
+  known.logIn.call(this, user, { ...options, session: false }, done)
 }

@@ -54,6 +54,14 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
     owner: z.strictObject({ userId }),
     explanation: z.strictObject({ reason: reason.optional() }),
     revokeAll: z.strictObject({ userId, reason: reason.optional() }),
+    /** Whether a change waits until no process goes by the old state: for administrators, as it takes its time. */
+    adminQuery: z.object({
+      everywhere: z
+        .enum(['true', 'false'], 'must be true or false')
+        .default('false')
+        .transform((text) => text === 'true'),
+    }),
+    ownQuery: z.object({ everywhere: z.undefined('is for administrators') }).transform(() => ({})),
     circumstances: z.strictObject({
       userId: userId.optional(),
       reason: reason.optional(),

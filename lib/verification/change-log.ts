@@ -105,7 +105,7 @@ export function createChangeLog({ connection, log, table, boundMs }: ChangeLogPa
   async function read(from: Position | null, limitMs: number): Promise<LogReading> {
     const { rows, sentAt } = await connection.query(statement(from), limitMs)
     const [row = {}] = rows
-    const changedIds = row.ids == null ? [] : (JSON.parse(row.ids) as string[])
+    const changedIds = JSON.parse(row.ids ?? '[]') as string[]
     const isTooMuch = row.has_all === 'true' || Number(row.count) > maxChanges
 
     return {

@@ -90,8 +90,8 @@ export function createLookup(parts: LookupParts): Lookup {
       permissions: permissionSets.of(row.permissions ?? '[]'),
       // The table has a constraint.
       status: row.status as KeyRow['status'],
-      expiresAtMs: row.expires_at_ms == null ? null : readTime(row.expires_at_ms),
-      lastUsedAtMs: row.last_used_at_ms == null ? null : Number(row.last_used_at_ms),
+      expiresAtMs: readTime(row.expires_at_ms),
+      lastUsedAtMs: readTime(row.last_used_at_ms),
     }
   }
 
@@ -116,7 +116,9 @@ function causeOf(error: unknown): unknown {
 }
 
 /** A time that is none, such as 'infinity', is over. */
-function readTime(text: string): number {
+function readTime(text: string | null | undefined): number | null {
+  if (text === null || text === undefined) return null
+
   const ms = Number(text)
   return Number.isFinite(ms) && Math.abs(ms) <= 8.64e15 ? ms : -Infinity
 }
