@@ -29,7 +29,7 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
 /** A request that came with a key. The signal of the key holds as long as its response, and by what its guards demand. */
 export class RequestBearer implements Bearer {
   readonly #req: Request
-  #demands: readonly Demand[] = noDemands
+  #demand: Demand = demandsNothing
 
   constructor(req: Request) {
     this.#req = req
@@ -41,19 +41,16 @@ export class RequestBearer implements Bearer {
 
   /** Notes what a guard demanded, and was given. */
   add(demand: Demand) {
-    this.#demands = [...this.#demands, demand]
+    const before = this.#demand
+    this.#demand = before === demandsNothing ? demand : (apiKey) => before(apiKey) ?? demand(apiKey)
   }
 
   refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
-    for (const demand of this.#demands) {
-      const error = demand(apiKey)
-      if (error) return error
-    }
-    return null
+    return this.#demand(apiKey)
   }
 }
 
-const noDemands: readonly Demand[] = []
+const demandsNothing: Demand = () => null
 
 export interface Authenticator {
   /** Finds out whose key the request carries, once: whoever asks again is told what came of it the first time. */

@@ -40,6 +40,8 @@ export function createCredentialReader({ marker, header }: CredentialOptions): R
   // Behind anything that no token has, such as the brackets of a template. Inside another's token it is not ours.
   const ours = new RegExp(`(^|[^A-Za-z0-9\\-._~+/])${marker}[^\\s,;"']*`, 'g')
   const mask = `$1${marker}***`
+  const plainStart = plainScheme + marker
+  const plainMask = `${plainStart}***`
 
   function isOurs(value: string) {
     return value.search(ours) !== -1
@@ -61,7 +63,31 @@ export function createCredentialReader({ marker, header }: CredentialOptions): R
     return isOurs(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
   }
 
+  /** What nearly all requests with a key look like. `null` for all others. */
+  function readPlainBearer({ headers, rawHeaders }: IncomingMessage): Credential | null {
+    const { authorization } = headers
+    if (authorization === undefined || !authorization.startsWith(plainStart)) return null
+    if (header !== undefined && headers[header] !== undefined) return null
+    const token = authorization.slice(plainScheme.length)
+    if (!b64token.test(token)) return null
+
+    let line = -1
+    for (let at = 0; at < rawHeaders.length; at += 2) {
+      if (!isName(rawHeaders[at], 'authorization')) continue
+      if (line !== -1) return null
+      line = at + 1
+    }
+    if (line === -1 || rawHeaders[line] !== authorization) return null
+
+    headers.authorization = plainMask
+    rawHeaders[line] = plainMask
+    return { kind: 'key', plainTextKey: token }
+  }
+
   return function readCredential(req) {
+    const plain = readPlainBearer(req)
+    if (plain) return plain
+
     const authorizations = takeValues(req, 'authorization')
     const others = header === undefined ? [] : takeValues(req, header)
     const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
@@ -87,7 +113,7 @@ export function createCredentialReader({ marker, header }: CredentialOptions): R
     const lines: string[] = []
     for (let at = 0; at < rawHeaders.length; at += 2) {
       const line = rawHeaders[at + 1]
-      if (line === undefined || rawHeaders[at]?.toLowerCase() !== name) continue
+      if (line === undefined || !isName(rawHeaders[at], name)) continue
 
       lines.push(line)
       if (isOurs(line)) rawHeaders[at + 1] = line.replace(ours, mask)
@@ -95,6 +121,13 @@ export function createCredentialReader({ marker, header }: CredentialOptions): R
     // The app may have put the one value there itself, from a cookie say.
     return lines.length > 1 ? lines : [value]
   }
+}
+
+const plainScheme = 'Bearer '
+
+/** Whether a header as it was sent has a name, given in lower case. */
+function isName(sent: string | undefined, name: string): boolean {
+  return sent !== undefined && sent.length === name.length && sent.toLowerCase() === name
 }
 
 function concernsUs(credential: Credential) {

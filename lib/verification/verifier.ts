@@ -47,11 +47,13 @@ export function createVerifier(parts: VerifierParts) {
     const monotonic = clock.monotonic()
     const wall = clock.wall()
 
-    if (key !== undefined) {
-      return mayUse(key, monotonic, wall) ? decide(key.row, key, wall, bearer) : undefined
+    if (key === undefined) {
+      if (!cache.isUnknown(digest) || !feed.isLive(monotonic, wall)) return undefined
+    } else if (!mayUse(key, monotonic, wall)) {
+      return undefined
     }
-    if (!cache.isUnknown(digest) || !feed.isLive(monotonic, wall)) return undefined
-    return verdicts.unknown
+    feed.noteUse(monotonic)
+    return decide(key?.row ?? null, key, wall, bearer)
   }
 
   /** Whether a row is not older than it may be: the feed tells of its changes, or it was read only just now. */
@@ -125,7 +127,6 @@ export function createVerifier(parts: VerifierParts) {
       const verdict = recall(digest, bearer)
       if (verdict !== undefined) {
         hits++
-        feed.noteUse(clock.monotonic())
         return verdict
       }
       misses++
