@@ -61,7 +61,9 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
         .default('false')
         .transform((text) => text === 'true'),
     }),
-    ownQuery: z.object({ everywhere: z.undefined('is for administrators') }).transform(() => ({})),
+    ownQuery: z
+      .object({ everywhere: z.undefined('is for administrators').optional() })
+      .transform(() => ({})),
     circumstances: z.strictObject({
       userId: userId.optional(),
       reason: reason.optional(),
