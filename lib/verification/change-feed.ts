@@ -185,6 +185,11 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     poll,
     pollAnew,
 
+    /** Asks for what is new although nobody waits for it. */
+    catchUp() {
+      pollAnew().catch(() => {})
+    },
+
     /** Goes on following the feed, or takes it up. */
     wake() {
       usedAt = clock.monotonic()

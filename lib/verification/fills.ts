@@ -18,7 +18,7 @@ export type Fills = ReturnType<typeof createFills>
 
 interface FillsParts {
   lookUp: Lookup
-  feed: Pick<ChangeFeed, 'applied' | 'gaps' | 'isLive'>
+  feed: Pick<ChangeFeed, 'applied' | 'gaps' | 'isLive' | 'catchUp'>
   cache: KeyCache
   clock: Clock
   maxStalenessMs: number
@@ -62,8 +62,10 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
     }
 
     const { sentAt, rows } = reading
-    const isOld = gaps !== feed.gaps || isBefore(reading)
-    const isFollowed = !isOld && feed.isLive(clock.monotonic(), clock.wall())
+    const place = placeOf(reading)
+    const isOld = gaps !== feed.gaps || place === 'older'
+    const isFollowed = !isOld && place === 'same' && feed.isLive(clock.monotonic(), clock.wall())
+    if (place === 'newer') feed.catchUp()
     const fills = new Map<Digest, Fill>()
     for (const digest of digests) {
       const row = rows.get(digest) ?? null
@@ -76,12 +78,15 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
     return fills
   }
 
-  /** Whether the reading may lack a change that the feed has told of, and will not tell of again. */
-  function isBefore({ newest }: KeyReading): boolean {
+  /**
+   * Compares the newest entry that a reading saw with the one up to which the feed has told of all changes. Of an older
+   * one the reading may lack a change that will not be told again. A newer one may get lost in a failover without the
+   * feed ever having told of it, so that what was read may be used for a while, but not followed.
+   */
+  function placeOf({ newest }: KeyReading): 'older' | 'same' | 'newer' {
     const { applied } = feed
-    if (!applied) return false
-    if (newest.revision === applied.revision) return newest.mark !== applied.mark
-    return newest.revision < applied.revision
+    if (!applied || newest.revision > applied.revision) return 'newer'
+    return newest.revision === applied.revision && newest.mark === applied.mark ? 'same' : 'older'
   }
 
   function startFlight(): Flight {

@@ -130,9 +130,7 @@ export function createVerification(parts: VerificationParts) {
       : createDoorbell({
           open: listen === true ? open : createOpenClient(appSequelize, listen),
           channel: log.channel,
-          ring: () => {
-            feed.pollAnew().catch(() => {})
-          },
+          ring: feed.catchUp,
         })
 
   const fills = createFills({ lookUp, feed, cache, clock, maxStalenessMs })
