@@ -46,6 +46,11 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
     },
   )
 
+  // For whatever watches over this process.
+  app.get('/health', async function showHealth(_req, res) {
+    res.json(await apiKeys.health())
+  })
+
   app.use(refuseUnknownPath)
   app.use(answerProblem)
   return app
@@ -64,9 +69,14 @@ Programs send a key, Authorization: Bearer agpt_..., that holds the permission:
   GET    /graphs                  READ_GRAPH
   GET    /graphs/:id              READ_GRAPH
   POST   /graphs/:id/execute      EXECUTE_GRAPH   { "inputs": { "name": "Ada" } }
+  POST   /graphs/:id/run          EXECUTE_GRAPH   the same step by step, as server-sent events:
+                                                  { "inputs": { "name": "Ada" }, "paceMs": 5000 }
   GET    /blocks                  READ_BLOCK
   POST   /blocks/:id/execute      EXECUTE_BLOCK   { "inputs": { "text": "hello" } }
   GET    /me                      any
+
+For whatever watches over the app:
+  GET    /health                  how the verification of keys is doing
 
 To get a key: sign in, keep the session's cookie, and POST /api-keys. The answer holds the key, once.
 `

@@ -18,3 +18,14 @@ export function readInputs(req: Pick<Request, 'is' | 'body'>): JsonObject {
   }
   return inputs
 }
+
+const LONGEST_PACE_MS = 60_000
+
+/** Answers how long each step of a run is to take, `{ "paceMs": 5000 }`; one second unless the body says so. */
+export function readPace({ body }: Pick<Request, 'body'>): number {
+  const paceMs: unknown = isJsonObject(body) ? (body.paceMs ?? 1_000) : 1_000
+  if (typeof paceMs !== 'number' || !(paceMs >= 0 && paceMs <= LONGEST_PACE_MS)) {
+    throw new Problem(422, `paceMs must be a number from 0 to ${LONGEST_PACE_MS}`)
+  }
+  return paceMs
+}

@@ -20,8 +20,14 @@ export interface GraphNode {
 /** Where an input of a node comes from. */
 export type Source = { literal: Json } | { input: string } | { node: string } | { list: Source[] }
 
+/** What one node of a graph has made. */
+export interface Step {
+  node: string
+  result: Json
+}
+
 /**
- * Executes a graph, every node after those that it needs, and answers its named outputs.
+ * Executes a graph and answers its named outputs.
  *
  * @throws {ExecutionError} for cycles, unknown blocks and nodes, and inputs that are missing or of a
  * wrong type
@@ -31,23 +37,35 @@ export function runGraph(
   blocks: ReadonlyMap<string, Block>,
   inputs: JsonObject,
 ): JsonObject {
+  const steps = stepThroughGraph(graph, blocks, inputs)
+  for (;;) {
+    const { done, value } = steps.next()
+    if (done === true) return value
+  }
+}
+
+/** Executes a graph node by node, every node after those that it needs. Throws as `runGraph` does. */
+export function* stepThroughGraph(
+  graph: Graph,
+  blocks: ReadonlyMap<string, Block>,
+  inputs: JsonObject,
+): Generator<Step, JsonObject, void> {
   for (const name of graph.inputs) {
     if (!Object.hasOwn(inputs, name)) throw new ExecutionError(`The input "${name}" is missing`)
   }
-  const steps = sortNodes(graph.nodes).map((node) => ({ node, block: findBlock(node, blocks) }))
+  const nodes = sortNodes(graph.nodes).map((node) => ({ node, block: findBlock(node, blocks) }))
 
   const results = new Map<string, Json>()
-  for (const { node, block } of steps) {
-    results.set(
-      node.id,
-      atNode(node, () => {
-        const values = Object.entries(node.inputs).map(([name, source]) => [
-          name,
-          resolveSource(source, inputs, results),
-        ])
-        return runBlock(block, Object.fromEntries(values))
-      }),
-    )
+  for (const { node, block } of nodes) {
+    const result = atNode(node, () => {
+      const values = Object.entries(node.inputs).map(([name, source]) => [
+        name,
+        resolveSource(source, inputs, results),
+      ])
+      return runBlock(block, Object.fromEntries(values))
+    })
+    results.set(node.id, result)
+    yield { node: node.id, result }
   }
 
   return Object.fromEntries(

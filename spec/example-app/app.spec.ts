@@ -76,6 +76,14 @@ async function createKey(username: string, permissions: string[]): Promise<Recor
   return { Authorization: `Bearer ${String(body.plainTextKey)}` }
 }
 
+function startRun(headers: Record<string, string>, body: object) {
+  return fetch(`${url}/graphs/greeting/run`, {
+    method: 'POST',
+    headers: { ...headers, 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+}
+
 describe('the example app', () => {
   it('executes a graph for a key that may', async () => {
     const headers = await createKey('alice', ['EXECUTE_GRAPH', 'EXECUTE_BLOCK', 'READ_BLOCK'])
@@ -95,6 +103,7 @@ describe('the example app', () => {
     ['GET', '/graphs', 'READ_GRAPH'],
     ['GET', '/graphs/greeting', 'READ_GRAPH'],
     ['POST', '/graphs/greeting/execute', 'EXECUTE_GRAPH'],
+    ['POST', '/graphs/greeting/run', 'EXECUTE_GRAPH'],
     ['GET', '/blocks', 'READ_BLOCK'],
     ['POST', '/blocks/shout/execute', 'EXECUTE_BLOCK'],
   ])('guards %s %s with %s', async (method, path, permission) => {
@@ -109,6 +118,40 @@ describe('the example app', () => {
 
     expect([without.response.status, lacking.response.status]).toEqual([401, 403])
     expect(lacking.body.missing).toEqual([permission])
+  })
+
+  it('streams a run step by step', async () => {
+    const headers = await createKey('alice', ['EXECUTE_GRAPH'])
+
+    const response = await startRun(headers, { inputs: { name: 'Ada' }, paceMs: 0 })
+    const events = await response.text()
+
+    expect(response.headers.get('content-type')).toContain('text/event-stream')
+    expect(events.match(/^event: .*/gm)).toEqual(['event: step', 'event: step', 'event: outputs'])
+    expect(events).toMatch(/ada/i)
+  })
+
+  it('ends a run when its key is revoked', async () => {
+    const session = await signIn('alice')
+    const { body: created } = await call('POST', '/api-keys', {
+      headers: session,
+      body: { name: 'CI', permissions: ['EXECUTE_GRAPH'] },
+    })
+    const headers = { Authorization: `Bearer ${String(created.plainTextKey)}` }
+    const { id } = created.apiKey as { id: string }
+
+    const response = await startRun(headers, { inputs: { name: 'Ada' }, paceMs: 60_000 })
+    await call('DELETE', `/api-keys/${id}`, { headers: session })
+
+    expect(await response.text()).toMatch(/^event: error\ndata: .*not valid/)
+  })
+
+  it('tells how it is doing', async () => {
+    await call('GET', '/graphs', { headers: await createKey('alice', ['READ_GRAPH']) })
+
+    const { body } = await call('GET', '/health')
+
+    expect(body).toMatchObject({ feed: 'following', lease: { isLive: true } })
   })
 
   it('shows a key its owner’s graphs only', async () => {
