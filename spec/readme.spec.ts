@@ -128,8 +128,12 @@ describe('README', () => {
       { type: QueryTypes.SELECT },
     )
     expect(tables.map(({ name }) => name)).toEqual([
+      'api_key_bounds',
+      'api_key_changes',
       'api_key_events',
+      'api_key_log_lock',
       'api_key_migrations',
+      'api_key_revisions',
       'api_keys',
     ])
     await own.drop()
