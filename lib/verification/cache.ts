@@ -95,6 +95,11 @@ export function createKeyCache(maxKeys: number) {
     },
 
     get(digest: Digest): CachedKey | undefined {
+      return keys.get(digest)
+    },
+
+    /** The same for a use that counts when room is to be made. */
+    use(digest: Digest): CachedKey | undefined {
       const key = keys.get(digest)
       if (key) key.wasUsed = true
       return key

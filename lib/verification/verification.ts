@@ -154,8 +154,10 @@ export function createVerification(parts: VerificationParts) {
 
   /** Learns of a change that this process has made before anybody is told that it is made. */
   async function learn() {
-    // Nothing is remembered where nobody verifies; and a change is made whether or not it could be read back.
-    if (feed.isActive) await feed.pollAnew().catch(() => {})
+    // Nothing is opened for a process that does not verify: what it remembers from before is not worth that.
+    if (!feed.isActive) return cache.forgetAll()
+    // A change is made whether or not it could be read back.
+    await feed.pollAnew().catch(() => {})
   }
 
   async function countLivingKeys(): Promise<LivingKeys[]> {

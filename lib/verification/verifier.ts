@@ -42,8 +42,11 @@ export function createVerifier(parts: VerifierParts) {
   let misses = 0
 
   /** Decides from what is remembered, at once; `undefined` where the database has to be asked. */
-  function recall(digest: Digest, bearer: Bearer): Verdict | undefined {
-    const key = cache.get(digest)
+  function recall(
+    digest: Digest,
+    bearer: Bearer,
+    key: CachedKey | undefined = cache.get(digest),
+  ): Verdict | undefined {
     const monotonic = clock.monotonic()
     const wall = clock.wall()
 
@@ -124,7 +127,7 @@ export function createVerifier(parts: VerifierParts) {
       const digest = typeof plainTextKey === 'string' ? format.parse(plainTextKey) : null
       if (digest === null) return verdicts.malformed
 
-      const verdict = recall(digest, bearer)
+      const verdict = recall(digest, bearer, cache.use(digest))
       if (verdict !== undefined) {
         hits++
         return verdict
