@@ -1,3 +1,4 @@
+import { ApiKeysError } from '../errors'
 import { isOutage } from '../keys/database'
 import type { ChangeLogReader, LogReading, Position } from './change-log'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
@@ -125,7 +126,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   }
 
   /** Asks for what is new, or joins the asking that is under way. */
-  function poll(): Promise<void> {
+  async function poll(): Promise<void> {
+    // Whoever left it alone has closed the connection, and nobody would close another one.
+    if (!timer) throw new ApiKeysError('database_unavailable')
+
     polling ??= pollOnce().finally(() => {
       polling = undefined
     })
@@ -210,6 +214,11 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     /** The newest entry that was applied; `null` before the first. */
     get applied() {
       return applied
+    },
+
+    /** What the triggers were like when it was. */
+    get triggers() {
+      return triggers
     },
 
     get gaps() {

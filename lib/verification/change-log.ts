@@ -58,6 +58,19 @@ export function createChangeLog({ connection, log, table, boundMs }: ChangeLogPa
     SELECT FROM ${bounds} WHERE bound_ms >= ${boundMs} AND registered_at > now() - interval '1 hour'
   )`
 
+  /** SQL for what the triggers that write the log are like; NULL unless all are there and enabled. */
+  const fingerprint = `
+    SELECT string_agg(
+             concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
+             ', ' ORDER BY trigger.oid
+           )
+      FROM pg_catalog.pg_trigger AS trigger
+      JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
+     WHERE trigger.tgrelid IN (${literal(table)}::regclass, ${literal(changes)}::regclass)
+       AND trigger.tgname IN (${triggerNames.map(literal).join(', ')})
+       AND trigger.tgenabled = 'A'
+    HAVING count(*) = ${triggerNames.length}`
+
   /** READ COMMITTED, whatever the default: a serializable reader could make transactions of the app fail. */
   function statement(from: Position | null) {
     const revision = from?.revision ?? null
@@ -65,7 +78,7 @@ export function createChangeLog({ connection, log, table, boundMs }: ChangeLogPa
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
       SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
              since.ids::text, since.has_all::text, since.has_new::text, since.count::text,
-             triggers.fingerprint,
+             (${fingerprint}) AS fingerprint,
              pg_is_in_recovery()::text AS is_standby,
              (${isRegistered})::text AS is_registered,
              (extract(epoch FROM clock_timestamp()) * 1000)::float8::text AS server_ms
@@ -85,19 +98,7 @@ export function createChangeLog({ connection, log, table, boundMs }: ChangeLogPa
                WHERE entry.revision > ${revision}
                LIMIT ${maxChanges + 1}
             ) AS change
-        ) AS since ON true
-        LEFT JOIN (
-          SELECT string_agg(
-                   concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
-                   ', ' ORDER BY trigger.oid
-                 ) AS fingerprint
-            FROM pg_catalog.pg_trigger AS trigger
-            JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
-           WHERE trigger.tgrelid IN (${literal(table)}::regclass, ${literal(changes)}::regclass)
-             AND trigger.tgname IN (${triggerNames.map(literal).join(', ')})
-             AND trigger.tgenabled = 'A'
-          HAVING count(*) = ${triggerNames.length}
-        ) AS triggers ON true;
+        ) AS since ON true;
       COMMIT`
   }
 
@@ -124,6 +125,8 @@ export function createChangeLog({ connection, log, table, boundMs }: ChangeLogPa
   return {
     /** SQL that is true where this process may rely on what it reads. */
     isRegistered,
+
+    fingerprint,
 
     read,
 

@@ -23,13 +23,15 @@ const longestRestMs = 5_000
 /** Tells at once of changes in the log. It makes things faster, and nothing relies on it. */
 export function createDoorbell({ open, channel, ring }: DoorbellParts) {
   let isWanted = false
+  /** Which start it is: what an earlier one has opened is not wanted any more. */
+  let turn = 0
   let client: Client | undefined
   let timer: NodeJS.Timeout | undefined
   let restMs = firstRestMs
 
-  async function connect() {
+  async function connect(ofTurn: number) {
     const opened = await open()
-    if (!isWanted || client) return abandon(opened)
+    if (ofTurn !== turn) return abandon(opened)
 
     opened.on('end', () => lose(opened))
     opened.on('notification', ring)
@@ -39,7 +41,7 @@ export function createDoorbell({ open, channel, ring }: DoorbellParts) {
       abandon(opened)
       throw error
     }
-    if (!isWanted) return abandon(opened)
+    if (ofTurn !== turn) return abandon(opened)
 
     client = opened
     restMs = firstRestMs
@@ -49,7 +51,9 @@ export function createDoorbell({ open, channel, ring }: DoorbellParts) {
   }
 
   function tryToConnect() {
-    connect().catch(() => {
+    const thisTurn = turn
+    connect(thisTurn).catch(() => {
+      if (thisTurn !== turn) return
       after(restMs, tryToConnect)
       restMs = Math.min(restMs * 2, longestRestMs)
     })
@@ -84,6 +88,7 @@ export function createDoorbell({ open, channel, ring }: DoorbellParts) {
 
     stop() {
       isWanted = false
+      turn++
       clearTimeout(timer)
       if (client) abandon(client)
       client = undefined

@@ -18,7 +18,7 @@ export type Fills = ReturnType<typeof createFills>
 
 interface FillsParts {
   lookUp: Lookup
-  feed: Pick<ChangeFeed, 'applied' | 'gaps' | 'isLive' | 'catchUp'>
+  feed: Pick<ChangeFeed, 'applied' | 'triggers' | 'gaps' | 'isLive' | 'catchUp'>
   cache: KeyCache
   clock: Clock
   maxStalenessMs: number
@@ -29,6 +29,7 @@ interface Flight {
   /** When it was sent, or will be at the earliest. */
   startedAt: Moment
   result: Promise<Map<Digest, Fill>>
+  isCancelled: boolean
 }
 
 /** How many keys are read in one query. */
@@ -42,16 +43,18 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
   let underWay: Flight | undefined
   const waiting: Flight[] = []
 
-  function fly(flight: Flight): Promise<Map<Digest, Fill>> {
+  async function fly(flight: Flight): Promise<Map<Digest, Fill>> {
+    if (flight.isCancelled) throw new ApiKeysError('database_unavailable')
+
     waiting.splice(waiting.indexOf(flight), 1)
     underWay = flight
     flight.startedAt = momentOf(clock)
     const { gaps } = feed
-    return lookUp([...flight.digests], maxStalenessMs)
-      .then((reading) => judge(reading, flight, gaps))
-      .finally(() => {
-        underWay = undefined
-      })
+    try {
+      return judge(await lookUp([...flight.digests], maxStalenessMs), flight, gaps)
+    } finally {
+      underWay = undefined
+    }
   }
 
   /** Says what the reading is worth, and remembers what may be remembered. */
@@ -79,14 +82,16 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
   }
 
   /**
-   * Compares the newest entry that a reading saw with the one up to which the feed has told of all changes. Of an older
-   * one the reading may lack a change that will not be told again. A newer one may get lost in a failover without the
-   * feed ever having told of it, so that what was read may be used for a while, but not followed.
+   * Compares what a reading saw of the log with the entry up to which the feed has told of all changes. Of an older one the
+   * reading may lack a change that will not be told again. A newer one, and triggers that are not as the feed knows them,
+   * may get lost in a failover without the feed ever having told of them, so that what was read may be used for a while,
+   * but not followed.
    */
-  function placeOf({ newest }: KeyReading): 'older' | 'same' | 'newer' {
+  function placeOf({ newest, triggers }: KeyReading): 'older' | 'same' | 'newer' {
     const { applied } = feed
     if (!applied || newest.revision > applied.revision) return 'newer'
-    return newest.revision === applied.revision && newest.mark === applied.mark ? 'same' : 'older'
+    if (newest.revision < applied.revision || newest.mark !== applied.mark) return 'older'
+    return triggers === feed.triggers ? 'same' : 'newer'
   }
 
   function startFlight(): Flight {
@@ -95,6 +100,7 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
     const flight: Flight = {
       digests,
       startedAt: momentOf(clock),
+      isCancelled: false,
       // In a later turn, so that what is asked for in this one comes along.
       result: Promise.resolve(previous)
         .catch(() => {})
@@ -111,6 +117,11 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
   }
 
   return {
+    /** Has what is not under way yet fail: nothing is opened any more for it. */
+    cancel() {
+      for (const flight of waiting.splice(0)) flight.isCancelled = true
+    },
+
     async fill(digest: Digest): Promise<Fill> {
       let flight = underWay
       if (!flight?.digests.has(digest) || !mayJoin(flight)) {

@@ -14,6 +14,8 @@ export interface KeyReading {
   newest: Position
   /** Those that there are. */
   rows: Map<Digest, KeyRow>
+  /** What the triggers that write the log were like. */
+  triggers: string | null
   /** Whether the server is a standby, which may lag behind. */
   isStandby: boolean
   /** Whether the database knows of the bound that this process holds itself to. */
@@ -31,6 +33,8 @@ interface LookupParts {
   userIdType: UserIdType
   /** SQL that is true where this process may rely on what it reads. */
   isRegistered: string
+  /** SQL for what the triggers that write the log are like. */
+  fingerprint: string
   /** Whether statements may be prepared; some poolers cannot keep them. */
   preparedStatements: boolean
 }
@@ -40,10 +44,10 @@ const unprepared = /^(26000|42P05|08P01)$/
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
-  const { connection, table, userIdType, isRegistered } = parts
+  const { connection, table, userIdType, isRegistered, fingerprint } = parts
   const statement = `
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
-           (${isRegistered})::text AS is_registered,
+           (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
            key.hash, key.id::text, key.user_id::text, key.name, key.status,
            to_json(key.permissions)::text AS permissions,
            (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
@@ -105,6 +109,7 @@ export function createLookup(parts: LookupParts): Lookup {
       sentAt,
       newest: { revision: Number(first.revision), mark: String(first.mark) },
       rows: new Map(found.map((row) => [row.digest, row])),
+      triggers: first.fingerprint ?? null,
       isStandby: first.is_standby !== 'false',
       isRegistered: first.is_registered === 'true',
     }

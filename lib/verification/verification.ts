@@ -95,6 +95,7 @@ export function createVerification(parts: VerificationParts) {
     table,
     userIdType,
     isRegistered: changeLog.isRegistered,
+    fingerprint: changeLog.fingerprint,
     preparedStatements: parts.preparedStatements,
   })
 
@@ -120,6 +121,7 @@ export function createVerification(parts: VerificationParts) {
     onStart: () => doorbell?.start(),
     onStop() {
       doorbell?.stop()
+      fills.cancel()
       pollConnection.close()
       lookupConnection.close()
     },

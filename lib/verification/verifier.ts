@@ -86,8 +86,6 @@ export function createVerifier(parts: VerifierParts) {
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
   async function ask(digest: Digest, bearer: Bearer): Promise<Verdict> {
-    feed.wake()
-
     for (let attempt = 1; ; attempt++) {
       const verdict = await attemptOnce(digest, bearer, attempt).catch((error: unknown) => {
         // What was known to be good may pass for a while, where the app says so.
@@ -105,6 +103,7 @@ export function createVerifier(parts: VerifierParts) {
     bearer: Bearer,
     attempt: number,
   ): Promise<Verdict | undefined> {
+    feed.wake()
     // One poll makes good again all that is remembered.
     if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
     const remembered = recall(digest, bearer)

@@ -141,6 +141,11 @@ function createWorld() {
     content = next
   }
 
+  function commit(next: Content) {
+    before = [...before, content]
+    become(next)
+  }
+
   function start<Reading>(
     read: (content: Content, isStandby: boolean) => Reading,
   ): Promise<Reading> {
@@ -180,11 +185,10 @@ function createWorld() {
     },
 
     change(changed: number, to: KeyRow['status']) {
-      before = [...before, content]
       const last = content.log.at(-1)
       const isNew = content.statuses[changed] === 'MISSING'
       const entry = { revision: (last?.revision ?? 0) + 1, mark: `mark-${++marks}`, changed, isNew }
-      become({
+      commit({
         ...content,
         log: content.triggers === null ? content.log : [...content.log, entry],
         statuses: content.statuses.with(changed, to),
@@ -196,16 +200,16 @@ function createWorld() {
       const survivor = before.at(-count)
       if (!survivor) return
       before = before.slice(0, -count)
-      become({ ...survivor, triggers: content.triggers })
+      become(survivor)
     },
 
     cutOff() {
-      become({ ...content, log: content.log.slice(-1) })
+      commit({ ...content, log: content.log.slice(-1) })
     },
 
     switchTriggers() {
       triggerVersions++
-      become({
+      commit({
         ...content,
         triggers: content.triggers === null ? `triggers-${triggerVersions}` : null,
       })
@@ -220,8 +224,9 @@ function createWorld() {
 
     readKeys(wanted: readonly Digest[]): Promise<KeyReading | null> {
       const sentAt = momentOf(clock)
-      return start(({ log, statuses }, isStandby) => ({
+      return start(({ log, statuses, triggers }, isStandby) => ({
         sentAt,
+        triggers,
         newest: log.at(-1) ?? { revision: 0, mark: '' },
         rows: new Map(wanted.flatMap((digest) => rowOf(digest, statuses))),
         isStandby,

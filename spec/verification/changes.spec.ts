@@ -1,0 +1,257 @@
+import { Sequelize } from 'sequelize'
+
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, newKey } from '../support/keys'
+import { until } from '../support/until'
+
+type Options = Parameters<typeof createTestApiKeys>[1]
+
+let database: Database
+let sequelize: Sequelize
+let instances: TestApiKeys[] = []
+
+beforeAll(async () => {
+  database = await createDatabase()
+  sequelize = database.connect()
+})
+
+afterEach(async () => {
+  for (const instance of instances) await instance.close()
+  instances = []
+})
+
+afterAll(() => database.drop())
+
+/** The library as in one more process. */
+function createInstance(options: Options = {}) {
+  const apiKeys = createTestApiKeys(database, options)
+  instances.push(apiKeys)
+  return apiKeys
+}
+
+/** A key that both processes remember: the one that changes it and the one that is to hear of it. */
+async function createKnownKey(...verifiers: TestApiKeys[]) {
+  const { apiKey, plainTextKey } = await createInstance().create(
+    newKey({ permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'] }),
+  )
+  for (const verifier of verifiers) await expectValid(verifier, plainTextKey)
+  return { id: apiKey.id, plainTextKey }
+}
+
+async function expectValid(apiKeys: TestApiKeys, plainTextKey: string) {
+  expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+}
+
+async function saysOf(apiKeys: TestApiKeys, plainTextKey: string) {
+  const verdict = await apiKeys.verify(plainTextKey)
+  return verdict.valid ? verdict.apiKey : verdict.code
+}
+
+describe('a change', () => {
+  it('is known to its own process before it is answered', async () => {
+    const apiKeys = createInstance({ listen: false, maxStalenessMs: 600_000 })
+    const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+    await apiKeys.suspend(id)
+    expect(await saysOf(apiKeys, plainTextKey)).toBe('suspended')
+    await apiKeys.reactivate(id)
+    await expectValid(apiKeys, plainTextKey)
+    await apiKeys.setPermissions(id, ['READ_BLOCK'])
+    expect(await saysOf(apiKeys, plainTextKey)).toMatchObject({ permissions: ['READ_BLOCK'] })
+    await apiKeys.update(id, { name: 'Build server' })
+    expect(await saysOf(apiKeys, plainTextKey)).toMatchObject({ name: 'Build server' })
+    await apiKeys.revokeAll('alice')
+    expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
+  })
+
+  it('is known to its own process once a transaction of the caller is committed', async () => {
+    const apiKeys = createInstance({ listen: false, maxStalenessMs: 600_000 })
+    const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+    const transaction = await sequelize.transaction()
+    await apiKeys.revoke(id, { transaction })
+    await expectValid(apiKeys, plainTextKey)
+    await transaction.commit()
+
+    expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
+  })
+
+  it.each<[string, Options, string]>([
+    ['at once', { maxStalenessMs: 600_000 }, 'up'],
+    ['without LISTEN', { listen: false, maxStalenessMs: 300 }, 'off'],
+    [
+      'with LISTEN at an address that nobody answers',
+      {
+        listen: 'postgres://nobody@127.0.0.1:1/nothing',
+        maxStalenessMs: 300,
+      },
+      'down',
+    ],
+  ])('reaches other processes %s', async (_, options, doorbell) => {
+    const [maker, other] = [createInstance(), createInstance(options)]
+    const { id, plainTextKey } = await createKnownKey(maker, other)
+    await until(async () => (await other.health()).doorbell === doorbell)
+
+    await maker.revoke(id)
+
+    await until(async () => (await saysOf(other, plainTextKey)) === 'revoked')
+    expect((await other.health()).doorbell).toBe(doorbell)
+  })
+
+  it('is heard of at the address that is listened at', async () => {
+    const other = createInstance({ listen: database.url, maxStalenessMs: 600_000 })
+    const { id, plainTextKey } = await createKnownKey(other)
+    await until(async () => (await other.health()).doorbell === 'up')
+
+    await createInstance().revoke(id)
+
+    await until(async () => (await saysOf(other, plainTextKey)) === 'revoked')
+  })
+
+  it.each([
+    ['an UPDATE', `UPDATE api_keys SET status = 'REVOKED', revoked_at = now()`, 'revoked'],
+    ['a DELETE', 'DELETE FROM api_keys', 'unknown'],
+    ['TRUNCATE', 'TRUNCATE api_keys', 'unknown'],
+    [
+      'an UPDATE of its expiry',
+      `UPDATE api_keys SET expires_at = now() - interval '1 s'`,
+      'expired',
+    ],
+    ['another hash', `UPDATE api_keys SET hash = md5(hash) || md5(hash)`, 'unknown'],
+    [
+      'an UPDATE where replication is pretended',
+      `SET LOCAL session_replication_role = 'replica';
+       UPDATE api_keys SET status = 'SUSPENDED' WHERE status = 'ACTIVE'`,
+      'suspended',
+    ],
+  ])('made by %s of plain SQL counts', async (_, sql, code) => {
+    const apiKeys = createInstance({ maxStalenessMs: 600_000 })
+    const { plainTextKey } = await createKnownKey(apiKeys)
+    await until(async () => (await apiKeys.health()).doorbell === 'up')
+
+    await sequelize.transaction((transaction) => sequelize.query(sql, { transaction }))
+
+    await until(async () => (await saysOf(apiKeys, plainTextKey)) === code)
+    await sequelize.query('TRUNCATE api_keys')
+  })
+
+  it('of many keys at once has all of them forgotten', async () => {
+    const apiKeys = createInstance({ maxStalenessMs: 600_000 })
+    const { plainTextKey } = await createKnownKey(apiKeys)
+    await until(async () => (await apiKeys.health()).doorbell === 'up')
+
+    await sequelize.query(
+      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+       SELECT 'many', 'Bulk', 'agpt_000000', '00000000', md5(n::text) || md5(n::text), '{READ_GRAPH}'
+         FROM generate_series(1, 10001) AS n`,
+    )
+    await until(async () => (await apiKeys.health()).cache.keys === 0)
+
+    await expectValid(apiKeys, plainTextKey)
+    await sequelize.query('TRUNCATE api_keys')
+  })
+
+  it.each(['api_key_revisions', 'api_key_changes'])(
+    'is not missed when %s is emptied',
+    async (table) => {
+      const apiKeys = createInstance({ maxStalenessMs: 300 })
+      const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+      await sequelize.query(`TRUNCATE ${table}`)
+      await createInstance().revoke(id)
+
+      await until(async () => (await saysOf(apiKeys, plainTextKey)) === 'revoked')
+      await until(async () => (await apiKeys.health()).feed === 'following')
+    },
+  )
+
+  it('is not missed where a trigger is disabled, as nothing is relied on meanwhile', async () => {
+    const apiKeys = createInstance({ maxStalenessMs: 300 })
+    const { plainTextKey } = await createKnownKey(apiKeys)
+    const trigger = 'TRIGGER api_key_gather_update'
+
+    await sequelize.query(`ALTER TABLE api_keys DISABLE ${trigger}`)
+    await sequelize.query(`UPDATE api_keys SET status = 'SUSPENDED' WHERE status = 'ACTIVE'`)
+    await until(async () => (await saysOf(apiKeys, plainTextKey)) === 'suspended')
+    expect((await apiKeys.health()).feed).toBe('untrusted')
+
+    await sequelize.query(`UPDATE api_keys SET status = 'ACTIVE' WHERE status = 'SUSPENDED'`)
+    await sequelize.query(`ALTER TABLE api_keys ENABLE ALWAYS ${trigger}`)
+    await until(async () => typeof (await saysOf(apiKeys, plainTextKey)) === 'object')
+    await until(async () => (await apiKeys.health()).feed === 'following')
+  })
+
+  it('is not missed when the row of the lock is gone: it fails, and says what to do', async () => {
+    const apiKeys = createInstance()
+    const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+    await sequelize.query('DELETE FROM api_key_log_lock')
+    await expect(apiKeys.revoke(id)).rejects.toThrow(/row of .*api_key_log_lock.* is missing/)
+    await expectValid(apiKeys, plainTextKey)
+
+    await sequelize.query('INSERT INTO api_key_log_lock DEFAULT VALUES')
+    await apiKeys.revoke(id)
+    expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
+  })
+
+  it('waits for nobody who has changed keys and not committed', async () => {
+    const apiKeys = createInstance()
+    const [first, second] = [await createKnownKey(apiKeys), await createKnownKey(apiKeys)]
+    const open = await sequelize.transaction()
+    await sequelize.query(`DELETE FROM api_keys WHERE id = '${first.id}'`, { transaction: open })
+
+    await apiKeys.revoke(second.id)
+    expect(await saysOf(apiKeys, second.plainTextKey)).toBe('revoked')
+    await createKey(apiKeys)
+
+    await open.rollback()
+    await expectValid(apiKeys, first.plainTextKey)
+  })
+})
+
+describe('everywhere', () => {
+  it('waits as long as the longest bound that any process goes by', async () => {
+    const own = await createDatabase()
+    const [short, long] = [
+      createTestApiKeys(own, { maxStalenessMs: 100 }),
+      createTestApiKeys(own, { maxStalenessMs: 300, outageGraceMs: 200 }),
+    ]
+    const { apiKey, plainTextKey } = await short.create(newKey())
+    await expectValid(short, plainTextKey)
+    await expectValid(long, plainTextKey)
+
+    const before = performance.now()
+    await short.revoke(apiKey.id, { everywhere: true })
+
+    expect(performance.now() - before).toBeGreaterThanOrEqual(500)
+    for (const instance of [short, long]) await instance.close()
+    await own.drop()
+  })
+
+  it('waits, too, where there is nothing left to change', async () => {
+    const own = await createDatabase()
+    const apiKeys = createTestApiKeys(own, { maxStalenessMs: 300 })
+    const { apiKey } = await apiKeys.create(newKey())
+    await apiKeys.revoke(apiKey.id)
+
+    const before = performance.now()
+    await apiKeys.revoke(apiKey.id, { everywhere: true })
+
+    expect(performance.now() - before).toBeGreaterThanOrEqual(300)
+    await own.drop()
+  })
+
+  it('is known before anything is relied on, also when somebody has removed it', async () => {
+    const apiKeys = createInstance({ maxStalenessMs: 7_777 })
+    const { plainTextKey } = await createKnownKey(apiKeys)
+    await sequelize.query('DELETE FROM api_key_bounds')
+
+    const { plainTextKey: cold } = await createKnownKey()
+    await expectValid(apiKeys, cold)
+    await expectValid(apiKeys, plainTextKey)
+
+    const [bounds] = await sequelize.query('SELECT bound_ms::int FROM api_key_bounds')
+    expect(bounds).toEqual([{ bound_ms: 7_777 }])
+  })
+})
