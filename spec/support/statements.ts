@@ -1,4 +1,4 @@
-import pg from 'pg'
+import * as pg from 'pg'
 
 /** What a driver was asked to run, on any connection, Sequelize's and ours. */
 export interface Statements {
@@ -30,7 +30,7 @@ export function recordStatements(): Statements {
   }
 
   return {
-    driver: { ...pg, types: pg.types, Client: RecordingClient },
+    driver: { ...pg, Client: RecordingClient },
     all,
     lookUps: () => all.filter((sql) => sql.includes('key.hash = ANY')),
     polls: () => all.filter((sql) => sql.includes('fingerprint')),

@@ -1,4 +1,4 @@
-import { Sequelize } from 'sequelize'
+import type { Sequelize } from 'sequelize'
 
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
@@ -41,6 +41,11 @@ async function createKnownKey(...verifiers: TestApiKeys[]) {
 
 async function expectValid(apiKeys: TestApiKeys, plainTextKey: string) {
   expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+}
+
+/** Waits until a process says so. Jest limits the time. */
+async function expectSoon(apiKeys: TestApiKeys, plainTextKey: string, code: string) {
+  await until(async () => (await saysOf(apiKeys, plainTextKey)) === code)
 }
 
 async function saysOf(apiKeys: TestApiKeys, plainTextKey: string) {
@@ -95,7 +100,7 @@ describe('a change', () => {
 
     await maker.revoke(id)
 
-    await until(async () => (await saysOf(other, plainTextKey)) === 'revoked')
+    await expectSoon(other, plainTextKey, 'revoked')
     expect((await other.health()).doorbell).toBe(doorbell)
   })
 
@@ -106,7 +111,7 @@ describe('a change', () => {
 
     await createInstance().revoke(id)
 
-    await until(async () => (await saysOf(other, plainTextKey)) === 'revoked')
+    await expectSoon(other, plainTextKey, 'revoked')
   })
 
   it.each([
@@ -132,7 +137,7 @@ describe('a change', () => {
 
     await sequelize.transaction((transaction) => sequelize.query(sql, { transaction }))
 
-    await until(async () => (await saysOf(apiKeys, plainTextKey)) === code)
+    await expectSoon(apiKeys, plainTextKey, code)
     await sequelize.query('TRUNCATE api_keys')
   })
 
@@ -161,7 +166,7 @@ describe('a change', () => {
       await sequelize.query(`TRUNCATE ${table}`)
       await createInstance().revoke(id)
 
-      await until(async () => (await saysOf(apiKeys, plainTextKey)) === 'revoked')
+      await expectSoon(apiKeys, plainTextKey, 'revoked')
       await until(async () => (await apiKeys.health()).feed === 'following')
     },
   )
@@ -173,7 +178,7 @@ describe('a change', () => {
 
     await sequelize.query(`ALTER TABLE api_keys DISABLE ${trigger}`)
     await sequelize.query(`UPDATE api_keys SET status = 'SUSPENDED' WHERE status = 'ACTIVE'`)
-    await until(async () => (await saysOf(apiKeys, plainTextKey)) === 'suspended')
+    await expectSoon(apiKeys, plainTextKey, 'suspended')
     expect((await apiKeys.health()).feed).toBe('untrusted')
 
     await sequelize.query(`UPDATE api_keys SET status = 'ACTIVE' WHERE status = 'SUSPENDED'`)
