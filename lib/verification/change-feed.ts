@@ -2,6 +2,7 @@ import { ApiKeysError } from '../errors'
 import { isOutage } from '../keys/database'
 import type { ChangeLogReader, LogReading, Position } from './change-log'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
+import { longestLimitMs } from './time-limit'
 
 /** What the feed makes known, in the order in which it happened. */
 export interface FeedListener {
@@ -46,13 +47,18 @@ interface ChangeFeedParts {
 /** For how long the feed is followed after the last verification. */
 const idleAfterMs = 30_000
 
-/** How soon the database is asked again that did not answer. */
+/** How soon the database is asked again that did not answer; and how soon where a lease is about to end. */
 const retryMs = 250
-
-/** The same as long as there is a lease to be kept. */
 const hurriedRetryMs = 20
+const aboutToEndMs = 1_000
 
-const pruneEveryMs = 600_000
+/** How long an answer is waited for at least. */
+const leastLimitMs = 50
+
+/** How far apart the bell is answered: where keys change all the time, it rings all the time. */
+const bellEveryMs = 5
+
+const pruneEveryMs = 60_000
 
 /**
  * Follows the log of changes by asking for what is new, again and again. An answer grants a lease: until
@@ -78,6 +84,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   let polling: Promise<void> | undefined
   let following: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
+  let bellTimer: NodeJS.Timeout | undefined
+  let bellAt = -Infinity
   let usedAt = -Infinity
   // Not at once, and not by all processes together.
   let prunedAt = clock.monotonic() - Math.random() * pruneEveryMs
@@ -89,7 +97,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   async function pollOnce() {
     // As long as there is a lease there is time for another try, on another connection.
     const { monotonic, wall } = momentOf(clock)
-    const limitMs = isLive(monotonic, wall) ? Math.max(intervalMs, 50) : maxStalenessMs
+    const longestMs = longestLimitMs(maxStalenessMs)
+    const limitMs = isLive(monotonic, wall)
+      ? Math.min(Math.max(intervalMs, leastLimitMs), longestMs)
+      : longestMs
     try {
       let reading = await log.read(applied, limitMs)
       if (!reading.isStandby && !reading.isRegistered) {
@@ -149,6 +160,12 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     return following
   }
 
+  function answerBell() {
+    bellTimer = undefined
+    bellAt = clock.monotonic()
+    pollAnew().catch(() => {})
+  }
+
   function schedule(delayMs: number) {
     timer = setTimeout(tick, delayMs).unref()
   }
@@ -163,11 +180,14 @@ export function createChangeFeed(parts: ChangeFeedParts) {
         prune()
       },
       () => {
-        const { monotonic, wall } = momentOf(clock)
-        if (timer)
-          schedule(isLive(monotonic, wall) ? hurriedRetryMs : Math.min(intervalMs, retryMs))
+        if (timer) schedule(isAboutToEnd() ? hurriedRetryMs : Math.min(intervalMs, retryMs))
       },
     )
+  }
+
+  function isAboutToEnd(): boolean {
+    const { monotonic, wall } = momentOf(clock)
+    return isLive(monotonic, wall) && !isLive(monotonic + aboutToEndMs, wall)
   }
 
   function prune() {
@@ -175,12 +195,14 @@ export function createChangeFeed(parts: ChangeFeedParts) {
 
     prunedAt = clock.monotonic()
     // Should it fail, there is a next time, and other processes.
-    log.prune(maxStalenessMs).catch(() => {})
+    log.prune().catch(() => {})
   }
 
   function stop() {
     clearTimeout(timer)
+    clearTimeout(bellTimer)
     timer = undefined
+    bellTimer = undefined
     parts.onStop()
   }
 
@@ -189,9 +211,13 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     poll,
     pollAnew,
 
-    /** Asks for what is new although nobody waits for it. */
+    /** Asks for what is new although nobody waits for it: there is something. */
     catchUp() {
-      pollAnew().catch(() => {})
+      if (bellTimer || !timer) return
+
+      const restMs = bellAt + bellEveryMs - clock.monotonic()
+      if (restMs <= 0) return answerBell()
+      bellTimer = setTimeout(answerBell, restMs).unref()
     },
 
     /** Goes on following the feed, or takes it up. */

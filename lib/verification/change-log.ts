@@ -1,3 +1,5 @@
+import { QueryTypes, type Sequelize } from 'sequelize'
+
 import type { ChangeLog } from '../../models/change-log'
 import type { Moment } from './clock'
 import type { Connection } from './connection'
@@ -41,7 +43,10 @@ const triggerNames = [
 ]
 
 interface ChangeLogParts {
+  /** For what others wait for. */
   connection: Connection
+  /** For what nobody waits for. */
+  sequelize: Sequelize
   log: ChangeLog
   /** The qualified, quoted name of the table of keys. */
   table: string
@@ -50,7 +55,8 @@ interface ChangeLogParts {
 }
 
 /** Reads the log of changes, and tells the database of the bound that this process holds itself to. */
-export function createChangeLog({ connection, log, table, boundMs }: ChangeLogParts) {
+export function createChangeLog(parts: ChangeLogParts) {
+  const { connection, sequelize, log, table, boundMs } = parts
   const { revisions, changes, bounds } = log
 
   /** SQL that is true once the bound stands in the database, confirmed within the hour. */
@@ -142,22 +148,26 @@ export function createChangeLog({ connection, log, table, boundMs }: ChangeLogPa
 
     /**
      * Removes what nobody needs any more: entries of more than an hour ago but for the newest, as a process that was
-     * away for longer starts anew, and bounds that nobody has confirmed for a day.
+     * away for longer starts anew, and bounds that nobody has confirmed for a day. Not much at a time.
      */
-    async prune(limitMs: number) {
-      await connection.query(
+    async prune() {
+      const options = { type: QueryTypes.SELECT, useMaster: true, transaction: null } as const
+      await sequelize.query(
         `WITH old AS (
-           DELETE FROM ${revisions}
+           SELECT revision FROM ${revisions}
             WHERE created_at < now() - interval '1 hour'
               AND revision < (SELECT max(revision) FROM ${revisions})
-           RETURNING mark
+            ORDER BY revision LIMIT 10000 FOR UPDATE SKIP LOCKED
+         ), removed AS (
+           DELETE FROM ${revisions} AS entry USING old WHERE entry.revision = old.revision
+           RETURNING entry.mark
          )
-         DELETE FROM ${changes} USING old WHERE ${changes}.mark = old.mark`,
-        limitMs,
+         DELETE FROM ${changes} AS change USING removed WHERE change.mark = removed.mark`,
+        options,
       )
-      await connection.query(
+      await sequelize.query(
         `DELETE FROM ${bounds} WHERE registered_at < now() - interval '1 day'`,
-        limitMs,
+        options,
       )
     },
   }

@@ -4,6 +4,7 @@ import { CachedKey, type KeyCache, type KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import type { KeyReading, Lookup } from './lookup'
+import { longestLimitMs } from './time-limit'
 
 /** What came of reading one key. */
 export interface Fill {
@@ -51,7 +52,7 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
     flight.startedAt = momentOf(clock)
     const { gaps } = feed
     try {
-      return judge(await lookUp([...flight.digests], maxStalenessMs), flight, gaps)
+      return judge(await lookUp([...flight.digests], longestLimitMs(maxStalenessMs)), flight, gaps)
     } finally {
       underWay = undefined
     }

@@ -1,5 +1,10 @@
 import { ApiKeysError } from '../errors'
 
+/** How long a statement may take: no longer than the bound, and no longer than anybody would wait. */
+export function longestLimitMs(maxStalenessMs: number): number {
+  return Math.min(maxStalenessMs, 5_000)
+}
+
 interface TimeLimit {
   limitMs: number
   /**

@@ -88,7 +88,7 @@ export function createVerification(parts: VerificationParts) {
     createConnection(open, clock),
     createConnection(open, clock),
   ]
-  const changeLog = createChangeLog({ connection: pollConnection, log, table, boundMs })
+  const changeLog = createChangeLog({ connection: pollConnection, sequelize, log, table, boundMs })
   const lookUp = createLookup({
     connection: lookupConnection,
     log,

@@ -5,7 +5,7 @@ import type { CachedKey, KeyCache, KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, type Clock } from './clock'
 import type { Fill, Fills } from './fills'
-import { within } from './time-limit'
+import { longestLimitMs, within } from './time-limit'
 import type { UsageRecorder } from './usage'
 import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from './verified-api-key'
 
@@ -37,7 +37,7 @@ const leastPatienceMs = 1_000
 /** Accepts a key that was minted here, is in the database, is active and has not expired. */
 export function createVerifier(parts: VerifierParts) {
   const { format, cache, feed, fills, usage, makeSignal, clock, maxStalenessMs } = parts
-  const patienceMs = Math.max(maxStalenessMs, leastPatienceMs)
+  const patienceMs = Math.max(longestLimitMs(maxStalenessMs), leastPatienceMs)
   let hits = 0
   let misses = 0
 
