@@ -4,7 +4,7 @@ import { ApiKeysError, InvalidApiKeyError } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { Verdict, Verifier } from '../verification/verifier'
-import type { Bearer, VerifiedApiKey } from '../verification/verified-api-key'
+import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { ReadCredential } from './credentials'
 
 declare global {
@@ -18,10 +18,17 @@ declare global {
 
 /** What came of the credential of a request. */
 export type Authentication =
-  | { kind: 'accepted'; apiKey: VerifiedApiKey; user: object; bearer: RequestBearer }
+  | Accepted
   /** No key of ours, but perhaps a token that somebody else understands. The error is for who insists on a key. */
   | { kind: 'absent'; error: ApiKeysError }
   | { kind: 'refused'; error: ApiKeysError }
+
+interface Accepted {
+  kind: 'accepted'
+  apiKey: VerifiedApiKey
+  user: object
+  bearer: RequestBearer
+}
 
 /** Says what a key lacks; `null` if it may pass. */
 export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
@@ -29,10 +36,13 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
 /** A request that came with a key. The signal of the key holds as long as its response, and by what its guards demand. */
 export class RequestBearer implements Bearer {
   readonly #req: Request
+  readonly #authenticator: symbol
   #demand: Demand = demandsNothing
+  #accepted: Accepted | undefined = undefined
 
-  constructor(req: Request) {
+  constructor(req: Request, authenticator: symbol) {
     this.#req = req
+    this.#authenticator = authenticator
   }
 
   get until() {
@@ -47,6 +57,27 @@ export class RequestBearer implements Bearer {
 
   refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
     return this.#demand(apiKey)
+  }
+
+  accept(apiKey: VerifiedApiKey, user: object): Accepted {
+    this.#req.apiKey = apiKey
+    this.#req.user = user
+    this.#accepted = { kind: 'accepted', apiKey, user, bearer: this }
+    return this.#accepted
+  }
+
+  /**
+   * Finds what an authenticator accepted before, by the key that it left on the request. A note of its own would cost
+   * a request more than all else that a guard does: Express has made its requests objects that are slow to add to.
+   */
+  static acceptedBefore(req: Request, authenticator: symbol): Accepted | undefined {
+    const { apiKey } = req
+    const bearer = apiKey instanceof AcceptedKey ? AcceptedKey.bearerOf(apiKey) : undefined
+    if (!(bearer instanceof RequestBearer)) return undefined
+
+    return bearer.#req === req && bearer.#authenticator === authenticator
+      ? bearer.#accepted
+      : undefined
   }
 }
 
@@ -68,7 +99,7 @@ interface AuthenticatorParts {
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { readCredential, verify, rules, settings } = parts
-  /** Where a request keeps what came of it: a property, as a WeakMap costs more than all else that a guard does. */
+  /** Where a request keeps what came of it, unless it was accepted at once. */
   const memo = Symbol('express-api-keys')
 
   function authenticateFirst(req: Request): MaybePromise<Authentication> {
@@ -81,7 +112,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       case 'unreadable':
         return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
       case 'key': {
-        const bearer = new RequestBearer(req)
+        const bearer = new RequestBearer(req, memo)
         const verdict = verify(credential.plainTextKey, bearer)
         return verdict instanceof Promise
           ? verdict.then((verdict) => accept(req, verdict, bearer))
@@ -99,7 +130,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
 
     const { apiKey } = verdict
     if (req.user || settings.loadUser) return acceptUser(req, apiKey, bearer)
-    return accepted(req, apiKey, { id: apiKey.userId }, bearer)
+    return bearer.accept(apiKey, { id: apiKey.userId })
   }
 
   async function acceptUser(
@@ -111,7 +142,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     const user = req.user ?? (await loadUser(req, apiKey))
     if (!user) return { kind: 'refused', error: new InvalidApiKeyError('unknown') }
 
-    return accepted(req, apiKey, user, bearer)
+    return bearer.accept(apiKey, user)
   }
 
   /** The app may have signed somebody in since, behind the guard that came first. */
@@ -147,10 +178,13 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     authenticate(req: Request & { [memo]?: MaybePromise<Authentication> }) {
       const first = req[memo]
       if (first instanceof Promise) return first.then((first) => authenticateAgain(req, first))
-      if (first) return authenticateAgain(req, first)
+      const before = first ?? RequestBearer.acceptedBefore(req, memo)
+      if (before) return authenticateAgain(req, before)
 
       const authentication = authenticateFirst(req)
-      req[memo] = authentication
+      if (authentication instanceof Promise || authentication.kind !== 'accepted') {
+        req[memo] = authentication
+      }
       return authentication
     },
 
@@ -159,17 +193,6 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },
   }
-}
-
-function accepted(
-  req: Request,
-  apiKey: VerifiedApiKey,
-  user: object,
-  bearer: RequestBearer,
-): Authentication {
-  req.apiKey = apiKey
-  req.user = user
-  return { kind: 'accepted', apiKey, user, bearer }
 }
 
 function somebodyElse(): Authentication {

@@ -42,6 +42,8 @@ interface ChangeFeedParts {
   /** Called when the feed is taken up and when it is left alone. */
   onStart(): void
   onStop(): void
+  /** Called when the database did not answer. */
+  onOutage(): void
 }
 
 /** For how long the feed is followed after the last verification. */
@@ -111,7 +113,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     } catch (error) {
       state = 'unreachable'
       // What is known to have been good may be used for longer, as nobody can be asked.
-      if (isOutage(error)) leaseMs = maxStalenessMs + outageGraceMs
+      if (isOutage(error)) {
+        leaseMs = maxStalenessMs + outageGraceMs
+        parts.onOutage()
+      }
       throw error
     }
   }

@@ -33,13 +33,17 @@ export interface Connection {
 /** Opens a connection to the database, as the app's Sequelize would. */
 export type OpenClient = () => Promise<Client>
 
-/** How long opening a connection may take: longer than a statement, as certificates and passwords are to be checked. */
-const openingLimitMs = 5_000
-
 /** How long nobody is let try again after a connection could not be opened. */
 const restMs = 50
 
-export function createConnection(open: OpenClient, clock: Clock): Connection {
+interface ConnectionParts {
+  open: OpenClient
+  clock: Clock
+  /** How long opening it may take. */
+  openingLimitMs: number
+}
+
+export function createConnection({ open, clock, openingLimitMs }: ConnectionParts): Connection {
   let current: Promise<Client> | undefined
   let failure: { error: unknown; at: number } | undefined
 
@@ -148,7 +152,7 @@ export function createOpenClient(sequelize: Sequelize, address?: string): OpenCl
     const { Client } = settings.native === true ? pg : app.connectionManager.lib
     const client = new Client({
       application_name: 'express-api-keys',
-      connectionTimeoutMillis: openingLimitMs,
+      connectionTimeoutMillis: 10_000,
       ...options,
       ...(address === undefined
         ? { user: username, password, host, port: Number(port), database }

@@ -5,6 +5,11 @@ export function longestLimitMs(maxStalenessMs: number): number {
   return Math.min(maxStalenessMs, 5_000)
 }
 
+/** How long opening a connection may take: one that hangs must not take up all the time that there is. */
+export function openingLimitMs(maxStalenessMs: number): number {
+  return Math.min(Math.max(0.7 * maxStalenessMs, 700), 5_000)
+}
+
 interface TimeLimit {
   limitMs: number
   /**

@@ -1,11 +1,10 @@
-import { QueryTypes, type Sequelize } from 'sequelize'
-
-import { onDatabase } from '../keys/database'
+import type { Connection } from './connection'
+import { within } from './time-limit'
 
 export type UsageRecorder = ReturnType<typeof createUsageRecorder>
 
 interface UsageRecorderParts {
-  sequelize: Sequelize
+  connection: Connection
   /** The qualified, quoted name of the table of keys. */
   table: string
   /** How far apart two uses of a key are that are both written. */
@@ -14,52 +13,79 @@ interface UsageRecorderParts {
 
 const flushEveryMs = 1_000
 
+/** How many keys are written in one statement. */
+const maxKeys = 10_000
+
+const writeLimitMs = 5_000
+
+/** Keeps the process alive for a write: whoever asks for it waits for it. */
+function awaited(write: Promise<void>): Promise<void> {
+  return within({ limitMs: 2 * writeLimitMs, isAwaited: true }, write)
+}
+
+/** How long the table may be locked for a write not to be put off. */
+const lockLimitMs = 100
+
 /**
  * Notes when keys are used, beside the request, and writes that down once a second: all keys in one statement, of each
  * only where what the database has is older than the resolution, so that a fleet writes no more than one process.
  */
-export function createUsageRecorder(parts: UsageRecorderParts) {
-  const { sequelize, table, lastUsedResolutionMs } = parts
-  let noted = new Map<string, number>()
-  let beingWritten: ReadonlyMap<string, number> = noted
+export function createUsageRecorder({
+  connection,
+  table,
+  lastUsedResolutionMs,
+}: UsageRecorderParts) {
+  const noted = new Map<string, number>()
+  let beingWritten: ReadonlyMap<string, number> = new Map()
   let writing: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
 
-  async function writeAll() {
-    const skipped = new Map<string, number>()
+  /** Writes what is noted by now, or the first part of it. */
+  async function writeOnce() {
+    const uses = new Map([...noted].slice(0, maxKeys))
+    for (const id of uses.keys()) noted.delete(id)
+    beingWritten = uses
     try {
-      while (noted.size > 0) {
-        const uses = noted
-        beingWritten = uses
-        noted = new Map()
-        const left = await writeLastUsed(uses).catch((error: unknown) => {
-          noted = new Map([...uses, ...noted])
-          throw error
-        })
-        for (const id of left) skipped.set(id, uses.get(id) ?? Date.now())
-      }
+      for (const id of await writeLastUsed(uses)) putBack(id, uses)
+    } catch (error) {
+      for (const id of uses.keys()) putBack(id, uses)
+      throw error
     } finally {
-      noted = new Map([...skipped, ...noted])
       beingWritten = new Map()
       writing = undefined
-      if (noted.size > 0) flushLater()
+      if (noted.size > 0) writeLater()
     }
   }
 
+  /** Keeps a use that could not be written, unless there was a later one. */
+  function putBack(id: string, uses: ReadonlyMap<string, number>) {
+    const usedAtMs = uses.get(id)
+    if (usedAtMs !== undefined && !noted.has(id)) noted.set(id, usedAtMs)
+  }
+
+  function write(): Promise<void> {
+    writing ??= writeOnce()
+    return writing
+  }
+
   /**
-   * Returns the ids of those left out because somebody else is changing their rows: waiting for a lock would hold up a
-   * connection, and with it whoever waits for one of ours.
+   * Returns the ids of those left out because somebody else is changing their rows: waiting for a lock would hold up
+   * whoever waits for one of ours. Ids and times are ours, and no text of anybody else's.
    */
   async function writeLastUsed(uses: ReadonlyMap<string, number>): Promise<string[]> {
     // Judged on the row as it is once it is locked, so that no use is written over a later one.
     const isDue = `(key.last_used_at IS NULL OR (
       key.last_used_at < noted.used_at
-      AND key.last_used_at <= noted.used_at - $3::float8 * interval '1 millisecond'
+      AND key.last_used_at <= noted.used_at - interval '${lastUsedResolutionMs} milliseconds'
     ))`
-    const skipped = await sequelize.query<{ id: string }>(
-      `WITH noted AS (
+    const { rows } = await connection.query(
+      `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+       SET LOCAL lock_timeout = ${lockLimitMs};
+       WITH noted AS (
          SELECT id, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at
-           FROM unnest($1::uuid[], $2::float8[]) AS noted (id, used_at_ms)
+           FROM unnest(
+             '{${[...uses.keys()].join()}}'::uuid[], '{${[...uses.values()].join()}}'::float8[]
+           ) AS noted (id, used_at_ms)
        ), used AS (
          SELECT key.id, noted.used_at
            FROM noted JOIN ${table} AS key ON key.id = noted.id
@@ -70,38 +96,37 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
          UPDATE ${table} AS key SET last_used_at = used.used_at FROM used WHERE key.id = used.id
          RETURNING key.id
        )
-       SELECT key.id
+       SELECT key.id::text
          FROM noted JOIN ${table} AS key ON key.id = noted.id
-        WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written)`,
-      {
-        bind: [[...uses.keys()], [...uses.values()], lastUsedResolutionMs],
-        type: QueryTypes.SELECT,
-        useMaster: true,
-        transaction: null,
-      },
+        WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written);
+       COMMIT`,
+      writeLimitMs,
     )
-    return skipped.map(({ id }) => id)
+    return rows.map(({ id }) => String(id))
   }
 
-  function flushLater() {
+  function stop() {
+    clearTimeout(timer)
+    timer = undefined
+  }
+
+  function writeLater() {
     timer ??= setTimeout(() => {
+      timer = undefined
       // What could not be written stays noted, for the next time.
-      flush().catch(() => {})
+      write().catch(() => {})
     }, flushEveryMs).unref()
   }
 
-  async function flush() {
-    clearTimeout(timer)
-    timer = undefined
-    if (noted.size > 0) writing ??= onDatabase(writeAll)
-    await writing
-  }
-
   return {
+    get size() {
+      return noted.size
+    },
+
     /** Notes a use, and returns from when on another one of the same key is worth noting. */
     noteUse(id: string, atMs: number): number {
       noted.set(id, atMs)
-      flushLater()
+      writeLater()
       return atMs + lastUsedResolutionMs
     },
 
@@ -114,6 +139,15 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
      * Resolves once everything noted so far is in the database, but for keys whose rows are locked by somebody else:
      * those stay noted for the next write. Rejects where it cannot be written.
      */
-    flush,
+    async flush() {
+      stop()
+      await writing?.catch(() => {})
+      for (let left = noted.size; left > 0; left -= maxKeys) await awaited(write())
+      // Somebody else may have been quicker.
+      if (writing) await awaited(writing)
+    },
+
+    /** Writes no more by itself, until another use is noted. */
+    stop,
   }
 }

@@ -14,6 +14,7 @@ import { createDoorbell } from './doorbell'
 import { createFills } from './fills'
 import { createLookup } from './lookup'
 import { createSignals } from './signals'
+import { openingLimitMs } from './time-limit'
 import { createUsageRecorder } from './usage'
 import type { Bearer, Closable } from './verified-api-key'
 import { createVerifier, judge, type Verdict } from './verifier'
@@ -84,10 +85,9 @@ export function createVerification(parts: VerificationParts) {
 
   // Two connections, so that a table that is locked holds up look-ups and not the polls.
   const open = createOpenClient(appSequelize)
-  const [pollConnection, lookupConnection] = [
-    createConnection(open, clock),
-    createConnection(open, clock),
-  ]
+  const connectionParts = { open, clock, openingLimitMs: openingLimitMs(maxStalenessMs) }
+  const pollConnection = createConnection(connectionParts)
+  const lookupConnection = createConnection(connectionParts)
   const changeLog = createChangeLog({ connection: pollConnection, sequelize, log, table, boundMs })
   const lookUp = createLookup({
     connection: lookupConnection,
@@ -117,7 +117,7 @@ export function createVerification(parts: VerificationParts) {
       },
       onDoubt: () => signals.checkAll(),
     },
-    isNeeded: () => signals.size > 0,
+    isNeeded: () => signals.size > 0 || usage.size > 0,
     onStart: () => doorbell?.start(),
     onStop() {
       doorbell?.stop()
@@ -125,6 +125,8 @@ export function createVerification(parts: VerificationParts) {
       pollConnection.close()
       lookupConnection.close()
     },
+    // What hangs on one connection may hang on the other, and nobody would notice before somebody waits for it.
+    onOutage: () => lookupConnection.close(),
   })
   const doorbell =
     listen === false
@@ -141,7 +143,11 @@ export function createVerification(parts: VerificationParts) {
     judge,
     readAnew: async (digest) => (await fills.fill(digest)).row,
   })
-  const usage = createUsageRecorder({ sequelize, table, lastUsedResolutionMs })
+  const usage = createUsageRecorder({
+    connection: lookupConnection,
+    table,
+    lastUsedResolutionMs,
+  })
   const { makeSignal } = signals
   const verifier = createVerifier({
     format,
@@ -201,8 +207,12 @@ export function createVerification(parts: VerificationParts) {
 
     async close() {
       signals.close()
-      feed.stop()
-      await usage.flush()
+      try {
+        await usage.flush()
+      } finally {
+        usage.stop()
+        feed.stop()
+      }
     },
 
     async health({ livingKeys = false }: { livingKeys?: boolean | undefined } = {}) {

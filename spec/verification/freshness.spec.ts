@@ -298,6 +298,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     isNeeded: () => false,
     onStart: () => {},
     onStop: () => {},
+    onOutage: () => {},
   })
   const fills = createFills({ lookUp: world.readKeys, feed, cache, clock, maxStalenessMs })
   const verifier = createVerifier({

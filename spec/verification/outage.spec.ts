@@ -8,7 +8,7 @@ import { ApiKeysError } from '../../lib'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
-import { startProxy, type Proxy } from '../faults/proxy'
+import { startProxy, type Proxy } from '../support/proxy'
 import { until } from '../support/until'
 
 type Options = Parameters<typeof createTestApiKeys>[1]
