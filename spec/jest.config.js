@@ -13,7 +13,10 @@ const base = {
   ],
 }
 
-/** All specs on Express 5, those of the HTTP floor once more on Express 4; apart, what needs a package registry. */
+/**
+ * All specs on Express 5, those of the HTTP floor once more on Express 4; apart, what needs a package registry and what
+ * breaks things.
+ */
 module.exports = {
   rootDir,
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
@@ -26,7 +29,7 @@ module.exports = {
       ...base,
       displayName: 'express-5',
       testMatch: ['<rootDir>/spec/**/*.spec.ts'],
-      testPathIgnorePatterns: ['install.spec.ts'],
+      testPathIgnorePatterns: ['install.spec.ts', '<rootDir>/spec/faults/'],
     },
     {
       ...base,
@@ -38,6 +41,11 @@ module.exports = {
       ...base,
       displayName: 'install',
       testMatch: ['<rootDir>/spec/package/install.spec.ts'],
+    },
+    {
+      ...base,
+      displayName: 'faults',
+      testMatch: ['<rootDir>/spec/faults/**/*.spec.ts'],
     },
   ],
 }

@@ -1,0 +1,89 @@
+import { randomBytes } from 'node:crypto'
+import { cpus } from 'node:os'
+
+import { startServer, type Server } from './database'
+import { measureHttp } from './http-report'
+import { measureInProcess, measureScale } from './in-process-report'
+import { pinProcesses } from './processes'
+import { formatTargets, type Target } from './tables'
+
+/*
+ * npm run bench               everything but `scale`, in less than six minutes
+ * npm run bench -- quick      the same with fewer and shorter rounds, for trying out: it proves nothing
+ * npm run bench -- scale      a million keys in the cache, five million in the table; takes minutes
+ * npm run bench -- http       one part; also: in-process
+ *
+ * Tables go to stdout, progress to stderr.
+ */
+
+export interface BenchContext {
+  server: Server
+  pinning: ReturnType<typeof pinProcesses>
+  secret: string
+  isQuick: boolean
+  log(line: string): void
+  print(text: string): void
+}
+
+const parts = {
+  http: measureHttp,
+  'in-process': measureInProcess,
+  scale: measureScale,
+}
+
+type Part = keyof typeof parts
+
+async function runBench(words: readonly string[]) {
+  const unknown = words.filter((word) => word !== 'quick' && !(word in parts))
+  if (unknown.length > 0)
+    throw new Error(`the bench knows quick, http, in-process and scale, not ${unknown.join(', ')}`)
+  const named = words.filter((word): word is Part => word in parts)
+  const wanted: Part[] = named.length > 0 ? named : ['http', 'in-process']
+
+  const pinning = pinProcesses()
+  const server = await startServer()
+  const context: BenchContext = {
+    server,
+    pinning,
+    secret: randomBytes(32).toString('base64'),
+    isQuick: words.includes('quick'),
+    log: (line) => console.error(line),
+    print: (text) => console.log(`${text}\n`),
+  }
+  printCircumstances(context)
+
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => void server.stop().finally(() => process.exit(1)))
+  }
+
+  const targets: Target[] = []
+  try {
+    for (const part of wanted) targets.push(...(await parts[part](context)))
+  } finally {
+    await server.stop()
+  }
+  context.print('## Targets')
+  context.print(formatTargets(targets))
+}
+
+function printCircumstances({ pinning, isQuick, print }: BenchContext) {
+  const [cpu] = cpus()
+  print(
+    `# npm run bench${process.argv.slice(2).length > 0 ? ' -- ' : ''}${process.argv.slice(2).join(' ')}`,
+  )
+  print(
+    [
+      `Node ${process.version}, ${process.platform} ${process.arch}, ${cpus().length} x ${cpu?.model ?? 'unknown'}.`,
+      pinning
+        ? `The measured process has processor ${pinning.measured} to itself; load and Postgres run on ${pinning.others}.`
+        : 'Nothing is pinned: there is no taskset, or one processor only.',
+      'In brackets: what half of all rounds lie between.',
+      ...(isQuick ? ['**A quick run: it proves nothing.**'] : []),
+    ].join('\n'),
+  )
+}
+
+runBench(process.argv.slice(2)).catch((error: unknown) => {
+  console.error(error)
+  process.exitCode = 1
+})

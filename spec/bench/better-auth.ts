@@ -1,0 +1,45 @@
+import { createHash } from 'node:crypto'
+
+import { apiKey } from '@better-auth/api-key'
+import { betterAuth, type BetterAuthOptions } from 'better-auth'
+import { getMigrations } from 'better-auth/db/migration'
+import { Pool } from 'pg'
+
+import { withClient } from './database'
+import { plainTexts, type MintedKey } from './keys'
+
+/** As its documentation has it, but for the limit of ten requests a day. */
+function optionsOf(url: string) {
+  return {
+    database: new Pool({ connectionString: url, max: 10 }),
+    baseURL: 'http://127.0.0.1',
+    secret: createHash('sha256').update(url).digest('hex'),
+    plugins: [apiKey({ rateLimit: { enabled: false } })],
+    logger: { disabled: true },
+    telemetry: { enabled: false },
+  } satisfies BetterAuthOptions
+}
+
+export function openBetterAuth(url: string) {
+  return betterAuth(optionsOf(url))
+}
+
+/** Creates its tables, with rows like those that its own `createApiKey` makes. */
+export async function fillWithBetterAuthKeys(url: string, keys: readonly MintedKey[]) {
+  const options = optionsOf(url)
+  const { runMigrations } = await getMigrations(options)
+  await runMigrations()
+  await options.database.end()
+
+  await withClient(url, async (client) => {
+    await client.query(
+      `INSERT INTO apikey (id, "configId", "referenceId", key, enabled, "rateLimitEnabled", "requestCount",
+                           permissions, "createdAt", "updatedAt")
+       SELECT gen_random_uuid()::text, 'default', 'user-' || hash, hash, true, false, 0,
+              '{"graphs":["read"]}', now(), now()
+         FROM unnest($1::text[]) AS hash`,
+      [plainTexts(keys).map((key) => createHash('sha256').update(key).digest('base64url'))],
+    )
+    await client.query('VACUUM ANALYZE')
+  })
+}

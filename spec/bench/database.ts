@@ -1,0 +1,185 @@
+import { createHash } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { createApiKeys, migrations } from 'express-api-keys'
+import { Client } from 'pg'
+import { Sequelize } from 'sequelize'
+
+import { startPostgres } from '../../example-app/embedded-postgres'
+import { keyPrefix, plainTexts, type MintedKey } from './keys'
+
+/** How often a process has sent a statement, by its text. */
+export type Statements = ReadonlyMap<string, number>
+
+/** A Postgres for the bench, with a database for every process that is measured. */
+export interface Server {
+  /** Creates a database, empty or as a copy, and returns its URL. */
+  createDatabase(name: string, template?: string): Promise<string>
+  /** Counts, on the server, what has been sent to a database so far. */
+  countStatements(name: string): Promise<Statements>
+  /** Where the bench may leave its files. */
+  folder: string
+  stop(): Promise<void>
+}
+
+/**
+ * Nothing here has to survive a crash. That speeds up writes, and so the variants that write on every request: ours,
+ * which does not, gains nothing from it.
+ */
+const settings = {
+  shared_preload_libraries: 'pg_stat_statements',
+  fsync: 'off',
+  synchronous_commit: 'off',
+  full_page_writes: 'off',
+  wal_level: 'minimal',
+  max_wal_senders: 0,
+  max_wal_size: '8GB',
+  shared_buffers: '1GB',
+  maintenance_work_mem: '1GB',
+  jit: 'off',
+  max_connections: 200,
+}
+
+export async function startServer(): Promise<Server> {
+  const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-bench-'))
+  const postgres = await startPostgres({ folder: join(folder, 'postgres'), settings })
+  const client = new Client({ connectionString: postgres.url })
+  await client.connect()
+  await client.query('CREATE EXTENSION pg_stat_statements')
+
+  return {
+    folder,
+    async createDatabase(name, template = 'template0') {
+      await client.query(`CREATE DATABASE ${name} TEMPLATE ${template}`)
+      const url = new URL(postgres.url)
+      url.pathname = `/${name}`
+      return url.href
+    },
+    async countStatements(name) {
+      const { rows } = await client.query<{ query: string; calls: number }>(
+        `SELECT query, sum(calls)::float8 AS calls
+           FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid
+          WHERE datname = $1 GROUP BY query`,
+        [name],
+      )
+      return new Map(rows.map(({ query, calls }) => [query, calls]))
+    },
+    async stop() {
+      await client.end()
+      await postgres.stop()
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** What was sent between two counts. */
+export function statementsBetween(before: Statements, after: Statements): Statements {
+  const counts = [...after].map(([text, calls]) => [text, calls - (before.get(text) ?? 0)] as const)
+  return new Map(counts.filter(([, calls]) => calls > 0))
+}
+
+/** A look-up of keys, or anything else for the sake of a request; what goes on by itself; what frames the others. */
+export type StatementPurpose = 'request' | 'poll' | 'usage' | 'frame'
+
+/** Tells apart what our library sends, by its text. What it does not know counts as sent for a request. */
+export function purposeOf(text: string): StatementPurpose {
+  if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|SET|SHOW)\b/i.test(text))
+    return 'frame'
+  if (/\blast_used_at\b/.test(text) && /\bUPDATE\b/.test(text)) return 'usage'
+  if (/api_key_(?:revisions|bounds|changes)/.test(text) && !/\bhash\b/.test(text)) return 'poll'
+  return 'request'
+}
+
+/** Creates our tables with these keys in them, and as many others as it takes to make the table so large. */
+export async function fillWithOurKeys(
+  url: string,
+  { keys, tableSize = keys.length }: { keys: readonly MintedKey[]; tableSize?: number },
+) {
+  const sequelize = new Sequelize(url, { logging: false, pool: { max: 1 } })
+  const queryInterface = sequelize.getQueryInterface()
+  // The rows come before the log of changes, which would note each of them.
+  await migrations.createApiKeysTable().up(queryInterface)
+  const others = tableSize - keys.length
+  // In turns, so that ours lie all over the table.
+  const turns = others > 0 ? 50 : 1
+  for (let turn = 0; turn < turns; turn++) {
+    await insertOthers(sequelize, part(others, turn, turns))
+    const { from, to } = part(keys.length, turn, turns)
+    await insertOurKeys(sequelize, keys.slice(from, to))
+  }
+
+  await createApiKeys({ sequelize, keyPrefix, permissions: ['READ_GRAPH'] }).migrate()
+  await sequelize.query('VACUUM ANALYZE')
+  await sequelize.close()
+}
+
+const batchSize = 20_000
+
+async function insertOurKeys(sequelize: Sequelize, keys: readonly MintedKey[]) {
+  for (let at = 0; at < keys.length; at += batchSize) {
+    const batch = keys.slice(at, at + batchSize)
+    await sequelize.query(
+      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, secret_id, permissions)
+       SELECT 'user-' || hash, 'Deployment', prefix, postfix, hash, secret_id, '{READ_GRAPH}'
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+           AS keys (hash, prefix, postfix, secret_id)`,
+      {
+        bind: [
+          batch.map(({ hash }) => hash),
+          batch.map(({ prefix }) => prefix),
+          batch.map(({ postfix }) => postfix),
+          batch.map(({ secretId }) => secretId),
+        ],
+      },
+    )
+  }
+}
+
+async function insertOthers(sequelize: Sequelize, { from, to }: { from: number; to: number }) {
+  await sequelize.query(
+    `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+     SELECT 'user-' || number, 'Deployment', 'agpt_000000', '00000000',
+            encode(sha256(number::text::bytea), 'hex'), '{READ_GRAPH}'
+       FROM generate_series($1::int, $2::int) AS number`,
+    { bind: [from + 1, to] },
+  )
+}
+
+function part(count: number, turn: number, turns: number) {
+  return {
+    from: Math.floor((count * turn) / turns),
+    to: Math.floor((count * (turn + 1)) / turns),
+  }
+}
+
+/** The table of an app that does it all by itself. */
+export async function fillWithSequelizeKeys(url: string, keys: readonly MintedKey[]) {
+  await withClient(url, async (client) => {
+    await client.query(
+      `CREATE TABLE keys (
+         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+         user_id text NOT NULL,
+         hash text NOT NULL UNIQUE,
+         permissions text[] NOT NULL,
+         status text NOT NULL DEFAULT 'ACTIVE',
+         expires_at timestamptz,
+         last_used_at timestamptz
+       )`,
+    )
+    await client.query(
+      `INSERT INTO keys (user_id, hash, permissions)
+       SELECT 'user-' || hash, hash, '{READ_GRAPH}' FROM unnest($1::text[]) AS hash`,
+      [plainTexts(keys).map((key) => createHash('sha256').update(key).digest('hex'))],
+    )
+    await client.query('VACUUM ANALYZE')
+  })
+}
+
+export async function withClient(url: string, work: (client: Client) => Promise<void>) {
+  const client = new Client({ connectionString: url })
+  await client.connect()
+  await work(client)
+  await client.end()
+}

@@ -1,0 +1,334 @@
+import type { BenchContext } from './bench'
+import { purposeOf } from './database'
+import {
+  countStatements,
+  startHttpBench,
+  type Disturbances,
+  type LoadName,
+  type Measured,
+  type Participant,
+  type Sample,
+} from './http'
+import { median, sum } from './statistics'
+import { expectMedian, formatCount, formatSpread, formatTable, type Target } from './tables'
+import { variants, type VariantName } from './variants'
+
+/** Measures all variants behind HTTP, prints the tables, and returns what became of the targets. */
+export async function measureHttp(context: BenchContext): Promise<Target[]> {
+  const { server, pinning, secret, isQuick, log, print } = context
+  const bench = await startHttpBench({ server, pinning, secret, coldKeys: 60_000, log })
+  const rounds = (count: number) => (isQuick ? Math.min(4, count) : count)
+  const ms = (count: number) => ({ ms: isQuick ? count / 2 : count })
+
+  try {
+    await bench.compareRefusals()
+    const warm = await bench.measure({
+      title: 'warm keys',
+      rounds: rounds(16),
+      participants: [
+        ...of('warm', ms(800), [
+          'bare',
+          'guard',
+          'control',
+          'guardKeyed',
+          'map',
+          'passportMap',
+          'passport',
+        ]),
+        ...of('warm', ms(600), ['sequelize', 'betterAuth']),
+      ],
+    })
+    const hot = await bench.measure({
+      title: 'one hot key',
+      rounds: rounds(5),
+      participants: of('hot', ms(500), [
+        ...(['bare', 'guard', 'guardKeyed', 'map', 'passportMap', 'passport'] as const),
+        ...(['sequelize', 'betterAuth'] as const),
+      ]),
+    })
+    const refused = await bench.measure({
+      title: 'garbage and forged keys',
+      rounds: rounds(16),
+      participants: [
+        ...of('garbage', ms(800), ['guardKeyed', 'bareRefusal']),
+        ...of('forged', ms(800), ['guardKeyed']),
+      ],
+    })
+    const refusedElsewhere = await bench.measure({
+      title: 'garbage and forged keys, everybody else',
+      rounds: rounds(4),
+      participants: [
+        ...of('garbage', ms(400), [
+          'guard',
+          'map',
+          'passportMap',
+          'passport',
+          'sequelize',
+          'betterAuth',
+        ]),
+        ...of('forged', ms(400), [
+          'guard',
+          'map',
+          'passportMap',
+          'passport',
+          'sequelize',
+          'betterAuth',
+        ]),
+        ...of('computed', { requests: 1500 }, ['guard']),
+      ],
+    })
+    const cold = await bench.measure({
+      title: 'cold keys',
+      rounds: rounds(4),
+      participants: of('cold', { requests: 1500 }, [
+        'guard',
+        'guardKeyed',
+        'passport',
+        'sequelize',
+        'betterAuth',
+      ]),
+    })
+
+    printDisturbances(context, bench.disturbances())
+    print('## Warm valid keys (1,000 in turn)')
+    print(formatLoads(warm, 'bare'))
+    printControl(context, warm)
+    print('### What our guard sent to the database meanwhile')
+    print(formatStatements(find(warm, 'guard')))
+    print('### And for cold keys')
+    print(formatStatements(find(cold, 'guard')))
+    print('## One hot key')
+    print(formatLoads(hot, 'bare'))
+    print('## Garbage, and well-formed forged keys, all answered with 401')
+    print(formatLoads([...refused, ...refusedElsewhere], 'bareRefusal'))
+    print('## Cold keys (each used once)')
+    print(formatLoads(cold, 'sequelize'))
+
+    return [...targetsOfWarm(warm), ...targetsOfRefusals(refused), targetOfCold(cold)]
+  } finally {
+    await bench.stop()
+  }
+}
+
+function of(
+  load: LoadName,
+  slice: Participant['slice'],
+  names: readonly VariantName[],
+): Participant[] {
+  return names.map((variant) => ({ variant, load, slice }))
+}
+
+function find(measured: readonly Measured[], variant: VariantName, load?: LoadName): Measured {
+  const found = measured.find((one) => one.variant === variant && (!load || one.load === load))
+  if (!found) throw new Error(`${variant} was not measured`)
+  return found
+}
+
+type Pick = (sample: Sample) => number
+
+const speed: Pick = ({ requestsPerSecond }) => requestsPerSecond
+const cpu: Pick = ({ cpuMicroseconds }) => cpuMicroseconds
+
+/** One value per round, each from two neighbouring measurements. */
+function compare(
+  one: Measured,
+  other: Measured,
+  combine: (one: Sample, other: Sample) => number,
+): number[] {
+  return one.samples.flatMap((sample, round) => {
+    const partner = other.samples[round]
+    return partner ? [combine(sample, partner)] : []
+  })
+}
+
+function speedRatios(one: Measured, other: Measured) {
+  return compare(one, other, (a, b) => speed(a) / speed(b))
+}
+
+function cpuDifferences(one: Measured, other: Measured) {
+  return compare(one, other, (a, b) => cpu(a) - cpu(b))
+}
+
+const loadTitles: Record<LoadName, string> = {
+  warm: 'warm',
+  hot: 'hot',
+  cold: 'cold',
+  garbage: 'garbage',
+  forged: 'forged',
+  computed: 'forged, with the right check',
+}
+
+function formatLoads(measured: readonly Measured[], reference: VariantName): string {
+  const base = find(measured, reference)
+  const isMixed = new Set(measured.map(({ load }) => load)).size > 1
+
+  return formatTable(
+    [
+      '',
+      'requests/s',
+      `of ${variants[reference].title}`,
+      'busy',
+      'CPU µs/request',
+      'more CPU',
+      'SQL/request',
+      'other SQL/s',
+    ],
+    measured.map((one) => {
+      const { variant, load, samples } = one
+      // Rounds of another length belong to another plan: there the medians are all there is to compare.
+      const isPaired = samples.length === base.samples.length
+      const isItself = one === base
+      return [
+        isMixed ? `${variants[variant].title}: ${loadTitles[load]}` : variants[variant].title,
+        formatCount(median(samples.map(speed))),
+        isItself
+          ? ''
+          : isPaired
+            ? formatSpread(speedRatios(one, base), 2)
+            : (median(samples.map(speed)) / median(base.samples.map(speed))).toFixed(2),
+        median(samples.map(({ busy }) => busy)).toFixed(2),
+        median(samples.map(cpu)).toFixed(1),
+        isItself ? '' : (median(samples.map(cpu)) - median(base.samples.map(cpu))).toFixed(1),
+        ...(variants[variant].keys === 'none' || variants[variant].keys === 'map'
+          ? ['', '']
+          : [sqlPerRequest(one).toFixed(2), sqlPerSecond(one).toFixed(1)]),
+      ]
+    }),
+  )
+}
+
+function sqlPerRequest(measured: Measured): number {
+  return (
+    countStatements(measured, 'request') / sum(measured.samples.map(({ requests }) => requests))
+  )
+}
+
+/** Polls, notes of use and the like, which are sent however many requests there are. */
+function sqlPerSecond(measured: Measured): number {
+  const count =
+    countStatements(measured, 'poll') +
+    countStatements(measured, 'usage') +
+    countStatements(measured, 'frame')
+  return count / sum(measured.samples.map(({ seconds }) => seconds))
+}
+
+function formatStatements({ samples }: Measured): string {
+  const counts = new Map<string, number>()
+  for (const { statements } of samples) {
+    for (const [text, calls] of statements) counts.set(text, (counts.get(text) ?? 0) + calls)
+  }
+
+  return formatTable(
+    ['statement', 'for', 'times'],
+    [...counts].map(([text, calls]) => [
+      `\`${text.replaceAll(/\s+/g, ' ').replaceAll('|', '\\|').slice(0, 100)}\``,
+      purposeOf(text),
+      String(calls),
+    ]),
+  )
+}
+
+const controlBounds = { low: 0.98, high: 1.02 }
+
+function isControlGood(warm: readonly Measured[]) {
+  const ratio = median(speedRatios(find(warm, 'control'), find(warm, 'bare')))
+  return ratio >= controlBounds.low && ratio <= controlBounds.high
+}
+
+function printControl({ print }: BenchContext, warm: readonly Measured[]) {
+  const ratios = speedRatios(find(warm, 'control'), find(warm, 'bare'))
+  print(
+    isControlGood(warm)
+      ? `The control counts: bare Express against itself came out at ${formatSpread(ratios, 3)}.`
+      : `**This run does not count**: bare Express against itself came out at ${formatSpread(ratios, 3)}, not within 0.98–1.02.`,
+  )
+}
+
+/** More than this share of disturbed measurements, and medians no longer help. */
+const disturbedAllowed = 0.1
+
+function printDisturbances({ print }: BenchContext, { measured, repeated, left }: Disturbances) {
+  if (left > disturbedAllowed * measured)
+    print('**Other programs kept this machine busy**: take no ratio of this run for granted.')
+  print(
+    `Of ${measured} measurements, other programs disturbed ${repeated + left}: ${repeated} were made again, ${left} stand.\n` +
+      '"Busy" is the share of its processor that the server used; about 1 means that nothing else held it up.',
+  )
+}
+
+function targetsOfWarm(warm: readonly Measured[]): Target[] {
+  const [bare, control] = [find(warm, 'bare'), find(warm, 'control')]
+  const [guard, guardKeyed] = [find(warm, 'guard'), find(warm, 'guardKeyed')]
+  const controlRatios = speedRatios(control, bare)
+
+  return [
+    {
+      what: 'the control: bare Express against itself',
+      wanted: '0.98–1.02',
+      measured: formatSpread(controlRatios, 3),
+      isMet: isControlGood(warm),
+    },
+    ...[
+      { one: guard, base: bare, title: 'guard' },
+      { one: guardKeyed, base: control, title: 'guard with `secrets`' },
+    ].flatMap(({ one, base, title }) => [
+      expectMedian(`${title}, warm, against bare Express`, speedRatios(one, base), {
+        atLeast: 0.9,
+        digits: 2,
+      }),
+      expectMedian(`${title}, warm: more CPU per request`, cpuDifferences(one, base), {
+        atMost: 10,
+        digits: 1,
+        unit: ' µs',
+      }),
+      expectExactly(`${title}, warm: SQL per request`, sqlPerRequest(one)),
+      expectMedian(`${title}, warm: notes of use per second`, [usagePerSecond(one)], {
+        atMost: 1,
+        digits: 2,
+      }),
+    ]),
+    expectMedian(
+      'through Passport, against passport-http-bearer with a Map',
+      speedRatios(find(warm, 'passport'), find(warm, 'passportMap')),
+      { atLeast: 0.95, digits: 2 },
+    ),
+    expectMedian('guard, against Sequelize by hand', speedRatios(guard, find(warm, 'sequelize')), {
+      atLeast: 5,
+      digits: 1,
+    }),
+    expectMedian('guard, against better-auth', speedRatios(guard, find(warm, 'betterAuth')), {
+      atLeast: 8,
+      digits: 1,
+    }),
+  ]
+}
+
+function usagePerSecond(measured: Measured): number {
+  return countStatements(measured, 'usage') / sum(measured.samples.map(({ seconds }) => seconds))
+}
+
+function targetsOfRefusals(refused: readonly Measured[]): Target[] {
+  const bare = find(refused, 'bareRefusal')
+
+  return (['garbage', 'forged'] as const).flatMap((load) => {
+    const guard = find(refused, 'guardKeyed', load)
+    return [
+      expectMedian(`${load}, with \`secrets\`, against the same 401`, speedRatios(guard, bare), {
+        atLeast: 0.9,
+        digits: 2,
+      }),
+      expectExactly(`${load}, with \`secrets\`: SQL per request`, sqlPerRequest(guard)),
+    ]
+  })
+}
+
+function targetOfCold(cold: readonly Measured[]): Target {
+  return expectMedian('a cold key: SQL per request', [sqlPerRequest(find(cold, 'guard'))], {
+    atMost: 1,
+    digits: 2,
+  })
+}
+
+function expectExactly(what: string, sql: number): Target {
+  return { what, wanted: '0.00', measured: sql.toFixed(4), isMet: sql < 0.005 }
+}

@@ -1,0 +1,293 @@
+import { join } from 'node:path'
+
+import { fillWithBetterAuthKeys } from './better-auth'
+import {
+  fillWithOurKeys,
+  fillWithSequelizeKeys,
+  purposeOf,
+  statementsBetween,
+  type Server,
+  type StatementPurpose,
+  type Statements,
+} from './database'
+import { forgeKeys, inventTokens, mintKeys, plainTexts, writeTokens } from './keys'
+import type { LoadAnswer, LoadEnd, LoadQuestion, TokenList } from './load'
+import { startHelper, type Helper, type Pinning } from './processes'
+import type { ServerQuestion } from './server'
+import { variants, type KeyStorage, type VariantName } from './variants'
+
+/*
+ * The variants behind HTTP. All servers are up all the time and only one of them is ever under load. A round measures
+ * each once, in turn; the next round goes the other way round, so that what slows the machine down for a while weighs on
+ * both sides of a comparison.
+ */
+
+export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'cold'
+
+export interface Plan {
+  title: string
+  rounds: number
+  participants: readonly Participant[]
+}
+
+export interface Participant {
+  variant: VariantName
+  load: LoadName
+  slice: LoadEnd
+}
+
+/** One participant in one round. */
+export interface Sample {
+  requestsPerSecond: number
+  cpuMicroseconds: number
+  requests: number
+  seconds: number
+  statements: Statements
+  /** The share of the processor that the server has used: 1 where it is what limits the rest. */
+  busy: number
+  /** Whether other programs kept the server or the load waiting for a processor. */
+  isDisturbed: boolean
+}
+
+export type Measured = Participant & { samples: Sample[] }
+
+export interface Disturbances {
+  /** How many measurements were kept or made again, in all. */
+  measured: number
+  repeated: number
+  /** How many stand although they should have been made again. */
+  left: number
+}
+
+export interface HttpBench {
+  /** Rejects unless our guard and bare Express refuse a key with the same bytes. */
+  compareRefusals(): Promise<void>
+  measure(plan: Plan): Promise<Measured[]>
+  disturbances(): Disturbances
+  stop(): Promise<void>
+}
+
+interface HttpBenchOptions {
+  server: Server
+  pinning: Pinning | undefined
+  secret: string
+  coldKeys: number
+  log(line: string): void
+}
+
+const warmKeys = 1000
+const forgeries = 50_000
+/** The share of its time that a process may wait for a processor. */
+const waitingAllowed = 0.05
+const repeatsPerSample = 4
+/** What a run may spend on measuring again what others have disturbed. */
+const repeatLimitMs = 60_000
+
+interface RunningVariant {
+  helper: Helper<ServerQuestion, number>
+  port: number
+  database: string
+}
+
+export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBench> {
+  const { server, pinning, secret, log } = options
+  const tokens = await prepare(options)
+
+  const load = await startHelper<LoadQuestion, LoadAnswer>({
+    file: 'load.ts',
+    cpus: pinning?.others,
+  })
+  const running = new Map<VariantName, RunningVariant>()
+
+  async function start(variant: VariantName): Promise<RunningVariant> {
+    const { keys } = variants[variant]
+    const database = variant.toLowerCase()
+    const url = isStored(keys) ? await server.createDatabase(database, templateOf(keys)) : ''
+    const helper = await startHelper<ServerQuestion, number>({
+      file: 'server.ts',
+      argument: variant,
+      env: { DATABASE_URL: url, SECRET: secret, TOKENS: tokens.listOf('warm', 'map').file },
+      cpus: pinning?.measured,
+    })
+    return { helper, port: await helper.ask('port'), database }
+  }
+
+  async function runningVariant(variant: VariantName) {
+    const found = running.get(variant) ?? (await start(variant))
+    running.set(variant, found)
+    return found
+  }
+
+  async function run({ variant, load: name }: Participant, until: LoadEnd) {
+    const { keys } = variants[variant]
+    const expectedStatus = name === 'warm' || name === 'hot' || name === 'cold' ? 200 : 401
+    return load.ask({ kind: 'run', tokens: tokens.listOf(name, keys), expectedStatus, until })
+  }
+
+  async function measureOnce(participant: Participant, warmUp: LoadEnd): Promise<Sample> {
+    const { helper, port, database } = await runningVariant(participant.variant)
+    await load.ask({ kind: 'connect', port })
+    await run(participant, warmUp)
+
+    const statementsBefore = await server.countStatements(database)
+    const [serverWaited, loadWaited] = [helper.waitedMs(), load.waitedMs()]
+    const cpuBefore = await helper.ask('cpu')
+    const { requests, seconds } = await run(participant, participant.slice)
+    const cpu = (await helper.ask('cpu')) - cpuBefore
+    // Where Postgres answers every request, it may well keep the load waiting.
+    const waitedMs = Math.max(
+      helper.waitedMs() - serverWaited,
+      isRival(participant.variant) ? 0 : load.waitedMs() - loadWaited,
+    )
+    const statementsAfter = await server.countStatements(database)
+    await load.ask({ kind: 'disconnect' })
+
+    return {
+      requestsPerSecond: requests / seconds,
+      cpuMicroseconds: cpu / requests,
+      requests,
+      seconds,
+      statements: statementsBetween(statementsBefore, statementsAfter),
+      busy: cpu / 1e6 / seconds,
+      isDisturbed: waitedMs / 1000 / seconds > waitingAllowed,
+    }
+  }
+
+  const disturbances: Disturbances = { measured: 0, repeated: 0, left: 0 }
+  let repeatedMs = 0
+
+  /** What to repeat is decided by what other programs did, never by the result. */
+  async function measureUndisturbed(participant: Participant): Promise<Sample> {
+    for (let repeats = 0; ; repeats++) {
+      const begunAt = performance.now()
+      const sample = await measureOnce(participant, scale(participant.slice, 0.15))
+      disturbances.measured += 1
+      if (!sample.isDisturbed) return sample
+      if (repeats === repeatsPerSample || repeatedMs > repeatLimitMs) {
+        disturbances.left += 1
+        return sample
+      }
+      disturbances.repeated += 1
+      repeatedMs += performance.now() - begunAt
+    }
+  }
+
+  return {
+    async compareRefusals() {
+      const [ours, bare] = [await runningVariant('guardKeyed'), await runningVariant('bareRefusal')]
+      const [one, other] = [await refusalOf(ours.port), await refusalOf(bare.port)]
+      if (one !== other) throw new Error(`the refusals differ:\n${one}\n\n${other}`)
+    },
+
+    async measure({ title, rounds, participants }) {
+      log(title)
+      const measured = participants.map((participant) => ({
+        ...participant,
+        samples: [] as Sample[],
+      }))
+      // So that V8 has compiled, and caches hold, what they will.
+      for (const participant of measured) {
+        await measureOnce(
+          { ...participant, slice: scale(participant.slice, 0.2) },
+          scale(participant.slice, 1.5),
+        )
+      }
+
+      for (let round = 0; round < rounds; round++) {
+        for (const participant of round % 2 === 0 ? measured : measured.toReversed()) {
+          participant.samples.push(await measureUndisturbed(participant))
+        }
+        log(`  round ${round + 1} of ${rounds}`)
+      }
+      return measured
+    },
+
+    disturbances: () => disturbances,
+
+    async stop() {
+      await load.stop()
+      for (const { helper } of running.values()) await helper.stop()
+    },
+  }
+}
+
+/** All of a response but its date. */
+async function refusalOf(port: number): Promise<string> {
+  const response = await fetch(`http://127.0.0.1:${port}/graphs/7`, {
+    headers: { authorization: 'Bearer garbage' },
+  })
+  const headers = [...response.headers].filter(([name]) => name !== 'date')
+  return JSON.stringify([response.status, headers, await response.text()])
+}
+
+function scale(end: LoadEnd, factor: number): LoadEnd {
+  return 'ms' in end
+    ? { ms: end.ms * factor }
+    : { requests: Math.max(50, Math.round(end.requests * factor)) }
+}
+
+/** Those that ask the database for every request. */
+function isRival(variant: VariantName) {
+  return variant === 'sequelize' || variant === 'betterAuth'
+}
+
+function isStored(keys: KeyStorage) {
+  return keys !== 'none' && keys !== 'map'
+}
+
+function templateOf(keys: KeyStorage) {
+  return `template_${keys.toLowerCase()}`
+}
+
+/** Makes keys and tokens, and a database to copy for each way of storing them. */
+async function prepare({ server, secret, coldKeys, log }: HttpBenchOptions) {
+  log('preparing keys and databases')
+  const cold = mintKeys(coldKeys)
+  const coldKeyed = mintKeys(coldKeys, [secret])
+  const warm = mintKeys(warmKeys)
+  const warmKeyed = mintKeys(warmKeys, [secret])
+
+  const all = [...warm, ...cold]
+  await fillWithOurKeys(await server.createDatabase(templateOf('ours')), { keys: all })
+  await fillWithOurKeys(await server.createDatabase(templateOf('oursKeyed')), {
+    keys: [...warmKeyed, ...coldKeyed],
+  })
+  await fillWithSequelizeKeys(await server.createDatabase(templateOf('sequelize')), all)
+  await fillWithBetterAuthKeys(await server.createDatabase(templateOf('betterAuth')), all)
+
+  const files = {
+    warm: plainTexts(warm),
+    warmKeyed: plainTexts(warmKeyed),
+    hot: plainTexts(warm.slice(0, 1)),
+    hotKeyed: plainTexts(warmKeyed.slice(0, 1)),
+    cold: plainTexts(cold),
+    coldKeyed: plainTexts(coldKeyed),
+    garbage: inventTokens(forgeries),
+    forged: forgeKeys(forgeries),
+    computed: plainTexts(mintKeys(forgeries)),
+  }
+  for (const [name, tokens] of Object.entries(files)) {
+    await writeTokens(join(server.folder, name), tokens)
+  }
+
+  return {
+    listOf(load: LoadName, keys: KeyStorage): TokenList {
+      const name = keys === 'oursKeyed' && `${load}Keyed` in files ? `${load}Keyed` : load
+      return {
+        file: join(server.folder, name),
+        isRepeatable: load !== 'cold' && load !== 'computed',
+      }
+    },
+  }
+}
+
+/** Statements of one purpose, over all rounds. Whatever others send, they send for a request. */
+export function countStatements({ variant, samples }: Measured, purpose: StatementPurpose): number {
+  let count = 0
+  for (const { statements } of samples) {
+    for (const [text, calls] of statements) {
+      if ((isRival(variant) ? 'request' : purposeOf(text)) === purpose) count += calls
+    }
+  }
+  return count
+}

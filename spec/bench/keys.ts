@@ -1,0 +1,33 @@
+import { randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+
+import { createSecretFormat, type MintedSecret } from '../../lib/keys/secret'
+
+export type MintedKey = MintedSecret
+
+/** What the keys of all variants begin with. */
+export const keyPrefix = 'agpt'
+
+export function mintKeys(count: number, secrets: readonly string[] = []): MintedKey[] {
+  const format = createSecretFormat({ keyPrefix, secrets, acceptUnkeyed: false })
+  return Array.from({ length: count }, () => format.mint())
+}
+
+/** Tokens that are nothing of ours, as long as our keys are. */
+export function inventTokens(count: number): string[] {
+  return Array.from({ length: count }, () => randomBytes(42).toString('base64url'))
+}
+
+/** What somebody can make who knows how keys look, but not the secret: the check is that of another secret. */
+export function forgeKeys(count: number): string[] {
+  return plainTexts(mintKeys(count, [randomBytes(32).toString('base64')]))
+}
+
+export function plainTexts(keys: readonly MintedKey[]): string[] {
+  return keys.map(({ plainTextKey }) => plainTextKey)
+}
+
+export async function writeTokens(file: string, tokens: readonly string[]): Promise<string> {
+  await writeFile(file, tokens.join('\n'))
+  return file
+}

@@ -1,0 +1,181 @@
+import { readFileSync } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+
+import { answerQuestions } from './processes'
+
+/*
+ * The process that sends the requests. It has to cost less than the server that it measures, so it knows just enough of
+ * HTTP: requests are prepared as bytes, and of a response it reads the status and the length.
+ */
+
+export type LoadQuestion =
+  | { kind: 'connect'; port: number }
+  | { kind: 'run'; tokens: TokenList; expectedStatus: number; until: LoadEnd }
+  | { kind: 'disconnect' }
+
+export interface TokenList {
+  file: string
+  /** Whether the list may begin again from the start; otherwise a run that needs more fails. */
+  isRepeatable: boolean
+}
+
+/** A run ends after a time, or after a number of requests. */
+export type LoadEnd = { ms: number } | { requests: number }
+
+export interface LoadAnswer {
+  requests: number
+  seconds: number
+}
+
+interface Connection {
+  socket: Socket
+  onResponse: () => void
+}
+
+const connectionCount = 50
+
+let connections: Connection[] = []
+/** Every list goes on where its last run stopped, so that keys which are to be used once are. */
+const lists = new Map<string, { requests: Buffer[]; next: number }>()
+let expectedStatus = 0
+let failure: Error | undefined
+
+answerQuestions(async (question: LoadQuestion): Promise<LoadAnswer> => {
+  switch (question.kind) {
+    case 'connect':
+      connections = await Promise.all(Array.from({ length: connectionCount }, () => open(question)))
+      return { requests: 0, seconds: 0 }
+    case 'run':
+      return run(question)
+    case 'disconnect':
+      for (const { socket } of connections) socket.removeAllListeners('close').destroy()
+      connections = []
+      return { requests: 0, seconds: 0 }
+  }
+})
+
+async function run(question: LoadQuestion & { kind: 'run' }): Promise<LoadAnswer> {
+  const { until, tokens } = question
+  const list = listOf(tokens.file)
+  expectedStatus = question.expectedStatus
+  failure = undefined
+
+  const begunAt = performance.now()
+  const endsAt = 'ms' in until ? begunAt + until.ms : Infinity
+  const limit = 'requests' in until ? until.requests : Infinity
+  let sent = 0
+
+  await new Promise<void>((resolve) => {
+    let open = connections.length
+
+    for (const connection of connections) {
+      const sendNext = () => {
+        if (failure || sent >= limit || performance.now() >= endsAt) {
+          open -= 1
+          if (open === 0) resolve()
+          return
+        }
+        if (list.next === list.requests.length && tokens.isRepeatable) list.next = 0
+        const request = list.requests[list.next++]
+        if (!request) {
+          failure = new Error(`no tokens are left in ${tokens.file}`)
+          return sendNext()
+        }
+        sent += 1
+        connection.socket.write(request)
+      }
+      connection.onResponse = sendNext
+      sendNext()
+    }
+  })
+  if (failure) throw failure
+
+  return { requests: sent, seconds: (performance.now() - begunAt) / 1000 }
+}
+
+function listOf(file: string) {
+  let list = lists.get(file)
+  if (!list) {
+    const tokens = readFileSync(file, 'latin1').trimEnd().split('\n')
+    list = { requests: tokens.map(formatRequest), next: 0 }
+    lists.set(file, list)
+  }
+  return list
+}
+
+function formatRequest(token: string): Buffer {
+  return Buffer.from(
+    [
+      'GET /graphs/7 HTTP/1.1',
+      'Host: 127.0.0.1',
+      'User-Agent: bench',
+      'Accept: application/json',
+      `Authorization: Bearer ${token}`,
+      '\r\n',
+    ].join('\r\n'),
+    'latin1',
+  )
+}
+
+async function open({ port }: { port: number }): Promise<Connection> {
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+  await new Promise((resolve, reject) => {
+    socket.once('connect', resolve)
+    socket.once('error', reject)
+  })
+
+  const connection = { socket, onResponse() {} }
+  let rest: Buffer | undefined
+  socket.on('data', (chunk) => {
+    const bytes = rest ? Buffer.concat([rest, chunk]) : chunk
+    const end = endOfResponse(bytes)
+    if (end > bytes.length) {
+      rest = bytes
+      return
+    }
+    rest = undefined
+    const status = statusOf(bytes)
+    if (status !== expectedStatus || end !== bytes.length) fail(bytes)
+    connection.onResponse()
+  })
+  socket.on('error', (error) => {
+    failure ??= error
+  })
+  socket.on('close', () => {
+    failure ??= new Error('the server closed a connection')
+    connection.onResponse()
+  })
+  return connection
+}
+
+const blankLine = Buffer.from('\r\n\r\n')
+const contentLength = Buffer.from('\r\nContent-Length: ')
+const [zero, carriageReturn] = [48, 13]
+
+/** Where the response at the start of these bytes ends; `Infinity` as long as that is not to be told. */
+function endOfResponse(bytes: Buffer): number {
+  const headersEnd = bytes.indexOf(blankLine)
+  if (headersEnd === -1) return Infinity
+  const lengthAt = bytes.indexOf(contentLength)
+  if (lengthAt === -1 || lengthAt > headersEnd) {
+    fail(bytes)
+    return bytes.length
+  }
+
+  let length = 0
+  for (let at = lengthAt + contentLength.length; bytes[at] !== carriageReturn; at++) {
+    length = length * 10 + (bytes[at] ?? zero) - zero
+  }
+  return headersEnd + blankLine.length + length
+}
+
+function statusOf(bytes: Buffer): number {
+  const [hundreds = 0, tens = 0, ones = 0] = [bytes[9], bytes[10], bytes[11]]
+  return (hundreds - zero) * 100 + (tens - zero) * 10 + ones - zero
+}
+
+function fail(bytes: Buffer) {
+  failure ??= new Error(
+    `expected one response with status ${expectedStatus}, got:\n${bytes.toString('latin1')}`,
+  )
+}

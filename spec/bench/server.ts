@@ -1,0 +1,181 @@
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+
+import express, { type Request, type RequestHandler, type Response } from 'express'
+import passport from 'passport'
+import { Strategy as BearerStrategy } from 'passport-http-bearer'
+import { DataTypes, Sequelize, type Model } from 'sequelize'
+
+import type * as BetterAuth from './better-auth'
+import { openOurs } from './ours'
+import { answerQuestions } from './processes'
+import type { VariantName } from './variants'
+
+/*
+ * One server, with one way of guarding the same route. It tells where it listens and how much CPU time it has used.
+ */
+
+export type ServerQuestion = 'port' | 'cpu'
+
+const { DATABASE_URL: url = '', SECRET: secret = '', TOKENS: tokens = '' } = process.env
+
+/** What stands in front of the route. */
+const guards: Record<VariantName, () => RequestHandler | undefined> = {
+  bare: () => undefined,
+  control: () => undefined,
+  bareRefusal: () => refuseLikeOurs,
+  map: lookUpInMap,
+  passportMap: () => authenticateWith('bearer', new BearerStrategy(findInMap())),
+  sequelize: authenticateWithSequelize,
+  betterAuth: authenticateWithBetterAuth,
+  guard: () => openOurs({ url }).requirePermission('READ_GRAPH'),
+  guardKeyed: () => openOurs({ url, secrets: [secret] }).requirePermission('READ_GRAPH'),
+  passport: () => authenticateWith('api-key', openOurs({ url }).strategy),
+}
+
+async function startServer() {
+  const app = express()
+  // The one argument is a name of a variant: the bench starts nothing else.
+  const guard = guards[process.argv[2] as VariantName]()
+  app.get('/graphs/:id', ...(guard ? [guard] : []), function showGraph(req, res) {
+    res.json({ id: req.params.id, name: 'Weekly report' })
+  })
+
+  const server = app.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  // A TCP server's address is never a pipe's string.
+  const { port } = server.address() as AddressInfo
+
+  answerQuestions((question: ServerQuestion): number => {
+    if (question === 'port') return port
+    const { user, system } = process.cpuUsage()
+    return user + system
+  })
+}
+
+void startServer()
+
+/** What our guard answers to a key that it does not accept, to the letter; the bench compares. */
+function refuseLikeOurs(_req: Request, res: Response) {
+  const problem = {
+    title: 'Unauthorized',
+    status: 401,
+    detail: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
+    code: 'invalid_api_key',
+  }
+  const body = Buffer.from(JSON.stringify(problem))
+
+  res.statusCode = 401
+  res.setHeader('WWW-Authenticate', 'Bearer realm="api", error="invalid_token"')
+  res.setHeader('Cache-Control', 'no-store')
+  res.setHeader('Content-Type', 'application/problem+json')
+  res.setHeader('Content-Length', body.length)
+  res.end(body)
+}
+
+interface MapEntry {
+  id: string
+  permissions: string[]
+}
+
+function readMap() {
+  const known = readFileSync(tokens, 'latin1').split('\n')
+  return new Map(known.map((token, id) => [token, { id: String(id), permissions: ['READ_GRAPH'] }]))
+}
+
+function lookUpInMap(): RequestHandler {
+  const map = readMap()
+
+  return function authenticate(req, res, next) {
+    const key = map.get(bearerToken(req) ?? '')
+    if (!key) return unauthorized(res)
+    if (!key.permissions.includes('READ_GRAPH')) return forbidden(res)
+
+    req.user = key
+    next()
+  }
+}
+
+function findInMap() {
+  const map = readMap()
+
+  return function verify(token: string, done: (error: unknown, user: MapEntry | false) => void) {
+    done(null, map.get(token) ?? false)
+  }
+}
+
+function authenticateWith(name: string, strategy: passport.Strategy): RequestHandler {
+  passport.use(name, strategy)
+  // Typed as any middleware whatever.
+  return passport.authenticate(name, { session: false }) as RequestHandler
+}
+
+interface KeyRow {
+  id: string
+  userId: string
+  hash: string
+  permissions: string[]
+  status: string
+  expiresAt: Date | null
+  lastUsedAt: Date | null
+}
+
+function authenticateWithSequelize(): RequestHandler {
+  const sequelize = new Sequelize(url, { logging: false, pool: { max: 10 } })
+  const Key = sequelize.define<Model<KeyRow> & KeyRow>(
+    'Key',
+    {
+      id: { type: DataTypes.UUID, primaryKey: true },
+      userId: { type: DataTypes.TEXT },
+      hash: { type: DataTypes.TEXT },
+      permissions: { type: DataTypes.ARRAY(DataTypes.TEXT) },
+      status: { type: DataTypes.TEXT },
+      expiresAt: { type: DataTypes.DATE },
+      lastUsedAt: { type: DataTypes.DATE },
+    },
+    { tableName: 'keys', underscored: true, timestamps: false },
+  )
+
+  return async function authenticate(req, res, next) {
+    const token = bearerToken(req) ?? ''
+    const hash = createHash('sha256').update(token).digest('hex')
+    const key = await Key.findOne({ where: { hash } })
+    if (key?.status !== 'ACTIVE' || (key.expiresAt && key.expiresAt <= new Date()))
+      return unauthorized(res)
+    if (!key.permissions.includes('READ_GRAPH')) return forbidden(res)
+
+    await key.update({ lastUsedAt: new Date() })
+    req.user = { id: key.userId }
+    next()
+  }
+}
+
+function authenticateWithBetterAuth(): RequestHandler {
+  // Only here: what it brings along is no business of the others.
+  const { openBetterAuth } = require('./better-auth') as typeof BetterAuth
+  const auth = openBetterAuth(url)
+
+  return async function authenticate(req, res, next) {
+    const { valid, key } = await auth.api.verifyApiKey({
+      body: { key: bearerToken(req) ?? '', permissions: { graphs: ['read'] } },
+    })
+    if (!valid || !key) return unauthorized(res)
+
+    req.user = { id: key.referenceId }
+    next()
+  }
+}
+
+function bearerToken({ headers: { authorization } }: Request): string | undefined {
+  return authorization?.startsWith('Bearer ') ? authorization.slice('Bearer '.length) : undefined
+}
+
+function unauthorized(res: Response) {
+  res.status(401).json({ error: 'unauthorized' })
+}
+
+function forbidden(res: Response) {
+  res.status(403).json({ error: 'forbidden' })
+}

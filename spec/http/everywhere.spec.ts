@@ -1,0 +1,93 @@
+import request from 'supertest'
+
+import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey } from '../support/keys'
+
+const boundMs = 200
+
+let database: Database
+let apiKeys: TestApiKeys
+let app: ReturnType<typeof createTestApp>
+
+beforeAll(async () => {
+  database = await createDatabase()
+  apiKeys = createTestApiKeys(database, { maxStalenessMs: boundMs })
+  app = createTestApp(apiKeys)
+})
+
+afterAll(() => database.drop())
+
+describe('?everywhere=true', () => {
+  it.each<[string, 'delete' | 'post' | 'put', string, object | undefined]>([
+    ['a revocation', 'delete', '', undefined],
+    ['a suspension', 'post', '/suspend', { reason: 'leaked' }],
+    ['a change of permissions', 'put', '/permissions', { permissions: ['READ_BLOCK'] }],
+  ])(
+    'has an administrator wait with %s until the bound has passed',
+    async (_, method, path, body) => {
+      const { id } = await createKey(apiKeys)
+
+      const before = performance.now()
+      const response = await request(app)
+        [method](`/admin/api-keys/${id}${path}?everywhere=true`)
+        .set('X-User', 'admin')
+        .send(body)
+
+      expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
+      expect(response.status).toBe(200)
+      expect(response.body).toEqual(JSON.parse(JSON.stringify(await apiKeys.get(id))))
+    },
+  )
+
+  it('has an administrator wait with the revocation of all keys of a user', async () => {
+    await createKey(apiKeys, { userId: 'bob' })
+
+    const before = performance.now()
+    const response = await request(app)
+      .post('/admin/api-keys/revoke-all?everywhere=true')
+      .set('X-User', 'admin')
+      .send({ userId: 'bob' })
+
+    expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
+    expect(response.body).toEqual({ revoked: 1 })
+  })
+
+  it('is for administrators', async () => {
+    const { id } = await createKey(apiKeys)
+
+    const response = await request(app)
+      .delete(`/api-keys/${id}?everywhere=true`)
+      .set('X-User', 'alice')
+
+    expect(response.status).toBe(422)
+    expect(response.body.errors).toEqual([
+      { pointer: '#/everywhere', message: 'is for administrators' },
+    ])
+    expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
+  })
+
+  it.each(['yes', '', '1', 'true&everywhere=true'])('is refused as %j', async (value) => {
+    const { id } = await createKey(apiKeys)
+
+    const response = await request(app)
+      .delete(`/admin/api-keys/${id}?everywhere=${value}`)
+      .set('X-User', 'admin')
+
+    expect(response.status).toBe(422)
+    expect(response.body.errors).toEqual([
+      { pointer: '#/everywhere', message: 'must be true or false' },
+    ])
+    expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
+  })
+
+  it('may be false', async () => {
+    const { id } = await createKey(apiKeys)
+
+    const response = await request(app)
+      .delete(`/admin/api-keys/${id}?everywhere=false`)
+      .set('X-User', 'admin')
+
+    expect(response.body).toMatchObject({ status: 'REVOKED' })
+  })
+})

@@ -1,0 +1,293 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { QueryTypes, Transaction, type Sequelize } from 'sequelize'
+
+import { findBlockedSession } from '../support/blocked'
+import { createDatabase, type Database } from '../support/database'
+
+const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_LEVELS
+
+const writingMs = 4000
+const crowdSize = 50_000
+
+let database: Database
+let sequelize: Sequelize
+
+beforeEach(async () => {
+  database = await createDatabase()
+  sequelize = database.connect()
+})
+
+afterEach(() => database.drop())
+
+/** One committed transaction, as the log has it. */
+interface Entry {
+  revision: number
+  mark: string
+  keyIds: string[]
+}
+
+function readLog(after: number): Promise<Entry[]> {
+  return sequelize.query<Entry>(
+    `SELECT revision::float8, mark,
+            array(SELECT key_id::text FROM api_key_changes AS change
+                   WHERE change.mark = entry.mark ORDER BY key_id) AS "keyIds"
+       FROM api_key_revisions AS entry WHERE revision > $1 ORDER BY revision`,
+    { bind: [after], type: QueryTypes.SELECT },
+  )
+}
+
+/** A reader as every process is one: it reads on from the newest revision that it has seen. */
+async function followLog() {
+  const seen = await readLog(0)
+  const over = new AbortController()
+
+  async function readOn() {
+    const newest = seen.at(-1)?.revision ?? 0
+    const entries = await readLog(newest)
+    seen.push(...entries)
+    return entries.length
+  }
+
+  async function readUntilOver() {
+    while (!over.signal.aborted) await readOn()
+  }
+  const reading = readUntilOver()
+
+  return {
+    /** Everything that it has seen, once the writers have come to rest. */
+    async stop(): Promise<Entry[]> {
+      over.abort()
+      await reading
+      await readOn()
+      return seen
+    },
+    /** Resolves once it has seen so many entries more than at the start. */
+    async hasSeen(revision: number) {
+      while ((seen.at(-1)?.revision ?? 0) < revision) await sleep(5)
+    },
+  }
+}
+
+async function createKeys(count: number): Promise<string[]> {
+  const rows = await sequelize.query<{ id: string }>(
+    `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+     SELECT 'alice', 'one of many', 'agpt_000000', '00000000',
+            encode(sha256((gen_random_uuid()::text || n)::bytea), 'hex'), '{READ_GRAPH}'
+       FROM generate_series(1, ${count}) AS n
+     RETURNING id::text`,
+    { type: QueryTypes.SELECT },
+  )
+  return rows.map(({ id }) => id)
+}
+
+/** Runs a statement in a transaction. */
+type Run = (sql: string, bind?: unknown[]) => Promise<unknown>
+
+interface Writer {
+  isolationLevel: Transaction.ISOLATION_LEVELS
+  /** Changes keys, and answers the ids of those that count if it commits. */
+  write(run: Run): Promise<string[]>
+  ends: 'commits' | 'rolls back' | 'either'
+}
+
+/** Writes over and over for a time, and answers what it has committed: the ids of each transaction. */
+async function writeFor(ms: number, { isolationLevel, write, ends }: Writer) {
+  const connection = database.connect({ pool: { max: 1 } })
+  const committed: string[][] = []
+  const failures: string[] = []
+  const until = performance.now() + ms
+
+  do {
+    const transaction = await connection.transaction({ isolationLevel })
+    const isKept = ends === 'commits' || (ends === 'either' && Math.random() < 0.5)
+    try {
+      const ids = await write((sql, bind = []) => connection.query(sql, { bind, transaction }))
+      if (isKept) {
+        await transaction.commit()
+        committed.push(ids.toSorted())
+      } else await transaction.rollback()
+    } catch (error) {
+      failures.push(String(error))
+      await transaction.rollback().catch(() => {})
+    }
+  } while (performance.now() < until)
+
+  return { committed, failures }
+}
+
+function change(run: Run, ids: readonly string[]) {
+  return run('UPDATE api_keys SET name = $1 WHERE id = ANY($2::uuid[])', [randomUUID(), ids])
+}
+
+/** Changes keys in a transaction of the database's first connection, or in one of its own. */
+function changeIn(transaction: Transaction | null, ids: readonly string[]) {
+  return change((sql, bind = []) => sequelize.query(sql, { bind, transaction }), ids)
+}
+
+/** Six apps' ways to change keys, each with keys of its own. */
+async function createWriters(): Promise<Writer[]> {
+  const crowd = await createKeys(crowdSize)
+
+  async function changeOne(): Promise<Pick<Writer, 'write'>> {
+    const [id = ''] = await createKeys(1)
+    return {
+      async write(run) {
+        // A snapshot that is old when the change is made, as in an app that reads first.
+        await run('SELECT count(*) FROM api_key_migrations')
+        await sleep(Math.random() * 4)
+        await change(run, [id])
+        return [id]
+      },
+    }
+  }
+
+  async function changeWithSavepoints(): Promise<Pick<Writer, 'write'>> {
+    const [first = '', undone = '', last = ''] = await createKeys(3)
+    return {
+      async write(run) {
+        const isFirstUndone = Math.random() < 0.5
+        if (!isFirstUndone) await change(run, [first])
+        await run('SAVEPOINT one')
+        await change(run, [undone])
+        await run('ROLLBACK TO SAVEPOINT one')
+        await run('SAVEPOINT two')
+        await change(run, [last])
+        await run('RELEASE SAVEPOINT two')
+        return isFirstUndone ? [last] : [first, last]
+      },
+    }
+  }
+
+  return [
+    { isolationLevel: READ_COMMITTED, ends: 'commits', ...(await changeOne()) },
+    { isolationLevel: REPEATABLE_READ, ends: 'commits', ...(await changeOne()) },
+    { isolationLevel: SERIALIZABLE, ends: 'commits', ...(await changeOne()) },
+    { isolationLevel: REPEATABLE_READ, ends: 'commits', ...(await changeWithSavepoints()) },
+    { isolationLevel: READ_COMMITTED, ends: 'either', ...(await changeWithSavepoints()) },
+    {
+      isolationLevel: READ_COMMITTED,
+      ends: 'commits',
+      async write(run) {
+        await change(run, crowd)
+        return crowd
+      },
+    },
+  ]
+}
+
+const asText = (ids: readonly string[]) => ids.toSorted().join()
+
+/** Takes the lock out of the function that numbers the entries. */
+async function removeLock() {
+  const [{ definition } = { definition: '' }] = await sequelize.query<{ definition: string }>(
+    `SELECT pg_get_functiondef('api_key_number_changes'::regproc) AS definition`,
+    { type: QueryTypes.SELECT },
+  )
+  const unlocked = definition.replace(
+    /PERFORM 1 FROM[^;]*FOR UPDATE;\s*IF NOT FOUND.*?END IF;/s,
+    '',
+  )
+  if (unlocked === definition) throw new Error('there was no lock to take out')
+  await sequelize.query(unlocked)
+}
+
+/** Has its number, and has not committed: what every transaction is for an instant. */
+async function beginNumbered(ids: readonly string[]): Promise<Transaction> {
+  const transaction = await sequelize.transaction()
+  await changeIn(transaction, ids)
+  await sequelize.query('SET CONSTRAINTS ALL IMMEDIATE', { transaction })
+  return transaction
+}
+
+describe('the log of changes', () => {
+  it('hides nothing from one who reads on from the newest revision, and fails no writer', async () => {
+    const writers = await createWriters()
+    const before = await readLog(0)
+    const reader = await followLog()
+
+    const outcomes = await Promise.all(writers.map((writer) => writeFor(writingMs, writer)))
+    const seen = await reader.stop()
+
+    const written = outcomes.flatMap(({ committed }) => committed)
+    expect(outcomes.flatMap(({ failures }) => failures)).toEqual([])
+    expect(outcomes.map(({ committed }) => committed.length > 0)).toEqual(writers.map(() => true))
+    // Each committed transaction once, whole, and nothing of what was rolled back.
+    const noticed = seen.slice(before.length)
+    expect(noticed.map(({ keyIds }) => asText(keyIds)).toSorted()).toEqual(
+      written.map(asText).toSorted(),
+    )
+    // What was read first is what is there last.
+    expect(seen.map(nameOf)).toEqual((await readLog(0)).map(nameOf))
+    expect(new Set(seen.map(({ mark }) => mark)).size).toBe(seen.length)
+  }, 120_000)
+
+  it('numbers transactions in the order of their commits: the next one waits', async () => {
+    const [one = '', other = ''] = await createKeys(2)
+    const reader = await followLog()
+
+    const first = await beginNumbered([one])
+    const second = changeIn(null, [other])
+    await findBlockedSession(sequelize)
+    await first.commit()
+    await second
+
+    const seen = await reader.stop()
+    expect(seen.slice(-2).map(({ keyIds }) => keyIds)).toEqual([[one], [other]])
+    expect(seen.map(nameOf)).toEqual((await readLog(0)).map(nameOf))
+  })
+
+  it('would hide changes without its lock, and this spec would see it', async () => {
+    await removeLock()
+    const [one = '', other = ''] = await createKeys(2)
+    const reader = await followLog()
+    const newest = (await readLog(0)).at(-1)?.revision ?? 0
+
+    const first = await beginNumbered([one])
+    await changeIn(null, [other])
+    await reader.hasSeen(newest + 2)
+    await first.commit()
+
+    const seen = await reader.stop()
+    const missed = (await readLog(0)).filter(({ mark }) => !seen.some((each) => each.mark === mark))
+    expect(missed.map(({ keyIds }) => keyIds)).toEqual([[one]])
+  })
+
+  it('keeps nobody waiting for a transaction that has changed keys and stays open', async () => {
+    const [one = '', other = ''] = await createKeys(2)
+    const open = await sequelize.transaction()
+    try {
+      await changeIn(open, [one])
+
+      await changeIn(null, [other])
+
+      expect((await readLog(0)).at(-1)?.keyIds).toEqual([other])
+    } finally {
+      await open.rollback()
+    }
+  })
+
+  it('begins a second entry for what a transaction changes after it was numbered', async () => {
+    const [one = '', other = ''] = await createKeys(2)
+
+    const transaction = await beginNumbered([one])
+    await changeIn(transaction, [other])
+    await transaction.commit()
+
+    expect((await readLog(0)).slice(-2).map(({ keyIds }) => keyIds)).toEqual([[one], [other]])
+  })
+
+  it('refuses changes while the row that it locks is missing', async () => {
+    const [id = ''] = await createKeys(1)
+    await sequelize.query('DELETE FROM api_key_log_lock')
+
+    const change = sequelize.query(`UPDATE api_keys SET name = 'new' WHERE id = '${id}'`)
+
+    await expect(change).rejects.toThrow(/api_key_log_lock/)
+  })
+})
+
+function nameOf({ revision, mark }: Entry) {
+  return `${revision} ${mark}`
+}
