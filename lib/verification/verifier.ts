@@ -22,7 +22,7 @@ interface VerifierParts {
   cache: KeyCache
   feed: ChangeFeed
   fills: Fills
-  usage: UsageRecorder
+  usage: Pick<UsageRecorder, 'noteUse'>
   makeSignal: MakeSignal
   clock: Clock
   maxStalenessMs: number

@@ -10,5 +10,7 @@ require.extensions['.ts'] = function loadTypeScript(module, filename) {
     module: { type: 'commonjs' },
     sourceMaps: 'inline',
   })
+  // Node's own loaders end in the same call.
+  // oxlint-disable-next-line no-underscore-dangle
   module._compile(code, filename)
 }

@@ -306,7 +306,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     cache,
     feed,
     fills,
-    usage: { noteUse: () => Infinity, lastUseOf: () => undefined, flush: async () => {} },
+    usage: { noteUse: () => Infinity },
     makeSignal: () => new AbortController().signal,
     clock,
     maxStalenessMs,
