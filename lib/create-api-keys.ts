@@ -120,8 +120,8 @@ export function createApiKeys<
   })
   const lifecycle = createLifecycle({ store, audit, rules, ...verification })
 
-  const readCredential = createCredentialReader({ marker: format.marker, header: settings.header })
-  const authenticator = createAuthenticator({ readCredential, verify, rules, settings })
+  const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
+  const authenticator = createAuthenticator({ credentials, verify, rules, settings })
   const refuse = createRefuse(settings)
   const http = { lifecycle, rules, authenticator, refuse, settings }
 

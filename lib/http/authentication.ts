@@ -1,11 +1,11 @@
 import type { Request } from 'express'
 
-import { ApiKeysError, InvalidApiKeyError } from '../errors'
+import { ApiKeysError, InvalidApiKeyError, type InvalidReason } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { Verdict, Verifier } from '../verification/verifier'
 import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
-import type { ReadCredential } from './credentials'
+import type { Credential, CredentialReader } from './credentials'
 
 declare global {
   namespace Express {
@@ -86,29 +86,31 @@ const demandsNothing: Demand = () => null
 export interface Authenticator {
   /** Finds out whose key the request carries, once: whoever asks again is told what came of it the first time. */
   authenticate(req: Request): MaybePromise<Authentication>
+  /** Has whoever asks again be told the same, where a refusal may not be the end of a request. */
+  remember(req: Request, authentication: Authentication): void
   /** Whether the request carries a key of ours, good or bad. */
   carriesKey(req: Request): boolean
 }
 
 interface AuthenticatorParts {
-  readCredential: ReadCredential
+  credentials: CredentialReader
   verify: Verifier['verify']
   rules: Pick<Rules, 'userId'>
   settings: Pick<Settings, 'currentUser' | 'loadUser'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
-  const { readCredential, verify, rules, settings } = parts
-  /** Where a request keeps what came of it, unless it was accepted at once. */
+  const { credentials, verify, rules, settings } = parts
+  /** Where a request keeps what came of it, unless that can be seen by its key. */
   const memo = Symbol('express-api-keys')
+  type RememberingRequest = Request & { [memo]?: MaybePromise<Authentication> }
 
-  function authenticateFirst(req: Request): MaybePromise<Authentication> {
-    const credential = readCredential(req)
+  function authenticateFirst(req: Request, credential: Credential): MaybePromise<Authentication> {
     switch (credential.kind) {
       case 'none':
-        return { kind: 'absent', error: new ApiKeysError('missing_credential') }
+        return { kind: 'absent', error: withoutStack(() => new ApiKeysError('missing_credential')) }
       case 'foreign':
-        return { kind: 'absent', error: new InvalidApiKeyError('malformed') }
+        return { kind: 'absent', error: invalid('malformed') }
       case 'unreadable':
         return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
       case 'key': {
@@ -126,7 +128,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     verdict: Verdict,
     bearer: RequestBearer,
   ): MaybePromise<Authentication> {
-    if (!verdict.valid) return { kind: 'refused', error: new InvalidApiKeyError(verdict.code) }
+    if (!verdict.valid) return { kind: 'refused', error: invalid(verdict.code) }
 
     const { apiKey } = verdict
     if (req.user || settings.loadUser) return acceptUser(req, apiKey, bearer)
@@ -140,7 +142,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   ): Promise<Authentication> {
     if (req.user && !(await isOwner(req, apiKey))) return somebodyElse()
     const user = req.user ?? (await loadUser(req, apiKey))
-    if (!user) return { kind: 'refused', error: new InvalidApiKeyError('unknown') }
+    if (!user) return { kind: 'refused', error: invalid('unknown') }
 
     return bearer.accept(apiKey, user)
   }
@@ -175,26 +177,57 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   return {
-    authenticate(req: Request & { [memo]?: MaybePromise<Authentication> }) {
-      const first = req[memo]
-      if (first instanceof Promise) return first.then((first) => authenticateAgain(req, first))
-      const before = first ?? RequestBearer.acceptedBefore(req, memo)
+    authenticate(req: RememberingRequest) {
+      // A key that is still legible has not been read before. That spares looking for what came of it.
+      const plain = credentials.readPlain(req)
+      if (plain) {
+        const authentication = authenticateFirst(req, plain)
+        if (authentication instanceof Promise) req[memo] = authentication
+        return authentication
+      }
+
+      const before = req[memo] ?? RequestBearer.acceptedBefore(req, memo)
+      if (before instanceof Promise) return before.then((before) => authenticateAgain(req, before))
       if (before) return authenticateAgain(req, before)
 
-      const authentication = authenticateFirst(req)
-      if (authentication instanceof Promise || authentication.kind !== 'accepted') {
-        req[memo] = authentication
-      }
+      const authentication = authenticateFirst(req, credentials.read(req))
+      req[memo] = authentication
       return authentication
     },
 
+    remember(req: RememberingRequest, authentication) {
+      req[memo] ??= authentication
+    },
+
     carriesKey(req) {
-      const credential = readCredential(req)
+      const credential = credentials.read(req)
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },
   }
 }
 
+function invalid(reason: InvalidReason): InvalidApiKeyError {
+  return withoutStack(() => new InvalidApiKeyError(reason))
+}
+
+/**
+ * Makes the refusal of a request without a stack trace: it would tell nothing about the request, and costs more than all
+ * else that a refusal takes.
+ */
+function withoutStack<Refused extends ApiKeysError>(make: () => Refused): Refused {
+  const { stackTraceLimit } = Error
+  // Where Node was told to freeze what JavaScript comes with, this changes nothing.
+  Reflect.set(Error, 'stackTraceLimit', 0)
+  try {
+    return make()
+  } finally {
+    Reflect.set(Error, 'stackTraceLimit', stackTraceLimit)
+  }
+}
+
 function somebodyElse(): Authentication {
-  return { kind: 'refused', error: new ApiKeysError('multiple_credentials') }
+  return {
+    kind: 'refused',
+    error: withoutStack(() => new ApiKeysError('multiple_credentials')),
+  }
 }

@@ -22,7 +22,15 @@ export type Credential =
   /** Not to be understood; `isOurs` if it holds something that begins as our keys do. */
   | { kind: 'unreadable'; isOurs: boolean; error: ApiKeysError }
 
-export type ReadCredential = (req: IncomingMessage) => Credential
+export interface CredentialReader {
+  /** Finds the credential of a request. */
+  read(req: IncomingMessage): Credential
+  /**
+   * The same for what nearly all requests look like: one `Authorization: Bearer`, and nothing that was read before. Returns
+   * `null` for all others.
+   */
+  readPlain(req: IncomingMessage): Credential | null
+}
 
 interface CredentialOptions {
   /** What every key of ours begins with. */
@@ -32,16 +40,15 @@ interface CredentialOptions {
 }
 
 /**
- * Makes the function that finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere
+ * Makes what finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere
  * else. It masks what it finds of ours in `headers` and `rawHeaders`, readable or not, so that nothing that logs the
  * request later can leak it; values of others stay as they are.
  */
-export function createCredentialReader({ marker, header }: CredentialOptions): ReadCredential {
+export function createCredentialReader({ marker, header }: CredentialOptions): CredentialReader {
   // Behind anything that no token has, such as the brackets of a template. Inside another's token it is not ours.
   const ours = new RegExp(`(^|[^A-Za-z0-9\\-._~+/])${marker}[^\\s,;"']*`, 'g')
   const mask = `$1${marker}***`
-  const plainStart = plainScheme + marker
-  const plainMask = `${plainStart}***`
+  const plainMask = `${plainScheme}${marker}***`
 
   function isOurs(value: string) {
     return value.search(ours) !== -1
@@ -63,31 +70,23 @@ export function createCredentialReader({ marker, header }: CredentialOptions): R
     return isOurs(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
   }
 
-  /** What nearly all requests with a key look like. `null` for all others. */
-  function readPlainBearer({ headers, rawHeaders }: IncomingMessage): Credential | null {
+  function readPlain({ headers, rawHeaders }: IncomingMessage): Credential | null {
     const { authorization } = headers
-    if (authorization === undefined || !authorization.startsWith(plainStart)) return null
+    if (authorization === undefined || !authorization.startsWith(plainScheme)) return null
     if (header !== undefined && headers[header] !== undefined) return null
     const token = authorization.slice(plainScheme.length)
     if (!b64token.test(token)) return null
 
-    let line = -1
-    for (let at = 0; at < rawHeaders.length; at += 2) {
-      if (!isName(rawHeaders[at], 'authorization')) continue
-      if (line !== -1) return null
-      line = at + 1
-    }
+    const line = findOnlyLine(rawHeaders, 'authorization')
     if (line === -1 || rawHeaders[line] !== authorization) return null
+    if (!token.startsWith(marker)) return { kind: 'foreign' }
 
     headers.authorization = plainMask
     rawHeaders[line] = plainMask
     return { kind: 'key', plainTextKey: token }
   }
 
-  return function readCredential(req) {
-    const plain = readPlainBearer(req)
-    if (plain) return plain
-
+  function read(req: IncomingMessage): Credential {
     const authorizations = takeValues(req, 'authorization')
     const others = header === undefined ? [] : takeValues(req, header)
     const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
@@ -121,9 +120,22 @@ export function createCredentialReader({ marker, header }: CredentialOptions): R
     // The app may have put the one value there itself, from a cookie say.
     return lines.length > 1 ? lines : [value]
   }
+
+  return { read, readPlain }
 }
 
 const plainScheme = 'Bearer '
+
+/** Returns where the value of a header stands among the lines; -1 where it was sent twice, or not at all. */
+function findOnlyLine(rawHeaders: readonly string[], name: string): number {
+  let line = -1
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    if (!isName(rawHeaders[at], name)) continue
+    if (line !== -1) return -1
+    line = at + 1
+  }
+  return line
+}
 
 /** Whether a header as it was sent has a name, given in lower case. */
 function isName(sent: string | undefined, name: string): boolean {

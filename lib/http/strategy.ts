@@ -26,15 +26,20 @@ interface StrategyParts {
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyStrategy {
   /** Tells Passport what came of a request. */
-  function report(req: Request, authentication: Authentication, { success, fail }: Actions) {
+  function report(
+    req: Request,
+    authentication: Authentication,
+    { success, fail, startsSession }: Actions & { startsSession: boolean },
+  ) {
     if (authentication.kind !== 'accepted') {
+      authenticator.remember(req, authentication)
       const { status, headers } = toRefusal(authentication.error, realm)
       return fail(headers['WWW-Authenticate'], status)
     }
 
     const { user, apiKey } = authentication
-    withoutSession(req, user)
-    success(user, { scope: [...apiKey.permissions] })
+    if (startsSession) withoutSession(req, user)
+    success(user, { scope: apiKey.permissions })
   }
 
   return new (class ApiKeyStrategy extends BearerStrategy<() => void> {
@@ -45,12 +50,13 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
       super(() => {})
     }
 
-    override authenticate(req: Request) {
+    override authenticate(req: Request, options?: { session?: boolean }) {
       // Taken at once: Passport binds them to the request just before this call, and, where an app passes the
       // strategy instead of its name, replaces them at the next one.
       // The types know of no such members.
       const { success, fail, error } = this as unknown as Actions
-      const actions = { success, fail, error }
+      const startsSession = options?.session !== false
+      const actions = { success, fail, error, startsSession }
 
       const authentication = authenticator.authenticate(req)
       if (!(authentication instanceof Promise)) return report(req, authentication, actions)

@@ -125,7 +125,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     const { newest, sentAt } = reading
     clockOffsetMs = reading.serverMs - clock.wall()
     state = stateOf(reading)
-    // A lease that is there goes on: it rests on what was so when it was granted.
+    // A lease that is there goes on, without grace: it rests on what was so when it was granted.
+    leaseMs = maxStalenessMs
     if (state !== 'following' || !newest) return listener.onDoubt()
 
     if (!reading.continues || reading.triggers !== triggers || reading.changedIds === null) {
@@ -138,7 +139,6 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     applied = newest
     triggers = reading.triggers
     leasedAt = sentAt
-    leaseMs = maxStalenessMs
   }
 
   /** Asks for what is new, or joins the asking that is under way. */
@@ -172,6 +172,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   }
 
   function schedule(delayMs: number) {
+    clearTimeout(timer)
     timer = setTimeout(tick, delayMs).unref()
   }
 
