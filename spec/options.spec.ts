@@ -163,12 +163,73 @@ describe('createApiKeys', () => {
     expect(message).toBe(`createApiKeys: the option ${refusal}`)
   })
 
+  it.each([
+    ['maxStalenessMs', 100, 600_000],
+    ['outageGraceMs', 0, 3_600_000],
+    ['cacheSize', 1, 10_000_000],
+    ['lastUsedResolutionMs', 0, 86_400_000],
+  ])('takes for %s whole numbers from %d to %d, and nothing else', (option, least, most) => {
+    for (const value of [least, least + 1, most - 1, most]) {
+      expect(() => create({ ...needed, [option]: value })).not.toThrow()
+    }
+    for (const value of [
+      least - 1,
+      most + 1,
+      least + 0.5,
+      -Infinity,
+      Infinity,
+      Number.NaN,
+      String(most),
+      BigInt(most),
+      [most],
+      true,
+      null,
+    ]) {
+      const message = messageOf(() => create({ ...needed, [option]: value }))
+      expect(message).toContain(
+        `createApiKeys: the option ${option} must be a whole number from ${least} to ${most}, got `,
+      )
+    }
+  })
+
+  it.each(['yes', '', 0, 1, null, {}])(
+    'refuses %p for preparedStatements',
+    (preparedStatements) => {
+      const message = messageOf(() => create({ ...needed, preparedStatements }))
+
+      expect(message).toContain(
+        'createApiKeys: the option preparedStatements must be true or false, got ',
+      )
+    },
+  )
+
+  it.each([
+    ['a number', 5432],
+    ['a null', null],
+    ['an object', { url: 'postgres://alice:hunter2@db/app' }],
+    ['a list', ['postgres://alice:hunter2@db/app']],
+    ['nothing', ''],
+    ['yes', 'yes'],
+    ['an address without a scheme', 'alice:hunter2@db:5432/app'],
+    ['an address of something else', 'mysql://alice:hunter2@db/app'],
+    ['an address of a page', 'https://alice:hunter2@db/app'],
+    ['an address behind something', ' postgres://alice:hunter2@db/app'],
+    ['an address that is broken', 'postgres://alice:hunter2@db:port/app'],
+  ])('refuses %s for listen, without showing it', (_, listen) => {
+    const message = messageOf(() => create({ ...needed, listen }))
+
+    expect(message).toBe(
+      'createApiKeys: the option listen must be true, false or the address of the database',
+    )
+  })
+
   it.each(
     titled([
       [{ keyprefix: 'acme' }, 'there is no option keyprefix. Did you mean keyPrefix?'],
       [{ permission: ['READ'] }, 'there is no option permission. Did you mean permissions?'],
       [{ maxKeys: 5 }, 'there is no option maxKeys.'],
-      [{ cacheSize: 10 }, 'there is no option cacheSize.'],
+      [{ cache: 10 }, 'there is no option cache.'],
+      [{ stalenessMs: 10 }, 'there is no option stalenessMs. Did you mean maxStalenessMs?'],
       [{ users: { tabel: 'users' } }, 'there is no option users.tabel. Did you mean table?'],
       [{ users: { id: 'uuid' } }, 'there is no option users.id.'],
     ]),
@@ -215,6 +276,10 @@ describe('createApiKeys', () => {
     ['unkeyed keys beside keyed ones', { secrets: [secret], acceptUnkeyed: true }],
     ['a second header', { header: 'X-API-Key' }],
     ['an empty realm', { realm: '' }],
+    ['no ear for changes', { listen: false }],
+    ['an ear for changes at an address', { listen: 'postgres://alice:hunter2@db:5432/app' }],
+    ['the other scheme of addresses', { listen: 'postgresql://db/app?sslmode=require' }],
+    ['statements that are not prepared', { preparedStatements: false }],
     ['origins', { trustedOrigins: ['https://acme.com', 'http://localhost:3000'] }],
   ])('takes %s', (_, options) => {
     expect(() => create({ ...needed, ...options })).not.toThrow()
@@ -222,8 +287,6 @@ describe('createApiKeys', () => {
 })
 
 describe('migrations', () => {
-  const { createApiKeysTable, createApiKeyEventsTable } = migrations
-
   it.each([
     [{ shema: 'keys' }, 'there is no option shema. Did you mean schema?'],
     [{ users: { tabel: 'users' } }, 'there is no option users.tabel. Did you mean table?'],
@@ -233,12 +296,14 @@ describe('migrations', () => {
       'the option users.type must be one of text, uuid, integer, bigint, got "number"',
     ],
   ])('refuse %j like createApiKeys, and say which of them', (options, refusal) => {
-    expect(messageOf(() => createApiKeysTable(options as never))).toBe(
-      `migrations.createApiKeysTable: ${refusal}`,
-    )
-    expect(messageOf(() => createApiKeyEventsTable(options as never))).toBe(
-      `migrations.createApiKeyEventsTable: ${refusal}`,
-    )
+    expect(Object.keys(migrations)).toEqual([
+      'createApiKeysTable',
+      'createApiKeyEventsTable',
+      'createApiKeyChangeLog',
+    ])
+    for (const [name, migration] of Object.entries(migrations)) {
+      expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)
+    }
   })
 })
 
@@ -257,6 +322,12 @@ describe('readOptions', () => {
       header: undefined,
       realm: undefined,
       trustedOrigins: undefined,
+      maxStalenessMs: undefined,
+      outageGraceMs: undefined,
+      cacheSize: undefined,
+      lastUsedResolutionMs: undefined,
+      listen: undefined,
+      preparedStatements: undefined,
       onRefusal: undefined,
     }
 
@@ -270,6 +341,12 @@ describe('readOptions', () => {
       acceptUnkeyed: false,
       realm: 'api',
       trustedOrigins: [],
+      maxStalenessMs: 1_000,
+      outageGraceMs: 0,
+      cacheSize: 100_000,
+      lastUsedResolutionMs: 60_000,
+      listen: true,
+      preparedStatements: true,
     })
     const users = { type: undefined, table: undefined, schema: undefined, column: undefined }
     expect(readOptions({ ...needed, users }).storage.userIdType).toBe('text')

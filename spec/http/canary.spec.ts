@@ -2,9 +2,11 @@ import { inspect } from 'node:util'
 
 import express, { type Express, type RequestHandler } from 'express'
 import { Passport } from 'passport'
+import { Client } from 'pg'
 import { QueryTypes, type Sequelize } from 'sequelize'
 import request from 'supertest'
 
+import { fromStoredHash } from '../../lib/keys/secret'
 import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
 import { createDatabase, databaseAway, type Database } from '../support/database'
 import { sendRaw } from '../support/raw-http'
@@ -15,6 +17,8 @@ let apiKeys: TestApiKeys
 let app: Express
 /** What Sequelize logged. */
 let statements: string[]
+/** What any connection was asked, Sequelize's and ours. */
+let asked: jest.SpyInstance
 /** What was printed. */
 let printed: jest.SpyInstance[]
 /** What a logger made of every request when it was done, and of every refusal. */
@@ -24,6 +28,7 @@ let dumps: string[]
 let answer: string
 let id: string
 let plainTextKey: string
+let hash: string
 
 beforeAll(async () => {
   const methods = ['log', 'info', 'warn', 'error', 'debug', 'dir', 'trace'] as const
@@ -33,6 +38,7 @@ beforeAll(async () => {
     jest.spyOn(process.stderr, 'write'),
     jest.spyOn(process, 'emitWarning'),
   ]
+  asked = jest.spyOn(Client.prototype, 'query')
   statements = []
   dumps = []
 
@@ -52,11 +58,16 @@ beforeAll(async () => {
   answer = created.text
   id = created.body.apiKey.id
   plainTextKey = created.body.plainTextKey
+  const [row] = await sequelize.query<{ hash: string }>('SELECT hash FROM api_keys', {
+    type: QueryTypes.SELECT,
+    logging: false,
+  })
+  hash = String(row?.hash)
 })
 
 afterAll(async () => {
-  for (const spy of printed) spy.mockRestore()
-  await apiKeys.close()
+  for (const spy of [...printed, asked]) spy.mockRestore()
+  await databaseAway.drop()
   await database.drop()
 })
 
@@ -104,6 +115,11 @@ function tells(text: string) {
   return [0, 5, 10, 15, 20, 25].some((at) => text.includes(hidden.slice(at, at + 10)))
 }
 
+/** Whether a text tells the hash of the key, as the database has it or as it is remembered. */
+function tellsHash(text: string) {
+  return [hash, dump(fromStoredHash(hash)).slice(1, -1)].some((form) => text.includes(form))
+}
+
 describe('the plain text of a key', () => {
   it('is in the answer to its creation, once', () => {
     expect(answer.split(plainTextKey)).toHaveLength(2)
@@ -142,6 +158,7 @@ describe('the plain text of a key', () => {
     for (const dump of dumps) {
       expect(dump).toContain('agpt_***')
       expect(tells(dump)).toBe(false)
+      expect(tellsHash(dump)).toBe(false)
     }
   })
 
@@ -165,16 +182,19 @@ describe('the plain text of a key', () => {
     expect(tells(dumps.join())).toBe(false)
   })
 
-  it('is in no error, whatever goes wrong', async () => {
+  it('is in no error, whatever goes wrong, and neither is its hash', async () => {
     const errors: unknown[] = []
     const onRefusal = (error: unknown, _req: unknown, res: { end(): void }) => {
       errors.push(error)
       res.end()
     }
+    const slow = database.connect({ dialectOptions: { statement_timeout: 1 } })
     for (const keys of [
       createTestApiKeys(database, { onRefusal }),
       createTestApiKeys(databaseAway, { onRefusal }),
       createTestApiKeys(database, { schema: 'unmigrated', onRefusal }),
+      // The hash is in the text of the statement then.
+      createTestApiKeys(database, { sequelize: slow, preparedStatements: false, onRefusal }),
     ]) {
       const app = createTestApp(keys, (app) => {
         app.get('/', keys.requirePermission('EXECUTE_GRAPH'))
@@ -189,10 +209,11 @@ describe('the plain text of a key', () => {
       }
     }
 
+    const told = errors.map((error) => dump(error) + String((error as Error).stack)).join()
     expect(errors.length).toBeGreaterThanOrEqual(9)
-    expect(tells(errors.map((error) => dump(error) + String((error as Error).stack)).join())).toBe(
-      false,
-    )
+    expect(told).toContain('statement timeout')
+    expect(tells(told)).toBe(false)
+    expect(tellsHash(told)).toBe(false)
   })
 
   it('is in no column of any table', async () => {
@@ -226,10 +247,21 @@ describe('the plain text of a key', () => {
     expect(tells(dump(events) + JSON.stringify(events))).toBe(false)
   })
 
-  it('is in no log of Sequelize, its options and parameters included', () => {
+  it('is in no log of Sequelize, its options and parameters included, nor is its hash', () => {
     expect(statements.some((statement) => statement.includes('INSERT INTO'))).toBe(true)
-    expect(statements.some((statement) => statement.includes('hash = $1'))).toBe(true)
     expect(tells(statements.join())).toBe(false)
+    expect(tellsHash(statements.join())).toBe(false)
+  })
+
+  it('is in no statement or parameter that any connection was asked', () => {
+    const calls = dump(
+      asked.mock.calls.map(([statement, values]: unknown[]) => [statement, values]),
+    )
+
+    // The hash is, where the key is made and looked up, and so the search would find what is there.
+    expect(tellsHash(calls)).toBe(true)
+    expect(calls).toContain('key.hash = ANY')
+    expect(tells(calls)).toBe(false)
   })
 
   it('is nowhere in what was printed, which is nothing', () => {

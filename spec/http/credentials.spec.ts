@@ -24,14 +24,28 @@ function unreadable(code: string, { isOurs }: { isOurs: boolean }) {
 
 /** Sends header lines to a server that reads them, and returns what it found and what it left behind. */
 async function read(lines: readonly string[], header?: string) {
-  const readCredential = createCredentialReader({ marker: 'agpt_', header })
+  const credentials = createCredentialReader({ marker: 'agpt_', header })
   const listener: RequestListener = (req, res) => {
-    const credential = readCredential(req)
-    res.end(JSON.stringify({ credential, headers: req.headers, rawHeaders: req.rawHeaders }))
+    const { headers, rawHeaders } = req
+    // Before that, whether it is plain, of a copy.
+    const copy = new IncomingMessage(new Socket())
+    Object.assign(copy, { headers: { ...headers }, rawHeaders: [...rawHeaders] })
+    const plain = { credential: credentials.readPlain(copy), ...headersOf(copy) }
+    const unread = headersOf({ headers: { ...headers }, rawHeaders: [...rawHeaders] })
+
+    const credential = credentials.read(req)
+    res.end(JSON.stringify({ credential, ...headersOf(req), plain, unread }))
   }
 
   const { body } = await sendRaw(listener, ['GET / HTTP/1.1', ...lines])
-  return JSON.parse(body)
+  const { plain, unread, ...found } = JSON.parse(body)
+  // What is read in one go is what is read thoroughly; all else it leaves as it is.
+  expect(plain).toEqual(plain.credential ? found : { credential: null, ...unread })
+  return found
+}
+
+function headersOf({ headers, rawHeaders }: Pick<IncomingMessage, 'headers' | 'rawHeaders'>) {
+  return { headers, rawHeaders }
 }
 
 describe('createCredentialReader', () => {
@@ -138,17 +152,18 @@ describe('createCredentialReader', () => {
     const req = new IncomingMessage(new Socket())
     req.headers = { authorization: `Bearer ${key}` }
 
-    expect(createCredentialReader({ marker: 'agpt_', header: undefined })(req)).toEqual(found)
+    expect(createCredentialReader({ marker: 'agpt_', header: undefined }).read(req)).toEqual(found)
     expect(req.headers).toEqual({ authorization: 'Bearer agpt_***' })
   })
 
   it('knows a request that it has masked as one that carries a key', () => {
-    const readCredential = createCredentialReader({ marker: 'agpt_', header: undefined })
+    const credentials = createCredentialReader({ marker: 'agpt_', header: undefined })
     const req = new IncomingMessage(new Socket())
     req.headers = { authorization: `Bearer ${key}` }
-    readCredential(req)
+    credentials.read(req)
 
-    expect(readCredential(req)).toMatchObject(malformedKey)
+    expect(credentials.read(req)).toMatchObject(malformedKey)
+    expect(credentials.readPlain(req)).toBeNull()
     expect(req.headers).toEqual({ authorization: 'Bearer agpt_***' })
   })
 })
@@ -225,7 +240,7 @@ describe('masking', () => {
   })
 
   it('leaves no key in a value, whatever stands around it', () => {
-    const readCredential = createCredentialReader({ marker: 'agpt_', header: undefined })
+    const credentials = createCredentialReader({ marker: 'agpt_', header: undefined })
     const latin1 = fc.integer({ min: 0x20, max: 0xff }).map((code) => String.fromCharCode(code))
     const separator = latin1.filter((character) => !/[\w\-.~+/]/.test(character))
     const around = fc.tuple(fc.string({ unit: latin1 }), separator, fc.string({ unit: latin1 }))
@@ -237,7 +252,7 @@ describe('masking', () => {
         req.headers = { authorization: value }
         req.rawHeaders = ['Authorization', value]
 
-        const credential = readCredential(req)
+        const credential = credentials.readPlain(req) ?? credentials.read(req)
 
         expect(concernsUs(credential)).toBe(true)
         expect(JSON.stringify([req.headers, req.rawHeaders])).not.toContain(key)

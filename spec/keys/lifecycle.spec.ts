@@ -65,13 +65,15 @@ async function changeEverything(transaction: ChangeOptions['transaction']) {
 }
 
 function createOf(type: UserIdType) {
-  return createApiKeys({
+  const keys = createApiKeys({
     sequelize,
     schema: `ids of ${type}`,
     keyPrefix: 'agpt',
     permissions: ['READ_GRAPH'],
     users: { type },
   })
+  database.closeFirst(keys)
+  return keys
 }
 
 describe('create', () => {

@@ -15,8 +15,11 @@ export interface User {
 type Options = Partial<ApiKeysOptions<Permission, User, 'text'>>
 
 /** The API keys of an app whose users sign in by naming themselves in the header `X-User`. */
-export function createTestApiKeys(database: Pick<Database, 'connect'>, options: Options = {}) {
-  return createApiKeys({
+export function createTestApiKeys(
+  database: Pick<Database, 'connect'> & Partial<Pick<Database, 'closeFirst'>>,
+  options: Options = {},
+) {
+  const apiKeys = createApiKeys({
     sequelize: database.connect(),
     keyPrefix: 'agpt',
     permissions,
@@ -24,9 +27,17 @@ export function createTestApiKeys(database: Pick<Database, 'connect'>, options: 
     isAdmin: (user) => user.admin,
     ...options,
   })
+  database.closeFirst?.(apiKeys)
+  return apiKeys
 }
 
 export type TestApiKeys = ReturnType<typeof createTestApiKeys>
+
+/** How many keys were judged so far, from memory or by the database, and not for their form alone. */
+export async function countVerifications(apiKeys: TestApiKeys): Promise<number> {
+  const { hits, misses } = (await apiKeys.health()).cache
+  return hits + misses
+}
 
 function signedInUser(req: Request): User | undefined {
   const id = req.get('X-User')

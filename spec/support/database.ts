@@ -7,8 +7,14 @@ export interface Database {
   url: string
   /** Connects once more, as another process would. */
   connect(options?: Options): Sequelize
+  /** Has `drop` close something before the connections go: an instance of the library, which would go on asking. */
+  closeFirst(user: Closable): void
   /** Closes all connections and drops the database. */
   drop(): Promise<void>
+}
+
+interface Closable {
+  close(): Promise<void>
 }
 
 /** Creates a database: a copy of the migrated one, or an `empty` one. */
@@ -23,26 +29,42 @@ export async function createDatabase(
   const url = new URL(serverUrl())
   url.pathname = `/${name}`
   const connections: Sequelize[] = []
+  const users: Closable[] = []
 
   return {
     url: url.href,
+    closeFirst(user) {
+      users.push(user)
+    },
     connect(options) {
       const sequelize = new Sequelize(url.href, { logging: false, pool: { max: 10 }, ...options })
       connections.push(sequelize)
       return sequelize
     },
     async drop() {
+      await closeAll(users)
       for (const connection of connections) await connection.close()
       await onServer(`DROP DATABASE ${name} WITH (FORCE)`)
     },
   }
 }
 
-/** A database out of reach: nobody listens there. */
-export const databaseAway: Pick<Database, 'connect'> = {
+const usersOfNothing: Closable[] = []
+
+/** A database out of reach: nobody listens there. To drop it stops those who go on asking for it. */
+export const databaseAway: Omit<Database, 'url'> = {
   connect(options) {
     return new Sequelize('postgres://nobody@127.0.0.1:1/nothing', { logging: false, ...options })
   },
+  closeFirst(user) {
+    usersOfNothing.push(user)
+  },
+  drop: () => closeAll(usersOfNothing),
+}
+
+/** What could not be written down at the end is of no interest: some specs leave a database behind that cannot be written to. */
+async function closeAll(users: readonly Closable[]) {
+  await Promise.allSettled(users.map((user) => user.close()))
 }
 
 async function onServer(sql: string) {
