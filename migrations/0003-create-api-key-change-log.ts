@@ -105,6 +105,9 @@ export const createApiKeyChangeLog = defineMigration(
           END
         $keep$;
 
+        -- Whoever could put them on a table of their own could keep everybody waiting for the lock.
+        REVOKE EXECUTE ON FUNCTION ${gather}(), ${number}(), ${keepOne}() FROM PUBLIC;
+
         CREATE TRIGGER api_key_gather_row AFTER INSERT OR DELETE ON ${keys}
           FOR EACH ROW EXECUTE FUNCTION ${gather}();
         CREATE TRIGGER api_key_gather_update AFTER UPDATE ON ${keys}

@@ -4,7 +4,7 @@ import { ApiKeysError, InvalidApiKeyError, type InvalidReason } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { Verdict, Verifier } from '../verification/verifier'
-import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
+import type { Bearer, VerifiedApiKey } from '../verification/verified-api-key'
 import type { Credential, CredentialReader } from './credentials'
 
 declare global {
@@ -36,13 +36,10 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
 /** A request that came with a key. The signal of the key holds as long as its response, and by what its guards demand. */
 export class RequestBearer implements Bearer {
   readonly #req: Request
-  readonly #authenticator: symbol
   #demand: Demand = demandsNothing
-  #accepted: Accepted | undefined = undefined
 
-  constructor(req: Request, authenticator: symbol) {
+  constructor(req: Request) {
     this.#req = req
-    this.#authenticator = authenticator
   }
 
   get until() {
@@ -62,22 +59,7 @@ export class RequestBearer implements Bearer {
   accept(apiKey: VerifiedApiKey, user: object): Accepted {
     this.#req.apiKey = apiKey
     this.#req.user = user
-    this.#accepted = { kind: 'accepted', apiKey, user, bearer: this }
-    return this.#accepted
-  }
-
-  /**
-   * Finds what an authenticator accepted before, by the key that it left on the request. A note of its own would cost
-   * a request more than all else that a guard does: Express has made its requests objects that are slow to add to.
-   */
-  static acceptedBefore(req: Request, authenticator: symbol): Accepted | undefined {
-    const { apiKey } = req
-    const bearer = apiKey instanceof AcceptedKey ? AcceptedKey.bearerOf(apiKey) : undefined
-    if (!(bearer instanceof RequestBearer)) return undefined
-
-    return bearer.#req === req && bearer.#authenticator === authenticator
-      ? bearer.#accepted
-      : undefined
+    return { kind: 'accepted', apiKey, user, bearer: this }
   }
 }
 
@@ -86,8 +68,6 @@ const demandsNothing: Demand = () => null
 export interface Authenticator {
   /** Finds out whose key the request carries, once: whoever asks again is told what came of it the first time. */
   authenticate(req: Request): MaybePromise<Authentication>
-  /** Has whoever asks again be told the same, where a refusal may not be the end of a request. */
-  remember(req: Request, authentication: Authentication): void
   /** Whether the request carries a key of ours, good or bad. */
   carriesKey(req: Request): boolean
 }
@@ -101,9 +81,12 @@ interface AuthenticatorParts {
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, rules, settings } = parts
-  /** Where a request keeps what came of it, unless that can be seen by its key. */
+  /**
+   * Where a request keeps what came of it: at the list of its headers. Express makes each request an object of a shape of
+   * its own, which costs more to add a property to than all else that a guard does; a WeakMap costs even more.
+   */
   const memo = Symbol('express-api-keys')
-  type RememberingRequest = Request & { [memo]?: MaybePromise<Authentication> }
+  type Memory = string[] & { [memo]?: MaybePromise<Authentication> }
 
   function authenticateFirst(req: Request, credential: Credential): MaybePromise<Authentication> {
     switch (credential.kind) {
@@ -114,7 +97,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       case 'unreadable':
         return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
       case 'key': {
-        const bearer = new RequestBearer(req, memo)
+        const bearer = new RequestBearer(req)
         const verdict = verify(credential.plainTextKey, bearer)
         return verdict instanceof Promise
           ? verdict.then((verdict) => accept(req, verdict, bearer))
@@ -177,26 +160,21 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   return {
-    authenticate(req: RememberingRequest) {
-      // A key that is still legible has not been read before. That spares looking for what came of it.
+    authenticate(req) {
+      const memory: Memory = req.rawHeaders
+      // A key that is still legible has not been read before.
       const plain = credentials.readPlain(req)
-      if (plain) {
-        const authentication = authenticateFirst(req, plain)
-        if (authentication instanceof Promise) req[memo] = authentication
-        return authentication
+      if (!plain) {
+        const before = memory[memo]
+        if (before instanceof Promise) {
+          return before.then((before) => authenticateAgain(req, before))
+        }
+        if (before) return authenticateAgain(req, before)
       }
 
-      const before = req[memo] ?? RequestBearer.acceptedBefore(req, memo)
-      if (before instanceof Promise) return before.then((before) => authenticateAgain(req, before))
-      if (before) return authenticateAgain(req, before)
-
-      const authentication = authenticateFirst(req, credentials.read(req))
-      req[memo] = authentication
+      const authentication = authenticateFirst(req, plain ?? credentials.read(req))
+      memory[memo] = authentication
       return authentication
-    },
-
-    remember(req: RememberingRequest, authentication) {
-      req[memo] ??= authentication
     },
 
     carriesKey(req) {

@@ -66,7 +66,7 @@ export interface Guards<Permission extends string = string, UserId = string | nu
 interface GuardParts {
   authenticator: Authenticator
   refuse: Refuse
-  settings: Pick<Settings, 'permissions' | 'currentUser' | 'onRefusal'>
+  settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
 export function createGuards({ authenticator, refuse, settings }: GuardParts): Guards {
@@ -78,10 +78,7 @@ export function createGuards({ authenticator, refuse, settings }: GuardParts): G
       req: Request,
       authentication: Authentication,
     ): MaybePromise<ApiKeysError | null> {
-      if (authentication.kind === 'refused') {
-        if (settings.onRefusal) authenticator.remember(req, authentication)
-        return authentication.error
-      }
+      if (authentication.kind === 'refused') return authentication.error
       if (authentication.kind === 'accepted') {
         const { apiKey, bearer } = authentication
         const error = demand(apiKey)

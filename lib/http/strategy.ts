@@ -32,7 +32,6 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
     { success, fail, startsSession }: Actions & { startsSession: boolean },
   ) {
     if (authentication.kind !== 'accepted') {
-      authenticator.remember(req, authentication)
       const { status, headers } = toRefusal(authentication.error, realm)
       return fail(headers['WWW-Authenticate'], status)
     }

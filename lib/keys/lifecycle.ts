@@ -142,8 +142,8 @@ interface LifecycleParts {
   store: Store
   audit: Audit
   rules: Rules
-  /** Called after keys were changed, in a transaction of the caller's or in one that is over. */
-  changed(transaction: Transaction | undefined): Promise<void>
+  /** Called after a key was changed, or many, in a transaction of the caller's or in one that is over. */
+  changed(id: string | undefined, transaction: Transaction | undefined): Promise<void>
   /** Resolves when no process goes by what was so before. */
   waitForEveryone(): Promise<void>
 }
@@ -168,16 +168,18 @@ export function createLifecycle(parts: LifecycleParts) {
 
   /** Makes a change, and has this process know of it before the caller does. */
   async function making<Result>(
+    id: string | undefined,
     options: ChangeOptions | undefined,
     change: () => Promise<Result>,
   ): Promise<Result> {
     const result = await onDatabase(change)
-    await changed(options?.transaction)
+    await changed(id, options?.transaction)
     return result
   }
 
   /** The same for changes that take something away; on request, has every process know. */
   async function restricting<Result>(
+    id: string | undefined,
     options: RestrictOptions = {},
     change: (rest: ChangeOptions) => Promise<Result>,
   ): Promise<Result> {
@@ -186,7 +188,7 @@ export function createLifecycle(parts: LifecycleParts) {
     if (everywhere && rest.transaction) {
       throw new TypeError('everywhere needs a change that is committed: leave out the transaction')
     }
-    const result = await making(rest, () => change(rest))
+    const result = await making(id, rest, () => change(rest))
     if (everywhere) await waitForEveryone()
     return result
   }
@@ -197,7 +199,7 @@ export function createLifecycle(parts: LifecycleParts) {
 
   return {
     async create(apiKey: unknown, options?: ChangeOptions) {
-      return making(options, async () =>
+      return making('', options, async () =>
         store.create(parseInput(rules.newKeyOf, apiKey), readOwnerlessOptions(options)),
       )
     },
@@ -214,32 +216,32 @@ export function createLifecycle(parts: LifecycleParts) {
     },
 
     async update(id: string, changes: unknown, options?: ChangeOptions) {
-      return making(options, async () =>
+      return making(id, options, async () =>
         store.update(id, parseInput(rules.changes, changes), readOptions(options)),
       )
     },
 
     async setPermissions(id: string, permissions: unknown, options?: RestrictOptions) {
-      return restricting(options, async (rest) => {
+      return restricting(id, options, async (rest) => {
         const input = parseInput(rules.permissionSet, { permissions })
         return store.setPermissions(id, input.permissions, readOptions(rest))
       })
     },
 
     async suspend(id: string, options?: RestrictOptions) {
-      return restricting(options, async (rest) => transit('suspend', id, rest))
+      return restricting(id, options, async (rest) => transit('suspend', id, rest))
     },
 
     async reactivate(id: string, options?: ChangeOptions) {
-      return making(options, async () => transit('reactivate', id, options))
+      return making(id, options, async () => transit('reactivate', id, options))
     },
 
     async revoke(id: string, options?: RestrictOptions) {
-      return restricting(options, async (rest) => transit('revoke', id, rest))
+      return restricting(id, options, async (rest) => transit('revoke', id, rest))
     },
 
     async revokeAll(userId: unknown, options?: RestrictOptions) {
-      return restricting(options, async (rest) => {
+      return restricting(undefined, options, async (rest) => {
         const input = parseInput(rules.owner, { userId })
         return store.revokeAll(input.userId, readOwnerlessOptions(rest))
       })

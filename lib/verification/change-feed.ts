@@ -26,7 +26,7 @@ export type FeedState =
   | 'unreachable'
   /** The server is a standby. Nothing that it says is relied on. */
   | 'standby'
-  /** A trigger that logs changes is missing or disabled. Every verification reads the database. */
+  /** A trigger that logs changes is missing or disabled. What was read is used for as long as the bound, and read again. */
   | 'untrusted'
 
 export type ChangeFeed = ReturnType<typeof createChangeFeed>
@@ -42,7 +42,7 @@ interface ChangeFeedParts {
   /** Called when the feed is taken up and when it is left alone. */
   onStart(): void
   onStop(): void
-  /** Called when the database did not answer. */
+  /** Called when the database did not answer, or what answered is a standby: other connections may be no better. */
   onOutage(): void
 }
 
@@ -84,11 +84,13 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   let gaps = 0
 
   let polling: Promise<void> | undefined
-  let following: Promise<void> | undefined
+  let nextPoll: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
   let bellTimer: NodeJS.Timeout | undefined
   let bellAt = -Infinity
   let usedAt = -Infinity
+  /** How often it was left alone. */
+  let stops = 0
   // Not at once, and not by all processes together.
   let prunedAt = clock.monotonic() - Math.random() * pruneEveryMs
 
@@ -112,8 +114,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       apply(reading)
     } catch (error) {
       state = 'unreachable'
-      // What is known to have been good may be used for longer, as nobody can be asked.
-      if (isOutage(error)) {
+      // What is known to have been good may be used for longer, as nobody can be asked; unless it was left alone meanwhile.
+      if (timer && isOutage(error)) {
         leaseMs = maxStalenessMs + outageGraceMs
         parts.onOutage()
       }
@@ -127,6 +129,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     state = stateOf(reading)
     // A lease that is there goes on, without grace: it rests on what was so when it was granted.
     leaseMs = maxStalenessMs
+    // Another connection may lead to the primary.
+    if (reading.isStandby) parts.onOutage()
     if (state !== 'following' || !newest) return listener.onDoubt()
 
     if (!reading.continues || reading.triggers !== triggers || reading.changedIds === null) {
@@ -156,13 +160,13 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   function pollAnew(): Promise<void> {
     if (!polling) return poll()
 
-    following ??= polling
+    nextPoll ??= polling
       .catch(() => {})
       .then(() => {
-        following = undefined
+        nextPoll = undefined
         return poll()
       })
-    return following
+    return nextPoll
   }
 
   function answerBell() {
@@ -209,7 +213,18 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     clearTimeout(bellTimer)
     timer = undefined
     bellTimer = undefined
+    leasedAt = null
+    stops++
     parts.onStop()
+  }
+
+  /** Goes on following the feed, or takes it up. */
+  function wake() {
+    usedAt = clock.monotonic()
+    if (timer) return
+
+    parts.onStart()
+    schedule(intervalMs)
   }
 
   return {
@@ -226,18 +241,16 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       bellTimer = setTimeout(answerBell, restMs).unref()
     },
 
-    /** Goes on following the feed, or takes it up. */
-    wake() {
-      usedAt = clock.monotonic()
-      if (timer) return
-
-      parts.onStart()
-      schedule(intervalMs)
-    },
+    wake,
 
     /** Notes that somebody verifies. */
     noteUse(monotonic: number) {
       usedAt = monotonic
+      if (timer === undefined) wake()
+    },
+
+    get stops() {
+      return stops
     },
 
     /** Lets go of everything; a next verification takes it up again. */

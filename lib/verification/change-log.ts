@@ -139,9 +139,11 @@ export function createChangeLog(parts: ChangeLogParts) {
     /** Lets every barrier know of the bound. */
     async register(limitMs: number) {
       await connection.query(
-        `INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
+        `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+         INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
              ON CONFLICT (bound_ms) DO UPDATE SET registered_at = excluded.registered_at
-          WHERE known.registered_at < now() - interval '30 minutes'`,
+          WHERE known.registered_at < now() - interval '30 minutes';
+         COMMIT`,
         limitMs,
       )
     },

@@ -33,64 +33,89 @@ export interface Connection {
 /** Opens a connection to the database, as the app's Sequelize would. */
 export type OpenClient = () => Promise<Client>
 
+/** How many openings may be under way. */
+const maxOpenings = 3
+
 /** How long nobody is let try again after a connection could not be opened. */
 const restMs = 50
 
 interface ConnectionParts {
   open: OpenClient
   clock: Clock
-  /** How long opening it may take. */
+  /** How long opening it may take before another opening is tried beside it, and a query gives up. */
   openingLimitMs: number
 }
 
 export function createConnection({ open, clock, openingLimitMs }: ConnectionParts): Connection {
-  let current: Promise<Client> | undefined
+  let current: Client | undefined
+  /** Under way. One that hangs goes on beside the next: it may only be slow, and is taken if it is the first to open. */
+  const openings = new Set<Promise<Client>>()
+  let startedAt = -Infinity
   let failure: { error: unknown; at: number } | undefined
+  /** How often it was closed: what was opened before is not wanted any more. */
+  let closings = 0
 
-  function connect(): Promise<Client> {
-    if (current) return current
-    if (failure && clock.monotonic() - failure.at < restMs) return Promise.reject(failure.error)
-
+  function startOpening() {
     const opening = open()
-    current = opening
+    const before = closings
+    startedAt = clock.monotonic()
+    openings.add(opening)
     opening.then(
       (client) => {
+        openings.delete(opening)
+        if (current || before !== closings) return abandon(client)
+        current = client
         // It can be lost at any time.
-        client.on('end', () => discard(opening))
+        client.on('end', () => discard(client))
       },
       (error: unknown) => {
+        openings.delete(opening)
         failure = { error, at: clock.monotonic() }
-        discard(opening)
       },
     )
-    return opening
   }
 
-  function discard(client: Promise<Client> | undefined) {
-    if (!client || current !== client) return
-    current = undefined
-    client.then(abandon, () => {})
+  async function connect(): Promise<Client> {
+    if (current) return current
+    const now = clock.monotonic()
+    if (openings.size === 0 && failure && now - failure.at < restMs) throw failure.error
+
+    const isLate = now - startedAt >= openingLimitMs
+    if (openings.size === 0 || (isLate && openings.size < maxOpenings)) startOpening()
+    return Promise.any(openings)
+  }
+
+  function discard(client: Client) {
+    if (current === client) current = undefined
+    abandon(client)
   }
 
   return {
     async query(statement, limitMs) {
-      const opening = connect()
+      const client = await within({ limitMs: openingLimitMs }, connect()).catch(refuse)
+      const sentAt = momentOf(clock)
       try {
-        const client = await within({ limitMs: openingLimitMs }, opening)
-        const sentAt = momentOf(clock)
         const result: unknown = await within({ limitMs }, client.query(statement))
         return { rows: rowsOf(result), sentAt }
       } catch (error) {
         // Whatever it was: nothing is left half done in the session, nor is a late answer taken for another's.
-        discard(opening)
+        discard(client)
         throw refusalOf(error)
       }
     },
 
     close() {
-      discard(current)
+      closings++
+      if (current) discard(current)
     },
   }
+}
+
+/** That there is no connection is an outage, whatever kept it from opening. */
+function refuse(error: unknown): never {
+  if (error instanceof ApiKeysError) throw error
+  const cause: unknown = error instanceof AggregateError ? error.errors[0] : error
+  throw new ApiKeysError('database_unavailable', { cause })
 }
 
 /** What the server said is explained; that it said nothing is an outage. */

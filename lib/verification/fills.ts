@@ -23,6 +23,8 @@ interface FillsParts {
   cache: KeyCache
   clock: Clock
   maxStalenessMs: number
+  /** Called when what answered is a standby. */
+  onStandby(): void
 }
 
 interface Flight {
@@ -36,11 +38,15 @@ interface Flight {
 /** How many keys are read in one query. */
 const maxDigests = 500
 
+/** How long an answer is waited for at least. */
+const leastLimitMs = 50
+
 /**
  * Reads keys that are not remembered: one key once, however many ask for it, and many keys that are asked for at about
  * the same time in one query. One query is under way at a time; what is asked for meanwhile is the next.
  */
-export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: FillsParts) {
+export function createFills(parts: FillsParts) {
+  const { lookUp, feed, cache, clock, maxStalenessMs, onStandby } = parts
   let underWay: Flight | undefined
   const waiting: Flight[] = []
 
@@ -52,16 +58,24 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
     flight.startedAt = momentOf(clock)
     const { gaps } = feed
     try {
-      return judge(await lookUp([...flight.digests], longestLimitMs(maxStalenessMs)), flight, gaps)
+      return judge(await lookUp([...flight.digests], limitMs()), flight, gaps)
     } finally {
       underWay = undefined
     }
+  }
+
+  /** As long as there is a lease, the database is there: a connection that hangs is given up for another one in time. */
+  function limitMs(): number {
+    const longestMs = longestLimitMs(maxStalenessMs)
+    const isThere = feed.isLive(clock.monotonic(), clock.wall())
+    return isThere ? Math.max(longestMs / 3, leastLimitMs) : longestMs
   }
 
   /** Says what the reading is worth, and remembers what may be remembered. */
   function judge(reading: KeyReading | null, { digests }: Flight, gaps: number) {
     // A standby may lag behind; a bound that does not stand in the database is one that no barrier waits for.
     if (!reading || reading.isStandby || !reading.isRegistered) {
+      if (reading?.isStandby === true) onStandby()
       throw new ApiKeysError('database_unavailable')
     }
 
@@ -69,7 +83,7 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
     const place = placeOf(reading)
     const isOld = gaps !== feed.gaps || place === 'older'
     const isFollowed = !isOld && place === 'same' && feed.isLive(clock.monotonic(), clock.wall())
-    if (place === 'newer') feed.catchUp()
+    if (place === 'unconfirmed') feed.catchUp()
     const fills = new Map<Digest, Fill>()
     for (const digest of digests) {
       const row = rows.get(digest) ?? null
@@ -88,11 +102,11 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
    * may get lost in a failover without the feed ever having told of them, so that what was read may be used for a while,
    * but not followed.
    */
-  function placeOf({ newest, triggers }: KeyReading): 'older' | 'same' | 'newer' {
+  function placeOf({ newest, triggers }: KeyReading): 'older' | 'same' | 'unconfirmed' {
     const { applied } = feed
-    if (!applied || newest.revision > applied.revision) return 'newer'
+    if (!applied || newest.revision > applied.revision) return 'unconfirmed'
     if (newest.revision < applied.revision || newest.mark !== applied.mark) return 'older'
-    return triggers === feed.triggers ? 'same' : 'newer'
+    return triggers === feed.triggers ? 'same' : 'unconfirmed'
   }
 
   function startFlight(): Flight {
@@ -118,7 +132,7 @@ export function createFills({ lookUp, feed, cache, clock, maxStalenessMs }: Fill
   }
 
   return {
-    /** Has what is not under way yet fail: nothing is opened any more for it. */
+    /** Has what is not under way yet fail. */
     cancel() {
       for (const flight of waiting.splice(0)) flight.isCancelled = true
     },

@@ -1,3 +1,5 @@
+import { hash } from 'node:crypto'
+
 import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
 import { sqlStateOf } from '../keys/database'
@@ -39,8 +41,8 @@ interface LookupParts {
   preparedStatements: boolean
 }
 
-/** SQLSTATEs with which a pooler betrays that it cannot keep prepared statements: missing, there already, not spoken. */
-const unprepared = /^(26000|42P05|08P01)$/
+/** SQLSTATEs with which a pooler betrays that it cannot keep prepared statements: missing, there already. */
+const unprepared = /^(26000|42P05)$/
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
@@ -57,6 +59,8 @@ export function createLookup(parts: LookupParts): Lookup {
       ) AS newest
       LEFT JOIN ${table} AS key ON key.hash = ANY($1::text[])`
 
+  // By its text: behind a pooler, others may have prepared theirs on the connection of the server.
+  const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
   let canPrepare = parts.preparedStatements
   const permissionSets = createPermissionSets()
 
@@ -73,10 +77,7 @@ export function createLookup(parts: LookupParts): Lookup {
     if (!canPrepare) return connection.query(spellOut(hashes), limitMs)
 
     try {
-      return await connection.query(
-        { name: 'express-api-keys', text: statement, values: [hashes] },
-        limitMs,
-      )
+      return await connection.query({ name, text: statement, values: [hashes] }, limitMs)
     } catch (error) {
       if (!unprepared.test(sqlStateOf(causeOf(error)))) throw error
 

@@ -2,7 +2,7 @@ import { InvalidApiKeyError, type InvalidReason } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Clock } from './clock'
-import { AcceptedKey } from './verified-api-key'
+import { AcceptedKey, isClosed } from './verified-api-key'
 
 /** Reads what a key is like now, whatever is remembered of it. */
 type ReadAnew = (digest: Digest) => Promise<KeyRow | null>
@@ -10,6 +10,10 @@ type ReadAnew = (digest: Digest) => Promise<KeyRow | null>
 interface SignalsParts {
   clock: Clock
   readAnew: ReadAnew
+  /** Whether a row is what the key is like now, as far as changes are told of. */
+  isCurrent(row: KeyRow): boolean
+  /** Has changes told of. */
+  wake(): void
   /** Why a key is not good at a moment; `null` if it is. */
   judge(row: KeyRow | null, wall: number): InvalidReason | null
 }
@@ -17,7 +21,10 @@ interface SignalsParts {
 interface Watch {
   controller: AbortController
   apiKey: AcceptedKey
+  /** As it was last read. */
+  row: KeyRow
   timer: NodeJS.Timeout | undefined
+  drop(): void
 }
 
 export type Signals = ReturnType<typeof createSignals>
@@ -29,12 +36,14 @@ const longestTimerMs = 2 ** 31 - 1
 const retryMs = 250
 
 /** Keeps the signals of keys in use, apart from the cache: a key may be forgotten there while a response goes on. */
-export function createSignals({ clock, readAnew, judge }: SignalsParts) {
+export function createSignals(parts: SignalsParts) {
+  const { clock, readAnew, isCurrent, wake, judge } = parts
   const watches = new Map<string, Set<Watch>>()
 
   function drop(watch: Watch) {
     clearTimeout(watch.timer)
     const { id } = watch.apiKey
+    AcceptedKey.bearerOf(watch.apiKey).until?.off('close', watch.drop)
     const group = watches.get(id)
     if (group?.delete(watch) === true && group.size === 0) watches.delete(id)
   }
@@ -53,6 +62,7 @@ export function createSignals({ clock, readAnew, judge }: SignalsParts) {
     const bearer = AcceptedKey.bearerOf(watch.apiKey)
     const refusal = bearer.refusalOf(new AcceptedKey(row, bearer, makeSignal))
     if (refusal) return abort(watch, refusal)
+    watch.row = row
 
     if (row.expiresAtMs === null) return clearTimeout(watch.timer)
     setTimer(watch, row.expiresAtMs - clock.wall(), () => holdAgainst(row, watch))
@@ -68,7 +78,8 @@ export function createSignals({ clock, readAnew, judge }: SignalsParts) {
       const row = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest)
       if (isWatched(watch)) holdAgainst(row, watch)
     } catch {
-      // Nobody knows. The key was good when it was last heard of.
+      // Nobody knows what has changed since it was last heard of; but time goes on.
+      if (isWatched(watch)) holdAgainst(watch.row, watch)
       if (isWatched(watch)) setTimer(watch, retryMs, () => void check(watch))
     }
   }
@@ -80,14 +91,17 @@ export function createSignals({ clock, readAnew, judge }: SignalsParts) {
   function makeSignal(apiKey: AcceptedKey): AbortSignal {
     const controller = new AbortController()
     const { until } = AcceptedKey.bearerOf(apiKey)
-    if (until?.closed === true) return controller.signal
+    if (until && isClosed(until)) return controller.signal
 
-    const watch: Watch = { controller, apiKey, timer: undefined }
+    const row = AcceptedKey.rowOf(apiKey)
+    const watch: Watch = { controller, apiKey, row, timer: undefined, drop: () => drop(watch) }
     const group = watches.get(apiKey.id) ?? new Set()
     watches.set(apiKey.id, group.add(watch))
-    until?.once('close', () => drop(watch))
+    until?.once('close', watch.drop)
+    wake()
     // It was good when it was verified, which may be a while ago.
-    void check(watch)
+    if (isCurrent(row)) holdAgainst(row, watch)
+    else void check(watch)
     return controller.signal
   }
 

@@ -2,6 +2,7 @@ import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import { changeLogOf } from '../../models/change-log'
 import type { UserIdType } from '../../models/storage-options'
+import { ApiKeysError } from '../errors'
 import { onDatabase } from '../keys/database'
 import type { SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
@@ -83,11 +84,12 @@ export function createVerification(parts: VerificationParts) {
   const log = changeLogOf(schema)
   const boundMs = maxStalenessMs + outageGraceMs
 
-  // Two connections, so that a table that is locked holds up look-ups and not the polls.
+  // Apart, so that a table that is locked holds up look-ups and not the polls, and a slow write neither.
   const open = createOpenClient(appSequelize)
   const connectionParts = { open, clock, openingLimitMs: openingLimitMs(maxStalenessMs) }
   const pollConnection = createConnection(connectionParts)
   const lookupConnection = createConnection(connectionParts)
+  const usageConnection = createConnection(connectionParts)
   const changeLog = createChangeLog({ connection: pollConnection, sequelize, log, table, boundMs })
   const lookUp = createLookup({
     connection: lookupConnection,
@@ -124,9 +126,13 @@ export function createVerification(parts: VerificationParts) {
       fills.cancel()
       pollConnection.close()
       lookupConnection.close()
+      usageConnection.close()
     },
-    // What hangs on one connection may hang on the other, and nobody would notice before somebody waits for it.
-    onOutage: () => lookupConnection.close(),
+    // What hangs on one connection may hang on the others, and nobody would notice before somebody waits for it.
+    onOutage() {
+      pollConnection.close()
+      lookupConnection.close()
+    },
   })
   const doorbell =
     listen === false
@@ -137,14 +143,31 @@ export function createVerification(parts: VerificationParts) {
           ring: feed.catchUp,
         })
 
-  const fills = createFills({ lookUp, feed, cache, clock, maxStalenessMs })
+  const fills = createFills({
+    lookUp,
+    feed,
+    cache,
+    clock,
+    maxStalenessMs,
+    onStandby: () => lookupConnection.close(),
+  })
   const signals = createSignals({
     clock,
     judge,
-    readAnew: async (digest) => (await fills.fill(digest)).row,
+    wake: feed.wake,
+    isCurrent(row) {
+      const key = cache.get(row.digest)
+      return key?.row === row && key.isFollowed && feed.isLive(clock.monotonic(), clock.wall())
+    },
+    async readAnew(digest) {
+      const { row, isOld } = await fills.fill(digest)
+      // It may have been on its way when the key was changed.
+      if (isOld) throw new ApiKeysError('database_unavailable')
+      return row
+    },
   })
   const usage = createUsageRecorder({
-    connection: lookupConnection,
+    connection: usageConnection,
     table,
     lastUsedResolutionMs,
   })
@@ -161,11 +184,15 @@ export function createVerification(parts: VerificationParts) {
   })
 
   /** Learns of a change that this process has made before anybody is told that it is made. */
-  async function learn() {
-    // Nothing is opened for a process that does not verify: what it remembers from before is not worth that.
-    if (!feed.isActive) return cache.forgetAll()
-    // A change is made whether or not it could be read back.
-    await feed.pollAnew().catch(() => {})
+  async function learn(id: string | undefined) {
+    try {
+      await feed.pollAnew()
+    } catch {
+      // A change is made whether or not it could be read back. Nothing is opened for a process that does not verify.
+      if (id === undefined) cache.forgetAll()
+      else cache.forget(id)
+      cache.forgetUnknown()
+    }
   }
 
   async function countLivingKeys(): Promise<LivingKeys[]> {
@@ -194,16 +221,23 @@ export function createVerification(parts: VerificationParts) {
       return verifier.verify(plainTextKey, until ? { ...anybody, until } : anybody)
     },
 
-    /** Called after keys were changed: in a transaction of the caller's, which may still be open, or in one of ours. */
-    async changed(transaction?: Transaction) {
-      if (transaction) transaction.afterCommit(learn)
-      else await learn()
+    /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */
+    async changed(id: string | undefined, transaction: Transaction | undefined) {
+      if (transaction) outermost(transaction).afterCommit(() => learn(id))
+      else await learn(id)
     },
 
     waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
 
     lastUseOf: usage.lastUseOf,
-    flush: usage.flush,
+
+    async flush() {
+      try {
+        await usage.flush()
+      } finally {
+        if (!feed.isActive) usageConnection.close()
+      }
+    },
 
     async close() {
       signals.close()
@@ -232,6 +266,13 @@ export function createVerification(parts: VerificationParts) {
       return livingKeys ? { ...health, livingKeys: await countLivingKeys() } : health
     },
   }
+}
+
+/** A transaction within another one, a savepoint, commits with it. */
+function outermost(transaction: Transaction): Transaction {
+  // The types know of no such member.
+  const { parent } = transaction as Transaction & { parent?: Transaction | null }
+  return parent ? outermost(parent) : transaction
 }
 
 /** Whoever calls `verify` demands no permissions. */

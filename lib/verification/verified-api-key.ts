@@ -69,6 +69,13 @@ export interface Bearer {
 /** A response, a socket, a WebSocket: whatever emits `close`. */
 export interface Closable {
   once(event: 'close', listener: () => void): unknown
-  /** Whether it is over already. */
+  off(event: 'close', listener: () => void): unknown
+  /** Whether a stream is over already. */
   readonly closed?: boolean
+  /** The same of a WebSocket: 2 and 3 are closing and closed. */
+  readonly readyState?: unknown
+}
+
+export function isClosed({ closed, readyState }: Closable): boolean {
+  return closed === true || readyState === 2 || readyState === 3
 }

@@ -86,12 +86,15 @@ export function createVerifier(parts: VerifierParts) {
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
   async function ask(digest: Digest, bearer: Bearer): Promise<Verdict> {
+    const { stops } = feed
     for (let attempt = 1; ; attempt++) {
       const verdict = await attemptOnce(digest, bearer, attempt).catch((error: unknown) => {
         // What was known to be good may pass for a while, where the app says so.
         const remembered = recall(digest, bearer)
-        if (!remembered && (attempt === maxAttempts || !isOutage(error))) throw error
-        return remembered
+        if (remembered) return remembered
+        const isWorthAnother = attempt < maxAttempts && isOutage(error) && feed.stops === stops
+        if (!isWorthAnother) throw error
+        return undefined
       })
       if (verdict) return verdict
       if (attempt === maxAttempts) throw new ApiKeysError('database_unavailable')
