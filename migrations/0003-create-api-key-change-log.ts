@@ -133,12 +133,10 @@ export const createApiKeyChangeLog = defineMigration(
 
         INSERT INTO ${revisions} DEFAULT VALUES;
       `,
+      // With the functions go the triggers.
       down: `
-        DROP TRIGGER api_key_gather_row ON ${keys};
-        DROP TRIGGER api_key_gather_update ON ${keys};
-        DROP TRIGGER api_key_gather_truncate ON ${keys};
         DROP TABLE ${revisions}, ${changes}, ${lock}, ${bounds};
-        DROP FUNCTION ${gather}(), ${number}(), ${keepOne}();
+        DROP FUNCTION ${gather}(), ${number}(), ${keepOne}() CASCADE;
       `,
     }
   },

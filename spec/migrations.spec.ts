@@ -8,7 +8,15 @@ import { quote } from '../models/names'
 import { findBlockedSession } from './support/blocked'
 import { createDatabase, type Database } from './support/database'
 
-const ours = ['api_key_events', 'api_key_migrations', 'api_keys']
+const ours = [
+  'api_key_bounds',
+  'api_key_changes',
+  'api_key_events',
+  'api_key_log_lock',
+  'api_key_migrations',
+  'api_key_revisions',
+  'api_keys',
+]
 
 let database: Database
 let sequelize: Sequelize
@@ -35,7 +43,11 @@ type Instance = ReturnType<typeof createInstance>
 
 /** What a runner of the app's own gets to run: its migration files, in their order. */
 function createFiles(options: StorageOptions = {}) {
-  return [migrations.createApiKeysTable(options), migrations.createApiKeyEventsTable(options)]
+  return [
+    migrations.createApiKeysTable(options),
+    migrations.createApiKeyEventsTable(options),
+    migrations.createApiKeyChangeLog(options),
+  ]
 }
 
 /** A runner of the app's own, with a history of its own. */
@@ -92,13 +104,19 @@ async function useEverything(apiKeys: Instance, userId: string | number) {
   })
   const verdict = await apiKeys.verify(plainTextKey)
   await apiKeys.flush()
+  const { feed, revision } = await apiKeys.health()
   await apiKeys.update(apiKey.id, { description: 'of the graphs' }, { userId })
   await apiKeys.suspend(apiKey.id, { userId })
   await apiKeys.reactivate(apiKey.id, { userId })
   const listed = await apiKeys.list({ userId, text: 'graphs', permission: 'READ_GRAPH' })
   const revoked = await apiKeys.revokeAll(userId)
   const { events } = await apiKeys.events({ userId })
+  const after = await apiKeys.health()
+  await apiKeys.close()
 
+  expect(feed).toBe('following')
+  // What is suspended, reactivated and revoked; a description is of no matter.
+  expect(after.revision).toBe((revision ?? 0) + 3)
   expect(verdict).toMatchObject({ valid: true, apiKey: { userId: apiKey.userId } })
   expect(listed.apiKeys).toMatchObject([{ id: apiKey.id, lastUsedAt: expect.any(Date) }])
   expect(revoked).toBe(1)
@@ -116,17 +134,24 @@ describe('migrations', () => {
   useDatabase('empty')
 
   it('go up, down and up again', async () => {
-    const [first, second] = createFiles()
+    const [first, second, third] = createFiles()
     const queryInterface = sequelize.getQueryInterface()
 
-    await first?.up(queryInterface)
-    await second?.up(queryInterface)
+    for (const file of [first, second, third]) await file?.up(queryInterface)
     expect(await listTables()).toEqual(inSchema('public'))
 
+    await third?.down(queryInterface)
+    expect(await listTables()).toEqual([
+      'public.api_key_events',
+      'public.api_key_migrations',
+      'public.api_keys',
+    ])
     await second?.down(queryInterface)
     expect(await listTables()).toEqual(['public.api_key_migrations', 'public.api_keys'])
     await first?.down(queryInterface)
     expect(await listTables()).toEqual([])
+    const functions = await rows(`SELECT proname FROM pg_proc WHERE proname LIKE 'api_key%'`)
+    expect(functions).toEqual([])
 
     await createInstance().migrate()
     await useEverything(createInstance(), 'alice')
