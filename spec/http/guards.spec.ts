@@ -319,7 +319,15 @@ describe('a second guard', () => {
     const app = createApp(
       apiKeys.authenticate({ optional: true }),
       (req: Request, _res: Response, next: NextFunction) => {
-        req.apiKey = { id, userId: 'bob', name: 'x', permissions: ['READ_GRAPH'], expiresAt: null }
+        const { signal } = new AbortController()
+        req.apiKey = {
+          id,
+          userId: 'bob',
+          name: 'x',
+          permissions: ['READ_GRAPH'],
+          expiresAt: null,
+          signal,
+        }
         next()
       },
       apiKeys.requirePermission('READ_GRAPH'),

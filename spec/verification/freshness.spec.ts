@@ -300,7 +300,14 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     onStop: () => {},
     onOutage: () => {},
   })
-  const fills = createFills({ lookUp: world.readKeys, feed, cache, clock, maxStalenessMs })
+  const fills = createFills({
+    lookUp: world.readKeys,
+    feed,
+    cache,
+    clock,
+    maxStalenessMs,
+    onStandby: () => {},
+  })
   const verifier = createVerifier({
     format,
     cache,

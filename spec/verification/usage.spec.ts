@@ -1,16 +1,22 @@
-import type { Sequelize, Transaction } from 'sequelize'
+import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
+import { createSecretFormat } from '../../lib/keys/secret'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { findBlockedSession } from '../support/blocked'
 import { setClock } from '../support/clock'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
+import { recordStatements, type Statements } from '../support/statements'
+import { until } from '../support/until'
+
+type Options = Parameters<typeof createTestApiKeys>[1]
 
 let database: Database
 let sequelize: Sequelize
+/** Writes down every use, as two within a minute are one to others. */
 let apiKeys: TestApiKeys
-let queries: string[]
+let statements: Statements
 let held: (Transaction & { finished?: string })[] = []
+let instances: TestApiKeys[] = []
 
 beforeAll(async () => {
   database = await createDatabase()
@@ -18,8 +24,8 @@ beforeAll(async () => {
 })
 
 beforeEach(() => {
-  queries = []
-  apiKeys = createInstance()
+  statements = recordStatements()
+  apiKeys = createInstance({ lastUsedResolutionMs: 0 })
 })
 
 afterAll(() => database.drop())
@@ -28,13 +34,17 @@ afterEach(async () => {
   jest.useRealTimers()
   for (const transaction of held) if (!transaction.finished) await transaction.rollback()
   held = []
+  for (const instance of instances) await instance.close()
+  instances = []
 })
 
-/** The library as in one more process, with the queries that all of them make. */
-function createInstance() {
-  return createTestApiKeys(database, {
-    sequelize: database.connect({ logging: (sql) => queries.push(sql), pool: { max: 5 } }),
-  })
+/** The library as in one more process, with the statements that all of them send. */
+function createInstance(options: Options = {}) {
+  const { driver } = statements
+  const connection = database.connect({ dialectModule: driver, pool: { max: 2 } })
+  const instance = createTestApiKeys(database, { sequelize: connection, ...options })
+  instances.push(instance)
+  return instance
 }
 
 async function create() {
@@ -42,9 +52,18 @@ async function create() {
   return { id: apiKey.id, plainTextKey }
 }
 
-async function lastUsedAt(id: string) {
-  const { lastUsedAt } = await apiKeys.get(id)
-  return lastUsedAt
+/** The last use as the database has it. */
+async function lastUsedAt(id: string): Promise<Date | null> {
+  const [row] = await sequelize.query<{ lastUsedAt: Date | null }>(
+    'SELECT last_used_at AS "lastUsedAt" FROM api_keys WHERE id = $1',
+    { bind: [id], type: QueryTypes.SELECT },
+  )
+  if (!row) throw new Error('there is no such key')
+  return row.lastUsedAt
+}
+
+function countWrites() {
+  return statements.all.filter((sql) => sql.includes('SET last_used_at')).length
 }
 
 /** Runs `sql` in a transaction of the app, and keeps its locks until that ends, or the spec. */
@@ -55,12 +74,14 @@ async function hold(sql: string): Promise<Transaction> {
   return transaction
 }
 
-const lockTable = 'LOCK TABLE api_keys IN SHARE MODE'
-const [earlier, now, later] = [
+const [earlier, now] = [
   new Date('2026-11-01T12:00:00.000Z'),
   new Date('2026-11-01T12:00:00.001Z'),
-  new Date('2026-11-01T12:00:00.002Z'),
 ] as const
+
+function after(ms: number) {
+  return new Date(now.getTime() + ms)
+}
 
 describe('lastUsedAt', () => {
   it('is empty until a key is used, and then the time of its last use', async () => {
@@ -75,15 +96,48 @@ describe('lastUsedAt', () => {
     }
   })
 
-  it('changes nothing else about the key', async () => {
+  it('is written within a second, without being asked to', async () => {
     const { id, plainTextKey } = await create()
-    const before = await apiKeys.get(id)
 
     await apiKeys.verify(plainTextKey)
+    await until(async () => (await lastUsedAt(id)) !== null)
+
+    expect(countWrites()).toBe(1)
+  })
+
+  it('is seen in the process of the use before it is written', async () => {
+    const other = createInstance()
+    const { id, plainTextKey } = await create()
+    // It cannot be written as long as the key is locked.
+    const lock = await hold(`SELECT 1 FROM api_keys WHERE id = '${id}' FOR UPDATE`)
+    setClock(now)
+    await apiKeys.verify(plainTextKey)
+
+    const [listed] = (await apiKeys.list({ limit: 1 })).apiKeys
+    const got = await apiKeys.get(id)
+    const gotElsewhere = await other.get(id)
+    await lock.rollback()
+    const updated = await apiKeys.update(id, { name: 'Backup' })
+
+    for (const key of [listed, got, updated]) expect(key).toMatchObject({ id, lastUsedAt: now })
+    expect(gotElsewhere).toMatchObject({ lastUsedAt: null })
+  })
+
+  it('changes nothing else about the key, and is no change that others would have to hear of', async () => {
+    const { id, plainTextKey } = await create()
+    const before = await apiKeys.get(id)
+    await apiKeys.verify(plainTextKey)
+    const { revision } = await apiKeys.health()
+
     await apiKeys.flush()
 
     expect(await apiKeys.get(id)).toEqual({ ...before, lastUsedAt: expect.any(Date) })
     expect((await apiKeys.events({ apiKeyId: id })).events).toHaveLength(1)
+    const [newest] = await sequelize.query<{ revision: number }>(
+      'SELECT max(revision)::int AS revision FROM api_key_revisions',
+      { type: QueryTypes.SELECT },
+    )
+    expect(newest).toEqual({ revision })
   })
 
   it('is the time of no use that was refused', async () => {
@@ -98,60 +152,136 @@ describe('lastUsedAt', () => {
   })
 
   it('never goes back, whichever process comes last and whatever its clock says', async () => {
-    const other = createInstance()
+    const other = createInstance({ lastUsedResolutionMs: 0 })
+    const { id, plainTextKey } = await create()
+    await other.verify(plainTextKey)
+    await apiKeys.verify(plainTextKey)
+    setClock(new Date('2050-01-01T00:00:00Z'))
+    await apiKeys.verify(plainTextKey)
+    await apiKeys.flush()
+
+    setClock(now)
+    for (const instance of [other, apiKeys]) {
+      await instance.verify(plainTextKey)
+      await instance.flush()
+    }
+
+    expect(await lastUsedAt(id)).toEqual(new Date('2050-01-01T00:00:00Z'))
+    expect(await apiKeys.get(id)).toMatchObject({ lastUsedAt: new Date('2050-01-01T00:00:00Z') })
+  })
+})
+
+describe('lastUsedResolutionMs', () => {
+  it.each([
+    ['a minute, unless the app says otherwise', {}, 60_000],
+    ['as long as the app says', { lastUsedResolutionMs: 5_000 }, 5_000],
+  ])(
+    'is how far apart two uses are that are both written: %s',
+    async (_, options, resolutionMs) => {
+      const instance = createInstance(options)
+      const { id, plainTextKey } = await create()
+
+      for (const [time, written] of [
+        [now, now],
+        [after(1), now],
+        [after(resolutionMs - 1), now],
+        [after(resolutionMs), after(resolutionMs)],
+        [after(resolutionMs + 1), after(resolutionMs)],
+      ] as const) {
+        setClock(time)
+        expect(await instance.verify(plainTextKey)).toMatchObject({ valid: true })
+        await instance.flush()
+        expect(await lastUsedAt(id)).toEqual(written)
+      }
+      // The others were not even tried.
+      expect(countWrites()).toBe(2)
+    },
+  )
+
+  it('is kept by all processes together', async () => {
+    const [one, other] = [createInstance(), createInstance()]
+    const { id, plainTextKey } = await create()
+
+    for (const [instance, time, written] of [
+      [one, now, now],
+      [other, after(59_999), now],
+      [one, after(60_000), after(60_000)],
+      [other, after(119_999), after(60_000)],
+      [one, after(120_000), after(120_000)],
+    ] as const) {
+      setClock(time)
+      await instance.verify(plainTextKey)
+      await instance.flush()
+      expect(await lastUsedAt(id)).toEqual(written)
+    }
+  })
+
+  it('has a process that comes later write nothing down, and say so', async () => {
     const { id, plainTextKey } = await create()
     setClock(now)
     await apiKeys.verify(plainTextKey)
     await apiKeys.flush()
+    const rowVersion = async () =>
+      sequelize.query('SELECT ctid, xmin FROM api_keys WHERE id = $1', {
+        bind: [id],
+        type: QueryTypes.SELECT,
+      })
+    const before = await rowVersion()
 
-    setClock(earlier)
+    setClock(after(59_999))
+    const other = createInstance()
     await other.verify(plainTextKey)
     await other.flush()
-    await apiKeys.verify(plainTextKey)
-    await apiKeys.flush()
 
-    expect(await lastUsedAt(id)).toEqual(now)
+    expect(await rowVersion()).toEqual(before)
+    expect(await other.get(id)).toMatchObject({ lastUsedAt: now })
   })
 })
 
 describe('verify', () => {
-  it('answers while the note of a use waits, and gathers what comes meanwhile', async () => {
+  it('answers while the table is locked, and gathers what comes meanwhile', async () => {
     const [one, other] = [await create(), await create()]
-    const lock = await hold(lockTable)
-
-    queries = []
+    setClock(after(-2))
+    for (const { plainTextKey } of [one, other]) await apiKeys.verify(plainTextKey)
+    await apiKeys.flush()
     setClock(earlier)
     expect(await apiKeys.verify(one.plainTextKey)).toMatchObject({ valid: true })
-    await findBlockedSession(sequelize)
+    const lock = await hold('LOCK TABLE api_keys IN SHARE MODE')
+
+    const flushed = apiKeys.flush().catch((error: unknown) => error)
     setClock(now)
     for (let use = 0; use < 20; use++) {
       expect(await apiKeys.verify(other.plainTextKey)).toMatchObject({ valid: true })
     }
-    setClock(later)
+    setClock(after(1))
     expect(await apiKeys.verify(one.plainTextKey)).toMatchObject({ valid: true })
-    expect(await lastUsedAt(one.id)).toBeNull()
+    expect(await flushed).toMatchObject({ code: 'database_unavailable' })
+    expect(await lastUsedAt(one.id)).toEqual(after(-2))
     await lock.rollback()
+    const before = countWrites()
     await apiKeys.flush()
 
-    expect(await lastUsedAt(one.id)).toEqual(later)
+    expect(await lastUsedAt(one.id)).toEqual(after(1))
     expect(await lastUsedAt(other.id)).toEqual(now)
-    expect(queries.filter((sql) => sql.includes('SET last_used_at'))).toHaveLength(2)
+    // One that is asked for, and perhaps the one of the second.
+    expect(countWrites()).toBeLessThanOrEqual(before + 1)
   })
 
   it('answers while a transaction of the app holds the key, and notes the use later', async () => {
-    const [held, free] = [await create(), await create()]
-    const lock = await hold(`SELECT 1 FROM api_keys WHERE id = '${held.id}' FOR UPDATE`)
+    const [locked, free] = [await create(), await create()]
+    const lock = await hold(`SELECT 1 FROM api_keys WHERE id = '${locked.id}' FOR UPDATE`)
 
     setClock(now)
-    expect(await apiKeys.verify(held.plainTextKey)).toMatchObject({ valid: true })
+    expect(await apiKeys.verify(locked.plainTextKey)).toMatchObject({ valid: true })
     expect(await apiKeys.verify(free.plainTextKey)).toMatchObject({ valid: true })
     await apiKeys.flush()
-    expect(await lastUsedAt(held.id)).toBeNull()
+    expect(await lastUsedAt(locked.id)).toBeNull()
     expect(await lastUsedAt(free.id)).toEqual(now)
+    expect(await apiKeys.get(locked.id)).toMatchObject({ lastUsedAt: now })
 
     await lock.rollback()
     await apiKeys.flush()
-    expect(await lastUsedAt(held.id)).toEqual(now)
+    expect(await lastUsedAt(locked.id)).toEqual(now)
   })
 
   it('answers while uses cannot be noted, and keeps them until they can', async () => {
@@ -176,21 +306,21 @@ describe('verify', () => {
 
   it('is of no harm to others that note the same keys', async () => {
     const keys = await Promise.all(Array.from({ length: 20 }, create))
-    const instances = [createInstance(), createInstance(), createInstance()]
+    const fleet = Array.from({ length: 3 }, () => createInstance({ lastUsedResolutionMs: 0 }))
 
     for (let round = 0; round < 10; round++) {
-      setClock(new Date(now.getTime() + round))
+      setClock(after(round))
       await Promise.all(
-        instances.flatMap((instance, number) => {
+        fleet.flatMap((instance, number) => {
           const order = number === 1 ? keys.toReversed() : keys
           return order.map(({ plainTextKey }) => instance.verify(plainTextKey))
         }),
       )
-      await Promise.all(instances.map((instance) => instance.flush()))
+      await Promise.all(fleet.map((instance) => instance.flush()))
     }
-    for (const instance of instances) await instance.flush()
+    for (const instance of fleet) await instance.flush()
 
-    for (const { id } of keys) expect(await lastUsedAt(id)).toEqual(new Date(now.getTime() + 9))
+    for (const { id } of keys) expect(await lastUsedAt(id)).toEqual(after(9))
   })
 })
 
@@ -200,23 +330,45 @@ describe('flush', () => {
     await apiKeys.verify(plainTextKey)
     await apiKeys.flush()
 
-    queries = []
     await apiKeys.flush()
-    expect(queries).toEqual([])
+    await createInstance().flush()
+
+    expect(countWrites()).toBe(1)
   })
 
   it('forgets a key that is gone', async () => {
     const { id, plainTextKey } = await create()
-    const lock = await hold(lockTable)
     await apiKeys.verify(plainTextKey)
-    await findBlockedSession(sequelize)
-    await sequelize.query(`DELETE FROM api_keys WHERE id = '${id}'`, { transaction: lock })
-    await lock.commit()
+    await sequelize.query(`DELETE FROM api_keys WHERE id = '${id}'`)
 
     await apiKeys.flush()
-    queries = []
     await apiKeys.flush()
-    expect(queries).toEqual([])
+
+    expect(countWrites()).toBe(1)
+  })
+
+  it('writes all there is, 10,000 keys in a statement', async () => {
+    const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+    const minted = Array.from({ length: 10_001 }, () => format.mint())
+    await sequelize.query(
+      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+       SELECT 'a crowd', 'one of many', 'agpt_000000', '00000000', hash, '{READ_GRAPH}'
+         FROM unnest($1::text[]) AS hash`,
+      { bind: [minted.map(({ hash }) => hash)] },
+    )
+    const instance = createInstance()
+    setClock(now)
+
+    await Promise.all(minted.map(({ plainTextKey }) => instance.verify(plainTextKey)))
+    await instance.flush()
+
+    const [count] = await sequelize.query(
+      `SELECT count(*)::int AS used FROM api_keys
+        WHERE user_id = 'a crowd' AND last_used_at IS NOT NULL`,
+      { type: QueryTypes.SELECT },
+    )
+    expect(count).toEqual({ used: minted.length })
+    expect(countWrites()).toBeGreaterThan(1)
   })
 })
 
@@ -229,5 +381,6 @@ describe('close', () => {
     await apiKeys.close()
 
     expect(await lastUsedAt(id)).toEqual(now)
+    expect(await apiKeys.get(id)).toMatchObject({ lastUsedAt: now })
   })
 })
