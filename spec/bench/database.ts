@@ -30,9 +30,6 @@ export interface Server {
  */
 const settings = {
   shared_preload_libraries: 'pg_stat_statements',
-  fsync: 'off',
-  synchronous_commit: 'off',
-  full_page_writes: 'off',
   wal_level: 'minimal',
   max_wal_senders: 0,
   max_wal_size: '8GB',
