@@ -4,9 +4,11 @@ import { QueryTypes, Sequelize } from 'sequelize'
 import { memoryStorage, Umzug } from 'umzug'
 
 import { createApiKeys, migrations, type StorageOptions } from '../lib'
+import { createSecretFormat } from '../lib/keys/secret'
 import { quote } from '../models/names'
 import { findBlockedSession } from './support/blocked'
 import { createDatabase, type Database } from './support/database'
+import { until } from './support/until'
 
 const ours = [
   'api_key_bounds',
@@ -31,12 +33,14 @@ function useDatabase(template: 'empty' | 'migrated', [before, after] = [beforeEa
 }
 
 function createInstance(options: StorageOptions = {}, connection: Sequelize = sequelize) {
-  return createApiKeys({
+  const apiKeys = createApiKeys({
     sequelize: connection,
     keyPrefix: 'agpt',
     permissions: ['READ_GRAPH'],
     ...options,
   })
+  database.closeFirst(apiKeys)
+  return apiKeys
 }
 
 type Instance = ReturnType<typeof createInstance>
@@ -157,6 +161,19 @@ describe('migrations', () => {
     await useEverything(createInstance(), 'alice')
   })
 
+  it('let nobody else use the functions of the log', async () => {
+    await createInstance().migrate()
+    const { role } = await createRole()
+
+    const allowed = await rows(
+      `SELECT proname FROM pg_proc
+        WHERE proname LIKE 'api_key%' AND has_function_privilege($1, oid, 'EXECUTE')`,
+      [role],
+    )
+
+    expect(allowed).toEqual([])
+  })
+
   it('are harmless to meet twice, up and down', async () => {
     const queryInterface = sequelize.getQueryInterface()
 
@@ -195,6 +212,30 @@ describe('migrations', () => {
     expect(await listTables()).toEqual([])
   })
 
+  it('log what becomes of keys that were there before there was a log', async () => {
+    const [keys, events] = createFiles()
+    for (const file of [keys, events]) await file?.up(sequelize.getQueryInterface())
+    const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+    const { plainTextKey, hash, prefix, postfix } = format.mint()
+    await insert('api_keys', {
+      user_id: "'alice'",
+      name: "'Deployment'",
+      prefix: `'${prefix}'`,
+      postfix: `'${postfix}'`,
+      hash: `'${hash}'`,
+      permissions: "'{READ_GRAPH}'",
+    })
+    const apiKeys = createInstance()
+
+    await apiKeys.migrate()
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+    await createInstance().revokeAll('alice')
+
+    const { revision } = await apiKeys.health()
+    await until(async () => (await apiKeys.health()).revision !== revision)
+    expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
+  })
+
   it('live in two schemas of one database, apart from each other', async () => {
     const [one, other] = [createInstance({ schema: 'one' }), createInstance({ schema: 'other' })]
     await Promise.all([one.migrate(), other.migrate()])
@@ -203,6 +244,9 @@ describe('migrations', () => {
 
     expect(await one.get(apiKey.id)).toEqual(apiKey)
     await expect(other.get(apiKey.id)).rejects.toMatchObject({ code: 'api_key_not_found' })
+    const changes = 'SELECT key_id::text AS id, is_new AS "isNew" FROM'
+    expect(await rows(`${changes} one.api_key_changes`)).toEqual([{ id: apiKey.id, isNew: true }])
+    expect(await rows(`${changes} other.api_key_changes`)).toEqual([])
   })
 
   it.each<[NonNullable<StorageOptions['users']>, string, string]>([
@@ -298,6 +342,31 @@ describe('migrate', () => {
     await expect(createInstance({ schema: 'other' }, connection).migrate()).rejects.toThrow(
       /^permission denied for database/,
     )
+  })
+
+  it('leaves a role that may use keys no right to the log but to read it', async () => {
+    await createInstance({ schema: 'keys' }).migrate()
+    const { role, connection } = await createRole()
+    await sequelize.query(`
+      GRANT USAGE ON SCHEMA keys TO ${role};
+      GRANT SELECT ON ALL TABLES IN SCHEMA keys TO ${role};
+      GRANT INSERT, UPDATE ON keys.api_keys, keys.api_key_bounds TO ${role};
+      GRANT INSERT ON keys.api_key_events TO ${role}`)
+
+    await useEverything(createInstance({ schema: 'keys' }, connection), 'alice')
+
+    for (const sql of [
+      'INSERT INTO keys.api_key_revisions DEFAULT VALUES',
+      'DELETE FROM keys.api_key_revisions',
+      'UPDATE keys.api_key_changes SET is_new = false',
+      'TRUNCATE keys.api_key_changes',
+      'SELECT FROM keys.api_key_log_lock FOR UPDATE',
+      'SELECT FROM keys.api_key_log_lock FOR KEY SHARE',
+      'ALTER TABLE keys.api_keys DISABLE TRIGGER ALL',
+      'DROP FUNCTION keys.api_key_gather_change CASCADE',
+    ]) {
+      await expect(connection.query(sql)).rejects.toThrow(/permission denied|must be owner/)
+    }
   })
 
   it('needs no right to create a schema where there is one', async () => {
@@ -401,6 +470,8 @@ describe('constraints', () => {
     actor_id: "'alice'",
     reason: 'NULL',
   }
+  const bound = { bound_ms: '1000', registered_at: 'now()' }
+  const change = { mark: 'gen_random_uuid()', is_new: 'false', is_first: 'false' }
 
   it.each([
     ['a key', 'api_keys', key, {}],
@@ -458,5 +529,37 @@ describe('constraints', () => {
     ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],
   ])('keep an event with %s out', async (_, change, refusal) => {
     await expect(insert('api_key_events', { ...event, ...change })).rejects.toThrow(refusal)
+  })
+
+  it.each([
+    [
+      'a row beside the one to lock',
+      'api_key_log_lock',
+      { is_the_one: 'true' },
+      'Validation error',
+    ],
+    ['a row that is not the one', 'api_key_log_lock', { is_the_one: 'false' }, '_check'],
+    ['a row that is none', 'api_key_log_lock', { is_the_one: 'NULL' }, 'null value'],
+    ['a bound of nothing', 'api_key_bounds', { ...bound, bound_ms: '0' }, '_bound_ms_check'],
+    ['no bound', 'api_key_bounds', { ...bound, bound_ms: 'NULL' }, 'null value'],
+    ['a bound of no time', 'api_key_bounds', { ...bound, registered_at: 'NULL' }, 'null value'],
+    ['a number of their own', 'api_key_revisions', { revision: '1000' }, 'non-DEFAULT value'],
+    ['an entry without a mark', 'api_key_revisions', { mark: 'NULL' }, 'null value'],
+    ['an entry without a time', 'api_key_revisions', { created_at: 'NULL' }, 'null value'],
+    ['a change of no entry', 'api_key_changes', { ...change, mark: 'NULL' }, 'null value'],
+    ['a change of any kind', 'api_key_changes', { ...change, is_new: 'NULL' }, 'null value'],
+    ['a change in no order', 'api_key_changes', { ...change, is_first: 'NULL' }, 'null value'],
+  ])('keep %s out of the log', async (_, table, values, refusal) => {
+    await expect(insert(table, values)).rejects.toThrow(refusal)
+  })
+
+  it.each(['DELETE FROM', 'TRUNCATE'])('keep an entry in the log after %s', async (remove) => {
+    const [before] = await rows<{ mark: string }>('SELECT mark FROM api_key_revisions')
+
+    await sequelize.query(`${remove} api_key_revisions`)
+
+    const after = await rows<{ mark: string }>('SELECT mark FROM api_key_revisions')
+    expect(after).toHaveLength(1)
+    expect(after[0]?.mark).not.toBe(before?.mark)
   })
 })

@@ -24,10 +24,7 @@ export interface Server {
   stop(): Promise<void>
 }
 
-/**
- * Nothing here has to survive a crash. That speeds up writes, and so the variants that write on every request: ours,
- * which does not, gains nothing from it.
- */
+/** What is committed survives a crash, as in production. There is no standby, and memory enough for the large table. */
 const settings = {
   shared_preload_libraries: 'pg_stat_statements',
   wal_level: 'minimal',

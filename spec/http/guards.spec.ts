@@ -315,6 +315,21 @@ describe('a second guard', () => {
     expect(jwt.body.code).toBe('invalid_api_key')
   })
 
+  it('decides from what the first one found, whatever the app has made of it', async () => {
+    const app = createApp(
+      apiKeys.authenticate(),
+      (req: Request, _res: Response, next: NextFunction) => {
+        req.apiKey = { ...apiKeys.getApiKey(req), signal: apiKeys.getApiKey(req).signal }
+        next()
+      },
+      apiKeys.requirePermission('READ_GRAPH'),
+    )
+
+    const answer = await request(app).get('/').set(bearer(plainTextKey))
+
+    expect(answer.status).toBe(200)
+  })
+
   it('is not talked into anything by what stands in the request meanwhile', async () => {
     const app = createApp(
       apiKeys.authenticate({ optional: true }),

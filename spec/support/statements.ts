@@ -1,3 +1,5 @@
+import { EventEmitter, once } from 'node:events'
+
 import * as pg from 'pg'
 
 /** What a driver was asked to run, on any connection, Sequelize's and ours. */
@@ -5,6 +7,11 @@ export interface Statements {
   /** The driver, for the option `dialectModule` of Sequelize. */
   driver: object
   all: string[]
+  /** The names under which statements were prepared. */
+  names: Set<string>
+  /** Keeps the answers of look-ups back, until `letGo()`. Resolves when the first one is there. */
+  holdLookUps(): Promise<void>
+  letGo(): void
   /** Those that look up keys for verification. */
   lookUps(): string[]
   /** Those that ask for changes. */
@@ -14,6 +21,17 @@ export interface Statements {
 /** Makes a driver that keeps a list of all statements. */
 export function recordStatements(): Statements {
   const all: string[] = []
+  const names = new Set<string>()
+  let gate: { opened: Promise<unknown>; open(): void; arrived(): void } | undefined
+
+  async function pass<Result>(sql: string, answer: Promise<Result>): Promise<Result> {
+    const result = await answer
+    if (!gate || !isLookUp(sql)) return result
+
+    gate.arrived()
+    await gate.opened
+    return result
+  }
 
   class RecordingClient extends pg.Client {
     constructor(...options: ConstructorParameters<typeof pg.Client>) {
@@ -21,9 +39,14 @@ export function recordStatements(): Statements {
       const query = this.query.bind(this) as (...args: unknown[]) => unknown
       Object.assign(this, {
         query(...args: unknown[]) {
-          const [statement] = args
-          all.push(typeof statement === 'string' ? statement : (statement as { text: string }).text)
-          return query(...args)
+          const [statement] = args as [string | { text: string; name?: string }]
+          const isPlain = typeof statement === 'string'
+          const text = isPlain ? statement : statement.text
+          const name = isPlain ? undefined : statement.name
+          all.push(text)
+          if (name !== undefined) names.add(name)
+          const answer = query(...args)
+          return answer instanceof Promise ? pass(text, answer) : answer
         },
       })
     }
@@ -32,7 +55,22 @@ export function recordStatements(): Statements {
   return {
     driver: { ...pg, Client: RecordingClient },
     all,
-    lookUps: () => all.filter((sql) => sql.includes('key.hash = ANY')),
+    names,
+    holdLookUps() {
+      return new Promise((arrived) => {
+        const latch = new EventEmitter()
+        gate = { opened: once(latch, 'open'), open: () => latch.emit('open'), arrived }
+      })
+    },
+    letGo() {
+      gate?.open()
+      gate = undefined
+    },
+    lookUps: () => all.filter(isLookUp),
     polls: () => all.filter((sql) => sql.includes('fingerprint')),
   }
+}
+
+function isLookUp(sql: string): boolean {
+  return sql.includes('key.hash = ANY')
 }

@@ -82,6 +82,19 @@ describe('a change', () => {
     expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
   })
 
+  it('is known to its own process once the transaction around a savepoint is committed', async () => {
+    const apiKeys = createInstance({ listen: false, maxStalenessMs: 600_000 })
+    const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+    await sequelize.transaction(async (transaction) => {
+      await sequelize.transaction({ transaction }, async (savepoint) => {
+        await apiKeys.revoke(id, { transaction: savepoint })
+      })
+    })
+
+    expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
+  })
+
   it.each<[string, Options, string]>([
     ['at once', { maxStalenessMs: 600_000 }, 'up'],
     ['without LISTEN', { listen: false, maxStalenessMs: 300 }, 'off'],

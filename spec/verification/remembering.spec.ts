@@ -136,6 +136,15 @@ describe('a key that is not remembered', () => {
     for (const sql of statements.lookUps()) expect(sql).toContain('READ COMMITTED READ ONLY')
   })
 
+  it('is found by statements whose names tell different texts apart', async () => {
+    const [key = ''] = await createColdKeys(1)
+    for (const maxStalenessMs of [1_000, 1_000, 2_000]) {
+      await createInstance({ maxStalenessMs }).verify(key)
+    }
+
+    expect(statements.names.size).toBe(2)
+  })
+
   it('takes the place of another one where the cache is full', async () => {
     const apiKeys = createInstance({ cacheSize: 3 })
     const keys = await createColdKeys(10)

@@ -7,6 +7,8 @@ import { InvalidApiKeyError, MissingPermissionError, type Guard } from '../../li
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
+import { recordStatements } from '../support/statements'
+import { until } from '../support/until'
 
 let database: Database
 let sequelize: Sequelize
@@ -191,6 +193,43 @@ describe('the signal of a key', () => {
 
     expect(await reasonOf(signals[0])).toMatchObject({ reason: 'revoked' })
     expect(signals[1].aborted).toBe(false)
+  })
+
+  it('aborts for a change that comes while it looks at another one', async () => {
+    const statements = recordStatements()
+    const slow = createTestApiKeys(database, {
+      sequelize: database.connect({ dialectModule: statements.driver }),
+    })
+    const { apiKey, plainTextKey } = await changing().create(newKey())
+    const verdict = await slow.verify(plainTextKey)
+    if (!verdict.valid) throw new Error('refused')
+    const { signal } = verdict.apiKey
+    await until(async () => (await slow.health()).doorbell === 'up')
+
+    const held = statements.holdLookUps()
+    await changing().update(apiKey.id, { name: 'Another name' })
+    await held
+    const { revision } = await slow.health()
+    await changing().revoke(apiKey.id)
+    await until(async () => (await slow.health()).revision === (revision ?? 0) + 1)
+    statements.letGo()
+
+    expect(await reasonOf(signal)).toMatchObject({ reason: 'revoked' })
+    await slow.close()
+  })
+
+  it('leaves no listener behind at what it is for', async () => {
+    const { apiKey, plainTextKey } = await changing().create(newKey())
+    const socket = new EventEmitter()
+    const verdict = await serving().verify(plainTextKey, { until: socket })
+    if (!verdict.valid) throw new Error('refused')
+    const { signal } = verdict.apiKey
+    expect(socket.listenerCount('close')).toBe(1)
+
+    await changing().revoke(apiKey.id)
+    await reasonOf(signal)
+
+    expect(socket.listenerCount('close')).toBe(0)
   })
 
   it('aborts at once for a key that was revoked before anybody asked for the signal', async () => {

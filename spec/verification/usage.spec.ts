@@ -356,7 +356,7 @@ describe('flush', () => {
          FROM unnest($1::text[]) AS hash`,
       { bind: [minted.map(({ hash }) => hash)] },
     )
-    const instance = createInstance()
+    const instance = createInstance({ maxStalenessMs: 600_000 })
     setClock(now)
 
     await Promise.all(minted.map(({ plainTextKey }) => instance.verify(plainTextKey)))
