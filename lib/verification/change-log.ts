@@ -44,7 +44,7 @@ const triggerNames = [
 
 interface ChangeLogParts {
   /** For what others wait for. */
-  connection: Connection
+  connection: Pick<Connection, 'query'>
   /** For what nobody waits for. */
   sequelize: Sequelize
   log: ChangeLog

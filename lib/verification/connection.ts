@@ -26,12 +26,14 @@ export interface Connection {
    * ignored.
    */
   query(statement: string | QueryConfig, limitMs: number): Promise<Answer>
-  /** Closes the connection. A query after that opens another one. */
+  /** Gives up the connection that there is, for another one. */
+  reset(): void
+  /** The same, and gives up what is being opened. A query after that begins anew. */
   close(): void
 }
 
-/** Opens a connection to the database, as the app's Sequelize would. */
-export type OpenClient = () => Promise<Client>
+/** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
+export type OpenClient = (signal?: AbortSignal) => Promise<Client>
 
 /** How many openings may be under way. */
 const maxOpenings = 3
@@ -46,48 +48,67 @@ interface ConnectionParts {
   openingLimitMs: number
 }
 
+interface Opening {
+  client: Promise<Client>
+  controller: AbortController
+}
+
 export function createConnection({ open, clock, openingLimitMs }: ConnectionParts): Connection {
   let current: Client | undefined
-  /** Under way. One that hangs goes on beside the next: it may only be slow, and is taken if it is the first to open. */
-  const openings = new Set<Promise<Client>>()
+  /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
+  let openings: Opening[] = []
   let startedAt = -Infinity
   let failure: { error: unknown; at: number } | undefined
-  /** How often it was closed: what was opened before is not wanted any more. */
-  let closings = 0
 
   function startOpening() {
-    const opening = open()
-    const before = closings
+    const controller = new AbortController()
+    const opening: Opening = { client: open(controller.signal), controller }
     startedAt = clock.monotonic()
-    openings.add(opening)
-    opening.then(
+    openings.push(opening)
+    opening.client.then(
       (client) => {
-        openings.delete(opening)
-        if (current || before !== closings) return abandon(client)
+        if (!forget(opening) || current) return abandon(client)
         current = client
         // It can be lost at any time.
         client.on('end', () => discard(client))
       },
       (error: unknown) => {
-        openings.delete(opening)
-        failure = { error, at: clock.monotonic() }
+        if (forget(opening)) failure = { error, at: clock.monotonic() }
       },
     )
+  }
+
+  /** Whether it was still wanted. */
+  function forget(opening: Opening): boolean {
+    const isWanted = openings.includes(opening)
+    openings = openings.filter((other) => other !== opening)
+    return isWanted
+  }
+
+  function giveUp(opening: Opening | undefined) {
+    if (opening && forget(opening)) opening.controller.abort()
   }
 
   async function connect(): Promise<Client> {
     if (current) return current
     const now = clock.monotonic()
-    if (openings.size === 0 && failure && now - failure.at < restMs) throw failure.error
+    if (openings.length === 0 && failure && now - failure.at < restMs) throw failure.error
 
-    const isLate = now - startedAt >= openingLimitMs
-    if (openings.size === 0 || (isLate && openings.size < maxOpenings)) startOpening()
-    return Promise.any(openings)
+    if (openings.length === 0 || now - startedAt >= openingLimitMs) {
+      // The oldest may only be slow; one after it was lost in a network that hung, for all that anybody knows.
+      if (openings.length === maxOpenings) giveUp(openings[1])
+      startOpening()
+    }
+    return Promise.any(openings.map(({ client }) => client))
   }
 
   function discard(client: Client) {
     if (current === client) current = undefined
     abandon(client)
+  }
+
+  function reset() {
+    if (current) discard(current)
   }
 
   return {
@@ -104,9 +125,11 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
       }
     },
 
+    reset,
+
     close() {
-      closings++
-      if (current) discard(current)
+      reset()
+      for (const opening of openings) giveUp(opening)
     },
   }
 }
@@ -165,10 +188,11 @@ const passedOn = [
 export function createOpenClient(sequelize: Sequelize, address?: string): OpenClient {
   const app = sequelize as unknown as SequelizeInternals
 
-  return async function openClient() {
+  return async function openClient(signal) {
     const { config } = app.connectionManager
     const settings = { ...(config.replication ? config.replication.write : config) }
     await app.runHooks('beforeConnect', settings)
+    signal?.throwIfAborted()
 
     const { username, password, host, port, database, dialectOptions = {} } = settings
     const options = Object.fromEntries(
@@ -188,6 +212,7 @@ export function createOpenClient(sequelize: Sequelize, address?: string): OpenCl
     client.on('error', () => {})
     // Nothing of ours keeps a process alive. The stream is another one once it is encrypted.
     streamOf(client).unref?.()
+    signal?.addEventListener('abort', () => abandon(client), { once: true })
     try {
       await client.connect()
       streamOf(client).unref?.()

@@ -130,8 +130,8 @@ export function createVerification(parts: VerificationParts) {
     },
     // What hangs on one connection may hang on the others, and nobody would notice before somebody waits for it.
     onOutage() {
-      pollConnection.close()
-      lookupConnection.close()
+      pollConnection.reset()
+      lookupConnection.reset()
     },
   })
   const doorbell =
@@ -149,7 +149,7 @@ export function createVerification(parts: VerificationParts) {
     cache,
     clock,
     maxStalenessMs,
-    onStandby: () => lookupConnection.close(),
+    onStandby: () => lookupConnection.reset(),
   })
   const signals = createSignals({
     clock,

@@ -296,7 +296,7 @@ describe('the indexes', () => {
 
   it('serve the removal of what is old in the log, which leaves the rest', async () => {
     const log = createChangeLog({
-      connection: { query: () => Promise.reject(new Error('not for this')), close: () => {} },
+      connection: { query: () => Promise.reject(new Error('not for this')) },
       sequelize: explained,
       log: changeLogOf('public'),
       table: qualify('public', 'api_keys'),

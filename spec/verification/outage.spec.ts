@@ -123,6 +123,19 @@ describe('while the database is away', () => {
     await proxy.accept()
   })
 
+  it('a connection that is slow to open is opened nevertheless', async () => {
+    createInstance()
+    sequelize.addHook('beforeConnect', async () => {
+      await new Promise((resolve) => {
+        setTimeout(resolve, 900)
+      })
+    })
+    const [key] = await createKeys(1)
+
+    await until(async () => (await outcomeOf(key?.plainTextKey ?? '')) === 'accepted')
+    expect(await isLeased()).toBe(true)
+  })
+
   it('a connection that is lost is not noticed by anybody', async () => {
     createInstance()
     const [first, second, third] = await createKeys(3)
