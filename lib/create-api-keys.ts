@@ -47,9 +47,13 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * Says whether a plain-text key is good at this moment, and whose it is. Rejects with `database_unavailable` where the
    * database cannot be asked, and nothing that is remembered may be relied on.
    *
-   * The key's `signal` is kept until it aborts, or until `until` emits `close`: a WebSocket, say.
+   * The key's `signal` is kept until it aborts, or until `until` emits `close`: a WebSocket, say. Without `ip`, the address
+   * that the key came from, a key with `allowedIps` is refused.
    */
-  verify(plainTextKey: string, options?: { until?: Closable }): Promise<Verdict<Permission, UserId>>
+  verify(
+    plainTextKey: string,
+    options?: { until?: Closable; ip?: string | undefined },
+  ): Promise<Verdict<Permission, UserId>>
   /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */
   health(options?: { livingKeys?: boolean }): Promise<Health>
   /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */

@@ -5,6 +5,7 @@ const sentences = {
     'The API key is not sent as it should be. Send it in the header: Authorization: Bearer <key>.',
   multiple_credentials: 'The request carries more than one credential. Send exactly one.',
   invalid_api_key: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
+  address_not_allowed: 'The API key may not be used from this address.',
   missing_permission: 'The API key does not have the permission that this needs.',
   not_signed_in: 'Sign in first.',
   not_an_admin: 'Only an administrator may do this.',
@@ -27,7 +28,8 @@ const sentences = {
 export type ErrorCode = keyof typeof sentences
 
 /** Why a key was not accepted. For the app's logs: a client is told one text for all of them. */
-export type InvalidReason = 'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired'
+export type InvalidReason =
+  'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired' | 'address_not_allowed'
 
 /** One rule that the input breaks: where (a JSON Pointer as a URI fragment, RFC 6901 section 6) and how. */
 export interface InputFault {
@@ -61,6 +63,13 @@ export class InvalidApiKeyError extends ApiKeysError {
     super('invalid_api_key')
     Object.defineProperty(this, 'reason', { value: reason })
   }
+}
+
+/** Returns what a client is told of a key that is not accepted. */
+export function refusalOf(reason: InvalidReason): ApiKeysError {
+  return reason === 'address_not_allowed'
+    ? new ApiKeysError('address_not_allowed')
+    : new InvalidApiKeyError(reason)
 }
 
 /** The key is good, but holds too little. */

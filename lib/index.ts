@@ -23,6 +23,7 @@ export type {
   ReadOptions,
   RestrictOptions,
 } from './keys/lifecycle'
+export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'
 export type { ApiKeysOptions, SignedInUser, UserIdOf } from './options'
 export type { FeedState } from './verification/change-feed'

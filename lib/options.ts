@@ -51,6 +51,18 @@ export interface ApiKeysOptions<
    */
   maxKeysPerUser?: number | undefined
   /**
+   * How many seconds after its creation a key expires at the latest. Where lifetimes are limited, `expiresAt` is required.
+   *
+   * @default Infinity
+   */
+  maxLifetimeSeconds?: number | undefined
+  /**
+   * Names in the `metadata` of keys that their owners read but do not write: a plan, say.
+   *
+   * @default []
+   */
+  reservedMetadata?: readonly string[] | undefined
+  /**
    * Secrets that key the hashes, at least 32 random bytes each: without them a copy of the database verifies nothing,
    * and forged keys never reach it. The first is used for new keys, all of them for verification.
    *
@@ -137,6 +149,8 @@ const optionNames = [
   'loadUser',
   'grantable',
   'maxKeysPerUser',
+  'maxLifetimeSeconds',
+  'reservedMetadata',
   'secrets',
   'acceptUnkeyed',
   'header',
@@ -171,6 +185,8 @@ export function readOptions(options: AnyOptions) {
     loadUser,
     grantable,
     maxKeysPerUser = Infinity,
+    maxLifetimeSeconds = Infinity,
+    reservedMetadata = [],
     secrets = [],
     acceptUnkeyed = false,
     header,
@@ -197,6 +213,18 @@ export function readOptions(options: AnyOptions) {
     check(name, value === undefined || typeof value === 'function', 'must be a function', value)
   }
   check('maxKeysPerUser', isLimit(maxKeysPerUser), 'must be a whole number above 0', maxKeysPerUser)
+  check(
+    'maxLifetimeSeconds',
+    isLimit(maxLifetimeSeconds),
+    'must be a whole number above 0',
+    maxLifetimeSeconds,
+  )
+  check(
+    'reservedMetadata',
+    Array.isArray(reservedMetadata) && reservedMetadata.every((name) => typeof name === 'string'),
+    'must be a list of names',
+    reservedMetadata,
+  )
   check('acceptUnkeyed', typeof acceptUnkeyed === 'boolean', 'must be true or false', acceptUnkeyed)
   check(
     'header',
@@ -229,6 +257,8 @@ export function readOptions(options: AnyOptions) {
     loadUser,
     grantable,
     maxKeysPerUser,
+    maxLifetimeSeconds,
+    reservedMetadata,
     secrets,
     acceptUnkeyed,
     header: header?.toLowerCase(),

@@ -5,6 +5,7 @@ import { readStorageOptions, type Storage, type StorageOptions } from '../models
 import { createApiKeys } from './0001-create-api-keys'
 import { createApiKeyEvents } from './0002-create-api-key-events'
 import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
+import { addApiKeyPolicies } from './0004-add-api-key-policies'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -19,6 +20,7 @@ export const migrations = {
   createApiKeysTable: ofOptions('createApiKeysTable', createApiKeys),
   createApiKeyEventsTable: ofOptions('createApiKeyEventsTable', createApiKeyEvents),
   createApiKeyChangeLog: ofOptions('createApiKeyChangeLog', createApiKeyChangeLog),
+  addApiKeyPolicies: ofOptions('addApiKeyPolicies', addApiKeyPolicies),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -30,13 +32,15 @@ function ofOptions(name: string, migration: (storage: Storage) => Migration) {
   }
 }
 
+const inOrder = [createApiKeys, createApiKeyEvents, createApiKeyChangeLog, addApiKeyPolicies]
+
 /** Runs the migrations that the database does not have yet, in order. */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
   // Loaded when it is needed, which in most processes is never.
   const { MigrationError, Umzug } = await import('umzug')
   const queryInterface = sequelize.getQueryInterface()
   const umzug = new Umzug({
-    migrations: [createApiKeys, createApiKeyEvents, createApiKeyChangeLog].map((migration) => {
+    migrations: inOrder.map((migration) => {
       const { name, up, down } = migration(storage)
       return { name, up: () => up(queryInterface), down: () => down(queryInterface) }
     }),

@@ -19,6 +19,9 @@ export interface ApiKeyRow {
   secretId: string | null
   permissions: string[]
   status: Status
+  /** Addresses and ranges; `null` for all. */
+  allowedIps: string[] | null
+  metadata: Record<string, unknown>
   createdAt: Date
   updatedAt: Date
   lastUsedAt: Date | null
@@ -38,6 +41,8 @@ export type NewApiKeyRow = Pick<
   | 'secretId'
   | 'permissions'
   | 'expiresAt'
+  | 'allowedIps'
+  | 'metadata'
 >
 
 export type ApiKeyModel = ModelStatic<Model<ApiKeyRow, NewApiKeyRow>>
@@ -63,6 +68,8 @@ export function defineApiKey(
       // Not an array of an enum: Sequelize returns one as the string '{A,B}' to a connection older than the type.
       permissions: { type: DataTypes.ARRAY(DataTypes.TEXT) },
       status: { type: DataTypes.TEXT },
+      allowedIps: { type: DataTypes.ARRAY(DataTypes.TEXT), field: 'allowed_ips' },
+      metadata: { type: DataTypes.JSON },
       createdAt: { type: timestamp, field: 'created_at' },
       updatedAt: { type: timestamp, field: 'updated_at' },
       lastUsedAt: { type: timestamp, field: 'last_used_at' },

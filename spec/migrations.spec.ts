@@ -51,6 +51,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.createApiKeysTable(options),
     migrations.createApiKeyEventsTable(options),
     migrations.createApiKeyChangeLog(options),
+    migrations.addApiKeyPolicies(options),
   ]
 }
 
@@ -229,9 +230,9 @@ describe('migrations', () => {
 
     await apiKeys.migrate()
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+    const { revision } = await apiKeys.health()
     await createInstance().revokeAll('alice')
 
-    const { revision } = await apiKeys.health()
     await until(async () => (await apiKeys.health()).revision !== revision)
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
   })

@@ -120,6 +120,9 @@ describe('createApiKeys', () => {
         { maxKeysPerUser: -Infinity },
         'maxKeysPerUser must be a whole number above 0, got -Infinity',
       ],
+      [{ maxLifetimeSeconds: 0 }, 'maxLifetimeSeconds must be a whole number above 0, got 0'],
+      [{ reservedMetadata: 'plan' }, 'reservedMetadata must be a list of names, got "plan"'],
+      [{ reservedMetadata: [7] }, 'reservedMetadata must be a list of names, got [ 7 ]'],
       [{ maxKeysPerUser: null }, 'maxKeysPerUser must be a whole number above 0, got null'],
 
       [{ acceptUnkeyed: 'yes' }, 'acceptUnkeyed must be true or false, got "yes"'],
@@ -300,6 +303,7 @@ describe('migrations', () => {
       'createApiKeysTable',
       'createApiKeyEventsTable',
       'createApiKeyChangeLog',
+      'addApiKeyPolicies',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)
@@ -317,6 +321,8 @@ describe('readOptions', () => {
       loadUser: undefined,
       grantable: undefined,
       maxKeysPerUser: undefined,
+      maxLifetimeSeconds: undefined,
+      reservedMetadata: undefined,
       secrets: undefined,
       acceptUnkeyed: undefined,
       header: undefined,

@@ -39,7 +39,8 @@ beforeAll(async () => {
   await unpack(await pack(consumer.folder), consumer)
   for (const name of ['express', 'passport', 'sequelize', 'pg', 'umzug', 'zod'])
     await provide(consumer, name)
-  for (const name of ['fastest-levenshtein', 'passport-http-bearer']) await provide(consumer, name)
+  for (const name of ['fastest-levenshtein', 'ipaddr.js', 'passport-http-bearer'])
+    await provide(consumer, name)
   await provide(consumer, '@types')
 })
 

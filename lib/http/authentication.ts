@@ -1,6 +1,6 @@
 import type { Request } from 'express'
 
-import { ApiKeysError, InvalidApiKeyError, type InvalidReason } from '../errors'
+import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { Verdict, Verifier } from '../verification/verifier'
@@ -44,6 +44,11 @@ export class RequestBearer implements Bearer {
 
   get until() {
     return this.#req.res
+  }
+
+  /** By Express's own rules, the app's `trust proxy`. */
+  get ip() {
+    return this.#req.ip
   }
 
   /** Notes what a guard demanded, and was given. */
@@ -184,8 +189,8 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 }
 
-function invalid(reason: InvalidReason): InvalidApiKeyError {
-  return withoutStack(() => new InvalidApiKeyError(reason))
+function invalid(reason: InvalidReason): ApiKeysError {
+  return withoutStack(() => refusalOf(reason))
 }
 
 /**

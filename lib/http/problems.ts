@@ -23,6 +23,7 @@ const answers: Record<ErrorCode, Answer> = {
   malformed_credential: { status: 400, challenge: 'invalid_request' },
   multiple_credentials: { status: 400, challenge: 'invalid_request' },
   invalid_api_key: { status: 401, challenge: 'invalid_token' },
+  address_not_allowed: { status: 403 },
   missing_permission: { status: 403, challenge: 'insufficient_scope' },
   not_an_admin: { status: 403 },
   api_key_not_allowed: { status: 403 },

@@ -111,7 +111,15 @@ function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
 }
 
 /** What an entry speaks of. The rest of a record never changes, or says when and how it changed. */
-const audited = ['name', 'description', 'permissions', 'status', 'expiresAt'] as const
+const audited = [
+  'name',
+  'description',
+  'permissions',
+  'status',
+  'expiresAt',
+  'allowedIps',
+  'metadata',
+] as const
 
 function changedAttributes(before: ApiKeyRecord | null, after: ApiKeyRecord) {
   return audited.filter((name) => !before || !isSame(before[name], after[name]))

@@ -4,6 +4,7 @@ import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { Actor, ApiKeyEvent, Audit } from './audit'
 import { onDatabase } from './database'
+import type { Metadata } from './metadata'
 import type { ApiKeyRecord } from './record'
 import { parseInput, type Rules } from './rules'
 import type { Transition } from './states'
@@ -24,10 +25,16 @@ export interface NewApiKey<Permission extends string = string> {
   permissions: readonly Permission[]
   /** In the future; as text, ISO 8601 with an offset. Without it the key does not expire. */
   expiresAt?: Date | string | null | undefined
+  /** Addresses and ranges (CIDR), IPv4 and IPv6, from which the key works; at most 100. Without it, from everywhere. */
+  allowedIps?: readonly string[] | null | undefined
+  /** What the app keeps with the key: a JSON object of at most 4096 bytes. */
+  metadata?: Metadata | undefined
 }
 
 /** What may change of a key besides its permissions and status. What is left out stays. */
-export type ApiKeyChanges = Partial<Pick<NewApiKey, 'name' | 'description' | 'expiresAt'>>
+export type ApiKeyChanges = Partial<
+  Pick<NewApiKey, 'name' | 'description' | 'expiresAt' | 'allowedIps' | 'metadata'>
+>
 
 interface Page {
   /**

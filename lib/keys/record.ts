@@ -1,5 +1,6 @@
 import type { ApiKeyRow, Status } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
+import type { Metadata } from './metadata'
 
 /** A key as its owner and the app see it. Times become ISO 8601 text in JSON. */
 export interface ApiKeyRecord<Permission extends string = string, UserId = string | number> {
@@ -12,6 +13,9 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   postfix: string
   status: Status
   permissions: Permission[]
+  /** The addresses and ranges (CIDR) from which the key works; `null` for all. */
+  allowedIps: string[] | null
+  metadata: Metadata
   userId: UserId
   createdAt: Date
   updatedAt: Date
@@ -29,6 +33,8 @@ export const recordAttributes = [
   'postfix',
   'status',
   'permissions',
+  'allowedIps',
+  'metadata',
   'userId',
   'createdAt',
   'updatedAt',
@@ -47,6 +53,8 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     postfix: row.postfix,
     status: row.status,
     permissions: readArray(row.permissions),
+    allowedIps: row.allowedIps === null ? null : readArray(row.allowedIps),
+    metadata: readJson(row.metadata),
     userId: readUserId(row.userId, userIdType),
     createdAt: new Date(row.createdAt),
     updatedAt: new Date(row.updatedAt),
@@ -67,6 +75,11 @@ export function readUserId(value: unknown, type: UserIdType): string | number {
 
 export function readTime(value: Date | null): Date | null {
   return value === null ? null : new Date(value)
+}
+
+function readJson(value: unknown): Metadata {
+  // The column is JSON; some drivers leave it to others to parse that.
+  return (typeof value === 'string' ? JSON.parse(value) : value) as Metadata
 }
 
 /** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */

@@ -4,7 +4,9 @@ import { statuses } from '../../models/api-key'
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError, type InputFault } from '../errors'
+import { isAmbiguousRange, readAddressRange } from './addresses'
 import { eventCursor, keyCursor } from './cursor'
+import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 
 /** More faults than anybody reads are not worth sending: a body of 32 kB can hold thousands. */
 const maxFaults = 100
@@ -20,6 +22,8 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
     name: text({ min: 1, max: 100 }),
     description: text({ max: 500, lines: true }).nullable(),
     expiresAt: expiry.nullable(),
+    allowedIps: addressList.nullable(),
+    metadata,
   })
 
   const most = permissions.length
@@ -38,7 +42,7 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
     )
 
   const newKey = changes
-    .partial({ description: true, expiresAt: true })
+    .partial({ description: true, expiresAt: true, allowedIps: true, metadata: true })
     .extend({ permissions: permissionSet })
 
   const page = z.strictObject({ limit: pageSize })
@@ -135,6 +139,38 @@ const expiry = z
   .union([z.date(), timestamp], 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z')
   .refine((time) => time.getTime() > Date.now(), 'must be in the future')
   .refine((time) => time.getTime() < Date.UTC(10_000, 0), 'must be before the year 10000')
+
+const addressList = z
+  .array(
+    z
+      .string('must be an address or a range in CIDR notation, such as 203.0.113.0/24')
+      .max(100, 'must be an address or a range in CIDR notation, such as 203.0.113.0/24')
+      .superRefine((text, context) => {
+        const message =
+          readAddressRange(text) === null
+            ? 'must be an address or a range in CIDR notation, such as 203.0.113.0/24'
+            : isAmbiguousRange(text)
+              ? 'must have no bits set behind its prefix'
+              : null
+        if (message) context.addIssue({ code: 'custom', message })
+      })
+      .transform((text) => readAddressRange(text) ?? text),
+    'must be a list of addresses',
+  )
+  .min(1, 'must name at least one address; null means all')
+  .max(100, 'must name at most 100 addresses')
+  .superRefine(refuseRepeats)
+
+const metadata = z
+  .custom<Metadata>(isPlainObject, 'must be a JSON object')
+  .superRefine((value, context) => {
+    const message =
+      faultOfJson(value) ??
+      (sizeOf(value) > maxMetadataBytes
+        ? `must have at most ${maxMetadataBytes} bytes as JSON`
+        : null)
+    if (message) context.addIssue({ code: 'custom', message })
+  })
 
 /** Text that people write, trimmed; over several `lines` or on one. */
 function text({ min = 0, max, lines = false }: { min?: number; max: number; lines?: boolean }) {

@@ -16,6 +16,7 @@ import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { isSame, type Actor, type Audit } from './audit'
 import { formatKeyCursor, type KeyPosition } from './cursor'
+import { maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
 import { pointerTo } from './rules'
 import type { SecretFormat } from './secret'
@@ -37,12 +38,16 @@ interface KeyInput {
   description?: string | null | undefined
   permissions: string[]
   expiresAt?: Date | null | undefined
+  allowedIps?: string[] | null | undefined
+  metadata?: Metadata | undefined
 }
 
 interface KeyChanges {
   name?: string | undefined
   description?: string | null | undefined
   expiresAt?: Date | null | undefined
+  allowedIps?: string[] | null | undefined
+  metadata?: Metadata | undefined
 }
 
 interface KeyFilter {
@@ -65,6 +70,10 @@ interface StoreParts {
   audit: Audit
   format: SecretFormat
   maxKeysPerUser: number
+  /** Counted from the creation of a key. */
+  maxLifetimeSeconds: number
+  /** Names in the metadata of keys that owners may not write. */
+  reservedMetadata: readonly string[]
   grantable:
     ((userId: string | number) => readonly string[] | Promise<readonly string[]>) | undefined
   /** The last use of a key that may not be written yet, in milliseconds since 1970. */
@@ -93,22 +102,27 @@ function isLiving(now: number) {
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
   const { sequelize, ApiKey, userIdType, table, audit, format, maxKeysPerUser, grantable } = parts
-  const { lastUseOf } = parts
+  const { maxLifetimeSeconds, reservedMetadata, lastUseOf } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
-    await refuseUngrantable(input.userId, input.permissions)
+    const { userId, name, description = null, permissions, expiresAt = null } = input
+    const { allowedIps = null, metadata = {} } = input
+    refuseReserved(metadata, options.actor)
+    refuseTooLate(expiresAt, Date.now())
+    await refuseUngrantable(userId, permissions)
     const { plainTextKey, ...secret } = format.mint()
 
     const apiKey = await inTransaction(options.transaction, async (transaction) => {
-      await lockUser(input.userId, transaction)
-      await refuseOneTooMany(input.userId, transaction)
-      const { userId, name, description = null, permissions, expiresAt = null } = input
+      await lockUser(userId, transaction)
+      await refuseOneTooMany(userId, transaction)
       const values = {
         userId,
         name,
         description,
         permissions,
         expiresAt,
+        allowedIps,
+        metadata,
         ...secret,
         id: randomUUID(),
       }
@@ -171,9 +185,12 @@ export function createStore(parts: StoreParts) {
 
       return change(id, { ...options, transaction }, async (key) => {
         if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+        if (changes.expiresAt !== undefined)
+          refuseTooLate(changes.expiresAt, key.createdAt.getTime())
         if (mayRevive && isExpired(key, Date.now())) await refuseOneTooMany(key.userId, transaction)
 
-        return { action: 'updated', changes }
+        const metadata = changes.metadata && withReserved(changes.metadata, key, options.actor)
+        return { action: 'updated', changes: { ...changes, metadata } }
       })
     })
   }
@@ -293,6 +310,45 @@ export function createStore(parts: StoreParts) {
     if (count >= maxKeysPerUser) throw new ApiKeysError('too_many_api_keys')
   }
 
+  function refuseTooLate(expiresAt: Date | null, createdAt: number) {
+    if (maxLifetimeSeconds === Infinity) return
+
+    const latest = new Date(createdAt + maxLifetimeSeconds * 1000)
+    if (expiresAt !== null && expiresAt <= latest) return
+    const message =
+      expiresAt === null ? 'is required here' : `must not be later than ${latest.toISOString()}`
+    throw new InvalidInputError([{ pointer: pointerTo(['expiresAt']), message }])
+  }
+
+  /** Owners read what is reserved, and others write it. */
+  function refuseReserved(metadata: Metadata, actor: Actor | undefined) {
+    if (actor?.type !== 'user') return
+
+    const faults = reservedMetadata
+      .filter((name) => Object.hasOwn(metadata, name))
+      .map((name) => ({
+        pointer: pointerTo(['metadata', name]),
+        message: 'is for administrators to write',
+      }))
+    if (faults.length > 0) throw new InvalidInputError(faults)
+  }
+
+  /** What an owner writes replaces everything but what is reserved. */
+  function withReserved(metadata: Metadata, key: ApiKeyRecord, actor: Actor | undefined): Metadata {
+    if (actor?.type !== 'user') return metadata
+
+    const kept = Object.entries(key.metadata).filter(([name]) => reservedMetadata.includes(name))
+    const own = Object.entries(metadata).filter(
+      ([name, value]) => !reservedMetadata.includes(name) || !isSame(value, key.metadata[name]),
+    )
+    refuseReserved(Object.fromEntries(own), actor)
+    const whole = Object.fromEntries([...kept, ...own])
+    if (sizeOf(whole) <= maxMetadataBytes) return whole
+
+    const message = `must have at most ${maxMetadataBytes} bytes as JSON, with what is reserved`
+    throw new InvalidInputError([{ pointer: pointerTo(['metadata']), message }])
+  }
+
   async function refuseUngrantable(userId: string | number, permissions: readonly string[]) {
     if (!grantable) return
 
@@ -319,7 +375,10 @@ export function createStore(parts: StoreParts) {
 }
 
 type Changes = Partial<
-  Pick<ApiKeyRecord, 'name' | 'description' | 'permissions' | 'expiresAt' | 'status'>
+  Pick<
+    ApiKeyRecord,
+    'name' | 'description' | 'permissions' | 'expiresAt' | 'status' | 'allowedIps' | 'metadata'
+  >
 >
 
 interface Decision {

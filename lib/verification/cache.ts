@@ -1,4 +1,6 @@
 import type { Status } from '../../models/api-key'
+import type { AddressList } from '../keys/addresses'
+import type { Metadata } from '../keys/metadata'
 import type { Digest } from '../keys/secret'
 import type { Moment } from './clock'
 
@@ -13,6 +15,15 @@ export interface KeyRow {
   /** Milliseconds since 1970; `null` for a key that does not expire. */
   readonly expiresAtMs: number | null
   readonly lastUsedAtMs: number | null
+  readonly policy: KeyPolicy
+}
+
+/** What only some keys are bound to. Apart, as most share one. */
+export interface KeyPolicy {
+  /** From where the key works; `null` for everywhere. */
+  readonly allowedIps: AddressList | null
+  /** Frozen. */
+  readonly metadata: Metadata
 }
 
 /** A key that is remembered. */

@@ -2,10 +2,12 @@ import { hash } from 'node:crypto'
 
 import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
+import { createAddressList } from '../keys/addresses'
 import { sqlStateOf } from '../keys/database'
+import { deepFreeze, type Metadata } from '../keys/metadata'
 import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
-import type { KeyRow } from './cache'
+import type { KeyPolicy, KeyRow } from './cache'
 import type { Position } from './change-log'
 import type { Moment } from './clock'
 import type { Connection, TextRow } from './connection'
@@ -52,6 +54,7 @@ export function createLookup(parts: LookupParts): Lookup {
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
            key.hash, key.id::text, key.user_id::text, key.name, key.status,
            to_json(key.permissions)::text AS permissions,
+           json_build_array(key.allowed_ips, key.metadata)::text AS policy,
            (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
            (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms
       FROM (
@@ -62,7 +65,8 @@ export function createLookup(parts: LookupParts): Lookup {
   // By its text: behind a pooler, others may have prepared theirs on the connection of the server.
   const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
   let canPrepare = parts.preparedStatements
-  const permissionSets = createPermissionSets()
+  const permissionSets = createInterner(readPermissions)
+  const policies = createInterner(readPolicy)
 
   /** READ COMMITTED, whatever the default, and nothing that a pooler would have to keep. The hashes are hexadecimal. */
   function spellOut(hashes: string[]) {
@@ -97,6 +101,7 @@ export function createLookup(parts: LookupParts): Lookup {
       status: row.status as KeyRow['status'],
       expiresAtMs: readTime(row.expires_at_ms),
       lastUsedAtMs: readTime(row.last_used_at_ms),
+      policy: policies.of(row.policy ?? '[null, {}]'),
     }
   }
 
@@ -129,27 +134,40 @@ function readTime(text: string | null | undefined): number | null {
   return Number.isFinite(ms) && Math.abs(ms) <= 8.64e15 ? ms : -Infinity
 }
 
-/** How many sets of permissions are kept once for all keys that hold them. */
-const maxSets = 1_000
+/** How many values are kept once for all keys that share them. */
+const maxShared = 1_000
 
-/** Has keys with the same permissions share one frozen list of them. */
-function createPermissionSets() {
-  let sets = new Map<string, readonly string[]>()
+/** Has keys for which the database says the same share one value, made by `read`. */
+function createInterner<Value>(read: (text: string) => Value) {
+  let values = new Map<string, Value>()
 
   return {
-    of(json: string): readonly string[] {
-      const known = sets.get(json)
-      if (known) return known
+    of(text: string): Value {
+      const known = values.get(text)
+      if (known !== undefined) return known
 
-      const permissions: unknown = JSON.parse(json)
-      if (!isListOfText(permissions)) {
-        throw new TypeError('express-api-keys: the permissions of a key are not a list of names')
-      }
-      if (sets.size >= maxSets) sets = new Map()
-      const set = Object.freeze(permissions)
-      sets.set(json, set)
-      return set
+      const value = read(text)
+      if (values.size >= maxShared) values = new Map()
+      values.set(text, value)
+      return value
     },
+  }
+}
+
+function readPermissions(json: string): readonly string[] {
+  const permissions: unknown = JSON.parse(json)
+  if (!isListOfText(permissions)) {
+    throw new TypeError('express-api-keys: the permissions of a key are not a list of names')
+  }
+  return Object.freeze(permissions)
+}
+
+function readPolicy(json: string): KeyPolicy {
+  // As the columns are constrained.
+  const [allowedIps, metadata] = JSON.parse(json) as [string[] | null, Metadata]
+  return {
+    allowedIps: allowedIps && createAddressList(allowedIps),
+    metadata: deepFreeze(metadata),
   }
 }
 

@@ -1,8 +1,8 @@
-import { InvalidApiKeyError, type InvalidReason } from '../errors'
+import { refusalOf, type InvalidReason } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Clock } from './clock'
-import { AcceptedKey, isClosed } from './verified-api-key'
+import { AcceptedKey, isClosed, type Bearer } from './verified-api-key'
 
 /** Reads what a key is like now, whatever is remembered of it. */
 type ReadAnew = (digest: Digest) => Promise<KeyRow | null>
@@ -15,7 +15,7 @@ interface SignalsParts {
   /** Has changes told of. */
   wake(): void
   /** Why a key is not good at a moment; `null` if it is. */
-  judge(row: KeyRow | null, wall: number): InvalidReason | null
+  judge(row: KeyRow | null, wall: number, bearer: Bearer): InvalidReason | null
 }
 
 interface Watch {
@@ -55,11 +55,10 @@ export function createSignals(parts: SignalsParts) {
 
   /** Ends what may not go on with the key as it is now, and comes back when it expires. */
   function holdAgainst(row: KeyRow | null, watch: Watch) {
-    const invalidReason = judge(row, clock.wall())
-    if (!row || invalidReason)
-      return abort(watch, new InvalidApiKeyError(invalidReason ?? 'unknown'))
-
     const bearer = AcceptedKey.bearerOf(watch.apiKey)
+    const invalidReason = judge(row, clock.wall(), bearer)
+    if (!row || invalidReason) return abort(watch, refusalOf(invalidReason ?? 'unknown'))
+
     const refusal = bearer.refusalOf(new AcceptedKey(row, bearer, makeSignal))
     if (refusal) return abort(watch, refusal)
     watch.row = row

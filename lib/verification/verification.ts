@@ -17,7 +17,7 @@ import { createLookup } from './lookup'
 import { createSignals } from './signals'
 import { openingLimitMs } from './time-limit'
 import { createUsageRecorder } from './usage'
-import type { Bearer, Closable } from './verified-api-key'
+import type { Bearer } from './verified-api-key'
 import { createVerifier, judge, type Verdict } from './verifier'
 
 /** How verification in this process is doing. */
@@ -216,9 +216,10 @@ export function createVerification(parts: VerificationParts) {
     /** The same for keys that came without a request. */
     async verifyAlone(
       plainTextKey: string,
-      { until }: { until?: Closable | undefined } = {},
+      circumstances?: Pick<Bearer, 'until' | 'ip'>,
     ): Promise<Verdict> {
-      return verifier.verify(plainTextKey, until ? { ...anybody, until } : anybody)
+      const bearer = circumstances ? { ...anybody, ...circumstances } : anybody
+      return verifier.verify(plainTextKey, bearer)
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */

@@ -1,3 +1,4 @@
+import type { Metadata } from '../keys/metadata'
 import type { KeyRow } from './cache'
 
 /** What a request or a call may know of the key it came with. Frozen. */
@@ -7,6 +8,8 @@ export interface VerifiedApiKey<Permission extends string = string, UserId = str
   readonly name: string
   readonly permissions: readonly Permission[]
   readonly expiresAt: Date | null
+  /** What the app keeps with the key. */
+  readonly metadata: Metadata
   /**
    * Aborts when the key stops being good: once it is revoked, suspended or expired, or no longer holds what the guard of
    * the request demanded. Its `reason` is the refusal that a new request would get. Made when it is first asked for.
@@ -27,6 +30,7 @@ export class AcceptedKey implements VerifiedApiKey {
   readonly name: string
   readonly permissions: readonly string[]
   readonly expiresAt: Date | null
+  readonly metadata: Metadata
   readonly #row: KeyRow
   readonly #bearer: Bearer
   readonly #makeSignal: MakeSignal
@@ -38,6 +42,7 @@ export class AcceptedKey implements VerifiedApiKey {
     this.name = row.name
     this.permissions = row.permissions
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
+    this.metadata = row.policy.metadata
     this.#row = row
     this.#bearer = bearer
     this.#makeSignal = makeSignal
@@ -62,6 +67,8 @@ export class AcceptedKey implements VerifiedApiKey {
 export interface Bearer {
   /** Emits `close` once nobody needs the signal of the key any more. */
   readonly until?: Closable | null | undefined
+  /** The address that the key came from, where it is known. */
+  readonly ip?: string | undefined
   /** Returns why the key may not be used for what it was used for; `null` if it may. */
   refusalOf(apiKey: VerifiedApiKey): Error | null
 }

@@ -73,7 +73,7 @@ export function createVerifier(parts: VerifierParts) {
     wall: number,
     bearer: Bearer,
   ): Verdict {
-    const reason = judge(row, wall)
+    const reason = judge(row, wall, bearer)
     if (!row || reason) return verdicts[reason ?? 'unknown']
 
     if (key) {
@@ -154,6 +154,7 @@ const verdicts = {
   revoked: refused('revoked'),
   suspended: refused('suspended'),
   expired: refused('expired'),
+  address_not_allowed: refused('address_not_allowed'),
 } satisfies Record<InvalidReason, Verdict>
 
 function refused(code: InvalidReason): Verdict {
@@ -161,9 +162,11 @@ function refused(code: InvalidReason): Verdict {
 }
 
 /** Returns why a key is not good at a moment; `null` if it is. */
-export function judge(row: KeyRow | null, wall: number): InvalidReason | null {
+export function judge(row: KeyRow | null, wall: number, bearer: Bearer): InvalidReason | null {
   if (!row) return 'unknown'
   if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
   // From the millisecond that it names.
-  return row.expiresAtMs !== null && row.expiresAtMs <= wall ? 'expired' : null
+  if (row.expiresAtMs !== null && row.expiresAtMs <= wall) return 'expired'
+  const { allowedIps } = row.policy
+  return allowedIps === null || allowedIps.includes(bearer.ip) ? null : 'address_not_allowed'
 }

@@ -60,6 +60,7 @@ describe('requirePermission', () => {
         name: 'Deployment',
         permissions: ['READ_GRAPH', 'READ_BLOCK'],
         expiresAt: '2099-01-01T00:00:00.000Z',
+        metadata: {},
       },
       user: { id: 'alice' },
     })
@@ -341,6 +342,7 @@ describe('a second guard', () => {
           name: 'x',
           permissions: ['READ_GRAPH'],
           expiresAt: null,
+          metadata: {},
           signal,
         }
         next()

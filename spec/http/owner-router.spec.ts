@@ -76,6 +76,8 @@ describe('POST /', () => {
       postfix: plainTextKey.slice(-8),
       status: 'ACTIVE',
       permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+      allowedIps: null,
+      metadata: {},
       userId: 'alice',
       createdAt: expect.stringMatching(time),
       updatedAt: apiKey.createdAt,

@@ -29,6 +29,8 @@ let appWithoutDatabase: Express
 
 /** Alice's one key, which may read graphs and nothing else. */
 let plainTextKey: string
+/** A key that works from elsewhere. */
+let boundKey: string
 let revokedId: string
 
 beforeAll(async () => {
@@ -45,6 +47,8 @@ beforeAll(async () => {
   revokedId = revoked.id
   await apiKeys.revoke(revokedId)
   plainTextKey = (await apiKeys.create(key)).plainTextKey
+  const bound = { ...key, userId: 'frank', allowedIps: ['203.0.113.7'] }
+  boundKey = (await apiKeys.create(bound)).plainTextKey
 })
 
 afterAll(async () => {
@@ -150,6 +154,17 @@ const rows: Record<ErrorCode, Row> = {
       detail: 'The API key does not have the permission that this needs.',
       code: 'missing_permission',
       missing: ['READ_BLOCK', 'EXECUTE_BLOCK'],
+    },
+  },
+  address_not_allowed: {
+    when: 'a key that works from elsewhere',
+    send: () => request(app).get('/graphs').set(bearer(boundKey)),
+    status: 403,
+    body: {
+      title: 'Forbidden',
+      status: 403,
+      detail: 'The API key may not be used from this address.',
+      code: 'address_not_allowed',
     },
   },
   not_signed_in: {

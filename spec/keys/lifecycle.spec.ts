@@ -94,6 +94,8 @@ describe('create', () => {
       postfix: plainTextKey.slice(-8),
       status: 'ACTIVE',
       permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+      allowedIps: null,
+      metadata: {},
       userId: 'alice',
       createdAt: expect.any(Date),
       updatedAt: apiKey.createdAt,
@@ -405,6 +407,7 @@ describe('verify', () => {
         name: 'Deployment',
         permissions: ['READ_GRAPH'],
         expiresAt,
+        metadata: {},
       },
     })
     expect(Object.isFrozen(verdict.valid && verdict.apiKey)).toBe(true)
@@ -818,6 +821,8 @@ describe('events', () => {
           permissions: ['READ_GRAPH', 'READ_BLOCK'],
           status: 'ACTIVE',
           expiresAt: '2099-01-01T00:00:00.000Z',
+          allowedIps: null,
+          metadata: {},
         },
       },
       {

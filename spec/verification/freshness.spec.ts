@@ -276,6 +276,7 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
     status,
     expiresAtMs: null,
     lastUsedAtMs: null,
+    policy: { allowedIps: null, metadata: {} },
   }
   return [[digest, row]]
 }

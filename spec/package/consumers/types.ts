@@ -173,7 +173,10 @@ export async function useWithoutHttp() {
   if (verdict.valid) isTrue<Equal<typeof verdict.apiKey.userId, number>>()
   else
     isTrue<
-      Equal<typeof verdict.code, 'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired'>
+      Equal<
+        typeof verdict.code,
+        'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired' | 'address_not_allowed'
+      >
     >()
 
   await apiKeys.revoke(apiKey.id, {

@@ -1,0 +1,108 @@
+import ipaddr from 'ipaddr.js'
+
+type Address = ipaddr.IPv4 | ipaddr.IPv6
+
+interface Range {
+  address: Address
+  /** How many leading bits of an address have to be those of this one. */
+  prefixLength: number
+}
+
+/** Addresses from which a key may be used. */
+export interface AddressList {
+  /** Whether an address is among them. One that is not known, or cannot be read, is not. */
+  includes(address: string | undefined): boolean
+}
+
+/**
+ * Reads an address or a range in CIDR notation (RFC 4632, RFC 4291 section 2.3), and returns it in its shortest form (RFC
+ * 5952); `null` if it is neither. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means the IPv4 address.
+ */
+export function readAddressRange(text: string): string | null {
+  const range = parseRange(text)
+  if (!range) return null
+
+  const { address, prefixLength } = range
+  const shown = formatAddress(address)
+  return prefixLength === bitsOf(address) ? shown : `${shown}/${prefixLength}`
+}
+
+/** Whether a range has bits set behind its prefix, and so does not say what it means. */
+export function isAmbiguousRange(text: string): boolean {
+  const range = parseRange(text)
+  return range !== null && hasBitsBehind(range)
+}
+
+/** Makes the list of what `readAddressRange` returned. What cannot be read includes nothing. */
+export function createAddressList(ranges: readonly string[]): AddressList {
+  const known = ranges.map(parseRange).filter((range) => range !== null)
+
+  return {
+    includes(text) {
+      const address = text === undefined ? null : parseAddress(text)
+      return address !== null && known.some((range) => isWithinRange(address, range))
+    },
+  }
+}
+
+function isWithinRange(address: Address, range: Range): boolean {
+  if (address.kind() !== range.address.kind()) return false
+  // Both are of one kind, which the overloads cannot see.
+  return (address as ipaddr.IPv6).match(range.address, range.prefixLength)
+}
+
+const prefixLengthPattern = /^(?:0|[1-9]\d{0,2})$/
+
+function parseRange(text: string): Range | null {
+  const [start = '', length, ...rest] = text.split('/')
+  const address = parseUnmapped(start)
+  if (!address || rest.length > 0) return null
+  if (length === undefined) return mapBack({ address, prefixLength: bitsOf(address) })
+
+  const prefixLength = Number(length)
+  if (!prefixLengthPattern.test(length) || prefixLength > bitsOf(address)) return null
+  return mapBack({ address, prefixLength })
+}
+
+function parseAddress(text: string): Address | null {
+  const address = parseUnmapped(text)
+  return address && mapBack({ address, prefixLength: bitsOf(address) }).address
+}
+
+/** Only the usual forms: others, such as 0x7f.1 or 010.0.0.1, are read differently by different programs. */
+function parseUnmapped(text: string): Address | null {
+  if (ipaddr.IPv4.isValidFourPartDecimal(text) && !/(?:^|\.)0\d/.test(text)) {
+    return ipaddr.IPv4.parse(text)
+  }
+  // A zone, as in fe80::1%eth0, is of this machine only.
+  return text.includes(':') && !text.includes('%') && ipaddr.IPv6.isValid(text)
+    ? ipaddr.IPv6.parse(text)
+    : null
+}
+
+const mappedPrefixLength = 96
+
+function mapBack({ address, prefixLength }: Range): Range {
+  if (!isMapped(address) || prefixLength < mappedPrefixLength) return { address, prefixLength }
+  return { address: address.toIPv4Address(), prefixLength: prefixLength - mappedPrefixLength }
+}
+
+function isMapped(address: Address): address is ipaddr.IPv6 {
+  return address.kind() === 'ipv6' && (address as ipaddr.IPv6).isIPv4MappedAddress()
+}
+
+function hasBitsBehind({ address, prefixLength }: Range): boolean {
+  return address
+    .toByteArray()
+    .some(
+      (byte, index) => (byte & (0xff >> Math.min(Math.max(prefixLength - 8 * index, 0), 8))) > 0,
+    )
+}
+
+function bitsOf(address: Address): number {
+  return address.kind() === 'ipv4' ? 32 : 128
+}
+
+function formatAddress(address: Address): string {
+  return address.kind() === 'ipv4' ? address.toString() : (address as ipaddr.IPv6).toRFC5952String()
+}

@@ -1,0 +1,62 @@
+/** What an app keeps with a key: a JSON object. */
+export type Metadata = Readonly<Record<string, JsonValue>>
+
+export type JsonValue =
+  string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue }
+
+/** In UTF-8, as JSON without spaces. */
+export const maxMetadataBytes = 4096
+
+const maxDepth = 32
+
+export function sizeOf(metadata: Metadata): number {
+  return Buffer.byteLength(JSON.stringify(metadata))
+}
+
+/** Returns what keeps a value from being JSON as the database stores it; `null` if nothing does. */
+export function faultOfJson(value: unknown, depth = 0): string | null {
+  if (depth > maxDepth) return `must not be nested more than ${maxDepth} deep`
+
+  switch (typeof value) {
+    case 'string':
+      return isStorable(value) ? null : 'must hold well-formed Unicode without NUL'
+    case 'number':
+      return Number.isFinite(value) ? null : 'must hold finite numbers'
+    case 'boolean':
+      return null
+    case 'object':
+      return value === null ? null : faultOfMembers(value, depth)
+    default:
+      return 'must hold nothing but JSON'
+  }
+}
+
+function faultOfMembers(value: object, depth: number): string | null {
+  if (!Array.isArray(value) && !isPlainObject(value)) return 'must hold nothing but JSON'
+  for (const [name, member] of Object.entries(value)) {
+    const fault = isStorable(name) ? faultOfJson(member, depth + 1) : faultOfJson(name)
+    if (fault !== null) return fault
+  }
+  return null
+}
+
+export function isPlainObject(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  // That of another realm, such as Jest's, has a null prototype, too.
+  return prototype === null || Object.getPrototypeOf(prototype) === null
+}
+
+/** Postgres stores no NUL in text, and jsonb, in which the audit trail keeps it, no lone surrogates. */
+function isStorable(text: string): boolean {
+  return !text.includes('\0') && text.isWellFormed()
+}
+
+/** Freezes a value with all that is in it, so that it can be shared by requests. */
+export function deepFreeze<Value>(value: Value): Value {
+  if (typeof value === 'object' && value !== null) {
+    Object.values(value).forEach(deepFreeze)
+    Object.freeze(value)
+  }
+  return value
+}

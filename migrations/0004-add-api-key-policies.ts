@@ -1,0 +1,33 @@
+import { firstGatheredColumns, gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
+import { defineMigration } from './migration'
+
+export const policyColumns = [...firstGatheredColumns, 'allowed_ips', 'metadata::text']
+
+/**
+ * Adds what a key may be bound to: the addresses that it works from, and what the app keeps with it. Metadata is `json`
+ * and not `jsonb`, whose text can be far longer than what was stored, so that its size can be held to a limit.
+ */
+export const addApiKeyPolicies = defineMigration('0004-add-api-key-policies', (names) => {
+  const keys = names.table('api_keys')
+
+  return {
+    up: `
+      ALTER TABLE ${keys}
+        ADD COLUMN allowed_ips text[] CHECK (
+          cardinality(allowed_ips) BETWEEN 1 AND 100
+          AND array_ndims(allowed_ips) = 1
+          AND array_position(allowed_ips, NULL) IS NULL
+        ),
+        ADD COLUMN metadata json NOT NULL DEFAULT '{}' CHECK (
+          json_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 4096
+        );
+      DROP TRIGGER api_key_gather_update ON ${keys};
+      ${gatherChangesOf(names, policyColumns)}
+    `,
+    down: `
+      DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
+      ALTER TABLE IF EXISTS ${keys} DROP COLUMN allowed_ips, DROP COLUMN metadata;
+      ${gatherAgainChangesOf(names, firstGatheredColumns)}
+    `,
+  }
+})

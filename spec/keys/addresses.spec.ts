@@ -1,0 +1,110 @@
+import * as fc from 'fast-check'
+
+import { createAddressList, isAmbiguousRange, readAddressRange } from '../../lib/keys/addresses'
+
+describe('readAddressRange', () => {
+  it.each([
+    ['203.0.113.7', '203.0.113.7'],
+    ['203.0.113.0/24', '203.0.113.0/24'],
+    ['203.0.113.7/32', '203.0.113.7'],
+    ['0.0.0.0/0', '0.0.0.0/0'],
+    ['2001:DB8::0:1', '2001:db8::1'],
+    ['2001:db8::/32', '2001:db8::/32'],
+    ['::/0', '::/0'],
+    ['::1/128', '::1'],
+    ['::ffff:203.0.113.7', '203.0.113.7'],
+    ['::ffff:203.0.113.0/120', '203.0.113.0/24'],
+    ['::ffff:0:0/96', '0.0.0.0/0'],
+  ])('reads %s as %s', (text, shown) => {
+    expect(readAddressRange(text)).toBe(shown)
+  })
+
+  it.each([
+    '',
+    'localhost',
+    '203.0.113',
+    '203.0.113.256',
+    '0x7f.0.0.1',
+    '010.0.0.1',
+    '2130706433',
+    '203.0.113.0/33',
+    '203.0.113.0/-1',
+    '203.0.113.0/024',
+    '203.0.113.0/',
+    '203.0.113.0/24/24',
+    '203.0.113.0/255.255.255.0',
+    ' 203.0.113.7',
+    '203.0.113.7:80',
+    '[::1]',
+    'fe80::1%eth0',
+    '2001:db8::/129',
+    '2001:db8:::1',
+    '*',
+  ])('refuses %j', (text) => {
+    expect(readAddressRange(text)).toBeNull()
+  })
+})
+
+describe('isAmbiguousRange', () => {
+  it.each([
+    ['203.0.113.7/24', true],
+    ['203.0.113.0/24', false],
+    ['203.0.113.128/25', false],
+    ['203.0.113.129/25', true],
+    ['10.0.0.1/0', true],
+    ['2001:db8::1/64', true],
+    ['2001:db8::/64', false],
+    ['::ffff:203.0.113.7/120', true],
+    ['203.0.113.7', false],
+  ])('says of %s: %s', (text, isAmbiguous) => {
+    expect(isAmbiguousRange(text)).toBe(isAmbiguous)
+  })
+})
+
+describe('a list of addresses', () => {
+  it.each([
+    ['203.0.113.0/24', '203.0.113.7', true],
+    ['203.0.113.0/24', '203.0.114.7', false],
+    ['203.0.113.0/24', '::ffff:203.0.113.7', true],
+    ['203.0.113.0/24', '::ffff:cb00:7107', true],
+    ['2001:db8::/32', '2001:db8:ffff::1', true],
+    ['2001:db8::/32', '2001:db9::1', false],
+    ['0.0.0.0/0', '2001:db8::1', false],
+    ['::/0', '203.0.113.7', false],
+    ['203.0.113.7', '203.0.113.7', true],
+    ['203.0.113.7', '203.0.113.8', false],
+    ['nonsense', '203.0.113.7', false],
+    ['0.0.0.0/0', 'unknown', false],
+    ['0.0.0.0/0', '203.0.113.7, 10.0.0.1', false],
+  ])('of %s includes %s: %s', (range, address, isIncluded) => {
+    expect(createAddressList([range]).includes(address)).toBe(isIncluded)
+  })
+
+  it('includes no address that is not known', () => {
+    expect(createAddressList(['0.0.0.0/0', '::/0']).includes(undefined)).toBe(false)
+  })
+
+  it('includes exactly the addresses that begin with the bits of a range', () => {
+    const bits32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
+    const place = fc.record({ start: bits32, prefixLength: fc.integer({ min: 0, max: 32 }) })
+    // Mostly near each other, as addresses chosen at random share no bits.
+    const distance = fc.oneof(bits32, fc.integer({ min: 0, max: 300 }))
+
+    fc.assert(
+      fc.property(place, distance, ({ start, prefixLength }, distance) => {
+        const list = createAddressList([`${format(start)}/${prefixLength}`])
+        const other = (start ^ distance) >>> 0
+        const size = 2 ** (32 - prefixLength)
+
+        expect(list.includes(format(other))).toBe(
+          Math.floor(start / size) === Math.floor(other / size),
+        )
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+})
+
+function format(address: number): string {
+  return [24, 16, 8, 0].map((shift) => (address >>> shift) & 0xff).join('.')
+}
