@@ -100,14 +100,17 @@ export function createApiKeys<
   const ApiKey = defineApiKey(sequelize, { schema, userIdType })
   const audit = createAudit(defineApiKeyEvent(sequelize, { schema, userIdType }), userIdType)
   const format = createSecretFormat(settings)
-  const rules = createRules({ permissions: settings.permissions, userIdType })
+  const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
+  const retiredTable = qualify(schema, 'api_key_retired_secrets')
   const verification = createVerification({
     ...settings,
     appSequelize: settings.sequelize,
     sequelize,
     schema,
     table,
+    retiredTable,
+    eventTable: qualify(schema, 'api_key_events'),
     userIdType,
     format,
   })
@@ -118,6 +121,7 @@ export function createApiKeys<
     ApiKey,
     userIdType,
     table,
+    retiredTable,
     audit,
     format,
     lastUseOf,

@@ -14,6 +14,7 @@ const sentences = {
   cross_site_request: 'A request from another site may not change anything here.',
   api_key_not_found: 'There is no such API key.',
   method_not_allowed: 'This method is not allowed here. The header Allow names those that are.',
+  api_key_suspended: 'The API key is suspended. Reactivate it first.',
   api_key_revoked: 'The API key is revoked, and stays so. Create a new one.',
   too_many_api_keys: 'This user has as many API keys as are allowed. Revoke one first.',
   unsupported_media_type:
@@ -29,7 +30,14 @@ export type ErrorCode = keyof typeof sentences
 
 /** Why a key was not accepted. For the app's logs: a client is told one text for all of them. */
 export type InvalidReason =
-  'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired' | 'address_not_allowed'
+  | 'malformed'
+  | 'unknown'
+  | 'revoked'
+  | 'suspended'
+  | 'expired'
+  /** A secret that the key had before a rotation, and that works no more. */
+  | 'retired'
+  | 'address_not_allowed'
 
 /** One rule that the input breaks: where (a JSON Pointer as a URI fragment, RFC 6901 section 6) and how. */
 export interface InputFault {

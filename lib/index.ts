@@ -22,6 +22,7 @@ export type {
   NewApiKey,
   ReadOptions,
   RestrictOptions,
+  RotateOptions,
 } from './keys/lifecycle'
 export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'

@@ -57,6 +57,12 @@ export interface ApiKeysOptions<
    */
   maxLifetimeSeconds?: number | undefined
   /**
+   * How many seconds the old secret of a key may work on after a rotation, at most.
+   *
+   * @default 2_592_000 (30 days)
+   */
+  maxGracePeriodSeconds?: number | undefined
+  /**
    * Names in the `metadata` of keys that their owners read but do not write: a plan, say.
    *
    * @default []
@@ -150,6 +156,7 @@ const optionNames = [
   'grantable',
   'maxKeysPerUser',
   'maxLifetimeSeconds',
+  'maxGracePeriodSeconds',
   'reservedMetadata',
   'secrets',
   'acceptUnkeyed',
@@ -186,6 +193,7 @@ export function readOptions(options: AnyOptions) {
     grantable,
     maxKeysPerUser = Infinity,
     maxLifetimeSeconds = Infinity,
+    maxGracePeriodSeconds = 2_592_000,
     reservedMetadata = [],
     secrets = [],
     acceptUnkeyed = false,
@@ -233,6 +241,7 @@ export function readOptions(options: AnyOptions) {
     header,
   )
   check('realm', isQuotable(realm), 'must be printable ASCII', realm)
+  checkNumber('maxGracePeriodSeconds', maxGracePeriodSeconds, 0, 31_536_000)
   checkNumber('maxStalenessMs', maxStalenessMs, 100, 600_000)
   checkNumber('outageGraceMs', outageGraceMs, 0, 3_600_000)
   checkNumber('cacheSize', cacheSize, 1, 10_000_000)
@@ -258,6 +267,7 @@ export function readOptions(options: AnyOptions) {
     grantable,
     maxKeysPerUser,
     maxLifetimeSeconds,
+    maxGracePeriodSeconds,
     reservedMetadata,
     secrets,
     acceptUnkeyed,

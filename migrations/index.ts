@@ -6,6 +6,7 @@ import { createApiKeys } from './0001-create-api-keys'
 import { createApiKeyEvents } from './0002-create-api-key-events'
 import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
 import { addApiKeyPolicies } from './0004-add-api-key-policies'
+import { addApiKeyRotation } from './0005-add-api-key-rotation'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -21,6 +22,7 @@ export const migrations = {
   createApiKeyEventsTable: ofOptions('createApiKeyEventsTable', createApiKeyEvents),
   createApiKeyChangeLog: ofOptions('createApiKeyChangeLog', createApiKeyChangeLog),
   addApiKeyPolicies: ofOptions('addApiKeyPolicies', addApiKeyPolicies),
+  addApiKeyRotation: ofOptions('addApiKeyRotation', addApiKeyRotation),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -32,7 +34,13 @@ function ofOptions(name: string, migration: (storage: Storage) => Migration) {
   }
 }
 
-const inOrder = [createApiKeys, createApiKeyEvents, createApiKeyChangeLog, addApiKeyPolicies]
+const inOrder = [
+  createApiKeys,
+  createApiKeyEvents,
+  createApiKeyChangeLog,
+  addApiKeyPolicies,
+  addApiKeyRotation,
+]
 
 /** Runs the migrations that the database does not have yet, in order. */
 export async function migrate(sequelize: Sequelize, storage: Storage) {

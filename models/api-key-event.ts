@@ -9,6 +9,9 @@ export const eventActions = [
   'suspended',
   'reactivated',
   'revoked',
+  'rotated',
+  'rotation_ended',
+  'retired_secret_used',
 ] as const
 
 export type EventAction = (typeof eventActions)[number]

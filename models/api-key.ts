@@ -27,6 +27,12 @@ export interface ApiKeyRow {
   lastUsedAt: Date | null
   expiresAt: Date | null
   revokedAt: Date | null
+  /** The secret before the current one, as long as a rotation lets it work. */
+  previousHash: string | null
+  previousSecretId: string | null
+  previousPrefix: string | null
+  previousPostfix: string | null
+  previousWorksUntil: Date | null
 }
 
 /** What an INSERT names; the database fills in the rest. */
@@ -75,6 +81,11 @@ export function defineApiKey(
       lastUsedAt: { type: timestamp, field: 'last_used_at' },
       expiresAt: { type: timestamp, field: 'expires_at' },
       revokedAt: { type: timestamp, field: 'revoked_at' },
+      previousHash: { type: DataTypes.TEXT, field: 'previous_hash' },
+      previousSecretId: { type: DataTypes.TEXT, field: 'previous_secret_id' },
+      previousPrefix: { type: DataTypes.TEXT, field: 'previous_prefix' },
+      previousPostfix: { type: DataTypes.TEXT, field: 'previous_postfix' },
+      previousWorksUntil: { type: timestamp, field: 'previous_works_until' },
     },
     { tableName: 'api_keys', schema, timestamps: false },
   )

@@ -16,6 +16,7 @@ const ours = [
   'api_key_events',
   'api_key_log_lock',
   'api_key_migrations',
+  'api_key_retired_secrets',
   'api_key_revisions',
   'api_keys',
 ]
@@ -52,6 +53,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.createApiKeyEventsTable(options),
     migrations.createApiKeyChangeLog(options),
     migrations.addApiKeyPolicies(options),
+    migrations.addApiKeyRotation(options),
   ]
 }
 
@@ -139,22 +141,27 @@ describe('migrations', () => {
   useDatabase('empty')
 
   it('go up, down and up again', async () => {
-    const [first, second, third] = createFiles()
     const queryInterface = sequelize.getQueryInterface()
+    const left: string[][] = []
 
-    for (const file of [first, second, third]) await file?.up(queryInterface)
+    for (const file of createFiles()) await file.up(queryInterface)
     expect(await listTables()).toEqual(inSchema('public'))
 
-    await third?.down(queryInterface)
-    expect(await listTables()).toEqual([
-      'public.api_key_events',
-      'public.api_key_migrations',
-      'public.api_keys',
+    for (const file of createFiles().toReversed()) {
+      await file.down(queryInterface)
+      left.push(await listTables())
+    }
+    const all = inSchema('public')
+    const [retired, log] = [/retired_secrets$/, /(bounds|changes|log_lock|revisions)$/]
+    const withoutRetired = all.filter((name) => !retired.test(name))
+    const withoutLog = withoutRetired.filter((name) => !log.test(name))
+    expect(left).toEqual([
+      withoutRetired,
+      withoutRetired,
+      withoutLog,
+      withoutLog.filter((name) => !name.endsWith('events')),
+      [],
     ])
-    await second?.down(queryInterface)
-    expect(await listTables()).toEqual(['public.api_key_migrations', 'public.api_keys'])
-    await first?.down(queryInterface)
-    expect(await listTables()).toEqual([])
     const functions = await rows(`SELECT proname FROM pg_proc WHERE proname LIKE 'api_key%'`)
     expect(functions).toEqual([])
 

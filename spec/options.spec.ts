@@ -121,6 +121,10 @@ describe('createApiKeys', () => {
         'maxKeysPerUser must be a whole number above 0, got -Infinity',
       ],
       [{ maxLifetimeSeconds: 0 }, 'maxLifetimeSeconds must be a whole number above 0, got 0'],
+      [
+        { maxGracePeriodSeconds: -1 },
+        'maxGracePeriodSeconds must be a whole number from 0 to 31536000, got -1',
+      ],
       [{ reservedMetadata: 'plan' }, 'reservedMetadata must be a list of names, got "plan"'],
       [{ reservedMetadata: [7] }, 'reservedMetadata must be a list of names, got [ 7 ]'],
       [{ maxKeysPerUser: null }, 'maxKeysPerUser must be a whole number above 0, got null'],
@@ -304,6 +308,7 @@ describe('migrations', () => {
       'createApiKeyEventsTable',
       'createApiKeyChangeLog',
       'addApiKeyPolicies',
+      'addApiKeyRotation',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)
@@ -322,6 +327,7 @@ describe('readOptions', () => {
       grantable: undefined,
       maxKeysPerUser: undefined,
       maxLifetimeSeconds: undefined,
+      maxGracePeriodSeconds: undefined,
       reservedMetadata: undefined,
       secrets: undefined,
       acceptUnkeyed: undefined,

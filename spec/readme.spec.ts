@@ -134,6 +134,7 @@ describe('README', () => {
       'api_key_events',
       'api_key_log_lock',
       'api_key_migrations',
+      'api_key_retired_secrets',
       'api_key_revisions',
       'api_keys',
     ])

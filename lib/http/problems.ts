@@ -30,6 +30,7 @@ const answers: Record<ErrorCode, Answer> = {
   cross_site_request: { status: 403 },
   api_key_not_found: { status: 404 },
   method_not_allowed: { status: 405 },
+  api_key_suspended: { status: 409 },
   api_key_revoked: { status: 409 },
   too_many_api_keys: { status: 409 },
   unsupported_media_type: {

@@ -112,7 +112,7 @@ function keyRoutes(
   restrictQuery: Rules['adminQuery'] | Rules['ownQuery'],
   optionsOf: (userId: UserId) => ChangeOptions,
 ): Routes {
-  function restriction(name: 'suspend' | 'revoke') {
+  function restriction(name: 'suspend' | 'revoke' | 'endRotation') {
     return async function restrict({ req, res, userId, body }: Call) {
       const query = parseInput(restrictQuery, req.query)
       const explanation = parseInput(rules.explanation, body)
@@ -145,6 +145,14 @@ function keyRoutes(
         res.json(await lifecycle.reactivate(idOf(req), { ...optionsOf(userId), ...explanation }))
       },
     },
+    '/:id/rotate': {
+      async post({ req, res, userId, body }) {
+        const query = parseInput(restrictQuery, req.query)
+        const input = parseInput(rules.rotationWish, body)
+        res.json(await lifecycle.rotate(idOf(req), { ...optionsOf(userId), ...query, ...input }))
+      },
+    },
+    '/:id/rotation': { delete: restriction('endRotation') },
     '/:id/events': {
       async get({ req, res, userId }) {
         const { id } = await lifecycle.get(idOf(req), optionsOf(userId))

@@ -121,14 +121,20 @@ const audited = [
   'metadata',
 ] as const
 
-function changedAttributes(before: ApiKeyRecord | null, after: ApiKeyRecord) {
-  return audited.filter((name) => !before || !isSame(before[name], after[name]))
+/** What only a rotation changes. */
+const auditedRotation = ['prefix', 'postfix', 'previousSecret'] as const
+
+type Audited = (typeof audited)[number] | (typeof auditedRotation)[number]
+
+function changedAttributes(before: ApiKeyRecord | null, after: ApiKeyRecord): readonly Audited[] {
+  if (!before) return audited
+  return [...audited, ...auditedRotation].filter((name) => !isSame(before[name], after[name]))
 }
 
 export function isSame(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b)
 }
 
-function pick(record: ApiKeyRecord, names: readonly (typeof audited)[number][]) {
+function pick(record: ApiKeyRecord, names: readonly Audited[]) {
   return Object.fromEntries(names.map((name) => [name, record[name]]))
 }

@@ -95,6 +95,17 @@ export interface RestrictOptions extends ChangeOptions {
   everywhere?: boolean | undefined
 }
 
+/** What a rotation takes last. */
+export interface RotateOptions extends RestrictOptions {
+  /**
+   * For how many seconds the old secret works on: 0 for not at all, at most `maxGracePeriodSeconds`. It never works for
+   * longer than the key itself.
+   *
+   * @default 86_400 (a day)
+   */
+  gracePeriodSeconds?: number | undefined
+}
+
 /** Everything that can be done with keys. Each refusal is an `ApiKeysError` with a stable `code`. */
 export interface Lifecycle<Permission extends string = string, UserId = string | number> {
   /** Makes a key. Its plain text is in this answer and never again anywhere. */
@@ -131,6 +142,18 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
 
   /** Has the key refused for ever. Its record stays. */
   revoke(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /**
+   * Gives the key a new secret under the same id, whose plain text is in this answer and never again anywhere. The old
+   * secret works on for the grace period, and the one before that no more.
+   */
+  rotate(
+    id: string,
+    options?: RotateOptions,
+  ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+
+  /** Ends the grace period of a rotation: only the new secret works. */
+  endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
 
   /** Revokes all keys of a user at once, and returns how many there were to revoke. */
   revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<number>
@@ -245,6 +268,17 @@ export function createLifecycle(parts: LifecycleParts) {
 
     async revoke(id: string, options?: RestrictOptions) {
       return restricting(id, options, async (rest) => transit('revoke', id, rest))
+    },
+
+    async rotate(id: string, { gracePeriodSeconds, ...options }: RotateOptions = {}) {
+      return restricting(id, options, async (rest) => {
+        const input = parseInput(rules.rotation, { gracePeriodSeconds })
+        return store.rotate(id, input.gracePeriodSeconds, readOptions(rest))
+      })
+    },
+
+    async endRotation(id: string, options?: RestrictOptions) {
+      return restricting(id, options, async (rest) => store.endRotation(id, readOptions(rest)))
     },
 
     async revokeAll(userId: unknown, options?: RestrictOptions) {

@@ -22,6 +22,8 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   lastUsedAt: Date | null
   expiresAt: Date | null
   revokedAt: Date | null
+  /** The two ends of the secret before the current one, as long as a rotation lets it work. */
+  previousSecret: { prefix: string; postfix: string; worksUntil: Date } | null
 }
 
 /** What is read of a row: all but the hash and its secret. */
@@ -41,7 +43,10 @@ export const recordAttributes = [
   'lastUsedAt',
   'expiresAt',
   'revokedAt',
-] as const satisfies (keyof ApiKeyRow & keyof ApiKeyRecord)[]
+  'previousPrefix',
+  'previousPostfix',
+  'previousWorksUntil',
+] as const satisfies (keyof ApiKeyRow)[]
 
 /** Copies the record from a row, and so leaves out whatever else the row holds. */
 export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
@@ -61,7 +66,17 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     lastUsedAt: readTime(row.lastUsedAt),
     expiresAt: readTime(row.expiresAt),
     revokedAt: readTime(row.revokedAt),
+    previousSecret: readPreviousSecret(row),
   }
+}
+
+/** One that works no more is none, though nobody has taken it out of the row. */
+function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
+  const { previousPrefix: prefix, previousPostfix: postfix, previousWorksUntil } = row
+  if (!prefix || !postfix || !previousWorksUntil) return null
+
+  const worksUntil = new Date(previousWorksUntil)
+  return worksUntil.getTime() > Date.now() ? { prefix, postfix, worksUntil } : null
 }
 
 /*

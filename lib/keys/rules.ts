@@ -14,7 +14,7 @@ const maxFaults = 100
 export type Rules = ReturnType<typeof createRules>
 
 /** The one source of truth for what a key may be made of, over HTTP and without. */
-export function createRules({ permissions, userIdType }: RulesOptions) {
+export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: RulesOptions) {
   const permission = oneOf(permissions)
   const userId = userIdRule(userIdType)
 
@@ -45,6 +45,7 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
     .partial({ description: true, expiresAt: true, allowedIps: true, metadata: true })
     .extend({ permissions: permissionSet })
 
+  const rotation = z.strictObject({ gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) })
   const page = z.strictObject({ limit: pageSize })
   const ownList = page.extend({ cursor: keyCursor.optional(), status: oneOf(statuses).optional() })
   const eventPage = page.extend({ cursor: eventCursor.optional() })
@@ -55,6 +56,8 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
     newKeyOf: newKey.extend({ userId }),
     changes: changes.partial(),
     permissionSet: z.strictObject({ permissions: permissionSet }),
+    rotation,
+    rotationWish: rotation.extend({ reason: reason.optional() }),
     owner: z.strictObject({ userId }),
     explanation: z.strictObject({ reason: reason.optional() }),
     revokeAll: z.strictObject({ userId, reason: reason.optional() }),
@@ -95,10 +98,23 @@ export function createRules({ permissions, userIdType }: RulesOptions) {
 interface RulesOptions {
   permissions: readonly string[]
   userIdType: UserIdType
+  maxGracePeriodSeconds: number
 }
 
 /** Why somebody suspends or revokes a key. */
 const reason = text({ min: 1, max: 500, lines: true })
+
+const defaultGracePeriodSeconds = 86_400
+
+/** How long the old secret works on after a rotation. */
+function gracePeriod(most: number) {
+  const message = `must be a whole number of seconds from 0 to ${most}`
+  return z
+    .int(message)
+    .min(0, message)
+    .max(most, message)
+    .default(Math.min(defaultGracePeriodSeconds, most))
+}
 
 /** An id as text, whatever it is made of. */
 const textId = z

@@ -67,6 +67,8 @@ interface StoreParts {
   userIdType: UserIdType
   /** The qualified, quoted name of the table of keys. */
   table: string
+  /** That of the table of retired secrets. */
+  retiredTable: string
   audit: Audit
   format: SecretFormat
   maxKeysPerUser: number
@@ -102,7 +104,7 @@ function isLiving(now: number) {
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
   const { sequelize, ApiKey, userIdType, table, audit, format, maxKeysPerUser, grantable } = parts
-  const { maxLifetimeSeconds, reservedMetadata, lastUseOf } = parts
+  const { retiredTable, maxLifetimeSeconds, reservedMetadata, lastUseOf } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     const { userId, name, description = null, permissions, expiresAt = null } = input
@@ -213,6 +215,48 @@ export function createStore(parts: StoreParts) {
     return change(id, options, (key) => transitionOf(transition, key))
   }
 
+  /**
+   * Gives a key a new secret. The one before works on for a while, and the one before that no more. In one statement, as a
+   * hash may not be both current and retired.
+   */
+  async function rotate(id: string, gracePeriodSeconds: number, options: Circumstances = {}) {
+    const { plainTextKey, hash, secretId, prefix, postfix } = format.mint()
+
+    const apiKey = await inTransaction(options.transaction, async (transaction) => {
+      const before = await lock(id, options.userId, transaction)
+      if (before.status === 'SUSPENDED') throw new ApiKeysError('api_key_suspended')
+      if (!isChangeable(before.status)) throw new ApiKeysError('api_key_revoked')
+
+      await sequelize.query(
+        `WITH retired AS (
+           INSERT INTO ${retiredTable} (hash, api_key_id) SELECT hash, id FROM ${table} WHERE id = $1
+         )
+         UPDATE ${table} AS key
+            SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, updated_at = clock_timestamp(),
+                (previous_hash, previous_secret_id, previous_prefix, previous_postfix, previous_works_until) = (
+                  SELECT key.hash, key.secret_id, key.prefix, key.postfix,
+                         clock_timestamp() + $6::float8 * interval '1 second'
+                   WHERE $6::float8 > 0
+                )
+          WHERE key.id = $1`,
+        { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds], transaction },
+      )
+      const after = await get(id, { transaction })
+      await audit.record([{ action: 'rotated', before, after }], { ...options, transaction })
+      return after
+    })
+    return { apiKey, plainTextKey }
+  }
+
+  /** Has the secret before the current one work no more. */
+  async function endRotation(id: string, options: Circumstances = {}) {
+    return change(id, options, (key) => {
+      if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+
+      return { action: 'rotation_ended', changes: key.previousSecret ? withoutPrevious : {} }
+    })
+  }
+
   /** Revokes every key of a user at once and returns how many there were to revoke. */
   async function revokeAll(userId: string | number, options: Omit<Circumstances, 'userId'> = {}) {
     return inTransaction(options.transaction, async (transaction) => {
@@ -251,16 +295,7 @@ export function createStore(parts: StoreParts) {
     decide: (key: ApiKeyRecord) => Decision | Promise<Decision>,
   ): Promise<ApiKeyRecord> {
     return inTransaction(options.transaction, async (transaction) => {
-      const row = await ApiKey.findOne({
-        where: identify(id, options.userId),
-        attributes: [...recordAttributes],
-        raw: true,
-        lock: Transaction.LOCK.NO_KEY_UPDATE,
-        transaction,
-      })
-      if (!row) throw new ApiKeysError('api_key_not_found')
-      const before = recordOf(row)
-
+      const before = await lock(id, options.userId, transaction)
       const { action, changes } = await decide(before)
       const news = newsIn(changes, before)
       if (Object.keys(news).length === 0) return before
@@ -274,6 +309,22 @@ export function createStore(parts: StoreParts) {
       await audit.record([{ action, before, after }], { ...options, transaction })
       return after
     })
+  }
+
+  async function lock(
+    id: string,
+    userId: string | number | undefined,
+    transaction: Transaction,
+  ): Promise<ApiKeyRecord> {
+    const row = await ApiKey.findOne({
+      where: identify(id, userId),
+      attributes: [...recordAttributes],
+      raw: true,
+      lock: Transaction.LOCK.NO_KEY_UPDATE,
+      transaction,
+    })
+    if (!row) throw new ApiKeysError('api_key_not_found')
+    return recordOf(row)
   }
 
   /** With `raw`, which spares it the making of instances, Sequelize returns rows that its types still call instances. */
@@ -370,6 +421,8 @@ export function createStore(parts: StoreParts) {
     update,
     setPermissions,
     transit,
+    rotate,
+    endRotation,
     revokeAll,
   }
 }
@@ -378,8 +431,17 @@ type Changes = Partial<
   Pick<
     ApiKeyRecord,
     'name' | 'description' | 'permissions' | 'expiresAt' | 'status' | 'allowedIps' | 'metadata'
-  >
+  > &
+    typeof withoutPrevious
 >
+
+const withoutPrevious = {
+  previousHash: null,
+  previousSecretId: null,
+  previousPrefix: null,
+  previousPostfix: null,
+  previousWorksUntil: null,
+}
 
 interface Decision {
   action: EventAction
@@ -403,7 +465,7 @@ function transitionOf(transition: Transition, key: ApiKeyRecord): Decision {
 function newsIn(changes: Decision['changes'], key: ApiKeyRecord): Changes {
   return Object.fromEntries(
     Object.entries(changes).filter(
-      ([name, value]) => value !== undefined && !isSame(value, key[name as keyof Changes]),
+      ([name, value]) => value !== undefined && !isSame(value, key[name as keyof ApiKeyRecord]),
     ),
   )
 }

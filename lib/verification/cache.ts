@@ -15,6 +15,8 @@ export interface KeyRow {
   /** Milliseconds since 1970; `null` for a key that does not expire. */
   readonly expiresAtMs: number | null
   readonly lastUsedAtMs: number | null
+  /** Until when this secret of the key works, in milliseconds since 1970; `null` for the current one. */
+  readonly worksUntilMs: number | null
   readonly policy: KeyPolicy
 }
 
@@ -32,6 +34,8 @@ export class CachedKey {
   wasUsed = false
   /** From when on a use is worth noting. */
   noteFromMs: number
+  /** Another secret of the same key. */
+  sibling: CachedKey | undefined = undefined
 
   constructor(
     readonly row: KeyRow,
@@ -58,15 +62,24 @@ const maxPassedOver = 100
  */
 export function createKeyCache(maxKeys: number) {
   const keys = new Map<Digest, CachedKey>()
-  const digests = new Map<string, Digest>()
+  /** By the id of the key, the first of those that are of its secrets. */
+  const firsts = new Map<string, CachedKey>()
   let unknown = new Set<Digest>()
   let olderUnknown = new Set<Digest>()
   /** Goes round the keys. Keeps its place, as finding the first key anew would walk over all that are gone. */
   let hand = keys.values()
 
-  function remove({ row }: CachedKey) {
-    keys.delete(row.digest)
-    digests.delete(row.id)
+  function remove(key: CachedKey) {
+    const { digest, id } = key.row
+    keys.delete(digest)
+    const first = firsts.get(id)
+    if (first === key) {
+      if (key.sibling) firsts.set(id, key.sibling)
+      else firsts.delete(id)
+    }
+    for (let other = first; other; other = other.sibling) {
+      if (other.sibling === key) other.sibling = key.sibling
+    }
   }
 
   function makeRoom() {
@@ -89,9 +102,8 @@ export function createKeyCache(maxKeys: number) {
   }
 
   function forget(id: string) {
-    const digest = digests.get(id)
-    const key = digest === undefined ? undefined : keys.get(digest)
-    if (key) remove(key)
+    for (let key = firsts.get(id); key; key = key.sibling) keys.delete(key.row.digest)
+    firsts.delete(id)
   }
 
   return {
@@ -117,14 +129,16 @@ export function createKeyCache(maxKeys: number) {
     },
 
     set(key: CachedKey) {
-      // Its hash may be another one than before.
-      forget(key.row.id)
+      const { digest, id } = key.row
+      const known = keys.get(digest)
+      if (known) remove(known)
       if (keys.size >= maxKeys) makeRoom()
-      keys.set(key.row.digest, key)
-      digests.set(key.row.id, key.row.digest)
+      keys.set(digest, key)
+      key.sibling = firsts.get(id)
+      firsts.set(id, key)
     },
 
-    /** Forgets a key by its id. */
+    /** Forgets a key by its id, with all of its secrets. */
     forget,
 
     isUnknown(digest: Digest): boolean {
@@ -143,7 +157,7 @@ export function createKeyCache(maxKeys: number) {
 
     forgetAll() {
       keys.clear()
-      digests.clear()
+      firsts.clear()
       forgetUnknown()
     },
   }

@@ -34,6 +34,8 @@ interface LookupParts {
   log: ChangeLog
   /** The qualified, quoted name of the table of keys. */
   table: string
+  /** That of the table of retired secrets. */
+  retiredTable: string
   userIdType: UserIdType
   /** SQL that is true where this process may rely on what it reads. */
   isRegistered: string
@@ -48,19 +50,29 @@ const unprepared = /^(26000|42P05)$/
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
-  const { connection, table, userIdType, isRegistered, fingerprint } = parts
+  const { connection, table, retiredTable, userIdType, isRegistered, fingerprint } = parts
   const statement = `
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
-           key.hash, key.id::text, key.user_id::text, key.name, key.status,
+           key.found_hash AS hash, key.id::text, key.user_id::text, key.name, key.status,
            to_json(key.permissions)::text AS permissions,
            json_build_array(key.allowed_ips, key.metadata)::text AS policy,
            (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
-           (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms
+           (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms,
+           (extract(epoch FROM key.works_until) * 1000)::float8::text AS works_until_ms
       FROM (
         SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
-      LEFT JOIN ${table} AS key ON key.hash = ANY($1::text[])`
+      LEFT JOIN (
+        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, key.*
+          FROM ${table} AS key WHERE key.hash = ANY($1::text[])
+         UNION ALL
+        SELECT old.hash,
+               CASE WHEN old.hash = key.previous_hash THEN key.previous_works_until ELSE '-infinity' END,
+               key.*
+          FROM ${retiredTable} AS old JOIN ${table} AS key ON key.id = old.api_key_id
+         WHERE old.hash = ANY($1::text[])
+      ) AS key ON true`
 
   // By its text: behind a pooler, others may have prepared theirs on the connection of the server.
   const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
@@ -73,7 +85,7 @@ export function createLookup(parts: LookupParts): Lookup {
     const list = hashes.map((hash) => `'${hash}'`).join(', ')
     return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-      ${statement.replace('$1', () => `ARRAY[${list}]`)};
+      ${statement.replaceAll('$1', () => `ARRAY[${list}]`)};
       COMMIT`
   }
 
@@ -101,6 +113,7 @@ export function createLookup(parts: LookupParts): Lookup {
       status: row.status as KeyRow['status'],
       expiresAtMs: readTime(row.expires_at_ms),
       lastUsedAtMs: readTime(row.last_used_at_ms),
+      worksUntilMs: readTime(row.works_until_ms),
       policy: policies.of(row.policy ?? '[null, {}]'),
     }
   }

@@ -63,8 +63,9 @@ export function createSignals(parts: SignalsParts) {
     if (refusal) return abort(watch, refusal)
     watch.row = row
 
-    if (row.expiresAtMs === null) return clearTimeout(watch.timer)
-    setTimer(watch, row.expiresAtMs - clock.wall(), () => holdAgainst(row, watch))
+    const endsAtMs = Math.min(row.expiresAtMs ?? Infinity, row.worksUntilMs ?? Infinity)
+    if (endsAtMs === Infinity) return clearTimeout(watch.timer)
+    setTimer(watch, endsAtMs - clock.wall(), () => holdAgainst(row, watch))
   }
 
   function setTimer(watch: Watch, delayMs: number, work: () => void) {

@@ -7,6 +7,8 @@ interface UsageRecorderParts {
   connection: Connection
   /** The qualified, quoted name of the table of keys. */
   table: string
+  /** That of the table of the audit trail. */
+  eventTable: string
   /** How far apart two uses of a key are that are both written. */
   lastUsedResolutionMs: number
 }
@@ -33,9 +35,12 @@ const lockLimitMs = 100
 export function createUsageRecorder({
   connection,
   table,
+  eventTable,
   lastUsedResolutionMs,
 }: UsageRecorderParts) {
   const noted = new Map<string, number>()
+  /** Keys of which a secret was used that works no more. */
+  let retiredUses = new Set<string>()
   let beingWritten: ReadonlyMap<string, number> = new Map()
   let writing: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
@@ -45,15 +50,19 @@ export function createUsageRecorder({
     const uses = new Map([...noted].slice(0, maxKeys))
     for (const id of uses.keys()) noted.delete(id)
     beingWritten = uses
+    const retired = retiredUses
+    retiredUses = new Set()
     try {
-      for (const id of await writeLastUsed(uses)) putBack(id, uses)
+      if (retired.size > 0) await recordRetiredUses([...retired])
+      if (uses.size > 0) for (const id of await writeLastUsed(uses)) putBack(id, uses)
     } catch (error) {
       for (const id of uses.keys()) putBack(id, uses)
+      retiredUses = new Set([...retired, ...retiredUses])
       throw error
     } finally {
       beingWritten = new Map()
       writing = undefined
-      if (noted.size > 0) writeLater()
+      if (noted.size + retiredUses.size > 0) writeLater()
     }
   }
 
@@ -105,6 +114,19 @@ export function createUsageRecorder({
     return rows.map(({ id }) => String(id))
   }
 
+  /** Once per key and hour, by all processes together. */
+  async function recordRetiredUses(ids: readonly string[]) {
+    await connection.query(
+      `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+       INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type)
+       SELECT key.id, key.user_id, 'retired_secret_used', 'system'
+         FROM unnest('{${ids.join()}}'::uuid[]) AS used (id) JOIN ${table} AS key ON key.id = used.id
+           ON CONFLICT DO NOTHING;
+       COMMIT`,
+      writeLimitMs,
+    )
+  }
+
   function stop() {
     clearTimeout(timer)
     timer = undefined
@@ -120,7 +142,7 @@ export function createUsageRecorder({
 
   return {
     get size() {
-      return noted.size
+      return noted.size + retiredUses.size
     },
 
     /** Notes a use, and returns from when on another one of the same key is worth noting. */
@@ -128,6 +150,13 @@ export function createUsageRecorder({
       noted.set(id, atMs)
       writeLater()
       return atMs + lastUsedResolutionMs
+    },
+
+    /** Notes that somebody used a secret of a key that works no more. */
+    noteRetiredUse(id: string) {
+      if (retiredUses.size >= maxKeys) return
+      retiredUses.add(id)
+      writeLater()
     },
 
     /** The last use of a key that was noted and may not be written yet, in milliseconds since 1970. */
@@ -142,7 +171,8 @@ export function createUsageRecorder({
     async flush() {
       stop()
       await writing?.catch(() => {})
-      for (let left = noted.size; left > 0; left -= maxKeys) await awaited(write())
+      for (let left = noted.size + retiredUses.size; left > 0; left -= maxKeys)
+        await awaited(write())
       // Somebody else may have been quicker.
       if (writing) await awaited(writing)
     },

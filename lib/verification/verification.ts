@@ -47,7 +47,10 @@ export interface Health {
   livingKeys?: LivingKeys[]
 }
 
-/** How many keys there are that are neither revoked nor expired, by the secret that keyed their hash. */
+/**
+ * How many keys there are that are neither revoked nor expired, by the secret that keyed their hash. In the grace period of
+ * a rotation a key counts for the secrets of both of its hashes.
+ */
 export interface LivingKeys {
   /** The place of the secret in the option `secrets`; `null` for unkeyed hashes and for secrets that are gone. */
   secret: number | null
@@ -64,6 +67,9 @@ interface VerificationParts {
   schema: string
   /** The qualified, quoted name of the table of keys. */
   table: string
+  /** Those of the tables of retired secrets and of the audit trail. */
+  retiredTable: string
+  eventTable: string
   userIdType: UserIdType
   format: SecretFormat
   maxStalenessMs: number
@@ -79,6 +85,7 @@ export type Verification = ReturnType<typeof createVerification>
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
+  const { retiredTable, eventTable } = parts
   const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
   const clock = systemClock
   const log = changeLogOf(schema)
@@ -95,6 +102,7 @@ export function createVerification(parts: VerificationParts) {
     connection: lookupConnection,
     log,
     table,
+    retiredTable,
     userIdType,
     isRegistered: changeLog.isRegistered,
     fingerprint: changeLog.fingerprint,
@@ -169,6 +177,7 @@ export function createVerification(parts: VerificationParts) {
   const usage = createUsageRecorder({
     connection: usageConnection,
     table,
+    eventTable,
     lastUsedResolutionMs,
   })
   const { makeSignal } = signals
@@ -198,7 +207,13 @@ export function createVerification(parts: VerificationParts) {
   async function countLivingKeys(): Promise<LivingKeys[]> {
     const rows = await onDatabase(() =>
       sequelize.query<{ secretId: string | null; keys: string }>(
-        `SELECT secret_id AS "secretId", count(*)::text AS keys FROM ${table}
+        `SELECT secret_id AS "secretId", count(*)::text AS keys
+           FROM (
+             SELECT secret_id, status, expires_at FROM ${table}
+              UNION ALL
+             SELECT previous_secret_id, status, expires_at FROM ${table}
+              WHERE previous_works_until > now()
+           ) AS secret
           WHERE status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
           GROUP BY secret_id ORDER BY secret_id`,
         { type: QueryTypes.SELECT, useMaster: true, transaction: null },

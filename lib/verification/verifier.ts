@@ -22,7 +22,7 @@ interface VerifierParts {
   cache: KeyCache
   feed: ChangeFeed
   fills: Fills
-  usage: Pick<UsageRecorder, 'noteUse'>
+  usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse'>
   makeSignal: MakeSignal
   clock: Clock
   maxStalenessMs: number
@@ -74,6 +74,7 @@ export function createVerifier(parts: VerifierParts) {
     bearer: Bearer,
   ): Verdict {
     const reason = judge(row, wall, bearer)
+    if (row && reason === 'retired') noteRetiredUse(row.id, key, wall)
     if (!row || reason) return verdicts[reason ?? 'unknown']
 
     if (key) {
@@ -82,6 +83,15 @@ export function createVerifier(parts: VerifierParts) {
       usage.noteUse(row.id, wall)
     }
     return { valid: true, apiKey: new AcceptedKey(row, bearer, makeSignal) }
+  }
+
+  /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
+  function noteRetiredUse(id: string, key: CachedKey | undefined, wall: number) {
+    if (key) {
+      if (wall < key.noteFromMs) return
+      key.noteFromMs = startOfNextHour(wall)
+    }
+    usage.noteRetiredUse(id)
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
@@ -148,12 +158,19 @@ export function createVerifier(parts: VerifierParts) {
   }
 }
 
+const hourMs = 3_600_000
+
+function startOfNextHour(wall: number): number {
+  return wall - (wall % hourMs) + hourMs
+}
+
 const verdicts = {
   malformed: refused('malformed'),
   unknown: refused('unknown'),
   revoked: refused('revoked'),
   suspended: refused('suspended'),
   expired: refused('expired'),
+  retired: refused('retired'),
   address_not_allowed: refused('address_not_allowed'),
 } satisfies Record<InvalidReason, Verdict>
 
@@ -167,6 +184,7 @@ export function judge(row: KeyRow | null, wall: number, bearer: Bearer): Invalid
   if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
   // From the millisecond that it names.
   if (row.expiresAtMs !== null && row.expiresAtMs <= wall) return 'expired'
+  if (row.worksUntilMs !== null && row.worksUntilMs <= wall) return 'retired'
   const { allowedIps } = row.policy
   return allowedIps === null || allowedIps.includes(bearer.ip) ? null : 'address_not_allowed'
 }

@@ -84,6 +84,7 @@ describe('POST /', () => {
       lastUsedAt: null,
       expiresAt: '2098-12-31T22:00:00.000Z',
       revokedAt: null,
+      previousSecret: null,
     })
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({
       valid: true,

@@ -31,6 +31,7 @@ let appWithoutDatabase: Express
 let plainTextKey: string
 /** A key that works from elsewhere. */
 let boundKey: string
+let suspendedId: string
 let revokedId: string
 
 beforeAll(async () => {
@@ -47,6 +48,9 @@ beforeAll(async () => {
   revokedId = revoked.id
   await apiKeys.revoke(revokedId)
   plainTextKey = (await apiKeys.create(key)).plainTextKey
+  const { apiKey: suspended } = await apiKeys.create({ ...key, userId: 'grace' })
+  suspendedId = suspended.id
+  await apiKeys.suspend(suspendedId)
   const bound = { ...key, userId: 'frank', allowedIps: ['203.0.113.7'] }
   boundKey = (await apiKeys.create(bound)).plainTextKey
 })
@@ -234,6 +238,17 @@ const rows: Record<ErrorCode, Row> = {
       status: 405,
       detail: 'This method is not allowed here. The header Allow names those that are.',
       code: 'method_not_allowed',
+    },
+  },
+  api_key_suspended: {
+    when: 'a new secret for a suspended key',
+    send: () => request(app).post(`/api-keys/${suspendedId}/rotate`).set({ 'X-User': 'grace' }),
+    status: 409,
+    body: {
+      title: 'Conflict',
+      status: 409,
+      detail: 'The API key is suspended. Reactivate it first.',
+      code: 'api_key_suspended',
     },
   },
   api_key_revoked: {

@@ -276,6 +276,7 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
     status,
     expiresAtMs: null,
     lastUsedAtMs: null,
+    worksUntilMs: null,
     policy: { allowedIps: null, metadata: {} },
   }
   return [[digest, row]]
@@ -314,7 +315,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     cache,
     feed,
     fills,
-    usage: { noteUse: () => Infinity },
+    usage: { noteUse: () => Infinity, noteRetiredUse: () => {} },
     makeSignal: () => new AbortController().signal,
     clock,
     maxStalenessMs,

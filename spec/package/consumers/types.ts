@@ -175,7 +175,13 @@ export async function useWithoutHttp() {
     isTrue<
       Equal<
         typeof verdict.code,
-        'malformed' | 'unknown' | 'revoked' | 'suspended' | 'expired' | 'address_not_allowed'
+        | 'malformed'
+        | 'unknown'
+        | 'revoked'
+        | 'suspended'
+        | 'expired'
+        | 'retired'
+        | 'address_not_allowed'
       >
     >()
 

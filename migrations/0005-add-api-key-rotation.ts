@@ -1,0 +1,119 @@
+import { policyColumns } from './0004-add-api-key-policies'
+import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
+import { defineMigration } from './migration'
+
+const firstActions = [
+  'created',
+  'updated',
+  'permissions_changed',
+  'suspended',
+  'reactivated',
+  'revoked',
+]
+
+/**
+ * Lets a key have a new secret while the one before works on for a while. What lets that one work stands in the row of
+ * the key, so that there are never more than two. The table of retired secrets recognises every secret that a key has had;
+ * by itself, it lets nobody in.
+ */
+export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (names) => {
+  const [keys, events, retired, keepUnique, forgetRetired] = [
+    names.table('api_keys'),
+    names.table('api_key_events'),
+    names.table('api_key_retired_secrets'),
+    names.table('api_key_keep_hashes_unique'),
+    names.table('api_key_forget_retired_secrets'),
+  ]
+  const asOwner = 'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp'
+
+  return {
+    up: `
+      CREATE TABLE ${retired} (
+        hash text PRIMARY KEY CHECK (hash ~ '^[0-9a-f]{64}$'),
+        api_key_id uuid NOT NULL,
+        retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        UNIQUE (api_key_id, hash)
+      );
+      ALTER TABLE ${keys}
+        ADD COLUMN previous_hash text,
+        ADD COLUMN previous_secret_id text CHECK (previous_secret_id ~ '^[0-9a-f]{16}$'),
+        ADD COLUMN previous_prefix text,
+        ADD COLUMN previous_postfix text,
+        ADD COLUMN previous_works_until timestamptz(3),
+        ADD CHECK (
+          num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
+          AND (previous_hash IS NOT NULL OR previous_secret_id IS NULL)
+        ),
+        ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retired} (api_key_id, hash);
+
+      CREATE FUNCTION ${keepUnique}() RETURNS trigger ${asOwner} AS $unique$
+        BEGIN
+          IF TG_LEVEL = 'ROW' THEN
+            PERFORM FROM ${retired} AS secret WHERE secret.hash = NEW.hash;
+          ELSE
+            PERFORM FROM added JOIN ${keys} AS key USING (hash) JOIN ${retired} AS secret USING (hash);
+          END IF;
+          IF FOUND THEN
+            RAISE unique_violation USING MESSAGE = 'express-api-keys: a hash is current and retired';
+          END IF;
+          RETURN NULL;
+        END
+      $unique$;
+      CREATE FUNCTION ${forgetRetired}() RETURNS trigger ${asOwner} AS $forget$
+        BEGIN
+          IF TG_OP = 'DELETE' THEN
+            DELETE FROM ${retired} AS secret WHERE secret.api_key_id = OLD.id;
+          ELSE
+            DELETE FROM ${retired};
+          END IF;
+          RETURN NULL;
+        END
+      $forget$;
+      REVOKE EXECUTE ON FUNCTION ${keepUnique}(), ${forgetRetired}() FROM PUBLIC;
+      -- After the statement, as a rotation moves a hash from one table to the other in one.
+      CREATE TRIGGER api_key_keep_hashes_unique_insert AFTER INSERT ON ${keys}
+        REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ${keepUnique}();
+      CREATE TRIGGER api_key_keep_hashes_unique_update AFTER UPDATE ON ${keys}
+        FOR EACH ROW WHEN (OLD.hash IS DISTINCT FROM NEW.hash) EXECUTE FUNCTION ${keepUnique}();
+      CREATE TRIGGER api_key_keep_hashes_unique_insert AFTER INSERT ON ${retired}
+        REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ${keepUnique}();
+      CREATE TRIGGER api_key_keep_hashes_unique_update AFTER UPDATE ON ${retired}
+        REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ${keepUnique}();
+      CREATE TRIGGER api_key_forget_retired_row AFTER DELETE ON ${keys}
+        FOR EACH ROW EXECUTE FUNCTION ${forgetRetired}();
+      CREATE TRIGGER api_key_forget_retired_all AFTER TRUNCATE ON ${keys}
+        FOR EACH STATEMENT EXECUTE FUNCTION ${forgetRetired}();
+
+      DROP TRIGGER api_key_gather_update ON ${keys};
+      ${gatherChangesOf(names, [...policyColumns, 'previous_hash', 'previous_works_until'])}
+
+      ALTER TABLE ${events}
+        DROP CONSTRAINT api_key_events_action_check,
+        ADD CONSTRAINT api_key_events_action_check
+          CHECK (action IN (${listOf([...firstActions, 'rotated', 'rotation_ended', 'retired_secret_used'])}));
+      CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
+        WHERE action = 'retired_secret_used';
+    `,
+    // The trail keeps what it has: what came before is not held against the constraint.
+    down: `
+      DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
+      DROP FUNCTION ${keepUnique}(), ${forgetRetired}() CASCADE;
+      ALTER TABLE IF EXISTS ${keys}
+        DROP COLUMN previous_hash,
+        DROP COLUMN previous_secret_id,
+        DROP COLUMN previous_prefix,
+        DROP COLUMN previous_postfix,
+        DROP COLUMN previous_works_until;
+      DROP TABLE ${retired};
+      ${gatherAgainChangesOf(names, policyColumns)}
+      ALTER TABLE IF EXISTS ${events}
+        DROP CONSTRAINT api_key_events_action_check,
+        ADD CONSTRAINT api_key_events_action_check
+          CHECK (action IN (${listOf(firstActions)})) NOT VALID;
+    `,
+  }
+})
+
+function listOf(actions: readonly string[]): string {
+  return actions.map((action) => `'${action}'`).join(', ')
+}

@@ -1,0 +1,297 @@
+import { once } from 'node:events'
+import type { Server } from 'node:http'
+
+import type { Sequelize } from 'sequelize'
+import request from 'supertest'
+
+import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+import { until } from '../support/until'
+
+const secrets = ['first', 'second'].map((name) => `${name} of the secrets, 0123456789 abcdef`)
+const day = 86_400
+
+let database: Database
+let sequelize: Sequelize
+/** As in the process that answers, and in another one. */
+let apiKeys: TestApiKeys
+let elsewhere: TestApiKeys
+let server: Server
+
+beforeAll(async () => {
+  database = await createDatabase()
+  sequelize = database.connect()
+  apiKeys = createTestApiKeys(database, { secrets: secrets.slice(0, 1) })
+  elsewhere = createTestApiKeys(database, { secrets: secrets.slice(0, 1) })
+  server = createTestApp(apiKeys).listen(0)
+  await once(server, 'listening')
+})
+
+afterAll(async () => {
+  server.close()
+  await database.drop()
+})
+
+const as = (user: string) => request.agent(server).set('X-User', user)
+
+async function create(wishes: Parameters<typeof newKey>[0] = {}) {
+  const { apiKey, plainTextKey } = await apiKeys.create(newKey(wishes))
+  return { apiKey, plainTextKey, path: `/api-keys/${apiKey.id}` }
+}
+
+async function saysOf(plainTextKey: string, instance = apiKeys) {
+  const verdict = await instance.verify(plainTextKey)
+  return verdict.valid ? 'valid' : verdict.code
+}
+
+/** Has the grace period be over, as time would. */
+async function endGracePeriod(id: string) {
+  await sequelize.query(
+    `UPDATE api_keys SET previous_works_until = now() - interval '1 second' WHERE id = '${id}'`,
+  )
+}
+
+async function actionsOf(id: string) {
+  const { events } = await apiKeys.events({ apiKeyId: id })
+  return events.map(({ action }) => action)
+}
+
+describe('POST /:id/rotate', () => {
+  it('gives the key a new secret, and lets the old one work on for a day', async () => {
+    const { apiKey, plainTextKey: old, path } = await create({ description: 'Nightly' })
+
+    const answer = await as('alice').post(path + '/rotate')
+
+    const { apiKey: rotated, plainTextKey } = answer.body
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(Object.keys(answer.body)).toEqual(['apiKey', 'plainTextKey'])
+    expect(rotated).toEqual({
+      ...JSON.parse(JSON.stringify(apiKey)),
+      prefix: plainTextKey.slice(0, 11),
+      postfix: plainTextKey.slice(-8),
+      updatedAt: rotated.updatedAt,
+      previousSecret: {
+        prefix: apiKey.prefix,
+        postfix: apiKey.postfix,
+        worksUntil: expect.any(String),
+      },
+    })
+    const graceMs = Date.parse(rotated.previousSecret.worksUntil) - Date.parse(rotated.updatedAt)
+    expect(Math.abs(graceMs - day * 1000)).toBeLessThan(100)
+    expect(plainTextKey).not.toBe(old)
+    expect((await as('alice').get(path)).body).toEqual(rotated)
+    for (const key of [old, plainTextKey]) {
+      expect(await apiKeys.verify(key)).toMatchObject({ valid: true, apiKey: { id: apiKey.id } })
+    }
+  })
+
+  it('ends the old secret at once on request, in every process', async () => {
+    const { plainTextKey: old, path } = await create()
+    expect(await saysOf(old, elsewhere)).toBe('valid')
+
+    const { body } = await as('alice').post(`${path}/rotate`).send({ gracePeriodSeconds: 0 })
+
+    expect(body.apiKey.previousSecret).toBeNull()
+    expect(await saysOf(old)).toBe('retired')
+    await until(async () => (await saysOf(old, elsewhere)) === 'retired')
+    expect(await saysOf(body.plainTextKey, elsewhere)).toBe('valid')
+  })
+
+  it('leaves never more than two secrets', async () => {
+    const { apiKey, plainTextKey: first } = await create()
+    const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
+    const { plainTextKey: third } = await apiKeys.rotate(apiKey.id)
+
+    expect(await Promise.all([first, second, third].map((key) => saysOf(key)))).toEqual([
+      'retired',
+      'valid',
+      'valid',
+    ])
+  })
+
+  it('leaves two secrets, however many ask at once', async () => {
+    const { apiKey, plainTextKey: first } = await create()
+
+    const rotations = await Promise.all(Array.from({ length: 8 }, () => apiKeys.rotate(apiKey.id)))
+
+    const all = [first, ...rotations.map(({ plainTextKey }) => plainTextKey)]
+    const verdicts = await Promise.all(all.map((key) => saysOf(key)))
+    expect(verdicts.filter((said) => said === 'valid')).toHaveLength(2)
+    expect(verdicts.filter((said) => said === 'retired')).toHaveLength(7)
+    expect(await actionsOf(apiKey.id)).toEqual([
+      ...Array.from({ length: 8 }, () => 'rotated'),
+      'created',
+    ])
+  })
+
+  it('tells the audit trail the ends of the secrets, and no more', async () => {
+    const { apiKey } = await create()
+    const { apiKey: rotated } = await apiKeys.rotate(apiKey.id, { userId: 'alice', reason: 'due' })
+
+    const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
+
+    expect(events[0]).toMatchObject({
+      action: 'rotated',
+      actorId: 'alice',
+      reason: 'due',
+      before: { prefix: apiKey.prefix, postfix: apiKey.postfix, previousSecret: null },
+      after: { prefix: rotated.prefix, postfix: rotated.postfix },
+    })
+  })
+
+  it('lengthens no life', async () => {
+    const expiresAt = new Date(Date.now() + 60_000)
+    const { apiKey, plainTextKey: old } = await create({ expiresAt })
+    const { apiKey: rotated, plainTextKey } = await apiKeys.rotate(apiKey.id)
+
+    expect(rotated.expiresAt).toEqual(expiresAt)
+    await sequelize.query(`UPDATE api_keys SET expires_at = now() WHERE id = '${apiKey.id}'`)
+    await until(async () => (await saysOf(old)) === 'expired')
+    expect(await saysOf(plainTextKey)).toBe('expired')
+  })
+
+  it('revokes and suspends both secrets with the key', async () => {
+    const { apiKey, plainTextKey: old } = await create()
+    const { plainTextKey } = await apiKeys.rotate(apiKey.id)
+
+    await apiKeys.suspend(apiKey.id)
+    expect([await saysOf(old), await saysOf(plainTextKey)]).toEqual(['suspended', 'suspended'])
+    await apiKeys.revoke(apiKey.id)
+    expect([await saysOf(old), await saysOf(plainTextKey)]).toEqual(['revoked', 'revoked'])
+  })
+
+  it('is refused for a revoked key', async () => {
+    const { apiKey, path } = await create()
+    await apiKeys.revoke(apiKey.id)
+
+    const answer = await as('alice').post(path + '/rotate')
+
+    expect(answer.status).toBe(409)
+    expect(answer.body.code).toBe('api_key_revoked')
+  })
+
+  it('does not find another’s key', async () => {
+    const { path } = await create()
+
+    expect((await as('bob').post(path + '/rotate')).status).toBe(404)
+    expect((await as('bob').delete(path + '/rotation')).status).toBe(404)
+    expect((await as('admin').post(`/admin${path}/rotate`)).status).toBe(200)
+  })
+
+  it.each([-1, 1.5, '60', null, 30 * day + 1])('refuses a grace of %j', async (given) => {
+    const { apiKey, path, plainTextKey } = await create()
+
+    const answer = await as('alice')
+      .post(path + '/rotate')
+      .send({ gracePeriodSeconds: given })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([
+      {
+        pointer: '#/gracePeriodSeconds',
+        message: 'must be a whole number of seconds from 0 to 2592000',
+      },
+    ])
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ previousSecret: null })
+    expect(await saysOf(plainTextKey)).toBe('valid')
+  })
+
+  it('tells which secrets of the app are needed still', async () => {
+    const own = await createDatabase()
+    const before = createTestApiKeys(own, { secrets: secrets.slice(0, 1) })
+    const { apiKey, plainTextKey: old } = await before.create(newKey())
+    const after = createTestApiKeys(own, { secrets: secrets.toReversed() })
+    const { plainTextKey } = await after.rotate(apiKey.id)
+
+    expect([await saysOf(old, after), await saysOf(plainTextKey, after)]).toEqual([
+      'valid',
+      'valid',
+    ])
+    expect((await after.health({ livingKeys: true })).livingKeys).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ secret: 0, keys: 1 }),
+        expect.objectContaining({ secret: 1, keys: 1 }),
+      ]),
+    )
+    await own.drop()
+  })
+})
+
+describe('DELETE /:id/rotation', () => {
+  it('ends the grace period, once', async () => {
+    const { apiKey, plainTextKey: old, path } = await create()
+    const { plainTextKey } = await apiKeys.rotate(apiKey.id)
+
+    const answer = await as('alice')
+      .delete(path + '/rotation')
+      .send({ reason: 'all moved' })
+    const again = await as('alice').delete(path + '/rotation')
+
+    expect(answer.status).toBe(200)
+    expect(answer.body).toMatchObject({ id: apiKey.id, previousSecret: null })
+    expect(again.body).toEqual(answer.body)
+    expect([await saysOf(old), await saysOf(plainTextKey)]).toEqual(['retired', 'valid'])
+    expect((await actionsOf(apiKey.id))[0]).toBe('rotation_ended')
+    expect((await actionsOf(apiKey.id)).filter((name) => name === 'rotation_ended')).toHaveLength(1)
+  })
+})
+
+describe('a secret whose grace period is over', () => {
+  it('is refused like any bad key, and noted once', async () => {
+    const { apiKey, plainTextKey: old } = await create()
+    const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
+    await apiKeys.rotate(apiKey.id)
+    expect(await saysOf(second)).toBe('valid')
+
+    await endGracePeriod(apiKey.id)
+    await until(async () => (await saysOf(second)) === 'retired')
+    for (const instance of [apiKeys, elsewhere]) {
+      for (const key of [old, second]) expect(await saysOf(key, instance)).toBe('retired')
+      await instance.flush()
+    }
+
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({
+      previousSecret: null,
+      lastUsedAt: expect.any(Date),
+    })
+    expect((await actionsOf(apiKey.id)).filter((name) => name === 'retired_secret_used')).toEqual([
+      'retired_secret_used',
+    ])
+  })
+
+  it('ends what it had begun', async () => {
+    const { apiKey, plainTextKey: old } = await create()
+    await apiKeys.rotate(apiKey.id, { gracePeriodSeconds: 1 })
+    const verdict = await elsewhere.verify(old)
+    if (!verdict.valid) throw new Error('refused')
+    const { signal } = verdict.apiKey
+
+    await once(signal, 'abort')
+
+    expect(signal.reason).toMatchObject({ code: 'invalid_api_key', reason: 'retired' })
+    expect(await saysOf(old)).toBe('retired')
+  })
+
+  it('is nobody’s any more', async () => {
+    const { apiKey } = await create()
+    await apiKeys.rotate(apiKey.id)
+
+    await expect(
+      sequelize.query(
+        `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+         SELECT 'mallory', 'x', prefix, postfix, previous_hash, permissions
+           FROM api_keys WHERE id = '${apiKey.id}'`,
+      ),
+    ).rejects.toThrow(/current and retired|Validation error/)
+    await expect(
+      sequelize.query(`DELETE FROM api_key_retired_secrets WHERE api_key_id = '${apiKey.id}'`),
+    ).rejects.toThrow(/foreign key/)
+    await sequelize.query(`DELETE FROM api_keys WHERE id = '${apiKey.id}'`)
+    const [left] = await sequelize.query(
+      `SELECT * FROM api_key_retired_secrets WHERE api_key_id = '${apiKey.id}'`,
+    )
+    expect(left).toEqual([])
+  })
+})

@@ -1,0 +1,71 @@
+import * as fc from 'fast-check'
+
+import { CachedKey, createKeyCache, type KeyRow } from '../../lib/verification/cache'
+
+const size = 4
+
+/** One of the secrets of a key. */
+function secretOf(key: number, secret: number): CachedKey {
+  const row: KeyRow = {
+    digest: `digest-${key}-${secret}`,
+    id: `key-${key}`,
+    userId: 'alice',
+    name: 'Deployment',
+    permissions: ['READ_GRAPH'],
+    status: 'ACTIVE',
+    expiresAtMs: null,
+    lastUsedAtMs: null,
+    worksUntilMs: null,
+    policy: { allowedIps: null, metadata: {} },
+  }
+  return new CachedKey(row, { monotonic: 0, wall: 0 }, true)
+}
+
+const key = fc.nat(2)
+const secret = fc.nat(2)
+
+const action = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('set' as const), key, secret }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('use' as const), key, secret }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('forget' as const), key, secret }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('forget all' as const), key, secret }),
+  },
+)
+
+describe('the cache of keys', () => {
+  it('is bounded, remembers what it was told last, and forgets a key with all of its secrets', () => {
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
+        const cache = createKeyCache(size)
+        const told = new Map<string, CachedKey>()
+
+        for (const { do: what, key, secret } of actions) {
+          const cached = secretOf(key, secret)
+          const { digest, id } = cached.row
+          if (what === 'set') {
+            cache.set(cached)
+            told.set(digest, cached)
+          } else if (what === 'use') {
+            cache.use(digest)
+          } else {
+            if (what === 'forget') cache.forget(id)
+            else cache.forgetAll()
+            for (const [digest, { row }] of told) {
+              if (what === 'forget all' || row.id === id) told.delete(digest)
+            }
+          }
+          // What was told last is there, whatever had to go for it.
+          expect(what !== 'set' || cache.get(digest) === cached).toBe(true)
+
+          const remembered = [...told].filter(([digest]) => cache.get(digest) !== undefined)
+          expect(cache.size).toBe(remembered.length)
+          expect(cache.size).toBeLessThanOrEqual(size)
+          for (const [digest, cached] of remembered) expect(cache.get(digest)).toBe(cached)
+        }
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+})
