@@ -223,8 +223,8 @@ export function readOptions(options: AnyOptions) {
   check('maxKeysPerUser', isLimit(maxKeysPerUser), 'must be a whole number above 0', maxKeysPerUser)
   check(
     'maxLifetimeSeconds',
-    isLimit(maxLifetimeSeconds),
-    'must be a whole number above 0',
+    isLimit(maxLifetimeSeconds) && isLifetime(maxLifetimeSeconds),
+    'must be a whole number above 0, of at most 100 years',
     maxLifetimeSeconds,
   )
   check(
@@ -322,6 +322,10 @@ function isKeyPrefix(keyPrefix: unknown): boolean {
 
 function isLimit(limit: unknown): boolean {
   return limit === Infinity || (Number.isSafeInteger(limit) && Number(limit) > 0)
+}
+
+function isLifetime(seconds: number): boolean {
+  return seconds === Infinity || seconds <= 100 * 366 * 86_400
 }
 
 function checkNumber(option: string, value: number, least: number, most: number) {

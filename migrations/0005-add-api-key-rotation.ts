@@ -26,6 +26,39 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
   ]
   const asOwner = 'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp'
 
+  /**
+   * Has the trail take these actions and no others from now on; what it has, it keeps. The constraint and the index are
+   * found by what they are of, as their names were Postgres's to give.
+   */
+  const allow = (actions: readonly string[]) => `
+    DO $allow$
+      DECLARE
+        trail regclass := to_regclass(${literal(events)});
+        name text;
+      BEGIN
+        IF trail IS NULL THEN
+          RETURN;
+        END IF;
+        FOR name IN
+          SELECT conname FROM pg_catalog.pg_constraint
+           WHERE conrelid = trail AND contype = 'c' AND conkey = (
+             SELECT array_agg(attnum) FROM pg_catalog.pg_attribute
+              WHERE attrelid = trail AND attname = 'action'
+           )
+        LOOP
+          EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', trail, name);
+        END LOOP;
+        FOR name IN
+          SELECT indexrelid::regclass::text FROM pg_catalog.pg_index
+           WHERE indrelid = trail AND pg_get_expr(indpred, indrelid) LIKE '%retired_secret_used%'
+        LOOP
+          EXECUTE 'DROP INDEX ' || name;
+        END LOOP;
+        ALTER TABLE ${events}
+          ADD CHECK (action IN (${actions.map(literal).join(', ')})) NOT VALID;
+      END
+    $allow$;`
+
   return {
     up: `
       CREATE TABLE ${retired} (
@@ -87,10 +120,7 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
       DROP TRIGGER api_key_gather_update ON ${keys};
       ${gatherChangesOf(names, [...policyColumns, 'previous_hash', 'previous_works_until'])}
 
-      ALTER TABLE ${events}
-        DROP CONSTRAINT api_key_events_action_check,
-        ADD CONSTRAINT api_key_events_action_check
-          CHECK (action IN (${listOf([...firstActions, 'rotated', 'rotation_ended', 'retired_secret_used'])}));
+      ${allow([...firstActions, 'rotated', 'rotation_ended', 'retired_secret_used'])}
       CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
         WHERE action = 'retired_secret_used';
     `,
@@ -106,14 +136,11 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         DROP COLUMN previous_works_until;
       DROP TABLE ${retired};
       ${gatherAgainChangesOf(names, policyColumns)}
-      ALTER TABLE IF EXISTS ${events}
-        DROP CONSTRAINT api_key_events_action_check,
-        ADD CONSTRAINT api_key_events_action_check
-          CHECK (action IN (${listOf(firstActions)})) NOT VALID;
+      ${allow(firstActions)}
     `,
   }
 })
 
-function listOf(actions: readonly string[]): string {
-  return actions.map((action) => `'${action}'`).join(', ')
+function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`
 }

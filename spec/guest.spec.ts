@@ -56,7 +56,6 @@ function expectAllWorked({
       name: 'Build server',
       permissions: ['READ_GRAPH', 'READ_BLOCK'],
       expiresAt: new Date('2999-12-31T23:59:59Z'),
-      metadata: {},
     },
   })
   expect(revoked).toMatchObject({

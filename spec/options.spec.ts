@@ -120,7 +120,10 @@ describe('createApiKeys', () => {
         { maxKeysPerUser: -Infinity },
         'maxKeysPerUser must be a whole number above 0, got -Infinity',
       ],
-      [{ maxLifetimeSeconds: 0 }, 'maxLifetimeSeconds must be a whole number above 0, got 0'],
+      [
+        { maxLifetimeSeconds: 0 },
+        'maxLifetimeSeconds must be a whole number above 0, of at most 100 years, got 0',
+      ],
       [
         { maxGracePeriodSeconds: -1 },
         'maxGracePeriodSeconds must be a whole number from 0 to 31536000, got -1',

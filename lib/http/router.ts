@@ -147,9 +147,9 @@ function keyRoutes(
     },
     '/:id/rotate': {
       async post({ req, res, userId, body }) {
-        const query = parseInput(restrictQuery, req.query)
+        parseInput(rules.rotationQuery, req.query)
         const input = parseInput(rules.rotationWish, body)
-        res.json(await lifecycle.rotate(idOf(req), { ...optionsOf(userId), ...query, ...input }))
+        res.json(await lifecycle.rotate(idOf(req), { ...optionsOf(userId), ...input }))
       },
     },
     '/:id/rotation': { delete: restriction('endRotation') },

@@ -71,13 +71,15 @@ function parseAddress(text: string): Address | null {
 
 /** Only the usual forms: others, such as 0x7f.1 or 010.0.0.1, are read differently by different programs. */
 function parseUnmapped(text: string): Address | null {
-  if (ipaddr.IPv4.isValidFourPartDecimal(text) && !/(?:^|\.)0\d/.test(text)) {
-    return ipaddr.IPv4.parse(text)
-  }
+  if (isFourPartDecimal(text)) return ipaddr.IPv4.parse(text)
   // A zone, as in fe80::1%eth0, is of this machine only.
-  return text.includes(':') && !text.includes('%') && ipaddr.IPv6.isValid(text)
-    ? ipaddr.IPv6.parse(text)
-    : null
+  const last = text.slice(text.lastIndexOf(':') + 1)
+  const isUsual = !text.includes('%') && (!last.includes('.') || isFourPartDecimal(last))
+  return text.includes(':') && isUsual && ipaddr.IPv6.isValid(text) ? ipaddr.IPv6.parse(text) : null
+}
+
+function isFourPartDecimal(text: string): boolean {
+  return ipaddr.IPv4.isValidFourPartDecimal(text) && !/(?:^|\.)0\d/.test(text)
 }
 
 const mappedPrefixLength = 96

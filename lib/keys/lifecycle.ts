@@ -96,7 +96,7 @@ export interface RestrictOptions extends ChangeOptions {
 }
 
 /** What a rotation takes last. */
-export interface RotateOptions extends RestrictOptions {
+export interface RotateOptions extends ChangeOptions {
   /**
    * For how many seconds the old secret works on: 0 for not at all, at most `maxGracePeriodSeconds`. It never works for
    * longer than the key itself.
@@ -145,7 +145,8 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
 
   /**
    * Gives the key a new secret under the same id, whose plain text is in this answer and never again anywhere. The old
-   * secret works on for the grace period, and the one before that no more.
+   * secret works on for the grace period, and the one before that no more: whoever rotates twice, for want of an answer
+   * say, ends what was in use before.
    */
   rotate(
     id: string,
@@ -271,9 +272,10 @@ export function createLifecycle(parts: LifecycleParts) {
     },
 
     async rotate(id: string, { gracePeriodSeconds, ...options }: RotateOptions = {}) {
-      return restricting(id, options, async (rest) => {
+      // Nothing may come between the new secret and the answer: to wait for every process, end the rotation.
+      return making(id, options, async () => {
         const input = parseInput(rules.rotation, { gracePeriodSeconds })
-        return store.rotate(id, input.gracePeriodSeconds, readOptions(rest))
+        return store.rotate(id, input.gracePeriodSeconds, readOptions(options))
       })
     },
 

@@ -22,7 +22,7 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   lastUsedAt: Date | null
   expiresAt: Date | null
   revokedAt: Date | null
-  /** The two ends of the secret before the current one, as long as a rotation lets it work. */
+  /** The two ends of the secret before the current one, and until when it works or worked; `null` for none. */
   previousSecret: { prefix: string; postfix: string; worksUntil: Date } | null
 }
 
@@ -70,13 +70,11 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
   }
 }
 
-/** One that works no more is none, though nobody has taken it out of the row. */
 function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
   const { previousPrefix: prefix, previousPostfix: postfix, previousWorksUntil } = row
   if (!prefix || !postfix || !previousWorksUntil) return null
 
-  const worksUntil = new Date(previousWorksUntil)
-  return worksUntil.getTime() > Date.now() ? { prefix, postfix, worksUntil } : null
+  return { prefix, postfix, worksUntil: new Date(previousWorksUntil) }
 }
 
 /*

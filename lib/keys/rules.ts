@@ -57,6 +57,9 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     changes: changes.partial(),
     permissionSet: z.strictObject({ permissions: permissionSet }),
     rotation,
+    rotationQuery: z.object({
+      everywhere: z.undefined('is not for rotations: end the rotation with it').optional(),
+    }),
     rotationWish: rotation.extend({ reason: reason.optional() }),
     owner: z.strictObject({ userId }),
     explanation: z.strictObject({ reason: reason.optional() }),

@@ -187,8 +187,10 @@ export function createStore(parts: StoreParts) {
 
       return change(id, { ...options, transaction }, async (key) => {
         if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
-        if (changes.expiresAt !== undefined)
+        const isNews = !isSame(changes.expiresAt, key.expiresAt)
+        if (changes.expiresAt !== undefined && isNews) {
           refuseTooLate(changes.expiresAt, key.createdAt.getTime())
+        }
         if (mayRevive && isExpired(key, Date.now())) await refuseOneTooMany(key.userId, transaction)
 
         const metadata = changes.metadata && withReserved(changes.metadata, key, options.actor)

@@ -1,6 +1,5 @@
 import type { Status } from '../../models/api-key'
 import type { AddressList } from '../keys/addresses'
-import type { Metadata } from '../keys/metadata'
 import type { Digest } from '../keys/secret'
 import type { Moment } from './clock'
 
@@ -24,8 +23,8 @@ export interface KeyRow {
 export interface KeyPolicy {
   /** From where the key works; `null` for everywhere. */
   readonly allowedIps: AddressList | null
-  /** Frozen. */
-  readonly metadata: Metadata
+  /** As JSON: parsed, it can take twenty times the room. */
+  readonly metadata: string
 }
 
 /** A key that is remembered. */
@@ -34,6 +33,8 @@ export class CachedKey {
   wasUsed = false
   /** From when on a use is worth noting. */
   noteFromMs: number
+  /** From when on the use of a secret that works no more is worth noting. */
+  noteRetiredFromMs = -Infinity
   /** Another secret of the same key. */
   sibling: CachedKey | undefined = undefined
 

@@ -35,8 +35,9 @@ export interface Connection {
 /** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
 export type OpenClient = (signal?: AbortSignal) => Promise<Client>
 
-/** How many openings may be under way. */
+/** How many openings may be under way; and with those that were given up, whose hooks may still hang. */
 const maxOpenings = 3
+const maxUnsettled = 10
 
 /** How long nobody is let try again after a connection could not be opened. */
 const restMs = 50
@@ -57,6 +58,7 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
   let current: Client | undefined
   /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
   let openings: Opening[] = []
+  let unsettled = 0
   let startedAt = -Infinity
   let failure: { error: unknown; at: number } | undefined
 
@@ -65,14 +67,17 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
     const opening: Opening = { client: open(controller.signal), controller }
     startedAt = clock.monotonic()
     openings.push(opening)
+    unsettled++
     opening.client.then(
       (client) => {
+        unsettled--
         if (!forget(opening) || current) return abandon(client)
         current = client
         // It can be lost at any time.
         client.on('end', () => discard(client))
       },
       (error: unknown) => {
+        unsettled--
         if (forget(opening)) failure = { error, at: clock.monotonic() }
       },
     )
@@ -94,12 +99,15 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
     const now = clock.monotonic()
     if (openings.length === 0 && failure && now - failure.at < restMs) throw failure.error
 
-    if (openings.length === 0 || now - startedAt >= openingLimitMs) {
+    const isDue = openings.length === 0 || now - startedAt >= openingLimitMs
+    if (isDue && unsettled < maxUnsettled) {
       // The oldest may only be slow; one after it was lost in a network that hung, for all that anybody knows.
       if (openings.length === maxOpenings) giveUp(openings[1])
       startOpening()
     }
-    return Promise.any(openings.map(({ client }) => client))
+    const client = await Promise.any(openings.map(({ client }) => client))
+    // Another one may have been quicker meanwhile.
+    return current ?? client
   }
 
   function discard(client: Client) {

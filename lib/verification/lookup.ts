@@ -2,9 +2,8 @@ import { hash } from 'node:crypto'
 
 import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
-import { createAddressList } from '../keys/addresses'
+import { createAddressList, type AddressList } from '../keys/addresses'
 import { sqlStateOf } from '../keys/database'
-import { deepFreeze, type Metadata } from '../keys/metadata'
 import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
 import type { KeyPolicy, KeyRow } from './cache'
@@ -48,15 +47,28 @@ interface LookupParts {
 /** SQLSTATEs with which a pooler betrays that it cannot keep prepared statements: missing, there already. */
 const unprepared = /^(26000|42P05)$/
 
+const readColumns = [
+  'id',
+  'user_id',
+  'name',
+  'status',
+  'permissions',
+  'allowed_ips',
+  'metadata',
+  'expires_at',
+  'last_used_at',
+]
+
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
   const { connection, table, retiredTable, userIdType, isRegistered, fingerprint } = parts
+  const columns = readColumns.map((column) => `key.${column}`).join(', ')
   const statement = `
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
            key.found_hash AS hash, key.id::text, key.user_id::text, key.name, key.status,
            to_json(key.permissions)::text AS permissions,
-           json_build_array(key.allowed_ips, key.metadata)::text AS policy,
+           to_json(key.allowed_ips)::text AS allowed_ips, key.metadata::text AS metadata,
            (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
            (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms,
            (extract(epoch FROM key.works_until) * 1000)::float8::text AS works_until_ms
@@ -64,12 +76,12 @@ export function createLookup(parts: LookupParts): Lookup {
         SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
       LEFT JOIN (
-        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, key.*
+        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, ${columns}
           FROM ${table} AS key WHERE key.hash = ANY($1::text[])
          UNION ALL
         SELECT old.hash,
                CASE WHEN old.hash = key.previous_hash THEN key.previous_works_until ELSE '-infinity' END,
-               key.*
+               ${columns}
           FROM ${retiredTable} AS old JOIN ${table} AS key ON key.id = old.api_key_id
          WHERE old.hash = ANY($1::text[])
       ) AS key ON true`
@@ -78,7 +90,7 @@ export function createLookup(parts: LookupParts): Lookup {
   const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
   let canPrepare = parts.preparedStatements
   const permissionSets = createInterner(readPermissions)
-  const policies = createInterner(readPolicy)
+  const addressLists = createInterner(readAddressList)
 
   /** READ COMMITTED, whatever the default, and nothing that a pooler would have to keep. The hashes are hexadecimal. */
   function spellOut(hashes: string[]) {
@@ -114,7 +126,15 @@ export function createLookup(parts: LookupParts): Lookup {
       expiresAtMs: readTime(row.expires_at_ms),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),
-      policy: policies.of(row.policy ?? '[null, {}]'),
+      policy: policyOf(row),
+    }
+  }
+
+  function policyOf({ allowed_ips: allowedIps, metadata }: TextRow): KeyPolicy {
+    if (!allowedIps && metadata === noPolicy.metadata) return noPolicy
+    return {
+      allowedIps: allowedIps ? addressLists.of(allowedIps) : null,
+      metadata: metadata ?? noPolicy.metadata,
     }
   }
 
@@ -175,13 +195,11 @@ function readPermissions(json: string): readonly string[] {
   return Object.freeze(permissions)
 }
 
-function readPolicy(json: string): KeyPolicy {
-  // As the columns are constrained.
-  const [allowedIps, metadata] = JSON.parse(json) as [string[] | null, Metadata]
-  return {
-    allowedIps: allowedIps && createAddressList(allowedIps),
-    metadata: deepFreeze(metadata),
-  }
+const noPolicy: KeyPolicy = { allowedIps: null, metadata: '{}' }
+
+function readAddressList(json: string): AddressList {
+  // As the column is constrained.
+  return createAddressList(JSON.parse(json) as string[])
 }
 
 /** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */

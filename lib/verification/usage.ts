@@ -45,24 +45,40 @@ export function createUsageRecorder({
   let writing: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
 
-  /** Writes what is noted by now, or the first part of it. */
+  /** Writes what is noted by now, or the first part of it: each kind by itself, as one may be kept from being written. */
   async function writeOnce() {
     const uses = new Map([...noted].slice(0, maxKeys))
     for (const id of uses.keys()) noted.delete(id)
-    beingWritten = uses
     const retired = retiredUses
     retiredUses = new Set()
+
+    const outcomes = await Promise.allSettled([writeUses(uses), writeRetiredUses(retired)])
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected')
+    if (failed) throw failed.reason
+  }
+
+  async function writeUses(uses: ReadonlyMap<string, number>) {
+    if (uses.size === 0) return
+
+    beingWritten = uses
     try {
-      if (retired.size > 0) await recordRetiredUses([...retired])
-      if (uses.size > 0) for (const id of await writeLastUsed(uses)) putBack(id, uses)
+      for (const id of await writeLastUsed(uses)) putBack(id, uses)
     } catch (error) {
       for (const id of uses.keys()) putBack(id, uses)
-      retiredUses = new Set([...retired, ...retiredUses])
       throw error
     } finally {
       beingWritten = new Map()
-      writing = undefined
-      if (noted.size + retiredUses.size > 0) writeLater()
+    }
+  }
+
+  async function writeRetiredUses(ids: ReadonlySet<string>) {
+    if (ids.size === 0) return
+
+    try {
+      await recordRetiredUses([...ids])
+    } catch (error) {
+      retiredUses = new Set([...ids, ...retiredUses].slice(0, maxKeys))
+      throw error
     }
   }
 
@@ -73,7 +89,10 @@ export function createUsageRecorder({
   }
 
   function write(): Promise<void> {
-    writing ??= writeOnce()
+    writing ??= writeOnce().finally(() => {
+      writing = undefined
+      if (noted.size + retiredUses.size > 0) writeLater()
+    })
     return writing
   }
 
@@ -118,9 +137,11 @@ export function createUsageRecorder({
   async function recordRetiredUses(ids: readonly string[]) {
     await connection.query(
       `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+       SET LOCAL lock_timeout = ${lockLimitMs};
        INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type)
        SELECT key.id, key.user_id, 'retired_secret_used', 'system'
          FROM unnest('{${ids.join()}}'::uuid[]) AS used (id) JOIN ${table} AS key ON key.id = used.id
+        ORDER BY key.id
            ON CONFLICT DO NOTHING;
        COMMIT`,
       writeLimitMs,

@@ -1,4 +1,4 @@
-import type { Metadata } from '../keys/metadata'
+import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { KeyRow } from './cache'
 
 /** What a request or a call may know of the key it came with. Frozen. */
@@ -8,7 +8,7 @@ export interface VerifiedApiKey<Permission extends string = string, UserId = str
   readonly name: string
   readonly permissions: readonly Permission[]
   readonly expiresAt: Date | null
-  /** What the app keeps with the key. */
+  /** What the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
   readonly metadata: Metadata
   /**
    * Aborts when the key stops being good: once it is revoked, suspended or expired, or no longer holds what the guard of
@@ -30,11 +30,11 @@ export class AcceptedKey implements VerifiedApiKey {
   readonly name: string
   readonly permissions: readonly string[]
   readonly expiresAt: Date | null
-  readonly metadata: Metadata
   readonly #row: KeyRow
   readonly #bearer: Bearer
   readonly #makeSignal: MakeSignal
   #signal: AbortSignal | undefined = undefined
+  #metadata: Metadata | undefined = undefined
 
   constructor(row: KeyRow, bearer: Bearer, makeSignal: MakeSignal) {
     this.id = row.id
@@ -42,11 +42,15 @@ export class AcceptedKey implements VerifiedApiKey {
     this.name = row.name
     this.permissions = row.permissions
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
-    this.metadata = row.policy.metadata
     this.#row = row
     this.#bearer = bearer
     this.#makeSignal = makeSignal
     Object.freeze(this)
+  }
+
+  get metadata(): Metadata {
+    this.#metadata ??= deepFreeze(JSON.parse(this.#row.policy.metadata) as Metadata)
+    return this.#metadata
   }
 
   get signal(): AbortSignal {

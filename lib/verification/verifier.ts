@@ -88,8 +88,8 @@ export function createVerifier(parts: VerifierParts) {
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
   function noteRetiredUse(id: string, key: CachedKey | undefined, wall: number) {
     if (key) {
-      if (wall < key.noteFromMs) return
-      key.noteFromMs = startOfNextHour(wall)
+      if (wall < key.noteRetiredFromMs) return
+      key.noteRetiredFromMs = startOfNextHour(wall)
     }
     usage.noteRetiredUse(id)
   }

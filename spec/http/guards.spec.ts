@@ -60,7 +60,6 @@ describe('requirePermission', () => {
         name: 'Deployment',
         permissions: ['READ_GRAPH', 'READ_BLOCK'],
         expiresAt: '2099-01-01T00:00:00.000Z',
-        metadata: {},
       },
       user: { id: 'alice' },
     })
@@ -320,7 +319,8 @@ describe('a second guard', () => {
     const app = createApp(
       apiKeys.authenticate(),
       (req: Request, _res: Response, next: NextFunction) => {
-        req.apiKey = { ...apiKeys.getApiKey(req), signal: apiKeys.getApiKey(req).signal }
+        const { signal, metadata } = apiKeys.getApiKey(req)
+        req.apiKey = { ...apiKeys.getApiKey(req), signal, metadata }
         next()
       },
       apiKeys.requirePermission('READ_GRAPH'),

@@ -162,6 +162,16 @@ describe('POST /:id/rotate', () => {
     expect([await saysOf(old), await saysOf(plainTextKey)]).toEqual(['revoked', 'revoked'])
   })
 
+  it('is answered at once: nothing may come between the secret and its answer', async () => {
+    const { path, plainTextKey } = await create()
+
+    const answer = await as('admin').post(`/admin${path}/rotate?everywhere=true`)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors[0].pointer).toBe('#/everywhere')
+    expect(await saysOf(plainTextKey)).toBe('valid')
+  })
+
   it('is refused for a revoked key', async () => {
     const { apiKey, path } = await create()
     await apiKeys.revoke(apiKey.id)
@@ -252,10 +262,7 @@ describe('a secret whose grace period is over', () => {
       await instance.flush()
     }
 
-    expect(await apiKeys.get(apiKey.id)).toMatchObject({
-      previousSecret: null,
-      lastUsedAt: expect.any(Date),
-    })
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ lastUsedAt: expect.any(Date) })
     expect((await actionsOf(apiKey.id)).filter((name) => name === 'retired_secret_used')).toEqual([
       'retired_secret_used',
     ])

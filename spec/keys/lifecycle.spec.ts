@@ -408,7 +408,6 @@ describe('verify', () => {
         name: 'Deployment',
         permissions: ['READ_GRAPH'],
         expiresAt,
-        metadata: {},
       },
     })
     expect(Object.isFrozen(verdict.valid && verdict.apiKey)).toBe(true)

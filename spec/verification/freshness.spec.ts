@@ -277,7 +277,7 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: {} },
+    policy: { allowedIps: null, metadata: '{}' },
   }
   return [[digest, row]]
 }

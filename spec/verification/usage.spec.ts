@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import { createSecretFormat } from '../../lib/keys/secret'
@@ -345,6 +347,23 @@ describe('flush', () => {
     await apiKeys.flush()
 
     expect(countWrites()).toBe(1)
+  })
+
+  it('while a write is under way keeps no later one from being made', async () => {
+    const [one, other] = [await create(), await create()]
+    for (const { plainTextKey } of [one, other]) await apiKeys.verify(plainTextKey)
+    const first = apiKeys.flush()
+    await apiKeys.verify(one.plainTextKey)
+    await Promise.all([first, apiKeys.flush()])
+
+    // Past the time at which there would be a write if there were anything to write.
+    await sleep(1_200)
+    const later = new Date(Date.now() + 1)
+    setClock(later)
+    await apiKeys.verify(other.plainTextKey)
+    await apiKeys.flush()
+
+    expect(await lastUsedAt(other.id)).toEqual(later)
   })
 
   it('writes all there is, 10,000 keys in a statement', async () => {
