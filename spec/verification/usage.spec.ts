@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 
 import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
@@ -353,6 +353,8 @@ describe('flush', () => {
     const [one, other] = [await create(), await create()]
     for (const { plainTextKey } of [one, other]) await apiKeys.verify(plainTextKey)
     const first = apiKeys.flush()
+    // By now it is under way.
+    await nextTurn()
     await apiKeys.verify(one.plainTextKey)
     await Promise.all([first, apiKeys.flush()])
 
