@@ -184,6 +184,11 @@ function createWorld() {
       return content
     },
 
+    /** What a standby has that lags behind. */
+    get contentOfStandby() {
+      return before.at(-3) ?? before[0] ?? content
+    },
+
     change(changed: number, to: KeyRow['status']) {
       const last = content.log.at(-1)
       const isNew = content.statuses[changed] === 'MISSING'
@@ -376,7 +381,8 @@ async function play(actions: readonly Action[], outageGraceMs: number): Promise<
         const [read] = world.reads.splice(action.read % (world.reads.length || 1), 1)
         if (!read) return
         if (action.fails) read.fail(new ApiKeysError('database_unavailable'))
-        else read.answer(read.saw ?? world.content, action.standby)
+        else if (action.standby) read.answer(world.contentOfStandby, true)
+        else read.answer(read.saw ?? world.content, false)
         return
       }
       case 'ring':
