@@ -111,7 +111,7 @@ export interface ApiKeysOptions<
    */
   outageGraceMs?: number | undefined
   /**
-   * How many keys are remembered at most; some 400 bytes each.
+   * How many keys are remembered at most; some 400 bytes each, and their metadata.
    *
    * @default 100_000
    */

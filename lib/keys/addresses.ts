@@ -90,7 +90,7 @@ function mapBack({ address, prefixLength }: Range): Range {
 }
 
 function isMapped(address: Address): address is ipaddr.IPv6 {
-  return address.kind() === 'ipv6' && (address as ipaddr.IPv6).isIPv4MappedAddress()
+  return address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress()
 }
 
 function hasBitsBehind({ address, prefixLength }: Range): boolean {
@@ -106,5 +106,5 @@ function bitsOf(address: Address): number {
 }
 
 function formatAddress(address: Address): string {
-  return address.kind() === 'ipv4' ? address.toString() : (address as ipaddr.IPv6).toRFC5952String()
+  return address instanceof ipaddr.IPv6 ? address.toRFC5952String() : address.toString()
 }
