@@ -14,6 +14,7 @@ import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
 import { onDatabase } from './keys/database'
+import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './keys/lifecycle'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
@@ -54,6 +55,17 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
     plainTextKey: string,
     options?: { until?: Closable; ip?: string | undefined },
   ): Promise<Verdict<Permission, UserId>>
+  /**
+   * Has a function told of what happens to keys in this process, once it has happened: of changes that other processes
+   * make, those tell. A function that fails breaks nothing; `on('error', ...)` hears of it. Returns a function that ends it.
+   *
+   * @example
+   * apiKeys.on('revoked', ({ apiKey, reason }) => mail(apiKey.userId, `${apiKey.name} was revoked: ${reason}`))
+   */
+  on<Name extends keyof ApiKeyNotices>(
+    name: Name,
+    listener: Listener<ApiKeyNotices<Permission, UserId>[Name]>,
+  ): () => void
   /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */
   health(options?: { livingKeys?: boolean }): Promise<Health>
   /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
@@ -98,7 +110,12 @@ export function createApiKeys<
 
   const sequelize = asGuest(settings.sequelize)
   const ApiKey = defineApiKey(sequelize, { schema, userIdType })
-  const audit = createAudit(defineApiKeyEvent(sequelize, { schema, userIdType }), userIdType)
+  const emitter = createEmitter()
+  const audit = createAudit({
+    Event: defineApiKeyEvent(sequelize, { schema, userIdType }),
+    userIdType,
+    emitter,
+  })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
@@ -113,6 +130,7 @@ export function createApiKeys<
     eventTable: qualify(schema, 'api_key_events'),
     userIdType,
     format,
+    emitter,
   })
   const { verify, verifyAlone, lastUseOf, health, flush, close } = verification
   const store = createStore({
@@ -123,6 +141,7 @@ export function createApiKeys<
     table,
     retiredTable,
     audit,
+    emitter,
     format,
     lastUseOf,
   })
@@ -131,14 +150,15 @@ export function createApiKeys<
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
   const authenticator = createAuthenticator({ credentials, verify, rules, settings })
   const refuse = createRefuse(settings)
-  const http = { lifecycle, rules, authenticator, refuse, settings }
+  const http = { lifecycle, rules, authenticator, refuse, emitter, settings }
 
   const apiKeys = {
     ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
     ...createGuards(http),
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),
-    strategy: createStrategy({ authenticator, realm }),
+    strategy: createStrategy({ authenticator, emitter, realm }),
+    on: emitter.on,
     migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys
 

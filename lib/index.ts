@@ -13,6 +13,7 @@ export {
 export type { AuthenticateOptions, Guard, GuardOptions } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { Actor, ApiKeyEvent } from './keys/audit'
+export type { ApiKeyChanged, ApiKeyNotices, RequestDenied } from './keys/emitter'
 export type {
   AnyUserId,
   ApiKeyChanges,

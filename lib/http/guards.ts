@@ -3,10 +3,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Request, Response } from 'express'
 
 import { MissingPermissionError, type ApiKeysError } from '../errors'
+import type { Emitter } from '../keys/emitter'
 import { checkPermissionNames, type MaybePromise, type Settings } from '../options'
 import type { VerifiedApiKey } from '../verification/verified-api-key'
 import type { Authentication, Authenticator, Demand } from './authentication'
-import type { Refuse } from './refuse'
+import { tellOfDenial, type Refuse } from './refuse'
 
 /**
  * A middleware of ours. It asks nothing of the types of a route, so that behind it `req.params`, `req.body` and the
@@ -66,10 +67,13 @@ export interface Guards<Permission extends string = string, UserId = string | nu
 interface GuardParts {
   authenticator: Authenticator
   refuse: Refuse
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
-export function createGuards({ authenticator, refuse, settings }: GuardParts): Guards {
+export function createGuards(parts: GuardParts): Guards {
+  const { authenticator, refuse, emitter, settings } = parts
+
   function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
     const { optional, orSignedIn } = options
 
@@ -103,7 +107,7 @@ export function createGuards({ authenticator, refuse, settings }: GuardParts): G
 
       if (decision === null) next()
       else if (decision instanceof Promise) decideLater(decision, request, response, next)
-      else refuse(decision, request, response, next)
+      else deny(decision, request, response, next)
     }
   }
 
@@ -114,8 +118,13 @@ export function createGuards({ authenticator, refuse, settings }: GuardParts): G
     next: (error?: unknown) => void,
   ) {
     decision
-      .then((error) => (error ? refuse(error, req, res, next) : next()))
-      .catch((error: unknown) => refuse(error, req, res, next))
+      .then((error) => (error ? deny(error, req, res, next) : next()))
+      .catch((error: unknown) => deny(error, req, res, next))
+  }
+
+  const deny: Refuse = (failure, req, res, next) => {
+    tellOfDenial(emitter, failure, req)
+    refuse(failure, req, res, next)
   }
 
   async function unlessSignedIn(req: Request, error: ApiKeysError) {

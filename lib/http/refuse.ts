@@ -2,7 +2,8 @@ import { isNativeError } from 'node:util/types'
 
 import type { NextFunction, Request, Response } from 'express'
 
-import { ApiKeysError } from '../errors'
+import { ApiKeysError, InvalidApiKeyError } from '../errors'
+import type { Emitter } from '../keys/emitter'
 import type { Settings } from '../options'
 import { sendProblem, toRefusal } from './problems'
 
@@ -24,6 +25,22 @@ export function createRefuse({ realm, onRefusal }: Pick<Settings, 'realm' | 'onR
     }
     answer().catch((error: unknown) => next(toError(error, realm)))
   }
+}
+
+/** Tells whoever listens of a request that is refused. */
+export function tellOfDenial(
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>,
+  failure: unknown,
+  req: Request,
+) {
+  if (!(failure instanceof ApiKeysError) || !emitter.isHeard('denied')) return
+
+  emitter.emit('denied', {
+    apiKey: req.apiKey ? { id: req.apiKey.id, userId: req.apiKey.userId } : null,
+    error: failure,
+    reason: failure instanceof InvalidApiKeyError ? failure.reason : null,
+    address: req.ip,
+  })
 }
 
 /** Gives a failure the form in which Express takes it: an error, and a refusal its status and headers. */

@@ -1,9 +1,10 @@
 import type { Request } from 'express'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
+import type { Emitter } from '../keys/emitter'
 import type { Authentication, Authenticator } from './authentication'
 import { toRefusal } from './problems'
-import { toError } from './refuse'
+import { tellOfDenial, toError } from './refuse'
 
 /** Our strategy as Passport sees it. */
 export interface ApiKeyStrategy {
@@ -20,11 +21,12 @@ interface Actions {
 
 interface StrategyParts {
   authenticator: Authenticator
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
   realm: string
 }
 
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
-export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyStrategy {
+export function createStrategy({ authenticator, emitter, realm }: StrategyParts): ApiKeyStrategy {
   /** Tells Passport what came of a request. */
   function report(
     req: Request,
@@ -32,6 +34,7 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
     { success, fail, startsSession }: Actions & { startsSession: boolean },
   ) {
     if (authentication.kind !== 'accepted') {
+      if (authentication.kind === 'refused') tellOfDenial(emitter, authentication.error, req)
       const { status, headers } = toRefusal(authentication.error, realm)
       return fail(headers['WWW-Authenticate'], status)
     }
@@ -62,7 +65,10 @@ export function createStrategy({ authenticator, realm }: StrategyParts): ApiKeyS
 
       authentication
         .then((authentication) => report(req, authentication, actions))
-        .catch((failure: unknown) => error(toError(failure, realm)))
+        .catch((failure: unknown) => {
+          tellOfDenial(emitter, failure, req)
+          error(toError(failure, realm))
+        })
     }
   })()
 }

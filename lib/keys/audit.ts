@@ -9,6 +9,7 @@ import type {
 } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
+import type { Emitter } from './emitter'
 import { readUserId, type ApiKeyRecord } from './record'
 
 /** Who does something: a signed-in user, an administrator, or the app itself. */
@@ -40,10 +41,13 @@ interface EventFilter {
 export type Audit = ReturnType<typeof createAudit>
 
 interface Change {
-  action: EventAction
+  action: ChangeAction
   before: ApiKeyRecord | null
   after: ApiKeyRecord
 }
+
+/** What somebody does to a key. */
+export type ChangeAction = Exclude<EventAction, 'retired_secret_used'>
 
 interface Circumstances {
   actor?: Actor | undefined
@@ -51,11 +55,17 @@ interface Circumstances {
   transaction: Transaction
 }
 
-export function createAudit(Event: ApiKeyEventModel, userIdType: UserIdType) {
+interface AuditParts {
+  Event: ApiKeyEventModel
+  userIdType: UserIdType
+  emitter: Pick<Emitter, 'emitAfter'>
+}
+
+export function createAudit({ Event, userIdType, emitter }: AuditParts) {
   return {
-    /** Writes one entry per change, in the transaction that makes the changes. */
+    /** Writes one entry per change, in the transaction that makes the changes, and has them told of when it commits. */
     async record(changes: readonly Change[], { actor, reason, transaction }: Circumstances) {
-      const by = actor ?? { type: 'system' }
+      const by: Actor = actor ?? { type: 'system' }
       const entries = changes.map(({ action, before, after }): NewApiKeyEventRow => {
         const changed = changedAttributes(before, after)
         return {
@@ -71,6 +81,10 @@ export function createAudit(Event: ApiKeyEventModel, userIdType: UserIdType) {
       })
 
       await Event.bulkCreate(entries, { transaction, returning: false })
+      for (const { action, before, after } of changes) {
+        const notice = { apiKey: after, before, actor: by, reason: reason ?? null }
+        emitter.emitAfter(transaction, action, notice)
+      }
     },
 
     async list(

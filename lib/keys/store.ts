@@ -11,11 +11,12 @@ import {
 import { z } from 'zod'
 
 import type { ApiKeyModel, ApiKeyRow, Status } from '../../models/api-key'
-import type { EventAction } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
-import { isSame, type Actor, type Audit } from './audit'
+import { isSame, type Actor, type Audit, type ChangeAction } from './audit'
 import { formatKeyCursor, type KeyPosition } from './cursor'
+import { afterCommit } from './database'
+import type { Emitter } from './emitter'
 import { maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
 import { pointerTo } from './rules'
@@ -70,6 +71,7 @@ interface StoreParts {
   /** That of the table of retired secrets. */
   retiredTable: string
   audit: Audit
+  emitter: Pick<Emitter, 'committed'>
   format: SecretFormat
   maxKeysPerUser: number
   /** Counted from the creation of a key. */
@@ -103,8 +105,8 @@ function isLiving(now: number) {
 
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
-  const { sequelize, ApiKey, userIdType, table, audit, format, maxKeysPerUser, grantable } = parts
-  const { retiredTable, maxLifetimeSeconds, reservedMetadata, lastUseOf } = parts
+  const { sequelize, ApiKey, userIdType, table, retiredTable, audit, emitter, format } = parts
+  const { maxKeysPerUser, maxLifetimeSeconds, reservedMetadata, grantable, lastUseOf } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     const { userId, name, description = null, permissions, expiresAt = null } = input
@@ -337,11 +339,22 @@ export function createStore(parts: StoreParts) {
     return isNews ? { ...record, lastUsedAt: new Date(lastUse) } : record
   }
 
-  function inTransaction<Result>(
+  /** Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. */
+  async function inTransaction<Result>(
     transaction: Transaction | undefined,
     work: (transaction: Transaction) => Promise<Result>,
   ): Promise<Result> {
-    return transaction ? work(transaction) : sequelize.transaction(work)
+    if (transaction) {
+      const result = await work(transaction)
+      afterCommit(transaction, () => emitter.committed(transaction))
+      return result
+    }
+
+    const [result, own] = await sequelize.transaction(
+      async (own) => [await work(own), own] as const,
+    )
+    emitter.committed(own)
+    return result
   }
 
   /**
@@ -446,7 +459,7 @@ const withoutPrevious = {
 }
 
 interface Decision {
-  action: EventAction
+  action: ChangeAction
   changes: { [Name in keyof Changes]: Changes[Name] | undefined }
 }
 
@@ -454,7 +467,7 @@ const transitionActions = {
   suspend: 'suspended',
   reactivate: 'reactivated',
   revoke: 'revoked',
-} as const satisfies Record<Transition, EventAction>
+} as const satisfies Record<Transition, ChangeAction>
 
 function transitionOf(transition: Transition, key: ApiKeyRecord): Decision {
   const status = nextStatus(transition, key.status)

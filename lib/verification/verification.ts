@@ -3,7 +3,8 @@ import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 import { changeLogOf } from '../../models/change-log'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
-import { onDatabase } from '../keys/database'
+import { afterCommit, onDatabase } from '../keys/database'
+import type { Emitter } from '../keys/emitter'
 import type { SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
 import { createKeyCache } from './cache'
@@ -72,6 +73,7 @@ interface VerificationParts {
   eventTable: string
   userIdType: UserIdType
   format: SecretFormat
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
   maxStalenessMs: number
   outageGraceMs: number
   cacheSize: number
@@ -85,7 +87,7 @@ export type Verification = ReturnType<typeof createVerification>
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
-  const { retiredTable, eventTable } = parts
+  const { retiredTable, eventTable, emitter } = parts
   const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
   const clock = systemClock
   const log = changeLogOf(schema)
@@ -187,6 +189,7 @@ export function createVerification(parts: VerificationParts) {
     feed,
     fills,
     usage,
+    emitter,
     makeSignal,
     clock,
     maxStalenessMs,
@@ -239,7 +242,7 @@ export function createVerification(parts: VerificationParts) {
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */
     async changed(id: string | undefined, transaction: Transaction | undefined) {
-      if (transaction) outermost(transaction).afterCommit(() => learn(id))
+      if (transaction) afterCommit(transaction, () => learn(id))
       else await learn(id)
     },
 
@@ -282,13 +285,6 @@ export function createVerification(parts: VerificationParts) {
       return livingKeys ? { ...health, livingKeys: await countLivingKeys() } : health
     },
   }
-}
-
-/** A transaction within another one, a savepoint, commits with it. */
-function outermost(transaction: Transaction): Transaction {
-  // The types know of no such member.
-  const { parent } = transaction as Transaction & { parent?: Transaction | null }
-  return parent ? outermost(parent) : transaction
 }
 
 /** Whoever calls `verify` demands no permissions. */

@@ -1,5 +1,6 @@
 import { ApiKeysError, type InvalidReason } from '../errors'
 import { isOutage } from '../keys/database'
+import type { Emitter } from '../keys/emitter'
 import type { Digest, SecretFormat } from '../keys/secret'
 import type { CachedKey, KeyCache, KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
@@ -23,6 +24,7 @@ interface VerifierParts {
   feed: ChangeFeed
   fills: Fills
   usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse'>
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
   makeSignal: MakeSignal
   clock: Clock
   maxStalenessMs: number
@@ -36,7 +38,7 @@ const leastPatienceMs = 1_000
 
 /** Accepts a key that was minted here, is in the database, is active and has not expired. */
 export function createVerifier(parts: VerifierParts) {
-  const { format, cache, feed, fills, usage, makeSignal, clock, maxStalenessMs } = parts
+  const { format, cache, feed, fills, usage, emitter, makeSignal, clock, maxStalenessMs } = parts
   const patienceMs = Math.max(longestLimitMs(maxStalenessMs), leastPatienceMs)
   let hits = 0
   let misses = 0
@@ -82,7 +84,9 @@ export function createVerifier(parts: VerifierParts) {
     } else {
       usage.noteUse(row.id, wall)
     }
-    return { valid: true, apiKey: new AcceptedKey(row, bearer, makeSignal) }
+    const apiKey = new AcceptedKey(row, bearer, makeSignal)
+    if (emitter.isHeard('verified')) emitter.emit('verified', { apiKey, address: bearer.ip })
+    return { valid: true, apiKey }
   }
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
@@ -92,6 +96,7 @@ export function createVerifier(parts: VerifierParts) {
       key.noteRetiredFromMs = startOfNextHour(wall)
     }
     usage.noteRetiredUse(id)
+    emitter.emit('retired_secret_used', { apiKeyId: id })
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */

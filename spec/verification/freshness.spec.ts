@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
+import { createEmitter } from '../../lib/keys/emitter'
 import { createSecretFormat, type Digest } from '../../lib/keys/secret'
 import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
 import { createChangeFeed } from '../../lib/verification/change-feed'
@@ -316,6 +317,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     onStandby: () => {},
   })
   const verifier = createVerifier({
+    emitter: createEmitter(),
     format,
     cache,
     feed,

@@ -1,0 +1,144 @@
+import type { Transaction } from 'sequelize'
+
+import { show, suggest } from '../../models/option-checks'
+import type { ApiKeysError, InvalidReason } from '../errors'
+import type { Actor, ChangeAction } from './audit'
+import type { ApiKeyRecord } from './record'
+
+/** A change of a key that this process has made and committed. */
+export interface ApiKeyChanged<Permission extends string = string, UserId = string | number> {
+  /** As it is now. */
+  apiKey: ApiKeyRecord<Permission, UserId>
+  /** As it was; `null` for a new one. */
+  before: ApiKeyRecord<Permission, UserId> | null
+  actor: Actor
+  reason: string | null
+}
+
+/** Which key it was, and whose. */
+interface Holder<UserId> {
+  readonly id: string
+  readonly userId: UserId
+}
+
+/** A request that was refused by a guard or by the strategy. */
+export interface RequestDenied {
+  /** The key that it came with, where it was accepted; `null` where it was not. */
+  apiKey: Holder<string | number> | null
+  /** What the client was told. */
+  error: ApiKeysError
+  /** Why a key was not accepted, which the client is not told. */
+  reason: InvalidReason | null
+  /** The address of the client, by Express's rules. */
+  address: string | undefined
+}
+
+/** What is told of in this process, and what comes with it. Nothing of it holds a secret. */
+export interface ApiKeyNotices<
+  Permission extends string = string,
+  UserId = string | number,
+> extends Record<ChangeAction, ApiKeyChanged<Permission, UserId>> {
+  /** Somebody used a secret that worked no more; once per key and hour. */
+  retired_secret_used: { apiKeyId: string }
+  /** A key was accepted. Costs nothing as long as nobody listens. */
+  verified: { apiKey: Holder<UserId>; address: string | undefined }
+  denied: RequestDenied
+  /** A listener failed, or rejected. */
+  error: { error: unknown; notice: string }
+}
+
+export type NoticeName = keyof ApiKeyNotices
+
+export type Listener<Notice> = (notice: Notice) => unknown
+
+export type Emitter = ReturnType<typeof createEmitter>
+
+const noticeNames = {
+  created: true,
+  updated: true,
+  permissions_changed: true,
+  suspended: true,
+  reactivated: true,
+  revoked: true,
+  rotated: true,
+  rotation_ended: true,
+  retired_secret_used: true,
+  verified: true,
+  denied: true,
+  error: true,
+} satisfies Record<NoticeName, true>
+
+/** Tells the app what happens to keys in this process. A listener that fails breaks nothing. */
+export function createEmitter() {
+  const listeners = new Map<string, Set<Listener<never>>>()
+  /** What is told of once a transaction has committed. */
+  const untold = new WeakMap<Transaction, (() => void)[]>()
+
+  function fail(error: unknown, notice: NoticeName) {
+    // Whoever hears of failures and fails at that is not told of it again.
+    if (notice !== 'error') emit('error', { error, notice })
+  }
+
+  async function tell<Notice>(name: NoticeName, listener: Listener<Notice>, notice: Notice) {
+    try {
+      await listener(notice)
+    } catch (error) {
+      fail(error, name)
+    }
+  }
+
+  function emit<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {
+    // As they were registered for this name.
+    const heard = listeners.get(name) as Set<Listener<ApiKeyNotices[Name]>> | undefined
+    // A copy, as a listener may begin or end another one.
+    for (const listener of new Set(heard)) void tell(name, listener, notice)
+  }
+
+  function isHeard(name: NoticeName): boolean {
+    return listeners.has(name)
+  }
+
+  return {
+    isHeard,
+    emit,
+
+    /** Tells of something once a transaction has committed, and not if it is rolled back. */
+    emitAfter<Name extends NoticeName>(
+      transaction: Transaction,
+      name: Name,
+      notice: ApiKeyNotices[Name],
+    ) {
+      if (!isHeard(name)) return
+
+      const queue = untold.get(transaction) ?? []
+      untold.set(transaction, [...queue, () => emit(name, notice)])
+    },
+
+    /** Tells of what has waited for a transaction, which has committed. */
+    committed(transaction: Transaction) {
+      const queue = untold.get(transaction) ?? []
+      untold.delete(transaction)
+      for (const tellNow of queue) tellNow()
+    },
+
+    /** Has a function told of something from now on; returns a function that ends it. */
+    on<Name extends NoticeName>(name: Name, listener: Listener<ApiKeyNotices[Name]>): () => void {
+      if (!Object.hasOwn(noticeNames, name)) {
+        throw new TypeError(
+          `on: nothing is called ${show(name)}.${suggest(name, Object.keys(noticeNames))}`,
+        )
+      }
+      if (typeof listener !== 'function') throw new TypeError('on: needs a function to call')
+
+      // One function may be registered twice, and each time be taken off by itself.
+      const entry: Listener<ApiKeyNotices[Name]> = (notice) => listener(notice)
+      const group = listeners.get(name) ?? new Set()
+      listeners.set(name, group.add(entry))
+
+      return function off() {
+        group.delete(entry)
+        if (group.size === 0 && listeners.get(name) === group) listeners.delete(name)
+      }
+    },
+  }
+}
