@@ -9,6 +9,7 @@ import type { UserIdType } from '../models/storage-options'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
 import { createGuards, type Guards } from './http/guards'
+import { createCharges } from './http/rate-limits'
 import { createRefuse, withRefusals } from './http/refuse'
 import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
@@ -132,7 +133,7 @@ export function createApiKeys<
     format,
     emitter,
   })
-  const { verify, verifyAlone, lastUseOf, health, flush, close } = verification
+  const { verify, verifyAlone, rateLimiter, lastUseOf, health, flush, close } = verification
   const store = createStore({
     ...settings,
     sequelize,
@@ -150,14 +151,18 @@ export function createApiKeys<
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
   const authenticator = createAuthenticator({ credentials, verify, rules, settings })
   const refuse = createRefuse(settings)
-  const http = { lifecycle, rules, authenticator, refuse, emitter, settings }
+  const charges = createCharges(rateLimiter)
+  const http = { lifecycle, rules, authenticator, charges, refuse, emitter, settings }
+
+  const guards = createGuards(http)
 
   const apiKeys = {
     ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
-    ...createGuards(http),
+    ...guards,
+    ...withRefusals({ consume: guards.consume }, realm),
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),
-    strategy: createStrategy({ authenticator, emitter, realm }),
+    strategy: createStrategy({ authenticator, charges, emitter, realm }),
     on: emitter.on,
     migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys

@@ -6,6 +6,9 @@ const sentences = {
   multiple_credentials: 'The request carries more than one credential. Send exactly one.',
   invalid_api_key: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
   address_not_allowed: 'The API key may not be used from this address.',
+  rate_limited: 'The API key is used too often. Wait as long as the header Retry-After says.',
+  too_many_attempts:
+    'Too much came from this address that is no API key. Wait as long as the header Retry-After says.',
   missing_permission: 'The API key does not have the permission that this needs.',
   not_signed_in: 'Sign in first.',
   not_an_admin: 'Only an administrator may do this.',
@@ -22,6 +25,8 @@ const sentences = {
   malformed_json: 'The body is not valid JSON.',
   body_too_large: 'The body is larger than 32 kB.',
   invalid_input: 'The request breaks the rules listed in "errors".',
+  limiter_unavailable: 'It cannot be told how often the API key was used. Try again shortly.',
+  too_many_lookups: 'Too many API keys of this address wait to be looked up. Try again shortly.',
   database_unavailable: 'API keys cannot be checked or changed at the moment. Try again shortly.',
 } as const
 
@@ -38,6 +43,8 @@ export type InvalidReason =
   /** A secret that the key had before a rotation, and that works no more. */
   | 'retired'
   | 'address_not_allowed'
+  /** It is no key, and neither was too much else from its address. */
+  | 'too_many_attempts'
 
 /** One rule that the input breaks: where (a JSON Pointer as a URI fragment, RFC 6901 section 6) and how. */
 export interface InputFault {
@@ -73,11 +80,62 @@ export class InvalidApiKeyError extends ApiKeysError {
   }
 }
 
+/** Too much came from an address that is no key. */
+export class TooManyAttemptsError extends ApiKeysError {
+  override readonly name = 'TooManyAttemptsError'
+
+  constructor(readonly retryAfterSeconds: number) {
+    super('too_many_attempts')
+  }
+}
+
 /** Returns what a client is told of a key that is not accepted. */
-export function refusalOf(reason: InvalidReason): ApiKeysError {
-  return reason === 'address_not_allowed'
-    ? new ApiKeysError('address_not_allowed')
-    : new InvalidApiKeyError(reason)
+export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeysError {
+  switch (reason) {
+    case 'address_not_allowed':
+      return new ApiKeysError('address_not_allowed')
+    case 'too_many_attempts':
+      return new TooManyAttemptsError(retryAfterSeconds)
+    default:
+      return new InvalidApiKeyError(reason)
+  }
+}
+
+/** Where a key stands with one of its limits. */
+export interface LimitState {
+  readonly name: string
+  readonly limit: number
+  readonly windowSeconds: number
+  /** How many uses are left in this window. */
+  readonly remaining: number
+  /** In how many milliseconds the window ends. */
+  readonly resetMs: number
+}
+
+/** The key is good, but used too often. */
+export class RateLimitedError extends ApiKeysError {
+  override readonly name = 'RateLimitedError'
+
+  /** The names of the limits that do not allow it. */
+  readonly violated: readonly string[]
+
+  /** When all of them allow it again. */
+  readonly retryAfterSeconds: number
+
+  constructor(
+    /** All limits of the key. */
+    readonly limits: readonly LimitState[],
+    /** How many uses this one counts for. */
+    readonly cost: number,
+  ) {
+    super('rate_limited')
+    const violated = limits.filter(({ remaining }) => remaining < cost)
+    this.violated = violated.map(({ name }) => name)
+    this.retryAfterSeconds = Math.max(
+      1,
+      ...violated.map(({ resetMs }) => Math.ceil(resetMs / 1_000)),
+    )
+  }
 }
 
 /** The key is good, but holds too little. */

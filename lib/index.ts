@@ -5,9 +5,12 @@ export {
   InvalidInputError,
   MethodNotAllowedError,
   MissingPermissionError,
+  RateLimitedError,
+  TooManyAttemptsError,
   type ErrorCode,
   type InputFault,
   type InvalidReason,
+  type LimitState,
   type Refusal,
 } from './errors'
 export type { AuthenticateOptions, Guard, GuardOptions } from './http/guards'
@@ -25,10 +28,12 @@ export type {
   RestrictOptions,
   RotateOptions,
 } from './keys/lifecycle'
+export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'
 export type { ApiKeysOptions, SignedInUser, UserIdOf } from './options'
 export type { FeedState } from './verification/change-feed'
+export type { RedisClient } from './verification/rate-limiter'
 export type { Health, LivingKeys } from './verification/verification'
 export type { Closable, VerifiedApiKey } from './verification/verified-api-key'
 export type { Verdict } from './verification/verifier'

@@ -6,6 +6,15 @@ import type { Sequelize } from 'sequelize'
 import { createOptionChecks, show, suggest } from '../models/option-checks'
 import { readStorageOptions, type StorageOptions, type UserIdType } from '../models/storage-options'
 import type { Refusal } from './errors'
+import {
+  isLimitName,
+  limitNameRule,
+  longestWindowSeconds,
+  maxLimits,
+  mostUses,
+  type Limits,
+} from './keys/limits'
+import type { RedisClient } from './verification/rate-limiter'
 
 /** The type that ids of the app's users have in JavaScript and JSON. */
 export type UserIdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
@@ -68,6 +77,32 @@ export interface ApiKeysOptions<
    * @default []
    */
   reservedMetadata?: readonly string[] | undefined
+  /**
+   * How often each key may be used: named limits that hold at once, such as
+   * `{ burst: { limit: 100, windowSeconds: 60 }, monthly: { limit: 100_000, windowSeconds: 2_592_000 } }`. Administrators may
+   * give a key limits of its own.
+   *
+   * @default {} (as often as it likes)
+   */
+  limits?: Limits | undefined
+  /**
+   * Where uses are counted that all processes share: a client of `ioredis`, or of `redis` from version 4, for one server or a
+   * cluster. Without it, each process counts for itself.
+   */
+  redis?: RedisClient | undefined
+  /**
+   * What becomes of a request whose key has limits while `redis` is away: it is answered with 503, or passes uncounted.
+   *
+   * @default 'refuse'
+   */
+  onLimiterOutage?: 'refuse' | 'allow' | undefined
+  /**
+   * How many times a minute an address (an IPv6 network of 64 bits) may come with something that is not a key. Beyond that
+   * it is told so, with 429, and nothing more is looked up for it that it could have made up. Good keys pass.
+   *
+   * @default 60
+   */
+  maxFailedAttemptsPerMinute?: number | undefined
   /**
    * Secrets that key the hashes, at least 32 random bytes each: without them a copy of the database verifies nothing,
    * and forged keys never reach it. The first is used for new keys, all of them for verification.
@@ -158,6 +193,10 @@ const optionNames = [
   'maxLifetimeSeconds',
   'maxGracePeriodSeconds',
   'reservedMetadata',
+  'limits',
+  'redis',
+  'onLimiterOutage',
+  'maxFailedAttemptsPerMinute',
   'secrets',
   'acceptUnkeyed',
   'header',
@@ -195,6 +234,10 @@ export function readOptions(options: AnyOptions) {
     maxLifetimeSeconds = Infinity,
     maxGracePeriodSeconds = 2_592_000,
     reservedMetadata = [],
+    limits = {},
+    redis,
+    onLimiterOutage = 'refuse',
+    maxFailedAttemptsPerMinute = 60,
     secrets = [],
     acceptUnkeyed = false,
     header,
@@ -233,6 +276,21 @@ export function readOptions(options: AnyOptions) {
     'must be a list of names',
     reservedMetadata,
   )
+  checkLimits(limits)
+  // Not shown: a client holds a password.
+  check('redis', isRedisClient(redis), 'must be a client of ioredis, or of redis from version 4')
+  check(
+    'onLimiterOutage',
+    ['refuse', 'allow'].includes(onLimiterOutage),
+    "must be 'refuse' or 'allow'",
+    onLimiterOutage,
+  )
+  check(
+    'maxFailedAttemptsPerMinute',
+    isLimit(maxFailedAttemptsPerMinute),
+    'must be a whole number above 0',
+    maxFailedAttemptsPerMinute,
+  )
   check('acceptUnkeyed', typeof acceptUnkeyed === 'boolean', 'must be true or false', acceptUnkeyed)
   check(
     'header',
@@ -269,6 +327,10 @@ export function readOptions(options: AnyOptions) {
     maxLifetimeSeconds,
     maxGracePeriodSeconds,
     reservedMetadata,
+    limits,
+    redis,
+    onLimiterOutage,
+    maxFailedAttemptsPerMinute,
     secrets,
     acceptUnkeyed,
     header: header?.toLowerCase(),
@@ -304,6 +366,12 @@ export function checkPermissionNames(
   }
 }
 
+/** Throws a `TypeError` unless a request can count for so many uses of its key. */
+export function checkCost(caller: string, cost: unknown, least: 0 | 1) {
+  if (Number.isSafeInteger(cost) && Number(cost) >= least) return
+  throw new TypeError(`${caller}: the cost must be a whole number from ${least}, got ${show(cost)}`)
+}
+
 function isPostgres(sequelize: unknown): boolean {
   const { getDialect } = (sequelize ?? {}) as Partial<Sequelize>
   return typeof getDialect === 'function' && getDialect.call(sequelize) === 'postgres'
@@ -324,12 +392,38 @@ function isLimit(limit: unknown): boolean {
   return limit === Infinity || (Number.isSafeInteger(limit) && Number(limit) > 0)
 }
 
+function checkLimits(limits: unknown) {
+  const isObject = typeof limits === 'object' && limits !== null && !Array.isArray(limits)
+  check('limits', isObject, 'must be an object of limits, by their names', limits)
+  const entries = Object.entries(limits as Record<string, unknown>)
+  check('limits', entries.length <= maxLimits, `must have at most ${maxLimits} limits`)
+
+  for (const [name, limit] of entries) {
+    const option = `limits.${name}`
+    check(option, isLimitName(name), limitNameRule, name)
+    const isObject = typeof limit === 'object' && limit !== null
+    check(option, isObject, 'must be { limit, windowSeconds }', limit)
+    checks.refuseUnknownNames(limit as object, ['limit', 'windowSeconds'], `${option}.`)
+    const { limit: uses, windowSeconds } = limit as Record<string, unknown>
+    checkNumber(`${option}.limit`, uses, 1, mostUses)
+    checkNumber(`${option}.windowSeconds`, windowSeconds, 1, longestWindowSeconds)
+  }
+}
+
+/** Whether it has what the two kinds of clients run a script with. */
+function isRedisClient(client: unknown): boolean {
+  if (client === undefined) return true
+
+  const { defineCommand, eval: evaluate, multi } = (client ?? {}) as Record<string, unknown>
+  return typeof multi === 'function' && typeof (defineCommand ?? evaluate) === 'function'
+}
+
 function isLifetime(seconds: number): boolean {
   return seconds === Infinity || seconds <= 100 * 366 * 86_400
 }
 
-function checkNumber(option: string, value: number, least: number, most: number) {
-  const isFine = Number.isInteger(value) && value >= least && value <= most
+function checkNumber(option: string, value: unknown, least: number, most: number) {
+  const isFine = Number.isInteger(value) && Number(value) >= least && Number(value) <= most
   check(option, isFine, `must be a whole number from ${least} to ${most}`, value)
 }
 

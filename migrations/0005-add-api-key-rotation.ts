@@ -2,6 +2,8 @@ import { policyColumns } from './0004-add-api-key-policies'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
 
+export const rotationColumns = ['previous_hash', 'previous_works_until']
+
 const firstActions = [
   'created',
   'updated',
@@ -118,7 +120,7 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         FOR EACH STATEMENT EXECUTE FUNCTION ${forgetRetired}();
 
       DROP TRIGGER api_key_gather_update ON ${keys};
-      ${gatherChangesOf(names, [...policyColumns, 'previous_hash', 'previous_works_until'])}
+      ${gatherChangesOf(names, [...policyColumns, ...rotationColumns])}
 
       ${allow([...firstActions, 'rotated', 'rotation_ended', 'retired_secret_used'])}
       CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))

@@ -22,6 +22,8 @@ export interface ApiKeyRow {
   /** Addresses and ranges; `null` for all. */
   allowedIps: string[] | null
   metadata: Record<string, unknown>
+  /** Those of this key; `null` for the app's. */
+  limits: Record<string, unknown> | null
   createdAt: Date
   updatedAt: Date
   lastUsedAt: Date | null
@@ -49,6 +51,7 @@ export type NewApiKeyRow = Pick<
   | 'expiresAt'
   | 'allowedIps'
   | 'metadata'
+  | 'limits'
 >
 
 export type ApiKeyModel = ModelStatic<Model<ApiKeyRow, NewApiKeyRow>>
@@ -76,6 +79,7 @@ export function defineApiKey(
       status: { type: DataTypes.TEXT },
       allowedIps: { type: DataTypes.ARRAY(DataTypes.TEXT), field: 'allowed_ips' },
       metadata: { type: DataTypes.JSON },
+      limits: { type: DataTypes.JSON },
       createdAt: { type: timestamp, field: 'created_at' },
       updatedAt: { type: timestamp, field: 'updated_at' },
       lastUsedAt: { type: timestamp, field: 'last_used_at' },

@@ -54,6 +54,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.createApiKeyChangeLog(options),
     migrations.addApiKeyPolicies(options),
     migrations.addApiKeyRotation(options),
+    migrations.addApiKeyLimits(options),
   ]
 }
 
@@ -156,6 +157,7 @@ describe('migrations', () => {
     const withoutRetired = all.filter((name) => !retired.test(name))
     const withoutLog = withoutRetired.filter((name) => !log.test(name))
     expect(left).toEqual([
+      all,
       withoutRetired,
       withoutRetired,
       withoutLog,

@@ -10,6 +10,8 @@ const sequelize = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: fal
 const needed = { sequelize, keyPrefix: 'acme', permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'] }
 const secret = 'correct horse battery staple, 32 bytes'
 
+const redisRule = 'redis must be a client of ioredis, or of redis from version 4'
+
 /** Calls it as JavaScript may. */
 function create(options: unknown) {
   return createApiKeys(options as never)
@@ -131,6 +133,30 @@ describe('createApiKeys', () => {
       [{ reservedMetadata: 'plan' }, 'reservedMetadata must be a list of names, got "plan"'],
       [{ reservedMetadata: [7] }, 'reservedMetadata must be a list of names, got [ 7 ]'],
       [{ maxKeysPerUser: null }, 'maxKeysPerUser must be a whole number above 0, got null'],
+
+      [{ limits: [] }, 'limits must be an object of limits, by their names, got []'],
+      [{ limits: 100 }, 'limits must be an object of limits, by their names, got 100'],
+      [{ limits: { burst: 100 } }, 'limits.burst must be { limit, windowSeconds }, got 100'],
+      [
+        { limits: { burst: { limit: 100 } } },
+        'limits.burst.windowSeconds must be a whole number from 1 to 31622400, got undefined',
+      ],
+      [
+        { limits: { burst: { limit: 0, windowSeconds: 60 } } },
+        'limits.burst.limit must be a whole number from 1 to 1000000000000, got 0',
+      ],
+      [
+        { limits: { '7 days': { limit: 1, windowSeconds: 60 } } },
+        'limits.7 days must be a letter, and at most 31 more letters, digits, "_" and "-", got "7 days"',
+      ],
+      [{ redis: 'redis://127.0.0.1' }, redisRule],
+      [{ redis: {} }, redisRule],
+      [{ redis: null }, redisRule],
+      [{ onLimiterOutage: 'pass' }, `onLimiterOutage must be 'refuse' or 'allow', got "pass"`],
+      [
+        { maxFailedAttemptsPerMinute: 0 },
+        'maxFailedAttemptsPerMinute must be a whole number above 0, got 0',
+      ],
 
       [{ acceptUnkeyed: 'yes' }, 'acceptUnkeyed must be true or false, got "yes"'],
       [{ acceptUnkeyed: true }, 'acceptUnkeyed needs secrets: without them all keys are unkeyed'],
@@ -312,6 +338,7 @@ describe('migrations', () => {
       'createApiKeyChangeLog',
       'addApiKeyPolicies',
       'addApiKeyRotation',
+      'addApiKeyLimits',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)
@@ -332,6 +359,10 @@ describe('readOptions', () => {
       maxLifetimeSeconds: undefined,
       maxGracePeriodSeconds: undefined,
       reservedMetadata: undefined,
+      limits: undefined,
+      redis: undefined,
+      onLimiterOutage: undefined,
+      maxFailedAttemptsPerMinute: undefined,
       secrets: undefined,
       acceptUnkeyed: undefined,
       header: undefined,
@@ -352,6 +383,10 @@ describe('readOptions', () => {
     expect(settings).toMatchObject({
       storage: { schema: 'public', userIdType: 'text', users: undefined },
       maxKeysPerUser: Infinity,
+      limits: {},
+      redis: undefined,
+      onLimiterOutage: 'refuse',
+      maxFailedAttemptsPerMinute: 60,
       secrets: [],
       acceptUnkeyed: false,
       realm: 'api',

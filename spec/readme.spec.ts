@@ -15,6 +15,7 @@ import { createApiKeys } from 'express-api-keys'
 import passport from 'passport'
 import { Sequelize } from 'sequelize'
 
+declare const redis: object
 declare const sequelize: Sequelize
 declare const app: express.Express
 declare const listGraphs: RequestHandler, executeGraph: RequestHandler, showStatus: RequestHandler
@@ -39,7 +40,13 @@ beforeAll(async () => {
   await unpack(await pack(consumer.folder), consumer)
   for (const name of ['express', 'passport', 'sequelize', 'pg', 'umzug', 'zod'])
     await provide(consumer, name)
-  for (const name of ['fastest-levenshtein', 'ipaddr.js', 'passport-http-bearer'])
+  for (const name of [
+    'fastest-levenshtein',
+    'ipaddr.js',
+    'passport-http-bearer',
+    'rate-limiter-flexible',
+    'structured-headers',
+  ])
     await provide(consumer, name)
   await provide(consumer, '@types')
 })

@@ -37,6 +37,7 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
 export class RequestBearer implements Bearer {
   readonly #req: Request
   #demand: Demand = demandsNothing
+  #paid = 0
 
   constructor(req: Request) {
     this.#req = req
@@ -55,6 +56,15 @@ export class RequestBearer implements Bearer {
   add(demand: Demand) {
     const before = this.#demand
     this.#demand = before === demandsNothing ? demand : (apiKey) => before(apiKey) ?? demand(apiKey)
+  }
+
+  /** How many uses a guard has still to count: a request counts for as many as its dearest guard says. */
+  owes(cost: number): number {
+    return Math.max(cost - this.#paid, 0)
+  }
+
+  notePaid(cost: number) {
+    this.#paid += cost
   }
 
   refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
@@ -116,7 +126,9 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     verdict: Verdict,
     bearer: RequestBearer,
   ): MaybePromise<Authentication> {
-    if (!verdict.valid) return { kind: 'refused', error: invalid(verdict.code) }
+    if (!verdict.valid) {
+      return { kind: 'refused', error: invalid(verdict.code, verdict.retryAfterSeconds) }
+    }
 
     const { apiKey } = verdict
     if (req.user || settings.loadUser) return acceptUser(req, apiKey, bearer)
@@ -189,15 +201,15 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 }
 
-function invalid(reason: InvalidReason): ApiKeysError {
-  return withoutStack(() => refusalOf(reason))
+function invalid(reason: InvalidReason, retryAfterSeconds?: number): ApiKeysError {
+  return withoutStack(() => refusalOf(reason, retryAfterSeconds))
 }
 
 /**
  * Makes the refusal of a request without a stack trace: it would tell nothing about the request, and costs more than all
  * else that a refusal takes.
  */
-function withoutStack<Refused extends ApiKeysError>(make: () => Refused): Refused {
+export function withoutStack<Refused extends ApiKeysError>(make: () => Refused): Refused {
   const { stackTraceLimit } = Error
   // Where Node was told to freeze what JavaScript comes with, this changes nothing.
   Reflect.set(Error, 'stackTraceLimit', 0)

@@ -2,11 +2,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import type { Request, Response } from 'express'
 
-import { MissingPermissionError, type ApiKeysError } from '../errors'
+import { MissingPermissionError, type ApiKeysError, type LimitState } from '../errors'
 import type { Emitter } from '../keys/emitter'
-import { checkPermissionNames, type MaybePromise, type Settings } from '../options'
-import type { VerifiedApiKey } from '../verification/verified-api-key'
+import { checkCost, checkPermissionNames, type MaybePromise, type Settings } from '../options'
+import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Authentication, Authenticator, Demand } from './authentication'
+import type { Charges } from './rate-limits'
 import { tellOfDenial, type Refuse } from './refuse'
 
 /**
@@ -27,6 +28,13 @@ export interface GuardOptions {
    * @default false
    */
   orSignedIn?: boolean | undefined
+  /**
+   * For how many uses of its key a request counts towards the key's limits. Behind several guards it counts for as many as
+   * the dearest of them says.
+   *
+   * @default 1
+   */
+  cost?: number | undefined
 }
 
 export interface AuthenticateOptions extends GuardOptions {
@@ -57,6 +65,15 @@ export interface Guards<Permission extends string = string, UserId = string | nu
    * const graphs = await Graph.findAll({ where: { userId: apiKeys.getApiKey(req).userId } })
    */
   getApiKey(req: object): VerifiedApiKey<Permission, UserId>
+  /**
+   * Counts further uses of a key towards its limits: for work that turns out to be more than its guard says. Takes a request
+   * behind a guard, or a key that `verify` has accepted; returns where the key stands. Rejects with a `RateLimitedError`
+   * where the limits do not allow it, which then is not counted: pass it on to `next`.
+   *
+   * @example
+   * await apiKeys.consume(req, nodes.length)
+   */
+  consume(subject: object, cost?: number): Promise<readonly LimitState[]>
   /** Whether a key holds all of the permissions named. It says nothing of the key's status or expiry. */
   hasPermission(
     apiKey: { readonly permissions: readonly string[] },
@@ -66,16 +83,17 @@ export interface Guards<Permission extends string = string, UserId = string | nu
 
 interface GuardParts {
   authenticator: Authenticator
+  charges: Charges
   refuse: Refuse
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
 export function createGuards(parts: GuardParts): Guards {
-  const { authenticator, refuse, emitter, settings } = parts
+  const { authenticator, charges, refuse, emitter, settings } = parts
 
   function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
-    const { optional, orSignedIn } = options
+    const { optional, orSignedIn, cost = 1 } = options
 
     /** Returns why a request may not pass; `null` if it may. */
     function decide(
@@ -86,8 +104,9 @@ export function createGuards(parts: GuardParts): Guards {
       if (authentication.kind === 'accepted') {
         const { apiKey, bearer } = authentication
         const error = demand(apiKey)
-        if (!error) bearer.add(demand)
-        return error
+        if (error) return error
+        bearer.add(demand)
+        return charges.charge(authentication, cost, req.res)
       }
 
       if (optional === true) return null
@@ -135,7 +154,7 @@ export function createGuards(parts: GuardParts): Guards {
     requirePermission(permission, options = {}) {
       const needed = [permission].flat()
       checkPermissionNames('requirePermission', needed, settings.permissions)
-      checkOptions('requirePermission', options, ['orSignedIn'])
+      checkOptions('requirePermission', options, ['orSignedIn', 'cost'])
       const guard = createGuard((apiKey) => lacksSome(apiKey, needed), options)
 
       return function requirePermissionGuard(req, res, next) {
@@ -149,7 +168,7 @@ export function createGuards(parts: GuardParts): Guards {
       }
       const needed = [...permissions]
       checkPermissionNames('requireAnyPermission', needed, settings.permissions)
-      checkOptions('requireAnyPermission', options, ['orSignedIn'])
+      checkOptions('requireAnyPermission', options, ['orSignedIn', 'cost'])
       const guard = createGuard((apiKey) => lacksAll(apiKey, needed), options)
 
       return function requireAnyPermissionGuard(req, res, next) {
@@ -158,7 +177,7 @@ export function createGuards(parts: GuardParts): Guards {
     },
 
     authenticate(options = {}) {
-      checkOptions('authenticate', options, ['orSignedIn', 'optional'])
+      checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
       const guard = createGuard(() => null, options)
 
       return function authenticateGuard(req, res, next) {
@@ -166,14 +185,13 @@ export function createGuards(parts: GuardParts): Guards {
       }
     },
 
-    getApiKey(req) {
-      const { apiKey } = req as Request
-      if (!apiKey) {
-        throw new TypeError(
-          'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
-        )
-      }
-      return apiKey
+    getApiKey,
+
+    async consume(subject, cost = 1) {
+      checkCost('consume', cost, 1)
+      if (AcceptedKey.isOne(subject)) return charges.consume(subject, cost, undefined)
+
+      return charges.consume(getApiKey(subject), cost, (subject as Request).res)
     },
 
     hasPermission(apiKey, permission) {
@@ -196,10 +214,21 @@ export function createGuards(parts: GuardParts): Guards {
         throw new TypeError(`${caller}: there is no option ${name}, only ${known.join(', ')}`)
       }
     }
+    if ('cost' in options && options.cost !== undefined) checkCost(caller, options.cost, 0)
     if ('orSignedIn' in options && options.orSignedIn === true && !settings.currentUser) {
       throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
     }
   }
+}
+
+function getApiKey(req: object): VerifiedApiKey {
+  const { apiKey } = req as Request
+  if (!apiKey) {
+    throw new TypeError(
+      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
+    )
+  }
+  return apiKey
 }
 
 function lacksSome(

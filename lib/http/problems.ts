@@ -4,10 +4,14 @@ import {
   InvalidInputError,
   MethodNotAllowedError,
   MissingPermissionError,
+  RateLimitedError,
+  TooManyAttemptsError,
   type ApiKeysError,
   type ErrorCode,
   type Refusal,
 } from '../errors'
+
+import { fieldsOf } from './rate-limit-fields'
 
 interface Answer {
   status: number
@@ -25,6 +29,8 @@ const answers: Record<ErrorCode, Answer> = {
   invalid_api_key: { status: 401, challenge: 'invalid_token' },
   address_not_allowed: { status: 403 },
   missing_permission: { status: 403, challenge: 'insufficient_scope' },
+  rate_limited: { status: 429 },
+  too_many_attempts: { status: 429 },
   not_an_admin: { status: 403 },
   api_key_not_allowed: { status: 403 },
   cross_site_request: { status: 403 },
@@ -40,6 +46,8 @@ const answers: Record<ErrorCode, Answer> = {
   malformed_json: { status: 400 },
   body_too_large: { status: 413 },
   invalid_input: { status: 422 },
+  limiter_unavailable: { status: 503, headers: { 'Retry-After': '1' } },
+  too_many_lookups: { status: 503, headers: { 'Retry-After': '1' } },
   database_unavailable: { status: 503, headers: { 'Retry-After': '1' } },
 }
 
@@ -54,6 +62,10 @@ export function toRefusal(error: ApiKeysError, realm: string): Refusal {
       ...(challenge !== undefined && {
         'WWW-Authenticate': formatChallenge(error, challenge, realm),
       }),
+      ...((error instanceof RateLimitedError || error instanceof TooManyAttemptsError) && {
+        'Retry-After': String(error.retryAfterSeconds),
+      }),
+      ...(error instanceof RateLimitedError && fieldsOf(error.limits)),
       ...(error instanceof MethodNotAllowedError && { Allow: error.allowed.join(', ') }),
     },
     expose: true as const,
@@ -85,6 +97,7 @@ export function sendProblem(res: ServerResponse, refusal: Refusal) {
     detail: message,
     code,
     ...(refusal instanceof MissingPermissionError && { missing: refusal.missing }),
+    ...(refusal instanceof RateLimitedError && { 'violated-policies': refusal.violated }),
     ...(refusal instanceof InvalidInputError && { errors: refusal.errors }),
   }
   const body = Buffer.from(JSON.stringify(problem))

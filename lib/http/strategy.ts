@@ -1,9 +1,12 @@
 import type { Request } from 'express'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
+import type { ApiKeysError } from '../errors'
 import type { Emitter } from '../keys/emitter'
+import type { MaybePromise } from '../options'
 import type { Authentication, Authenticator } from './authentication'
 import { toRefusal } from './problems'
+import type { Charges } from './rate-limits'
 import { tellOfDenial, toError } from './refuse'
 
 /** Our strategy as Passport sees it. */
@@ -21,12 +24,25 @@ interface Actions {
 
 interface StrategyParts {
   authenticator: Authenticator
+  charges: Pick<Charges, 'charge'>
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   realm: string
 }
 
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
-export function createStrategy({ authenticator, emitter, realm }: StrategyParts): ApiKeyStrategy {
+export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
+  const { authenticator, charges, emitter, realm } = parts
+
+  /** A request with a key counts as one use of it, unless a guard says more. */
+  function charge(req: Request, authentication: Authentication): MaybePromise<Authentication> {
+    if (authentication.kind !== 'accepted') return authentication
+
+    const settle = (error: ApiKeysError | null): Authentication =>
+      error ? { kind: 'refused', error } : authentication
+    const error = charges.charge(authentication, 1, req.res)
+    return error instanceof Promise ? error.then(settle) : settle(error)
+  }
+
   /** Tells Passport what came of a request. */
   function report(
     req: Request,
@@ -36,7 +52,10 @@ export function createStrategy({ authenticator, emitter, realm }: StrategyParts)
     if (authentication.kind !== 'accepted') {
       if (authentication.kind === 'refused') tellOfDenial(emitter, authentication.error, req)
       const { status, headers } = toRefusal(authentication.error, realm)
-      return fail(headers['WWW-Authenticate'], status)
+      // Of a failure, Passport takes the challenge and the status.
+      const { 'WWW-Authenticate': challenge, ...others } = headers
+      if (status === 429) req.res?.set(others)
+      return fail(challenge, status)
     }
 
     const { user, apiKey } = authentication
@@ -61,9 +80,13 @@ export function createStrategy({ authenticator, emitter, realm }: StrategyParts)
       const actions = { success, fail, error, startsSession }
 
       const authentication = authenticator.authenticate(req)
-      if (!(authentication instanceof Promise)) return report(req, authentication, actions)
+      const charged =
+        authentication instanceof Promise
+          ? authentication.then((authentication) => charge(req, authentication))
+          : charge(req, authentication)
+      if (!(charged instanceof Promise)) return report(req, charged, actions)
 
-      authentication
+      charged
         .then((authentication) => report(req, authentication, actions))
         .catch((failure: unknown) => {
           tellOfDenial(emitter, failure, req)

@@ -45,6 +45,21 @@ export function createAddressList(ranges: readonly string[]): AddressList {
   }
 }
 
+/** The longest that an address can be as text. */
+const maxAddressLength = 45
+
+/**
+ * Returns what an address counts as when clients are told apart: an IPv6 address as its network of 64 bits, of which a
+ * client has all (RFC 6177). What is no address counts as itself.
+ */
+export function groupOf(text: string): string {
+  if (!text.includes(':')) return text.slice(0, maxAddressLength)
+
+  const address = parseAddress(text)
+  if (address instanceof ipaddr.IPv6) return `${address.parts.slice(0, 4).join(':')}::/64`
+  return address ? formatAddress(address) : text.slice(0, maxAddressLength)
+}
+
 function isWithinRange(address: Address, range: Range): boolean {
   if (address.kind() !== range.address.kind()) return false
   // Both are of one kind, which the overloads cannot see.

@@ -133,6 +133,7 @@ const audited = [
   'expiresAt',
   'allowedIps',
   'metadata',
+  'limits',
 ] as const
 
 /** What only a rotation changes. */

@@ -43,6 +43,8 @@ export interface ApiKeyNotices<
   /** A key was accepted. Costs nothing as long as nobody listens. */
   verified: { apiKey: Holder<UserId>; address: string | undefined }
   denied: RequestDenied
+  /** The Redis that counts the uses of keys was away, and a use passed or was refused without being counted. */
+  limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
   /** A listener failed, or rejected. */
   error: { error: unknown; notice: string }
 }
@@ -65,6 +67,7 @@ const noticeNames = {
   retired_secret_used: true,
   verified: true,
   denied: true,
+  limiter_unavailable: true,
   error: true,
 } satisfies Record<NoticeName, true>
 

@@ -4,6 +4,7 @@ import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { Actor, ApiKeyEvent, Audit } from './audit'
 import { onDatabase } from './database'
+import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 import type { ApiKeyRecord } from './record'
 import { parseInput, type Rules } from './rules'
@@ -29,11 +30,16 @@ export interface NewApiKey<Permission extends string = string> {
   allowedIps?: readonly string[] | null | undefined
   /** What the app keeps with the key: a JSON object of at most 4096 bytes. */
   metadata?: Metadata | undefined
+  /**
+   * How often the key may be used, over the app's limits of the same names; `null` for a name takes the app's away. Not for
+   * owners to write.
+   */
+  limits?: LimitOverrides | null | undefined
 }
 
 /** What may change of a key besides its permissions and status. What is left out stays. */
 export type ApiKeyChanges = Partial<
-  Pick<NewApiKey, 'name' | 'description' | 'expiresAt' | 'allowedIps' | 'metadata'>
+  Pick<NewApiKey, 'name' | 'description' | 'expiresAt' | 'allowedIps' | 'metadata' | 'limits'>
 >
 
 interface Page {

@@ -1,5 +1,6 @@
 import type { ApiKeyRow, Status } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
+import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 
 /** A key as its owner and the app see it. Times become ISO 8601 text in JSON. */
@@ -16,6 +17,8 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   /** The addresses and ranges (CIDR) from which the key works; `null` for all. */
   allowedIps: string[] | null
   metadata: Metadata
+  /** Limits that this key has over the app's of the same names; `null` for the app's. */
+  limits: LimitOverrides | null
   userId: UserId
   createdAt: Date
   updatedAt: Date
@@ -37,6 +40,7 @@ export const recordAttributes = [
   'permissions',
   'allowedIps',
   'metadata',
+  'limits',
   'userId',
   'createdAt',
   'updatedAt',
@@ -59,7 +63,9 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     status: row.status,
     permissions: readArray(row.permissions),
     allowedIps: row.allowedIps === null ? null : readArray(row.allowedIps),
-    metadata: readJson(row.metadata),
+    // Both are written by us, as they are read here.
+    metadata: readJson(row.metadata) as Metadata,
+    limits: readJson(row.limits) as LimitOverrides | null,
     userId: readUserId(row.userId, userIdType),
     createdAt: new Date(row.createdAt),
     updatedAt: new Date(row.updatedAt),
@@ -90,9 +96,9 @@ export function readTime(value: Date | null): Date | null {
   return value === null ? null : new Date(value)
 }
 
-function readJson(value: unknown): Metadata {
-  // The column is JSON; some drivers leave it to others to parse that.
-  return (typeof value === 'string' ? JSON.parse(value) : value) as Metadata
+/** Some drivers leave it to others to parse JSON. */
+function readJson(value: unknown): unknown {
+  return typeof value === 'string' ? JSON.parse(value) : value
 }
 
 /** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */

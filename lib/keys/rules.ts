@@ -6,6 +6,7 @@ import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError, type InputFault } from '../errors'
 import { isAmbiguousRange, readAddressRange } from './addresses'
 import { eventCursor, keyCursor } from './cursor'
+import { isLimitName, limitNameRule, longestWindowSeconds, maxLimits, mostUses } from './limits'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 
 /** More faults than anybody reads are not worth sending: a body of 32 kB can hold thousands. */
@@ -24,6 +25,7 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     expiresAt: expiry.nullable(),
     allowedIps: addressList.nullable(),
     metadata,
+    limits: limits.nullable(),
   })
 
   const most = permissions.length
@@ -42,7 +44,13 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     )
 
   const newKey = changes
-    .partial({ description: true, expiresAt: true, allowedIps: true, metadata: true })
+    .partial({
+      description: true,
+      expiresAt: true,
+      allowedIps: true,
+      metadata: true,
+      limits: true,
+    })
     .extend({ permissions: permissionSet })
 
   const rotation = z.strictObject({ gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) })
@@ -190,6 +198,34 @@ const metadata = z
         : null)
     if (message) context.addIssue({ code: 'custom', message })
   })
+
+const limit = z.strictObject({
+  limit: wholeNumber(1, mostUses),
+  windowSeconds: wholeNumber(1, longestWindowSeconds),
+})
+
+/** By their names, in the order of these, so that what is the same looks the same. */
+const limits = z
+  .record(z.string(), limit.nullable(), 'must be a JSON object of limits, by their names')
+  .superRefine((value, context) => {
+    const names = Object.keys(value)
+    for (const name of names.filter((name) => !isLimitName(name))) {
+      context.addIssue({ code: 'custom', path: [name], message: `its name ${limitNameRule}` })
+    }
+    if (names.length > maxLimits) {
+      context.addIssue({ code: 'custom', message: `must have at most ${maxLimits} limits` })
+    }
+  })
+  .transform((value) => Object.fromEntries(Object.entries(value).toSorted(byName)))
+
+function byName([a]: [string, unknown], [b]: [string, unknown]): number {
+  return a < b ? -1 : 1
+}
+
+function wholeNumber(least: number, most: number) {
+  const message = `must be a whole number from ${least} to ${most}`
+  return z.int(message).min(least, message).max(most, message)
+}
 
 /** Text that people write, trimmed; over several `lines` or on one. */
 function text({ min = 0, max, lines = false }: { min?: number; max: number; lines?: boolean }) {

@@ -42,6 +42,8 @@ export interface SecretFormat {
    * string that was never minted here: forged where the app has secrets, mistyped or cut off where not.
    */
   parse(plainTextKey: string): Digest | null
+  /** Whether anybody can make such a key: its check was made without a secret. */
+  isForgeable(digest: Digest, plainTextKey: string): boolean
   /** The ids of the app's secrets in their order, and `null` where unkeyed hashes are accepted. */
   secretIds: readonly (string | null)[]
 }
@@ -115,6 +117,13 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
         if (checkOf(digest) === check) return digest
       }
       return null
+    },
+
+    isForgeable(digest, plainTextKey) {
+      return (
+        hashers.includes(unkeyedHasher) &&
+        unkeyedHasher.digest(plainTextKey.slice(0, bodyEnd)) === digest
+      )
     },
 
     secretIds: hashers.map(({ secretId }) => secretId),

@@ -17,6 +17,7 @@ import { isSame, type Actor, type Audit, type ChangeAction } from './audit'
 import { formatKeyCursor, type KeyPosition } from './cursor'
 import { afterCommit } from './database'
 import type { Emitter } from './emitter'
+import type { LimitOverrides } from './limits'
 import { maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
 import { pointerTo } from './rules'
@@ -41,6 +42,7 @@ interface KeyInput {
   expiresAt?: Date | null | undefined
   allowedIps?: string[] | null | undefined
   metadata?: Metadata | undefined
+  limits?: LimitOverrides | null | undefined
 }
 
 interface KeyChanges {
@@ -49,6 +51,7 @@ interface KeyChanges {
   expiresAt?: Date | null | undefined
   allowedIps?: string[] | null | undefined
   metadata?: Metadata | undefined
+  limits?: LimitOverrides | null | undefined
 }
 
 interface KeyFilter {
@@ -110,8 +113,9 @@ export function createStore(parts: StoreParts) {
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     const { userId, name, description = null, permissions, expiresAt = null } = input
-    const { allowedIps = null, metadata = {} } = input
+    const { allowedIps = null, metadata = {}, limits = null } = input
     refuseReserved(metadata, options.actor)
+    refuseOwnLimits(limits, { before: null, actor: options.actor })
     refuseTooLate(expiresAt, Date.now())
     await refuseUngrantable(userId, permissions)
     const { plainTextKey, ...secret } = format.mint()
@@ -127,6 +131,7 @@ export function createStore(parts: StoreParts) {
         expiresAt,
         allowedIps,
         metadata,
+        limits,
         ...secret,
         id: randomUUID(),
       }
@@ -195,6 +200,7 @@ export function createStore(parts: StoreParts) {
         }
         if (mayRevive && isExpired(key, Date.now())) await refuseOneTooMany(key.userId, transaction)
 
+        refuseOwnLimits(changes.limits, { before: key.limits, actor: options.actor })
         const metadata = changes.metadata && withReserved(changes.metadata, key, options.actor)
         return { action: 'updated', changes: { ...changes, metadata } }
       })
@@ -442,10 +448,28 @@ export function createStore(parts: StoreParts) {
   }
 }
 
+/** How often a key may be used is not for its owner to say. */
+function refuseOwnLimits(
+  limits: LimitOverrides | null | undefined,
+  { before, actor }: { before: LimitOverrides | null; actor: Actor | undefined },
+) {
+  if (actor?.type !== 'user' || limits === undefined || isSame(limits, before)) return
+
+  const message = 'is for administrators to write'
+  throw new InvalidInputError([{ pointer: pointerTo(['limits']), message }])
+}
+
 type Changes = Partial<
   Pick<
     ApiKeyRecord,
-    'name' | 'description' | 'permissions' | 'expiresAt' | 'status' | 'allowedIps' | 'metadata'
+    | 'name'
+    | 'description'
+    | 'permissions'
+    | 'expiresAt'
+    | 'status'
+    | 'allowedIps'
+    | 'metadata'
+    | 'limits'
   > &
     typeof withoutPrevious
 >

@@ -1,5 +1,6 @@
 import type { Status } from '../../models/api-key'
 import type { AddressList } from '../keys/addresses'
+import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
 import type { Moment } from './clock'
 
@@ -25,6 +26,8 @@ export interface KeyPolicy {
   readonly allowedIps: AddressList | null
   /** As JSON: parsed, it can take twenty times the room. */
   readonly metadata: string
+  /** How often the key may be used. */
+  readonly limits: readonly NamedLimit[]
 }
 
 /** A key that is remembered. */

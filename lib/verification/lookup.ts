@@ -4,6 +4,7 @@ import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
 import { createAddressList, type AddressList } from '../keys/addresses'
 import { sqlStateOf } from '../keys/database'
+import { limitsOf, type LimitOverrides, type Limits } from '../keys/limits'
 import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
 import type { KeyPolicy, KeyRow } from './cache'
@@ -36,6 +37,8 @@ interface LookupParts {
   /** That of the table of retired secrets. */
   retiredTable: string
   userIdType: UserIdType
+  /** Those that keys have which have no others. */
+  limits: Limits
   /** SQL that is true where this process may rely on what it reads. */
   isRegistered: string
   /** SQL for what the triggers that write the log are like. */
@@ -55,6 +58,7 @@ const readColumns = [
   'permissions',
   'allowed_ips',
   'metadata',
+  'limits',
   'expires_at',
   'last_used_at',
 ]
@@ -69,6 +73,7 @@ export function createLookup(parts: LookupParts): Lookup {
            key.found_hash AS hash, key.id::text, key.user_id::text, key.name, key.status,
            to_json(key.permissions)::text AS permissions,
            to_json(key.allowed_ips)::text AS allowed_ips, key.metadata::text AS metadata,
+           key.limits::text AS limits,
            (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
            (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms,
            (extract(epoch FROM key.works_until) * 1000)::float8::text AS works_until_ms
@@ -91,6 +96,15 @@ export function createLookup(parts: LookupParts): Lookup {
   let canPrepare = parts.preparedStatements
   const permissionSets = createInterner(readPermissions)
   const addressLists = createInterner(readAddressList)
+  // As the column is constrained, and written by us.
+  const limitLists = createInterner((json) =>
+    limitsOf(parts.limits, JSON.parse(json) as LimitOverrides),
+  )
+  const noPolicy: KeyPolicy = {
+    allowedIps: null,
+    metadata: '{}',
+    limits: limitsOf(parts.limits, null),
+  }
 
   /** READ COMMITTED, whatever the default, and nothing that a pooler would have to keep. The hashes are hexadecimal. */
   function spellOut(hashes: string[]) {
@@ -130,11 +144,12 @@ export function createLookup(parts: LookupParts): Lookup {
     }
   }
 
-  function policyOf({ allowed_ips: allowedIps, metadata }: TextRow): KeyPolicy {
-    if (!allowedIps && metadata === noPolicy.metadata) return noPolicy
+  function policyOf({ allowed_ips: allowedIps, metadata, limits }: TextRow): KeyPolicy {
+    if (!allowedIps && !limits && metadata === noPolicy.metadata) return noPolicy
     return {
       allowedIps: allowedIps ? addressLists.of(allowedIps) : null,
       metadata: metadata ?? noPolicy.metadata,
+      limits: limits ? limitLists.of(limits) : noPolicy.limits,
     }
   }
 
@@ -194,8 +209,6 @@ function readPermissions(json: string): readonly string[] {
   }
   return Object.freeze(permissions)
 }
-
-const noPolicy: KeyPolicy = { allowedIps: null, metadata: '{}' }
 
 function readAddressList(json: string): AddressList {
   // As the column is constrained.

@@ -5,6 +5,7 @@ import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
 import { afterCommit, onDatabase } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
+import type { Limits } from '../keys/limits'
 import type { SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
 import { createKeyCache } from './cache'
@@ -13,8 +14,10 @@ import { createChangeLog } from './change-log'
 import { momentOf, systemClock } from './clock'
 import { createConnection, createOpenClient } from './connection'
 import { createDoorbell } from './doorbell'
+import { createFailedAttempts } from './failed-attempts'
 import { createFills } from './fills'
 import { createLookup } from './lookup'
+import { createRateLimiter, type RedisClient } from './rate-limiter'
 import { createSignals } from './signals'
 import { openingLimitMs } from './time-limit'
 import { createUsageRecorder } from './usage'
@@ -80,6 +83,10 @@ interface VerificationParts {
   lastUsedResolutionMs: number
   listen: boolean | string
   preparedStatements: boolean
+  limits: Limits
+  redis: RedisClient | undefined
+  onLimiterOutage: 'refuse' | 'allow'
+  maxFailedAttemptsPerMinute: number
 }
 
 export type Verification = ReturnType<typeof createVerification>
@@ -106,6 +113,7 @@ export function createVerification(parts: VerificationParts) {
     table,
     retiredTable,
     userIdType,
+    limits: parts.limits,
     isRegistered: changeLog.isRegistered,
     fingerprint: changeLog.fingerprint,
     preparedStatements: parts.preparedStatements,
@@ -183,12 +191,14 @@ export function createVerification(parts: VerificationParts) {
     lastUsedResolutionMs,
   })
   const { makeSignal } = signals
+  const attempts = createFailedAttempts({ ...parts, clock })
   const verifier = createVerifier({
     format,
     cache,
     feed,
     fills,
     usage,
+    attempts,
     emitter,
     makeSignal,
     clock,
@@ -230,6 +240,8 @@ export function createVerification(parts: VerificationParts) {
 
   return {
     verify: verifier.verify,
+
+    rateLimiter: createRateLimiter({ ...parts, clock }),
 
     /** The same for keys that came without a request. */
     async verifyAlone(

@@ -5,6 +5,7 @@ import type { Digest, SecretFormat } from '../keys/secret'
 import type { CachedKey, KeyCache, KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, type Clock } from './clock'
+import type { FailedAttempts } from './failed-attempts'
 import type { Fill, Fills } from './fills'
 import { longestLimitMs, within } from './time-limit'
 import type { UsageRecorder } from './usage'
@@ -12,7 +13,12 @@ import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from '
 
 export type Verdict<Permission extends string = string, UserId = string | number> =
   | { valid: true; apiKey: VerifiedApiKey<Permission, UserId> }
-  | { valid: false; code: InvalidReason }
+  | {
+      valid: false
+      code: InvalidReason
+      /** With `too_many_attempts`: when it may be tried again. */
+      retryAfterSeconds?: number
+    }
 
 export type { VerifiedApiKey }
 
@@ -24,6 +30,7 @@ interface VerifierParts {
   feed: ChangeFeed
   fills: Fills
   usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse'>
+  attempts: FailedAttempts
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   makeSignal: MakeSignal
   clock: Clock
@@ -38,7 +45,8 @@ const leastPatienceMs = 1_000
 
 /** Accepts a key that was minted here, is in the database, is active and has not expired. */
 export function createVerifier(parts: VerifierParts) {
-  const { format, cache, feed, fills, usage, emitter, makeSignal, clock, maxStalenessMs } = parts
+  const { format, cache, feed, fills, usage, attempts, emitter, makeSignal, clock } = parts
+  const { maxStalenessMs } = parts
   const patienceMs = Math.max(longestLimitMs(maxStalenessMs), leastPatienceMs)
   let hits = 0
   let misses = 0
@@ -77,6 +85,7 @@ export function createVerifier(parts: VerifierParts) {
   ): Verdict {
     const reason = judge(row, wall, bearer)
     if (row && reason === 'retired') noteRetiredUse(row.id, key, wall)
+    if (!row) attempts.note(bearer.ip)
     if (!row || reason) return verdicts[reason ?? 'unknown']
 
     if (key) {
@@ -87,6 +96,16 @@ export function createVerifier(parts: VerifierParts) {
     const apiKey = new AcceptedKey(row, bearer, makeSignal)
     if (emitter.isHeard('verified')) emitter.emit('verified', { apiKey, address: bearer.ip })
     return { valid: true, apiKey }
+  }
+
+  function refuseMalformed(bearer: Bearer): Verdict {
+    const waitMs = attempts.note(bearer.ip)
+    if (waitMs === 0) return verdicts.malformed
+    return {
+      valid: false,
+      code: 'too_many_attempts',
+      retryAfterSeconds: Math.ceil(waitMs / 1_000),
+    }
   }
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
@@ -142,7 +161,7 @@ export function createVerifier(parts: VerifierParts) {
     /** Says whether a key is good: at once where it is remembered, else once the database has answered. */
     verify(plainTextKey: string, bearer: Bearer): Verdict | Promise<Verdict> {
       const digest = typeof plainTextKey === 'string' ? format.parse(plainTextKey) : null
-      if (digest === null) return verdicts.malformed
+      if (digest === null) return refuseMalformed(bearer)
 
       const verdict = recall(digest, bearer, cache.use(digest))
       if (verdict !== undefined) {
@@ -150,6 +169,9 @@ export function createVerifier(parts: VerifierParts) {
         return verdict
       }
       misses++
+      if (!attempts.mayLookUp(bearer.ip) && format.isForgeable(digest, plainTextKey)) {
+        return Promise.reject(new ApiKeysError('too_many_lookups'))
+      }
       return within({ limitMs: patienceMs, isAwaited: true }, ask(digest, bearer))
     },
 
@@ -177,6 +199,7 @@ const verdicts = {
   expired: refused('expired'),
   retired: refused('retired'),
   address_not_allowed: refused('address_not_allowed'),
+  too_many_attempts: refused('too_many_attempts'),
 } satisfies Record<InvalidReason, Verdict>
 
 function refused(code: InvalidReason): Verdict {

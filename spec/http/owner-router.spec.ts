@@ -78,6 +78,7 @@ describe('POST /', () => {
       permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
       allowedIps: null,
       metadata: {},
+      limits: null,
       userId: 'alice',
       createdAt: expect.stringMatching(time),
       updatedAt: apiKey.createdAt,

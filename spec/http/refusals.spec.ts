@@ -19,6 +19,7 @@ import {
   type TestApiKeys,
 } from '../support/app'
 import { createDatabase, databaseAway, type Database } from '../support/database'
+import { redisAway } from '../support/redis'
 import { sendRaw } from '../support/raw-http'
 import { until } from '../support/until'
 
@@ -26,11 +27,17 @@ let database: Database
 let apiKeys: TestApiKeys
 let app: Express
 let appWithoutDatabase: Express
+/** Where nobody may fail twice. */
+let strictApp: Express
+/** Whose Redis is away. */
+let appWithoutRedis: Express
 
 /** Alice's one key, which may read graphs and nothing else. */
 let plainTextKey: string
 /** A key that works from elsewhere. */
 let boundKey: string
+/** A key that works twice. */
+let limitedKey: string
 let suspendedId: string
 let revokedId: string
 
@@ -43,6 +50,9 @@ beforeAll(async () => {
   app = createGraphsApp(apiKeys)
   appWithoutDatabase = createGraphsApp(createTestApiKeys(databaseAway))
 
+  strictApp = createGraphsApp(createTestApiKeys(database, { maxFailedAttemptsPerMinute: 1 }))
+  const limits = { burst: { limit: 1, windowSeconds: 60 } }
+  appWithoutRedis = createGraphsApp(createTestApiKeys(database, { limits, redis: redisAway }))
   const key = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'] } as const
   const { apiKey: revoked } = await apiKeys.create(key)
   revokedId = revoked.id
@@ -53,9 +63,12 @@ beforeAll(async () => {
   await apiKeys.suspend(suspendedId)
   const bound = { ...key, userId: 'frank', allowedIps: ['203.0.113.7'] }
   boundKey = (await apiKeys.create(bound)).plainTextKey
+  const limited = { ...key, userId: 'heidi', limits: { night: { limit: 2, windowSeconds: 60 } } }
+  limitedKey = (await apiKeys.create(limited)).plainTextKey
 })
 
 afterAll(async () => {
+  redisAway.disconnect()
   await databaseAway.drop()
   await database.drop()
 })
@@ -63,6 +76,9 @@ afterAll(async () => {
 function createGraphsApp(keys: TestApiKeys) {
   return createTestApp(keys, (app) => {
     app.get('/graphs', keys.requirePermission('READ_GRAPH'), (_req, res) => {
+      res.json({ graphs: [] })
+    })
+    app.get('/dear', keys.requirePermission('READ_GRAPH', { cost: 3 }), (_req, res) => {
       res.json({ graphs: [] })
     })
     app.post(
@@ -79,10 +95,18 @@ function bearer(key: string) {
   return { Authorization: `Bearer ${key}` }
 }
 
+/** A key that nobody has made. */
+function forge() {
+  return createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false }).mint()
+    .plainTextKey
+}
+
 const alice = { 'X-User': 'alice' }
 
 interface Row {
   when: string
+  /** What has to happen before. */
+  before?: () => Promise<unknown>
   send: () => Test
   status: number
   headers?: Record<string, string>
@@ -142,6 +166,65 @@ const rows: Record<ErrorCode, Row> = {
       status: 401,
       detail: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
       code: 'invalid_api_key',
+    },
+  },
+  rate_limited: {
+    when: 'a key that is used too often',
+    send: () => request(app).get('/dear').set(bearer(limitedKey)),
+    status: 429,
+    headers: {
+      'retry-after': '60',
+      ratelimit: '"night";r=2;t=60',
+      'ratelimit-policy': '"night";q=2;w=60',
+    },
+    body: {
+      title: 'Too Many Requests',
+      status: 429,
+      detail: 'The API key is used too often. Wait as long as the header Retry-After says.',
+      code: 'rate_limited',
+      'violated-policies': ['night'],
+    },
+  },
+  too_many_attempts: {
+    when: 'too much that is no key',
+    before: () => request(strictApp).get('/graphs').set(bearer('agpt_nonsense')),
+    send: () => request(strictApp).get('/graphs').set(bearer('agpt_nonsense')),
+    status: 429,
+    headers: { 'retry-after': '60' },
+    body: {
+      title: 'Too Many Requests',
+      status: 429,
+      detail:
+        'Too much came from this address that is no API key. Wait as long as the header Retry-After says.',
+      code: 'too_many_attempts',
+    },
+  },
+  limiter_unavailable: {
+    when: 'Redis out of reach',
+    send: () => request(appWithoutRedis).get('/graphs').set(bearer(plainTextKey)),
+    status: 503,
+    headers: { 'retry-after': '1' },
+    body: {
+      title: 'Service Unavailable',
+      status: 503,
+      detail: 'It cannot be told how often the API key was used. Try again shortly.',
+      code: 'limiter_unavailable',
+    },
+  },
+  too_many_lookups: {
+    when: 'too many keys that anybody can make',
+    before: () =>
+      Promise.all(
+        Array.from({ length: 12 }, () => request(strictApp).get('/graphs').set(bearer(forge()))),
+      ),
+    send: () => request(strictApp).get('/graphs').set(bearer(forge())),
+    status: 503,
+    headers: { 'retry-after': '1' },
+    body: {
+      title: 'Service Unavailable',
+      status: 503,
+      detail: 'Too many API keys of this address wait to be looked up. Try again shortly.',
+      code: 'too_many_lookups',
     },
   },
   missing_permission: {
@@ -345,7 +428,9 @@ const rows: Record<ErrorCode, Row> = {
 }
 
 describe('every refusal', () => {
-  it.each(Object.values(rows))('answers $when with $status', async ({ send, ...row }) => {
+  it.each(Object.values(rows))('answers $when with $status', async ({ before, send, ...row }) => {
+    await before?.()
+
     const answer = await send()
 
     expect(answer.status).toBe(row.status)

@@ -6,6 +6,7 @@ import { Sequelize } from 'sequelize'
 
 import { startPostgres, type EmbeddedPostgres } from '../../example-app/embedded-postgres'
 import { createApiKeys } from '../../lib'
+import { hasRedis } from './has-redis'
 
 declare global {
   // Jest runs setup and teardown in one process, and neither in the workers of the specs.
@@ -27,6 +28,9 @@ const fast = {
 
 /** Starts one Postgres for all specs, with a migrated database to copy from (see `createDatabase`). */
 export default async function startPostgresForSpecs() {
+  if (!hasRedis) {
+    process.stderr.write('redis-server is not installed: the specs that need it are left out.\n')
+  }
   const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-spec-'))
   const postgres = await startPostgres({
     folder,

@@ -16,7 +16,7 @@ function secretOf(key: number, secret: number): CachedKey {
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: '{}' },
+    policy: { allowedIps: null, metadata: '{}', limits: [] },
   }
   return new CachedKey(row, { monotonic: 0, wall: 0 }, true)
 }

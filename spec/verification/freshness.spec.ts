@@ -283,7 +283,7 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: '{}' },
+    policy: { allowedIps: null, metadata: '{}', limits: [] },
   }
   return [[digest, row]]
 }
@@ -317,6 +317,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     onStandby: () => {},
   })
   const verifier = createVerifier({
+    attempts: { note: () => 0, mayLookUp: () => true },
     emitter: createEmitter(),
     format,
     cache,

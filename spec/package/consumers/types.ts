@@ -182,6 +182,7 @@ export async function useWithoutHttp() {
         | 'expired'
         | 'retired'
         | 'address_not_allowed'
+        | 'too_many_attempts'
       >
     >()
 

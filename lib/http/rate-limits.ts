@@ -1,0 +1,65 @@
+import type { ServerResponse } from 'node:http'
+
+import { RateLimitedError, type ApiKeysError, type LimitState } from '../errors'
+import type { MaybePromise } from '../options'
+import type { Consumption, RateLimiter } from '../verification/rate-limiter'
+import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
+import { withoutStack, type RequestBearer } from './authentication'
+import { fieldsOf } from './rate-limit-fields'
+
+/** Has the uses of keys counted, and the responses say where the keys stand. */
+export interface Charges {
+  /**
+   * Counts a request for as many uses as it costs, less those that it was counted for before. Returns why it may not pass,
+   * `null` if it may: at once where nothing has to be waited for.
+   */
+  charge(
+    accepted: { apiKey: VerifiedApiKey; bearer: RequestBearer },
+    cost: number,
+    res: ServerResponse | undefined,
+  ): MaybePromise<ApiKeysError | null>
+  /** Counts further uses, and returns where the key stands. Throws a `RateLimitedError` where that is too much. */
+  consume(
+    apiKey: VerifiedApiKey,
+    cost: number,
+    res: ServerResponse | undefined,
+  ): Promise<readonly LimitState[]>
+}
+
+export function createCharges(rateLimiter: RateLimiter): Charges {
+  return {
+    charge({ apiKey, bearer }, cost, res) {
+      const limits = AcceptedKey.limitsOf(apiKey)
+      const due = bearer.owes(cost)
+      if (limits.length === 0 || due === 0) return null
+
+      const settle = (consumption: Consumption) => {
+        if (!consumption.isAllowed) return rateLimited(consumption, due)
+        bearer.notePaid(due)
+        tell(res, consumption)
+        return null
+      }
+      const consumption = rateLimiter.consume({ id: apiKey.id, limits, cost: due })
+      return consumption instanceof Promise ? consumption.then(settle) : settle(consumption)
+    },
+
+    async consume(apiKey, cost, res) {
+      const limits = AcceptedKey.limitsOf(apiKey)
+      if (limits.length === 0) return []
+
+      const consumption = await rateLimiter.consume({ id: apiKey.id, limits, cost })
+      if (!consumption.isAllowed) throw rateLimited(consumption, cost)
+      tell(res, consumption)
+      return consumption.limits
+    },
+  }
+}
+
+function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
+  return withoutStack(() => new RateLimitedError(limits, cost))
+}
+
+function tell(res: ServerResponse | undefined, { limits }: Consumption) {
+  if (!res || res.headersSent || limits.length === 0) return
+  for (const [name, value] of Object.entries(fieldsOf(limits))) res.setHeader(name, value)
+}

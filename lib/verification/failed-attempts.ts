@@ -1,0 +1,78 @@
+import { groupOf } from '../keys/addresses'
+import type { Clock } from './clock'
+
+export type FailedAttempts = ReturnType<typeof createFailedAttempts>
+
+interface FailedAttemptsParts {
+  clock: Clock
+  /** How many may fail per address and minute; `Infinity` for any number. */
+  maxFailedAttemptsPerMinute: number
+}
+
+interface Attempts {
+  failed: number
+  endsAt: number
+  lookups: number
+  lookupsEndAt: number
+}
+
+/** How many addresses are remembered. When there are more, the one goes that failed first. */
+const maxAddresses = 10_000
+
+const windowMs = 60_000
+
+/** How many look-ups a second are made for an address that fails too often, where anybody can make what needs one. */
+const maxLookups = 10
+const lookupWindowMs = 1_000
+
+/**
+ * Counts, per address, what came with something that is not a key. It never keeps a key that is good from being accepted:
+ * somebody else may be behind the same address.
+ */
+export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: FailedAttemptsParts) {
+  const addresses = new Map<string, Attempts>()
+
+  function attemptsOf(address: string, now: number): Attempts | undefined {
+    const attempts = addresses.get(groupOf(address))
+    return attempts && attempts.endsAt > now ? attempts : undefined
+  }
+
+  function begin(address: string, now: number): Attempts {
+    const group = groupOf(address)
+    addresses.delete(group)
+    const [first] = addresses.keys()
+    if (addresses.size >= maxAddresses && first !== undefined) addresses.delete(first)
+
+    const attempts = { failed: 0, endsAt: now + windowMs, lookups: 0, lookupsEndAt: -Infinity }
+    addresses.set(group, attempts)
+    return attempts
+  }
+
+  return {
+    /** Notes that something from an address was no key; returns for how many milliseconds more it has failed too often. */
+    note(address: string | undefined): number {
+      if (address === undefined || maxFailedAttemptsPerMinute === Infinity) return 0
+
+      const now = clock.monotonic()
+      const attempts = attemptsOf(address, now) ?? begin(address, now)
+      attempts.failed++
+      return attempts.failed > maxFailedAttemptsPerMinute ? attempts.endsAt - now : 0
+    },
+
+    /** Whether something may be looked up that anybody can make, as long as its address has not failed too often. */
+    mayLookUp(address: string | undefined): boolean {
+      if (address === undefined) return true
+
+      const now = clock.monotonic()
+      const attempts = attemptsOf(address, now)
+      if (!attempts || attempts.failed <= maxFailedAttemptsPerMinute) return true
+
+      if (attempts.lookupsEndAt <= now) {
+        attempts.lookupsEndAt = now + lookupWindowMs
+        attempts.lookups = 0
+      }
+      attempts.lookups++
+      return attempts.lookups <= maxLookups
+    },
+  }
+}

@@ -1,0 +1,26 @@
+import { policyColumns } from './0004-add-api-key-policies'
+import { rotationColumns } from './0005-add-api-key-rotation'
+import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
+import { defineMigration } from './migration'
+
+const columnsBefore = [...policyColumns, ...rotationColumns]
+
+/** Adds the limits that a key has instead of the app's; NULL for the app's. `json`, as it is for metadata. */
+export const addApiKeyLimits = defineMigration('0006-add-api-key-limits', (names) => {
+  const keys = names.table('api_keys')
+
+  return {
+    up: `
+      ALTER TABLE ${keys} ADD COLUMN limits json CHECK (
+        json_typeof(limits) = 'object' AND octet_length(limits::text) <= 4096
+      );
+      DROP TRIGGER api_key_gather_update ON ${keys};
+      ${gatherChangesOf(names, [...columnsBefore, 'limits::text'])}
+    `,
+    down: `
+      DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
+      ALTER TABLE IF EXISTS ${keys} DROP COLUMN limits;
+      ${gatherAgainChangesOf(names, columnsBefore)}
+    `,
+  }
+})

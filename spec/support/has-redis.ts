@@ -1,0 +1,4 @@
+import { spawnSync } from 'node:child_process'
+
+/** Whether Redis is installed here. */
+export const hasRedis = spawnSync('redis-server', ['--version']).status === 0

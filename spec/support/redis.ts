@@ -1,0 +1,95 @@
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import { Redis } from 'ioredis'
+
+import { hasRedis } from './has-redis'
+
+/** A group of specs that needs Redis: where it is not installed they are left out, and counted as such. */
+export const describeWithRedis = hasRedis ? describe : describe.skip
+
+/** A client of a Redis out of reach: nobody listens there. */
+export const redisAway = new Redis(1, '127.0.0.1', {
+  lazyConnect: true,
+  enableOfflineQueue: false,
+  retryStrategy: () => null,
+  disconnectTimeout: 50,
+})
+redisAway.on('error', () => {})
+
+export interface RedisServer {
+  port: number
+  /** Ends it, as a crash would. */
+  kill(): Promise<void>
+  /** Has it answer nothing any more, and answer again. */
+  freeze(): void
+  thaw(): void
+}
+
+const startLimitMs = 10_000
+
+async function findPort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  // The bus of a cluster listens 10,000 higher.
+  return port < 50_000 ? port : findPort()
+}
+
+/** Starts a Redis that keeps nothing, on the port given or on one that is free. */
+export async function startRedis(
+  settings: readonly string[] = [],
+  givenPort?: number,
+): Promise<RedisServer> {
+  const port = givenPort ?? (await findPort())
+  const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-redis-'))
+  const child = spawn(
+    'redis-server',
+    ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', folder, '--save', '', ...settings],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  )
+  await listening(child)
+
+  return {
+    port,
+    async kill() {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill('SIGKILL')
+        await once(child, 'exit')
+      }
+      await rm(folder, { recursive: true, force: true })
+    },
+    freeze: () => child.kill('SIGSTOP'),
+    thaw: () => child.kill('SIGCONT'),
+  }
+}
+
+async function listening(child: ChildProcess) {
+  const limit = AbortSignal.timeout(startLimitMs)
+  let log = ''
+  while (!log.includes('Ready to accept connections')) {
+    const [chunk] = (await once(child.stdout ?? child, 'data', { signal: limit })) as [Buffer]
+    log += chunk.toString()
+  }
+  child.stdout?.resume()
+}
+
+/** Starts a cluster of three primaries. */
+export async function startRedisCluster(): Promise<RedisServer[]> {
+  const servers = [await startNode(), await startNode(), await startNode()]
+  const addresses = servers.map(({ port }) => `127.0.0.1:${port}`)
+  const create = ['--cluster', 'create', ...addresses, '--cluster-replicas', '0', '--cluster-yes']
+  await promisify(execFile)('redis-cli', create, { timeout: startLimitMs })
+  return servers
+}
+
+function startNode() {
+  return startRedis(['--cluster-enabled', 'yes', '--cluster-node-timeout', '5000'])
+}

@@ -1,0 +1,195 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+
+import { Redis } from 'ioredis'
+import { createClient } from 'redis'
+
+import type { ApiKeyNotices } from '../../lib'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+import {
+  describeWithRedis,
+  startRedis,
+  startRedisCluster,
+  type RedisServer,
+} from '../support/redis'
+import { until } from '../support/until'
+import type { LimitedProcessSettings, Order, Outcomes } from './limited-process'
+
+const register = join(__dirname, '..', 'support', 'register.js')
+const program = join(__dirname, 'limited-process.ts')
+
+const hour = 3_600
+
+let database: Database
+
+beforeAll(async () => {
+  database = await createDatabase()
+})
+
+afterAll(() => database.drop())
+
+async function startProcess(): Promise<ChildProcess> {
+  const child = fork(program, { execArgv: ['--require', register] })
+  await once(child, 'message')
+  return child
+}
+
+/** Has each process do the same, and sums up what came of it. */
+async function tellAll(
+  processes: readonly ChildProcess[],
+  order: { name: 'open'; argument: LimitedProcessSettings } | { name: 'run'; argument: Order },
+) {
+  const reports = await Promise.all(
+    processes.map(async (child) => {
+      child.send(order)
+      const [outcomes] = (await once(child, 'message')) as [Outcomes]
+      return outcomes
+    }),
+  )
+  const sum = (outcome: string) => reports.reduce((all, one) => all + (one[outcome] ?? 0), 0)
+  return { passed: sum('passed'), limited: sum('rate_limited') }
+}
+
+describeWithRedis('limits that four processes share', () => {
+  const servers: RedisServer[] = []
+  let processes: ChildProcess[]
+  let apiKeys: TestApiKeys
+
+  beforeAll(async () => {
+    processes = await Promise.all([1, 2, 3, 4].map(startProcess))
+    apiKeys = createTestApiKeys(database)
+  })
+
+  afterAll(async () => {
+    const exits = processes.map((child) => once(child, 'exit'))
+    for (const child of processes) child.disconnect()
+    await Promise.all(exits)
+    for (const server of servers) await server.kill()
+  })
+
+  describe.each([
+    ['one Redis', 'ioredis', async () => [await startRedis()]],
+    ['one Redis', 'redis', async () => [await startRedis()]],
+    ['a cluster of three', 'ioredis', startRedisCluster],
+    ['a cluster of three', 'redis', startRedisCluster],
+  ] as const)('on %s, with the package %s', (_, client, start) => {
+    beforeAll(async () => {
+      const started = await start()
+      servers.push(...started)
+      const ports = started.map(({ port }) => port)
+      await tellAll(processes, { name: 'open', argument: { url: database.url, ports, client } })
+    })
+
+    it('let through exactly as many as one limit says', async () => {
+      const limits = { hourly: { limit: 1_000, windowSeconds: hour } }
+      const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+
+      const outcomes = await tellAll(processes, {
+        name: 'run',
+        argument: { plainTextKey, uses: 5_000 },
+      })
+
+      expect(outcomes).toEqual({ passed: 1_000, limited: 19_000 })
+    })
+
+    it('never let through more than any of several limits says', async () => {
+      const limits = {
+        hourly: { limit: 200, windowSeconds: hour },
+        daily: { limit: 190, windowSeconds: 24 * hour },
+        monthly: { limit: 500, windowSeconds: 30 * 24 * hour },
+      }
+      const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+
+      const { passed, limited } = await tellAll(processes, {
+        name: 'run',
+        argument: { plainTextKey, uses: 500 },
+      })
+
+      expect(passed + limited).toBe(2_000)
+      expect(passed).toBeLessThanOrEqual(190)
+      expect(passed).toBeGreaterThan(0)
+    })
+  })
+})
+
+describeWithRedis('a Redis that is away', () => {
+  const limits = { hourly: { limit: 1_000, windowSeconds: hour } }
+  let redis: RedisServer
+  let clients: { disconnect?(): void; destroy?(): void }[]
+
+  beforeEach(async () => {
+    redis = await startRedis()
+    clients = []
+  })
+
+  afterEach(async () => {
+    redis.thaw()
+    for (const client of clients) (client.destroy ?? client.disconnect)?.call(client)
+    await redis.kill()
+  })
+
+  async function connect(kind: string) {
+    const client =
+      kind === 'ioredis'
+        ? new Redis(redis.port, '127.0.0.1', { retryStrategy: () => 20 })
+        : createClient({
+            url: `redis://127.0.0.1:${redis.port}`,
+            socket: { reconnectStrategy: () => 20 },
+          })
+    client.on('error', () => {})
+    if ('destroy' in client && kind === 'redis') await client.connect()
+    clients.push(client)
+    return client
+  }
+
+  async function open(kind: string, options: { onLimiterOutage?: 'allow' } = {}) {
+    const apiKeys = createTestApiKeys(database, { ...options, redis: await connect(kind) })
+    const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+    const verdict = await apiKeys.verify(plainTextKey)
+    if (!verdict.valid) throw new Error(verdict.code)
+    const told: ApiKeyNotices['limiter_unavailable'][] = []
+    apiKeys.on('limiter_unavailable', (notice) => told.push(notice))
+    return { consume: () => apiKeys.consume(verdict.apiKey), told, id: verdict.apiKey.id }
+  }
+
+  describe.each(['ioredis', 'redis'])('with the package %s', (kind) => {
+    it.each(['killed', 'frozen'])('has keys with limits refused: %s', async (how) => {
+      const { consume, told, id } = await open(kind)
+      await expect(consume()).resolves.toMatchObject([{ remaining: 999 }])
+
+      if (how === 'killed') await redis.kill()
+      else redis.freeze()
+
+      await expect(consume()).rejects.toMatchObject({ code: 'limiter_unavailable', status: 503 })
+      await expect(consume()).rejects.toMatchObject({ code: 'limiter_unavailable', status: 503 })
+      expect(told).toEqual([
+        { apiKeyId: id, isAllowed: false, error: expect.any(Error) },
+        { apiKeyId: id, isAllowed: false, error: expect.any(Error) },
+      ])
+    })
+
+    it('has them pass uncounted where the app says so', async () => {
+      const { consume, told, id } = await open(kind, { onLimiterOutage: 'allow' })
+      redis.freeze()
+
+      await expect(consume()).resolves.toEqual([])
+      expect(told).toEqual([{ apiKeyId: id, isAllowed: true, error: expect.any(Error) }])
+    })
+
+    it('is asked again once it is back', async () => {
+      const { consume } = await open(kind)
+      redis.freeze()
+      await expect(consume()).rejects.toMatchObject({ code: 'limiter_unavailable' })
+
+      redis.thaw()
+
+      await until(async () => {
+        const states = await consume().catch(() => [])
+        return states.length === 1
+      })
+    })
+  })
+})
