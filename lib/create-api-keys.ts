@@ -15,6 +15,7 @@ import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
 import { onDatabase } from './keys/database'
+import { createExpiryNotices } from './keys/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './keys/lifecycle'
 import { createRules } from './keys/rules'
@@ -67,6 +68,11 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
     name: Name,
     listener: Listener<ApiKeyNotices<Permission, UserId>[Name]>,
   ): () => void
+  /**
+   * Tells listeners of `expiring` at once of the keys that are due, and returns how many. A process that lives long does so
+   * by itself, every 5 minutes: this is for those that do not, called by a timer of yours.
+   */
+  announceExpiring(): Promise<number>
   /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */
   health(options?: { livingKeys?: boolean }): Promise<Health>
   /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
@@ -146,6 +152,13 @@ export function createApiKeys<
     format,
     lastUseOf,
   })
+  const expiryNotices = createExpiryNotices({
+    sequelize,
+    table,
+    noticeTable: qualify(schema, 'api_key_expiry_notices'),
+    store,
+    emitter,
+  })
   const lifecycle = createLifecycle({ store, audit, rules, ...verification })
 
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
@@ -157,13 +170,22 @@ export function createApiKeys<
   const guards = createGuards(http)
 
   const apiKeys = {
-    ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
+    ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush }, realm),
+    ...withRefusals({ announceExpiring: expiryNotices.announceExpiring }, realm),
     ...guards,
     ...withRefusals({ consume: guards.consume }, realm),
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),
     strategy: createStrategy({ authenticator, charges, emitter, realm }),
-    on: emitter.on,
+    on: (name, listener) => {
+      const off = emitter.on(name, listener)
+      if (name === 'expiring') expiryNotices.start()
+      return off
+    },
+    close: async () => {
+      expiryNotices.stop()
+      await close()
+    },
     migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys
 

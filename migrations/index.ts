@@ -8,6 +8,7 @@ import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
 import { addApiKeyPolicies } from './0004-add-api-key-policies'
 import { addApiKeyRotation } from './0005-add-api-key-rotation'
 import { addApiKeyLimits } from './0006-add-api-key-limits'
+import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -25,6 +26,10 @@ export const migrations = {
   addApiKeyPolicies: ofOptions('addApiKeyPolicies', addApiKeyPolicies),
   addApiKeyRotation: ofOptions('addApiKeyRotation', addApiKeyRotation),
   addApiKeyLimits: ofOptions('addApiKeyLimits', addApiKeyLimits),
+  createApiKeyExpiryNoticesTable: ofOptions(
+    'createApiKeyExpiryNoticesTable',
+    createApiKeyExpiryNotices,
+  ),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -43,6 +48,7 @@ const inOrder = [
   addApiKeyPolicies,
   addApiKeyRotation,
   addApiKeyLimits,
+  createApiKeyExpiryNotices,
 ]
 
 /** Runs the migrations that the database does not have yet, in order. */

@@ -14,6 +14,7 @@ const ours = [
   'api_key_bounds',
   'api_key_changes',
   'api_key_events',
+  'api_key_expiry_notices',
   'api_key_log_lock',
   'api_key_migrations',
   'api_key_retired_secrets',
@@ -55,6 +56,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.addApiKeyPolicies(options),
     migrations.addApiKeyRotation(options),
     migrations.addApiKeyLimits(options),
+    migrations.createApiKeyExpiryNoticesTable(options),
   ]
 }
 
@@ -152,11 +154,12 @@ describe('migrations', () => {
       await file.down(queryInterface)
       left.push(await listTables())
     }
-    const all = inSchema('public')
+    const all = inSchema('public').filter((name) => !name.endsWith('expiry_notices'))
     const [retired, log] = [/retired_secrets$/, /(bounds|changes|log_lock|revisions)$/]
     const withoutRetired = all.filter((name) => !retired.test(name))
     const withoutLog = withoutRetired.filter((name) => !log.test(name))
     expect(left).toEqual([
+      all,
       all,
       withoutRetired,
       withoutRetired,

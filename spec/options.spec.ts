@@ -339,6 +339,7 @@ describe('migrations', () => {
       'addApiKeyPolicies',
       'addApiKeyRotation',
       'addApiKeyLimits',
+      'createApiKeyExpiryNoticesTable',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)

@@ -43,6 +43,8 @@ export interface ApiKeyNotices<
   /** A key was accepted. Costs nothing as long as nobody listens. */
   verified: { apiKey: Holder<UserId>; address: string | undefined }
   denied: RequestDenied
+  /** A key expires soon. Told of once, 7 days and 1 day before, by one of all processes in which somebody listens. */
+  expiring: { apiKey: ApiKeyRecord<Permission, UserId>; daysLeft: 7 | 1 }
   /** The Redis that counts the uses of keys was away, and a use passed or was refused without being counted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
   /** A listener failed, or rejected. */
@@ -67,6 +69,7 @@ const noticeNames = {
   retired_secret_used: true,
   verified: true,
   denied: true,
+  expiring: true,
   limiter_unavailable: true,
   error: true,
 } satisfies Record<NoticeName, true>

@@ -1,0 +1,99 @@
+import { QueryTypes, type Sequelize } from 'sequelize'
+
+import { onDatabase } from './database'
+import type { Emitter } from './emitter'
+import type { Store } from './store'
+
+interface ExpiryNoticesParts {
+  sequelize: Sequelize
+  /** The qualified, quoted names of the tables of keys and of what was told. */
+  table: string
+  noticeTable: string
+  store: Pick<Store, 'get'>
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+}
+
+/** How many keys are looked for at once. */
+const maxKeys = 500
+
+const firstSweepMs = 1_000
+const sweepEveryMs = 300_000
+
+/** Tells of keys that are about to expire, 7 days and 1 day before: of each once, by whichever process is first. */
+export function createExpiryNotices(parts: ExpiryNoticesParts) {
+  const { sequelize, table, noticeTable, store, emitter } = parts
+  let timer: NodeJS.Timeout | undefined
+
+  /**
+   * Takes it on this process to tell of keys. A key that was made later than so many days before its end was never that
+   * far from it, and one that has less than a day is told of once.
+   */
+  async function claim(): Promise<{ id: string; daysLeft: number }[]> {
+    return sequelize.query<{ id: string; daysLeft: number }>(
+      `WITH old AS (
+         DELETE FROM ${noticeTable} WHERE expires_at < now() - interval '1 day'
+       )
+       INSERT INTO ${noticeTable} (api_key_id, expires_at, days_left)
+       SELECT key.id, key.expires_at, due.days_left
+         FROM ${table} AS key
+        CROSS JOIN LATERAL (
+          SELECT CASE WHEN key.expires_at <= now() + interval '1 day' THEN 1 ELSE 7 END AS days_left
+        ) AS due
+        WHERE key.expires_at > now() AND key.expires_at <= now() + interval '7 days'
+          AND key.expires_at IS NOT NULL AND key.status <> 'REVOKED'
+          AND key.created_at <= key.expires_at - due.days_left * interval '1 day'
+          AND NOT EXISTS (
+            SELECT FROM ${noticeTable} AS told
+             WHERE (told.api_key_id, told.expires_at, told.days_left)
+                   = (key.id, key.expires_at, due.days_left)
+          )
+        ORDER BY key.expires_at
+        LIMIT ${maxKeys}
+           ON CONFLICT DO NOTHING
+       RETURNING api_key_id AS id, days_left AS "daysLeft"`,
+      { type: QueryTypes.SELECT, useMaster: true, transaction: null },
+    )
+  }
+
+  async function announceExpiring(): Promise<number> {
+    // Or else nobody would ever hear of them.
+    if (!emitter.isHeard('expiring')) return 0
+
+    let told = 0
+    for (;;) {
+      const claimed = await onDatabase(claim)
+      for (const { id, daysLeft } of claimed) {
+        // Somebody may have deleted it just now.
+        const apiKey = await onDatabase(() => store.get(id)).catch(() => null)
+        if (apiKey) emitter.emit('expiring', { apiKey, daysLeft: daysLeft === 1 ? 1 : 7 })
+      }
+      told += claimed.length
+      if (claimed.length < maxKeys) return told
+    }
+  }
+
+  function sweepIn(ms: number) {
+    timer ??= setTimeout(() => {
+      timer = undefined
+      if (!emitter.isHeard('expiring')) return
+
+      announceExpiring()
+        .catch((error: unknown) => emitter.emit('error', { error, notice: 'expiring' }))
+        .finally(() => sweepIn(sweepEveryMs))
+    }, ms).unref()
+  }
+
+  return {
+    announceExpiring,
+
+    /** Has them told of from now on, as long as somebody listens. */
+    start() {
+      sweepIn(firstSweepMs)
+    },
+
+    stop() {
+      clearTimeout(timer)
+      timer = undefined
+    },
+  }
+}

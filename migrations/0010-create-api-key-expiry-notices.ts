@@ -1,0 +1,34 @@
+import { defineMigration } from './migration'
+
+/** Creates what has each key that is about to expire told of once, whichever process does, and an index to find those. */
+export const createApiKeyExpiryNotices = defineMigration(
+  '0010-create-api-key-expiry-notices',
+  ({ table }) => ({
+    up: `
+      CREATE TABLE ${table('api_key_expiry_notices')} (
+        api_key_id uuid,
+        expires_at timestamptz(3),
+        days_left integer,
+        PRIMARY KEY (api_key_id, expires_at, days_left)
+      );
+      CREATE INDEX ON ${table('api_keys')} (expires_at)
+        WHERE expires_at IS NOT NULL AND status <> 'REVOKED';
+    `,
+    down: `
+      DROP TABLE ${table('api_key_expiry_notices')};
+      DO $drop$
+        DECLARE
+          keys regclass := to_regclass('${table('api_keys').replaceAll("'", "''")}');
+          name text;
+        BEGIN
+          FOR name IN
+            SELECT indexrelid::regclass::text FROM pg_catalog.pg_index
+             WHERE indrelid = keys AND pg_get_expr(indpred, indrelid) LIKE '%expires_at IS NOT NULL%'
+          LOOP
+            EXECUTE 'DROP INDEX ' || name;
+          END LOOP;
+        END
+      $drop$;
+    `,
+  }),
+)

@@ -1,0 +1,117 @@
+import type { ApiKeyNotices } from '../../lib'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey } from '../support/keys'
+
+const day = 86_400_000
+
+let database: Database
+let apiKeys: TestApiKeys
+
+beforeEach(async () => {
+  database = await createDatabase()
+  apiKeys = createTestApiKeys(database)
+})
+
+afterEach(() => database.drop())
+
+/** Makes a key that is so many days old and expires in so many. */
+async function createOldKey({ bornDaysAgo = 30, expiresInDays = 0, revoked = false }) {
+  const { id } = await createKey(apiKeys, { status: revoked ? 'REVOKED' : 'ACTIVE' })
+  await database.connect().query(
+    `UPDATE api_keys SET created_at = now() - $1 * interval '1 day',
+                         expires_at = now() + $2 * interval '1 day' WHERE id = $3`,
+    { bind: [bornDaysAgo, expiresInDays, id] },
+  )
+  return id
+}
+
+/** Those told of, in an order of their own. */
+function listen(keys: TestApiKeys) {
+  const told: [id: string, daysLeft: number][] = []
+  keys.on('expiring', ({ apiKey, daysLeft }) => told.push([apiKey.id, daysLeft]))
+  return told
+}
+
+describe('expiring', () => {
+  it('is told of 7 days and 1 day before, and of nothing else', async () => {
+    await createOldKey({ expiresInDays: 7.1 })
+    const week = await createOldKey({ expiresInDays: 6.9 })
+    const oneDay = await createOldKey({ expiresInDays: 0.9 })
+    await createOldKey({ expiresInDays: -0.1 })
+    await createOldKey({ expiresInDays: 6, revoked: true })
+    await createKey(apiKeys)
+    const told = listen(apiKeys)
+
+    expect(await apiKeys.announceExpiring()).toBe(2)
+
+    expect(told).toEqual([
+      [oneDay, 1],
+      [week, 7],
+    ])
+  })
+
+  it('is not told of keys that never had as long to live', async () => {
+    await createOldKey({ bornDaysAgo: 1, expiresInDays: 5 })
+    await createOldKey({ bornDaysAgo: 0, expiresInDays: 0.5 })
+    const short = await createOldKey({ bornDaysAgo: 2, expiresInDays: 0.5 })
+    const told = listen(apiKeys)
+
+    await apiKeys.announceExpiring()
+
+    expect(told).toEqual([[short, 1]])
+  })
+
+  it('is told of once by all processes together', async () => {
+    const ids = []
+    for (let number = 0; number < 20; number++) ids.push(await createOldKey({ expiresInDays: 3 }))
+    const fleet = [1, 2, 3, 4].map(() => createTestApiKeys(database))
+    const told = fleet.map(listen)
+
+    await Promise.all([...fleet, ...fleet].map((keys) => keys.announceExpiring()))
+
+    expect(
+      told
+        .flat()
+        .map(([id]) => id)
+        .toSorted(),
+    ).toEqual(ids.toSorted())
+  })
+
+  it('waits for somebody who listens', async () => {
+    await createOldKey({ expiresInDays: 3 })
+
+    expect(await apiKeys.announceExpiring()).toBe(0)
+
+    const told = listen(apiKeys)
+    expect(await apiKeys.announceExpiring()).toBe(1)
+    expect(told).toHaveLength(1)
+  })
+
+  it('is told of again for a new time', async () => {
+    const id = await createOldKey({ expiresInDays: 3 })
+    const told = listen(apiKeys)
+    await apiKeys.announceExpiring()
+    await apiKeys.announceExpiring()
+    expect(told).toEqual([[id, 7]])
+
+    await apiKeys.update(id, { expiresAt: new Date(Date.now() + 4 * day) })
+    await apiKeys.announceExpiring()
+
+    expect(told).toEqual([
+      [id, 7],
+      [id, 7],
+    ])
+  })
+
+  it('is told of without being asked for, as long as somebody listens', async () => {
+    const id = await createOldKey({ expiresInDays: 3 })
+
+    const { apiKey, daysLeft } = await new Promise<ApiKeyNotices['expiring']>((resolve) => {
+      apiKeys.on('expiring', resolve)
+    })
+
+    expect([apiKey.id, daysLeft]).toEqual([id, 7])
+    expect(apiKey).not.toHaveProperty('hash')
+  })
+})
