@@ -89,7 +89,16 @@ export function purposeOf(text: string): StatementPurpose {
 /** Creates our tables with these keys in them, and as many others as it takes to make the table so large. */
 export async function fillWithOurKeys(
   url: string,
-  { keys, tableSize = keys.length }: { keys: readonly MintedKey[]; tableSize?: number },
+  {
+    keys,
+    tableSize = keys.length,
+    areBound = false,
+  }: {
+    keys: readonly MintedKey[]
+    tableSize?: number
+    /** Whether the keys expire, work from some addresses only, and have metadata. */
+    areBound?: boolean
+  },
 ) {
   const sequelize = new Sequelize(url, { logging: false, pool: { max: 1 } })
   const queryInterface = sequelize.getQueryInterface()
@@ -105,6 +114,13 @@ export async function fillWithOurKeys(
   }
 
   await createApiKeys({ sequelize, keyPrefix, permissions: ['READ_GRAPH'] }).migrate()
+  if (areBound) {
+    await sequelize.query(
+      `UPDATE api_keys SET expires_at = now() + interval '1 day',
+                           allowed_ips = '{203.0.113.0/24,127.0.0.0/8}',
+                           metadata = '{"plan": "gold"}'`,
+    )
+  }
   await sequelize.query('VACUUM ANALYZE')
   await sequelize.close()
 }

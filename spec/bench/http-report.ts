@@ -31,6 +31,7 @@ export async function measureHttp(context: BenchContext): Promise<Target[]> {
           'guard',
           'control',
           'guardKeyed',
+          'guardPolicies',
           'map',
           'passportMap',
           'passport',
@@ -51,7 +52,7 @@ export async function measureHttp(context: BenchContext): Promise<Target[]> {
       rounds: rounds(16),
       participants: [
         ...of('garbage', ms(800), ['guardKeyed', 'bareRefusal']),
-        ...of('forged', ms(800), ['guardKeyed']),
+        ...of('forged', ms(800), ['guardKeyed', 'guardStrict']),
       ],
     })
     const refusedElsewhere = await bench.measure({
@@ -259,6 +260,7 @@ function printDisturbances({ print }: BenchContext, { measured, repeated, left }
 function targetsOfWarm(warm: readonly Measured[]): Target[] {
   const [bare, control] = [find(warm, 'bare'), find(warm, 'control')]
   const [guard, guardKeyed] = [find(warm, 'guard'), find(warm, 'guardKeyed')]
+  const guardPolicies = find(warm, 'guardPolicies')
   const controlRatios = speedRatios(control, bare)
 
   return [
@@ -269,11 +271,12 @@ function targetsOfWarm(warm: readonly Measured[]): Target[] {
       isMet: isControlGood(warm),
     },
     ...[
-      { one: guard, base: bare, title: 'guard' },
-      { one: guardKeyed, base: control, title: 'guard with `secrets`' },
-    ].flatMap(({ one, base, title }) => [
+      { one: guard, base: bare, title: 'guard', atLeast: 0.9 },
+      { one: guardKeyed, base: control, title: 'guard with `secrets`', atLeast: 0.9 },
+      { one: guardPolicies, base: bare, title: 'guard with policies and limits', atLeast: 0.85 },
+    ].flatMap(({ one, base, title, atLeast }) => [
       expectMedian(`${title}, warm, against bare Express`, speedRatios(one, base), {
-        atLeast: 0.9,
+        atLeast,
         digits: 2,
       }),
       expectMedian(`${title}, warm: more CPU per request`, cpuDifferences(one, base), {

@@ -1,4 +1,4 @@
-import { createApiKeys } from 'express-api-keys'
+import { createApiKeys, type Limits } from 'express-api-keys'
 import { Sequelize } from 'sequelize'
 
 import { keyPrefix } from './keys'
@@ -7,6 +7,8 @@ export interface OurOptions {
   url: string
   secrets?: readonly string[]
   cacheSize?: number
+  limits?: Limits
+  maxFailedAttemptsPerMinute?: number
 }
 
 /** The library as an app would set it up: as it is shipped, with the defaults. */

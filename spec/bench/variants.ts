@@ -4,15 +4,21 @@ export const variants = {
   guard: { title: '**ours, guard**', keys: 'ours' },
   control: { title: 'bare Express once more (the control)', keys: 'none' },
   guardKeyed: { title: '**ours, guard, with `secrets`**', keys: 'oursKeyed' },
+  guardPolicies: { title: '**ours, guard, with policies and limits**', keys: 'oursBound' },
   map: { title: 'Express with a Map', keys: 'map' },
   passportMap: { title: 'passport-http-bearer with a Map', keys: 'map' },
   passport: { title: '**ours, through Passport**', keys: 'ours' },
   sequelize: { title: 'Sequelize by hand (`findOne` and `update`)', keys: 'sequelize' },
   betterAuth: { title: "better-auth's API keys", keys: 'betterAuth' },
+  guardStrict: {
+    title: '**ours, guard, with `secrets`, failed attempts limited**',
+    keys: 'oursKeyed',
+  },
   bareRefusal: { title: 'bare Express, answering the same 401', keys: 'none' },
 } as const satisfies Record<string, { title: string; keys: KeyStorage }>
 
 export type VariantName = keyof typeof variants
 
 /** Where a variant has its keys. */
-export type KeyStorage = 'none' | 'map' | 'ours' | 'oursKeyed' | 'sequelize' | 'betterAuth'
+export type KeyStorage =
+  'none' | 'map' | 'ours' | 'oursKeyed' | 'oursBound' | 'sequelize' | 'betterAuth'
