@@ -43,6 +43,14 @@ const maxAttempts = 3
 /** How long somebody waits at least for a database that does not answer. */
 const leastPatienceMs = 1_000
 
+/** What is to be found out. */
+interface Question {
+  digest: Digest
+  bearer: Bearer
+  /** By the monotonic clock. */
+  askedAt: number
+}
+
 /** Accepts a key that was minted here, is in the database, is active and has not expired. */
 export function createVerifier(parts: VerifierParts) {
   const { format, cache, feed, fills, usage, attempts, emitter, makeSignal, clock } = parts
@@ -121,8 +129,9 @@ export function createVerifier(parts: VerifierParts) {
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
   async function ask(digest: Digest, bearer: Bearer): Promise<Verdict> {
     const { stops } = feed
+    const question: Question = { digest, bearer, askedAt: clock.monotonic() }
     for (let attempt = 1; ; attempt++) {
-      const verdict = await attemptOnce(digest, bearer, attempt).catch((error: unknown) => {
+      const verdict = await attemptOnce(question, attempt).catch((error: unknown) => {
         // What was known to be good may pass for a while, where the app says so.
         const remembered = recall(digest, bearer)
         if (remembered) return remembered
@@ -135,11 +144,8 @@ export function createVerifier(parts: VerifierParts) {
     }
   }
 
-  async function attemptOnce(
-    digest: Digest,
-    bearer: Bearer,
-    attempt: number,
-  ): Promise<Verdict | undefined> {
+  async function attemptOnce(question: Question, attempt: number): Promise<Verdict | undefined> {
+    const { digest, bearer } = question
     feed.wake()
     // One poll makes good again all that is remembered.
     if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
@@ -149,11 +155,18 @@ export function createVerifier(parts: VerifierParts) {
     const fill = await fills.fill(digest)
     const filled = recall(digest, bearer)
     if (filled) return filled
-    const isUsable = isFresh(fill) && (!fill.isOld || attempt > 1)
-    return isUsable ? decide(fill.row, undefined, clock.wall(), bearer) : undefined
+    return isUsable(fill, question, attempt)
+      ? decide(fill.row, undefined, clock.wall(), bearer)
+      : undefined
   }
 
-  function isFresh({ sentAt }: Fill): boolean {
+  /**
+   * Whether a row may be used for one answer. Where the log goes on all the time, any row is old when it arrives; but one
+   * that was asked for before the question may lack what was known by then.
+   */
+  function isUsable({ sentAt, isOld }: Fill, { askedAt }: Question, attempt: number): boolean {
+    if (isOld && (attempt === 1 || sentAt.monotonic < askedAt)) return false
+
     return isWithin(sentAt, maxStalenessMs, clock.monotonic(), clock.wall())
   }
 

@@ -574,6 +574,16 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'revoked', 'revoked', 'revoked'],
   ],
   [
+    'does not rest on one that was known to be old before it was asked for',
+    [
+      [...start, wait(600), poll, wait(100), verify(0), look(1)],
+      [change(0, 'REVOKED'), wait(100), answer(0), wait(850)],
+      [verify(0), fail(1), answer(1), answer(0)],
+      askAgain,
+    ],
+    ['active', 'revoked', 'revoked'],
+  ],
+  [
     'does not rest on a change that was lost and whose number was given out once more',
     [
       start,
