@@ -270,6 +270,16 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       return gaps
     },
 
+    /** Notes that something has changed of which the log did not tell: what is being read may be from before. */
+    noteGap() {
+      gaps++
+    },
+
+    /** Whether the last answer could be relied on. */
+    get isTrusted() {
+      return state === 'following'
+    },
+
     get isActive() {
       return timer !== undefined
     },

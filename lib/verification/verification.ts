@@ -209,12 +209,14 @@ export function createVerification(parts: VerificationParts) {
   async function learn(id: string | undefined) {
     try {
       await feed.pollAnew()
+      if (feed.isTrusted) return
     } catch {
       // A change is made whether or not it could be read back. Nothing is opened for a process that does not verify.
-      if (id === undefined) cache.forgetAll()
-      else cache.forget(id)
-      cache.forgetUnknown()
     }
+    feed.noteGap()
+    if (id === undefined) cache.forgetAll()
+    else cache.forget(id)
+    cache.forgetUnknown()
   }
 
   async function countLivingKeys(): Promise<LivingKeys[]> {

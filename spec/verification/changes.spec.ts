@@ -3,6 +3,7 @@ import type { Sequelize } from 'sequelize'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { createKey, newKey } from '../support/keys'
+import { recordStatements } from '../support/statements'
 import { until } from '../support/until'
 
 type Options = Parameters<typeof createTestApiKeys>[1]
@@ -53,6 +54,19 @@ async function saysOf(apiKeys: TestApiKeys, plainTextKey: string) {
   return verdict.valid ? verdict.apiKey : verdict.code
 }
 
+/** Without it, an UPDATE is not logged. */
+const trigger = 'TRIGGER api_key_gather_update'
+
+/** Makes a change while a trigger is disabled. */
+async function unlogged(change: () => Promise<unknown>) {
+  await sequelize.query(`ALTER TABLE api_keys DISABLE ${trigger}`)
+  try {
+    await change()
+  } finally {
+    await sequelize.query(`ALTER TABLE api_keys ENABLE ALWAYS ${trigger}`)
+  }
+}
+
 describe('a change', () => {
   it('is known to its own process before it is answered', async () => {
     const apiKeys = createInstance({ listen: false, maxStalenessMs: 600_000 })
@@ -93,6 +107,32 @@ describe('a change', () => {
     })
 
     expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
+  })
+
+  it('is known to its own process though a trigger is disabled', async () => {
+    const apiKeys = createInstance({ maxStalenessMs: 600_000 })
+    const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+    await unlogged(() => apiKeys.revoke(id))
+
+    expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
+  })
+
+  it('is known to its own process though a trigger is disabled and the key was being read', async () => {
+    const { driver, holdLookUps, letGo } = recordStatements()
+    const apiKeys = createInstance({
+      maxStalenessMs: 600_000,
+      sequelize: database.connect({ dialectModule: driver }),
+    })
+    const { id, plainTextKey } = await createKnownKey()
+    const held = holdLookUps()
+    const said = saysOf(apiKeys, plainTextKey)
+    await held
+
+    await unlogged(() => apiKeys.revoke(id))
+    letGo()
+
+    expect(await said).toBe('revoked')
   })
 
   it.each<[string, Options, string]>([
@@ -187,7 +227,6 @@ describe('a change', () => {
   it('is not missed where a trigger is disabled, as nothing is relied on meanwhile', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 300 })
     const { plainTextKey } = await createKnownKey(apiKeys)
-    const trigger = 'TRIGGER api_key_gather_update'
 
     await sequelize.query(`ALTER TABLE api_keys DISABLE ${trigger}`)
     await sequelize.query(`UPDATE api_keys SET status = 'SUSPENDED' WHERE status = 'ACTIVE'`)
