@@ -82,7 +82,7 @@ export function createFills(parts: FillsParts) {
     const { sentAt, rows } = reading
     const place = placeOf(reading)
     const isOld = gaps !== feed.gaps || place === 'older'
-    const isFollowed = !isOld && place === 'same' && feed.isLive(clock.monotonic(), clock.wall())
+    const isFollowed = place === 'same'
     if (place === 'unconfirmed') feed.catchUp()
     const fills = new Map<Digest, Fill>()
     for (const digest of digests) {
@@ -105,7 +105,7 @@ export function createFills(parts: FillsParts) {
   function placeOf({ newest, triggers }: KeyReading): 'older' | 'same' | 'unconfirmed' {
     const { applied } = feed
     if (!applied || newest.revision > applied.revision) return 'unconfirmed'
-    if (newest.revision < applied.revision || newest.mark !== applied.mark) return 'older'
+    if (newest.mark !== applied.mark) return 'older'
     return triggers === feed.triggers ? 'same' : 'unconfirmed'
   }
 
