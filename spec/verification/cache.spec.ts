@@ -68,4 +68,23 @@ describe('the cache of keys', () => {
       { numRuns: 1_000 },
     )
   })
+
+  it('remembers the hashes of no key that were asked for last, 10,000 at most, until it is to forget them', () => {
+    const cache = createKeyCache(size)
+    const hashes = Array.from({ length: 25_000 }, (_, number) => `digest-${number}`)
+
+    let largest = 0
+    for (const hash of hashes) {
+      cache.setUnknown(hash)
+      largest = Math.max(largest, cache.unknownSize)
+    }
+    const remembered = hashes.filter((hash) => cache.isUnknown(hash))
+    expect(largest).toBe(10_000)
+    expect(remembered.length).toBeGreaterThanOrEqual(5_000)
+    expect(remembered).toEqual(hashes.slice(-remembered.length))
+
+    cache.forgetUnknown()
+    expect(hashes.filter((hash) => cache.isUnknown(hash))).toEqual([])
+    expect(cache.unknownSize).toBe(0)
+  })
 })
