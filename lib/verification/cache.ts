@@ -3,6 +3,7 @@ import type { AddressList } from '../keys/addresses'
 import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
 import type { Moment } from './clock'
+import { createEviction } from './eviction'
 
 /** A row of the table of keys, as it was read at a moment. */
 export interface KeyRow {
@@ -57,21 +58,14 @@ export type KeyCache = ReturnType<typeof createKeyCache>
 /** How many hashes of no key are remembered at most. Without `secrets` anybody can make as many as they like. */
 const maxUnknown = 10_000
 
-/** How many keys in a row are passed over at most because they were used. */
-const maxPassedOver = 100
-
-/**
- * Remembers keys by their hash, and hashes that no key has. Bounded: when it is full, a key goes that was not used for
- * long (CLOCK, an approximation of LRU that costs a hit nothing but a flag).
- */
+/** Remembers keys by their hash, and hashes that no key has. Bounded: when it is full, a key goes that was not used for long. */
 export function createKeyCache(maxKeys: number) {
   const keys = new Map<Digest, CachedKey>()
   /** By the id of the key, the first of those that are of its secrets. */
   const firsts = new Map<string, CachedKey>()
   let unknown = new Set<Digest>()
   let olderUnknown = new Set<Digest>()
-  /** Goes round the keys. Keeps its place, as finding the first key anew would walk over all that are gone. */
-  let hand = keys.values()
+  const findUnused = createEviction(keys)
 
   function remove(key: CachedKey) {
     const { digest, id } = key.row
@@ -87,17 +81,8 @@ export function createKeyCache(maxKeys: number) {
   }
 
   function makeRoom() {
-    for (let passed = 0; keys.size > 0;) {
-      const { value: key, done } = hand.next()
-      if (done === true) {
-        hand = keys.values()
-      } else if (key.wasUsed && passed < maxPassedOver) {
-        key.wasUsed = false
-        passed++
-      } else {
-        return remove(key)
-      }
-    }
+    const unused = findUnused()
+    if (unused) remove(unused)
   }
 
   function forgetUnknown() {

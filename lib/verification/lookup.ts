@@ -11,6 +11,7 @@ import type { KeyPolicy, KeyRow } from './cache'
 import type { Position } from './change-log'
 import type { Moment } from './clock'
 import type { Connection, TextRow } from './connection'
+import { createInterner } from './interner'
 
 /** Rows of keys, and the newest entry of the log, as they were at one moment. */
 export interface KeyReading {
@@ -180,26 +181,6 @@ function readTime(text: string | null | undefined): number | null {
 
   const ms = Number(text)
   return Number.isFinite(ms) && Math.abs(ms) <= 8.64e15 ? ms : -Infinity
-}
-
-/** How many values are kept once for all keys that share them. */
-const maxShared = 1_000
-
-/** Has keys for which the database says the same share one value, made by `read`. */
-function createInterner<Value>(read: (text: string) => Value) {
-  let values = new Map<string, Value>()
-
-  return {
-    of(text: string): Value {
-      const known = values.get(text)
-      if (known !== undefined) return known
-
-      const value = read(text)
-      if (values.size >= maxShared) values = new Map()
-      values.set(text, value)
-      return value
-    },
-  }
 }
 
 function readPermissions(json: string): readonly string[] {

@@ -1,0 +1,19 @@
+/** How many values are kept once for all that share them. */
+const maxShared = 1_000
+
+/** Has what is written the same share one value, made by `read`. */
+export function createInterner<Value>(read: (text: string) => Value) {
+  let values = new Map<string, Value>()
+
+  return {
+    of(text: string): Value {
+      const known = values.get(text)
+      if (known !== undefined) return known
+
+      const value = read(text)
+      if (values.size >= maxShared) values = new Map()
+      values.set(text, value)
+      return value
+    },
+  }
+}
