@@ -9,6 +9,7 @@ import { addApiKeyPolicies } from './0004-add-api-key-policies'
 import { addApiKeyRotation } from './0005-add-api-key-rotation'
 import { addApiKeyLimits } from './0006-add-api-key-limits'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
+import { logUserChanges } from './0007-log-user-changes'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -30,6 +31,7 @@ export const migrations = {
     'createApiKeyExpiryNoticesTable',
     createApiKeyExpiryNotices,
   ),
+  logUserChanges: ofOptions('logUserChanges', logUserChanges),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -49,6 +51,7 @@ const inOrder = [
   addApiKeyRotation,
   addApiKeyLimits,
   createApiKeyExpiryNotices,
+  logUserChanges,
 ]
 
 /** Runs the migrations that the database does not have yet, in order. */

@@ -4,10 +4,12 @@ import { qualify } from './names'
 
 /** What the log of changes consists of in the database. Names are qualified and quoted. */
 export interface ChangeLog {
-  /** One row per transaction that changed keys, numbered in the order of the commits. */
+  /** One row per transaction that changed keys or users, numbered in the order of the commits. */
   revisions: string
-  /** Which keys each of them changed. */
+  /** Which keys and users each of them changed. */
   changes: string
+  /** Where a row tells of a user who was changed. It is always empty. */
+  userChanges: string
   /** The one row that is locked while a transaction takes its number and commits. */
   lock: string
   /** The bounds that processes hold themselves to. */
@@ -23,6 +25,7 @@ export function changeLogOf(schema: string): ChangeLog {
   return {
     revisions: qualify(schema, 'api_key_revisions'),
     changes: qualify(schema, 'api_key_changes'),
+    userChanges: qualify(schema, 'api_key_user_changes'),
     lock: qualify(schema, 'api_key_log_lock'),
     bounds: qualify(schema, 'api_key_bounds'),
     channel: `express_api_keys_${digest}`,

@@ -19,6 +19,7 @@ const ours = [
   'api_key_migrations',
   'api_key_retired_secrets',
   'api_key_revisions',
+  'api_key_user_changes',
   'api_keys',
 ]
 
@@ -57,6 +58,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.addApiKeyRotation(options),
     migrations.addApiKeyLimits(options),
     migrations.createApiKeyExpiryNoticesTable(options),
+    migrations.logUserChanges(options),
   ]
 }
 
@@ -156,11 +158,13 @@ describe('migrations', () => {
     }
     const all = inSchema('public').filter((name) => !name.endsWith('expiry_notices'))
     const [retired, log] = [/retired_secrets$/, /(bounds|changes|log_lock|revisions)$/]
-    const withoutRetired = all.filter((name) => !retired.test(name))
+    const withoutUsers = all.filter((name) => !name.endsWith('user_changes'))
+    const withoutRetired = withoutUsers.filter((name) => !retired.test(name))
     const withoutLog = withoutRetired.filter((name) => !log.test(name))
     expect(left).toEqual([
       all,
       all,
+      withoutUsers,
       withoutRetired,
       withoutRetired,
       withoutLog,

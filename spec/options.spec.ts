@@ -340,6 +340,7 @@ describe('migrations', () => {
       'addApiKeyRotation',
       'addApiKeyLimits',
       'createApiKeyExpiryNoticesTable',
+      'logUserChanges',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)

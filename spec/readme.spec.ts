@@ -143,6 +143,7 @@ describe('README', () => {
       'api_key_migrations',
       'api_key_retired_secrets',
       'api_key_revisions',
+      'api_key_user_changes',
       'api_keys',
     ])
     await own.drop()
