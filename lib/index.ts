@@ -27,6 +27,7 @@ export type {
   ReadOptions,
   RestrictOptions,
   RotateOptions,
+  UserChangeOptions,
 } from './keys/lifecycle'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'

@@ -50,9 +50,20 @@ export interface ApiKeysOptions<
   loadUser?:
     | ((userId: UserIdOf<NoInfer<Type>>, req: Request) => MaybePromise<object | null | undefined>)
     | undefined
-  /** Narrows which permissions a user may give to a key. */
+  /**
+   * Says which permissions a user holds, and so may give to a key. It is held against every request, too: what the owner may
+   * no longer do, the key may not. Answers are remembered; `userChanged` has all processes ask anew.
+   */
   grantable?:
     ((userId: UserIdOf<NoInfer<Type>>) => MaybePromise<readonly NoInfer<Permission>[]>) | undefined
+  /**
+   * How many milliseconds an answer of `grantable` is used for before it is asked again, beside the requests. One that is
+   * twice as old is used no more: requests wait for another one, and are answered with 503 where there is none. 0 has it
+   * asked for every request; at most 86,400,000.
+   *
+   * @default 60_000
+   */
+  grantableMaxAgeMs?: number | undefined
   /**
    * How many keys a user may have that are neither revoked nor expired.
    *
@@ -189,6 +200,7 @@ const optionNames = [
   'isAdmin',
   'loadUser',
   'grantable',
+  'grantableMaxAgeMs',
   'maxKeysPerUser',
   'maxLifetimeSeconds',
   'maxGracePeriodSeconds',
@@ -230,6 +242,7 @@ export function readOptions(options: AnyOptions) {
     isAdmin,
     loadUser,
     grantable,
+    grantableMaxAgeMs = 60_000,
     maxKeysPerUser = Infinity,
     maxLifetimeSeconds = Infinity,
     maxGracePeriodSeconds = 2_592_000,
@@ -299,6 +312,7 @@ export function readOptions(options: AnyOptions) {
     header,
   )
   check('realm', isQuotable(realm), 'must be printable ASCII', realm)
+  checkNumber('grantableMaxAgeMs', grantableMaxAgeMs, 0, 86_400_000)
   checkNumber('maxGracePeriodSeconds', maxGracePeriodSeconds, 0, 31_536_000)
   checkNumber('maxStalenessMs', maxStalenessMs, 100, 600_000)
   checkNumber('outageGraceMs', outageGraceMs, 0, 3_600_000)
@@ -323,6 +337,7 @@ export function readOptions(options: AnyOptions) {
     isAdmin,
     loadUser,
     grantable,
+    grantableMaxAgeMs,
     maxKeysPerUser,
     maxLifetimeSeconds,
     maxGracePeriodSeconds,

@@ -204,6 +204,7 @@ describe('createApiKeys', () => {
     ['outageGraceMs', 0, 3_600_000],
     ['cacheSize', 1, 10_000_000],
     ['lastUsedResolutionMs', 0, 86_400_000],
+    ['grantableMaxAgeMs', 0, 86_400_000],
   ])('takes for %s whole numbers from %d to %d, and nothing else', (option, least, most) => {
     for (const value of [least, least + 1, most - 1, most]) {
       expect(() => create({ ...needed, [option]: value })).not.toThrow()
@@ -357,6 +358,7 @@ describe('readOptions', () => {
       isAdmin: undefined,
       loadUser: undefined,
       grantable: undefined,
+      grantableMaxAgeMs: undefined,
       maxKeysPerUser: undefined,
       maxLifetimeSeconds: undefined,
       maxGracePeriodSeconds: undefined,
@@ -393,6 +395,7 @@ describe('readOptions', () => {
       acceptUnkeyed: false,
       realm: 'api',
       trustedOrigins: [],
+      grantableMaxAgeMs: 60_000,
       maxStalenessMs: 1_000,
       outageGraceMs: 0,
       cacheSize: 100_000,

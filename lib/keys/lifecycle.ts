@@ -101,6 +101,9 @@ export interface RestrictOptions extends ChangeOptions {
   everywhere?: boolean | undefined
 }
 
+/** What the call takes last that tells of a user. */
+export type UserChangeOptions = Pick<RestrictOptions, 'transaction' | 'everywhere'>
+
 /** What a rotation takes last. */
 export interface RotateOptions extends ChangeOptions {
   /**
@@ -170,6 +173,18 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
     filter?: EventFilter,
     options?: Omit<ReadOptions, 'userId'>,
   ): Promise<{ events: ApiKeyEvent<UserId>[]; nextCursor: string | null }>
+
+  /**
+   * Has every process ask the option `grantable` anew what a user may do, within the bound of all changes. Call it when a
+   * user gets or loses a role: in the transaction that changes it, or after that.
+   *
+   * @example
+   * await sequelize.transaction(async (transaction) => {
+   *   await user.update({ role: 'guest' }, { transaction })
+   *   await apiKeys.userChanged(user.id, { transaction })
+   * })
+   */
+  userChanged(userId: AnyUserId, options?: UserChangeOptions): Promise<void>
 }
 
 /** The same with input that nobody has looked at yet. */
@@ -181,13 +196,15 @@ interface LifecycleParts {
   rules: Rules
   /** Called after a key was changed, or many, in a transaction of the caller's or in one that is over. */
   changed(id: string | undefined, transaction: Transaction | undefined): Promise<void>
+  /** Has every process ask anew what a user may do. */
+  tellOfUser(userId: string | number, transaction: Transaction | undefined): Promise<void>
   /** Resolves when no process goes by what was so before. */
   waitForEveryone(): Promise<void>
 }
 
 /** Holds all input against the rules before it reaches the store. */
 export function createLifecycle(parts: LifecycleParts) {
-  const { store, audit, rules, changed, waitForEveryone } = parts
+  const { store, audit, rules, changed, tellOfUser, waitForEveryone } = parts
 
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
     refuseUndefined(circumstances, 'userId')
@@ -221,10 +238,7 @@ export function createLifecycle(parts: LifecycleParts) {
     change: (rest: ChangeOptions) => Promise<Result>,
   ): Promise<Result> {
     const { everywhere = false, ...rest } = options
-    if (typeof everywhere !== 'boolean') throw new TypeError('everywhere must be true or false')
-    if (everywhere && rest.transaction) {
-      throw new TypeError('everywhere needs a change that is committed: leave out the transaction')
-    }
+    checkEverywhere(everywhere, rest.transaction)
     const result = await making(id, rest, () => change(rest))
     if (everywhere) await waitForEveryone()
     return result
@@ -302,6 +316,24 @@ export function createLifecycle(parts: LifecycleParts) {
         return audit.list(parseInput(rules.eventList, filter), readOwnerlessOptions(options))
       })
     },
+
+    async userChanged(userId: unknown, options: UserChangeOptions = {}) {
+      const { transaction, everywhere = false, ...rest } = options
+      checkEverywhere(everywhere, transaction)
+      const [unknown] = Object.keys(rest)
+      if (unknown !== undefined) throw new TypeError(`userChanged: there is no option ${unknown}`)
+
+      const input = parseInput(rules.owner, { userId })
+      await onDatabase(() => tellOfUser(input.userId, transaction))
+      if (everywhere) await waitForEveryone()
+    },
+  }
+}
+
+function checkEverywhere(everywhere: unknown, transaction: Transaction | undefined) {
+  if (typeof everywhere !== 'boolean') throw new TypeError('everywhere must be true or false')
+  if (everywhere && transaction) {
+    throw new TypeError('everywhere needs a change that is committed: leave out the transaction')
   }
 }
 

@@ -17,6 +17,7 @@ import { isSame, type Actor, type Audit, type ChangeAction } from './audit'
 import { formatKeyCursor, type KeyPosition } from './cursor'
 import { afterCommit } from './database'
 import type { Emitter } from './emitter'
+import { readGranted, type Grantable } from './grantable'
 import type { LimitOverrides } from './limits'
 import { maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
@@ -81,8 +82,7 @@ interface StoreParts {
   maxLifetimeSeconds: number
   /** Names in the metadata of keys that owners may not write. */
   reservedMetadata: readonly string[]
-  grantable:
-    ((userId: string | number) => readonly string[] | Promise<readonly string[]>) | undefined
+  grantable: Grantable | undefined
   /** The last use of a key that may not be written yet, in milliseconds since 1970. */
   lastUseOf(id: string): number | undefined
 }
@@ -424,10 +424,7 @@ export function createStore(parts: StoreParts) {
   async function refuseUngrantable(userId: string | number, permissions: readonly string[]) {
     if (!grantable) return
 
-    const granted: unknown = await grantable(userId)
-    if (!Array.isArray(granted)) {
-      throw new TypeError('createApiKeys: the option grantable must return a list of permissions')
-    }
+    const granted = readGranted(await grantable(userId))
     const faults = permissions.flatMap((permission, index): InputFault[] => {
       if (granted.includes(permission)) return []
       return [{ pointer: pointerTo(['permissions', index]), message: 'is not this user’s to give' }]

@@ -8,6 +8,8 @@ import { longestLimitMs } from './time-limit'
 export interface FeedListener {
   /** These keys were changed. */
   onChanges(ids: readonly string[]): void
+  /** These users may do more than before, or less. */
+  onUserChanges(userIds: readonly (string | number)[]): void
   /** Keys, or hashes of keys, were added. */
   onNew(): void
   /** Nobody knows what has changed meanwhile: nothing that is remembered may be used any more. */
@@ -138,6 +140,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       listener.onGap()
     } else {
       if (reading.changedIds.length > 0) listener.onChanges(reading.changedIds)
+      if (reading.changedUserIds.length > 0) listener.onUserChanges(reading.changedUserIds)
       if (reading.hasNew) listener.onNew()
     }
     applied = newest

@@ -1,6 +1,8 @@
-import { QueryTypes, type Sequelize } from 'sequelize'
+import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import type { ChangeLog } from '../../models/change-log'
+import type { UserIdType } from '../../models/storage-options'
+import { readUserId } from '../keys/record'
 import type { Moment } from './clock'
 import type { Connection } from './connection'
 
@@ -17,8 +19,10 @@ export interface LogReading {
   newest: Position | null
   /** Whether the entry that it was read from is there, with the same mark. */
   continues: boolean
-  /** The ids of the keys that were changed since; `null` for all keys, or for too many. */
+  /** The ids of the keys that were changed since; `null` where anything may have changed, or too much has. */
   changedIds: readonly string[] | null
+  /** The ids of the users of whom it was told since that they may do more, or less. */
+  changedUserIds: readonly (string | number)[]
   /** Whether keys, or hashes of keys, were added since. */
   hasNew: boolean
   /** Whether the server is a standby, which may lag behind. */
@@ -35,29 +39,36 @@ export interface LogReading {
 const maxChanges = 10_000
 
 /** Without one of them, changes could go unlogged. */
-const triggerNames = [
+const keyTriggers = [
   'api_key_gather_row',
   'api_key_gather_update',
   'api_key_gather_truncate',
   'api_key_number',
 ]
 
+/** The same where it matters what users may do. */
+const userTriggers = ['api_key_gather_user']
+
 interface ChangeLogParts {
   /** For what others wait for. */
   connection: Pick<Connection, 'query'>
-  /** For what nobody waits for. */
+  /** For what no verification waits for. */
   sequelize: Sequelize
   log: ChangeLog
   /** The qualified, quoted name of the table of keys. */
   table: string
+  userIdType: UserIdType
+  /** What must be logged for this process to rely on the log. */
+  followed: 'keys' | 'keys and users'
   /** For how long this process may go on accepting a key at most after it was revoked. */
   boundMs: number
 }
 
 /** Reads the log of changes, and tells the database of the bound that this process holds itself to. */
 export function createChangeLog(parts: ChangeLogParts) {
-  const { connection, sequelize, log, table, boundMs } = parts
-  const { revisions, changes, bounds } = log
+  const { connection, sequelize, log, table, userIdType, boundMs } = parts
+  const { revisions, changes, userChanges, bounds } = log
+  const triggerNames = parts.followed === 'keys' ? keyTriggers : [...keyTriggers, ...userTriggers]
 
   /** SQL that is true once the bound stands in the database, confirmed within the hour. */
   const isRegistered = `EXISTS (
@@ -72,7 +83,7 @@ export function createChangeLog(parts: ChangeLogParts) {
            )
       FROM pg_catalog.pg_trigger AS trigger
       JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
-     WHERE trigger.tgrelid IN (${literal(table)}::regclass, ${literal(changes)}::regclass)
+     WHERE trigger.tgrelid IN (${[table, changes, userChanges].map(toRelation).join(', ')})
        AND trigger.tgname IN (${triggerNames.map(literal).join(', ')})
        AND trigger.tgenabled = 'A'
     HAVING count(*) = ${triggerNames.length}`
@@ -83,7 +94,7 @@ export function createChangeLog(parts: ChangeLogParts) {
     return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
       SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
-             since.ids::text, since.has_all::text, since.has_new::text, since.count::text,
+             since.ids::text, since.user_ids::text, since.has_all::text, since.has_new::text, since.count::text,
              (${fingerprint}) AS fingerprint,
              pg_is_in_recovery()::text AS is_standby,
              (${isRegistered})::text AS is_registered,
@@ -94,12 +105,13 @@ export function createChangeLog(parts: ChangeLogParts) {
         ) AS newest ON true
         LEFT JOIN ${revisions} AS seen ON seen.revision = ${revision}
         LEFT JOIN (
-          SELECT json_agg(key_id) AS ids, count(*),
-                 coalesce(bool_or(key_id IS NULL), false) AS has_all,
+          SELECT json_agg(key_id) FILTER (WHERE key_id IS NOT NULL) AS ids,
+                 json_agg(user_id::text) FILTER (WHERE user_id IS NOT NULL) AS user_ids, count(*),
+                 coalesce(bool_or(key_id IS NULL AND user_id IS NULL), false) AS has_all,
                  coalesce(bool_or(is_new), false) AS has_new
             FROM (
-              -- An entry without changes is damaged, and so counts as a change of all keys.
-              SELECT change.key_id, change.is_new
+              -- An entry without changes is damaged, and so counts as a change of everything.
+              SELECT change.key_id, change.user_id, change.is_new
                 FROM ${revisions} AS entry LEFT JOIN ${changes} AS change ON change.mark = entry.mark
                WHERE entry.revision > ${revision}
                LIMIT ${maxChanges + 1}
@@ -113,6 +125,7 @@ export function createChangeLog(parts: ChangeLogParts) {
     const { rows, sentAt } = await connection.query(statement(from), limitMs)
     const [row = {}] = rows
     const changedIds = JSON.parse(row.ids ?? '[]') as string[]
+    const changedUserIds = JSON.parse(row.user_ids ?? '[]') as string[]
     const isTooMuch = row.has_all === 'true' || Number(row.count) > maxChanges
 
     return {
@@ -120,6 +133,7 @@ export function createChangeLog(parts: ChangeLogParts) {
       newest: row.revision && row.mark ? { revision: Number(row.revision), mark: row.mark } : null,
       continues: from !== null && row.seen_mark === from.mark,
       changedIds: isTooMuch ? null : changedIds,
+      changedUserIds: changedUserIds.map((id) => readUserId(id, userIdType)),
       hasNew: row.has_new === 'true',
       isStandby: row.is_standby !== 'false',
       triggers: row.fingerprint ?? null,
@@ -135,6 +149,14 @@ export function createChangeLog(parts: ChangeLogParts) {
     fingerprint,
 
     read,
+
+    /** Has the log tell every process that a user may do more, or less. */
+    async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
+      await sequelize.query(`INSERT INTO ${userChanges} (user_id) VALUES ($1)`, {
+        bind: [userId],
+        transaction: transaction ?? null,
+      })
+    },
 
     /** Lets every barrier know of the bound. */
     async register(limitMs: number) {
@@ -176,6 +198,10 @@ export function createChangeLog(parts: ChangeLogParts) {
 }
 
 export type ChangeLogReader = ReturnType<typeof createChangeLog>
+
+function toRelation(name: string): string {
+  return `${literal(name)}::regclass`
+}
 
 function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`

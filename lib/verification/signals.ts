@@ -4,14 +4,22 @@ import type { KeyRow } from './cache'
 import type { Clock } from './clock'
 import { AcceptedKey, isClosed, type Bearer } from './verified-api-key'
 
+/** What a key is like, and what it holds of what its row says. */
+export interface Holding {
+  readonly row: KeyRow
+  readonly permissions: readonly string[]
+}
+
 /** Reads what a key is like now, whatever is remembered of it. */
-type ReadAnew = (digest: Digest) => Promise<KeyRow | null>
+type ReadAnew = (digest: Digest) => Promise<Holding | null>
 
 interface SignalsParts {
   clock: Clock
   readAnew: ReadAnew
-  /** Whether a row is what the key is like now, as far as changes are told of. */
-  isCurrent(row: KeyRow): boolean
+  /** Returns what a key holds if its row is what it is like now, as far as changes are told of. */
+  recall(row: KeyRow): Holding | undefined
+  /** How often a key is looked at again of whose owner nobody may tell; `Infinity` where there is nothing to tell. */
+  lookAgainMs: number
   /** Has changes told of. */
   wake(): void
   /** Why a key is not good at a moment; `null` if it is. */
@@ -22,7 +30,7 @@ interface Watch {
   controller: AbortController
   apiKey: AcceptedKey
   /** As it was last read. */
-  row: KeyRow
+  holding: Holding
   timer: NodeJS.Timeout | undefined
   drop(): void
 }
@@ -37,7 +45,7 @@ const retryMs = 250
 
 /** Keeps the signals of keys in use, apart from the cache: a key may be forgotten there while a response goes on. */
 export function createSignals(parts: SignalsParts) {
-  const { clock, readAnew, isCurrent, wake, judge } = parts
+  const { clock, readAnew, recall, lookAgainMs, wake, judge } = parts
   const watches = new Map<string, Set<Watch>>()
 
   function drop(watch: Watch) {
@@ -54,18 +62,27 @@ export function createSignals(parts: SignalsParts) {
   }
 
   /** Ends what may not go on with the key as it is now, and comes back when it expires. */
-  function holdAgainst(row: KeyRow | null, watch: Watch) {
+  function holdAgainst(holding: Holding | null, watch: Watch) {
     const bearer = AcceptedKey.bearerOf(watch.apiKey)
-    const invalidReason = judge(row, clock.wall(), bearer)
-    if (!row || invalidReason) return abort(watch, refusalOf(invalidReason ?? 'unknown'))
+    const invalidReason = judge(holding?.row ?? null, clock.wall(), bearer)
+    if (!holding || invalidReason) return abort(watch, refusalOf(invalidReason ?? 'unknown'))
 
-    const refusal = bearer.refusalOf(new AcceptedKey(row, bearer, makeSignal))
+    const { row, permissions } = holding
+    const refusal = bearer.refusalOf(new AcceptedKey(row, permissions, { bearer, makeSignal }))
     if (refusal) return abort(watch, refusal)
-    watch.row = row
+    watch.holding = holding
 
     const endsAtMs = Math.min(row.expiresAtMs ?? Infinity, row.worksUntilMs ?? Infinity)
-    if (endsAtMs === Infinity) return clearTimeout(watch.timer)
-    setTimer(watch, endsAtMs - clock.wall(), () => holdAgainst(row, watch))
+    const restMs = endsAtMs - clock.wall()
+    if (lookAgainMs < restMs) return setTimer(watch, lookAgainMs, () => look(row, watch))
+    if (restMs === Infinity) return clearTimeout(watch.timer)
+    setTimer(watch, restMs, () => holdAgainst(holding, watch))
+  }
+
+  function look(row: KeyRow, watch: Watch) {
+    const holding = recall(row)
+    if (holding) holdAgainst(holding, watch)
+    else void check(watch)
   }
 
   function setTimer(watch: Watch, delayMs: number, work: () => void) {
@@ -75,11 +92,11 @@ export function createSignals(parts: SignalsParts) {
 
   async function check(watch: Watch) {
     try {
-      const row = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest)
-      if (isWatched(watch)) holdAgainst(row, watch)
+      const holding = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest)
+      if (isWatched(watch)) holdAgainst(holding, watch)
     } catch {
       // Nobody knows what has changed since it was last heard of; but time goes on.
-      if (isWatched(watch)) holdAgainst(watch.row, watch)
+      if (isWatched(watch)) holdAgainst(watch.holding, watch)
       if (isWatched(watch)) setTimer(watch, retryMs, () => void check(watch))
     }
   }
@@ -94,14 +111,19 @@ export function createSignals(parts: SignalsParts) {
     if (until && isClosed(until)) return controller.signal
 
     const row = AcceptedKey.rowOf(apiKey)
-    const watch: Watch = { controller, apiKey, row, timer: undefined, drop: () => drop(watch) }
+    const watch: Watch = {
+      controller,
+      apiKey,
+      holding: { row, permissions: apiKey.permissions },
+      timer: undefined,
+      drop: () => drop(watch),
+    }
     const group = watches.get(apiKey.id) ?? new Set()
     watches.set(apiKey.id, group.add(watch))
     until?.once('close', watch.drop)
     wake()
     // It was good when it was verified, which may be a while ago.
-    if (isCurrent(row)) holdAgainst(row, watch)
-    else void check(watch)
+    look(row, watch)
     return controller.signal
   }
 
@@ -116,6 +138,16 @@ export function createSignals(parts: SignalsParts) {
     check(ids: Iterable<string>) {
       for (const id of ids) {
         for (const watch of watches.get(id) ?? []) void check(watch)
+      }
+    },
+
+    /** Looks again at keys whose owners may do something else than before. */
+    checkOwners(userIds: readonly (string | number)[]) {
+      if (watches.size === 0) return
+
+      const changed = new Set(userIds)
+      for (const group of watches.values()) {
+        for (const watch of group) if (changed.has(watch.apiKey.userId)) void check(watch)
       }
     },
 

@@ -5,6 +5,7 @@ import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
 import { afterCommit, onDatabase } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
+import type { Grantable } from '../keys/grantable'
 import type { Limits } from '../keys/limits'
 import type { SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
@@ -16,7 +17,9 @@ import { createConnection, createOpenClient } from './connection'
 import { createDoorbell } from './doorbell'
 import { createFailedAttempts } from './failed-attempts'
 import { createFills } from './fills'
+import { createGrants } from './grants'
 import { createLookup } from './lookup'
+import { createNarrowing } from './narrowing'
 import { createRateLimiter, type RedisClient } from './rate-limiter'
 import { createSignals } from './signals'
 import { openingLimitMs } from './time-limit'
@@ -77,6 +80,10 @@ interface VerificationParts {
   userIdType: UserIdType
   format: SecretFormat
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  /** All permissions that the app has. */
+  permissions: readonly string[]
+  grantable: Grantable | undefined
+  grantableMaxAgeMs: number
   maxStalenessMs: number
   outageGraceMs: number
   cacheSize: number
@@ -94,7 +101,7 @@ export type Verification = ReturnType<typeof createVerification>
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
-  const { retiredTable, eventTable, emitter } = parts
+  const { retiredTable, eventTable, emitter, grantable, grantableMaxAgeMs } = parts
   const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
   const clock = systemClock
   const log = changeLogOf(schema)
@@ -106,7 +113,15 @@ export function createVerification(parts: VerificationParts) {
   const pollConnection = createConnection(connectionParts)
   const lookupConnection = createConnection(connectionParts)
   const usageConnection = createConnection(connectionParts)
-  const changeLog = createChangeLog({ connection: pollConnection, sequelize, log, table, boundMs })
+  const changeLog = createChangeLog({
+    connection: pollConnection,
+    sequelize,
+    log,
+    table,
+    userIdType,
+    followed: grantable ? 'keys and users' : 'keys',
+    boundMs,
+  })
   const lookUp = createLookup({
     connection: lookupConnection,
     log,
@@ -130,9 +145,14 @@ export function createVerification(parts: VerificationParts) {
         for (const id of ids) cache.forget(id)
         signals.check(ids)
       },
+      onUserChanges(userIds) {
+        grants?.forget(userIds)
+        signals.checkOwners(userIds)
+      },
       onNew: () => cache.forgetUnknown(),
       onGap() {
         cache.forgetAll()
+        grants?.forgetAll()
         signals.checkAll()
       },
       onDoubt: () => signals.checkAll(),
@@ -173,16 +193,22 @@ export function createVerification(parts: VerificationParts) {
     clock,
     judge,
     wake: feed.wake,
-    isCurrent(row) {
+    recall(row) {
       const key = cache.get(row.digest)
-      return key?.row === row && key.isFollowed && feed.isLive(clock.monotonic(), clock.wall())
+      const isFollowed = key?.row === row && key.isFollowed
+      if (!isFollowed || !feed.isLive(clock.monotonic(), clock.wall())) return undefined
+      const permissions = narrowing ? narrowing.recallPermissions(row) : row.permissions
+      return permissions && { row, permissions }
     },
     async readAnew(digest) {
       const { row, isOld } = await fills.fill(digest)
       // It may have been on its way when the key was changed.
       if (isOld) throw new ApiKeysError('database_unavailable')
-      return row
+      if (!row) return null
+      const permissions = narrowing ? await narrowing.readPermissions(row) : row.permissions
+      return { row, permissions }
     },
+    lookAgainMs: grantable ? Math.max(grantableMaxAgeMs, leastLookAgainMs) : Infinity,
   })
   const usage = createUsageRecorder({
     connection: usageConnection,
@@ -204,9 +230,23 @@ export function createVerification(parts: VerificationParts) {
     clock,
     maxStalenessMs,
   })
+  const grants =
+    grantable &&
+    createGrants({
+      grantable,
+      permissions: parts.permissions,
+      feed,
+      clock,
+      maxUsers: parts.cacheSize,
+      maxAgeMs: grantableMaxAgeMs,
+      maxStalenessMs,
+      onNews: (userId) => signals.checkOwners([userId]),
+    })
+  const narrowing = grants && createNarrowing({ verifier, grants, clock })
+  const { verify } = narrowing ?? verifier
 
   /** Learns of a change that this process has made before anybody is told that it is made. */
-  async function learn(id: string | undefined) {
+  async function learn(forget: () => void) {
     try {
       await feed.pollAnew()
       if (feed.isTrusted) return
@@ -214,9 +254,12 @@ export function createVerification(parts: VerificationParts) {
       // A change is made whether or not it could be read back. Nothing is opened for a process that does not verify.
     }
     feed.noteGap()
-    if (id === undefined) cache.forgetAll()
-    else cache.forget(id)
-    cache.forgetUnknown()
+    forget()
+  }
+
+  async function learnIn(transaction: Transaction | undefined, forget: () => void) {
+    if (transaction) afterCommit(transaction, () => learn(forget))
+    else await learn(forget)
   }
 
   async function countLivingKeys(): Promise<LivingKeys[]> {
@@ -241,7 +284,7 @@ export function createVerification(parts: VerificationParts) {
   }
 
   return {
-    verify: verifier.verify,
+    verify,
 
     rateLimiter: createRateLimiter({ ...parts, clock }),
 
@@ -251,13 +294,22 @@ export function createVerification(parts: VerificationParts) {
       circumstances?: Pick<Bearer, 'until' | 'ip'>,
     ): Promise<Verdict> {
       const bearer = circumstances ? { ...anybody, ...circumstances } : anybody
-      return verifier.verify(plainTextKey, bearer)
+      return verify(plainTextKey, bearer)
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */
     async changed(id: string | undefined, transaction: Transaction | undefined) {
-      if (transaction) afterCommit(transaction, () => learn(id))
-      else await learn(id)
+      await learnIn(transaction, () => {
+        if (id === undefined) cache.forgetAll()
+        else cache.forget(id)
+        cache.forgetUnknown()
+      })
+    },
+
+    /** Has every process ask anew what a user may do: this one before it is answered, or when the caller's transaction ends. */
+    async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
+      await changeLog.tellOfUser(userId, transaction)
+      await learnIn(transaction, () => grants?.forget([userId]))
     },
 
     waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
@@ -300,6 +352,9 @@ export function createVerification(parts: VerificationParts) {
     },
   }
 }
+
+/** How often it is looked at most at what the owner of a key in use may do. */
+const leastLookAgainMs = 1_000
 
 /** Whoever calls `verify` demands no permissions. */
 const anybody: Bearer = { refusalOf: () => null }

@@ -7,13 +7,14 @@ export interface VerifiedApiKey<Permission extends string = string, UserId = str
   readonly id: string
   readonly userId: UserId
   readonly name: string
+  /** With the option `grantable`, those that its owner holds as well. */
   readonly permissions: readonly Permission[]
   readonly expiresAt: Date | null
   /** What the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
   readonly metadata: Metadata
   /**
-   * Aborts when the key stops being good: once it is revoked, suspended or expired, or no longer holds what the guard of
-   * the request demanded. Its `reason` is the refusal that a new request would get. Made when it is first asked for.
+   * Aborts when the key stops being good: once it is revoked, suspended or expired, or it or its owner no longer holds what
+   * the guard of the request demanded. Its `reason` is the refusal that a new request would get. Made when it is first asked for.
    *
    * @example
    * req.apiKey.signal.addEventListener('abort', () => res.end())
@@ -32,20 +33,18 @@ export class AcceptedKey implements VerifiedApiKey {
   readonly permissions: readonly string[]
   readonly expiresAt: Date | null
   readonly #row: KeyRow
-  readonly #bearer: Bearer
-  readonly #makeSignal: MakeSignal
+  readonly #origin: Origin
   #signal: AbortSignal | undefined = undefined
   #metadata: Metadata | undefined = undefined
 
-  constructor(row: KeyRow, bearer: Bearer, makeSignal: MakeSignal) {
+  constructor(row: KeyRow, permissions: readonly string[], origin: Origin) {
     this.id = row.id
     this.userId = row.userId
     this.name = row.name
-    this.permissions = row.permissions
+    this.permissions = permissions
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
     this.#row = row
-    this.#bearer = bearer
-    this.#makeSignal = makeSignal
+    this.#origin = origin
     Object.freeze(this)
   }
 
@@ -55,7 +54,7 @@ export class AcceptedKey implements VerifiedApiKey {
   }
 
   get signal(): AbortSignal {
-    this.#signal ??= this.#makeSignal(this)
+    this.#signal ??= this.#origin.makeSignal(this)
     return this.#signal
   }
 
@@ -74,8 +73,19 @@ export class AcceptedKey implements VerifiedApiKey {
   }
 
   static bearerOf(apiKey: AcceptedKey): Bearer {
-    return apiKey.#bearer
+    return apiKey.#origin.bearer
   }
+
+  /** The same key with other permissions. */
+  static holding(permissions: readonly string[], apiKey: AcceptedKey): AcceptedKey {
+    return new AcceptedKey(apiKey.#row, permissions, apiKey.#origin)
+  }
+}
+
+/** Where an accepted key comes from. */
+interface Origin {
+  bearer: Bearer
+  makeSignal: MakeSignal
 }
 
 /** Who came with a key: a request, or a call without one. */

@@ -4,7 +4,7 @@ import type { Emitter } from '../keys/emitter'
 import type { Digest, SecretFormat } from '../keys/secret'
 import type { CachedKey, KeyCache, KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
-import { isWithin, type Clock } from './clock'
+import { isWithin, momentOf, type Clock } from './clock'
 import type { FailedAttempts } from './failed-attempts'
 import type { Fill, Fills } from './fills'
 import { longestLimitMs, within } from './time-limit'
@@ -101,7 +101,7 @@ export function createVerifier(parts: VerifierParts) {
     } else {
       usage.noteUse(row.id, wall)
     }
-    const apiKey = new AcceptedKey(row, bearer, makeSignal)
+    const apiKey = new AcceptedKey(row, row.permissions, { bearer, makeSignal })
     if (emitter.isHeard('verified')) emitter.emit('verified', { apiKey, address: bearer.ip })
     return { valid: true, apiKey }
   }
@@ -186,6 +186,15 @@ export function createVerifier(parts: VerifierParts) {
         return Promise.reject(new ApiKeysError('too_many_lookups'))
       }
       return within({ limitMs: patienceMs, isAwaited: true }, ask(digest, bearer))
+    },
+
+    /** Whether a key that was accepted a moment ago would be again, by what is remembered. It is no further use of it. */
+    confirms(apiKey: AcceptedKey): boolean {
+      const row = AcceptedKey.rowOf(apiKey)
+      const { monotonic, wall } = momentOf(clock)
+      const key = cache.get(row.digest)
+      const isRemembered = key?.row === row && mayUse(key, monotonic, wall)
+      return isRemembered && judge(row, wall, AcceptedKey.bearerOf(apiKey)) === null
     },
 
     get hits() {

@@ -300,6 +300,8 @@ describe('the indexes', () => {
       sequelize: explained,
       log: changeLogOf('public'),
       table: qualify('public', 'api_keys'),
+      userIdType: 'text',
+      followed: 'keys',
       boundMs: 1_000,
     })
     const before = await countEntries()

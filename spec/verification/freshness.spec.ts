@@ -335,6 +335,7 @@ function readingOfLog(
     newest: log.at(-1) ?? null,
     continues: log.some(({ revision, mark }) => revision === from?.revision && mark === from.mark),
     changedIds: changed.includes('all') ? null : changed.map((number) => ids[Number(number)] ?? ''),
+    changedUserIds: [],
     hasNew: since.some(({ isNew }) => isNew),
     isRegistered: true,
     serverMs: 0,
@@ -372,6 +373,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     outageGraceMs,
     listener: {
       onChanges: (changed) => changed.forEach((id) => cache.forget(id)),
+      onUserChanges: () => {},
       onNew: () => cache.forgetUnknown(),
       onGap: () => cache.forgetAll(),
       onDoubt: () => {},

@@ -1,0 +1,401 @@
+import * as fc from 'fast-check'
+
+import { ApiKeysError } from '../../lib'
+import { createSecretFormat, type Digest } from '../../lib/keys/secret'
+import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
+import { createChangeFeed } from '../../lib/verification/change-feed'
+import type { LogReading, Position } from '../../lib/verification/change-log'
+import { momentOf, type Clock } from '../../lib/verification/clock'
+import { createFills } from '../../lib/verification/fills'
+import { createGrants } from '../../lib/verification/grants'
+import type { KeyReading } from '../../lib/verification/lookup'
+import { createNarrowing } from '../../lib/verification/narrowing'
+import { createVerifier, type Verdict } from '../../lib/verification/verifier'
+
+/*
+ * What users may do, against everything that can come between: an app that answers late, in any order or never; polls that
+ * do the same; a log that is cut off or no longer written; changes that nobody tells of. Time is the spec's own.
+ */
+
+const runs = Number(process.env.GRANT_RUNS ?? 4_000)
+
+const maxStalenessMs = 1_000
+
+const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+const permissions: readonly string[] = Object.freeze(['READ', 'WRITE'])
+const users = ['alice', 'bob']
+/** A key with all permissions for each. */
+const minted = users.map(() => format.mint())
+const digests = minted.map(({ plainTextKey }) => format.parse(plainTextKey) ?? '')
+
+type Action =
+  | { do: 'verify'; user: number }
+  | { do: 'change'; user: number; to: readonly string[] }
+  | { do: 'answer'; read: number; fails: boolean }
+  | { do: 'look'; read: number }
+  | { do: 'poll' }
+  | { do: 'ring' }
+  | { do: 'wait'; ms: number }
+  | { do: 'cut the log off' }
+  | { do: 'switch triggers' }
+
+const user = fc.constantFrom(0, 0, 0, 1)
+/** Among those under way; mostly the oldest. */
+const read = fc.constantFrom(0, 0, 0, 1, 2, 3)
+
+const action = fc.oneof<fc.MaybeWeightedArbitrary<Action>[]>(
+  { weight: 12, arbitrary: fc.record({ do: fc.constant('verify'), user }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      do: fc.constant('change'),
+      user,
+      to: fc.constantFrom([], ['READ'], ['WRITE'], ['READ', 'WRITE']),
+    }),
+  },
+  {
+    weight: 24,
+    arbitrary: fc.record({
+      do: fc.constant('answer'),
+      read,
+      fails: fc.oneof({ weight: 9, arbitrary: fc.constant(false) }, fc.constant(true)),
+    }),
+  },
+  { weight: 12, arbitrary: fc.record({ do: fc.constant('look'), read }) },
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('poll') }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('ring') }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      do: fc.constant('wait'),
+      ms: fc.constantFrom(1, 299, 333, 400, 600, 999, 1_000, 1_001),
+    }),
+  },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('cut the log off') }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('switch triggers') }) },
+)
+
+interface Entry extends Position {
+  changed: string
+}
+
+/** All that a server holds. Never changed in place, so that a look at it is a reference. */
+interface Content {
+  log: readonly Entry[]
+  roles: readonly (readonly string[])[]
+  triggers: string | null
+}
+
+/** A statement of ours, or a question of the app's, that is under way. */
+interface Read {
+  /** What it saw, once it did. */
+  saw?: Content
+  answer(content: Content): void
+  fail(error: Error): void
+}
+
+/** The database of the library and of the app, and time. */
+function createWorld({ isTold }: Pick<Rules, 'isTold'>) {
+  let now = 0
+  let versions = 0
+  let content: Content = {
+    log: [{ revision: 1, mark: 'mark-0', changed: 'nobody' }],
+    roles: [permissions, permissions],
+    triggers: 'triggers-0',
+  }
+  const history = users.map(() => [{ from: -Infinity, held: permissions }])
+  const reads: Read[] = []
+  const clock: Clock = {
+    monotonic: () => 50_000 + now,
+    wall: () => 1_700_000_000_000 + now,
+  }
+
+  function start<Reading>(read: (content: Content) => Reading): Promise<Reading> {
+    return new Promise((resolve, reject) => {
+      reads.push({ answer: (content) => resolve(read(content)), fail: reject })
+    })
+  }
+
+  return {
+    clock,
+    reads,
+
+    get now() {
+      return now
+    },
+
+    get content() {
+      return content
+    },
+
+    pass(ms: number) {
+      now += ms
+    },
+
+    change(user: number, to: readonly string[]) {
+      const { log, triggers } = content
+      const entry = {
+        revision: (log.at(-1)?.revision ?? 0) + 1,
+        mark: `mark-${++versions}`,
+        changed: users[user] ?? '',
+      }
+      history[user]?.push({ from: now, held: to })
+      content = {
+        ...content,
+        log: isTold && triggers !== null ? [...log, entry] : log,
+        roles: content.roles.with(user, to),
+      }
+    },
+
+    cutOff() {
+      content = { ...content, log: content.log.slice(-1) }
+    },
+
+    switchTriggers() {
+      const triggers = content.triggers === null ? `triggers-${++versions}` : null
+      content = { ...content, triggers }
+    },
+
+    readLog(from: Position | null): Promise<LogReading> {
+      const sentAt = momentOf(clock)
+      return start(({ log, triggers }) => {
+        const since = from ? log.filter(({ revision }) => revision > from.revision) : []
+        return {
+          sentAt,
+          triggers,
+          newest: log.at(-1) ?? null,
+          continues: log.some(
+            ({ revision, mark }) => revision === from?.revision && mark === from.mark,
+          ),
+          changedIds: [],
+          changedUserIds: since.map(({ changed }) => changed),
+          hasNew: false,
+          isStandby: false,
+          isRegistered: true,
+          serverMs: 0,
+        }
+      })
+    },
+
+    /** Keys do not change here, and are read at once. */
+    async readKeys(wanted: readonly Digest[]): Promise<KeyReading> {
+      const { log, triggers } = content
+      return {
+        sentAt: momentOf(clock),
+        triggers,
+        newest: log.at(-1) ?? { revision: 0, mark: '' },
+        rows: new Map(wanted.map((digest) => [digest, rowOf(digest)])),
+        isStandby: false,
+        isRegistered: true,
+      }
+    },
+
+    grantable(userId: string | number): Promise<readonly string[]> {
+      return start(({ roles }) => roles[users.indexOf(String(userId))] ?? [])
+    },
+
+    /** Whether a user held something, or lacked it, at any time from a moment on until now. */
+    wasSince(moment: number, user: number, isSo: (held: readonly string[]) => boolean): boolean {
+      const spans = history[user] ?? []
+      return spans.some(({ held }, at) => isSo(held) && (spans[at + 1]?.from ?? Infinity) >= moment)
+    },
+  }
+}
+
+function rowOf(digest: Digest): KeyRow {
+  const number = digests.indexOf(digest)
+  return {
+    digest,
+    id: `key-${number}`,
+    userId: users[number] ?? '',
+    name: 'Deployment',
+    permissions,
+    status: 'ACTIVE',
+    expiresAtMs: null,
+    lastUsedAtMs: null,
+    worksUntilMs: null,
+    policy: { allowedIps: null, metadata: '{}' },
+  }
+}
+
+interface Rules {
+  maxAgeMs: number
+  outageGraceMs: number
+  /** Whether the app tells of what it changes. */
+  isTold: boolean
+}
+
+/** One process, with everything but its connections. */
+function createProcess(
+  world: ReturnType<typeof createWorld>,
+  { maxAgeMs, outageGraceMs }: Omit<Rules, 'isTold'>,
+) {
+  const { clock } = world
+  const cache = createKeyCache(100)
+  const feed = createChangeFeed({
+    log: { read: world.readLog, register: async () => {}, prune: async () => {} },
+    clock,
+    maxStalenessMs,
+    outageGraceMs,
+    listener: {
+      onChanges: () => {},
+      onUserChanges: (userIds) => grants.forget(userIds),
+      onNew: () => {},
+      onGap() {
+        cache.forgetAll()
+        grants.forgetAll()
+      },
+      onDoubt: () => {},
+    },
+    isNeeded: () => false,
+    onStart: () => {},
+    onStop: () => {},
+    onOutage: () => {},
+  })
+  const fills = createFills({
+    lookUp: world.readKeys,
+    feed,
+    cache,
+    clock,
+    maxStalenessMs,
+    onStandby: () => {},
+  })
+  const verifier = createVerifier({
+    format,
+    cache,
+    feed,
+    fills,
+    usage: { noteUse: () => Infinity, noteRetiredUse: () => {} },
+    makeSignal: () => new AbortController().signal,
+    clock,
+    maxStalenessMs,
+  })
+  const grants = createGrants({
+    grantable: world.grantable,
+    permissions,
+    feed,
+    clock,
+    maxUsers: 100,
+    maxAgeMs,
+    maxStalenessMs,
+    onNews: () => {},
+  })
+  return { feed, narrowing: createNarrowing({ verifier, grants, clock }) }
+}
+
+const anybody = { refusalOf: () => null }
+
+/** Lets the process do all that it can do without another answer. */
+async function settle() {
+  for (let turn = 0; turn < 3; turn++) {
+    await new Promise((resolve) => {
+      setImmediate(resolve)
+    })
+  }
+}
+
+/** Plays what happens, and returns everything that was decided wrongly. */
+async function play(actions: readonly Action[], rules: Rules): Promise<string[]> {
+  const world = createWorld(rules)
+  const { feed, narrowing } = createProcess(world, rules)
+  const faults: string[] = []
+  const deciding: Promise<void>[] = []
+
+  function judge(user: number, verdict: Verdict, askedAt: number) {
+    if (!verdict.valid) {
+      faults.push(`at ${world.now}: the key of ${users[user]} was ${verdict.code}`)
+      return
+    }
+    const since = rules.isTold
+      ? world.now - maxStalenessMs - rules.outageGraceMs
+      : askedAt - 2 * rules.maxAgeMs
+    for (const permission of permissions) {
+      const isHeld = verdict.apiKey.permissions.includes(permission)
+      const isTrue = world.wasSince(since, user, (held) => held.includes(permission) === isHeld)
+      if (!isTrue) faults.push(`at ${world.now}: ${users[user]} and ${permission}: ${isHeld}`)
+    }
+  }
+
+  async function verify(user: number) {
+    const { plainTextKey } = minted[user] ?? { plainTextKey: '' }
+    const askedAt = world.now
+    try {
+      judge(user, await narrowing.verify(plainTextKey, anybody), askedAt)
+    } catch (error) {
+      if (!(error instanceof ApiKeysError)) faults.push(String(error))
+    }
+  }
+
+  function act(action: Action) {
+    switch (action.do) {
+      case 'verify':
+        deciding.push(verify(action.user))
+        return
+      case 'change':
+        world.change(action.user, action.to)
+        return
+      case 'look': {
+        const read = world.reads[action.read % (world.reads.length || 1)]
+        if (read) read.saw ??= world.content
+        return
+      }
+      case 'answer': {
+        const [read] = world.reads.splice(action.read % (world.reads.length || 1), 1)
+        if (action.fails) read?.fail(new ApiKeysError('database_unavailable'))
+        else read?.answer(read.saw ?? world.content)
+        return
+      }
+      case 'poll':
+        feed.poll().catch(() => {})
+        return
+      case 'ring':
+        feed.pollAnew().catch(() => {})
+        return
+      case 'wait':
+        world.pass(action.ms)
+        return
+      case 'cut the log off':
+        world.cutOff()
+        return
+      case 'switch triggers':
+        world.switchTriggers()
+        return
+    }
+  }
+
+  for (const action of actions) {
+    act(action)
+    await settle()
+  }
+  while (world.reads.length > 0) {
+    world.reads.shift()?.fail(new ApiKeysError('database_unavailable'))
+    await settle()
+  }
+  await Promise.all(deciding)
+  feed.stop()
+  return faults
+}
+
+describe('what a key holds', () => {
+  it.each<[string, Rules]>([
+    ['the bound', { maxAgeMs: 60_000, outageGraceMs: 0, isTold: true }],
+    ['the bound and a grace', { maxAgeMs: 60_000, outageGraceMs: 500, isTold: true }],
+    ['twice an age of 300 ms', { maxAgeMs: 300, outageGraceMs: 0, isTold: false }],
+    ['twice an age of 5 s', { maxAgeMs: 5_000, outageGraceMs: 500, isTold: false }],
+    ['the request, with an age of 0', { maxAgeMs: 0, outageGraceMs: 0, isTold: false }],
+  ])(
+    'never rests on what its owner held longer ago than %s',
+    async (_, rules) => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(action, { minLength: 20, maxLength: 80, size: 'max' }),
+          async (actions) => {
+            expect(await play(actions, rules)).toEqual([])
+          },
+        ),
+        { numRuns: runs / 5 },
+      )
+    },
+    120_000,
+  )
+})
