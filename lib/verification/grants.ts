@@ -34,7 +34,7 @@ interface PermissionSet {
 }
 
 /** Of how many sets of a key's permissions it is remembered what is left of them. */
-const maxNarrowed = 100
+const maxNarrowed = 1_000
 
 function createPermissionSet(names: readonly string[]): PermissionSet {
   const narrowed = new Map<readonly string[], readonly string[]>()
@@ -86,10 +86,11 @@ const longestRestMs = 1_000
  * Remembers what users may do. Younger than `maxAgeMs`, it is used; up to twice as old, it is used and asked for anew
  * meanwhile; after that, whoever needs it waits.
  *
- * Besides, it is held to the bound within which changes are honoured, as the rows of keys are. What was asked for may be
- * missing a change only if that was committed later than the asking. The feed has not told of such a change by then, as its
- * entry is not older than the change; so it will, by the poll that grants the next lease, and has the answer forgotten even
- * if it is still on its way. Where the feed loses track, all answers are.
+ * Besides, it is held to the bound within which changes are honoured, as the rows of keys are: it is used under a lease, or
+ * for no longer than the bound. A change that an answer lacks was committed after the question, so that its entry is newer
+ * than all that the feed had read by then. The poll that grants the next lease will tell of it, and has the answer
+ * forgotten, even one that is still on its way. Where the feed loses track, all answers are. Unlike a row, an answer does not
+ * say which entry it is as new as: that no failover loses a commit is taken for granted here.
  */
 export function createGrants(parts: GrantsParts) {
   const { grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs, onNews } = parts

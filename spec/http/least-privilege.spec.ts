@@ -346,11 +346,19 @@ describe('grantable', () => {
     expect(await statusOf(app, read, key)).toBe(200)
   })
 
-  it('that never answers has requests answered with 503', async () => {
-    const app = createApp(createInstance({ grantable: () => new Promise(() => {}) }))
+  it('that never answers has requests answered with 503, and is asked again by the next', async () => {
+    const { grantable, next } = createAnswers()
+    const app = createApp(createInstance({ grantable }))
     const { key } = await createKey()
 
     expect(await statusOf(app, read, key)).toBe(503)
+    await next()
+    const [status] = await Promise.all([
+      statusOf(app, read, key),
+      next().then(({ give }) => give([read])),
+    ])
+
+    expect(status).toBe(200)
   })
 
   it('that throws is no grant', async () => {
@@ -441,7 +449,7 @@ describe('userChanged', () => {
     expect(await holdingOf(apiKeys, key)).toEqual([read, execute])
     await transaction.commit()
 
-    await until(async () => String(await holdingOf(apiKeys, key)) === read)
+    expect(await holdingOf(apiKeys, key)).toEqual([read])
     expect(asked).toEqual(['alice', 'alice'])
   })
 
@@ -682,11 +690,20 @@ describe('the signal of a key', () => {
   })
 
   it('aborts although nobody tells, and no other request comes', async () => {
-    const apiKeys = createInstance({ grantableMaxAgeMs: 0 })
+    let held: readonly Permission[] = [read]
+    const apiKeys = createInstance({
+      grantableMaxAgeMs: 0,
+      grantable(userId) {
+        asked.push(userId)
+        return held
+      },
+    })
     const { key } = await createKey()
     const { signal, close } = await openResponse(apiKeys, key)
+    // For the request, and for the signal when it was made.
+    await until(() => asked.length === 2)
 
-    await hold('alice', [])
+    held = []
 
     expect(await reasonOf(signal)).toMatchObject({ code: 'missing_permission' })
     await close()

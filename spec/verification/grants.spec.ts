@@ -399,3 +399,162 @@ describe('what a key holds', () => {
     120_000,
   )
 })
+
+describe('grants', () => {
+  const maxAgeMs = 60_000
+
+  /** What is remembered by a process that hears of every change, and an app that answers when it is told to. */
+  function createMemory({ maxUsers = 10 } = {}) {
+    let now = 0
+    const asked: Read[] = []
+    const heard: unknown[] = []
+    const grants = createGrants({
+      grantable: () =>
+        new Promise((resolve, fail) => {
+          asked.push({ answer: ({ roles }) => resolve(roles[0] ?? []), fail })
+        }),
+      permissions,
+      feed: { gaps: 0, isLive: () => true },
+      clock: { monotonic: () => now, wall: () => now },
+      maxUsers,
+      maxAgeMs,
+      maxStalenessMs,
+      onNews: (userId) => heard.push(userId),
+    })
+
+    return {
+      grants,
+      asked,
+      heard,
+      pass(ms: number) {
+        now += ms
+      },
+      /** What a user holds, as far as it is known at once. */
+      recall(userId: string) {
+        return grants.recall(userId, now, now)?.permissions.narrow(permissions)
+      },
+      async answer(held: readonly string[]) {
+        await settle()
+        asked.shift()?.answer({ log: [], triggers: null, roles: [held] })
+        await settle()
+      },
+      async fail() {
+        await settle()
+        asked.shift()?.fail(new Error('away'))
+        await settle()
+      },
+    }
+  }
+
+  async function createFilled() {
+    const memory = createMemory()
+    const asking = memory.grants.ask('alice')
+    await memory.answer(['READ'])
+    await asking
+    return memory
+  }
+
+  it('are used up to their age, and up to twice that while they are asked for once', async () => {
+    const { recall, pass, answer, asked, heard } = await createFilled()
+
+    pass(maxAgeMs - 1)
+    expect(recall('alice')).toEqual(['READ'])
+    await settle()
+    expect(asked).toHaveLength(0)
+
+    pass(1)
+    for (let use = 0; use < 3; use++) expect(recall('alice')).toEqual(['READ'])
+    await settle()
+    expect(asked).toHaveLength(1)
+    pass(maxAgeMs - 1)
+    expect(recall('alice')).toEqual(['READ'])
+    pass(1)
+    expect(recall('alice')).toBeUndefined()
+
+    await answer(['WRITE'])
+    expect(heard).toEqual(['alice'])
+  })
+
+  it('are as old as the question, not the answer', async () => {
+    const { grants, recall, pass, answer } = createMemory()
+    const asking = grants.ask('alice')
+    pass(2 * maxAgeMs - 1)
+    await answer(['READ'])
+    await asking
+
+    expect(recall('alice')).toEqual(['READ'])
+    pass(1)
+    expect(recall('alice')).toBeUndefined()
+  })
+
+  it('are asked for again a second after that failed, and not with every request', async () => {
+    const { recall, pass, fail, asked } = await createFilled()
+    pass(maxAgeMs)
+    recall('alice')
+    await fail()
+
+    pass(999)
+    expect(recall('alice')).toEqual(['READ'])
+    await settle()
+    expect(asked).toHaveLength(0)
+    pass(1)
+    expect(recall('alice')).toEqual(['READ'])
+    await settle()
+
+    expect(asked).toHaveLength(1)
+  })
+
+  it('are forgotten with the user, and what is under way is not joined after that', async () => {
+    const { grants, recall, answer, asked } = await createFilled()
+    const early = grants.ask('alice')
+    await settle()
+
+    grants.forget(['alice', 'nobody'])
+    expect(recall('alice')).toBeUndefined()
+    const late = grants.ask('alice')
+    const later = grants.ask('alice')
+    await settle()
+    expect(asked).toHaveLength(2)
+
+    await answer(['READ'])
+    expect(recall('alice')).toBeUndefined()
+    await answer(['WRITE'])
+    expect(recall('alice')).toEqual(['WRITE'])
+    expect((await early).isForgotten).toBe(true)
+    expect(await late).toBe(await later)
+  })
+
+  it('are not replaced by an answer to an older question', async () => {
+    const { grants, recall, pass, asked, answer } = createMemory()
+    const first = grants.ask('alice')
+    await settle()
+    pass(maxAgeMs)
+    const second = grants.ask('alice')
+    await settle()
+    const [older] = asked.splice(0, 1)
+
+    await answer(['WRITE'])
+    older?.answer({ log: [], triggers: null, roles: [['READ']] })
+    await Promise.all([first, second])
+
+    expect(recall('alice')).toEqual(['WRITE'])
+  })
+
+  it('are remembered of a number of users, those that were in use', async () => {
+    const { grants, recall, answer } = createMemory({ maxUsers: 3 })
+    for (const userId of ['alice', 'bob', 'carol']) {
+      const asking = grants.ask(userId)
+      await answer(['READ'])
+      await asking
+    }
+    recall('alice')
+    recall('carol')
+
+    const asking = grants.ask('dave')
+    await answer(['READ'])
+    await asking
+
+    const known = ['alice', 'bob', 'carol', 'dave'].filter((userId) => recall(userId))
+    expect(known).toEqual(['alice', 'carol', 'dave'])
+  })
+})

@@ -89,6 +89,9 @@ void apiKeys.create({ userId: 'alice', name: 'CI', permissions: ['WRITE'] })
 void apiKeys.list({ permission: 'WRITE' })
 // @ts-expect-error there is no such option
 apiKeys.authenticate({ orSignedin: true })
+void apiKeys.userChanged('alice', { everywhere: true })
+// @ts-expect-error nobody would note it
+void apiKeys.userChanged('alice', { reason: 'moved on' })
 
 createApiKeys({
   sequelize,
