@@ -18,6 +18,7 @@ import { createLifecycle, type Lifecycle } from './keys/lifecycle'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
 import { createStore } from './keys/store'
+import { createUsageStore } from './keys/usage'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
 import { createVerification, type Health } from './verification/verification'
 import type { Closable } from './verification/verified-api-key'
@@ -103,6 +104,10 @@ export function createApiKeys<
   const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
   const retiredTable = qualify(schema, 'api_key_retired_secrets')
+  const [usageTable, writerTable] = [
+    qualify(schema, 'api_key_usage'),
+    qualify(schema, 'api_key_usage_writers'),
+  ]
   const verification = createVerification({
     ...settings,
     appSequelize: settings.sequelize,
@@ -111,10 +116,13 @@ export function createApiKeys<
     table,
     retiredTable,
     eventTable: qualify(schema, 'api_key_events'),
+    usageTable,
+    writerTable,
     userIdType,
     format,
   })
-  const { verify, verifyAlone, lastUseOf, health, flush, close } = verification
+  const { verify, verifyAlone, recorder, lastUseOf, health, flush, close } = verification
+  const { noteDenied } = recorder
   const store = createStore({
     ...settings,
     sequelize,
@@ -126,12 +134,13 @@ export function createApiKeys<
     format,
     lastUseOf,
   })
-  const lifecycle = createLifecycle({ store, audit, rules, ...verification })
+  const usage = createUsageStore({ sequelize, usageTable, writerTable, userIdType, recorder })
+  const lifecycle = createLifecycle({ ...verification, store, audit, usage, rules })
 
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
-  const authenticator = createAuthenticator({ credentials, verify, rules, settings })
+  const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })
   const refuse = createRefuse(settings)
-  const http = { lifecycle, rules, authenticator, refuse, settings }
+  const http = { lifecycle, rules, authenticator, noteDenied, refuse, settings }
 
   const apiKeys = {
     ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),

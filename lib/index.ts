@@ -23,11 +23,15 @@ export type {
   ReadOptions,
   RestrictOptions,
   RotateOptions,
+  UsageFilter,
+  UsageQuery,
 } from './keys/lifecycle'
 export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'
+export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './keys/usage'
 export type { ApiKeysOptions, SignedInUser, UserIdOf } from './options'
 export type { FeedState } from './verification/change-feed'
+export type { UsageHealth } from './verification/usage'
 export type { Health, LivingKeys } from './verification/verification'
 export type { Closable, VerifiedApiKey } from './verification/verified-api-key'
 export type { Verdict } from './verification/verifier'

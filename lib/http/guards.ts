@@ -4,6 +4,7 @@ import type { Request, Response } from 'express'
 
 import { MissingPermissionError, type ApiKeysError } from '../errors'
 import { checkPermissionNames, type MaybePromise, type Settings } from '../options'
+import type { UsageRecorder } from '../verification/usage'
 import type { VerifiedApiKey } from '../verification/verified-api-key'
 import type { Authentication, Authenticator, Demand } from './authentication'
 import type { Refuse } from './refuse'
@@ -65,11 +66,13 @@ export interface Guards<Permission extends string = string, UserId = string | nu
 
 interface GuardParts {
   authenticator: Authenticator
+  /** Counts a use of a good key as denied. */
+  noteDenied: UsageRecorder['noteDenied']
   refuse: Refuse
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
-export function createGuards({ authenticator, refuse, settings }: GuardParts): Guards {
+export function createGuards({ authenticator, noteDenied, refuse, settings }: GuardParts): Guards {
   function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
     const { optional, orSignedIn } = options
 
@@ -82,7 +85,8 @@ export function createGuards({ authenticator, refuse, settings }: GuardParts): G
       if (authentication.kind === 'accepted') {
         const { apiKey, bearer } = authentication
         const error = demand(apiKey)
-        if (!error) bearer.add(demand)
+        if (error) noteDenied(apiKey, bearer)
+        else bearer.add(demand)
         return error
       }
 

@@ -16,7 +16,7 @@ import { createFills } from './fills'
 import { createLookup } from './lookup'
 import { createSignals } from './signals'
 import { openingLimitMs } from './time-limit'
-import { createUsageRecorder } from './usage'
+import { createUsageRecorder, type UsageHealth } from './usage'
 import type { Bearer } from './verified-api-key'
 import { createVerifier, judge, type Verdict } from './verifier'
 
@@ -41,6 +41,7 @@ export interface Health {
     /** From 0 to 1; `null` before the first. */
     hitRate: number | null
   }
+  usage: UsageHealth
   /** How far the clock of the database is ahead of this process's, in milliseconds. Expiry goes by the latter. */
   clockOffsetMs: number | null
   /** Counted on request. */
@@ -70,6 +71,9 @@ interface VerificationParts {
   /** Those of the tables of retired secrets and of the audit trail. */
   retiredTable: string
   eventTable: string
+  /** Those of the tables of usage and of the processes that write it. */
+  usageTable: string
+  writerTable: string
   userIdType: UserIdType
   format: SecretFormat
   maxStalenessMs: number
@@ -85,8 +89,7 @@ export type Verification = ReturnType<typeof createVerification>
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
-  const { retiredTable, eventTable } = parts
-  const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
+  const { retiredTable, maxStalenessMs, outageGraceMs } = parts
   const clock = systemClock
   const log = changeLogOf(schema)
   const boundMs = maxStalenessMs + outageGraceMs
@@ -174,12 +177,7 @@ export function createVerification(parts: VerificationParts) {
       return row
     },
   })
-  const usage = createUsageRecorder({
-    connection: usageConnection,
-    table,
-    eventTable,
-    lastUsedResolutionMs,
-  })
+  const usage = createUsageRecorder({ ...parts, connection: usageConnection, clock })
   const { makeSignal } = signals
   const verifier = createVerifier({
     format,
@@ -233,7 +231,8 @@ export function createVerification(parts: VerificationParts) {
       plainTextKey: string,
       circumstances?: Pick<Bearer, 'until' | 'ip'>,
     ): Promise<Verdict> {
-      const bearer = circumstances ? { ...anybody, ...circumstances } : anybody
+      // One for each, as its use is counted there.
+      const bearer = { ...anybody, ...circumstances }
       return verifier.verify(plainTextKey, bearer)
     },
 
@@ -245,6 +244,7 @@ export function createVerification(parts: VerificationParts) {
 
     waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
 
+    recorder: usage,
     lastUseOf: usage.lastUseOf,
 
     async flush() {
@@ -278,6 +278,7 @@ export function createVerification(parts: VerificationParts) {
           misses,
           hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
         },
+        usage: usage.health(),
       }
       return livingKeys ? { ...health, livingKeys: await countLivingKeys() } : health
     },

@@ -1,9 +1,9 @@
 import { ApiKeysError, type InvalidReason } from '../errors'
 import { isOutage } from '../keys/database'
 import type { Digest, SecretFormat } from '../keys/secret'
-import type { CachedKey, KeyCache, KeyRow } from './cache'
+import { CachedKey, type KeyCache, type KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
-import { isWithin, type Clock } from './clock'
+import { hourMs, isWithin, type Clock } from './clock'
 import type { Fill, Fills } from './fills'
 import { longestLimitMs, within } from './time-limit'
 import type { UsageRecorder } from './usage'
@@ -22,7 +22,7 @@ interface VerifierParts {
   cache: KeyCache
   feed: ChangeFeed
   fills: Fills
-  usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse'>
+  usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse' | 'countUse' | 'noteDenied'>
   makeSignal: MakeSignal
   clock: Clock
   maxStalenessMs: number
@@ -56,7 +56,7 @@ export function createVerifier(parts: VerifierParts) {
       return undefined
     }
     feed.noteUse(monotonic)
-    return decide(key?.row ?? null, key, wall, bearer)
+    return decide(key, wall, bearer)
   }
 
   /** Whether a row is not older than it may be: the feed tells of its changes, or it was read only just now. */
@@ -67,31 +67,33 @@ export function createVerifier(parts: VerifierParts) {
     )
   }
 
-  function decide(
-    row: KeyRow | null,
-    key: CachedKey | undefined,
-    wall: number,
-    bearer: Bearer,
-  ): Verdict {
-    const reason = judge(row, wall, bearer)
-    if (row && reason === 'retired') noteRetiredUse(row.id, key, wall)
-    if (!row || reason) return verdicts[reason ?? 'unknown']
+  function decide(key: CachedKey | undefined, wall: number, bearer: Bearer): Verdict {
+    if (!key) return verdicts.unknown
 
-    if (key) {
-      if (wall >= key.noteFromMs) key.noteFromMs = usage.noteUse(row.id, wall)
-    } else {
-      usage.noteUse(row.id, wall)
-    }
+    const { row } = key
+    const reason = judge(row, wall, bearer)
+    if (reason === 'retired') noteRetiredUse(key, wall)
+    if (reason === 'address_not_allowed') return refuseAddress(key, wall, bearer)
+    if (reason) return verdicts[reason]
+
+    usage.countUse(key, wall, bearer)
+    if (wall >= key.noteFromMs) key.noteFromMs = usage.noteUse(row.id, wall, bearer.ip)
     return { valid: true, apiKey: new AcceptedKey(row, bearer, makeSignal) }
   }
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
-  function noteRetiredUse(id: string, key: CachedKey | undefined, wall: number) {
-    if (key) {
-      if (wall < key.noteRetiredFromMs) return
-      key.noteRetiredFromMs = startOfNextHour(wall)
-    }
-    usage.noteRetiredUse(id)
+  function noteRetiredUse(key: CachedKey, wall: number) {
+    if (wall < key.noteRetiredFromMs) return
+
+    key.noteRetiredFromMs = startOfNextHour(wall)
+    usage.noteRetiredUse(key.row.id)
+  }
+
+  /** The key is good, and whoever has it may not use it there: its owner wants to know. */
+  function refuseAddress(key: CachedKey, wall: number, bearer: Bearer): Verdict {
+    usage.countUse(key, wall, bearer)
+    usage.noteDenied(key.row, bearer)
+    return verdicts.address_not_allowed
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
@@ -125,8 +127,9 @@ export function createVerifier(parts: VerifierParts) {
     const fill = await fills.fill(digest)
     const filled = recall(digest, bearer)
     if (filled) return filled
-    const isUsable = isFresh(fill) && (!fill.isOld || attempt > 1)
-    return isUsable ? decide(fill.row, undefined, clock.wall(), bearer) : undefined
+    if (!isFresh(fill) || (fill.isOld && attempt === 1)) return undefined
+    const { row, sentAt } = fill
+    return decide(row ? new CachedKey(row, sentAt, false) : undefined, clock.wall(), bearer)
   }
 
   function isFresh({ sentAt }: Fill): boolean {
@@ -157,8 +160,6 @@ export function createVerifier(parts: VerifierParts) {
     },
   }
 }
-
-const hourMs = 3_600_000
 
 function startOfNextHour(wall: number): number {
   return wall - (wall % hourMs) + hourMs
