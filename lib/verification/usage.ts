@@ -106,8 +106,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   let batch: Batch | undefined
   let batches = 0
   let dropped = 0
-  /** Counts from before are due, as somebody asked for all to be written. */
-  let askedAtSeconds = -Infinity
+  /** How many wait for all that there is to be written, so that it is due. */
+  let flushes = 0
 
   let writing: Promise<void> | undefined
   /** Whether something cannot be written at the moment, so that each kind is tried by itself. */
@@ -271,7 +271,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
   function isDue({ countedSinceSeconds: since }: CachedKey, now: number): boolean {
     // Sooner where room is about to run out.
-    return since + countSeconds <= now || since <= askedAtSeconds || counting.size > maxCounts / 2
+    return since + countSeconds <= now || flushes > 0 || counting.size > maxCounts / 2
   }
 
   function takeRetiredUses(): Part | null {
@@ -475,10 +475,14 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     async flush() {
       stop()
       await writing?.catch(() => {})
-      askedAtSeconds = nowSeconds()
-      for (let left = countWrites(); left > 0; left--) await awaited(write())
-      // Somebody else may have been quicker.
-      if (writing) await awaited(writing)
+      flushes++
+      try {
+        for (let left = countWrites(); left > 0; left--) await awaited(write())
+        // Somebody else may have been quicker.
+        if (writing) await awaited(writing)
+      } finally {
+        flushes--
+      }
     },
 
     /** Writes no more by itself, until another use is noted. */

@@ -229,11 +229,9 @@ export function createVerification(parts: VerificationParts) {
     /** The same for keys that came without a request. */
     async verifyAlone(
       plainTextKey: string,
-      circumstances?: Pick<Bearer, 'until' | 'ip'>,
+      { until, ip }: Pick<Bearer, 'until' | 'ip'> = {},
     ): Promise<Verdict> {
-      // One for each, as its use is counted there.
-      const bearer = { ...anybody, ...circumstances }
-      return verifier.verify(plainTextKey, bearer)
+      return verifier.verify(plainTextKey, { until, ip, countedInHour: undefined, refusalOf })
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */
@@ -293,4 +291,6 @@ function outermost(transaction: Transaction): Transaction {
 }
 
 /** Whoever calls `verify` demands no permissions. */
-const anybody: Bearer = { refusalOf: () => null }
+function refusalOf() {
+  return null
+}
