@@ -52,9 +52,9 @@ export interface Tally {
 interface Recorder {
   /** Names this process among those that write. */
   readonly writerId: string
-  /** How many times it began to write. */
-  readonly batches: number
-  /** What it counted for a key that somebody lacks who sees what it wrote up to some time. */
+  /** How many times it began to write, and how many of these writes are known to have been made. */
+  readonly batches: { begun: number; written: number }
+  /** What it counted for a key that somebody lacks who sees what was written first, up to one of these times. */
   countsOf(id: string, seenBatch: number): Tally[]
   /** Has everything written. */
   flush(): Promise<void>
@@ -127,10 +127,10 @@ export function createUsageStore(parts: UsageParts) {
       const { batches } = recorder
       const { counts, seenBatch } = await readCounts(id, period, scope)
       // Else what was written meanwhile may be in neither.
-      if (recorder.batches !== batches && attempt < maxAttempts) continue
+      if (recorder.batches.begun !== batches.begun && attempt < maxAttempts) continue
 
       const unwritten = recorder
-        .countsOf(id, seenBatch)
+        .countsOf(id, Math.max(seenBatch, batches.written))
         .filter(({ hour }) => hour * hourMs >= +period.from && hour * hourMs < +period.to)
       return toUsage([...counts, ...unwritten], period)
     }
@@ -199,12 +199,11 @@ export function createUsageStore(parts: UsageParts) {
     })
     for (let deleted = 0; ;) {
       const [row] = await select<{ count: string }>(
-        `WITH old AS (
-           SELECT api_key_id, hour FROM ${usageTable} WHERE hour < $1::timestamptz
-            ORDER BY hour LIMIT ${pruneBatchSize} FOR UPDATE SKIP LOCKED
-         ), deleted AS (
-           DELETE FROM ${usageTable} AS usage USING old
-            WHERE usage.api_key_id = old.api_key_id AND usage.hour = old.hour
+        `WITH deleted AS (
+           DELETE FROM ${usageTable} WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM ${usageTable} WHERE hour < $1::timestamptz
+              ORDER BY hour LIMIT ${pruneBatchSize} FOR UPDATE SKIP LOCKED
+           ))
            RETURNING 1
          )
          SELECT count(*)::text AS count FROM deleted`,

@@ -28,13 +28,13 @@ interface UsageRecorderParts {
   userIdType: UserIdType
   /** How far apart two uses of a key are that are both written. */
   lastUsedResolutionMs: number
-  /** How many keys this process may remember: so many it may count for, too. */
+  /** How many keys this process may remember: it may have counts of as many. */
   cacheSize: number
 }
 
 /** How the counting of uses is doing. */
 export interface UsageHealth {
-  /** How many keys have counts that are not in the database yet; some twice, about the full hour. */
+  /** How many counts, of a key and hour each, are not in the database yet. */
   pending: number
   /** How many uses were not counted, since there were too many counts that could not be written. */
   dropped: number
@@ -90,7 +90,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   const { connection, clock, table, eventTable, usageTable, writerTable } = parts
   const { userIdType, lastUsedResolutionMs } = parts
   const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
-  const maxCounts = Math.max(parts.cacheSize, maxKeys)
+  // Twice, as each key that is in use has counts of two hours when the hour is full.
+  const maxCounts = 2 * Math.max(parts.cacheSize, maxKeys)
   const writerId = randomUUID()
 
   const noted = new Map<string, LastUse>()
@@ -412,9 +413,9 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     /** Names this process in the table of those who write usage. */
     writerId,
 
-    /** How many batches of counts there were. */
+    /** How many batches of counts there were, and how many of them are known to be written. */
     get batches() {
-      return batches
+      return { begun: batches, written: batches - (batch?.isWritten === false ? 1 : 0) }
     },
 
     /** Notes a use, and returns from when on another one of the same key is worth noting. */

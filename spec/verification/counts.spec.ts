@@ -286,9 +286,9 @@ describe('counts that cannot be written', () => {
 
   it('are bounded in number, and it is told how many uses are not among them', async () => {
     const recorder = createRecorder(databaseAway.connect(), 1)
-    const keys = Array.from({ length: 10_001 }, (_, index) => cachedKey(index))
+    const keys = Array.from({ length: 20_001 }, (_, index) => cachedKey(index))
     for (const key of keys) recorder.countUse(key, Date.now(), anybody())
-    const [known, unknown] = [keys[0], keys[10_000]]
+    const [known, unknown] = [keys[0], keys[20_000]]
     if (!known || !unknown) throw new Error('there are too few')
 
     for (const key of [known, known, unknown]) recorder.countUse(key, Date.now(), anybody())
@@ -297,7 +297,7 @@ describe('counts that cannot be written', () => {
 
     expect(recorder.countsOf(known.row.id, 0)).toMatchObject([{ verified: 3 }])
     expect(recorder.countsOf(unknown.row.id, 0)).toEqual([])
-    expect(recorder.health()).toEqual({ pending: 10_000, dropped: 2 })
+    expect(recorder.health()).toEqual({ pending: 20_000, dropped: 2 })
   })
 })
 
