@@ -20,6 +20,7 @@ let database: Database
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
 let statements: Statements
+let held: (Transaction & { finished?: string })[] = []
 
 beforeAll(async () => {
   database = await createDatabase()
@@ -33,6 +34,8 @@ beforeEach(() => {
 
 afterEach(async () => {
   jest.useRealTimers()
+  for (const transaction of held) if (!transaction.finished) await transaction.rollback()
+  held = []
   await apiKeys.close()
 })
 
@@ -75,8 +78,10 @@ function countWrites() {
   return statements.all.filter((sql) => sql.includes('INTO "public"."api_key_usage"')).length
 }
 
+/** Runs `sql` in a transaction of the app, and keeps its locks until that ends, or the spec. */
 async function hold(sql: string): Promise<Transaction> {
   const transaction = await sequelize.transaction()
+  held.push(transaction)
   await sequelize.query(sql, { transaction })
   return transaction
 }
