@@ -312,6 +312,7 @@ describe('migrations', () => {
       'createApiKeyChangeLog',
       'addApiKeyPolicies',
       'addApiKeyRotation',
+      'createApiKeyUsageTable',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)

@@ -118,8 +118,8 @@ async function fillTables() {
       SELECT mark, gen_random_uuid(), false, false FROM entry;
     INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
       SELECT md5('key ' || n % 5000)::uuid, 'user' || n % 5000,
-             date_trunc('hour', now()) - n / 100 * interval '1 hour', n % 10, 0, 0
-        FROM generate_series(1, ${rowCount}) AS n;
+             date_trunc('hour', now()) - n / 30 * interval '1 hour', n % 10, 0, 0
+        FROM generate_series(1, 30000) AS n;
     SET default_statistics_target = 400;
     ANALYZE api_keys, api_key_events, api_key_revisions, api_key_changes, api_key_usage`)
 }
