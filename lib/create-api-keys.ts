@@ -21,6 +21,7 @@ import { createLifecycle, type Lifecycle } from './keys/lifecycle'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
 import { createStore } from './keys/store'
+import { createUsageStore } from './keys/usage'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
 import { createVerification, type Health } from './verification/verification'
 import type { Closable } from './verification/verified-api-key'
@@ -127,6 +128,10 @@ export function createApiKeys<
   const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
   const retiredTable = qualify(schema, 'api_key_retired_secrets')
+  const [usageTable, writerTable] = [
+    qualify(schema, 'api_key_usage'),
+    qualify(schema, 'api_key_usage_writers'),
+  ]
   const verification = createVerification({
     ...settings,
     appSequelize: settings.sequelize,
@@ -135,11 +140,15 @@ export function createApiKeys<
     table,
     retiredTable,
     eventTable: qualify(schema, 'api_key_events'),
+    usageTable,
+    writerTable,
     userIdType,
     format,
     emitter,
   })
-  const { verify, verifyAlone, rateLimiter, lastUseOf, health, flush, close } = verification
+  const { verify, verifyAlone, rateLimiter, recorder } = verification
+  const { lastUseOf, health, flush, close } = verification
+  const { noteDenied, noteRateLimited } = recorder
   const store = createStore({
     ...settings,
     sequelize,
@@ -159,13 +168,14 @@ export function createApiKeys<
     store,
     emitter,
   })
-  const lifecycle = createLifecycle({ store, audit, rules, ...verification })
+  const usage = createUsageStore({ sequelize, usageTable, writerTable, userIdType, recorder })
+  const lifecycle = createLifecycle({ ...verification, store, audit, usage, rules })
 
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
-  const authenticator = createAuthenticator({ credentials, verify, rules, settings })
+  const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })
   const refuse = createRefuse(settings)
-  const charges = createCharges(rateLimiter)
-  const http = { lifecycle, rules, authenticator, charges, refuse, emitter, settings }
+  const charges = createCharges({ rateLimiter, noteRateLimited })
+  const http = { lifecycle, rules, authenticator, charges, noteDenied, refuse, emitter, settings }
 
   const guards = createGuards(http)
 

@@ -27,14 +27,18 @@ export type {
   ReadOptions,
   RestrictOptions,
   RotateOptions,
+  UsageFilter,
+  UsageQuery,
   UserChangeOptions,
 } from './keys/lifecycle'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'
+export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './keys/usage'
 export type { ApiKeysOptions, SignedInUser, UserIdOf } from './options'
 export type { FeedState } from './verification/change-feed'
 export type { RedisClient } from './verification/rate-limiter'
+export type { UsageHealth } from './verification/usage'
 export type { Health, LivingKeys } from './verification/verification'
 export type { Closable, VerifiedApiKey } from './verification/verified-api-key'
 export type { Verdict } from './verification/verifier'

@@ -165,6 +165,7 @@ export interface ApiKeysOptions<
   /**
    * How many milliseconds `lastUsedAt` may be behind, which saves writes: a key that is in use is written once in so
    * many, by all processes together.
+   * Each process writes its counts of uses as often, and once a minute at least.
    *
    * @default 60_000
    */

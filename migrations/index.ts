@@ -8,8 +8,9 @@ import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
 import { addApiKeyPolicies } from './0004-add-api-key-policies'
 import { addApiKeyRotation } from './0005-add-api-key-rotation'
 import { addApiKeyLimits } from './0006-add-api-key-limits'
-import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { logUserChanges } from './0007-log-user-changes'
+import { createApiKeyUsage } from './0008-create-api-key-usage'
+import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -27,11 +28,12 @@ export const migrations = {
   addApiKeyPolicies: ofOptions('addApiKeyPolicies', addApiKeyPolicies),
   addApiKeyRotation: ofOptions('addApiKeyRotation', addApiKeyRotation),
   addApiKeyLimits: ofOptions('addApiKeyLimits', addApiKeyLimits),
+  logUserChanges: ofOptions('logUserChanges', logUserChanges),
+  createApiKeyUsageTable: ofOptions('createApiKeyUsageTable', createApiKeyUsage),
   createApiKeyExpiryNoticesTable: ofOptions(
     'createApiKeyExpiryNoticesTable',
     createApiKeyExpiryNotices,
   ),
-  logUserChanges: ofOptions('logUserChanges', logUserChanges),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -50,8 +52,9 @@ const inOrder = [
   addApiKeyPolicies,
   addApiKeyRotation,
   addApiKeyLimits,
-  createApiKeyExpiryNotices,
   logUserChanges,
+  createApiKeyUsage,
+  createApiKeyExpiryNotices,
 ]
 
 /** Runs the migrations that the database does not have yet, in order. */

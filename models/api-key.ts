@@ -27,6 +27,7 @@ export interface ApiKeyRow {
   createdAt: Date
   updatedAt: Date
   lastUsedAt: Date | null
+  lastUsedFrom: string | null
   expiresAt: Date | null
   revokedAt: Date | null
   /** The secret before the current one, as long as a rotation lets it work. */
@@ -83,6 +84,7 @@ export function defineApiKey(
       createdAt: { type: timestamp, field: 'created_at' },
       updatedAt: { type: timestamp, field: 'updated_at' },
       lastUsedAt: { type: timestamp, field: 'last_used_at' },
+      lastUsedFrom: { type: DataTypes.TEXT, field: 'last_used_from' },
       expiresAt: { type: timestamp, field: 'expires_at' },
       revokedAt: { type: timestamp, field: 'revoked_at' },
       previousHash: { type: DataTypes.TEXT, field: 'previous_hash' },

@@ -19,6 +19,8 @@ const ours = [
   'api_key_migrations',
   'api_key_retired_secrets',
   'api_key_revisions',
+  'api_key_usage',
+  'api_key_usage_writers',
   'api_key_user_changes',
   'api_keys',
 ]
@@ -57,8 +59,9 @@ function createFiles(options: StorageOptions = {}) {
     migrations.addApiKeyPolicies(options),
     migrations.addApiKeyRotation(options),
     migrations.addApiKeyLimits(options),
-    migrations.createApiKeyExpiryNoticesTable(options),
     migrations.logUserChanges(options),
+    migrations.createApiKeyUsageTable(options),
+    migrations.createApiKeyExpiryNoticesTable(options),
   ]
 }
 
@@ -123,6 +126,8 @@ async function useEverything(apiKeys: Instance, userId: string | number) {
   const listed = await apiKeys.list({ userId, text: 'graphs', permission: 'READ_GRAPH' })
   const revoked = await apiKeys.revokeAll(userId)
   const { events } = await apiKeys.events({ userId })
+  const { totals } = await apiKeys.usage(apiKey.id, {}, { userId })
+  const { keys } = await apiKeys.totalUsage({ userId })
   const after = await apiKeys.health()
   await apiKeys.close()
 
@@ -132,6 +137,8 @@ async function useEverything(apiKeys: Instance, userId: string | number) {
   expect(verdict).toMatchObject({ valid: true, apiKey: { userId: apiKey.userId } })
   expect(listed.apiKeys).toMatchObject([{ id: apiKey.id, lastUsedAt: expect.any(Date) }])
   expect(revoked).toBe(1)
+  expect(totals).toEqual({ accepted: 1, denied: 0, rateLimited: 0 })
+  expect(keys).toEqual([{ apiKeyId: apiKey.id, userId: apiKey.userId, ...totals }])
   expect(events.map(({ action, userId }) => [action, userId])).toEqual([
     ['revoked', apiKey.userId],
     ['reactivated', apiKey.userId],
@@ -158,12 +165,14 @@ describe('migrations', () => {
     }
     const all = inSchema('public').filter((name) => !name.endsWith('expiry_notices'))
     const [retired, log] = [/retired_secrets$/, /(bounds|changes|log_lock|revisions)$/]
-    const withoutUsers = all.filter((name) => !name.endsWith('user_changes'))
+    const withoutUsage = all.filter((name) => !/usage/.test(name))
+    const withoutUsers = withoutUsage.filter((name) => !name.endsWith('user_changes'))
     const withoutRetired = withoutUsers.filter((name) => !retired.test(name))
     const withoutLog = withoutRetired.filter((name) => !log.test(name))
     expect(left).toEqual([
       all,
-      all,
+      withoutUsage,
+      withoutUsers,
       withoutUsers,
       withoutRetired,
       withoutRetired,
@@ -368,6 +377,7 @@ describe('migrate', () => {
       GRANT USAGE ON SCHEMA keys TO ${role};
       GRANT SELECT ON ALL TABLES IN SCHEMA keys TO ${role};
       GRANT INSERT, UPDATE ON keys.api_keys, keys.api_key_bounds TO ${role};
+      GRANT INSERT, UPDATE ON keys.api_key_usage, keys.api_key_usage_writers TO ${role};
       GRANT INSERT ON keys.api_key_events TO ${role}`)
 
     await useEverything(createInstance({ schema: 'keys' }, connection), 'alice')
@@ -487,6 +497,14 @@ describe('constraints', () => {
     actor_id: "'alice'",
     reason: 'NULL',
   }
+  const usage = {
+    api_key_id: 'gen_random_uuid()',
+    user_id: "'alice'",
+    hour: "'2026-11-01T12:00:00Z'",
+    verified: '1',
+    denied: '0',
+    rate_limited: '0',
+  }
   const bound = { bound_ms: '1000', registered_at: 'now()' }
   const change = { mark: 'gen_random_uuid()', is_new: 'false', is_first: 'false' }
 
@@ -497,8 +515,11 @@ describe('constraints', () => {
     ['100 characters of name', 'api_keys', key, { name: "repeat('ä', 100)" }],
     ['a keyed hash', 'api_keys', key, { secret_id: "'0123456789abcdef'" }],
     ['a prefix of several words', 'api_keys', key, { prefix: "'acme_live_2_Abc123'" }],
+    ['an address', 'api_keys', key, { last_used_from: "'2001:db8::203.0.113.7'" }],
     ['an event', 'api_key_events', event, {}],
     ['an event of nobody', 'api_key_events', event, { actor_type: "'system'", actor_id: 'NULL' }],
+    ['an hour of usage', 'api_key_usage', usage, {}],
+    ['an hour elsewhere', 'api_key_usage', usage, { hour: "'2026-11-01T12:00:00-07:00'" }],
   ])('let %s in', async (_, table, good, change) => {
     await expect(insert(table, { ...good, ...change })).resolves.toBeDefined()
   })
@@ -526,6 +547,7 @@ describe('constraints', () => {
     ['another status', { status: "'EXPIRED'" }, 'api_keys_status_check'],
     ['REVOKED without a time', { status: "'REVOKED'" }, 'api_keys_check'],
     ['a time without REVOKED', { revoked_at: 'now()' }, 'api_keys_check'],
+    ['a host for an address', { last_used_from: "'localhost'" }, 'last_used_from_check'],
   ])('keep a key with %s out', async (_, change, refusal) => {
     await expect(insert('api_keys', { ...key, ...change })).rejects.toThrow(refusal)
   })
@@ -546,6 +568,18 @@ describe('constraints', () => {
     ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],
   ])('keep an event with %s out', async (_, change, refusal) => {
     await expect(insert('api_key_events', { ...event, ...change })).rejects.toThrow(refusal)
+  })
+
+  it.each([
+    ['no key', { api_key_id: 'NULL' }, 'null value in column "api_key_id"'],
+    ['no owner', { user_id: 'NULL' }, 'null value in column "user_id"'],
+    ['a time within an hour', { hour: "'2026-11-01T12:30:00Z'" }, 'api_key_usage_hour_check'],
+    ['no end of time', { hour: "'infinity'" }, 'api_key_usage_hour_check'],
+    ['less than no use', { verified: '-1' }, 'api_key_usage_verified_check'],
+    ['less than none denied', { denied: '-1' }, 'api_key_usage_denied_check'],
+    ['less than none limited', { rate_limited: '-1' }, 'api_key_usage_rate_limited_check'],
+  ])('keep usage with %s out', async (_, change, refusal) => {
+    await expect(insert('api_key_usage', { ...usage, ...change })).rejects.toThrow(refusal)
   })
 
   it.each([

@@ -340,8 +340,9 @@ describe('migrations', () => {
       'addApiKeyPolicies',
       'addApiKeyRotation',
       'addApiKeyLimits',
-      'createApiKeyExpiryNoticesTable',
       'logUserChanges',
+      'createApiKeyUsageTable',
+      'createApiKeyExpiryNoticesTable',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)

@@ -143,6 +143,8 @@ describe('README', () => {
       'api_key_migrations',
       'api_key_retired_secrets',
       'api_key_revisions',
+      'api_key_usage',
+      'api_key_usage_writers',
       'api_key_user_changes',
       'api_keys',
     ])

@@ -3,6 +3,7 @@ import type { Request } from 'express'
 import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
+import type { UsageRecorder } from '../verification/usage'
 import type { Verdict, Verifier } from '../verification/verifier'
 import type { Bearer, VerifiedApiKey } from '../verification/verified-api-key'
 import type { Credential, CredentialReader } from './credentials'
@@ -35,6 +36,7 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
 
 /** A request that came with a key. The signal of the key holds as long as its response, and by what its guards demand. */
 export class RequestBearer implements Bearer {
+  countedInHour: number | undefined = undefined
   readonly #req: Request
   #demand: Demand = demandsNothing
   #paid = 0
@@ -90,12 +92,14 @@ export interface Authenticator {
 interface AuthenticatorParts {
   credentials: CredentialReader
   verify: Verifier['verify']
+  /** Counts a use of a good key as denied. */
+  noteDenied: UsageRecorder['noteDenied']
   rules: Pick<Rules, 'userId'>
   settings: Pick<Settings, 'currentUser' | 'loadUser'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
-  const { credentials, verify, rules, settings } = parts
+  const { credentials, verify, noteDenied, rules, settings } = parts
   /**
    * Where a request keeps what came of it: at the list of its headers. Express makes each request an object of a shape of
    * its own, which costs more to add a property to than all else that a guard does; a WeakMap costs even more.
@@ -140,11 +144,12 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     apiKey: VerifiedApiKey,
     bearer: RequestBearer,
   ): Promise<Authentication> {
-    if (req.user && !(await isOwner(req, apiKey))) return somebodyElse()
+    if (req.user && !(await isOwner(req, apiKey))) return somebodyElse(apiKey, bearer)
     const user = req.user ?? (await loadUser(req, apiKey))
-    if (!user) return { kind: 'refused', error: invalid('unknown') }
+    if (user) return bearer.accept(apiKey, user)
 
-    return bearer.accept(apiKey, user)
+    noteDenied(apiKey, bearer)
+    return { kind: 'refused', error: invalid('unknown') }
   }
 
   /** The app may have signed somebody in since, behind the guard that came first. */
@@ -155,9 +160,18 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     if (authentication.kind !== 'accepted' || req.user === authentication.user)
       return authentication
 
-    return isOwner(req, authentication.apiKey).then((isOwner) =>
-      isOwner ? authentication : somebodyElse(),
+    const { apiKey, bearer } = authentication
+    return isOwner(req, apiKey).then((isOwner) =>
+      isOwner ? authentication : somebodyElse(apiKey, bearer),
     )
+  }
+
+  function somebodyElse(apiKey: VerifiedApiKey, bearer: RequestBearer): Authentication {
+    noteDenied(apiKey, bearer)
+    return {
+      kind: 'refused',
+      error: withoutStack(() => new ApiKeysError('multiple_credentials')),
+    }
   }
 
   /** Whether whom the app has in `req.user` is the owner of the key. */
@@ -217,12 +231,5 @@ export function withoutStack<Refused extends ApiKeysError>(make: () => Refused):
     return make()
   } finally {
     Reflect.set(Error, 'stackTraceLimit', stackTraceLimit)
-  }
-}
-
-function somebodyElse(): Authentication {
-  return {
-    kind: 'refused',
-    error: withoutStack(() => new ApiKeysError('multiple_credentials')),
   }
 }

@@ -5,6 +5,7 @@ import type { Request, Response } from 'express'
 import { MissingPermissionError, type ApiKeysError, type LimitState } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import { checkCost, checkPermissionNames, type MaybePromise, type Settings } from '../options'
+import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Authentication, Authenticator, Demand } from './authentication'
 import type { Charges } from './rate-limits'
@@ -84,13 +85,15 @@ export interface Guards<Permission extends string = string, UserId = string | nu
 interface GuardParts {
   authenticator: Authenticator
   charges: Charges
+  /** Counts a use of a good key as denied. */
+  noteDenied: UsageRecorder['noteDenied']
   refuse: Refuse
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
 export function createGuards(parts: GuardParts): Guards {
-  const { authenticator, charges, refuse, emitter, settings } = parts
+  const { authenticator, charges, noteDenied, refuse, emitter, settings } = parts
 
   function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
     const { optional, orSignedIn, cost = 1 } = options
@@ -104,7 +107,10 @@ export function createGuards(parts: GuardParts): Guards {
       if (authentication.kind === 'accepted') {
         const { apiKey, bearer } = authentication
         const error = demand(apiKey)
-        if (error) return error
+        if (error) {
+          noteDenied(apiKey, bearer)
+          return error
+        }
         bearer.add(demand)
         return charges.charge(authentication, cost, req.res)
       }

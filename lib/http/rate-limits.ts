@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http'
 import { RateLimitedError, type ApiKeysError, type LimitState } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Consumption, RateLimiter } from '../verification/rate-limiter'
+import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import { withoutStack, type RequestBearer } from './authentication'
 import { fieldsOf } from './rate-limit-fields'
@@ -26,7 +27,13 @@ export interface Charges {
   ): Promise<readonly LimitState[]>
 }
 
-export function createCharges(rateLimiter: RateLimiter): Charges {
+interface ChargesParts {
+  rateLimiter: RateLimiter
+  /** Counts a use of a good key as refused by a limit. */
+  noteRateLimited: UsageRecorder['noteRateLimited']
+}
+
+export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): Charges {
   return {
     charge({ apiKey, bearer }, cost, res) {
       const limits = AcceptedKey.limitsOf(apiKey)
@@ -34,7 +41,10 @@ export function createCharges(rateLimiter: RateLimiter): Charges {
       if (limits.length === 0 || due === 0) return null
 
       const settle = (consumption: Consumption) => {
-        if (!consumption.isAllowed) return rateLimited(consumption, due)
+        if (!consumption.isAllowed) {
+          noteRateLimited(apiKey, bearer)
+          return rateLimited(consumption, due)
+        }
         bearer.notePaid(due)
         tell(res, consumption)
         return null
@@ -48,7 +58,10 @@ export function createCharges(rateLimiter: RateLimiter): Charges {
       if (limits.length === 0) return []
 
       const consumption = await rateLimiter.consume({ id: apiKey.id, limits, cost })
-      if (!consumption.isAllowed) throw rateLimited(consumption, cost)
+      if (!consumption.isAllowed) {
+        if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.bearerOf(apiKey))
+        throw rateLimited(consumption, cost)
+      }
       tell(res, consumption)
       return consumption.limits
     },

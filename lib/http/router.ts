@@ -98,6 +98,11 @@ export function createAdminRouter(parts: RouterParts): Router {
         res.json(await lifecycle.events({ ...req.query }))
       },
     },
+    '/usage': {
+      async get({ req, res }) {
+        res.json(await lifecycle.totalUsage({ ...req.query }))
+      },
+    },
     ...keyRoutes(parts, rules.adminQuery, asAdmin),
   })
 }
@@ -159,6 +164,11 @@ function keyRoutes(
         const page = { ...req.query }
         parseInput(rules.eventPage, page)
         res.json(await lifecycle.events({ ...page, apiKeyId: id }))
+      },
+    },
+    '/:id/usage': {
+      async get({ req, res, userId }) {
+        res.json(await lifecycle.usage(idOf(req), { ...req.query }, optionsOf(userId)))
       },
     },
   }

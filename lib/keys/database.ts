@@ -73,6 +73,11 @@ export function sqlStateOf(error: unknown): string {
   return typeof code === 'string' && severity !== undefined ? code : ''
 }
 
+/** What an error of ours was made of; else the error itself. */
+export function causeOf(error: unknown): unknown {
+  return error instanceof Error && error.cause ? error.cause : error
+}
+
 /**
  * Sequelize and the driver hang values on their errors, hashes among them: the parameters of the statement, the
  * instance to be saved, the row that broke a constraint. They must not reach a log.

@@ -10,6 +10,8 @@ import type { ApiKeyRecord } from './record'
 import { parseInput, type Rules } from './rules'
 import type { Transition } from './states'
 import type { Store } from './store'
+import type { TotalUsage, Usage, UsageStore } from './usage'
+import { readUsagePeriod, type UsageUnit } from './usage-period'
 
 /** An id of one of the app's users, in any of the forms that ids come in. */
 export type AnyUserId = string | number | bigint
@@ -68,6 +70,34 @@ export interface EventFilter extends Page {
   /** The owner of the key. */
   userId?: AnyUserId
   action?: EventAction | undefined
+}
+
+/** Of which time usage is told, and in what parts. */
+export interface UsageQuery {
+  /**
+   * The hours that begin from then on; as text, RFC 3339. At most 31 days before `to`, by the day 366.
+   *
+   * @default 24 hours or 30 days, of which the last has begun before `to`
+   */
+  from?: Date | string | undefined
+  /**
+   * The hours that begin before then.
+   *
+   * @default now
+   */
+  to?: Date | string | undefined
+  /**
+   * Days are those of UTC.
+   *
+   * @default 'hour'
+   */
+  by?: UsageUnit | undefined
+}
+
+export interface UsageFilter extends UsageQuery {
+  apiKeyId?: string | undefined
+  /** The owner of the key. */
+  userId?: AnyUserId
 }
 
 /** What every call that reads takes last. */
@@ -185,6 +215,24 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    * })
    */
   userChanged(userId: AnyUserId, options?: UserChangeOptions): Promise<void>
+
+  /**
+   * Tells how often a key was accepted and refused, hour by hour. Other processes than this one write that down within a
+   * minute.
+   */
+  usage(id: string, query?: UsageQuery, options?: ReadOptions): Promise<Usage>
+
+  /** Tells the same of all keys together, also of those that are gone, and which were used most. */
+  totalUsage(
+    filter?: UsageFilter,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<TotalUsage<UserId>>
+
+  /**
+   * Deletes what is told of the usage in hours that began so many days ago, 10,000 entries at a time, and returns how many
+   * there were; with `dryRun`, how many there are.
+   */
+  pruneUsage(options: { olderThanDays: number; dryRun?: boolean }): Promise<{ hours: number }>
 }
 
 /** The same with input that nobody has looked at yet. */
@@ -193,6 +241,7 @@ export type UncheckedLifecycle = ReturnType<typeof createLifecycle>
 interface LifecycleParts {
   store: Store
   audit: Audit
+  usage: UsageStore
   rules: Rules
   /** Called after a key was changed, or many, in a transaction of the caller's or in one that is over. */
   changed(id: string | undefined, transaction: Transaction | undefined): Promise<void>
@@ -204,7 +253,7 @@ interface LifecycleParts {
 
 /** Holds all input against the rules before it reaches the store. */
 export function createLifecycle(parts: LifecycleParts) {
-  const { store, audit, rules, changed, tellOfUser, waitForEveryone } = parts
+  const { store, audit, usage, rules, changed, tellOfUser, waitForEveryone } = parts
 
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
     refuseUndefined(circumstances, 'userId')
@@ -314,6 +363,33 @@ export function createLifecycle(parts: LifecycleParts) {
       return onDatabase(async () => {
         refuseUndefined(filter, 'userId', 'apiKeyId')
         return audit.list(parseInput(rules.eventList, filter), readOwnerlessOptions(options))
+      })
+    },
+
+    usage(id: string, query: object = {}, options?: ReadOptions) {
+      return onDatabase(async () => {
+        const period = readUsagePeriod(parseInput(rules.usageQuery, query))
+        const scope = readOptions(options)
+        const apiKey = await store.get(id, scope)
+        return usage.ofKey(apiKey.id, period, scope)
+      })
+    },
+
+    totalUsage(filter: object = {}, options?: ReadOptions) {
+      return onDatabase(async () => {
+        refuseUndefined(filter, 'userId', 'apiKeyId')
+        const { apiKeyId, userId, ...query } = parseInput(rules.usageFilter, filter)
+        const scope = readOwnerlessOptions(options)
+        return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, scope)
+      })
+    },
+
+    pruneUsage(options: unknown) {
+      return onDatabase(async () => {
+        const { olderThanDays, dryRun } = parseInput(rules.usagePruning, options)
+        return {
+          hours: await (dryRun ? usage.countOld(olderThanDays) : usage.prune(olderThanDays)),
+        }
       })
     },
 

@@ -23,6 +23,8 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   createdAt: Date
   updatedAt: Date
   lastUsedAt: Date | null
+  /** The client's address of the use that `lastUsedAt` tells of; `null` where it is not known. */
+  lastUsedFrom: string | null
   expiresAt: Date | null
   revokedAt: Date | null
   /** The two ends of the secret before the current one, and until when it works or worked; `null` for none. */
@@ -45,6 +47,7 @@ export const recordAttributes = [
   'createdAt',
   'updatedAt',
   'lastUsedAt',
+  'lastUsedFrom',
   'expiresAt',
   'revokedAt',
   'previousPrefix',
@@ -70,6 +73,7 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     createdAt: new Date(row.createdAt),
     updatedAt: new Date(row.updatedAt),
     lastUsedAt: readTime(row.lastUsedAt),
+    lastUsedFrom: row.lastUsedFrom,
     expiresAt: readTime(row.expiresAt),
     revokedAt: readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),

@@ -8,6 +8,7 @@ import { isAmbiguousRange, readAddressRange } from './addresses'
 import { eventCursor, keyCursor } from './cursor'
 import { isLimitName, limitNameRule, longestWindowSeconds, maxLimits, mostUses } from './limits'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
+import { usageUnits } from './usage-period'
 
 /** More faults than anybody reads are not worth sending: a body of 32 kB can hold thousands. */
 const maxFaults = 100
@@ -57,6 +58,11 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
   const page = z.strictObject({ limit: pageSize })
   const ownList = page.extend({ cursor: keyCursor.optional(), status: oneOf(statuses).optional() })
   const eventPage = page.extend({ cursor: eventCursor.optional() })
+  const usageQuery = z.strictObject({
+    from: momentOfUse.optional(),
+    to: momentOfUse.optional(),
+    by: oneOf(usageUnits).default('hour'),
+  })
 
   return {
     userId,
@@ -102,6 +108,17 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
       apiKeyId: z.guid('must be a UUID').optional(),
       userId: userId.optional(),
       action: oneOf(eventActions).optional(),
+    }),
+    /** The usage of one key. */
+    usageQuery,
+    /** The usage of all keys. */
+    usageFilter: usageQuery.extend({
+      apiKeyId: z.guid('must be a UUID').optional(),
+      userId: userId.optional(),
+    }),
+    usagePruning: z.strictObject({
+      olderThanDays: age,
+      dryRun: z.boolean('must be true or false').default(false),
     }),
   }
 }
@@ -162,10 +179,24 @@ const pageSize = z
 
 const timestamp = z.iso.datetime({ offset: true }).transform((time) => new Date(time))
 
-const expiry = z
-  .union([z.date(), timestamp], 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z')
+const moment = z.union(
+  [z.date(), timestamp],
+  'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z',
+)
+
+const expiry = moment
   .refine((time) => time.getTime() > Date.now(), 'must be in the future')
   .refine((time) => time.getTime() < Date.UTC(10_000, 0), 'must be before the year 10000')
+
+const momentOfUse = moment.refine(
+  (time) => time.getTime() >= 0 && time.getTime() < Date.UTC(10_000, 0),
+  'must be between the years 1970 and 10000',
+)
+
+const age = z
+  .int('must be a whole number of days from 1 to 36500')
+  .min(1, 'must be a whole number of days from 1 to 36500')
+  .max(36_500, 'must be a whole number of days from 1 to 36500')
 
 const addressList = z
   .array(

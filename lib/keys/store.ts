@@ -83,8 +83,8 @@ interface StoreParts {
   /** Names in the metadata of keys that owners may not write. */
   reservedMetadata: readonly string[]
   grantable: Grantable | undefined
-  /** The last use of a key that may not be written yet, in milliseconds since 1970. */
-  lastUseOf(id: string): number | undefined
+  /** The last use of a key that may not be written yet: when, in milliseconds since 1970, and from where. */
+  lastUseOf(id: string): { atMs: number; from: string | null } | undefined
 }
 
 const uuid = z.guid()
@@ -341,8 +341,10 @@ export function createStore(parts: StoreParts) {
   function recordOf(row: object): ApiKeyRecord {
     const record = toRecord(row as ApiKeyRow, userIdType)
     const lastUse = lastUseOf(record.id)
-    const isNews = lastUse !== undefined && lastUse > (record.lastUsedAt?.getTime() ?? -Infinity)
-    return isNews ? { ...record, lastUsedAt: new Date(lastUse) } : record
+    const isNews = lastUse && lastUse.atMs > (record.lastUsedAt?.getTime() ?? -Infinity)
+    return isNews
+      ? { ...record, lastUsedAt: new Date(lastUse.atMs), lastUsedFrom: lastUse.from }
+      : record
   }
 
   /** Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. */

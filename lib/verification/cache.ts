@@ -39,6 +39,14 @@ export class CachedKey {
   noteFromMs: number
   /** From when on the use of a secret that works no more is worth noting. */
   noteRetiredFromMs = -Infinity
+  /** The hour of the uses counted below that are not written yet, since 1970. Kept here, as a request looks up no more. */
+  hour = -1
+  verified = 0
+  /** Those of them that were refused afterwards: the key lacks a permission, say; a limit is reached. */
+  denied = 0
+  rateLimited = 0
+  /** When the first of them was, by the monotonic clock. */
+  countedSinceSeconds = 0
   /** Another secret of the same key. */
   sibling: CachedKey | undefined = undefined
 

@@ -6,6 +6,8 @@ export interface Clock {
   wall(): number
 }
 
+export const hourMs = 3_600_000
+
 export const systemClock: Clock = {
   monotonic: () => performance.now(),
   wall: () => Date.now(),

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
 import { createAddressList, type AddressList } from '../keys/addresses'
-import { sqlStateOf } from '../keys/database'
+import { causeOf, sqlStateOf } from '../keys/database'
 import { limitsOf, type LimitOverrides, type Limits } from '../keys/limits'
 import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
@@ -169,10 +169,6 @@ export function createLookup(parts: LookupParts): Lookup {
       isRegistered: first.is_registered === 'true',
     }
   }
-}
-
-function causeOf(error: unknown): unknown {
-  return error instanceof Error && error.cause ? error.cause : error
 }
 
 /** A time that is none, such as 'infinity', is over. */

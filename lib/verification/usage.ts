@@ -1,22 +1,73 @@
-import type { Connection } from './connection'
+import { randomUUID } from 'node:crypto'
+
+import type { UserIdType } from '../../models/storage-options'
+import { readAddress } from '../keys/addresses'
+import { causeOf, sqlStateOf } from '../keys/database'
+import type { Tally } from '../keys/usage'
+import type { CachedKey } from './cache'
+import { hourMs, type Clock } from './clock'
+import type { Connection, TextRow } from './connection'
 import { within } from './time-limit'
+import type { Bearer, VerifiedApiKey } from './verified-api-key'
+
+/** Whose uses are counted. */
+type UsedKey = Pick<VerifiedApiKey, 'id' | 'userId'>
 
 export type UsageRecorder = ReturnType<typeof createUsageRecorder>
 
 interface UsageRecorderParts {
   connection: Connection
+  clock: Pick<Clock, 'monotonic'>
   /** The qualified, quoted name of the table of keys. */
   table: string
   /** That of the table of the audit trail. */
   eventTable: string
+  /** Those of the tables of usage and of those who write it. */
+  usageTable: string
+  writerTable: string
+  userIdType: UserIdType
   /** How far apart two uses of a key are that are both written. */
   lastUsedResolutionMs: number
+  /** How many keys this process may remember: it may have counts of as many. */
+  cacheSize: number
+}
+
+/** How the counting of uses is doing. */
+export interface UsageHealth {
+  /** How many counts, of a key and hour each, are not in the database yet. */
+  pending: number
+  /** How many uses were not counted, since there were too many counts that could not be written. */
+  dropped: number
+}
+
+/** When and from where a key was last used. */
+export interface LastUse {
+  atMs: number
+  from: string | null
+}
+
+/** Counts that are written together, once. */
+interface Batch {
+  /** Batches of one process are numbered from 1 on. */
+  number: number
+  tallies: readonly Tally[]
+  isWritten: boolean
+}
+
+/** What is written in a transaction of its own. Written twice, it does no more than once. */
+interface Part {
+  statement: string
+  onWritten(rows: readonly TextRow[]): void
+  onFailure(): void
 }
 
 const flushEveryMs = 1_000
 
 /** How many keys are written in one statement. */
 const maxKeys = 10_000
+
+/** How long counts are kept back at most, so that few are lost with a process that is killed. */
+const longestCountMs = 60_000
 
 const writeLimitMs = 5_000
 
@@ -28,124 +79,317 @@ function awaited(write: Promise<void>): Promise<void> {
 /** How long the table may be locked for a write not to be put off. */
 const lockLimitMs = 100
 
+const nothing: ReadonlyMap<string, LastUse> = new Map()
+
 /**
- * Notes when keys are used, beside the request, and writes that down once a second: all keys in one statement, of each
- * only where what the database has is older than the resolution, so that a fleet writes no more than one process.
+ * Notes when keys are used and counts how often, beside the request, and writes that down once a second: all keys in one
+ * text, the last use of each only where what the database has is older than the resolution, so that a fleet writes no more
+ * than one process, and its counts along with that.
  */
-export function createUsageRecorder({
-  connection,
-  table,
-  eventTable,
-  lastUsedResolutionMs,
-}: UsageRecorderParts) {
-  const noted = new Map<string, number>()
+export function createUsageRecorder(parts: UsageRecorderParts) {
+  const { connection, clock, table, eventTable, usageTable, writerTable } = parts
+  const { userIdType, lastUsedResolutionMs } = parts
+  const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
+  // Twice, as each key that is in use has counts of two hours when the hour is full.
+  const maxCounts = 2 * Math.max(parts.cacheSize, maxKeys)
+  const writerId = randomUUID()
+
+  const noted = new Map<string, LastUse>()
   /** Keys of which a secret was used that works no more. */
   let retiredUses = new Set<string>()
-  let beingWritten: ReadonlyMap<string, number> = new Map()
+  let beingWritten = nothing
+
+  /** By their ids the keys that have counts, those first that have had them for longest: for each one of its secrets. */
+  const counting = new Map<string, CachedKey>()
+  /** Counts that no use will be added to: of hours that are over. */
+  const finished: Tally[] = []
+  /** The last one. If it is not known to be written, it is written again as it is, before there is another. */
+  let batch: Batch | undefined
+  let batches = 0
+  let dropped = 0
+  /** How many wait for all that there is to be written, so that it is due. */
+  let flushes = 0
+
   let writing: Promise<void> | undefined
+  /** Whether something cannot be written at the moment, so that each kind is tried by itself. */
+  let isHampered = false
   let timer: NodeJS.Timeout | undefined
 
-  /** Writes what is noted by now, or the first part of it: each kind by itself, as one may be kept from being written. */
+  function nowSeconds(): number {
+    return Math.floor(clock.monotonic() / 1000)
+  }
+
+  function hasRoom(): boolean {
+    if (counting.size + finished.length < maxCounts) return true
+    dropped++
+    return false
+  }
+
+  /** Makes a key the one of its secrets that has the counts, and those of this hour. Returns whether there is room. */
+  function startCounting(key: CachedKey, hour: number): boolean {
+    const { id } = key.row
+    const current = counting.get(id)
+    if (current?.hour === hour) {
+      if (current !== key) handOver(current, key)
+      return true
+    }
+    if (current) finished.push(take(current))
+    if (!hasRoom()) return false
+
+    key.hour = hour
+    key.countedSinceSeconds = nowSeconds()
+    counting.set(id, key)
+    writeLater()
+    return true
+  }
+
+  function handOver(from: CachedKey, to: CachedKey) {
+    const { hour, verified, denied, rateLimited, countedSinceSeconds } = from
+    Object.assign(to, { hour, verified, denied, rateLimited, countedSinceSeconds })
+    clear(from)
+    // In its place.
+    counting.set(to.row.id, to)
+  }
+
+  function take(key: CachedKey): Tally {
+    const tally = tallyOf(key)
+    clear(key)
+    counting.delete(tally.id)
+    return tally
+  }
+
+  /** Counts that a use which was accepted in some hour was refused after all, once. */
+  function noteRefusal(apiKey: UsedKey, bearer: Bearer, kind: 'denied' | 'rateLimited') {
+    const { countedInHour: hour } = bearer
+    if (hour === undefined) return
+
+    bearer.countedInHour = undefined
+    const key = counting.get(apiKey.id)
+    if (key?.hour === hour) {
+      key[kind]++
+    } else if (hasRoom()) {
+      const { id, userId } = apiKey
+      finished.push({ id, userId, hour, verified: 0, denied: 0, rateLimited: 0, [kind]: 1 })
+      writeLater()
+    }
+  }
+
+  /** Writes what is due by now, or the first part of it. */
   async function writeOnce() {
+    const parts = [takeUses(), takeCounts(), takeRetiredUses()].filter((part) => part !== null)
+    if (parts.length > 1 && !isHampered) {
+      try {
+        return await writeParts(parts)
+      } catch (error) {
+        if (!isAnswered(error)) return fail(parts, error)
+        isHampered = true
+      }
+    }
+    await writeApart(parts)
+    isHampered = false
+  }
+
+  /** One kind may be kept from being written, and the others not. */
+  async function writeApart(parts: readonly Part[]) {
+    const failures: unknown[] = []
+    for (const [index, part] of parts.entries()) {
+      try {
+        await writeParts([part])
+      } catch (error) {
+        if (!isAnswered(error)) return fail(parts.slice(index), error)
+        part.onFailure()
+        failures.push(error)
+      }
+    }
+    if (failures.length > 0) throw failures[0]
+  }
+
+  async function writeParts(parts: readonly Part[]) {
+    const transactions = parts.map(
+      ({ statement }) => `
+        START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        SET LOCAL lock_timeout = ${lockLimitMs};
+        ${statement};
+        COMMIT`,
+    )
+    const { rows } = await connection.query(transactions.join(';'), writeLimitMs)
+    for (const part of parts) part.onWritten(rows)
+  }
+
+  function takeUses(): Part | null {
+    if (noted.size === 0) return null
+
     const uses = new Map([...noted].slice(0, maxKeys))
     for (const id of uses.keys()) noted.delete(id)
-    const retired = retiredUses
-    retiredUses = new Set()
-
-    const outcomes = await Promise.allSettled([writeUses(uses), writeRetiredUses(retired)])
-    const failed = outcomes.find((outcome) => outcome.status === 'rejected')
-    if (failed) throw failed.reason
-  }
-
-  async function writeUses(uses: ReadonlyMap<string, number>) {
-    if (uses.size === 0) return
-
     beingWritten = uses
-    try {
-      for (const id of await writeLastUsed(uses)) putBack(id, uses)
-    } catch (error) {
-      for (const id of uses.keys()) putBack(id, uses)
-      throw error
-    } finally {
-      beingWritten = new Map()
+
+    function putBack(ids: Iterable<string>) {
+      beingWritten = nothing
+      for (const id of ids) {
+        const use = uses.get(id)
+        // There may have been a later one.
+        if (use && !noted.has(id)) noted.set(id, use)
+      }
+    }
+    return {
+      statement: lastUsesStatement(uses),
+      onWritten: (rows) => putBack(rows.map(({ id }) => String(id))),
+      onFailure: () => putBack(uses.keys()),
     }
   }
 
-  async function writeRetiredUses(ids: ReadonlySet<string>) {
-    if (ids.size === 0) return
-
-    try {
-      await recordRetiredUses([...ids])
-    } catch (error) {
-      retiredUses = new Set([...ids, ...retiredUses].slice(0, maxKeys))
-      throw error
+  function takeCounts(): Part | null {
+    if (batch?.isWritten !== false) {
+      const tallies = takeTallies()
+      if (tallies.length === 0) return null
+      batch = { number: ++batches, tallies, isWritten: false }
+    }
+    const taken = batch
+    return {
+      statement: countsStatement(taken),
+      onWritten() {
+        taken.isWritten = true
+      },
+      // Nobody knows whether it was, as an answer may get lost.
+      onFailure() {},
     }
   }
 
-  /** Keeps a use that could not be written, unless there was a later one. */
-  function putBack(id: string, uses: ReadonlyMap<string, number>) {
-    const usedAtMs = uses.get(id)
-    if (usedAtMs !== undefined && !noted.has(id)) noted.set(id, usedAtMs)
+  /** What is due, and of keys whose last use is written now, what there is. */
+  function takeTallies(): Tally[] {
+    const tallies = finished.splice(0, maxKeys)
+    const now = nowSeconds()
+    for (const key of counting.values()) {
+      if (tallies.length === maxKeys || !isDue(key, now)) break
+      tallies.push(take(key))
+    }
+    for (const id of beingWritten.keys()) {
+      const key = counting.get(id)
+      if (key && tallies.length < maxKeys) tallies.push(take(key))
+    }
+    return tallies
   }
 
-  function write(): Promise<void> {
-    writing ??= writeOnce().finally(() => {
-      writing = undefined
-      if (noted.size + retiredUses.size > 0) writeLater()
-    })
-    return writing
+  function isDue({ countedSinceSeconds: since }: CachedKey, now: number): boolean {
+    // Sooner where room is about to run out.
+    return since + countSeconds <= now || flushes > 0 || counting.size > maxCounts / 2
+  }
+
+  function takeRetiredUses(): Part | null {
+    if (retiredUses.size === 0) return null
+
+    const ids = [...retiredUses]
+    retiredUses = new Set()
+    return {
+      statement: retiredUsesStatement(ids),
+      onWritten() {},
+      onFailure() {
+        retiredUses = new Set([...ids, ...retiredUses].slice(0, maxKeys))
+      },
+    }
   }
 
   /**
    * Returns the ids of those left out because somebody else is changing their rows: waiting for a lock would hold up
-   * whoever waits for one of ours. Ids and times are ours, and no text of anybody else's.
+   * whoever waits for one of ours. Ids, times and addresses are ours, and no text of anybody else's.
    */
-  async function writeLastUsed(uses: ReadonlyMap<string, number>): Promise<string[]> {
+  function lastUsesStatement(uses: ReadonlyMap<string, LastUse>): string {
+    const [ids, all] = [[...uses.keys()], [...uses.values()]]
     // Judged on the row as it is once it is locked, so that no use is written over a later one.
     const isDue = `(key.last_used_at IS NULL OR (
       key.last_used_at < noted.used_at
       AND key.last_used_at <= noted.used_at - interval '${lastUsedResolutionMs} milliseconds'
     ))`
-    const { rows } = await connection.query(
-      `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
-       SET LOCAL lock_timeout = ${lockLimitMs};
+    return `
        WITH noted AS (
-         SELECT id, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at
+         SELECT id, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
            FROM unnest(
-             '{${[...uses.keys()].join()}}'::uuid[], '{${[...uses.values()].join()}}'::float8[]
-           ) AS noted (id, used_at_ms)
+             '{${ids.join()}}'::uuid[], '{${all.map(({ atMs }) => atMs).join()}}'::float8[],
+             '{${all.map(({ from }) => from ?? 'NULL').join()}}'::text[]
+           ) AS noted (id, used_at_ms, used_from)
        ), used AS (
-         SELECT key.id, noted.used_at
+         SELECT key.id, noted.used_at, noted.used_from
            FROM noted JOIN ${table} AS key ON key.id = noted.id
           WHERE ${isDue}
           ORDER BY key.id
             FOR NO KEY UPDATE OF key SKIP LOCKED
        ), written AS (
-         UPDATE ${table} AS key SET last_used_at = used.used_at FROM used WHERE key.id = used.id
+         UPDATE ${table} AS key SET last_used_at = used.used_at, last_used_from = used.used_from
+           FROM used WHERE key.id = used.id
          RETURNING key.id
        )
        SELECT key.id::text
          FROM noted JOIN ${table} AS key ON key.id = noted.id
-        WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written);
-       COMMIT`,
-      writeLimitMs,
-    )
-    return rows.map(({ id }) => String(id))
+        WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written)`
+  }
+
+  /**
+   * Adds the counts to what others have counted, unless the database has this batch already. User ids may be any text, and
+   * so they are spelt in hexadecimal.
+   */
+  function countsStatement({ number, tallies }: Batch): string {
+    const list = (read: (tally: Tally) => string | number) => `'{${tallies.map(read).join()}}'`
+    return `
+       WITH news AS (
+         INSERT INTO ${writerTable} AS writer (id, batch, written_at)
+         VALUES ('${writerId}', ${number}, clock_timestamp())
+             ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
+          WHERE writer.batch < excluded.batch
+         RETURNING batch
+       )
+       INSERT INTO ${usageTable} AS usage (api_key_id, user_id, hour, verified, denied, rate_limited)
+       SELECT id, convert_from(decode(min(user_id), 'hex'), 'UTF8')::${userIdType},
+              to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
+         FROM unnest(
+           ${list(({ id }) => id)}::uuid[], ${list(({ userId }) => `"${toHex(userId)}"`)}::text[],
+           ${list(({ hour }) => hour)}::int[], ${list(({ verified }) => verified)}::bigint[],
+           ${list(({ denied }) => denied)}::bigint[],
+           ${list(({ rateLimited }) => rateLimited)}::bigint[]
+         ) AS counted (id, user_id, hour, verified, denied, rate_limited)
+        WHERE EXISTS (SELECT FROM news)
+        GROUP BY id, hour
+        ORDER BY id, hour
+           ON CONFLICT (api_key_id, hour) DO UPDATE
+          SET verified = usage.verified + excluded.verified,
+              denied = usage.denied + excluded.denied,
+              rate_limited = usage.rate_limited + excluded.rate_limited`
   }
 
   /** Once per key and hour, by all processes together. */
-  async function recordRetiredUses(ids: readonly string[]) {
-    await connection.query(
-      `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
-       SET LOCAL lock_timeout = ${lockLimitMs};
+  function retiredUsesStatement(ids: readonly string[]): string {
+    return `
        INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type)
        SELECT key.id, key.user_id, 'retired_secret_used', 'system'
          FROM unnest('{${ids.join()}}'::uuid[]) AS used (id) JOIN ${table} AS key ON key.id = used.id
         ORDER BY key.id
-           ON CONFLICT DO NOTHING;
-       COMMIT`,
-      writeLimitMs,
-    )
+           ON CONFLICT DO NOTHING`
+  }
+
+  function write(): Promise<void> {
+    writing ??= writeOnce().finally(() => {
+      writing = undefined
+      if (size() > 0) writeLater()
+    })
+    return writing
+  }
+
+  function size(): number {
+    return noted.size + retiredUses.size + pending()
+  }
+
+  function pending(): number {
+    return counting.size + finished.length + unwrittenBatch().length
+  }
+
+  function unwrittenBatch(): readonly Tally[] {
+    return batch?.isWritten === false ? batch.tallies : []
+  }
+
+  /** How many writes it takes to write all that there is. */
+  function countWrites(): number {
+    const most = Math.max(noted.size, counting.size + finished.length)
+    const writes = Math.max(Math.ceil(most / maxKeys), Math.sign(retiredUses.size))
+    return writes + Math.sign(unwrittenBatch().length)
   }
 
   function stop() {
@@ -163,12 +407,20 @@ export function createUsageRecorder({
 
   return {
     get size() {
-      return noted.size + retiredUses.size
+      return size()
+    },
+
+    /** Names this process in the table of those who write usage. */
+    writerId,
+
+    /** How many batches of counts there were, and how many of them are known to be written. */
+    get batches() {
+      return { begun: batches, written: batches - (batch?.isWritten === false ? 1 : 0) }
     },
 
     /** Notes a use, and returns from when on another one of the same key is worth noting. */
-    noteUse(id: string, atMs: number): number {
-      noted.set(id, atMs)
+    noteUse(id: string, atMs: number, ip: string | undefined): number {
+      noted.set(id, { atMs, from: typeof ip === 'string' ? readAddress(ip) : null })
       writeLater()
       return atMs + lastUsedResolutionMs
     },
@@ -180,9 +432,41 @@ export function createUsageRecorder({
       writeLater()
     },
 
-    /** The last use of a key that was noted and may not be written yet, in milliseconds since 1970. */
-    lastUseOf(id: string): number | undefined {
+    /** Counts a use of a good key, by the hour of the wall clock in UTC. */
+    countUse(key: CachedKey, wall: number, bearer: Bearer) {
+      const hour = Math.floor(wall / hourMs)
+      const isCounting = key.verified > 0 && key.hour === hour
+      if (!isCounting && !startCounting(key, hour)) return
+
+      key.verified++
+      bearer.countedInHour = hour
+    },
+
+    /** Counts a use that was counted as denied: the key is good, but not for this. */
+    noteDenied(apiKey: UsedKey, bearer: Bearer) {
+      noteRefusal(apiKey, bearer, 'denied')
+    },
+
+    /** Counts a use that was counted as refused by a limit. */
+    noteRateLimited(apiKey: UsedKey, bearer: Bearer) {
+      noteRefusal(apiKey, bearer, 'rateLimited')
+    },
+
+    /** The last use of a key that was noted and may not be written yet. */
+    lastUseOf(id: string): LastUse | undefined {
       return noted.get(id) ?? beingWritten.get(id)
+    },
+
+    /** What was counted for a key that somebody lacks who sees the batches of this process up to one of them. */
+    countsOf(id: string, seenBatch: number): Tally[] {
+      const key = counting.get(id)
+      const last = batch && batch.number > seenBatch ? batch.tallies : []
+      const others = [...finished, ...last].filter((tally) => tally.id === id)
+      return key ? [tallyOf(key), ...others] : others
+    },
+
+    health(): UsageHealth {
+      return { pending: pending(), dropped }
     },
 
     /**
@@ -192,13 +476,41 @@ export function createUsageRecorder({
     async flush() {
       stop()
       await writing?.catch(() => {})
-      for (let left = noted.size + retiredUses.size; left > 0; left -= maxKeys)
-        await awaited(write())
-      // Somebody else may have been quicker.
-      if (writing) await awaited(writing)
+      flushes++
+      try {
+        for (let left = countWrites(); left > 0; left--) await awaited(write())
+        // Somebody else may have been quicker.
+        if (writing) await awaited(writing)
+      } finally {
+        flushes--
+      }
     },
 
     /** Writes no more by itself, until another use is noted. */
     stop,
   }
+}
+
+function tallyOf({ row, hour, verified, denied, rateLimited }: CachedKey): Tally {
+  return { id: row.id, userId: row.userId, hour, verified, denied, rateLimited }
+}
+
+function clear(key: CachedKey) {
+  key.verified = 0
+  key.denied = 0
+  key.rateLimited = 0
+}
+
+function toHex(userId: string | number): string {
+  return Buffer.from(String(userId)).toString('hex')
+}
+
+function fail(parts: readonly Part[], error: unknown): never {
+  for (const part of parts) part.onFailure()
+  throw error
+}
+
+/** Whether the server is there, and only did not do it. */
+function isAnswered(error: unknown): boolean {
+  return sqlStateOf(causeOf(error)) !== ''
 }

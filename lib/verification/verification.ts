@@ -23,7 +23,7 @@ import { createNarrowing } from './narrowing'
 import { createRateLimiter, type RedisClient } from './rate-limiter'
 import { createSignals } from './signals'
 import { openingLimitMs } from './time-limit'
-import { createUsageRecorder } from './usage'
+import { createUsageRecorder, type UsageHealth } from './usage'
 import type { Bearer } from './verified-api-key'
 import { createVerifier, judge, type Verdict } from './verifier'
 
@@ -48,6 +48,7 @@ export interface Health {
     /** From 0 to 1; `null` before the first. */
     hitRate: number | null
   }
+  usage: UsageHealth
   /** How far the clock of the database is ahead of this process's, in milliseconds. Expiry goes by the latter. */
   clockOffsetMs: number | null
   /** Counted on request. */
@@ -77,6 +78,9 @@ interface VerificationParts {
   /** Those of the tables of retired secrets and of the audit trail. */
   retiredTable: string
   eventTable: string
+  /** Those of the tables of usage and of the processes that write it. */
+  usageTable: string
+  writerTable: string
   userIdType: UserIdType
   format: SecretFormat
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
@@ -101,8 +105,8 @@ export type Verification = ReturnType<typeof createVerification>
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
-  const { retiredTable, eventTable, emitter, grantable, grantableMaxAgeMs } = parts
-  const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
+  const { retiredTable, emitter, grantable, grantableMaxAgeMs } = parts
+  const { maxStalenessMs, outageGraceMs } = parts
   const clock = systemClock
   const log = changeLogOf(schema)
   const boundMs = maxStalenessMs + outageGraceMs
@@ -210,12 +214,7 @@ export function createVerification(parts: VerificationParts) {
     },
     lookAgainMs: grantable ? Math.max(grantableMaxAgeMs, leastLookAgainMs) : Infinity,
   })
-  const usage = createUsageRecorder({
-    connection: usageConnection,
-    table,
-    eventTable,
-    lastUsedResolutionMs,
-  })
+  const usage = createUsageRecorder({ ...parts, connection: usageConnection, clock })
   const { makeSignal } = signals
   const attempts = createFailedAttempts({ ...parts, clock })
   const verifier = createVerifier({
@@ -291,10 +290,9 @@ export function createVerification(parts: VerificationParts) {
     /** The same for keys that came without a request. */
     async verifyAlone(
       plainTextKey: string,
-      circumstances?: Pick<Bearer, 'until' | 'ip'>,
+      { until, ip }: Pick<Bearer, 'until' | 'ip'> = {},
     ): Promise<Verdict> {
-      const bearer = circumstances ? { ...anybody, ...circumstances } : anybody
-      return verify(plainTextKey, bearer)
+      return verify(plainTextKey, { until, ip, countedInHour: undefined, refusalOf })
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */
@@ -314,6 +312,7 @@ export function createVerification(parts: VerificationParts) {
 
     waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
 
+    recorder: usage,
     lastUseOf: usage.lastUseOf,
 
     async flush() {
@@ -347,6 +346,7 @@ export function createVerification(parts: VerificationParts) {
           misses,
           hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
         },
+        usage: usage.health(),
       }
       return livingKeys ? { ...health, livingKeys: await countLivingKeys() } : health
     },
@@ -357,4 +357,6 @@ export function createVerification(parts: VerificationParts) {
 const leastLookAgainMs = 1_000
 
 /** Whoever calls `verify` demands no permissions. */
-const anybody: Bearer = { refusalOf: () => null }
+function refusalOf() {
+  return null
+}

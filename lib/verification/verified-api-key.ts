@@ -94,6 +94,8 @@ export interface Bearer {
   readonly until?: Closable | null | undefined
   /** The address that the key came from, where it is known. */
   readonly ip?: string | undefined
+  /** The hour since 1970 in which its use of the key is counted as accepted. The recorder of usage keeps it here. */
+  countedInHour?: number | undefined
   /** Returns why the key may not be used for what it was used for; `null` if it may. */
   refusalOf(apiKey: VerifiedApiKey): Error | null
 }

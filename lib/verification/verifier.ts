@@ -2,9 +2,9 @@ import { ApiKeysError, type InvalidReason } from '../errors'
 import { isOutage } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
 import type { Digest, SecretFormat } from '../keys/secret'
-import type { CachedKey, KeyCache, KeyRow } from './cache'
+import { CachedKey, type KeyCache, type KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
-import { isWithin, momentOf, type Clock } from './clock'
+import { hourMs, isWithin, momentOf, type Clock } from './clock'
 import type { FailedAttempts } from './failed-attempts'
 import type { Fill, Fills } from './fills'
 import { longestLimitMs, within } from './time-limit'
@@ -29,7 +29,7 @@ interface VerifierParts {
   cache: KeyCache
   feed: ChangeFeed
   fills: Fills
-  usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse'>
+  usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse' | 'countUse' | 'noteDenied'>
   attempts: FailedAttempts
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   makeSignal: MakeSignal
@@ -74,7 +74,7 @@ export function createVerifier(parts: VerifierParts) {
       return undefined
     }
     feed.noteUse(monotonic)
-    return decide(key?.row ?? null, key, wall, bearer)
+    return decide(key, wall, bearer)
   }
 
   /** Whether a row is not older than it may be: the feed tells of its changes, or it was read only just now. */
@@ -85,22 +85,20 @@ export function createVerifier(parts: VerifierParts) {
     )
   }
 
-  function decide(
-    row: KeyRow | null,
-    key: CachedKey | undefined,
-    wall: number,
-    bearer: Bearer,
-  ): Verdict {
-    const reason = judge(row, wall, bearer)
-    if (row && reason === 'retired') noteRetiredUse(row.id, key, wall)
-    if (!row) attempts.note(bearer.ip)
-    if (!row || reason) return verdicts[reason ?? 'unknown']
-
-    if (key) {
-      if (wall >= key.noteFromMs) key.noteFromMs = usage.noteUse(row.id, wall)
-    } else {
-      usage.noteUse(row.id, wall)
+  function decide(key: CachedKey | undefined, wall: number, bearer: Bearer): Verdict {
+    if (!key) {
+      attempts.note(bearer.ip)
+      return verdicts.unknown
     }
+
+    const { row } = key
+    const reason = judge(row, wall, bearer)
+    if (reason === 'retired') noteRetiredUse(key, wall)
+    if (reason === 'address_not_allowed') return refuseAddress(key, wall, bearer)
+    if (reason) return verdicts[reason]
+
+    usage.countUse(key, wall, bearer)
+    if (wall >= key.noteFromMs) key.noteFromMs = usage.noteUse(row.id, wall, bearer.ip)
     const apiKey = new AcceptedKey(row, row.permissions, { bearer, makeSignal })
     if (emitter.isHeard('verified')) emitter.emit('verified', { apiKey, address: bearer.ip })
     return { valid: true, apiKey }
@@ -117,13 +115,19 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
-  function noteRetiredUse(id: string, key: CachedKey | undefined, wall: number) {
-    if (key) {
-      if (wall < key.noteRetiredFromMs) return
-      key.noteRetiredFromMs = startOfNextHour(wall)
-    }
-    usage.noteRetiredUse(id)
-    emitter.emit('retired_secret_used', { apiKeyId: id })
+  function noteRetiredUse(key: CachedKey, wall: number) {
+    if (wall < key.noteRetiredFromMs) return
+
+    key.noteRetiredFromMs = startOfNextHour(wall)
+    usage.noteRetiredUse(key.row.id)
+    emitter.emit('retired_secret_used', { apiKeyId: key.row.id })
+  }
+
+  /** The key is good, and whoever has it may not use it there: its owner wants to know. */
+  function refuseAddress(key: CachedKey, wall: number, bearer: Bearer): Verdict {
+    usage.countUse(key, wall, bearer)
+    usage.noteDenied(key.row, bearer)
+    return verdicts.address_not_allowed
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
@@ -155,9 +159,9 @@ export function createVerifier(parts: VerifierParts) {
     const fill = await fills.fill(digest)
     const filled = recall(digest, bearer)
     if (filled) return filled
-    return isUsable(fill, question, attempt)
-      ? decide(fill.row, undefined, clock.wall(), bearer)
-      : undefined
+    if (!isUsable(fill, question, attempt)) return undefined
+    const { row, sentAt } = fill
+    return decide(row ? new CachedKey(row, sentAt, false) : undefined, clock.wall(), bearer)
   }
 
   /**
@@ -206,8 +210,6 @@ export function createVerifier(parts: VerifierParts) {
     },
   }
 }
-
-const hourMs = 3_600_000
 
 function startOfNextHour(wall: number): number {
   return wall - (wall % hourMs) + hourMs

@@ -82,6 +82,7 @@ export function purposeOf(text: string): StatementPurpose {
   if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|SET|SHOW)\b/i.test(text))
     return 'frame'
   if (/\blast_used_at\b/.test(text) && /\bUPDATE\b/.test(text)) return 'usage'
+  if (/\bapi_key_usage\b/.test(text) && /\bINSERT\b/.test(text)) return 'usage'
   if (/api_key_(?:revisions|bounds|changes)/.test(text) && !/\bhash\b/.test(text)) return 'poll'
   return 'request'
 }

@@ -184,6 +184,16 @@ describe('limits', () => {
     expect(denied[0]?.error).toBeInstanceOf(RateLimitedError)
   })
 
+  it('are counted where they refuse', async () => {
+    const { apiKey, plainTextKey } = await create()
+
+    await statusesOf(plainTextKey, 5)
+    await use(plainTextKey, '/nodes/1')
+
+    const { totals } = await apiKeys.usage(apiKey.id)
+    expect(totals).toEqual({ accepted: 3, denied: 0, rateLimited: 3 })
+  })
+
   it('hold for requests that come at once', async () => {
     const { plainTextKey } = await create()
 

@@ -83,6 +83,7 @@ describe('POST /', () => {
       createdAt: expect.stringMatching(time),
       updatedAt: apiKey.createdAt,
       lastUsedAt: null,
+      lastUsedFrom: null,
       expiresAt: '2098-12-31T22:00:00.000Z',
       revokedAt: null,
       previousSecret: null,

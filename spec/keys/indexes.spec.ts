@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+
 import { QueryTypes, type Sequelize } from 'sequelize'
 import type { Client } from 'pg'
 
@@ -20,6 +22,11 @@ interface PlanNode {
 }
 
 const rowCount = 100_000
+/** Of a key that was used. */
+const idOfUsage = createHash('md5')
+  .update('key 7')
+  .digest('hex')
+  .replace(/(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 const minted = Array.from({ length: 200 }, () =>
   createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false }).mint(),
 )
@@ -76,8 +83,8 @@ beforeEach(() => {
 afterEach(() => verifier.close())
 
 /**
- * Makes keys of 1,000 users, 200 of them with a plain text known here, their audit trail, and a long log of changes, a
- * hundredth of which is old.
+ * Makes keys of 1,000 users, 200 of them with a plain text known here, their audit trail, a long log of changes, a
+ * hundredth of which is old, and the usage of 1,000 hours.
  */
 async function fillTables() {
   await sequelize.query(
@@ -109,8 +116,12 @@ async function fillTables() {
     )
     INSERT INTO api_key_changes (mark, key_id, is_new, is_first)
       SELECT mark, gen_random_uuid(), false, false FROM entry;
+    INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
+      SELECT md5('key ' || n % 5000)::uuid, 'user' || n % 5000,
+             date_trunc('hour', now()) - n / 30 * interval '1 hour', n % 10, 0, 0
+        FROM generate_series(1, 30000) AS n;
     SET default_statistics_target = 400;
-    ANALYZE api_keys, api_key_events, api_key_revisions, api_key_changes`)
+    ANALYZE api_keys, api_key_events, api_key_revisions, api_key_changes, api_key_usage`)
 }
 
 async function select<Row extends object>(sql: string) {
@@ -125,7 +136,13 @@ async function findId(userId: string, status: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE')
 }
 
 /** Those that grow. What has a few rows is read whole in one go, whatever its indexes. */
-const growing = new Set(['api_keys', 'api_key_events', 'api_key_revisions', 'api_key_changes'])
+const growing = new Set([
+  'api_keys',
+  'api_key_events',
+  'api_key_revisions',
+  'api_key_changes',
+  'api_key_usage',
+])
 
 /** The steps that read tables that grow. */
 function readings(): PlanNode[] {
@@ -314,6 +331,21 @@ describe('the indexes', () => {
       entries: Number(before?.entries) - rowCount / 100,
       changes: Number(before?.changes) - rowCount / 100,
     })
+  })
+
+  it.each<[string, () => Promise<unknown>]>([
+    ['a key', async () => apiKeys.usage(await findId('user3'), { by: 'day' })],
+    ['a key among all', () => apiKeys.totalUsage({ apiKeyId: idOfUsage, by: 'day' })],
+    ['a user', () => apiKeys.totalUsage({ userId: 'user3', by: 'day' })],
+    ['everyone', () => apiKeys.totalUsage()],
+    ['long ago', () => apiKeys.pruneUsage({ olderThanDays: 41, dryRun: true })],
+    ['long ago, to remove it', () => apiKeys.pruneUsage({ olderThanDays: 41 })],
+  ])('serve the usage of %s', async (_, call) => {
+    await call()
+
+    expect(tablesReached()).toContain('api_key_usage')
+    expect(tablesReadWhole()).toEqual([])
+    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it('would be missed where a statement has none', async () => {

@@ -100,6 +100,7 @@ describe('create', () => {
       createdAt: expect.any(Date),
       updatedAt: apiKey.createdAt,
       lastUsedAt: null,
+      lastUsedFrom: null,
       expiresAt: new Date('2098-12-31T22:00:00.123Z'),
       revokedAt: null,
       previousSecret: null,

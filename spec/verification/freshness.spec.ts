@@ -398,7 +398,12 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     cache,
     feed,
     fills,
-    usage: { noteUse: () => Infinity, noteRetiredUse: () => {} },
+    usage: {
+      noteUse: () => Infinity,
+      noteRetiredUse: () => {},
+      countUse: () => {},
+      noteDenied: () => {},
+    },
     makeSignal: () => new AbortController().signal,
     clock,
     maxStalenessMs,

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
+import { createEmitter } from '../../lib/keys/emitter'
 import { createSecretFormat, type Digest } from '../../lib/keys/secret'
 import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
 import { createChangeFeed } from '../../lib/verification/change-feed'
@@ -214,7 +215,7 @@ function rowOf(digest: Digest): KeyRow {
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: '{}' },
+    policy: { allowedIps: null, metadata: '{}', limits: [] },
   }
 }
 
@@ -265,7 +266,14 @@ function createProcess(
     cache,
     feed,
     fills,
-    usage: { noteUse: () => Infinity, noteRetiredUse: () => {} },
+    usage: {
+      noteUse: () => Infinity,
+      noteRetiredUse: () => {},
+      countUse: () => {},
+      noteDenied: () => {},
+    },
+    attempts: { note: () => 0, mayLookUp: () => true },
+    emitter: createEmitter(),
     makeSignal: () => new AbortController().signal,
     clock,
     maxStalenessMs,

@@ -297,6 +297,7 @@ describe('health()', () => {
       lagMs: null,
       doorbell: 'down',
       cache: { keys: 0, maxKeys: 100_000, unknownHashes: 0, hits: 0, misses: 0, hitRate: null },
+      usage: { pending: 0, dropped: 0 },
       clockOffsetMs: null,
     })
 
@@ -309,6 +310,7 @@ describe('health()', () => {
       lease: { isLive: true },
       feed: 'following',
       cache: { keys: 1, hits: 3, misses: 1, hitRate: 0.75 },
+      usage: { dropped: 0 },
     })
     expect(health.revision).toBeGreaterThan(1)
     expect(health.lagMs).toBeLessThan(1_000)
