@@ -128,7 +128,8 @@ function createMemoryCounters(clock: Clock) {
   }
 
   return function consume({ id, limits, cost }: Use): Consumption {
-    const now = clock.monotonic()
+    // Whole, so that what was added comes out again when it is taken off.
+    const now = Math.floor(clock.monotonic())
     const known = windowsOf(id, now)
     const windows = limits.map((limit) => windowOf(known, limit, now))
 
