@@ -3,6 +3,7 @@ import type { Router } from 'express'
 import { migrate } from '../migrations'
 import { defineApiKey } from '../models/api-key'
 import { defineApiKeyEvent } from '../models/api-key-event'
+import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
 import { qualify } from '../models/names'
 import type { UserIdType } from '../models/storage-options'
@@ -13,10 +14,13 @@ import { createRefuse, withRefusals } from './http/refuse'
 import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
+import { createAuditChain } from './keys/audit-chain'
+import { createAuditVerifier } from './keys/audit-verification'
 import { onDatabase } from './keys/database'
 import { createLifecycle, type Lifecycle } from './keys/lifecycle'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
+import { createSigner } from './keys/signing'
 import { createStore } from './keys/store'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
 import { createVerification, type Health } from './verification/verification'
@@ -98,11 +102,15 @@ export function createApiKeys<
 
   const sequelize = asGuest(settings.sequelize)
   const ApiKey = defineApiKey(sequelize, { schema, userIdType })
-  const audit = createAudit(defineApiKeyEvent(sequelize, { schema, userIdType }), userIdType)
+  const signer = createSigner(settings)
+  const Event = defineApiKeyEvent(sequelize, { schema, userIdType })
+  const audit = createAudit({ Event, userIdType, signer })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
   const retiredTable = qualify(schema, 'api_key_retired_secrets')
+  const trail = auditTrailOf(schema)
+  const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
     appSequelize: settings.sequelize,
@@ -110,7 +118,8 @@ export function createApiKeys<
     schema,
     table,
     retiredTable,
-    eventTable: qualify(schema, 'api_key_events'),
+    eventTable: trail.events,
+    entryMacOf: audit.entryMacOf,
     userIdType,
     format,
   })
@@ -123,10 +132,12 @@ export function createApiKeys<
     table,
     retiredTable,
     audit,
+    chain,
     format,
     lastUseOf,
   })
-  const lifecycle = createLifecycle({ store, audit, rules, ...verification })
+  const verifyTrail = createAuditVerifier({ sequelize, trail, table, userIdType, signer })
+  const lifecycle = createLifecycle({ store, audit, chain, verifyTrail, rules, ...verification })
 
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
   const authenticator = createAuthenticator({ credentials, verify, rules, settings })

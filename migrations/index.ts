@@ -7,6 +7,7 @@ import { createApiKeyEvents } from './0002-create-api-key-events'
 import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
 import { addApiKeyPolicies } from './0004-add-api-key-policies'
 import { addApiKeyRotation } from './0005-add-api-key-rotation'
+import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { executedMigrations, type Migration } from './migration'
 
 /**
@@ -23,6 +24,7 @@ export const migrations = {
   createApiKeyChangeLog: ofOptions('createApiKeyChangeLog', createApiKeyChangeLog),
   addApiKeyPolicies: ofOptions('addApiKeyPolicies', addApiKeyPolicies),
   addApiKeyRotation: ofOptions('addApiKeyRotation', addApiKeyRotation),
+  chainApiKeyEvents: ofOptions('chainApiKeyEvents', chainApiKeyEvents),
 }
 
 function ofOptions(name: string, migration: (storage: Storage) => Migration) {
@@ -40,6 +42,7 @@ const inOrder = [
   createApiKeyChangeLog,
   addApiKeyPolicies,
   addApiKeyRotation,
+  chainApiKeyEvents,
 ]
 
 /** Runs the migrations that the database does not have yet, in order. */

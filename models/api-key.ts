@@ -33,6 +33,8 @@ export interface ApiKeyRow {
   previousPrefix: string | null
   previousPostfix: string | null
   previousWorksUntil: Date | null
+  /** Which entry of the audit trail tells of the last change that was made through the library. */
+  eventRef: string | null
 }
 
 /** What an INSERT names; the database fills in the rest. */
@@ -49,6 +51,7 @@ export type NewApiKeyRow = Pick<
   | 'expiresAt'
   | 'allowedIps'
   | 'metadata'
+  | 'eventRef'
 >
 
 export type ApiKeyModel = ModelStatic<Model<ApiKeyRow, NewApiKeyRow>>
@@ -86,6 +89,7 @@ export function defineApiKey(
       previousPrefix: { type: DataTypes.TEXT, field: 'previous_prefix' },
       previousPostfix: { type: DataTypes.TEXT, field: 'previous_postfix' },
       previousWorksUntil: { type: timestamp, field: 'previous_works_until' },
+      eventRef: { type: DataTypes.UUID, field: 'event_ref' },
     },
     { tableName: 'api_keys', schema, timestamps: false },
   )

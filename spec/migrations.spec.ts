@@ -11,13 +11,17 @@ import { createDatabase, type Database } from './support/database'
 import { until } from './support/until'
 
 const ours = [
+  'api_key_audit_checkpoints',
+  'api_key_audit_head',
   'api_key_bounds',
   'api_key_changes',
+  'api_key_event_seals',
   'api_key_events',
   'api_key_log_lock',
   'api_key_migrations',
   'api_key_retired_secrets',
   'api_key_revisions',
+  'api_key_unsealed_events',
   'api_keys',
 ]
 
@@ -54,6 +58,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.createApiKeyChangeLog(options),
     migrations.addApiKeyPolicies(options),
     migrations.addApiKeyRotation(options),
+    migrations.chainApiKeyEvents(options),
   ]
 }
 
@@ -151,11 +156,13 @@ describe('migrations', () => {
       await file.down(queryInterface)
       left.push(await listTables())
     }
-    const all = inSchema('public')
+    const chain = /(audit_checkpoints|audit_head|event_seals|unsealed_events)$/
+    const withoutChain = inSchema('public').filter((name) => !chain.test(name))
     const [retired, log] = [/retired_secrets$/, /(bounds|changes|log_lock|revisions)$/]
-    const withoutRetired = all.filter((name) => !retired.test(name))
+    const withoutRetired = withoutChain.filter((name) => !retired.test(name))
     const withoutLog = withoutRetired.filter((name) => !log.test(name))
     expect(left).toEqual([
+      withoutChain,
       withoutRetired,
       withoutRetired,
       withoutLog,
@@ -280,7 +287,10 @@ describe('migrations', () => {
     await sequelize.query(`DELETE FROM ${table} WHERE ${quote(column)} = '${alice}'`)
 
     expect(await apiKeys.list()).toEqual({ apiKeys: [apiKey], nextCursor: null })
-    expect((await apiKeys.events({ userId: alice })).events).toMatchObject([{ action: 'created' }])
+    expect((await apiKeys.events({ userId: alice })).events).toMatchObject([
+      { action: 'deleted', actorType: 'database' },
+      { action: 'created', actorType: 'system' },
+    ])
   })
 })
 
@@ -342,7 +352,7 @@ describe('migrate', () => {
     const { role, connection } = await createRole()
     await sequelize.query(`
       GRANT USAGE ON SCHEMA keys TO ${role};
-      GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA keys TO ${role}`)
+      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA keys TO ${role}`)
     const limited = createInstance({ schema: 'keys' }, connection)
 
     await limited.migrate()
@@ -359,7 +369,9 @@ describe('migrate', () => {
       GRANT USAGE ON SCHEMA keys TO ${role};
       GRANT SELECT ON ALL TABLES IN SCHEMA keys TO ${role};
       GRANT INSERT, UPDATE ON keys.api_keys, keys.api_key_bounds TO ${role};
-      GRANT INSERT ON keys.api_key_events TO ${role}`)
+      GRANT INSERT ON keys.api_key_events, keys.api_key_event_seals TO ${role};
+      GRANT UPDATE ON keys.api_key_audit_head TO ${role};
+      GRANT DELETE ON keys.api_key_unsealed_events TO ${role}`)
 
     await useEverything(createInstance({ schema: 'keys' }, connection), 'alice')
 
@@ -530,8 +542,9 @@ describe('constraints', () => {
   })
 
   it.each([
-    ['no key', { api_key_id: 'NULL' }, 'null value in column "api_key_id"'],
-    ['another action', { action: "'deleted'" }, 'api_key_events_action_check'],
+    ['no key', { api_key_id: 'NULL' }, 'api_key_events_check'],
+    ['no owner', { user_id: 'NULL' }, 'api_key_events_check'],
+    ['another action', { action: "'expired'" }, 'api_key_events_action_check'],
     ['another actor', { actor_type: "'robot'" }, 'api_key_events_actor_type_check'],
     ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_check'],
     ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],

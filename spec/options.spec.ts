@@ -312,6 +312,7 @@ describe('migrations', () => {
       'createApiKeyChangeLog',
       'addApiKeyPolicies',
       'addApiKeyRotation',
+      'chainApiKeyEvents',
     ])
     for (const [name, migration] of Object.entries(migrations)) {
       expect(messageOf(() => migration(options as never))).toBe(`migrations.${name}: ${refusal}`)

@@ -27,6 +27,12 @@ export function readAddressRange(text: string): string | null {
   return prefixLength === bitsOf(address) ? shown : `${shown}/${prefixLength}`
 }
 
+/** Reads an address and returns it in its shortest form; `null` if it is none. */
+export function readAddress(text: string): string | null {
+  const address = parseAddress(text)
+  return address && formatAddress(address)
+}
+
 /** Whether a range has bits set behind its prefix, and so does not say what it means. */
 export function isAmbiguousRange(text: string): boolean {
   const range = parseRange(text)

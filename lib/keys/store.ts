@@ -15,6 +15,7 @@ import type { EventAction } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { isSame, type Actor, type Audit } from './audit'
+import type { AuditChain } from './audit-chain'
 import { formatKeyCursor, type KeyPosition } from './cursor'
 import { maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
@@ -29,6 +30,7 @@ interface Scope {
 
 interface Circumstances extends Scope {
   actor?: Actor | undefined
+  address?: string | undefined
   reason?: string | undefined
 }
 
@@ -70,6 +72,7 @@ interface StoreParts {
   /** That of the table of retired secrets. */
   retiredTable: string
   audit: Audit
+  chain: AuditChain
   format: SecretFormat
   maxKeysPerUser: number
   /** Counted from the creation of a key. */
@@ -87,6 +90,9 @@ const uuid = z.guid()
 /** The database's clock, which all processes share, at the moment of the change. */
 const clock = literal('clock_timestamp()')
 
+/** One for each row, so that each entry of the audit trail has one of its own. */
+const newRef = literal('gen_random_uuid()')
+
 /**
  * The order of a search. Postgres takes the start of any word for one in 50 keys, and would walk the index on the time
  * in the hope of a full page soon: through all keys, where few have the word.
@@ -103,7 +109,8 @@ function isLiving(now: number) {
 
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
-  const { sequelize, ApiKey, userIdType, table, audit, format, maxKeysPerUser, grantable } = parts
+  const { sequelize, ApiKey, userIdType, table, audit, chain, format, maxKeysPerUser, grantable } =
+    parts
   const { retiredTable, maxLifetimeSeconds, reservedMetadata, lastUseOf } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
@@ -127,14 +134,18 @@ export function createStore(parts: StoreParts) {
         metadata,
         ...secret,
         id: randomUUID(),
+        eventRef: randomUUID(),
       }
       const row = await ApiKey.create(values, { transaction }).catch(explainUnknownUser)
 
       const created = recordOf(row.get({ plain: true }))
-      await audit.record([{ action: 'created', before: null, after: created }], {
-        ...options,
-        transaction,
-      })
+      const entry = {
+        action: 'created',
+        before: null,
+        after: created,
+        ref: values.eventRef,
+      } as const
+      await audit.record([entry], { ...options, transaction })
       return created
     })
     return { apiKey, plainTextKey }
@@ -226,6 +237,7 @@ export function createStore(parts: StoreParts) {
 
     const apiKey = await inTransaction(options.transaction, async (transaction) => {
       const before = await lock(id, options.userId, transaction)
+      const ref = randomUUID()
       if (before.status === 'SUSPENDED') throw new ApiKeysError('api_key_suspended')
       if (!isChangeable(before.status)) throw new ApiKeysError('api_key_revoked')
 
@@ -234,17 +246,17 @@ export function createStore(parts: StoreParts) {
            INSERT INTO ${retiredTable} (hash, api_key_id) SELECT hash, id FROM ${table} WHERE id = $1
          )
          UPDATE ${table} AS key
-            SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, updated_at = clock_timestamp(),
+            SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, event_ref = $7, updated_at = clock_timestamp(),
                 (previous_hash, previous_secret_id, previous_prefix, previous_postfix, previous_works_until) = (
                   SELECT key.hash, key.secret_id, key.prefix, key.postfix,
                          clock_timestamp() + $6::float8 * interval '1 second'
                    WHERE $6::float8 > 0
                 )
           WHERE key.id = $1`,
-        { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds], transaction },
+        { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds, ref], transaction },
       )
       const after = await get(id, { transaction })
-      await audit.record([{ action: 'rotated', before, after }], { ...options, transaction })
+      await audit.record([{ action: 'rotated', before, after, ref }], { ...options, transaction })
       return after
     })
     return { apiKey, plainTextKey }
@@ -273,16 +285,18 @@ export function createStore(parts: StoreParts) {
       })
       const before = new Map(keys.map(recordOf).map((key) => [key.id, key]))
       const [, after] = await ApiKey.update(
-        { status: 'REVOKED', revokedAt: clock, updatedAt: clock },
+        { status: 'REVOKED', revokedAt: clock, updatedAt: clock, eventRef: newRef },
         { where: { id: [...before.keys()] }, returning: true, transaction },
       )
 
       const changes = after.map((row) => {
-        const revoked = recordOf(row.get({ plain: true }))
+        const values = row.get({ plain: true })
+        const revoked = recordOf(values)
         return {
           action: 'revoked' as const,
           before: before.get(revoked.id) ?? null,
           after: revoked,
+          ref: String(values.eventRef),
         }
       })
       if (changes.length > 0) await audit.record(changes, { ...options, transaction })
@@ -302,13 +316,19 @@ export function createStore(parts: StoreParts) {
       const news = newsIn(changes, before)
       if (Object.keys(news).length === 0) return before
 
+      const ref = randomUUID()
       const [, [changed]] = await ApiKey.update(
-        { ...news, ...(news.status === 'REVOKED' && { revokedAt: clock }), updatedAt: clock },
+        {
+          ...news,
+          ...(news.status === 'REVOKED' && { revokedAt: clock }),
+          updatedAt: clock,
+          eventRef: ref,
+        },
         { where: { id }, returning: true, transaction },
       )
       if (!changed) throw new ApiKeysError('api_key_not_found')
       const after = recordOf(changed.get({ plain: true }))
-      await audit.record([{ action, before, after }], { ...options, transaction })
+      await audit.record([{ action, before, after, ref }], { ...options, transaction })
       return after
     })
   }
@@ -337,11 +357,18 @@ export function createStore(parts: StoreParts) {
     return isNews ? { ...record, lastUsedAt: new Date(lastUse) } : record
   }
 
+  /** What a transaction of the caller's writes is sealed later: others would wait for it to end. */
   function inTransaction<Result>(
     transaction: Transaction | undefined,
     work: (transaction: Transaction) => Promise<Result>,
   ): Promise<Result> {
-    return transaction ? work(transaction) : sequelize.transaction(work)
+    if (transaction) return work(transaction)
+
+    return sequelize.transaction(async (own) => {
+      const result = await work(own)
+      await chain.seal(own)
+      return result
+    })
   }
 
   /**

@@ -1,3 +1,7 @@
+import { randomUUID } from 'node:crypto'
+
+import { readAddress } from '../keys/addresses'
+import type { Audit } from '../keys/audit'
 import type { Connection } from './connection'
 import { within } from './time-limit'
 
@@ -9,6 +13,8 @@ interface UsageRecorderParts {
   table: string
   /** That of the table of the audit trail. */
   eventTable: string
+  /** Vouches for an entry of it. */
+  entryMacOf: Audit['entryMacOf']
   /** How far apart two uses of a key are that are both written. */
   lastUsedResolutionMs: number
 }
@@ -36,11 +42,12 @@ export function createUsageRecorder({
   connection,
   table,
   eventTable,
+  entryMacOf,
   lastUsedResolutionMs,
 }: UsageRecorderParts) {
   const noted = new Map<string, number>()
-  /** Keys of which a secret was used that works no more. */
-  let retiredUses = new Set<string>()
+  /** Keys of which a secret was used that works no more, and from where. */
+  let retiredUses = new Map<string, string | null>()
   let beingWritten: ReadonlyMap<string, number> = new Map()
   let writing: Promise<void> | undefined
   let timer: NodeJS.Timeout | undefined
@@ -50,7 +57,7 @@ export function createUsageRecorder({
     const uses = new Map([...noted].slice(0, maxKeys))
     for (const id of uses.keys()) noted.delete(id)
     const retired = retiredUses
-    retiredUses = new Set()
+    retiredUses = new Map()
 
     const outcomes = await Promise.allSettled([writeUses(uses), writeRetiredUses(retired)])
     const failed = outcomes.find((outcome) => outcome.status === 'rejected')
@@ -71,13 +78,13 @@ export function createUsageRecorder({
     }
   }
 
-  async function writeRetiredUses(ids: ReadonlySet<string>) {
-    if (ids.size === 0) return
+  async function writeRetiredUses(uses: ReadonlyMap<string, string | null>) {
+    if (uses.size === 0) return
 
     try {
-      await recordRetiredUses([...ids])
+      await recordRetiredUses(uses)
     } catch (error) {
-      retiredUses = new Set([...ids, ...retiredUses].slice(0, maxKeys))
+      retiredUses = new Map([...retiredUses, ...uses].slice(0, maxKeys))
       throw error
     }
   }
@@ -134,13 +141,45 @@ export function createUsageRecorder({
   }
 
   /** Once per key and hour, by all processes together. */
-  async function recordRetiredUses(ids: readonly string[]) {
+  async function recordRetiredUses(uses: ReadonlyMap<string, string | null>) {
+    const { rows } = await connection.query(
+      `SELECT id::text, user_id::text FROM ${table} WHERE id = ANY('{${[...uses.keys()].join()}}'::uuid[])`,
+      writeLimitMs,
+    )
+    const entries = rows.map(({ id = null, user_id: userId = null }) => {
+      const ref = randomUUID()
+      const address = uses.get(String(id)) ?? null
+      const entryMac = entryMacOf({
+        apiKeyId: id,
+        userId,
+        action: 'retired_secret_used',
+        actorType: 'system',
+        actorId: null,
+        address,
+        reason: null,
+        before: null,
+        after: null,
+        ref,
+      })
+      // As what it is in hexadecimal digits: an owner's id is text of somebody else's.
+      const owner = Buffer.from(String(userId)).toString('hex')
+      return [id, owner, address ?? '', ref, entryMac] as const
+    })
+    if (entries.length === 0) return
+
+    const column = (place: 0 | 1 | 2 | 3 | 4) =>
+      `'{${entries.map((it) => it[place] || '""').join()}}'`
     await connection.query(
       `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
        SET LOCAL lock_timeout = ${lockLimitMs};
-       INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type)
-       SELECT key.id, key.user_id, 'retired_secret_used', 'system'
-         FROM unnest('{${ids.join()}}'::uuid[]) AS used (id) JOIN ${table} AS key ON key.id = used.id
+       INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type, address, ref, entry_mac)
+       SELECT key.id, key.user_id, 'retired_secret_used', 'system', nullif(used.address, ''), used.ref, used.entry_mac
+         FROM unnest(
+                ${column(0)}::uuid[], ${column(1)}::text[], ${column(2)}::text[], ${column(3)}::uuid[],
+                ${column(4)}::text[]
+              ) AS used (id, owner, address, ref, entry_mac)
+         JOIN ${table} AS key
+           ON key.id = used.id AND encode(convert_to(key.user_id::text, 'UTF8'), 'hex') = used.owner
         ORDER BY key.id
            ON CONFLICT DO NOTHING;
        COMMIT`,
@@ -173,10 +212,10 @@ export function createUsageRecorder({
       return atMs + lastUsedResolutionMs
     },
 
-    /** Notes that somebody used a secret of a key that works no more. */
-    noteRetiredUse(id: string) {
+    /** Notes that somebody used a secret of a key that works no more, and the address that it came from. */
+    noteRetiredUse(id: string, ip: string | undefined) {
       if (retiredUses.size >= maxKeys) return
-      retiredUses.add(id)
+      retiredUses.set(id, ip === undefined ? null : readAddress(ip))
       writeLater()
     },
 

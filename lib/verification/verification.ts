@@ -3,6 +3,7 @@ import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 import { changeLogOf } from '../../models/change-log'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
+import type { Audit } from '../keys/audit'
 import { onDatabase } from '../keys/database'
 import type { SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
@@ -70,6 +71,8 @@ interface VerificationParts {
   /** Those of the tables of retired secrets and of the audit trail. */
   retiredTable: string
   eventTable: string
+  /** Vouches for an entry of it. */
+  entryMacOf: Audit['entryMacOf']
   userIdType: UserIdType
   format: SecretFormat
   maxStalenessMs: number
@@ -85,7 +88,7 @@ export type Verification = ReturnType<typeof createVerification>
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
-  const { retiredTable, eventTable } = parts
+  const { retiredTable, eventTable, entryMacOf } = parts
   const { maxStalenessMs, outageGraceMs, lastUsedResolutionMs } = parts
   const clock = systemClock
   const log = changeLogOf(schema)
@@ -178,6 +181,7 @@ export function createVerification(parts: VerificationParts) {
     connection: usageConnection,
     table,
     eventTable,
+    entryMacOf,
     lastUsedResolutionMs,
   })
   const { makeSignal } = signals

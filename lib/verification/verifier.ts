@@ -74,7 +74,7 @@ export function createVerifier(parts: VerifierParts) {
     bearer: Bearer,
   ): Verdict {
     const reason = judge(row, wall, bearer)
-    if (row && reason === 'retired') noteRetiredUse(row.id, key, wall)
+    if (row && reason === 'retired') noteRetiredUse(row.id, key, wall, bearer)
     if (!row || reason) return verdicts[reason ?? 'unknown']
 
     if (key) {
@@ -86,12 +86,12 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
-  function noteRetiredUse(id: string, key: CachedKey | undefined, wall: number) {
+  function noteRetiredUse(id: string, key: CachedKey | undefined, wall: number, bearer: Bearer) {
     if (key) {
       if (wall < key.noteRetiredFromMs) return
       key.noteRetiredFromMs = startOfNextHour(wall)
     }
-    usage.noteRetiredUse(id)
+    usage.noteRetiredUse(id, bearer.ip)
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */

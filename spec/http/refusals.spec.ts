@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 
 import express, {
   type Express,
@@ -26,6 +26,8 @@ let database: Database
 let apiKeys: TestApiKeys
 let app: Express
 let appWithoutDatabase: Express
+/** Has a secret, and so does not take the audit trail of the others for its own. */
+let foreignApp: Express
 
 /** Alice's one key, which may read graphs and nothing else. */
 let plainTextKey: string
@@ -42,6 +44,7 @@ beforeAll(async () => {
   })
   app = createGraphsApp(apiKeys)
   appWithoutDatabase = createGraphsApp(createTestApiKeys(databaseAway))
+  foreignApp = createGraphsApp(createTestApiKeys(database, { secrets: [randomBytes(32)] }))
 
   const key = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'] } as const
   const { apiKey: revoked } = await apiKeys.create(key)
@@ -277,6 +280,18 @@ const rows: Record<ErrorCode, Row> = {
       code: 'too_many_api_keys',
     },
   },
+  audit_trail_not_intact: {
+    when: 'an end of the audit trail that is not ours',
+    send: () => request(foreignApp).get('/admin/api-keys/audit-head').set({ 'X-User': 'admin' }),
+    status: 409,
+    body: {
+      title: 'Conflict',
+      status: 409,
+      detail:
+        'The end of the audit trail is not as it was left. Verify the trail to see what is wrong.',
+      code: 'audit_trail_not_intact',
+    },
+  },
   unsupported_media_type: {
     when: 'a form',
     send: () => request(app).post('/api-keys').set(alice).type('form').send({ name: 'CI' }),
@@ -500,6 +515,8 @@ describe('the methods of a path', () => {
       ['', 'GET, POST, HEAD, OPTIONS'],
       ['/revoke-all', 'POST, OPTIONS'],
       ['/events', 'GET, HEAD, OPTIONS'],
+      ['/audit-head', 'GET, HEAD, OPTIONS'],
+      ['/audit-verification', 'POST, OPTIONS'],
       ...ofOneKey,
     ].map(([path, allow]) => [`/admin/api-keys${path}`, String(allow)]),
   ] as [string, string][]

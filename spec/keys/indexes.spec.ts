@@ -83,7 +83,7 @@ async function fillTables() {
   await sequelize.query(
     `INSERT INTO api_keys
        (user_id, name, description, prefix, postfix, hash, permissions, status, revoked_at,
-        created_at, expires_at)
+        created_at, expires_at, event_ref)
      SELECT 'user' || n % 1000, 'Key ' || n, 'Description of number ' || n,
             'agpt_abc123', 'abcd1234',
             coalesce(known.hash, md5('a' || n) || md5('b' || n)),
@@ -91,7 +91,8 @@ async function fillTables() {
             CASE n % 100 WHEN 1 THEN 'REVOKED' WHEN 2 THEN 'SUSPENDED' ELSE 'ACTIVE' END,
             CASE n % 100 WHEN 1 THEN now() END,
             now() - n * interval '1 second',
-            CASE n % 100 WHEN 3 THEN now() - interval '1 day' END
+            CASE n % 100 WHEN 3 THEN now() - interval '1 day' END,
+            gen_random_uuid()
        FROM generate_series(1, ${rowCount}) AS n
        LEFT JOIN unnest($1::text[]) WITH ORDINALITY AS known (hash, place) ON n = place * 500`,
     { bind: [minted.map(({ hash }) => hash)] },
@@ -102,6 +103,10 @@ async function fillTables() {
       SELECT id, user_id, 'created', 'system' FROM api_keys;
     INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
       SELECT id, user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
+    INSERT INTO api_key_event_seals (position, event_id, is_genuine, hash, mac)
+      SELECT id, id, true, md5('a' || id) || md5('b' || id), md5('c' || id) || md5('d' || id)
+        FROM api_key_events;
+    DELETE FROM api_key_unsealed_events;
     WITH entry AS (
       INSERT INTO api_key_revisions (created_at)
         SELECT now() - CASE WHEN n <= ${rowCount / 100} THEN interval '2 hours' ELSE interval '1 s' END
@@ -110,7 +115,7 @@ async function fillTables() {
     INSERT INTO api_key_changes (mark, key_id, is_new, is_first)
       SELECT mark, gen_random_uuid(), false, false FROM entry;
     SET default_statistics_target = 400;
-    ANALYZE api_keys, api_key_events, api_key_revisions, api_key_changes`)
+    ANALYZE api_keys, api_key_events, api_key_event_seals, api_key_revisions, api_key_changes`)
 }
 
 async function select<Row extends object>(sql: string) {
@@ -125,7 +130,13 @@ async function findId(userId: string, status: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE')
 }
 
 /** Those that grow. What has a few rows is read whole in one go, whatever its indexes. */
-const growing = new Set(['api_keys', 'api_key_events', 'api_key_revisions', 'api_key_changes'])
+const growing = new Set([
+  'api_keys',
+  'api_key_events',
+  'api_key_event_seals',
+  'api_key_revisions',
+  'api_key_changes',
+])
 
 /** The steps that read tables that grow. */
 function readings(): PlanNode[] {
