@@ -161,19 +161,19 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
       `SELECT FROM ${headTable} FOR UPDATE;
        ${headSql(trail)};
        ${tailSql};
-       SELECT json_build_object(
-                'xid', waiting.xid::text, 'eventId', waiting.event_id::text,
-                'content', CASE WHEN event.id IS NOT NULL AND seal.event_id IS NULL THEN ${contentSql('event')} END
-              )::text AS json
+       SELECT json_build_object('xid', xid::text, 'eventId', event_id::text, 'content', (
+                -- Looked up one by one: the server does not know how few there are, and would read all seals.
+                SELECT ${contentSql('event')} FROM ${events} AS event
+                 WHERE event.id = waiting.event_id
+                   AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id)
+              ))::text AS json
          FROM (
            (SELECT xid, event_id FROM ${unsealed} WHERE xid = pg_current_xact_id()
              ORDER BY event_id LIMIT ${pageSize})
             UNION
            (SELECT xid, event_id FROM ${unsealed} ORDER BY xid, event_id LIMIT ${others})
          ) AS waiting
-         LEFT JOIN ${events} AS event ON event.id = waiting.event_id
-         LEFT JOIN ${seals} AS seal ON seal.event_id = waiting.event_id
-        ORDER BY waiting.event_id`,
+        ORDER BY event_id`,
       transaction,
     )
     if (!head) {

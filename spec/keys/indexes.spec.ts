@@ -59,7 +59,7 @@ beforeAll(async () => {
   })
   apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerUser: 1_000 })
   await apiKeys.list()
-})
+}, 90_000)
 
 afterAll(() => database.drop())
 
