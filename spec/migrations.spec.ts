@@ -251,6 +251,36 @@ describe('migrations', () => {
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
   })
 
+  it('chain what the audit trail says from before there was a chain, and no more of it', async () => {
+    const [chain, ...files] = createFiles().toReversed()
+    for (const file of files.toReversed()) await file.up(sequelize.getQueryInterface())
+    const entry = {
+      user_id: "'alice'",
+      actor_type: "'system'",
+      before: "'{}'",
+      after: `'{"name": "A"}'`,
+    }
+    for (const action of ["'updated'", "'updated'", "'suspended'"]) {
+      await insert('api_key_events', { ...entry, api_key_id: 'gen_random_uuid()', action })
+      await rows(`SELECT nextval(pg_get_serial_sequence('api_key_events', 'id'))`)
+    }
+    const apiKeys = createInstance()
+
+    await chain?.up(sequelize.getQueryInterface())
+    await apiKeys.create({ userId: 'alice', name: 'A', permissions: ['READ_GRAPH'] })
+    const sound = await apiKeys.verifyAuditTrail()
+    await sequelize.query(`
+      INSERT INTO api_key_events (id, api_key_id, user_id, action, actor_type) OVERRIDING SYSTEM VALUE
+      VALUES (2, gen_random_uuid(), 'alice', 'updated', 'system')`)
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(sound).toMatchObject({ isIntact: true, entries: 4 })
+    expect(faults).toMatchObject([{ kind: 'inserted', position: 5, eventId: '2' }])
+    await chain?.down(sequelize.getQueryInterface())
+    await chain?.up(sequelize.getQueryInterface())
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5 })
+  })
+
   it('live in two schemas of one database, apart from each other', async () => {
     const [one, other] = [createInstance({ schema: 'one' }), createInstance({ schema: 'other' })]
     await Promise.all([one.migrate(), other.migrate()])
@@ -357,6 +387,8 @@ describe('migrate', () => {
 
     await limited.migrate()
     await useEverything(limited, 'alice')
+    expect(await limited.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5 })
+    expect(await limited.pruneAuditTrail({ olderThanDays: 1 })).toEqual({ events: 0 })
     await expect(createInstance({ schema: 'other' }, connection).migrate()).rejects.toThrow(
       /^permission denied for database/,
     )
@@ -459,6 +491,9 @@ describe('without the migrations', () => {
     ['suspend', (apiKeys) => apiKeys.suspend(randomUUID())],
     ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
     ['events', (apiKeys) => apiKeys.events()],
+    ['verifyAuditTrail', (apiKeys) => apiKeys.verifyAuditTrail()],
+    ['auditHead', (apiKeys) => apiKeys.auditHead()],
+    ['pruneAuditTrail', (apiKeys) => apiKeys.pruneAuditTrail({ olderThanDays: 1 })],
     ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
   ])('%s says what to do', async (_, call) => {
     await expect(call(createInstance())).rejects.toThrow(
