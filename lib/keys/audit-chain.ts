@@ -76,7 +76,12 @@ interface Head {
 }
 
 interface Tail {
-  tail: Link | null
+  tail: LastSeal | null
+}
+
+interface LastSeal extends Link {
+  /** The greatest id that is sealed. */
+  lastEventId: string
 }
 
 /** An event that waits to be sealed; without content where there is nothing to seal. */
@@ -88,7 +93,7 @@ interface Waiting {
 
 interface FoundHead {
   head: HeadRow
-  tail: Link | null
+  tail: LastSeal | null
   isReliable: boolean
 }
 
@@ -114,7 +119,7 @@ interface AuditChainParts {
 }
 
 /** How many entries are sealed, pruned or read at a time. */
-export const pageSize = 5_000
+export const pageSize = 2_000
 
 /** How many entries of others a change seals besides its own, so that nobody waits for what is not theirs. */
 const maxOthers = 1_000
@@ -125,7 +130,10 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
 
   const tailSql = `
     SELECT json_build_object('tail', (
-      SELECT json_build_object('position', position, 'hash', hash)
+      SELECT json_build_object(
+               'position', position, 'hash', hash,
+               'lastEventId', (SELECT max(event_id)::text FROM ${seals})
+             )
         FROM ${seals} ORDER BY position DESC LIMIT 1
     ))::text AS json`
 
@@ -193,10 +201,11 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
 
   /** Writes the seals, and the head under the app's first secret. */
   async function write(found: FoundHead, waiting: readonly Waiting[], transaction: Transaction) {
-    const { head, tail } = found
+    const { tail } = found
+    const head = found.isReliable ? found.head : withoutClaims(found.head, tail)
     let { position, hash } = endOf(head, tail)
     let { legacySealed } = head
-    let doubts = found.isReliable ? null : JSON.stringify(head)
+    let doubts = found.isReliable ? null : JSON.stringify(found.head)
     const sealed: (SealedEntry & Link & Signature)[] = []
 
     const seen = new Set<string>()
@@ -216,8 +225,8 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     }
 
     // A head that is in doubt is replaced together with the seal that says so.
-    const next = doubts === null ? { ...head, position, hash, legacySealed } : head
-    const signature = doubts === null ? signer.sign('head', headText(next)) : head
+    const next = doubts === null ? { ...head, position, hash, legacySealed } : found.head
+    const signature = doubts === null ? signer.sign('head', headText(next)) : found.head
     await sequelize.query(
       `WITH done AS (
          DELETE FROM ${unsealed} AS waiting
@@ -230,7 +239,8 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
          )
        )
        UPDATE ${headTable}
-          SET position = $10, hash = $11, legacy_sealed = $12, mac = $13, secret_id = $14`,
+          SET position = $10, hash = $11, legacy_until = $12, legacy_sealed = $13, started_at = $14,
+              mac = $15, secret_id = $16`,
       {
         bind: [
           waiting.map(({ xid }) => xid),
@@ -244,7 +254,9 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
           sealed.map(({ secretId }) => secretId),
           next.position,
           next.hash,
+          next.legacyUntil,
           next.legacySealed,
+          next.startedAt,
           signature.mac,
           signature.secretId,
         ],
@@ -474,6 +486,20 @@ export function checkEntry(signer: Signer, { entryMac, ...entry }: Content): Sig
 export function checkHead(signer: Signer, head: HeadRow): SignatureCheck {
   const { mac, secretId } = head
   return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
+}
+
+/** What somebody has made of the head lets no entry pass, and no key, but those that there are. */
+function withoutClaims(head: HeadRow, tail: LastSeal | null): HeadRow {
+  const [claimed, sealed] = [BigInt(head.legacyUntil), BigInt(tail?.lastEventId ?? 0)]
+  const legacyUntil = (claimed < sealed ? claimed : sealed).toString()
+  const now = new Date().toISOString()
+
+  return {
+    ...head,
+    legacyUntil,
+    legacySealed: legacyUntil,
+    startedAt: head.startedAt < now ? head.startedAt : now,
+  }
 }
 
 /** The hash of a seal, which speaks for the entry and for everything before it. */

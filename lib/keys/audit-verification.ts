@@ -417,7 +417,10 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
     return `
       WITH told AS (
-        SELECT event.id, event.api_key_id, event.action, event.before, event.after,
+        SELECT event.id, event.api_key_id, event.action, event.ref,
+               -- Anybody may have written it, as anything.
+               CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
+               CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
                (SELECT count(*) FROM ${events} AS emptied
                  WHERE emptied.action = 'truncated' AND emptied.id < event.id) AS era
           FROM ${events} AS event
@@ -438,8 +441,11 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
                   WHERE emptied.action = 'truncated' AND emptied.id > told.id
                ) AS is_gone
           FROM told ORDER BY api_key_id, id DESC
+      ), referred AS (
+        SELECT DISTINCT ON (api_key_id) id, api_key_id, era, ref
+          FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
       ), present AS MATERIALIZED (
-        SELECT last.api_key_id, last.era, ${toldSql('key', userIdType)} AS told
+        SELECT last.api_key_id, last.era, key.event_ref, ${toldSql('key', userIdType)} AS told
           FROM last JOIN ${table} AS key ON key.id = last.api_key_id
          WHERE NOT last.is_gone
       )
@@ -452,6 +458,11 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
         SELECT ${contradictionSql('id', 'api_key_id', 'name', 'after', 'present.told -> name')}
           FROM attribute JOIN present USING (api_key_id, era)
          WHERE is_last AND after IS DISTINCT FROM present.told -> name
+         LIMIT ${maxContradictions}
+      ) UNION ALL (
+        SELECT ${contradictionSql('id', 'api_key_id', `'its last change'`, 'ref', 'event_ref')}
+          FROM referred JOIN present USING (api_key_id, era)
+         WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref
          LIMIT ${maxContradictions}
       ) UNION ALL (
         SELECT ${contradictionSql('last.id', 'coalesce(last.api_key_id, key.id)', `'whether there is one'`, 'true', 'false')}
@@ -504,7 +515,12 @@ function isSameTo(name: string, told: unknown, known: unknown): boolean {
 }
 
 function readMetadata(value: unknown): unknown {
-  return typeof value === 'string' ? JSON.parse(value) : value
+  if (typeof value !== 'string') return value
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
 }
 
 /** What a seal doubted, or `null` for what was never a head. */

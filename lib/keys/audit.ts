@@ -78,8 +78,13 @@ export function createAudit({ Event, userIdType, signer }: AuditParts) {
     return `${secretId ?? ''}:${mac}`
   }
 
+  const written = new WeakSet<Transaction>()
+
   return {
     entryMacOf,
+
+    /** Whether a transaction has entries, which are to be sealed. */
+    hasWritten: (transaction: Transaction) => written.has(transaction),
 
     /** Writes one entry per change, in the transaction that makes the changes. */
     async record(changes: readonly Change[], circumstances: Circumstances) {
@@ -103,6 +108,7 @@ export function createAudit({ Event, userIdType, signer }: AuditParts) {
       })
 
       await Event.bulkCreate(entries, { transaction, returning: false })
+      written.add(transaction)
     },
 
     async list(

@@ -366,7 +366,7 @@ export function createStore(parts: StoreParts) {
 
     return sequelize.transaction(async (own) => {
       const result = await work(own)
-      await chain.seal(own)
+      if (audit.hasWritten(own)) await chain.seal(own)
       return result
     })
   }
