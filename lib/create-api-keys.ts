@@ -3,6 +3,7 @@ import type { Router } from 'express'
 import { migrate } from '../migrations'
 import { defineApiKey } from '../models/api-key'
 import { defineApiKeyEvent } from '../models/api-key-event'
+import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
 import { qualify } from '../models/names'
 import type { UserIdType } from '../models/storage-options'
@@ -14,12 +15,15 @@ import { createRefuse, withRefusals } from './http/refuse'
 import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
+import { createAuditChain } from './keys/audit-chain'
+import { createAuditVerifier } from './keys/audit-verification'
 import { onDatabase } from './keys/database'
 import { createExpiryNotices } from './keys/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './keys/lifecycle'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
+import { createSigner } from './keys/signing'
 import { createStore } from './keys/store'
 import { createUsageStore } from './keys/usage'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
@@ -119,11 +123,9 @@ export function createApiKeys<
   const sequelize = asGuest(settings.sequelize)
   const ApiKey = defineApiKey(sequelize, { schema, userIdType })
   const emitter = createEmitter()
-  const audit = createAudit({
-    Event: defineApiKeyEvent(sequelize, { schema, userIdType }),
-    userIdType,
-    emitter,
-  })
+  const signer = createSigner(settings)
+  const Event = defineApiKeyEvent(sequelize, { schema, userIdType })
+  const audit = createAudit({ Event, userIdType, signer, emitter })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
@@ -132,6 +134,8 @@ export function createApiKeys<
     qualify(schema, 'api_key_usage'),
     qualify(schema, 'api_key_usage_writers'),
   ]
+  const trail = auditTrailOf(schema)
+  const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
     appSequelize: settings.sequelize,
@@ -139,7 +143,8 @@ export function createApiKeys<
     schema,
     table,
     retiredTable,
-    eventTable: qualify(schema, 'api_key_events'),
+    eventTable: trail.events,
+    entryMacOf: audit.entryMacOf,
     usageTable,
     writerTable,
     userIdType,
@@ -157,6 +162,7 @@ export function createApiKeys<
     table,
     retiredTable,
     audit,
+    chain,
     emitter,
     format,
     lastUseOf,
@@ -169,7 +175,16 @@ export function createApiKeys<
     emitter,
   })
   const usage = createUsageStore({ sequelize, usageTable, writerTable, userIdType, recorder })
-  const lifecycle = createLifecycle({ ...verification, store, audit, usage, rules })
+  const verifyTrail = createAuditVerifier({ sequelize, trail, table, userIdType, signer })
+  const lifecycle = createLifecycle({
+    ...verification,
+    store,
+    audit,
+    chain,
+    verifyTrail,
+    usage,
+    rules,
+  })
 
   const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
   const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })

@@ -20,6 +20,8 @@ const sentences = {
   api_key_suspended: 'The API key is suspended. Reactivate it first.',
   api_key_revoked: 'The API key is revoked, and stays so. Create a new one.',
   too_many_api_keys: 'This user has as many API keys as are allowed. Revoke one first.',
+  audit_trail_not_intact:
+    'The end of the audit trail is not as it was left. Verify the trail to see what is wrong.',
   unsupported_media_type:
     'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
   malformed_json: 'The body is not valid JSON.',

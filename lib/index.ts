@@ -16,6 +16,8 @@ export {
 export type { AuthenticateOptions, Guard, GuardOptions } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { Actor, ApiKeyEvent } from './keys/audit'
+export type { AuditHead } from './keys/audit-chain'
+export type { AuditFault, AuditVerification } from './keys/audit-verification'
 export type { ApiKeyChanged, ApiKeyNotices, RequestDenied } from './keys/emitter'
 export type {
   AnyUserId,
@@ -24,6 +26,7 @@ export type {
   ChangeOptions,
   EventFilter,
   NewApiKey,
+  PruneOptions,
   ReadOptions,
   RestrictOptions,
   RotateOptions,
@@ -45,5 +48,5 @@ export type { Verdict } from './verification/verifier'
 export { migrations } from '../migrations'
 export type { Migration } from '../migrations/migration'
 export type { Status } from '../models/api-key'
-export type { EventAction } from '../models/api-key-event'
+export type { ActorType, EventAction } from '../models/api-key-event'
 export type { StorageOptions, UserIdType } from '../models/storage-options'

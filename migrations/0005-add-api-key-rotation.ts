@@ -1,4 +1,5 @@
 import { policyColumns } from './0004-add-api-key-policies'
+import { isOneOf, literal, replaceChecks } from './event-checks'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
 
@@ -28,36 +29,20 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
   ]
   const asOwner = 'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp'
 
-  /**
-   * Has the trail take these actions and no others from now on; what it has, it keeps. The constraint and the index are
-   * found by what they are of, as their names were Postgres's to give.
-   */
+  /** Has the trail take these actions and no others. The index is found by what it is of, as its name is Postgres's. */
   const allow = (actions: readonly string[]) => `
+    ${replaceChecks(events, ['action'], isOneOf('action', actions))}
     DO $allow$
       DECLARE
-        trail regclass := to_regclass(${literal(events)});
         name text;
       BEGIN
-        IF trail IS NULL THEN
-          RETURN;
-        END IF;
-        FOR name IN
-          SELECT conname FROM pg_catalog.pg_constraint
-           WHERE conrelid = trail AND contype = 'c' AND conkey = (
-             SELECT array_agg(attnum) FROM pg_catalog.pg_attribute
-              WHERE attrelid = trail AND attname = 'action'
-           )
-        LOOP
-          EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', trail, name);
-        END LOOP;
         FOR name IN
           SELECT indexrelid::regclass::text FROM pg_catalog.pg_index
-           WHERE indrelid = trail AND pg_get_expr(indpred, indrelid) LIKE '%retired_secret_used%'
+           WHERE indrelid = to_regclass(${literal(events)})
+             AND pg_get_expr(indpred, indrelid) LIKE '%retired_secret_used%'
         LOOP
           EXECUTE 'DROP INDEX ' || name;
         END LOOP;
-        ALTER TABLE ${events}
-          ADD CHECK (action IN (${actions.map(literal).join(', ')})) NOT VALID;
       END
     $allow$;`
 
@@ -142,7 +127,3 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
     `,
   }
 })
-
-function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`
-}

@@ -10,6 +10,7 @@ import { addApiKeyRotation } from './0005-add-api-key-rotation'
 import { addApiKeyLimits } from './0006-add-api-key-limits'
 import { logUserChanges } from './0007-log-user-changes'
 import { createApiKeyUsage } from './0008-create-api-key-usage'
+import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { executedMigrations, type Migration } from './migration'
 
@@ -30,6 +31,7 @@ export const migrations = {
   addApiKeyLimits: ofOptions('addApiKeyLimits', addApiKeyLimits),
   logUserChanges: ofOptions('logUserChanges', logUserChanges),
   createApiKeyUsageTable: ofOptions('createApiKeyUsageTable', createApiKeyUsage),
+  chainApiKeyEvents: ofOptions('chainApiKeyEvents', chainApiKeyEvents),
   createApiKeyExpiryNoticesTable: ofOptions(
     'createApiKeyExpiryNoticesTable',
     createApiKeyExpiryNotices,
@@ -54,6 +56,7 @@ const inOrder = [
   addApiKeyLimits,
   logUserChanges,
   createApiKeyUsage,
+  chainApiKeyEvents,
   createApiKeyExpiryNotices,
 ]
 

@@ -12,25 +12,33 @@ export const eventActions = [
   'rotated',
   'rotation_ended',
   'retired_secret_used',
+  'deleted',
+  'truncated',
 ] as const
 
 export type EventAction = (typeof eventActions)[number]
 
-export const actorTypes = ['user', 'admin', 'system'] as const
+export const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
 export type ActorType = (typeof actorTypes)[number]
 
 export interface ApiKeyEventRow {
   /** A bigint: text, unless the app taught its driver otherwise. */
   id: string | number | bigint
-  apiKeyId: string
-  userId: string | number
+  /** `null` in the entry of a TRUNCATE, which is of all keys. */
+  apiKeyId: string | null
+  userId: string | number | null
   action: EventAction
   actorType: ActorType
   actorId: string | null
+  address: string | null
   reason: string | null
   before: Record<string, unknown> | null
   after: Record<string, unknown> | null
+  /** What the change gave the row of the key; `null` where it was not made through the library. */
+  ref: string | null
+  /** Vouches for everything above: the id of a secret, a colon and the HMAC. */
+  entryMac: string | null
   createdAt: Date
 }
 
@@ -52,9 +60,12 @@ export function defineApiKeyEvent(
       action: { type: DataTypes.TEXT },
       actorType: { type: DataTypes.TEXT, field: 'actor_type' },
       actorId: { type: DataTypes.TEXT, field: 'actor_id' },
+      address: { type: DataTypes.TEXT },
       reason: { type: DataTypes.TEXT },
       before: { type: DataTypes.JSONB },
       after: { type: DataTypes.JSONB },
+      ref: { type: DataTypes.UUID },
+      entryMac: { type: DataTypes.TEXT, field: 'entry_mac' },
       createdAt: { type: DataTypes.DATE(3), field: 'created_at' },
     },
     { tableName: 'api_key_events', schema, timestamps: false },

@@ -36,6 +36,8 @@ export interface ApiKeyRow {
   previousPrefix: string | null
   previousPostfix: string | null
   previousWorksUntil: Date | null
+  /** Which entry of the audit trail tells of the last change that was made through the library. */
+  eventRef: string | null
 }
 
 /** What an INSERT names; the database fills in the rest. */
@@ -53,6 +55,7 @@ export type NewApiKeyRow = Pick<
   | 'allowedIps'
   | 'metadata'
   | 'limits'
+  | 'eventRef'
 >
 
 export type ApiKeyModel = ModelStatic<Model<ApiKeyRow, NewApiKeyRow>>
@@ -92,6 +95,7 @@ export function defineApiKey(
       previousPrefix: { type: DataTypes.TEXT, field: 'previous_prefix' },
       previousPostfix: { type: DataTypes.TEXT, field: 'previous_postfix' },
       previousWorksUntil: { type: timestamp, field: 'previous_works_until' },
+      eventRef: { type: DataTypes.UUID, field: 'event_ref' },
     },
     { tableName: 'api_keys', schema, timestamps: false },
   )

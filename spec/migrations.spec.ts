@@ -11,14 +11,18 @@ import { createDatabase, type Database } from './support/database'
 import { until } from './support/until'
 
 const ours = [
+  'api_key_audit_checkpoints',
+  'api_key_audit_head',
   'api_key_bounds',
   'api_key_changes',
+  'api_key_event_seals',
   'api_key_events',
   'api_key_expiry_notices',
   'api_key_log_lock',
   'api_key_migrations',
   'api_key_retired_secrets',
   'api_key_revisions',
+  'api_key_unsealed_events',
   'api_key_usage',
   'api_key_usage_writers',
   'api_key_user_changes',
@@ -61,6 +65,7 @@ function createFiles(options: StorageOptions = {}) {
     migrations.addApiKeyLimits(options),
     migrations.logUserChanges(options),
     migrations.createApiKeyUsageTable(options),
+    migrations.chainApiKeyEvents(options),
     migrations.createApiKeyExpiryNoticesTable(options),
   ]
 }
@@ -164,13 +169,16 @@ describe('migrations', () => {
       left.push(await listTables())
     }
     const all = inSchema('public').filter((name) => !name.endsWith('expiry_notices'))
+    const chain = /(audit_checkpoints|audit_head|event_seals|unsealed_events)$/
     const [retired, log] = [/retired_secrets$/, /(bounds|changes|log_lock|revisions)$/]
-    const withoutUsage = all.filter((name) => !/usage/.test(name))
+    const withoutChain = all.filter((name) => !chain.test(name))
+    const withoutUsage = withoutChain.filter((name) => !/usage/.test(name))
     const withoutUsers = withoutUsage.filter((name) => !name.endsWith('user_changes'))
     const withoutRetired = withoutUsers.filter((name) => !retired.test(name))
     const withoutLog = withoutRetired.filter((name) => !log.test(name))
     expect(left).toEqual([
       all,
+      withoutChain,
       withoutUsage,
       withoutUsers,
       withoutUsers,
@@ -262,6 +270,36 @@ describe('migrations', () => {
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
   })
 
+  it('chain what the audit trail says from before there was a chain, and no more of it', async () => {
+    const [chain, ...files] = createFiles().toReversed()
+    for (const file of files.toReversed()) await file.up(sequelize.getQueryInterface())
+    const entry = {
+      user_id: "'alice'",
+      actor_type: "'system'",
+      before: "'{}'",
+      after: `'{"name": "A"}'`,
+    }
+    for (const action of ["'updated'", "'updated'", "'suspended'"]) {
+      await insert('api_key_events', { ...entry, api_key_id: 'gen_random_uuid()', action })
+      await rows(`SELECT nextval(pg_get_serial_sequence('api_key_events', 'id'))`)
+    }
+    const apiKeys = createInstance()
+
+    await chain?.up(sequelize.getQueryInterface())
+    await apiKeys.create({ userId: 'alice', name: 'A', permissions: ['READ_GRAPH'] })
+    const sound = await apiKeys.verifyAuditTrail()
+    await sequelize.query(`
+      INSERT INTO api_key_events (id, api_key_id, user_id, action, actor_type) OVERRIDING SYSTEM VALUE
+      VALUES (2, gen_random_uuid(), 'alice', 'updated', 'system')`)
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(sound).toMatchObject({ isIntact: true, entries: 4 })
+    expect(faults).toMatchObject([{ kind: 'inserted', position: 5, eventId: '2' }])
+    await chain?.down(sequelize.getQueryInterface())
+    await chain?.up(sequelize.getQueryInterface())
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5 })
+  })
+
   it('live in two schemas of one database, apart from each other', async () => {
     const [one, other] = [createInstance({ schema: 'one' }), createInstance({ schema: 'other' })]
     await Promise.all([one.migrate(), other.migrate()])
@@ -298,7 +336,10 @@ describe('migrations', () => {
     await sequelize.query(`DELETE FROM ${table} WHERE ${quote(column)} = '${alice}'`)
 
     expect(await apiKeys.list()).toEqual({ apiKeys: [apiKey], nextCursor: null })
-    expect((await apiKeys.events({ userId: alice })).events).toMatchObject([{ action: 'created' }])
+    expect((await apiKeys.events({ userId: alice })).events).toMatchObject([
+      { action: 'deleted', actorType: 'database' },
+      { action: 'created', actorType: 'system' },
+    ])
   })
 })
 
@@ -360,11 +401,13 @@ describe('migrate', () => {
     const { role, connection } = await createRole()
     await sequelize.query(`
       GRANT USAGE ON SCHEMA keys TO ${role};
-      GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA keys TO ${role}`)
+      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA keys TO ${role}`)
     const limited = createInstance({ schema: 'keys' }, connection)
 
     await limited.migrate()
     await useEverything(limited, 'alice')
+    expect(await limited.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5 })
+    expect(await limited.pruneAuditTrail({ olderThanDays: 1 })).toEqual({ events: 0 })
     await expect(createInstance({ schema: 'other' }, connection).migrate()).rejects.toThrow(
       /^permission denied for database/,
     )
@@ -378,7 +421,9 @@ describe('migrate', () => {
       GRANT SELECT ON ALL TABLES IN SCHEMA keys TO ${role};
       GRANT INSERT, UPDATE ON keys.api_keys, keys.api_key_bounds TO ${role};
       GRANT INSERT, UPDATE ON keys.api_key_usage, keys.api_key_usage_writers TO ${role};
-      GRANT INSERT ON keys.api_key_events TO ${role}`)
+      GRANT INSERT ON keys.api_key_events, keys.api_key_event_seals TO ${role};
+      GRANT UPDATE ON keys.api_key_audit_head TO ${role};
+      GRANT DELETE ON keys.api_key_unsealed_events TO ${role}`)
 
     await useEverything(createInstance({ schema: 'keys' }, connection), 'alice')
 
@@ -466,6 +511,9 @@ describe('without the migrations', () => {
     ['suspend', (apiKeys) => apiKeys.suspend(randomUUID())],
     ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
     ['events', (apiKeys) => apiKeys.events()],
+    ['verifyAuditTrail', (apiKeys) => apiKeys.verifyAuditTrail()],
+    ['auditHead', (apiKeys) => apiKeys.auditHead()],
+    ['pruneAuditTrail', (apiKeys) => apiKeys.pruneAuditTrail({ olderThanDays: 1 })],
     ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
   ])('%s says what to do', async (_, call) => {
     await expect(call(createInstance())).rejects.toThrow(
@@ -561,8 +609,9 @@ describe('constraints', () => {
   })
 
   it.each([
-    ['no key', { api_key_id: 'NULL' }, 'null value in column "api_key_id"'],
-    ['another action', { action: "'deleted'" }, 'api_key_events_action_check'],
+    ['no key', { api_key_id: 'NULL' }, 'api_key_events_check'],
+    ['no owner', { user_id: 'NULL' }, 'api_key_events_check'],
+    ['another action', { action: "'expired'" }, 'api_key_events_action_check'],
     ['another actor', { actor_type: "'robot'" }, 'api_key_events_actor_type_check'],
     ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_check'],
     ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],

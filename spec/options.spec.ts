@@ -342,6 +342,7 @@ describe('migrations', () => {
       'addApiKeyLimits',
       'logUserChanges',
       'createApiKeyUsageTable',
+      'chainApiKeyEvents',
       'createApiKeyExpiryNoticesTable',
     ])
     for (const [name, migration] of Object.entries(migrations)) {

@@ -136,13 +136,17 @@ describe('README', () => {
       { type: QueryTypes.SELECT },
     )
     expect(tables.map(({ name }) => name)).toEqual([
+      'api_key_audit_checkpoints',
+      'api_key_audit_head',
       'api_key_bounds',
       'api_key_changes',
+      'api_key_event_seals',
       'api_key_events',
       'api_key_log_lock',
       'api_key_migrations',
       'api_key_retired_secrets',
       'api_key_revisions',
+      'api_key_unsealed_events',
       'api_key_usage',
       'api_key_usage_writers',
       'api_key_user_changes',

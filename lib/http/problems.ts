@@ -39,6 +39,7 @@ const answers: Record<ErrorCode, Answer> = {
   api_key_suspended: { status: 409 },
   api_key_revoked: { status: 409 },
   too_many_api_keys: { status: 409 },
+  audit_trail_not_intact: { status: 409 },
   unsupported_media_type: {
     status: 415,
     headers: { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' },

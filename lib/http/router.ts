@@ -1,6 +1,7 @@
 import { Router, type NextFunction, type Request, type Response } from 'express'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
+import { readAddress } from '../keys/addresses'
 import type { ApiKeyRecord } from '../keys/record'
 import type { ChangeOptions, UncheckedLifecycle } from '../keys/lifecycle'
 import { parseInput, type Rules } from '../keys/rules'
@@ -27,6 +28,8 @@ interface Call {
   body: unknown
 }
 
+type Caller = Pick<Call, 'req' | 'userId'>
+
 type UserId = string | number
 
 type Method = 'get' | 'post' | 'put' | 'patch' | 'delete'
@@ -51,11 +54,12 @@ export function createOwnerRouter(parts: RouterParts): Router {
       },
       async post({ req, res, userId, body }) {
         const apiKey = { ...parseInput(rules.newKey, body), userId }
-        const created = await lifecycle.create(apiKey, { actor: { type: 'user', id: userId } })
+        const actor = { type: 'user', id: userId } as const
+        const created = await lifecycle.create(apiKey, { actor, ...addressOf(req) })
         sendCreated(req, res, created)
       },
     },
-    ...keyRoutes(parts, rules.ownQuery, (userId) => ({ userId })),
+    ...keyRoutes(parts, rules.ownQuery, ({ req, userId }) => ({ userId, ...addressOf(req) })),
   })
 }
 
@@ -79,14 +83,14 @@ export function createAdminRouter(parts: RouterParts): Router {
         res.json(await lifecycle.list({ ...req.query }))
       },
       async post({ req, res, userId, body }) {
-        sendCreated(req, res, await lifecycle.create(body, asAdmin(userId)))
+        sendCreated(req, res, await lifecycle.create(body, asAdmin({ req, userId })))
       },
     },
     '/revoke-all': {
       async post({ req, res, userId, body }) {
         const { userId: owner, ...explanation } = parseInput(rules.revokeAll, body)
         const options = {
-          ...asAdmin(userId),
+          ...asAdmin({ req, userId }),
           ...parseInput(rules.adminQuery, req.query),
           ...explanation,
         }
@@ -103,35 +107,57 @@ export function createAdminRouter(parts: RouterParts): Router {
         res.json(await lifecycle.totalUsage({ ...req.query }))
       },
     },
+    '/audit-head': {
+      async get({ res }) {
+        res.json(await lifecycle.auditHead())
+      },
+    },
+    '/audit-verification': {
+      async post({ res, body }) {
+        res.json(await lifecycle.verifyAuditTrail(parseInput(rules.auditVerification, body)))
+      },
+    },
     ...keyRoutes(parts, rules.adminQuery, asAdmin),
   })
 }
 
-function asAdmin(userId: UserId): ChangeOptions {
-  return { actor: { type: 'admin', id: userId } }
+function asAdmin({ req, userId }: Caller): ChangeOptions {
+  return { actor: { type: 'admin', id: userId }, ...addressOf(req) }
+}
+
+/** By Express's own rules (`trust proxy`), under which it may be any text that a client sends. */
+function addressOf({ ip }: Request): Pick<ChangeOptions, 'address'> {
+  const address = ip === undefined ? null : readAddress(ip)
+  return address === null ? {} : { address }
 }
 
 /** The routes of one key, the same for owners and administrators but for whose keys there are. */
 function keyRoutes(
   { lifecycle, rules }: RouterParts,
   restrictQuery: Rules['adminQuery'] | Rules['ownQuery'],
-  optionsOf: (userId: UserId) => ChangeOptions,
+  optionsOf: (caller: Caller) => ChangeOptions,
 ): Routes {
   function restriction(name: 'suspend' | 'revoke' | 'endRotation') {
     return async function restrict({ req, res, userId, body }: Call) {
       const query = parseInput(restrictQuery, req.query)
       const explanation = parseInput(rules.explanation, body)
-      res.json(await lifecycle[name](idOf(req), { ...optionsOf(userId), ...query, ...explanation }))
+      res.json(
+        await lifecycle[name](idOf(req), {
+          ...optionsOf({ req, userId }),
+          ...query,
+          ...explanation,
+        }),
+      )
     }
   }
 
   return {
     '/:id': {
       async get({ req, res, userId }) {
-        res.json(await lifecycle.get(idOf(req), optionsOf(userId)))
+        res.json(await lifecycle.get(idOf(req), optionsOf({ req, userId })))
       },
       async patch({ req, res, userId, body }) {
-        res.json(await lifecycle.update(idOf(req), body, optionsOf(userId)))
+        res.json(await lifecycle.update(idOf(req), body, optionsOf({ req, userId })))
       },
       delete: restriction('revoke'),
     },
@@ -139,7 +165,7 @@ function keyRoutes(
       async put({ req, res, userId, body }) {
         const query = parseInput(restrictQuery, req.query)
         const { permissions } = parseInput(rules.permissionSet, body)
-        const options = { ...optionsOf(userId), ...query }
+        const options = { ...optionsOf({ req, userId }), ...query }
         res.json(await lifecycle.setPermissions(idOf(req), permissions, options))
       },
     },
@@ -147,20 +173,22 @@ function keyRoutes(
     '/:id/reactivate': {
       async post({ req, res, userId, body }) {
         const explanation = parseInput(rules.explanation, body)
-        res.json(await lifecycle.reactivate(idOf(req), { ...optionsOf(userId), ...explanation }))
+        res.json(
+          await lifecycle.reactivate(idOf(req), { ...optionsOf({ req, userId }), ...explanation }),
+        )
       },
     },
     '/:id/rotate': {
       async post({ req, res, userId, body }) {
         parseInput(rules.rotationQuery, req.query)
         const input = parseInput(rules.rotationWish, body)
-        res.json(await lifecycle.rotate(idOf(req), { ...optionsOf(userId), ...input }))
+        res.json(await lifecycle.rotate(idOf(req), { ...optionsOf({ req, userId }), ...input }))
       },
     },
     '/:id/rotation': { delete: restriction('endRotation') },
     '/:id/events': {
       async get({ req, res, userId }) {
-        const { id } = await lifecycle.get(idOf(req), optionsOf(userId))
+        const { id } = await lifecycle.get(idOf(req), optionsOf({ req, userId }))
         const page = { ...req.query }
         parseInput(rules.eventPage, page)
         res.json(await lifecycle.events({ ...page, apiKeyId: id }))
@@ -168,7 +196,7 @@ function keyRoutes(
     },
     '/:id/usage': {
       async get({ req, res, userId }) {
-        res.json(await lifecycle.usage(idOf(req), { ...req.query }, optionsOf(userId)))
+        res.json(await lifecycle.usage(idOf(req), { ...req.query }, optionsOf({ req, userId })))
       },
     },
   }

@@ -27,7 +27,7 @@ export function readAddressRange(text: string): string | null {
   return prefixLength === bitsOf(address) ? shown : `${shown}/${prefixLength}`
 }
 
-/** The same for an address alone. */
+/** Reads an address and returns it in its shortest form; `null` if it is none. */
 export function readAddress(text: string): string | null {
   const address = parseAddress(text)
   return address && formatAddress(address)

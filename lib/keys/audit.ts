@@ -10,20 +10,26 @@ import type {
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
 import type { Emitter } from './emitter'
+import { isPlainObject } from './metadata'
 import { readUserId, type ApiKeyRecord } from './record'
+import type { Signer } from './signing'
 
 /** Who does something: a signed-in user, an administrator, or the app itself. */
-export type Actor =
-  { type: Exclude<ActorType, 'system'>; id: string | number | bigint } | { type: 'system' }
+export type Actor = { type: 'user' | 'admin'; id: string | number | bigint } | { type: 'system' }
 
 /** An entry of the audit trail. `before` and `after` hold what changed, and only that. */
 export interface ApiKeyEvent<UserId = string | number> {
   id: string
-  apiKeyId: string
-  userId: UserId
+  /** `null` in the one entry of a TRUNCATE, which deletes all keys; and so is `userId`. */
+  apiKeyId: string | null
+  userId: UserId | null
   action: EventAction
+  /** `database` for changes that were not made through the library: by hand or by a cascade. */
   actorType: ActorType
+  /** For `database`, the role that was connected. */
   actorId: string | null
+  /** From where it was asked for, as far as that is known. */
+  address: string | null
   reason: string | null
   before: Record<string, unknown> | null
   after: Record<string, unknown> | null
@@ -38,49 +44,76 @@ interface EventFilter {
   limit: number
 }
 
+type EventRow = Omit<ApiKeyEventRow, 'ref' | 'entryMac'>
+
 export type Audit = ReturnType<typeof createAudit>
 
 interface Change {
   action: ChangeAction
   before: ApiKeyRecord | null
   after: ApiKeyRecord
+  /** What the change has given the row of the key. */
+  ref: string
 }
 
 /** What somebody does to a key. */
-export type ChangeAction = Exclude<EventAction, 'retired_secret_used'>
+export type ChangeAction = Exclude<EventAction, 'retired_secret_used' | 'deleted' | 'truncated'>
 
 interface Circumstances {
   actor?: Actor | undefined
+  address?: string | undefined
   reason?: string | undefined
   transaction: Transaction
 }
 
+/** An entry as it is written: what is known before the database has given it an id and a time. */
+export type WrittenEntry = Omit<NewApiKeyEventRow, 'entryMac'>
+
 interface AuditParts {
   Event: ApiKeyEventModel
   userIdType: UserIdType
+  signer: Signer
   emitter: Pick<Emitter, 'emitAfter'>
 }
 
-export function createAudit({ Event, userIdType, emitter }: AuditParts) {
+export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) {
+  /** Vouches for an entry, so that nobody else can write one that passes for ours. */
+  function entryMacOf(entry: WrittenEntry): string {
+    const { mac, secretId } = signer.sign('entry', entryText(entry))
+    return `${secretId ?? ''}:${mac}`
+  }
+
+  const written = new WeakSet<Transaction>()
+
   return {
+    entryMacOf,
+
+    /** Whether a transaction has entries, which are to be sealed. */
+    hasWritten: (transaction: Transaction) => written.has(transaction),
+
     /** Writes one entry per change, in the transaction that makes the changes, and has them told of when it commits. */
-    async record(changes: readonly Change[], { actor, reason, transaction }: Circumstances) {
+    async record(changes: readonly Change[], circumstances: Circumstances) {
+      const { actor, address, reason, transaction } = circumstances
       const by: Actor = actor ?? { type: 'system' }
-      const entries = changes.map(({ action, before, after }): NewApiKeyEventRow => {
+      const entries = changes.map(({ action, before, after, ref }): NewApiKeyEventRow => {
         const changed = changedAttributes(before, after)
-        return {
+        const entry: WrittenEntry = {
           apiKeyId: after.id,
           userId: after.userId,
           action,
           actorType: by.type,
           actorId: by.type === 'system' ? null : String(by.id),
+          address: address ?? null,
           reason: reason ?? null,
           before: before && pick(before, changed),
           after: pick(after, changed),
+          ref,
         }
+        return { ...entry, entryMac: entryMacOf(entry) }
       })
 
       await Event.bulkCreate(entries, { transaction, returning: false })
+      written.add(transaction)
       for (const { action, before, after } of changes) {
         const notice = { apiKey: after, before, actor: by, reason: reason ?? null }
         emitter.emitAfter(transaction, action, notice)
@@ -100,6 +133,7 @@ export function createAudit({ Event, userIdType, emitter }: AuditParts) {
       }
       const rows = await Event.findAll({
         where,
+        attributes: { exclude: ['ref', 'entryMac'] },
         order: [['id', 'DESC']],
         limit: limit + 1,
         transaction: transaction ?? null,
@@ -115,11 +149,33 @@ export function createAudit({ Event, userIdType, emitter }: AuditParts) {
   }
 }
 
-function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
+/** What is signed of an entry. Values are those that come back out of the database. */
+export function entryText(entry: WrittenEntry): string {
+  const { ref, apiKeyId, userId, action, actorType, actorId, address, reason, before, after } =
+    entry
+  const owner = userId === null ? null : String(userId)
+
+  return JSON.stringify([
+    [ref, apiKeyId, owner, action, actorType, actorId, address, reason],
+    canonical(before),
+    canonical(after),
+  ])
+}
+
+/** The database keeps what JSON means, and not its text: the order of names is its own. */
+export function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, member: unknown) =>
+    isPlainObject(member)
+      ? Object.fromEntries(Object.entries(member).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : member,
+  )
+}
+
+function toEvent(row: EventRow, userIdType: UserIdType): ApiKeyEvent {
   return {
     ...row,
     id: String(row.id),
-    userId: readUserId(row.userId, userIdType),
+    userId: row.userId === null ? null : readUserId(row.userId, userIdType),
     createdAt: new Date(row.createdAt),
   }
 }

@@ -3,6 +3,8 @@ import type { Transaction } from 'sequelize'
 import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { Actor, ApiKeyEvent, Audit } from './audit'
+import type { AuditChain, AuditHead } from './audit-chain'
+import type { AuditVerification, VerifyTrail } from './audit-verification'
 import { onDatabase } from './database'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
@@ -116,6 +118,8 @@ export interface ChangeOptions extends ReadOptions {
    * @default the user of `userId`, else `{ type: 'system' }`
    */
   actor?: Actor | undefined
+  /** From which IP address it is asked for, for the audit trail: `req.ip`, say. */
+  address?: string | undefined
   /** Why, for the audit trail; at most 500 characters. */
   reason?: string | undefined
 }
@@ -143,6 +147,18 @@ export interface RotateOptions extends ChangeOptions {
    * @default 86_400 (a day)
    */
   gracePeriodSeconds?: number | undefined
+}
+
+/** What pruning the audit trail takes. */
+export interface PruneOptions {
+  /** How many days old an entry has to be; a whole number above 0. */
+  olderThanDays: number
+  /**
+   * Removes nothing, and says how much there would be.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
 }
 
 /** Everything that can be done with keys. Each refusal is an `ApiKeysError` with a stable `code`. */
@@ -233,6 +249,25 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    * there were; with `dryRun`, how many there are.
    */
   pruneUsage(options: { olderThanDays: number; dryRun?: boolean }): Promise<{ hours: number }>
+
+  /**
+   * Reads the whole audit trail and finds every entry that was changed, removed, inserted or moved, the last one included,
+   * and every key that is not what the trail says. With a `head` that was exported before and kept elsewhere, it also finds a
+   * trail that was put back as a whole.
+   */
+  verifyAuditTrail(options?: { head?: AuditHead | undefined }): Promise<AuditVerification>
+
+  /**
+   * Returns the end of the audit trail, signed, to be kept where whoever could change the database cannot: for
+   * `verifyAuditTrail`. Rejects with `audit_trail_not_intact` where somebody has changed it.
+   */
+  auditHead(): Promise<AuditHead>
+
+  /**
+   * Removes the oldest entries of the audit trail, up to the first that is younger, and leaves a signed checkpoint from which
+   * verification goes on. Returns how many. Rejects with `audit_trail_not_intact` like `auditHead`.
+   */
+  pruneAuditTrail(options: PruneOptions): Promise<{ events: number }>
 }
 
 /** The same with input that nobody has looked at yet. */
@@ -242,6 +277,8 @@ interface LifecycleParts {
   store: Store
   audit: Audit
   usage: UsageStore
+  chain: AuditChain
+  verifyTrail: VerifyTrail
   rules: Rules
   /** Called after a key was changed, or many, in a transaction of the caller's or in one that is over. */
   changed(id: string | undefined, transaction: Transaction | undefined): Promise<void>
@@ -253,14 +290,15 @@ interface LifecycleParts {
 
 /** Holds all input against the rules before it reaches the store. */
 export function createLifecycle(parts: LifecycleParts) {
-  const { store, audit, usage, rules, changed, tellOfUser, waitForEveryone } = parts
+  const { store, audit, chain, verifyTrail, usage, rules } = parts
+  const { changed, tellOfUser, waitForEveryone } = parts
 
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
     refuseUndefined(circumstances, 'userId')
-    const { userId, reason, actor } = parseInput(rules.circumstances, circumstances)
+    const { userId, address, reason, actor } = parseInput(rules.circumstances, circumstances)
     const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
 
-    return { transaction, userId, reason, actor: actor ?? owner }
+    return { transaction, userId, address, reason, actor: actor ?? owner }
   }
 
   /** For calls that name the owner in their first argument: one among the options would go unheeded. */
@@ -386,11 +424,29 @@ export function createLifecycle(parts: LifecycleParts) {
 
     pruneUsage(options: unknown) {
       return onDatabase(async () => {
-        const { olderThanDays, dryRun } = parseInput(rules.usagePruning, options)
+        const { olderThanDays, dryRun } = parseInput(rules.pruning, options)
         return {
           hours: await (dryRun ? usage.countOld(olderThanDays) : usage.prune(olderThanDays)),
         }
       })
+    },
+
+    verifyAuditTrail(options: object = {}) {
+      return onDatabase(async () => {
+        const { head } = parseInput(rules.auditVerification, options)
+        await chain.sealAll()
+        return verifyTrail(head)
+      })
+    },
+
+    auditHead() {
+      return onDatabase(() => chain.exportHead())
+    },
+
+    pruneAuditTrail(options: unknown) {
+      return onDatabase(async () => ({
+        events: await chain.prune(parseInput(rules.pruning, options)),
+      }))
     },
 
     async userChanged(userId: unknown, options: UserChangeOptions = {}) {

@@ -4,7 +4,7 @@ import { statuses } from '../../models/api-key'
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError, type InputFault } from '../errors'
-import { isAmbiguousRange, readAddressRange } from './addresses'
+import { isAmbiguousRange, readAddress, readAddressRange } from './addresses'
 import { eventCursor, keyCursor } from './cursor'
 import { isLimitName, limitNameRule, longestWindowSeconds, maxLimits, mostUses } from './limits'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
@@ -90,6 +90,7 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
       .transform(() => ({})),
     circumstances: z.strictObject({
       userId: userId.optional(),
+      address: address.optional(),
       reason: reason.optional(),
       actor: actor.optional(),
     }),
@@ -116,10 +117,8 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
       apiKeyId: z.guid('must be a UUID').optional(),
       userId: userId.optional(),
     }),
-    usagePruning: z.strictObject({
-      olderThanDays: age,
-      dryRun: z.boolean('must be true or false').default(false),
-    }),
+    auditVerification: z.strictObject({ head: auditHead.optional() }),
+    pruning: z.strictObject({ olderThanDays: pruningAge, dryRun: z.boolean(truth).default(false) }),
   }
 }
 
@@ -131,6 +130,37 @@ interface RulesOptions {
 
 /** Why somebody suspends or revokes a key. */
 const reason = text({ min: 1, max: 500, lines: true })
+
+/** From where somebody asks for something. */
+const address = z
+  .string('must be an IP address')
+  .max(100, 'must be an IP address')
+  .transform((text, context) => {
+    const shown = readAddress(text)
+    if (shown === null) context.addIssue({ code: 'custom', message: 'must be an IP address' })
+    return shown ?? text
+  })
+
+const hexadecimal = (length: number) =>
+  z.string().regex(new RegExp(`^[0-9a-f]{${length}}$`), `must be ${length} hexadecimal characters`)
+
+const auditHead = z.strictObject(
+  {
+    position: z.int('must be a whole number').min(0, 'must not be negative'),
+    hash: z.union([hexadecimal(64), z.literal('')], 'must be 64 hexadecimal characters'),
+    at: z.iso.datetime('must be a time'),
+    secretId: hexadecimal(16).nullable(),
+    mac: hexadecimal(64),
+  },
+  'must be a head of the audit trail, as it was exported',
+)
+
+const truth = 'must be true or false'
+
+const pruningAge = z
+  .int('must be a whole number of days from 1 to 36500')
+  .min(1, 'must be a whole number of days from 1 to 36500')
+  .max(36_500, 'must be a whole number of days from 1 to 36500')
 
 const defaultGracePeriodSeconds = 86_400
 
@@ -192,11 +222,6 @@ const momentOfUse = moment.refine(
   (time) => time.getTime() >= 0 && time.getTime() < Date.UTC(10_000, 0),
   'must be between the years 1970 and 10000',
 )
-
-const age = z
-  .int('must be a whole number of days from 1 to 36500')
-  .min(1, 'must be a whole number of days from 1 to 36500')
-  .max(36_500, 'must be a whole number of days from 1 to 36500')
 
 const addressList = z
   .array(

@@ -168,7 +168,8 @@ function padded(key: Buffer, pad: number, length: number): Buffer {
   return input
 }
 
-function derive(secret: string | Uint8Array, purpose: string, length: number): Buffer {
+/** Derives a key of its own for each purpose from one of the app's secrets. */
+export function derive(secret: string | Uint8Array, purpose: string, length: number): Buffer {
   return Buffer.from(hkdfSync('sha256', secret, '', `express-api-keys v1 ${purpose}`, length))
 }
 

@@ -14,6 +14,7 @@ import type { ApiKeyModel, ApiKeyRow, Status } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { isSame, type Actor, type Audit, type ChangeAction } from './audit'
+import type { AuditChain } from './audit-chain'
 import { formatKeyCursor, type KeyPosition } from './cursor'
 import { afterCommit } from './database'
 import type { Emitter } from './emitter'
@@ -32,6 +33,7 @@ interface Scope {
 
 interface Circumstances extends Scope {
   actor?: Actor | undefined
+  address?: string | undefined
   reason?: string | undefined
 }
 
@@ -76,6 +78,7 @@ interface StoreParts {
   retiredTable: string
   audit: Audit
   emitter: Pick<Emitter, 'committed'>
+  chain: AuditChain
   format: SecretFormat
   maxKeysPerUser: number
   /** Counted from the creation of a key. */
@@ -91,6 +94,9 @@ const uuid = z.guid()
 
 /** The database's clock, which all processes share, at the moment of the change. */
 const clock = literal('clock_timestamp()')
+
+/** One for each row, so that each entry of the audit trail has one of its own. */
+const newRef = literal('gen_random_uuid()')
 
 /**
  * The order of a search. Postgres takes the start of any word for one in 50 keys, and would walk the index on the time
@@ -108,8 +114,9 @@ function isLiving(now: number) {
 
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
-  const { sequelize, ApiKey, userIdType, table, retiredTable, audit, emitter, format } = parts
-  const { maxKeysPerUser, maxLifetimeSeconds, reservedMetadata, grantable, lastUseOf } = parts
+  const { sequelize, ApiKey, userIdType, table, retiredTable, format, lastUseOf } = parts
+  const { audit, chain, emitter } = parts
+  const { maxKeysPerUser, maxLifetimeSeconds, reservedMetadata, grantable } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     const { userId, name, description = null, permissions, expiresAt = null } = input
@@ -134,14 +141,18 @@ export function createStore(parts: StoreParts) {
         limits,
         ...secret,
         id: randomUUID(),
+        eventRef: randomUUID(),
       }
       const row = await ApiKey.create(values, { transaction }).catch(explainUnknownUser)
 
       const created = recordOf(row.get({ plain: true }))
-      await audit.record([{ action: 'created', before: null, after: created }], {
-        ...options,
-        transaction,
-      })
+      const entry = {
+        action: 'created',
+        before: null,
+        after: created,
+        ref: values.eventRef,
+      } as const
+      await audit.record([entry], { ...options, transaction })
       return created
     })
     return { apiKey, plainTextKey }
@@ -234,6 +245,7 @@ export function createStore(parts: StoreParts) {
 
     const apiKey = await inTransaction(options.transaction, async (transaction) => {
       const before = await lock(id, options.userId, transaction)
+      const ref = randomUUID()
       if (before.status === 'SUSPENDED') throw new ApiKeysError('api_key_suspended')
       if (!isChangeable(before.status)) throw new ApiKeysError('api_key_revoked')
 
@@ -242,17 +254,17 @@ export function createStore(parts: StoreParts) {
            INSERT INTO ${retiredTable} (hash, api_key_id) SELECT hash, id FROM ${table} WHERE id = $1
          )
          UPDATE ${table} AS key
-            SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, updated_at = clock_timestamp(),
+            SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, event_ref = $7, updated_at = clock_timestamp(),
                 (previous_hash, previous_secret_id, previous_prefix, previous_postfix, previous_works_until) = (
                   SELECT key.hash, key.secret_id, key.prefix, key.postfix,
                          clock_timestamp() + $6::float8 * interval '1 second'
                    WHERE $6::float8 > 0
                 )
           WHERE key.id = $1`,
-        { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds], transaction },
+        { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds, ref], transaction },
       )
       const after = await get(id, { transaction })
-      await audit.record([{ action: 'rotated', before, after }], { ...options, transaction })
+      await audit.record([{ action: 'rotated', before, after, ref }], { ...options, transaction })
       return after
     })
     return { apiKey, plainTextKey }
@@ -281,16 +293,18 @@ export function createStore(parts: StoreParts) {
       })
       const before = new Map(keys.map(recordOf).map((key) => [key.id, key]))
       const [, after] = await ApiKey.update(
-        { status: 'REVOKED', revokedAt: clock, updatedAt: clock },
+        { status: 'REVOKED', revokedAt: clock, updatedAt: clock, eventRef: newRef },
         { where: { id: [...before.keys()] }, returning: true, transaction },
       )
 
       const changes = after.map((row) => {
-        const revoked = recordOf(row.get({ plain: true }))
+        const values = row.get({ plain: true })
+        const revoked = recordOf(values)
         return {
           action: 'revoked' as const,
           before: before.get(revoked.id) ?? null,
           after: revoked,
+          ref: String(values.eventRef),
         }
       })
       if (changes.length > 0) await audit.record(changes, { ...options, transaction })
@@ -310,13 +324,19 @@ export function createStore(parts: StoreParts) {
       const news = newsIn(changes, before)
       if (Object.keys(news).length === 0) return before
 
+      const ref = randomUUID()
       const [, [changed]] = await ApiKey.update(
-        { ...news, ...(news.status === 'REVOKED' && { revokedAt: clock }), updatedAt: clock },
+        {
+          ...news,
+          ...(news.status === 'REVOKED' && { revokedAt: clock }),
+          updatedAt: clock,
+          eventRef: ref,
+        },
         { where: { id }, returning: true, transaction },
       )
       if (!changed) throw new ApiKeysError('api_key_not_found')
       const after = recordOf(changed.get({ plain: true }))
-      await audit.record([{ action, before, after }], { ...options, transaction })
+      await audit.record([{ action, before, after, ref }], { ...options, transaction })
       return after
     })
   }
@@ -347,7 +367,10 @@ export function createStore(parts: StoreParts) {
       : record
   }
 
-  /** Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. */
+  /**
+   * Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. What is
+   * written in the caller's is sealed later: others would wait for it to end.
+   */
   async function inTransaction<Result>(
     transaction: Transaction | undefined,
     work: (transaction: Transaction) => Promise<Result>,
@@ -358,9 +381,11 @@ export function createStore(parts: StoreParts) {
       return result
     }
 
-    const [result, own] = await sequelize.transaction(
-      async (own) => [await work(own), own] as const,
-    )
+    const [result, own] = await sequelize.transaction(async (own) => {
+      const result = await work(own)
+      if (audit.hasWritten(own)) await chain.seal(own)
+      return [result, own] as const
+    })
     emitter.committed(own)
     return result
   }

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import type { UserIdType } from '../../models/storage-options'
 import { readAddress } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../keys/database'
+import type { Audit } from '../keys/audit'
 import type { Tally } from '../keys/usage'
 import type { CachedKey } from './cache'
 import { hourMs, type Clock } from './clock'
@@ -22,6 +23,8 @@ interface UsageRecorderParts {
   table: string
   /** That of the table of the audit trail. */
   eventTable: string
+  /** Vouches for an entry of it. */
+  entryMacOf: Audit['entryMacOf']
   /** Those of the tables of usage and of those who write it. */
   usageTable: string
   writerTable: string
@@ -43,6 +46,12 @@ export interface UsageHealth {
 /** When and from where a key was last used. */
 export interface LastUse {
   atMs: number
+  from: string | null
+}
+
+/** Whose key it was of which a secret was used that works no more, and from where. */
+interface RetiredUse {
+  userId: string | number
   from: string | null
 }
 
@@ -88,15 +97,15 @@ const nothing: ReadonlyMap<string, LastUse> = new Map()
  */
 export function createUsageRecorder(parts: UsageRecorderParts) {
   const { connection, clock, table, eventTable, usageTable, writerTable } = parts
-  const { userIdType, lastUsedResolutionMs } = parts
+  const { userIdType, entryMacOf, lastUsedResolutionMs } = parts
   const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
   // Twice, as each key that is in use has counts of two hours when the hour is full.
   const maxCounts = 2 * Math.max(parts.cacheSize, maxKeys)
   const writerId = randomUUID()
 
   const noted = new Map<string, LastUse>()
-  /** Keys of which a secret was used that works no more. */
-  let retiredUses = new Set<string>()
+  /** Keys of which a secret was used that works no more, and from where. */
+  let retiredUses = new Map<string, RetiredUse>()
   let beingWritten = nothing
 
   /** By their ids the keys that have counts, those first that have had them for longest: for each one of its secrets. */
@@ -278,13 +287,13 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   function takeRetiredUses(): Part | null {
     if (retiredUses.size === 0) return null
 
-    const ids = [...retiredUses]
-    retiredUses = new Set()
+    const uses = retiredUses
+    retiredUses = new Map()
     return {
-      statement: retiredUsesStatement(ids),
+      statement: retiredUsesStatement(uses),
       onWritten() {},
       onFailure() {
-        retiredUses = new Set([...ids, ...retiredUses].slice(0, maxKeys))
+        retiredUses = new Map([...retiredUses, ...uses].slice(0, maxKeys))
       },
     }
   }
@@ -356,11 +365,37 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   /** Once per key and hour, by all processes together. */
-  function retiredUsesStatement(ids: readonly string[]): string {
+  /** Whoever owns a key now that somebody else owned is told of the next use. Ids of users are spelt in hexadecimal. */
+  function retiredUsesStatement(uses: ReadonlyMap<string, RetiredUse>): string {
+    const entries = [...uses].map(([apiKeyId, { userId, from }]) => {
+      const ref = randomUUID()
+      const entryMac = entryMacOf({
+        apiKeyId,
+        userId,
+        action: 'retired_secret_used',
+        actorType: 'system',
+        actorId: null,
+        address: from,
+        reason: null,
+        before: null,
+        after: null,
+        ref,
+      })
+      return { apiKeyId, owner: toHex(userId), address: from ?? '""', ref, entryMac }
+    })
+    const column = (name: keyof (typeof entries)[number]) =>
+      `'{${entries.map((entry) => entry[name]).join()}}'`
+
     return `
-       INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type)
-       SELECT key.id, key.user_id, 'retired_secret_used', 'system'
-         FROM unnest('{${ids.join()}}'::uuid[]) AS used (id) JOIN ${table} AS key ON key.id = used.id
+       INSERT INTO ${eventTable} (api_key_id, user_id, action, actor_type, address, ref, entry_mac)
+       SELECT key.id, key.user_id, 'retired_secret_used', 'system', nullif(used.address, ''),
+              used.ref, used.entry_mac
+         FROM unnest(
+                ${column('apiKeyId')}::uuid[], ${column('owner')}::text[], ${column('address')}::text[],
+                ${column('ref')}::uuid[], ${column('entryMac')}::text[]
+              ) AS used (id, owner, address, ref, entry_mac)
+         JOIN ${table} AS key
+           ON key.id = used.id AND encode(convert_to(key.user_id::text, 'UTF8'), 'hex') = used.owner
         ORDER BY key.id
            ON CONFLICT DO NOTHING`
   }
@@ -425,10 +460,10 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       return atMs + lastUsedResolutionMs
     },
 
-    /** Notes that somebody used a secret of a key that works no more. */
-    noteRetiredUse(id: string) {
+    /** Notes that somebody used a secret of a key that works no more, and the address that it came from. */
+    noteRetiredUse({ id, userId }: UsedKey, ip: string | undefined) {
       if (retiredUses.size >= maxKeys) return
-      retiredUses.add(id)
+      retiredUses.set(id, { userId, from: ip === undefined ? null : readAddress(ip) })
       writeLater()
     },
 

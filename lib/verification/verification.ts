@@ -3,6 +3,7 @@ import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 import { changeLogOf } from '../../models/change-log'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
+import type { Audit } from '../keys/audit'
 import { afterCommit, onDatabase } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
@@ -78,6 +79,8 @@ interface VerificationParts {
   /** Those of the tables of retired secrets and of the audit trail. */
   retiredTable: string
   eventTable: string
+  /** Vouches for an entry of it. */
+  entryMacOf: Audit['entryMacOf']
   /** Those of the tables of usage and of the processes that write it. */
   usageTable: string
   writerTable: string

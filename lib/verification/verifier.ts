@@ -93,7 +93,7 @@ export function createVerifier(parts: VerifierParts) {
 
     const { row } = key
     const reason = judge(row, wall, bearer)
-    if (reason === 'retired') noteRetiredUse(key, wall)
+    if (reason === 'retired') noteRetiredUse(key, wall, bearer)
     if (reason === 'address_not_allowed') return refuseAddress(key, wall, bearer)
     if (reason) return verdicts[reason]
 
@@ -115,11 +115,11 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
-  function noteRetiredUse(key: CachedKey, wall: number) {
+  function noteRetiredUse(key: CachedKey, wall: number, bearer: Bearer) {
     if (wall < key.noteRetiredFromMs) return
 
     key.noteRetiredFromMs = startOfNextHour(wall)
-    usage.noteRetiredUse(key.row.id)
+    usage.noteRetiredUse(key.row, bearer.ip)
     emitter.emit('retired_secret_used', { apiKeyId: key.row.id })
   }
 

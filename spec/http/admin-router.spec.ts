@@ -374,11 +374,55 @@ async function listEvents(filter: object) {
   return body.events.map(({ apiKeyId, action }: Record<string, string>) => [apiKeyId, action])
 }
 
+describe('GET /audit-head and POST /audit-verification', () => {
+  it('tell the end of the audit trail, and whether it still leads there', async () => {
+    await makeKey()
+    const head = await as('admin').get('/admin/api-keys/audit-head')
+    const { id } = await makeKey()
+
+    const wrong = await as('admin').post('/admin/api-keys/audit-verification').send({ head: 7 })
+    const alone = await as('admin').post('/admin/api-keys/audit-verification')
+    const anchored = await as('admin')
+      .post('/admin/api-keys/audit-verification')
+      .send({ head: head.body })
+
+    expect(head.status).toBe(200)
+    expect(head.headers['cache-control']).toBe('no-store')
+    expect(Object.keys(head.body)).toEqual(['position', 'hash', 'at', 'mac', 'secretId'])
+    expect(wrong.status).toBe(422)
+    for (const { status, body } of [alone, anchored]) {
+      expect(status).toBe(200)
+      expect(body).toMatchObject({ isIntact: true, faults: [] })
+      expect(body.head.position).toBe(head.body.position + 1)
+    }
+    expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
+  })
+
+  it.each([
+    ['a head that was not exported here', { mac: '0'.repeat(64) }, '#/head'],
+    ['a place that is none', { position: -1 }, '#/head/position'],
+    ['a hash that is none', { hash: 'x' }, '#/head/hash'],
+    ['a time that is none', { at: 'now' }, '#/head/at'],
+    ['more than a head', { more: 1 }, '#/head/more'],
+  ])('refuse %s', async (_, change, pointer) => {
+    const { body } = await as('admin').get('/admin/api-keys/audit-head')
+
+    const answer = await as('admin')
+      .post('/admin/api-keys/audit-verification')
+      .send({ head: { ...body, ...change } })
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toMatchObject([{ pointer }])
+  })
+})
+
 describe('whoever', () => {
   const routes = [
     ['get', ''],
     ['post', ''],
     ['get', '/events'],
+    ['get', '/audit-head'],
+    ['post', '/audit-verification'],
     ['post', '/revoke-all'],
     ['get', '/00000000-0000-4000-8000-000000000000'],
     ['patch', '/00000000-0000-4000-8000-000000000000'],

@@ -644,6 +644,7 @@ describe('GET /:id/events', () => {
       action: 'revoked',
       actorType: 'user',
       actorId: 'alice',
+      address: '127.0.0.1',
       reason: null,
       before: { status: 'ACTIVE' },
       after: { status: 'REVOKED' },

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 
 import express, {
   type Express,
@@ -31,6 +31,8 @@ let appWithoutDatabase: Express
 let strictApp: Express
 /** Whose Redis is away. */
 let appWithoutRedis: Express
+/** Has a secret, and so does not take the audit trail of the others for its own. */
+let foreignApp: Express
 
 /** Alice's one key, which may read graphs and nothing else. */
 let plainTextKey: string
@@ -49,6 +51,7 @@ beforeAll(async () => {
   })
   app = createGraphsApp(apiKeys)
   appWithoutDatabase = createGraphsApp(createTestApiKeys(databaseAway))
+  foreignApp = createGraphsApp(createTestApiKeys(database, { secrets: [randomBytes(32)] }))
 
   strictApp = createGraphsApp(createTestApiKeys(database, { maxFailedAttemptsPerMinute: 1 }))
   const limits = { burst: { limit: 1, windowSeconds: 60 } }
@@ -360,6 +363,18 @@ const rows: Record<ErrorCode, Row> = {
       code: 'too_many_api_keys',
     },
   },
+  audit_trail_not_intact: {
+    when: 'an end of the audit trail that is not ours',
+    send: () => request(foreignApp).get('/admin/api-keys/audit-head').set({ 'X-User': 'admin' }),
+    status: 409,
+    body: {
+      title: 'Conflict',
+      status: 409,
+      detail:
+        'The end of the audit trail is not as it was left. Verify the trail to see what is wrong.',
+      code: 'audit_trail_not_intact',
+    },
+  },
   unsupported_media_type: {
     when: 'a form',
     send: () => request(app).post('/api-keys').set(alice).type('form').send({ name: 'CI' }),
@@ -585,6 +600,8 @@ describe('the methods of a path', () => {
       ['', 'GET, POST, HEAD, OPTIONS'],
       ['/revoke-all', 'POST, OPTIONS'],
       ['/events', 'GET, HEAD, OPTIONS'],
+      ['/audit-head', 'GET, HEAD, OPTIONS'],
+      ['/audit-verification', 'POST, OPTIONS'],
       ...ofOneKey,
     ].map(([path, allow]) => [`/admin/api-keys${path}`, String(allow)]),
   ] as [string, string][]

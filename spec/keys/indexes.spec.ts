@@ -66,7 +66,7 @@ beforeAll(async () => {
   })
   apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerUser: 1_000 })
   await apiKeys.list()
-})
+}, 90_000)
 
 afterAll(() => database.drop())
 
@@ -90,7 +90,7 @@ async function fillTables() {
   await sequelize.query(
     `INSERT INTO api_keys
        (user_id, name, description, prefix, postfix, hash, permissions, status, revoked_at,
-        created_at, expires_at)
+        created_at, expires_at, event_ref)
      SELECT 'user' || n % 1000, 'Key ' || n, 'Description of number ' || n,
             'agpt_abc123', 'abcd1234',
             coalesce(known.hash, md5('a' || n) || md5('b' || n)),
@@ -98,7 +98,8 @@ async function fillTables() {
             CASE n % 100 WHEN 1 THEN 'REVOKED' WHEN 2 THEN 'SUSPENDED' ELSE 'ACTIVE' END,
             CASE n % 100 WHEN 1 THEN now() END,
             now() - n * interval '1 second',
-            CASE n % 100 WHEN 3 THEN now() - interval '1 day' END
+            CASE n % 100 WHEN 3 THEN now() - interval '1 day' END,
+            gen_random_uuid()
        FROM generate_series(1, ${rowCount}) AS n
        LEFT JOIN unnest($1::text[]) WITH ORDINALITY AS known (hash, place) ON n = place * 500`,
     { bind: [minted.map(({ hash }) => hash)] },
@@ -109,6 +110,10 @@ async function fillTables() {
       SELECT id, user_id, 'created', 'system' FROM api_keys;
     INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
       SELECT id, user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
+    INSERT INTO api_key_event_seals (position, event_id, is_genuine, hash, mac)
+      SELECT id, id, true, md5('a' || id) || md5('b' || id), md5('c' || id) || md5('d' || id)
+        FROM api_key_events;
+    DELETE FROM api_key_unsealed_events;
     WITH entry AS (
       INSERT INTO api_key_revisions (created_at)
         SELECT now() - CASE WHEN n <= ${rowCount / 100} THEN interval '2 hours' ELSE interval '1 s' END
@@ -121,7 +126,8 @@ async function fillTables() {
              date_trunc('hour', now()) - n / 30 * interval '1 hour', n % 10, 0, 0
         FROM generate_series(1, 30000) AS n;
     SET default_statistics_target = 400;
-    ANALYZE api_keys, api_key_events, api_key_revisions, api_key_changes, api_key_usage`)
+    ANALYZE api_keys, api_key_events, api_key_event_seals, api_key_revisions, api_key_changes,
+      api_key_usage`)
 }
 
 async function select<Row extends object>(sql: string) {
@@ -139,6 +145,7 @@ async function findId(userId: string, status: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE')
 const growing = new Set([
   'api_keys',
   'api_key_events',
+  'api_key_event_seals',
   'api_key_revisions',
   'api_key_changes',
   'api_key_usage',

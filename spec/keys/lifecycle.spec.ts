@@ -776,7 +776,12 @@ describe('every call that takes an id', () => {
 
   it.each(calls.slice(1))('%s refuses options that it does not have', async (_, call) => {
     const { id } = await create()
-    const options = { actor: { type: 'robot' }, reason: 'x'.repeat(501), user: 'alice' } as never
+    const options = {
+      actor: { type: 'robot' },
+      address: 'localhost',
+      reason: 'x'.repeat(501),
+      user: 'alice',
+    } as never
 
     expect(new Set(await faultsOf(call(id, options)))).toEqual(
       new Set([
@@ -784,6 +789,7 @@ describe('every call that takes an id', () => {
           pointer: '#/actor',
           message: 'must be { type: "system" }, or { type: "user", id } or { type: "admin", id }',
         },
+        { pointer: '#/address', message: 'must be an IP address' },
         { pointer: '#/reason', message: 'must have 1 to 500 characters' },
         { pointer: '#/user', message: 'is not known here' },
       ]),
@@ -800,13 +806,17 @@ describe('events', () => {
     )
     const { id } = apiKey
     await apiKeys.update(id, { name: 'Backup', expiresAt: null }, { userId: 'alice' })
-    await apiKeys.setPermissions(id, ['READ_BLOCK'], { userId: 'alice', actor })
+    await apiKeys.setPermissions(id, ['READ_BLOCK'], {
+      userId: 'alice',
+      actor,
+      address: '::ffff:7f00:1',
+    })
     await apiKeys.suspend(id, { actor, reason: ' leaked? ' })
     await apiKeys.reactivate(id, { actor: { type: 'system' } })
     await apiKeys.revoke(id, { reason: 'leaked' })
 
     const common = { id: expect.stringMatching(/^\d+$/), apiKeyId: id, userId: 'alice' }
-    const rest = { ...common, createdAt: expect.any(Date) }
+    const rest = { ...common, address: null, createdAt: expect.any(Date) }
     const system = { actorType: 'system', actorId: null }
     expect(await eventsOf(apiKey)).toEqual([
       {
@@ -840,6 +850,7 @@ describe('events', () => {
         action: 'permissions_changed',
         actorType: 'admin',
         actorId: '7',
+        address: '127.0.0.1',
         reason: null,
         before: { permissions: ['READ_GRAPH', 'READ_BLOCK'] },
         after: { permissions: ['READ_BLOCK'] },
@@ -902,9 +913,9 @@ describe('events', () => {
     [{ cursor: 'x' }, '#/cursor', 'must be the nextCursor of a page before'],
     [{ apiKeyId: 'x' }, '#/apiKeyId', 'must be a UUID'],
     [
-      { action: 'deleted' },
+      { action: 'expired' },
       '#/action',
-      expect.stringMatching(/^must be one of created, updated, .*retired_secret_used$/),
+      expect.stringMatching(/^must be one of created, updated, .*truncated$/),
     ],
     [{ actor: 'alice' }, '#/actor', 'is not known here'],
   ])('refuse %j', async (filter, pointer, message) => {

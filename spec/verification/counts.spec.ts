@@ -347,6 +347,7 @@ function createRecorder(connected: Sequelize, cacheSize = 100_000) {
     usageTable: '"public"."api_key_usage"',
     writerTable: '"public"."api_key_usage_writers"',
     userIdType: 'text',
+    entryMacOf: () => 'unused',
     lastUsedResolutionMs: 60_000,
     cacheSize,
   })

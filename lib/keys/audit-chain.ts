@@ -1,0 +1,549 @@
+import { createHash } from 'node:crypto'
+
+import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+
+import { timeSql, type AuditTrail } from '../../models/audit-trail'
+import type { ActorType, EventAction } from '../../models/api-key-event'
+import { ApiKeysError } from '../errors'
+import { entryText, type WrittenEntry } from './audit'
+import type { Signature, SignatureCheck, Signer } from './signing'
+
+/*
+ * Each entry has a seal, and the seals are a chain:
+ *
+ *   hash = SHA-256(hash of the seal before, what the seal says, the whole entry as the database has it)
+ *   mac  = HMAC(secret, hash)
+ *
+ * The head says how many seals there are and what the hash of the last one is, under an HMAC of its own. As a hash speaks for
+ * everything before it, one signature that can be checked vouches for all entries up to there, whichever secrets were
+ * in use when they were written.
+ *
+ * Entries are sealed when a transaction of the library's own is about to commit. The head is locked for that, after all
+ * else; so it is never held in a transaction of the app's. What those write, and what triggers write, waits for the next.
+ * The chain is in the order of the sealing, which need not be that of the ids.
+ */
+
+/** The end of the audit trail: how many entries there were, and a hash that speaks for all of them. */
+export interface AuditHead {
+  position: number
+  /** 64 hexadecimal characters; empty before the first entry. */
+  hash: string
+  /** When it was exported. */
+  at: string
+  /** Of the secret that signs it; `null` for none. */
+  secretId: string | null
+  mac: string
+}
+
+/** A place in the chain that others are linked to. */
+export interface Link {
+  position: number
+  hash: string
+}
+
+export interface Checkpoint extends Link, Signature {
+  /** The greatest id that was pruned. */
+  lastEventId: string
+  /** Everything pruned was older. */
+  createdBefore: string
+  prunedAt: string
+}
+
+/** The row of the head. It has no signature until something was sealed. */
+export interface HeadRow extends Link {
+  mac: string | null
+  secretId: string | null
+  checkpointPosition: number
+  legacyUntil: string
+  legacySealed: string
+  startedAt: string
+  checkpoint: Checkpoint | null
+}
+
+/** An entry as it is sealed. */
+export interface SealedEntry {
+  eventId: string
+  /** Whether it was found to be ours when it was sealed. */
+  isGenuine: boolean
+  /** The head that was found when it was sealed, as JSON, where that was not to be relied on; else `null`. */
+  doubts: string | null
+  /** The entry, but for its id, as the database has it. */
+  content: string
+}
+
+interface Head {
+  head: HeadRow | null
+}
+
+interface Tail {
+  tail: LastSeal | null
+}
+
+interface LastSeal extends Link {
+  /** The greatest id that is sealed. */
+  lastEventId: string
+}
+
+/** An event that waits to be sealed; without content where there is nothing to seal. */
+interface Waiting {
+  xid: string
+  eventId: string
+  content: string | null
+}
+
+interface FoundHead {
+  head: HeadRow
+  tail: LastSeal | null
+  isReliable: boolean
+}
+
+interface Pruning {
+  olderThanDays: number
+  dryRun: boolean
+}
+
+type PruningTimes = Pick<Checkpoint, 'createdBefore' | 'prunedAt'>
+
+/** A seal; `isOld` is null where the event is gone. */
+interface Prunable extends Link {
+  eventId: string
+  isOld: boolean | null
+}
+
+export type AuditChain = ReturnType<typeof createAuditChain>
+
+interface AuditChainParts {
+  sequelize: Sequelize
+  trail: AuditTrail
+  signer: Signer
+}
+
+/** How many entries are sealed, pruned or read at a time. */
+export const pageSize = 2_000
+
+/** How many entries of others a change seals besides its own, so that nobody waits for what is not theirs. */
+const maxOthers = 1_000
+
+/** How the chain is written: sealed, exported and pruned. */
+export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) {
+  const { events, seals, unsealed, head: headTable, checkpoints, pruning } = trail
+
+  const tailSql = `
+    SELECT json_build_object('tail', (
+      SELECT json_build_object(
+               'position', position, 'hash', hash,
+               'lastEventId', (SELECT max(event_id)::text FROM ${seals})
+             )
+        FROM ${seals} ORDER BY position DESC LIMIT 1
+    ))::text AS json`
+
+  /** Runs statements that return JSON, each in one column of that name. */
+  async function select<Shape>(sql: string, transaction: Transaction | null): Promise<Shape> {
+    const rows = await sequelize.query<{ json: string }>(sql, {
+      type: QueryTypes.SELECT,
+      useMaster: true,
+      transaction,
+    })
+    // The callers know the shape of what they ask for.
+    return rows.filter(({ json }) => json).map(({ json }): unknown => JSON.parse(json)) as Shape
+  }
+
+  /**
+   * Seals what the transaction has written, and some of what others have left. For a transaction of ours that is about to
+   * commit: the head stays locked until it has.
+   */
+  async function seal(transaction: Transaction): Promise<void> {
+    while ((await sealPage(transaction, maxOthers)) >= pageSize);
+  }
+
+  /** Seals all that is committed, in short transactions. */
+  async function sealAll(): Promise<void> {
+    const sealOnce = (transaction: Transaction) => sealPage(transaction, pageSize)
+    while ((await sequelize.transaction(sealOnce)) >= pageSize);
+  }
+
+  /** Returns how many entries were waiting. */
+  async function sealPage(transaction: Transaction, others: number): Promise<number> {
+    // In one text, for one round trip. Each statement sees what was committed when it began: after the lock was got.
+    const [{ head }, { tail }, ...waiting] = await select<[Head, Tail, ...Waiting[]]>(
+      `SELECT FROM ${headTable} FOR UPDATE;
+       ${headSql(trail)};
+       ${tailSql};
+       SELECT json_build_object('xid', xid::text, 'eventId', event_id::text, 'content', (
+                -- Looked up one by one: the server does not know how few there are, and would read all seals.
+                SELECT ${contentSql('event')} FROM ${events} AS event
+                 WHERE event.id = waiting.event_id
+                   AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id)
+              ))::text AS json
+         FROM (
+           (SELECT xid, event_id FROM ${unsealed} WHERE xid = pg_current_xact_id()
+             ORDER BY event_id LIMIT ${pageSize})
+            UNION
+           (SELECT xid, event_id FROM ${unsealed} ORDER BY xid, event_id LIMIT ${others})
+         ) AS waiting
+        ORDER BY event_id`,
+      transaction,
+    )
+    if (!head) {
+      // Somebody has removed it. A change goes on all the same: the seals tell.
+      await sequelize.query(
+        `INSERT INTO ${headTable} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING`,
+        { transaction },
+      )
+      return sealPage(transaction, others)
+    }
+
+    const found = { head, tail, isReliable: isReliable(head, tail) }
+    const isDue = head.mac !== null && head.secretId !== signer.secretId && found.isReliable
+    if (waiting.length > 0 || isDue) await write(found, waiting, transaction)
+    return waiting.length
+  }
+
+  /** Writes the seals, and the head under the app's first secret. */
+  async function write(found: FoundHead, waiting: readonly Waiting[], transaction: Transaction) {
+    const { tail } = found
+    const head = found.isReliable ? found.head : withoutClaims(found.head, tail)
+    let { position, hash } = endOf(head, tail)
+    let { legacySealed } = head
+    let doubts = found.isReliable ? null : JSON.stringify(found.head)
+    const sealed: (SealedEntry & Link & Signature)[] = []
+
+    const seen = new Set<string>()
+    for (const { eventId, content } of waiting) {
+      // Somebody may have removed it, or had it wait twice.
+      if (content === null || seen.has(eventId)) continue
+      seen.add(eventId)
+      const isLegacy =
+        BigInt(eventId) > BigInt(legacySealed) && BigInt(eventId) <= BigInt(head.legacyUntil)
+      if (isLegacy) legacySealed = eventId
+      const isGenuine = isLegacy || checkEntry(signer, readContent(content)) === 'valid'
+      const entry = { eventId, isGenuine, doubts, content }
+      position++
+      hash = hashOf(hash, entry)
+      sealed.push({ ...entry, position, hash, ...signer.sign('seal', hash) })
+      doubts = null
+    }
+
+    // A head that is in doubt is replaced together with the seal that says so.
+    const next = doubts === null ? { ...head, position, hash, legacySealed } : found.head
+    const signature = doubts === null ? signer.sign('head', headText(next)) : found.head
+    await sequelize.query(
+      `WITH done AS (
+         DELETE FROM ${unsealed} AS waiting
+          USING unnest($1::text[], $2::bigint[]) AS done (xid, event_id)
+          WHERE waiting.xid = done.xid::xid8 AND waiting.event_id = done.event_id
+       ), sealed AS (
+         INSERT INTO ${seals} (position, event_id, is_genuine, doubts, hash, mac, secret_id)
+         SELECT * FROM unnest(
+           $3::bigint[], $4::bigint[], $5::boolean[], $6::text[], $7::text[], $8::text[], $9::text[]
+         )
+       )
+       UPDATE ${headTable}
+          SET position = $10, hash = $11, legacy_until = $12, legacy_sealed = $13, started_at = $14,
+              mac = $15, secret_id = $16`,
+      {
+        bind: [
+          waiting.map(({ xid }) => xid),
+          waiting.map(({ eventId }) => eventId),
+          sealed.map(({ position }) => position),
+          sealed.map(({ eventId }) => eventId),
+          sealed.map(({ isGenuine }) => isGenuine),
+          sealed.map(({ doubts }) => doubts),
+          sealed.map(({ hash }) => hash),
+          sealed.map(({ mac }) => mac),
+          sealed.map(({ secretId }) => secretId),
+          next.position,
+          next.hash,
+          next.legacyUntil,
+          next.legacySealed,
+          next.startedAt,
+          signature.mac,
+          signature.secretId,
+        ],
+        transaction,
+      },
+    )
+  }
+
+  /** Whether the head is ours, and the chain ends where it says. */
+  function isReliable(head: HeadRow, tail: Link | null): boolean {
+    const { position, hash } = endOf(head, tail)
+    if (head.position !== position || head.hash !== hash) return false
+
+    const isNew = head.mac === null && position === 0 && head.checkpointPosition === 0
+    return isNew || checkHead(signer, head) === 'valid'
+  }
+
+  /** Returns the end of the chain, for somebody to keep elsewhere. */
+  async function exportHead(): Promise<AuditHead> {
+    await sealAll()
+    const [{ head }, { tail }] = await select<[Head, Tail]>(`${headSql(trail)}; ${tailSql}`, null)
+    if (!head || !isReliable(head, tail)) throw new ApiKeysError('audit_trail_not_intact')
+    return exportOf(signer, head)
+  }
+
+  /**
+   * Removes entries from the start of the chain up to the first that is younger, a page at a time, each with the checkpoint
+   * from which the chain goes on. Returns how many there were.
+   */
+  async function prune({ olderThanDays, dryRun }: Pruning): Promise<number> {
+    const [times] = await select<[PruningTimes]>(
+      `SELECT json_build_object(
+                'createdBefore', ${timeSql(`(now() - ${olderThanDays} * interval '24 hours')`)},
+                'prunedAt', ${timeSql('now()')}
+              )::text AS json`,
+      null,
+    )
+    if (dryRun) return countPrunable(times.createdBefore)
+
+    await sealAll()
+    let pruned = 0
+    let last: { count: number; position: number } | undefined
+    do {
+      const before = last?.position
+      last = await sequelize.transaction((own) => prunePage(times, before, own))
+      pruned += last.count
+    } while (last.count === pageSize)
+    return pruned
+  }
+
+  /** Removes the checkpoint of the page before, so that one is left by each call. */
+  async function prunePage(
+    times: PruningTimes,
+    before: number | undefined,
+    transaction: Transaction,
+  ): Promise<{ count: number; position: number }> {
+    const [{ head }, { tail }, ...page] = await select<[Head, Tail, ...Prunable[]]>(
+      `SELECT FROM ${headTable} FOR UPDATE;
+       ${headSql(trail)};
+       ${tailSql};
+       SELECT json_build_object(
+                'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
+                'isOld', event.created_at < ${literal(times.createdBefore)}::timestamptz
+              )::text AS json
+         FROM ${seals} AS seal LEFT JOIN ${events} AS event ON event.id = seal.event_id
+        WHERE seal.position > (SELECT checkpoint_position FROM ${headTable})
+        ORDER BY seal.position LIMIT ${pageSize}`,
+      transaction,
+    )
+    // What somebody has changed is not covered up.
+    if (!head || !isReliable(head, tail)) throw new ApiKeysError('audit_trail_not_intact')
+
+    // The age of an entry that is gone is that of those around it.
+    const firstYoung = page.findIndex(({ isOld }) => isOld === false)
+    const candidates = firstYoung === -1 ? page : page.slice(0, firstYoung)
+    const old = candidates.slice(0, candidates.findLastIndex(({ isOld }) => isOld === true) + 1)
+    const end = old.at(-1)
+    if (!end) return { count: 0, position: head.checkpointPosition }
+
+    const { position, hash } = end
+    const lastEventId = [head.checkpoint?.lastEventId ?? '0', ...old.map(({ eventId }) => eventId)]
+      .map(BigInt)
+      .reduce((greatest, id) => (id > greatest ? id : greatest))
+      .toString()
+    const unsigned = { position, hash, lastEventId, ...times }
+    const checkpoint = { ...unsigned, ...signer.sign('checkpoint', checkpointText(unsigned)) }
+    const next = { ...head, checkpointPosition: position, checkpoint }
+    const signature = signer.sign('head', headText(next))
+    await sequelize.query(`SELECT set_config($1, pg_current_xact_id()::text, true)`, {
+      bind: [pruning],
+      transaction,
+    })
+    await sequelize.query(
+      `WITH gone AS (
+         DELETE FROM ${events} WHERE id = ANY($1::bigint[])
+       ), unchained AS (
+         DELETE FROM ${seals} WHERE position <= $2
+       ), replaced AS (
+         DELETE FROM ${checkpoints} WHERE position = $3
+       ), kept AS (
+         INSERT INTO ${checkpoints}
+           (position, hash, last_event_id, created_before, pruned_at, mac, secret_id)
+         VALUES ($2, $4, $5, $6, $7, $8, $9)
+       )
+       UPDATE ${headTable} SET checkpoint_position = $2, mac = $10, secret_id = $11`,
+      {
+        bind: [
+          old.map(({ eventId }) => eventId),
+          position,
+          before ?? null,
+          hash,
+          lastEventId,
+          times.createdBefore,
+          times.prunedAt,
+          checkpoint.mac,
+          checkpoint.secretId,
+          signature.mac,
+          signature.secretId,
+        ],
+        transaction,
+      },
+    )
+    return { count: old.length, position }
+  }
+
+  async function countPrunable(createdBefore: string): Promise<number> {
+    const from = `
+      ${seals} AS seal JOIN ${events} AS event ON event.id = seal.event_id
+       WHERE seal.position > (SELECT checkpoint_position FROM ${headTable})`
+    const isYoung = `event.created_at >= ${literal(createdBefore)}::timestamptz`
+    const firstYoung = `SELECT seal.position FROM ${from} AND ${isYoung} ORDER BY seal.position LIMIT 1`
+    const [{ count }] = await select<[{ count: number }]>(
+      `SELECT json_build_object('count', count(*))::text AS json
+         FROM ${seals} AS seal
+        WHERE seal.position > (SELECT checkpoint_position FROM ${headTable})
+          AND seal.position <= (
+            SELECT max(seal.position) FROM ${from}
+               AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})
+          )`,
+      null,
+    )
+    return count
+  }
+
+  return { seal, sealAll, exportHead, prune }
+}
+
+/** SQL for the head, with the checkpoint that it names, as JSON. */
+export function headSql({ head, checkpoints }: AuditTrail): string {
+  return `
+    SELECT json_build_object('head', (
+      SELECT json_build_object(
+               'position', head.position, 'hash', head.hash,
+               'mac', head.mac, 'secretId', head.secret_id,
+               'checkpointPosition', head.checkpoint_position,
+               'legacyUntil', head.legacy_until::text, 'legacySealed', head.legacy_sealed::text,
+               'startedAt', ${timeSql('head.started_at')},
+               'checkpoint', (
+                 SELECT json_build_object(
+                          'position', position, 'hash', hash, 'lastEventId', last_event_id::text,
+                          'createdBefore', ${timeSql('created_before')},
+                          'prunedAt', ${timeSql('pruned_at')}, 'mac', mac, 'secretId', secret_id
+                        )
+                   FROM ${checkpoints} WHERE position = head.checkpoint_position
+               )
+             )
+        FROM ${head} AS head
+    ))::text AS json`
+}
+
+/** SQL for all that an event says, but for its id, as one text. */
+export function contentSql(event: string): string {
+  const columns = [
+    'ref::text',
+    'api_key_id::text',
+    'user_id::text',
+    'action',
+    'actor_type',
+    'actor_id',
+    'address',
+    'reason',
+    'before::text',
+    'after::text',
+    'entry_mac',
+  ].map((column) => `${event}.${column}`)
+
+  return `jsonb_build_array(${[...columns, timeSql(`${event}.created_at`)].join(', ')})::text`
+}
+
+/** What `contentSql` holds. */
+export interface Content extends WrittenEntry {
+  entryMac: string | null
+}
+
+export function readContent(text: string): Content {
+  // The columns above, in their order.
+  const [ref, apiKeyId, userId, action, actorType, actorId, address, reason, before, after, mac] =
+    JSON.parse(text) as (string | null)[]
+
+  return {
+    ref: ref ?? null,
+    apiKeyId: apiKeyId ?? null,
+    userId: userId ?? null,
+    // Whatever they are: the database holds them against what there is.
+    action: action as EventAction,
+    actorType: actorType as ActorType,
+    actorId: actorId ?? null,
+    address: address ?? null,
+    reason: reason ?? null,
+    before: readJson(before),
+    after: readJson(after),
+    entryMac: mac ?? null,
+  }
+}
+
+function readJson(text: string | null | undefined): Record<string, unknown> | null {
+  return text === null || text === undefined ? null : JSON.parse(text)
+}
+
+/** Whether an entry was written by the library. */
+export function checkEntry(signer: Signer, { entryMac, ...entry }: Content): SignatureCheck {
+  const [secretId, mac] = (entryMac ?? '').split(':')
+  if (mac === undefined) return 'invalid'
+  return signer.check('entry', entryText(entry), { mac, secretId: secretId || null })
+}
+
+export function checkHead(signer: Signer, head: HeadRow): SignatureCheck {
+  const { mac, secretId } = head
+  return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
+}
+
+/** What somebody has made of the head lets no entry pass, and no key, but those that there are. */
+function withoutClaims(head: HeadRow, tail: LastSeal | null): HeadRow {
+  const [claimed, sealed] = [BigInt(head.legacyUntil), BigInt(tail?.lastEventId ?? 0)]
+  const legacyUntil = (claimed < sealed ? claimed : sealed).toString()
+  const now = new Date().toISOString()
+
+  return {
+    ...head,
+    legacyUntil,
+    legacySealed: legacyUntil,
+    startedAt: head.startedAt < now ? head.startedAt : now,
+  }
+}
+
+/** The hash of a seal, which speaks for the entry and for everything before it. */
+export function hashOf(previous: string, entry: SealedEntry): string {
+  const { eventId, isGenuine, doubts, content } = entry
+  return createHash('sha256')
+    .update([previous, JSON.stringify([eventId, isGenuine, doubts]), content].join('\n'))
+    .digest('hex')
+}
+
+/** The last link, or where the chain begins. */
+export function endOf({ checkpoint }: HeadRow, tail: Link | null): Link {
+  return tail ?? checkpoint ?? { position: 0, hash: '' }
+}
+
+export function headText(head: HeadRow): string {
+  const { position, hash, legacyUntil, legacySealed, startedAt, checkpointPosition } = head
+  const start = head.checkpoint && checkpointText(head.checkpoint)
+  return JSON.stringify([
+    position,
+    hash,
+    legacyUntil,
+    legacySealed,
+    startedAt,
+    checkpointPosition,
+    start,
+  ])
+}
+
+export function checkpointText(checkpoint: Omit<Checkpoint, keyof Signature>): string {
+  const { position, hash, lastEventId, createdBefore, prunedAt } = checkpoint
+  return JSON.stringify([position, hash, lastEventId, createdBefore, prunedAt])
+}
+
+/** Signs the end of the chain once more, for use elsewhere: what is exported is of no use as the head itself. */
+export function exportOf(signer: Signer, { position, hash }: Link): AuditHead {
+  const unsigned = { position, hash, at: new Date().toISOString() }
+  return { ...unsigned, ...signer.sign('exported head', exportText(unsigned)) }
+}
+
+export function exportText({ position, hash, at }: Omit<AuditHead, keyof Signature>): string {
+  return JSON.stringify([position, hash, at])
+}
+
+function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`
+}

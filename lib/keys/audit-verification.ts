@@ -1,0 +1,541 @@
+import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+
+import { toldSql, type AuditTrail } from '../../models/audit-trail'
+import type { UserIdType } from '../../models/storage-options'
+import { InvalidInputError } from '../errors'
+import { canonical } from './audit'
+import {
+  checkEntry,
+  checkHead,
+  checkpointText,
+  contentSql,
+  exportOf,
+  exportText,
+  hashOf,
+  headSql,
+  headText,
+  pageSize,
+  readContent,
+  type AuditHead,
+  type Content,
+  type HeadRow,
+  type Link,
+  type SealedEntry,
+} from './audit-chain'
+import { isPlainObject } from './metadata'
+import { pointerTo } from './rules'
+import type { Signature, Signer } from './signing'
+
+/** Something that is wrong with the audit trail. */
+export interface AuditFault {
+  /**
+   * What has become of an entry; or, where the entries themselves are as they were: the end of the trail (`head_changed`) or
+   * its beginning (`checkpoint_changed`) is not as it was left, or an entry says something else about a key (`contradicted`)
+   * than the entries before it or the key itself.
+   */
+  kind:
+    | 'edited'
+    | 'removed'
+    | 'inserted'
+    | 'reordered'
+    | 'head_changed'
+    | 'checkpoint_changed'
+    | 'contradicted'
+  /** The place in the trail, counted from 1; `null` where it has none. */
+  position: number | null
+  eventId: string | null
+  message: string
+}
+
+/** What is found when the audit trail is verified. */
+export interface AuditVerification {
+  /** Whether every entry could be checked, and nothing is wrong. */
+  isIntact: boolean
+  /** How many entries were checked, and how many came before them and were pruned. */
+  entries: number
+  pruned: number
+  /** How many entries were written meanwhile, and are sealed with the next change. */
+  unsealed: number
+  /** How many entries only a secret could vouch for that is not among `secrets`. */
+  unverifiable: number
+  /** The end of the trail as it was checked, to be kept elsewhere. */
+  head: AuditHead
+  /** The first 100. */
+  faults: AuditFault[]
+  /** What would not have been found, in sentences. */
+  cannotFind: string[]
+}
+
+interface SealRow extends Link, Signature, Omit<SealedEntry, 'content'> {
+  /** `null` where the event is gone. */
+  content: string | null
+}
+
+/** An entry that does not fit its place, and the hash of the entry that stands before it. */
+interface Misfit extends Link, SealedEntry {
+  previousHash: string
+}
+
+interface Contradiction {
+  eventId: string | null
+  apiKeyId: string
+  name: string
+  told: unknown
+  known: unknown
+}
+
+interface AuditVerifierParts {
+  sequelize: Sequelize
+  trail: AuditTrail
+  /** The qualified, quoted name of the table of keys. */
+  table: string
+  userIdType: UserIdType
+  signer: Signer
+}
+
+const maxFaults = 100
+
+/** So many are looked at, as some differ to the database and not to JavaScript. */
+const maxContradictions = 1_000
+
+export type VerifyTrail = ReturnType<typeof createAuditVerifier>
+
+/** Makes the function that holds the whole trail against its seals, against itself and against the keys. */
+export function createAuditVerifier(parts: AuditVerifierParts) {
+  const { sequelize, trail, table, userIdType, signer } = parts
+  const { events, seals, unsealed } = trail
+
+  const waitingSql = `
+    SELECT json_build_object(
+             'unsealed', count(*) FILTER (WHERE is_waiting),
+             'stray', coalesce((json_agg(id::text) FILTER (WHERE NOT is_waiting AND place <= ${maxFaults})), '[]')
+           )::text AS json
+      FROM (
+        SELECT event.id, waiting.is_waiting,
+               row_number() OVER (PARTITION BY waiting.is_waiting ORDER BY event.id) AS place
+          FROM ${events} AS event
+          CROSS JOIN LATERAL (
+            SELECT EXISTS (
+              SELECT FROM ${unsealed} AS waiting WHERE waiting.event_id = event.id
+            ) AS is_waiting
+          ) AS waiting
+         WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id)
+      ) AS event`
+
+  const repeatedSql = `
+    SELECT to_json(max(id)::text)::text AS json
+      FROM ${events} WHERE ref IS NOT NULL GROUP BY ref HAVING count(*) > 1
+     ORDER BY max(id) LIMIT ${maxFaults}`
+
+  return async function verifyTrail(anchor?: AuditHead): Promise<AuditVerification> {
+    if (anchor) refuseForeign(anchor)
+
+    return sequelize.transaction(async (transaction) => {
+      // One snapshot: what is committed meanwhile is not half seen.
+      await sequelize.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY', {
+        transaction,
+      })
+      return verifySnapshot(transaction, anchor)
+    })
+  }
+
+  /** A head of somebody else's would have a good trail called bad. One of a secret that is gone is taken as it is. */
+  function refuseForeign(anchor: AuditHead) {
+    if (signer.check('exported head', exportText(anchor), anchor) !== 'invalid') return
+    throw new InvalidInputError([
+      { pointer: pointerTo(['head']), message: 'was not exported here' },
+    ])
+  }
+
+  async function verifySnapshot(
+    transaction: Transaction,
+    anchor: AuditHead | undefined,
+  ): Promise<AuditVerification> {
+    const faults: AuditFault[] = []
+    let faultCount = 0
+    let unverifiable = 0
+    /** Entries since the last one that a known secret vouches for. */
+    let pending = 0
+
+    function report({ kind, position = null, eventId = null, message }: ReportedFault) {
+      faultCount++
+      if (faults.length < maxFaults) faults.push({ kind, position, eventId, message })
+    }
+
+    async function select<Shape>(sql: string): Promise<Shape[]> {
+      const rows = await sequelize.query<{ json: string }>(sql, {
+        type: QueryTypes.SELECT,
+        useMaster: true,
+        transaction,
+      })
+      // The callers know the shape of what they ask for.
+      return rows.map(({ json }) => JSON.parse(json) as Shape)
+    }
+
+    const [found] = await select<{ head: HeadRow | null }>(headSql(trail))
+    const head = found?.head ?? null
+    const headCheck = head && checkHead(signer, head)
+    const start = checkStart()
+    let end: Link = start
+    let entries = 0
+    let anchoredHash = anchor && anchor.position === start.position ? start.hash : undefined
+    const misfits: Misfit[] = []
+
+    /** Returns where the chain begins. */
+    function checkStart(): Link {
+      const beginning = { position: 0, hash: '' }
+      if (!head || head.checkpointPosition === 0) return beginning
+
+      const { checkpoint } = head
+      const isValid =
+        checkpoint !== null &&
+        // A head that is good speaks for the checkpoint, whose secret may be gone.
+        (headCheck === 'valid' ||
+          signer.check('checkpoint', checkpointText(checkpoint), checkpoint) === 'valid')
+      if (!isValid) {
+        report({
+          kind: 'checkpoint_changed',
+          position: head.checkpointPosition,
+          message: 'The checkpoint of the pruned entries is not the one that was left.',
+        })
+      }
+      return checkpoint ?? beginning
+    }
+
+    function checkSeal(seal: SealRow) {
+      const { position, eventId, content, hash, doubts } = seal
+      const place = { position, eventId }
+      const missing = position - end.position - 1
+      if (missing > 0) {
+        report({
+          kind: 'removed',
+          position: end.position + 1,
+          message: `${counted(missing)} removed before this place, with what sealed them.`,
+        })
+      }
+      if (doubts !== null) weighDoubts(doubts, place)
+
+      if (content === null) {
+        report({ kind: 'removed', ...place, message: 'The entry was removed.' })
+      } else if (missing === 0 && hashOf(end.hash, { ...seal, content }) !== hash) {
+        if (misfits.length < maxFaults) {
+          misfits.push({ ...seal, content, previousHash: end.hash })
+        } else {
+          report({ kind: 'edited', ...place, message: 'The entry is not what was sealed.' })
+        }
+      } else if (!seal.isGenuine) {
+        checkOrigin(readContent(content), place)
+      }
+
+      const check = signer.check('seal', hash, seal)
+      if (check === 'invalid') {
+        report({ kind: 'edited', ...place, message: 'The entry was sealed by somebody else.' })
+      }
+      pending = check === 'unknown' ? pending + 1 : 0
+      if (anchor?.position === position) anchoredHash = hash
+      end = { position, hash }
+      entries++
+    }
+
+    /** Whoever sealed it could not say that it was ours. Secrets may have been there since that were not known then. */
+    function checkOrigin(content: Content, place: Place) {
+      if (content.actorType === 'database') return
+      const check = checkEntry(signer, content)
+      if (check === 'unknown') unverifiable++
+      if (check === 'invalid') {
+        report({ kind: 'inserted', ...place, message: 'The entry was not written by the library.' })
+      }
+    }
+
+    /** What was before a seal that doubts, it does not vouch for, unless the head that it found is good after all. */
+    function weighDoubts(doubts: string, place: Place) {
+      const found = readHead(doubts)
+      const check = found ? checkHead(signer, found) : 'invalid'
+      if (!found || check === 'invalid') {
+        report({
+          kind: 'head_changed',
+          ...place,
+          message: 'The end of the trail had been changed when this entry was sealed.',
+        })
+      } else if (check === 'unknown') {
+        unverifiable += Math.max(pending, 1)
+      } else {
+        compareEnds(found, place)
+      }
+      pending = 0
+    }
+
+    function compareEnds(told: Link, place: Place) {
+      const difference = told.position - end.position
+      if (difference > 0) {
+        report({
+          kind: 'removed',
+          position: end.position + 1,
+          message: `${counted(difference)} removed from what was the end of the trail.`,
+        })
+      } else if (difference < 0) {
+        report({
+          kind: 'inserted',
+          ...place,
+          message: `${counted(-difference)} added behind the end of the trail.`,
+        })
+      } else if (told.hash !== end.hash) {
+        report({ kind: 'edited', ...place, message: 'The last entry is not the one that was.' })
+      }
+    }
+
+    function checkEnd() {
+      const place = { position: end.position, eventId: null }
+      if (!head) {
+        report({ kind: 'head_changed', ...place, message: 'The end of the trail was removed.' })
+      } else if (headCheck === 'unknown') {
+        unverifiable += Math.max(pending, 1)
+      } else if (headCheck === 'valid') {
+        compareEnds(head, place)
+      } else if (head.mac !== null || head.position > 0 || entries > 0) {
+        report({ kind: 'head_changed', ...place, message: 'The end of the trail was changed.' })
+      }
+    }
+
+    function checkAnchor({ position, hash, at }: AuditHead) {
+      if (position < start.position) return
+      if (end.position < position) {
+        report({
+          kind: 'removed',
+          position: end.position + 1,
+          message: `${counted(position - end.position)} removed that were there at ${at}.`,
+        })
+      } else if (anchoredHash !== hash && (position > 0 || hash !== '')) {
+        report({
+          kind: 'edited',
+          position,
+          message: `The entries up to here are not those that were there at ${at}.`,
+        })
+      }
+    }
+
+    let page: SealRow[]
+    do {
+      page = await select<SealRow>(pageSql(end.position))
+      for (const seal of page) checkSeal(seal)
+    } while (page.length === pageSize)
+    for (const misfit of misfits) {
+      const { position, eventId } = misfit
+      const isMoved = misfits.some((other) => other !== misfit && fitsInPlaceOf(misfit, other))
+      report({
+        kind: isMoved ? 'reordered' : 'edited',
+        position,
+        eventId,
+        message: isMoved
+          ? 'The entry has the place of another.'
+          : 'The entry is not what was sealed.',
+      })
+    }
+    checkEnd()
+    if (anchor) checkAnchor(anchor)
+
+    const [waiting] = await select<{ unsealed: number; stray: string[] }>(waitingSql)
+    for (const eventId of waiting?.stray ?? []) {
+      report({ kind: 'inserted', eventId, message: 'The entry waits for no seal and has none.' })
+    }
+    for (const eventId of await select<string>(repeatedSql)) {
+      report({ kind: 'inserted', eventId, message: 'The entry repeats another one.' })
+    }
+    for (const { eventId, apiKeyId, name, told, known } of await select<Contradiction>(
+      contradictionsSql(head),
+    )) {
+      if (isSameTo(name, told, known)) continue
+      report({
+        kind: 'contradicted',
+        eventId,
+        message: `The trail and the key ${apiKeyId} do not agree on ${name}.`,
+      })
+    }
+
+    return {
+      isIntact: faultCount === 0 && unverifiable === 0,
+      entries,
+      pruned: start.position,
+      unsealed: waiting?.unsealed ?? 0,
+      unverifiable,
+      head: exportOf(signer, end),
+      faults,
+      cannotFind: limitsOf({ unverifiable, anchor, start }),
+    }
+  }
+
+  function limitsOf({ unverifiable, anchor, start }: Limits): string[] {
+    const limits: string[] = []
+    if (!signer.isKeyed) {
+      limits.push(
+        'Changes by somebody who computed the whole trail anew, which needs no secret: set the option `secrets`.',
+      )
+    } else if (signer.acceptUnkeyed) {
+      limits.push(
+        'A trail made up as one from before there were secrets, as long as `acceptUnkeyed` is set.',
+      )
+    }
+    if (!anchor) {
+      limits.push(
+        'A trail that was put back as a whole to what it once was, with its head: keep a head elsewhere, and pass it.',
+      )
+    } else if (anchor.position < start.position) {
+      limits.push('Whether the head that was passed is one of this trail: what it ends was pruned.')
+    }
+    if (unverifiable > 0) {
+      limits.push(
+        'Changes of entries for which only a secret vouches that is not among `secrets`: add it there, at the end.',
+      )
+    }
+    return limits
+  }
+
+  function pageSql(after: number): string {
+    return `
+      SELECT json_build_object(
+               'position', seal.position, 'eventId', seal.event_id::text,
+               'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'hash', seal.hash,
+               'mac', seal.mac, 'secretId', seal.secret_id,
+               'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END
+             )::text AS json
+        FROM ${seals} AS seal LEFT JOIN ${events} AS event ON event.id = seal.event_id
+       WHERE seal.position > ${after}
+       ORDER BY seal.position LIMIT ${pageSize}`
+  }
+
+  /**
+   * SQL for where the trail does not agree with itself or with the keys: with what the entry before said of an attribute, and
+   * with what the row has now. The entries of a key are in the order of their ids, as each was written under the lock of
+   * its row. What was before the chain, or was pruned, is not known; TRUNCATE ends what came before it.
+   */
+  function contradictionsSql(head: HeadRow | null): string {
+    const known = [head?.legacyUntil ?? '0', head?.checkpoint?.lastEventId ?? '0'].map(BigInt)
+    const from = known.reduce((greatest, id) => (id > greatest ? id : greatest))
+    const since = [head?.startedAt, head?.checkpoint?.createdBefore]
+      .filter((time) => time !== undefined)
+      .map((time) => `key.created_at >= '${time}'::timestamptz`)
+
+    return `
+      WITH told AS (
+        SELECT event.id, event.api_key_id, event.action, event.ref,
+               -- Anybody may have written it, as anything.
+               CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
+               CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
+               (SELECT count(*) FROM ${events} AS emptied
+                 WHERE emptied.action = 'truncated' AND emptied.id < event.id) AS era
+          FROM ${events} AS event
+         WHERE event.id > ${from} AND event.action NOT IN ('truncated', 'retired_secret_used')
+      ), attribute AS (
+        SELECT told.id, told.api_key_id, told.era, name,
+               told.before -> name AS before, told.after -> name AS after,
+               lag(told.id) OVER each AS known_id, lag(told.after -> name) OVER each AS known,
+               lead(told.id) OVER each IS NULL AS is_last
+          FROM told CROSS JOIN LATERAL jsonb_object_keys(
+            coalesce(told.before, '{}') || coalesce(told.after, '{}')
+          ) AS name
+        WINDOW each AS (PARTITION BY told.api_key_id, told.era, name ORDER BY told.id)
+      ), last AS (
+        SELECT DISTINCT ON (api_key_id) id, api_key_id, era,
+               action = 'deleted' OR EXISTS (
+                 SELECT FROM ${events} AS emptied
+                  WHERE emptied.action = 'truncated' AND emptied.id > told.id
+               ) AS is_gone
+          FROM told ORDER BY api_key_id, id DESC
+      ), referred AS (
+        SELECT DISTINCT ON (api_key_id) id, api_key_id, era, ref
+          FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
+      ), present AS MATERIALIZED (
+        SELECT last.api_key_id, last.era, key.event_ref, ${toldSql('key', userIdType)} AS told
+          FROM last JOIN ${table} AS key ON key.id = last.api_key_id
+         WHERE NOT last.is_gone
+      )
+      (
+        SELECT ${contradictionSql('id', 'api_key_id', 'name', 'before', 'known')}
+          FROM attribute
+         WHERE known_id IS NOT NULL AND before IS DISTINCT FROM known
+         LIMIT ${maxContradictions}
+      ) UNION ALL (
+        SELECT ${contradictionSql('id', 'api_key_id', 'name', 'after', 'present.told -> name')}
+          FROM attribute JOIN present USING (api_key_id, era)
+         WHERE is_last AND after IS DISTINCT FROM present.told -> name
+         LIMIT ${maxContradictions}
+      ) UNION ALL (
+        SELECT ${contradictionSql('id', 'api_key_id', `'its last change'`, 'ref', 'event_ref')}
+          FROM referred JOIN present USING (api_key_id, era)
+         WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref
+         LIMIT ${maxContradictions}
+      ) UNION ALL (
+        SELECT ${contradictionSql('last.id', 'coalesce(last.api_key_id, key.id)', `'whether there is one'`, 'true', 'false')}
+          FROM last FULL JOIN ${table} AS key ON key.id = last.api_key_id
+         WHERE (last.id IS NOT NULL AND last.is_gone = (key.id IS NOT NULL))
+            OR (last.id IS NULL AND ${since.length > 0 ? since.join(' AND ') : 'false'})
+         LIMIT ${maxContradictions}
+      )`
+  }
+}
+
+interface Place {
+  position: number
+  eventId: string | null
+}
+
+type ReportedFault = Pick<AuditFault, 'kind' | 'message'> &
+  Partial<Pick<AuditFault, 'position' | 'eventId'>>
+
+interface Limits {
+  unverifiable: number
+  anchor: AuditHead | undefined
+  start: Link
+}
+
+function contradictionSql(
+  ...[eventId, apiKeyId, name, told, known]: [string, string, string, string, string]
+): string {
+  return `json_build_object(
+    'eventId', ${eventId}::text, 'apiKeyId', ${apiKeyId}, 'name', ${name}, 'told', ${told}, 'known', ${known}
+  )::text AS json`
+}
+
+/** Whether it is the content, the id or the entry before it that was exchanged for another's. */
+function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
+  const { hash, previousHash, eventId, content } = misfit
+  return [
+    hashOf(previousHash, { ...misfit, eventId: other.eventId, content: other.content }),
+    hashOf(previousHash, { ...misfit, eventId, content: other.content }),
+    hashOf(previousHash, { ...misfit, eventId: other.eventId, content }),
+    hashOf(other.previousHash, misfit),
+    hashOf(other.hash, misfit),
+  ].includes(hash)
+}
+
+/** As JavaScript sees them: numbers in metadata may be longer than it can tell, and what is no jsonb is told as text. */
+function isSameTo(name: string, told: unknown, known: unknown): boolean {
+  if (name !== 'metadata' && name !== 'limits') return canonical(told) === canonical(known)
+  return canonical(readMetadata(told)) === canonical(readMetadata(known))
+}
+
+function readMetadata(value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
+}
+
+/** What a seal doubted, or `null` for what was never a head. */
+function readHead(json: string): HeadRow | null {
+  try {
+    const head: unknown = JSON.parse(json)
+    if (!isPlainObject(head)) return null
+    // That its members are what they should be, its signature says.
+    headText(head as unknown as HeadRow)
+    return head as unknown as HeadRow
+  } catch {
+    return null
+  }
+}
+
+function counted(entries: number): string {
+  return entries === 1 ? '1 entry was' : `${entries} entries were`
+}

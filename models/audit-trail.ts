@@ -1,0 +1,68 @@
+import { changeLogOf } from './change-log'
+import { qualify } from './names'
+
+/** What the audit trail consists of in the database. Names are qualified and quoted. */
+export interface AuditTrail {
+  /** One row for each change of a key. */
+  events: string
+  /** The chain: one row for each event, in the order in which they were sealed. */
+  seals: string
+  /** Which events wait to be sealed. */
+  unsealed: string
+  /** The one row that says where the chain ends. */
+  head: string
+  /** Where the chain begins, once entries were pruned. */
+  checkpoints: string
+  /** The setting that holds the number of a transaction that prunes. */
+  pruning: string
+}
+
+export function auditTrailOf(schema: string): AuditTrail {
+  return {
+    events: qualify(schema, 'api_key_events'),
+    seals: qualify(schema, 'api_key_event_seals'),
+    unsealed: qualify(schema, 'api_key_unsealed_events'),
+    head: qualify(schema, 'api_key_audit_head'),
+    checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
+    pruning: `${changeLogOf(schema).channel}.pruning`,
+  }
+}
+
+/**
+ * SQL for what the trail tells of a key, as JSON, from a row of the table of keys: each attribute by the name and in the
+ * form in which records have it. Left out is what changes without being told: when it was changed, used and revoked.
+ */
+export function toldSql(key: string, userIdType: string): string {
+  const attributes: Record<string, string> = {
+    userId: userIdType === 'integer' ? `${key}.user_id` : `${key}.user_id::text`,
+    name: `${key}.name`,
+    description: `${key}.description`,
+    permissions: `${key}.permissions`,
+    status: `${key}.status`,
+    createdAt: timeSql(`${key}.created_at`),
+    expiresAt: timeSql(`${key}.expires_at`),
+    allowedIps: `${key}.allowed_ips`,
+    metadata: jsonSql(`${key}.metadata`),
+    limits: jsonSql(`${key}.limits`),
+    prefix: `${key}.prefix`,
+    postfix: `${key}.postfix`,
+    previousSecret: `CASE WHEN ${key}.previous_hash IS NOT NULL THEN jsonb_build_object(
+                       'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
+                       'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`,
+  }
+
+  return `jsonb_build_object(${Object.entries(attributes)
+    .map(([name, sql]) => `'${name}', ${sql}`)
+    .join(', ')})`
+}
+
+/** Not all that json can hold can be jsonb, and no change may fail for what it is told of. */
+function jsonSql(json: string): string {
+  return `CASE WHEN ${json}::text ~ '\\\\u(0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}'
+               THEN to_jsonb(${json}::text) ELSE ${json}::jsonb END`
+}
+
+/** SQL for a time as JavaScript writes it in JSON; one that is infinite is none there. */
+export function timeSql(time: string): string {
+  return `CASE WHEN isfinite(${time}) THEN to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END`
+}

@@ -1,0 +1,54 @@
+/*
+ * A program that makes one change and is killed on the way: `node --require .../register.js killed.ts <url> <change> <id>
+ * <statements>`. It kills itself, by SIGKILL, when so many statements of the change were answered.
+ */
+import * as pg from 'pg'
+import { Sequelize } from 'sequelize'
+
+import { createTestApiKeys } from '../support/app'
+import { newKey } from '../support/keys'
+
+/** The secret of the program and of the spec that starts it. */
+export const secret = 'a secret that is of these two programs, and of no others'
+
+let left = Infinity
+
+/** Counts what was answered. */
+class CountingClient extends pg.Client {
+  constructor(...options: ConstructorParameters<typeof pg.Client>) {
+    super(...options)
+    const query = this.query.bind(this) as (...args: unknown[]) => unknown
+    Object.assign(this, {
+      query(...args: unknown[]) {
+        const callback = args.at(-1)
+        if (typeof callback !== 'function') return query(...args)
+
+        return query(...args.slice(0, -1), (...answer: unknown[]) => {
+          left--
+          if (left === 0) process.kill(process.pid, 'SIGKILL')
+          else callback(...answer)
+        })
+      },
+    })
+  }
+}
+
+async function main([url = '', change = '', id = '', statements = '']: readonly string[]) {
+  const sequelize = new Sequelize(url, {
+    logging: false,
+    dialectModule: { ...pg, Client: CountingClient },
+  })
+  const apiKeys = createTestApiKeys({ connect: () => sequelize }, { secrets: [secret] })
+  // Whatever a new connection asks for is not of the change.
+  await apiKeys.list()
+
+  left = Number(statements)
+  if (change === 'create') await apiKeys.create(newKey())
+  if (change === 'rotate') await apiKeys.rotate(id)
+  if (change === 'revokeAll') await apiKeys.revokeAll('alice')
+  left = Infinity
+  process.stdout.write('done')
+  await sequelize.close()
+}
+
+if (require.main === module) void main(process.argv.slice(2))
