@@ -58,6 +58,7 @@ describe('onDatabase', () => {
     ['suspend', (apiKeys) => apiKeys.suspend(id)],
     ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
     ['events', (apiKeys) => apiKeys.events()],
+    ['userChanged', (apiKeys) => apiKeys.userChanged('alice')],
     ['migrate', (apiKeys) => apiKeys.migrate()],
   ]
 
@@ -77,7 +78,8 @@ describe('onDatabase', () => {
     'calls it an outage when the server ends the session of %s',
     async (_, call) => {
       const lock = await sequelize.transaction()
-      await sequelize.query('LOCK TABLE api_keys, api_key_events', { transaction: lock })
+      const tables = 'api_keys, api_key_events, api_key_user_changes'
+      await sequelize.query(`LOCK TABLE ${tables}`, { transaction: lock })
 
       const outcome = failureOf(call(apiKeys))
       const pid = await findBlockedSession(sequelize)
