@@ -142,6 +142,7 @@ describe('README', () => {
       'api_key_changes',
       'api_key_event_seals',
       'api_key_events',
+      'api_key_expiry_notices',
       'api_key_log_lock',
       'api_key_migrations',
       'api_key_retired_secrets',

@@ -96,6 +96,7 @@ describe('create', () => {
       permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
       allowedIps: null,
       metadata: {},
+      limits: null,
       userId: 'alice',
       createdAt: expect.any(Date),
       updatedAt: apiKey.createdAt,
@@ -834,6 +835,7 @@ describe('events', () => {
           expiresAt: '2099-01-01T00:00:00.000Z',
           allowedIps: null,
           metadata: {},
+          limits: null,
         },
       },
       {
