@@ -163,6 +163,7 @@ export function createApiKeys<
     retiredTable,
     audit,
     chain,
+    deleting: trail.deleting,
     emitter,
     format,
     lastUseOf,

@@ -51,7 +51,7 @@ const toldColumns = [
  */
 export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (names) => {
   const { schema, table, userIdType } = names
-  const { events, seals, unsealed, head, checkpoints, pruning } = auditTrailOf(schema)
+  const { events, seals, unsealed, head, checkpoints, pruning, deleting } = auditTrailOf(schema)
   const keys = table('api_keys')
   const [tell, queue, refuse] = [
     table('api_key_tell_change'),
@@ -66,9 +66,7 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
     CREATE TRIGGER api_key_refuse_update BEFORE UPDATE OR TRUNCATE ON ${kept}
       FOR EACH STATEMENT EXECUTE FUNCTION ${refuse}();
     CREATE TRIGGER api_key_refuse_delete BEFORE DELETE ON ${kept}
-      FOR EACH ROW WHEN (
-        current_setting('${pruning}', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text
-      ) EXECUTE FUNCTION ${refuse}();
+      FOR EACH ROW WHEN (${isNotOf(pruning)}) EXECUTE FUNCTION ${refuse}();
     ALTER TABLE ${kept} ENABLE ALWAYS TRIGGER api_key_refuse_update;
     ALTER TABLE ${kept} ENABLE ALWAYS TRIGGER api_key_refuse_delete;`
 
@@ -197,7 +195,7 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
           AND OLD.event_ref IS NOT DISTINCT FROM NEW.event_ref
         ) EXECUTE FUNCTION ${tell}();
       CREATE TRIGGER api_key_tell_delete AFTER DELETE ON ${keys}
-        FOR EACH ROW EXECUTE FUNCTION ${tell}();
+        FOR EACH ROW WHEN (${isNotOf(deleting)}) EXECUTE FUNCTION ${tell}();
       CREATE TRIGGER api_key_tell_truncate AFTER TRUNCATE ON ${keys}
         FOR EACH STATEMENT EXECUTE FUNCTION ${tell}();
       CREATE TRIGGER api_key_queue_events AFTER INSERT ON ${events}
@@ -235,6 +233,11 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
     `,
   }
 })
+
+/** SQL for whether a setting does not name this transaction. */
+function isNotOf(setting: string): string {
+  return `current_setting('${setting}', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text`
+}
 
 function toldOf(row: string): string {
   return toldColumns.map((column) => `${row}.${column}`).join(', ')

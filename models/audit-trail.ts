@@ -15,6 +15,8 @@ export interface AuditTrail {
   checkpoints: string
   /** The setting that holds the number of a transaction that prunes. */
   pruning: string
+  /** The setting that holds the number of a transaction that deletes keys and writes their entries itself. */
+  deleting: string
 }
 
 export function auditTrailOf(schema: string): AuditTrail {
@@ -25,6 +27,7 @@ export function auditTrailOf(schema: string): AuditTrail {
     head: qualify(schema, 'api_key_audit_head'),
     checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
     pruning: `${changeLogOf(schema).channel}.pruning`,
+    deleting: `${changeLogOf(schema).channel}.deleting`,
   }
 }
 

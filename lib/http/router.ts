@@ -88,13 +88,48 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/revoke-all': {
       async post({ req, res, userId, body }) {
-        const { userId: owner, ...explanation } = parseInput(rules.revokeAll, body)
+        const { userId: owner, dryRun, ...explanation } = parseInput(rules.revokeAll, body)
         const options = {
           ...asAdmin({ req, userId }),
           ...parseInput(rules.adminQuery, req.query),
           ...explanation,
         }
-        res.json({ revoked: await lifecycle.revokeAll(owner, options) })
+        const revoked = dryRun
+          ? await lifecycle.countRevocable(owner)
+          : await lifecycle.revokeAll(owner, options)
+        res.json({ revoked })
+      },
+    },
+    '/revoke-unused': {
+      async post({ req, res, userId, body }) {
+        const { userId: owner, reason, ...rest } = parseInput(rules.revokeUnused, body)
+        const criteria = { ...rest, ...(owner !== undefined && { userId: owner }) }
+        const options = {
+          ...asAdmin({ req, userId }),
+          ...parseInput(rules.adminQuery, req.query),
+          reason,
+        }
+        const { keys } = await lifecycle.revokeUnused(criteria, options)
+        res.json({ revoked: keys })
+      },
+    },
+    '/prune': {
+      async post({ req, res, userId, body }) {
+        const { revokedKeys, events, usage, dryRun, reason } = parseInput(rules.housekeeping, body)
+        const options = { ...asAdmin({ req, userId }), reason }
+        res.json({
+          ...(revokedKeys !== undefined && {
+            revokedKeys: (
+              await lifecycle.pruneRevoked({ olderThanDays: revokedKeys, dryRun }, options)
+            ).keys,
+          }),
+          ...(events !== undefined && {
+            events: (await lifecycle.pruneAuditTrail({ olderThanDays: events, dryRun })).events,
+          }),
+          ...(usage !== undefined && {
+            usage: (await lifecycle.pruneUsage({ olderThanDays: usage, dryRun })).hours,
+          }),
+        })
       },
     },
     '/events': {

@@ -48,16 +48,18 @@ type EventRow = Omit<ApiKeyEventRow, 'ref' | 'entryMac'>
 
 export type Audit = ReturnType<typeof createAudit>
 
-interface Change {
+type Change = {
   action: ChangeAction
-  before: ApiKeyRecord | null
-  after: ApiKeyRecord
   /** What the change has given the row of the key. */
   ref: string
-}
+} & (
+  | { before: ApiKeyRecord | null; after: ApiKeyRecord }
+  // The key is gone.
+  | { before: ApiKeyRecord; after: null }
+)
 
 /** What somebody does to a key. */
-export type ChangeAction = Exclude<EventAction, 'retired_secret_used' | 'deleted' | 'truncated'>
+export type ChangeAction = Exclude<EventAction, 'retired_secret_used' | 'truncated'>
 
 interface Circumstances {
   actor?: Actor | undefined
@@ -95,18 +97,20 @@ export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) 
     async record(changes: readonly Change[], circumstances: Circumstances) {
       const { actor, address, reason, transaction } = circumstances
       const by: Actor = actor ?? { type: 'system' }
-      const entries = changes.map(({ action, before, after, ref }): NewApiKeyEventRow => {
+      const entries = changes.map((change): NewApiKeyEventRow => {
+        const { action, before, after, ref } = change
+        const { id, userId } = keyOf(change)
         const changed = changedAttributes(before, after)
         const entry: WrittenEntry = {
-          apiKeyId: after.id,
-          userId: after.userId,
+          apiKeyId: id,
+          userId,
           action,
           actorType: by.type,
           actorId: by.type === 'system' ? null : String(by.id),
           address: address ?? null,
           reason: reason ?? null,
           before: before && pick(before, changed),
-          after: pick(after, changed),
+          after: after && pick(after, changed),
           ref,
         }
         return { ...entry, entryMac: entryMacOf(entry) }
@@ -114,8 +118,9 @@ export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) 
 
       await Event.bulkCreate(entries, { transaction, returning: false })
       written.add(transaction)
-      for (const { action, before, after } of changes) {
-        const notice = { apiKey: after, before, actor: by, reason: reason ?? null }
+      for (const change of changes) {
+        const { action, before } = change
+        const notice = { apiKey: keyOf(change), before, actor: by, reason: reason ?? null }
         emitter.emitAfter(transaction, action, notice)
       }
     },
@@ -180,6 +185,11 @@ function toEvent(row: EventRow, userIdType: UserIdType): ApiKeyEvent {
   }
 }
 
+/** The key as it is now, or was last. */
+function keyOf(change: Change): ApiKeyRecord {
+  return change.after ?? change.before
+}
+
 /** What an entry speaks of. The rest of a record never changes, or says when and how it changed. */
 const audited = [
   'name',
@@ -197,8 +207,11 @@ const auditedRotation = ['prefix', 'postfix', 'previousSecret'] as const
 
 type Audited = (typeof audited)[number] | (typeof auditedRotation)[number]
 
-function changedAttributes(before: ApiKeyRecord | null, after: ApiKeyRecord): readonly Audited[] {
-  if (!before) return audited
+function changedAttributes(
+  before: ApiKeyRecord | null,
+  after: ApiKeyRecord | null,
+): readonly Audited[] {
+  if (!before || !after) return audited
   return [...audited, ...auditedRotation].filter((name) => !isSame(before[name], after[name]))
 }
 

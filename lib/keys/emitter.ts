@@ -7,7 +7,7 @@ import type { ApiKeyRecord } from './record'
 
 /** A change of a key that this process has made and committed. */
 export interface ApiKeyChanged<Permission extends string = string, UserId = string | number> {
-  /** As it is now. */
+  /** As it is now; one that is deleted, as it was. */
   apiKey: ApiKeyRecord<Permission, UserId>
   /** As it was; `null` for a new one. */
   before: ApiKeyRecord<Permission, UserId> | null
@@ -66,6 +66,7 @@ const noticeNames = {
   revoked: true,
   rotated: true,
   rotation_ended: true,
+  deleted: true,
   retired_secret_used: true,
   verified: true,
   denied: true,

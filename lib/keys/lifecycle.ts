@@ -161,6 +161,20 @@ export interface PruneOptions {
   dryRun?: boolean | undefined
 }
 
+/** What revoking keys that are not in use takes. */
+export interface UnusedOptions {
+  /** For how many days nobody has used them, nor were they made; a whole number above 0. */
+  unusedForDays: number
+  /** Only keys of this user. */
+  userId?: AnyUserId
+  /**
+   * Revokes nothing, and says how many there would be.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
+}
+
 /** Everything that can be done with keys. Each refusal is an `ApiKeysError` with a stable `code`. */
 export interface Lifecycle<Permission extends string = string, UserId = string | number> {
   /** Makes a key. Its plain text is in this answer and never again anywhere. */
@@ -213,6 +227,24 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
 
   /** Revokes all keys of a user at once, and returns how many there were to revoke. */
   revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<number>
+
+  /** Returns how many keys `revokeAll` would revoke. */
+  countRevocable(userId: AnyUserId, options?: Omit<ReadOptions, 'userId'>): Promise<number>
+
+  /** Revokes keys that are not in use, 1,000 in a transaction, and returns how many; with `dryRun`, how many there are. */
+  revokeUnused(
+    criteria: UnusedOptions,
+    options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
+  ): Promise<{ keys: number }>
+
+  /**
+   * Deletes keys that were revoked so many days ago, 1,000 in a transaction, and returns how many; with `dryRun`, how many there
+   * are. The audit trail and the usage go on telling of them.
+   */
+  pruneRevoked(
+    criteria: PruneOptions,
+    options?: Omit<ChangeOptions, 'userId' | 'transaction'>,
+  ): Promise<{ keys: number }>
 
   /** Lists the audit trail, newest first, a page at a time. */
   events(
@@ -307,6 +339,12 @@ export function createLifecycle(parts: LifecycleParts) {
     return readOptions(options)
   }
 
+  /** For calls that work in transactions of their own. */
+  function readOwnOptions(options: ChangeOptions = {}) {
+    if (options.transaction) throw new TypeError('this call has transactions of its own')
+    return readOwnerlessOptions(options)
+  }
+
   /** Makes a change, and has this process know of it before the caller does. */
   async function making<Result>(
     id: string | undefined,
@@ -394,6 +432,28 @@ export function createLifecycle(parts: LifecycleParts) {
       return restricting(undefined, options, async (rest) => {
         const input = parseInput(rules.owner, { userId })
         return store.revokeAll(input.userId, readOwnerlessOptions(rest))
+      })
+    },
+
+    countRevocable(userId: unknown, options?: ReadOptions) {
+      return onDatabase(async () => {
+        const input = parseInput(rules.owner, { userId })
+        return store.countRevocable(input.userId, readOwnerlessOptions(options))
+      })
+    },
+
+    async revokeUnused(criteria: object, options?: RestrictOptions) {
+      refuseUndefined(criteria, 'userId')
+      return restricting(undefined, options, async (rest) => {
+        const input = parseInput(rules.unusedKeys, criteria)
+        return { keys: await store.revokeUnused(input, readOwnOptions(rest)) }
+      })
+    },
+
+    async pruneRevoked(criteria: unknown, options?: ChangeOptions) {
+      return making(undefined, options, async () => {
+        const input = parseInput(rules.pruning, criteria)
+        return { keys: await store.pruneRevoked(input, readOwnOptions(options)) }
       })
     },
 

@@ -77,7 +77,7 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     rotationWish: rotation.extend({ reason: reason.optional() }),
     owner: z.strictObject({ userId }),
     explanation: z.strictObject({ reason: reason.optional() }),
-    revokeAll: z.strictObject({ userId, reason: reason.optional() }),
+    revokeAll: z.strictObject({ userId, reason: reason.optional(), dryRun }),
     /** Whether a change waits until no process goes by the old state: for administrators, as it takes its time. */
     adminQuery: z.object({
       everywhere: z
@@ -118,7 +118,30 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
       userId: userId.optional(),
     }),
     auditVerification: z.strictObject({ head: auditHead.optional() }),
-    pruning: z.strictObject({ olderThanDays: pruningAge, dryRun: z.boolean(truth).default(false) }),
+    unusedKeys: z.strictObject({
+      unusedForDays: pruningAge,
+      userId: userId.optional(),
+      dryRun,
+    }),
+    revokeUnused: z.strictObject({
+      unusedForDays: pruningAge,
+      userId: userId.optional(),
+      dryRun,
+      reason: reason.optional(),
+    }),
+    housekeeping: z
+      .strictObject({
+        revokedKeys: pruningAge.optional(),
+        events: pruningAge.optional(),
+        usage: pruningAge.optional(),
+        dryRun,
+        reason: reason.optional(),
+      })
+      .refine(
+        ({ revokedKeys, events, usage }) => (revokedKeys ?? events ?? usage) !== undefined,
+        'must say how many days old revokedKeys, events or usage have to be',
+      ),
+    pruning: z.strictObject({ olderThanDays: pruningAge, dryRun }),
   }
 }
 
@@ -156,6 +179,8 @@ const auditHead = z.strictObject(
 )
 
 const truth = 'must be true or false'
+
+const dryRun = z.boolean(truth).default(false)
 
 const pruningAge = z
   .int('must be a whole number of days from 1 to 36500')

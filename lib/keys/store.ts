@@ -66,6 +66,20 @@ interface KeyFilter {
   limit: number
 }
 
+interface UnusedKeys {
+  unusedForDays: number
+  userId?: string | number | undefined
+  dryRun: boolean
+}
+
+interface OldKeys {
+  olderThanDays: number
+  dryRun: boolean
+}
+
+/** How many keys are worked on in one transaction where there may be any number. */
+const batchSize = 1_000
+
 export type Store = ReturnType<typeof createStore>
 
 interface StoreParts {
@@ -86,6 +100,10 @@ interface StoreParts {
   /** Names in the metadata of keys that owners may not write. */
   reservedMetadata: readonly string[]
   grantable: Grantable | undefined
+  /** How long after a use that is not told of yet `lastUsedAt` may say that there was none. */
+  lastUsedResolutionMs: number
+  /** The setting under which keys are deleted whose entries are written here. */
+  deleting: string
   /** The last use of a key that may not be written yet: when, in milliseconds since 1970, and from where. */
   lastUseOf(id: string): { atMs: number; from: string | null } | undefined
 }
@@ -115,7 +133,7 @@ function isLiving(now: number) {
 /** The life of a key: every way in which the table of keys is read and changed. */
 export function createStore(parts: StoreParts) {
   const { sequelize, ApiKey, userIdType, table, retiredTable, format, lastUseOf } = parts
-  const { audit, chain, emitter } = parts
+  const { audit, chain, emitter, deleting, lastUsedResolutionMs } = parts
   const { maxKeysPerUser, maxLifetimeSeconds, reservedMetadata, grantable } = parts
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
@@ -283,33 +301,137 @@ export function createStore(parts: StoreParts) {
   async function revokeAll(userId: string | number, options: Omit<Circumstances, 'userId'> = {}) {
     return inTransaction(options.transaction, async (transaction) => {
       await lockUser(userId, transaction)
-      const keys = await ApiKey.findAll({
-        where: { userId, status: { [Op.ne]: 'REVOKED' } },
-        attributes: [...recordAttributes],
-        order: [['id', 'ASC']],
-        raw: true,
-        lock: Transaction.LOCK.NO_KEY_UPDATE,
-        transaction,
-      })
-      const before = new Map(keys.map(recordOf).map((key) => [key.id, key]))
-      const [, after] = await ApiKey.update(
-        { status: 'REVOKED', revokedAt: clock, updatedAt: clock, eventRef: newRef },
-        { where: { id: [...before.keys()] }, returning: true, transaction },
-      )
-
-      const changes = after.map((row) => {
-        const values = row.get({ plain: true })
-        const revoked = recordOf(values)
-        return {
-          action: 'revoked' as const,
-          before: before.get(revoked.id) ?? null,
-          after: revoked,
-          ref: String(values.eventRef),
-        }
-      })
-      if (changes.length > 0) await audit.record(changes, { ...options, transaction })
-      return changes.length
+      const keys = await lockMany({ userId, status: { [Op.ne]: 'REVOKED' } }, { transaction })
+      await revokeMany(keys, { ...options, transaction })
+      return keys.length
     })
+  }
+
+  /** Returns how many keys of a user there are to revoke. */
+  async function countRevocable(userId: string | number, { transaction }: Scope = {}) {
+    return count({ userId, status: { [Op.ne]: 'REVOKED' } }, transaction)
+  }
+
+  /**
+   * Revokes the keys, of one user or all, that nobody has used for so many days, and returns how many there were. A batch at
+   * a time, so that nobody waits for all of them.
+   */
+  async function revokeUnused(
+    { unusedForDays, userId, dryRun }: UnusedKeys,
+    options: Circumstances,
+  ) {
+    const where = {
+      ...(userId !== undefined && { userId }),
+      status: { [Op.ne]: 'REVOKED' as const },
+      // A key that is in use may not be written down yet as that.
+      [Op.and]: [
+        literal(
+          `coalesce("last_used_at", "created_at") < clock_timestamp()` +
+            ` - interval '${unusedForDays} days' - interval '${lastUsedResolutionMs} milliseconds'`,
+        ),
+      ],
+    }
+    return dryRun
+      ? count(where)
+      : inBatches(where, (keys, own) => revokeMany(keys, { ...options, ...own }))
+  }
+
+  /** Deletes the keys that were revoked so many days ago, and returns how many there were. What the trail says stays. */
+  async function pruneRevoked({ olderThanDays, dryRun }: OldKeys, options: Circumstances) {
+    const since = literal(`clock_timestamp() - interval '${olderThanDays} days'`)
+    const where = { status: 'REVOKED' as const, revokedAt: { [Op.lt]: since } }
+    return dryRun
+      ? count(where)
+      : inBatches(where, (keys, own) => deleteMany(keys, { ...options, ...own }))
+  }
+
+  async function count(where: WhereOptions<ApiKeyRow>, transaction?: Transaction) {
+    // The types know of no such option here.
+    const options = { where, transaction: transaction ?? null, useMaster: true }
+    return ApiKey.count(options)
+  }
+
+  /** Has all keys that are such worked on, a batch in a transaction of its own, and returns how many there were. */
+  async function inBatches(
+    where: WhereOptions<ApiKeyRow>,
+    work: (keys: ApiKeyRecord[], own: { transaction: Transaction }) => Promise<void>,
+  ): Promise<number> {
+    let last: string | undefined
+    for (let total = 0; ;) {
+      const keys = await inTransaction(undefined, async (transaction) => {
+        const next = last === undefined ? where : { [Op.and]: [where, { id: { [Op.gt]: last } }] }
+        const batch = await lockMany(next, { transaction, limit: batchSize })
+        await work(batch, { transaction })
+        return batch
+      })
+      total += keys.length
+      last = keys.at(-1)?.id
+      if (keys.length < batchSize) return total
+    }
+  }
+
+  /** In the order of their ids, so that two who lock many do not wait for each other. */
+  async function lockMany(
+    where: WhereOptions<ApiKeyRow>,
+    { transaction, limit }: { transaction: Transaction; limit?: number },
+  ): Promise<ApiKeyRecord[]> {
+    const rows = await ApiKey.findAll({
+      where,
+      attributes: [...recordAttributes],
+      order: [['id', 'ASC']],
+      ...(limit !== undefined && { limit }),
+      raw: true,
+      lock: Transaction.LOCK.NO_KEY_UPDATE,
+      transaction,
+    })
+    return rows.map(recordOf)
+  }
+
+  async function revokeMany(
+    keys: readonly ApiKeyRecord[],
+    options: Circumstances & { transaction: Transaction },
+  ) {
+    if (keys.length === 0) return
+
+    const { transaction } = options
+    const before = new Map(keys.map((key) => [key.id, key]))
+    const [, after] = await ApiKey.update(
+      { status: 'REVOKED', revokedAt: clock, updatedAt: clock, eventRef: newRef },
+      { where: { id: [...before.keys()] }, returning: true, transaction },
+    )
+    const changes = after.map((row) => {
+      const values = row.get({ plain: true })
+      const revoked = recordOf(values)
+      return {
+        action: 'revoked' as const,
+        before: before.get(revoked.id) ?? null,
+        after: revoked,
+        ref: String(values.eventRef),
+      }
+    })
+    await audit.record(changes, options)
+  }
+
+  async function deleteMany(
+    keys: readonly ApiKeyRecord[],
+    options: Circumstances & { transaction: Transaction },
+  ) {
+    if (keys.length === 0) return
+
+    const { transaction } = options
+    // Else a trigger would write that the database did it.
+    await sequelize.query(`SELECT set_config($1, pg_current_xact_id()::text, true)`, {
+      bind: [deleting],
+      transaction,
+    })
+    await ApiKey.destroy({ where: { id: keys.map(({ id }) => id) }, transaction })
+    const changes = keys.map((key) => ({
+      action: 'deleted' as const,
+      before: key,
+      after: null,
+      ref: randomUUID(),
+    }))
+    await audit.record(changes, options)
   }
 
   /** Locks the key, lets `decide` say what becomes of it, and writes that down twice: in its row, then in the audit. */
@@ -469,6 +591,9 @@ export function createStore(parts: StoreParts) {
     rotate,
     endRotation,
     revokeAll,
+    countRevocable,
+    revokeUnused,
+    pruneRevoked,
   }
 }
 

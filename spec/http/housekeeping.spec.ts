@@ -1,0 +1,218 @@
+import { once } from 'node:events'
+import type { Server } from 'node:http'
+
+import request from 'supertest'
+
+import type { ApiKeyNotices } from '../../lib'
+import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, newKey } from '../support/keys'
+
+let database: Database
+let apiKeys: TestApiKeys
+let server: Server
+
+beforeEach(async () => {
+  database = await createDatabase()
+  apiKeys = createTestApiKeys(database)
+  server = createTestApp(apiKeys).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+})
+
+afterEach(async () => {
+  server.close()
+  await database.drop()
+})
+
+const as = (user: string) => request.agent(server).set('X-User', user)
+
+const post = (path: string, body: object, user = 'admin') =>
+  as(user).post(`/admin/api-keys${path}`).send(body)
+
+/** Makes a key that is so many days old, used and revoked so many days ago. */
+async function createOldKey(
+  ages: { created: number; used?: number; revoked?: number },
+  userId = 'alice',
+) {
+  const { id } = await createKey(apiKeys, {
+    userId,
+    status: ages.revoked === undefined ? 'ACTIVE' : 'REVOKED',
+  })
+  const ago = (days: number | undefined) =>
+    days === undefined ? 'NULL' : `now() - interval '${days} days'`
+  // What is put back in time is what no key of today can be.
+  await database.connect().query(`
+    BEGIN;
+    SET LOCAL session_replication_role = replica;
+    ALTER TABLE api_keys DISABLE TRIGGER USER;
+    UPDATE api_keys SET created_at = ${ago(ages.created)}, last_used_at = ${ago(ages.used)},
+                        revoked_at = ${ago(ages.revoked)} WHERE id = '${id}';
+    ALTER TABLE api_keys ENABLE TRIGGER USER;
+    COMMIT`)
+  return id
+}
+
+async function statusesOf(...ids: string[]) {
+  return Promise.all(
+    ids.map(async (id) =>
+      apiKeys.get(id).then(
+        ({ status }) => status,
+        ({ code }: { code: string }) => code,
+      ),
+    ),
+  )
+}
+
+describe('POST /revoke-all', () => {
+  it('says with dryRun how many there would be, and changes nothing', async () => {
+    const ids = [await createOldKey({ created: 1 }), await createOldKey({ created: 1 })]
+    await createOldKey({ created: 2, revoked: 1 })
+
+    const dry = await post('/revoke-all', { userId: 'alice', dryRun: true })
+    expect([dry.status, dry.body]).toEqual([200, { revoked: 2 }])
+    expect(await statusesOf(...ids)).toEqual(['ACTIVE', 'ACTIVE'])
+
+    const wet = await post('/revoke-all', { userId: 'alice' })
+    expect(wet.body).toEqual({ revoked: 2 })
+    expect(await statusesOf(...ids)).toEqual(['REVOKED', 'REVOKED'])
+  })
+})
+
+describe('POST /revoke-unused', () => {
+  it('revokes what nobody has used for so long, and says before what it would', async () => {
+    const never = await createOldKey({ created: 100 })
+    const long = await createOldKey({ created: 200, used: 91 })
+    const lately = await createOldKey({ created: 200, used: 89 })
+    const young = await createOldKey({ created: 89 })
+    await createOldKey({ created: 200, revoked: 100 })
+
+    const dry = await post('/revoke-unused', { unusedForDays: 90, dryRun: true })
+    expect([dry.status, dry.body]).toEqual([200, { revoked: 2 }])
+    expect(await statusesOf(never, long)).toEqual(['ACTIVE', 'ACTIVE'])
+
+    const wet = await post('/revoke-unused', { unusedForDays: 90, reason: 'spring cleaning' })
+    expect([wet.status, wet.body]).toEqual([200, { revoked: 2 }])
+    expect(await statusesOf(never, long, lately, young)).toEqual([
+      'REVOKED',
+      'REVOKED',
+      'ACTIVE',
+      'ACTIVE',
+    ])
+    const { events } = await apiKeys.events({ apiKeyId: never, limit: 1 })
+    expect(events[0]).toMatchObject({
+      action: 'revoked',
+      actorType: 'admin',
+      actorId: 'admin',
+      reason: 'spring cleaning',
+      address: '127.0.0.1',
+    })
+    expect((await post('/revoke-unused', { unusedForDays: 90 })).body).toEqual({ revoked: 0 })
+  })
+
+  it('leaves a key alone whose last use may not be written down yet', async () => {
+    const slow = createTestApiKeys(database, { lastUsedResolutionMs: 86_400_000 })
+    const id = await createOldKey({ created: 200, used: 90.5 })
+
+    expect(await slow.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 0 })
+    expect(await apiKeys.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 1 })
+    expect(await statusesOf(id)).toEqual(['REVOKED'])
+  })
+
+  it('may be of one user', async () => {
+    const hers = await createOldKey({ created: 100 }, 'alice')
+    const his = await createOldKey({ created: 100 }, 'bob')
+
+    await post('/revoke-unused', { unusedForDays: 90, userId: 'bob' })
+
+    expect(await statusesOf(hers, his)).toEqual(['ACTIVE', 'REVOKED'])
+  })
+
+  it('takes any number, a batch at a time, and its trail holds', async () => {
+    await database.connect().query(`
+      INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, created_at)
+      SELECT 'carol', 'Old', 'agpt_000000', '00000000', encode(sha256(n::text::bytea), 'hex'),
+             '{READ_GRAPH}', now() - interval '100 days'
+        FROM generate_series(1, 2500) AS n`)
+
+    expect(await apiKeys.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 2500 })
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5000 })
+  })
+
+  it('refuses userId: undefined, which would mean everybody', async () => {
+    const criteria = { unusedForDays: 90, userId: undefined } as never
+
+    await expect(apiKeys.revokeUnused(criteria)).rejects.toThrow('userId is undefined')
+  })
+})
+
+describe('POST /prune', () => {
+  it('deletes what was revoked long ago, and its trail says who did it', async () => {
+    const old = await createOldKey({ created: 200, revoked: 91 })
+    const young = await createOldKey({ created: 200, revoked: 89 })
+    const deleted: ApiKeyNotices['deleted'][] = []
+    apiKeys.on('deleted', (notice) => deleted.push(notice))
+
+    const dry = await post('/prune', { revokedKeys: 90, dryRun: true })
+    expect([dry.status, dry.body]).toEqual([200, { revokedKeys: 1 }])
+    expect(await statusesOf(old)).toEqual(['REVOKED'])
+
+    const wet = await post('/prune', { revokedKeys: 90, reason: 'retention' })
+    expect(wet.body).toEqual({ revokedKeys: 1 })
+    expect(await statusesOf(old, young)).toEqual(['api_key_not_found', 'REVOKED'])
+    const { events } = await apiKeys.events({ apiKeyId: old })
+    expect(events.map(({ action }) => action)).toEqual(['deleted', 'revoked', 'created'])
+    expect(events[0]).toMatchObject({
+      actorType: 'admin',
+      actorId: 'admin',
+      reason: 'retention',
+      before: { status: 'REVOKED', name: 'Deployment' },
+      after: null,
+    })
+    expect(deleted).toEqual([
+      expect.objectContaining({ apiKey: expect.objectContaining({ id: old }) }),
+    ])
+  })
+
+  it('leaves a trail that is intact', async () => {
+    for (let number = 0; number < 3; number++) await createKey(apiKeys, { status: 'REVOKED' })
+    await database.connect().query(`UPDATE api_keys SET revoked_at = now() - interval '2 days'`)
+
+    expect(await apiKeys.pruneRevoked({ olderThanDays: 1 })).toEqual({ keys: 3 })
+
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
+  it('takes entries of the trail and counts of use that are old', async () => {
+    await apiKeys.create(newKey())
+    await database.connect().query(`
+      INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
+      VALUES (gen_random_uuid(), 'alice', date_trunc('hour', now() - interval '500 days'), 1, 0, 0)`)
+
+    const dry = await post('/prune', { events: 365, usage: 400, dryRun: true })
+    expect(dry.body).toEqual({ events: 0, usage: 1 })
+    expect((await post('/prune', { usage: 400 })).body).toEqual({ usage: 1 })
+    expect((await post('/prune', { usage: 400 })).body).toEqual({ usage: 0 })
+  })
+
+  it.each([
+    [{}, '#'],
+    [{ dryRun: true }, '#'],
+    [{ revokedKeys: 0 }, '#/revokedKeys'],
+    [{ events: 1.5 }, '#/events'],
+    [{ usage: '7' }, '#/usage'],
+    [{ usage: 7, dryRun: 'yes' }, '#/dryRun'],
+    [{ keys: 7, usage: 7 }, '#/keys'],
+  ])('refuses %j', async (body, pointer) => {
+    const answer = await post('/prune', body)
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toContainEqual({ pointer, message: expect.any(String) })
+  })
+
+  it.each(['/prune', '/revoke-unused'])('is not for owners: %s', async (path) => {
+    const body = { usage: 7, unusedForDays: 7 }
+
+    expect((await post(path, body, 'alice')).status).toBe(403)
+    expect((await as('alice').post(`/api-keys${path}`).send(body)).status).toBe(405)
+  })
+})
