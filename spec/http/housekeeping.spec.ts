@@ -29,6 +29,10 @@ const as = (user: string) => request.agent(server).set('X-User', user)
 const post = (path: string, body: object, user = 'admin') =>
   as(user).post(`/admin/api-keys${path}`).send(body)
 
+function ago(days: number | undefined): string {
+  return days === undefined ? 'NULL' : `now() - interval '${days} days'`
+}
+
 /** Makes a key that is so many days old, used and revoked so many days ago. */
 async function createOldKey(
   ages: { created: number; used?: number; revoked?: number },
@@ -38,8 +42,6 @@ async function createOldKey(
     userId,
     status: ages.revoked === undefined ? 'ACTIVE' : 'REVOKED',
   })
-  const ago = (days: number | undefined) =>
-    days === undefined ? 'NULL' : `now() - interval '${days} days'`
   // What is put back in time is what no key of today can be.
   await database.connect().query(`
     BEGIN;
