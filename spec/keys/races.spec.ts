@@ -13,7 +13,7 @@ type Move =
   | { action: 'updated'; name: string }
   | { action: 'permissions_changed'; permissions: Permission[] }
 
-const rounds = 500
+const rounds = Number(process.env.RACES_ROUNDS ?? 250)
 const movesPerRound = 20
 const roundsAtOnce = 4
 const mostSeen = 4

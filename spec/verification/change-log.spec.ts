@@ -72,9 +72,10 @@ async function followLog() {
 
 async function createKeys(count: number): Promise<string[]> {
   const rows = await sequelize.query<{ id: string }>(
-    `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+    `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, event_ref)
      SELECT 'alice', 'one of many', 'agpt_000000', '00000000',
-            encode(sha256((gen_random_uuid()::text || n)::bytea), 'hex'), '{READ_GRAPH}'
+            encode(sha256((gen_random_uuid()::text || n)::bytea), 'hex'), '{READ_GRAPH}',
+            gen_random_uuid()
        FROM generate_series(1, ${count}) AS n
      RETURNING id::text`,
     { type: QueryTypes.SELECT },
@@ -117,8 +118,12 @@ async function writeFor(ms: number, { isolationLevel, write, ends }: Writer) {
   return { committed, failures }
 }
 
+/** As the library does, whose changes leave no entry in the audit trail by themselves. */
 function change(run: Run, ids: readonly string[]) {
-  return run('UPDATE api_keys SET name = $1 WHERE id = ANY($2::uuid[])', [randomUUID(), ids])
+  return run(
+    'UPDATE api_keys SET name = $1, event_ref = gen_random_uuid() WHERE id = ANY($2::uuid[])',
+    [randomUUID(), ids],
+  )
 }
 
 /** Changes keys in a transaction of the database's first connection, or in one of its own. */
