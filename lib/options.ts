@@ -430,8 +430,9 @@ function checkLimits(limits: unknown) {
 function isRedisClient(client: unknown): boolean {
   if (client === undefined) return true
 
-  const { defineCommand, eval: evaluate, multi } = (client ?? {}) as Record<string, unknown>
-  return typeof multi === 'function' && typeof (defineCommand ?? evaluate) === 'function'
+  const { defineCommand, isOpen, eval: evaluate } = (client ?? {}) as Record<string, unknown>
+  const isOfEither = typeof defineCommand === 'function' || typeof isOpen === 'boolean'
+  return isOfEither && typeof evaluate === 'function'
 }
 
 function isLifetime(seconds: number): boolean {

@@ -15,7 +15,7 @@ import { createApiKeys } from 'express-api-keys'
 import passport from 'passport'
 import { Sequelize } from 'sequelize'
 
-declare const redis: object
+declare const redis: import('express-api-keys').RedisClient
 declare const sequelize: Sequelize
 declare const app: express.Express
 declare const listGraphs: RequestHandler, executeGraph: RequestHandler, showStatus: RequestHandler
@@ -44,7 +44,6 @@ beforeAll(async () => {
     'fastest-levenshtein',
     'ipaddr.js',
     'passport-http-bearer',
-    'rate-limiter-flexible',
     'structured-headers',
   ])
     await provide(consumer, name)

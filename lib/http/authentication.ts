@@ -24,7 +24,7 @@ export type Authentication =
   | { kind: 'absent'; error: ApiKeysError }
   | { kind: 'refused'; error: ApiKeysError }
 
-interface Accepted {
+export interface Accepted {
   kind: 'accepted'
   apiKey: VerifiedApiKey
   user: object
@@ -40,6 +40,7 @@ export class RequestBearer implements Bearer {
   readonly #req: Request
   #demand: Demand = demandsNothing
   #paid = 0
+  #userBefore: Express.User | undefined = undefined
 
   constructor(req: Request) {
     this.#req = req
@@ -74,9 +75,15 @@ export class RequestBearer implements Bearer {
   }
 
   accept(apiKey: VerifiedApiKey, user: object): Accepted {
+    this.#userBefore = this.#req.user
     this.#req.apiKey = apiKey
     this.#req.user = user
     return { kind: 'accepted', apiKey, user, bearer: this }
+  }
+
+  withdraw() {
+    this.#req.apiKey = undefined
+    this.#req.user = this.#userBefore
   }
 }
 
@@ -85,6 +92,8 @@ const demandsNothing: Demand = () => null
 export interface Authenticator {
   /** Finds out whose key the request carries, once: whoever asks again is told what came of it the first time. */
   authenticate(req: Request): MaybePromise<Authentication>
+  /** Takes back that a key was accepted, for a request that goes on without it: whoever asks again is told why. */
+  withdraw(req: Request, accepted: Accepted, error: ApiKeysError): Authentication
   /** Whether the request carries a key of ours, good or bad. */
   carriesKey(req: Request): boolean
 }
@@ -206,6 +215,14 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       const authentication = authenticateFirst(req, plain ?? credentials.read(req))
       memory[memo] = authentication
       return authentication
+    },
+
+    withdraw(req, { bearer }, error) {
+      bearer.withdraw()
+      const memory: Memory = req.rawHeaders
+      const refused = { kind: 'refused', error } as const
+      memory[memo] = refused
+      return refused
     },
 
     carriesKey(req) {

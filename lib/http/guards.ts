@@ -195,6 +195,9 @@ export function createGuards(parts: GuardParts): Guards {
 
     async consume(subject, cost = 1) {
       checkCost('consume', cost, 1)
+      if (typeof subject !== 'object' || subject === null) {
+        throw new TypeError('consume: takes a request or the apiKey of a verdict')
+      }
       if (AcceptedKey.isOne(subject)) return charges.consume(subject, cost, undefined)
 
       return charges.consume(getApiKey(subject), cost, (subject as Request).res)

@@ -2,6 +2,7 @@ import { Router, type NextFunction, type Request, type Response } from 'express'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
 import { readAddress } from '../keys/addresses'
+import type { ApiKeyEvent } from '../keys/audit'
 import type { ApiKeyRecord } from '../keys/record'
 import type { ChangeOptions, UncheckedLifecycle } from '../keys/lifecycle'
 import { parseInput, type Rules } from '../keys/rules'
@@ -59,7 +60,7 @@ export function createOwnerRouter(parts: RouterParts): Router {
         sendCreated(req, res, created)
       },
     },
-    ...keyRoutes(parts, rules.ownQuery, ({ req, userId }) => ({ userId, ...addressOf(req) })),
+    ...keyRoutes(parts, rules.ownQuery, owner),
   })
 }
 
@@ -152,7 +153,7 @@ export function createAdminRouter(parts: RouterParts): Router {
         res.json(await lifecycle.verifyAuditTrail(parseInput(rules.auditVerification, body)))
       },
     },
-    ...keyRoutes(parts, rules.adminQuery, asAdmin),
+    ...keyRoutes(parts, rules.adminQuery, { optionsOf: asAdmin, shownTo: (event) => event }),
   })
 }
 
@@ -166,11 +167,31 @@ function addressOf({ ip }: Request): Pick<ChangeOptions, 'address'> {
   return address === null ? {} : { address }
 }
 
+/** Who manages keys: what comes with what they ask for, and what they see of an entry of the audit trail. */
+interface Reader {
+  optionsOf(caller: Caller): ChangeOptions
+  shownTo(event: ApiKeyEvent, userId: UserId): ApiKeyEvent
+}
+
+/** From where an administrator comes, and by what role the database is reached, is no business of an owner's. */
+const owner: Reader = {
+  optionsOf: ({ req, userId }) => ({ userId, ...addressOf(req) }),
+  shownTo(event, userId) {
+    const { actorType, actorId, address } = event
+    const isOwn = actorType === 'user' && actorId === String(userId)
+    return {
+      ...event,
+      actorId: actorType === 'database' ? null : actorId,
+      address: isOwn ? address : null,
+    }
+  },
+}
+
 /** The routes of one key, the same for owners and administrators but for whose keys there are. */
 function keyRoutes(
   { lifecycle, rules }: RouterParts,
   restrictQuery: Rules['adminQuery'] | Rules['ownQuery'],
-  optionsOf: (caller: Caller) => ChangeOptions,
+  { optionsOf, shownTo }: Reader,
 ): Routes {
   function restriction(name: 'suspend' | 'revoke' | 'endRotation') {
     return async function restrict({ req, res, userId, body }: Call) {
@@ -226,7 +247,8 @@ function keyRoutes(
         const { id } = await lifecycle.get(idOf(req), optionsOf({ req, userId }))
         const page = { ...req.query }
         parseInput(rules.eventPage, page)
-        res.json(await lifecycle.events({ ...page, apiKeyId: id }))
+        const { events, nextCursor } = await lifecycle.events({ ...page, apiKeyId: id })
+        res.json({ events: events.map((event) => shownTo(event, userId)), nextCursor })
       },
     },
     '/:id/usage': {

@@ -35,10 +35,15 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
 
   /** A request with a key counts as one use of it, unless a guard says more. */
   function charge(req: Request, authentication: Authentication): MaybePromise<Authentication> {
+    if (authentication.kind === 'refused') tellOfDenial(emitter, authentication.error, req)
     if (authentication.kind !== 'accepted') return authentication
 
-    const settle = (error: ApiKeysError | null): Authentication =>
-      error ? { kind: 'refused', error } : authentication
+    const settle = (error: ApiKeysError | null): Authentication => {
+      if (!error) return authentication
+      tellOfDenial(emitter, error, req)
+      // Another strategy, or a callback of the app, may let the request go on.
+      return authenticator.withdraw(req, authentication, error)
+    }
     const error = charges.charge(authentication, 1, req.res)
     return error instanceof Promise ? error.then(settle) : settle(error)
   }
@@ -50,7 +55,6 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     { success, fail, startsSession }: Actions & { startsSession: boolean },
   ) {
     if (authentication.kind !== 'accepted') {
-      if (authentication.kind === 'refused') tellOfDenial(emitter, authentication.error, req)
       const { status, headers } = toRefusal(authentication.error, realm)
       // Of a failure, Passport takes the challenge and the status.
       const { 'WWW-Authenticate': challenge, ...others } = headers

@@ -99,8 +99,11 @@ function parseUnmapped(text: string): Address | null {
   return text.includes(':') && isUsual && ipaddr.IPv6.isValid(text) ? ipaddr.IPv6.parse(text) : null
 }
 
+const fourPartDecimal = /^(?:(?:0|[1-9]\d{0,2})\.){3}(?:0|[1-9]\d{0,2})$/
+
 function isFourPartDecimal(text: string): boolean {
-  return ipaddr.IPv4.isValidFourPartDecimal(text) && !/(?:^|\.)0\d/.test(text)
+  // The package throws, and catches, an error with a stack for each text of another form.
+  return fourPartDecimal.test(text) && ipaddr.IPv4.isValidFourPartDecimal(text)
 }
 
 const mappedPrefixLength = 96
@@ -110,8 +113,10 @@ function mapBack({ address, prefixLength }: Range): Range {
   return { address: address.toIPv4Address(), prefixLength: prefixLength - mappedPrefixLength }
 }
 
+/** By its parts: the package would hold it against every special range that there is. */
 function isMapped(address: Address): address is ipaddr.IPv6 {
-  return address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress()
+  if (!(address instanceof ipaddr.IPv6)) return false
+  return address.parts[5] === 0xffff && address.parts.slice(0, 5).every((part) => part === 0)
 }
 
 function hasBitsBehind({ address, prefixLength }: Range): boolean {

@@ -3,6 +3,7 @@ import type { Transaction } from 'sequelize'
 import { show, suggest } from '../../models/option-checks'
 import type { ApiKeysError, InvalidReason } from '../errors'
 import type { Actor, ChangeAction } from './audit'
+import { deepFreeze } from './metadata'
 import type { ApiKeyRecord } from './record'
 
 /** A change of a key that this process has made and committed. */
@@ -117,8 +118,10 @@ export function createEmitter() {
     ) {
       if (!isHeard(name)) return
 
+      // A copy, as the record goes on to whoever made the change, and a frozen one, as listeners share it.
+      const told = deepFreeze(structuredClone(notice))
       const queue = untold.get(transaction) ?? []
-      untold.set(transaction, [...queue, () => emit(name, notice)])
+      untold.set(transaction, [...queue, () => emit(name, told)])
     },
 
     /** Tells of what has waited for a transaction, which has committed. */

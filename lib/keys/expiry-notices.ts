@@ -1,7 +1,9 @@
 import { QueryTypes, type Sequelize } from 'sequelize'
 
+import { ApiKeysError } from '../errors'
 import { onDatabase } from './database'
 import type { Emitter } from './emitter'
+import type { ApiKeyRecord } from './record'
 import type { Store } from './store'
 
 interface ExpiryNoticesParts {
@@ -23,6 +25,7 @@ const sweepEveryMs = 300_000
 export function createExpiryNotices(parts: ExpiryNoticesParts) {
   const { sequelize, table, noticeTable, store, emitter } = parts
   let timer: NodeJS.Timeout | undefined
+  let isStarted = false
 
   /**
    * Takes it on this process to tell of keys. A key that was made later than so many days before its end was never that
@@ -55,6 +58,14 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
     )
   }
 
+  /** Somebody may have deleted it just now. */
+  async function find(id: string): Promise<ApiKeyRecord | null> {
+    return store.get(id).catch((error: unknown) => {
+      if (error instanceof ApiKeysError && error.code === 'api_key_not_found') return null
+      throw error
+    })
+  }
+
   async function announceExpiring(): Promise<number> {
     // Or else nobody would ever hear of them.
     if (!emitter.isHeard('expiring')) return 0
@@ -63,16 +74,17 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
     for (;;) {
       const claimed = await onDatabase(claim)
       for (const { id, daysLeft } of claimed) {
-        // Somebody may have deleted it just now.
-        const apiKey = await onDatabase(() => store.get(id)).catch(() => null)
-        if (apiKey) emitter.emit('expiring', { apiKey, daysLeft: daysLeft === 1 ? 1 : 7 })
+        const apiKey = await onDatabase(() => find(id))
+        if (!apiKey) continue
+        emitter.emit('expiring', { apiKey, daysLeft: daysLeft === 1 ? 1 : 7 })
+        told++
       }
-      told += claimed.length
       if (claimed.length < maxKeys) return told
     }
   }
 
   function sweepIn(ms: number) {
+    if (!isStarted) return
     timer ??= setTimeout(() => {
       timer = undefined
       if (!emitter.isHeard('expiring')) return
@@ -88,10 +100,12 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
 
     /** Has them told of from now on, as long as somebody listens. */
     start() {
+      isStarted = true
       sweepIn(firstSweepMs)
     },
 
     stop() {
+      isStarted = false
       clearTimeout(timer)
       timer = undefined
     },

@@ -287,7 +287,9 @@ const limit = z.strictObject({
 
 /** By their names, in the order of these, so that what is the same looks the same. */
 const limits = z
-  .record(z.string(), limit.nullable(), 'must be a JSON object of limits, by their names')
+  // It would be lost on the way to an object, and no word said.
+  .custom<unknown>((value) => !hasOwn(value, '__proto__'), 'must not have a limit called __proto__')
+  .pipe(z.record(z.string(), limit.nullable(), 'must be a JSON object of limits, by their names'))
   .superRefine((value, context) => {
     const names = Object.keys(value)
     for (const name of names.filter((name) => !isLimitName(name))) {
@@ -298,6 +300,10 @@ const limits = z
     }
   })
   .transform((value) => Object.fromEntries(Object.entries(value).toSorted(byName)))
+
+function hasOwn(value: unknown, name: string): boolean {
+  return typeof value === 'object' && value !== null && Object.hasOwn(value, name)
+}
 
 function byName([a]: [string, unknown], [b]: [string, unknown]): number {
   return a < b ? -1 : 1

@@ -31,17 +31,27 @@ const lookupWindowMs = 1_000
  */
 export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: FailedAttemptsParts) {
   const addresses = new Map<string, Attempts>()
+  /** The addresses in their order. Kept, as a new one would have to step over all that are gone. */
+  let oldest = addresses.keys()
 
   function attemptsOf(address: string, now: number): Attempts | undefined {
     const attempts = addresses.get(groupOf(address))
     return attempts && attempts.endsAt > now ? attempts : undefined
   }
 
+  function dropOldest() {
+    let next = oldest.next()
+    if (next.done === true) {
+      oldest = addresses.keys()
+      next = oldest.next()
+    }
+    if (next.done !== true) addresses.delete(next.value)
+  }
+
   function begin(address: string, now: number): Attempts {
     const group = groupOf(address)
     addresses.delete(group)
-    const [first] = addresses.keys()
-    if (addresses.size >= maxAddresses && first !== undefined) addresses.delete(first)
+    if (addresses.size >= maxAddresses) dropOldest()
 
     const attempts = { failed: 0, endsAt: now + windowMs, lookups: 0, lookupsEndAt: -Infinity }
     addresses.set(group, attempts)

@@ -137,6 +137,13 @@ export function createFills(parts: FillsParts) {
       for (const flight of waiting.splice(0)) flight.isCancelled = true
     },
 
+    /** Whether somebody waits for it already. */
+    isAwaited(digest: Digest): boolean {
+      return (
+        underWay?.digests.has(digest) === true || waiting.some(({ digests }) => digests.has(digest))
+      )
+    },
+
     async fill(digest: Digest): Promise<Fill> {
       let flight = underWay
       if (!flight?.digests.has(digest) || !mayJoin(flight)) {

@@ -1,6 +1,5 @@
-import { RateLimiterRedis, type RateLimiterRes } from 'rate-limiter-flexible'
-
 import { ApiKeysError, type LimitState } from '../errors'
+import { causeOf } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
 import type { NamedLimit } from '../keys/limits'
 import type { Clock } from './clock'
@@ -23,13 +22,17 @@ export interface Use {
 export type RateLimiter = ReturnType<typeof createRateLimiter>
 
 /** A client of `ioredis`, or of `redis` from version 4, for one server or a cluster. */
-export type RedisClient = object
+export interface RedisClient {
+  eval(...args: never[]): Promise<unknown>
+}
 
 interface RateLimiterParts {
   redis: RedisClient | undefined
   onLimiterOutage: 'refuse' | 'allow'
   emitter: Pick<Emitter, 'emit'>
   clock: Clock
+  /** How many keys are remembered; twice as many are counted in this process. */
+  cacheSize: number
 }
 
 /** How long Redis may take for an answer, and how long nobody waits for one after it took longer. */
@@ -39,18 +42,24 @@ const restMs = 1_000
 /** Counts the uses of keys: in this process, or in a Redis that a fleet shares. */
 export function createRateLimiter(parts: RateLimiterParts) {
   const { redis, onLimiterOutage, emitter, clock } = parts
-  const consumeHere = createMemoryCounters(clock)
+  const consumeHere = createMemoryCounters(clock, 2 * parts.cacheSize)
   const consumeThere = redis && createRedisCounters(redis)
   let outage: { error: unknown; endsAt: number } | undefined
 
   async function askRedis(use: Use, consume: (use: Use) => Promise<Consumption>) {
-    if (outage && clock.monotonic() < outage.endsAt) return giveUp(use, outage.error)
+    if (outage) {
+      const now = clock.monotonic()
+      if (now < outage.endsAt) return giveUp(use, outage.error)
+      // One finds out whether it is back, and what it asks may wait in the client: the others go without meanwhile.
+      outage.endsAt = now + redisLimitMs + restMs
+    }
 
     try {
       const consumption = await within({ limitMs: redisLimitMs }, consume(use))
       outage = undefined
       return consumption
-    } catch (error) {
+    } catch (failure) {
+      const error = causeOf(failure)
       // Of those who wait for one that hangs, each would wait as long.
       outage = { error, endsAt: clock.monotonic() + restMs }
       return giveUp(use, error)
@@ -83,13 +92,10 @@ interface Window {
   used: number
 }
 
-/**
- * Counts in this process. Not with the memory of `rate-limiter-flexible`: it sets a timer for each window, which for more
- * than 24.8 days fires at once, and cannot count towards several limits or none.
- */
-function createMemoryCounters(clock: Clock) {
+/** Counts in this process, the uses of so many keys: when there are more, those go that came first. */
+function createMemoryCounters(clock: Clock, maxKeys: number) {
   const keys = new Map<string, Window[]>()
-  /** Goes round the keys, and takes out those whose windows are all over: two for each that comes in. */
+  /** Goes round the keys: two for each that comes in, of which those go whose windows are all over. */
   let hand = keys.entries()
 
   function sweep(now: number) {
@@ -100,7 +106,7 @@ function createMemoryCounters(clock: Clock) {
         return
       }
       const [id, windows] = value
-      if (windows.every(({ endsAt }) => endsAt <= now)) keys.delete(id)
+      if (keys.size >= maxKeys || windows.every(({ endsAt }) => endsAt <= now)) keys.delete(id)
     }
   }
 
@@ -149,48 +155,62 @@ function usedOf(window: Window | undefined): number {
   return window?.used ?? 0
 }
 
-/**
- * Counts in Redis. What would be too much is not counted, but where several come at once: each limit is kept even so, and
- * fewer uses than allowed may pass.
- */
+/** Counts a use towards all of its limits, or towards none: in one step, so that no other comes between. */
+const countAll = `
+  local allowed, used, left = 1, {}, {}
+  for i, key in ipairs(KEYS) do
+    used[i] = tonumber(redis.call('get', key) or 0)
+    left[i] = redis.call('pttl', key)
+    if used[i] + tonumber(ARGV[1]) > tonumber(ARGV[2 * i]) then allowed = 0 end
+  end
+  for i, key in ipairs(KEYS) do
+    if allowed == 1 then used[i] = redis.call('incrby', key, ARGV[1]) end
+    if allowed == 1 and left[i] < 0 then redis.call('pexpire', key, ARGV[2 * i + 1]) end
+    if left[i] < 0 then left[i] = tonumber(ARGV[2 * i + 1]) end
+  end
+  return { allowed, used, left }`
+
+/** What it returns: whether the use is allowed, and of each limit the uses and the milliseconds that are left. */
+type Counted = [allowed: number, used: number[], left: number[]]
+
+type RunScript = (keys: string[], args: string[]) => Promise<unknown>
+
 function createRedisCounters(client: RedisClient) {
-  const limiter = new RateLimiterRedis({
-    storeClient: client,
-    useRedisPackage: !('defineCommand' in client),
-    keyPrefix: 'express-api-keys',
-    // Which limit and window it is comes with each use.
-    points: 1,
-    duration: 1,
-  })
+  const run = scriptRunnerOf(client)
 
   return async function consume({ id, limits, cost }: Use): Promise<Consumption> {
     // In a cluster, what stands in braces has the counters of one key on one server.
-    const keys = limits.map(({ name, windowSeconds }) => `{${id}}:${name}:${windowSeconds}`)
-    const readAll = (answers: (RateLimiterRes | null)[]) =>
-      limits.map((limit, place) => {
-        const answer = answers[place]
-        const used = answer?.consumedPoints ?? 0
-        const resetMs = Math.max(answer?.msBeforeNext ?? limit.windowSeconds * 1_000, 0)
-        return { used, limit, state: stateOf(limit, used, resetMs) }
-      })
-
-    // One use of one limit that is too much takes nothing from others.
-    if (limits.length > 1 || cost > 1) {
-      const before = readAll(await Promise.all(keys.map((key) => limiter.get(key))))
-      if (before.some(({ used, limit }) => used + cost > limit.limit)) {
-        return { isAllowed: false, limits: before.map(({ state }) => state) }
-      }
-    }
-    const counts = keys.map((key, place) => {
-      const customDuration = limits[place]?.windowSeconds ?? 1
-      return limiter.penalty(key, cost, { customDuration })
-    })
-    const after = readAll(await Promise.all(counts))
+    const keys = limits.map(
+      ({ name, windowSeconds }) => `express-api-keys:{${id}}:${name}:${windowSeconds}`,
+    )
+    const sizes = limits.flatMap(({ limit, windowSeconds }) => [limit, windowSeconds * 1_000])
+    const [allowed, used, left] = (await run(keys, [cost, ...sizes].map(String))) as Counted
     return {
-      isAllowed: after.every(({ used, limit }) => used <= limit.limit),
-      limits: after.map(({ state }) => state),
+      isAllowed: allowed === 1,
+      limits: limits.map((limit, place) => stateOf(limit, used[place] ?? 0, left[place] ?? 0)),
     }
   }
+}
+
+/** How the two kinds of clients take a script. */
+interface Ioredis {
+  eval(script: string, keyCount: number, ...rest: string[]): Promise<unknown>
+}
+interface NodeRedis {
+  eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
+}
+
+function isIoredis(client: object): client is Ioredis {
+  return 'defineCommand' in client
+}
+
+function scriptRunnerOf(client: object): RunScript {
+  if (isIoredis(client)) {
+    return (keys, args) => client.eval(countAll, keys.length, ...keys, ...args)
+  }
+  // One or the other it is: that was asked when the options were read.
+  const nodeRedis = client as NodeRedis
+  return (keys, args) => nodeRedis.eval(countAll, { keys, arguments: args })
 }
 
 function stateOf(limit: NamedLimit, used: number, resetMs: number): LimitState {

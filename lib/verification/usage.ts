@@ -73,7 +73,7 @@ interface Part {
 const flushEveryMs = 1_000
 
 /** How many keys are written in one statement. */
-const maxKeys = 10_000
+const maxKeys = 5_000
 
 /** How long counts are kept back at most, so that few are lost with a process that is killed. */
 const longestCountMs = 60_000
@@ -364,8 +364,10 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
               rate_limited = usage.rate_limited + excluded.rate_limited`
   }
 
-  /** Once per key and hour, by all processes together. */
-  /** Whoever owns a key now that somebody else owned is told of the next use. Ids of users are spelt in hexadecimal. */
+  /**
+   * Once per key and hour, by all processes together. Where the key has another owner by now, the next use is told of. Ids of
+   * users are spelt in hexadecimal.
+   */
   function retiredUsesStatement(uses: ReadonlyMap<string, RetiredUse>): string {
     const entries = [...uses].map(([apiKeyId, { userId, from }]) => {
       const ref = randomUUID()

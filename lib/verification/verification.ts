@@ -295,7 +295,8 @@ export function createVerification(parts: VerificationParts) {
       plainTextKey: string,
       { until, ip }: Pick<Bearer, 'until' | 'ip'> = {},
     ): Promise<Verdict> {
-      return verify(plainTextKey, { until, ip, countedInHour: undefined, refusalOf })
+      const address = typeof ip === 'string' ? ip : undefined
+      return verify(plainTextKey, { until, ip: address, countedInHour: undefined, refusalOf })
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */

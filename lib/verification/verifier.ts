@@ -45,6 +45,7 @@ const leastPatienceMs = 1_000
 
 /** What is to be found out. */
 interface Question {
+  plainTextKey: string
   digest: Digest
   bearer: Bearer
   /** By the monotonic clock. */
@@ -131,9 +132,9 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
-  async function ask(digest: Digest, bearer: Bearer): Promise<Verdict> {
+  async function ask(question: Question): Promise<Verdict> {
+    const { digest, bearer } = question
     const { stops } = feed
-    const question: Question = { digest, bearer, askedAt: clock.monotonic() }
     for (let attempt = 1; ; attempt++) {
       const verdict = await attemptOnce(question, attempt).catch((error: unknown) => {
         // What was known to be good may pass for a while, where the app says so.
@@ -156,12 +157,19 @@ export function createVerifier(parts: VerifierParts) {
     const remembered = recall(digest, bearer)
     if (remembered) return remembered
 
+    refuseOneTooMany(question)
     const fill = await fills.fill(digest)
     const filled = recall(digest, bearer)
     if (filled) return filled
     if (!isUsable(fill, question, attempt)) return undefined
     const { row, sentAt } = fill
     return decide(row ? new CachedKey(row, sentAt, false) : undefined, clock.wall(), bearer)
+  }
+
+  /** Where anybody can make what is looked up, an address that fails too often is not looked up for all the time. */
+  function refuseOneTooMany({ plainTextKey, digest, bearer }: Question) {
+    if (fills.isAwaited(digest) || attempts.mayLookUp(bearer.ip)) return
+    if (format.isForgeable(digest, plainTextKey)) throw new ApiKeysError('too_many_lookups')
   }
 
   /**
@@ -186,10 +194,8 @@ export function createVerifier(parts: VerifierParts) {
         return verdict
       }
       misses++
-      if (!attempts.mayLookUp(bearer.ip) && format.isForgeable(digest, plainTextKey)) {
-        return Promise.reject(new ApiKeysError('too_many_lookups'))
-      }
-      return within({ limitMs: patienceMs, isAwaited: true }, ask(digest, bearer))
+      const question = { plainTextKey, digest, bearer, askedAt: clock.monotonic() }
+      return within({ limitMs: patienceMs, isAwaited: true }, ask(question))
     },
 
     /** Whether a key that was accepted a moment ago would be again, by what is remembered. It is no further use of it. */

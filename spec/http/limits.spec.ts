@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import type { Server } from 'node:http'
 
-import passport from 'passport'
+import type { Request, Response } from 'express'
+import passport, { Strategy } from 'passport'
+import { parseList } from 'structured-headers'
 import request from 'supertest'
 
 import { RateLimitedError, type ApiKeyNotices, type NewApiKey } from '../../lib'
@@ -13,6 +15,13 @@ import { until } from '../support/until'
 
 const minute = 60
 const month = 30 * 86_400
+
+/** Lets everybody through, as nobody. */
+class Anyone extends Strategy {
+  override authenticate() {
+    this.pass()
+  }
+}
 
 let database: Database
 /** As in the process that answers, and in another one. */
@@ -32,6 +41,7 @@ beforeAll(async () => {
   elsewhere = createTestApiKeys(database, options)
   const strategies = new passport.Passport()
   strategies.use(apiKeys.strategy)
+  strategies.use('anyone', new Anyone())
   const app = createTestApp(apiKeys, (app) => {
     app.get('/graphs', apiKeys.requirePermission('READ_GRAPH'), (_req, res) => {
       res.json([])
@@ -58,6 +68,13 @@ beforeAll(async () => {
         next(error)
       }
     })
+    app.get(
+      '/anyone',
+      strategies.authenticate(['api-key', 'anyone']),
+      (req: Request, res: Response) => {
+        res.json({ user: req.user, apiKey: req.apiKey ?? null })
+      },
+    )
     app.get(
       '/passport',
       strategies.authenticate('api-key'),
@@ -168,6 +185,54 @@ describe('limits', () => {
     const refused = await use(plainTextKey, '/passport')
     expect(refused.headers['retry-after']).toMatch(/^\d+$/)
     expect(refused.headers.ratelimit).toMatch(/^"burst";r=0;/)
+  })
+
+  it('leave nothing of a key to whoever Passport lets through after them', async () => {
+    const { plainTextKey } = await create()
+    expect((await use(plainTextKey, '/anyone')).body.user).toEqual({ id: 'alice' })
+    await statusesOf(plainTextKey, 2, '/anyone')
+
+    const answer = await use(plainTextKey, '/anyone')
+
+    expect([answer.status, answer.body]).toEqual([200, { apiKey: null }])
+  })
+
+  it('are told in fields that a parser of structured fields understands', async () => {
+    const { plainTextKey } = await create()
+    const { headers } = await use(plainTextKey)
+
+    expect(parseList(String(headers['ratelimit-policy']))).toEqual([
+      [
+        'burst',
+        new Map([
+          ['q', 3],
+          ['w', minute],
+        ]),
+      ],
+      [
+        'monthly',
+        new Map([
+          ['q', 5],
+          ['w', month],
+        ]),
+      ],
+    ])
+    expect(parseList(String(headers.ratelimit))).toEqual([
+      [
+        'burst',
+        new Map([
+          ['r', 2],
+          ['t', minute],
+        ]),
+      ],
+      [
+        'monthly',
+        new Map([
+          ['r', 4],
+          ['t', month],
+        ]),
+      ],
+    ])
   })
 
   it('are told of when they refuse', async () => {
@@ -367,10 +432,14 @@ describe('limits of a key', () => {
       '#/limits',
       'must have at most 10 limits',
     ],
+    [JSON.parse('{"__proto__": null}'), '#/limits', 'must not have a limit called __proto__'],
   ])('cannot be %j', async (limits, pointer, message) => {
     const { apiKey } = await create()
 
-    const answer = await as('admin').patch(`/admin/api-keys/${apiKey.id}`).send({ limits })
+    const answer = await as('admin')
+      .patch(`/admin/api-keys/${apiKey.id}`)
+      .set('Content-Type', 'application/json')
+      .send(`{"limits":${JSON.stringify(limits)}}`)
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toContainEqual({ pointer, message })

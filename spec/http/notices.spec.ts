@@ -222,6 +222,21 @@ describe('on', () => {
     expect(told).toEqual([['retired_secret_used', { apiKeyId: apiKey.id }]])
   })
 
+  it('gives listeners a copy, which they cannot change', async () => {
+    const { apiKey } = await apiKeys.create(newKey())
+    stopListening.push(
+      apiKeys.on('updated', (notice) => {
+        told.push(['updated', Object.isFrozen(notice) && Object.isFrozen(notice.apiKey)])
+        Reflect.deleteProperty(notice.apiKey, 'permissions')
+      }),
+    )
+
+    const changed = await apiKeys.update(apiKey.id, { name: 'Other' })
+
+    expect(told).toEqual([['updated', true]])
+    expect(changed.permissions).toEqual(['READ_GRAPH'])
+  })
+
   it('lets no listener break a request, a change or another listener', async () => {
     stopListening.push(
       apiKeys.on('verified', () => {

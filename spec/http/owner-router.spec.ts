@@ -625,6 +625,26 @@ describe('the states of a key', () => {
 })
 
 describe('GET /:id/events', () => {
+  it('tells an owner who did it, and not from where others came, nor the role of the database', async () => {
+    const { id } = await createKey('alice')
+    await as('admin').post(`/admin/api-keys/${id}/suspend`).expect(200)
+    await database.connect().query(`UPDATE api_keys SET name = 'By hand' WHERE id = '${id}'`)
+
+    const { body } = await as('alice').get(`/api-keys/${id}/events`)
+    const seen = await as('admin').get(`/admin/api-keys/${id}/events`)
+
+    expect(body.events).toMatchObject([
+      { actorType: 'database', actorId: null, address: null },
+      { actorType: 'admin', actorId: 'admin', address: null },
+      { actorType: 'user', actorId: 'alice', address: '127.0.0.1' },
+    ])
+    expect(seen.body.events).toMatchObject([
+      { actorType: 'database', actorId: expect.any(String) },
+      { actorType: 'admin', address: '127.0.0.1' },
+      { actorType: 'user', address: '127.0.0.1' },
+    ])
+  })
+
   it('tells what happened to a key, newest first, a page at a time', async () => {
     const { id } = await createKey('alice')
     await as('alice').patch(`/api-keys/${id}`).send({ name: 'Deploy' }).expect(200)

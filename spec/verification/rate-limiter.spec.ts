@@ -14,6 +14,7 @@ function createLimiter() {
     redis: undefined,
     onLimiterOutage: 'refuse',
     emitter: { emit: () => {} },
+    cacheSize: 100_000,
     clock: { monotonic: () => now, wall: () => now },
   })
   return {
