@@ -845,7 +845,7 @@ describe('whatever users and keys do', () => {
           expect(await play(actions)).toEqual([])
         },
       ),
-      { numRuns: Number(process.env.PRIVILEGE_RUNS ?? 40) },
+      { numRuns: Number(process.env.PRIVILEGE_RUNS ?? 20) },
     )
     server.close()
   }, 120_000)

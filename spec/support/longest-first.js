@@ -1,4 +1,19 @@
-const longest = ['races', 'indexes', 'embedded-postgres', 'migrations', 'secret']
+const longest = [
+  'audit-trail',
+  'freshness',
+  'indexes',
+  'races',
+  'shared-limits',
+  'change-log',
+  'least-privilege',
+  'grants',
+  'migrations',
+  'usage',
+  'changes',
+  'embedded-postgres',
+  'housekeeping',
+  'secret',
+]
 
 /** Starts the longest specs first, also where Jest has no memory of how long they took, so that no worker ends alone. */
 module.exports = class LongestFirst {
