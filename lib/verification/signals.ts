@@ -1,4 +1,4 @@
-import { refusalOf, type InvalidReason } from '../errors'
+import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Clock } from './clock'
@@ -31,6 +31,8 @@ interface Watch {
   apiKey: AcceptedKey
   /** As it was last read. */
   holding: Holding
+  /** Since when it cannot be read, by the monotonic clock. */
+  unreadableSince: number | undefined
   timer: NodeJS.Timeout | undefined
   drop(): void
 }
@@ -93,12 +95,22 @@ export function createSignals(parts: SignalsParts) {
   async function check(watch: Watch) {
     try {
       const holding = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest)
+      watch.unreadableSince = undefined
       if (isWatched(watch)) holdAgainst(holding, watch)
     } catch {
+      if (!isWatched(watch)) return
+      if (isUnreadableTooLong(watch)) return abort(watch, new ApiKeysError('database_unavailable'))
       // Nobody knows what has changed since it was last heard of; but time goes on.
-      if (isWatched(watch)) holdAgainst(watch.holding, watch)
+      holdAgainst(watch.holding, watch)
       if (isWatched(watch)) setTimer(watch, retryMs, () => void check(watch))
     }
+  }
+
+  /** What is told of an owner may be twice as old as it is before it is asked for again, and no older. */
+  function isUnreadableTooLong(watch: Watch): boolean {
+    const now = clock.monotonic()
+    watch.unreadableSince ??= now
+    return now - watch.unreadableSince >= 2 * lookAgainMs
   }
 
   function isWatched(watch: Watch): boolean {
@@ -115,6 +127,7 @@ export function createSignals(parts: SignalsParts) {
       controller,
       apiKey,
       holding: { row, permissions: apiKey.permissions },
+      unreadableSince: undefined,
       timer: undefined,
       drop: () => drop(watch),
     }

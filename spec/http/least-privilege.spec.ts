@@ -708,6 +708,24 @@ describe('the signal of a key', () => {
     expect(await reasonOf(signal)).toMatchObject({ code: 'missing_permission' })
     await close()
   })
+
+  it('aborts where nobody can tell any more what the owner may do', async () => {
+    let isAway = false
+    const apiKeys = createInstance({
+      grantableMaxAgeMs: 500,
+      grantable() {
+        if (isAway) throw new Error('no roles to be had')
+        return [read]
+      },
+    })
+    const { key } = await createKey()
+    const { signal, close } = await openResponse(apiKeys, key)
+
+    isAway = true
+
+    expect(await reasonOf(signal)).toMatchObject({ code: 'database_unavailable' })
+    await close()
+  })
 })
 
 describe('whatever users and keys do', () => {
