@@ -35,7 +35,7 @@ const sentences = {
 /** What a program branches on. Codes are stable; sentences may change. */
 export type ErrorCode = keyof typeof sentences
 
-/** Why a key was not accepted. For the app's logs: a client is told one text for all of them but the last. */
+/** Why a key was not accepted. For the app's logs: a client is told one text for all of them but the last two. */
 export type InvalidReason =
   | 'malformed'
   | 'unknown'

@@ -18,7 +18,7 @@ export type { ApiKeyStrategy } from './http/strategy'
 export type { Actor, ApiKeyEvent } from './keys/audit'
 export type { AuditHead } from './keys/audit-chain'
 export type { AuditFault, AuditVerification } from './keys/audit-verification'
-export type { ApiKeyChanged, ApiKeyNotices, RequestDenied } from './keys/emitter'
+export type { ApiKeyChanged, ApiKeyNotices, Listener, RequestDenied } from './keys/emitter'
 export type {
   AnyUserId,
   ApiKeyChanges,
@@ -30,6 +30,7 @@ export type {
   ReadOptions,
   RestrictOptions,
   RotateOptions,
+  UnusedOptions,
   UsageFilter,
   UsageQuery,
   UserChangeOptions,
