@@ -17,6 +17,8 @@ export interface AuditTrail {
   pruning: string
   /** The setting that holds the number of a transaction that deletes keys and writes their entries itself. */
   deleting: string
+  /** The setting that holds for how long a transaction waits for locks, while it waits for the head. */
+  waiting: string
 }
 
 export function auditTrailOf(schema: string): AuditTrail {
@@ -28,6 +30,7 @@ export function auditTrailOf(schema: string): AuditTrail {
     checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
     pruning: `${changeLogOf(schema).channel}.pruning`,
     deleting: `${changeLogOf(schema).channel}.deleting`,
+    waiting: `${changeLogOf(schema).channel}.waiting`,
   }
 }
 

@@ -6,6 +6,7 @@ import { timeSql, type AuditTrail } from '../../models/audit-trail'
 import type { ActorType, EventAction } from '../../models/api-key-event'
 import { ApiKeysError } from '../errors'
 import { entryText, type WrittenEntry } from './audit'
+import { sqlStateOf } from './database'
 import type { Signature, SignatureCheck, Signer } from './signing'
 
 /*
@@ -121,12 +122,38 @@ interface AuditChainParts {
 /** How many entries are sealed, pruned or read at a time. */
 export const pageSize = 2_000
 
+/** The SQLSTATE of a lock that was not got in time. */
+const lockNotAvailable = '55P03'
+
+/** For so long a change waits for the head. What it has written is sealed by the next one then. */
+const lockTimeoutMs = 2_000
+
+/** A process that stops while it has the head keeps everybody waiting for no longer. */
+const idleTimeoutMs = 5_000
+
 /** How many entries of others a change seals besides its own, so that nobody waits for what is not theirs. */
 const maxOthers = 1_000
 
+/** The savepoint to which a change goes back that did not get the head in time. */
+const sealing = 'api_key_sealing'
+
 /** How the chain is written: sealed, exported and pruned. */
 export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) {
-  const { events, seals, unsealed, head: headTable, checkpoints, pruning } = trail
+  const { events, seals, unsealed, head: headTable, checkpoints, pruning, waiting } = trail
+
+  /** Settings of the transaction alone, which leave those of the session as they are. */
+  const lockSql = `
+    SELECT set_config('idle_in_transaction_session_timeout', '${idleTimeoutMs}', true);
+    SELECT FROM ${headTable} FOR UPDATE`
+
+  // The savepoint stays open until the end: a row that is locked in one and written after it costs a multixact. Deferred
+  // triggers may wait for as long as they could before.
+  const lockInTimeSql = `
+    SAVEPOINT ${sealing};
+    SELECT set_config('${waiting}', current_setting('lock_timeout'), true);
+    SELECT set_config('lock_timeout', '${lockTimeoutMs}', true);
+    ${lockSql};
+    SELECT set_config('lock_timeout', current_setting('${waiting}'), true)`
 
   const tailSql = `
     SELECT json_build_object('tail', (
@@ -150,7 +177,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
 
   /**
    * Seals what the transaction has written, and some of what others have left. For a transaction of ours that is about to
-   * commit: the head stays locked until it has.
+   * commit: the head stays locked until it has. Where somebody else keeps it, what was written waits for the next change.
    */
   async function seal(transaction: Transaction): Promise<void> {
     while ((await sealPage(transaction, maxOthers)) >= pageSize);
@@ -162,11 +189,21 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     while ((await sequelize.transaction(sealOnce)) >= pageSize);
   }
 
-  /** Returns how many entries were waiting. */
+  /** Returns how many entries were waiting; 0 where the head could not be got. */
   async function sealPage(transaction: Transaction, others: number): Promise<number> {
+    try {
+      return await sealPageInTime(transaction, others)
+    } catch (error) {
+      if (sqlStateOf(error) !== lockNotAvailable) throw error
+      await sequelize.query(`ROLLBACK TO SAVEPOINT ${sealing}`, { transaction })
+      return 0
+    }
+  }
+
+  async function sealPageInTime(transaction: Transaction, others: number): Promise<number> {
     // In one text, for one round trip. Each statement sees what was committed when it began: after the lock was got.
     const [{ head }, { tail }, ...waiting] = await select<[Head, Tail, ...Waiting[]]>(
-      `SELECT FROM ${headTable} FOR UPDATE;
+      `${lockInTimeSql};
        ${headSql(trail)};
        ${tailSql};
        SELECT json_build_object('xid', xid::text, 'eventId', event_id::text, 'content', (
@@ -190,7 +227,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
         `INSERT INTO ${headTable} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING`,
         { transaction },
       )
-      return sealPage(transaction, others)
+      return sealPageInTime(transaction, others)
     }
 
     const found = { head, tail, isReliable: isReliable(head, tail) }
@@ -314,7 +351,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     transaction: Transaction,
   ): Promise<{ count: number; position: number }> {
     const [{ head }, { tail }, ...page] = await select<[Head, Tail, ...Prunable[]]>(
-      `SELECT FROM ${headTable} FOR UPDATE;
+      `${lockSql};
        ${headSql(trail)};
        ${tailSql};
        SELECT json_build_object(

@@ -31,6 +31,18 @@ function createOf(options: Parameters<typeof createTestApiKeys>[1]) {
   return createTestApiKeys(database, { sequelize, ...options })
 }
 
+function apiKeysOf(other: Sequelize) {
+  return createOf({ sequelize: other })
+}
+
+async function sessionsIn(state: string): Promise<number> {
+  const sessions = await rows(
+    'SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = $1',
+    [state],
+  )
+  return sessions.length
+}
+
 async function rows<Row extends object>(sql: string, bind: unknown[] = []): Promise<Row[]> {
   return sequelize.query<Row>(sql, { type: QueryTypes.SELECT, bind })
 }
@@ -729,6 +741,69 @@ describe('the audit trail', () => {
     expect(row).toEqual({ isFree: true })
     expect(await suspended).toMatchObject({ status: 'SUSPENDED' })
     await expectFaults()
+  })
+
+  it('lets a change through whose entry it cannot take in, and takes it in with the next', async () => {
+    const [{ id }, other] = [await createKey(apiKeys), await createKey(apiKeys)]
+    const lock = await sequelize.transaction()
+    await sequelize.query('SELECT FROM api_key_audit_head FOR UPDATE', { transaction: lock })
+
+    const revoked = await apiKeys.revoke(id)
+    const [waiting] = await rows<{ ids: string[] }>(
+      'SELECT json_agg(event_id::text) AS ids FROM api_key_unsealed_events',
+    )
+    await lock.rollback()
+    await apiKeys.revoke(other.id)
+
+    expect(revoked).toMatchObject({ status: 'REVOKED' })
+    expect(waiting).toEqual({ ids: ['3'] })
+    expect(await rows('SELECT FROM api_key_unsealed_events')).toEqual([])
+    await expectFaults()
+  })
+
+  it('does not wait for a process that has stopped at its end', async () => {
+    const { id } = await createKey(apiKeys)
+    const stopping = database.connect()
+    const stopped = new Promise<() => void>((hasStopped) => {
+      stopping.addHook('afterConnect', (connection) => {
+        // A client of the driver's, whose answers can be held back as by a process that stands still.
+        const client = connection as { query(sql: string, ...rest: unknown[]): unknown }
+        const query = client.query.bind(client)
+        client.query = (sql, ...rest) => {
+          const answer = rest.at(-1)
+          if (!sql.includes('FOR UPDATE') || typeof answer !== 'function')
+            return query(sql, ...rest)
+          return query(sql, (...told: unknown[]) => hasStopped(() => answer(...told)))
+        }
+      })
+    })
+    const refused = apiKeysOf(stopping)
+      .suspend(id)
+      .catch((error: unknown) => error)
+    const goOn = await stopped
+
+    while ((await sessionsIn('idle in transaction')) > 0);
+    const revoked = await apiKeys.revoke(id)
+    goOn()
+
+    expect(revoked).toMatchObject({ status: 'REVOKED' })
+    expect(await refused).toMatchObject({ code: 'database_unavailable' })
+    await expectFaults()
+  })
+
+  it('leaves the settings of a session as they were', async () => {
+    const one = database.connect({ pool: { max: 1 } })
+    const settings = () =>
+      one.query(
+        `SELECT current_setting('lock_timeout') AS lock,
+                current_setting('idle_in_transaction_session_timeout') AS idle`,
+        { type: QueryTypes.SELECT },
+      )
+    await one.query(`SET lock_timeout = '11s'; SET idle_in_transaction_session_timeout = '12s'`)
+
+    await createKey(apiKeysOf(one))
+
+    expect(await settings()).toEqual([{ lock: '11s', idle: '12s' }])
   })
 
   it('is one chain whoever writes it: 8 writers, 50 changes each', async () => {
