@@ -13,16 +13,15 @@ import {
   exportText,
   hashOf,
   headSql,
-  headText,
   pageSize,
   readContent,
+  readHead,
   type AuditHead,
   type Content,
   type HeadRow,
   type Link,
   type SealedEntry,
 } from './audit-chain'
-import { isPlainObject } from './metadata'
 import { pointerTo } from './rules'
 import type { Signature, Signer } from './signing'
 
@@ -520,19 +519,6 @@ function readMetadata(value: unknown): unknown {
     return JSON.parse(value)
   } catch {
     return value
-  }
-}
-
-/** What a seal doubted, or `null` for what was never a head. */
-function readHead(json: string): HeadRow | null {
-  try {
-    const head: unknown = JSON.parse(json)
-    if (!isPlainObject(head)) return null
-    // That its members are what they should be, its signature says.
-    headText(head as unknown as HeadRow)
-    return head as unknown as HeadRow
-  } catch {
-    return null
   }
 }
 

@@ -865,6 +865,20 @@ describe('the audit trail', () => {
     await expectFaults()
   })
 
+  it.each([
+    `{"secretId": "SECRET"}`,
+    `{"secretId": "SECRET", "mac": 5}`,
+    `{"secretId": "SECRET", "mac": "${'é'.repeat(64)}", "checkpoint": 5}`,
+    '[',
+  ])('is verified where a seal doubts what was never a head: %s', async (doubts) => {
+    await createKey(apiKeys)
+    await meddle(
+      `UPDATE api_key_event_seals SET doubts = replace($doubts$${doubts}$doubts$, 'SECRET', secret_id)`,
+    )
+
+    await expectFaults(['head_changed', 1], ['edited', 1])
+  })
+
   it('is verified whatever somebody has written into it', async () => {
     const { id } = await createKey(apiKeys)
     for (const json of ['5', '[]', 'null', '"x"', '{"metadata": "{"}', '{"a": {"b": []}}']) {
@@ -997,6 +1011,44 @@ describe('pruneAuditTrail', () => {
     })
     await expect(apiKeys.auditHead()).rejects.toMatchObject({ code: 'audit_trail_not_intact' })
     expect((await apiKeys.events()).events).toHaveLength(1)
+  })
+
+  it.each([
+    ['edited', `UPDATE api_key_events SET reason = 'Found.' WHERE id = 2`],
+    ['removed', 'DELETE FROM api_key_events WHERE id = 2'],
+    [
+      'removed with its seal',
+      'DELETE FROM api_key_events WHERE id = 2; DELETE FROM api_key_event_seals WHERE event_id = 2',
+    ],
+    ['back-dated', `UPDATE api_key_events SET created_at = '2020-01-01' WHERE id = 4`],
+    ['sealed by somebody else', `UPDATE api_key_event_seals SET mac = hash WHERE position = 3`],
+    ['doubted', `UPDATE api_key_event_seals SET doubts = '{}' WHERE position = 2`],
+  ])('covers no entry up that was %s', async (_, sql) => {
+    for (const days of [5, 4, 3]) await makeOld(days)
+    await createKey(apiKeys)
+    await meddle(sql)
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    await expect(apiKeys.pruneAuditTrail({ olderThanDays: 1 })).rejects.toMatchObject({
+      code: 'audit_trail_not_intact',
+    })
+
+    expect((await apiKeys.verifyAuditTrail()).faults).toEqual(faults)
+  })
+
+  it('takes what a secret sealed that is gone, where one that is there vouches for it', async () => {
+    await makeOld(3)
+    const young = createOf({ secrets: [otherSecret, secret] })
+    await createKey(young)
+    await createKey(young)
+    apiKeys = createOf({ secrets: [otherSecret] })
+    await meddle(`UPDATE api_key_event_seals SET mac = repeat('0', 64) WHERE position = 2`)
+    const pruning = { olderThanDays: 1 }
+    const broken = await apiKeys.pruneAuditTrail(pruning).catch((error: unknown) => error)
+    await meddle(`UPDATE api_key_event_seals SET secret_id = repeat('f', 16) WHERE position = 2`)
+
+    expect(broken).toMatchObject({ code: 'audit_trail_not_intact' })
+    expect(await apiKeys.pruneAuditTrail(pruning)).toEqual({ events: 1 })
   })
 
   it('refuses what makes no sense', async () => {
