@@ -1,5 +1,6 @@
 import { policyColumns } from './0004-add-api-key-policies'
-import { isOneOf, literal, replaceChecks } from './event-checks'
+import { literal } from '../models/names'
+import { isOneOf, replaceChecks } from './event-checks'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
 

@@ -83,6 +83,8 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
       ${replaceChecks(events, ['action'], isOneOf('action', [...actionsBefore, 'deleted', 'truncated']))}
       ${replaceChecks(events, ['action', 'api_key_id'], `api_key_id IS NOT NULL OR action = 'truncated'`)}
       ${replaceChecks(events, ['action', 'user_id'], `user_id IS NOT NULL OR action = 'truncated'`)}
+      -- Of the warnings there may be one an hour. Nobody else takes its place.
+      ${replaceChecks(events, ['action', 'actor_type'], `action <> 'retired_secret_used' OR actor_type = 'system'`)}
       ALTER TABLE ${keys} ADD COLUMN event_ref uuid;
 
       CREATE TABLE ${seals} (
@@ -213,6 +215,7 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
       DROP FUNCTION ${tell}(), ${queue}(), ${refuse}() CASCADE;
       DROP TABLE ${seals}, ${unsealed}, ${checkpoints}, ${head};
       ALTER TABLE IF EXISTS ${keys} DROP COLUMN event_ref;
+      ${replaceChecks(events, ['action', 'actor_type'])}
       ${replaceChecks(events, ['action', 'api_key_id'])}
       ${replaceChecks(events, ['action', 'user_id'])}
       ${replaceChecks(events, ['action'], isOneOf('action', actionsBefore))}

@@ -1,3 +1,5 @@
+import { literal } from '../models/names'
+
 /**
  * SQL that has the audit trail be held against this condition from now on, in place of what checks there are of exactly
  * these columns; without one, against none. What the trail has, it keeps. The constraints are found by what they are of, as
@@ -34,8 +36,4 @@ export function replaceChecks(
 /** The condition of a column that takes these texts and no others. */
 export function isOneOf(column: string, texts: readonly string[]): string {
   return `${column} IN (${texts.map(literal).join(', ')})`
-}
-
-export function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`
 }

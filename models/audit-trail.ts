@@ -17,6 +17,8 @@ export interface AuditTrail {
   pruning: string
   /** The setting that holds the number of a transaction that deletes keys and writes their entries itself. */
   deleting: string
+  /** The setting that holds for how long a transaction waits for locks, while it waits for the head. */
+  waiting: string
 }
 
 export function auditTrailOf(schema: string): AuditTrail {
@@ -28,15 +30,52 @@ export function auditTrailOf(schema: string): AuditTrail {
     checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
     pruning: `${changeLogOf(schema).channel}.pruning`,
     deleting: `${changeLogOf(schema).channel}.deleting`,
+    waiting: `${changeLogOf(schema).channel}.waiting`,
   }
 }
+
+interface Guard {
+  name: string
+  /** The table that it is on. */
+  table: string
+}
+
+/** The triggers that write entries and keep them as they are. All fire always. */
+export function guards({ events, seals, checkpoints }: AuditTrail, keys: string): Guard[] {
+  const telling = ['insert', 'update', 'delete', 'truncate'].map((what) => `api_key_tell_${what}`)
+  return [
+    ...telling.map((name) => ({ name, table: keys })),
+    { name: 'api_key_queue_events', table: events },
+    ...[events, seals, checkpoints].flatMap((table) => [
+      { name: 'api_key_refuse_update', table },
+      { name: 'api_key_refuse_delete', table },
+    ]),
+  ]
+}
+
+/** Of which attributes of a key the trail tells. */
+export const toldNames = [
+  'userId',
+  'name',
+  'description',
+  'permissions',
+  'status',
+  'createdAt',
+  'expiresAt',
+  'allowedIps',
+  'metadata',
+  'limits',
+  'prefix',
+  'postfix',
+  'previousSecret',
+] as const
 
 /**
  * SQL for what the trail tells of a key, as JSON, from a row of the table of keys: each attribute by the name and in the
  * form in which records have it. Left out is what changes without being told: when it was changed, used and revoked.
  */
 export function toldSql(key: string, userIdType: string): string {
-  const attributes: Record<string, string> = {
+  const attributes: Record<(typeof toldNames)[number], string> = {
     userId: userIdType === 'integer' ? `${key}.user_id` : `${key}.user_id::text`,
     name: `${key}.name`,
     description: `${key}.description`,
@@ -65,7 +104,10 @@ function jsonSql(json: string): string {
                THEN to_jsonb(${json}::text) ELSE ${json}::jsonb END`
 }
 
-/** SQL for a time as JavaScript writes it in JSON; one that is infinite is none there. */
+/** SQL for a time as JavaScript writes it in JSON, with six digits for years from 10000; one that is infinite is none there. */
 export function timeSql(time: string): string {
-  return `CASE WHEN isfinite(${time}) THEN to_char(${time} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END`
+  const utc = `${time} AT TIME ZONE 'UTC'`
+  return `CASE WHEN isfinite(${time}) THEN
+    CASE WHEN ${time} >= '10000-01-01T00:00:00Z' THEN '+' || lpad(to_char(${utc}, 'YYYY'), 6, '0') ELSE to_char(${utc}, 'YYYY') END
+    || to_char(${utc}, '-MM-DD"T"HH24:MI:SS.MS"Z"') END`
 }

@@ -10,3 +10,8 @@ export function quote(identifier: string): string {
 export function isQuoted(identifier: string): boolean {
   return /^".*"$/s.test(identifier)
 }
+
+/** Writes text as SQL does. */
+export function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`
+}

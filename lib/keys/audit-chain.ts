@@ -4,8 +4,11 @@ import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import { timeSql, type AuditTrail } from '../../models/audit-trail'
 import type { ActorType, EventAction } from '../../models/api-key-event'
+import { literal } from '../../models/names'
 import { ApiKeysError } from '../errors'
 import { entryText, type WrittenEntry } from './audit'
+import { sqlStateOf } from './database'
+import { isPlainObject } from './metadata'
 import type { Signature, SignatureCheck, Signer } from './signing'
 
 /*
@@ -104,9 +107,9 @@ interface Pruning {
 
 type PruningTimes = Pick<Checkpoint, 'createdBefore' | 'prunedAt'>
 
-/** A seal; `isOld` is null where the event is gone. */
-interface Prunable extends Link {
-  eventId: string
+/** A seal; without content, and no age, where the event is gone. */
+interface Prunable extends Link, Signature, Omit<SealedEntry, 'content'> {
+  content: string | null
   isOld: boolean | null
 }
 
@@ -121,12 +124,38 @@ interface AuditChainParts {
 /** How many entries are sealed, pruned or read at a time. */
 export const pageSize = 2_000
 
+/** The SQLSTATE of a lock that was not got in time. */
+const lockNotAvailable = '55P03'
+
+/** For so long a change waits for the head. What it has written is sealed by the next one then. */
+const lockTimeoutMs = 2_000
+
+/** A process that stops while it has the head keeps everybody waiting for no longer. */
+const idleTimeoutMs = 5_000
+
 /** How many entries of others a change seals besides its own, so that nobody waits for what is not theirs. */
 const maxOthers = 1_000
 
+/** The savepoint to which a change goes back that did not get the head in time. */
+const sealing = 'api_key_sealing'
+
 /** How the chain is written: sealed, exported and pruned. */
 export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) {
-  const { events, seals, unsealed, head: headTable, checkpoints, pruning } = trail
+  const { events, seals, unsealed, head: headTable, checkpoints, pruning, waiting } = trail
+
+  /** Settings of the transaction alone, which leave those of the session as they are. */
+  const lockSql = `
+    SELECT set_config('idle_in_transaction_session_timeout', '${idleTimeoutMs}', true);
+    SELECT FROM ${headTable} FOR UPDATE`
+
+  // The savepoint stays open until the end: a row that is locked in one and written after it costs a multixact. Deferred
+  // triggers may wait for as long as they could before.
+  const lockInTimeSql = `
+    SAVEPOINT ${sealing};
+    SELECT set_config('${waiting}', current_setting('lock_timeout'), true);
+    SELECT set_config('lock_timeout', '${lockTimeoutMs}', true);
+    ${lockSql};
+    SELECT set_config('lock_timeout', current_setting('${waiting}'), true)`
 
   const tailSql = `
     SELECT json_build_object('tail', (
@@ -150,7 +179,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
 
   /**
    * Seals what the transaction has written, and some of what others have left. For a transaction of ours that is about to
-   * commit: the head stays locked until it has.
+   * commit: the head stays locked until it has. Where somebody else keeps it, what was written waits for the next change.
    */
   async function seal(transaction: Transaction): Promise<void> {
     while ((await sealPage(transaction, maxOthers)) >= pageSize);
@@ -162,11 +191,21 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     while ((await sequelize.transaction(sealOnce)) >= pageSize);
   }
 
-  /** Returns how many entries were waiting. */
+  /** Returns how many entries were waiting; 0 where the head could not be got. */
   async function sealPage(transaction: Transaction, others: number): Promise<number> {
+    try {
+      return await sealPageInTime(transaction, others)
+    } catch (error) {
+      if (sqlStateOf(error) !== lockNotAvailable) throw error
+      await sequelize.query(`ROLLBACK TO SAVEPOINT ${sealing}`, { transaction })
+      return 0
+    }
+  }
+
+  async function sealPageInTime(transaction: Transaction, others: number): Promise<number> {
     // In one text, for one round trip. Each statement sees what was committed when it began: after the lock was got.
     const [{ head }, { tail }, ...waiting] = await select<[Head, Tail, ...Waiting[]]>(
-      `SELECT FROM ${headTable} FOR UPDATE;
+      `${lockInTimeSql};
        ${headSql(trail)};
        ${tailSql};
        SELECT json_build_object('xid', xid::text, 'eventId', event_id::text, 'content', (
@@ -190,7 +229,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
         `INSERT INTO ${headTable} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING`,
         { transaction },
       )
-      return sealPage(transaction, others)
+      return sealPageInTime(transaction, others)
     }
 
     const found = { head, tail, isReliable: isReliable(head, tail) }
@@ -277,7 +316,11 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
   /** Returns the end of the chain, for somebody to keep elsewhere. */
   async function exportHead(): Promise<AuditHead> {
     await sealAll()
-    const [{ head }, { tail }] = await select<[Head, Tail]>(`${headSql(trail)}; ${tailSql}`, null)
+    // In one statement, for one snapshot: nothing comes between the two.
+    const [{ head }, { tail }] = await select<[Head, Tail]>(
+      `(${headSql(trail)}) UNION ALL (${tailSql})`,
+      null,
+    )
     if (!head || !isReliable(head, tail)) throw new ApiKeysError('audit_trail_not_intact')
     return exportOf(signer, head)
   }
@@ -314,27 +357,22 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     transaction: Transaction,
   ): Promise<{ count: number; position: number }> {
     const [{ head }, { tail }, ...page] = await select<[Head, Tail, ...Prunable[]]>(
-      `SELECT FROM ${headTable} FOR UPDATE;
+      `${lockSql};
        ${headSql(trail)};
        ${tailSql};
-       SELECT json_build_object(
-                'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
-                'isOld', event.created_at < ${literal(times.createdBefore)}::timestamptz
-              )::text AS json
-         FROM ${seals} AS seal LEFT JOIN ${events} AS event ON event.id = seal.event_id
-        WHERE seal.position > (SELECT checkpoint_position FROM ${headTable})
-        ORDER BY seal.position LIMIT ${pageSize}`,
+       ${prunableSql(times, `(SELECT checkpoint_position FROM ${headTable})`)}`,
       transaction,
     )
     // What somebody has changed is not covered up.
     if (!head || !isReliable(head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 
-    // The age of an entry that is gone is that of those around it.
     const firstYoung = page.findIndex(({ isOld }) => isOld === false)
-    const candidates = firstYoung === -1 ? page : page.slice(0, firstYoung)
-    const old = candidates.slice(0, candidates.findLastIndex(({ isOld }) => isOld === true) + 1)
+    const old = firstYoung === -1 ? page : page.slice(0, firstYoung)
     const end = old.at(-1)
     if (!end) return { count: 0, position: head.checkpointPosition }
+
+    const isVouchedFor = refuseBroken(old, endOf(head, null))
+    if (!isVouchedFor) await refuseUnvouched(times, end, transaction)
 
     const { position, hash } = end
     const lastEventId = [head.checkpoint?.lastEventId ?? '0', ...old.map(({ eventId }) => eventId)]
@@ -380,6 +418,59 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
       },
     )
     return { count: old.length, position }
+  }
+
+  function prunableSql(times: PruningTimes, after: number | string): string {
+    return `
+      SELECT json_build_object(
+               'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
+               'isGenuine', seal.is_genuine, 'doubts', seal.doubts,
+               'mac', seal.mac, 'secretId', seal.secret_id,
+               'isOld', event.created_at < ${literal(times.createdBefore)}::timestamptz,
+               'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END
+             )::text AS json
+        FROM ${seals} AS seal LEFT JOIN ${events} AS event ON event.id = seal.event_id
+       WHERE seal.position > ${after}
+       ORDER BY seal.position LIMIT ${pageSize}`
+  }
+
+  /** Walks the chain from a link on. Returns whether a known secret vouches for the last of these seals. */
+  function refuseBroken(page: readonly Prunable[], from: Link): boolean {
+    let end = from
+    let isVouchedFor = false
+    for (const seal of page) {
+      const { position, hash, content, doubts } = seal
+      const check = signer.check('seal', hash, seal)
+      const isNext =
+        position === end.position + 1 &&
+        content !== null &&
+        hashOf(end.hash, { ...seal, content }) === hash &&
+        check !== 'invalid' &&
+        // Else it does not vouch for what was before it.
+        (doubts === null || isEndOf(readHead(doubts), end))
+      if (!isNext) throw new ApiKeysError('audit_trail_not_intact')
+
+      isVouchedFor = check === 'valid'
+      end = { position, hash }
+    }
+    return isVouchedFor
+  }
+
+  /** Whether a head that was doubted is ours after all, and this is where it ends. */
+  function isEndOf(head: HeadRow | null, { position, hash }: Link): boolean {
+    if (!head || checkHead(signer, head) !== 'valid') return false
+    return head.position === position && head.hash === hash
+  }
+
+  /** Goes on to a seal that a known secret vouches for, else to the head, which was found to be ours. */
+  async function refuseUnvouched(times: PruningTimes, from: Link, transaction: Transaction) {
+    let end = from
+    let page: Prunable[]
+    do {
+      page = await select<Prunable[]>(prunableSql(times, end.position), transaction)
+      if (refuseBroken(page, end)) return
+      end = page.at(-1) ?? end
+    } while (page.length === pageSize)
   }
 
   async function countPrunable(createdBefore: string): Promise<number> {
@@ -483,6 +574,19 @@ export function checkEntry(signer: Signer, { entryMac, ...entry }: Content): Sig
   return signer.check('entry', entryText(entry), { mac, secretId: secretId || null })
 }
 
+/** What a seal doubted, or `null` for what was never a head. */
+export function readHead(json: string): HeadRow | null {
+  try {
+    const head: unknown = JSON.parse(json)
+    if (!isPlainObject(head)) return null
+    // That its members are what they should be, its signature says.
+    headText(head as unknown as HeadRow)
+    return head as unknown as HeadRow
+  } catch {
+    return null
+  }
+}
+
 export function checkHead(signer: Signer, head: HeadRow): SignatureCheck {
   const { mac, secretId } = head
   return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
@@ -542,8 +646,4 @@ export function exportOf(signer: Signer, { position, hash }: Link): AuditHead {
 
 export function exportText({ position, hash, at }: Omit<AuditHead, keyof Signature>): string {
   return JSON.stringify([position, hash, at])
-}
-
-function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`
 }

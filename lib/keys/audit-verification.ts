@@ -1,6 +1,7 @@
 import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
-import { toldSql, type AuditTrail } from '../../models/audit-trail'
+import { guards, toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
+import { literal } from '../../models/names'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError } from '../errors'
 import { canonical } from './audit'
@@ -13,16 +14,15 @@ import {
   exportText,
   hashOf,
   headSql,
-  headText,
   pageSize,
   readContent,
+  readHead,
   type AuditHead,
   type Content,
   type HeadRow,
   type Link,
   type SealedEntry,
 } from './audit-chain'
-import { isPlainObject } from './metadata'
 import { pointerTo } from './rules'
 import type { Signature, Signer } from './signing'
 
@@ -31,7 +31,7 @@ export interface AuditFault {
   /**
    * What has become of an entry; or, where the entries themselves are as they were: the end of the trail (`head_changed`) or
    * its beginning (`checkpoint_changed`) is not as it was left, or an entry says something else about a key (`contradicted`)
-   * than the entries before it or the key itself.
+   * than the entries before it or the key itself; or a trigger is off that keeps the trail (`unguarded`).
    */
   kind:
     | 'edited'
@@ -41,6 +41,7 @@ export interface AuditFault {
     | 'head_changed'
     | 'checkpoint_changed'
     | 'contradicted'
+    | 'unguarded'
   /** The place in the trail, counted from 1; `null` where it has none. */
   position: number | null
   eventId: string | null
@@ -58,8 +59,8 @@ export interface AuditVerification {
   unsealed: number
   /** How many entries only a secret could vouch for that is not among `secrets`. */
   unverifiable: number
-  /** The end of the trail as it was checked, to be kept elsewhere. */
-  head: AuditHead
+  /** The end of the trail as it was checked, to be kept elsewhere; `null` unless the trail is intact. */
+  head: AuditHead | null
   /** The first 100. */
   faults: AuditFault[]
   /** What would not have been found, in sentences. */
@@ -77,6 +78,8 @@ interface Misfit extends Link, SealedEntry {
 }
 
 interface Contradiction {
+  /** Which of the comparisons found it. */
+  source: number
   eventId: string | null
   apiKeyId: string
   name: string
@@ -95,7 +98,7 @@ interface AuditVerifierParts {
 
 const maxFaults = 100
 
-/** So many are looked at, as some differ to the database and not to JavaScript. */
+/** So many are looked at of each kind, as some differ to the database and not to JavaScript. */
 const maxContradictions = 1_000
 
 export type VerifyTrail = ReturnType<typeof createAuditVerifier>
@@ -104,6 +107,16 @@ export type VerifyTrail = ReturnType<typeof createAuditVerifier>
 export function createAuditVerifier(parts: AuditVerifierParts) {
   const { sequelize, trail, table, userIdType, signer } = parts
   const { events, seals, unsealed } = trail
+
+  const unguardedSql = `
+    SELECT to_json(format('%s on %s', guard.name, guard.kept::regclass))::text AS json
+      FROM (VALUES ${guards(trail, table)
+        .map(({ name, table: kept }) => `(${literal(name)}, ${literal(kept)})`)
+        .join(', ')}) AS guard (name, kept)
+     WHERE NOT EXISTS (
+       SELECT FROM pg_catalog.pg_trigger
+        WHERE tgrelid = guard.kept::regclass AND tgname = guard.name AND tgenabled = 'A'
+     )`
 
   const waitingSql = `
     SELECT json_build_object(
@@ -341,9 +354,10 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
     for (const eventId of await select<string>(repeatedSql)) {
       report({ kind: 'inserted', eventId, message: 'The entry repeats another one.' })
     }
-    for (const { eventId, apiKeyId, name, told, known } of await select<Contradiction>(
-      contradictionsSql(head),
-    )) {
+    const contradictions = await select<Contradiction>(contradictionsSql(head))
+    const counts = new Map<number, number>()
+    for (const { source, eventId, apiKeyId, name, told, known } of contradictions) {
+      counts.set(source, (counts.get(source) ?? 0) + 1)
       if (isSameTo(name, told, known)) continue
       report({
         kind: 'contradicted',
@@ -351,21 +365,38 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
         message: `The trail and the key ${apiKeyId} do not agree on ${name}.`,
       })
     }
+    if ([...counts.values()].includes(maxContradictions)) {
+      report({
+        kind: 'contradicted',
+        message: 'The trail and the keys differ in more places than were looked at.',
+      })
+    }
+    for (const guard of await select<string>(unguardedSql)) {
+      report({ kind: 'unguarded', message: `The trigger ${guard} is gone or switched off.` })
+    }
 
+    const isIntact = faultCount === 0 && unverifiable === 0
     return {
-      isIntact: faultCount === 0 && unverifiable === 0,
+      isIntact,
       entries,
       pruned: start.position,
       unsealed: waiting?.unsealed ?? 0,
       unverifiable,
-      head: exportOf(signer, end),
+      head: isIntact ? exportOf(signer, end) : null,
       faults,
-      cannotFind: limitsOf({ unverifiable, anchor, start }),
+      cannotFind: limitsOf({ unverifiable, anchor, start, legacyUntil: head?.legacyUntil ?? '0' }),
     }
   }
 
-  function limitsOf({ unverifiable, anchor, start }: Limits): string[] {
-    const limits: string[] = []
+  function limitsOf({ unverifiable, anchor, start, legacyUntil }: Limits): string[] {
+    const limits = [
+      'An entry of `database` that somebody wrote by hand, and that fits: it looks like one of a trigger.',
+    ]
+    if (legacyUntil !== '0') {
+      limits.push(
+        `Changes of entries from before there was a chain, up to ${legacyUntil}, before it began: they are taken as they were.`,
+      )
+    }
     if (!signer.isKeyed) {
       limits.push(
         'Changes by somebody who computed the whole trail anew, which needs no secret: set the option `secrets`.',
@@ -377,7 +408,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
     }
     if (!anchor) {
       limits.push(
-        'A trail that was put back as a whole to what it once was, with its head: keep a head elsewhere, and pass it.',
+        'A trail that was put back as a whole or begun anew, with its head: keep a head elsewhere, and pass it.',
       )
     } else if (anchor.position < start.position) {
       limits.push('Whether the head that was passed is one of this trail: what it ends was pruned.')
@@ -417,7 +448,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
     return `
       WITH told AS (
-        SELECT event.id, event.api_key_id, event.action, event.ref,
+        SELECT event.id, event.api_key_id, event.user_id, event.action, event.ref,
                -- Anybody may have written it, as anything.
                CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
                CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
@@ -427,15 +458,16 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
          WHERE event.id > ${from} AND event.action NOT IN ('truncated', 'retired_secret_used')
       ), attribute AS (
         SELECT told.id, told.api_key_id, told.era, name,
-               told.before -> name AS before, told.after -> name AS after,
-               lag(told.id) OVER each AS known_id, lag(told.after -> name) OVER each AS known,
+               ${valueSql('told.before')} AS before, ${valueSql('told.after')} AS after,
+               lag(told.id) OVER each AS known_id, lag(${valueSql('told.after')}) OVER each AS known,
                lead(told.id) OVER each IS NULL AS is_last
           FROM told CROSS JOIN LATERAL jsonb_object_keys(
             coalesce(told.before, '{}') || coalesce(told.after, '{}')
           ) AS name
+         WHERE name IN (${toldNames.map(literal).join(', ')})
         WINDOW each AS (PARTITION BY told.api_key_id, told.era, name ORDER BY told.id)
       ), last AS (
-        SELECT DISTINCT ON (api_key_id) id, api_key_id, era,
+        SELECT DISTINCT ON (api_key_id) id, api_key_id, user_id, era,
                action = 'deleted' OR EXISTS (
                  SELECT FROM ${events} AS emptied
                   WHERE emptied.action = 'truncated' AND emptied.id > told.id
@@ -445,27 +477,38 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
         SELECT DISTINCT ON (api_key_id) id, api_key_id, era, ref
           FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
       ), present AS MATERIALIZED (
-        SELECT last.api_key_id, last.era, key.event_ref, ${toldSql('key', userIdType)} AS told
+        SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id AS owner,
+               ${toldSql('key', userIdType)} AS told
           FROM last JOIN ${table} AS key ON key.id = last.api_key_id
          WHERE NOT last.is_gone
       )
       (
-        SELECT ${contradictionSql('id', 'api_key_id', 'name', 'before', 'known')}
+        SELECT ${contradictionSql(1, 'id', 'api_key_id', 'name', 'before', 'known')}
           FROM attribute
          WHERE known_id IS NOT NULL AND before IS DISTINCT FROM known
          LIMIT ${maxContradictions}
       ) UNION ALL (
-        SELECT ${contradictionSql('id', 'api_key_id', 'name', 'after', 'present.told -> name')}
+        SELECT ${contradictionSql(2, 'attribute.id', 'api_key_id', 'name', 'after', valueSql('present.told'))}
           FROM attribute JOIN present USING (api_key_id, era)
-         WHERE is_last AND after IS DISTINCT FROM present.told -> name
+         WHERE is_last AND after IS DISTINCT FROM ${valueSql('present.told')}
          LIMIT ${maxContradictions}
       ) UNION ALL (
-        SELECT ${contradictionSql('id', 'api_key_id', `'its last change'`, 'ref', 'event_ref')}
+        -- For a key none of whose entries tells of its owner, each says whose it was.
+        SELECT ${contradictionSql(3, 'id', 'api_key_id', `'userId'`, 'user_id', 'owner')}
+          FROM present
+         WHERE user_id IS DISTINCT FROM owner AND NOT EXISTS (
+           SELECT FROM attribute
+            WHERE attribute.api_key_id = present.api_key_id AND attribute.era = present.era
+              AND name = 'userId'
+         )
+         LIMIT ${maxContradictions}
+      ) UNION ALL (
+        SELECT ${contradictionSql(4, 'referred.id', 'api_key_id', `'its last change'`, 'ref', 'event_ref')}
           FROM referred JOIN present USING (api_key_id, era)
          WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref
          LIMIT ${maxContradictions}
       ) UNION ALL (
-        SELECT ${contradictionSql('last.id', 'coalesce(last.api_key_id, key.id)', `'whether there is one'`, 'true', 'false')}
+        SELECT ${contradictionSql(5, 'last.id', 'coalesce(last.api_key_id, key.id)', `'whether there is one'`, 'true', 'false')}
           FROM last FULL JOIN ${table} AS key ON key.id = last.api_key_id
          WHERE (last.id IS NOT NULL AND last.is_gone = (key.id IS NOT NULL))
             OR (last.id IS NULL AND ${since.length > 0 ? since.join(' AND ') : 'false'})
@@ -486,13 +529,19 @@ interface Limits {
   unverifiable: number
   anchor: AuditHead | undefined
   start: Link
+  legacyUntil: string
 }
 
-function contradictionSql(
-  ...[eventId, apiKeyId, name, told, known]: [string, string, string, string, string]
-): string {
+/** SQL for what an object says of an attribute. That it is null, or says nothing, is one: so it is for JavaScript. */
+function valueSql(object: string): string {
+  return `nullif(${object} -> name, 'null')`
+}
+
+function contradictionSql(source: number, ...values: [string, string, string, string, string]) {
+  const [eventId, apiKeyId, name, told, known] = values
   return `json_build_object(
-    'eventId', ${eventId}::text, 'apiKeyId', ${apiKeyId}, 'name', ${name}, 'told', ${told}, 'known', ${known}
+    'source', ${source}, 'eventId', ${eventId}::text, 'apiKeyId', ${apiKeyId}, 'name', ${name},
+    'told', ${told}, 'known', ${known}
   )::text AS json`
 }
 
@@ -520,19 +569,6 @@ function readMetadata(value: unknown): unknown {
     return JSON.parse(value)
   } catch {
     return value
-  }
-}
-
-/** What a seal doubted, or `null` for what was never a head. */
-function readHead(json: string): HeadRow | null {
-  try {
-    const head: unknown = JSON.parse(json)
-    if (!isPlainObject(head)) return null
-    // That its members are what they should be, its signature says.
-    headText(head as unknown as HeadRow)
-    return head as unknown as HeadRow
-  } catch {
-    return null
   }
 }
 

@@ -7,6 +7,7 @@ import type {
   EventAction,
   NewApiKeyEventRow,
 } from '../../models/api-key-event'
+import { toldNames } from '../../models/audit-trail'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
 import type { Emitter } from './emitter'
@@ -190,35 +191,21 @@ function keyOf(change: Change): ApiKeyRecord {
   return change.after ?? change.before
 }
 
-/** What an entry speaks of. The rest of a record never changes, or says when and how it changed. */
-const audited = [
-  'name',
-  'description',
-  'permissions',
-  'status',
-  'expiresAt',
-  'allowedIps',
-  'metadata',
-  'limits',
-] as const
+type Told = (typeof toldNames)[number]
 
-/** What only a rotation changes. */
-const auditedRotation = ['prefix', 'postfix', 'previousSecret'] as const
-
-type Audited = (typeof audited)[number] | (typeof auditedRotation)[number]
-
+/** What is told of a key that is made or gone is all of it, and as a trigger would tell. */
 function changedAttributes(
   before: ApiKeyRecord | null,
   after: ApiKeyRecord | null,
-): readonly Audited[] {
-  if (!before || !after) return audited
-  return [...audited, ...auditedRotation].filter((name) => !isSame(before[name], after[name]))
+): readonly Told[] {
+  if (!before || !after) return toldNames
+  return toldNames.filter((name) => !isSame(before[name], after[name]))
 }
 
 export function isSame(a: unknown, b: unknown): boolean {
   return JSON.stringify(a) === JSON.stringify(b)
 }
 
-function pick(record: ApiKeyRecord, names: readonly Audited[]) {
+function pick(record: ApiKeyRecord, names: readonly Told[]) {
   return Object.fromEntries(names.map((name) => [name, record[name]]))
 }

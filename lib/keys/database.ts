@@ -9,7 +9,7 @@ import {
 import { ApiKeysError } from '../errors'
 
 /** SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. */
-const outages = /^(08...|57P0[1-5]|53...|25006|57014|55P03)$/
+const outages = /^(08...|57P0[1-5]|53...|25006|25P0[34]|57014|55P03)$/
 
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/

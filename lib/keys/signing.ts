@@ -61,6 +61,8 @@ const unkeyed = {
   digest: (text: string) => createHash('sha256').update(text).digest('hex'),
 }
 
-function isEqual(digest: string, given: string): boolean {
-  return digest.length === given.length && timingSafeEqual(Buffer.from(digest), Buffer.from(given))
+/** What is given comes from tables that others may write to: it may be anything. */
+function isEqual(digest: string, given: unknown): boolean {
+  if (typeof given !== 'string' || !/^[0-9a-f]{64}$/.test(given)) return false
+  return timingSafeEqual(Buffer.from(digest), Buffer.from(given))
 }

@@ -836,6 +836,11 @@ describe('events', () => {
           allowedIps: null,
           metadata: {},
           limits: null,
+          userId: 'alice',
+          createdAt: apiKey.createdAt.toISOString(),
+          prefix: apiKey.prefix,
+          postfix: apiKey.postfix,
+          previousSecret: null,
         },
       },
       {
