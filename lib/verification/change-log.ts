@@ -1,6 +1,7 @@
 import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import type { ChangeLog } from '../../models/change-log'
+import { literal } from '../../models/names'
 import type { UserIdType } from '../../models/storage-options'
 import { readUserId } from '../keys/record'
 import type { Moment } from './clock'
@@ -201,8 +202,4 @@ export type ChangeLogReader = ReturnType<typeof createChangeLog>
 
 function toRelation(name: string): string {
   return `${literal(name)}::regclass`
-}
-
-function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`
 }
