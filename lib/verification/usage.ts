@@ -75,6 +75,9 @@ const flushEveryMs = 1_000
 /** How many keys are written in one statement. */
 const maxKeys = 5_000
 
+/** For how many keys there is room for counts at least. */
+const leastKeys = 10_000
+
 /** How long counts are kept back at most, so that few are lost with a process that is killed. */
 const longestCountMs = 60_000
 
@@ -100,7 +103,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   const { userIdType, entryMacOf, lastUsedResolutionMs } = parts
   const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
   // Twice, as each key that is in use has counts of two hours when the hour is full.
-  const maxCounts = 2 * Math.max(parts.cacheSize, maxKeys)
+  const maxCounts = 2 * Math.max(parts.cacheSize, leastKeys)
   const writerId = randomUUID()
 
   const noted = new Map<string, LastUse>()

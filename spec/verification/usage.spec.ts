@@ -368,7 +368,7 @@ describe('flush', () => {
     expect(await lastUsedAt(other.id)).toEqual(later)
   })
 
-  it('writes all there is, 10,000 keys in a statement', async () => {
+  it('writes all there is, 5,000 keys in a statement', async () => {
     const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
     const minted = Array.from({ length: 10_001 }, () => format.mint())
     await sequelize.query(
