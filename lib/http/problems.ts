@@ -10,7 +10,6 @@ import {
   type ErrorCode,
   type Refusal,
 } from '../errors'
-
 import { fieldsOf } from './rate-limit-fields'
 
 interface Answer {

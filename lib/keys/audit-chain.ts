@@ -580,8 +580,9 @@ export function readHead(json: string): HeadRow | null {
     const head: unknown = JSON.parse(json)
     if (!isPlainObject(head)) return null
     // That its members are what they should be, its signature says.
-    headText(head as unknown as HeadRow)
-    return head as unknown as HeadRow
+    const row = head as unknown as HeadRow
+    headText(row)
+    return row
   } catch {
     return null
   }
