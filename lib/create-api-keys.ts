@@ -152,7 +152,7 @@ export function createApiKeys<
     emitter,
   })
   const { verify, verifyAlone, rateLimiter, recorder } = verification
-  const { lastUseOf, health, flush, close } = verification
+  const { lastUseOf, health, flush } = verification
   const { noteDenied, noteRateLimited } = recorder
   const store = createStore({
     ...settings,
@@ -194,12 +194,17 @@ export function createApiKeys<
   const http = { lifecycle, rules, authenticator, charges, noteDenied, refuse, emitter, settings }
 
   const guards = createGuards(http)
+  const { announceExpiring } = expiryNotices
+
+  async function close() {
+    expiryNotices.stop()
+    await verification.close()
+  }
 
   const apiKeys = {
-    ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush }, realm),
-    ...withRefusals({ announceExpiring: expiryNotices.announceExpiring }, realm),
     ...guards,
-    ...withRefusals({ consume: guards.consume }, realm),
+    ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
+    ...withRefusals({ announceExpiring, consume: guards.consume }, realm),
     router: () => createOwnerRouter(http),
     adminRouter: () => createAdminRouter(http),
     strategy: createStrategy({ authenticator, charges, emitter, realm }),
@@ -207,10 +212,6 @@ export function createApiKeys<
       const off = emitter.on(name, listener)
       if (name === 'expiring') expiryNotices.start()
       return off
-    },
-    close: async () => {
-      expiryNotices.stop()
-      await close()
     },
     migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys

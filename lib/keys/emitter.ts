@@ -121,7 +121,8 @@ export function createEmitter() {
       // A copy, as the record goes on to whoever made the change, and a frozen one, as listeners share it.
       const told = deepFreeze(structuredClone(notice))
       const queue = untold.get(transaction) ?? []
-      untold.set(transaction, [...queue, () => emit(name, told)])
+      queue.push(() => emit(name, told))
+      untold.set(transaction, queue)
     },
 
     /** Tells of what has waited for a transaction, which has committed. */

@@ -63,6 +63,20 @@ async function isLeased() {
 }
 
 describe('while the database is away', () => {
+  it.each(['flush', 'close'] as const)('%s says so as Express understands it', async (call) => {
+    createInstance()
+    const [key] = await createKeys(1)
+    expect(await outcomeOf(key?.plainTextKey ?? '')).toBe('accepted')
+    proxy.refuse()
+
+    await expect(apiKeys[call]()).rejects.toMatchObject({
+      code: 'database_unavailable',
+      status: 503,
+      headers: { 'Retry-After': '1' },
+    })
+    await proxy.accept()
+  })
+
   it('keys in use pass as long as the lease lasts, and nothing passes or is refused after that', async () => {
     createInstance({ maxStalenessMs: 2_000 })
     const [warm, cold] = await createKeys(2)
