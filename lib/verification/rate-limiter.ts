@@ -60,8 +60,10 @@ export function createRateLimiter(parts: RateLimiterParts) {
       return consumption
     } catch (failure) {
       const error = causeOf(failure)
-      // Of those who wait for one that hangs, each would wait as long.
-      outage = { error, endsAt: clock.monotonic() + restMs }
+      // Of those who wait for one that hangs, each would wait as long. An error that comes in time keeps nobody waiting,
+      // and may be that of one server of a cluster, or of a moment.
+      const hangs = failure instanceof ApiKeysError
+      outage = hangs ? { error, endsAt: clock.monotonic() + restMs } : undefined
       return giveUp(use, error)
     }
   }

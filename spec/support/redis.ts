@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import { Redis } from 'ioredis'
 
 import { hasRedis } from './has-redis'
+import { until } from './until'
 
 /** A group of specs that needs Redis: where it is not installed they are left out, and counted as such. */
 export const describeWithRedis = hasRedis ? describe : describe.skip
@@ -29,6 +30,8 @@ export interface RedisServer {
   /** Has it answer nothing any more, and answer again. */
   freeze(): void
   thaw(): void
+  /** Changes one of its settings while it runs. */
+  set(setting: string, value: string): Promise<unknown>
 }
 
 const startLimitMs = 10_000
@@ -68,6 +71,7 @@ export async function startRedis(
     },
     freeze: () => child.kill('SIGSTOP'),
     thaw: () => child.kill('SIGCONT'),
+    set: (setting, value) => redisCli(['-p', `${port}`, 'config', 'set', setting, value]),
   }
 }
 
@@ -86,8 +90,19 @@ export async function startRedisCluster(): Promise<RedisServer[]> {
   const servers = [await startNode(), await startNode(), await startNode()]
   const addresses = servers.map(({ port }) => `127.0.0.1:${port}`)
   const create = ['--cluster', 'create', ...addresses, '--cluster-replicas', '0', '--cluster-yes']
-  await promisify(execFile)('redis-cli', create, { timeout: startLimitMs })
+  await redisCli(create)
+  // They agree on who has what before each of them says that the whole is up.
+  for (const { port } of servers) {
+    await until(async () =>
+      (await redisCli(['-p', `${port}`, 'cluster', 'info'])).includes('cluster_state:ok'),
+    )
+  }
   return servers
+}
+
+async function redisCli(args: readonly string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)('redis-cli', args, { timeout: startLimitMs })
+  return stdout
 }
 
 function startNode() {

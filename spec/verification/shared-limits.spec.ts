@@ -186,6 +186,19 @@ describeWithRedis('a Redis that is away', () => {
       expect(told).toEqual([{ apiKeyId: id, isAllowed: true, error: expect.any(Error) }])
     })
 
+    it('is asked again at once after it has answered with an error', async () => {
+      const { consume } = await open(kind)
+      await redis.set('maxmemory', '1')
+      await expect(consume()).rejects.toMatchObject({
+        code: 'limiter_unavailable',
+        cause: { message: expect.stringContaining('OOM') },
+      })
+
+      await redis.set('maxmemory', '0')
+
+      await expect(consume()).resolves.toMatchObject([{ remaining: 999 }])
+    })
+
     it('is asked again once it is back', async () => {
       const { consume } = await open(kind)
       redis.freeze()
