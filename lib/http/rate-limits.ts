@@ -6,7 +6,7 @@ import type { Consumption, RateLimiter } from '../verification/rate-limiter'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import { withoutStack, type RequestBearer } from './authentication'
-import { fieldsOf } from './rate-limit-fields'
+import { formatPolicy, formatState } from './rate-limit-fields'
 
 /** Has the uses of keys counted, and the responses say where the keys stand. */
 export interface Charges {
@@ -74,5 +74,6 @@ function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
 
 function tell(res: ServerResponse | undefined, { limits }: Consumption) {
   if (!res || res.headersSent || limits.length === 0) return
-  for (const [name, value] of Object.entries(fieldsOf(limits))) res.setHeader(name, value)
+  res.setHeader('RateLimit-Policy', formatPolicy(limits))
+  res.setHeader('RateLimit', formatState(limits))
 }

@@ -85,9 +85,20 @@ function parseRange(text: string): Range | null {
   return mapBack({ address, prefixLength })
 }
 
+/** Whoever comes once comes again, and reading an address costs more than finding it. */
+const addresses = new Map<string, Address | null>()
+const maxAddresses = 1_000
+
 function parseAddress(text: string): Address | null {
-  const address = parseUnmapped(text)
-  return address && mapBack({ address, prefixLength: bitsOf(address) }).address
+  const known = addresses.get(text)
+  if (known !== undefined) return known
+
+  const mapped = parseUnmapped(text)
+  const address = mapped && mapBack({ address: mapped, prefixLength: bitsOf(mapped) }).address
+  if (text.length > maxAddressLength) return address
+  if (addresses.size >= maxAddresses) addresses.clear()
+  addresses.set(text, address)
+  return address
 }
 
 /** Only the usual forms: others, such as 0x7f.1 or 010.0.0.1, are read differently by different programs. */

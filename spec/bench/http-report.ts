@@ -3,7 +3,6 @@ import { purposeOf } from './database'
 import {
   countStatements,
   startHttpBench,
-  type Disturbances,
   type LoadName,
   type Measured,
   type Participant,
@@ -17,49 +16,54 @@ import { variants, type VariantName } from './variants'
 export async function measureHttp(context: BenchContext): Promise<Target[]> {
   const { server, pinning, secret, isQuick, log, print } = context
   const bench = await startHttpBench({ server, pinning, secret, coldKeys: 60_000, log })
-  const rounds = (count: number) => (isQuick ? Math.min(4, count) : count)
-  const ms = (count: number) => ({ ms: isQuick ? count / 2 : count })
+  const rounds = (count: number) => (isQuick ? Math.ceil(count / 10) : count)
+  const moment = { ms: 100 }
 
   try {
     await bench.compareRefusals()
     const warm = await bench.measure({
       title: 'warm keys',
-      rounds: rounds(16),
-      participants: [
-        ...of('warm', ms(800), [
-          'bare',
-          'guard',
-          'control',
-          'guardKeyed',
-          'guardPolicies',
-          'map',
-          'passportMap',
-          'passport',
-        ]),
-        ...of('warm', ms(600), ['sequelize', 'betterAuth']),
-      ],
+      rounds: rounds(120),
+      participants: of('warm', moment, [
+        'bare',
+        'guard',
+        'control',
+        'guardKeyed',
+        'guardPolicies',
+        'map',
+        'passportMap',
+        'passport',
+        'sequelize',
+        'betterAuth',
+      ]),
     })
     const hot = await bench.measure({
       title: 'one hot key',
-      rounds: rounds(5),
-      participants: of('hot', ms(500), [
-        ...(['bare', 'guard', 'guardKeyed', 'map', 'passportMap', 'passport'] as const),
-        ...(['sequelize', 'betterAuth'] as const),
+      rounds: rounds(40),
+      participants: of('hot', moment, [
+        'bare',
+        'guard',
+        'guardKeyed',
+        'map',
+        'passportMap',
+        'passport',
+        'sequelize',
+        'betterAuth',
       ]),
     })
     const refused = await bench.measure({
       title: 'garbage and forged keys',
-      rounds: rounds(16),
+      rounds: rounds(120),
       participants: [
-        ...of('garbage', ms(800), ['guardKeyed', 'bareRefusal']),
-        ...of('forged', ms(800), ['guardKeyed', 'guardStrict']),
+        ...of('garbage', moment, ['guardKeyed', 'bareRefusal']),
+        ...of('forged', moment, ['guardKeyed', 'guardStrict']),
       ],
     })
     const refusedElsewhere = await bench.measure({
       title: 'garbage and forged keys, everybody else',
-      rounds: rounds(4),
+      rounds: rounds(20),
       participants: [
-        ...of('garbage', ms(400), [
+        ...of('garbage', moment, [
           'guard',
           'map',
           'passportMap',
@@ -67,7 +71,7 @@ export async function measureHttp(context: BenchContext): Promise<Target[]> {
           'sequelize',
           'betterAuth',
         ]),
-        ...of('forged', ms(400), [
+        ...of('forged', moment, [
           'guard',
           'map',
           'passportMap',
@@ -75,13 +79,13 @@ export async function measureHttp(context: BenchContext): Promise<Target[]> {
           'sequelize',
           'betterAuth',
         ]),
-        ...of('computed', { requests: 1500 }, ['guard']),
+        ...of('computed', { requests: 300 }, ['guard']),
       ],
     })
     const cold = await bench.measure({
       title: 'cold keys',
-      rounds: rounds(4),
-      participants: of('cold', { requests: 1500 }, [
+      rounds: rounds(20),
+      participants: of('cold', { requests: 300 }, [
         'guard',
         'guardKeyed',
         'passport',
@@ -90,7 +94,9 @@ export async function measureHttp(context: BenchContext): Promise<Target[]> {
       ]),
     })
 
-    printDisturbances(context, bench.disturbances())
+    print(
+      '"Busy" is the share of its processor that the server used; about 1 means that nothing else held it up.',
+    )
     print('## Warm valid keys (1,000 in turn)')
     print(formatLoads(warm, 'bare'))
     printControl(context, warm)
@@ -242,18 +248,6 @@ function printControl({ print }: BenchContext, warm: readonly Measured[]) {
     isControlGood(warm)
       ? `The control counts: bare Express against itself came out at ${formatSpread(ratios, 3)}.`
       : `**This run does not count**: bare Express against itself came out at ${formatSpread(ratios, 3)}, not within 0.98–1.02.`,
-  )
-}
-
-/** More than this share of disturbed measurements, and medians no longer help. */
-const disturbedAllowed = 0.1
-
-function printDisturbances({ print }: BenchContext, { measured, repeated, left }: Disturbances) {
-  if (left > disturbedAllowed * measured)
-    print('**Other programs kept this machine busy**: take no ratio of this run for granted.')
-  print(
-    `Of ${measured} measurements, other programs disturbed ${repeated + left}: ${repeated} were made again, ${left} stand.\n` +
-      '"Busy" is the share of its processor that the server used; about 1 means that nothing else held it up.',
   )
 }
 

@@ -18,8 +18,8 @@ import { variants, type KeyStorage, type VariantName } from './variants'
 
 /*
  * The variants behind HTTP. All servers are up all the time and only one of them is ever under load. A round measures
- * each once, in turn; the next round goes the other way round, so that what slows the machine down for a while weighs on
- * both sides of a comparison.
+ * each once, in turn and only for a moment; the next round goes the other way round. So what slows the machine down for a
+ * while, be it less than a second, weighs on both sides of a comparison.
  */
 
 export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'cold'
@@ -45,25 +45,14 @@ export interface Sample {
   statements: Statements
   /** The share of the processor that the server has used: 1 where it is what limits the rest. */
   busy: number
-  /** Whether other programs kept the server or the load waiting for a processor. */
-  isDisturbed: boolean
 }
 
 export type Measured = Participant & { samples: Sample[] }
-
-export interface Disturbances {
-  /** How many measurements were kept or made again, in all. */
-  measured: number
-  repeated: number
-  /** How many stand although they should have been made again. */
-  left: number
-}
 
 export interface HttpBench {
   /** Rejects unless our guard and bare Express refuse a key with the same bytes. */
   compareRefusals(): Promise<void>
   measure(plan: Plan): Promise<Measured[]>
-  disturbances(): Disturbances
   stop(): Promise<void>
 }
 
@@ -77,11 +66,6 @@ interface HttpBenchOptions {
 
 const warmKeys = 1000
 const forgeries = 50_000
-/** The share of its time that a process may wait for a processor. */
-const waitingAllowed = 0.05
-const repeatsPerSample = 4
-/** What a run may spend on measuring again what others have disturbed. */
-const repeatLimitMs = 60_000
 
 interface RunningVariant {
   helper: Helper<ServerQuestion, number>
@@ -120,30 +104,23 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
 
   async function run({ variant, load: name }: Participant, until: LoadEnd) {
     const { keys } = variants[variant]
+    const { port } = await runningVariant(variant)
     const isGood = name === 'warm' || name === 'hot' || name === 'cold'
     // Of those that are limited, the first of each minute are no different.
     const refusals = variant === 'guardStrict' ? [401, 429] : [401]
     const expectedStatuses = isGood ? [200] : refusals
-    return load.ask({ kind: 'run', tokens: tokens.listOf(name, keys), expectedStatuses, until })
+    return load.ask({ port, tokens: tokens.listOf(name, keys), expectedStatuses, until })
   }
 
   async function measureOnce(participant: Participant, warmUp: LoadEnd): Promise<Sample> {
-    const { helper, port, database } = await runningVariant(participant.variant)
-    await load.ask({ kind: 'connect', port })
+    const { helper, database } = await runningVariant(participant.variant)
     await run(participant, warmUp)
 
     const statementsBefore = await server.countStatements(database)
-    const [serverWaited, loadWaited] = [helper.waitedMs(), load.waitedMs()]
     const cpuBefore = await helper.ask('cpu')
     const { requests, seconds } = await run(participant, participant.slice)
     const cpu = (await helper.ask('cpu')) - cpuBefore
-    // Where Postgres answers every request, it may well keep the load waiting.
-    const waitedMs = Math.max(
-      helper.waitedMs() - serverWaited,
-      isRival(participant.variant) ? 0 : load.waitedMs() - loadWaited,
-    )
     const statementsAfter = await server.countStatements(database)
-    await load.ask({ kind: 'disconnect' })
 
     return {
       requestsPerSecond: requests / seconds,
@@ -152,26 +129,6 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
       seconds,
       statements: statementsBetween(statementsBefore, statementsAfter),
       busy: cpu / 1e6 / seconds,
-      isDisturbed: waitedMs / 1000 / seconds > waitingAllowed,
-    }
-  }
-
-  const disturbances: Disturbances = { measured: 0, repeated: 0, left: 0 }
-  let repeatedMs = 0
-
-  /** What to repeat is decided by what other programs did, never by the result. */
-  async function measureUndisturbed(participant: Participant): Promise<Sample> {
-    for (let repeats = 0; ; repeats++) {
-      const begunAt = performance.now()
-      const sample = await measureOnce(participant, scale(participant.slice, 0.15))
-      disturbances.measured += 1
-      if (!sample.isDisturbed) return sample
-      if (repeats === repeatsPerSample || repeatedMs > repeatLimitMs) {
-        disturbances.left += 1
-        return sample
-      }
-      disturbances.repeated += 1
-      repeatedMs += performance.now() - begunAt
     }
   }
 
@@ -192,20 +149,18 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
       for (const participant of measured) {
         await measureOnce(
           { ...participant, slice: scale(participant.slice, 0.2) },
-          scale(participant.slice, 1.5),
+          firstWarmUp(participant.slice),
         )
       }
 
       for (let round = 0; round < rounds; round++) {
         for (const participant of round % 2 === 0 ? measured : measured.toReversed()) {
-          participant.samples.push(await measureUndisturbed(participant))
+          participant.samples.push(await measureOnce(participant, scale(participant.slice, 0.15)))
         }
-        log(`  round ${round + 1} of ${rounds}`)
+        if ((round + 1) % 10 === 0) log(`  round ${round + 1} of ${rounds}`)
       }
       return measured
     },
-
-    disturbances: () => disturbances,
 
     async stop() {
       await load.stop()
@@ -221,6 +176,10 @@ async function refusalOf(port: number): Promise<string> {
   })
   const headers = [...response.headers].filter(([name]) => name !== 'date')
   return JSON.stringify([response.status, headers, await response.text()])
+}
+
+function firstWarmUp(slice: LoadEnd): LoadEnd {
+  return 'ms' in slice ? { ms: 4_000 } : scale(slice, 1.5)
 }
 
 function scale(end: LoadEnd, factor: number): LoadEnd {

@@ -8,10 +8,12 @@ import { answerQuestions } from './processes'
  * HTTP: requests are prepared as bytes, and of a response it reads the status and the length.
  */
 
-export type LoadQuestion =
-  | { kind: 'connect'; port: number }
-  | { kind: 'run'; tokens: TokenList; expectedStatuses: readonly number[]; until: LoadEnd }
-  | { kind: 'disconnect' }
+export interface LoadQuestion {
+  port: number
+  tokens: TokenList
+  expectedStatuses: readonly number[]
+  until: LoadEnd
+}
 
 export interface TokenList {
   file: string
@@ -34,28 +36,18 @@ interface Connection {
 
 const connectionCount = 50
 
-let connections: Connection[] = []
+/** By the port that they lead to. All stay open, so that a short run need not begin with a handshake. */
+const connectionsTo = new Map<number, Connection[]>()
 /** Every list goes on where its last run stopped, so that keys which are to be used once are. */
 const lists = new Map<string, { requests: Buffer[]; next: number }>()
 let expectedStatuses: readonly number[] = []
 let failure: Error | undefined
 
-answerQuestions(async (question: LoadQuestion): Promise<LoadAnswer> => {
-  switch (question.kind) {
-    case 'connect':
-      connections = await Promise.all(Array.from({ length: connectionCount }, () => open(question)))
-      return { requests: 0, seconds: 0 }
-    case 'run':
-      return run(question)
-    case 'disconnect':
-      for (const { socket } of connections) socket.removeAllListeners('close').destroy()
-      connections = []
-      return { requests: 0, seconds: 0 }
-  }
-})
+answerQuestions(run)
 
-async function run(question: LoadQuestion & { kind: 'run' }): Promise<LoadAnswer> {
-  const { until, tokens } = question
+async function run(question: LoadQuestion): Promise<LoadAnswer> {
+  const { port, until, tokens } = question
+  const connections = connectionsTo.get(port) ?? (await openAll(port))
   const list = listOf(tokens.file)
   expectedStatuses = question.expectedStatuses
   failure = undefined
@@ -117,7 +109,13 @@ function formatRequest(token: string): Buffer {
   )
 }
 
-async function open({ port }: { port: number }): Promise<Connection> {
+async function openAll(port: number): Promise<Connection[]> {
+  const connections = await Promise.all(Array.from({ length: connectionCount }, () => open(port)))
+  connectionsTo.set(port, connections)
+  return connections
+}
+
+async function open(port: number): Promise<Connection> {
   const socket = connect({ port, host: '127.0.0.1', noDelay: true })
   await new Promise((resolve, reject) => {
     socket.once('connect', resolve)

@@ -14,8 +14,6 @@ export interface Pinning {
 /** A process of the bench that answers one question at a time. */
 export interface Helper<Question, Answer> {
   ask(question: Question): Promise<Answer>
-  /** How long it could have run and had to wait for a processor, so far. Zero where the system does not say. */
-  waitedMs(): number
   stop(): Promise<void>
 }
 
@@ -85,14 +83,6 @@ export async function startHelper<Question, Answer>(
       const answer = nextAnswer<Answer>(child, options)
       child.send(question as object)
       return answer
-    },
-    waitedMs() {
-      try {
-        const [, nanoseconds] = readFileSync(`/proc/${child.pid}/schedstat`, 'utf8').split(' ')
-        return Number(nanoseconds) / 1e6
-      } catch {
-        return 0
-      }
     },
     async stop() {
       if (child.exitCode !== null || child.signalCode !== null) return

@@ -57,6 +57,8 @@ async function startServer() {
 
   const server = app.listen(0, '127.0.0.1')
   await once(server, 'listening')
+  // The connections wait while the other variants have their turn.
+  server.keepAliveTimeout = 0
   // A TCP server's address is never a pipe's string.
   const { port } = server.address() as AddressInfo
 
