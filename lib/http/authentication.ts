@@ -74,8 +74,8 @@ export class RequestBearer implements Bearer {
     return this.#demand(apiKey)
   }
 
-  accept(apiKey: VerifiedApiKey, user: object): Accepted {
-    this.#userBefore = this.#req.user
+  accept(apiKey: VerifiedApiKey, user: object, userBefore: Express.User | undefined): Accepted {
+    this.#userBefore = userBefore
     this.#req.apiKey = apiKey
     this.#req.user = user
     return { kind: 'accepted', apiKey, user, bearer: this }
@@ -111,7 +111,8 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, noteDenied, rules, settings } = parts
   /**
    * Where a request keeps what came of it: at the list of its headers. Express makes each request an object of a shape of
-   * its own, which costs more to add a property to than all else that a guard does; a WeakMap costs even more.
+   * its own, of which each property costs more to read, and far more to add, than all else that a guard does takes; a
+   * WeakMap costs even more.
    */
   const memo = Symbol('express-api-keys')
   type Memory = string[] & { [memo]?: MaybePromise<Authentication> }
@@ -144,8 +145,9 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     }
 
     const { apiKey } = verdict
-    if (req.user || settings.loadUser) return acceptUser(req, apiKey, bearer)
-    return bearer.accept(apiKey, { id: apiKey.userId })
+    const { user } = req
+    if (user || settings.loadUser) return acceptUser(req, apiKey, bearer)
+    return bearer.accept(apiKey, { id: apiKey.userId }, user)
   }
 
   async function acceptUser(
@@ -155,7 +157,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   ): Promise<Authentication> {
     if (req.user && !(await isOwner(req, apiKey))) return somebodyElse(apiKey, bearer)
     const user = req.user ?? (await loadUser(req, apiKey))
-    if (user) return bearer.accept(apiKey, user)
+    if (user) return bearer.accept(apiKey, user, req.user)
 
     noteDenied(apiKey, bearer)
     return { kind: 'refused', error: invalid('unknown') }
@@ -203,7 +205,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     authenticate(req) {
       const memory: Memory = req.rawHeaders
       // A key that is still legible has not been read before.
-      const plain = credentials.readPlain(req)
+      const plain = credentials.readPlain(req.headers, memory)
       if (!plain) {
         const before = memory[memo]
         if (before instanceof Promise) {

@@ -17,7 +17,8 @@ export interface Charges {
   charge(
     accepted: { apiKey: VerifiedApiKey; bearer: RequestBearer },
     cost: number,
-    res: ServerResponse | undefined,
+    /** That of the request, where it is at hand. */
+    res?: ServerResponse,
   ): MaybePromise<ApiKeysError | null>
   /** Counts further uses, and returns where the key stands. Throws a `RateLimitedError` where that is too much. */
   consume(
@@ -46,7 +47,7 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
           return rateLimited(consumption, due)
         }
         bearer.notePaid(due)
-        tell(res, consumption)
+        tell(res ?? bearer.until, consumption)
         return null
       }
       const consumption = rateLimiter.consume({ id: apiKey.id, limits, cost: due })

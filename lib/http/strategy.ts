@@ -44,7 +44,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       // Another strategy, or a callback of the app, may let the request go on.
       return authenticator.withdraw(req, authentication, error)
     }
-    const error = charges.charge(authentication, 1, req.res)
+    const error = charges.charge(authentication, 1)
     return error instanceof Promise ? error.then(settle) : settle(error)
   }
 
