@@ -30,7 +30,10 @@ async function read(lines: readonly string[], header?: string) {
     // Before that, whether it is plain, of a copy.
     const copy = new IncomingMessage(new Socket())
     Object.assign(copy, { headers: { ...headers }, rawHeaders: [...rawHeaders] })
-    const plain = { credential: credentials.readPlain(copy), ...headersOf(copy) }
+    const plain = {
+      credential: credentials.readPlain(copy.headers, copy.rawHeaders),
+      ...headersOf(copy),
+    }
     const unread = headersOf({ headers: { ...headers }, rawHeaders: [...rawHeaders] })
 
     const credential = credentials.read(req)
@@ -163,7 +166,7 @@ describe('createCredentialReader', () => {
     credentials.read(req)
 
     expect(credentials.read(req)).toMatchObject(malformedKey)
-    expect(credentials.readPlain(req)).toBeNull()
+    expect(credentials.readPlain(req.headers, req.rawHeaders)).toBeNull()
     expect(req.headers).toEqual({ authorization: 'Bearer agpt_***' })
   })
 })
@@ -252,7 +255,8 @@ describe('masking', () => {
         req.headers = { authorization: value }
         req.rawHeaders = ['Authorization', value]
 
-        const credential = credentials.readPlain(req) ?? credentials.read(req)
+        const credential =
+          credentials.readPlain(req.headers, req.rawHeaders) ?? credentials.read(req)
 
         expect(concernsUs(credential)).toBe(true)
         expect(JSON.stringify([req.headers, req.rawHeaders])).not.toContain(key)
