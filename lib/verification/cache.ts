@@ -38,7 +38,7 @@ export class CachedKey {
   /** From when on a use is worth noting. */
   noteFromMs: number
   /** From when on the use of a secret that works no more is worth noting. */
-  noteRetiredFromMs = -Infinity
+  noteRetiredFromMs: number | undefined = undefined
   /** The hour of the uses counted below that are not written yet, since 1970. Kept here, as a request looks up no more. */
   hour = -1
   verified = 0

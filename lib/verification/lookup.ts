@@ -96,6 +96,8 @@ export function createLookup(parts: LookupParts): Lookup {
   const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
   let canPrepare = parts.preparedStatements
   const permissionSets = createInterner(readPermissions)
+  // The table has a constraint. What comes from a row is a text of its own, and there may be a million.
+  const statuses = createInterner((status) => status as KeyRow['status'])
   const addressLists = createInterner(readAddressList)
   // As the column is constrained, and written by us.
   const limitLists = createInterner((json) =>
@@ -136,8 +138,7 @@ export function createLookup(parts: LookupParts): Lookup {
       userId: readUserId(row.user_id, userIdType),
       name: row.name ?? '',
       permissions: permissionSets.of(row.permissions ?? '[]'),
-      // The table has a constraint.
-      status: row.status as KeyRow['status'],
+      status: statuses.of(row.status ?? ''),
       expiresAtMs: readTime(row.expires_at_ms),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),

@@ -117,7 +117,7 @@ export function createVerifier(parts: VerifierParts) {
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
   function noteRetiredUse(key: CachedKey, wall: number, bearer: Bearer) {
-    if (wall < key.noteRetiredFromMs) return
+    if (key.noteRetiredFromMs !== undefined && wall < key.noteRetiredFromMs) return
 
     key.noteRetiredFromMs = startOfNextHour(wall)
     usage.noteRetiredUse(key.row, bearer.ip)
