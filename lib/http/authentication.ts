@@ -111,7 +111,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, noteDenied, rules, settings } = parts
   /**
    * Where a request keeps what came of it: at the list of its headers. Express makes each request an object of a shape of
-   * its own, of which each property costs more to read, and far more to add, than all else that a guard does takes; a
+   * its own: to read a property of it takes a quarter as long as all else that a guard does, to add one longer than that. A
    * WeakMap costs even more.
    */
   const memo = Symbol('express-api-keys')

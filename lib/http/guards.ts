@@ -101,7 +101,6 @@ export function createGuards(parts: GuardParts): Guards {
     /** Returns why a request may not pass; `null` if it may. */
     function decide(
       req: Request,
-      res: Response,
       authentication: Authentication,
     ): MaybePromise<ApiKeysError | null> {
       if (authentication.kind === 'refused') return authentication.error
@@ -113,7 +112,7 @@ export function createGuards(parts: GuardParts): Guards {
           return error
         }
         bearer.add(demand)
-        return charges.charge(authentication, cost, res)
+        return charges.charge(authentication, cost)
       }
 
       if (optional === true) return null
@@ -128,8 +127,8 @@ export function createGuards(parts: GuardParts): Guards {
       const authentication = authenticator.authenticate(request)
       const decision =
         authentication instanceof Promise
-          ? authentication.then((authentication) => decide(request, response, authentication))
-          : decide(request, response, authentication)
+          ? authentication.then((authentication) => decide(request, authentication))
+          : decide(request, authentication)
 
       if (decision === null) next()
       else if (decision instanceof Promise) decideLater(decision, request, response, next)

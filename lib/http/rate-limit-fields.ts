@@ -4,18 +4,16 @@ import type { LimitState } from '../errors'
 
 /** The fields in which a client reads where it stands (draft-ietf-httpapi-ratelimit-headers, of version 8 and later). */
 export function fieldsOf(limits: readonly LimitState[]): Record<string, string> {
-  return { 'RateLimit-Policy': formatPolicy(limits), RateLimit: formatState(limits) }
+  return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(limits) }
 }
 
 /** Policies are few, and on all responses. */
 const policies = new Map<string, string>()
 const maxPolicies = 1_000
 
-/** The field `RateLimit-Policy`. */
-export function formatPolicy(limits: readonly LimitState[]): string {
-  let key = ''
-  for (const { name, limit, windowSeconds } of limits) key += `${name} ${limit} ${windowSeconds},`
-  const known = policies.get(key)
+function policyOf(limits: readonly LimitState[]): string {
+  const key = limits.map(({ name, limit, windowSeconds }) => `${name} ${limit} ${windowSeconds}`)
+  const known = policies.get(key.join())
   if (known !== undefined) return known
 
   const policy = serializeList(
@@ -28,17 +26,15 @@ export function formatPolicy(limits: readonly LimitState[]): string {
     ]),
   )
   if (policies.size >= maxPolicies) policies.clear()
-  policies.set(key, policy)
+  policies.set(key.join(), policy)
   return policy
 }
 
-/** The field `RateLimit`. Spelt out, for it is another one on each response: a name is of letters, digits, "_" and "-". */
-export function formatState(limits: readonly LimitState[]): string {
-  let state = ''
-  for (const { name, remaining, resetMs } of limits) {
-    state += `${state && ', '}"${name}";r=${remaining};t=${secondsOf(resetMs)}`
-  }
-  return state
+/** Spelt out, for it is another one on each response: a name is of letters, digits, "_" and "-". */
+function stateOf(limits: readonly LimitState[]): string {
+  return limits
+    .map(({ name, remaining, resetMs }) => `"${name}";r=${remaining};t=${secondsOf(resetMs)}`)
+    .join(', ')
 }
 
 function secondsOf(ms: number): number {

@@ -6,7 +6,7 @@ import type { Consumption, RateLimiter } from '../verification/rate-limiter'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import { withoutStack, type RequestBearer } from './authentication'
-import { formatPolicy, formatState } from './rate-limit-fields'
+import { fieldsOf } from './rate-limit-fields'
 
 /** Has the uses of keys counted, and the responses say where the keys stand. */
 export interface Charges {
@@ -17,8 +17,6 @@ export interface Charges {
   charge(
     accepted: { apiKey: VerifiedApiKey; bearer: RequestBearer },
     cost: number,
-    /** That of the request, where it is at hand. */
-    res?: ServerResponse,
   ): MaybePromise<ApiKeysError | null>
   /** Counts further uses, and returns where the key stands. Throws a `RateLimitedError` where that is too much. */
   consume(
@@ -36,7 +34,7 @@ interface ChargesParts {
 
 export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): Charges {
   return {
-    charge({ apiKey, bearer }, cost, res) {
+    charge({ apiKey, bearer }, cost) {
       const limits = AcceptedKey.limitsOf(apiKey)
       const due = bearer.owes(cost)
       if (limits.length === 0 || due === 0) return null
@@ -47,7 +45,7 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
           return rateLimited(consumption, due)
         }
         bearer.notePaid(due)
-        tell(res ?? bearer.until, consumption)
+        tell(bearer.until, consumption)
         return null
       }
       const consumption = rateLimiter.consume({ id: apiKey.id, limits, cost: due })
@@ -75,6 +73,5 @@ function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
 
 function tell(res: ServerResponse | undefined, { limits }: Consumption) {
   if (!res || res.headersSent || limits.length === 0) return
-  res.setHeader('RateLimit-Policy', formatPolicy(limits))
-  res.setHeader('RateLimit', formatState(limits))
+  for (const [name, value] of Object.entries(fieldsOf(limits))) res.setHeader(name, value)
 }

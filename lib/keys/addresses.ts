@@ -1,5 +1,7 @@
 import ipaddr from 'ipaddr.js'
 
+import { createInterner } from './interner'
+
 type Address = ipaddr.IPv4 | ipaddr.IPv6
 
 interface Range {
@@ -86,19 +88,15 @@ function parseRange(text: string): Range | null {
 }
 
 /** Whoever comes once comes again, and reading an address costs more than finding it. */
-const addresses = new Map<string, Address | null>()
-const maxAddresses = 1_000
+const addresses = createInterner(parseAnew)
 
 function parseAddress(text: string): Address | null {
-  const known = addresses.get(text)
-  if (known !== undefined) return known
+  return text.length > maxAddressLength ? parseAnew(text) : addresses.of(text)
+}
 
-  const mapped = parseUnmapped(text)
-  const address = mapped && mapBack({ address: mapped, prefixLength: bitsOf(mapped) }).address
-  if (text.length > maxAddressLength) return address
-  if (addresses.size >= maxAddresses) addresses.clear()
-  addresses.set(text, address)
-  return address
+function parseAnew(text: string): Address | null {
+  const address = parseUnmapped(text)
+  return address && mapBack({ address, prefixLength: bitsOf(address) }).address
 }
 
 /** Only the usual forms: others, such as 0x7f.1 or 010.0.0.1, are read differently by different programs. */

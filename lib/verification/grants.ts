@@ -1,9 +1,9 @@
 import { ApiKeysError } from '../errors'
 import { readGranted, type Grantable } from '../keys/grantable'
+import { createInterner } from '../keys/interner'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import { createEviction } from './eviction'
-import { createInterner } from './interner'
 import { within } from './time-limit'
 
 type UserId = string | number

@@ -4,6 +4,7 @@ import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
 import { createAddressList, type AddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../keys/database'
+import { createInterner } from '../keys/interner'
 import { limitsOf, type LimitOverrides, type Limits } from '../keys/limits'
 import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
@@ -11,7 +12,6 @@ import type { KeyPolicy, KeyRow } from './cache'
 import type { Position } from './change-log'
 import type { Moment } from './clock'
 import type { Connection, TextRow } from './connection'
-import { createInterner } from './interner'
 
 /** Rows of keys, and the newest entry of the log, as they were at one moment. */
 export interface KeyReading {
