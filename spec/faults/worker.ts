@@ -163,11 +163,10 @@ function noSighting(): Sighting {
 async function verifyOnce(key: string, sighting: Sighting) {
   let isImmediate = true
   void passTicks(immediateTicks).then(() => (isImmediate = false))
+  const calledAt = monotonicMs()
   try {
-    const answer = apiKeys.verify(key)
-    const calledAt = monotonicMs()
-    const verdict = await answer
-    // Where nothing was waited for, the call itself decided: other loops' continuations may have come in between.
+    const verdict = await apiKeys.verify(key)
+    // Where nothing was waited for, the call itself decided: the process may have been stopped before it got here.
     note(sighting, verdict, isImmediate ? calledAt : monotonicMs())
   } catch (error) {
     noteRejection(error instanceof ApiKeysError ? error.code : String(error), monotonicMs())
