@@ -15,6 +15,7 @@ export interface KeyRow {
   readonly status: Status
   /** Milliseconds since 1970; `null` for a key that does not expire. */
   readonly expiresAtMs: number | null
+  /** As the database has it; `null` for a key that was never used. */
   readonly lastUsedAtMs: number | null
   /** Until when this secret of the key works, in milliseconds since 1970; `null` for the current one. */
   readonly worksUntilMs: number | null
@@ -31,33 +32,50 @@ export interface KeyPolicy {
   readonly limits: readonly NamedLimit[]
 }
 
-/** A key that is remembered. */
-export class CachedKey {
+/** A key that is remembered: its row, and what this process keeps with it. All in one object, as there may be a million. */
+export class CachedKey implements KeyRow {
+  readonly digest: Digest
+  readonly id: string
+  readonly userId: string | number
+  readonly name: string
+  readonly permissions: readonly string[]
+  readonly status: Status
+  readonly expiresAtMs: number | null
+  readonly worksUntilMs: number | null
+  readonly policy: KeyPolicy
+
   /** Whether it was asked for since room was last made. */
   wasUsed = false
-  /** From when on a use is worth noting. */
-  noteFromMs: number
+  /** When and from where it was used, as far as that was noted. */
+  lastUsedAtMs: number
+  lastUsedFrom: string | null = null
   /** From when on the use of a secret that works no more is worth noting. */
   noteRetiredFromMs: number | undefined = undefined
   /** The hour of the uses counted below that are not written yet, since 1970. Kept here, as a request looks up no more. */
   hour = -1
   verified = 0
-  /** Those of them that were refused afterwards: the key lacks a permission, say; a limit is reached. */
-  denied = 0
-  rateLimited = 0
   /** When the first of them was, by the monotonic clock. */
   countedSinceSeconds = 0
   /** Another secret of the same key. */
   sibling: CachedKey | undefined = undefined
 
   constructor(
-    readonly row: KeyRow,
+    row: KeyRow,
     /** When the row was asked for. */
     readonly readAt: Moment,
     /** Whether the feed tells of its changes, so that it may be used as long as the feed is followed. */
     readonly isFollowed: boolean,
   ) {
-    this.noteFromMs = row.lastUsedAtMs ?? -Infinity
+    this.digest = row.digest
+    this.id = row.id
+    this.userId = row.userId
+    this.name = row.name
+    this.permissions = row.permissions
+    this.status = row.status
+    this.expiresAtMs = row.expiresAtMs
+    this.worksUntilMs = row.worksUntilMs
+    this.policy = row.policy
+    this.lastUsedAtMs = row.lastUsedAtMs ?? -Infinity
   }
 }
 
@@ -76,7 +94,7 @@ export function createKeyCache(maxKeys: number) {
   const findUnused = createEviction(keys)
 
   function remove(key: CachedKey) {
-    const { digest, id } = key.row
+    const { digest, id } = key
     keys.delete(digest)
     const first = firsts.get(id)
     if (first === key) {
@@ -99,7 +117,7 @@ export function createKeyCache(maxKeys: number) {
   }
 
   function forget(id: string) {
-    for (let key = firsts.get(id); key; key = key.sibling) keys.delete(key.row.digest)
+    for (let key = firsts.get(id); key; key = key.sibling) keys.delete(key.digest)
     firsts.delete(id)
   }
 
@@ -126,7 +144,7 @@ export function createKeyCache(maxKeys: number) {
     },
 
     set(key: CachedKey) {
-      const { digest, id } = key.row
+      const { digest, id } = key
       const known = keys.get(digest)
       if (known) remove(known)
       if (keys.size >= maxKeys) makeRoom()

@@ -11,14 +11,18 @@ const maxPassedOver = 100
  * approximation of LRU that costs a hit nothing but a flag). `undefined` for a map that is empty.
  */
 export function createEviction<Value extends Evictable>(map: ReadonlyMap<unknown, Value>) {
-  /** Goes round the map. Keeps its place, as finding the first value anew would walk over all that are gone. */
-  let hand = map.values()
+  /**
+   * Goes round the map. Keeps its place, as finding the first value anew would walk over all that are gone. Not begun before
+   * it is needed: an iterator holds on to what a map has outgrown since.
+   */
+  let hand: Iterator<Value> | undefined
 
   return function findUnused(): Value | undefined {
     for (let passed = 0; map.size > 0;) {
+      hand ??= map.values()
       const { value, done } = hand.next()
       if (done === true) {
-        hand = map.values()
+        hand = undefined
       } else if (value.wasUsed && passed < maxPassedOver) {
         value.wasUsed = false
         passed++

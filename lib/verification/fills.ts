@@ -1,6 +1,6 @@
 import type { Digest } from '../keys/secret'
 import { ApiKeysError } from '../errors'
-import { CachedKey, type KeyCache, type KeyRow } from './cache'
+import { CachedKey, type KeyCache } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import type { KeyReading, Lookup } from './lookup'
@@ -9,7 +9,7 @@ import { longestLimitMs } from './time-limit'
 /** What came of reading one key. */
 export interface Fill {
   /** `null` where no key has the hash. */
-  row: KeyRow | null
+  key: CachedKey | null
   sentAt: Moment
   /** Whether the log is known to have gone on since, so that the key may have changed. */
   isOld: boolean
@@ -86,11 +86,12 @@ export function createFills(parts: FillsParts) {
     if (place === 'unconfirmed') feed.catchUp()
     const fills = new Map<Digest, Fill>()
     for (const digest of digests) {
-      const row = rows.get(digest) ?? null
-      fills.set(digest, { row, sentAt, isOld })
+      const row = rows.get(digest)
+      const key = row ? new CachedKey(row, sentAt, isFollowed) : null
+      fills.set(digest, { key, sentAt, isOld })
       if (isOld) continue
 
-      if (row) cache.set(new CachedKey(row, sentAt, isFollowed))
+      if (key) cache.set(key)
       else if (isFollowed) cache.setUnknown(digest)
     }
     return fills

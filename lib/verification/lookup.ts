@@ -96,8 +96,9 @@ export function createLookup(parts: LookupParts): Lookup {
   const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
   let canPrepare = parts.preparedStatements
   const permissionSets = createInterner(readPermissions)
-  // The table has a constraint. What comes from a row is a text of its own, and there may be a million.
+  // What comes from a row is a text of its own, and there may be a million. Of the status, the table has a constraint.
   const statuses = createInterner((status) => status as KeyRow['status'])
+  const names = createInterner((name) => name)
   const addressLists = createInterner(readAddressList)
   // As the column is constrained, and written by us.
   const limitLists = createInterner((json) =>
@@ -136,7 +137,7 @@ export function createLookup(parts: LookupParts): Lookup {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
       userId: readUserId(row.user_id, userIdType),
-      name: row.name ?? '',
+      name: names.of(row.name ?? ''),
       permissions: permissionSets.of(row.permissions ?? '[]'),
       status: statuses.of(row.status ?? ''),
       expiresAtMs: readTime(row.expires_at_ms),

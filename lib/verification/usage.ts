@@ -43,6 +43,9 @@ export interface UsageHealth {
   dropped: number
 }
 
+/** How many uses were refused afterwards: the key lacks a permission, say; a limit is reached. */
+type Refusals = Pick<Tally, 'denied' | 'rateLimited'>
+
 /** When and from where a key was last used. */
 export interface LastUse {
   atMs: number
@@ -91,7 +94,9 @@ function awaited(write: Promise<void>): Promise<void> {
 /** How long the table may be locked for a write not to be put off. */
 const lockLimitMs = 100
 
-const nothing: ReadonlyMap<string, LastUse> = new Map()
+const noRefusals: Refusals = { denied: 0, rateLimited: 0 }
+
+const nothing: ReadonlyMap<string, CachedKey> = new Map()
 
 /**
  * Notes when keys are used and counts how often, beside the request, and writes that down once a second: all keys in one
@@ -106,13 +111,16 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   const maxCounts = 2 * Math.max(parts.cacheSize, leastKeys)
   const writerId = randomUUID()
 
-  const noted = new Map<string, LastUse>()
+  /** By their ids the keys whose last use is to be written. */
+  const noted = new Map<string, CachedKey>()
   /** Keys of which a secret was used that works no more, and from where. */
   let retiredUses = new Map<string, RetiredUse>()
   let beingWritten = nothing
 
   /** By their ids the keys that have counts, those first that have had them for longest: for each one of its secrets. */
   const counting = new Map<string, CachedKey>()
+  /** By the ids of those the ones of their uses that were refused afterwards. */
+  const refusals = new Map<string, Refusals>()
   /** Counts that no use will be added to: of hours that are over. */
   const finished: Tally[] = []
   /** The last one. If it is not known to be written, it is written again as it is, before there is another. */
@@ -139,7 +147,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
   /** Makes a key the one of its secrets that has the counts, and those of this hour. Returns whether there is room. */
   function startCounting(key: CachedKey, hour: number): boolean {
-    const { id } = key.row
+    const { id } = key
     const current = counting.get(id)
     if (current?.hour === hour) {
       if (current !== key) handOver(current, key)
@@ -156,32 +164,37 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   function handOver(from: CachedKey, to: CachedKey) {
-    const { hour, verified, denied, rateLimited, countedSinceSeconds } = from
-    Object.assign(to, { hour, verified, denied, rateLimited, countedSinceSeconds })
-    clear(from)
+    to.hour = from.hour
+    to.verified = from.verified
+    to.countedSinceSeconds = from.countedSinceSeconds
+    from.verified = 0
     // In its place.
-    counting.set(to.row.id, to)
+    counting.set(to.id, to)
   }
 
   function take(key: CachedKey): Tally {
     const tally = tallyOf(key)
-    clear(key)
-    counting.delete(tally.id)
+    key.verified = 0
+    counting.delete(key.id)
+    refusals.delete(key.id)
     return tally
   }
 
+  function tallyOf({ id, userId, hour, verified }: CachedKey): Tally {
+    return { id, userId, hour, verified, ...(refusals.get(id) ?? noRefusals) }
+  }
+
   /** Counts that a use which was accepted in some hour was refused after all, once. */
-  function noteRefusal(apiKey: UsedKey, bearer: Bearer, kind: 'denied' | 'rateLimited') {
+  function noteRefusal({ id, userId }: UsedKey, bearer: Bearer, kind: keyof Refusals) {
     const { countedInHour: hour } = bearer
     if (hour === undefined) return
 
     bearer.countedInHour = undefined
-    const key = counting.get(apiKey.id)
-    if (key?.hour === hour) {
-      key[kind]++
+    if (counting.get(id)?.hour === hour) {
+      const known = refusals.get(id) ?? noRefusals
+      refusals.set(id, { ...known, [kind]: known[kind] + 1 })
     } else if (hasRoom()) {
-      const { id, userId } = apiKey
-      finished.push({ id, userId, hour, verified: 0, denied: 0, rateLimited: 0, [kind]: 1 })
+      finished.push({ id, userId, hour, verified: 0, ...noRefusals, [kind]: 1 })
       writeLater()
     }
   }
@@ -231,16 +244,20 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   function takeUses(): Part | null {
     if (noted.size === 0) return null
 
-    const uses = new Map([...noted].slice(0, maxKeys))
-    for (const id of uses.keys()) noted.delete(id)
+    const uses = new Map<string, CachedKey>()
+    for (const [id, key] of noted) {
+      if (uses.size === maxKeys) break
+      uses.set(id, key)
+      noted.delete(id)
+    }
     beingWritten = uses
 
     function putBack(ids: Iterable<string>) {
       beingWritten = nothing
       for (const id of ids) {
-        const use = uses.get(id)
-        // There may have been a later one.
-        if (use && !noted.has(id)) noted.set(id, use)
+        const key = uses.get(id)
+        // There may have been a later use.
+        if (key && !noted.has(id)) noted.set(id, key)
       }
     }
     return {
@@ -305,8 +322,9 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
    * Returns the ids of those left out because somebody else is changing their rows: waiting for a lock would hold up
    * whoever waits for one of ours. Ids, times and addresses are ours, and no text of anybody else's.
    */
-  function lastUsesStatement(uses: ReadonlyMap<string, LastUse>): string {
-    const [ids, all] = [[...uses.keys()], [...uses.values()]]
+  function lastUsesStatement(uses: ReadonlyMap<string, CachedKey>): string {
+    const keys = [...uses.values()]
+    const list = (read: (key: CachedKey) => string | number) => `'{${keys.map(read).join()}}'`
     // Judged on the row as it is once it is locked, so that no use is written over a later one.
     const isDue = `(key.last_used_at IS NULL OR (
       key.last_used_at < noted.used_at
@@ -316,8 +334,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
        WITH noted AS (
          SELECT id, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
            FROM unnest(
-             '{${ids.join()}}'::uuid[], '{${all.map(({ atMs }) => atMs).join()}}'::float8[],
-             '{${all.map(({ from }) => from ?? 'NULL').join()}}'::text[]
+             ${list(({ id }) => id)}::uuid[], ${list(({ lastUsedAtMs }) => lastUsedAtMs)}::float8[],
+             ${list(({ lastUsedFrom }) => lastUsedFrom ?? 'NULL')}::text[]
            ) AS noted (id, used_at_ms, used_from)
        ), used AS (
          SELECT key.id, noted.used_at, noted.used_from
@@ -458,11 +476,14 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       return { begun: batches, written: batches - (batch?.isWritten === false ? 1 : 0) }
     },
 
-    /** Notes a use, and returns from when on another one of the same key is worth noting. */
-    noteUse(id: string, atMs: number, ip: string | undefined): number {
-      noted.set(id, { atMs, from: typeof ip === 'string' ? readAddress(ip) : null })
+    /** Notes a use, where it is so long after the last one that it is worth writing. */
+    noteUse(key: CachedKey, wall: number, { ip }: Bearer) {
+      if (wall < key.lastUsedAtMs + lastUsedResolutionMs) return
+
+      key.lastUsedAtMs = wall
+      key.lastUsedFrom = ip === undefined ? null : readAddress(ip)
+      noted.set(key.id, key)
       writeLater()
-      return atMs + lastUsedResolutionMs
     },
 
     /** Notes that somebody used a secret of a key that works no more, and the address that it came from. */
@@ -494,7 +515,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
     /** The last use of a key that was noted and may not be written yet. */
     lastUseOf(id: string): LastUse | undefined {
-      return noted.get(id) ?? beingWritten.get(id)
+      const key = noted.get(id) ?? beingWritten.get(id)
+      return key && { atMs: key.lastUsedAtMs, from: key.lastUsedFrom }
     },
 
     /** What was counted for a key that somebody lacks who sees the batches of this process up to one of them. */
@@ -515,7 +537,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
      */
     async flush() {
       stop()
-      await writing?.catch(() => {})
+      if (writing) await writing.catch(() => {})
       flushes++
       try {
         for (let left = countWrites(); left > 0; left--) await awaited(write())
@@ -529,16 +551,6 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     /** Writes no more by itself, until another use is noted. */
     stop,
   }
-}
-
-function tallyOf({ row, hour, verified, denied, rateLimited }: CachedKey): Tally {
-  return { id: row.id, userId: row.userId, hour, verified, denied, rateLimited }
-}
-
-function clear(key: CachedKey) {
-  key.verified = 0
-  key.denied = 0
-  key.rateLimited = 0
 }
 
 function toHex(userId: string | number): string {

@@ -202,18 +202,18 @@ export function createVerification(parts: VerificationParts) {
     wake: feed.wake,
     recall(row) {
       const key = cache.get(row.digest)
-      const isFollowed = key?.row === row && key.isFollowed
+      const isFollowed = key === row && key.isFollowed
       if (!isFollowed || !feed.isLive(clock.monotonic(), clock.wall())) return undefined
       const permissions = narrowing ? narrowing.recallPermissions(row) : row.permissions
       return permissions && { row, permissions }
     },
     async readAnew(digest) {
-      const { row, isOld } = await fills.fill(digest)
+      const { key, isOld } = await fills.fill(digest)
       // It may have been on its way when the key was changed.
       if (isOld) throw new ApiKeysError('database_unavailable')
-      if (!row) return null
-      const permissions = narrowing ? await narrowing.readPermissions(row) : row.permissions
-      return { row, permissions }
+      if (!key) return null
+      const permissions = narrowing ? await narrowing.readPermissions(key) : key.permissions
+      return { row: key, permissions }
     },
     lookAgainMs: grantable ? Math.max(grantableMaxAgeMs, leastLookAgainMs) : Infinity,
   })

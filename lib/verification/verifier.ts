@@ -2,7 +2,7 @@ import { ApiKeysError, type InvalidReason } from '../errors'
 import { isOutage } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
 import type { Digest, SecretFormat } from '../keys/secret'
-import { CachedKey, type KeyCache, type KeyRow } from './cache'
+import type { CachedKey, KeyCache, KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { hourMs, isWithin, momentOf, type Clock } from './clock'
 import type { FailedAttempts } from './failed-attempts'
@@ -92,15 +92,14 @@ export function createVerifier(parts: VerifierParts) {
       return verdicts.unknown
     }
 
-    const { row } = key
-    const reason = judge(row, wall, bearer)
+    const reason = judge(key, wall, bearer)
     if (reason === 'retired') noteRetiredUse(key, wall, bearer)
     if (reason === 'address_not_allowed') return refuseAddress(key, wall, bearer)
     if (reason) return verdicts[reason]
 
     usage.countUse(key, wall, bearer)
-    if (wall >= key.noteFromMs) key.noteFromMs = usage.noteUse(row.id, wall, bearer.ip)
-    const apiKey = new AcceptedKey(row, row.permissions, { bearer, makeSignal })
+    usage.noteUse(key, wall, bearer)
+    const apiKey = new AcceptedKey(key, key.permissions, { bearer, makeSignal })
     if (emitter.isHeard('verified')) emitter.emit('verified', { apiKey, address: bearer.ip })
     return { valid: true, apiKey }
   }
@@ -120,14 +119,14 @@ export function createVerifier(parts: VerifierParts) {
     if (key.noteRetiredFromMs !== undefined && wall < key.noteRetiredFromMs) return
 
     key.noteRetiredFromMs = startOfNextHour(wall)
-    usage.noteRetiredUse(key.row, bearer.ip)
-    emitter.emit('retired_secret_used', { apiKeyId: key.row.id })
+    usage.noteRetiredUse(key, bearer.ip)
+    emitter.emit('retired_secret_used', { apiKeyId: key.id })
   }
 
   /** The key is good, and whoever has it may not use it there: its owner wants to know. */
   function refuseAddress(key: CachedKey, wall: number, bearer: Bearer): Verdict {
     usage.countUse(key, wall, bearer)
-    usage.noteDenied(key.row, bearer)
+    usage.noteDenied(key, bearer)
     return verdicts.address_not_allowed
   }
 
@@ -162,8 +161,7 @@ export function createVerifier(parts: VerifierParts) {
     const filled = recall(digest, bearer)
     if (filled) return filled
     if (!isUsable(fill, question, attempt)) return undefined
-    const { row, sentAt } = fill
-    return decide(row ? new CachedKey(row, sentAt, false) : undefined, clock.wall(), bearer)
+    return decide(fill.key ?? undefined, clock.wall(), bearer)
   }
 
   /** Where anybody can make what is looked up, an address that fails too often is not looked up for all the time. */
@@ -203,7 +201,7 @@ export function createVerifier(parts: VerifierParts) {
       const row = AcceptedKey.rowOf(apiKey)
       const { monotonic, wall } = momentOf(clock)
       const key = cache.get(row.digest)
-      const isRemembered = key?.row === row && mayUse(key, monotonic, wall)
+      const isRemembered = key === row && mayUse(key, monotonic, wall)
       return isRemembered && judge(row, wall, AcceptedKey.bearerOf(apiKey)) === null
     },
 

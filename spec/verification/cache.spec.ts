@@ -43,7 +43,7 @@ describe('the cache of keys', () => {
 
         for (const { do: what, key, secret } of actions) {
           const cached = secretOf(key, secret)
-          const { digest, id } = cached.row
+          const { digest, id } = cached
           if (what === 'set') {
             cache.set(cached)
             told.set(digest, cached)
@@ -52,8 +52,8 @@ describe('the cache of keys', () => {
           } else {
             if (what === 'forget') cache.forget(id)
             else cache.forgetAll()
-            for (const [digest, { row }] of told) {
-              if (what === 'forget all' || row.id === id) told.delete(digest)
+            for (const [digest, other] of told) {
+              if (what === 'forget all' || other.id === id) told.delete(digest)
             }
           }
           // What was told last is there, whatever had to go for it.

@@ -184,7 +184,7 @@ describe('the counts of uses', () => {
     const userId = 'O\'Brien "\\{},😀'
     const keys = Array.from({ length: 20_001 }, (_, index) => cachedKey(index, userId))
     for (const key of keys) recorder.countUse(key, Date.now(), anybody())
-    for (const key of keys.slice(0, 5)) recorder.noteUse(key.row.id, Date.now(), undefined)
+    for (const key of keys.slice(0, 5)) recorder.noteUse(key, Date.now(), anybody())
 
     await recorder.flush()
 
@@ -302,8 +302,8 @@ describe('counts that cannot be written', () => {
     await expect(recorder.flush()).rejects.toMatchObject({ code: 'database_unavailable' })
     recorder.stop()
 
-    expect(recorder.countsOf(known.row.id, 0)).toMatchObject([{ verified: 3 }])
-    expect(recorder.countsOf(unknown.row.id, 0)).toEqual([])
+    expect(recorder.countsOf(known.id, 0)).toMatchObject([{ verified: 3 }])
+    expect(recorder.countsOf(unknown.id, 0)).toEqual([])
     expect(recorder.health()).toEqual({ pending: 20_000, dropped: 2 })
   })
 })
@@ -317,13 +317,13 @@ describe('a use that a limit refuses', () => {
     const [first, second, third, fourth] = [anybody(), anybody(), anybody(), anybody()]
     for (const bearer of [first, second, third, fourth]) recorder.countUse(key, noon, bearer)
 
-    recorder.noteRateLimited(key.row, first)
-    recorder.noteDenied(key.row, second)
+    recorder.noteRateLimited(key, first)
+    recorder.noteDenied(key, second)
     await recorder.flush()
     // Another hour has begun meanwhile.
     recorder.countUse(key, noon + 1_000, anybody())
-    recorder.noteRateLimited(key.row, third)
-    for (const again of [first, second, third]) recorder.noteRateLimited(key.row, again)
+    recorder.noteRateLimited(key, third)
+    for (const again of [first, second, third]) recorder.noteRateLimited(key, again)
     await recorder.flush()
 
     expect(await written(id)).toEqual([

@@ -399,7 +399,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     feed,
     fills,
     usage: {
-      noteUse: () => Infinity,
+      noteUse: () => {},
       noteRetiredUse: () => {},
       countUse: () => {},
       noteDenied: () => {},

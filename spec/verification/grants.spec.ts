@@ -267,7 +267,7 @@ function createProcess(
     feed,
     fills,
     usage: {
-      noteUse: () => Infinity,
+      noteUse: () => {},
       noteRetiredUse: () => {},
       countUse: () => {},
       noteDenied: () => {},
