@@ -537,7 +537,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
      */
     async flush() {
       stop()
-      if (writing) await writing.catch(() => {})
+      if (writing) await awaited(writing).catch(() => {})
       flushes++
       try {
         for (let left = countWrites(); left > 0; left--) await awaited(write())

@@ -28,6 +28,7 @@ describe('a program that has used the library', () => {
   it.each([
     ['called close()', 'close'],
     ['called close() twice', 'twice'],
+    ['called close() while usage was being written', 'while it writes'],
     ['forgot to call close()', 'forgot'],
     ['forgot to call close(), and Sequelize as well', 'forgot both'],
     ['never verified a key', 'unused'],
