@@ -32,6 +32,12 @@ export interface KeyPolicy {
   readonly limits: readonly NamedLimit[]
 }
 
+/** Why rows that came in one reading may be used, and for how long: the moment when they were asked for, and more. */
+export interface Freshness extends Moment {
+  /** Whether the feed tells of their changes, so that they may be used as long as the feed is followed. */
+  readonly isFollowed: boolean
+}
+
 /** A key that is remembered: its row, and what this process keeps with it. All in one object, as there may be a million. */
 export class CachedKey implements KeyRow {
   readonly digest: Digest
@@ -61,10 +67,7 @@ export class CachedKey implements KeyRow {
 
   constructor(
     row: KeyRow,
-    /** When the row was asked for. */
-    readonly readAt: Moment,
-    /** Whether the feed tells of its changes, so that it may be used as long as the feed is followed. */
-    readonly isFollowed: boolean,
+    readonly freshness: Freshness,
   ) {
     this.digest = row.digest
     this.id = row.id

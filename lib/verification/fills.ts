@@ -84,10 +84,11 @@ export function createFills(parts: FillsParts) {
     const isOld = gaps !== feed.gaps || place === 'older'
     const isFollowed = place === 'same'
     if (place === 'unconfirmed') feed.catchUp()
+    const freshness = { ...sentAt, isFollowed }
     const fills = new Map<Digest, Fill>()
     for (const digest of digests) {
       const row = rows.get(digest)
-      const key = row ? new CachedKey(row, sentAt, isFollowed) : null
+      const key = row ? new CachedKey(row, freshness) : null
       fills.set(digest, { key, sentAt, isOld })
       if (isOld) continue
 

@@ -202,7 +202,7 @@ export function createVerification(parts: VerificationParts) {
     wake: feed.wake,
     recall(row) {
       const key = cache.get(row.digest)
-      const isFollowed = key === row && key.isFollowed
+      const isFollowed = key === row && key.freshness.isFollowed
       if (!isFollowed || !feed.isLive(clock.monotonic(), clock.wall())) return undefined
       const permissions = narrowing ? narrowing.recallPermissions(row) : row.permissions
       return permissions && { row, permissions }

@@ -79,10 +79,10 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   /** Whether a row is not older than it may be: the feed tells of its changes, or it was read only just now. */
-  function mayUse(key: CachedKey, monotonic: number, wall: number): boolean {
+  function mayUse({ freshness }: CachedKey, monotonic: number, wall: number): boolean {
     return (
-      (key.isFollowed && feed.isLive(monotonic, wall)) ||
-      isWithin(key.readAt, maxStalenessMs, monotonic, wall)
+      (freshness.isFollowed && feed.isLive(monotonic, wall)) ||
+      isWithin(freshness, maxStalenessMs, monotonic, wall)
     )
   }
 

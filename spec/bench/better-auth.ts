@@ -35,7 +35,7 @@ export async function fillWithBetterAuthKeys(url: string, keys: readonly MintedK
     await client.query(
       `INSERT INTO apikey (id, "configId", "referenceId", key, enabled, "rateLimitEnabled", "requestCount",
                            permissions, "createdAt", "updatedAt")
-       SELECT gen_random_uuid()::text, 'default', 'user-' || hash, hash, true, false, 0,
+       SELECT gen_random_uuid()::text, 'default', md5(hash)::uuid::text, hash, true, false, 0,
               '{"graphs":["read"]}', now(), now()
          FROM unnest($1::text[]) AS hash`,
       [plainTexts(keys).map((key) => createHash('sha256').update(key).digest('base64url'))],

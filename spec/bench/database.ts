@@ -133,7 +133,7 @@ async function insertOurKeys(sequelize: Sequelize, keys: readonly MintedKey[]) {
     const batch = keys.slice(at, at + batchSize)
     await sequelize.query(
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, secret_id, permissions)
-       SELECT 'user-' || hash, 'Deployment', prefix, postfix, hash, secret_id, '{READ_GRAPH}'
+       SELECT md5(hash)::uuid::text, 'Deployment', prefix, postfix, hash, secret_id, '{READ_GRAPH}'
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
            AS keys (hash, prefix, postfix, secret_id)`,
       {
@@ -151,7 +151,7 @@ async function insertOurKeys(sequelize: Sequelize, keys: readonly MintedKey[]) {
 async function insertOthers(sequelize: Sequelize, { from, to }: { from: number; to: number }) {
   await sequelize.query(
     `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
-     SELECT 'user-' || number, 'Deployment', 'agpt_000000', '00000000',
+     SELECT md5(number::text)::uuid::text, 'Deployment', 'agpt_000000', '00000000',
             encode(sha256(number::text::bytea), 'hex'), '{READ_GRAPH}'
        FROM generate_series($1::int, $2::int) AS number`,
     { bind: [from + 1, to] },
@@ -181,7 +181,7 @@ export async function fillWithSequelizeKeys(url: string, keys: readonly MintedKe
     )
     await client.query(
       `INSERT INTO keys (user_id, hash, permissions)
-       SELECT 'user-' || hash, hash, '{READ_GRAPH}' FROM unnest($1::text[]) AS hash`,
+       SELECT md5(hash)::uuid::text, hash, '{READ_GRAPH}' FROM unnest($1::text[]) AS hash`,
       [plainTexts(keys).map((key) => createHash('sha256').update(key).digest('hex'))],
     )
     await client.query('VACUUM ANALYZE')

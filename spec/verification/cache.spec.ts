@@ -18,7 +18,7 @@ function secretOf(key: number, secret: number): CachedKey {
     worksUntilMs: null,
     policy: { allowedIps: null, metadata: '{}', limits: [] },
   }
-  return new CachedKey(row, { monotonic: 0, wall: 0 }, true)
+  return new CachedKey(row, { monotonic: 0, wall: 0, isFollowed: true })
 }
 
 const key = fc.nat(2)

@@ -372,5 +372,5 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
     worksUntilMs: null,
     policy: { allowedIps: null, metadata: '{}', limits: [] },
   }
-  return new CachedKey(row, { monotonic: 0, wall: 0 }, true)
+  return new CachedKey(row, { monotonic: 0, wall: 0, isFollowed: true })
 }
