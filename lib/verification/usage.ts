@@ -477,9 +477,10 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     },
 
     /** Notes a use, where it is so long after the last one that it is worth writing. */
-    noteUse(key: CachedKey, wall: number, { ip }: Bearer) {
+    noteUse(key: CachedKey, wall: number, bearer: Bearer) {
       if (wall < key.lastUsedAtMs + lastUsedResolutionMs) return
 
+      const { ip } = bearer
       key.lastUsedAtMs = wall
       key.lastUsedFrom = ip === undefined ? null : readAddress(ip)
       noted.set(key.id, key)
