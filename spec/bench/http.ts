@@ -18,8 +18,9 @@ import { variants, type KeyStorage, type VariantName } from './variants'
 
 /*
  * The variants behind HTTP. All servers are up all the time and only one of them is ever under load. A round measures
- * each once, in turn and only for a moment; the next round goes the other way round. So what slows the machine down for a
- * while, be it less than a second, weighs on both sides of a comparison.
+ * each once, in turn and only for a moment; each round begins with another one, and every second one goes the other way
+ * round. So what slows the machine down for a while, be it less than a second, weighs on both sides of a comparison, and
+ * all come after the same others.
  */
 
 export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'cold'
@@ -39,12 +40,11 @@ export interface Participant {
 /** One participant in one round. */
 export interface Sample {
   requestsPerSecond: number
+  /** What the server used for all of the requests. */
   cpuMicroseconds: number
   requests: number
   seconds: number
   statements: Statements
-  /** The share of the processor that the server has used: 1 where it is what limits the rest. */
-  busy: number
 }
 
 export type Measured = Participant & { samples: Sample[] }
@@ -124,11 +124,10 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
 
     return {
       requestsPerSecond: requests / seconds,
-      cpuMicroseconds: cpu / requests,
+      cpuMicroseconds: cpu,
       requests,
       seconds,
       statements: statementsBetween(statementsBefore, statementsAfter),
-      busy: cpu / 1e6 / seconds,
     }
   }
 
@@ -154,10 +153,10 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
       }
 
       for (let round = 0; round < rounds; round++) {
-        for (const participant of round % 2 === 0 ? measured : measured.toReversed()) {
+        for (const participant of orderOf(measured, round)) {
           participant.samples.push(await measureOnce(participant, scale(participant.slice, 0.15)))
         }
-        if ((round + 1) % 10 === 0) log(`  round ${round + 1} of ${rounds}`)
+        if ((round + 1) % 20 === 0) log(`  round ${round + 1} of ${rounds}`)
       }
       return measured
     },
@@ -176,6 +175,12 @@ async function refusalOf(port: number): Promise<string> {
   })
   const headers = [...response.headers].filter(([name]) => name !== 'date')
   return JSON.stringify([response.status, headers, await response.text()])
+}
+
+function orderOf<Turn>(all: readonly Turn[], round: number): Turn[] {
+  const first = round % all.length
+  const order = [...all.slice(first), ...all.slice(0, first)]
+  return round % 2 === 0 ? order : order.toReversed()
 }
 
 function firstWarmUp(slice: LoadEnd): LoadEnd {
