@@ -73,12 +73,16 @@ export class ApiKeysError extends Error {
 export class InvalidApiKeyError extends ApiKeysError {
   override readonly name = 'InvalidApiKeyError'
 
-  /** For the app's logs. Not enumerable, so that an error sent as JSON does not tell it to a client. */
-  declare readonly reason: InvalidReason
+  readonly #reason: InvalidReason
 
   constructor(reason: InvalidReason) {
     super('invalid_api_key')
-    Object.defineProperty(this, 'reason', { value: reason })
+    this.#reason = reason
+  }
+
+  /** For the app's logs. No property of its own, so that an error sent as JSON does not tell it to a client. */
+  get reason(): InvalidReason {
+    return this.#reason
   }
 }
 

@@ -244,8 +244,9 @@ function lacksSome(
   { permissions }: Pick<VerifiedApiKey, 'permissions'>,
   needed: readonly string[],
 ): ApiKeysError | null {
+  if (needed.every((permission) => permissions.includes(permission))) return null
   const missing = needed.filter((permission) => !permissions.includes(permission))
-  return missing.length > 0 ? new MissingPermissionError(needed, missing) : null
+  return new MissingPermissionError(needed, missing)
 }
 
 function lacksAll({ permissions }: VerifiedApiKey, needed: readonly string[]): ApiKeysError | null {

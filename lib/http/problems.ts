@@ -10,6 +10,7 @@ import {
   type ErrorCode,
   type Refusal,
 } from '../errors'
+import { createInterner } from '../keys/interner'
 import { fieldsOf } from './rate-limit-fields'
 
 interface Answer {
@@ -65,7 +66,7 @@ export function toRefusal(error: ApiKeysError, realm: string): Refusal {
       ...((error instanceof RateLimitedError || error instanceof TooManyAttemptsError) && {
         'Retry-After': String(error.retryAfterSeconds),
       }),
-      ...(error instanceof RateLimitedError && fieldsOf(error.limits)),
+      ...(error instanceof RateLimitedError && fieldsOf(error.limits, error.limits)),
       ...(error instanceof MethodNotAllowedError && { Allow: error.allowed.join(', ') }),
     },
     expose: true as const,
@@ -78,12 +79,16 @@ function formatChallenge(
   code: (Answer['challenge'] & {}) | null,
   realm: string,
 ): string {
-  const parameters = [`realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`]
-  if (code) parameters.push(`error="${code}"`)
-  if (error instanceof MissingPermissionError) parameters.push(`scope="${error.needed.join(' ')}"`)
+  let challenge = bareChallenges.of(realm)
+  if (code) challenge += `, error="${code}"`
+  if (error instanceof MissingPermissionError) challenge += `, scope="${error.needed.join(' ')}"`
 
-  return `Bearer ${parameters.join(', ')}`
+  return challenge
 }
+
+const bareChallenges = createInterner(
+  (realm) => `Bearer realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`,
+)
 
 /**
  * Answers with a problem document (RFC 9457). Its `type` is the default, about:blank, so that `title` is the status's

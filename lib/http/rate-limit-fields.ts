@@ -1,19 +1,24 @@
 import { serializeList } from 'structured-headers'
 
 import type { LimitState } from '../errors'
+import type { NamedLimit } from '../keys/limits'
 
-/** The fields in which a client reads where it stands (draft-ietf-httpapi-ratelimit-headers, of version 8 and later). */
-export function fieldsOf(limits: readonly LimitState[]): Record<string, string> {
-  return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(limits) }
+/**
+ * The fields in which a client reads where it stands with its limits (draft-ietf-httpapi-ratelimit-headers, of version 8 and
+ * later).
+ */
+export function fieldsOf(
+  limits: readonly NamedLimit[],
+  states: readonly LimitState[],
+): Record<string, string> {
+  return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
 }
 
-/** Policies are few, and on all responses. */
-const policies = new Map<string, string>()
-const maxPolicies = 1_000
+/** Keys share their lists of limits, and the field is on all of their responses. */
+const policies = new WeakMap<readonly NamedLimit[], string>()
 
-function policyOf(limits: readonly LimitState[]): string {
-  const key = limits.map(({ name, limit, windowSeconds }) => `${name} ${limit} ${windowSeconds}`)
-  const known = policies.get(key.join())
+function policyOf(limits: readonly NamedLimit[]): string {
+  const known = policies.get(limits)
   if (known !== undefined) return known
 
   const policy = serializeList(
@@ -25,14 +30,13 @@ function policyOf(limits: readonly LimitState[]): string {
       ]),
     ]),
   )
-  if (policies.size >= maxPolicies) policies.clear()
-  policies.set(key.join(), policy)
+  policies.set(limits, policy)
   return policy
 }
 
 /** Spelt out, for it is another one on each response: a name is of letters, digits, "_" and "-". */
-function stateOf(limits: readonly LimitState[]): string {
-  return limits
+function stateOf(states: readonly LimitState[]): string {
+  return states
     .map(({ name, remaining, resetMs }) => `"${name}";r=${remaining};t=${secondsOf(resetMs)}`)
     .join(', ')
 }

@@ -14,16 +14,19 @@ export interface Charges {
    * Counts a request for as many uses as it costs, less those that it was counted for before. Returns why it may not pass,
    * `null` if it may: at once where nothing has to be waited for.
    */
-  charge(
-    accepted: { apiKey: VerifiedApiKey; bearer: RequestBearer },
-    cost: number,
-  ): MaybePromise<ApiKeysError | null>
+  charge(payer: Payer, cost: number): MaybePromise<ApiKeysError | null>
   /** Counts further uses, and returns where the key stands. Throws a `RateLimitedError` where that is too much. */
   consume(
     apiKey: VerifiedApiKey,
     cost: number,
     res: ServerResponse | undefined,
   ): Promise<readonly LimitState[]>
+}
+
+/** Whose use is counted. */
+interface Payer {
+  apiKey: VerifiedApiKey
+  bearer: RequestBearer
 }
 
 interface ChargesParts {
@@ -33,23 +36,31 @@ interface ChargesParts {
 }
 
 export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): Charges {
+  function settle(
+    { apiKey, bearer }: Payer,
+    due: number,
+    consumption: Consumption,
+  ): ApiKeysError | null {
+    if (!consumption.isAllowed) {
+      noteRateLimited(apiKey, bearer)
+      return rateLimited(consumption, due)
+    }
+    bearer.notePaid(due)
+    tell(bearer.until, apiKey, consumption)
+    return null
+  }
+
   return {
-    charge({ apiKey, bearer }, cost) {
+    charge(payer, cost) {
+      const { apiKey, bearer } = payer
       const limits = AcceptedKey.limitsOf(apiKey)
       const due = bearer.owes(cost)
       if (limits.length === 0 || due === 0) return null
 
-      const settle = (consumption: Consumption) => {
-        if (!consumption.isAllowed) {
-          noteRateLimited(apiKey, bearer)
-          return rateLimited(consumption, due)
-        }
-        bearer.notePaid(due)
-        tell(bearer.until, consumption)
-        return null
-      }
       const consumption = rateLimiter.consume({ id: apiKey.id, limits, cost: due })
-      return consumption instanceof Promise ? consumption.then(settle) : settle(consumption)
+      return consumption instanceof Promise
+        ? consumption.then((consumption) => settle(payer, due, consumption))
+        : settle(payer, due, consumption)
     },
 
     async consume(apiKey, cost, res) {
@@ -61,7 +72,7 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
         if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.bearerOf(apiKey))
         throw rateLimited(consumption, cost)
       }
-      tell(res, consumption)
+      tell(res, apiKey, consumption)
       return consumption.limits
     },
   }
@@ -71,7 +82,12 @@ function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
   return withoutStack(() => new RateLimitedError(limits, cost))
 }
 
-function tell(res: ServerResponse | undefined, { limits }: Consumption) {
-  if (!res || res.headersSent || limits.length === 0) return
-  for (const [name, value] of Object.entries(fieldsOf(limits))) res.setHeader(name, value)
+function tell(
+  res: ServerResponse | undefined,
+  apiKey: VerifiedApiKey,
+  { limits: states }: Consumption,
+) {
+  if (!res || res.headersSent || states.length === 0) return
+  const fields = fieldsOf(AcceptedKey.limitsOf(apiKey), states)
+  for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
 }

@@ -1,5 +1,6 @@
 import { groupOf } from '../keys/addresses'
 import type { Clock } from './clock'
+import type { Bearer } from './verified-api-key'
 
 export type FailedAttempts = ReturnType<typeof createFailedAttempts>
 
@@ -59,9 +60,11 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
   }
 
   return {
-    /** Notes that something from an address was no key; returns for how many milliseconds more it has failed too often. */
-    note(address: string | undefined): number {
-      if (address === undefined || maxFailedAttemptsPerMinute === Infinity) return 0
+    /** Notes that something was no key; returns for how many milliseconds more its address has failed too often. */
+    note(bearer: Pick<Bearer, 'ip'>): number {
+      if (maxFailedAttemptsPerMinute === Infinity) return 0
+      const { ip: address } = bearer
+      if (address === undefined) return 0
 
       const now = clock.monotonic()
       const attempts = attemptsOf(address, now) ?? begin(address, now)
@@ -70,7 +73,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
     },
 
     /** Whether something may be looked up that anybody can make, as long as its address has not failed too often. */
-    mayLookUp(address: string | undefined): boolean {
+    mayLookUp({ ip: address }: Pick<Bearer, 'ip'>): boolean {
       if (address === undefined) return true
 
       const now = clock.monotonic()

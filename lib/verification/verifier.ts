@@ -88,7 +88,7 @@ export function createVerifier(parts: VerifierParts) {
 
   function decide(key: CachedKey | undefined, wall: number, bearer: Bearer): Verdict {
     if (!key) {
-      attempts.note(bearer.ip)
+      attempts.note(bearer)
       return verdicts.unknown
     }
 
@@ -105,7 +105,7 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   function refuseMalformed(bearer: Bearer): Verdict {
-    const waitMs = attempts.note(bearer.ip)
+    const waitMs = attempts.note(bearer)
     if (waitMs === 0) return verdicts.malformed
     return {
       valid: false,
@@ -166,7 +166,7 @@ export function createVerifier(parts: VerifierParts) {
 
   /** Where anybody can make what is looked up, an address that fails too often is not looked up for all the time. */
   function refuseOneTooMany({ plainTextKey, digest, bearer }: Question) {
-    if (fills.isAwaited(digest) || attempts.mayLookUp(bearer.ip)) return
+    if (fills.isAwaited(digest) || attempts.mayLookUp(bearer)) return
     if (format.isForgeable(digest, plainTextKey)) throw new ApiKeysError('too_many_lookups')
   }
 

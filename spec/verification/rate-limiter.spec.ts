@@ -170,7 +170,8 @@ function createAttempts() {
     maxFailedAttemptsPerMinute: 2,
   })
   return {
-    ...attempts,
+    note: (ip: string) => attempts.note({ ip }),
+    mayLookUp: (ip: string | undefined) => attempts.mayLookUp({ ip }),
     pass(ms: number) {
       now += ms
     },
