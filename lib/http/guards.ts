@@ -244,9 +244,8 @@ function lacksSome(
   { permissions }: Pick<VerifiedApiKey, 'permissions'>,
   needed: readonly string[],
 ): ApiKeysError | null {
-  if (needed.every((permission) => permissions.includes(permission))) return null
   const missing = needed.filter((permission) => !permissions.includes(permission))
-  return new MissingPermissionError(needed, missing)
+  return missing.length > 0 ? new MissingPermissionError(needed, missing) : null
 }
 
 function lacksAll({ permissions }: VerifiedApiKey, needed: readonly string[]): ApiKeysError | null {

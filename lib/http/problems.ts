@@ -86,6 +86,7 @@ function formatChallenge(
   return challenge
 }
 
+/** By the realm, of which an app has one. */
 const bareChallenges = createInterner(
   (realm) => `Bearer realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`,
 )

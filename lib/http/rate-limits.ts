@@ -1,8 +1,9 @@
 import type { ServerResponse } from 'node:http'
 
 import { RateLimitedError, type ApiKeysError, type LimitState } from '../errors'
+import type { NamedLimit } from '../keys/limits'
 import type { MaybePromise } from '../options'
-import type { Consumption, RateLimiter } from '../verification/rate-limiter'
+import type { Consumption, RateLimiter, Use } from '../verification/rate-limiter'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import { withoutStack, type RequestBearer } from './authentication'
@@ -38,15 +39,15 @@ interface ChargesParts {
 export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): Charges {
   function settle(
     { apiKey, bearer }: Payer,
-    due: number,
+    { limits, cost }: Use,
     consumption: Consumption,
   ): ApiKeysError | null {
     if (!consumption.isAllowed) {
       noteRateLimited(apiKey, bearer)
-      return rateLimited(consumption, due)
+      return rateLimited(consumption, cost)
     }
-    bearer.notePaid(due)
-    tell(bearer.until, apiKey, consumption)
+    bearer.notePaid(cost)
+    tell(bearer.until, limits, consumption)
     return null
   }
 
@@ -57,10 +58,11 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
       const due = bearer.owes(cost)
       if (limits.length === 0 || due === 0) return null
 
-      const consumption = rateLimiter.consume({ id: apiKey.id, limits, cost: due })
+      const use = { id: apiKey.id, limits, cost: due }
+      const consumption = rateLimiter.consume(use)
       return consumption instanceof Promise
-        ? consumption.then((consumption) => settle(payer, due, consumption))
-        : settle(payer, due, consumption)
+        ? consumption.then((consumption) => settle(payer, use, consumption))
+        : settle(payer, use, consumption)
     },
 
     async consume(apiKey, cost, res) {
@@ -72,7 +74,7 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
         if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.bearerOf(apiKey))
         throw rateLimited(consumption, cost)
       }
-      tell(res, apiKey, consumption)
+      tell(res, limits, consumption)
       return consumption.limits
     },
   }
@@ -84,10 +86,10 @@ function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
 
 function tell(
   res: ServerResponse | undefined,
-  apiKey: VerifiedApiKey,
+  limits: readonly NamedLimit[],
   { limits: states }: Consumption,
 ) {
   if (!res || res.headersSent || states.length === 0) return
-  const fields = fieldsOf(AcceptedKey.limitsOf(apiKey), states)
+  const fields = fieldsOf(limits, states)
   for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
 }
