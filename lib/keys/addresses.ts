@@ -44,11 +44,18 @@ export function isAmbiguousRange(text: string): boolean {
 /** Makes the list of what `readAddressRange` returned. What cannot be read includes nothing. */
 export function createAddressList(ranges: readonly string[]): AddressList {
   const known = ranges.map(parseRange).filter((range) => range !== null)
+  /** Whoever may use a key goes on using it. */
+  let lastIncluded: string | undefined
 
   return {
     includes(text) {
-      const address = text === undefined ? null : parseAddress(text)
-      return address !== null && known.some((range) => isWithinRange(address, range))
+      if (text === undefined) return false
+      if (text === lastIncluded) return true
+      const address = parseAddress(text)
+      if (address === null || !known.some((range) => isWithinRange(address, range))) return false
+
+      if (text.length <= maxAddressLength) lastIncluded = copyOf(text)
+      return true
     },
   }
 }
@@ -88,7 +95,12 @@ function parseRange(text: string): Range | null {
 }
 
 /** Whoever comes once comes again, and reading an address costs more than finding it. */
-const addresses = createInterner(parseAnew)
+const addresses = createInterner(parseAnew, copyOf)
+
+/** Makes a text of its own: an address that was cut out of a header would keep all of the header. */
+function copyOf(text: string): string {
+  return Buffer.from(text).toString()
+}
 
 function parseAddress(text: string): Address | null {
   return text.length > maxAddressLength ? parseAnew(text) : addresses.of(text)

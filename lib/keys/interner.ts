@@ -1,8 +1,11 @@
 /** How many values are kept once for all that share them. */
 const maxShared = 1_000
 
-/** Has what is written the same share one value, made by `read`. */
-export function createInterner<Value>(read: (text: string) => Value) {
+/** Has what is written the same share one value, made by `read`. The texts themselves are kept as `keep` returns them. */
+export function createInterner<Value>(
+  read: (text: string) => Value,
+  keep: (text: string) => string = (text) => text,
+) {
   let values = new Map<string, Value>()
 
   return {
@@ -12,7 +15,7 @@ export function createInterner<Value>(read: (text: string) => Value) {
 
       const value = read(text)
       if (values.size >= maxShared) values = new Map()
-      values.set(text, value)
+      values.set(keep(text), value)
       return value
     },
   }

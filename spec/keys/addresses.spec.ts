@@ -86,6 +86,20 @@ describe('a list of addresses', () => {
     expect(createAddressList(['0.0.0.0/0', '::/0']).includes(undefined)).toBe(false)
   })
 
+  it('judges each address anew, whichever was included before', () => {
+    const list = createAddressList(['192.0.2.0/25', '2001:db8::/64'])
+    const addresses = ['192.0.2.1', '192.0.2.128', '192.0.2.1', '2001:db8:0:1::1', '2001:db8::1']
+
+    expect(addresses.map((address) => list.includes(address))).toEqual([
+      true,
+      false,
+      true,
+      false,
+      true,
+    ])
+    expect(list.includes(undefined)).toBe(false)
+  })
+
   it('includes exactly the addresses that begin with the bits of a range', () => {
     const bits32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
     const place = fc.record({ start: bits32, prefixLength: fc.integer({ min: 0, max: 32 }) })
