@@ -7,10 +7,7 @@ import type { NamedLimit } from '../keys/limits'
  * The fields in which a client reads where it stands with its limits (draft-ietf-httpapi-ratelimit-headers, of version 8 and
  * later).
  */
-export function fieldsOf(
-  limits: readonly NamedLimit[],
-  states: readonly LimitState[],
-): Record<string, string> {
+export function fieldsOf(limits: readonly NamedLimit[], states: readonly LimitState[]) {
   return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
 }
 

@@ -91,5 +91,6 @@ function tell(
 ) {
   if (!res || res.headersSent || states.length === 0) return
   const fields = fieldsOf(limits, states)
-  for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
+  res.setHeader('RateLimit-Policy', fields['RateLimit-Policy'])
+  res.setHeader('RateLimit', fields.RateLimit)
 }
