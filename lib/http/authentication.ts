@@ -110,9 +110,9 @@ interface AuthenticatorParts {
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, noteDenied, rules, settings } = parts
   /**
-   * Where a request keeps what came of it: at the list of its headers. Express makes each request an object of a shape of
-   * its own: to read a property of it takes a quarter as long as all else that a guard does, to add one longer than that. A
-   * WeakMap costs even more.
+   * Where a request keeps what came of it: at the list of its headers. Before Node 24, Express makes each request an object
+   * of a shape of its own: to read a property of it takes a quarter as long as all else that a guard does, to add one longer
+   * than that. A WeakMap costs even more.
    */
   const memo = Symbol('express-api-keys')
   type Memory = string[] & { [memo]?: MaybePromise<Authentication> }
@@ -127,7 +127,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
         return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
       case 'key': {
         const bearer = new RequestBearer(req)
-        const verdict = verify(credential.plainTextKey, bearer)
+        const verdict = verify(credential, bearer)
         return verdict instanceof Promise
           ? verdict.then((verdict) => accept(req, verdict, bearer))
           : accept(req, verdict, bearer)

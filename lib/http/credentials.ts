@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 
 import { ApiKeysError } from '../errors'
+import type { SentKey } from '../keys/secret'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:
@@ -18,7 +19,7 @@ export type Credential =
   /** A bearer token that is not one of our keys, a JWT say. */
   | { kind: 'foreign' }
   /** Something that begins as our keys do. Whether it is one is for the verifier to say. */
-  | { kind: 'key'; plainTextKey: string }
+  | ({ kind: 'key' } & SentKey)
   /** Not to be understood; `isOurs` if it holds something that begins as our keys do. */
   | { kind: 'unreadable'; isOurs: boolean; error: ApiKeysError }
 
@@ -61,29 +62,28 @@ export function createCredentialReader({ marker, header }: CredentialOptions): C
 
     const token = value.slice(prefix.length)
     if (!b64token.test(token)) return unreadable('malformed_credential', isOurs(value))
-    return token.startsWith(marker) ? { kind: 'key', plainTextKey: token } : { kind: 'foreign' }
+    if (!token.startsWith(marker)) return { kind: 'foreign' }
+    return { kind: 'key', text: value, start: prefix.length }
   }
 
   function readHeader(value: string): Credential {
     if (value === '') return { kind: 'none' }
-    if (value.startsWith(marker)) return { kind: 'key', plainTextKey: value }
+    if (value.startsWith(marker)) return { kind: 'key', text: value, start: 0 }
     return isOurs(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
   }
 
   function readPlain(headers: IncomingHttpHeaders, rawHeaders: string[]): Credential | null {
     const { authorization } = headers
-    if (authorization === undefined || !authorization.startsWith(plainScheme)) return null
+    if (authorization === undefined || !plainCredentials.test(authorization)) return null
     if (header !== undefined && headers[header] !== undefined) return null
-    const token = authorization.slice(plainScheme.length)
-    if (!b64token.test(token)) return null
 
     const line = findOnlyLine(rawHeaders, 'authorization')
     if (line === -1 || rawHeaders[line] !== authorization) return null
-    if (!token.startsWith(marker)) return { kind: 'foreign' }
+    if (!authorization.startsWith(marker, plainScheme.length)) return { kind: 'foreign' }
 
     headers.authorization = plainMask
     rawHeaders[line] = plainMask
-    return { kind: 'key', plainTextKey: token }
+    return { kind: 'key', text: authorization, start: plainScheme.length }
   }
 
   function read(req: IncomingMessage): Credential {
@@ -125,6 +125,7 @@ export function createCredentialReader({ marker, header }: CredentialOptions): C
 }
 
 const plainScheme = 'Bearer '
+const plainCredentials = /^Bearer [A-Za-z0-9\-._~+/]+=*$/
 
 /** Returns where the value of a header stands among the lines; -1 where it was sent twice, or not at all. */
 function findOnlyLine(rawHeaders: readonly string[], name: string): number {

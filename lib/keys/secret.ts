@@ -1,4 +1,8 @@
-import { hash, hkdfSync, randomBytes } from 'node:crypto'
+import { createHmac, getFips, hash, hkdfSync, randomBytes } from 'node:crypto'
+
+import { hmacSha256, sha256, type Digest, type Hash, type Hashes } from './sha256'
+
+export type { Digest }
 
 /*
  * A plain-text key is
@@ -32,6 +36,17 @@ export interface MintedSecret extends StoredSecret {
   postfix: string
 }
 
+/** A plain-text key as it was sent: what a text ends in, from one of its characters on. */
+export interface SentKey {
+  readonly text: string
+  readonly start: number
+}
+
+/** A plain-text key that was sent without anything before it. */
+export function asSent(plainTextKey: string): SentKey {
+  return { text: plainTextKey, start: 0 }
+}
+
 /** Makes and reads the plain-text keys of one app. */
 export interface SecretFormat {
   /** What every one of them begins with, such as `agpt_`. */
@@ -41,18 +56,12 @@ export interface SecretFormat {
    * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a
    * string that was never minted here: forged where the app has secrets, mistyped or cut off where not.
    */
-  parse(plainTextKey: string): Digest | null
+  parse(sent: SentKey): Digest | null
   /** Whether anybody can make such a key: its check was made without a secret. */
-  isForgeable(digest: Digest, plainTextKey: string): boolean
+  isForgeable(sent: SentKey, digest: Digest): boolean
   /** The ids of the app's secrets in their order, and `null` where unkeyed hashes are accepted. */
   secretIds: readonly (string | null)[]
 }
-
-/**
- * The 32 bytes of a hash, one character each: half as long as what the database holds, which tells where a million of
- * them are remembered.
- */
-export type Digest = string
 
 /** The hash as the database holds it. */
 export function toStoredHash(digest: Digest): string {
@@ -66,23 +75,37 @@ export function fromStoredHash(stored: string): Digest {
 
 interface Hasher {
   secretId: string | null
-  digest(text: string): Digest
+  digest: Hash
 }
 
 interface SecretFormatOptions {
   keyPrefix: string
   secrets: readonly (string | Uint8Array)[]
   acceptUnkeyed: boolean
+  hashes?: Hashes
+}
+
+/** For where nothing but a validated module may hash. */
+export const opensslHashes: Hashes = {
+  sha256: (text, start, end) => hash('sha256', text.slice(start, end), 'binary'),
+  hmacSha256: (key) => (text, start, end) =>
+    createHmac('sha256', key).update(text.slice(start, end)).digest('binary'),
 }
 
 /** The first of `secrets` mints, all of them verify. Without any, hashes are unkeyed. */
 export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
   const { keyPrefix, secrets, acceptUnkeyed } = options
+  const { hashes = getFips() === 1 ? opensslHashes : { sha256, hmacSha256 } } = options
   const marker = `${keyPrefix}_`
-  const bodyEnd = marker.length + bodyLength
-  const length = bodyEnd + checkLength
+  const signedLength = marker.length + bodyLength
+  const length = signedLength + checkLength
 
-  const keyed = secrets.map((secret) => keyedHasher(secret, bodyEnd))
+  const unkeyedHasher: Hasher = { secretId: null, digest: hashes.sha256 }
+  // HKDF (RFC 5869) derives what is needed, so that a secret may also serve the app elsewhere, for sessions say.
+  const keyed = secrets.map((secret): Hasher => ({
+    secretId: derive(secret, 'id', 8).toString('hex'),
+    digest: hashes.hmacSha256(derive(secret, 'hash', 32)),
+  }))
   const [minter = unkeyedHasher] = keyed
   const hashers = keyed.length === 0 || acceptUnkeyed ? [...keyed, unkeyedHasher] : keyed
 
@@ -91,7 +114,7 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
 
     mint() {
       const signed = marker + drawBody()
-      const digest = minter.digest(signed)
+      const digest = minter.digest(signed, 0, signedLength)
       const check = formatCheck(checkOf(digest))
 
       return {
@@ -103,69 +126,29 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
       }
     },
 
-    parse(plainTextKey) {
-      if (plainTextKey.length !== length || !plainTextKey.startsWith(marker)) return null
-      for (let at = marker.length; at < bodyEnd; at++) {
-        if (valueAt(plainTextKey, at) === -1) return null
+    parse({ text, start }) {
+      if (text.length - start !== length || !text.startsWith(marker, start)) return null
+      const signedEnd = start + signedLength
+      for (let at = start + marker.length; at < signedEnd; at++) {
+        if (valueAt(text, at) === -1) return null
       }
-      const check = readCheck(plainTextKey, bodyEnd)
+      const check = readCheck(text, signedEnd)
 
-      const signed = plainTextKey.slice(0, bodyEnd)
       for (const hasher of hashers) {
-        const digest = hasher.digest(signed)
+        const digest = hasher.digest(text, start, signedEnd)
         // Numbers below 2^47 compare in constant time, whichever of their digits differ.
         if (checkOf(digest) === check) return digest
       }
       return null
     },
 
-    isForgeable(digest, plainTextKey) {
-      return (
-        hashers.includes(unkeyedHasher) &&
-        unkeyedHasher.digest(plainTextKey.slice(0, bodyEnd)) === digest
-      )
+    isForgeable({ text, start }, digest) {
+      if (!hashers.includes(unkeyedHasher)) return false
+      return unkeyedHasher.digest(text, start, start + signedLength) === digest
     },
 
     secretIds: hashers.map(({ secretId }) => secretId),
   }
-}
-
-const unkeyedHasher: Hasher = {
-  secretId: null,
-  digest: (text) => hash('sha256', text, 'binary'),
-}
-
-const blockLength = 64
-const digestLength = 32
-
-/**
- * Derives what it needs with HKDF (RFC 5869), so that a secret may also serve the app elsewhere, for sessions say.
- *
- * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104, spelled out: for texts of one length both inputs lie
- * ready but for the text, and two hashes at once take half the time of Node's `createHmac`.
- */
-function keyedHasher(secret: string | Uint8Array, textLength: number): Hasher {
-  const key = derive(secret, 'hash', digestLength)
-  const secretId = derive(secret, 'id', 8).toString('hex')
-  const inner = padded(key, 0x36, textLength)
-  const outer = padded(key, 0x5c, digestLength)
-
-  return {
-    secretId,
-    digest(text) {
-      inner.write(text, blockLength, 'latin1')
-      outer.write(hash('sha256', inner, 'binary'), blockLength, 'latin1')
-      return hash('sha256', outer, 'binary')
-    },
-  }
-}
-
-/** Returns the key, each byte exclusive-or'ed with `pad`, in a block of its own, and room for what is hashed with it. */
-function padded(key: Buffer, pad: number, length: number): Buffer {
-  const input = Buffer.alloc(blockLength + length)
-  key.copy(input)
-  for (let at = 0; at < blockLength; at++) input.writeUInt8(input.readUInt8(at) ^ pad, at)
-  return input
 }
 
 /** Derives a key of its own for each purpose from one of the app's secrets. */

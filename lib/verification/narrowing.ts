@@ -1,4 +1,5 @@
 import { ApiKeysError } from '../errors'
+import type { SentKey } from '../keys/secret'
 import type { KeyRow } from './cache'
 import { momentOf, type Clock } from './clock'
 import { answerLimitMs, type Grant, type Grants } from './grants'
@@ -23,27 +24,23 @@ export function createNarrowing({ verifier, grants, clock }: NarrowingParts) {
     return grants.recall(userId, clock.monotonic(), clock.wall())
   }
 
-  function narrow(
-    verdict: Verdict,
-    plainTextKey: string,
-    bearer: Bearer,
-  ): Verdict | Promise<Verdict> {
+  function narrow(verdict: Verdict, sent: SentKey, bearer: Bearer): Verdict | Promise<Verdict> {
     if (!verdict.valid) return verdict
 
     const grant = recall(verdict.apiKey.userId)
     if (grant) return under(grant, verdict)
-    return within({ limitMs: answerLimitMs, isAwaited: true }, ask(verdict, plainTextKey, bearer))
+    return within({ limitMs: answerLimitMs, isAwaited: true }, ask(verdict, sent, bearer))
   }
 
   /** Asks the app, and again where the user was changed while it answered. */
-  async function ask(verdict: Accepted, plainTextKey: string, bearer: Bearer): Promise<Verdict> {
+  async function ask(verdict: Accepted, sent: SentKey, bearer: Bearer): Promise<Verdict> {
     for (let attempt = 1; attempt <= maxAttempts; attempt++) {
       const { userId } = verdict.apiKey
       // What others have asked for since may be there.
       const grant = recall(userId) ?? (await grants.ask(userId))
       // The key may have been changed meanwhile as well.
       if (!verifier.confirms(acceptedOf(verdict))) {
-        const again = await verifier.verify(plainTextKey, bearer)
+        const again = await verifier.verify(sent, bearer)
         if (!again.valid) return again
         verdict = again
       }
@@ -58,11 +55,11 @@ export function createNarrowing({ verifier, grants, clock }: NarrowingParts) {
 
   return {
     /** Says whether a key is good, as the verifier does, and at once where its owner is remembered, too. */
-    verify(plainTextKey: string, bearer: Bearer): Verdict | Promise<Verdict> {
-      const verdict = verifier.verify(plainTextKey, bearer)
+    verify(sent: SentKey, bearer: Bearer): Verdict | Promise<Verdict> {
+      const verdict = verifier.verify(sent, bearer)
       return verdict instanceof Promise
-        ? verdict.then((verdict) => narrow(verdict, plainTextKey, bearer))
-        : narrow(verdict, plainTextKey, bearer)
+        ? verdict.then((verdict) => narrow(verdict, sent, bearer))
+        : narrow(verdict, sent, bearer)
     },
 
     /** Returns what a key holds, as far as its owner is remembered. */

@@ -8,7 +8,7 @@ import { afterCommit, onDatabase } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
 import type { Limits } from '../keys/limits'
-import type { SecretFormat } from '../keys/secret'
+import { asSent, type SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
 import { createKeyCache } from './cache'
 import { createChangeFeed, type FeedState } from './change-feed'
@@ -296,7 +296,8 @@ export function createVerification(parts: VerificationParts) {
       { until, ip }: Pick<Bearer, 'until' | 'ip'> = {},
     ): Promise<Verdict> {
       const address = typeof ip === 'string' ? ip : undefined
-      return verify(plainTextKey, { until, ip: address, countedInHour: undefined, refusalOf })
+      const bearer = { until, ip: address, countedInHour: undefined, refusalOf }
+      return verify(asSent(typeof plainTextKey === 'string' ? plainTextKey : ''), bearer)
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */

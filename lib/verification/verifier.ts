@@ -1,7 +1,7 @@
 import { ApiKeysError, type InvalidReason } from '../errors'
 import { isOutage } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
-import type { Digest, SecretFormat } from '../keys/secret'
+import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { CachedKey, KeyCache, KeyRow } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { hourMs, isWithin, momentOf, type Clock } from './clock'
@@ -45,7 +45,7 @@ const leastPatienceMs = 1_000
 
 /** What is to be found out. */
 interface Question {
-  plainTextKey: string
+  sent: SentKey
   digest: Digest
   bearer: Bearer
   /** By the monotonic clock. */
@@ -165,9 +165,9 @@ export function createVerifier(parts: VerifierParts) {
   }
 
   /** Where anybody can make what is looked up, an address that fails too often is not looked up for all the time. */
-  function refuseOneTooMany({ plainTextKey, digest, bearer }: Question) {
+  function refuseOneTooMany({ sent, digest, bearer }: Question) {
     if (fills.isAwaited(digest) || attempts.mayLookUp(bearer)) return
-    if (format.isForgeable(digest, plainTextKey)) throw new ApiKeysError('too_many_lookups')
+    if (format.isForgeable(sent, digest)) throw new ApiKeysError('too_many_lookups')
   }
 
   /**
@@ -182,8 +182,8 @@ export function createVerifier(parts: VerifierParts) {
 
   return {
     /** Says whether a key is good: at once where it is remembered, else once the database has answered. */
-    verify(plainTextKey: string, bearer: Bearer): Verdict | Promise<Verdict> {
-      const digest = typeof plainTextKey === 'string' ? format.parse(plainTextKey) : null
+    verify(sent: SentKey, bearer: Bearer): Verdict | Promise<Verdict> {
+      const digest = format.parse(sent)
       if (digest === null) return refuseMalformed(bearer)
 
       const verdict = recall(digest, bearer, cache.use(digest))
@@ -192,7 +192,7 @@ export function createVerifier(parts: VerifierParts) {
         return verdict
       }
       misses++
-      const question = { plainTextKey, digest, bearer, askedAt: clock.monotonic() }
+      const question = { sent, digest, bearer, askedAt: clock.monotonic() }
       return within({ limitMs: patienceMs, isAwaited: true }, ask(question))
     },
 

@@ -13,7 +13,7 @@ const jwt = `eyJhbGciOiJIUzI1NiJ9.agpt_${'k'.repeat(51)}.x-agpt_y/agpt_z`
 
 const none: Credential = { kind: 'none' }
 const foreign: Credential = { kind: 'foreign' }
-const found: Credential = { kind: 'key', plainTextKey: key }
+const found = { kind: 'key', plainTextKey: key }
 const malformed = unreadable('malformed_credential', { isOurs: false })
 const malformedKey = unreadable('malformed_credential', { isOurs: true })
 const severalKeys = unreadable('multiple_credentials', { isOurs: true })
@@ -31,12 +31,12 @@ async function read(lines: readonly string[], header?: string) {
     const copy = new IncomingMessage(new Socket())
     Object.assign(copy, { headers: { ...headers }, rawHeaders: [...rawHeaders] })
     const plain = {
-      credential: credentials.readPlain(copy.headers, copy.rawHeaders),
+      credential: shown(credentials.readPlain(copy.headers, copy.rawHeaders)),
       ...headersOf(copy),
     }
     const unread = headersOf({ headers: { ...headers }, rawHeaders: [...rawHeaders] })
 
-    const credential = credentials.read(req)
+    const credential = shown(credentials.read(req))
     res.end(JSON.stringify({ credential, ...headersOf(req), plain, unread }))
   }
 
@@ -45,6 +45,11 @@ async function read(lines: readonly string[], header?: string) {
   // What is read in one go is what is read thoroughly; all else it leaves as it is.
   expect(plain).toEqual(plain.credential ? found : { credential: null, ...unread })
   return found
+}
+
+function shown(credential: Credential | null) {
+  if (credential?.kind !== 'key') return credential
+  return { kind: 'key', plainTextKey: credential.text.slice(credential.start) }
 }
 
 function headersOf({ headers, rawHeaders }: Pick<IncomingMessage, 'headers' | 'rawHeaders'>) {
@@ -155,7 +160,8 @@ describe('createCredentialReader', () => {
     const req = new IncomingMessage(new Socket())
     req.headers = { authorization: `Bearer ${key}` }
 
-    expect(createCredentialReader({ marker: 'agpt_', header: undefined }).read(req)).toEqual(found)
+    const credential = createCredentialReader({ marker: 'agpt_', header: undefined }).read(req)
+    expect(shown(credential)).toEqual(found)
     expect(req.headers).toEqual({ authorization: 'Bearer agpt_***' })
   })
 

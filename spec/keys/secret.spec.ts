@@ -3,8 +3,10 @@ import { createHash, createHmac, hkdfSync } from 'node:crypto'
 import * as fc from 'fast-check'
 
 import {
+  asSent,
   createSecretFormat,
   fromStoredHash,
+  opensslHashes,
   toStoredHash,
   type SecretFormat,
 } from '../../lib/keys/secret'
@@ -57,7 +59,7 @@ function createFormat(options: Partial<Parameters<typeof createSecretFormat>[0]>
 
 /** The hash under which a plain-text key is looked up; `null` where it is not. */
 function readHash(format: SecretFormat, plainTextKey: string): string | null {
-  const digest = format.parse(plainTextKey)
+  const digest = format.parse(asSent(plainTextKey))
   return digest === null ? null : toStoredHash(digest)
 }
 
@@ -112,7 +114,7 @@ describe('createSecretFormat', () => {
           const altered = alter(plainTextKey)
           fc.pre(altered !== plainTextKey)
 
-          expect({ plainTextKey, altered, read: format.parse(altered) }).toEqual({
+          expect({ plainTextKey, altered, read: format.parse(asSent(altered)) }).toEqual({
             plainTextKey,
             altered,
             read: null,
@@ -128,7 +130,7 @@ describe('createSecretFormat', () => {
         [...alphabet.split(''), '_', '-', ' ', '\0', '\u0661', '\uff21']
           .filter((other) => other !== character)
           .map((other) => plainTextKey.slice(0, at) + other + plainTextKey.slice(at + 1))
-          .filter((altered) => format.parse(altered) !== null),
+          .filter((altered) => format.parse(asSent(altered)) !== null),
       )
 
       expect(accepted).toEqual([])
@@ -208,16 +210,16 @@ describe('createSecretFormat', () => {
 
     expect(acme.marker).toBe('acme_live_')
     expect(prefix).toMatch(/^acme_live_[0-9A-Za-z]{6}$/)
-    expect(acme.parse(plainTextKey)).not.toBeNull()
-    expect(createFormat({ keyPrefix: 'acme' }).parse(plainTextKey)).toBeNull()
+    expect(acme.parse(asSent(plainTextKey))).not.toBeNull()
+    expect(createFormat({ keyPrefix: 'acme' }).parse(asSent(plainTextKey))).toBeNull()
   })
 
   it('refuses a key minted under another secret, under none, or under one where it has none', () => {
     const other = createFormat({ secrets: [otherSecret] })
 
-    expect(keyed.parse(other.mint().plainTextKey)).toBeNull()
-    expect(keyed.parse(unkeyed.mint().plainTextKey)).toBeNull()
-    expect(unkeyed.parse(keyed.mint().plainTextKey)).toBeNull()
+    expect(keyed.parse(asSent(other.mint().plainTextKey))).toBeNull()
+    expect(keyed.parse(asSent(unkeyed.mint().plainTextKey))).toBeNull()
+    expect(unkeyed.parse(asSent(keyed.mint().plainTextKey))).toBeNull()
   })
 
   it('rotates secrets: the first mints, all of them verify, and each key knows its own', () => {
@@ -229,8 +231,20 @@ describe('createSecretFormat', () => {
     expect(readHash(rotated, young.plainTextKey)).toBe(young.hash)
     expect(rotated.secretIds).toEqual([young.secretId, old.secretId])
     expect(young.secretId).not.toBe(old.secretId)
-    expect(keyed.parse(young.plainTextKey)).toBeNull()
-    expect(createFormat({ secrets: [otherSecret] }).parse(old.plainTextKey)).toBeNull()
+    expect(keyed.parse(asSent(young.plainTextKey))).toBeNull()
+    expect(createFormat({ secrets: [otherSecret] }).parse(asSent(old.plainTextKey))).toBeNull()
+  })
+
+  it.each([
+    ['unkeyed', unkeyed, []],
+    ['keyed', keyed, [secret]],
+  ])('hashes by OpenSSL alone where it has to: the same keys, %s', (_, format, secrets) => {
+    const approved = createFormat({ secrets, hashes: opensslHashes })
+    const [one, other] = [format.mint(), approved.mint()]
+
+    expect(readHash(approved, one.plainTextKey)).toBe(one.hash)
+    expect(readHash(format, other.plainTextKey)).toBe(other.hash)
+    expect(approved.secretIds).toEqual(format.secretIds)
   })
 
   it('goes on accepting unkeyed keys where it is told to, and mints keyed ones', () => {
@@ -239,7 +253,7 @@ describe('createSecretFormat', () => {
 
     expect(readHash(transitional, old.plainTextKey)).toBe(old.hash)
     expect(transitional.secretIds).toEqual([...keyed.secretIds, null])
-    expect(keyed.parse(transitional.mint().plainTextKey)).not.toBeNull()
+    expect(keyed.parse(asSent(transitional.mint().plainTextKey))).not.toBeNull()
   })
 })
 

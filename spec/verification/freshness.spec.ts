@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
 import { createEmitter } from '../../lib/keys/emitter'
-import { createSecretFormat, type Digest } from '../../lib/keys/secret'
+import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
 import { createChangeFeed } from '../../lib/verification/change-feed'
 import type { LogReading, Position } from '../../lib/verification/change-log'
@@ -27,7 +27,7 @@ const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeye
 
 /** The keys that there are to talk of. The last does not exist at first. */
 const minted = Array.from({ length: 3 }, () => format.mint())
-const digests = minted.map(({ plainTextKey }) => format.parse(plainTextKey) ?? '')
+const digests = minted.map(({ plainTextKey }) => format.parse(asSent(plainTextKey)) ?? '')
 const ids = minted.map((_, number) => `key-${number}`)
 
 type Status = KeyRow['status'] | 'MISSING'
@@ -452,7 +452,7 @@ async function play(actions: readonly Action[], outageGraceMs: number) {
     // What the process has been told of before it is asked, it has to honour at once.
     const { knownFrom } = world
     try {
-      judge(number, await verifier.verify(plainTextKey, anybody), knownFrom)
+      judge(number, await verifier.verify(asSent(plainTextKey), anybody), knownFrom)
     } catch (error) {
       verdicts.push('unavailable')
       if (!(error instanceof ApiKeysError)) faults.push(String(error))

@@ -2,7 +2,7 @@ import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
 import { createEmitter } from '../../lib/keys/emitter'
-import { createSecretFormat, type Digest } from '../../lib/keys/secret'
+import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
 import { createChangeFeed } from '../../lib/verification/change-feed'
 import type { LogReading, Position } from '../../lib/verification/change-log'
@@ -27,7 +27,7 @@ const permissions: readonly string[] = Object.freeze(['READ', 'WRITE'])
 const users = ['alice', 'bob']
 /** A key with all permissions for each. */
 const minted = users.map(() => format.mint())
-const digests = minted.map(({ plainTextKey }) => format.parse(plainTextKey) ?? '')
+const digests = minted.map(({ plainTextKey }) => format.parse(asSent(plainTextKey)) ?? '')
 
 type Action =
   | { do: 'verify'; user: number }
@@ -328,7 +328,7 @@ async function play(actions: readonly Action[], rules: Rules): Promise<string[]>
     const { plainTextKey } = minted[user] ?? { plainTextKey: '' }
     const askedAt = world.now
     try {
-      judge(user, await narrowing.verify(plainTextKey, anybody), askedAt)
+      judge(user, await narrowing.verify(asSent(plainTextKey), anybody), askedAt)
     } catch (error) {
       if (!(error instanceof ApiKeysError)) faults.push(String(error))
     }
