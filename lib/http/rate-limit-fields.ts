@@ -33,9 +33,11 @@ function policyOf(limits: readonly NamedLimit[]): string {
 
 /** Spelt out, for it is another one on each response: a name is of letters, digits, "_" and "-". */
 function stateOf(states: readonly LimitState[]): string {
-  return states
-    .map(({ name, remaining, resetMs }) => `"${name}";r=${remaining};t=${secondsOf(resetMs)}`)
-    .join(', ')
+  let field = ''
+  for (const { name, remaining, resetMs } of states) {
+    field += `${field && ', '}"${name}";r=${remaining};t=${secondsOf(resetMs)}`
+  }
+  return field
 }
 
 function secondsOf(ms: number): number {

@@ -54,11 +54,12 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
   return {
     charge(payer, cost) {
       const { apiKey, bearer } = payer
-      const limits = AcceptedKey.limitsOf(apiKey)
+      const key = AcceptedKey.rowOf(apiKey)
+      const { limits } = key.policy
       const due = bearer.owes(cost)
       if (limits.length === 0 || due === 0) return null
 
-      const use = { id: apiKey.id, limits, cost: due }
+      const use = { key, limits, cost: due }
       const consumption = rateLimiter.consume(use)
       return consumption instanceof Promise
         ? consumption.then((consumption) => settle(payer, use, consumption))
@@ -66,10 +67,11 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
     },
 
     async consume(apiKey, cost, res) {
-      const limits = AcceptedKey.limitsOf(apiKey)
+      const key = AcceptedKey.rowOf(apiKey)
+      const { limits } = key.policy
       if (limits.length === 0) return []
 
-      const consumption = await rateLimiter.consume({ id: apiKey.id, limits, cost })
+      const consumption = await rateLimiter.consume({ key, limits, cost })
       if (!consumption.isAllowed) {
         if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.bearerOf(apiKey))
         throw rateLimited(consumption, cost)

@@ -4,6 +4,7 @@ import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
 import type { Moment } from './clock'
 import { createEviction } from './eviction'
+import type { Account, CountedKey } from './rate-limiter'
 
 /** A row of the table of keys, as it was read at a moment. */
 export interface KeyRow {
@@ -39,7 +40,7 @@ export interface Freshness extends Moment {
 }
 
 /** A key that is remembered: its row, and what this process keeps with it. All in one object, as there may be a million. */
-export class CachedKey implements KeyRow {
+export class CachedKey implements KeyRow, CountedKey {
   readonly digest: Digest
   readonly id: string
   readonly userId: string | number
@@ -55,8 +56,8 @@ export class CachedKey implements KeyRow {
   /** When and from where it was used, as far as that was noted. */
   lastUsedAtMs: number
   lastUsedFrom: string | null = null
-  /** From when on the use of a secret that works no more is worth noting. */
-  noteRetiredFromMs: number | undefined = undefined
+  /** Where its uses are held against its limits. */
+  account: Account | undefined = undefined
   /** The hour of the uses counted below that are not written yet, since 1970. Kept here, as a request looks up no more. */
   hour = -1
   verified = 0

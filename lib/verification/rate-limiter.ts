@@ -11,9 +11,16 @@ export interface Consumption {
   limits: readonly LimitState[]
 }
 
+/** A key whose uses are counted. */
+export interface CountedKey {
+  readonly id: string
+  /** Where they are counted, if that is in this process: kept here, for a request to look up no more. */
+  account?: Account | undefined
+}
+
 /** A use of a key, and what it is held against. */
 export interface Use {
-  id: string
+  key: CountedKey
   limits: readonly NamedLimit[]
   /** How many uses it counts for. */
   cost: number
@@ -68,7 +75,7 @@ export function createRateLimiter(parts: RateLimiterParts) {
     }
   }
 
-  function giveUp({ id }: Use, cause: unknown): Consumption {
+  function giveUp({ key: { id } }: Use, cause: unknown): Consumption {
     const isAllowed = onLimiterOutage === 'allow'
     emitter.emit('limiter_unavailable', { apiKeyId: id, isAllowed, error: cause })
     if (!isAllowed) throw new ApiKeysError('limiter_unavailable', { cause })
@@ -86,75 +93,131 @@ export function createRateLimiter(parts: RateLimiterParts) {
   }
 }
 
+/** What is counted of one key. */
+class Account {
+  /** Whether its uses are counted elsewhere from now on. */
+  isClosed = false
+  #limits: readonly NamedLimit[] = []
+  /** For each limit in turn, when its window ends on the monotonic clock, and the uses in it: in one list, read at once. */
+  #counts: number[] = []
+  /** Of limits that the key had before. They may come back. */
+  #former: readonly Window[] = []
+
+  /** Comes to a moment, at which these are the limits. Windows that are over begin anew. */
+  advance(limits: readonly NamedLimit[], now: number) {
+    if (this.#limits !== limits) this.#change(limits)
+    for (let place = 0; place < limits.length; place++) {
+      if (this.#endOf(place) > now) continue
+      this.#counts[2 * place] = now + (limits[place]?.windowSeconds ?? 0) * 1_000
+      this.#counts[2 * place + 1] = 0
+    }
+  }
+
+  allows(cost: number): boolean {
+    return this.#limits.every(({ limit }, place) => this.#usedOf(place) + cost <= limit)
+  }
+
+  add(cost: number) {
+    for (let place = 0; place < this.#limits.length; place++) {
+      this.#counts[2 * place + 1] = this.#usedOf(place) + cost
+    }
+  }
+
+  statesAt(now: number): LimitState[] {
+    return this.#limits.map((limit, place) =>
+      stateOf(limit, this.#usedOf(place), this.#endOf(place) - now),
+    )
+  }
+
+  isOver(now: number): boolean {
+    return this.#windows().every(({ endsAt }) => endsAt <= now)
+  }
+
+  /** A limit of the same name and length goes on with what was counted. */
+  #change(limits: readonly NamedLimit[]) {
+    const windows = this.#windows()
+    const kept = limits.map(({ name, windowSeconds }) =>
+      windows.find((window) => window.name === name && window.windowSeconds === windowSeconds),
+    )
+    this.#limits = limits
+    this.#counts = kept.flatMap((window) => [window?.endsAt ?? -Infinity, window?.used ?? 0])
+    this.#former = windows.filter((window) => !kept.includes(window))
+  }
+
+  #windows(): Window[] {
+    const current = this.#limits.map(({ name, windowSeconds }, place) => ({
+      name,
+      windowSeconds,
+      endsAt: this.#endOf(place),
+      used: this.#usedOf(place),
+    }))
+    return [...current, ...this.#former]
+  }
+
+  #endOf(place: number): number {
+    return this.#counts[2 * place] ?? -Infinity
+  }
+
+  #usedOf(place: number): number {
+    return this.#counts[2 * place + 1] ?? 0
+  }
+}
+
+export type { Account }
+
 interface Window {
-  readonly name: string
-  readonly windowSeconds: number
-  /** On the monotonic clock. */
+  name: string
+  windowSeconds: number
   endsAt: number
   used: number
 }
 
 /** Counts in this process, the uses of so many keys: when there are more, those go that came first. */
 function createMemoryCounters(clock: Clock, maxKeys: number) {
-  const keys = new Map<string, Window[]>()
+  const accounts = new Map<string, Account>()
   /** Goes round the keys: two for each that comes in, of which those go whose windows are all over. */
-  let hand = keys.entries()
+  let hand = accounts.entries()
 
   function sweep(now: number) {
     for (let looked = 0; looked < 2; looked++) {
       const { value, done } = hand.next()
       if (done === true) {
-        hand = keys.entries()
+        hand = accounts.entries()
         return
       }
-      const [id, windows] = value
-      if (keys.size >= maxKeys || windows.every(({ endsAt }) => endsAt <= now)) keys.delete(id)
+      const [id, account] = value
+      if (accounts.size < maxKeys && !account.isOver(now)) continue
+      account.isClosed = true
+      accounts.delete(id)
     }
   }
 
-  function windowsOf(id: string, now: number): Window[] {
-    const known = keys.get(id)
-    if (known) return known
-
+  function openAccount(id: string, now: number): Account {
     sweep(now)
-    const windows: Window[] = []
-    keys.set(id, windows)
-    return windows
+    const account = new Account()
+    accounts.set(id, account)
+    return account
   }
 
-  function windowOf(windows: Window[], { name, windowSeconds }: NamedLimit, now: number): Window {
-    const known = windows.find(
-      (window) => window.name === name && window.windowSeconds === windowSeconds,
-    )
-    const window = known ?? { name, windowSeconds, endsAt: -Infinity, used: 0 }
-    if (!known) windows.push(window)
-    if (window.endsAt <= now) {
-      window.endsAt = now + windowSeconds * 1_000
-      window.used = 0
-    }
-    return window
+  /** A key has as many of these as it has secrets: all of them lead to one account. */
+  function accountOf(key: CountedKey, now: number): Account {
+    const { account } = key
+    if (account && !account.isClosed) return account
+
+    key.account = accounts.get(key.id) ?? openAccount(key.id, now)
+    return key.account
   }
 
-  return function consume({ id, limits, cost }: Use): Consumption {
+  return function consume({ key, limits, cost }: Use): Consumption {
     // Whole, so that what was added comes out again when it is taken off.
     const now = Math.floor(clock.monotonic())
-    const known = windowsOf(id, now)
-    const windows = limits.map((limit) => windowOf(known, limit, now))
+    const account = accountOf(key, now)
+    account.advance(limits, now)
 
-    const isAllowed = limits.every(({ limit }, place) => usedOf(windows[place]) + cost <= limit)
-    if (isAllowed) for (const window of windows) window.used += cost
-    return {
-      isAllowed,
-      limits: limits.map((limit, place) => {
-        const window = windows[place]
-        return stateOf(limit, usedOf(window), (window?.endsAt ?? now) - now)
-      }),
-    }
+    const isAllowed = account.allows(cost)
+    if (isAllowed) account.add(cost)
+    return { isAllowed, limits: account.statesAt(now) }
   }
-}
-
-function usedOf(window: Window | undefined): number {
-  return window?.used ?? 0
 }
 
 /** Counts a use towards all of its limits, or towards none: in one step, so that no other comes between. */
@@ -180,7 +243,7 @@ type RunScript = (keys: string[], args: string[]) => Promise<unknown>
 function createRedisCounters(client: RedisClient) {
   const run = scriptRunnerOf(client)
 
-  return async function consume({ id, limits, cost }: Use): Promise<Consumption> {
+  return async function consume({ key: { id }, limits, cost }: Use): Promise<Consumption> {
     // In a cluster, what stands in braces has the counters of one key on one server.
     const keys = limits.map(
       ({ name, windowSeconds }) => `express-api-keys:{${id}}:${name}:${windowSeconds}`,

@@ -1,4 +1,3 @@
-import type { NamedLimit } from '../keys/limits'
 import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { KeyRow } from './cache'
 
@@ -58,18 +57,13 @@ export class AcceptedKey implements VerifiedApiKey {
     return this.#signal
   }
 
-  static rowOf(apiKey: AcceptedKey): KeyRow {
+  static rowOf(apiKey: VerifiedApiKey): KeyRow {
+    if (!AcceptedKey.isOne(apiKey)) throw new TypeError('this key was not accepted here')
     return apiKey.#row
   }
 
   static isOne(value: object): value is AcceptedKey {
     return #row in value
-  }
-
-  /** How often a key may be used. */
-  static limitsOf(apiKey: VerifiedApiKey): readonly NamedLimit[] {
-    if (!AcceptedKey.isOne(apiKey)) throw new TypeError('this key was not accepted here')
-    return apiKey.#row.policy.limits
   }
 
   static bearerOf(apiKey: AcceptedKey): Bearer {

@@ -57,6 +57,8 @@ export function createVerifier(parts: VerifierParts) {
   const { format, cache, feed, fills, usage, attempts, emitter, makeSignal, clock } = parts
   const { maxStalenessMs } = parts
   const patienceMs = Math.max(longestLimitMs(maxStalenessMs), leastPatienceMs)
+  /** From when on the use of a secret that works no more is worth noting. */
+  const noteRetiredFromMs = new WeakMap<CachedKey, number>()
   let hits = 0
   let misses = 0
 
@@ -116,9 +118,9 @@ export function createVerifier(parts: VerifierParts) {
 
   /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
   function noteRetiredUse(key: CachedKey, wall: number, bearer: Bearer) {
-    if (key.noteRetiredFromMs !== undefined && wall < key.noteRetiredFromMs) return
+    if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
 
-    key.noteRetiredFromMs = startOfNextHour(wall)
+    noteRetiredFromMs.set(key, startOfNextHour(wall))
     usage.noteRetiredUse(key, bearer.ip)
     emitter.emit('retired_secret_used', { apiKeyId: key.id })
   }

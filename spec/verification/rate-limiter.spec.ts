@@ -47,9 +47,9 @@ function createModel(): Limiter {
     pass(ms) {
       now += ms
     },
-    consume({ id, limits, cost }) {
+    consume({ key: { id }, limits, cost }) {
       const open = limits.map((limit) => {
-        const name = `${id} ${limit.name}`
+        const name = `${id} ${limit.name} ${limit.windowSeconds}`
         const known = windows.get(name)
         const window =
           known && known.endsAt > now
@@ -65,7 +65,7 @@ function createModel(): Limiter {
       return {
         isAllowed,
         limits: open.map(({ name, limit, windowSeconds, window }) => {
-          const remaining = limit - window.uses.length
+          const remaining = Math.max(limit - window.uses.length, 0)
           return { name, limit, windowSeconds, remaining, resetMs: window.endsAt - now }
         }),
       }
@@ -79,7 +79,7 @@ const monthly: NamedLimit = { name: 'monthly', limit: 3, windowSeconds: 30 * 86_
 describe('limits in this process', () => {
   it('begin anew when a window is over, which began with its first use', () => {
     const { consume, pass } = createLimiter()
-    const use = () => consume({ id: 'a', limits: [minutely], cost: 1 }).isAllowed
+    const use = () => consume({ key: { id: 'a' }, limits: [minutely], cost: 1 }).isAllowed
     pass(12_345)
 
     expect([use(), use(), use()]).toEqual([true, true, false])
@@ -91,7 +91,7 @@ describe('limits in this process', () => {
 
   it('hold for a month', () => {
     const { consume, pass } = createLimiter()
-    const use = () => consume({ id: 'a', limits: [monthly], cost: 1 })
+    const use = () => consume({ key: { id: 'a' }, limits: [monthly], cost: 1 })
 
     expect([use(), use(), use(), use()].map(({ isAllowed }) => isAllowed)).toEqual([
       true,
@@ -111,7 +111,7 @@ describe('limits in this process', () => {
   it('go on counting when only how many they allow has changed', () => {
     const { consume } = createLimiter()
     const use = (limit: number) =>
-      consume({ id: 'a', limits: [{ ...minutely, limit }], cost: 1 }).isAllowed
+      consume({ key: { id: 'a' }, limits: [{ ...minutely, limit }], cost: 1 }).isAllowed
 
     expect([use(2), use(2), use(2), use(3), use(3), use(1)]).toEqual([
       true,
@@ -123,7 +123,7 @@ describe('limits in this process', () => {
     ])
   })
 
-  it('allow what a simple model allows, whatever is used when', () => {
+  it('allow what a simple model allows, whatever is used when, and however the limits change', () => {
     const limit = fc.record({
       name: fc.constantFrom('a', 'b', 'c'),
       limit: fc.integer({ min: 1, max: 6 }),
@@ -132,17 +132,30 @@ describe('limits in this process', () => {
     const limits = fc.uniqueArray(limit, { selector: ({ name }) => name, maxLength: 3 })
     const step = fc.oneof(
       fc.record({ pass: fc.constantFrom(1, 300, 999, 1_000, 4_000, 86_400_000 * 40) }),
-      fc.record({ id: fc.constantFrom('x', 'y'), cost: fc.integer({ min: 1, max: 4 }) }),
+      fc.record({ change: limits }),
+      {
+        weight: 4,
+        arbitrary: fc.record({ secret: fc.nat({ max: 2 }), cost: fc.integer({ min: 1, max: 4 }) }),
+      },
     )
 
     fc.assert(
-      fc.property(limits, fc.array(step, { maxLength: 60 }), (limits, steps) => {
-        const run = ({ pass, consume }: Limiter) =>
-          steps.map((step) => {
+      fc.property(limits, fc.array(step, { maxLength: 60 }), (firstLimits, steps) => {
+        const run = ({ pass, consume }: Limiter) => {
+          // The first has two secrets.
+          const keys = [{ id: 'x' }, { id: 'x' }, { id: 'y' }]
+          let limits: readonly NamedLimit[] = firstLimits
+          return steps.map((step) => {
             if ('pass' in step) return pass(step.pass)
-            const { isAllowed, limits: states } = consume({ ...step, limits })
+            if ('change' in step) {
+              limits = step.change
+              return undefined
+            }
+            const key = keys[step.secret] ?? { id: 'none' }
+            const { isAllowed, limits: states } = consume({ key, limits, cost: step.cost })
             return [isAllowed, ...states.map(({ remaining }) => remaining)]
           })
+        }
 
         expect(run(createLimiter())).toEqual(run(createModel()))
       }),
@@ -150,11 +163,25 @@ describe('limits in this process', () => {
     )
   })
 
+  it('count a key on that came back after it was forgotten', () => {
+    const { consume, pass } = createLimiter()
+    const [key, sameKey] = [{ id: 'a' }, { id: 'a' }]
+    const use = (key: { id: string }) =>
+      consume({ key, limits: [minutely], cost: 1 }).limits.map(({ remaining }) => remaining)
+    use(key)
+    pass(60_000)
+    for (let number = 0; number < 3; number++) use({ id: `other ${number}` })
+
+    const first = use(sameKey)
+
+    expect(use(key)).toEqual(first.map((remaining) => remaining - 1))
+  })
+
   it('forget keys whose windows are over', () => {
     const { consume, pass } = createLimiter()
     const before = heapUsed()
     for (let number = 0; number < 300_000; number++) {
-      consume({ id: `key ${number}`, limits: [minutely], cost: 1 })
+      consume({ key: { id: `key ${number}` }, limits: [minutely], cost: 1 })
       pass(60)
     }
 
