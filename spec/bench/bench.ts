@@ -8,7 +8,7 @@ import { pinProcesses } from './processes'
 import { formatTargets, type Target } from './tables'
 
 /*
- * npm run bench               everything but `scale`, in some twenty minutes
+ * npm run bench               everything but `scale`, in some twenty-five minutes
  * npm run bench -- quick      the same with fewer rounds, for trying out: it proves nothing
  * npm run bench -- scale      a million keys in the cache, five million in the table; takes minutes
  * npm run bench -- http       one part; also: in-process

@@ -24,6 +24,7 @@ export async function measureHttp(context: BenchContext): Promise<Target[]> {
     const warm = await bench.measure({
       title: 'warm keys',
       rounds: rounds(600),
+      processes: isQuick ? 2 : 6,
       participants: of('warm', moment, [
         'bare',
         'guard',

@@ -17,10 +17,11 @@ import type { ServerQuestion } from './server'
 import { variants, type KeyStorage, type VariantName } from './variants'
 
 /*
- * The variants behind HTTP. All servers are up all the time and only one of them is ever under load. A round measures
+ * The variants behind HTTP. All servers are up at once and only one of them is ever under load. A round measures
  * each once, in turn and only for a moment; each round begins with another one, and every second one goes the other way
  * round. So what slows the machine down for a while, be it less than a second, weighs on both sides of a comparison, and
- * all come after the same others.
+ * all come after the same others. Two processes that run the same code differ by some percent for as long as they live: where
+ * it matters, each variant has several in turn.
  */
 
 export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'cold'
@@ -28,6 +29,8 @@ export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'col
 export interface Plan {
   title: string
   rounds: number
+  /** How many processes of each variant share the rounds. */
+  processes?: number
   participants: readonly Participant[]
 }
 
@@ -82,11 +85,20 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
     cpus: pinning?.others,
   })
   const running = new Map<VariantName, RunningVariant>()
+  const urls = new Map<VariantName, string>()
+
+  async function databaseOf(variant: VariantName, database: string): Promise<string> {
+    const { keys } = variants[variant]
+    if (!isStored(keys)) return ''
+
+    const url = urls.get(variant) ?? (await server.createDatabase(database, templateOf(keys)))
+    urls.set(variant, url)
+    return url
+  }
 
   async function start(variant: VariantName): Promise<RunningVariant> {
-    const { keys } = variants[variant]
     const database = variant.toLowerCase()
-    const url = isStored(keys) ? await server.createDatabase(database, templateOf(keys)) : ''
+    const url = await databaseOf(variant, database)
     const helper = await startHelper<ServerQuestion, number>({
       file: 'server.ts',
       argument: variant,
@@ -100,6 +112,11 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
     const found = running.get(variant) ?? (await start(variant))
     running.set(variant, found)
     return found
+  }
+
+  async function stopServers() {
+    for (const { helper } of running.values()) await helper.stop()
+    running.clear()
   }
 
   async function run({ variant, load: name }: Participant, until: LoadEnd) {
@@ -131,6 +148,14 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
     }
   }
 
+  /** So that V8 has compiled, and caches hold, what they will. */
+  async function warmUp(participants: readonly Participant[]) {
+    for (const participant of participants) {
+      const { slice } = participant
+      await measureOnce({ ...participant, slice: scale(slice, 0.2) }, firstWarmUp(slice))
+    }
+  }
+
   return {
     async compareRefusals() {
       const [ours, bare] = [await runningVariant('guardKeyed'), await runningVariant('bareRefusal')]
@@ -138,21 +163,17 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
       if (one !== other) throw new Error(`the refusals differ:\n${one}\n\n${other}`)
     },
 
-    async measure({ title, rounds, participants }) {
+    async measure({ title, rounds, processes = 1, participants }) {
       log(title)
       const measured = participants.map((participant) => ({
         ...participant,
         samples: [] as Sample[],
       }))
-      // So that V8 has compiled, and caches hold, what they will.
-      for (const participant of measured) {
-        await measureOnce(
-          { ...participant, slice: scale(participant.slice, 0.2) },
-          firstWarmUp(participant.slice),
-        )
-      }
+      const roundsOfProcess = Math.ceil(rounds / processes)
 
       for (let round = 0; round < rounds; round++) {
+        if (round > 0 && round % roundsOfProcess === 0) await stopServers()
+        if (round % roundsOfProcess === 0) await warmUp(measured)
         for (const participant of orderOf(measured, round)) {
           participant.samples.push(await measureOnce(participant, scale(participant.slice, 0.15)))
         }
@@ -163,7 +184,7 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
 
     async stop() {
       await load.stop()
-      for (const { helper } of running.values()) await helper.stop()
+      await stopServers()
     },
   }
 }

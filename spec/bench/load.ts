@@ -31,6 +31,7 @@ export interface LoadAnswer {
 
 interface Connection {
   socket: Socket
+  isWaiting: boolean
   onResponse: () => void
 }
 
@@ -74,6 +75,7 @@ async function run(question: LoadQuestion): Promise<LoadAnswer> {
           return sendNext()
         }
         sent += 1
+        connection.isWaiting = true
         connection.socket.write(request)
       }
       connection.onResponse = sendNext
@@ -122,7 +124,7 @@ async function open(port: number): Promise<Connection> {
     socket.once('error', reject)
   })
 
-  const connection = { socket, onResponse() {} }
+  const connection = { socket, isWaiting: false, onResponse() {} }
   let rest: Buffer | undefined
   socket.on('data', (chunk) => {
     const bytes = rest ? Buffer.concat([rest, chunk]) : chunk
@@ -134,12 +136,16 @@ async function open(port: number): Promise<Connection> {
     rest = undefined
     const status = statusOf(bytes)
     if (!expectedStatuses.includes(status) || end !== bytes.length) fail(bytes)
+    connection.isWaiting = false
     connection.onResponse()
   })
   socket.on('error', (error) => {
     failure ??= error
   })
   socket.on('close', () => {
+    connectionsTo.delete(port)
+    // Between two runs, the server may end.
+    if (!connection.isWaiting) return
     failure ??= new Error('the server closed a connection')
     connection.onResponse()
   })
