@@ -105,7 +105,7 @@ class Account {
 
   /** Comes to a moment, at which these are the limits. Windows that are over begin anew. */
   advance(limits: readonly NamedLimit[], now: number) {
-    if (this.#limits !== limits) this.#change(limits)
+    if (this.#limits !== limits) this.#change(limits, now)
     for (let place = 0; place < limits.length; place++) {
       if (this.#endOf(place) > now) continue
       this.#counts[2 * place] = now + (limits[place]?.windowSeconds ?? 0) * 1_000
@@ -134,8 +134,8 @@ class Account {
   }
 
   /** A limit of the same name and length goes on with what was counted. */
-  #change(limits: readonly NamedLimit[]) {
-    const windows = this.#windows()
+  #change(limits: readonly NamedLimit[], now: number) {
+    const windows = this.#windows().filter(({ endsAt }) => endsAt > now)
     const kept = limits.map(({ name, windowSeconds }) =>
       windows.find((window) => window.name === name && window.windowSeconds === windowSeconds),
     )
