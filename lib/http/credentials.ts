@@ -10,7 +10,11 @@ import type { SentKey } from '../keys/secret'
  *   b64token    = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
  */
 const scheme = /^bearer(?: +|$)/i
-const b64token = /^[A-Za-z0-9\-._~+/]+=*$/
+const tokenSyntax = String.raw`[A-Za-z0-9\-._~+/]+=*`
+const b64token = new RegExp(`^${tokenSyntax}$`)
+/** How nearly all clients write it. */
+const plainScheme = 'Bearer '
+const plainCredentials = new RegExp(`^${plainScheme}${tokenSyntax}$`)
 
 /** What the headers of a request carry, as far as we are concerned. */
 export type Credential =
@@ -123,9 +127,6 @@ export function createCredentialReader({ marker, header }: CredentialOptions): C
 
   return { read, readPlain }
 }
-
-const plainScheme = 'Bearer '
-const plainCredentials = /^Bearer [A-Za-z0-9\-._~+/]+=*$/
 
 /** Returns where the value of a header stands among the lines; -1 where it was sent twice, or not at all. */
 function findOnlyLine(rawHeaders: readonly string[], name: string): number {

@@ -34,7 +34,7 @@ const state: State = new Int32Array(8)
 const words = new Int32Array(64)
 const bytes = Array.from({ length: digestLength }, () => 0)
 
-/** {@link Hash} without a key. */
+/** Makes the hash without a key. */
 export function sha256(text: string, start: number, end: number): Digest {
   absorb(text, start, end, beginning)
   return digestOfState()

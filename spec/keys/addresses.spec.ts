@@ -88,13 +88,13 @@ describe('a list of addresses', () => {
 
   it('judges each address anew, whichever was included before', () => {
     const list = createAddressList(['192.0.2.0/25', '2001:db8::/64'])
-    const addresses = ['192.0.2.1', '192.0.2.128', '192.0.2.1', '2001:db8:0:1::1', '2001:db8::1']
+    const addresses = ['192.0.2.1', '192.0.2.128', '192.0.2.128', '192.0.2.1', '2001:db8::1']
 
     expect(addresses.map((address) => list.includes(address))).toEqual([
       true,
       false,
-      true,
       false,
+      true,
       true,
     ])
     expect(list.includes(undefined)).toBe(false)

@@ -63,6 +63,10 @@ function readHash(format: SecretFormat, plainTextKey: string): string | null {
   return digest === null ? null : toStoredHash(digest)
 }
 
+function noHash(): never {
+  throw new Error('nothing else hashes')
+}
+
 const unkeyed = createFormat()
 const keyed = createFormat({ secrets: [secret] })
 
@@ -245,6 +249,9 @@ describe('createSecretFormat', () => {
     expect(readHash(approved, one.plainTextKey)).toBe(one.hash)
     expect(readHash(format, other.plainTextKey)).toBe(other.hash)
     expect(approved.secretIds).toEqual(format.secretIds)
+
+    const hashes = { sha256: noHash, hmacSha256: () => noHash }
+    expect(() => createFormat({ secrets, hashes }).mint()).toThrow('nothing else hashes')
   })
 
   it('goes on accepting unkeyed keys where it is told to, and mints keyed ones', () => {
