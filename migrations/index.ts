@@ -14,40 +14,8 @@ import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { executedMigrations, type Migration } from './migration'
 
-/**
- * The migrations, for apps that run them with a runner of their own. Each is a function of the options `schema` and
- * `users` of `createApiKeys` and returns `{ up, down }`.
- *
- * @example
- * // migrations/20261201-create-api-keys.js, for sequelize-cli
- * module.exports = require('express-api-keys').migrations.createApiKeysTable({ users: { table: 'users' } })
- */
-export const migrations = {
-  createApiKeysTable: ofOptions('createApiKeysTable', createApiKeys),
-  createApiKeyEventsTable: ofOptions('createApiKeyEventsTable', createApiKeyEvents),
-  createApiKeyChangeLog: ofOptions('createApiKeyChangeLog', createApiKeyChangeLog),
-  addApiKeyPolicies: ofOptions('addApiKeyPolicies', addApiKeyPolicies),
-  addApiKeyRotation: ofOptions('addApiKeyRotation', addApiKeyRotation),
-  addApiKeyLimits: ofOptions('addApiKeyLimits', addApiKeyLimits),
-  logUserChanges: ofOptions('logUserChanges', logUserChanges),
-  createApiKeyUsageTable: ofOptions('createApiKeyUsageTable', createApiKeyUsage),
-  chainApiKeyEvents: ofOptions('chainApiKeyEvents', chainApiKeyEvents),
-  createApiKeyExpiryNoticesTable: ofOptions(
-    'createApiKeyExpiryNoticesTable',
-    createApiKeyExpiryNotices,
-  ),
-}
-
-function ofOptions(name: string, migration: (storage: Storage) => Migration) {
-  return (options: StorageOptions = {}): Migration => {
-    const checks = createOptionChecks(`migrations.${name}`)
-    checks.refuseUnknownNames(options, ['schema', 'users'])
-
-    return migration(readStorageOptions(options, checks))
-  }
-}
-
-const inOrder = [
+/** Those of the first version, in order. */
+const initial = [
   createApiKeys,
   createApiKeyEvents,
   createApiKeyChangeLog,
@@ -59,6 +27,44 @@ const inOrder = [
   chainApiKeyEvents,
   createApiKeyExpiryNotices,
 ]
+
+export const inOrder = initial
+
+/**
+ * The migrations, for apps that run them with a runner of their own: a function for each version that changed the schema,
+ * of the options `schema` and `users` of `createApiKeys`. It returns `{ name, up, down }`.
+ *
+ * @example
+ * // migrations/20261201-create-api-keys.js, for sequelize-cli
+ * module.exports = require('express-api-keys').migrations.initial({ users: { table: 'users' } })
+ */
+export const migrations = {
+  initial(options: StorageOptions = {}): Migration {
+    const checks = createOptionChecks('migrations.initial')
+    checks.refuseUnknownNames(options, ['schema', 'users'])
+    const storage = readStorageOptions(options, checks)
+
+    return joined(
+      'create-api-keys',
+      initial.map((migration) => migration(storage)),
+    )
+  },
+}
+
+/** Each runs in a transaction of its own: where one is interrupted, the next call goes on. */
+function joined(name: string, steps: readonly Migration[]): Migration {
+  return {
+    name,
+
+    async up(queryInterface) {
+      for (const { up } of steps) await up(queryInterface)
+    },
+
+    async down(queryInterface) {
+      for (const { down } of steps.toReversed()) await down(queryInterface)
+    },
+  }
+}
 
 /** Runs the migrations that the database does not have yet, in order. */
 export async function migrate(sequelize: Sequelize, storage: Storage) {

@@ -5,6 +5,7 @@ import { memoryStorage, Umzug } from 'umzug'
 
 import { createApiKeys, migrations, type StorageOptions } from '../lib'
 import { createSecretFormat } from '../lib/keys/secret'
+import { inOrder } from '../migrations'
 import { quote } from '../models/names'
 import { findBlockedSession } from './support/blocked'
 import { createDatabase, type Database } from './support/database'
@@ -54,31 +55,17 @@ function createInstance(options: StorageOptions = {}, connection: Sequelize = se
 
 type Instance = ReturnType<typeof createInstance>
 
-/** What a runner of the app's own gets to run: its migration files, in their order. */
-function createFiles(options: StorageOptions = {}) {
-  return [
-    migrations.createApiKeysTable(options),
-    migrations.createApiKeyEventsTable(options),
-    migrations.createApiKeyChangeLog(options),
-    migrations.addApiKeyPolicies(options),
-    migrations.addApiKeyRotation(options),
-    migrations.addApiKeyLimits(options),
-    migrations.logUserChanges(options),
-    migrations.createApiKeyUsageTable(options),
-    migrations.chainApiKeyEvents(options),
-    migrations.createApiKeyExpiryNoticesTable(options),
-  ]
+/** What the migration is made of, in order. */
+function createSteps({ schema = 'public' }: { schema?: string } = {}) {
+  return inOrder.map((step) => step({ schema, userIdType: 'text', users: undefined }))
 }
 
 /** A runner of the app's own, with a history of its own. */
 function createRunner() {
   const context = sequelize.getQueryInterface()
+  const { name, up, down } = migrations.initial()
   return new Umzug({
-    migrations: createFiles().map(({ name, up, down }) => ({
-      name: `app-${name}`,
-      up: () => up(context),
-      down: () => down(context),
-    })),
+    migrations: [{ name: `app-${name}`, up: () => up(context), down: () => down(context) }],
     storage: memoryStorage(),
     logger: undefined,
   })
@@ -161,11 +148,11 @@ describe('migrations', () => {
     const queryInterface = sequelize.getQueryInterface()
     const left: string[][] = []
 
-    for (const file of createFiles()) await file.up(queryInterface)
+    for (const step of createSteps()) await step.up(queryInterface)
     expect(await listTables()).toEqual(inSchema('public'))
 
-    for (const file of createFiles().toReversed()) {
-      await file.down(queryInterface)
+    for (const step of createSteps().toReversed()) {
+      await step.down(queryInterface)
       left.push(await listTables())
     }
     const all = inSchema('public').filter((name) => !name.endsWith('expiry_notices'))
@@ -211,10 +198,16 @@ describe('migrations', () => {
   it('are harmless to meet twice, up and down', async () => {
     const queryInterface = sequelize.getQueryInterface()
 
-    for (const { up } of [...createFiles(), ...createFiles()]) await up(queryInterface)
-    expect(await listTables()).toEqual(inSchema('public'))
+    const { up, down } = migrations.initial()
 
-    for (const { down } of [...createFiles(), ...createFiles()]) await down(queryInterface)
+    for (const times of ['once', 'twice']) {
+      await up(queryInterface)
+      expect([times, await listTables()]).toEqual([times, inSchema('public')])
+    }
+    await useEverything(createInstance(), 'alice')
+
+    await down(queryInterface)
+    await down(queryInterface)
     expect(await listTables()).toEqual([])
   })
 
@@ -231,24 +224,28 @@ describe('migrations', () => {
     expect(await listTables()).toEqual([])
   })
 
-  it('run as files of sequelize-cli, before and after migrate()', async () => {
-    // Each file is `module.exports = require('express-api-keys').migrations.createApiKeysTable()`.
+  it('run as a file of sequelize-cli, before and after migrate()', async () => {
+    // The file is `module.exports = require('express-api-keys').migrations.initial()`.
     const cli = [sequelize.getQueryInterface(), Sequelize] as const
-    const files = createFiles() as Record<'up' | 'down', (...args: typeof cli) => Promise<void>>[]
+    const file = migrations.initial() as Record<
+      'up' | 'down',
+      (...args: typeof cli) => Promise<void>
+    >
     const apiKeys = createInstance()
 
-    await files[0]?.up(...cli)
+    await createSteps()[0]?.up(sequelize.getQueryInterface())
+    await file.up(...cli)
     await apiKeys.migrate()
-    for (const { up } of files) await up(...cli)
+    await file.up(...cli)
     await useEverything(apiKeys, 'alice')
 
-    for (const { down } of files.toReversed()) await down(...cli)
+    await file.down(...cli)
     expect(await listTables()).toEqual([])
   })
 
   it('log what becomes of keys that were there before there was a log', async () => {
-    const [keys, events] = createFiles()
-    for (const file of [keys, events]) await file?.up(sequelize.getQueryInterface())
+    const [keys, events] = createSteps()
+    for (const step of [keys, events]) await step?.up(sequelize.getQueryInterface())
     const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
     const { plainTextKey, hash, prefix, postfix } = format.mint()
     await insert('api_keys', {
@@ -271,10 +268,10 @@ describe('migrations', () => {
   })
 
   it('chain what the audit trail says from before there was a chain, and no more of it', async () => {
-    const files = createFiles()
-    const chain = files.find(({ name }) => name.startsWith('0009'))
-    for (const file of files.filter((file) => file !== chain)) {
-      await file.up(sequelize.getQueryInterface())
+    const steps = createSteps()
+    const chain = steps.find(({ name }) => name.startsWith('0009'))
+    for (const step of steps.filter((step) => step !== chain)) {
+      await step.up(sequelize.getQueryInterface())
     }
     const entry = {
       user_id: "'alice'",
@@ -377,7 +374,7 @@ describe('migrations in a schema of their own', () => {
       expect(await listTables()).toEqual(expect.arrayContaining(inSchema(schema)))
 
       const queryInterface = sequelize.getQueryInterface()
-      for (const { down } of createFiles({ schema }).toReversed()) await down(queryInterface)
+      await migrations.initial({ schema }).down(queryInterface)
       expect((await listTables()).filter((name) => name.startsWith(`${schema}.`))).toEqual([])
     },
   )
@@ -395,7 +392,7 @@ describe('migrate', () => {
 
     expect(await listTables()).toEqual(inSchema('keys'))
     expect(await rows('SELECT name FROM keys.api_key_migrations ORDER BY name')).toEqual(
-      createFiles().map(({ name }) => ({ name })),
+      createSteps().map(({ name }) => ({ name })),
     )
   })
 

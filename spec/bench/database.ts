@@ -3,11 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import { createApiKeys, migrations } from 'express-api-keys'
+import { createApiKeys } from 'express-api-keys'
 import { Client } from 'pg'
 import { Sequelize } from 'sequelize'
 
 import { startPostgres } from '../../example-app/embedded-postgres'
+import { createApiKeys as createApiKeysTable } from '../../migrations/0001-create-api-keys'
 import { keyPrefix, plainTexts, type MintedKey } from './keys'
 
 /** How often a process has sent a statement, by its text. */
@@ -104,9 +105,10 @@ export async function fillWithOurKeys(
   },
 ) {
   const sequelize = new Sequelize(url, { logging: false, pool: { max: 1 } })
-  const queryInterface = sequelize.getQueryInterface()
   // The rows come before the log of changes, which would note each of them.
-  await migrations.createApiKeysTable().up(queryInterface)
+  await createApiKeysTable({ schema: 'public', userIdType: 'text', users: undefined }).up(
+    sequelize.getQueryInterface(),
+  )
   const others = tableSize - keys.length
   // In turns, so that ours lie all over the table.
   const turns = others > 0 ? 50 : 1

@@ -7,7 +7,8 @@ import * as fc from 'fast-check'
 import { QueryTypes, Sequelize } from 'sequelize'
 import request from 'supertest'
 
-import { createApiKeys, MissingPermissionError, migrations, type ApiKeysOptions } from '../../lib'
+import { createApiKeys, MissingPermissionError, type ApiKeysOptions } from '../../lib'
+import { logUserChanges } from '../../migrations/0007-log-user-changes'
 import {
   createTestApiKeys,
   createTestApp,
@@ -645,7 +646,9 @@ describe('a change of roles by plain SQL', () => {
     const own = await createDatabase()
     const apiKeys = createTestApiKeys(own)
     const { plainTextKey } = await apiKeys.create(newKey())
-    await migrations.logUserChanges().down(own.connect().getQueryInterface())
+    await logUserChanges({ schema: 'public', userIdType: 'text', users: undefined }).down(
+      own.connect().getQueryInterface(),
+    )
 
     for (const call of [() => apiKeys.verify(plainTextKey), () => apiKeys.userChanged('alice')]) {
       await expect(call()).rejects.toThrow(

@@ -198,5 +198,5 @@ export async function useWithoutHttp() {
   // @ts-expect-error a user acts under an id
   await apiKeys.revoke(apiKey.id, { actor: { type: 'user' } })
 
-  await migrations.createApiKeysTable({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
+  await migrations.initial({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
 }
