@@ -1,8 +1,4 @@
-import { createHmac, getFips, hash, hkdfSync, randomBytes } from 'node:crypto'
-
-import { hmacSha256, sha256, type Digest, type Hash, type Hashes } from './sha256'
-
-export type { Digest }
+import { hash, hkdfSync, randomBytes } from 'node:crypto'
 
 /*
  * A plain-text key is
@@ -36,7 +32,10 @@ export interface MintedSecret extends StoredSecret {
   postfix: string
 }
 
-/** A plain-text key as it was sent: what a text ends in, from one of its characters on. */
+/**
+ * A plain-text key as it was sent: what a text ends in, from one of its characters on. V8 reads the characters of a part
+ * that was cut off half as fast.
+ */
 export interface SentKey {
   readonly text: string
   readonly start: number
@@ -63,6 +62,12 @@ export interface SecretFormat {
   secretIds: readonly (string | null)[]
 }
 
+/**
+ * The 32 bytes of a hash, one character each: half as long as what the database holds, which tells where a million of
+ * them are remembered.
+ */
+export type Digest = string
+
 /** The hash as the database holds it. */
 export function toStoredHash(digest: Digest): string {
   return Buffer.from(digest, 'latin1').toString('hex')
@@ -75,37 +80,23 @@ export function fromStoredHash(stored: string): Digest {
 
 interface Hasher {
   secretId: string | null
-  digest: Hash
+  digest(text: string): Digest
 }
 
 interface SecretFormatOptions {
   keyPrefix: string
   secrets: readonly (string | Uint8Array)[]
   acceptUnkeyed: boolean
-  hashes?: Hashes
-}
-
-/** For where nothing but a validated module may hash. */
-export const opensslHashes: Hashes = {
-  sha256: (text, start, end) => hash('sha256', text.slice(start, end), 'binary'),
-  hmacSha256: (key) => (text, start, end) =>
-    createHmac('sha256', key).update(text.slice(start, end)).digest('binary'),
 }
 
 /** The first of `secrets` mints, all of them verify. Without any, hashes are unkeyed. */
 export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
   const { keyPrefix, secrets, acceptUnkeyed } = options
-  const { hashes = getFips() === 1 ? opensslHashes : { sha256, hmacSha256 } } = options
   const marker = `${keyPrefix}_`
   const signedLength = marker.length + bodyLength
   const length = signedLength + checkLength
 
-  const unkeyedHasher: Hasher = { secretId: null, digest: hashes.sha256 }
-  // HKDF (RFC 5869) derives what is needed, so that a secret may also serve the app elsewhere, for sessions say.
-  const keyed = secrets.map((secret): Hasher => ({
-    secretId: derive(secret, 'id', 8).toString('hex'),
-    digest: hashes.hmacSha256(derive(secret, 'hash', 32)),
-  }))
+  const keyed = secrets.map((secret) => keyedHasher(secret, signedLength))
   const [minter = unkeyedHasher] = keyed
   const hashers = keyed.length === 0 || acceptUnkeyed ? [...keyed, unkeyedHasher] : keyed
 
@@ -114,7 +105,7 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
 
     mint() {
       const signed = marker + drawBody()
-      const digest = minter.digest(signed, 0, signedLength)
+      const digest = minter.digest(signed)
       const check = formatCheck(checkOf(digest))
 
       return {
@@ -134,8 +125,9 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
       }
       const check = readCheck(text, signedEnd)
 
+      const signed = text.slice(start, signedEnd)
       for (const hasher of hashers) {
-        const digest = hasher.digest(text, start, signedEnd)
+        const digest = hasher.digest(signed)
         // Numbers below 2^47 compare in constant time, whichever of their digits differ.
         if (checkOf(digest) === check) return digest
       }
@@ -144,11 +136,49 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
 
     isForgeable({ text, start }, digest) {
       if (!hashers.includes(unkeyedHasher)) return false
-      return unkeyedHasher.digest(text, start, start + signedLength) === digest
+      return unkeyedHasher.digest(text.slice(start, start + signedLength)) === digest
     },
 
     secretIds: hashers.map(({ secretId }) => secretId),
   }
+}
+
+const unkeyedHasher: Hasher = {
+  secretId: null,
+  digest: (text) => hash('sha256', text, 'binary'),
+}
+
+const blockLength = 64
+const digestLength = 32
+
+/**
+ * Derives what it needs with HKDF (RFC 5869), so that a secret may also serve the app elsewhere, for sessions say.
+ *
+ * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104, spelled out: for texts of one length both inputs lie
+ * ready but for the text, and two hashes at once take half the time of Node's `createHmac`.
+ */
+function keyedHasher(secret: string | Uint8Array, textLength: number): Hasher {
+  const key = derive(secret, 'hash', digestLength)
+  const secretId = derive(secret, 'id', 8).toString('hex')
+  const inner = padded(key, 0x36, textLength)
+  const outer = padded(key, 0x5c, digestLength)
+
+  return {
+    secretId,
+    digest(text) {
+      inner.write(text, blockLength, 'latin1')
+      outer.write(hash('sha256', inner, 'binary'), blockLength, 'latin1')
+      return hash('sha256', outer, 'binary')
+    },
+  }
+}
+
+/** Returns the key, each byte exclusive-or'ed with `pad`, in a block of its own, and room for what is hashed with it. */
+function padded(key: Buffer, pad: number, length: number): Buffer {
+  const input = Buffer.alloc(blockLength + length)
+  key.copy(input)
+  for (let at = 0; at < blockLength; at++) input.writeUInt8(input.readUInt8(at) ^ pad, at)
+  return input
 }
 
 /** Derives a key of its own for each purpose from one of the app's secrets. */

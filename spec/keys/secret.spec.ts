@@ -6,7 +6,6 @@ import {
   asSent,
   createSecretFormat,
   fromStoredHash,
-  opensslHashes,
   toStoredHash,
   type SecretFormat,
 } from '../../lib/keys/secret'
@@ -61,10 +60,6 @@ function createFormat(options: Partial<Parameters<typeof createSecretFormat>[0]>
 function readHash(format: SecretFormat, plainTextKey: string): string | null {
   const digest = format.parse(asSent(plainTextKey))
   return digest === null ? null : toStoredHash(digest)
-}
-
-function noHash(): never {
-  throw new Error('nothing else hashes')
 }
 
 const unkeyed = createFormat()
@@ -237,21 +232,6 @@ describe('createSecretFormat', () => {
     expect(young.secretId).not.toBe(old.secretId)
     expect(keyed.parse(asSent(young.plainTextKey))).toBeNull()
     expect(createFormat({ secrets: [otherSecret] }).parse(asSent(old.plainTextKey))).toBeNull()
-  })
-
-  it.each([
-    ['unkeyed', unkeyed, []],
-    ['keyed', keyed, [secret]],
-  ])('hashes by OpenSSL alone where it has to: the same keys, %s', (_, format, secrets) => {
-    const approved = createFormat({ secrets, hashes: opensslHashes })
-    const [one, other] = [format.mint(), approved.mint()]
-
-    expect(readHash(approved, one.plainTextKey)).toBe(one.hash)
-    expect(readHash(format, other.plainTextKey)).toBe(other.hash)
-    expect(approved.secretIds).toEqual(format.secretIds)
-
-    const hashes = { sha256: noHash, hmacSha256: () => noHash }
-    expect(() => createFormat({ secrets, hashes }).mint()).toThrow('nothing else hashes')
   })
 
   it('goes on accepting unkeyed keys where it is told to, and mints keyed ones', () => {
