@@ -88,8 +88,8 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    */
   flush(): Promise<void>
   /**
-   * The same, for when the process ends. Also closes our own connections and lets go of all signals. The app's Sequelize
-   * stays open.
+   * For when the process ends: writes what is pending, like `flush`, then closes our own connections and lets go of all
+   * signals. The app's Sequelize stays open.
    */
   close(): Promise<void>
 }

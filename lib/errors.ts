@@ -8,7 +8,7 @@ const sentences = {
   address_not_allowed: 'The API key may not be used from this address.',
   rate_limited: 'The API key is used too often. Wait as long as the header Retry-After says.',
   too_many_attempts:
-    'Too much came from this address that is no API key. Wait as long as the header Retry-After says.',
+    'Too many failed attempts from this address. Wait as long as the header Retry-After says.',
   missing_permission: 'The API key does not have the permission that this needs.',
   not_signed_in: 'Sign in first.',
   not_an_admin: 'Only an administrator may do this.',
@@ -27,8 +27,9 @@ const sentences = {
   malformed_json: 'The body is not valid JSON.',
   body_too_large: 'The body is larger than 32 kB.',
   invalid_input: 'The request breaks the rules listed in "errors".',
-  limiter_unavailable: 'It cannot be told how often the API key was used. Try again shortly.',
-  too_many_lookups: 'Too many API keys of this address wait to be looked up. Try again shortly.',
+  limiter_unavailable:
+    'The limits of the API key cannot be checked at the moment. Try again shortly.',
+  too_many_lookups: 'Too many unknown API keys from this address. Try again shortly.',
   database_unavailable: 'API keys cannot be checked or changed at the moment. Try again shortly.',
 } as const
 
@@ -55,8 +56,8 @@ export interface InputFault {
 }
 
 /**
- * A refusal: every error of ours that a request or a call can cause. Mistakes of the program that calls us are
- * `TypeError`s instead, and what is not ours is passed on as it came.
+ * A refusal: what a request or a call is answered with that may not have what it asks for, or not now. Mistakes of the program
+ * that calls us are `TypeError`s instead, and what is not ours is passed on as it came.
  */
 export class ApiKeysError extends Error {
   override readonly name: string = 'ApiKeysError'

@@ -115,8 +115,9 @@ export interface ApiKeysOptions<
    */
   maxFailedAttemptsPerMinute?: number | undefined
   /**
-   * Secrets that key the hashes, at least 32 random bytes each: without them a copy of the database verifies nothing,
-   * and forged keys never reach it. The first is used for new keys, all of them for verification.
+   * Secrets under which keys are hashed (HMAC), at least 32 random bytes each. Whoever has a copy of the database, but not
+   * these, can verify no key, and keys that somebody made up cost no query. The first is used for new keys, all of them for
+   * verification.
    *
    * @default [] (hashes are unkeyed)
    */
@@ -157,7 +158,7 @@ export interface ApiKeysOptions<
    */
   outageGraceMs?: number | undefined
   /**
-   * How many keys are remembered at most; some 400 bytes each, and their metadata.
+   * How many keys are remembered at most; about 450 bytes each, and their metadata.
    *
    * @default 100_000
    */
@@ -281,7 +282,7 @@ export function readOptions(options: AnyOptions) {
   check(
     'maxLifetimeSeconds',
     isLimit(maxLifetimeSeconds) && isLifetime(maxLifetimeSeconds),
-    'must be a whole number above 0, of at most 100 years',
+    'must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity',
     maxLifetimeSeconds,
   )
   check(
@@ -362,10 +363,7 @@ export function readOptions(options: AnyOptions) {
   }
 }
 
-/**
- * Throws a `TypeError` that names the nearest known permission, unless the app has all of those named and at least
- * one is.
- */
+/** Throws a `TypeError` unless at least one permission is named and the app has all of them. It suggests the nearest one. */
 export function checkPermissionNames(
   caller: string,
   names: readonly string[],

@@ -124,7 +124,7 @@ describe('createApiKeys', () => {
       ],
       [
         { maxLifetimeSeconds: 0 },
-        'maxLifetimeSeconds must be a whole number above 0, of at most 100 years, got 0',
+        'maxLifetimeSeconds must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity, got 0',
       ],
       [
         { maxGracePeriodSeconds: -1 },

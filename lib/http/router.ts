@@ -213,6 +213,7 @@ function keyRoutes(
         res.json(await lifecycle.get(idOf(req), optionsOf({ req, userId })))
       },
       async patch({ req, res, userId, body }) {
+        parseInput(rules.changeQuery, req.query)
         res.json(await lifecycle.update(idOf(req), body, optionsOf({ req, userId })))
       },
       delete: restriction('revoke'),
@@ -228,6 +229,7 @@ function keyRoutes(
     '/:id/suspend': { post: restriction('suspend') },
     '/:id/reactivate': {
       async post({ req, res, userId, body }) {
+        parseInput(rules.changeQuery, req.query)
         const explanation = parseInput(rules.explanation, body)
         res.json(
           await lifecycle.reactivate(idOf(req), { ...optionsOf({ req, userId }), ...explanation }),

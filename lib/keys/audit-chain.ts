@@ -593,7 +593,7 @@ export function checkHead(signer: Signer, head: HeadRow): SignatureCheck {
   return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
 }
 
-/** What somebody has made of the head lets no entry pass, and no key, but those that there are. */
+/** A head that was tampered with, cut back to what the seals prove. */
 function withoutClaims(head: HeadRow, tail: LastSeal | null): HeadRow {
   const [claimed, sealed] = [BigInt(head.legacyUntil), BigInt(tail?.lastEventId ?? 0)]
   const legacyUntil = (claimed < sealed ? claimed : sealed).toString()

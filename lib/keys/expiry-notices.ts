@@ -28,8 +28,8 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
   let isStarted = false
 
   /**
-   * Takes it on this process to tell of keys. A key that was made later than so many days before its end was never that
-   * far from it, and one that has less than a day is told of once.
+   * Claims the notices that are due, for this process to tell of. A key that was made within 7 days of its end has none for
+   * the 7 days, and one that is found with less than a day left has only that for the last.
    */
   async function claim(): Promise<{ id: string; daysLeft: number }[]> {
     return sequelize.query<{ id: string; daysLeft: number }>(

@@ -1,7 +1,10 @@
 /** How many values are kept once for all that share them. */
 const maxShared = 1_000
 
-/** Has what is written the same share one value, made by `read`. The texts themselves are kept as `keep` returns them. */
+/**
+ * Returns one value, made by `read`, for all equal texts. It starts over when it is full. The texts themselves are kept as
+ * `keep` returns them.
+ */
 export function createInterner<Value>(
   read: (text: string) => Value,
   keep: (text: string) => string = (text) => text,

@@ -31,7 +31,7 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   previousSecret: { prefix: string; postfix: string; worksUntil: Date } | null
 }
 
-/** What is read of a row: all but the hash and its secret. */
+/** What is read of a row: nothing of its hashes. */
 export const recordAttributes = [
   'id',
   'name',

@@ -15,7 +15,7 @@ const maxFaults = 100
 
 export type Rules = ReturnType<typeof createRules>
 
-/** The one source of truth for what a key may be made of, over HTTP and without. */
+/** What a key may be made of, and what may be asked for, over HTTP and without. */
 export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: RulesOptions) {
   const permission = oneOf(permissions)
   const userId = userIdRule(userIdType)
@@ -71,22 +71,26 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     changes: changes.partial(),
     permissionSet: z.strictObject({ permissions: permissionSet }),
     rotation,
-    rotationQuery: z.object({
-      everywhere: z.undefined('is not for rotations: end the rotation with it').optional(),
+    rotationQuery: z.strictObject({
+      everywhere: z.undefined('is not for this: use it to end the rotation').optional(),
+    }),
+    /** Of changes that nobody waits for. */
+    changeQuery: z.strictObject({
+      everywhere: z.undefined('is not for this').optional(),
     }),
     rotationWish: rotation.extend({ reason: reason.optional() }),
     owner: z.strictObject({ userId }),
     explanation: z.strictObject({ reason: reason.optional() }),
     revokeAll: z.strictObject({ userId, reason: reason.optional(), dryRun }),
     /** Whether a change waits until no process goes by the old state: for administrators, as it takes its time. */
-    adminQuery: z.object({
+    adminQuery: z.strictObject({
       everywhere: z
         .enum(['true', 'false'], 'must be true or false')
         .default('false')
         .transform((text) => text === 'true'),
     }),
     ownQuery: z
-      .object({ everywhere: z.undefined('is for administrators').optional() })
+      .strictObject({ everywhere: z.undefined('is for administrators').optional() })
       .transform(() => ({})),
     circumstances: z.strictObject({
       userId: userId.optional(),

@@ -130,7 +130,7 @@ function isLiving(now: number) {
   }
 }
 
-/** The life of a key: every way in which the table of keys is read and changed. */
+/** The life of a key: how it is made, found and changed, and how all of them are kept tidy. */
 export function createStore(parts: StoreParts) {
   const { sequelize, ApiKey, userIdType, table, retiredTable, format, lastUseOf } = parts
   const { audit, chain, emitter, deleting, lastUsedResolutionMs } = parts
@@ -576,7 +576,9 @@ export function createStore(parts: StoreParts) {
     const granted = readGranted(await grantable(userId))
     const faults = permissions.flatMap((permission, index): InputFault[] => {
       if (granted.includes(permission)) return []
-      return [{ pointer: pointerTo(['permissions', index]), message: 'is not this user’s to give' }]
+      return [
+        { pointer: pointerTo(['permissions', index]), message: 'may not be granted by this user' },
+      ]
     })
     if (faults.length > 0) throw new InvalidInputError(faults)
   }

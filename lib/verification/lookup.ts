@@ -38,7 +38,7 @@ interface LookupParts {
   /** That of the table of retired secrets. */
   retiredTable: string
   userIdType: UserIdType
-  /** Those that keys have which have no others. */
+  /** The app's, for keys that have none of their own. */
   limits: Limits
   /** SQL that is true where this process may rely on what it reads. */
   isRegistered: string

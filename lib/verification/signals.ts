@@ -18,7 +18,7 @@ interface SignalsParts {
   readAnew: ReadAnew
   /** Returns what a key holds if its row is what it is like now, as far as changes are told of. */
   recall(row: KeyRow): Holding | undefined
-  /** How often a key is looked at again of whose owner nobody may tell; `Infinity` where there is nothing to tell. */
+  /** How often it is checked again what the owner of a key may do; `Infinity` without `grantable`. */
   lookAgainMs: number
   /** Has changes told of. */
   wake(): void

@@ -358,7 +358,7 @@ export function createVerification(parts: VerificationParts) {
   }
 }
 
-/** How often it is looked at most at what the owner of a key in use may do. */
+/** The shortest time between two checks of what the owner of a key may do whose signal is in use. */
 const leastLookAgainMs = 1_000
 
 /** Whoever calls `verify` demands no permissions. */

@@ -79,7 +79,7 @@ describe('POST /', () => {
 
     expect(ungrantable.status).toBe(422)
     expect(ungrantable.body.errors).toEqual([
-      { pointer: '#/permissions/0', message: 'is not this user’s to give' },
+      { pointer: '#/permissions/0', message: 'may not be granted by this user' },
     ])
     expect(tooMany.status).toBe(409)
     expect(tooMany.body.code).toBe('too_many_api_keys')
@@ -237,7 +237,7 @@ describe('the routes of one key', () => {
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toEqual([
-      { pointer: '#/permissions/1', message: 'is not this user’s to give' },
+      { pointer: '#/permissions/1', message: 'may not be granted by this user' },
     ])
   })
 

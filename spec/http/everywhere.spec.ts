@@ -40,6 +40,35 @@ describe('?everywhere=true', () => {
     },
   )
 
+  it('has an administrator wait with the end of a rotation', async () => {
+    const { id } = await createKey(apiKeys)
+    await apiKeys.rotate(id)
+
+    const before = performance.now()
+    const response = await request(app)
+      .delete(`/admin/api-keys/${id}/rotation?everywhere=true`)
+      .set('X-User', 'admin')
+
+    expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
+    expect(response.body).toMatchObject({ id, previousSecret: null })
+  })
+
+  it('has an administrator wait with the revocation of what nobody uses', async () => {
+    const { id } = await createKey(apiKeys)
+    await database
+      .connect()
+      .query(`UPDATE api_keys SET created_at = now() - interval '9 days' WHERE id = '${id}'`)
+
+    const before = performance.now()
+    const response = await request(app)
+      .post('/admin/api-keys/revoke-unused?everywhere=true')
+      .set('X-User', 'admin')
+      .send({ unusedForDays: 8 })
+
+    expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
+    expect(response.body).toEqual({ revoked: 1 })
+  })
+
   it('has an administrator wait with the revocation of all keys of a user', async () => {
     await createKey(apiKeys, { userId: 'bob' })
 
@@ -79,6 +108,34 @@ describe('?everywhere=true', () => {
       { pointer: '#/everywhere', message: 'must be true or false' },
     ])
     expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
+  })
+
+  it.each<[string, 'delete' | 'patch' | 'post', string, object, string]>([
+    ['mistyped', 'delete', '?everywere=true', {}, '#/everywere'],
+    [
+      'of a change that needs no waiting',
+      'patch',
+      '?everywhere=true',
+      { name: 'B' },
+      '#/everywhere',
+    ],
+    ['of a reactivation', 'post', '/reactivate?everywhere=true', {}, '#/everywhere'],
+    ['of a rotation', 'post', '/rotate?everywhere=true', {}, '#/everywhere'],
+  ])('is refused where it would go unheeded: %s', async (_, method, path, body, pointer) => {
+    const { id } = await createKey(apiKeys)
+    const before = await apiKeys.get(id)
+
+    for (const [mount, user] of [
+      ['/admin/api-keys', 'admin'],
+      ['/api-keys', 'alice'],
+    ] as const) {
+      const agent = request.agent(app).set('X-User', user)
+      const response = await agent[method](`${mount}/${id}${path}`).send(body)
+
+      expect(response.status).toBe(422)
+      expect(response.body.errors).toMatchObject([{ pointer }])
+    }
+    expect(await apiKeys.get(id)).toEqual(before)
   })
 
   it('may be false', async () => {

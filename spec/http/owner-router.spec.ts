@@ -177,7 +177,7 @@ describe('POST /', () => {
     [
       'a permission that is not hers to give',
       { name: 'CI', permissions: ['READ_GRAPH', 'EXECUTE_BLOCK'] },
-      [['#/permissions/1', 'is not this user’s to give']],
+      [['#/permissions/1', 'may not be granted by this user']],
     ],
     [
       'the past',
@@ -251,8 +251,8 @@ describe('POST /', () => {
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toEqual([
-      { pointer: '#/permissions/0', message: 'is not this user’s to give' },
-      { pointer: '#/permissions/2', message: 'is not this user’s to give' },
+      { pointer: '#/permissions/0', message: 'may not be granted by this user' },
+      { pointer: '#/permissions/2', message: 'may not be granted by this user' },
     ])
   })
 
@@ -528,7 +528,7 @@ describe('PUT /:id/permissions', () => {
     [
       { permissions: ['READ_GRAPH', 'EXECUTE_BLOCK'] },
       '#/permissions/1',
-      'is not this user’s to give',
+      'may not be granted by this user',
     ],
     [{ permissions: ['READ_GRAPH', 'READ_GRAPH'] }, '#/permissions/1', 'must not be repeated'],
     [{ permissions: ['READ_GRAPH'], name: 'x' }, '#/name', 'is not known here'],

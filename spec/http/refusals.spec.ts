@@ -198,7 +198,7 @@ const rows: Record<ErrorCode, Row> = {
       title: 'Too Many Requests',
       status: 429,
       detail:
-        'Too much came from this address that is no API key. Wait as long as the header Retry-After says.',
+        'Too many failed attempts from this address. Wait as long as the header Retry-After says.',
       code: 'too_many_attempts',
     },
   },
@@ -210,7 +210,7 @@ const rows: Record<ErrorCode, Row> = {
     body: {
       title: 'Service Unavailable',
       status: 503,
-      detail: 'It cannot be told how often the API key was used. Try again shortly.',
+      detail: 'The limits of the API key cannot be checked at the moment. Try again shortly.',
       code: 'limiter_unavailable',
     },
   },
@@ -226,7 +226,7 @@ const rows: Record<ErrorCode, Row> = {
     body: {
       title: 'Service Unavailable',
       status: 503,
-      detail: 'Too many API keys of this address wait to be looked up. Try again shortly.',
+      detail: 'Too many unknown API keys from this address. Try again shortly.',
       code: 'too_many_lookups',
     },
   },

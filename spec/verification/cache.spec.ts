@@ -44,6 +44,8 @@ describe('the cache of keys', () => {
         for (const { do: what, key, secret } of actions) {
           const cached = secretOf(key, secret)
           const { digest, id } = cached
+          const sizeBefore = cache.size
+          const isNew = cache.get(digest) === undefined
           if (what === 'set') {
             cache.set(cached)
             told.set(digest, cached)
@@ -56,6 +58,9 @@ describe('the cache of keys', () => {
               if (what === 'forget all' || other.id === id) told.delete(digest)
             }
           }
+          // Nothing goes but to make room.
+          const sizeAfter = what === 'set' && isNew ? Math.min(sizeBefore + 1, size) : sizeBefore
+          expect(what === 'set' || what === 'use' ? cache.size : sizeAfter).toBe(sizeAfter)
           // What was told last is there, whatever had to go for it.
           expect(what !== 'set' || cache.get(digest) === cached).toBe(true)
 

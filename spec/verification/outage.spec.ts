@@ -127,10 +127,8 @@ describe('while the database is away', () => {
 
     proxy.refuse()
     await until(async () => (await apiKeys.health()).feed === 'unreachable')
-    const { lagMs } = await apiKeys.health()
     await until(async () => ((await apiKeys.health()).lagMs ?? 0) > 300)
 
-    expect(lagMs).toBeLessThan(60_000)
     expect(await outcomeOf(warm.plainTextKey)).toBe('accepted')
     expect(await outcomeOf(suspended.plainTextKey)).toBe('suspended')
     expect(await outcomeOf(cold.plainTextKey)).toBe('database_unavailable')

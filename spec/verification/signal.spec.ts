@@ -142,13 +142,20 @@ describe('the signal of a key', () => {
 
   it('goes on when the expiry of the key is put off', async () => {
     const { id, signal, close } = await openResponse(requireRead, {
-      expiresAt: new Date(Date.now() + 700),
+      expiresAt: new Date(Date.now() + 2_000),
+    })
+    const { signal: other, close: closeOther } = await openResponse(requireRead, {
+      expiresAt: new Date(Date.now() + 2_000),
     })
     await changing().update(id, { expiresAt: new Date(Date.now() + 3_600_000_000) })
+
+    // Made later, to expire later: by then, the timer of the first is over as well.
+    expect(await reasonOf(other)).toMatchObject({ reason: 'expired' })
+    expect(signal.aborted).toBe(false)
     await changing().suspend(id)
 
     expect(await reasonOf(signal)).toMatchObject({ reason: 'suspended' })
-    await close()
+    await Promise.all([close(), closeOther()])
   })
 
   it('is one for the request, and another for each', async () => {
