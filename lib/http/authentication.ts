@@ -40,7 +40,7 @@ export class RequestBearer implements Bearer {
   readonly #req: Request
   #demand: Demand = demandsNothing
   #paid = 0
-  #userBefore: Express.User | undefined = undefined
+  #userBefore: object | undefined = undefined
 
   constructor(req: Request) {
     this.#req = req
@@ -74,7 +74,7 @@ export class RequestBearer implements Bearer {
     return this.#demand(apiKey)
   }
 
-  accept(apiKey: VerifiedApiKey, user: object, userBefore: Express.User | undefined): Accepted {
+  accept(apiKey: VerifiedApiKey, user: object, userBefore: object | undefined): Accepted {
     this.#userBefore = userBefore
     this.#req.apiKey = apiKey
     this.#req.user = user

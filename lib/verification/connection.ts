@@ -1,4 +1,4 @@
-import pg, { type Client, type ClientConfig, type QueryConfig } from 'pg'
+import pg, { type ClientConfig } from 'pg'
 import type { Sequelize } from 'sequelize'
 
 import { ApiKeysError } from '../errors'
@@ -25,11 +25,20 @@ export interface Connection {
    * `database_unavailable` where the database cannot be asked or does not answer in time; an answer that comes later is
    * ignored.
    */
-  query(statement: string | QueryConfig, limitMs: number): Promise<Answer>
+  query(statement: Statement, limitMs: number): Promise<Answer>
   /** Gives up the connection that there is, for another one. */
   reset(): void
   /** The same, and gives up what is being opened. A query after that begins anew. */
   close(): void
+}
+
+/** A statement, or one that the server is to remember by its name. */
+export type Statement = string | { name: string; text: string; values: unknown[] }
+
+/** What we ask of a client of the driver. Spelled out, so that an app can do without the driver's types. */
+export interface Client {
+  query(statement: Statement): Promise<unknown>
+  on(event: 'end' | 'notification', listener: () => void): unknown
 }
 
 /** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
@@ -124,7 +133,7 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
       const client = await within({ limitMs: openingLimitMs }, connect()).catch(refuse)
       const sentAt = momentOf(clock)
       try {
-        const result: unknown = await within({ limitMs }, client.query(statement))
+        const result = await within({ limitMs }, client.query(statement))
         return { rows: rowsOf(result), sentAt }
       } catch (error) {
         // Whatever it was: nothing is left half done in the session, nor is a late answer taken for another's.

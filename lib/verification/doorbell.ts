@@ -1,6 +1,4 @@
-import type { Client } from 'pg'
-
-import { abandon, type OpenClient } from './connection'
+import { abandon, type Client, type OpenClient } from './connection'
 import { within } from './time-limit'
 
 export type Doorbell = ReturnType<typeof createDoorbell>

@@ -93,4 +93,23 @@ describe('the packed package, installed into an empty project', () => {
 
     await expectToWork('example.js')
   })
+
+  it('asks for no types but those of Express and Node, and has none that are wrong', async () => {
+    const example = `
+      import { createApiKeys } from 'express-api-keys'
+      import { Sequelize } from 'sequelize'
+
+      export const apiKeys = createApiKeys({
+        sequelize: new Sequelize('postgres://localhost'),
+        keyPrefix: 'acme',
+        permissions: ['READ_GRAPH'],
+      })`
+    const compilerOptions = { module: 'nodenext', strict: true, noEmit: true, types: ['node'] }
+    consumer = await createConsumer({
+      files: { 'example.ts': example, 'tsconfig.json': JSON.stringify({ compilerOptions }) },
+    })
+    await install(...peers, '@types/express', '@types/node@20')
+
+    expect(await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))).toBe('')
+  })
 })
