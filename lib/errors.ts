@@ -26,9 +26,11 @@ const sentences = {
     'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
   malformed_json: 'The body is not valid JSON.',
   body_too_large: 'The body is larger than 32 kB.',
-  invalid_input: 'The request breaks the rules listed in "errors".',
+  invalid_input: 'The input breaks the rules',
   limiter_unavailable:
     'The limits of the API key cannot be checked at the moment. Try again shortly.',
+  grantable_unavailable:
+    'What the owner of the API key may do cannot be checked at the moment. Try again shortly.',
   too_many_lookups: 'Too many unknown API keys from this address. Try again shortly.',
   database_unavailable: 'API keys cannot be checked or changed at the moment. Try again shortly.',
 } as const
@@ -65,8 +67,9 @@ export class ApiKeysError extends Error {
   constructor(
     readonly code: ErrorCode,
     options?: ErrorOptions,
+    sentence: string = sentences[code],
   ) {
-    super(sentences[code], options)
+    super(sentence, options)
   }
 }
 
@@ -167,8 +170,15 @@ export class InvalidInputError extends ApiKeysError {
     readonly errors: readonly InputFault[],
     options?: ErrorOptions,
   ) {
-    super('invalid_input', options)
+    super('invalid_input', options, summarize(errors))
   }
+}
+
+/** For logs, where `errors` may not be shown. Messages read on from what they are about. */
+function summarize([first, ...others]: readonly InputFault[]): string {
+  const faults = first ? [`${first.pointer} ${first.message}`] : []
+  if (others.length > 0) faults.push(`and ${others.length} more`)
+  return [sentences.invalid_input, faults.join(', ')].join(': ')
 }
 
 /** The path is known, the method is not. */

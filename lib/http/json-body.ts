@@ -1,3 +1,6 @@
+import { isUtf8 } from 'node:buffer'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
 import { json, type Request, type Response } from 'express'
 
 import { ApiKeysError, type ErrorCode } from '../errors'
@@ -5,7 +8,14 @@ import { ApiKeysError, type ErrorCode } from '../errors'
 const maxBytes = 32 * 1024
 
 // Text or a number is JSON too; that it is no object is for the rules to say.
-const parse = json({ limit: maxBytes, type: () => true, strict: false })
+const parse = json({ limit: maxBytes, type: () => true, strict: false, verify: refuseBrokenText })
+
+/** Decoded, it would be something else than what was sent. (RFC 8259, section 8.1) */
+function refuseBrokenText(_: IncomingMessage, __: ServerResponse, body: Buffer, charset: string) {
+  if (charset === 'utf-8' && !isUtf8(body)) {
+    throw Object.assign(new Error('not UTF-8'), { status: 400 })
+  }
+}
 
 /** The statuses of body-parser's errors, and what they are to us. */
 const refusals: Record<number, ErrorCode> = {
@@ -35,6 +45,7 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
 
 /** A parser of the app keeps every body as it came, to check the signatures of webhooks say. */
 function parseKept(body: string | Buffer): unknown {
+  if (Buffer.isBuffer(body) && !isUtf8(body)) throw new ApiKeysError('malformed_json')
   try {
     return JSON.parse(String(body))
   } catch {

@@ -48,6 +48,7 @@ const answers: Record<ErrorCode, Answer> = {
   body_too_large: { status: 413 },
   invalid_input: { status: 422 },
   limiter_unavailable: { status: 503, headers: { 'Retry-After': '1' } },
+  grantable_unavailable: { status: 503, headers: { 'Retry-After': '1' } },
   too_many_lookups: { status: 503, headers: { 'Retry-After': '1' } },
   database_unavailable: { status: 503, headers: { 'Retry-After': '1' } },
 }

@@ -48,6 +48,8 @@ export interface ApiKeyNotices<
   expiring: { apiKey: ApiKeyRecord<Permission, UserId>; daysLeft: 7 | 1 }
   /** The Redis that counts the uses of keys was away, and a use passed or was refused without being counted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
+  /** The app's `grantable` failed, or did not answer in time. Keys of this user may be refused with 503 until it does. */
+  grantable_unavailable: { userId: UserId; error: unknown }
   /** A listener failed, or rejected. */
   error: { error: unknown; notice: string }
 }
@@ -73,6 +75,7 @@ const noticeNames = {
   denied: true,
   expiring: true,
   limiter_unavailable: true,
+  grantable_unavailable: true,
   error: true,
 } satisfies Record<NoticeName, true>
 

@@ -327,6 +327,7 @@ export function createLifecycle(parts: LifecycleParts) {
 
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
     refuseUndefined(circumstances, 'userId')
+    checkTransaction(transaction)
     const { userId, address, reason, actor } = parseInput(rules.circumstances, circumstances)
     const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
 
@@ -511,6 +512,7 @@ export function createLifecycle(parts: LifecycleParts) {
 
     async userChanged(userId: unknown, options: UserChangeOptions = {}) {
       const { transaction, everywhere = false, ...rest } = options
+      checkTransaction(transaction)
       checkEverywhere(everywhere, transaction)
       const [unknown] = Object.keys(rest)
       if (unknown !== undefined) throw new TypeError(`userChanged: there is no option ${unknown}`)
@@ -519,6 +521,13 @@ export function createLifecycle(parts: LifecycleParts) {
       await onDatabase(() => tellOfUser(input.userId, transaction))
       if (everywhere) await waitForEveryone()
     },
+  }
+}
+
+function checkTransaction(transaction: unknown) {
+  // An app may have two copies of Sequelize, and so it is not asked of which class it is.
+  if (transaction !== undefined && transaction !== null && !('commit' in Object(transaction))) {
+    throw new TypeError('transaction must be one that sequelize.transaction() has made')
   }
 }
 

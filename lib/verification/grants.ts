@@ -1,4 +1,5 @@
 import { ApiKeysError } from '../errors'
+import { causeOf } from '../keys/database'
 import { readGranted, type Grantable } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import type { ChangeFeed } from './change-feed'
@@ -74,6 +75,8 @@ interface GrantsParts {
   maxStalenessMs: number
   /** Called where a user may do something else than before, though nobody has told of a change. */
   onNews(userId: UserId): void
+  /** Called where the app fails to say what a user may do. */
+  onFailure(userId: UserId, error: unknown): void
 }
 
 /** How long the app is given for an answer. */
@@ -93,7 +96,8 @@ const longestRestMs = 1_000
  * say which entry it is as new as: that no failover loses a commit is taken for granted here.
  */
 export function createGrants(parts: GrantsParts) {
-  const { grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs, onNews } = parts
+  const { grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs } = parts
+  const { onNews, onFailure } = parts
   const restMs = Math.min(maxAgeMs / 10, longestRestMs)
   const grants = new Map<UserId, Grant>()
   const findUnused = createEviction(grants)
@@ -142,8 +146,10 @@ export function createGrants(parts: GrantsParts) {
       // Not before the asking is known to be under way.
       const answer = Promise.resolve(userId).then(grantable)
       return await within({ limitMs: answerLimitMs }, answer)
-    } catch (cause) {
-      throw new ApiKeysError('database_unavailable', { cause })
+    } catch (failure) {
+      const cause = causeOf(failure)
+      onFailure(userId, cause)
+      throw new ApiKeysError('grantable_unavailable', { cause })
     }
   }
 
@@ -201,7 +207,7 @@ export function createGrants(parts: GrantsParts) {
 
     /**
      * Asks the app what a user may do, or joins an asking that is under way for less than `maxAgeMs`. Rejects with
-     * `database_unavailable` where the app does not answer.
+     * `grantable_unavailable` where the app does not answer.
      */
     async ask(userId: UserId): Promise<Grant> {
       const latest = askings.get(userId)?.at(-1)

@@ -243,6 +243,7 @@ export function createVerification(parts: VerificationParts) {
       maxAgeMs: grantableMaxAgeMs,
       maxStalenessMs,
       onNews: (userId) => signals.checkOwners([userId]),
+      onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
     })
   const narrowing = grants && createNarrowing({ verifier, grants, clock })
   const { verify } = narrowing ?? verifier

@@ -128,6 +128,27 @@ describe('a body', () => {
     },
   )
 
+  it.each<[string, RequestHandler[]]>([
+    ['by us', []],
+    ['by a parser of the app that keeps it as it came', [express.raw({ type: '*/*' })]],
+  ])('is refused where it is not UTF-8, read %s', async (_, parsers) => {
+    const body = Buffer.from('{"name":"caf\u00e9"}', 'latin1')
+
+    const answer = await sendRaw(
+      createApp(...parsers),
+      [
+        'POST /api-keys HTTP/1.1',
+        'X-User: alice',
+        'Content-Type: application/json',
+        `Content-Length: ${body.length}`,
+      ],
+      body,
+    )
+
+    expect(answer.status).toBe(400)
+    expect(answer.body).toBe(JSON.stringify(malformedJson))
+  })
+
   it('is refused where it is not what its encoding says', async () => {
     const answer = await sendRaw(
       createApp(),

@@ -323,8 +323,11 @@ describe('grantable', () => {
         isAway ? Promise.reject(new Error('no roles today')) : rolesOf(userId),
     })
     const app = createApp(apiKeys)
+    const told: unknown[] = []
+    apiKeys.on('grantable_unavailable', (notice) => told.push(notice))
     const { key } = await createKey()
     expect(await statusOf(app, read, key)).toBe(200)
+    expect(told).toEqual([])
 
     isAway = true
     const statuses: number[] = []
@@ -337,11 +340,12 @@ describe('grantable', () => {
     expect(statuses.at(-1)).toBe(503)
     expect(refused.status).toBe(503)
     expect(refused.headers['retry-after']).toBe('1')
-    expect(refused.body).toMatchObject({ code: 'database_unavailable' })
+    expect(refused.body).toMatchObject({ code: 'grantable_unavailable' })
     await expect(apiKeys.verify(key)).rejects.toMatchObject({
-      code: 'database_unavailable',
+      code: 'grantable_unavailable',
       cause: new Error('no roles today'),
     })
+    expect(told[0]).toEqual({ userId: 'alice', error: new Error('no roles today') })
 
     isAway = false
     expect(await statusOf(app, read, key)).toBe(200)

@@ -27,6 +27,8 @@ let database: Database
 let apiKeys: TestApiKeys
 let app: Express
 let appWithoutDatabase: Express
+/** Where nobody says what users may do. */
+let appWithoutRoles: Express
 /** Where nobody may fail twice. */
 let strictApp: Express
 /** Whose Redis is away. */
@@ -56,6 +58,8 @@ beforeAll(async () => {
   strictApp = createGraphsApp(createTestApiKeys(database, { maxFailedAttemptsPerMinute: 1 }))
   const limits = { burst: { limit: 1, windowSeconds: 60 } }
   appWithoutRedis = createGraphsApp(createTestApiKeys(database, { limits, redis: redisAway }))
+  const roleless = { grantable: () => Promise.reject(new Error('no roles today')) }
+  appWithoutRoles = createGraphsApp(createTestApiKeys(database, roleless))
   const key = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'] } as const
   const { apiKey: revoked } = await apiKeys.create(key)
   revokedId = revoked.id
@@ -212,6 +216,19 @@ const rows: Record<ErrorCode, Row> = {
       status: 503,
       detail: 'The limits of the API key cannot be checked at the moment. Try again shortly.',
       code: 'limiter_unavailable',
+    },
+  },
+  grantable_unavailable: {
+    when: 'nobody to say what the owner may do',
+    send: () => request(appWithoutRoles).get('/graphs').set(bearer(plainTextKey)),
+    status: 503,
+    headers: { 'retry-after': '1' },
+    body: {
+      title: 'Service Unavailable',
+      status: 503,
+      detail:
+        'What the owner of the API key may do cannot be checked at the moment. Try again shortly.',
+      code: 'grantable_unavailable',
     },
   },
   too_many_lookups: {
@@ -420,7 +437,7 @@ const rows: Record<ErrorCode, Row> = {
     body: {
       title: 'Unprocessable Entity',
       status: 422,
-      detail: 'The request breaks the rules listed in "errors".',
+      detail: 'The input breaks the rules: #/name must have 1 to 100 characters, and 1 more',
       code: 'invalid_input',
       errors: [
         { pointer: '#/name', message: 'must have 1 to 100 characters' },

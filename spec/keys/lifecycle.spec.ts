@@ -244,8 +244,8 @@ describe('grantable', () => {
     const permissions: Permission[] = ['READ_GRAPH', 'EXECUTE_GRAPH', 'EXECUTE_BLOCK']
 
     expect(await faultsOf(narrow.create(newKey({ userId: 'carol', permissions })))).toEqual([
-      { pointer: '#/permissions/1', message: 'is not this user’s to give' },
-      { pointer: '#/permissions/2', message: 'is not this user’s to give' },
+      { pointer: '#/permissions/1', message: 'may not be granted by this user' },
+      { pointer: '#/permissions/2', message: 'may not be granted by this user' },
     ])
     await expect(narrow.create(newKey({ userId: 'carol' }))).resolves.toMatchObject({
       apiKey: { permissions: ['READ_GRAPH'] },
@@ -257,7 +257,7 @@ describe('grantable', () => {
     const { id } = await create({ userId: 'carol', permissions: ['EXECUTE_GRAPH'] })
 
     expect(await faultsOf(narrow.setPermissions(id, ['READ_GRAPH', 'EXECUTE_GRAPH']))).toEqual([
-      { pointer: '#/permissions/1', message: 'is not this user’s to give' },
+      { pointer: '#/permissions/1', message: 'may not be granted by this user' },
     ])
     await narrow.setPermissions(id, ['READ_BLOCK'])
     expect(await apiKeys.get(id)).toMatchObject({ permissions: ['READ_BLOCK'] })
@@ -762,6 +762,18 @@ describe('every call that takes an id', () => {
       )
     }
     expect(await apiKeys.get(id)).toMatchObject({ name: 'Deployment', status: 'ACTIVE' })
+  })
+
+  it.each(calls)('%s takes no transaction that is none', async (_, call) => {
+    const { id } = await create()
+    const before = await apiKeys.get(id)
+
+    for (const transaction of [true, 'now', {}]) {
+      await expect(call(id, { transaction } as never)).rejects.toThrow(
+        new TypeError('transaction must be one that sequelize.transaction() has made'),
+      )
+    }
+    expect(await apiKeys.get(id)).toEqual(before)
   })
 
   it.each<[string, (options: object) => Promise<unknown>]>([

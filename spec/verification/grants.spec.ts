@@ -287,6 +287,7 @@ function createProcess(
     maxAgeMs,
     maxStalenessMs,
     onNews: () => {},
+    onFailure: () => {},
   })
   return { feed, narrowing: createNarrowing({ verifier, grants, clock }) }
 }
@@ -428,6 +429,7 @@ describe('grants', () => {
       maxAgeMs,
       maxStalenessMs,
       onNews: (userId) => heard.push(userId),
+      onFailure: () => {},
     })
 
     return {
