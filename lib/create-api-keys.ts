@@ -80,7 +80,10 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
   announceExpiring(): Promise<number>
   /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */
   health(options?: { livingKeys?: boolean }): Promise<Health>
-  /** Brings the tables up to this version. Safe to call at every start, in several processes at once. */
+  /**
+   * Brings the tables up to this version, and adds the foreign key of the option `users` where it is missing. Safe to call at
+   * every start, in several processes at once.
+   */
   migrate(): Promise<void>
   /**
    * Resolves once the uses of keys so far are in the database, but for keys whose rows somebody else has locked: those

@@ -12,6 +12,7 @@ import { logUserChanges } from './0007-log-user-changes'
 import { createApiKeyUsage } from './0008-create-api-key-usage'
 import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
+import { matchUsers } from './match-users'
 import { executedMigrations, type Migration } from './migration'
 
 /** Those of the first version, in order. */
@@ -66,7 +67,7 @@ function joined(name: string, steps: readonly Migration[]): Migration {
   }
 }
 
-/** Runs the migrations that the database does not have yet, in order. */
+/** Runs the migrations that the database does not have yet, in order, and has the tables fit the option `users`. */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
   // Loaded when it is needed, which in most processes is never.
   const { MigrationError, Umzug } = await import('umzug')
@@ -88,4 +89,5 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
   await umzug.up().catch((error: unknown) => {
     throw error instanceof MigrationError ? error.cause : error
   })
+  await matchUsers(sequelize, storage)
 }

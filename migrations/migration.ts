@@ -3,6 +3,7 @@ import { QueryTypes, type QueryInterface, type Sequelize, type Transaction } fro
 import { asGuest } from '../models/guest'
 import { qualify, quote } from '../models/names'
 import type { Storage } from '../models/storage-options'
+import { explainReference, referenceOf } from './user-reference'
 
 /** One change of the schema, in the shape that umzug and sequelize-cli run. */
 export interface Migration {
@@ -38,9 +39,7 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
       schema,
       table: (table) => qualify(schema, table),
       userIdType,
-      userReference: users
-        ? `REFERENCES ${qualify(users.schema, users.table)} (${quote(users.column)}) ON DELETE CASCADE`
-        : '',
+      userReference: users ? referenceOf(users) : '',
     })
     const history = qualify(schema, historyTable)
 
@@ -58,7 +57,7 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
             )
           }
           await run(up).catch((error: unknown) => {
-            throw explainExistingTable(error, schema)
+            throw explainExistingTable(users ? explainReference(error, users) : error, schema)
           })
           await run(`INSERT INTO ${history} (name) VALUES ($1)`, [name])
         })
@@ -84,7 +83,7 @@ export async function executedMigrations(sequelize: Sequelize, { schema }: Stora
   return readHistory(runnerOf(asGuest(sequelize), null), schema)
 }
 
-type Run = (sql: string, bind?: unknown[]) => Promise<Record<string, unknown>[]>
+export type Run = (sql: string, bind?: unknown[]) => Promise<Record<string, unknown>[]>
 
 function runnerOf(sequelize: Sequelize, transaction: Transaction | null): Run {
   return async function run(sql, bind) {
@@ -92,13 +91,16 @@ function runnerOf(sequelize: Sequelize, transaction: Transaction | null): Run {
       type: QueryTypes.SELECT,
       useMaster: true,
       transaction,
+      // A whole file each.
+      logging: false,
       ...(bind && { bind }),
     })
     return rows as Record<string, unknown>[]
   }
 }
 
-async function exclusively(
+/** Works in a transaction of its own, one after the other with all others that do. */
+export async function exclusively(
   sequelize: Sequelize,
   schema: string,
   work: (run: Run) => Promise<void>,

@@ -343,6 +343,110 @@ describe('migrations', () => {
   })
 })
 
+async function createUsers() {
+  await sequelize.query(
+    `CREATE TABLE users (id text PRIMARY KEY); INSERT INTO users VALUES ('alice')`,
+  )
+}
+
+describe('the option users', () => {
+  useDatabase('empty')
+
+  const key = { userId: 'alice', name: 'A', permissions: ['READ_GRAPH'] } as const
+
+  it('may come later: migrate() has the keys of a user who is deleted go from then on', async () => {
+    await createUsers()
+    await createInstance().migrate()
+    const apiKeys = createInstance({ users: { table: 'users' } })
+    await apiKeys.create(key)
+
+    await apiKeys.migrate()
+    await apiKeys.migrate()
+    await sequelize.query('DELETE FROM users')
+
+    expect(await apiKeys.list()).toEqual({ apiKeys: [], nextCursor: null })
+    const references = await rows(
+      `SELECT pg_get_constraintdef(oid) AS sql FROM pg_constraint
+        WHERE contype = 'f' AND conrelid = 'api_keys'::regclass AND confrelid = 'users'::regclass`,
+    )
+    expect(references).toEqual([
+      { sql: 'FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE' },
+    ])
+  })
+
+  it('is kept where the app makes its table of users anew, or it is said what is in the way', async () => {
+    await createUsers()
+    const apiKeys = createInstance({ users: { table: 'users' } })
+    await apiKeys.migrate()
+    await apiKeys.create(key)
+    await sequelize.query('DROP TABLE users CASCADE; CREATE TABLE users (id text PRIMARY KEY)')
+
+    await expect(apiKeys.migrate()).rejects.toThrow(
+      'migrate: there are keys of users that are not in "public"."users". Delete them first: ' +
+        'DELETE FROM "public"."api_keys" WHERE user_id NOT IN (SELECT "id" FROM "public"."users")',
+    )
+
+    await sequelize.query(
+      'DELETE FROM "public"."api_keys" WHERE user_id NOT IN (SELECT "id" FROM "public"."users")',
+    )
+    await apiKeys.migrate()
+    await expect(apiKeys.create(key)).rejects.toMatchObject({ code: 'invalid_input' })
+  })
+
+  it('is for the owner of the tables to follow, and says how', async () => {
+    await createUsers()
+    await createInstance({ schema: 'keys' }).migrate()
+    const { role, connection } = await createRole()
+    await sequelize.query(`
+      GRANT USAGE ON SCHEMA keys TO ${role};
+      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA keys TO ${role}`)
+    const options = { schema: 'keys', users: { table: 'users' } }
+
+    await expect(createInstance(options, connection).migrate()).rejects.toThrow(
+      'migrate: "keys"."api_keys" has no foreign key to "public"."users", and this role may not add it ' +
+        '(must be owner of table api_keys). Have the owner run: ALTER TABLE "keys"."api_keys" ' +
+        'ADD FOREIGN KEY (user_id) REFERENCES "public"."users" ("id") ON DELETE CASCADE',
+    )
+    await createInstance(options).migrate()
+    await createInstance(options, connection).migrate()
+  })
+
+  it('must name the type that the column was made with', async () => {
+    await createInstance().migrate()
+
+    await expect(createInstance({ users: { type: 'integer' } }).migrate()).rejects.toThrow(
+      'migrate: the option users.type says integer, but the column user_id of "public"."api_keys" has the type text',
+    )
+  })
+
+  it.each<[string, NonNullable<StorageOptions['users']>, string]>([
+    ['a table that is not there', { table: 'people' }, 'relation "public.people" does not exist'],
+    [
+      'a schema that is not there',
+      { table: 'users', schema: 'app' },
+      'schema "app" does not exist',
+    ],
+    ['a column that is not there', { table: 'users', column: 'uid' }, 'column "uid" referenced'],
+    ['another type', { table: 'users', type: 'uuid' }, 'foreign key constraint'],
+    [
+      'a column that is not unique',
+      { table: 'users', column: 'name' },
+      'there is no unique constraint',
+    ],
+  ])('is refused by its name where it names %s', async (_, users, reason) => {
+    await sequelize.query('CREATE TABLE users (id text PRIMARY KEY, name text)')
+
+    const message = String(await createInstance({ users }).migrate().catch(String))
+
+    expect(message).toMatch(
+      /^Error: migrate: the foreign key to the users of the app, .* cannot be made: /,
+    )
+    expect(message).toContain(reason)
+    expect(message).toContain('in the option "users"')
+    expect(await listTables()).toEqual(['public.users'])
+  })
+})
+
 describe('migrations in a schema of their own', () => {
   useDatabase('empty', [beforeAll, afterAll])
 
