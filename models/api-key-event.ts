@@ -18,7 +18,7 @@ export const eventActions = [
 
 export type EventAction = (typeof eventActions)[number]
 
-export const actorTypes = ['user', 'admin', 'system', 'database'] as const
+const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
 export type ActorType = (typeof actorTypes)[number]
 

@@ -41,7 +41,7 @@ export interface ApiKeyRow {
 }
 
 /** What an INSERT names; the database fills in the rest. */
-export type NewApiKeyRow = Pick<
+type NewApiKeyRow = Pick<
   ApiKeyRow,
   | 'userId'
   | 'name'

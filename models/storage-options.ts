@@ -2,7 +2,7 @@ import { isQuoted } from './names'
 import type { OptionChecks } from './option-checks'
 
 /** The column types that `user_id` may have. */
-export const userIdTypes = ['text', 'uuid', 'integer', 'bigint'] as const
+const userIdTypes = ['text', 'uuid', 'integer', 'bigint'] as const
 
 export type UserIdType = (typeof userIdTypes)[number]
 

@@ -212,19 +212,24 @@ export function createGuards(parts: GuardParts): Guards {
   }
 
   /** Refuses what would go unheeded, such as a second permission where the options belong. */
-  function checkOptions(caller: string, options: object, known: readonly string[]) {
+  function checkOptions(caller: string, options: AuthenticateOptions, known: readonly string[]) {
     if (typeof options !== 'object' || options === null) {
       throw new TypeError(
         `${caller}: the options must be an object. Name several permissions in a list.`,
       )
     }
+    const { optional = false, orSignedIn = false, cost } = options
     for (const name of Object.keys(options)) {
       if (!known.includes(name)) {
         throw new TypeError(`${caller}: there is no option ${name}, only ${known.join(', ')}`)
       }
     }
-    if ('cost' in options && options.cost !== undefined) checkCost(caller, options.cost, 0)
-    if ('orSignedIn' in options && options.orSignedIn === true && !settings.currentUser) {
+    for (const [name, value] of Object.entries({ optional, orSignedIn })) {
+      if (typeof value !== 'boolean')
+        throw new TypeError(`${caller}: ${name} must be true or false`)
+    }
+    if (cost !== undefined) checkCost(caller, cost, 0)
+    if (orSignedIn && !settings.currentUser) {
       throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
     }
   }

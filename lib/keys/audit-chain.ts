@@ -44,7 +44,7 @@ export interface Link {
   hash: string
 }
 
-export interface Checkpoint extends Link, Signature {
+interface Checkpoint extends Link, Signature {
   /** The greatest id that was pruned. */
   lastEventId: string
   /** Everything pruned was older. */

@@ -96,7 +96,7 @@ export function readUserId(value: unknown, type: UserIdType): string | number {
   return type === 'integer' ? Number(value) : String(value)
 }
 
-export function readTime(value: Date | null): Date | null {
+function readTime(value: Date | null): Date | null {
   return value === null ? null : new Date(value)
 }
 
@@ -106,7 +106,7 @@ function readJson(value: unknown): unknown {
 }
 
 /** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */
-export function readArray(value: unknown): string[] {
+function readArray(value: unknown): string[] {
   if (!Array.isArray(value)) {
     throw new TypeError('express-api-keys: the driver does not read text[] as an array')
   }

@@ -16,7 +16,7 @@ const checkLength = 8
 const shownLength = 6
 
 /** What the database holds of a plain-text key. */
-export interface StoredSecret {
+interface StoredSecret {
   /** HMAC-SHA-256 under one of the app's secrets, else SHA-256; 64 hexadecimal characters. */
   hash: string
   /** Which of the app's secrets keyed the hash; `null` for none. */

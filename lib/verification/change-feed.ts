@@ -5,7 +5,7 @@ import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import { longestLimitMs } from './time-limit'
 
 /** What the feed makes known, in the order in which it happened. */
-export interface FeedListener {
+interface FeedListener {
   /** These keys were changed. */
   onChanges(ids: readonly string[]): void
   /** These users may do more than before, or less. */
@@ -186,10 +186,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   function tick() {
     if (clock.monotonic() - usedAt > idleAfterMs && !parts.isNeeded()) return stop()
 
-    const startedAt = performance.now()
+    const startedAt = clock.monotonic()
     poll().then(
       () => {
-        if (timer) schedule(Math.max(intervalMs - (performance.now() - startedAt), 0))
+        if (timer) schedule(Math.max(intervalMs - (clock.monotonic() - startedAt), 0))
         prune()
       },
       () => {

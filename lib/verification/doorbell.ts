@@ -1,8 +1,6 @@
 import { abandon, type Client, type OpenClient } from './connection'
 import { within } from './time-limit'
 
-export type Doorbell = ReturnType<typeof createDoorbell>
-
 interface DoorbellParts {
   open: OpenClient
   /** What is listened to (LISTEN). */

@@ -37,8 +37,6 @@ interface Watch {
   drop(): void
 }
 
-export type Signals = ReturnType<typeof createSignals>
-
 /** A timer that is set for longer than 2^31 - 1 ms fires at once. */
 const longestTimerMs = 2 ** 31 - 1
 

@@ -103,8 +103,6 @@ interface VerificationParts {
   maxFailedAttemptsPerMinute: number
 }
 
-export type Verification = ReturnType<typeof createVerification>
-
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts

@@ -20,8 +20,6 @@ export type Verdict<Permission extends string = string, UserId = string | number
       retryAfterSeconds?: number
     }
 
-export type { VerifiedApiKey }
-
 export type Verifier = ReturnType<typeof createVerifier>
 
 interface VerifierParts {
@@ -229,15 +227,17 @@ const verdicts = {
   expired: refused('expired'),
   retired: refused('retired'),
   address_not_allowed: refused('address_not_allowed'),
-  too_many_attempts: refused('too_many_attempts'),
-} satisfies Record<InvalidReason, Verdict>
+} satisfies Record<'malformed' | Judgement, Verdict>
 
 function refused(code: InvalidReason): Verdict {
   return Object.freeze({ valid: false, code })
 }
 
+/** What may be wrong with a key. */
+type Judgement = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
+
 /** Returns why a key is not good at a moment; `null` if it is. */
-export function judge(row: KeyRow | null, wall: number, bearer: Bearer): InvalidReason | null {
+export function judge(row: KeyRow | null, wall: number, bearer: Bearer): Judgement | null {
   if (!row) return 'unknown'
   if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
   // From the millisecond that it names.

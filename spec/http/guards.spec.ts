@@ -575,6 +575,11 @@ describe('a mistake in the making of a guard', () => {
       () => apiKeys.authenticate({ orSignedin: true } as object),
       'authenticate: there is no option orSignedin, only orSignedIn, optional',
     ],
+    [
+      'an option that is neither true nor false',
+      () => apiKeys.authenticate({ optional: 'yes' } as object),
+      'authenticate: optional must be true or false',
+    ],
   ])('is a TypeError at once: %s', (_, make, message) => {
     expect(make).toThrow(TypeError)
     expect(make).toThrow(message)
