@@ -153,6 +153,8 @@ export function createGuards(parts: GuardParts): Guards {
   }
 
   async function unlessSignedIn(req: Request, error: ApiKeysError) {
+    // Whom a key of another kind, by another instance, has put there has not signed in.
+    if (req.apiKey) return error
     return (await settings.currentUser?.(req)) ? null : error
   }
 

@@ -9,7 +9,7 @@ import express, {
 import request from 'supertest'
 
 import { createApiKeys } from '../../lib'
-import { countVerifications, createTestApiKeys, type TestApiKeys } from '../support/app'
+import { countVerifications, createTestApiKeys, type TestApiKeys, type User } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
 
@@ -241,6 +241,34 @@ describe('orSignedIn', () => {
     const answer = await request(app).get('/').set(bearer(plainTextKey)).set(alice)
 
     expect(answer.status).toBe(403)
+  })
+
+  it('takes the owner of another kind of key for nobody who has signed in', async () => {
+    const others = createApiKeys({
+      sequelize: database.connect(),
+      keyPrefix: 'other',
+      schema: 'others',
+      permissions: ['READ_GRAPH'],
+    })
+    database.closeFirst(others)
+    await others.migrate()
+    const { plainTextKey } = await others.create({
+      userId: 'alice',
+      name: 'Other',
+      permissions: ['READ_GRAPH'],
+    })
+    const keys = createTestApiKeys(database, {
+      currentUser: ({ user }) => user as User | undefined,
+    })
+    const app = createApp(
+      others.authenticate({ optional: true }),
+      keys.authenticate({ orSignedIn: true }),
+    )
+
+    const answer = await request(app).get('/').set(bearer(plainTextKey))
+
+    expect(answer.status).toBe(400)
+    expect(answer.body.code).toBe('malformed_credential')
   })
 
   it('leaves the app’s error to the app where it cannot say who is signed in', async () => {
