@@ -63,7 +63,8 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     }
 
     const { user, apiKey } = authentication
-    if (startsSession) withoutSession(req, user)
+    // Where there are sessions, a callback of the app may start one all the same.
+    if (startsSession || 'session' in req) withoutSession(req, user)
     success(user, { scope: apiKey.permissions })
   }
 

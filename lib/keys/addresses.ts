@@ -68,11 +68,11 @@ const maxAddressLength = 45
  * client has all (RFC 6177). What is no address counts as itself.
  */
 export function groupOf(text: string): string {
-  if (!text.includes(':')) return text.slice(0, maxAddressLength)
+  if (!text.includes(':')) return copyOf(text.slice(0, maxAddressLength))
 
   const address = parseAddress(text)
   if (address instanceof ipaddr.IPv6) return `${address.parts.slice(0, 4).join(':')}::/64`
-  return address ? formatAddress(address) : text.slice(0, maxAddressLength)
+  return address ? formatAddress(address) : copyOf(text.slice(0, maxAddressLength))
 }
 
 function isWithinRange(address: Address, range: Range): boolean {

@@ -1,4 +1,4 @@
-import { QueryTypes, type Sequelize } from 'sequelize'
+import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import { ApiKeysError } from '../errors'
 import { onDatabase } from './database'
@@ -31,7 +31,7 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
    * Claims the notices that are due, for this process to tell of. A key that was made within 7 days of its end has none for
    * the 7 days, and one that is found with less than a day left has only that for the last.
    */
-  async function claim(): Promise<{ id: string; daysLeft: number }[]> {
+  async function claim(transaction: Transaction): Promise<{ id: string; daysLeft: number }[]> {
     return sequelize.query<{ id: string; daysLeft: number }>(
       `WITH old AS (
          DELETE FROM ${noticeTable} WHERE expires_at < now() - interval '1 day'
@@ -54,15 +54,26 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
         LIMIT ${maxKeys}
            ON CONFLICT DO NOTHING
        RETURNING api_key_id AS id, days_left AS "daysLeft"`,
-      { type: QueryTypes.SELECT, useMaster: true, transaction: null },
+      { type: QueryTypes.SELECT, useMaster: true, transaction },
     )
   }
 
   /** Somebody may have deleted it just now. */
-  async function find(id: string): Promise<ApiKeyRecord | null> {
-    return store.get(id).catch((error: unknown) => {
+  async function find(id: string, transaction: Transaction): Promise<ApiKeyRecord | null> {
+    return store.get(id, { transaction }).catch((error: unknown) => {
       if (error instanceof ApiKeysError && error.code === 'api_key_not_found') return null
       throw error
+    })
+  }
+
+  /** Nothing is claimed until all that is to be told of it has been read. */
+  function claimAll() {
+    return sequelize.transaction(async (transaction) => {
+      const notices: { apiKey: ApiKeyRecord | null; daysLeft: number }[] = []
+      for (const { id, daysLeft } of await claim(transaction)) {
+        notices.push({ apiKey: await find(id, transaction), daysLeft })
+      }
+      return notices
     })
   }
 
@@ -72,9 +83,8 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
 
     let told = 0
     for (;;) {
-      const claimed = await onDatabase(claim)
-      for (const { id, daysLeft } of claimed) {
-        const apiKey = await onDatabase(() => find(id))
+      const claimed = await onDatabase(claimAll)
+      for (const { apiKey, daysLeft } of claimed) {
         if (!apiKey) continue
         emitter.emit('expiring', { apiKey, daysLeft: daysLeft === 1 ? 1 : 7 })
         told++

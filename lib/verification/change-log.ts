@@ -173,7 +173,8 @@ export function createChangeLog(parts: ChangeLogParts) {
 
     /**
      * Removes what nobody needs any more: entries of more than an hour ago but for the newest, as a process that was
-     * away for longer starts anew, and bounds that nobody has confirmed for a day. Not much at a time.
+     * away for longer starts anew, and bounds that nobody has confirmed for a day. Not much at a time, and the oldest first:
+     * one who prunes waits for another, as a gap behind an entry that is still there would hide changes from who reads on from it.
      */
     async prune() {
       const options = { type: QueryTypes.SELECT, useMaster: true, transaction: null } as const
@@ -182,7 +183,7 @@ export function createChangeLog(parts: ChangeLogParts) {
            SELECT revision FROM ${revisions}
             WHERE created_at < now() - interval '1 hour'
               AND revision < (SELECT max(revision) FROM ${revisions})
-            ORDER BY revision LIMIT 10000 FOR UPDATE SKIP LOCKED
+            ORDER BY revision LIMIT 10000 FOR UPDATE
          ), removed AS (
            DELETE FROM ${revisions} AS entry USING old WHERE entry.revision = old.revision
            RETURNING entry.mark

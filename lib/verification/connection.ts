@@ -47,6 +47,7 @@ export type OpenClient = (signal?: AbortSignal) => Promise<Client>
 /** How many openings may be under way; and with those that were given up, whose hooks may still hang. */
 const maxOpenings = 3
 const maxUnsettled = 10
+const longestUnsettledMs = 30_000
 
 /** How long nobody is let try again after a connection could not be opened. */
 const restMs = 50
@@ -67,7 +68,7 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
   let current: Client | undefined
   /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
   let openings: Opening[] = []
-  let unsettled = 0
+  const unsettled = new Set<Opening>()
   let startedAt = -Infinity
   let failure: { error: unknown; at: number } | undefined
 
@@ -76,17 +77,23 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
     const opening: Opening = { client: open(controller.signal), controller }
     startedAt = clock.monotonic()
     openings.push(opening)
-    unsettled++
+    unsettled.add(opening)
+    // A hook that hangs for ever holds its place only for so long.
+    const timer = setTimeout(() => unsettled.delete(opening), longestUnsettledMs).unref()
+    const settle = () => {
+      clearTimeout(timer)
+      unsettled.delete(opening)
+    }
     opening.client.then(
       (client) => {
-        unsettled--
+        settle()
         if (!forget(opening) || current) return abandon(client)
         current = client
         // It can be lost at any time.
         client.on('end', () => discard(client))
       },
       (error: unknown) => {
-        unsettled--
+        settle()
         if (forget(opening)) failure = { error, at: clock.monotonic() }
       },
     )
@@ -109,7 +116,7 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
     if (openings.length === 0 && failure && now - failure.at < restMs) throw failure.error
 
     const isDue = openings.length === 0 || now - startedAt >= openingLimitMs
-    if (isDue && unsettled < maxUnsettled) {
+    if (isDue && unsettled.size < maxUnsettled) {
       // The oldest may only be slow; one after it was lost in a network that hung, for all that anybody knows.
       if (openings.length === maxOpenings) giveUp(openings[1])
       startOpening()

@@ -12,6 +12,9 @@ interface DoorbellParts {
 /** How often the connection is tried out: one that is half open says nothing, for hours. */
 const heartbeatMs = 5_000
 
+/** How long opening a connection may take, hooks of the app included, before another one is tried. */
+const openingLimitMs = 15_000
+
 /** How long to wait before another connection: at first, and at most. */
 const firstRestMs = 250
 const longestRestMs = 5_000
@@ -26,7 +29,13 @@ export function createDoorbell({ open, channel, ring }: DoorbellParts) {
   let restMs = firstRestMs
 
   async function connect(ofTurn: number) {
-    const opened = await open()
+    const controller = new AbortController()
+    const opened = await within({ limitMs: openingLimitMs }, open(controller.signal)).catch(
+      (error: unknown) => {
+        controller.abort()
+        throw error
+      },
+    )
     if (ofTurn !== turn) return abandon(opened)
 
     opened.on('end', () => lose(opened))

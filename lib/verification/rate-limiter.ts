@@ -236,7 +236,10 @@ const countAll = `
   return { allowed, used, left }`
 
 /** What it returns: whether the use is allowed, and of each limit the uses and the milliseconds that are left. */
-type Counted = [allowed: number, used: number[], left: number[]]
+type Counted = [allowed: Numeral, used: Numeral[], left: Numeral[]]
+
+/** As text where the app has told its client to leave numbers so. */
+type Numeral = number | string
 
 type RunScript = (keys: string[], args: string[]) => Promise<unknown>
 
@@ -251,8 +254,10 @@ function createRedisCounters(client: RedisClient) {
     const sizes = limits.flatMap(({ limit, windowSeconds }) => [limit, windowSeconds * 1_000])
     const [allowed, used, left] = (await run(keys, [cost, ...sizes].map(String))) as Counted
     return {
-      isAllowed: allowed === 1,
-      limits: limits.map((limit, place) => stateOf(limit, used[place] ?? 0, left[place] ?? 0)),
+      isAllowed: Number(allowed) === 1,
+      limits: limits.map((limit, place) =>
+        stateOf(limit, Number(used[place]), Number(left[place])),
+      ),
     }
   }
 }

@@ -303,7 +303,8 @@ export function createVerification(parts: VerificationParts) {
     async changed(id: string | undefined, transaction: Transaction | undefined) {
       await learnIn(transaction, () => {
         if (id === undefined) cache.forgetAll()
-        else cache.forget(id)
+        // The caller may have written it in upper case.
+        else cache.forget(id.toLowerCase())
         cache.forgetUnknown()
       })
     },

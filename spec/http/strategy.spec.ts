@@ -374,6 +374,8 @@ describe('a browser session', () => {
     '/callback-alias',
     '/callback/later',
     '/callback-alias/later',
+    '/callback-sessionless',
+    '/callback-sessionless/later',
   ]
   let store: MemoryStore
   let app: Express
@@ -406,9 +408,10 @@ describe('a browser session', () => {
     app.use('/account', passport.authorize('api-key'), (req, res) => {
       res.json(Object(req).account)
     })
-    for (const [path, logIn] of [
-      ['/callback', 'logIn'],
-      ['/callback-alias', 'login'],
+    for (const [path, logIn, options] of [
+      ['/callback', 'logIn', {}],
+      ['/callback-alias', 'login', {}],
+      ['/callback-sessionless', 'logIn', { session: false }],
     ] as const) {
       app.use(path, (req, res, next) => {
         const callback: AuthenticateCallback = (error, user) => {
@@ -417,7 +420,7 @@ describe('a browser session', () => {
             req[logIn](user, (error) => (error ? next(error) : res.json(req.user)))
           return req.path === '/later' ? setImmediate(answer) : answer()
         }
-        const authenticate: RequestHandler = passport.authenticate('api-key', callback)
+        const authenticate: RequestHandler = passport.authenticate('api-key', options, callback)
         authenticate(req, res, next)
       })
     }

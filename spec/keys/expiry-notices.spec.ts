@@ -104,6 +104,20 @@ describe('expiring', () => {
     ])
   })
 
+  it('is told of later where the database fails half-way', async () => {
+    for (let number = 0; number < 3; number++) await createOldKey({ expiresInDays: 3 })
+    const told = listen(apiKeys)
+    const sequelize = database.connect()
+    await sequelize.query('ALTER TABLE api_keys RENAME COLUMN description TO away')
+    await expect(apiKeys.announceExpiring()).rejects.toThrow('column "description" does not exist')
+    await sequelize.query('ALTER TABLE api_keys RENAME COLUMN away TO description')
+    expect(told).toEqual([])
+
+    expect(await apiKeys.announceExpiring()).toBe(3)
+
+    expect(told).toHaveLength(3)
+  })
+
   it('is told of without being asked for, as long as somebody listens', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
 

@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { QueryTypes, Transaction, type Sequelize } from 'sequelize'
 
+import { createChangeLog } from '../../lib/verification/change-log'
+import { changeLogOf } from '../../models/change-log'
 import { findBlockedSession } from '../support/blocked'
 import { createDatabase, type Database } from '../support/database'
 
@@ -283,6 +285,35 @@ describe('the log of changes', () => {
     expect((await readLog(0)).slice(-2).map(({ keyIds }) => keyIds)).toEqual([[one], [other]])
   })
 
+  it('is pruned from its beginning, whoever else is pruning it', async () => {
+    await sequelize.query(
+      `INSERT INTO api_key_revisions (created_at) SELECT now() - n * interval '2 hours' FROM generate_series(3, 0, -1) AS n`,
+    )
+    const [, oldest, ...others] = (await readLog(0)).map(({ revision }) => revision)
+    const { prune } = createChangeLog({
+      connection: { query: neverAsked },
+      sequelize,
+      log: changeLogOf('public'),
+      table: 'api_keys',
+      userIdType: 'text',
+      followed: 'keys',
+      boundMs: 1_000,
+    })
+    const another = await sequelize.transaction()
+    await sequelize.query(`SELECT FROM api_key_revisions WHERE revision = ${oldest} FOR UPDATE`, {
+      transaction: another,
+    })
+
+    const pruning = prune()
+    await findBlockedSession(sequelize)
+    const meanwhile = (await readLog(0)).map(({ revision }) => revision)
+    await another.rollback()
+    await pruning
+
+    expect(meanwhile.slice(1)).toEqual([oldest, ...others])
+    expect((await readLog(0)).map(({ revision }) => revision).slice(1)).toEqual(others.slice(-1))
+  })
+
   it('refuses changes while the row that it locks is missing', async () => {
     const [id = ''] = await createKeys(1)
     await sequelize.query('DELETE FROM api_key_log_lock')
@@ -292,6 +323,10 @@ describe('the log of changes', () => {
     await expect(change).rejects.toThrow(/api_key_log_lock/)
   })
 })
+
+function neverAsked(): never {
+  throw new Error('not for this')
+}
 
 function nameOf({ revision, mark }: Entry) {
   return `${revision} ${mark}`

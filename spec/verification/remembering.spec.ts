@@ -54,6 +54,18 @@ async function createColdKeys(count: number): Promise<string[]> {
 }
 
 describe('a key that is remembered', () => {
+  it('is forgotten by its id, in whatever case', async () => {
+    const apiKeys = createInstance()
+    const { apiKey, plainTextKey } = await apiKeys.create(newKey())
+    await apiKeys.verify(plainTextKey)
+    // Nobody follows the log for it now.
+    await apiKeys.close()
+
+    await apiKeys.revoke(apiKey.id.toUpperCase())
+
+    expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
+  })
+
   it('is verified without a statement', async () => {
     const apiKeys = createInstance()
     const [key = ''] = await createColdKeys(1)

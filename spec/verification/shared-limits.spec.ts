@@ -162,6 +162,19 @@ describeWithRedis('a Redis that is away', () => {
     return { consume: () => apiKeys.consume(verdict.apiKey), told, id: verdict.apiKey.id }
   }
 
+  it('is read where the client leaves numbers as text', async () => {
+    const client = new Redis(redis.port, '127.0.0.1', { stringNumbers: true })
+    clients.push(client)
+    const apiKeys = createTestApiKeys(database, { redis: client })
+    const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+    const verdict = await apiKeys.verify(plainTextKey)
+    if (!verdict.valid) throw new Error(verdict.code)
+
+    const [state] = await apiKeys.consume(verdict.apiKey)
+
+    expect(state).toMatchObject({ remaining: 999, resetMs: expect.any(Number) })
+  })
+
   describe.each(['ioredis', 'redis'])('with the package %s', (kind) => {
     it.each(['killed', 'frozen'])('has keys with limits refused: %s', async (how) => {
       const { consume, told, id } = await open(kind)
