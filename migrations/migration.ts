@@ -57,7 +57,11 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
             )
           }
           await run(up).catch((error: unknown) => {
-            throw explainExistingTable(users ? explainReference(error, users) : error, schema)
+            const refersToUsers = users && up.includes(referenceOf(users))
+            throw explainExistingTable(
+              refersToUsers ? explainReference(error, users) : error,
+              schema,
+            )
           })
           await run(`INSERT INTO ${history} (name) VALUES ($1)`, [name])
         })
