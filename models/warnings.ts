@@ -1,0 +1,18 @@
+/** The codes of all warnings. Each has its line in the README, under "Warnings". */
+export const warningCodes = [] as const
+
+export type WarningCode = (typeof warningCodes)[number]
+
+const given = new Set<string>()
+
+/**
+ * Warns the developer through `process.emitWarning`, once per process and sentence. Node prints it on standard error, unless
+ * the code is disabled (`--disable-warning`). A message says what is wrong and what to do, and holds no secret.
+ */
+export function warn(code: WarningCode, message: string) {
+  const line = `${String(code)} ${message}`
+  if (given.has(line)) return
+  given.add(line)
+
+  process.emitWarning(message, { type: 'ApiKeysWarning', code })
+}
