@@ -69,25 +69,11 @@ function joined(name: string, steps: readonly Migration[]): Migration {
 
 /** Runs the migrations that the database does not have yet, in order, and has the tables fit the option `users`. */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
-  // Loaded when it is needed, which in most processes is never.
-  const { MigrationError, Umzug } = await import('umzug')
   const queryInterface = sequelize.getQueryInterface()
-  const umzug = new Umzug({
-    migrations: inOrder.map((migration) => {
-      const { name, up, down } = migration(storage)
-      return { name, up: () => up(queryInterface), down: () => down(queryInterface) }
-    }),
-    // A migration writes its own entry, in its own transaction.
-    storage: {
-      executed: () => executedMigrations(sequelize, storage),
-      logMigration: async () => {},
-      unlogMigration: async () => {},
-    },
-    logger: undefined,
-  })
+  const executed = await executedMigrations(sequelize, storage)
 
-  await umzug.up().catch((error: unknown) => {
-    throw error instanceof MigrationError ? error.cause : error
-  })
+  for (const { name, up } of inOrder.map((migration) => migration(storage))) {
+    if (!executed.includes(name)) await up(queryInterface)
+  }
   await matchUsers(sequelize, storage)
 }

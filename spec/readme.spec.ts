@@ -38,7 +38,7 @@ beforeAll(async () => {
   database = await createDatabase('empty')
   consumer = await createConsumer({ files: {} })
   await unpack(await pack(consumer.folder), consumer)
-  for (const name of ['express', 'passport', 'sequelize', 'pg', 'umzug', 'zod'])
+  for (const name of ['express', 'passport', 'sequelize', 'pg', 'zod'])
     await provide(consumer, name)
   for (const name of [
     'fastest-levenshtein',

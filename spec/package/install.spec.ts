@@ -112,4 +112,30 @@ describe('the packed package, installed into an empty project', () => {
 
     expect(await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))).toBe('')
   })
+
+  it('runs in the tests of an app, in Jest with its default settings', async () => {
+    const test = `
+      const { createApiKeys } = require('express-api-keys')
+      const { Sequelize } = require('sequelize')
+
+      test('a key', async () => {
+        const sequelize = new Sequelize(${JSON.stringify(database.url)}, { logging: false })
+        const apiKeys = createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['READ_GRAPH'] })
+        await apiKeys.migrate()
+        const key = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'] }
+        const { apiKey, plainTextKey } = await apiKeys.create(key)
+        expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+        await apiKeys.revoke(apiKey.id)
+        expect(await apiKeys.verify(plainTextKey)).toMatchObject({ code: 'revoked' })
+        await apiKeys.close()
+        await sequelize.close()
+      })`
+    consumer = await createConsumer({ files: { 'key.test.js': test } })
+    await install(...peers)
+
+    const bin = join(root, 'node_modules', 'jest', 'bin', 'jest.js')
+    const run = consumer.run(process.execPath, bin, '--rootDir', consumer.folder)
+
+    await expect(run).resolves.toBeDefined()
+  })
 })
