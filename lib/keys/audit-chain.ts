@@ -17,6 +17,8 @@ import type { Signature, SignatureCheck, Signer } from './signing'
  *   hash = SHA-256(hash of the seal before, what the seal says, the whole entry as the database has it)
  *   mac  = HMAC(secret, hash)
  *
+ * The hash covers the id of the secret, too: otherwise a seal could pass for one of a secret that is gone.
+ *
  * The head says how many seals there are and what the hash of the last one is, under an HMAC of its own. As a hash speaks for
  * everything before it, one signature that can be checked vouches for all entries up to there, whichever secrets were
  * in use when they were written.
@@ -59,7 +61,8 @@ export interface HeadRow extends Link {
   checkpointPosition: number
   legacyUntil: string
   legacySealed: string
-  startedAt: string
+  /** `null` for a time that is infinite, which is never ours. */
+  startedAt: string | null
   checkpoint: Checkpoint | null
 }
 
@@ -70,6 +73,8 @@ export interface SealedEntry {
   isGenuine: boolean
   /** The head that was found when it was sealed, as JSON, where that was not to be relied on; else `null`. */
   doubts: string | null
+  /** Of the secret that signs the seal; `null` for none. */
+  secretId: string | null
   /** The entry, but for its id, as the database has it. */
   content: string
 }
@@ -108,7 +113,7 @@ interface Pruning {
 type PruningTimes = Pick<Checkpoint, 'createdBefore' | 'prunedAt'>
 
 /** A seal; without content, and no age, where the event is gone. */
-interface Prunable extends Link, Signature, Omit<SealedEntry, 'content'> {
+interface Prunable extends Link, Signature, Omit<SealedEntry, 'content' | 'secretId'> {
   content: string | null
   isOld: boolean | null
 }
@@ -124,8 +129,11 @@ interface AuditChainParts {
 /** How many entries are sealed, pruned or read at a time. */
 export const pageSize = 2_000
 
-/** The SQLSTATE of a lock that was not got in time. */
-const lockNotAvailable = '55P03'
+/**
+ * The SQLSTATEs that let a change go on without a seal: the lock took too long, or the rows of the chain hold what ours
+ * never do, so that the next seal has no place. Verification reports such rows.
+ */
+const sealless = /^(55P03|2[123]...)$/
 
 /** For so long a change waits for the head. What it has written is sealed by the next one then. */
 const lockTimeoutMs = 2_000
@@ -166,6 +174,11 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
         FROM ${seals} ORDER BY position DESC LIMIT 1
     ))::text AS json`
 
+  const dequeueSql = `
+    DELETE FROM ${unsealed} AS waiting
+     USING unnest($1::text[], $2::bigint[]) AS done (xid, event_id)
+     WHERE waiting.xid = done.xid::xid8 AND waiting.event_id = done.event_id`
+
   /** Runs statements that return JSON, each in one column of that name. */
   async function select<Shape>(sql: string, transaction: Transaction | null): Promise<Shape> {
     const rows = await sequelize.query<{ json: string }>(sql, {
@@ -191,12 +204,12 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     while ((await sequelize.transaction(sealOnce)) >= pageSize);
   }
 
-  /** Returns how many entries were waiting; 0 where the head could not be got. */
+  /** Returns how many entries were waiting; 0 if none of them can be sealed now. */
   async function sealPage(transaction: Transaction, others: number): Promise<number> {
     try {
       return await sealPageInTime(transaction, others)
     } catch (error) {
-      if (sqlStateOf(error) !== lockNotAvailable) throw error
+      if (!sealless.test(sqlStateOf(error))) throw error
       await sequelize.query(`ROLLBACK TO SAVEPOINT ${sealing}`, { transaction })
       return 0
     }
@@ -256,22 +269,23 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
         BigInt(eventId) > BigInt(legacySealed) && BigInt(eventId) <= BigInt(head.legacyUntil)
       if (isLegacy) legacySealed = eventId
       const isGenuine = isLegacy || checkEntry(signer, readContent(content)) === 'valid'
-      const entry = { eventId, isGenuine, doubts, content }
+      const entry = { eventId, isGenuine, doubts, secretId: signer.secretId, content }
       position++
       hash = hashOf(hash, entry)
       sealed.push({ ...entry, position, hash, ...signer.sign('seal', hash) })
       doubts = null
     }
 
+    const done = [waiting.map(({ xid }) => xid), waiting.map(({ eventId }) => eventId)]
     // A head that is in doubt is replaced together with the seal that says so.
-    const next = doubts === null ? { ...head, position, hash, legacySealed } : found.head
-    const signature = doubts === null ? signer.sign('head', headText(next)) : found.head
+    if (doubts !== null) {
+      await sequelize.query(dequeueSql, { bind: done, transaction })
+      return
+    }
+    const next = { ...head, position, hash, legacySealed }
+    const signature = signer.sign('head', headText(next))
     await sequelize.query(
-      `WITH done AS (
-         DELETE FROM ${unsealed} AS waiting
-          USING unnest($1::text[], $2::bigint[]) AS done (xid, event_id)
-          WHERE waiting.xid = done.xid::xid8 AND waiting.event_id = done.event_id
-       ), sealed AS (
+      `WITH done AS (${dequeueSql}), sealed AS (
          INSERT INTO ${seals} (position, event_id, is_genuine, doubts, hash, mac, secret_id)
          SELECT * FROM unnest(
            $3::bigint[], $4::bigint[], $5::boolean[], $6::text[], $7::text[], $8::text[], $9::text[]
@@ -282,8 +296,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
               mac = $15, secret_id = $16`,
       {
         bind: [
-          waiting.map(({ xid }) => xid),
-          waiting.map(({ eventId }) => eventId),
+          ...done,
           sealed.map(({ position }) => position),
           sealed.map(({ eventId }) => eventId),
           sealed.map(({ isGenuine }) => isGenuine),
@@ -570,8 +583,18 @@ function readJson(text: string | null | undefined): Record<string, unknown> | nu
 /** Whether an entry was written by the library. */
 export function checkEntry(signer: Signer, { entryMac, ...entry }: Content): SignatureCheck {
   const [secretId, mac] = (entryMac ?? '').split(':')
-  if (mac === undefined) return 'invalid'
-  return signer.check('entry', entryText(entry), { mac, secretId: secretId || null })
+  const text = textOf(entry)
+  if (mac === undefined || text === null) return 'invalid'
+  return signer.check('entry', text, { mac, secretId: secretId || null })
+}
+
+/** Returns what is signed of an entry; `null` for one that is nested too deep to be ours. */
+function textOf(entry: WrittenEntry): string | null {
+  try {
+    return entryText(entry)
+  } catch {
+    return null
+  }
 }
 
 /** What a seal doubted, or `null` for what was never a head. */
@@ -597,21 +620,21 @@ export function checkHead(signer: Signer, head: HeadRow): SignatureCheck {
 function withoutClaims(head: HeadRow, tail: LastSeal | null): HeadRow {
   const [claimed, sealed] = [BigInt(head.legacyUntil), BigInt(tail?.lastEventId ?? 0)]
   const legacyUntil = (claimed < sealed ? claimed : sealed).toString()
-  const now = new Date().toISOString()
+  const isPast = Date.parse(head.startedAt ?? '') < Date.now()
 
   return {
     ...head,
     legacyUntil,
     legacySealed: legacyUntil,
-    startedAt: head.startedAt < now ? head.startedAt : now,
+    startedAt: isPast ? head.startedAt : new Date().toISOString(),
   }
 }
 
 /** The hash of a seal, which speaks for the entry and for everything before it. */
 export function hashOf(previous: string, entry: SealedEntry): string {
-  const { eventId, isGenuine, doubts, content } = entry
+  const { eventId, isGenuine, doubts, secretId, content } = entry
   return createHash('sha256')
-    .update([previous, JSON.stringify([eventId, isGenuine, doubts]), content].join('\n'))
+    .update([previous, JSON.stringify([eventId, isGenuine, doubts, secretId]), content].join('\n'))
     .digest('hex')
 }
 
@@ -622,7 +645,8 @@ export function endOf({ checkpoint }: HeadRow, tail: Link | null): Link {
 
 export function headText(head: HeadRow): string {
   const { position, hash, legacyUntil, legacySealed, startedAt, checkpointPosition } = head
-  const start = head.checkpoint && checkpointText(head.checkpoint)
+  const { checkpoint } = head
+  const start = checkpoint && [checkpointText(checkpoint), checkpoint.mac, checkpoint.secretId]
   return JSON.stringify([
     position,
     hash,

@@ -23,6 +23,7 @@ import {
   type Link,
   type SealedEntry,
 } from './audit-chain'
+import { sqlStateOf } from './database'
 import { pointerTo } from './rules'
 import type { Signature, Signer } from './signing'
 
@@ -31,7 +32,8 @@ export interface AuditFault {
   /**
    * What has become of an entry; or, where the entries themselves are as they were: the end of the trail (`head_changed`) or
    * its beginning (`checkpoint_changed`) is not as it was left, or an entry says something else about a key (`contradicted`)
-   * than the entries before it or the key itself; or a trigger is off that keeps the trail (`unguarded`).
+   * than the entries before it or the key itself; or a trigger is off that keeps the trail (`unguarded`); or the database
+   * cannot read a part of it (`unreadable`).
    */
   kind:
     | 'edited'
@@ -42,6 +44,7 @@ export interface AuditFault {
     | 'checkpoint_changed'
     | 'contradicted'
     | 'unguarded'
+    | 'unreadable'
   /** The place in the trail, counted from 1; `null` where it has none. */
   position: number | null
   eventId: string | null
@@ -67,7 +70,7 @@ export interface AuditVerification {
   cannotFind: string[]
 }
 
-interface SealRow extends Link, Signature, Omit<SealedEntry, 'content'> {
+interface SealRow extends Link, Signature, Omit<SealedEntry, 'content' | 'secretId'> {
   /** `null` where the event is gone. */
   content: string | null
 }
@@ -98,6 +101,12 @@ interface AuditVerifierParts {
 
 const maxFaults = 100
 
+/** The savepoint to which verification goes back after a statement that failed. */
+const reading = 'api_key_reading'
+
+/** The SQLSTATEs of statements that fail for the values they meet, or for how many rows there are. */
+const isOfValues = /^(2[12]...|54...)$/
+
 /** So many are looked at of each kind, as some differ to the database and not to JavaScript. */
 const maxContradictions = 1_000
 
@@ -106,7 +115,7 @@ export type VerifyTrail = ReturnType<typeof createAuditVerifier>
 /** Makes the function that holds the whole trail against its seals, against itself and against the keys. */
 export function createAuditVerifier(parts: AuditVerifierParts) {
   const { sequelize, trail, table, userIdType, signer } = parts
-  const { events, seals, unsealed } = trail
+  const { events, seals, unsealed, head: headTable, checkpoints } = trail
 
   const unguardedSql = `
     SELECT to_json(format('%s on %s', guard.name, guard.kept::regclass))::text AS json
@@ -145,9 +154,10 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
     return sequelize.transaction(async (transaction) => {
       // One snapshot: what is committed meanwhile is not half seen.
-      await sequelize.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY', {
-        transaction,
-      })
+      await sequelize.query(
+        `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SAVEPOINT ${reading}`,
+        { transaction },
+      )
       return verifySnapshot(transaction, anchor)
     })
   }
@@ -175,17 +185,30 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
       if (faults.length < maxFaults) faults.push({ kind, position, eventId, message })
     }
 
-    async function select<Shape>(sql: string): Promise<Shape[]> {
-      const rows = await sequelize.query<{ json: string }>(sql, {
-        type: QueryTypes.SELECT,
-        useMaster: true,
-        transaction,
-      })
-      // The callers know the shape of what they ask for.
-      return rows.map(({ json }) => JSON.parse(json) as Shape)
+    /** Reads a part of the trail. The tables may hold anything: if the database cannot read it, that is a fault. */
+    async function select<Shape>(what: string, sql: string): Promise<Shape[]> {
+      try {
+        const rows = await sequelize.query<{ json: string }>(sql, {
+          type: QueryTypes.SELECT,
+          useMaster: true,
+          transaction,
+        })
+        // The callers know the shape of what they ask for.
+        return rows.map(({ json }) => JSON.parse(json) as Shape)
+      } catch (error) {
+        const state = sqlStateOf(error)
+        if (!isOfValues.test(state)) throw error
+
+        await sequelize.query(`ROLLBACK TO SAVEPOINT ${reading}`, { transaction })
+        report({
+          kind: 'unreadable',
+          message: `The database cannot read ${what} (SQLSTATE ${state}).`,
+        })
+        return []
+      }
     }
 
-    const [found] = await select<{ head: HeadRow | null }>(headSql(trail))
+    const [found] = await select<{ head: HeadRow | null }>('its end', headSql(trail))
     const head = found?.head ?? null
     const headCheck = head && checkHead(signer, head)
     const start = checkStart()
@@ -329,7 +352,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
     let page: SealRow[]
     do {
-      page = await select<SealRow>(pageSql(end.position))
+      page = await select<SealRow>('its seals', pageSql(end.position))
       for (const seal of page) checkSeal(seal)
     } while (page.length === pageSize)
     for (const misfit of misfits) {
@@ -347,14 +370,20 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
     checkEnd()
     if (anchor) checkAnchor(anchor)
 
-    const [waiting] = await select<{ unsealed: number; stray: string[] }>(waitingSql)
+    const [waiting] = await select<{ unsealed: number; stray: string[] }>(
+      'what waits for a seal',
+      waitingSql,
+    )
     for (const eventId of waiting?.stray ?? []) {
       report({ kind: 'inserted', eventId, message: 'The entry waits for no seal and has none.' })
     }
-    for (const eventId of await select<string>(repeatedSql)) {
+    for (const eventId of await select<string>('its references', repeatedSql)) {
       report({ kind: 'inserted', eventId, message: 'The entry repeats another one.' })
     }
-    const contradictions = await select<Contradiction>(contradictionsSql(head))
+    const contradictions = await select<Contradiction>(
+      'its entries beside the keys',
+      contradictionsSql(head),
+    )
     const counts = new Map<number, number>()
     for (const { source, eventId, apiKeyId, name, told, known } of contradictions) {
       counts.set(source, (counts.get(source) ?? 0) + 1)
@@ -371,7 +400,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
         message: 'The trail and the keys differ in more places than were looked at.',
       })
     }
-    for (const guard of await select<string>(unguardedSql)) {
+    for (const guard of await select<string>('its triggers', unguardedSql)) {
       report({ kind: 'unguarded', message: `The trigger ${guard} is gone or switched off.` })
     }
 
@@ -442,9 +471,12 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
   function contradictionsSql(head: HeadRow | null): string {
     const known = [head?.legacyUntil ?? '0', head?.checkpoint?.lastEventId ?? '0'].map(BigInt)
     const from = known.reduce((greatest, id) => (id > greatest ? id : greatest))
-    const since = [head?.startedAt, head?.checkpoint?.createdBefore]
-      .filter((time) => time !== undefined)
-      .map((time) => `key.created_at >= '${time}'::timestamptz`)
+    // From the tables themselves: not every time that they can hold is read again from text.
+    const since = [
+      head && `(SELECT started_at FROM ${headTable})`,
+      head?.checkpoint &&
+        `(SELECT created_before FROM ${checkpoints} WHERE position = ${head.checkpoint.position})`,
+    ].flatMap((time) => (time ? `key.created_at >= ${time}` : []))
 
     return `
       WITH told AS (
@@ -559,8 +591,14 @@ function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
 
 /** As JavaScript sees them: numbers in metadata may be longer than it can tell, and what is no jsonb is told as text. */
 function isSameTo(name: string, told: unknown, known: unknown): boolean {
-  if (name !== 'metadata' && name !== 'limits') return canonical(told) === canonical(known)
-  return canonical(readMetadata(told)) === canonical(readMetadata(known))
+  const isJson = name === 'metadata' || name === 'limits'
+  const [a, b] = isJson ? [readMetadata(told), readMetadata(known)] : [told, known]
+  try {
+    return canonical(a) === canonical(b)
+  } catch {
+    // Nested too deep to be ours, which the database has found to differ.
+    return false
+  }
 }
 
 function readMetadata(value: unknown): unknown {

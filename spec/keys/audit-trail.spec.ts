@@ -98,7 +98,7 @@ async function forge() {
   const statements: string[] = []
   let hash = ''
   for (const { position, eventId, content } of entries) {
-    hash = hashOf(hash, { eventId, isGenuine: true, doubts: null, content })
+    hash = hashOf(hash, { eventId, isGenuine: true, doubts: null, secretId, content })
     const { mac } = forger.sign('seal', hash)
     statements.push(
       `UPDATE api_key_event_seals SET hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
@@ -954,6 +954,92 @@ describe('the audit trail', () => {
     await expectFaults(['head_changed', 1], ['edited', 1])
   })
 
+  it.each<[string, string, [AuditFault['kind'], number | null][]]>([
+    ...['infinity', '-infinity', '20000-01-01', '0044-03-15 BC'].map(
+      (time): [string, string, [AuditFault['kind'], number | null][]] => [
+        `a head that began at ${time}`,
+        `UPDATE api_key_audit_head SET started_at = '${time}'`,
+        [['head_changed', 2]],
+      ],
+    ),
+    [
+      'a head beyond the largest safe integer',
+      `UPDATE api_key_audit_head SET position = 9223372036854775807, checkpoint_position = 9223372036854775807,
+         legacy_until = 9223372036854775807, legacy_sealed = -9223372036854775808`,
+      [
+        ['checkpoint_changed', 2 ** 63],
+        ['head_changed', 2],
+        ['contradicted', null],
+        ['contradicted', null],
+      ],
+    ],
+    [
+      'two heads',
+      `ALTER TABLE api_key_audit_head DROP CONSTRAINT api_key_audit_head_pkey;
+       INSERT INTO api_key_audit_head SELECT * FROM api_key_audit_head`,
+      [
+        ['unreadable', null],
+        ['head_changed', 2],
+      ],
+    ],
+    [
+      'a seal of a secret that never was',
+      `UPDATE api_key_event_seals SET secret_id = repeat('f', 16) WHERE position = 1`,
+      [['edited', 1]],
+    ],
+    [
+      'a seal of no secret',
+      'UPDATE api_key_event_seals SET secret_id = NULL WHERE position = 1',
+      [['edited', 1]],
+    ],
+    [
+      'a seal at the last place there is',
+      'UPDATE api_key_event_seals SET position = 9223372036854775807 WHERE position = 2',
+      [
+        ['removed', 2],
+        ['inserted', 2 ** 63],
+      ],
+    ],
+    [
+      'an entry nested deeper than can be followed',
+      `UPDATE api_key_events
+          SET before = (repeat('[', 5000) || repeat(']', 5000))::jsonb,
+              after = ('{"name":' || repeat('[', 5000) || repeat(']', 5000) || '}')::jsonb
+        WHERE id = 1`,
+      [
+        ['edited', 1],
+        ['contradicted', null],
+      ],
+    ],
+    [
+      'metadata that cannot be jsonb',
+      `ALTER TABLE api_keys DROP CONSTRAINT api_keys_metadata_check;
+       UPDATE api_keys SET metadata = ('{"a":' || repeat('9', 140000) || '}')::json`,
+      [['unreadable', null]],
+    ],
+  ])('is verified, and changed, with %s', async (_, sql, faults) => {
+    await createKey(apiKeys)
+    await createKey(apiKeys)
+
+    await meddle(sql)
+
+    await expectFaults(...faults)
+    await createKey(apiKeys)
+    expect((await apiKeys.verifyAuditTrail()).isIntact).toBe(false)
+  })
+
+  it('takes in an entry nested deeper than can be followed, as one of somebody else', async () => {
+    await sequelize.query(
+      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, entry_mac)
+       VALUES (gen_random_uuid(), '', 'updated', 'user', '', (repeat('[', 5000) || repeat(']', 5000))::jsonb,
+               ':' || repeat('0', 64))`,
+    )
+
+    await createKey(apiKeys)
+
+    await expectFaults(['inserted', 1], ['contradicted', null])
+  })
+
   it('is verified whatever somebody has written into it', async () => {
     const { id } = await createKey(apiKeys)
     for (const json of ['5', '[]', 'null', '"x"', '{"metadata": "{"}', '{"a": {"b": []}}']) {
@@ -1064,6 +1150,32 @@ describe('pruneAuditTrail', () => {
         ['contradicted', null],
       ],
     ],
+    ...['infinity', '-infinity', '20000-01-01'].map(
+      (time): [string, string, [AuditFault['kind'], number | null][]] => [
+        `of ${time}`,
+        `UPDATE api_key_audit_checkpoints SET created_before = '${time}', pruned_at = '${time}'`,
+        [
+          ['checkpoint_changed', 2],
+          ['head_changed', 3],
+        ],
+      ],
+    ),
+    [
+      'signed by a secret that never was',
+      `UPDATE api_key_audit_checkpoints SET secret_id = repeat('f', 16)`,
+      [
+        ['checkpoint_changed', 2],
+        ['head_changed', 3],
+      ],
+    ],
+    [
+      'signed otherwise',
+      `UPDATE api_key_audit_checkpoints SET mac = hash`,
+      [
+        ['checkpoint_changed', 2],
+        ['head_changed', 3],
+      ],
+    ],
   ])('finds its checkpoint %s', async (_, sql, faults) => {
     await makeOld(3)
     await makeOld(2)
@@ -1113,14 +1225,18 @@ describe('pruneAuditTrail', () => {
 
   it('takes what a secret sealed that is gone, where one that is there vouches for it', async () => {
     await makeOld(3)
-    const young = createOf({ secrets: [otherSecret, secret] })
-    await createKey(young)
-    await createKey(young)
+    const thirdSecret = randomBytes(32)
+    await createKey(createOf({ secrets: [thirdSecret, secret] }))
+    await createKey(createOf({ secrets: [otherSecret, thirdSecret, secret] }))
     apiKeys = createOf({ secrets: [otherSecret] })
-    await meddle(`UPDATE api_key_event_seals SET mac = repeat('0', 64) WHERE position = 2`)
     const pruning = { olderThanDays: 1 }
+    const seal = 'UPDATE api_key_event_seals SET mac = '
+    const [last] = await rows<{ mac: string }>(
+      'SELECT mac FROM api_key_event_seals WHERE position = 3',
+    )
+    await meddle(`${seal} repeat('0', 64) WHERE position = 3`)
     const broken = await apiKeys.pruneAuditTrail(pruning).catch((error: unknown) => error)
-    await meddle(`UPDATE api_key_event_seals SET secret_id = repeat('f', 16) WHERE position = 2`)
+    await meddle(`${seal} '${last?.mac}' WHERE position = 3`)
 
     expect(broken).toMatchObject({ code: 'audit_trail_not_intact' })
     expect(await apiKeys.pruneAuditTrail(pruning)).toEqual({ events: 1 })
