@@ -7,6 +7,7 @@ import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
 import { qualify } from '../models/names'
 import type { UserIdType } from '../models/storage-options'
+import { createBackground } from './background'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
 import { createGuards, type Guards } from './http/guards'
@@ -122,6 +123,7 @@ export function createApiKeys<
   )
   const { storage, realm } = settings
   const { schema, userIdType } = storage
+  const background = createBackground()
 
   const sequelize = asGuest(settings.sequelize)
   const ApiKey = defineApiKey(sequelize, { schema, userIdType })
@@ -141,6 +143,7 @@ export function createApiKeys<
   const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
+    background,
     appSequelize: settings.sequelize,
     sequelize,
     schema,
@@ -172,6 +175,7 @@ export function createApiKeys<
     lastUseOf,
   })
   const expiryNotices = createExpiryNotices({
+    background,
     sequelize,
     table,
     noticeTable: qualify(schema, 'api_key_expiry_notices'),

@@ -1,5 +1,6 @@
 import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
+import { clearTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { onDatabase } from './database'
 import type { Emitter } from './emitter'
@@ -7,6 +8,7 @@ import type { ApiKeyRecord } from './record'
 import type { Store } from './store'
 
 interface ExpiryNoticesParts {
+  background: Pick<Background, 'startTimer'>
   sequelize: Sequelize
   /** The qualified, quoted names of the tables of keys and of what was told. */
   table: string
@@ -23,7 +25,7 @@ const sweepEveryMs = 300_000
 
 /** Tells of keys that are about to expire, 7 days and 1 day before: of each once, by whichever process is first. */
 export function createExpiryNotices(parts: ExpiryNoticesParts) {
-  const { sequelize, table, noticeTable, store, emitter } = parts
+  const { background, sequelize, table, noticeTable, store, emitter } = parts
   let timer: NodeJS.Timeout | undefined
   let isStarted = false
 
@@ -95,14 +97,14 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
 
   function sweepIn(ms: number) {
     if (!isStarted) return
-    timer ??= setTimeout(() => {
+    timer ??= background.startTimer(() => {
       timer = undefined
       if (!emitter.isHeard('expiring')) return
 
       announceExpiring()
         .catch((error: unknown) => emitter.emit('error', { error, notice: 'expiring' }))
         .finally(() => sweepIn(sweepEveryMs))
-    }, ms).unref()
+    }, ms)
   }
 
   return {

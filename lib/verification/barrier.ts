@@ -1,5 +1,6 @@
 import { QueryTypes, type Sequelize } from 'sequelize'
 
+import { setTimeout } from '../background'
 import { onDatabase } from '../keys/database'
 import type { Clock } from './clock'
 

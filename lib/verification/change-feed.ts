@@ -1,3 +1,4 @@
+import { clearTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { isOutage } from '../keys/database'
 import type { ChangeLogReader, LogReading, Position } from './change-log'
@@ -34,6 +35,7 @@ export type FeedState =
 export type ChangeFeed = ReturnType<typeof createChangeFeed>
 
 interface ChangeFeedParts {
+  background: Background
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   clock: Clock
   maxStalenessMs: number
@@ -69,7 +71,7 @@ const pruneEveryMs = 60_000
  * `maxStalenessMs` after it was asked for, what is remembered may be used.
  */
 export function createChangeFeed(parts: ChangeFeedParts) {
-  const { log, clock, maxStalenessMs, outageGraceMs, listener } = parts
+  const { background, log, clock, maxStalenessMs, outageGraceMs, listener } = parts
   const intervalMs = maxStalenessMs / 3
 
   /** The newest entry of which all that it says is done. */
@@ -153,7 +155,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     // Whoever left it alone has closed the connection, and nobody would close another one.
     if (!timer) throw new ApiKeysError('database_unavailable')
 
-    polling ??= pollOnce().finally(() => {
+    polling ??= background.run(pollOnce).finally(() => {
       polling = undefined
     })
     return polling
@@ -180,7 +182,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
 
   function schedule(delayMs: number) {
     clearTimeout(timer)
-    timer = setTimeout(tick, delayMs).unref()
+    timer = background.startTimer(tick, delayMs)
   }
 
   function tick() {
@@ -226,7 +228,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     usedAt = clock.monotonic()
     if (timer) return
 
-    parts.onStart()
+    background.run(parts.onStart)
     schedule(intervalMs)
   }
 
@@ -241,7 +243,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
 
       const restMs = bellAt + bellEveryMs - clock.monotonic()
       if (restMs <= 0) return answerBell()
-      bellTimer = setTimeout(answerBell, restMs).unref()
+      bellTimer = background.startTimer(answerBell, restMs)
     },
 
     wake,

@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks'
+
 /** The time, told twice: a monotonic clock may stand still while the machine sleeps, a wall clock may be set. */
 export interface Clock {
   /** Milliseconds since some moment of the past. Never goes back. */
@@ -8,6 +10,7 @@ export interface Clock {
 
 export const hourMs = 3_600_000
 
+/** Fake timers of an app may replace `Date`, and keys expire by that, but not what measures how old an answer is. */
 export const systemClock: Clock = {
   monotonic: () => performance.now(),
   wall: () => Date.now(),

@@ -1,6 +1,7 @@
 import pg, { type ClientConfig } from 'pg'
 import type { Sequelize } from 'sequelize'
 
+import { clearTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { explain, sqlStateOf } from '../keys/database'
 import { momentOf, type Clock, type Moment } from './clock'
@@ -53,6 +54,7 @@ const longestUnsettledMs = 30_000
 const restMs = 50
 
 interface ConnectionParts {
+  background: Background
   open: OpenClient
   clock: Clock
   /** How long opening it may take before another opening is tried beside it, and a query gives up. */
@@ -64,7 +66,8 @@ interface Opening {
   controller: AbortController
 }
 
-export function createConnection({ open, clock, openingLimitMs }: ConnectionParts): Connection {
+export function createConnection(parts: ConnectionParts): Connection {
+  const { background, open, clock, openingLimitMs } = parts
   let current: Client | undefined
   /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
   let openings: Opening[] = []
@@ -74,12 +77,12 @@ export function createConnection({ open, clock, openingLimitMs }: ConnectionPart
 
   function startOpening() {
     const controller = new AbortController()
-    const opening: Opening = { client: open(controller.signal), controller }
+    const opening: Opening = { client: background.run(() => open(controller.signal)), controller }
     startedAt = clock.monotonic()
     openings.push(opening)
     unsettled.add(opening)
     // A hook that hangs for ever holds its place only for so long.
-    const timer = setTimeout(() => unsettled.delete(opening), longestUnsettledMs).unref()
+    const timer = background.startTimer(() => unsettled.delete(opening), longestUnsettledMs)
     const settle = () => {
       clearTimeout(timer)
       unsettled.delete(opening)

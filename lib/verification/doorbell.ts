@@ -1,7 +1,9 @@
+import { clearTimeout, type Background } from '../background'
 import { abandon, type Client, type OpenClient } from './connection'
 import { within } from './time-limit'
 
 interface DoorbellParts {
+  background: Pick<Background, 'startTimer'>
   open: OpenClient
   /** What is listened to (LISTEN). */
   channel: string
@@ -20,7 +22,7 @@ const firstRestMs = 250
 const longestRestMs = 5_000
 
 /** Tells at once of changes in the log. It makes things faster, and nothing relies on it. */
-export function createDoorbell({ open, channel, ring }: DoorbellParts) {
+export function createDoorbell({ background, open, channel, ring }: DoorbellParts) {
   let isWanted = false
   /** Which start it is: what an earlier one has opened is not wanted any more. */
   let turn = 0
@@ -81,7 +83,7 @@ export function createDoorbell({ open, channel, ring }: DoorbellParts) {
 
   function after(ms: number, work: () => void) {
     clearTimeout(timer)
-    if (isWanted) timer = setTimeout(work, ms).unref()
+    if (isWanted) timer = background.startTimer(work, ms)
   }
 
   return {

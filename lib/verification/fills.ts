@@ -1,4 +1,5 @@
 import type { Digest } from '../keys/secret'
+import { setImmediate, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { CachedKey, type KeyCache } from './cache'
 import type { ChangeFeed } from './change-feed'
@@ -18,6 +19,7 @@ export interface Fill {
 export type Fills = ReturnType<typeof createFills>
 
 interface FillsParts {
+  background: Pick<Background, 'run'>
   lookUp: Lookup
   feed: Pick<ChangeFeed, 'applied' | 'triggers' | 'gaps' | 'isLive' | 'catchUp'>
   cache: KeyCache
@@ -46,7 +48,7 @@ const leastLimitMs = 50
  * the same time in one query. One query is under way at a time; what is asked for meanwhile is the next.
  */
 export function createFills(parts: FillsParts) {
-  const { lookUp, feed, cache, clock, maxStalenessMs, onStandby } = parts
+  const { background, lookUp, feed, cache, clock, maxStalenessMs, onStandby } = parts
   let underWay: Flight | undefined
   const waiting: Flight[] = []
 
@@ -119,10 +121,12 @@ export function createFills(parts: FillsParts) {
       startedAt: momentOf(clock),
       isCancelled: false,
       // In a later turn, so that what is asked for in this one comes along.
-      result: Promise.resolve(previous)
-        .catch(() => {})
-        .then(() => nextTurn())
-        .then(() => fly(flight)),
+      result: background.run(() =>
+        Promise.resolve(previous)
+          .catch(() => {})
+          .then(() => nextTurn())
+          .then(() => fly(flight)),
+      ),
     }
     waiting.push(flight)
     return flight

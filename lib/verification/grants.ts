@@ -1,3 +1,4 @@
+import type { Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { causeOf } from '../keys/database'
 import { readGranted, type Grantable } from '../keys/grantable'
@@ -65,6 +66,7 @@ interface Asking {
 export type Grants = ReturnType<typeof createGrants>
 
 interface GrantsParts {
+  background: Pick<Background, 'run'>
   grantable: Grantable
   /** All permissions that the app has. */
   permissions: readonly string[]
@@ -96,7 +98,8 @@ const longestRestMs = 1_000
  * say which entry it is as new as: that no failover loses a commit is taken for granted here.
  */
 export function createGrants(parts: GrantsParts) {
-  const { grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs } = parts
+  const { background, grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs } =
+    parts
   const { onNews, onFailure } = parts
   const restMs = Math.min(maxAgeMs / 10, longestRestMs)
   const grants = new Map<UserId, Grant>()
@@ -121,7 +124,7 @@ export function createGrants(parts: GrantsParts) {
 
   function start(userId: UserId): Asking {
     const grant = new Grant(userId, momentOf(clock), feed.gaps)
-    const asking = { grant, answer: settle(grant) }
+    const asking = { grant, answer: background.run(() => settle(grant)) }
     const group = askings.get(userId) ?? []
     group.push(asking)
     askings.set(userId, group)

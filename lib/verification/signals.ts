@@ -1,3 +1,6 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
+import { clearTimeout, type Background } from '../background'
 import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
@@ -14,6 +17,7 @@ export interface Holding {
 type ReadAnew = (digest: Digest) => Promise<Holding | null>
 
 interface SignalsParts {
+  background: Pick<Background, 'startTimer'>
   clock: Clock
   readAnew: ReadAnew
   /** Returns what a key holds if its row is what it is like now, as far as changes are told of. */
@@ -28,6 +32,8 @@ interface SignalsParts {
 
 interface Watch {
   controller: AbortController
+  /** Runs listeners in the async context of the request that asked for the signal. */
+  inRequest: Background['run']
   apiKey: AcceptedKey
   /** As it was last read. */
   holding: Holding
@@ -45,7 +51,7 @@ const retryMs = 250
 
 /** Keeps the signals of keys in use, apart from the cache: a key may be forgotten there while a response goes on. */
 export function createSignals(parts: SignalsParts) {
-  const { clock, readAnew, recall, lookAgainMs, wake, judge } = parts
+  const { background, clock, readAnew, recall, lookAgainMs, wake, judge } = parts
   const watches = new Map<string, Set<Watch>>()
 
   function drop(watch: Watch) {
@@ -58,7 +64,7 @@ export function createSignals(parts: SignalsParts) {
 
   function abort(watch: Watch, reason: Error) {
     drop(watch)
-    watch.controller.abort(reason)
+    watch.inRequest(() => watch.controller.abort(reason))
   }
 
   /** Ends what may not go on with the key as it is now, and comes back when it expires. */
@@ -87,7 +93,7 @@ export function createSignals(parts: SignalsParts) {
 
   function setTimer(watch: Watch, delayMs: number, work: () => void) {
     clearTimeout(watch.timer)
-    watch.timer = setTimeout(work, Math.min(Math.max(delayMs, 1), longestTimerMs)).unref()
+    watch.timer = background.startTimer(work, Math.min(Math.max(delayMs, 1), longestTimerMs))
   }
 
   async function check(watch: Watch) {
@@ -123,6 +129,7 @@ export function createSignals(parts: SignalsParts) {
     const row = AcceptedKey.rowOf(apiKey)
     const watch: Watch = {
       controller,
+      inRequest: AsyncLocalStorage.snapshot(),
       apiKey,
       holding: { row, permissions: apiKey.permissions },
       unreadableSince: undefined,

@@ -1,3 +1,4 @@
+import { clearTimeout, setImmediate, setTimeout } from '../background'
 import { ApiKeysError } from '../errors'
 
 /** How long a statement may take: no longer than the bound, and no longer than anybody would wait. */

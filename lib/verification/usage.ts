@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 
 import type { UserIdType } from '../../models/storage-options'
+import { clearTimeout, type Background } from '../background'
 import { readAddress } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../keys/database'
 import type { Audit } from '../keys/audit'
@@ -17,6 +18,7 @@ type UsedKey = Pick<VerifiedApiKey, 'id' | 'userId'>
 export type UsageRecorder = ReturnType<typeof createUsageRecorder>
 
 interface UsageRecorderParts {
+  background: Background
   connection: Connection
   clock: Pick<Clock, 'monotonic'>
   /** The qualified, quoted name of the table of keys. */
@@ -104,7 +106,7 @@ const nothing: ReadonlyMap<string, CachedKey> = new Map()
  * than one process, and its counts along with that.
  */
 export function createUsageRecorder(parts: UsageRecorderParts) {
-  const { connection, clock, table, eventTable, usageTable, writerTable } = parts
+  const { background, connection, clock, table, eventTable, usageTable, writerTable } = parts
   const { userIdType, entryMacOf, lastUsedResolutionMs } = parts
   const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
   // Twice, as each key that is in use has counts of two hours when the hour is full.
@@ -424,7 +426,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   function write(): Promise<void> {
-    writing ??= writeOnce().finally(() => {
+    writing ??= background.run(writeOnce).finally(() => {
       writing = undefined
       if (size() > 0) writeLater()
     })
@@ -456,11 +458,11 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   function writeLater() {
-    timer ??= setTimeout(() => {
+    timer ??= background.startTimer(() => {
       timer = undefined
       // What could not be written stays noted, for the next time.
       write().catch(() => {})
-    }, flushEveryMs).unref()
+    }, flushEveryMs)
   }
 
   return {

@@ -2,6 +2,7 @@ import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
 import { changeLogOf } from '../../models/change-log'
 import type { UserIdType } from '../../models/storage-options'
+import type { Background } from '../background'
 import { ApiKeysError } from '../errors'
 import type { Audit } from '../keys/audit'
 import { afterCommit, onDatabase } from '../keys/database'
@@ -69,6 +70,7 @@ export interface LivingKeys {
 }
 
 interface VerificationParts {
+  background: Background
   /** The app's, whose connection settings are ours. */
   appSequelize: Sequelize
   /** Our view of it. */
@@ -105,7 +107,7 @@ interface VerificationParts {
 
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
-  const { appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
+  const { background, appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
   const { retiredTable, emitter, grantable, grantableMaxAgeMs } = parts
   const { maxStalenessMs, outageGraceMs } = parts
   const clock = systemClock
@@ -114,7 +116,12 @@ export function createVerification(parts: VerificationParts) {
 
   // Apart, so that a table that is locked holds up look-ups and not the polls, and a slow write neither.
   const open = createOpenClient(appSequelize)
-  const connectionParts = { open, clock, openingLimitMs: openingLimitMs(maxStalenessMs) }
+  const connectionParts = {
+    background,
+    open,
+    clock,
+    openingLimitMs: openingLimitMs(maxStalenessMs),
+  }
   const pollConnection = createConnection(connectionParts)
   const lookupConnection = createConnection(connectionParts)
   const usageConnection = createConnection(connectionParts)
@@ -141,6 +148,7 @@ export function createVerification(parts: VerificationParts) {
 
   const cache = createKeyCache(parts.cacheSize)
   const feed = createChangeFeed({
+    background,
     log: changeLog,
     clock,
     maxStalenessMs,
@@ -181,12 +189,14 @@ export function createVerification(parts: VerificationParts) {
     listen === false
       ? undefined
       : createDoorbell({
+          background,
           open: listen === true ? open : createOpenClient(appSequelize, listen),
           channel: log.channel,
           ring: feed.catchUp,
         })
 
   const fills = createFills({
+    background,
     lookUp,
     feed,
     cache,
@@ -195,6 +205,7 @@ export function createVerification(parts: VerificationParts) {
     onStandby: () => lookupConnection.reset(),
   })
   const signals = createSignals({
+    background,
     clock,
     judge,
     wake: feed.wake,
@@ -233,6 +244,7 @@ export function createVerification(parts: VerificationParts) {
   const grants =
     grantable &&
     createGrants({
+      background,
       grantable,
       permissions: parts.permissions,
       feed,

@@ -1,6 +1,7 @@
 import * as pg from 'pg'
 import { QueryTypes, Sequelize, type Transaction } from 'sequelize'
 
+import { createBackground } from '../../lib/background'
 import { CachedKey, type KeyRow } from '../../lib/verification/cache'
 import { systemClock } from '../../lib/verification/clock'
 import { createConnection, createOpenClient } from '../../lib/verification/connection'
@@ -340,9 +341,11 @@ describe('a use that a limit refuses', () => {
 
 /** The recorder of one more process. */
 function createRecorder(connected: Sequelize, cacheSize = 100_000) {
+  const background = createBackground()
   const open = createOpenClient(connected)
   return createUsageRecorder({
-    connection: createConnection({ open, clock: systemClock, openingLimitMs: 1_000 }),
+    background,
+    connection: createConnection({ background, open, clock: systemClock, openingLimitMs: 1_000 }),
     clock: systemClock,
     table: '"public"."api_keys"',
     eventTable: '"public"."api_key_events"',

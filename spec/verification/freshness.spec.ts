@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
+import { createBackground } from '../../lib/background'
 import { createEmitter } from '../../lib/keys/emitter'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
@@ -22,6 +23,7 @@ import { createVerifier, type Verdict } from '../../lib/verification/verifier'
 const runs = Number(process.env.FRESHNESS_RUNS ?? 10_000)
 
 const maxStalenessMs = 1_000
+const background = createBackground()
 
 const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
 
@@ -367,6 +369,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
   const { clock } = world
   const cache = createKeyCache(100)
   const feed = createChangeFeed({
+    background,
     log: { read: world.readLog, register: async () => {}, prune: async () => {} },
     clock,
     maxStalenessMs,
@@ -384,6 +387,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     onOutage: () => {},
   })
   const fills = createFills({
+    background,
     lookUp: world.readKeys,
     feed,
     cache,

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
+import { createBackground } from '../../lib/background'
 import { createEmitter } from '../../lib/keys/emitter'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
@@ -21,6 +22,7 @@ import { createVerifier, type Verdict } from '../../lib/verification/verifier'
 const runs = Number(process.env.GRANT_RUNS ?? 4_000)
 
 const maxStalenessMs = 1_000
+const background = createBackground()
 
 const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
 const permissions: readonly string[] = Object.freeze(['READ', 'WRITE'])
@@ -234,6 +236,7 @@ function createProcess(
   const { clock } = world
   const cache = createKeyCache(100)
   const feed = createChangeFeed({
+    background,
     log: { read: world.readLog, register: async () => {}, prune: async () => {} },
     clock,
     maxStalenessMs,
@@ -254,6 +257,7 @@ function createProcess(
     onOutage: () => {},
   })
   const fills = createFills({
+    background,
     lookUp: world.readKeys,
     feed,
     cache,
@@ -279,6 +283,7 @@ function createProcess(
     maxStalenessMs,
   })
   const grants = createGrants({
+    background,
     grantable: world.grantable,
     permissions,
     feed,
@@ -418,6 +423,7 @@ describe('grants', () => {
     const asked: Read[] = []
     const heard: unknown[] = []
     const grants = createGrants({
+      background,
       grantable: () =>
         new Promise((resolve, fail) => {
           asked.push({ answer: ({ roles }) => resolve(roles[0] ?? []), fail })

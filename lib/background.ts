@@ -1,0 +1,27 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import timers from 'node:timers'
+
+// Taken when the module loads: an app's fake timers replace the globals and the members of `node:timers`. They would hang a
+// key that is not in the cache.
+export const { setTimeout, clearTimeout, setImmediate } = timers
+
+/**
+ * Where work runs that requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the opening of
+ * connections. It runs in the async context of `createApiKeys`. Otherwise, the request that happens to start it would
+ * lend its trace, its log fields and its tenant to all others, for as long as the process lives.
+ */
+export interface Background {
+  run<Result>(work: () => Result): Result
+  /** Sets a timer that keeps no process alive. */
+  startTimer(work: () => void, delayMs: number): NodeJS.Timeout
+}
+
+/** Takes the async context of its caller, once for all work. */
+export function createBackground(): Background {
+  const run = AsyncLocalStorage.snapshot()
+
+  return {
+    run,
+    startTimer: (work, delayMs) => run(() => setTimeout(work, delayMs).unref()),
+  }
+}
