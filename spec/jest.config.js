@@ -10,6 +10,7 @@ const base = {
     '<rootDir>/dist',
     '<rootDir>/example-app/dist',
     '<rootDir>/example-app/.postgres',
+    '<rootDir>/spec/ground/adopters',
   ],
 }
 
@@ -29,7 +30,11 @@ module.exports = {
       ...base,
       displayName: 'express-5',
       testMatch: ['<rootDir>/spec/**/*.spec.ts'],
-      testPathIgnorePatterns: ['install.spec.ts', '<rootDir>/spec/faults/'],
+      testPathIgnorePatterns: [
+        'install.spec.ts',
+        '<rootDir>/spec/faults/',
+        '<rootDir>/spec/ground/',
+      ],
     },
     {
       ...base,
@@ -46,6 +51,13 @@ module.exports = {
       ...base,
       displayName: 'faults',
       testMatch: ['<rootDir>/spec/faults/**/*.spec.ts'],
+    },
+    {
+      ...base,
+      displayName: 'ground',
+      globalSetup: '<rootDir>/spec/support/pack.ts',
+      globalTeardown: '<rootDir>/spec/support/remove-package.ts',
+      testMatch: ['<rootDir>/spec/ground/*.spec.ts'],
     },
   ],
 }

@@ -1,0 +1,106 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import { createApiKeys } from '../../lib'
+import { createDatabase, type Database } from './database'
+import { createConsumer, type Consumer } from './package'
+
+const adopters = join(__dirname, '..', 'ground', 'adopters')
+const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH'] as const
+
+/** A project of an adopter: a folder of `spec/ground/adopters`, with the packed package and all that it pins installed. */
+export interface Adopter extends Consumer {
+  /** The project's database. */
+  database: Database
+  /** Runs a program of the project on its database until it listens. */
+  start(program: string, ...args: string[]): Promise<RunningProgram>
+  /** Creates a key in the project's database, as another process would, and returns it in plain text. */
+  createKey(userId?: string): Promise<string>
+}
+
+export interface RunningProgram {
+  url: string
+  /** Stops the program, and returns all that it has printed. */
+  stop(): Promise<string>
+}
+
+/**
+ * Copies the files of an adopter's folder, and of those above it, to where no other package is in reach, and has npm install
+ * what they need.
+ */
+export async function installAdopter(name: string): Promise<Adopter> {
+  const { GROUND_PACKAGE: tarball } = process.env
+  if (!tarball)
+    throw new Error('GROUND_PACKAGE is not set: run the specs with "npm run test:ground"')
+
+  const folders = name.split('/').map((_, index, names) => names.slice(0, index + 1).join('/'))
+  const files = ['', ...folders].map((folder) => filesOf(join(adopters, folder)))
+  const consumer = await createConsumer({ files: Object.assign({}, ...files) })
+  const quiet = ['--no-audit', '--no-fund', '--loglevel', 'error', '--prefer-offline']
+  await consumer.run('npm', 'install', ...quiet, tarball)
+
+  const database = await createDatabase('empty')
+  const apiKeys = createApiKeys({ sequelize: database.connect(), keyPrefix: 'acme', permissions })
+  database.closeFirst(apiKeys)
+  await apiKeys.migrate()
+
+  return {
+    ...consumer,
+    database,
+    run: (program, ...args) =>
+      consumer.run('env', `DATABASE_URL=${database.url}`, program, ...args),
+    start: (program, ...args) => start(consumer.folder, [program, ...args], database.url),
+    async createKey(userId = 'alice') {
+      const { plainTextKey } = await apiKeys.create({ userId, name: 'Canary', permissions })
+      return plainTextKey
+    },
+    async remove() {
+      await database.drop()
+      await consumer.remove()
+    },
+  }
+}
+
+function filesOf(folder: string): Record<string, string> {
+  const files = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isFile())
+  return Object.fromEntries(
+    files.map(({ name }) => [name, readFileSync(join(folder, name), 'utf8')]),
+  )
+}
+
+async function start(folder: string, args: string[], databaseUrl: string): Promise<RunningProgram> {
+  const child = spawn(process.execPath, args, {
+    cwd: folder,
+    env: { ...process.env, DATABASE_URL: databaseUrl },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let printed = ''
+  child.stderr.on('data', (chunk: Buffer) => {
+    printed += String(chunk)
+  })
+  const exited = once(child, 'close')
+
+  const url = await new Promise<string>((resolve, reject) => {
+    createInterface(child.stdout).on('line', (line) => {
+      printed += `${line}\n`
+      const [, port] = /^listening on (\d+)$/.exec(line) ?? []
+      if (port !== undefined) resolve(`http://127.0.0.1:${port}`)
+    })
+    exited.then(
+      () => reject(new Error(`${args.join(' ')} ended before it listened: ${printed}`)),
+      reject,
+    )
+  })
+
+  return {
+    url,
+    async stop() {
+      child.kill()
+      await exited
+      return printed
+    },
+  }
+}
