@@ -1,8 +1,6 @@
 import type { Router } from 'express'
 
 import { migrate } from '../migrations'
-import { defineApiKey } from '../models/api-key'
-import { defineApiKeyEvent } from '../models/api-key-event'
 import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
 import { qualify } from '../models/names'
@@ -126,11 +124,10 @@ export function createApiKeys<
   const background = createBackground()
 
   const sequelize = asGuest(settings.sequelize)
-  const ApiKey = defineApiKey(sequelize, { schema, userIdType })
   const emitter = createEmitter()
   const signer = createSigner(settings)
-  const Event = defineApiKeyEvent(sequelize, { schema, userIdType })
-  const audit = createAudit({ Event, userIdType, signer, emitter })
+  const trail = auditTrailOf(schema)
+  const audit = createAudit({ sequelize, trail, userIdType, signer, emitter })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
   const table = qualify(schema, 'api_keys')
@@ -139,7 +136,6 @@ export function createApiKeys<
     qualify(schema, 'api_key_usage'),
     qualify(schema, 'api_key_usage_writers'),
   ]
-  const trail = auditTrailOf(schema)
   const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
@@ -163,7 +159,6 @@ export function createApiKeys<
   const store = createStore({
     ...settings,
     sequelize,
-    ApiKey,
     userIdType,
     table,
     retiredTable,

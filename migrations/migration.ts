@@ -1,7 +1,8 @@
-import { QueryTypes, type QueryInterface, type Sequelize, type Transaction } from 'sequelize'
+import type { QueryInterface, Sequelize, Transaction } from 'sequelize'
 
 import { asGuest } from '../models/guest'
 import { qualify, quote } from '../models/names'
+import { select } from '../models/statements'
 import type { Storage } from '../models/storage-options'
 import { explainReference, referenceOf } from './user-reference'
 
@@ -91,15 +92,8 @@ export type Run = (sql: string, bind?: unknown[]) => Promise<Record<string, unkn
 
 function runnerOf(sequelize: Sequelize, transaction: Transaction | null): Run {
   return async function run(sql, bind) {
-    const rows = await sequelize.query(sql, {
-      type: QueryTypes.SELECT,
-      useMaster: true,
-      transaction,
-      // A whole file each.
-      logging: false,
-      ...(bind && { bind }),
-    })
-    return rows as Record<string, unknown>[]
+    // Not logged, because each is a whole file.
+    return select<Record<string, unknown>>(sequelize, sql, { bind, transaction, logging: false })
   }
 }
 

@@ -1,6 +1,4 @@
-import { DataTypes, type Model, type ModelStatic, type Sequelize } from 'sequelize'
-
-import { userIdDataType, type ModelOptions } from './user-id'
+import { msSql, type Time } from './api-key'
 
 export const eventActions = [
   'created',
@@ -22,12 +20,14 @@ const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
 export type ActorType = (typeof actorTypes)[number]
 
+/** An entry of the audit trail as `eventSql` reads it. */
 export interface ApiKeyEventRow {
-  /** A bigint: text, unless the app taught its driver otherwise. */
-  id: string | number | bigint
+  /** A bigint as text. */
+  id: string
   /** `null` in the entry of a TRUNCATE, which is of all keys. */
   apiKeyId: string | null
-  userId: string | number | null
+  /** As text, whatever its type. */
+  userId: string | null
   action: EventAction
   actorType: ActorType
   actorId: string | null
@@ -35,39 +35,33 @@ export interface ApiKeyEventRow {
   reason: string | null
   before: Record<string, unknown> | null
   after: Record<string, unknown> | null
+  createdAt: Time
+}
+
+/** An entry as the library writes it. */
+export interface NewApiKeyEventRow extends Omit<ApiKeyEventRow, 'id' | 'userId' | 'createdAt'> {
+  userId: string | number | null
   /** What the change gave the row of the key; `null` where it was not made through the library. */
   ref: string | null
   /** Vouches for everything above: the id of a secret, a colon and the HMAC. */
   entryMac: string | null
-  createdAt: Date
 }
 
-export type NewApiKeyEventRow = Omit<ApiKeyEventRow, 'id' | 'createdAt'>
-
-export type ApiKeyEventModel = ModelStatic<Model<ApiKeyEventRow, NewApiKeyEventRow>>
-
-/** Defines the model of `api_key_events`, the audit trail: one row for each change of a key, never changed itself. */
-export function defineApiKeyEvent(
-  sequelize: Sequelize,
-  { schema, userIdType }: ModelOptions,
-): ApiKeyEventModel {
-  return sequelize.define<Model<ApiKeyEventRow, NewApiKeyEventRow>>(
-    'ApiKeyEvent',
-    {
-      id: { type: DataTypes.BIGINT, primaryKey: true, autoIncrement: true },
-      apiKeyId: { type: DataTypes.UUID, field: 'api_key_id' },
-      userId: { type: userIdDataType(userIdType), field: 'user_id' },
-      action: { type: DataTypes.TEXT },
-      actorType: { type: DataTypes.TEXT, field: 'actor_type' },
-      actorId: { type: DataTypes.TEXT, field: 'actor_id' },
-      address: { type: DataTypes.TEXT },
-      reason: { type: DataTypes.TEXT },
-      before: { type: DataTypes.JSONB },
-      after: { type: DataTypes.JSONB },
-      ref: { type: DataTypes.UUID },
-      entryMac: { type: DataTypes.TEXT, field: 'entry_mac' },
-      createdAt: { type: DataTypes.DATE(3), field: 'created_at' },
-    },
-    { tableName: 'api_key_events', schema, timestamps: false },
-  )
+/** SQL for an entry as JSON, from a row of the audit trail. */
+export function eventSql(event: string): string {
+  const attributes: Record<keyof ApiKeyEventRow, string> = {
+    id: `${event}.id::text`,
+    apiKeyId: `${event}.api_key_id`,
+    userId: `${event}.user_id::text`,
+    action: `${event}.action`,
+    actorType: `${event}.actor_type`,
+    actorId: `${event}.actor_id`,
+    address: `${event}.address`,
+    reason: `${event}.reason`,
+    before: `${event}.before`,
+    after: `${event}.after`,
+    createdAt: msSql(`${event}.created_at`),
+  }
+  const members = Object.entries(attributes).map(([name, sql]) => `'${name}', ${sql}`)
+  return `json_build_object(${members.join(', ')})::text`
 }

@@ -1,22 +1,16 @@
-import { DataTypes, type Model, type ModelStatic, type Sequelize } from 'sequelize'
-
-import { userIdDataType, type ModelOptions } from './user-id'
-
 export const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
 
 export type Status = (typeof statuses)[number]
 
+/** A key as `keySql` reads it. Nothing of it is a hash. */
 export interface ApiKeyRow {
   id: string
-  userId: string | number
+  /** As text, whatever its type. */
+  userId: string
   name: string
   description: string | null
   prefix: string
   postfix: string
-  /** 64 hexadecimal characters, unique. */
-  hash: string
-  /** Which of the app's secrets keyed the hash; `null` for an unkeyed one. */
-  secretId: string | null
   permissions: string[]
   status: Status
   /** Addresses and ranges; `null` for all. */
@@ -24,79 +18,72 @@ export interface ApiKeyRow {
   metadata: Record<string, unknown>
   /** Those of this key; `null` for the app's. */
   limits: Record<string, unknown> | null
-  createdAt: Date
-  updatedAt: Date
-  lastUsedAt: Date | null
+  createdAt: Time
+  updatedAt: Time
+  lastUsedAt: Time | null
   lastUsedFrom: string | null
-  expiresAt: Date | null
-  revokedAt: Date | null
-  /** The secret before the current one, as long as a rotation lets it work. */
-  previousHash: string | null
-  previousSecretId: string | null
+  expiresAt: Time | null
+  revokedAt: Time | null
+  /** The ends of the secret before the current one, and when it stops working. */
   previousPrefix: string | null
   previousPostfix: string | null
-  previousWorksUntil: Date | null
-  /** Which entry of the audit trail tells of the last change that was made through the library. */
-  eventRef: string | null
+  previousWorksUntil: Time | null
 }
 
-/** What an INSERT names; the database fills in the rest. */
-type NewApiKeyRow = Pick<
-  ApiKeyRow,
-  | 'userId'
-  | 'name'
-  | 'description'
-  | 'prefix'
-  | 'postfix'
-  | 'hash'
-  | 'secretId'
-  | 'permissions'
-  | 'expiresAt'
-  | 'allowedIps'
-  | 'metadata'
-  | 'limits'
-  | 'eventRef'
->
+/** Milliseconds since 1970; text for an infinite time. */
+export type Time = number | string
 
-export type ApiKeyModel = ModelStatic<Model<ApiKeyRow, NewApiKeyRow>>
-
-/** Defines the model of `api_keys`, the table of all keys. */
-export function defineApiKey(
-  sequelize: Sequelize,
-  { schema, userIdType }: ModelOptions,
-): ApiKeyModel {
-  const timestamp = DataTypes.DATE(3)
-
-  return sequelize.define<Model<ApiKeyRow, NewApiKeyRow>>(
-    'ApiKey',
-    {
-      id: { type: DataTypes.UUID, primaryKey: true },
-      userId: { type: userIdDataType(userIdType), field: 'user_id' },
-      name: { type: DataTypes.TEXT },
-      description: { type: DataTypes.TEXT },
-      prefix: { type: DataTypes.TEXT },
-      postfix: { type: DataTypes.TEXT },
-      hash: { type: DataTypes.TEXT },
-      secretId: { type: DataTypes.TEXT, field: 'secret_id' },
-      // Not an array of an enum: Sequelize returns one as the string '{A,B}' to a connection older than the type.
-      permissions: { type: DataTypes.ARRAY(DataTypes.TEXT) },
-      status: { type: DataTypes.TEXT },
-      allowedIps: { type: DataTypes.ARRAY(DataTypes.TEXT), field: 'allowed_ips' },
-      metadata: { type: DataTypes.JSON },
-      limits: { type: DataTypes.JSON },
-      createdAt: { type: timestamp, field: 'created_at' },
-      updatedAt: { type: timestamp, field: 'updated_at' },
-      lastUsedAt: { type: timestamp, field: 'last_used_at' },
-      lastUsedFrom: { type: DataTypes.TEXT, field: 'last_used_from' },
-      expiresAt: { type: timestamp, field: 'expires_at' },
-      revokedAt: { type: timestamp, field: 'revoked_at' },
-      previousHash: { type: DataTypes.TEXT, field: 'previous_hash' },
-      previousSecretId: { type: DataTypes.TEXT, field: 'previous_secret_id' },
-      previousPrefix: { type: DataTypes.TEXT, field: 'previous_prefix' },
-      previousPostfix: { type: DataTypes.TEXT, field: 'previous_postfix' },
-      previousWorksUntil: { type: timestamp, field: 'previous_works_until' },
-      eventRef: { type: DataTypes.UUID, field: 'event_ref' },
-    },
-    { tableName: 'api_keys', schema, timestamps: false },
-  )
+/** SQL for a key as JSON, from a row of the table of keys. */
+export function keySql(key: string): string {
+  const attributes: Record<keyof ApiKeyRow, string> = {
+    id: `${key}.id`,
+    userId: `${key}.user_id::text`,
+    name: `${key}.name`,
+    description: `${key}.description`,
+    prefix: `${key}.prefix`,
+    postfix: `${key}.postfix`,
+    permissions: `${key}.permissions`,
+    status: `${key}.status`,
+    allowedIps: `${key}.allowed_ips`,
+    metadata: `${key}.metadata`,
+    limits: `${key}.limits`,
+    createdAt: msSql(`${key}.created_at`),
+    updatedAt: msSql(`${key}.updated_at`),
+    lastUsedAt: msSql(`${key}.last_used_at`),
+    lastUsedFrom: `${key}.last_used_from`,
+    expiresAt: msSql(`${key}.expires_at`),
+    revokedAt: msSql(`${key}.revoked_at`),
+    previousPrefix: `${key}.previous_prefix`,
+    previousPostfix: `${key}.previous_postfix`,
+    previousWorksUntil: msSql(`${key}.previous_works_until`),
+  }
+  const members = Object.entries(attributes).map(([name, sql]) => `'${name}', ${sql}`)
+  return `json_build_object(${members.join(', ')})::text`
 }
+
+/** SQL for a time in milliseconds since 1970: as a number, which no setting of the session changes. */
+export function msSql(time: string): string {
+  return `extract(epoch FROM ${time}) * 1000`
+}
+
+/** SQL for the time that a parameter names in milliseconds since 1970. */
+export function timeOfParameter(number: number): string {
+  return `to_timestamp($${number}::float8 / 1000)`
+}
+
+/** What a change may write, and the column that holds it. */
+export const changeableColumns = {
+  name: 'name',
+  description: 'description',
+  permissions: 'permissions',
+  status: 'status',
+  expiresAt: 'expires_at',
+  allowedIps: 'allowed_ips',
+  metadata: 'metadata',
+  limits: 'limits',
+  previousHash: 'previous_hash',
+  previousSecretId: 'previous_secret_id',
+  previousPrefix: 'previous_prefix',
+  previousPostfix: 'previous_postfix',
+  previousWorksUntil: 'previous_works_until',
+} as const

@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
+import { inspect } from 'node:util'
 
 import { types } from 'pg'
 import { DataTypes, QueryTypes, Sequelize, Transaction, type Options } from 'sequelize'
@@ -137,6 +138,54 @@ describe('a guest in the app’s Sequelize', () => {
     }
   })
 
+  it('works with another copy of Sequelize than the library would load', async () => {
+    const sequelize = await connectByAnotherCopy()
+    const apiKeys = createTestApiKeys(database, { sequelize, maxKeysPerUser: 5 })
+
+    const { got } = await useEverything(apiKeys)
+    const { apiKey } = await apiKeys.create({
+      userId: got.userId,
+      name: 'Second',
+      permissions: ['READ_GRAPH'],
+    })
+    await apiKeys.rotate(apiKey.id)
+    const { nextCursor } = await apiKeys.list({ userId: got.userId, limit: 1 })
+    const secondPage = await apiKeys.list({
+      userId: got.userId,
+      limit: 1,
+      cursor: nextCursor ?? '',
+    })
+
+    expect(secondPage.apiKeys).toMatchObject([{ id: got.id }])
+    expect(await apiKeys.revokeAll(got.userId)).toBe(1)
+    expect(await apiKeys.pruneRevoked({ olderThanDays: 90 })).toEqual({ keys: 0 })
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
+    await sequelize.close()
+    await expect(apiKeys.get(apiKey.id)).rejects.toThrow('closed')
+  })
+
+  it('names the failures of another copy of Sequelize, and keeps hashes out of them', async () => {
+    const nowhere = await connectByAnotherCopy('postgres://127.0.0.1:1/nowhere')
+    const sequelize = await connectByAnotherCopy()
+    const apiKeys = createTestApiKeys(database, { sequelize })
+    const key = { userId: 'carol', name: 'Taken', permissions: ['READ_GRAPH' as const] }
+
+    await expect(
+      createTestApiKeys(database, { sequelize: nowhere }).create(key),
+    ).rejects.toMatchObject({ code: 'database_unavailable' })
+    const failure: unknown = await sequelize
+      .transaction(async (transaction) => {
+        await apiKeys.create(key, { transaction })
+        await sequelize.query('CREATE UNIQUE INDEX ON api_keys (name)', { transaction })
+        await apiKeys.create(key, { transaction })
+      })
+      .catch((error: unknown) => error)
+    await sequelize.close()
+
+    expect(failure).toMatchObject({ name: 'SequelizeUniqueConstraintError' })
+    expect(inspect(failure, { depth: 10 })).not.toMatch(/[0-9a-f]{64}/)
+  })
+
   it('goes to the primary for everything', async () => {
     const { hostname: host, port, username, password, pathname } = new URL(database.url)
     const primary = { host, port, username, password, database: pathname.slice(1) }
@@ -218,6 +267,18 @@ describe('a guest in the app’s Sequelize', () => {
     expect(sequelize.models).toEqual({})
   })
 })
+
+/** Connects by another copy of Sequelize, as monorepos, `npm link` and pnpm with differing peers have. */
+async function connectByAnotherCopy(url = database.url): Promise<Sequelize> {
+  let sequelize: Sequelize | undefined
+  await jest.isolateModulesAsync(async () => {
+    const copy = await import('sequelize')
+    // It loads the rest of itself when it connects.
+    sequelize = new copy.Sequelize(url, { logging: false })
+  })
+  if (!sequelize || sequelize instanceof Sequelize) throw new Error('there is only one copy')
+  return sequelize
+}
 
 function optionsOf(sequelize: Sequelize): Options {
   return (sequelize as Sequelize & { options: Options }).options

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
 
-import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
 import { timeSql, type AuditTrail } from '../../models/audit-trail'
 import type { ActorType, EventAction } from '../../models/api-key-event'
 import { literal } from '../../models/names'
+import { select as selectRows } from '../../models/statements'
 import { ApiKeysError } from '../errors'
 import { entryText, type WrittenEntry } from './audit'
 import { sqlStateOf } from './database'
@@ -181,11 +182,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
 
   /** Runs statements that return JSON, each in one column of that name. */
   async function select<Shape>(sql: string, transaction: Transaction | null): Promise<Shape> {
-    const rows = await sequelize.query<{ json: string }>(sql, {
-      type: QueryTypes.SELECT,
-      useMaster: true,
-      transaction,
-    })
+    const rows = await selectRows<{ json: string }>(sequelize, sql, { transaction })
     // The callers know the shape of what they ask for.
     return rows.filter(({ json }) => json).map(({ json }): unknown => JSON.parse(json)) as Shape
   }

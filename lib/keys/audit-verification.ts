@@ -1,7 +1,8 @@
-import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
 import { guards, toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
 import { literal } from '../../models/names'
+import { select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError } from '../errors'
 import { canonical } from './audit'
@@ -188,11 +189,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
     /** Reads a part of the trail. The tables may hold anything: if the database cannot read it, that is a fault. */
     async function select<Shape>(what: string, sql: string): Promise<Shape[]> {
       try {
-        const rows = await sequelize.query<{ json: string }>(sql, {
-          type: QueryTypes.SELECT,
-          useMaster: true,
-          transaction,
-        })
+        const rows = await selectRows<{ json: string }>(sequelize, sql, { transaction })
         // The callers know the shape of what they ask for.
         return rows.map(({ json }) => JSON.parse(json) as Shape)
       } catch (error) {

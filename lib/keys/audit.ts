@@ -1,18 +1,19 @@
-import { Op, type Transaction, type WhereOptions } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
-import type {
-  ActorType,
-  ApiKeyEventModel,
-  ApiKeyEventRow,
-  EventAction,
-  NewApiKeyEventRow,
+import {
+  eventSql,
+  type ActorType,
+  type ApiKeyEventRow,
+  type EventAction,
+  type NewApiKeyEventRow,
 } from '../../models/api-key-event'
-import { toldNames } from '../../models/audit-trail'
+import { toldNames, type AuditTrail } from '../../models/audit-trail'
+import { run, select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
 import type { Emitter } from './emitter'
 import { isPlainObject } from './metadata'
-import { readUserId, type ApiKeyRecord } from './record'
+import { readTime, readUserId, type ApiKeyRecord } from './record'
 import type { Signer } from './signing'
 
 /** Who does something: a signed-in user, an administrator, or the app itself. */
@@ -45,8 +46,6 @@ interface EventFilter {
   limit: number
 }
 
-type EventRow = Omit<ApiKeyEventRow, 'ref' | 'entryMac'>
-
 export type Audit = ReturnType<typeof createAudit>
 
 type Change = {
@@ -73,13 +72,16 @@ interface Circumstances {
 export type WrittenEntry = Omit<NewApiKeyEventRow, 'entryMac'>
 
 interface AuditParts {
-  Event: ApiKeyEventModel
+  sequelize: Sequelize
+  trail: Pick<AuditTrail, 'events'>
   userIdType: UserIdType
   signer: Signer
   emitter: Pick<Emitter, 'emitAfter'>
 }
 
-export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) {
+export function createAudit({ sequelize, trail, userIdType, signer, emitter }: AuditParts) {
+  const { events } = trail
+
   /** Vouches for an entry, so that nobody else can write one that passes for ours. */
   function entryMacOf(entry: WrittenEntry): string {
     const { mac, secretId } = signer.sign('entry', entryText(entry))
@@ -87,6 +89,17 @@ export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) 
   }
 
   const written = new WeakSet<Transaction>()
+
+  /** The table itself says of which types its columns are. */
+  async function write(entries: readonly NewApiKeyEventRow[], transaction: Transaction) {
+    const rows = entries.map(toColumns)
+    await run(
+      sequelize,
+      `INSERT INTO ${events} (${columns.join(', ')})
+       SELECT ${columns.join(', ')} FROM json_populate_recordset(NULL::${events}, $1::json)`,
+      { bind: [JSON.stringify(rows)], transaction },
+    )
+  }
 
   return {
     entryMacOf,
@@ -117,7 +130,7 @@ export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) 
         return { ...entry, entryMac: entryMacOf(entry) }
       })
 
-      await Event.bulkCreate(entries, { transaction, returning: false })
+      await write(entries, transaction)
       written.add(transaction)
       for (const change of changes) {
         const { action, before } = change
@@ -130,28 +143,60 @@ export function createAudit({ Event, userIdType, signer, emitter }: AuditParts) 
       filter: EventFilter,
       { transaction }: { transaction?: Transaction | undefined } = {},
     ) {
-      const { apiKeyId, userId, action, cursor, limit } = filter
-      const where: WhereOptions<ApiKeyEventRow> = {
-        ...(apiKeyId !== undefined && { apiKeyId }),
-        ...(userId !== undefined && { userId }),
-        ...(action !== undefined && { action }),
-        ...(cursor && { id: { [Op.lt]: cursor.id } }),
-      }
-      const rows = await Event.findAll({
-        where,
-        attributes: { exclude: ['ref', 'entryMac'] },
-        order: [['id', 'DESC']],
-        limit: limit + 1,
-        transaction: transaction ?? null,
-        useMaster: true,
-      })
+      const { limit } = filter
+      const { where, bind } = conditionsOf(filter)
+      const rows = await select<{ json: string }>(
+        sequelize,
+        `SELECT ${eventSql('event')} AS json FROM ${events} AS event
+          WHERE ${where} ORDER BY event.id DESC LIMIT ${limit + 1}`,
+        { bind, transaction: transaction ?? null },
+      )
 
-      const events = rows
-        .slice(0, limit)
-        .map((row) => toEvent(row.get({ plain: true }), userIdType))
-      const last = rows.length > limit ? events.at(-1) : undefined
-      return { events, nextCursor: last ? formatEventCursor(last) : null }
+      const page = rows.slice(0, limit).map(({ json }) => toEvent(JSON.parse(json), userIdType))
+      const last = rows.length > limit ? page.at(-1) : undefined
+      return { events: page, nextCursor: last ? formatEventCursor(last) : null }
     },
+  }
+}
+
+/** SQL for which entries of the trail a list is of. */
+function conditionsOf({ apiKeyId, userId, action, cursor }: EventFilter) {
+  const bind: unknown[] = []
+  const all = ['true']
+  if (apiKeyId !== undefined) all.push(`event.api_key_id = $${bind.push(apiKeyId)}`)
+  if (userId !== undefined) all.push(`event.user_id = $${bind.push(userId)}`)
+  if (action !== undefined) all.push(`event.action = $${bind.push(action)}`)
+  if (cursor) all.push(`event.id < $${bind.push(cursor.id)}`)
+  return { where: all.join(' AND '), bind }
+}
+
+const columns = [
+  'api_key_id',
+  'user_id',
+  'action',
+  'actor_type',
+  'actor_id',
+  'address',
+  'reason',
+  'before',
+  'after',
+  'ref',
+  'entry_mac',
+] as const
+
+function toColumns(entry: NewApiKeyEventRow): Record<(typeof columns)[number], unknown> {
+  return {
+    api_key_id: entry.apiKeyId,
+    user_id: entry.userId,
+    action: entry.action,
+    actor_type: entry.actorType,
+    actor_id: entry.actorId,
+    address: entry.address,
+    reason: entry.reason,
+    before: entry.before,
+    after: entry.after,
+    ref: entry.ref,
+    entry_mac: entry.entryMac,
   }
 }
 
@@ -177,12 +222,11 @@ export function canonical(value: unknown): string {
   )
 }
 
-function toEvent(row: EventRow, userIdType: UserIdType): ApiKeyEvent {
+function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
   return {
     ...row,
-    id: String(row.id),
     userId: row.userId === null ? null : readUserId(row.userId, userIdType),
-    createdAt: new Date(row.createdAt),
+    createdAt: readTime(row.createdAt),
   }
 }
 

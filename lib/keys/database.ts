@@ -1,15 +1,16 @@
-import {
-  ConnectionError,
-  DatabaseError,
-  TimeoutError,
-  UniqueConstraintError,
-  type Transaction,
-} from 'sequelize'
+import type { Transaction } from 'sequelize'
 
 import { ApiKeysError } from '../errors'
 
 /** SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. */
 const outages = /^(08...|57P0[1-5]|53...|25006|25P0[34]|57014|55P03)$/
+
+/**
+ * Sequelize's errors for a server that it did not reach, or not in time. They go by name: the app may have another copy of
+ * Sequelize than we have, and its errors are no instances of our classes.
+ */
+const unreached =
+  /^Sequelize(Connection\w*|AccessDenied|HostNotFound|HostNotReachable|InvalidConnection|Timeout)Error$/
 
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
@@ -58,18 +59,26 @@ export function explain(error: unknown): unknown {
 }
 
 function comesOfOutage(error: unknown): boolean {
-  if (error instanceof ConnectionError || error instanceof TimeoutError) return true
-  if (outages.test(sqlStateOf(error))) return true
-  if (!(error instanceof DatabaseError)) return false
+  if (!(error instanceof Error)) return false
+  if (unreached.test(error.name) || outages.test(sqlStateOf(error))) return true
 
-  const { code = '' } = error.parent as { code?: string }
-  return brokenConnection.test(code) || connectionLost.test(error.message)
+  const { parent } = error as SequelizeError
+  if (!parent) return false
+  return brokenConnection.test(String(parent.code)) || connectionLost.test(error.message)
+}
+
+/** The members that Sequelize's errors have in every copy of it. */
+type SequelizeError = Error & {
+  /** The error of the driver, of any realm. */
+  parent?: { code?: unknown; severity?: unknown }
+  original?: object
+  errors?: object[]
 }
 
 /** The code that the server gave its error (SQLSTATE), through Sequelize or from the driver itself; else ''. */
 export function sqlStateOf(error: unknown): string {
-  const told: unknown = error instanceof DatabaseError ? error.parent : error
-  const { code, severity } = (told ?? {}) as { code?: unknown; severity?: unknown }
+  const { parent } = (error ?? {}) as Partial<SequelizeError>
+  const { code, severity } = (parent ?? error ?? {}) as { code?: unknown; severity?: unknown }
   return typeof code === 'string' && severity !== undefined ? code : ''
 }
 
@@ -83,13 +92,16 @@ export function causeOf(error: unknown): unknown {
  * instance to be saved, the row that broke a constraint. They must not reach a log.
  */
 function forgetValues(error: unknown) {
-  if (error instanceof Error && error.cause) forgetValues(error.cause)
-  if (!(error instanceof DatabaseError || error instanceof UniqueConstraintError)) return
+  if (!(error instanceof Error)) return
+  if (error.cause) forgetValues(error.cause)
 
-  for (const holder of [error, error.parent, error.original]) {
-    Object.assign(holder, { parameters: {}, detail: undefined })
+  const { parent, original, errors = [] } = error as SequelizeError
+  if (!parent && sqlStateOf(error) === '') return
+
+  for (const holder of new Set([error, parent, original])) {
+    for (const name of ['parameters', 'detail', 'fields', 'value'] as const) {
+      if (holder && name in holder) Object.assign(holder, { [name]: undefined })
+    }
   }
-  if (error instanceof UniqueConstraintError) {
-    for (const fault of error.errors) Object.assign(fault, { instance: null })
-  }
+  for (const fault of errors) Object.assign(fault, { instance: null, value: null })
 }

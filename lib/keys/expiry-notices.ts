@@ -1,5 +1,6 @@
-import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
+import { select } from '../../models/statements'
 import { clearTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { onDatabase } from './database'
@@ -34,7 +35,8 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
    * the 7 days, and one that is found with less than a day left has only that for the last.
    */
   async function claim(transaction: Transaction): Promise<{ id: string; daysLeft: number }[]> {
-    return sequelize.query<{ id: string; daysLeft: number }>(
+    return select<{ id: string; daysLeft: number }>(
+      sequelize,
       `WITH old AS (
          DELETE FROM ${noticeTable} WHERE expires_at < now() - interval '1 day'
        )
@@ -56,7 +58,7 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
         LIMIT ${maxKeys}
            ON CONFLICT DO NOTHING
        RETURNING api_key_id AS id, days_left AS "daysLeft"`,
-      { type: QueryTypes.SELECT, useMaster: true, transaction },
+      { transaction },
     )
   }
 

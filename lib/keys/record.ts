@@ -1,4 +1,4 @@
-import type { ApiKeyRow, Status } from '../../models/api-key'
+import type { ApiKeyRow, Status, Time } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
@@ -31,31 +31,7 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   previousSecret: { prefix: string; postfix: string; worksUntil: Date } | null
 }
 
-/** What is read of a row: nothing of its hashes. */
-export const recordAttributes = [
-  'id',
-  'name',
-  'description',
-  'prefix',
-  'postfix',
-  'status',
-  'permissions',
-  'allowedIps',
-  'metadata',
-  'limits',
-  'userId',
-  'createdAt',
-  'updatedAt',
-  'lastUsedAt',
-  'lastUsedFrom',
-  'expiresAt',
-  'revokedAt',
-  'previousPrefix',
-  'previousPostfix',
-  'previousWorksUntil',
-] as const satisfies (keyof ApiKeyRow)[]
-
-/** Copies the record from a row, and so leaves out whatever else the row holds. */
+/** Makes the record of a key from what `keySql` reads. */
 export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
   return {
     id: row.id,
@@ -64,51 +40,34 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     prefix: row.prefix,
     postfix: row.postfix,
     status: row.status,
-    permissions: readArray(row.permissions),
-    allowedIps: row.allowedIps === null ? null : readArray(row.allowedIps),
+    permissions: row.permissions,
+    allowedIps: row.allowedIps,
     // Both are written by us, as they are read here.
-    metadata: readJson(row.metadata) as Metadata,
-    limits: readJson(row.limits) as LimitOverrides | null,
+    metadata: row.metadata as Metadata,
+    limits: row.limits as LimitOverrides | null,
     userId: readUserId(row.userId, userIdType),
-    createdAt: new Date(row.createdAt),
-    updatedAt: new Date(row.updatedAt),
-    lastUsedAt: readTime(row.lastUsedAt),
+    createdAt: readTime(row.createdAt),
+    updatedAt: readTime(row.updatedAt),
+    lastUsedAt: row.lastUsedAt === null ? null : readTime(row.lastUsedAt),
     lastUsedFrom: row.lastUsedFrom,
-    expiresAt: readTime(row.expiresAt),
-    revokedAt: readTime(row.revokedAt),
+    expiresAt: row.expiresAt === null ? null : readTime(row.expiresAt),
+    revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
   }
 }
 
 function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
   const { previousPrefix: prefix, previousPostfix: postfix, previousWorksUntil } = row
-  if (!prefix || !postfix || !previousWorksUntil) return null
+  if (!prefix || !postfix || previousWorksUntil === null) return null
 
-  return { prefix, postfix, worksUntil: new Date(previousWorksUntil) }
+  return { prefix, postfix, worksUntil: readTime(previousWorksUntil) }
 }
-
-/*
- * An app may have taught its driver to read bigints, arrays or times in its own way, for all of its connections. What is
- * shown here bears with that; what decides about a key, its expiry, is read as a number instead.
- */
 
 export function readUserId(value: unknown, type: UserIdType): string | number {
   return type === 'integer' ? Number(value) : String(value)
 }
 
-function readTime(value: Date | null): Date | null {
-  return value === null ? null : new Date(value)
-}
-
-/** Some drivers leave it to others to parse JSON. */
-function readJson(value: unknown): unknown {
-  return typeof value === 'string' ? JSON.parse(value) : value
-}
-
-/** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */
-function readArray(value: unknown): string[] {
-  if (!Array.isArray(value)) {
-    throw new TypeError('express-api-keys: the driver does not read text[] as an array')
-  }
-  return value
+/** An infinite time becomes an invalid one, which is `null` in JSON. */
+export function readTime(time: Time): Date {
+  return new Date(Number(time))
 }

@@ -1,37 +1,29 @@
 import { randomUUID } from 'node:crypto'
 
-import {
-  ForeignKeyConstraintError,
-  literal,
-  Op,
-  Transaction,
-  type Sequelize,
-  type WhereOptions,
-} from 'sequelize'
-import { z } from 'zod'
+import type { Sequelize } from 'sequelize'
 
-import type { ApiKeyModel, ApiKeyRow, Status } from '../../models/api-key'
+import { changeableColumns, keySql, timeOfParameter } from '../../models/api-key'
+import { run, select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
-import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
+import { ApiKeysError, InvalidInputError } from '../errors'
 import { isSame, type Actor, type Audit, type ChangeAction } from './audit'
 import type { AuditChain } from './audit-chain'
-import { formatKeyCursor, type KeyPosition } from './cursor'
-import { afterCommit } from './database'
+import { sqlStateOf } from './database'
 import type { Emitter } from './emitter'
-import { readGranted, type Grantable } from './grantable'
+import type { Grantable } from './grantable'
+import { createKeyChecks, refuseOwnLimits } from './key-checks'
+import { createKeyReader, type Scope } from './key-reader'
 import type { LimitOverrides } from './limits'
-import { maxMetadataBytes, sizeOf, type Metadata } from './metadata'
-import { recordAttributes, toRecord, type ApiKeyRecord } from './record'
+import { createManyKeys } from './many-keys'
+import type { Metadata } from './metadata'
+import type { ApiKeyRecord } from './record'
 import { pointerTo } from './rules'
 import type { SecretFormat } from './secret'
 import { isChangeable, isExpired, nextStatus, type Transition } from './states'
+import { createInTransaction } from './transactions'
+import { createUserKeys } from './user-keys'
 
-interface Scope {
-  userId?: string | number | undefined
-  transaction?: Transaction | undefined
-}
-
-interface Circumstances extends Scope {
+export interface Circumstances extends Scope {
   actor?: Actor | undefined
   address?: string | undefined
   reason?: string | undefined
@@ -57,34 +49,10 @@ interface KeyChanges {
   limits?: LimitOverrides | null | undefined
 }
 
-interface KeyFilter {
-  userId?: string | number | undefined
-  status?: Status | undefined
-  permission?: string | undefined
-  text?: string | undefined
-  cursor?: KeyPosition | undefined
-  limit: number
-}
-
-interface UnusedKeys {
-  unusedForDays: number
-  userId?: string | number | undefined
-  dryRun: boolean
-}
-
-interface OldKeys {
-  olderThanDays: number
-  dryRun: boolean
-}
-
-/** How many keys are worked on in one transaction where there may be any number. */
-const batchSize = 1_000
-
 export type Store = ReturnType<typeof createStore>
 
 interface StoreParts {
   sequelize: Sequelize
-  ApiKey: ApiKeyModel
   userIdType: UserIdType
   /** The qualified, quoted name of the table of keys. */
   table: string
@@ -108,138 +76,94 @@ interface StoreParts {
   lastUseOf(id: string): { atMs: number; from: string | null } | undefined
 }
 
-const uuid = z.guid()
-
-/** The database's clock, which all processes share, at the moment of the change. */
-const clock = literal('clock_timestamp()')
-
-/** One for each row, so that each entry of the audit trail has one of its own. */
-const newRef = literal('gen_random_uuid()')
-
-/**
- * The order of a search. Postgres takes the start of any word for one in 50 keys, and would walk the index on the time
- * in the hope of a full page soon: through all keys, where few have the word.
- */
-const unindexedTime = literal(`"created_at" + interval '0'`)
-
-/** A key that lives counts towards `maxKeysPerUser`. Whether it has expired goes by the clock that verification has. */
-function isLiving(now: number) {
-  return {
-    status: { [Op.ne]: 'REVOKED' },
-    expiresAt: { [Op.or]: [null, { [Op.gt]: new Date(now) }] },
-  }
-}
-
 /** The life of a key: how it is made, found and changed, and how all of them are kept tidy. */
 export function createStore(parts: StoreParts) {
-  const { sequelize, ApiKey, userIdType, table, retiredTable, format, lastUseOf } = parts
-  const { audit, chain, emitter, deleting, lastUsedResolutionMs } = parts
-  const { maxKeysPerUser, maxLifetimeSeconds, reservedMetadata, grantable } = parts
+  const { sequelize, table, retiredTable, format, audit } = parts
+  const reader = createKeyReader(parts)
+  const checks = createKeyChecks(parts)
+  const userKeys = createUserKeys({ ...parts, reader })
+  const inTransaction = createInTransaction(parts)
+  const manyKeys = createManyKeys({ ...parts, reader, userKeys, inTransaction })
 
   async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
     const { userId, name, description = null, permissions, expiresAt = null } = input
     const { allowedIps = null, metadata = {}, limits = null } = input
-    refuseReserved(metadata, options.actor)
+    checks.refuseReserved(metadata, options.actor)
     refuseOwnLimits(limits, { before: null, actor: options.actor })
-    refuseTooLate(expiresAt, Date.now())
-    await refuseUngrantable(userId, permissions)
+    checks.refuseTooLate(expiresAt, Date.now())
+    await checks.refuseUngrantable(userId, permissions)
     const { plainTextKey, ...secret } = format.mint()
 
     const apiKey = await inTransaction(options.transaction, async (transaction) => {
-      await lockUser(userId, transaction)
-      await refuseOneTooMany(userId, transaction)
-      const values = {
-        userId,
-        name,
-        description,
-        permissions,
-        expiresAt,
-        allowedIps,
-        metadata,
-        limits,
-        ...secret,
-        id: randomUUID(),
-        eventRef: randomUUID(),
-      }
-      const row = await ApiKey.create(values, { transaction }).catch(explainUnknownUser)
+      await userKeys.lock(userId, transaction)
+      await userKeys.refuseOneTooMany(userId, transaction)
+      const ref = randomUUID()
+      const [row] = await select<{ json: string }>(
+        sequelize,
+        `INSERT INTO ${table} AS key
+           (id, user_id, name, description, permissions, expires_at, allowed_ips, metadata, limits,
+            hash, secret_id, prefix, postfix, event_ref)
+         VALUES ($1, $2, $3, $4, $5, ${timeOfParameter(6)}, $7, $8, $9, $10, $11, $12, $13, $14)
+         RETURNING ${keySql('key')} AS json`,
+        {
+          bind: [
+            randomUUID(),
+            userId,
+            name,
+            description,
+            permissions,
+            toParameter(expiresAt),
+            allowedIps,
+            toParameter(metadata),
+            toParameter(limits),
+            secret.hash,
+            secret.secretId,
+            secret.prefix,
+            secret.postfix,
+            ref,
+          ],
+          transaction,
+        },
+      ).catch(explainUnknownUser)
 
-      const created = recordOf(row.get({ plain: true }))
-      const entry = {
-        action: 'created',
-        before: null,
-        after: created,
-        ref: values.eventRef,
-      } as const
+      const after = reader.readRecord(row?.json ?? '')
+      const entry = { action: 'created', before: null, after, ref } as const
       await audit.record([entry], { ...options, transaction })
-      return created
+      return after
     })
     return { apiKey, plainTextKey }
   }
 
-  async function get(id: string, { userId, transaction }: Scope = {}) {
-    const row = await ApiKey.findOne({
-      where: identify(id, userId),
-      attributes: [...recordAttributes],
-      raw: true,
-      transaction: transaction ?? null,
-      useMaster: true,
-    })
-    if (!row) throw new ApiKeysError('api_key_not_found')
-    return recordOf(row)
-  }
-
-  async function list(filter: KeyFilter, { transaction }: Scope = {}) {
-    const { limit } = filter
-    const rows = await ApiKey.findAll({
-      where: { [Op.and]: conditions(filter) },
-      replacements: {
-        text: filter.text && toPrefixQuery(filter.text),
-        createdAt: filter.cursor?.createdAt.toISOString(),
-        id: filter.cursor?.id,
-      },
-      attributes: [...recordAttributes],
-      order: [
-        [filter.text ? unindexedTime : 'createdAt', 'DESC'],
-        ['id', 'DESC'],
-      ],
-      limit: limit + 1,
-      raw: true,
-      transaction: transaction ?? null,
-      useMaster: true,
-    })
-
-    const apiKeys = rows.slice(0, limit).map((row) => recordOf(row))
-    const last = rows.length > limit ? apiKeys.at(-1) : undefined
-    return { apiKeys, nextCursor: last ? formatKeyCursor(last) : null }
-  }
-
   async function update(id: string, changes: KeyChanges, options: Circumstances = {}) {
     return inTransaction(options.transaction, async (transaction) => {
-      const mayRevive = changes.expiresAt !== undefined && maxKeysPerUser !== Infinity
+      const mayRevive = changes.expiresAt !== undefined && userKeys.isLimited
       if (mayRevive) {
-        const { userId } = await get(id, { ...options, transaction })
-        await lockUser(userId, transaction)
+        const { userId } = await reader.get(id, { ...options, transaction })
+        await userKeys.lock(userId, transaction)
       }
 
       return change(id, { ...options, transaction }, async (key) => {
         if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
         const isNews = !isSame(changes.expiresAt, key.expiresAt)
         if (changes.expiresAt !== undefined && isNews) {
-          refuseTooLate(changes.expiresAt, key.createdAt.getTime())
+          checks.refuseTooLate(changes.expiresAt, key.createdAt.getTime())
         }
-        if (mayRevive && isExpired(key, Date.now())) await refuseOneTooMany(key.userId, transaction)
+        if (mayRevive && isExpired(key, Date.now())) {
+          await userKeys.refuseOneTooMany(key.userId, transaction)
+        }
 
         refuseOwnLimits(changes.limits, { before: key.limits, actor: options.actor })
-        const metadata = changes.metadata && withReserved(changes.metadata, key, options.actor)
+        const metadata =
+          changes.metadata && checks.withReserved(changes.metadata, key, options.actor)
         return { action: 'updated', changes: { ...changes, metadata } }
       })
     })
   }
 
   async function setPermissions(id: string, permissions: string[], options: Circumstances = {}) {
-    if (grantable) {
-      const { userId } = await get(id, options)
-      await refuseUngrantable(userId, permissions)
+    if (parts.grantable) {
+      const { userId } = await reader.get(id, options)
+      await checks.refuseUngrantable(userId, permissions)
     }
 
     return change(id, options, (key) => {
@@ -262,12 +186,13 @@ export function createStore(parts: StoreParts) {
     const { plainTextKey, hash, secretId, prefix, postfix } = format.mint()
 
     const apiKey = await inTransaction(options.transaction, async (transaction) => {
-      const before = await lock(id, options.userId, transaction)
+      const before = await reader.lock(id, { ...options, transaction })
       const ref = randomUUID()
       if (before.status === 'SUSPENDED') throw new ApiKeysError('api_key_suspended')
       if (!isChangeable(before.status)) throw new ApiKeysError('api_key_revoked')
 
-      await sequelize.query(
+      await run(
+        sequelize,
         `WITH retired AS (
            INSERT INTO ${retiredTable} (hash, api_key_id) SELECT hash, id FROM ${table} WHERE id = $1
          )
@@ -281,7 +206,7 @@ export function createStore(parts: StoreParts) {
           WHERE key.id = $1`,
         { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds, ref], transaction },
       )
-      const after = await get(id, { transaction })
+      const after = await reader.get(id, { transaction })
       await audit.record([{ action: 'rotated', before, after, ref }], { ...options, transaction })
       return after
     })
@@ -297,143 +222,6 @@ export function createStore(parts: StoreParts) {
     })
   }
 
-  /** Revokes every key of a user at once and returns how many there were to revoke. */
-  async function revokeAll(userId: string | number, options: Omit<Circumstances, 'userId'> = {}) {
-    return inTransaction(options.transaction, async (transaction) => {
-      await lockUser(userId, transaction)
-      const keys = await lockMany({ userId, status: { [Op.ne]: 'REVOKED' } }, { transaction })
-      await revokeMany(keys, { ...options, transaction })
-      return keys.length
-    })
-  }
-
-  /** Returns how many keys of a user there are to revoke. */
-  async function countRevocable(userId: string | number, { transaction }: Scope = {}) {
-    return count({ userId, status: { [Op.ne]: 'REVOKED' } }, transaction)
-  }
-
-  /**
-   * Revokes the keys, of one user or all, that nobody has used for so many days, and returns how many there were. A batch at
-   * a time, so that nobody waits for all of them.
-   */
-  async function revokeUnused(
-    { unusedForDays, userId, dryRun }: UnusedKeys,
-    options: Circumstances,
-  ) {
-    const where = {
-      ...(userId !== undefined && { userId }),
-      status: { [Op.ne]: 'REVOKED' as const },
-      // A key that is in use may not be written down yet as that.
-      [Op.and]: [
-        literal(
-          `coalesce("last_used_at", "created_at") < clock_timestamp()` +
-            ` - interval '${unusedForDays} days' - interval '${lastUsedResolutionMs} milliseconds'`,
-        ),
-      ],
-    }
-    return dryRun
-      ? count(where)
-      : inBatches(where, (keys, own) => revokeMany(keys, { ...options, ...own }))
-  }
-
-  /** Deletes the keys that were revoked so many days ago, and returns how many there were. What the trail says stays. */
-  async function pruneRevoked({ olderThanDays, dryRun }: OldKeys, options: Circumstances) {
-    const since = literal(`clock_timestamp() - interval '${olderThanDays} days'`)
-    const where = { status: 'REVOKED' as const, revokedAt: { [Op.lt]: since } }
-    return dryRun
-      ? count(where)
-      : inBatches(where, (keys, own) => deleteMany(keys, { ...options, ...own }))
-  }
-
-  async function count(where: WhereOptions<ApiKeyRow>, transaction?: Transaction) {
-    // The types know of no such option here.
-    const options = { where, transaction: transaction ?? null, useMaster: true }
-    return ApiKey.count(options)
-  }
-
-  /** Has all keys that are such worked on, a batch in a transaction of its own, and returns how many there were. */
-  async function inBatches(
-    where: WhereOptions<ApiKeyRow>,
-    work: (keys: ApiKeyRecord[], own: { transaction: Transaction }) => Promise<void>,
-  ): Promise<number> {
-    let last: string | undefined
-    for (let total = 0; ;) {
-      const keys = await inTransaction(undefined, async (transaction) => {
-        const next = last === undefined ? where : { [Op.and]: [where, { id: { [Op.gt]: last } }] }
-        const batch = await lockMany(next, { transaction, limit: batchSize })
-        await work(batch, { transaction })
-        return batch
-      })
-      total += keys.length
-      last = keys.at(-1)?.id
-      if (keys.length < batchSize) return total
-    }
-  }
-
-  /** In the order of their ids, so that two who lock many do not wait for each other. */
-  async function lockMany(
-    where: WhereOptions<ApiKeyRow>,
-    { transaction, limit }: { transaction: Transaction; limit?: number },
-  ): Promise<ApiKeyRecord[]> {
-    const rows = await ApiKey.findAll({
-      where,
-      attributes: [...recordAttributes],
-      order: [['id', 'ASC']],
-      ...(limit !== undefined && { limit }),
-      raw: true,
-      lock: Transaction.LOCK.NO_KEY_UPDATE,
-      transaction,
-    })
-    return rows.map(recordOf)
-  }
-
-  async function revokeMany(
-    keys: readonly ApiKeyRecord[],
-    options: Circumstances & { transaction: Transaction },
-  ) {
-    if (keys.length === 0) return
-
-    const { transaction } = options
-    const before = new Map(keys.map((key) => [key.id, key]))
-    const [, after] = await ApiKey.update(
-      { status: 'REVOKED', revokedAt: clock, updatedAt: clock, eventRef: newRef },
-      { where: { id: [...before.keys()] }, returning: true, transaction },
-    )
-    const changes = after.map((row) => {
-      const values = row.get({ plain: true })
-      const revoked = recordOf(values)
-      return {
-        action: 'revoked' as const,
-        before: before.get(revoked.id) ?? null,
-        after: revoked,
-        ref: String(values.eventRef),
-      }
-    })
-    await audit.record(changes, options)
-  }
-
-  async function deleteMany(
-    keys: readonly ApiKeyRecord[],
-    options: Circumstances & { transaction: Transaction },
-  ) {
-    if (keys.length === 0) return
-
-    const { transaction } = options
-    // Else a trigger would write that the database did it.
-    await sequelize.query(`SELECT set_config($1, pg_current_xact_id()::text, true)`, {
-      bind: [deleting],
-      transaction,
-    })
-    await ApiKey.destroy({ where: { id: keys.map(({ id }) => id) }, transaction })
-    const changes = keys.map((key) => ({
-      action: 'deleted' as const,
-      before: key,
-      after: null,
-      ref: randomUUID(),
-    }))
-    await audit.record(changes, options)
-  }
-
   /** Locks the key, lets `decide` say what becomes of it, and writes that down twice: in its row, then in the audit. */
   async function change(
     id: string,
@@ -441,173 +229,29 @@ export function createStore(parts: StoreParts) {
     decide: (key: ApiKeyRecord) => Decision | Promise<Decision>,
   ): Promise<ApiKeyRecord> {
     return inTransaction(options.transaction, async (transaction) => {
-      const before = await lock(id, options.userId, transaction)
+      const before = await reader.lock(id, { ...options, transaction })
       const { action, changes } = await decide(before)
       const news = newsIn(changes, before)
       if (Object.keys(news).length === 0) return before
 
       const ref = randomUUID()
-      const [, [changed]] = await ApiKey.update(
-        {
-          ...news,
-          ...(news.status === 'REVOKED' && { revokedAt: clock }),
-          updatedAt: clock,
-          eventRef: ref,
-        },
-        { where: { id }, returning: true, transaction },
+      const bind: unknown[] = [id, ref]
+      const [row] = await select<{ json: string }>(
+        sequelize,
+        `UPDATE ${table} AS key SET ${assignmentsOf(news, bind).join(', ')},
+                updated_at = clock_timestamp(), event_ref = $2
+          WHERE id = $1 RETURNING ${keySql('key')} AS json`,
+        { bind, transaction },
       )
-      if (!changed) throw new ApiKeysError('api_key_not_found')
-      const after = recordOf(changed.get({ plain: true }))
+      if (!row) throw new ApiKeysError('api_key_not_found')
+      const after = reader.readRecord(row.json)
       await audit.record([{ action, before, after, ref }], { ...options, transaction })
       return after
     })
   }
 
-  async function lock(
-    id: string,
-    userId: string | number | undefined,
-    transaction: Transaction,
-  ): Promise<ApiKeyRecord> {
-    const row = await ApiKey.findOne({
-      where: identify(id, userId),
-      attributes: [...recordAttributes],
-      raw: true,
-      lock: Transaction.LOCK.NO_KEY_UPDATE,
-      transaction,
-    })
-    if (!row) throw new ApiKeysError('api_key_not_found')
-    return recordOf(row)
-  }
-
-  /** With `raw`, which spares it the making of instances, Sequelize returns rows that its types still call instances. */
-  function recordOf(row: object): ApiKeyRecord {
-    const record = toRecord(row as ApiKeyRow, userIdType)
-    const lastUse = lastUseOf(record.id)
-    const isNews = lastUse && lastUse.atMs > (record.lastUsedAt?.getTime() ?? -Infinity)
-    return isNews
-      ? { ...record, lastUsedAt: new Date(lastUse.atMs), lastUsedFrom: lastUse.from }
-      : record
-  }
-
-  /**
-   * Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. What is
-   * written in the caller's is sealed later: others would wait for it to end.
-   */
-  async function inTransaction<Result>(
-    transaction: Transaction | undefined,
-    work: (transaction: Transaction) => Promise<Result>,
-  ): Promise<Result> {
-    if (transaction) {
-      const result = await work(transaction)
-      afterCommit(transaction, () => emitter.committed(transaction))
-      return result
-    }
-
-    const [result, own] = await sequelize.transaction(async (own) => {
-      const result = await work(own)
-      if (audit.hasWritten(own)) await chain.seal(own)
-      return [result, own] as const
-    })
-    emitter.committed(own)
-    return result
-  }
-
-  /**
-   * Has everything wait that changes how many keys a user has, until the transaction ends. Taken before any row is
-   * locked. It is a lock of our own, as a user's row is the app's to lock.
-   */
-  async function lockUser(userId: string | number, transaction: Transaction) {
-    await sequelize.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', {
-      bind: [`express-api-keys ${table} ${userId}`],
-      transaction,
-    })
-  }
-
-  /** Counts the living keys of a user, under the user's lock. */
-  async function refuseOneTooMany(userId: string | number, transaction: Transaction) {
-    if (maxKeysPerUser === Infinity) return
-
-    const count = await ApiKey.count({ where: { userId, ...isLiving(Date.now()) }, transaction })
-    if (count >= maxKeysPerUser) throw new ApiKeysError('too_many_api_keys')
-  }
-
-  function refuseTooLate(expiresAt: Date | null, createdAt: number) {
-    if (maxLifetimeSeconds === Infinity) return
-
-    const latest = new Date(createdAt + maxLifetimeSeconds * 1000)
-    if (expiresAt !== null && expiresAt <= latest) return
-    const message =
-      expiresAt === null ? 'is required here' : `must not be later than ${latest.toISOString()}`
-    throw new InvalidInputError([{ pointer: pointerTo(['expiresAt']), message }])
-  }
-
-  /** Owners read what is reserved, and others write it. */
-  function refuseReserved(metadata: Metadata, actor: Actor | undefined) {
-    if (actor?.type !== 'user') return
-
-    const faults = reservedMetadata
-      .filter((name) => Object.hasOwn(metadata, name))
-      .map((name) => ({
-        pointer: pointerTo(['metadata', name]),
-        message: 'is for administrators to write',
-      }))
-    if (faults.length > 0) throw new InvalidInputError(faults)
-  }
-
-  /** What an owner writes replaces everything but what is reserved. */
-  function withReserved(metadata: Metadata, key: ApiKeyRecord, actor: Actor | undefined): Metadata {
-    if (actor?.type !== 'user') return metadata
-
-    const kept = Object.entries(key.metadata).filter(([name]) => reservedMetadata.includes(name))
-    const own = Object.entries(metadata).filter(
-      ([name, value]) => !reservedMetadata.includes(name) || !isSame(value, key.metadata[name]),
-    )
-    refuseReserved(Object.fromEntries(own), actor)
-    const whole = Object.fromEntries([...kept, ...own])
-    if (sizeOf(whole) <= maxMetadataBytes) return whole
-
-    const message = `must have at most ${maxMetadataBytes} bytes as JSON, with what is reserved`
-    throw new InvalidInputError([{ pointer: pointerTo(['metadata']), message }])
-  }
-
-  async function refuseUngrantable(userId: string | number, permissions: readonly string[]) {
-    if (!grantable) return
-
-    const granted = readGranted(await grantable(userId))
-    const faults = permissions.flatMap((permission, index): InputFault[] => {
-      if (granted.includes(permission)) return []
-      return [
-        { pointer: pointerTo(['permissions', index]), message: 'may not be granted by this user' },
-      ]
-    })
-    if (faults.length > 0) throw new InvalidInputError(faults)
-  }
-
-  return {
-    create,
-    get,
-    list,
-    update,
-    setPermissions,
-    transit,
-    rotate,
-    endRotation,
-    revokeAll,
-    countRevocable,
-    revokeUnused,
-    pruneRevoked,
-  }
-}
-
-/** How often a key may be used is not for its owner to say. */
-function refuseOwnLimits(
-  limits: LimitOverrides | null | undefined,
-  { before, actor }: { before: LimitOverrides | null; actor: Actor | undefined },
-) {
-  if (actor?.type !== 'user' || limits === undefined || isSame(limits, before)) return
-
-  const message = 'is for administrators to write'
-  throw new InvalidInputError([{ pointer: pointerTo(['limits']), message }])
+  const { get, list } = reader
+  return { create, get, list, update, setPermissions, transit, rotate, endRotation, ...manyKeys }
 }
 
 type Changes = Partial<
@@ -660,41 +304,31 @@ function newsIn(changes: Decision['changes'], key: ApiKeyRecord): Changes {
   )
 }
 
-/** An id that is no UUID names no key, like one that nobody has: the database would call it an error. */
-function identify(id: string, userId: string | number | undefined): WhereOptions<ApiKeyRow> {
-  if (!uuid.safeParse(id).success) throw new ApiKeysError('api_key_not_found')
-
-  return { id, ...(userId !== undefined && { userId }) }
+/** SQL that writes changes to the row of a key. Adds their values to the parameters. */
+function assignmentsOf(changes: Changes, bind: unknown[]): string[] {
+  const assignments = Object.entries(changes).map(([name, value]) => {
+    // They have no other members.
+    const column = changeableColumns[name as keyof Changes]
+    const number = bind.push(toParameter(value))
+    return `${column} = ${name === 'expiresAt' ? timeOfParameter(number) : `$${number}`}`
+  })
+  return changes.status === 'REVOKED'
+    ? [...assignments, 'revoked_at = clock_timestamp()']
+    : assignments
 }
 
-function conditions({ userId, status, permission, text, cursor }: KeyFilter) {
-  const all: WhereOptions<ApiKeyRow>[] = []
-
-  if (userId !== undefined) all.push({ userId })
-  if (status) all.push({ status })
-  if (permission) all.push({ permissions: { [Op.contains]: [permission] } })
-  if (text) {
-    all.push(
-      literal(
-        `to_tsvector('pg_catalog.simple', "name" || ' ' || coalesce("description", ''))` +
-          ` @@ to_tsquery('pg_catalog.simple', :text)`,
-      ),
-    )
-  }
-  if (cursor) all.push(literal('("created_at", "id") < (:createdAt::timestamptz, :id::uuid)'))
-  return all
+/** Times become milliseconds since 1970, and objects JSON. Lists stay, and the driver writes them as arrays. */
+function toParameter(value: unknown): unknown {
+  if (value instanceof Date) return value.getTime()
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? JSON.stringify(value)
+    : value
 }
 
-/** Asks for all of the words, each as the start of one. */
-function toPrefixQuery(text: string): string {
-  return text
-    .split(/\s+/)
-    .map((word) => `'${word.replaceAll('\\', '\\\\').replaceAll("'", "''")}':*`)
-    .join(' & ')
-}
+const foreignKeyViolation = '23503'
 
 function explainUnknownUser(error: unknown): never {
-  if (!(error instanceof ForeignKeyConstraintError)) throw error
+  if (sqlStateOf(error) !== foreignKeyViolation) throw error
 
   throw new InvalidInputError([{ pointer: pointerTo(['userId']), message: 'is not a user' }], {
     cause: error,

@@ -1,5 +1,6 @@
-import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
+import { select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { readUserId } from './record'
 import type { UsagePeriod } from './usage-period'
@@ -113,12 +114,7 @@ export function createUsageStore(parts: UsageParts) {
     bind: readonly unknown[],
     { transaction }: Scope = {},
   ): Promise<Row[]> {
-    return sequelize.query<Row>(sql, {
-      bind: [...bind],
-      type: QueryTypes.SELECT,
-      useMaster: true,
-      transaction: transaction ?? null,
-    })
+    return selectRows<Row>(sequelize, sql, { bind, transaction: transaction ?? null })
   }
 
   /** The usage of one key, with what this process has not written yet. */

@@ -1,5 +1,6 @@
-import { QueryTypes, type Sequelize } from 'sequelize'
+import type { Sequelize } from 'sequelize'
 
+import { select } from '../../models/statements'
 import { setTimeout } from '../background'
 import { onDatabase } from '../keys/database'
 import type { Clock } from './clock'
@@ -21,10 +22,9 @@ export function createBarrier({ sequelize, bounds, boundMs, clock }: BarrierPart
   return async function waitForEveryone(): Promise<void> {
     const startedAt = clock.monotonic()
     const [longest] = await onDatabase(() =>
-      sequelize.query<{ ms: string | number | null }>(
-        `SELECT max(bound_ms)::text AS ms FROM ${bounds}`,
-        { type: QueryTypes.SELECT, useMaster: true, transaction: null },
-      ),
+      select<{ ms: string | null }>(sequelize, `SELECT max(bound_ms)::text AS ms FROM ${bounds}`, {
+        transaction: null,
+      }),
     )
     const waitMs = Math.max(boundMs, Number(longest?.ms ?? 0))
 

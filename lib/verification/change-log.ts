@@ -1,7 +1,8 @@
-import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
 import type { ChangeLog } from '../../models/change-log'
 import { literal } from '../../models/names'
+import { run } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { readUserId } from '../keys/record'
 import type { Moment } from './clock'
@@ -153,7 +154,7 @@ export function createChangeLog(parts: ChangeLogParts) {
 
     /** Has the log tell every process that a user may do more, or less. */
     async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
-      await sequelize.query(`INSERT INTO ${userChanges} (user_id) VALUES ($1)`, {
+      await run(sequelize, `INSERT INTO ${userChanges} (user_id) VALUES ($1)`, {
         bind: [userId],
         transaction: transaction ?? null,
       })
@@ -177,8 +178,8 @@ export function createChangeLog(parts: ChangeLogParts) {
      * one who prunes waits for another, as a gap behind an entry that is still there would hide changes from who reads on from it.
      */
     async prune() {
-      const options = { type: QueryTypes.SELECT, useMaster: true, transaction: null } as const
-      await sequelize.query(
+      await run(
+        sequelize,
         `WITH old AS (
            SELECT revision FROM ${revisions}
             WHERE created_at < now() - interval '1 hour'
@@ -189,12 +190,11 @@ export function createChangeLog(parts: ChangeLogParts) {
            RETURNING entry.mark
          )
          DELETE FROM ${changes} AS change USING removed WHERE change.mark = removed.mark`,
-        options,
+        { transaction: null },
       )
-      await sequelize.query(
-        `DELETE FROM ${bounds} WHERE registered_at < now() - interval '1 day'`,
-        options,
-      )
+      await run(sequelize, `DELETE FROM ${bounds} WHERE registered_at < now() - interval '1 day'`, {
+        transaction: null,
+      })
     },
   }
 }

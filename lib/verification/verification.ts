@@ -1,6 +1,7 @@
-import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
 import { changeLogOf } from '../../models/change-log'
+import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import type { Background } from '../background'
 import { ApiKeysError } from '../errors'
@@ -277,7 +278,8 @@ export function createVerification(parts: VerificationParts) {
 
   async function countLivingKeys(): Promise<LivingKeys[]> {
     const rows = await onDatabase(() =>
-      sequelize.query<{ secretId: string | null; keys: string }>(
+      select<{ secretId: string | null; keys: string }>(
+        sequelize,
         `SELECT secret_id AS "secretId", count(*)::text AS keys
            FROM (
              SELECT secret_id, status, expires_at FROM ${table}
@@ -287,7 +289,7 @@ export function createVerification(parts: VerificationParts) {
            ) AS secret
           WHERE status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
           GROUP BY secret_id ORDER BY secret_id`,
-        { type: QueryTypes.SELECT, useMaster: true, transaction: null },
+        { transaction: null },
       ),
     )
     return rows.map(({ secretId, keys }) => {

@@ -109,7 +109,7 @@ describe('expiring', () => {
     const told = listen(apiKeys)
     const sequelize = database.connect()
     await sequelize.query('ALTER TABLE api_keys RENAME COLUMN description TO away')
-    await expect(apiKeys.announceExpiring()).rejects.toThrow('column "description" does not exist')
+    await expect(apiKeys.announceExpiring()).rejects.toThrow('description does not exist')
     await sequelize.query('ALTER TABLE api_keys RENAME COLUMN away TO description')
     expect(told).toEqual([])
 

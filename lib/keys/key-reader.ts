@@ -1,0 +1,155 @@
+import type { Sequelize, Transaction } from 'sequelize'
+import { z } from 'zod'
+
+import { keySql, type Status } from '../../models/api-key'
+import { select } from '../../models/statements'
+import type { UserIdType } from '../../models/storage-options'
+import { ApiKeysError } from '../errors'
+import { formatKeyCursor, type KeyPosition } from './cursor'
+import { toRecord, type ApiKeyRecord } from './record'
+
+export interface Scope {
+  userId?: string | number | undefined
+  transaction?: Transaction | undefined
+}
+
+export interface KeyFilter {
+  userId?: string | number | undefined
+  status?: Status | undefined
+  permission?: string | undefined
+  text?: string | undefined
+  cursor?: KeyPosition | undefined
+  limit: number
+}
+
+/** SQL that is true for some keys, and the values of its parameters. The row of the table has the name `key`. */
+export interface Condition {
+  where: string
+  bind: unknown[]
+}
+
+interface KeyReaderParts {
+  sequelize: Sequelize
+  /** The qualified, quoted name of the table of keys. */
+  table: string
+  userIdType: UserIdType
+  /** The last use of a key that may not be written yet: when, in milliseconds since 1970, and from where. */
+  lastUseOf(id: string): { atMs: number; from: string | null } | undefined
+}
+
+export type KeyReader = ReturnType<typeof createKeyReader>
+
+const uuid = z.guid()
+
+/**
+ * The order of a search. Postgres takes the start of any word for one in 50 keys, and would walk the index on the time
+ * in the hope of a full page soon: through all keys, where few have the word.
+ */
+const unindexedTime = `key.created_at + interval '0'`
+
+/** Finds keys and reads their records. */
+export function createKeyReader({ sequelize, table, userIdType, lastUseOf }: KeyReaderParts) {
+  /** Makes a record from what `keySql` has read, with the uses of this process that are not written yet. */
+  function readRecord(json: string): ApiKeyRecord {
+    const record = toRecord(JSON.parse(json), userIdType)
+    const lastUse = lastUseOf(record.id)
+    const isNews = lastUse && lastUse.atMs > (record.lastUsedAt?.getTime() ?? -Infinity)
+    return isNews
+      ? { ...record, lastUsedAt: new Date(lastUse.atMs), lastUsedFrom: lastUse.from }
+      : record
+  }
+
+  /** Returns the records of the rows that a clause such as WHERE or ORDER BY leaves. */
+  async function readAll(
+    rest: string,
+    bind: readonly unknown[],
+    transaction: Transaction | undefined,
+  ): Promise<ApiKeyRecord[]> {
+    const rows = await select<{ json: string }>(
+      sequelize,
+      `SELECT ${keySql('key')} AS json FROM ${table} AS key ${rest}`,
+      { bind, transaction: transaction ?? null },
+    )
+    return rows.map(({ json }) => readRecord(json))
+  }
+
+  async function readOne(id: string, { userId, transaction }: Scope, lock = '') {
+    const { where, bind } = identify(id, userId)
+    const [record] = await readAll(`WHERE ${where} ${lock}`, bind, transaction)
+    if (!record) throw new ApiKeysError('api_key_not_found')
+    return record
+  }
+
+  return {
+    readRecord,
+    readAll,
+
+    get: (id: string, scope: Scope = {}) => readOne(id, scope),
+
+    /** Keeps others from changing the key until the transaction ends. */
+    lock: (id: string, scope: Scope & { transaction: Transaction }) =>
+      readOne(id, scope, 'FOR NO KEY UPDATE'),
+
+    async list(filter: KeyFilter, { transaction }: Scope = {}) {
+      const { limit, text } = filter
+      const { where, bind } = conditionOf(filter)
+      const found = await readAll(
+        `WHERE ${where}
+         ORDER BY ${text ? unindexedTime : 'key.created_at'} DESC, key.id DESC LIMIT ${limit + 1}`,
+        bind,
+        transaction,
+      )
+
+      const apiKeys = found.slice(0, limit)
+      const last = found.length > limit ? apiKeys.at(-1) : undefined
+      return { apiKeys, nextCursor: last ? formatKeyCursor(last) : null }
+    },
+
+    async count({ where, bind }: Condition, transaction?: Transaction): Promise<number> {
+      const [row] = await select<{ count: string }>(
+        sequelize,
+        `SELECT count(*)::text AS count FROM ${table} AS key WHERE ${where}`,
+        { bind, transaction: transaction ?? null },
+      )
+      return Number(row?.count)
+    },
+  }
+}
+
+/** An id that is no UUID names no key, like one that nobody has: the database would call it an error. */
+function identify(id: string, userId: string | number | undefined): Condition {
+  if (!uuid.safeParse(id).success) throw new ApiKeysError('api_key_not_found')
+
+  return userId === undefined
+    ? { where: 'key.id = $1', bind: [id] }
+    : { where: 'key.id = $1 AND key.user_id = $2', bind: [id, userId] }
+}
+
+function conditionOf({ userId, status, permission, text, cursor }: KeyFilter): Condition {
+  const bind: unknown[] = []
+  const all = ['true']
+
+  if (userId !== undefined) all.push(`key.user_id = $${bind.push(userId)}`)
+  if (status) all.push(`key.status = $${bind.push(status)}`)
+  if (permission) all.push(`key.permissions @> $${bind.push([permission])}`)
+  if (text) {
+    all.push(
+      `to_tsvector('pg_catalog.simple', key.name || ' ' || coalesce(key.description, ''))` +
+        ` @@ to_tsquery('pg_catalog.simple', $${bind.push(toPrefixQuery(text))})`,
+    )
+  }
+  if (cursor) {
+    const { createdAt, id } = cursor
+    const time = `$${bind.push(createdAt.toISOString())}::timestamptz`
+    all.push(`(key.created_at, key.id) < (${time}, $${bind.push(id)}::uuid)`)
+  }
+  return { where: all.join(' AND '), bind }
+}
+
+/** Asks for all of the words, each as the start of one. */
+function toPrefixQuery(text: string): string {
+  return text
+    .split(/\s+/)
+    .map((word) => `'${word.replaceAll('\\', '\\\\').replaceAll("'", "''")}':*`)
+    .join(' & ')
+}

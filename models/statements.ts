@@ -1,0 +1,38 @@
+import type { QueryTypes, Sequelize, Transaction } from 'sequelize'
+
+export interface StatementOptions {
+  /** Values for `$1` and so on. */
+  bind?: readonly unknown[] | undefined
+  /** Required, because without a transaction Sequelize would join an ambient one (CLS). */
+  transaction: Transaction | null
+  logging?: false
+}
+
+/*
+ * Our statements go through the Sequelize instance that the app gave us, and nothing is imported from `sequelize` but types. An
+ * app may have two copies of Sequelize. A value of our copy (`literal()`, `Op.lt`, a lock) means nothing to the app's copy, and
+ * an error of the app's copy is no instance of our classes.
+ */
+
+/**
+ * Runs a statement on the primary and returns its rows. Statements return text, numbers as text or JSON: an app may have
+ * changed the session settings (`DateStyle`) and the type parsers of its driver.
+ */
+export async function select<Row extends object>(
+  sequelize: Sequelize,
+  sql: string,
+  { bind, ...options }: StatementOptions,
+): Promise<Row[]> {
+  return sequelize.query<Row>(sql, {
+    ...options,
+    ...(bind && { bind: [...bind] }),
+    // The value is the same in every copy of Sequelize.
+    type: 'SELECT' as QueryTypes.SELECT,
+    useMaster: true,
+  })
+}
+
+/** Runs a statement whose result is of no interest. */
+export async function run(sequelize: Sequelize, sql: string, options: StatementOptions) {
+  await select(sequelize, sql, options)
+}
