@@ -23,6 +23,8 @@ interface FeedListener {
 export type FeedState =
   /** Nobody verifies anything. */
   | 'idle'
+  /** The first answer is under way. */
+  | 'starting'
   /** Changes arrive; what is remembered may be used. */
   | 'following'
   /** The database is away, or does not answer in time. */
@@ -40,6 +42,8 @@ interface ChangeFeedParts {
   clock: Clock
   maxStalenessMs: number
   outageGraceMs: number
+  /** How long the first answer is waited for. */
+  firstAnswerLimitMs: number
   listener: FeedListener
   /** Whether anything depends on the feed although nobody verifies: a signal that may have to fire. */
   isNeeded(): boolean
@@ -81,7 +85,9 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   let leasedAt: Moment | null = null
   /** How long the lease lasts. */
   let leaseMs = maxStalenessMs
-  let state: FeedState = 'unreachable'
+  let state: FeedState = 'starting'
+  /** True once the database has answered since the feed was taken up. */
+  let isAnswered = false
   let clockOffsetMs: number | null = null
 
   /** How often it was not known what had changed meanwhile. */
@@ -102,10 +108,18 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     return leasedAt !== null && isWithin(leasedAt, leaseMs, monotonic, wall)
   }
 
+  /**
+   * How long a statement may take if there is no lease. The first one waits as long as the app's pool would: a database that
+   * slept, as serverless ones do, wakes for seconds, and the app's own queries wait for it.
+   */
+  function patienceMs(): number {
+    return isAnswered ? longestLimitMs(maxStalenessMs) : parts.firstAnswerLimitMs
+  }
+
   async function pollOnce() {
     // As long as there is a lease there is time for another try, on another connection.
     const { monotonic, wall } = momentOf(clock)
-    const longestMs = longestLimitMs(maxStalenessMs)
+    const longestMs = patienceMs()
     const limitMs = isLive(monotonic, wall)
       ? Math.min(Math.max(intervalMs, leastLimitMs), longestMs)
       : longestMs
@@ -129,6 +143,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
 
   function apply(reading: LogReading) {
     const { newest, sentAt } = reading
+    isAnswered = true
     clockOffsetMs = reading.serverMs - clock.wall()
     state = stateOf(reading)
     // A lease that is there goes on, without grace: it rests on what was so when it was granted.
@@ -219,6 +234,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     timer = undefined
     bellTimer = undefined
     leasedAt = null
+    state = 'starting'
+    isAnswered = false
     stops++
     parts.onStop()
   }
@@ -234,6 +251,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
 
   return {
     isLive,
+    patienceMs,
     poll,
     pollAnew,
 

@@ -1,10 +1,8 @@
-import pg, { type ClientConfig } from 'pg'
-import type { Sequelize } from 'sequelize'
-
 import { clearTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { explain, sqlStateOf } from '../keys/database'
 import { momentOf, type Clock, type Moment } from './clock'
+import { abandon, type Client, type OpenClient, type Statement } from './open-client'
 import { within } from './time-limit'
 
 /** A row as the server wrote it: text, whatever parsers the app gave its driver. */
@@ -23,8 +21,8 @@ export interface Answer {
 export interface Connection {
   /**
    * Runs one statement, or several in one text, of which the last that returns rows counts. Rejects with
-   * `database_unavailable` where the database cannot be asked or does not answer in time; an answer that comes later is
-   * ignored.
+   * `database_unavailable` if the connection cannot be opened, or the answer does not come, within the limit. Later answers
+   * are ignored.
    */
   query(statement: Statement, limitMs: number): Promise<Answer>
   /** Gives up the connection that there is, for another one. */
@@ -32,18 +30,6 @@ export interface Connection {
   /** The same, and gives up what is being opened. A query after that begins anew. */
   close(): void
 }
-
-/** A statement, or one that the server is to remember by its name. */
-export type Statement = string | { name: string; text: string; values: unknown[] }
-
-/** What we ask of a client of the driver. Spelled out, so that an app can do without the driver's types. */
-export interface Client {
-  query(statement: Statement): Promise<unknown>
-  on(event: 'end' | 'notification', listener: () => void): unknown
-}
-
-/** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
-export type OpenClient = (signal?: AbortSignal) => Promise<Client>
 
 /** How many openings may be under way; and with those that were given up, whose hooks may still hang. */
 const maxOpenings = 3
@@ -57,7 +43,7 @@ interface ConnectionParts {
   background: Background
   open: OpenClient
   clock: Clock
-  /** How long opening it may take before another opening is tried beside it, and a query gives up. */
+  /** How long opening it may take before another opening is tried beside it. A query waits at least as long. */
   openingLimitMs: number
 }
 
@@ -74,6 +60,7 @@ export function createConnection(parts: ConnectionParts): Connection {
   const unsettled = new Set<Opening>()
   let startedAt = -Infinity
   let failure: { error: unknown; at: number } | undefined
+  let closing = new AbortController()
 
   function startOpening() {
     const controller = new AbortController()
@@ -113,20 +100,37 @@ export function createConnection(parts: ConnectionParts): Connection {
     if (opening && forget(opening)) opening.controller.abort()
   }
 
-  async function connect(): Promise<Client> {
-    if (current) return current
+  function startOpeningIfDue() {
     const now = clock.monotonic()
     if (openings.length === 0 && failure && now - failure.at < restMs) throw failure.error
 
     const isDue = openings.length === 0 || now - startedAt >= openingLimitMs
-    if (isDue && unsettled.size < maxUnsettled) {
-      // The oldest may only be slow; one after it was lost in a network that hung, for all that anybody knows.
-      if (openings.length === maxOpenings) giveUp(openings[1])
-      startOpening()
+    if (!isDue || unsettled.size >= maxUnsettled) return
+
+    // Keep the oldest: it may just be slow. Drop the second: its packets were probably lost.
+    if (openings.length === maxOpenings) giveUp(openings[1])
+    startOpening()
+  }
+
+  /** Waits for a connection. While it does not open, others are tried beside it, and the first that is open is used. */
+  async function connect(limitMs: number): Promise<Client> {
+    const endsAt = clock.monotonic() + limitMs
+    const { signal } = closing
+    for (;;) {
+      if (current) return current
+
+      startOpeningIfDue()
+      const leftMs = Math.max(endsAt - clock.monotonic(), 0)
+      try {
+        const anyClient = Promise.any(openings.map(({ client }) => client))
+        const client = await within({ limitMs: Math.min(leftMs, openingLimitMs) }, anyClient)
+        // Another one may have been quicker meanwhile.
+        return current ?? client
+      } catch (error) {
+        const isPending = openings.length > 0
+        if (!isPending || signal.aborted || clock.monotonic() >= endsAt) throw error
+      }
     }
-    const client = await Promise.any(openings.map(({ client }) => client))
-    // Another one may have been quicker meanwhile.
-    return current ?? client
   }
 
   function discard(client: Client) {
@@ -140,7 +144,7 @@ export function createConnection(parts: ConnectionParts): Connection {
 
   return {
     async query(statement, limitMs) {
-      const client = await within({ limitMs: openingLimitMs }, connect()).catch(refuse)
+      const client = await connect(Math.max(limitMs, openingLimitMs)).catch(refuse)
       const sentAt = momentOf(clock)
       try {
         const result = await within({ limitMs }, client.query(statement))
@@ -155,6 +159,8 @@ export function createConnection(parts: ConnectionParts): Connection {
     reset,
 
     close() {
+      closing.abort()
+      closing = new AbortController()
       reset()
       for (const opening of openings) giveUp(opening)
     },
@@ -180,94 +186,4 @@ function refusalOf(error: unknown): unknown {
 function rowsOf(result: unknown): TextRow[] {
   const results = [result].flat() as { rows: TextRow[] }[]
   return results.findLast(({ rows }) => rows.length > 0)?.rows ?? []
-}
-
-/** Ends a connection without a word: one that hangs would not hear it. */
-export function abandon(client: Client) {
-  streamOf(client).destroy()
-}
-
-/** The types know of no such members. */
-function streamOf(client: Client): { destroy(): void; unref?(): void } {
-  return (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream
-}
-
-/** Of the app's `dialectOptions` those that Sequelize hands to the driver, and how soon a dead connection is noticed. */
-const passedOn = [
-  'application_name',
-  'ssl',
-  'client_encoding',
-  'keepAlive',
-  'keepAliveInitialDelayMillis',
-  'statement_timeout',
-  'query_timeout',
-  'connectionTimeoutMillis',
-  'idle_in_transaction_session_timeout',
-  'lock_timeout',
-  'options',
-  'stream',
-] as const
-
-/**
- * Makes the function that opens connections as the app's Sequelize does: to the primary, with its `dialectOptions` and its
- * hooks around connecting, which may fetch a password; or to another address.
- */
-export function createOpenClient(sequelize: Sequelize, address?: string): OpenClient {
-  const app = sequelize as unknown as SequelizeInternals
-
-  return async function openClient(signal) {
-    const { config } = app.connectionManager
-    const settings = { ...(config.replication ? config.replication.write : config) }
-    await app.runHooks('beforeConnect', settings)
-    signal?.throwIfAborted()
-
-    const { username, password, host, port, database, dialectOptions = {} } = settings
-    const options = Object.fromEntries(
-      passedOn.filter((name) => name in dialectOptions).map((name) => [name, dialectOptions[name]]),
-    )
-    const { Client } = settings.native === true ? pg : app.connectionManager.lib
-    const client = new Client({
-      application_name: 'express-api-keys',
-      connectionTimeoutMillis: 10_000,
-      ...options,
-      ...(address === undefined
-        ? { user: username, password, host, port: Number(port), database }
-        : { connectionString: address }),
-      types: { getTypeParser: () => String },
-    } as ClientConfig)
-    // Before there is anybody to hear it, an error would end the process.
-    client.on('error', () => {})
-    // Nothing of ours keeps a process alive. The stream is another one once it is encrypted.
-    streamOf(client).unref?.()
-    signal?.addEventListener('abort', () => abandon(client), { once: true })
-    try {
-      await client.connect()
-      streamOf(client).unref?.()
-      await app.runHooks('afterConnect', client, settings)
-    } catch (error) {
-      abandon(client)
-      throw error
-    }
-    return client
-  }
-}
-
-interface ConnectionSettings {
-  username?: string
-  password?: unknown
-  host?: string
-  port?: string | number
-  database?: string
-  dialectOptions?: Record<string, unknown>
-  native?: boolean
-}
-
-/** What Sequelize 6 has and its types leave out. */
-interface SequelizeInternals {
-  connectionManager: {
-    /** The driver that the app gave it, or the one that it found. */
-    lib: typeof pg
-    config: ConnectionSettings & { replication?: { write: ConnectionSettings } | false }
-  }
-  runHooks(name: string, ...args: unknown[]): Promise<void>
 }

@@ -1,5 +1,5 @@
 import { clearTimeout, type Background } from '../background'
-import { abandon, type Client, type OpenClient } from './connection'
+import { abandon, type Client, type OpenClient } from './open-client'
 import { within } from './time-limit'
 
 interface DoorbellParts {

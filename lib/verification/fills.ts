@@ -5,7 +5,6 @@ import { CachedKey, type KeyCache } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import type { KeyReading, Lookup } from './lookup'
-import { longestLimitMs } from './time-limit'
 
 /** What came of reading one key. */
 export interface Fill {
@@ -21,7 +20,7 @@ export type Fills = ReturnType<typeof createFills>
 interface FillsParts {
   background: Pick<Background, 'run'>
   lookUp: Lookup
-  feed: Pick<ChangeFeed, 'applied' | 'triggers' | 'gaps' | 'isLive' | 'catchUp'>
+  feed: Pick<ChangeFeed, 'applied' | 'triggers' | 'gaps' | 'isLive' | 'patienceMs' | 'catchUp'>
   cache: KeyCache
   clock: Clock
   maxStalenessMs: number
@@ -68,7 +67,7 @@ export function createFills(parts: FillsParts) {
 
   /** As long as there is a lease, the database is there: a connection that hangs is given up for another one in time. */
   function limitMs(): number {
-    const longestMs = longestLimitMs(maxStalenessMs)
+    const longestMs = feed.patienceMs()
     const isThere = feed.isLive(clock.monotonic(), clock.wall())
     return isThere ? Math.max(longestMs / 3, leastLimitMs) : longestMs
   }

@@ -6,7 +6,7 @@ export function longestLimitMs(maxStalenessMs: number): number {
   return Math.min(maxStalenessMs, 5_000)
 }
 
-/** How long opening a connection may take: one that hangs must not take up all the time that there is. */
+/** How long opening a connection may take before another one is tried: one that hangs must not take up all the time. */
 export function openingLimitMs(maxStalenessMs: number): number {
   return Math.min(Math.max(0.7 * maxStalenessMs, 700), 5_000)
 }

@@ -16,7 +16,7 @@ import { createKeyCache } from './cache'
 import { createChangeFeed, type FeedState } from './change-feed'
 import { createChangeLog } from './change-log'
 import { momentOf, systemClock } from './clock'
-import { createConnection, createOpenClient } from './connection'
+import { createConnection } from './connection'
 import { createDoorbell } from './doorbell'
 import { createFailedAttempts } from './failed-attempts'
 import { createFills } from './fills'
@@ -25,6 +25,7 @@ import { createLookup } from './lookup'
 import { createNarrowing } from './narrowing'
 import { createRateLimiter, type RedisClient } from './rate-limiter'
 import { createSignals } from './signals'
+import { acquireLimitMs, createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 import { createUsageRecorder, type UsageHealth } from './usage'
 import type { Bearer } from './verified-api-key'
@@ -154,6 +155,7 @@ export function createVerification(parts: VerificationParts) {
     clock,
     maxStalenessMs,
     outageGraceMs,
+    firstAnswerLimitMs: acquireLimitMs(appSequelize),
     listener: {
       onChanges(ids) {
         for (const id of ids) cache.forget(id)

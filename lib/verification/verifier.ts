@@ -7,7 +7,7 @@ import type { ChangeFeed } from './change-feed'
 import { hourMs, isWithin, momentOf, type Clock } from './clock'
 import type { FailedAttempts } from './failed-attempts'
 import type { Fill, Fills } from './fills'
-import { longestLimitMs, within } from './time-limit'
+import { within } from './time-limit'
 import type { UsageRecorder } from './usage'
 import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from './verified-api-key'
 
@@ -54,7 +54,6 @@ interface Question {
 export function createVerifier(parts: VerifierParts) {
   const { format, cache, feed, fills, usage, attempts, emitter, makeSignal, clock } = parts
   const { maxStalenessMs } = parts
-  const patienceMs = Math.max(longestLimitMs(maxStalenessMs), leastPatienceMs)
   /** From when on the use of a secret that works no more is worth noting. */
   const noteRetiredFromMs = new WeakMap<CachedKey, number>()
   let hits = 0
@@ -193,7 +192,8 @@ export function createVerifier(parts: VerifierParts) {
       }
       misses++
       const question = { sent, digest, bearer, askedAt: clock.monotonic() }
-      return within({ limitMs: patienceMs, isAwaited: true }, ask(question))
+      const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
+      return within({ limitMs, isAwaited: true }, ask(question))
     },
 
     /** Whether a key that was accepted a moment ago would be again, by what is remembered. It is no further use of it. */

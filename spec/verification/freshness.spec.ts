@@ -374,6 +374,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     clock,
     maxStalenessMs,
     outageGraceMs,
+    firstAnswerLimitMs: maxStalenessMs,
     listener: {
       onChanges: (changed) => changed.forEach((id) => cache.forget(id)),
       onUserChanges: () => {},

@@ -241,6 +241,7 @@ function createProcess(
     clock,
     maxStalenessMs,
     outageGraceMs,
+    firstAnswerLimitMs: maxStalenessMs,
     listener: {
       onChanges: () => {},
       onUserChanges: (userIds) => grants.forget(userIds),

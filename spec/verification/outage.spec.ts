@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import express from 'express'
 import { Sequelize } from 'sequelize'
@@ -179,5 +180,52 @@ describe('while the database is away', () => {
     if (!signal.aborted) await once(signal, 'abort')
     expect(signal.reason).toMatchObject({ reason: 'revoked' })
     await other.close()
+  })
+})
+
+describe('a database that wakes slowly', () => {
+  it.each<Options>([{}, { maxStalenessMs: 100 }])(
+    'is waited for as the app’s own queries wait for it, with %o',
+    async (options) => {
+      const [key] = await createKeys(1)
+      createInstance(options)
+      proxy.freeze()
+      const own = sequelize.query('SELECT 1')
+      const outcome = outcomeOf(key?.plainTextKey ?? '')
+
+      // As long as it takes, but longer than an answer is waited for from a database that is awake.
+      await sleep(1_500)
+      proxy.thaw('resumed')
+
+      expect(await outcome).toBe('accepted')
+      await own
+    },
+  )
+
+  it('is waited for again by a process that came to rest', async () => {
+    const [first, second] = await createKeys(2)
+    createInstance()
+    await outcomeOf(first?.plainTextKey ?? '')
+    await apiKeys.close()
+
+    proxy.freeze()
+    const outcome = outcomeOf(second?.plainTextKey ?? '')
+    await sleep(1_500)
+    proxy.thaw('resumed')
+
+    expect(await outcome).toBe('accepted')
+  })
+
+  it('is waited for no longer than the app’s pool would', async () => {
+    const [key] = await createKeys(1)
+    sequelize = new Sequelize(proxy.through(database.url), {
+      logging: false,
+      pool: { acquire: 1_200 },
+    })
+    apiKeys = createTestApiKeys(database, { sequelize })
+    proxy.freeze()
+
+    expect(await outcomeOf(key?.plainTextKey ?? '')).toBe('database_unavailable')
+    proxy.thaw('resumed')
   })
 })
