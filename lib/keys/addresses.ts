@@ -117,7 +117,18 @@ function parseUnmapped(text: string): Address | null {
   // A zone, as in fe80::1%eth0, is of this machine only.
   const last = text.slice(text.lastIndexOf(':') + 1)
   const isUsual = !text.includes('%') && (!last.includes('.') || isFourPartDecimal(last))
-  return text.includes(':') && isUsual && ipaddr.IPv6.isValid(text) ? ipaddr.IPv6.parse(text) : null
+  if (!text.includes(':') || !isUsual || !ipaddr.IPv6.isValid(text)) return null
+
+  const address = ipaddr.IPv6.parse(text)
+  return last.includes('.') && isCompatible(text, address) ? null : address
+}
+
+/**
+ * True if an address is written as an IPv4-compatible one, such as ::192.0.2.1, which is deprecated (RFC 4291, section
+ * 2.5.5.1). The package takes the shortest form of it for an IPv4-mapped address, which is another one.
+ */
+function isCompatible(text: string, address: ipaddr.IPv6): boolean {
+  return !text.slice(2).includes(':') || address.parts.slice(0, 6).every((part) => part === 0)
 }
 
 const fourPartDecimal = /^(?:(?:0|[1-9]\d{0,2})\.){3}(?:0|[1-9]\d{0,2})$/

@@ -33,11 +33,29 @@ export function faultOfJson(value: unknown, depth = 0): string | null {
 
 function faultOfMembers(value: object, depth: number): string | null {
   if (!Array.isArray(value) && !isPlainObject(value)) return 'must hold nothing but JSON'
+  const dangerous = dangerousName(value)
+  if (dangerous) return `must not hold ${dangerous}`
   for (const [name, member] of Object.entries(value)) {
     const fault = isStorable(name) ? faultOfJson(member, depth + 1) : faultOfJson(name)
     if (fault !== null) return fault
   }
   return null
+}
+
+/**
+ * Returns the name of a member that changes prototypes, if there is one. An app that copies or merges metadata into an object
+ * of its own sets the prototype of that object by `__proto__`, past what is reserved, and that of all objects by way of
+ * `constructor.prototype`.
+ */
+function dangerousName(value: object): string | null {
+  if (Object.hasOwn(value, '__proto__')) return '__proto__'
+  const { constructor } = value as { constructor?: unknown }
+  // What is inherited is the function of that name.
+  const isWay =
+    typeof constructor === 'object' &&
+    constructor !== null &&
+    Object.hasOwn(constructor, 'prototype')
+  return isWay ? 'constructor.prototype' : null
 }
 
 export function isPlainObject(value: unknown): value is Record<string, unknown> {

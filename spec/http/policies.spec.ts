@@ -184,7 +184,7 @@ describe('allowedIps', () => {
 
 describe('metadata', () => {
   it('is what behind a guard comes with the key, and nobody can change it there', async () => {
-    const metadata = { team: 'core', tags: ['a', { b: null }], ['__proto__']: 1 }
+    const metadata = { team: 'core', tags: ['a', { b: null }], constructor: 'Acme', prototype: {} }
     const { apiKey, plainTextKey } = await create({ metadata })
 
     expect(apiKey).toMatchObject({ metadata })
@@ -283,6 +283,10 @@ describe('metadata', () => {
     ['NUL', { a: '\0' }],
     ['NUL in a name', { '\0': 1 }],
     ['half a character', { a: '\ud800' }],
+    ['a prototype', { ['__proto__']: { plan: 'gold' } }],
+    ['a prototype deep within', { a: [{ ['__proto__']: 1 }] }],
+    ['a way to a prototype', { constructor: { prototype: { plan: 'gold' } } }],
+    ['a way to a prototype deep within', { a: [{ constructor: { prototype: null } }] }],
   ])('is refused where it is or holds %s', async (_, metadata) => {
     const answer = await as('alice').post('/api-keys').send(body({ metadata }))
 

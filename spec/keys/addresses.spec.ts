@@ -15,6 +15,9 @@ describe('readAddressRange', () => {
     ['::ffff:203.0.113.7', '203.0.113.7'],
     ['::ffff:203.0.113.0/120', '203.0.113.0/24'],
     ['::ffff:0:0/96', '0.0.0.0/0'],
+    ['0:0:0:0:0:FFFF:203.0.113.7', '203.0.113.7'],
+    ['64:ff9b::203.0.113.7', '64:ff9b::cb00:7107'],
+    ['::808:808', '::808:808'],
   ])('reads %s as %s', (text, shown) => {
     expect(readAddressRange(text)).toBe(shown)
   })
@@ -38,6 +41,10 @@ describe('readAddressRange', () => {
     '[::1]',
     'fe80::1%eth0',
     '::ffff:010.0.0.1',
+    '::8.8.8.8',
+    '::8.8.8.8/128',
+    '::0:8.8.8.8',
+    '0:0:0:0:0:0:8.8.8.8',
     '::ffff:0x0a.0.0.1',
     '2001:db8::/129',
     '2001:db8:::1',
@@ -77,6 +84,7 @@ describe('a list of addresses', () => {
     ['203.0.113.7', '203.0.113.8', false],
     ['nonsense', '203.0.113.7', false],
     ['0.0.0.0/0', 'unknown', false],
+    ['0.0.0.0/0', '::8.8.8.8', false],
     ['0.0.0.0/0', '203.0.113.7, 10.0.0.1', false],
   ])('of %s includes %s: %s', (range, address, isIncluded) => {
     expect(createAddressList([range]).includes(address)).toBe(isIncluded)
