@@ -26,6 +26,7 @@ import { createSigner } from './keys/signing'
 import { createStore } from './keys/store'
 import { createUsageStore } from './keys/usage'
 import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
+import { createAsking } from './verification/asking'
 import { createVerification, type Health } from './verification/verification'
 import type { Closable } from './verification/verified-api-key'
 import type { Verdict } from './verification/verifier'
@@ -156,8 +157,16 @@ export function createApiKeys<
   const { verify, verifyAlone, rateLimiter, recorder } = verification
   const { lastUseOf, health, flush } = verification
   const { noteDenied, noteRateLimited } = recorder
+  const grantable =
+    settings.grantable &&
+    createAsking({
+      grantable: settings.grantable,
+      onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
+      isAwaited: true,
+    })
   const store = createStore({
     ...settings,
+    grantable,
     sequelize,
     userIdType,
     table,

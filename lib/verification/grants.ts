@@ -1,12 +1,10 @@
 import type { Background } from '../background'
-import { ApiKeysError } from '../errors'
-import { causeOf } from '../keys/database'
 import { readGranted, type Grantable } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
+import { createAsking } from './asking'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import { createEviction } from './eviction'
-import { within } from './time-limit'
 
 type UserId = string | number
 
@@ -81,9 +79,6 @@ interface GrantsParts {
   onFailure(userId: UserId, error: unknown): void
 }
 
-/** How long the app is given for an answer. */
-export const answerLimitMs = 5_000
-
 /** How soon at most the app is asked again that did not answer, where nobody waits for it. */
 const longestRestMs = 1_000
 
@@ -101,6 +96,7 @@ export function createGrants(parts: GrantsParts) {
   const { background, grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs } =
     parts
   const { onNews, onFailure } = parts
+  const askApp = createAsking({ grantable, onFailure })
   const restMs = Math.min(maxAgeMs / 10, longestRestMs)
   const grants = new Map<UserId, Grant>()
   const findUnused = createEviction(grants)
@@ -140,19 +136,6 @@ export function createGrants(parts: GrantsParts) {
       return grant
     } finally {
       finish(grant)
-    }
-  }
-
-  /** Whatever keeps the app from answering, nobody knows what the user may do. */
-  async function askApp(userId: UserId): Promise<unknown> {
-    try {
-      // Not before the asking is known to be under way.
-      const answer = Promise.resolve(userId).then(grantable)
-      return await within({ limitMs: answerLimitMs }, answer)
-    } catch (failure) {
-      const cause = causeOf(failure)
-      onFailure(userId, cause)
-      throw new ApiKeysError('grantable_unavailable', { cause })
     }
   }
 

@@ -356,14 +356,56 @@ describe('grantable', () => {
     const app = createApp(createInstance({ grantable }))
     const { key } = await createKey()
 
-    expect(await statusOf(app, read, key)).toBe(503)
+    const refused = await get(app, read, key)
     await next()
     const [status] = await Promise.all([
       statusOf(app, read, key),
       next().then(({ give }) => give([read])),
     ])
 
+    expect(refused.status).toBe(503)
+    expect(refused.body).toMatchObject({ code: 'grantable_unavailable' })
     expect(status).toBe(200)
+  })
+
+  it.each<[string, () => Promise<never>]>([
+    ['rejects', () => Promise.reject(new Error('no roles today'))],
+    ['never answers', () => new Promise(() => {})],
+  ])('that %s has keys neither made nor given permissions', async (_, grantable) => {
+    const apiKeys = createInstance({ grantable })
+    const told = jest.fn()
+    apiKeys.on('grantable_unavailable', told)
+    const app = createApp(apiKeys)
+    const { id } = await createKey()
+    const wish = { name: 'CI', permissions: [read] }
+
+    const answers = await Promise.all([
+      request(app).post('/api-keys').set('X-User', 'alice').send(wish),
+      request(app)
+        .put(`/api-keys/${id}/permissions`)
+        .set('X-User', 'alice')
+        .send({
+          permissions: [read],
+        }),
+      request(app)
+        .post('/admin/api-keys')
+        .set('X-User', 'admin')
+        .send({ ...wish, userId: 'alice' }),
+    ])
+
+    for (const answer of answers) {
+      expect(answer.status).toBe(503)
+      expect(answer.headers['retry-after']).toBe('1')
+      expect(answer.body).toEqual({
+        title: 'Service Unavailable',
+        status: 503,
+        detail:
+          'What the owner of the API key may do cannot be checked at the moment. Try again shortly.',
+        code: 'grantable_unavailable',
+      })
+    }
+    expect(told).toHaveBeenCalledTimes(3)
+    expect(told).toHaveBeenCalledWith({ userId: 'alice', error: expect.any(Error) })
   })
 
   it('that throws is no grant', async () => {
