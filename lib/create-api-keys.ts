@@ -128,10 +128,10 @@ export function createApiKeys<
   const emitter = createEmitter()
   const signer = createSigner(settings)
   const trail = auditTrailOf(schema)
-  const audit = createAudit({ sequelize, trail, userIdType, signer, emitter })
+  const table = qualify(schema, 'api_keys')
+  const audit = createAudit({ ...settings, sequelize, trail, table, userIdType, signer, emitter })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
-  const table = qualify(schema, 'api_keys')
   const retiredTable = qualify(schema, 'api_key_retired_secrets')
   const [usageTable, writerTable] = [
     qualify(schema, 'api_key_usage'),
@@ -179,6 +179,7 @@ export function createApiKeys<
     lastUseOf,
   })
   const expiryNotices = createExpiryNotices({
+    ...settings,
     background,
     sequelize,
     table,
@@ -186,7 +187,16 @@ export function createApiKeys<
     store,
     emitter,
   })
-  const usage = createUsageStore({ sequelize, usageTable, writerTable, userIdType, recorder })
+  const usage = createUsageStore({
+    ...settings,
+    sequelize,
+    usageTable,
+    writerTable,
+    table,
+    trail,
+    userIdType,
+    recorder,
+  })
   const verifyTrail = createAuditVerifier({ sequelize, trail, table, userIdType, signer })
   const lifecycle = createLifecycle({
     ...verification,

@@ -11,7 +11,7 @@ export const createApiKeyExpiryNotices = defineMigration(
         days_left integer,
         PRIMARY KEY (api_key_id, expires_at, days_left)
       );
-      CREATE INDEX ON ${table('api_keys')} (expires_at)
+      CREATE INDEX ON ${table('api_keys')} (key_prefix, expires_at)
         WHERE expires_at IS NOT NULL AND status <> 'REVOKED';
     `,
     down: `

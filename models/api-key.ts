@@ -1,3 +1,5 @@
+import { literal } from './names'
+
 export const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
 
 export type Status = (typeof statuses)[number]
@@ -59,6 +61,14 @@ export function keySql(key: string): string {
   }
   const members = Object.entries(attributes).map(([name, sql]) => `'${name}', ${sql}`)
   return `json_build_object(${members.join(', ')})::text`
+}
+
+/**
+ * SQL that is true for a key whose plain text begins with a key prefix. Instances with different key prefixes may share the
+ * tables, for example one for test keys. Each of them sees and changes its own keys only.
+ */
+export function isOfPrefix(key: string, keyPrefix: string): string {
+  return `${key}.key_prefix = ${literal(keyPrefix)}`
 }
 
 /** SQL for a time in milliseconds since 1970: as a number, which no setting of the session changes. */

@@ -1,5 +1,5 @@
 import { changeLogOf } from './change-log'
-import { qualify } from './names'
+import { literal, qualify } from './names'
 
 /** What the audit trail consists of in the database. Names are qualified and quoted. */
 export interface AuditTrail {
@@ -32,6 +32,25 @@ export function auditTrailOf(schema: string): AuditTrail {
     deleting: `${changeLogOf(schema).channel}.deleting`,
     waiting: `${changeLogOf(schema).channel}.waiting`,
   }
+}
+
+/**
+ * SQL that is true for the id of a key that has this prefix, and for no id. If the key is deleted, its entries say which prefix
+ * it had. Entries of other instances are in the same trail, because it is one chain.
+ */
+export function isOfKeyWithPrefix(
+  id: string,
+  { events, table, keyPrefix }: { events: string; table: string; keyPrefix: string },
+): string {
+  const told = `coalesce(told.after, told.before) ->> 'prefix'`
+  // One entry at a time, by the indexes: as a join, the server would read all keys.
+  return `coalesce(
+    (SELECT key.key_prefix FROM ${table} AS key WHERE key.id = ${id}),
+    (SELECT left(${told}, -7) FROM ${events} AS told
+      WHERE told.api_key_id = ${id} AND ${told} IS NOT NULL
+      ORDER BY told.id DESC LIMIT 1),
+    ${literal(keyPrefix)}
+  ) = ${literal(keyPrefix)}`
 }
 
 interface Guard {

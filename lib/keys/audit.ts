@@ -7,7 +7,7 @@ import {
   type EventAction,
   type NewApiKeyEventRow,
 } from '../../models/api-key-event'
-import { toldNames, type AuditTrail } from '../../models/audit-trail'
+import { isOfKeyWithPrefix, toldNames, type AuditTrail } from '../../models/audit-trail'
 import { run, select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
@@ -74,13 +74,18 @@ export type WrittenEntry = Omit<NewApiKeyEventRow, 'entryMac'>
 interface AuditParts {
   sequelize: Sequelize
   trail: Pick<AuditTrail, 'events'>
+  /** The qualified, quoted name of the table of keys. */
+  table: string
+  keyPrefix: string
   userIdType: UserIdType
   signer: Signer
   emitter: Pick<Emitter, 'emitAfter'>
 }
 
-export function createAudit({ sequelize, trail, userIdType, signer, emitter }: AuditParts) {
-  const { events } = trail
+export function createAudit(parts: AuditParts) {
+  const { sequelize, userIdType, signer, emitter } = parts
+  const { events } = parts.trail
+  const isOwn = isOfKeyWithPrefix('event.api_key_id', { ...parts, events })
 
   /** Vouches for an entry, so that nobody else can write one that passes for ours. */
   function entryMacOf(entry: WrittenEntry): string {
@@ -148,7 +153,7 @@ export function createAudit({ sequelize, trail, userIdType, signer, emitter }: A
       const rows = await select<{ json: string }>(
         sequelize,
         `SELECT ${eventSql('event')} AS json FROM ${events} AS event
-          WHERE ${where} ORDER BY event.id DESC LIMIT ${limit + 1}`,
+          WHERE ${where} AND ${isOwn} ORDER BY event.id DESC LIMIT ${limit + 1}`,
         { bind, transaction: transaction ?? null },
       )
 

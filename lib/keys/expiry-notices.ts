@@ -1,5 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { isOfPrefix } from '../../models/api-key'
 import { select } from '../../models/statements'
 import { clearTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
@@ -14,6 +15,7 @@ interface ExpiryNoticesParts {
   /** The qualified, quoted names of the tables of keys and of what was told. */
   table: string
   noticeTable: string
+  keyPrefix: string
   store: Pick<Store, 'get'>
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
 }
@@ -27,6 +29,7 @@ const sweepEveryMs = 300_000
 /** Tells of keys that are about to expire, 7 days and 1 day before: of each once, by whichever process is first. */
 export function createExpiryNotices(parts: ExpiryNoticesParts) {
   const { background, sequelize, table, noticeTable, store, emitter } = parts
+  const isOwn = isOfPrefix('key', parts.keyPrefix)
   let timer: NodeJS.Timeout | undefined
   let isStarted = false
 
@@ -46,7 +49,8 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
         CROSS JOIN LATERAL (
           SELECT CASE WHEN key.expires_at <= now() + interval '1 day' THEN 1 ELSE 7 END AS days_left
         ) AS due
-        WHERE key.expires_at > now() AND key.expires_at <= now() + interval '7 days'
+        WHERE ${isOwn}
+          AND key.expires_at > now() AND key.expires_at <= now() + interval '7 days'
           AND key.expires_at IS NOT NULL AND key.status <> 'REVOKED'
           AND key.created_at <= key.expires_at - due.days_left * interval '1 day'
           AND NOT EXISTS (

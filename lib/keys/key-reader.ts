@@ -1,7 +1,7 @@
 import type { Sequelize, Transaction } from 'sequelize'
 import { z } from 'zod'
 
-import { keySql, type Status } from '../../models/api-key'
+import { isOfPrefix, keySql, type Status } from '../../models/api-key'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
@@ -33,6 +33,8 @@ interface KeyReaderParts {
   /** The qualified, quoted name of the table of keys. */
   table: string
   userIdType: UserIdType
+  /** Keys with other prefixes are another instance's. */
+  keyPrefix: string
   /** The last use of a key that may not be written yet: when, in milliseconds since 1970, and from where. */
   lastUseOf(id: string): { atMs: number; from: string | null } | undefined
 }
@@ -48,7 +50,10 @@ const uuid = z.guid()
 const unindexedTime = `key.created_at + interval '0'`
 
 /** Finds keys and reads their records. */
-export function createKeyReader({ sequelize, table, userIdType, lastUseOf }: KeyReaderParts) {
+export function createKeyReader(parts: KeyReaderParts) {
+  const { sequelize, table, userIdType, lastUseOf } = parts
+  const isOwn = isOfPrefix('key', parts.keyPrefix)
+
   /** Makes a record from what `keySql` has read, with the uses of this process that are not written yet. */
   function readRecord(json: string): ApiKeyRecord {
     const record = toRecord(JSON.parse(json), userIdType)
@@ -59,23 +64,22 @@ export function createKeyReader({ sequelize, table, userIdType, lastUseOf }: Key
       : record
   }
 
-  /** Returns the records of the rows that a clause such as WHERE or ORDER BY leaves. */
+  /** Returns the records of the instance's own keys for which a condition is true, by clauses such as ORDER BY. */
   async function readAll(
+    { where, bind }: Condition,
     rest: string,
-    bind: readonly unknown[],
     transaction: Transaction | undefined,
   ): Promise<ApiKeyRecord[]> {
     const rows = await select<{ json: string }>(
       sequelize,
-      `SELECT ${keySql('key')} AS json FROM ${table} AS key ${rest}`,
+      `SELECT ${keySql('key')} AS json FROM ${table} AS key WHERE ${isOwn} AND ${where} ${rest}`,
       { bind, transaction: transaction ?? null },
     )
     return rows.map(({ json }) => readRecord(json))
   }
 
   async function readOne(id: string, { userId, transaction }: Scope, lock = '') {
-    const { where, bind } = identify(id, userId)
-    const [record] = await readAll(`WHERE ${where} ${lock}`, bind, transaction)
+    const [record] = await readAll(identify(id, userId), lock, transaction)
     if (!record) throw new ApiKeysError('api_key_not_found')
     return record
   }
@@ -92,11 +96,9 @@ export function createKeyReader({ sequelize, table, userIdType, lastUseOf }: Key
 
     async list(filter: KeyFilter, { transaction }: Scope = {}) {
       const { limit, text } = filter
-      const { where, bind } = conditionOf(filter)
       const found = await readAll(
-        `WHERE ${where}
-         ORDER BY ${text ? unindexedTime : 'key.created_at'} DESC, key.id DESC LIMIT ${limit + 1}`,
-        bind,
+        conditionOf(filter),
+        `ORDER BY ${text ? unindexedTime : 'key.created_at'} DESC, key.id DESC LIMIT ${limit + 1}`,
         transaction,
       )
 
@@ -108,7 +110,7 @@ export function createKeyReader({ sequelize, table, userIdType, lastUseOf }: Key
     async count({ where, bind }: Condition, transaction?: Transaction): Promise<number> {
       const [row] = await select<{ count: string }>(
         sequelize,
-        `SELECT count(*)::text AS count FROM ${table} AS key WHERE ${where}`,
+        `SELECT count(*)::text AS count FROM ${table} AS key WHERE ${isOwn} AND ${where}`,
         { bind, transaction: transaction ?? null },
       )
       return Number(row?.count)

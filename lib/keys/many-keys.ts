@@ -112,12 +112,8 @@ export function createManyKeys(parts: ManyKeysParts) {
   }
 
   /** In the order of their ids, so that two who lock many do not wait for each other. */
-  async function lockMany({ where, bind }: Condition, transaction: Transaction, limit = '') {
-    return reader.readAll(
-      `WHERE ${where} ORDER BY key.id ${limit} FOR NO KEY UPDATE`,
-      bind,
-      transaction,
-    )
+  async function lockMany(condition: Condition, transaction: Transaction, limit = '') {
+    return reader.readAll(condition, `ORDER BY key.id ${limit} FOR NO KEY UPDATE`, transaction)
   }
 
   async function revokeMany(keys: readonly ApiKeyRecord[], options: OwnOptions) {

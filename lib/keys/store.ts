@@ -54,6 +54,7 @@ export type Store = ReturnType<typeof createStore>
 interface StoreParts {
   sequelize: Sequelize
   userIdType: UserIdType
+  keyPrefix: string
   /** The qualified, quoted name of the table of keys. */
   table: string
   /** That of the table of retired secrets. */

@@ -1,5 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { isOfKeyWithPrefix, type AuditTrail } from '../../models/audit-trail'
 import { select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { readUserId } from './record'
@@ -66,6 +67,10 @@ interface UsageParts {
   /** The qualified, quoted names of the tables of usage and of the processes that write it. */
   usageTable: string
   writerTable: string
+  /** Those of the tables of keys and of the audit trail. */
+  table: string
+  trail: Pick<AuditTrail, 'events'>
+  keyPrefix: string
   userIdType: UserIdType
   recorder: Recorder
 }
@@ -161,7 +166,10 @@ export function createUsageStore(parts: UsageParts) {
     await recorder.flush().catch(() => {})
     const bind = boundsOf(period)
     const conditions = [isWithin(1)]
-    if (apiKeyId !== undefined) conditions.push(`api_key_id = $${bind.push(apiKeyId)}::uuid`)
+    if (apiKeyId !== undefined) {
+      const id = `$${bind.push(apiKeyId)}::uuid`
+      conditions.push(`api_key_id = ${id}`, isOfKeyWithPrefix(id, { ...parts, ...parts.trail }))
+    }
     if (userId !== undefined) conditions.push(`user_id = $${bind.push(userId)}::${userIdType}`)
     const where = conditions.join(' AND ')
 

@@ -1,5 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { isOfPrefix } from '../../models/api-key'
 import { changeLogOf } from '../../models/change-log'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
@@ -89,6 +90,7 @@ interface VerificationParts {
   usageTable: string
   writerTable: string
   userIdType: UserIdType
+  keyPrefix: string
   format: SecretFormat
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   /** All permissions that the app has. */
@@ -284,12 +286,13 @@ export function createVerification(parts: VerificationParts) {
         sequelize,
         `SELECT secret_id AS "secretId", count(*)::text AS keys
            FROM (
-             SELECT secret_id, status, expires_at FROM ${table}
+             SELECT secret_id, status, expires_at, key_prefix FROM ${table}
               UNION ALL
-             SELECT previous_secret_id, status, expires_at FROM ${table}
+             SELECT previous_secret_id, status, expires_at, key_prefix FROM ${table}
               WHERE previous_works_until > now()
            ) AS secret
-          WHERE status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
+          WHERE ${isOfPrefix('secret', parts.keyPrefix)}
+            AND status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
           GROUP BY secret_id ORDER BY secret_id`,
         { transaction: null },
       ),

@@ -1,0 +1,142 @@
+import type { Sequelize } from 'sequelize'
+import request from 'supertest'
+
+import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, newKey } from '../support/keys'
+
+let database: Database
+let sequelize: Sequelize
+let live: TestApiKeys
+let test: TestApiKeys
+
+/** A key of the instance `test`, which the instance `live` shares the tables with. */
+let id: string
+
+beforeEach(async () => {
+  database = await createDatabase()
+  sequelize = database.connect()
+  live = createTestApiKeys(database, { keyPrefix: 'acme_live', maxKeysPerUser: 1 })
+  test = createTestApiKeys(database, { keyPrefix: 'acme_test' })
+  id = (await createKey(test)).id
+})
+
+afterEach(() => database.drop())
+
+const notFound = { code: 'api_key_not_found' }
+
+describe('two instances with different key prefixes on one schema', () => {
+  it.each<[string, () => Promise<unknown>]>([
+    ['get', () => live.get(id)],
+    ['update', () => live.update(id, { name: 'Other' })],
+    ['setPermissions', () => live.setPermissions(id, ['READ_BLOCK'])],
+    ['suspend', () => live.suspend(id)],
+    ['reactivate', () => live.reactivate(id)],
+    ['revoke', () => live.revoke(id)],
+    ['rotate', () => live.rotate(id)],
+    ['endRotation', () => live.endRotation(id)],
+    ['usage', () => live.usage(id)],
+  ])('do not find each other’s keys with %s', async (_, call) => {
+    const before = await test.get(id)
+
+    await expect(call()).rejects.toMatchObject(notFound)
+
+    expect(await test.get(id)).toEqual(before)
+  })
+
+  it('answer with 404 on their routers', async () => {
+    const app = createTestApp(live)
+
+    const answers = [
+      await request(app).get(`/api-keys/${id}`).set('X-User', 'alice'),
+      await request(app).post(`/api-keys/${id}/rotate`).set('X-User', 'alice').send({}),
+      await request(app).post(`/admin/api-keys/${id}/rotate`).set('X-User', 'admin').send({}),
+      await request(app).get(`/admin/api-keys/${id}/usage`).set('X-User', 'admin'),
+      await request(app).delete(`/admin/api-keys/${id}`).set('X-User', 'admin'),
+    ]
+
+    expect(answers.map(({ status }) => status)).toEqual([404, 404, 404, 404, 404])
+    expect(await test.get(id)).toMatchObject({ status: 'ACTIVE' })
+  })
+
+  it('list and count their own keys only', async () => {
+    const mine = await createKey(live, { name: 'Mine' })
+
+    expect((await live.list()).apiKeys).toEqual([mine])
+    expect((await live.list({ userId: 'alice', status: 'ACTIVE' })).apiKeys).toEqual([mine])
+    expect((await live.list({ text: 'Deployment' })).apiKeys).toEqual([])
+    expect((await live.list({ permission: 'READ_GRAPH' })).apiKeys).toEqual([mine])
+    expect(await live.countRevocable('alice')).toBe(1)
+    expect((await live.health({ livingKeys: true })).livingKeys).toMatchObject([{ keys: 1 }])
+  })
+
+  it('limit the number of their own keys', async () => {
+    await createKey(test)
+
+    await expect(live.create(newKey())).resolves.toMatchObject({ apiKey: { status: 'ACTIVE' } })
+    await expect(live.create(newKey())).rejects.toMatchObject({ code: 'too_many_api_keys' })
+  })
+
+  it('revoke and delete their own keys only', async () => {
+    await createKey(live)
+    const { id: revoked } = await createKey(test, { status: 'REVOKED' })
+
+    expect(await live.revokeAll('alice')).toBe(1)
+    await sequelize.query(
+      `UPDATE api_keys SET created_at = now() - interval '100 days',
+              revoked_at = revoked_at - interval '50 days'`,
+    )
+    expect(await live.revokeUnused({ unusedForDays: 90, dryRun: true })).toEqual({ keys: 0 })
+    expect(await live.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 0 })
+    expect(await live.pruneRevoked({ olderThanDays: 10, dryRun: true })).toEqual({ keys: 1 })
+    expect(await live.pruneRevoked({ olderThanDays: 10 })).toEqual({ keys: 1 })
+
+    expect(await test.get(id)).toMatchObject({ status: 'ACTIVE' })
+    expect(await test.get(revoked)).toMatchObject({ status: 'REVOKED' })
+  })
+
+  it('report the expiry of their own keys only', async () => {
+    const expiresAt = new Date(Date.now() + 3_600_000)
+    const { id: expiring } = await createKey(test, { expiresAt })
+    await sequelize.query(`UPDATE api_keys SET created_at = now() - interval '100 days'`)
+    const [liveNotices, testNotices]: [string[], string[]] = [[], []]
+    live.on('expiring', ({ apiKey }) => liveNotices.push(apiKey.id))
+    test.on('expiring', ({ apiKey }) => testNotices.push(apiKey.id))
+
+    expect(await live.announceExpiring()).toBe(0)
+    expect(await test.announceExpiring()).toBe(1)
+
+    expect(liveNotices).toEqual([])
+    expect(testNotices).toEqual([expiring])
+  })
+
+  it('show the entries of their own keys in the audit trail, also of deleted keys', async () => {
+    const mine = await createKey(live)
+    await test.update(id, { name: 'Other' })
+
+    expect((await live.events({ apiKeyId: id })).events).toEqual([])
+    expect((await live.events()).events).toMatchObject([{ apiKeyId: mine.id }])
+
+    await sequelize.query('DELETE FROM api_keys')
+
+    expect((await live.events({ apiKeyId: id })).events).toEqual([])
+    expect((await live.events()).events).toMatchObject([
+      { apiKeyId: mine.id, action: 'deleted' },
+      { apiKeyId: mine.id, action: 'created' },
+    ])
+    expect((await test.events({ apiKeyId: id })).events).toMatchObject([
+      { action: 'deleted' },
+      { action: 'updated' },
+      { action: 'created' },
+    ])
+  })
+
+  it('show the usage of their own keys when asked for one', async () => {
+    await sequelize.query(
+      `INSERT INTO api_key_usage SELECT id, user_id, date_trunc('hour', now()), 5, 0, 0 FROM api_keys`,
+    )
+
+    expect(await live.totalUsage({ apiKeyId: id })).toMatchObject({ usage: [], keys: [] })
+    expect(await test.totalUsage({ apiKeyId: id })).toMatchObject({ totals: { accepted: 5 } })
+  })
+})
