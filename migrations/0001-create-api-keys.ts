@@ -8,11 +8,13 @@ import { defineMigration } from './migration'
  */
 export const createApiKeys = defineMigration(
   '0001-create-api-keys',
-  ({ table, userIdType, userReference }) => ({
-    up: `
+  ({ table, createTable, userIdType }) => ({
+    up: createTable(
+      'api_keys',
+      `
       CREATE TABLE ${table('api_keys')} (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-        user_id ${userIdType} NOT NULL ${userReference},
+        user_id ${userIdType} NOT NULL,
         name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
         description text CHECK (char_length(description) <= 500),
         key_prefix text NOT NULL GENERATED ALWAYS AS (left(prefix, -7)) STORED,
@@ -40,7 +42,8 @@ export const createApiKeys = defineMigration(
       CREATE INDEX ON ${table('api_keys')} USING gin (permissions);
       CREATE INDEX ON ${table('api_keys')}
         USING gin (to_tsvector('pg_catalog.simple', name || ' ' || coalesce(description, '')));
-    `,
-    down: `DROP TABLE ${table('api_keys')}`,
+      `,
+    ),
+    down: `DROP TABLE IF EXISTS ${table('api_keys')}`,
   }),
 )

@@ -1,5 +1,6 @@
 import { changeLogOf } from '../models/change-log'
 import { defineMigration } from './migration'
+import { unless } from './names'
 
 /**
  * Creates the log of changes, from which every process learns which of the keys that it remembers have changed. It is
@@ -13,7 +14,7 @@ import { defineMigration } from './migration'
  */
 export const createApiKeyChangeLog = defineMigration(
   '0003-create-api-key-change-log',
-  ({ schema, table }) => {
+  ({ schema, table, createTable }) => {
     const { revisions, changes, lock, bounds, channel } = changeLogOf(schema)
     const keys = table('api_keys')
     const [gather, number, keepOne] = [
@@ -34,27 +35,42 @@ export const createApiKeyChangeLog = defineMigration(
 
     return {
       up: `
+        ${createTable(
+          'api_key_revisions',
+          `
         CREATE TABLE ${revisions} (
           revision bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
           mark uuid NOT NULL DEFAULT gen_random_uuid(),
           created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp()
         );
-        CREATE INDEX ON ${revisions} (created_at);
+        CREATE INDEX ON ${revisions} (created_at);`,
+        )}
+        ${createTable(
+          'api_key_changes',
+          `
         CREATE TABLE ${changes} (
           mark uuid NOT NULL,
           key_id uuid,
           is_new boolean NOT NULL,
           is_first boolean NOT NULL
         );
-        CREATE INDEX ON ${changes} (mark);
-        CREATE TABLE ${lock} (is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one));
-        INSERT INTO ${lock} DEFAULT VALUES;
+        CREATE INDEX ON ${changes} (mark);`,
+        )}
+        ${createTable(
+          'api_key_log_lock',
+          `CREATE TABLE ${lock} (is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one));`,
+        )}
+        ${createTable(
+          'api_key_bounds',
+          `
         CREATE TABLE ${bounds} (
           bound_ms bigint PRIMARY KEY CHECK (bound_ms > 0),
           registered_at timestamptz(3) NOT NULL
-        );
+        );`,
+        )}
+        INSERT INTO ${lock} DEFAULT VALUES ON CONFLICT DO NOTHING;
 
-        CREATE FUNCTION ${gather}() RETURNS trigger ${asOwner} AS $gather$
+        CREATE OR REPLACE FUNCTION ${gather}() RETURNS trigger ${asOwner} AS $gather$
           DECLARE
             this_transaction text := pg_current_xact_id()::text;
             entry text := current_setting('${memo}', true);
@@ -81,7 +97,7 @@ export const createApiKeyChangeLog = defineMigration(
           END
         $gather$;
 
-        CREATE FUNCTION ${number}() RETURNS trigger ${asOwner} AS $number$
+        CREATE OR REPLACE FUNCTION ${number}() RETURNS trigger ${asOwner} AS $number$
           BEGIN
             ${takeLock}
             INSERT INTO ${revisions} (mark) VALUES (NEW.mark);
@@ -95,7 +111,7 @@ export const createApiKeyChangeLog = defineMigration(
           END
         $number$;
 
-        CREATE FUNCTION ${keepOne}() RETURNS trigger ${asOwner} AS $keep$
+        CREATE OR REPLACE FUNCTION ${keepOne}() RETURNS trigger ${asOwner} AS $keep$
           BEGIN
             ${takeLock}
             IF NOT EXISTS (SELECT FROM ${revisions}) THEN
@@ -108,6 +124,11 @@ export const createApiKeyChangeLog = defineMigration(
         -- Whoever could put them on a table of their own could keep everybody waiting for the lock.
         REVOKE EXECUTE ON FUNCTION ${gather}(), ${number}(), ${keepOne}() FROM PUBLIC;
 
+        DROP TRIGGER IF EXISTS api_key_gather_row ON ${keys};
+        DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
+        DROP TRIGGER IF EXISTS api_key_gather_truncate ON ${keys};
+        DROP TRIGGER IF EXISTS api_key_number ON ${changes};
+        DROP TRIGGER IF EXISTS api_key_keep_a_revision ON ${revisions};
         CREATE TRIGGER api_key_gather_row AFTER INSERT OR DELETE ON ${keys}
           FOR EACH ROW EXECUTE FUNCTION ${gather}();
         CREATE TRIGGER api_key_gather_update AFTER UPDATE ON ${keys}
@@ -131,12 +152,12 @@ export const createApiKeyChangeLog = defineMigration(
         ALTER TABLE ${changes} ENABLE ALWAYS TRIGGER api_key_number;
         ALTER TABLE ${revisions} ENABLE ALWAYS TRIGGER api_key_keep_a_revision;
 
-        INSERT INTO ${revisions} DEFAULT VALUES;
+        ${unless(`EXISTS (SELECT FROM ${revisions})`, `INSERT INTO ${revisions} DEFAULT VALUES;`)}
       `,
       // With the functions go the triggers.
       down: `
-        DROP TABLE ${revisions}, ${changes}, ${lock}, ${bounds};
-        DROP FUNCTION ${gather}(), ${number}(), ${keepOne}() CASCADE;
+        DROP TABLE IF EXISTS ${revisions}, ${changes}, ${lock}, ${bounds};
+        DROP FUNCTION IF EXISTS ${gather}(), ${number}(), ${keepOne}() CASCADE;
       `,
     }
   },

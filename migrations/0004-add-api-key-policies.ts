@@ -1,5 +1,6 @@
 import { firstGatheredColumns, gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
+import { addColumns } from './names'
 
 export const policyColumns = [...firstGatheredColumns, 'allowed_ips', 'metadata::text']
 
@@ -12,7 +13,10 @@ export const addApiKeyPolicies = defineMigration('0004-add-api-key-policies', (n
 
   return {
     up: `
-      ALTER TABLE ${keys}
+      ${addColumns(
+        keys,
+        'allowed_ips',
+        `
         ADD COLUMN allowed_ips text[] CHECK (
           cardinality(allowed_ips) BETWEEN 1 AND 100
           AND array_ndims(allowed_ips) = 1
@@ -20,13 +24,13 @@ export const addApiKeyPolicies = defineMigration('0004-add-api-key-policies', (n
         ),
         ADD COLUMN metadata json NOT NULL DEFAULT '{}' CHECK (
           json_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 4096
-        );
-      DROP TRIGGER api_key_gather_update ON ${keys};
+        )`,
+      )}
       ${gatherChangesOf(names, policyColumns)}
     `,
     down: `
       DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
-      ALTER TABLE IF EXISTS ${keys} DROP COLUMN allowed_ips, DROP COLUMN metadata;
+      ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS allowed_ips, DROP COLUMN IF EXISTS metadata;
       ${gatherAgainChangesOf(names, firstGatheredColumns)}
     `,
   }

@@ -3,6 +3,7 @@ import { literal } from '../models/names'
 import { isOneOf, replaceChecks } from './event-checks'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
+import { addColumns, unless } from './names'
 
 export const rotationColumns = ['previous_hash', 'previous_works_until']
 
@@ -49,13 +50,20 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
 
   return {
     up: `
+      ${names.createTable(
+        'api_key_retired_secrets',
+        `
       CREATE TABLE ${retired} (
         hash text PRIMARY KEY CHECK (hash ~ '^[0-9a-f]{64}$'),
         api_key_id uuid NOT NULL,
         retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         UNIQUE (api_key_id, hash)
-      );
-      ALTER TABLE ${keys}
+      );`,
+      )}
+      ${addColumns(
+        keys,
+        'previous_hash',
+        `
         ADD COLUMN previous_hash text,
         ADD COLUMN previous_secret_id text CHECK (previous_secret_id ~ '^[0-9a-f]{16}$'),
         ADD COLUMN previous_prefix text,
@@ -64,10 +72,25 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         ADD CHECK (
           num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
           AND (previous_hash IS NOT NULL OR previous_secret_id IS NULL)
-        ),
-        ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retired} (api_key_id, hash);
+        )`,
+      )}
+      ${unless(
+        `EXISTS (
+          SELECT FROM pg_catalog.pg_constraint
+           WHERE conrelid = ${literal(keys)}::regclass AND confrelid = ${literal(retired)}::regclass
+        )`,
+        // Old secrets that are not retired stop working, because nothing would recognise them later.
+        `
+        UPDATE ${keys}
+           SET previous_hash = NULL, previous_secret_id = NULL, previous_prefix = NULL,
+               previous_postfix = NULL, previous_works_until = NULL
+         WHERE previous_hash IS NOT NULL
+           AND (id, previous_hash) NOT IN (SELECT api_key_id, hash FROM ${retired});
+        ALTER TABLE ${keys}
+          ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retired} (api_key_id, hash);`,
+      )}
 
-      CREATE FUNCTION ${keepUnique}() RETURNS trigger ${asOwner} AS $unique$
+      CREATE OR REPLACE FUNCTION ${keepUnique}() RETURNS trigger ${asOwner} AS $unique$
         BEGIN
           IF TG_LEVEL = 'ROW' THEN
             PERFORM FROM ${retired} AS secret WHERE secret.hash = NEW.hash;
@@ -80,7 +103,7 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
           RETURN NULL;
         END
       $unique$;
-      CREATE FUNCTION ${forgetRetired}() RETURNS trigger ${asOwner} AS $forget$
+      CREATE OR REPLACE FUNCTION ${forgetRetired}() RETURNS trigger ${asOwner} AS $forget$
         BEGIN
           IF TG_OP = 'DELETE' THEN
             DELETE FROM ${retired} AS secret WHERE secret.api_key_id = OLD.id;
@@ -91,6 +114,12 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         END
       $forget$;
       REVOKE EXECUTE ON FUNCTION ${keepUnique}(), ${forgetRetired}() FROM PUBLIC;
+      DROP TRIGGER IF EXISTS api_key_keep_hashes_unique_insert ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_keep_hashes_unique_update ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_keep_hashes_unique_insert ON ${retired};
+      DROP TRIGGER IF EXISTS api_key_keep_hashes_unique_update ON ${retired};
+      DROP TRIGGER IF EXISTS api_key_forget_retired_row ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_forget_retired_all ON ${keys};
       -- After the statement, as a rotation moves a hash from one table to the other in one.
       CREATE TRIGGER api_key_keep_hashes_unique_insert AFTER INSERT ON ${keys}
         REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ${keepUnique}();
@@ -105,7 +134,6 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
       CREATE TRIGGER api_key_forget_retired_all AFTER TRUNCATE ON ${keys}
         FOR EACH STATEMENT EXECUTE FUNCTION ${forgetRetired}();
 
-      DROP TRIGGER api_key_gather_update ON ${keys};
       ${gatherChangesOf(names, [...policyColumns, ...rotationColumns])}
 
       ${allow([...firstActions, 'rotated', 'rotation_ended', 'retired_secret_used'])}
@@ -115,14 +143,14 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
     // The trail keeps what it has: what came before is not held against the constraint.
     down: `
       DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
-      DROP FUNCTION ${keepUnique}(), ${forgetRetired}() CASCADE;
+      DROP FUNCTION IF EXISTS ${keepUnique}(), ${forgetRetired}() CASCADE;
       ALTER TABLE IF EXISTS ${keys}
-        DROP COLUMN previous_hash,
-        DROP COLUMN previous_secret_id,
-        DROP COLUMN previous_prefix,
-        DROP COLUMN previous_postfix,
-        DROP COLUMN previous_works_until;
-      DROP TABLE ${retired};
+        DROP COLUMN IF EXISTS previous_hash,
+        DROP COLUMN IF EXISTS previous_secret_id,
+        DROP COLUMN IF EXISTS previous_prefix,
+        DROP COLUMN IF EXISTS previous_postfix,
+        DROP COLUMN IF EXISTS previous_works_until;
+      DROP TABLE IF EXISTS ${retired};
       ${gatherAgainChangesOf(names, policyColumns)}
       ${allow(firstActions)}
     `,

@@ -2,6 +2,7 @@ import { policyColumns } from './0004-add-api-key-policies'
 import { rotationColumns } from './0005-add-api-key-rotation'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
+import { addColumns } from './names'
 
 const columnsBefore = [...policyColumns, ...rotationColumns]
 
@@ -11,15 +12,19 @@ export const addApiKeyLimits = defineMigration('0006-add-api-key-limits', (names
 
   return {
     up: `
-      ALTER TABLE ${keys} ADD COLUMN limits json CHECK (
-        json_typeof(limits) = 'object' AND octet_length(limits::text) <= 4096
-      );
-      DROP TRIGGER api_key_gather_update ON ${keys};
+      ${addColumns(
+        keys,
+        'limits',
+        `
+        ADD COLUMN limits json CHECK (
+          json_typeof(limits) = 'object' AND octet_length(limits::text) <= 4096
+        )`,
+      )}
       ${gatherChangesOf(names, [...columnsBefore, 'limits::text'])}
     `,
     down: `
       DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
-      ALTER TABLE IF EXISTS ${keys} DROP COLUMN limits;
+      ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS limits;
       ${gatherAgainChangesOf(names, columnsBefore)}
     `,
   }

@@ -1,5 +1,6 @@
 import { changeLogOf } from '../models/change-log'
 import { defineMigration } from './migration'
+import { addColumns } from './names'
 
 /**
  * Has the log tell of users, too, whose permissions have changed. A row for `api_key_user_changes` is taken down as a change
@@ -8,7 +9,7 @@ import { defineMigration } from './migration'
  */
 export const logUserChanges = defineMigration(
   '0007-log-user-changes',
-  ({ schema, table, userIdType }) => {
+  ({ schema, table, createTable }) => {
     const { changes, userChanges, channel } = changeLogOf(schema)
     const gather = table('api_key_gather_user_change')
     // The one of 0003: changes of keys and of users in one transaction are one entry.
@@ -16,11 +17,11 @@ export const logUserChanges = defineMigration(
 
     return {
       up: `
-        ALTER TABLE ${changes} ADD COLUMN user_id ${userIdType};
+        ${addColumns(changes, 'user_id', 'ADD COLUMN user_id text')}
         -- Without a foreign key, so that a user who is deleted can be told of.
-        CREATE TABLE ${userChanges} (user_id ${userIdType});
+        ${createTable('api_key_user_changes', `CREATE TABLE ${userChanges} (user_id text);`)}
 
-        CREATE FUNCTION ${gather}() RETURNS trigger
+        CREATE OR REPLACE FUNCTION ${gather}() RETURNS trigger
           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gather$
           DECLARE
             this_transaction text := pg_current_xact_id()::text;
@@ -39,15 +40,16 @@ export const logUserChanges = defineMigration(
         $gather$;
         REVOKE EXECUTE ON FUNCTION ${gather}() FROM PUBLIC;
 
+        DROP TRIGGER IF EXISTS api_key_gather_user ON ${userChanges};
         CREATE TRIGGER api_key_gather_user BEFORE INSERT ON ${userChanges}
           FOR EACH ROW EXECUTE FUNCTION ${gather}();
         ALTER TABLE ${userChanges} ENABLE ALWAYS TRIGGER api_key_gather_user;
       `,
       // Of an entry that is left, nobody knows any more whom it is about: it counts as a change of everything.
       down: `
-        DROP TABLE ${userChanges};
-        DROP FUNCTION ${gather}();
-        ALTER TABLE IF EXISTS ${changes} DROP COLUMN user_id;
+        DROP TABLE IF EXISTS ${userChanges};
+        DROP FUNCTION IF EXISTS ${gather}();
+        ALTER TABLE IF EXISTS ${changes} DROP COLUMN IF EXISTS user_id;
       `,
     }
   },

@@ -1,4 +1,5 @@
 import { defineMigration } from './migration'
+import { addColumns } from './names'
 
 /**
  * Creates `api_key_usage`, where each key has a row for every hour of its use, and has keys tell from where they were last
@@ -10,7 +11,7 @@ import { defineMigration } from './migration'
  */
 export const createApiKeyUsage = defineMigration(
   '0008-create-api-key-usage',
-  ({ table, userIdType }) => {
+  ({ table, createTable }) => {
     const [keys, usage, writers] = [
       table('api_keys'),
       table('api_key_usage'),
@@ -19,9 +20,12 @@ export const createApiKeyUsage = defineMigration(
 
     return {
       up: `
+        ${createTable(
+          'api_key_usage',
+          `
         CREATE TABLE ${usage} (
           api_key_id uuid NOT NULL,
-          user_id ${userIdType} NOT NULL,
+          user_id text NOT NULL,
           hour timestamptz(0) NOT NULL CHECK (mod(extract(epoch FROM hour)::numeric, 3600) = 0),
           verified bigint NOT NULL CHECK (verified >= 0),
           denied bigint NOT NULL CHECK (denied >= 0),
@@ -29,21 +33,27 @@ export const createApiKeyUsage = defineMigration(
           PRIMARY KEY (api_key_id, hour)
         ) WITH (fillfactor = 90);
         CREATE INDEX ON ${usage} (hour);
-        CREATE INDEX ON ${usage} (user_id, hour);
-
+        CREATE INDEX ON ${usage} (user_id, hour);`,
+        )}
+        ${createTable(
+          'api_key_usage_writers',
+          `
         CREATE TABLE ${writers} (
           id uuid PRIMARY KEY,
           batch bigint NOT NULL CHECK (batch > 0),
           written_at timestamptz(3) NOT NULL
-        ) WITH (fillfactor = 50);
-
-        ALTER TABLE ${keys}
-          ADD COLUMN last_used_from text CHECK (last_used_from ~ '^[0-9a-f.:]{2,45}$');
+        ) WITH (fillfactor = 50);`,
+        )}
+        ${addColumns(
+          keys,
+          'last_used_from',
+          `ADD COLUMN last_used_from text CHECK (last_used_from ~ '^[0-9a-f.:]{2,45}$')`,
+        )}
       `,
       down: `
-        ALTER TABLE IF EXISTS ${keys} DROP COLUMN last_used_from;
-        DROP TABLE ${writers};
-        DROP TABLE ${usage};
+        ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS last_used_from;
+        DROP TABLE IF EXISTS ${writers};
+        DROP TABLE IF EXISTS ${usage};
       `,
     }
   },

@@ -1,6 +1,7 @@
 import { auditTrailOf, toldSql } from '../models/audit-trail'
 import { isOneOf, replaceChecks } from './event-checks'
 import { defineMigration } from './migration'
+import { addColumns } from './names'
 
 const actionsBefore = [
   'created',
@@ -50,7 +51,7 @@ const toldColumns = [
  * their own: when a transaction of the library's own ends, together with all that waits to be sealed by then.
  */
 export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (names) => {
-  const { schema, table, userIdType } = names
+  const { schema, table, createTable, userIdType } = names
   const { events, seals, unsealed, head, checkpoints, pruning, deleting } = auditTrailOf(schema)
   const keys = table('api_keys')
   const [tell, queue, refuse] = [
@@ -63,6 +64,8 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
 
   /** Pruning alone may delete, and nobody may update. The setting is of its transaction and lasts no longer. */
   const keepAsItIs = (kept: string) => `
+    DROP TRIGGER IF EXISTS api_key_refuse_update ON ${kept};
+    DROP TRIGGER IF EXISTS api_key_refuse_delete ON ${kept};
     CREATE TRIGGER api_key_refuse_update BEFORE UPDATE OR TRUNCATE ON ${kept}
       FOR EACH STATEMENT EXECUTE FUNCTION ${refuse}();
     CREATE TRIGGER api_key_refuse_delete BEFORE DELETE ON ${kept}
@@ -72,10 +75,15 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
 
   return {
     up: `
-      ALTER TABLE ${events}
+      ${addColumns(
+        events,
+        'address',
+        `
         ADD COLUMN address text,
         ADD COLUMN ref uuid,
-        ADD COLUMN entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9a-f]{64}$'),
+        ADD COLUMN entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9a-f]{64}$')`,
+      )}
+      ALTER TABLE ${events}
         ALTER COLUMN api_key_id DROP NOT NULL,
         ALTER COLUMN user_id DROP NOT NULL;
       ${replaceChecks(events, ['actor_type'], isOneOf('actor_type', [...actorsBefore, 'database']))}
@@ -85,8 +93,11 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
       ${replaceChecks(events, ['action', 'user_id'], `user_id IS NOT NULL OR action = 'truncated'`)}
       -- Of the warnings there may be one an hour. Nobody else takes its place.
       ${replaceChecks(events, ['action', 'actor_type'], `action <> 'retired_secret_used' OR actor_type = 'system'`)}
-      ALTER TABLE ${keys} ADD COLUMN event_ref uuid;
+      ${addColumns(keys, 'event_ref', 'ADD COLUMN event_ref uuid')}
 
+      ${createTable(
+        'api_key_event_seals',
+        `
       CREATE TABLE ${seals} (
         position bigint PRIMARY KEY CHECK (position > 0),
         event_id bigint NOT NULL UNIQUE,
@@ -95,12 +106,23 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
         hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
         mac text NOT NULL CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
-      );
+      );`,
+      )}
+      ${createTable(
+        'api_key_unsealed_events',
+        `
       CREATE TABLE ${unsealed} (
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
         event_id bigint NOT NULL,
         PRIMARY KEY (xid, event_id)
       );
+      INSERT INTO ${unsealed} (event_id)
+      SELECT id FROM ${events} AS event
+       WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id);`,
+      )}
+      ${createTable(
+        'api_key_audit_checkpoints',
+        `
       CREATE TABLE ${checkpoints} (
         position bigint PRIMARY KEY CHECK (position > 0),
         hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
@@ -109,7 +131,11 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
         pruned_at timestamptz(3) NOT NULL,
         mac text NOT NULL CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
-      );
+      );`,
+      )}
+      ${createTable(
+        'api_key_audit_head',
+        `
       CREATE TABLE ${head} (
         is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one),
         position bigint NOT NULL DEFAULT 0 CHECK (position >= 0),
@@ -122,10 +148,13 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
         mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
       );
-      INSERT INTO ${unsealed} (event_id) SELECT id FROM ${events};
-      INSERT INTO ${head} (legacy_until) SELECT coalesce(max(id), 0) FROM ${events};
+      INSERT INTO ${head} (legacy_until) SELECT coalesce(max(id), 0) FROM ${events}
+       WHERE NOT EXISTS (SELECT FROM ${seals});`,
+      )}
+      -- A head that was removed is not made up for: the seals tell.
+      INSERT INTO ${head} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING;
 
-      CREATE FUNCTION ${tell}() RETURNS trigger ${asOwner} AS $tell$
+      CREATE OR REPLACE FUNCTION ${tell}() RETURNS trigger ${asOwner} AS $tell$
         DECLARE
           old_key jsonb;
           new_key jsonb;
@@ -172,14 +201,14 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
         END
       $tell$;
 
-      CREATE FUNCTION ${queue}() RETURNS trigger ${asOwner} AS $queue$
+      CREATE OR REPLACE FUNCTION ${queue}() RETURNS trigger ${asOwner} AS $queue$
         BEGIN
           INSERT INTO ${unsealed} (event_id) SELECT id FROM added;
           RETURN NULL;
         END
       $queue$;
 
-      CREATE FUNCTION ${refuse}() RETURNS trigger ${asOwner} AS $refuse$
+      CREATE OR REPLACE FUNCTION ${refuse}() RETURNS trigger ${asOwner} AS $refuse$
         BEGIN
           RAISE restrict_violation USING
             MESSAGE = format('express-api-keys: %I keeps the audit trail, which is not changed', TG_TABLE_NAME),
@@ -189,6 +218,11 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
 
       REVOKE EXECUTE ON FUNCTION ${tell}(), ${queue}(), ${refuse}() FROM PUBLIC;
 
+      DROP TRIGGER IF EXISTS api_key_tell_insert ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_tell_update ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_tell_delete ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_tell_truncate ON ${keys};
+      DROP TRIGGER IF EXISTS api_key_queue_events ON ${events};
       CREATE TRIGGER api_key_tell_insert AFTER INSERT ON ${keys}
         FOR EACH ROW WHEN (NEW.event_ref IS NULL) EXECUTE FUNCTION ${tell}();
       CREATE TRIGGER api_key_tell_update AFTER UPDATE ON ${keys}
@@ -212,9 +246,9 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
     `,
     // The entries stay, but for those of no key: their place is not for them any more.
     down: `
-      DROP FUNCTION ${tell}(), ${queue}(), ${refuse}() CASCADE;
-      DROP TABLE ${seals}, ${unsealed}, ${checkpoints}, ${head};
-      ALTER TABLE IF EXISTS ${keys} DROP COLUMN event_ref;
+      DROP FUNCTION IF EXISTS ${tell}(), ${queue}(), ${refuse}() CASCADE;
+      DROP TABLE IF EXISTS ${seals}, ${unsealed}, ${checkpoints}, ${head};
+      ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS event_ref;
       ${replaceChecks(events, ['action', 'actor_type'])}
       ${replaceChecks(events, ['action', 'api_key_id'])}
       ${replaceChecks(events, ['action', 'user_id'])}

@@ -1,21 +1,30 @@
 import { defineMigration } from './migration'
+import { hasIndexWhere, unless } from './names'
 
 /** Creates what has each key that is about to expire told of once, whichever process does, and an index to find those. */
 export const createApiKeyExpiryNotices = defineMigration(
   '0010-create-api-key-expiry-notices',
-  ({ table }) => ({
+  ({ table, createTable }) => ({
     up: `
+      ${createTable(
+        'api_key_expiry_notices',
+        `
       CREATE TABLE ${table('api_key_expiry_notices')} (
         api_key_id uuid,
         expires_at timestamptz(3),
         days_left integer,
         PRIMARY KEY (api_key_id, expires_at, days_left)
-      );
+      );`,
+      )}
+      ${unless(
+        hasIndexWhere(table('api_keys'), 'expires_at IS NOT NULL'),
+        `
       CREATE INDEX ON ${table('api_keys')} (key_prefix, expires_at)
-        WHERE expires_at IS NOT NULL AND status <> 'REVOKED';
+        WHERE expires_at IS NOT NULL AND status <> 'REVOKED';`,
+      )}
     `,
     down: `
-      DROP TABLE ${table('api_key_expiry_notices')};
+      DROP TABLE IF EXISTS ${table('api_key_expiry_notices')};
       DO $drop$
         DECLARE
           keys regclass := to_regclass('${table('api_keys').replaceAll("'", "''")}');

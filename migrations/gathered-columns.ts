@@ -1,4 +1,4 @@
-import type { Names } from './migration'
+import type { Names } from './names'
 
 /** The columns of a key whose changes the log tells of, as of the migration that created it. */
 export const firstGatheredColumns = [
@@ -17,6 +17,7 @@ export function gatherChangesOf({ table }: Names, columns: readonly string[]): s
   const of = (row: string) => columns.map((column) => `${row}.${column}`).join(', ')
 
   return `
+    DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
     CREATE TRIGGER api_key_gather_update AFTER UPDATE ON ${keys}
       FOR EACH ROW WHEN ((${of('OLD')}) IS DISTINCT FROM (${of('NEW')}))
       EXECUTE FUNCTION ${table('api_key_gather_change')}();

@@ -12,8 +12,11 @@ import { logUserChanges } from './0007-log-user-changes'
 import { createApiKeyUsage } from './0008-create-api-key-usage'
 import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
+import { readHistory } from './history'
 import { matchUsers } from './match-users'
-import { executedMigrations, type Migration } from './migration'
+import type { Migration } from './migration'
+import { findMissing } from './missing'
+import { exclusively } from './transaction'
 
 /** Those of the first version, in order. */
 const initial = [
@@ -45,21 +48,16 @@ export const migrations = {
     checks.refuseUnknownNames(options, ['schema', 'users'])
     const storage = readStorageOptions(options, checks)
 
-    return joined(
-      'create-api-keys',
-      initial.map((migration) => migration(storage)),
-    )
+    return joined('create-api-keys', storage)
   },
 }
 
-/** Each runs in a transaction of its own: where one is interrupted, the next call goes on. */
-function joined(name: string, steps: readonly Migration[]): Migration {
+/** Makes the steps of the option `schema` up, and undoes them one after the other: if one is interrupted, the next call goes on. */
+function joined(name: string, storage: Storage): Migration {
+  const steps = initial.map((migration) => migration(storage))
   return {
     name,
-
-    async up(queryInterface) {
-      for (const { up } of steps) await up(queryInterface)
-    },
+    up: ({ sequelize }) => migrate(sequelize, storage),
 
     async down(queryInterface) {
       for (const { down } of steps.toReversed()) await down(queryInterface)
@@ -67,13 +65,20 @@ function joined(name: string, steps: readonly Migration[]): Migration {
   }
 }
 
-/** Runs the migrations that the database does not have yet, in order, and has the tables fit the option `users`. */
+/**
+ * Makes what the database does not have of the steps, and has the tables fit the option `users`. All steps are made again if a
+ * part of one is missing, in one transaction, so that no change of a key goes unseen in between.
+ */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
-  const queryInterface = sequelize.getQueryInterface()
-  const executed = await executedMigrations(sequelize, storage)
+  const { schema } = storage
+  const steps = inOrder.map((migration) => migration(storage))
 
-  for (const { name, up } of inOrder.map((migration) => migration(storage))) {
-    if (!executed.includes(name)) await up(queryInterface)
-  }
-  await matchUsers(sequelize, storage)
+  await exclusively(sequelize, schema, async (run) => {
+    const history = await readHistory(run, schema)
+    const isComplete = steps.every(({ name }) => history.includes(name))
+    const missing = await findMissing(run, schema, steps)
+
+    if (!isComplete || missing.length > 0) for (const { make } of steps) await make(run)
+    await matchUsers(run, storage)
+  })
 }

@@ -1,8 +1,6 @@
-import type { Sequelize } from 'sequelize'
-
 import { qualify, quote } from '../models/names'
 import type { Storage } from '../models/storage-options'
-import { exclusively, type Run } from './migration'
+import { reasonOf, type Run } from './transaction'
 import { explainReference, referenceOf, type Users } from './user-reference'
 
 /**
@@ -11,27 +9,25 @@ import { explainReference, referenceOf, type Users } from './user-reference'
  *
  * @throws {Error} that says what is in the way
  */
-export async function matchUsers(sequelize: Sequelize, { schema, userIdType, users }: Storage) {
+export async function matchUsers(run: Run, { schema, userIdType, users }: Storage) {
   const table = qualify(schema, 'api_keys')
 
-  await exclusively(sequelize, schema, async (run) => {
-    const [column] = await run(
-      `SELECT format_type(atttypid, NULL) AS type FROM pg_catalog.pg_attribute
+  const [column] = await run(
+    `SELECT format_type(atttypid, NULL) AS type FROM pg_catalog.pg_attribute
         WHERE attrelid = $1::regclass AND attname = 'user_id'`,
-      [table],
+    [table],
+  )
+  if (column?.type !== userIdType) {
+    throw new Error(
+      `migrate: the option users.type says ${userIdType}, but the column user_id of ${table} has the type ` +
+        `${String(column?.type)}, with which it was made. Change the one or the other.`,
     )
-    if (column?.type !== userIdType) {
-      throw new Error(
-        `migrate: the option users.type says ${userIdType}, but the column user_id of ${table} has the type ` +
-          `${String(column?.type)}, with which it was made. Change the one or the other.`,
-      )
-    }
-    if (!users || (await hasReference(run, table, users))) return
+  }
+  if (!users || (await hasReference(run, table, users))) return
 
-    const sql = `ALTER TABLE ${table} ADD FOREIGN KEY (user_id) ${referenceOf(users)}`
-    await run(sql).catch((error: unknown) => {
-      throw explainFailure(error, { sql, table, users })
-    })
+  const sql = `ALTER TABLE ${table} ADD FOREIGN KEY (user_id) ${referenceOf(users)}`
+  await run(sql).catch((error: unknown) => {
+    throw explainFailure(error, { sql, table, users })
   })
 }
 
@@ -58,10 +54,10 @@ function explainFailure(
   error: unknown,
   { sql, table, users }: { sql: string; table: string; users: Users },
 ): unknown {
-  const { parent } = error as { parent?: { code?: string; message: string } }
+  const { code, message } = reasonOf(error)
   const named = qualify(users.schema, users.table)
 
-  switch (parent?.code) {
+  switch (code) {
     case foreignKeyViolation:
       return new Error(
         `migrate: there are keys of users that are not in ${named}. Delete them first: DELETE FROM ${table} ` +
@@ -70,7 +66,7 @@ function explainFailure(
       )
     case notTheOwner:
       return new Error(
-        `migrate: ${table} has no foreign key to ${named}, and this role may not add it (${parent.message}). ` +
+        `migrate: ${table} has no foreign key to ${named}, and this role may not add it (${message}). ` +
           `Have the owner run: ${sql}`,
         { cause: error },
       )

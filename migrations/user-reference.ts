@@ -1,5 +1,6 @@
 import { literal, qualify, quote } from '../models/names'
 import type { Storage } from '../models/storage-options'
+import { reasonOf } from './transaction'
 
 /** Where the app's users are. */
 export type Users = NonNullable<Storage['users']>
@@ -14,13 +15,13 @@ const unfitReference = /^(42P01|3F000|42703|42804|42830)$/
 
 /** Says which option an error comes of, where it is about the table of users. */
 export function explainReference(error: unknown, users: Users): unknown {
-  const { parent } = error as { parent?: { code?: string; message: string } }
-  if (!parent || !unfitReference.test(parent.code ?? '')) return error
+  const { code, message } = reasonOf(error)
+  if (!unfitReference.test(code)) return error
 
   const { schema, table, column } = users
   return new Error(
     `migrate: the foreign key to the users of the app, ${literal(table)} (${literal(column)}) in the schema ` +
-      `${literal(schema)}, cannot be made: ${parent.message}. Make that table first, and give its name, column and type ` +
+      `${literal(schema)}, cannot be made: ${message}. Make that table first, and give its name, column and type ` +
       'in the option "users".',
     { cause: error },
   )

@@ -506,7 +506,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
         SELECT DISTINCT ON (api_key_id) id, api_key_id, era, ref
           FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
       ), present AS MATERIALIZED (
-        SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id AS owner,
+        SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner,
                ${toldSql('key', userIdType)} AS told
           FROM last JOIN ${table} AS key ON key.id = last.api_key_id
          WHERE NOT last.is_gone

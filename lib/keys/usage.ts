@@ -170,7 +170,7 @@ export function createUsageStore(parts: UsageParts) {
       const id = `$${bind.push(apiKeyId)}::uuid`
       conditions.push(`api_key_id = ${id}`, isOfKeyWithPrefix(id, { ...parts, ...parts.trail }))
     }
-    if (userId !== undefined) conditions.push(`user_id = $${bind.push(userId)}::${userIdType}`)
+    if (userId !== undefined) conditions.push(`user_id = $${bind.push(userId)}::text`)
     const where = conditions.join(' AND ')
 
     const hours = await select<CountRow>(

@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 
-import type { UserIdType } from '../../models/storage-options'
 import { clearTimeout, type Background } from '../background'
 import { readAddress } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../keys/database'
@@ -30,7 +29,6 @@ interface UsageRecorderParts {
   /** Those of the tables of usage and of those who write it. */
   usageTable: string
   writerTable: string
-  userIdType: UserIdType
   /** How far apart two uses of a key are that are both written. */
   lastUsedResolutionMs: number
   /** How many keys this process may remember: it may have counts of as many. */
@@ -107,7 +105,7 @@ const nothing: ReadonlyMap<string, CachedKey> = new Map()
  */
 export function createUsageRecorder(parts: UsageRecorderParts) {
   const { background, connection, clock, table, eventTable, usageTable, writerTable } = parts
-  const { userIdType, entryMacOf, lastUsedResolutionMs } = parts
+  const { entryMacOf, lastUsedResolutionMs } = parts
   const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
   // Twice, as each key that is in use has counts of two hours when the hour is full.
   const maxCounts = 2 * Math.max(parts.cacheSize, leastKeys)
@@ -370,7 +368,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
          RETURNING batch
        )
        INSERT INTO ${usageTable} AS usage (api_key_id, user_id, hour, verified, denied, rate_limited)
-       SELECT id, convert_from(decode(min(user_id), 'hex'), 'UTF8')::${userIdType},
+       SELECT id, convert_from(decode(min(user_id), 'hex'), 'UTF8'),
               to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
          FROM unnest(
            ${list(({ id }) => id)}::uuid[], ${list(({ userId }) => `"${toHex(userId)}"`)}::text[],

@@ -352,7 +352,6 @@ function createRecorder(connected: Sequelize, cacheSize = 100_000) {
     eventTable: '"public"."api_key_events"',
     usageTable: '"public"."api_key_usage"',
     writerTable: '"public"."api_key_usage_writers"',
-    userIdType: 'text',
     entryMacOf: () => 'unused',
     lastUsedResolutionMs: 60_000,
     cacheSize,

@@ -3,13 +3,13 @@ import { randomUUID } from 'node:crypto'
 import { QueryTypes, Sequelize } from 'sequelize'
 import { memoryStorage, Umzug } from 'umzug'
 
-import { createApiKeys, migrations, type StorageOptions } from '../lib'
-import { createSecretFormat } from '../lib/keys/secret'
-import { inOrder } from '../migrations'
-import { quote } from '../models/names'
-import { findBlockedSession } from './support/blocked'
-import { createDatabase, type Database } from './support/database'
-import { until } from './support/until'
+import { createApiKeys, migrations, type StorageOptions } from '../../lib'
+import { createSecretFormat } from '../../lib/keys/secret'
+import { inOrder } from '../../migrations'
+import { quote } from '../../models/names'
+import { findBlockedSession } from '../support/blocked'
+import { createDatabase, type Database } from '../support/database'
+import { until } from '../support/until'
 
 const ours = [
   'api_key_audit_checkpoints',
@@ -462,7 +462,7 @@ describe('migrations in a schema of their own', () => {
     expect(await useEverything(apiKeys, userId)).toBe(readBack)
     const columns = await rows(
       `SELECT DISTINCT data_type AS type FROM information_schema.columns
-        WHERE table_schema = 'ids of ${type}' AND column_name = 'user_id'`,
+        WHERE table_schema = 'ids of ${type}' AND table_name = 'api_keys' AND column_name = 'user_id'`,
     )
     expect(columns).toEqual([{ type }])
   })

@@ -1,0 +1,136 @@
+import type { Sequelize } from 'sequelize'
+
+import { createApiKeys } from '../../lib'
+import { createDatabase, type Database } from '../support/database'
+
+const permissions = ['READ_GRAPH'] as const
+const key = { userId: 'alice', name: 'Deployment', permissions }
+
+let database: Database
+let sequelize: Sequelize
+
+beforeEach(async () => {
+  database = await createDatabase()
+  sequelize = database.connect()
+})
+
+afterEach(() => database.drop())
+
+function createInstance() {
+  const apiKeys = createApiKeys({ sequelize: database.connect(), keyPrefix: 'agpt', permissions })
+  database.closeFirst(apiKeys)
+  return apiKeys
+}
+
+/** Makes and revokes a key, and expects it to work and the trail to be whole. */
+async function expectToWork(apiKeys = createInstance()) {
+  const { apiKey, plainTextKey } = await apiKeys.create(key)
+  const good = await apiKeys.verify(plainTextKey)
+  const { feed } = await apiKeys.health()
+  await apiKeys.rotate(apiKey.id)
+  await apiKeys.revoke(apiKey.id)
+  const { isIntact, faults } = await apiKeys.verifyAuditTrail()
+
+  expect(good).toMatchObject({ valid: true })
+  expect(feed).toBe('following')
+  expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: false })
+  expect([isIntact, faults]).toEqual([true, []])
+}
+
+describe('migrate, over what is left of the tables', () => {
+  it('makes all of them anew after dropAllTables(), which leaves the functions', async () => {
+    await createInstance().create(key)
+    await sequelize.getQueryInterface().dropAllTables()
+
+    await createInstance().migrate()
+
+    await expectToWork()
+    expect((await createInstance().list()).apiKeys).toHaveLength(1)
+  })
+
+  it.each([
+    ['TRUNCATE', 'TRUNCATE api_key_migrations'],
+    ['DROP TABLE', 'DROP TABLE api_key_migrations'],
+  ])('goes on with the tables if %s took their history', async (_, sql) => {
+    const { apiKey } = await createInstance().create(key)
+    await sequelize.query(sql)
+
+    await createInstance().migrate()
+
+    await expectToWork()
+    expect(await createInstance().get(apiKey.id)).toMatchObject({ name: 'Deployment' })
+  })
+
+  it.each([
+    'api_keys',
+    'api_key_events',
+    'api_key_revisions',
+    'api_key_changes',
+    'api_key_log_lock',
+    'api_key_bounds',
+    'api_key_retired_secrets',
+    'api_key_user_changes',
+    'api_key_usage',
+    'api_key_usage_writers',
+    'api_key_expiry_notices',
+  ])('makes %s anew', async (table) => {
+    await createInstance().migrate()
+    await sequelize.query(`DROP TABLE ${table} CASCADE`)
+
+    await createInstance().migrate()
+
+    await expectToWork()
+  })
+
+  it('makes the chain of the audit trail anew over the entries that there are', async () => {
+    await createInstance().create(key)
+    await sequelize.query(
+      `DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_checkpoints, api_key_audit_head`,
+    )
+
+    await createInstance().migrate()
+
+    await expectToWork()
+    expect(await createInstance().verifyAuditTrail()).toMatchObject({ entries: 4 })
+  })
+
+  it.each(['api_key_log_lock', 'api_key_revisions', 'api_key_audit_head'])(
+    'puts back the row of %s',
+    async (table) => {
+      await sequelize.query(`
+        ALTER TABLE ${table} DISABLE TRIGGER USER;
+        DELETE FROM ${table};
+        ALTER TABLE ${table} ENABLE TRIGGER USER`)
+
+      await createInstance().migrate()
+
+      const [rows] = await sequelize.query(`SELECT FROM ${table}`)
+      expect(rows).toHaveLength(1)
+      await expectToWork()
+    },
+  )
+
+  it('ends rotations whose old secrets are not retired any more', async () => {
+    const apiKeys = createInstance()
+    const { apiKey, plainTextKey } = await apiKeys.create(key)
+    await apiKeys.rotate(apiKey.id)
+    await sequelize.query('DROP TABLE api_key_retired_secrets CASCADE')
+
+    await createInstance().migrate()
+
+    expect(await createInstance().get(apiKey.id)).toMatchObject({ previousSecret: null })
+    expect(await createInstance().verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
+  })
+
+  it('leaves a table of the app alone that has one of our names', async () => {
+    await sequelize.query(`
+      DROP TABLE api_key_migrations, api_key_usage;
+      CREATE TABLE api_key_usage (id int); INSERT INTO api_key_usage VALUES (7)`)
+
+    await expect(createInstance().migrate()).rejects.toThrow(
+      'migrate: relation "api_key_usage" already exists in the schema "public", and it is not ours.',
+    )
+
+    expect((await sequelize.query('SELECT * FROM api_key_usage'))[0]).toEqual([{ id: 7 }])
+  })
+})
