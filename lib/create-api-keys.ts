@@ -1,5 +1,3 @@
-import type { Router } from 'express'
-
 import { migrate } from '../migrations'
 import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
@@ -8,9 +6,10 @@ import type { UserIdType } from '../models/storage-options'
 import { createBackground } from './background'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
-import { createGuards, type Guards } from './http/guards'
+import { createGuards, type Guard, type Guards } from './http/guards'
 import { createCharges } from './http/rate-limits'
 import { createRefuse, withRefusals } from './http/refuse'
+import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import { createAdminRouter, createOwnerRouter } from './http/router'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
@@ -25,7 +24,7 @@ import { createSecretFormat } from './keys/secret'
 import { createSigner } from './keys/signing'
 import { createStore } from './keys/store'
 import { createUsageStore } from './keys/usage'
-import { readOptions, type ApiKeysOptions, type SignedInUser, type UserIdOf } from './options'
+import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
 import { createAsking } from './verification/asking'
 import { createVerification, type Health } from './verification/verification'
 import type { Closable } from './verification/verified-api-key'
@@ -40,9 +39,9 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * @example
    * app.use('/api-keys', apiKeys.router())
    */
-  router(): Router
+  router(): Guard
   /** Makes the router with which administrators manage everyone's keys. It needs the option `isAdmin`. */
-  adminRouter(): Router
+  adminRouter(): Guard
   /**
    * The Passport strategy. Authenticate by its name.
    *
@@ -113,13 +112,13 @@ export function createApiKeys<
   const Permission extends string,
   User extends SignedInUser = SignedInUser,
   Type extends UserIdType = 'text',
+  Req = AppRequest,
+  Res = AppResponse,
 >(
-  options: ApiKeysOptions<Permission, User, Type> & VisibleNames<Permission>,
+  options: ApiKeysOptions<Permission, User, Type, Req, Res> & VisibleNames<Permission>,
 ): ApiKeys<Permission, UserIdOf<Type>> {
   // Inside, permissions are strings and users have ids: that names and types fit together is checked out here.
-  const settings = readOptions(
-    options as unknown as ApiKeysOptions<string, SignedInUser, UserIdType>,
-  )
+  const settings = readOptions(options as unknown as AnyOptions)
   const { storage, realm } = settings
   const { schema, userIdType } = storage
   const background = createBackground()
@@ -208,7 +207,7 @@ export function createApiKeys<
     rules,
   })
 
-  const credentials = createCredentialReader({ marker: format.marker, header: settings.header })
+  const credentials = createCredentialReader({ ...format, header: settings.header })
   const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })
   const refuse = createRefuse(settings)
   const charges = createCharges({ rateLimiter, noteRateLimited })
@@ -226,8 +225,9 @@ export function createApiKeys<
     ...guards,
     ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
     ...withRefusals({ announceExpiring, consume: guards.consume }, realm),
-    router: () => createOwnerRouter(http),
-    adminRouter: () => createAdminRouter(http),
+    // To its users a router is a middleware, which asks nothing of the types of Express.
+    router: () => createOwnerRouter(http) as unknown as Guard,
+    adminRouter: () => createAdminRouter(http) as unknown as Guard,
     strategy: createStrategy({ authenticator, charges, emitter, realm }),
     on: (name, listener) => {
       const off = emitter.on(name, listener)

@@ -1,11 +1,12 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isUint8Array } from 'node:util/types'
 
-import type { NextFunction, Request, Response } from 'express'
 import type { Sequelize } from 'sequelize'
 
 import { createOptionChecks, show, suggest } from '../models/option-checks'
 import { readStorageOptions, type StorageOptions, type UserIdType } from '../models/storage-options'
 import type { Refusal } from './errors'
+import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import {
   isLimitName,
   limitNameRule,
@@ -19,19 +20,19 @@ import type { RedisClient } from './verification/rate-limiter'
 /** The type that ids of the app's users have in JavaScript and JSON. */
 export type UserIdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
 
-/** A signed-in user: whatever the app has, with an `id`. */
-export interface SignedInUser {
-  id: string | number | bigint
-}
-
 /** What is there at once where nothing has to be waited for. */
 export type MaybePromise<Value> = Value | Promise<Value>
 
-/** The options of `createApiKeys`. */
+/**
+ * The options of `createApiKeys`. `Req` and `Res` are what the app's functions take: the types of Express that the app has, or
+ * what all of them have in common.
+ */
 export interface ApiKeysOptions<
   Permission extends string,
   User extends SignedInUser,
   Type extends UserIdType,
+  Req = AppRequest,
+  Res = AppResponse,
 > extends StorageOptions<Type> {
   /** The app's Sequelize, on Postgres. We share its pool and settings, and change nothing of it. */
   sequelize: Sequelize
@@ -43,12 +44,12 @@ export interface ApiKeysOptions<
   /** The permissions that keys may hold: a list of names, or names with a description each. */
   permissions: readonly Permission[] | Readonly<Record<Permission, string>>
   /** Says who is signed in, by the app's own means; needed by the routers and by `orSignedIn`. */
-  currentUser?: ((req: Request) => MaybePromise<User | null | undefined>) | undefined
+  currentUser?: ((req: Req) => MaybePromise<User | null | undefined>) | undefined
   /** Says who may manage everyone's keys; needed by the admin router. */
   isAdmin?: ((user: NoInfer<User>) => MaybePromise<boolean | null | undefined>) | undefined
   /** Loads what becomes `req.user` on a request with a key. A key whose user is gone is refused. */
   loadUser?:
-    | ((userId: UserIdOf<NoInfer<Type>>, req: Request) => MaybePromise<object | null | undefined>)
+    | ((userId: UserIdOf<NoInfer<Type>>, req: Req) => MaybePromise<object | null | undefined>)
     | undefined
   /**
    * Says which permissions a user holds, and so may give to a key. It is held against every request, too: what the owner may
@@ -186,7 +187,7 @@ export interface ApiKeysOptions<
   preparedStatements?: boolean | undefined
   /** Answers refusals in the app's own format. `error` carries `code`, `status`, `headers` and `expose`. May be async. */
   onRefusal?:
-    ((error: Refusal, req: Request, res: Response, next: NextFunction) => unknown) | undefined
+    ((error: Refusal, req: Req, res: Res, next: (error?: unknown) => void) => unknown) | undefined
 }
 
 /** The options as the parts of the library take them: complete, and free of the types that only callers need. */
@@ -228,7 +229,13 @@ const optionNames = [
 const checks = createOptionChecks('createApiKeys')
 const { check } = checks
 
-type AnyOptions = ApiKeysOptions<string, SignedInUser, UserIdType>
+export type AnyOptions = ApiKeysOptions<
+  string,
+  SignedInUser,
+  UserIdType,
+  IncomingMessage,
+  ServerResponse
+>
 
 /** Applies the defaults and refuses nonsense, so that a mistake shows at start-up and not on a request. */
 export function readOptions(options: AnyOptions) {

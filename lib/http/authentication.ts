@@ -1,101 +1,34 @@
-import type { Request } from 'express'
+import type { ServerResponse } from 'node:http'
 
 import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { UsageRecorder } from '../verification/usage'
+import type { VerifiedApiKey } from '../verification/verified-api-key'
 import type { Verdict, Verifier } from '../verification/verifier'
-import type { Bearer, VerifiedApiKey } from '../verification/verified-api-key'
 import type { Credential, CredentialReader } from './credentials'
-
-declare global {
-  namespace Express {
-    interface Request {
-      /** The key that the request came with, once a guard or our strategy accepted it. */
-      apiKey?: VerifiedApiKey | undefined
-    }
-  }
-}
-
-/** What came of the credential of a request. */
-export type Authentication =
-  | Accepted
-  /** No key of ours, but perhaps a token that somebody else understands. The error is for who insists on a key. */
-  | { kind: 'absent'; error: ApiKeysError }
-  | { kind: 'refused'; error: ApiKeysError }
-
-export interface Accepted {
-  kind: 'accepted'
-  apiKey: VerifiedApiKey
-  user: object
-  bearer: RequestBearer
-}
-
-/** Says what a key lacks; `null` if it may pass. */
-export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
-
-/** A request that came with a key. The signal of the key holds as long as its response, and by what its guards demand. */
-export class RequestBearer implements Bearer {
-  countedInHour: number | undefined = undefined
-  readonly #req: Request
-  #demand: Demand = demandsNothing
-  #paid = 0
-  #userBefore: object | undefined = undefined
-
-  constructor(req: Request) {
-    this.#req = req
-  }
-
-  get until() {
-    return this.#req.res
-  }
-
-  /** By Express's own rules, the app's `trust proxy`. */
-  get ip() {
-    return this.#req.ip
-  }
-
-  /** Notes what a guard demanded, and was given. */
-  add(demand: Demand) {
-    const before = this.#demand
-    this.#demand = before === demandsNothing ? demand : (apiKey) => before(apiKey) ?? demand(apiKey)
-  }
-
-  /** How many uses a guard has still to count: a request counts for as many as its dearest guard says. */
-  owes(cost: number): number {
-    return Math.max(cost - this.#paid, 0)
-  }
-
-  notePaid(cost: number) {
-    this.#paid += cost
-  }
-
-  refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
-    return this.#demand(apiKey)
-  }
-
-  accept(apiKey: VerifiedApiKey, user: object, userBefore: object | undefined): Accepted {
-    this.#userBefore = userBefore
-    this.#req.apiKey = apiKey
-    this.#req.user = user
-    return { kind: 'accepted', apiKey, user, bearer: this }
-  }
-
-  withdraw() {
-    this.#req.apiKey = undefined
-    this.#req.user = this.#userBefore
-  }
-}
-
-const demandsNothing: Demand = () => null
+import { linesOf, type GuardedRequest } from './request'
+import {
+  beginBearer,
+  hasAcceptedKey,
+  keeperOf,
+  recallBearer,
+  type Accepted,
+  type Authentication,
+  type RequestBearer,
+} from './request-memory'
 
 export interface Authenticator {
-  /** Finds out whose key the request carries, once: whoever asks again is told what came of it the first time. */
-  authenticate(req: Request): MaybePromise<Authentication>
-  /** Takes back that a key was accepted, for a request that goes on without it: whoever asks again is told why. */
-  withdraw(req: Request, accepted: Accepted, error: ApiKeysError): Authentication
-  /** Whether the request carries a key of ours, good or bad. */
-  carriesKey(req: Request): boolean
+  /** Finds out whose key a request carries, once: later calls get what came of it the first time. */
+  authenticate(req: GuardedRequest, res?: ServerResponse): MaybePromise<Authentication>
+  /** Takes back that a key was accepted, for a request that goes on without it: later calls get the error. */
+  withdraw(accepted: Accepted, error: ApiKeysError): Authentication
+  /** Reads the credential of a request and masks it. Judges nothing: guards do so later. */
+  mask(req: GuardedRequest): void
+  /** Returns what is known of a request; `undefined` if nothing of the library has read it. */
+  recall(req: object): RequestBearer | undefined
+  /** True if a request carries a key of ours, good or bad, or came with one that another instance accepted. */
+  carriesKey(req: GuardedRequest): boolean
 }
 
 interface AuthenticatorParts {
@@ -109,15 +42,14 @@ interface AuthenticatorParts {
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, noteDenied, rules, settings } = parts
-  /**
-   * Where a request keeps what came of it: at the list of its headers. Before Node 24, Express makes each request an object
-   * of a shape of its own: to read a property of it takes a quarter as long as all else that a guard does, to add one longer
-   * than that. A WeakMap costs even more.
-   */
-  const memo = Symbol('express-api-keys')
-  type Memory = string[] & { [memo]?: MaybePromise<Authentication> }
+  /** Names this instance in the memory of requests. */
+  const self = Symbol('express-api-keys')
 
-  function authenticateFirst(req: Request, credential: Credential): MaybePromise<Authentication> {
+  function authenticateFirst(
+    req: GuardedRequest,
+    credential: Credential,
+    bearer: RequestBearer,
+  ): MaybePromise<Authentication> {
     switch (credential.kind) {
       case 'none':
         return { kind: 'absent', error: withoutStack(() => new ApiKeysError('missing_credential')) }
@@ -126,7 +58,6 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       case 'unreadable':
         return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
       case 'key': {
-        const bearer = new RequestBearer(req)
         const verdict = verify(credential, bearer)
         return verdict instanceof Promise
           ? verdict.then((verdict) => accept(req, verdict, bearer))
@@ -136,7 +67,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   function accept(
-    req: Request,
+    req: GuardedRequest,
     verdict: Verdict,
     bearer: RequestBearer,
   ): MaybePromise<Authentication> {
@@ -151,7 +82,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   async function acceptUser(
-    req: Request,
+    req: GuardedRequest,
     apiKey: VerifiedApiKey,
     bearer: RequestBearer,
   ): Promise<Authentication> {
@@ -165,7 +96,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
 
   /** The app may have signed somebody in since, behind the guard that came first. */
   function authenticateAgain(
-    req: Request,
+    req: GuardedRequest,
     authentication: Authentication,
   ): MaybePromise<Authentication> {
     if (authentication.kind !== 'accepted' || req.user === authentication.user)
@@ -186,7 +117,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   /** Whether whom the app has in `req.user` is the owner of the key. */
-  async function isOwner(req: Request, { userId }: VerifiedApiKey): Promise<boolean> {
+  async function isOwner(req: GuardedRequest, { userId }: VerifiedApiKey): Promise<boolean> {
     const user: object | null | undefined = settings.currentUser
       ? await settings.currentUser(req)
       : req.user
@@ -195,40 +126,64 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   }
 
   async function loadUser(
-    req: Request,
+    req: GuardedRequest,
     { userId }: VerifiedApiKey,
   ): Promise<object | null | undefined> {
     return settings.loadUser ? settings.loadUser(userId, req) : { id: userId }
   }
 
   return {
-    authenticate(req) {
-      const memory: Memory = req.rawHeaders
+    authenticate(req, res) {
+      const lines = linesOf(req)
+      const keeper = keeperOf(req, lines)
+      let bearer = recallBearer(keeper, self)
       // A key that is still legible has not been read before.
-      const plain = credentials.readPlain(req.headers, memory)
-      if (!plain) {
-        const before = memory[memo]
+      let credential = credentials.readPlain(req, lines)
+      if (!credential && bearer) {
+        bearer.noteResponse(res)
+        const { authentication: before } = bearer
         if (before instanceof Promise) {
           return before.then((before) => authenticateAgain(req, before))
         }
         if (before) return authenticateAgain(req, before)
+        credential = bearer.takeCredential() ?? null
+      } else {
+        bearer = beginBearer(keeper, self, req, res)
       }
 
-      const authentication = authenticateFirst(req, plain ?? credentials.read(req))
-      memory[memo] = authentication
-      return authentication
+      bearer.authentication = authenticateFirst(
+        req,
+        credential ?? credentials.read(req, lines),
+        bearer,
+      )
+      return bearer.authentication
     },
 
-    withdraw(req, { bearer }, error) {
+    withdraw({ bearer }, error) {
       bearer.withdraw()
-      const memory: Memory = req.rawHeaders
       const refused = { kind: 'refused', error } as const
-      memory[memo] = refused
+      bearer.authentication = refused
       return refused
     },
 
+    mask(req) {
+      const lines = linesOf(req)
+      const keeper = keeperOf(req, lines)
+      const plain = credentials.readPlain(req, lines)
+      if (!plain && recallBearer(keeper, self)) return
+
+      const credential = plain ?? credentials.read(req, lines)
+      beginBearer(keeper, self, req, undefined).keepCredential(credential)
+    },
+
+    recall: (req) => recallBearer(keeperOf(req, linesOf(req as GuardedRequest)), self),
+
     carriesKey(req) {
-      const credential = credentials.read(req)
+      const lines = linesOf(req)
+      const keeper = keeperOf(req, lines)
+      if (hasAcceptedKey(keeper)) return true
+      // What was read before is masked, and masked is as good as carried.
+      const credential = credentials.read(req, lines)
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },
   }

@@ -1,7 +1,8 @@
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 
 import { ApiKeysError } from '../errors'
 import type { SentKey } from '../keys/secret'
+import { distinctHeadersOf, headersOf } from './request'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:
@@ -28,32 +29,38 @@ export type Credential =
   | { kind: 'unreadable'; isOurs: boolean; error: ApiKeysError }
 
 export interface CredentialReader {
-  /** Finds the credential of a request. */
-  read(req: IncomingMessage): Credential
+  /** Finds the credential of a request, given the list of its header lines if it has one. */
+  read(req: IncomingMessage, lines: string[] | undefined): Credential
   /**
    * The same for what nearly all requests look like: one `Authorization: Bearer`, and nothing that was read before. Returns
-   * `null` for all others. Takes both views of the headers, for it costs to ask a request of Express's for a property.
+   * `null` for all others.
    */
-  readPlain(headers: IncomingHttpHeaders, rawHeaders: string[]): Credential | null
+  readPlain(req: IncomingMessage, lines: string[] | undefined): Credential | null
 }
 
 interface CredentialOptions {
   /** What every key of ours begins with. */
   marker: string
+  /** How many characters behind that lists show of a key. */
+  shownLength: number
   /** A second header that may carry a key, in lower case. */
   header: string | undefined
 }
 
 /**
- * Makes what finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere
- * else. It masks what it finds of ours in `headers` and `rawHeaders`, readable or not, so that nothing that logs the
- * request later can leak it; values of others stay as they are.
+ * Makes what finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere else. It masks each
+ * key in every view of the headers, readable or not, so that no later logger can leak it. A mask shows of a key what lists
+ * show, so that a cache or a limiter behind a guard still tells keys apart. Values of others stay as they are.
  */
-export function createCredentialReader({ marker, header }: CredentialOptions): CredentialReader {
+export function createCredentialReader(options: CredentialOptions): CredentialReader {
+  const { marker, shownLength, header } = options
   // Behind anything that no token has, such as the brackets of a template. Inside another's token it is not ours.
-  const ours = new RegExp(`(^|[^A-Za-z0-9\\-._~+/])${marker}[^\\s,;"']*`, 'g')
-  const mask = `$1${marker}***`
-  const plainMask = `${plainScheme}${marker}***`
+  const ours = new RegExp(
+    `(^|[^A-Za-z0-9\\-._~+/])(${marker}[^\\s,;"']{0,${shownLength}})[^\\s,;"']*`,
+    'g',
+  )
+  const mask = `$1$2${ellipsis}`
+  const plainShownLength = plainScheme.length + marker.length + shownLength
 
   function isOurs(value: string) {
     return value.search(ours) !== -1
@@ -67,32 +74,37 @@ export function createCredentialReader({ marker, header }: CredentialOptions): C
     const token = value.slice(prefix.length)
     if (!b64token.test(token)) return unreadable('malformed_credential', isOurs(value))
     if (!token.startsWith(marker)) return { kind: 'foreign' }
-    return { kind: 'key', text: value, start: prefix.length }
+    return keyIn(value, prefix.length)
   }
 
   function readHeader(value: string): Credential {
     if (value === '') return { kind: 'none' }
-    if (value.startsWith(marker)) return { kind: 'key', text: value, start: 0 }
+    if (value.startsWith(marker)) return keyIn(value, 0)
     return isOurs(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
   }
 
-  function readPlain(headers: IncomingHttpHeaders, rawHeaders: string[]): Credential | null {
+  function readPlain(req: IncomingMessage, lines: string[] | undefined): Credential | null {
+    if (lines === undefined) return null
+    const headers = headersOf(req)
     const { authorization } = headers
     if (authorization === undefined || !plainCredentials.test(authorization)) return null
     if (header !== undefined && headers[header] !== undefined) return null
 
-    const line = findOnlyLine(rawHeaders, 'authorization')
-    if (line === -1 || rawHeaders[line] !== authorization) return null
+    const line = findOnlyLine(lines, 'authorization')
+    if (line === -1 || lines[line] !== authorization) return null
     if (!authorization.startsWith(marker, plainScheme.length)) return { kind: 'foreign' }
+    if (authorization.endsWith(ellipsis)) return null
 
-    headers.authorization = plainMask
-    rawHeaders[line] = plainMask
+    const masked = authorization.slice(0, plainShownLength) + ellipsis
+    headers.authorization = masked
+    lines[line] = masked
+    maskDistinct(req, 'authorization')
     return { kind: 'key', text: authorization, start: plainScheme.length }
   }
 
-  function read(req: IncomingMessage): Credential {
-    const authorizations = takeValues(req, 'authorization')
-    const others = header === undefined ? [] : takeValues(req, header)
+  function read(req: IncomingMessage, lines: string[] | undefined): Credential {
+    const authorizations = takeValues(req, lines, 'authorization')
+    const others = header === undefined ? [] : takeValues(req, lines, header)
     const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
 
     const mine = found.filter(concernsUs)
@@ -107,25 +119,45 @@ export function createCredentialReader({ marker, header }: CredentialOptions): C
   }
 
   /** Returns the values of a header, one per line that the client sent, and leaves masked ones behind. */
-  function takeValues({ headers, rawHeaders }: IncomingMessage, name: string): string[] {
+  function takeValues(req: IncomingMessage, lines: string[] | undefined, name: string): string[] {
+    const headers = headersOf(req)
     const joined = headers[name]
     if (joined === undefined) return []
     const value = String(joined)
     if (isOurs(value)) headers[name] = value.replace(ours, mask)
+    maskDistinct(req, name)
 
-    const lines: string[] = []
-    for (let at = 0; at < rawHeaders.length; at += 2) {
-      const line = rawHeaders[at + 1]
-      if (line === undefined || !isName(rawHeaders[at], name)) continue
+    const sent: string[] = []
+    const all = lines ?? []
+    for (let at = 0; at < all.length; at += 2) {
+      const line = all[at + 1]
+      if (line === undefined || !isName(all[at], name)) continue
 
-      lines.push(line)
-      if (isOurs(line)) rawHeaders[at + 1] = line.replace(ours, mask)
+      sent.push(line)
+      if (isOurs(line)) all[at + 1] = line.replace(ours, mask)
     }
     // The app may have put the one value there itself, from a cookie say.
-    return lines.length > 1 ? lines : [value]
+    return sent.length > 1 ? sent : [value]
+  }
+
+  /** Node makes this view when it is first read. One that is made later is made of masked lines. */
+  function maskDistinct(req: IncomingMessage, name: string) {
+    const values = distinctHeadersOf(req)?.[name]
+    if (values === undefined) return
+    for (const [index, value] of values.entries()) values[index] = value.replace(ours, mask)
   }
 
   return { read, readPlain }
+}
+
+/** Ends a mask. No key holds it. */
+const ellipsis = '...'
+
+/** A key that begins at a character of a text. What was masked before cannot be read again. */
+function keyIn(text: string, start: number): Credential {
+  return text.endsWith(ellipsis)
+    ? unreadable('malformed_credential', true)
+    : { kind: 'key', text, start }
 }
 
 /** Returns where the value of a header stands among the lines; -1 where it was sent twice, or not at all. */

@@ -1,25 +1,23 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-import type { Request, Response } from 'express'
-
 import { MissingPermissionError, type ApiKeysError, type LimitState } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import { checkCost, checkPermissionNames, type MaybePromise, type Settings } from '../options'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
-import type { Authentication, Authenticator, Demand } from './authentication'
+import type { Authenticator } from './authentication'
 import type { Charges } from './rate-limits'
 import { tellOfDenial, type Refuse } from './refuse'
+import type { GuardedRequest } from './request'
+import type { Accepted, Authentication, Demand } from './request-memory'
 
 /**
  * A middleware of ours. It asks nothing of the types of a route, so that behind it `req.params`, `req.body` and the
  * like keep theirs, under the types of Express 4 as well as 5.
  */
-export type Guard = (
-  req: IncomingMessage,
-  res: ServerResponse,
-  next: (error?: unknown) => void,
-) => void
+export type Guard = (req: IncomingMessage, res: ServerResponse, next: Next) => void
+
+type Next = (error?: unknown) => void
 
 export interface GuardOptions {
   /**
@@ -60,6 +58,14 @@ export interface Guards<Permission extends string = string, UserId = string | nu
   /** Lets a request through only if it carries a good API key, whatever its permissions. */
   authenticate(options?: AuthenticateOptions): Guard
   /**
+   * Makes a middleware that masks the keys in the headers of every request, and judges none: put it before what logs
+   * requests. Guards behind it know the key all the same.
+   *
+   * @example
+   * app.use(apiKeys.maskKeys(), pinoHttp())
+   */
+  maskKeys(): Guard
+  /**
    * Returns the API key of a request. Throws a `TypeError` where there is none: call it behind a guard.
    *
    * @example
@@ -93,14 +99,14 @@ interface GuardParts {
 }
 
 export function createGuards(parts: GuardParts): Guards {
-  const { authenticator, charges, noteDenied, refuse, emitter, settings } = parts
+  const { authenticator, charges, noteDenied, refuse, settings } = parts
 
-  function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
+  /** Makes what asks whether a request may pass: it returns why not, `null` if it may. */
+  function createInquiry(demand: Demand, options: AuthenticateOptions) {
     const { optional, orSignedIn, cost = 1 } = options
 
-    /** Returns why a request may not pass; `null` if it may. */
     function decide(
-      req: Request,
+      req: GuardedRequest,
       authentication: Authentication,
     ): MaybePromise<ApiKeysError | null> {
       if (authentication.kind === 'refused') return authentication.error
@@ -119,28 +125,32 @@ export function createGuards(parts: GuardParts): Guards {
       return orSignedIn === true ? unlessSignedIn(req, authentication.error) : authentication.error
     }
 
-    /** With a key that is remembered, this ends without a promise or a closure. */
-    return function guard(req, res, next) {
-      // Express hands its own request and response to every middleware.
-      const [request, response] = [req as Request, res as Response]
+    return function inquire(req: GuardedRequest, res: ServerResponse | undefined) {
+      const authentication = authenticator.authenticate(req, res)
+      return authentication instanceof Promise
+        ? authentication.then((authentication) => decide(req, authentication))
+        : decide(req, authentication)
+    }
+  }
 
-      const authentication = authenticator.authenticate(request)
-      const decision =
-        authentication instanceof Promise
-          ? authentication.then((authentication) => decide(request, authentication))
-          : decide(request, authentication)
+  /** With a key that is remembered, the guard ends without a promise or a closure. */
+  function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
+    const inquire = createInquiry(demand, options)
+
+    return function guard(req, res, next) {
+      const decision = inquire(req, res)
 
       if (decision === null) next()
-      else if (decision instanceof Promise) decideLater(decision, request, response, next)
-      else deny(decision, request, response, next)
+      else if (decision instanceof Promise) decideLater(decision, req, res, next)
+      else deny(decision, req, res, next)
     }
   }
 
   function decideLater(
     decision: Promise<ApiKeysError | null>,
-    req: Request,
-    res: Response,
-    next: (error?: unknown) => void,
+    req: GuardedRequest,
+    res: ServerResponse,
+    next: Next,
   ) {
     decision
       .then((error) => (error ? deny(error, req, res, next) : next()))
@@ -148,14 +158,26 @@ export function createGuards(parts: GuardParts): Guards {
   }
 
   const deny: Refuse = (failure, req, res, next) => {
-    tellOfDenial(emitter, failure, req)
+    tellOfDenial(parts, failure, req)
     refuse(failure, req, res, next)
   }
 
-  async function unlessSignedIn(req: Request, error: ApiKeysError) {
-    // Whom a key of another kind, by another instance, has put there has not signed in.
-    if (req.apiKey) return error
+  async function unlessSignedIn(req: GuardedRequest, error: ApiKeysError) {
+    // The key of another instance may have put its owner there, who has not signed in.
+    if (authenticator.carriesKey(req)) return error
     return (await settings.currentUser?.(req)) ? null : error
+  }
+
+  function getApiKey(req: object): VerifiedApiKey {
+    return acceptedOf(req).apiKey
+  }
+
+  function acceptedOf(req: object): Accepted {
+    const accepted = authenticator.recall(req)?.accepted
+    if (accepted) return accepted
+    throw new TypeError(
+      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
+    )
   }
 
   return {
@@ -193,6 +215,13 @@ export function createGuards(parts: GuardParts): Guards {
       }
     },
 
+    maskKeys() {
+      return function maskKeysMiddleware(req, _res, next) {
+        authenticator.mask(req)
+        next()
+      }
+    },
+
     getApiKey,
 
     async consume(subject, cost = 1) {
@@ -202,7 +231,8 @@ export function createGuards(parts: GuardParts): Guards {
       }
       if (AcceptedKey.isOne(subject)) return charges.consume(subject, cost, undefined)
 
-      return charges.consume(getApiKey(subject), cost, (subject as Request).res)
+      const { apiKey, bearer } = acceptedOf(subject)
+      return charges.consume(apiKey, cost, bearer.response)
     },
 
     hasPermission(apiKey, permission) {
@@ -235,16 +265,6 @@ export function createGuards(parts: GuardParts): Guards {
       throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
     }
   }
-}
-
-function getApiKey(req: object): VerifiedApiKey {
-  const { apiKey } = req as Request
-  if (!apiKey) {
-    throw new TypeError(
-      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
-    )
-  }
-  return apiKey
 }
 
 function lacksSome(

@@ -107,12 +107,19 @@ export function sendProblem(res: ServerResponse, refusal: Refusal) {
     ...(refusal instanceof RateLimitedError && { 'violated-policies': refusal.violated }),
     ...(refusal instanceof InvalidInputError && { errors: refusal.errors }),
   }
-  const body = Buffer.from(JSON.stringify(problem))
+  // As text: test doubles of a response show no Buffer.
+  const body = JSON.stringify(problem)
 
   res.statusCode = status
-  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
+  setFields(res, headers)
   res.setHeader('Cache-Control', 'no-store')
   res.setHeader('Content-Type', 'application/problem+json')
-  res.setHeader('Content-Length', body.length)
+  res.setHeader('Content-Length', Buffer.byteLength(body))
   res.end(body)
+}
+
+/** Sets fields of a response, if it is still to be sent. */
+export function setFields(res: ServerResponse | undefined, fields: Refusal['headers']) {
+  if (!res || res.headersSent) return
+  for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
 }

@@ -6,8 +6,9 @@ import type { MaybePromise } from '../options'
 import type { Consumption, RateLimiter, Use } from '../verification/rate-limiter'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
-import { withoutStack, type RequestBearer } from './authentication'
+import { withoutStack } from './authentication'
 import { fieldsOf } from './rate-limit-fields'
+import type { RequestBearer } from './request-memory'
 
 /** Has the uses of keys counted, and the responses say where the keys stand. */
 export interface Charges {
@@ -47,7 +48,7 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
       return rateLimited(consumption, cost)
     }
     bearer.notePaid(cost)
-    tell(bearer.until, limits, consumption)
+    tell(bearer.response, limits, consumption)
     return null
   }
 

@@ -1,22 +1,27 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isNativeError } from 'node:util/types'
-
-import type { NextFunction, Request, Response } from 'express'
 
 import { ApiKeysError, InvalidApiKeyError } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import type { Settings } from '../options'
+import type { Authenticator } from './authentication'
 import { sendProblem, toRefusal } from './problems'
 
 /** Answers a refusal, or has the app answer it; passes on to the app what is no refusal of ours. */
-export type Refuse = (failure: unknown, req: Request, res: Response, next: NextFunction) => void
+export type Refuse = (
+  failure: unknown,
+  req: IncomingMessage,
+  res: ServerResponse,
+  next: (error?: unknown) => void,
+) => void
 
 export function createRefuse({ realm, onRefusal }: Pick<Settings, 'realm' | 'onRefusal'>): Refuse {
   return function refuse(failure, req, res, next) {
     if (!(failure instanceof ApiKeysError)) return next(ensureError(failure))
 
     const refusal = toRefusal(failure, realm)
-    // The app has answered meanwhile, with a time-out say, and there is nothing left to answer.
-    if (res.headersSent) return next(refusal)
+    // The app has answered meanwhile, for example with a time-out, or gave the guard nothing that can answer.
+    if (res.headersSent || typeof res.end !== 'function') return next(refusal)
     if (!onRefusal) return sendProblem(res, refusal)
 
     // An async function, so that `onRefusal` may be one too: its rejection reaches the app as a throw does.
@@ -27,19 +32,26 @@ export function createRefuse({ realm, onRefusal }: Pick<Settings, 'realm' | 'onR
   }
 }
 
-/** Tells whoever listens of a request that is refused. */
+interface Denials {
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  authenticator: Pick<Authenticator, 'recall'>
+}
+
+/** Reports a request that is refused to the listeners of `denied`. */
 export function tellOfDenial(
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>,
+  { emitter, authenticator }: Denials,
   failure: unknown,
-  req: Request,
+  req: IncomingMessage,
 ) {
   if (!(failure instanceof ApiKeysError) || !emitter.isHeard('denied')) return
 
+  const bearer = authenticator.recall(req)
+  const apiKey = bearer?.accepted?.apiKey
   emitter.emit('denied', {
-    apiKey: req.apiKey ? { id: req.apiKey.id, userId: req.apiKey.userId } : null,
+    apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
     error: failure,
     reason: failure instanceof InvalidApiKeyError ? failure.reason : null,
-    address: req.ip,
+    address: bearer?.ip,
   })
 }
 

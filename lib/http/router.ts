@@ -6,10 +6,11 @@ import type { ApiKeyEvent } from '../keys/audit'
 import type { ApiKeyRecord } from '../keys/record'
 import type { ChangeOptions, UncheckedLifecycle } from '../keys/lifecycle'
 import { parseInput, type Rules } from '../keys/rules'
-import type { Settings } from '../options'
+import type { MaybePromise, Settings } from '../options'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
 import { ensureError, type Refuse } from './refuse'
+import type { SignedInUser } from './request'
 import { isCrossSite } from './same-origin'
 
 interface RouterParts {
@@ -263,12 +264,12 @@ function keyRoutes(
 
 function createRouter(
   { authenticator, refuse, rules, settings }: RouterParts,
-  findUser: NonNullable<Settings['currentUser']>,
+  findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
 ): Router {
   /** A key never manages keys: whoever finds one must not be able to make more. */
   async function admit(req: Request): Promise<UserId> {
-    if (req.apiKey || authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
+    if (authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
     if (!isSafe(req) && isCrossSite(req, settings.trustedOrigins)) {
       throw new ApiKeysError('cross_site_request')
     }

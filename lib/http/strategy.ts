@@ -1,18 +1,21 @@
-import type { Request } from 'express'
+import type { IncomingMessage } from 'node:http'
+
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
 import type { ApiKeysError } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import type { MaybePromise } from '../options'
-import type { Authentication, Authenticator } from './authentication'
-import { toRefusal } from './problems'
+import type { Authenticator } from './authentication'
+import { setFields, toRefusal } from './problems'
 import type { Charges } from './rate-limits'
 import { tellOfDenial, toError } from './refuse'
+import type { GuardedRequest } from './request'
+import type { Authentication } from './request-memory'
 
 /** Our strategy as Passport sees it. */
 export interface ApiKeyStrategy {
   readonly name: 'api-key'
-  authenticate(req: Request, options?: unknown): void
+  authenticate(req: IncomingMessage, options?: unknown): void
 }
 
 /** What Passport adds to a strategy for each request. */
@@ -31,18 +34,21 @@ interface StrategyParts {
 
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
-  const { authenticator, charges, emitter, realm } = parts
+  const { authenticator, charges, realm } = parts
 
   /** A request with a key counts as one use of it, unless a guard says more. */
-  function charge(req: Request, authentication: Authentication): MaybePromise<Authentication> {
-    if (authentication.kind === 'refused') tellOfDenial(emitter, authentication.error, req)
+  function charge(
+    req: IncomingMessage,
+    authentication: Authentication,
+  ): MaybePromise<Authentication> {
+    if (authentication.kind === 'refused') tellOfDenial(parts, authentication.error, req)
     if (authentication.kind !== 'accepted') return authentication
 
     const settle = (error: ApiKeysError | null): Authentication => {
       if (!error) return authentication
-      tellOfDenial(emitter, error, req)
+      tellOfDenial(parts, error, req)
       // Another strategy, or a callback of the app, may let the request go on.
-      return authenticator.withdraw(req, authentication, error)
+      return authenticator.withdraw(authentication, error)
     }
     const error = charges.charge(authentication, 1)
     return error instanceof Promise ? error.then(settle) : settle(error)
@@ -50,7 +56,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
 
   /** Tells Passport what came of a request. */
   function report(
-    req: Request,
+    req: GuardedRequest,
     authentication: Authentication,
     { success, fail, startsSession }: Actions & { startsSession: boolean },
   ) {
@@ -58,7 +64,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       const { status, headers } = toRefusal(authentication.error, realm)
       // Of a failure, Passport takes the challenge and the status.
       const { 'WWW-Authenticate': challenge, ...others } = headers
-      if (status === 429) req.res?.set(others)
+      if (status === 429) setFields(req.res, others)
       return fail(challenge, status)
     }
 
@@ -76,7 +82,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       super(() => {})
     }
 
-    override authenticate(req: Request, options?: { session?: boolean }) {
+    override authenticate(req: IncomingMessage, options?: { session?: boolean }) {
       // Taken at once: Passport binds them to the request just before this call, and, where an app passes the
       // strategy instead of its name, replaces them at the next one.
       // The types know of no such members.
@@ -94,7 +100,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       charged
         .then((authentication) => report(req, authentication, actions))
         .catch((failure: unknown) => {
-          tellOfDenial(emitter, failure, req)
+          tellOfDenial(parts, failure, req)
           error(toError(failure, realm))
         })
     }
@@ -120,7 +126,7 @@ interface LogInRequest {
  * Keeps Passport from turning a key into a signed-in browser session, as it does on routes without
  * `{ session: false }`, and callbacks of the app do: logging this user in starts none, as long as the request lasts.
  */
-function withoutSession(req: Request, user: object) {
+function withoutSession(req: IncomingMessage, user: object) {
   const request = req as unknown as LogInRequest
   request[keyLogIn] = { user, logIn: request[keyLogIn]?.logIn ?? request.logIn }
   request.logIn = logInWithoutSession

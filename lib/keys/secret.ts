@@ -50,6 +50,8 @@ export function asSent(plainTextKey: string): SentKey {
 export interface SecretFormat {
   /** What every one of them begins with, such as `agpt_`. */
   marker: string
+  /** How many characters behind that lists show. */
+  shownLength: number
   mint(): MintedSecret
   /**
    * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a
@@ -102,6 +104,7 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
 
   return {
     marker,
+    shownLength,
 
     mint() {
       const signed = marker + drawBody()

@@ -6,6 +6,7 @@ import * as fc from 'fast-check'
 import { createCredentialReader, type Credential } from '../../lib/http/credentials'
 import { sendRaw } from '../support/raw-http'
 
+const options = { marker: 'agpt_', shownLength: 6, header: undefined }
 const key = `agpt_${'k'.repeat(51)}`
 const otherKey = `agpt_${'q'.repeat(51)}`
 /** A token of somebody else that holds what our keys begin with. */
@@ -24,19 +25,19 @@ function unreadable(code: string, { isOurs }: { isOurs: boolean }) {
 
 /** Sends header lines to a server that reads them, and returns what it found and what it left behind. */
 async function read(lines: readonly string[], header?: string) {
-  const credentials = createCredentialReader({ marker: 'agpt_', header })
+  const credentials = createCredentialReader({ marker: 'agpt_', shownLength: 6, header })
   const listener: RequestListener = (req, res) => {
     const { headers, rawHeaders } = req
     // Before that, whether it is plain, of a copy.
     const copy = new IncomingMessage(new Socket())
     Object.assign(copy, { headers: { ...headers }, rawHeaders: [...rawHeaders] })
     const plain = {
-      credential: shown(credentials.readPlain(copy.headers, copy.rawHeaders)),
+      credential: shown(credentials.readPlain(copy, copy.rawHeaders)),
       ...headersOf(copy),
     }
     const unread = headersOf({ headers: { ...headers }, rawHeaders: [...rawHeaders] })
 
-    const credential = shown(credentials.read(req))
+    const credential = shown(credentials.read(req, rawHeaders))
     res.end(JSON.stringify({ credential, ...headersOf(req), plain, unread }))
   }
 
@@ -160,40 +161,46 @@ describe('createCredentialReader', () => {
     const req = new IncomingMessage(new Socket())
     req.headers = { authorization: `Bearer ${key}` }
 
-    const credential = createCredentialReader({ marker: 'agpt_', header: undefined }).read(req)
+    const credential = createCredentialReader(options).read(req, req.rawHeaders)
     expect(shown(credential)).toEqual(found)
-    expect(req.headers).toEqual({ authorization: 'Bearer agpt_***' })
+    expect(req.headers).toEqual({ authorization: 'Bearer agpt_kkkkkk...' })
   })
 
   it('knows a request that it has masked as one that carries a key', () => {
-    const credentials = createCredentialReader({ marker: 'agpt_', header: undefined })
+    const credentials = createCredentialReader(options)
     const req = new IncomingMessage(new Socket())
     req.headers = { authorization: `Bearer ${key}` }
-    credentials.read(req)
+    credentials.read(req, req.rawHeaders)
 
-    expect(credentials.read(req)).toMatchObject(malformedKey)
-    expect(credentials.readPlain(req.headers, req.rawHeaders)).toBeNull()
-    expect(req.headers).toEqual({ authorization: 'Bearer agpt_***' })
+    expect(credentials.read(req, req.rawHeaders)).toMatchObject(malformedKey)
+    expect(credentials.readPlain(req, req.rawHeaders)).toBeNull()
+    expect(req.headers).toEqual({ authorization: 'Bearer agpt_kkkkkk...' })
   })
 })
 
 describe('masking', () => {
   it.each<[string, string]>([
-    [`Authorization: Bearer ${key}`, 'Authorization: Bearer agpt_***'],
-    [`AUTHORIZATION: bearer ${key}`, 'AUTHORIZATION: bearer agpt_***'],
-    [`Authorization: ${key}`, 'Authorization: agpt_***'],
-    [`Authorization: Basic ${key}`, 'Authorization: Basic agpt_***'],
-    [`Authorization: Bearer ${key} ${otherKey}`, 'Authorization: Bearer agpt_*** agpt_***'],
+    [`Authorization: Bearer ${key}`, 'Authorization: Bearer agpt_kkkkkk...'],
+    [`AUTHORIZATION: bearer ${key}`, 'AUTHORIZATION: bearer agpt_kkkkkk...'],
+    [`Authorization: ${key}`, 'Authorization: agpt_kkkkkk...'],
+    [`Authorization: Basic ${key}`, 'Authorization: Basic agpt_kkkkkk...'],
+    [
+      `Authorization: Bearer ${key} ${otherKey}`,
+      'Authorization: Bearer agpt_kkkkkk... agpt_qqqqqq...',
+    ],
     [
       `Authorization: Bearer ${key},Bearer ${otherKey}`,
-      'Authorization: Bearer agpt_***,Bearer agpt_***',
+      'Authorization: Bearer agpt_kkkkkk...,Bearer agpt_qqqqqq...',
     ],
-    [`Authorization: Token token="${key}", x="y"`, 'Authorization: Token token="agpt_***", x="y"'],
-    [`Authorization: Bearer '${key}'`, "Authorization: Bearer 'agpt_***'"],
-    [`Authorization: Bearer <${key}>`, 'Authorization: Bearer <agpt_***'],
-    [`Authorization: Bearer ${key}\xe9${key}`, 'Authorization: Bearer agpt_***'],
-    [`X-API-Key: ${key}`, 'X-API-Key: agpt_***'],
-    [`X-API-Key: Bearer ${key}`, 'X-API-Key: Bearer agpt_***'],
+    [
+      `Authorization: Token token="${key}", x="y"`,
+      'Authorization: Token token="agpt_kkkkkk...", x="y"',
+    ],
+    [`Authorization: Bearer '${key}'`, "Authorization: Bearer 'agpt_kkkkkk...'"],
+    [`Authorization: Bearer <${key}>`, 'Authorization: Bearer <agpt_kkkkkk...'],
+    [`Authorization: Bearer ${key}\xe9${key}`, 'Authorization: Bearer agpt_kkkkkk...'],
+    [`X-API-Key: ${key}`, 'X-API-Key: agpt_kkkkkk...'],
+    [`X-API-Key: Bearer ${key}`, 'X-API-Key: Bearer agpt_kkkkkk...'],
   ])('makes of %s: %s', async (sent, left) => {
     const { headers, rawHeaders } = await read([sent], 'x-api-key')
     const [name = '', value] = split(left)
@@ -233,23 +240,23 @@ describe('masking', () => {
       'Authorization',
       `Bearer ${jwt}`,
       'Authorization',
-      'Bearer agpt_***',
+      'Bearer agpt_kkkkkk...',
       'Authorization',
-      'Basic agpt_***',
+      'Basic agpt_qqqqqq...',
     ])
-    expect(others.headers['x-api-key']).toBe('agpt_***, x, agpt_***')
+    expect(others.headers['x-api-key']).toBe('agpt_kkkkkk..., x, agpt_kkkkkk...')
     expect(others.rawHeaders.slice(0, 6)).toEqual([
       'X-API-Key',
-      'agpt_***',
+      'agpt_kkkkkk...',
       'X-API-Key',
       'x',
       'X-API-Key',
-      'agpt_***',
+      'agpt_kkkkkk...',
     ])
   })
 
   it('leaves no key in a value, whatever stands around it', () => {
-    const credentials = createCredentialReader({ marker: 'agpt_', header: undefined })
+    const credentials = createCredentialReader(options)
     const latin1 = fc.integer({ min: 0x20, max: 0xff }).map((code) => String.fromCharCode(code))
     const separator = latin1.filter((character) => !/[\w\-.~+/]/.test(character))
     const around = fc.tuple(fc.string({ unit: latin1 }), separator, fc.string({ unit: latin1 }))
@@ -262,7 +269,7 @@ describe('masking', () => {
         req.rawHeaders = ['Authorization', value]
 
         const credential =
-          credentials.readPlain(req.headers, req.rawHeaders) ?? credentials.read(req)
+          credentials.readPlain(req, req.rawHeaders) ?? credentials.read(req, req.rawHeaders)
 
         expect(concernsUs(credential)).toBe(true)
         expect(JSON.stringify([req.headers, req.rawHeaders])).not.toContain(key)

@@ -267,8 +267,8 @@ describe('orSignedIn', () => {
 
     const answer = await request(app).get('/').set(bearer(plainTextKey))
 
-    expect(answer.status).toBe(400)
-    expect(answer.body.code).toBe('malformed_credential')
+    expect(answer.status).toBe(401)
+    expect(answer.body.code).toBe('invalid_api_key')
   })
 
   it('leaves the app’s error to the app where it cannot say who is signed in', async () => {

@@ -19,53 +19,87 @@ let consumer: Consumer
 
 afterEach(() => consumer.remove())
 
+/** Types of Express, and what they need, in the places where they are installed here. */
+const expressTypes = {
+  5: { express: 'express', core: 'express-serve-static-core' },
+  4: { express: 'express4', core: 'express4/node_modules/@types/express-serve-static-core' },
+}
+
+/** Makes a consumer of the packed package that has the types of all but Express. */
+async function createTypedConsumer(file: string) {
+  consumer = await createConsumer({
+    files: {
+      [file]: await readFile(join(__dirname, 'consumers', file), 'utf8'),
+      'tsconfig.json': JSON.stringify({ compilerOptions, include: [file] }),
+    },
+  })
+  await unpack(await pack(consumer.folder), consumer)
+  for (const name of [
+    'sequelize',
+    'zod',
+    '@types/node',
+    '@types/validator',
+    '@types/debug',
+    'undici-types',
+  ]) {
+    await provide(consumer, name)
+  }
+}
+
+/** Copies, so that all of them find the same types of Express. */
+async function provideExpress(version: 4 | 5, folder = '') {
+  const { express, core } = expressTypes[version]
+  const types = `${folder}@types`
+  await provide(consumer, `${types}/express`, { from: `@types/${express}`, copy: true })
+  await provide(consumer, `${types}/express-serve-static-core`, {
+    from: `@types/${core}`,
+    copy: true,
+  })
+  for (const name of [
+    'passport',
+    'body-parser',
+    'connect',
+    'qs',
+    'range-parser',
+    'serve-static',
+    'send',
+    'http-errors',
+    'mime',
+  ]) {
+    await provide(consumer, `${types}/${name}`, { from: `@types/${name}`, copy: true })
+  }
+}
+
+const compile = () => consumer.run(join(root, 'node_modules', '.bin', 'tsc'))
+
 describe('the types of the packed package', () => {
+  it.each([4, 5] as const)('keep their promises beside those of Express %i', async (version) => {
+    await createTypedConsumer('types.ts')
+    await provideExpress(version)
+
+    expect(await compile()).toBe('')
+  })
+
   it.each([
-    ['Express 5', { express: 'express', core: 'express-serve-static-core' }],
-    [
-      'Express 4',
-      { express: 'express4', core: 'express4/node_modules/@types/express-serve-static-core' },
-    ],
-  ])('keep their promises beside those of %s', async (_, types) => {
-    consumer = await createConsumer({
-      files: {
-        'types.ts': await readFile(join(__dirname, 'consumers', 'types.ts'), 'utf8'),
-        'tsconfig.json': JSON.stringify({ compilerOptions, include: ['types.ts'] }),
-      },
-    })
-    await unpack(await pack(consumer.folder), consumer)
-    for (const name of [
-      'sequelize',
-      'zod',
-      '@types/node',
-      '@types/validator',
-      '@types/debug',
-      'undici-types',
-    ]) {
-      await provide(consumer, name)
-    }
-    // Copies, so that all of them find the same types of Express.
-    await provide(consumer, '@types/express', { from: `@types/${types.express}`, copy: true })
-    await provide(consumer, '@types/express-serve-static-core', {
-      from: `@types/${types.core}`,
-      copy: true,
-    })
-    for (const name of [
-      'passport',
-      'body-parser',
-      'connect',
-      'qs',
-      'range-parser',
-      'serve-static',
-      'send',
-      'http-errors',
-      'mime',
-    ]) {
-      await provide(consumer, `@types/${name}`, { copy: true })
-    }
+    [4, 5],
+    [5, 4],
+  ] as const)(
+    'keep them in an app with Express %i where the package finds %i',
+    async (app, other) => {
+      await createTypedConsumer('types.ts')
+      await provideExpress(app)
+      await provideExpress(other, 'express-api-keys/node_modules/')
 
-    const printed = await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))
+      expect(await compile()).toBe('')
+    },
+  )
 
-    expect(printed).toBe('')
+  it('keep them without any types of Express, and ask for none', async () => {
+    await createTypedConsumer('untyped.ts')
+
+    expect(await compile()).toBe('')
+    const files = await consumer.run(join(root, 'node_modules', '.bin', 'tsc'), '--listFilesOnly')
+    expect(files).toContain('express-api-keys/dist/lib/index.d.ts')
+    expect(files).not.toMatch(/types\/(express|passport)|lib\/http\/router/)
   })
 })

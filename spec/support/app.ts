@@ -1,7 +1,15 @@
 import express, { type Express, type Request, type Response, type NextFunction } from 'express'
 
-import { createApiKeys, type ApiKeysOptions } from '../../lib'
+import { createApiKeys, type ApiKeysOptions, type VerifiedApiKey } from '../../lib'
 import type { Database } from './database'
+
+declare global {
+  namespace Express {
+    interface Request {
+      apiKey?: VerifiedApiKey | undefined
+    }
+  }
+}
 
 export const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'] as const
 
@@ -12,7 +20,7 @@ export interface User {
   admin: boolean
 }
 
-type Options = Partial<ApiKeysOptions<Permission, User, 'text'>>
+type Options = Partial<ApiKeysOptions<Permission, User, 'text', Request, Response>>
 
 /** The API keys of an app whose users sign in by naming themselves in the header `X-User`. */
 export function createTestApiKeys(

@@ -2,7 +2,7 @@
  * What the types promise, as a program that has to compile in a project of its own, with the types of Express 4 and of
  * Express 5. A line below `@ts-expect-error` has to be an error.
  */
-import express, { type Request } from 'express'
+import express, { type NextFunction, type Request, type Response } from 'express'
 import {
   createApiKeys,
   migrations,
@@ -18,6 +18,10 @@ declare global {
     interface User {
       id: string
       admin: boolean
+    }
+    // An app declares what it uses: the package adds nothing to the type of a request.
+    interface Request {
+      apiKey?: VerifiedApiKey
     }
   }
 }
@@ -99,6 +103,28 @@ createApiKeys({
   permissions: ['A', 'B'],
   // @ts-expect-error C is not among the permissions, and does not become one by being granted
   grantable: () => ['A', 'C'],
+})
+
+// What the app's functions take has the app's types, written or not.
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  currentUser: (req: Request) =>
+    req.signedCookies.user ? { id: 'alice', roles: ['admin'] } : null,
+  isAdmin: (user) => user.roles.includes('admin'),
+  loadUser: (userId, req) => (req.accepts('json') ? { id: userId } : null),
+  onRefusal: (error, req: Request, res: Response, next: NextFunction) => {
+    res.status(error.status).json({ code: error.code })
+    next()
+  },
+})
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  // @ts-expect-error what not all versions of Express have needs the type of one
+  currentUser: (req) => req.session,
 })
 
 // Names that the compiler cannot see are refused.

@@ -1,0 +1,114 @@
+import { IncomingMessage, type ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
+
+declare global {
+  namespace Express {
+    // Apps and packages such as Passport add to these. Here they are empty, for an app that has no types of Express.
+    interface Request {}
+    interface Response {}
+  }
+}
+
+/** A signed-in user: whatever the app has, with an `id`. */
+export interface SignedInUser {
+  id: string | number | bigint
+}
+
+/** The type of `req.user`: as Passport declares it, or another package; else any signed-in user. */
+type UserOf<Req> = 'user' extends keyof Req
+  ? Req extends { user?: infer User }
+    ? User
+    : never
+  : SignedInUser | undefined
+
+/**
+ * A request in functions of the app whose parameters have no type: what Express 4 and 5 have in common. For more, such as
+ * `req.session`, write the type: `(req: Request) => req.session.user`.
+ */
+export type AppRequest = IncomingMessage &
+  Express.Request & {
+    user?: UserOf<Express.Request>
+    readonly ip?: string | undefined
+    readonly path: string
+    originalUrl: string
+    baseUrl: string
+    get(name: string): string | undefined
+  }
+
+/** The same of a response. */
+export type AppResponse = ServerResponse &
+  Express.Response & {
+    status(code: number): AppResponse
+    set(fields: Readonly<Record<string, string>>): AppResponse
+    set(field: string, value: string): AppResponse
+    type(type: string): AppResponse
+    json(body: unknown): AppResponse
+    send(body?: unknown): AppResponse
+  }
+
+/**
+ * A request as this library reads it: Node's, with what Express, Passport and the library itself may have added. It is a
+ * type of our own, because those of Express 4 and 5 do not fit each other, and an app has either or none.
+ */
+export interface GuardedRequest extends IncomingMessage {
+  /** The app may keep something else under this name. */
+  apiKey?: unknown
+  user?: object | undefined
+  /** By Express's own rules, the app's `trust proxy`. */
+  readonly ip?: string | undefined
+  res?: ServerResponse | undefined
+}
+
+/**
+ * Returns the header lines of a request as they were sent, names and values in turn: one list, however often it is asked
+ * for. `undefined` for a request that has none, such as a mock.
+ */
+export function linesOf(req: IncomingMessage): string[] | undefined {
+  const { rawHeaders } = req as { rawHeaders?: string[] }
+  // Some runtimes make a new list at each reading.
+  return rawHeaders === req.rawHeaders ? rawHeaders : pin(req, 'rawHeaders')
+}
+
+/** Returns the headers of a request by name: one object, however often it is asked for. */
+export function headersOf(req: IncomingMessage): IncomingMessage['headers'] {
+  const { headers } = req as { headers?: IncomingMessage['headers'] }
+  return headers === req.headers ? (headers ?? {}) : pin(req, 'headers')
+}
+
+/** Has a request return the same object from now on, so that what is masked there stays masked. */
+function pin<Name extends 'headers' | 'rawHeaders'>(
+  req: IncomingMessage,
+  name: Name,
+): IncomingMessage[Name] {
+  const value = req[name]
+  Object.defineProperty(req, name, {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  })
+  return value
+}
+
+/** Node keeps `headersDistinct` under this name once it was read. To read the view itself would make it, for each request. */
+const distinctHeaders = nameOfDistinctHeaders()
+
+function nameOfDistinctHeaders(): symbol | undefined {
+  const req = new IncomingMessage(new Socket())
+  const before = new Set(Object.getOwnPropertySymbols(req))
+  const view = req.headersDistinct
+  return Object.getOwnPropertySymbols(req).find(
+    (name) => !before.has(name) && Reflect.get(req, name) === view,
+  )
+}
+
+/** Returns the values of a request's headers by name, if the app has read them so before. */
+export function distinctHeadersOf(
+  req: IncomingMessage,
+): Partial<IncomingMessage['headersDistinct']> | undefined {
+  return distinctHeaders === undefined
+    ? req.headersDistinct
+    : (req as unknown as { [distinctHeaders]?: IncomingMessage['headersDistinct'] })[
+        distinctHeaders
+      ]
+}
