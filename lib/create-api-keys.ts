@@ -27,7 +27,7 @@ import { createUsageStore } from './keys/usage'
 import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
 import { createAsking } from './verification/asking'
 import { createVerification, type Health } from './verification/verification'
-import type { Closable } from './verification/verified-api-key'
+import type { Closable } from './verification/closable'
 import type { Verdict } from './verification/verifier'
 
 /** API keys for one app: routers, guards, a Passport strategy, and the same without HTTP. */
@@ -54,8 +54,9 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * Says whether a plain-text key is good at this moment, and whose it is. Rejects with `database_unavailable` where the
    * database cannot be asked, and nothing that is remembered may be relied on.
    *
-   * The key's `signal` is kept until it aborts, or until `until` emits `close`: a WebSocket, say. Without `ip`, the address
-   * that the key came from, a key with `allowedIps` is refused.
+   * The key's `signal` is kept until it aborts, or until `until` ends: a response, a request, a socket, a WebSocket, or another
+   * event emitter that emits `close`, `finish` or `disconnect`. Without `ip`, the address that the key came from, a key with
+   * `allowedIps` is refused.
    */
   verify(
     plainTextKey: string,

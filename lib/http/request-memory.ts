@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 
 import type { ApiKeysError } from '../errors'
 import type { MaybePromise } from '../options'
+import { closablesOfRequest } from '../verification/closable'
 import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Credential } from './credentials'
 import type { GuardedRequest } from './request'
@@ -52,8 +53,8 @@ export class RequestBearer implements Bearer {
     this.#res = res
   }
 
-  get until() {
-    return this.response
+  get closables() {
+    return closablesOfRequest(this.#req, this.response)
   }
 
   /** The response that a guard was given, else the one that Express keeps with the request. */

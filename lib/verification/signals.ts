@@ -5,7 +5,8 @@ import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Clock } from './clock'
-import { AcceptedKey, isClosed, type Bearer } from './verified-api-key'
+import { isHalfOpen, isOver, whenOver } from './closable'
+import { AcceptedKey, type Bearer } from './verified-api-key'
 
 /** What a key is like, and what it holds of what its row says. */
 export interface Holding {
@@ -40,7 +41,7 @@ interface Watch {
   /** Since when it cannot be read, by the monotonic clock. */
   unreadableSince: number | undefined
   timer: NodeJS.Timeout | undefined
-  drop(): void
+  stopListening(): void
 }
 
 /** A timer that is set for longer than 2^31 - 1 ms fires at once. */
@@ -57,7 +58,7 @@ export function createSignals(parts: SignalsParts) {
   function drop(watch: Watch) {
     clearTimeout(watch.timer)
     const { id } = watch.apiKey
-    AcceptedKey.bearerOf(watch.apiKey).until?.off('close', watch.drop)
+    watch.stopListening()
     const group = watches.get(id)
     if (group?.delete(watch) === true && group.size === 0) watches.delete(id)
   }
@@ -123,8 +124,8 @@ export function createSignals(parts: SignalsParts) {
 
   function makeSignal(apiKey: AcceptedKey): AbortSignal {
     const controller = new AbortController()
-    const { until } = AcceptedKey.bearerOf(apiKey)
-    if (until && isClosed(until)) return controller.signal
+    const { closables = [] } = AcceptedKey.bearerOf(apiKey)
+    if (isOver(closables)) return controller.signal
 
     const row = AcceptedKey.rowOf(apiKey)
     const watch: Watch = {
@@ -134,11 +135,10 @@ export function createSignals(parts: SignalsParts) {
       holding: { row, permissions: apiKey.permissions },
       unreadableSince: undefined,
       timer: undefined,
-      drop: () => drop(watch),
+      stopListening: whenOver(closables, () => drop(watch)),
     }
     const group = watches.get(apiKey.id) ?? new Set()
     watches.set(apiKey.id, group.add(watch))
-    until?.once('close', watch.drop)
     wake()
     // It was good when it was verified, which may be a while ago.
     look(row, watch)
@@ -173,6 +173,19 @@ export function createSignals(parts: SignalsParts) {
     checkAll() {
       for (const group of watches.values()) {
         for (const watch of group) void check(watch)
+      }
+    },
+
+    /**
+     * Aborts the signals whose clients have stopped sending on a connection that the app leaves open, maybe for ever. Such a
+     * connection must not make a process follow changes that has nothing else to do.
+     */
+    abortHalfOpen() {
+      for (const group of watches.values()) {
+        for (const watch of group) {
+          const { closables = [] } = AcceptedKey.bearerOf(watch.apiKey)
+          if (isHalfOpen(closables)) abort(watch, new Error('the client has ended its connection'))
+        }
       }
     },
 

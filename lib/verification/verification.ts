@@ -17,6 +17,7 @@ import { createKeyCache } from './cache'
 import { createChangeFeed, type FeedState } from './change-feed'
 import { createChangeLog } from './change-log'
 import { momentOf, systemClock } from './clock'
+import { closablesOf, isClosable, type Closable } from './closable'
 import { createConnection } from './connection'
 import { createDoorbell } from './doorbell'
 import { createFailedAttempts } from './failed-attempts'
@@ -29,7 +30,6 @@ import { createSignals } from './signals'
 import { acquireLimitMs, createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 import { createUsageRecorder, type UsageHealth } from './usage'
-import type { Bearer } from './verified-api-key'
 import { createVerifier, judge, type Verdict } from './verifier'
 
 /** How verification in this process is doing. */
@@ -175,7 +175,10 @@ export function createVerification(parts: VerificationParts) {
       },
       onDoubt: () => signals.checkAll(),
     },
-    isNeeded: () => signals.size > 0 || usage.size > 0,
+    isNeeded() {
+      signals.abortHalfOpen()
+      return signals.size > 0 || usage.size > 0
+    },
     onStart: () => doorbell?.start(),
     onStop() {
       doorbell?.stop()
@@ -311,10 +314,16 @@ export function createVerification(parts: VerificationParts) {
     /** The same for keys that came without a request. */
     async verifyAlone(
       plainTextKey: string,
-      { until, ip }: Pick<Bearer, 'until' | 'ip'> = {},
+      { until, ip }: { until?: Closable; ip?: string | undefined } = {},
     ): Promise<Verdict> {
+      if (until !== undefined && !isClosable(until)) {
+        throw new TypeError(
+          'verify: until must be an event emitter, such as a response or a socket: it needs the methods once() and off()',
+        )
+      }
+      const closables = until && closablesOf(until)
       const address = typeof ip === 'string' ? ip : undefined
-      const bearer = { until, ip: address, countedInHour: undefined, refusalOf }
+      const bearer = { closables, ip: address, countedInHour: undefined, refusalOf }
       return verify(asSent(typeof plainTextKey === 'string' ? plainTextKey : ''), bearer)
     },
 

@@ -1,5 +1,6 @@
 import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { KeyRow } from './cache'
+import type { Closable } from './closable'
 
 /** What a request or a call may know of the key it came with. Frozen. */
 export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
@@ -84,26 +85,12 @@ interface Origin {
 
 /** Who came with a key: a request, or a call without one. */
 export interface Bearer {
-  /** Emits `close` once nobody needs the signal of the key any more. */
-  readonly until?: Closable | null | undefined
+  /** The signal of the key is kept until the first of these ends; without any, until it aborts. */
+  readonly closables?: readonly Closable[] | undefined
   /** The address that the key came from, where it is known. */
   readonly ip?: string | undefined
   /** The hour since 1970 in which its use of the key is counted as accepted. The recorder of usage keeps it here. */
   countedInHour?: number | undefined
   /** Returns why the key may not be used for what it was used for; `null` if it may. */
   refusalOf(apiKey: VerifiedApiKey): Error | null
-}
-
-/** A response, a socket, a WebSocket: whatever emits `close`. */
-export interface Closable {
-  once(event: 'close', listener: () => void): unknown
-  off(event: 'close', listener: () => void): unknown
-  /** Whether a stream is over already. */
-  readonly closed?: boolean
-  /** The same of a WebSocket: 2 and 3 are closing and closed. */
-  readonly readyState?: unknown
-}
-
-export function isClosed({ closed, readyState }: Closable): boolean {
-  return closed === true || readyState === 2 || readyState === 3
 }

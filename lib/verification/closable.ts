@@ -1,0 +1,103 @@
+/** What a signal is kept until: a response, a request, a socket, a WebSocket, or any other event emitter. */
+export interface Closable {
+  // `never` accepts emitters whatever the types of their events.
+  once(event: never, listener: never): unknown
+  off(event: never, listener: never): unknown
+}
+
+/** An emitter as JavaScript sees it, and what some kinds of emitters say about their own state. */
+interface Emitter {
+  once(event: string, listener: () => void): unknown
+  off(event: string, listener: () => void): unknown
+  /** True if a stream has closed. */
+  readonly closed?: unknown
+  /** True if a stream has written everything. */
+  readonly writableFinished?: unknown
+  /** Readable streams have this method, and writable streams the other. */
+  readonly read?: unknown
+  readonly write?: unknown
+  /** True if a readable stream was read to its end. */
+  readonly readableEnded?: unknown
+  /** Of a WebSocket: 2 and 3 are closing and closed. */
+  readonly readyState?: unknown
+  /** Of a socket of Socket.IO. */
+  readonly disconnected?: unknown
+}
+
+/** The parts of a request of HTTP/1 or HTTP/2 that end with it. */
+interface EndingRequest {
+  readonly httpVersionMajor: number
+  readonly socket?: unknown
+  readonly res?: unknown
+}
+
+export function isClosable(value: unknown): value is Closable {
+  const { once, off } = (value ?? {}) as Partial<Closable>
+  return typeof once === 'function' && typeof off === 'function'
+}
+
+/**
+ * Returns the emitters of which the first that ends, ends the request. A response that no server sends, as behind an upgrade or
+ * in some runtimes, never says that it ends: the socket does.
+ */
+export function closablesOfRequest(req: EndingRequest, res: unknown = req.res): Closable[] {
+  // In HTTP/1 a request closes once its body is read. In HTTP/2 many requests share a socket.
+  return [res, req.httpVersionMajor > 1 ? req : req.socket].filter(isClosable)
+}
+
+/** Returns the same for what a caller has named. */
+export function closablesOf(given: Closable): Closable[] {
+  if (isRequest(given)) return closablesOfRequest(given)
+
+  const { req } = given as { req?: unknown }
+  return isRequest(req) ? closablesOfRequest(req, given) : [given]
+}
+
+/** True if one of them has ended. */
+export function isOver(closables: readonly Closable[]): boolean {
+  return closables.some((emitter: Emitter) => {
+    const { closed, readyState, disconnected, writableFinished } = emitter
+    if (closed === true || disconnected === true) return true
+    if (readyState === 2 || readyState === 3) return true
+    return writableFinished === true && !isReadable(emitter)
+  })
+}
+
+/** True if the other side of a connection has stopped sending, and this side has not ended the connection yet. */
+export function isHalfOpen(closables: readonly Closable[]): boolean {
+  return closables.some(
+    (emitter: Emitter) =>
+      isReadable(emitter) && 'write' in emitter && emitter.readableEnded === true,
+  )
+}
+
+/** Calls a function once the first of them ends. Returns what takes its listeners off again. */
+export function whenOver(closables: readonly Closable[], listener: () => void): () => void {
+  // An emitter takes any event name at run time, whatever its types say.
+  const emitters: readonly Emitter[] = closables
+  for (const emitter of emitters) {
+    for (const event of endEventsOf(emitter)) emitter.once(event, listener)
+  }
+
+  return function stopListening() {
+    for (const emitter of emitters) {
+      for (const event of endEventsOf(emitter)) emitter.off(event, listener)
+    }
+  }
+}
+
+function endEventsOf(emitter: Emitter): readonly string[] {
+  // Socket.IO emits whatever event its client names, but not this one: the client must not end the watch over its own key.
+  if (typeof emitter.disconnected === 'boolean') return ['disconnect']
+  // A connection that has finished writing may still receive.
+  if (isReadable(emitter)) return ['close']
+  return ['close', 'finish', 'disconnect']
+}
+
+function isReadable({ read }: Emitter): boolean {
+  return typeof read === 'function'
+}
+
+function isRequest(value: unknown): value is EndingRequest {
+  return typeof (value as Partial<EndingRequest> | undefined)?.httpVersionMajor === 'number'
+}
