@@ -117,9 +117,12 @@ export function toldSql(key: string, userIdType: string): string {
     .join(', ')})`
 }
 
-/** Not all that json can hold can be jsonb, and no change may fail for what it is told of. */
+/**
+ * Not all that json can hold can be jsonb, and no change may fail for what it is told of. An escape string means the same
+ * whatever `standard_conforming_strings` is in the session that makes the change.
+ */
 function jsonSql(json: string): string {
-  return `CASE WHEN ${json}::text ~ '\\\\u(0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}'
+  return `CASE WHEN ${json}::text ~ E'\\\\\\\\u(0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}'
                THEN to_jsonb(${json}::text) ELSE ${json}::jsonb END`
 }
 

@@ -100,7 +100,7 @@ export function createChangeLog(parts: ChangeLogParts) {
              (${fingerprint}) AS fingerprint,
              pg_is_in_recovery()::text AS is_standby,
              (${isRegistered})::text AS is_registered,
-             (extract(epoch FROM clock_timestamp()) * 1000)::float8::text AS server_ms
+             (extract(epoch FROM clock_timestamp()) * 1000)::text AS server_ms
         FROM (VALUES (1)) AS one
         LEFT JOIN (
           SELECT revision, mark FROM ${revisions} ORDER BY revision DESC LIMIT 1

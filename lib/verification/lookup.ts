@@ -75,9 +75,9 @@ export function createLookup(parts: LookupParts): Lookup {
            to_json(key.permissions)::text AS permissions,
            to_json(key.allowed_ips)::text AS allowed_ips, key.metadata::text AS metadata,
            key.limits::text AS limits,
-           (extract(epoch FROM key.expires_at) * 1000)::float8::text AS expires_at_ms,
-           (extract(epoch FROM key.last_used_at) * 1000)::float8::text AS last_used_at_ms,
-           (extract(epoch FROM key.works_until) * 1000)::float8::text AS works_until_ms
+           (extract(epoch FROM key.expires_at) * 1000)::text AS expires_at_ms,
+           (extract(epoch FROM key.last_used_at) * 1000)::text AS last_used_at_ms,
+           (extract(epoch FROM key.works_until) * 1000)::text AS works_until_ms
       FROM (
         SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
