@@ -74,8 +74,9 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
     listener: Listener<ApiKeyNotices<Permission, UserId>[Name]>,
   ): () => void
   /**
-   * Tells listeners of `expiring` at once of the keys that are due, and returns how many. A process that lives long does so
-   * by itself, every 5 minutes: this is for those that do not, called by a timer of yours.
+   * Reports the keys that are due to the listeners of `expiring`, and returns how many notices all listeners have taken. A
+   * process that lives long does so by itself, every 5 minutes: this is for those that do not, called by a timer of yours. If
+   * another process is reporting, it waits up to 5 seconds, and takes over if that process has died.
    */
   announceExpiring(): Promise<number>
   /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */

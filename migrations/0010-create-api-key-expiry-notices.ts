@@ -1,7 +1,7 @@
 import { defineMigration } from './migration'
 import { hasIndexWhere, unless } from './names'
 
-/** Creates what has each key that is about to expire told of once, whichever process does, and an index to find those. */
+/** Creates the notices of keys that are about to expire, which one process reports at a time, and an index to find those keys. */
 export const createApiKeyExpiryNotices = defineMigration(
   '0010-create-api-key-expiry-notices',
   ({ table, createTable }) => ({
@@ -13,6 +13,8 @@ export const createApiKeyExpiryNotices = defineMigration(
         api_key_id uuid,
         expires_at timestamptz(3),
         days_left integer,
+        -- Until when a process may take to report it; NULL once all listeners have succeeded.
+        claimed_until timestamptz(3),
         PRIMARY KEY (api_key_id, expires_at, days_left)
       );`,
       )}

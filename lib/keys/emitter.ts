@@ -44,7 +44,10 @@ export interface ApiKeyNotices<
   /** A key was accepted. Costs nothing as long as nobody listens. */
   verified: { apiKey: Holder<UserId>; address: string | undefined }
   denied: RequestDenied
-  /** A key expires soon. Told of once, 7 days and 1 day before, by one of all processes in which somebody listens. */
+  /**
+   * A key expires soon. Reported 7 days and 1 day before, to the listeners of one process: at least once, and again until all
+   * of them succeed.
+   */
   expiring: { apiKey: ApiKeyRecord<Permission, UserId>; daysLeft: 7 | 1 }
   /** The Redis that counts the uses of keys was away, and a use passed or was refused without being counted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
@@ -90,19 +93,25 @@ export function createEmitter() {
     if (notice !== 'error') emit('error', { error, notice })
   }
 
+  /** Resolves with true if the listener succeeds. */
   async function tell<Notice>(name: NoticeName, listener: Listener<Notice>, notice: Notice) {
     try {
       await listener(notice)
+      return true
     } catch (error) {
       fail(error, name)
+      return false
     }
   }
 
   function emit<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {
-    // As they were registered for this name.
-    const heard = listeners.get(name) as Set<Listener<ApiKeyNotices[Name]>> | undefined
     // A copy, as a listener may begin or end another one.
-    for (const listener of new Set(heard)) void tell(name, listener, notice)
+    for (const listener of new Set(listenersOf(name))) void tell(name, listener, notice)
+  }
+
+  function listenersOf<Name extends NoticeName>(name: Name) {
+    // As they were registered for this name.
+    return listeners.get(name) as Set<Listener<ApiKeyNotices[Name]>> | undefined
   }
 
   function isHeard(name: NoticeName): boolean {
@@ -112,6 +121,16 @@ export function createEmitter() {
   return {
     isHeard,
     emit,
+
+    /** Resolves once all listeners are done, with true if there was one and all have succeeded. */
+    async emitAndWait<Name extends NoticeName>(
+      name: Name,
+      notice: ApiKeyNotices[Name],
+    ): Promise<boolean> {
+      const heard = [...(listenersOf(name) ?? [])]
+      const results = await Promise.all(heard.map((listener) => tell(name, listener, notice)))
+      return results.length > 0 && !results.includes(false)
+    },
 
     /** Tells of something once a transaction has committed, and not if it is rolled back. */
     emitAfter<Name extends NoticeName>(

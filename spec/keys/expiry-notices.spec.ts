@@ -1,7 +1,15 @@
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+
 import type { ApiKeyNotices } from '../../lib'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { createKey } from '../support/keys'
+import { until } from '../support/until'
+
+const register = join(__dirname, '..', 'support', 'register.js')
+const program = join(__dirname, 'dying-process.ts')
 
 const day = 86_400_000
 
@@ -116,6 +124,57 @@ describe('expiring', () => {
     expect(await apiKeys.announceExpiring()).toBe(3)
 
     expect(told).toHaveLength(3)
+  })
+
+  it('is told of again until all listeners have taken it', async () => {
+    const failing = await createOldKey({ expiresInDays: 2 })
+    const taken = await createOldKey({ expiresInDays: 3 })
+    const told = listen(apiKeys)
+    const failures: unknown[] = []
+    apiKeys.on('error', (failure) => failures.push(failure))
+    const away = new Error('the mail server is away')
+    const off = apiKeys.on('expiring', async ({ apiKey }) => {
+      if (apiKey.id === failing) throw away
+    })
+
+    expect(await apiKeys.announceExpiring()).toBe(1)
+    expect(await apiKeys.announceExpiring()).toBe(0)
+    off()
+    expect(await apiKeys.announceExpiring()).toBe(1)
+    expect(await apiKeys.announceExpiring()).toBe(0)
+
+    expect(told.map(([id]) => id)).toEqual([failing, taken, failing, failing])
+    expect(failures).toEqual([1, 2].map(() => ({ error: away, notice: 'expiring' })))
+  })
+
+  it('is told of again if the process was killed that told of it', async () => {
+    const id = await createOldKey({ expiresInDays: 3 })
+    const dying = fork(program, [database.url], { execArgv: ['--require', register] })
+    expect(await once(dying, 'exit')).toEqual([null, 'SIGKILL'])
+    const told = listen(apiKeys)
+
+    expect(await apiKeys.announceExpiring()).toBe(1)
+
+    expect(told).toEqual([[id, 7]])
+  })
+
+  it('is not told of twice however long a listener takes', async () => {
+    await createOldKey({ expiresInDays: 3 })
+    const told = listen(apiKeys)
+    const working: (() => void)[] = []
+    apiKeys.on('expiring', () => new Promise<void>((resolve) => working.push(resolve)))
+    const other = createTestApiKeys(database)
+    const toldByOther = listen(other)
+    const announcing = apiKeys.announceExpiring()
+    await until(() => told.length > 0)
+
+    // As long as a claim lasts that is not renewed.
+    expect(await other.announceExpiring()).toBe(0)
+    for (const finish of working) finish()
+
+    expect(await announcing).toBe(1)
+    expect(await other.announceExpiring()).toBe(0)
+    expect(toldByOther).toEqual([])
   })
 
   it('is told of without being asked for, as long as somebody listens', async () => {
