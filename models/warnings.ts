@@ -1,5 +1,5 @@
 /** The codes of all warnings. Each has its line in the README, under "Warnings". */
-export const warningCodes = [] as const
+export const warningCodes = ['API_KEYS_ADDRESS_UNKNOWN', 'API_KEYS_TRUST_PROXY'] as const
 
 export type WarningCode = (typeof warningCodes)[number]
 
@@ -10,7 +10,7 @@ const given = new Set<string>()
  * the code is disabled (`--disable-warning`). A message says what is wrong and what to do, and holds no secret.
  */
 export function warn(code: WarningCode, message: string) {
-  const line = `${String(code)} ${message}`
+  const line = `${code} ${message}`
   if (given.has(line)) return
   given.add(line)
 

@@ -1,10 +1,11 @@
 import type { ServerResponse } from 'node:http'
 
+import { warn } from '../../models/warnings'
 import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { UsageRecorder } from '../verification/usage'
-import type { VerifiedApiKey } from '../verification/verified-api-key'
+import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Verdict, Verifier } from '../verification/verifier'
 import type { Credential, CredentialReader } from './credentials'
 import { linesOf, type GuardedRequest } from './request'
@@ -44,6 +45,18 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, noteDenied, rules, settings } = parts
   /** Names this instance in the memory of requests. */
   const self = Symbol('express-api-keys')
+  let checkedApp: object | undefined
+
+  /** A key that is bound to addresses is of little worth if clients choose theirs. */
+  function checkTrust({ app }: GuardedRequest) {
+    if (app === checkedApp) return
+    checkedApp = app
+    if (app?.get('trust proxy') !== true) return
+    warn(
+      'API_KEYS_TRUST_PROXY',
+      "A key with allowedIps was used while Express's `trust proxy` is true, and so a client chooses its address itself. Set it to the number of proxies before the app, such as 1.",
+    )
+  }
 
   function authenticateFirst(
     req: GuardedRequest,
@@ -76,6 +89,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     }
 
     const { apiKey } = verdict
+    if (AcceptedKey.isBound(apiKey)) checkTrust(req)
     const { user } = req
     if (user || settings.loadUser) return acceptUser(req, apiKey, bearer)
     return bearer.accept(apiKey, { id: apiKey.userId }, user)

@@ -51,7 +51,7 @@ export function tellOfDenial(
     apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
     error: failure,
     reason: failure instanceof InvalidApiKeyError ? failure.reason : null,
-    address: bearer?.ip,
+    address: bearer?.ip ?? null,
   })
 }
 

@@ -5,7 +5,7 @@ import type { MaybePromise } from '../options'
 import { closablesOfRequest } from '../verification/closable'
 import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Credential } from './credentials'
-import type { GuardedRequest } from './request'
+import { clientAddressOf, type GuardedRequest } from './request'
 
 /** What came of the credential of a request. */
 export type Authentication =
@@ -63,7 +63,7 @@ export class RequestBearer implements Bearer {
   }
 
   get ip() {
-    return this.#req.ip
+    return clientAddressOf(this.#req)
   }
 
   /** Notes the response of a request that was read without one. */

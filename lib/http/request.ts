@@ -1,6 +1,8 @@
 import { IncomingMessage, type ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 
+import { readClientAddress } from '../keys/addresses'
+
 declare global {
   namespace Express {
     // Apps and packages such as Passport add to these. Here they are empty, for an app that has no types of Express.
@@ -57,6 +59,14 @@ export interface GuardedRequest extends IncomingMessage {
   /** By Express's own rules, the app's `trust proxy`. */
   readonly ip?: string | undefined
   res?: ServerResponse | undefined
+  /** Express's app, which has the settings. */
+  app?: { get(setting: string): unknown } | undefined
+}
+
+/** Returns the address of the client by Express's rules, else that of the connection; `null` if it cannot be read. */
+export function clientAddressOf(req: GuardedRequest): string | null {
+  const { socket } = req as { socket?: Socket }
+  return readClientAddress(req.ip ?? socket?.remoteAddress)
 }
 
 /**

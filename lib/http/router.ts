@@ -1,7 +1,6 @@
 import { Router, type NextFunction, type Request, type Response } from 'express'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
-import { readAddress } from '../keys/addresses'
 import type { ApiKeyEvent } from '../keys/audit'
 import type { ApiKeyRecord } from '../keys/record'
 import type { ChangeOptions, UncheckedLifecycle } from '../keys/lifecycle'
@@ -10,7 +9,7 @@ import type { MaybePromise, Settings } from '../options'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
 import { ensureError, type Refuse } from './refuse'
-import type { SignedInUser } from './request'
+import { clientAddressOf, type SignedInUser } from './request'
 import { isCrossSite } from './same-origin'
 
 interface RouterParts {
@@ -162,9 +161,8 @@ function asAdmin({ req, userId }: Caller): ChangeOptions {
   return { actor: { type: 'admin', id: userId }, ...addressOf(req) }
 }
 
-/** By Express's own rules (`trust proxy`), under which it may be any text that a client sends. */
-function addressOf({ ip }: Request): Pick<ChangeOptions, 'address'> {
-  const address = ip === undefined ? null : readAddress(ip)
+function addressOf(req: Request): Pick<ChangeOptions, 'address'> {
+  const address = clientAddressOf(req)
   return address === null ? {} : { address }
 }
 

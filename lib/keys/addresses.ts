@@ -12,8 +12,8 @@ interface Range {
 
 /** Addresses from which a key may be used. */
 export interface AddressList {
-  /** Whether an address is among them. One that is not known, or cannot be read, is not. */
-  includes(address: string | undefined): boolean
+  /** True if the address of a client, as `readClientAddress` returned it, is among them. An unknown one never is. */
+  includes(address: string | null | undefined): boolean
 }
 
 /**
@@ -29,11 +29,28 @@ export function readAddressRange(text: string): string | null {
   return prefixLength === bitsOf(address) ? shown : `${shown}/${prefixLength}`
 }
 
-/** Reads an address and returns it in its shortest form; `null` if it is none. */
-export function readAddress(text: string): string | null {
-  const address = parseAddress(text)
-  return address && formatAddress(address)
+/**
+ * Reads the address of a client as servers and proxies write it, with a port, brackets or a zone or without, and returns the
+ * address alone, in its shortest form. Returns `null` for all that cannot be read.
+ */
+export function readClientAddress(text: string | undefined): string | null {
+  if (text === undefined || text.length > maxClientLength) return null
+  return clientAddresses.of(text)
 }
+
+/** `203.0.113.7:52311`, as some proxies write it. */
+const withPort = /^([\d.]+):\d{1,5}$/
+/** `[2001:db8::1]:4711` (RFC 3986, section 3.2.2), or without the port. */
+const inBrackets = /^\[([^\]]+)\](?::\d{1,5})?$/
+/** `fe80::1%eth0` (RFC 4007, section 11): the zone means something to one machine only. */
+const zone = /%[^%]+$/
+
+/** A client that comes once comes again. */
+const clientAddresses = createInterner((text) => {
+  const [, bare = text] = inBrackets.exec(text) ?? withPort.exec(text) ?? []
+  const address = parseAnew(bare.includes(':') ? bare.replace(zone, '') : bare)
+  return address && formatAddress(address)
+}, copyOf)
 
 /** Whether a range has bits set behind its prefix, and so does not say what it means. */
 export function isAmbiguousRange(text: string): boolean {
@@ -49,30 +66,25 @@ export function createAddressList(ranges: readonly string[]): AddressList {
 
   return {
     includes(text) {
-      if (text === undefined) return false
+      if (text === undefined || text === null) return false
       if (text === lastIncluded) return true
       const address = parseAddress(text)
       if (address === null || !known.some((range) => isWithinRange(address, range))) return false
 
-      if (text.length <= maxAddressLength) lastIncluded = copyOf(text)
+      lastIncluded = text
       return true
     },
   }
 }
 
-/** The longest that an address can be as text. */
-const maxAddressLength = 45
-
 /**
- * Returns what an address counts as when clients are told apart: an IPv6 address as its network of 64 bits, of which a
- * client has all (RFC 6177). What is no address counts as itself.
+ * Returns what the address of a client counts as when clients are told apart: an IPv6 address as its network of 64 bits, of
+ * which a client has all (RFC 6177). All that cannot be read counts as one.
  */
-export function groupOf(text: string): string {
-  if (!text.includes(':')) return copyOf(text.slice(0, maxAddressLength))
-
-  const address = parseAddress(text)
-  if (address instanceof ipaddr.IPv6) return `${address.parts.slice(0, 4).join(':')}::/64`
-  return address ? formatAddress(address) : copyOf(text.slice(0, maxAddressLength))
+export function groupOf(address: string | null): string {
+  if (address === null) return 'unknown'
+  const parsed = address.includes(':') ? parseAddress(address) : null
+  return parsed instanceof ipaddr.IPv6 ? `${parsed.parts.slice(0, 4).join(':')}::/64` : address
 }
 
 function isWithinRange(address: Address, range: Range): boolean {
@@ -94,7 +106,11 @@ function parseRange(text: string): Range | null {
   return mapBack({ address, prefixLength })
 }
 
-/** Whoever comes once comes again, and reading an address costs more than finding it. */
+/** The longest that an address can be as text, and with brackets, a port and a zone. */
+const maxAddressLength = 45
+const maxClientLength = 80
+
+/** Reading an address costs more than finding it. */
 const addresses = createInterner(parseAnew, copyOf)
 
 /** Makes a text of its own: an address that was cut out of a header would keep all of the header. */
@@ -103,7 +119,7 @@ function copyOf(text: string): string {
 }
 
 function parseAddress(text: string): Address | null {
-  return text.length > maxAddressLength ? parseAnew(text) : addresses.of(text)
+  return text.length > maxAddressLength ? null : addresses.of(text)
 }
 
 function parseAnew(text: string): Address | null {

@@ -30,8 +30,8 @@ export interface RequestDenied {
   error: ApiKeysError
   /** Why a key was not accepted, which the client is not told. */
   reason: InvalidReason | null
-  /** The address of the client, by Express's rules. */
-  address: string | undefined
+  /** The address of the client, by Express's rules, as in records; `null` if it cannot be read. */
+  address: string | null
 }
 
 /** What is told of in this process, and what comes with it. Nothing of it holds a secret. */
@@ -42,7 +42,7 @@ export interface ApiKeyNotices<
   /** Somebody used a secret that worked no more; once per key and hour. */
   retired_secret_used: { apiKeyId: string }
   /** A key was accepted. Costs nothing as long as nobody listens. */
-  verified: { apiKey: Holder<UserId>; address: string | undefined }
+  verified: { apiKey: Holder<UserId>; address: string | null }
   denied: RequestDenied
   /**
    * A key expires soon. Reported 7 days and 1 day before, to the listeners of one process: at least once, and again until all

@@ -4,7 +4,7 @@ import { statuses } from '../../models/api-key'
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError, type InputFault } from '../errors'
-import { isAmbiguousRange, readAddress, readAddressRange } from './addresses'
+import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { eventCursor, keyCursor } from './cursor'
 import { isLimitName, limitNameRule, longestWindowSeconds, maxLimits, mostUses } from './limits'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
@@ -163,7 +163,7 @@ const address = z
   .string('must be an IP address')
   .max(100, 'must be an IP address')
   .transform((text, context) => {
-    const shown = readAddress(text)
+    const shown = readClientAddress(text)
     if (shown === null) context.addIssue({ code: 'custom', message: 'must be an IP address' })
     return shown ?? text
   })

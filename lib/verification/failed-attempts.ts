@@ -35,7 +35,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
   /** The addresses in their order. Kept, as a new one would have to step over all that are gone. */
   let oldest = addresses.keys()
 
-  function attemptsOf(address: string, now: number): Attempts | undefined {
+  function attemptsOf(address: string | null, now: number): Attempts | undefined {
     const attempts = addresses.get(groupOf(address))
     return attempts && attempts.endsAt > now ? attempts : undefined
   }
@@ -49,7 +49,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
     if (next.done !== true) addresses.delete(next.value)
   }
 
-  function begin(address: string, now: number): Attempts {
+  function begin(address: string | null, now: number): Attempts {
     const group = groupOf(address)
     addresses.delete(group)
     if (addresses.size >= maxAddresses) dropOldest()

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
 import { clearTimeout, type Background } from '../background'
-import { readAddress } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../keys/database'
 import type { Audit } from '../keys/audit'
 import type { Tally } from '../keys/usage'
@@ -480,17 +479,16 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     noteUse(key: CachedKey, wall: number, bearer: Bearer) {
       if (wall < key.lastUsedAtMs + lastUsedResolutionMs) return
 
-      const { ip } = bearer
       key.lastUsedAtMs = wall
-      key.lastUsedFrom = ip === undefined ? null : readAddress(ip)
+      key.lastUsedFrom = bearer.ip ?? null
       noted.set(key.id, key)
       writeLater()
     },
 
     /** Notes that somebody used a secret of a key that works no more, and the address that it came from. */
-    noteRetiredUse({ id, userId }: UsedKey, ip: string | undefined) {
+    noteRetiredUse({ id, userId }: UsedKey, { ip }: Bearer) {
       if (retiredUses.size >= maxKeys) return
-      retiredUses.set(id, { userId, from: ip === undefined ? null : readAddress(ip) })
+      retiredUses.set(id, { userId, from: ip ?? null })
       writeLater()
     },
 

@@ -6,6 +6,7 @@ import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import type { Background } from '../background'
 import { ApiKeysError } from '../errors'
+import { readClientAddress } from '../keys/addresses'
 import type { Audit } from '../keys/audit'
 import { afterCommit, onDatabase } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
@@ -322,7 +323,7 @@ export function createVerification(parts: VerificationParts) {
         )
       }
       const closables = until && closablesOf(until)
-      const address = typeof ip === 'string' ? ip : undefined
+      const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
       const bearer = { closables, ip: address, countedInHour: undefined, refusalOf }
       return verify(asSent(typeof plainTextKey === 'string' ? plainTextKey : ''), bearer)
     },

@@ -67,6 +67,11 @@ export class AcceptedKey implements VerifiedApiKey {
     return #row in value
   }
 
+  /** True if the key may be used from some addresses only. */
+  static isBound(apiKey: VerifiedApiKey): boolean {
+    return AcceptedKey.isOne(apiKey) && apiKey.#row.policy.allowedIps !== null
+  }
+
   static bearerOf(apiKey: AcceptedKey): Bearer {
     return apiKey.#origin.bearer
   }
@@ -87,8 +92,8 @@ interface Origin {
 export interface Bearer {
   /** The signal of the key is kept until the first of these ends; without any, until it aborts. */
   readonly closables?: readonly Closable[] | undefined
-  /** The address that the key came from, where it is known. */
-  readonly ip?: string | undefined
+  /** The address that the key came from; `null` if it cannot be read, `undefined` if a call does not say. */
+  readonly ip?: string | null | undefined
   /** The hour since 1970 in which its use of the key is counted as accepted. The recorder of usage keeps it here. */
   countedInHour?: number | undefined
   /** Returns why the key may not be used for what it was used for; `null` if it may. */

@@ -1,3 +1,4 @@
+import { warn } from '../../models/warnings'
 import { ApiKeysError, type InvalidReason } from '../errors'
 import { isOutage } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
@@ -99,7 +100,8 @@ export function createVerifier(parts: VerifierParts) {
     usage.countUse(key, wall, bearer)
     usage.noteUse(key, wall, bearer)
     const apiKey = new AcceptedKey(key, key.permissions, { bearer, makeSignal })
-    if (emitter.isHeard('verified')) emitter.emit('verified', { apiKey, address: bearer.ip })
+    if (emitter.isHeard('verified'))
+      emitter.emit('verified', { apiKey, address: bearer.ip ?? null })
     return { valid: true, apiKey }
   }
 
@@ -118,12 +120,18 @@ export function createVerifier(parts: VerifierParts) {
     if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
 
     noteRetiredFromMs.set(key, startOfNextHour(wall))
-    usage.noteRetiredUse(key, bearer.ip)
+    usage.noteRetiredUse(key, bearer)
     emitter.emit('retired_secret_used', { apiKeyId: key.id })
   }
 
   /** The key is good, and whoever has it may not use it there: its owner wants to know. */
   function refuseAddress(key: CachedKey, wall: number, bearer: Bearer): Verdict {
+    if (bearer.ip === undefined || bearer.ip === null) {
+      warn(
+        'API_KEYS_ADDRESS_UNKNOWN',
+        "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
+      )
+    }
     usage.countUse(key, wall, bearer)
     usage.noteDenied(key, bearer)
     return verdicts.address_not_allowed

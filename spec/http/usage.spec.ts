@@ -557,7 +557,7 @@ describe('lastUsedFrom', () => {
     ['::ffff:203.0.113.7', '203.0.113.7'],
     ['2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
     ["'); DROP TABLE api_keys; --", null],
-    ['fe80::1%eth0', null],
+    ['fe80::1%eth0', 'fe80::1'],
   ])('is the address of the last use, as Express knows it: %s', async (from, expected) => {
     const { id, userId, plainTextKey } = await create()
     expect((await as(userId).get(`/api-keys/${id}`)).body.lastUsedFrom).toBeNull()

@@ -1,6 +1,12 @@
 import * as fc from 'fast-check'
 
-import { createAddressList, isAmbiguousRange, readAddressRange } from '../../lib/keys/addresses'
+import {
+  createAddressList,
+  groupOf,
+  isAmbiguousRange,
+  readAddressRange,
+  readClientAddress,
+} from '../../lib/keys/addresses'
 
 describe('readAddressRange', () => {
   it.each([
@@ -67,6 +73,54 @@ describe('isAmbiguousRange', () => {
     ['203.0.113.7', false],
   ])('says of %s: %s', (text, isAmbiguous) => {
     expect(isAmbiguousRange(text)).toBe(isAmbiguous)
+  })
+})
+
+describe('readClientAddress', () => {
+  it.each([
+    ['203.0.113.7', '203.0.113.7'],
+    ['203.0.113.7:52311', '203.0.113.7'],
+    ['::ffff:203.0.113.7', '203.0.113.7'],
+    ['[::ffff:203.0.113.7]:52311', '203.0.113.7'],
+    ['2001:DB8::0:1', '2001:db8::1'],
+    ['[2001:db8::1]', '2001:db8::1'],
+    ['[2001:db8::1]:4711', '2001:db8::1'],
+    ['fe80::1%eth0', 'fe80::1'],
+    ['[fe80::1%25eth0]:4711', 'fe80::1'],
+  ])('reads %s as %s', (text, address) => {
+    expect(readClientAddress(text)).toBe(address)
+    // And once more, when it is known.
+    expect(readClientAddress(text)).toBe(address)
+  })
+
+  it.each([
+    undefined,
+    '',
+    'unknown',
+    '_hidden',
+    '203.0.113',
+    '203.0.113.7:',
+    '203.0.113.7:port',
+    '203.0.113.7:123456',
+    '203.0.113.7%eth0',
+    '010.0.0.1',
+    '203.0.113.7, 10.0.0.1',
+    '[203.0.113.7]:80:80',
+    '2001:db8::1]:4711',
+    '[2001:db8::1',
+    '2001:db8::1%',
+    `2001:db8::1%${'x'.repeat(100)}`,
+  ])('reads nothing from %j', (text) => {
+    expect(readClientAddress(text)).toBeNull()
+  })
+})
+
+describe('groupOf', () => {
+  it('is one for a network of IPv6, one for each address of IPv4, and one for all that cannot be read', () => {
+    expect(groupOf('2001:db8::1')).toBe(groupOf('2001:db8::ffff:1'))
+    expect(groupOf('2001:db8::1')).not.toBe(groupOf('2001:db8:0:1::1'))
+    expect(groupOf('203.0.113.7')).not.toBe(groupOf('203.0.113.8'))
+    expect(groupOf(null)).toBe(groupOf(readClientAddress('nonsense')))
   })
 })
 

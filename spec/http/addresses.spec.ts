@@ -1,0 +1,157 @@
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer, request as sendRequest } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { runInNewContext } from 'node:vm'
+
+import express, { type Express } from 'express'
+import request from 'supertest'
+
+import type { RequestDenied } from '../../lib'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+import { readmeBlocks } from '../support/readme'
+
+let database: Database
+let apiKeys: TestApiKeys
+let emitWarning: jest.SpyInstance
+
+beforeAll(async () => {
+  emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
+  database = await createDatabase()
+})
+
+beforeEach(() => {
+  apiKeys = createTestApiKeys(database, { lastUsedResolutionMs: 0, maxFailedAttemptsPerMinute: 3 })
+})
+
+afterAll(async () => {
+  emitWarning.mockRestore()
+  await database.drop()
+})
+
+/** An app behind as many proxies as its `trust proxy` says. */
+function createApp(trustProxy: unknown) {
+  const app = express().set('trust proxy', trustProxy)
+  return app.get('/', apiKeys.authenticate(), (_req, res) => {
+    res.end()
+  })
+}
+
+const get = (app: Express, key: string, forwardedFor = '') =>
+  request(app).get('/').set('Authorization', `Bearer ${key}`).set('X-Forwarded-For', forwardedFor)
+
+/** The codes of what was warned of until now. */
+const warningCodes = () => emitWarning.mock.calls.map(([, { code }]) => code as string)
+
+describe('the address of a client', () => {
+  it.each([
+    ['203.0.113.7', '203.0.113.7:52311'],
+    ['2001:db8::1', '[2001:db8::1]:4711'],
+    ['2001:db8::2', '[2001:db8::2]'],
+    ['203.0.113.8', '::ffff:203.0.113.8'],
+  ])('%s is one to all that go by it, sent as %s', async (address, sent) => {
+    const app = createApp(1)
+    const denied: RequestDenied[] = []
+    apiKeys.on('denied', (notice) => denied.push(notice))
+    const bound = await apiKeys.create(newKey({ allowedIps: [address] }))
+    const elsewhere = await apiKeys.create(newKey({ allowedIps: ['198.51.100.1'] }))
+
+    const passed = await get(app, bound.plainTextKey, sent)
+    const refused = await get(app, elsewhere.plainTextKey, sent)
+    await apiKeys.flush()
+
+    expect([passed.status, refused.body.code]).toEqual([200, 'address_not_allowed'])
+    expect((await apiKeys.get(bound.apiKey.id)).lastUsedFrom).toBe(address)
+    expect(denied).toMatchObject([{ address }])
+  })
+
+  it('is counted for what fails, whatever its port', async () => {
+    const app = createApp(1)
+    const codes: string[] = []
+    for (let port = 2000; port < 2005; port++) {
+      codes.push((await get(app, 'agpt_nonsense', `203.0.113.9:${port}`)).body.code)
+    }
+    const other = await get(app, 'agpt_nonsense', '203.0.113.10:2000')
+
+    expect(codes.slice(2)).toEqual(['invalid_api_key', 'too_many_attempts', 'too_many_attempts'])
+    expect(other.body.code).toBe('invalid_api_key')
+  })
+
+  it('is counted as one with all others that cannot be read', async () => {
+    const app = createApp(1)
+    for (const sent of ['unknown', '_hidden', 'nonsense']) await get(app, 'agpt_nonsense', sent)
+    const folder = await mkdtemp(join(tmpdir(), 'addresses-'))
+    const server = createServer(app).listen(join(folder, 'socket'))
+    await once(server, 'listening')
+
+    const sent = sendRequest({
+      socketPath: join(folder, 'socket'),
+      headers: { Authorization: 'Bearer agpt_nonsense' },
+    }).end()
+    const [{ statusCode }] = await once(sent, 'response')
+    sent.destroy()
+    server.close()
+    await rm(folder, { recursive: true })
+
+    expect(statusCode).toBe(429)
+    expect((await get(app, 'agpt_nonsense', '203.0.113.11')).status).toBe(401)
+  })
+
+  it('may be given to functions as it comes', async () => {
+    const { plainTextKey, apiKey } = await apiKeys.create(newKey({ allowedIps: ['203.0.113.7'] }), {
+      address: '203.0.113.7:52311',
+    })
+
+    expect(await apiKeys.verify(plainTextKey, { ip: '203.0.113.7:52311' })).toMatchObject({
+      valid: true,
+    })
+    expect((await apiKeys.events({ apiKeyId: apiKey.id })).events).toMatchObject([
+      { address: '203.0.113.7' },
+    ])
+  })
+
+  it('is warned of if it cannot be known, and a key needs it', async () => {
+    const { plainTextKey } = await apiKeys.create(newKey({ allowedIps: ['203.0.113.7'] }))
+
+    expect((await get(createApp(1), plainTextKey, 'unknown')).status).toBe(403)
+
+    expect(warningCodes()).toContain('API_KEYS_ADDRESS_UNKNOWN')
+  })
+})
+
+describe('README, "Behind proxies"', () => {
+  const setting = String(readmeBlocks('ts').find((block) => block.includes('trust proxy')))
+  const real = '198.51.100.7'
+  const forged = '203.0.113.7'
+
+  /** Uses a key that is bound to an address which is not the client's, but which it claims. */
+  async function claim(app: Express) {
+    const { plainTextKey, apiKey } = await apiKeys.create(newKey({ allowedIps: [forged, real] }))
+    const { status } = await get(app, plainTextKey, `${forged}, ${real}`)
+    await apiKeys.flush()
+    return { status, lastUsedFrom: (await apiKeys.get(apiKey.id)).lastUsedFrom }
+  }
+
+  it('sets what has the app see the address that the proxy has seen', async () => {
+    const app = createApp(false)
+    runInNewContext(setting, { app })
+
+    expect(await claim(app)).toEqual({ status: 200, lastUsedFrom: real })
+    expect(warningCodes()).not.toContain('API_KEYS_TRUST_PROXY')
+  })
+
+  it('says what becomes of addresses without it', async () => {
+    expect(await claim(createApp(false))).toMatchObject({ status: 403 })
+  })
+
+  it('says what becomes of addresses with true, which is warned of once', async () => {
+    const app = createApp(true)
+
+    expect(await claim(app)).toEqual({ status: 200, lastUsedFrom: forged })
+    await claim(createApp(true))
+    expect(warningCodes().filter((code) => code === 'API_KEYS_TRUST_PROXY')).toHaveLength(1)
+  })
+})
