@@ -21,7 +21,7 @@ export const createApiKeyExpiryNotices = defineMigration(
       ${unless(
         hasIndexWhere(table('api_keys'), 'expires_at IS NOT NULL'),
         `
-      CREATE INDEX ON ${table('api_keys')} (key_prefix, expires_at)
+      CREATE INDEX ON ${table('api_keys')} (left(prefix, -7), expires_at)
         WHERE expires_at IS NOT NULL AND status <> 'REVOKED';`,
       )}
     `,

@@ -68,7 +68,12 @@ export function keySql(key: string): string {
  * tables, for example one for test keys. Each of them sees and changes its own keys only.
  */
 export function isOfPrefix(key: string, keyPrefix: string): string {
-  return `${key}.key_prefix = ${literal(keyPrefix)}`
+  return `${keyPrefixSql(`${key}.prefix`)} = ${literal(keyPrefix)}`
+}
+
+/** SQL for the key prefix in what lists show of a key: without the underscore and six characters. Indexes hold it. */
+export function keyPrefixSql(prefix: string): string {
+  return `left(${prefix}, -7)`
 }
 
 /** SQL for a time in milliseconds since 1970: as a number, which no setting of the session changes. */

@@ -1,3 +1,4 @@
+import { keyPrefixSql } from './api-key'
 import { changeLogOf } from './change-log'
 import { literal, qualify } from './names'
 
@@ -45,8 +46,8 @@ export function isOfKeyWithPrefix(
   const told = `coalesce(told.after, told.before) ->> 'prefix'`
   // One entry at a time, by the indexes: as a join, the server would read all keys.
   return `coalesce(
-    (SELECT key.key_prefix FROM ${table} AS key WHERE key.id = ${id}),
-    (SELECT left(${told}, -7) FROM ${events} AS told
+    (SELECT ${keyPrefixSql('key.prefix')} FROM ${table} AS key WHERE key.id = ${id}),
+    (SELECT ${keyPrefixSql(told)} FROM ${events} AS told
       WHERE told.api_key_id = ${id} AND ${told} IS NOT NULL
       ORDER BY told.id DESC LIMIT 1),
     ${literal(keyPrefix)}

@@ -290,9 +290,9 @@ export function createVerification(parts: VerificationParts) {
         sequelize,
         `SELECT secret_id AS "secretId", count(*)::text AS keys
            FROM (
-             SELECT secret_id, status, expires_at, key_prefix FROM ${table}
+             SELECT secret_id, status, expires_at, prefix FROM ${table}
               UNION ALL
-             SELECT previous_secret_id, status, expires_at, key_prefix FROM ${table}
+             SELECT previous_secret_id, status, expires_at, prefix FROM ${table}
               WHERE previous_works_until > now()
            ) AS secret
           WHERE ${isOfPrefix('secret', parts.keyPrefix)}
