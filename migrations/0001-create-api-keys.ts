@@ -8,13 +8,13 @@ import { defineMigration } from './migration'
  */
 export const createApiKeys = defineMigration(
   '0001-create-api-keys',
-  ({ table, createTable, userIdType }) => ({
+  ({ table, createTable, columnType }) => ({
     up: createTable(
       'api_keys',
       `
       CREATE TABLE ${table('api_keys')} (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-        user_id ${userIdType} NOT NULL,
+        user_id ${columnType} NOT NULL,
         name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
         description text CHECK (char_length(description) <= 500),
         prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$'),

@@ -13,10 +13,11 @@ import { createApiKeyUsage } from './0008-create-api-key-usage'
 import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { readHistory } from './history'
-import { matchUsers } from './match-users'
 import type { Migration } from './migration'
 import { findMissing } from './missing'
+import { referToUsers, validateReference } from './refer-to-users'
 import { exclusively } from './transaction'
+import { convertUserIds, findUserIdType } from './user-ids'
 
 /** Those of the first version, in order. */
 const initial = [
@@ -71,14 +72,19 @@ function joined(name: string, storage: Storage): Migration {
  */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
   const { schema } = storage
-  const steps = inOrder.map((migration) => migration(storage))
 
-  await exclusively(sequelize, schema, async (run) => {
+  const isUnchecked = await exclusively(sequelize, schema, async (run) => {
+    const columnType = await findUserIdType(run, storage)
+    const steps = inOrder.map((migration) => migration({ ...storage, columnType }))
     const history = await readHistory(run, schema)
     const isComplete = steps.every(({ name }) => history.includes(name))
     const missing = await findMissing(run, schema, steps)
+    const isConverted = await convertUserIds(run, schema, columnType)
 
-    if (!isComplete || missing.length > 0) for (const { make } of steps) await make(run)
-    await matchUsers(run, storage)
+    if (!isComplete || missing.length > 0 || isConverted)
+      for (const { make } of steps) await make(run)
+    return referToUsers(run, storage)
   })
+
+  if (isUnchecked) await exclusively(sequelize, schema, (run) => validateReference(run, storage))
 }

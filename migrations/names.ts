@@ -1,5 +1,5 @@
 import { literal, qualify } from '../models/names'
-import type { Storage } from '../models/storage-options'
+import type { Storage, UserIdType } from '../models/storage-options'
 
 /*
  * Each step can be made again over what it has made before. A clean-up, a schema tool or a restore may have removed a part: a
@@ -10,8 +10,10 @@ import type { Storage } from '../models/storage-options'
 export interface Names {
   /** The schema of our tables, as the app gave it. */
   schema: string
-  /** The type of `user_id`. */
-  userIdType: string
+  /** The type of `user_id` in the table of keys. */
+  columnType: UserIdType
+  /** The type that ids of users have for the app: only `integer` is a number in JSON. */
+  userIdType: UserIdType
   /** The name of one of our tables, with its schema. */
   table(name: string): string
   /** SQL that makes a table and what belongs to it, unless it is there. It fails if the table that is there is not ours. */
@@ -22,11 +24,13 @@ export interface Names {
 const mark = literal('Made by express-api-keys')
 
 /** Makes the pieces, and notes which tables are made with them. */
-export function createNames({ schema, userIdType }: Storage, tables: Set<string>): Names {
+export function createNames(storage: Storage, tables: Set<string>): Names {
+  const { schema, userIdType, columnType = userIdType } = storage
   const table = (name: string) => qualify(schema, name)
 
   return {
     schema,
+    columnType,
     userIdType,
     table,
 

@@ -1,7 +1,12 @@
+import timers from 'node:timers/promises'
+
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { asGuest } from '../models/guest'
 import { select } from '../models/statements'
+
+// Taken when the module loads, because an app's fake timers replace the member.
+const { setTimeout } = timers
 
 export type Run = (sql: string, bind?: unknown[]) => Promise<Record<string, unknown>[]>
 
@@ -12,7 +17,18 @@ function runnerOf(sequelize: Sequelize, transaction: Transaction): Run {
   }
 }
 
-/** Works in a transaction of its own, one after the other with all others that do. */
+/**
+ * A lock that has to wait makes all later ones wait behind it, those of the app's own statements too. So each is given up soon,
+ * and tried again.
+ */
+const lockTimeoutMs = 1_000
+const pauseMs = 500
+const maxTries = 40
+
+/** SQLSTATEs that say that a lock was not got: not in time, or because of a deadlock. */
+const lockFailures = new Set(['55P03', '40P01'])
+
+/** Works in a transaction of its own, one after the other with all others that do, and again if it does not get a lock. */
 export async function exclusively<Result>(
   sequelize: Sequelize,
   schema: string,
@@ -20,13 +36,40 @@ export async function exclusively<Result>(
 ): Promise<Result> {
   const guest = asGuest(sequelize)
 
-  return guest.transaction(async (transaction) => {
-    const run = runnerOf(guest, transaction)
-    await run('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
-      `express-api-keys migrations ${schema}`,
-    ])
-    return work(run)
-  })
+  for (let tries = 1; ; tries++) {
+    try {
+      return await guest.transaction(async (transaction) => {
+        const run = runnerOf(guest, transaction)
+        await prepare(run, schema)
+        return work(run)
+      })
+    } catch (error) {
+      if (!lockFailures.has(reasonOf(error).code)) throw error
+      if (tries === maxTries) throw explainLockFailure(error)
+      await setTimeout(pauseMs)
+    }
+  }
+}
+
+async function prepare(run: Run, schema: string) {
+  // Another process may migrate for long, so that this wait has no limit. The texts of conditions are compared, so that no setting
+  // may quote the names in them.
+  await run(
+    `SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true),
+            set_config('quote_all_identifiers', 'off', true)`,
+  )
+  await run('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
+    `express-api-keys migrations ${schema}`,
+  ])
+  await run(`SELECT set_config('lock_timeout', '${lockTimeoutMs}', true)`)
+}
+
+function explainLockFailure(error: unknown): Error {
+  return new Error(
+    `migrate: a table stayed locked by another transaction (${reasonOf(error).message}, ${maxTries} tries). Nothing was ` +
+      'changed. Find the transaction in pg_stat_activity, have it end, and call migrate() again.',
+    { cause: error },
+  )
 }
 
 /** The code (SQLSTATE) and the message that the server gave an error. */

@@ -7,7 +7,7 @@ export type Users = NonNullable<Storage['users']>
 
 /** The REFERENCES clause of `user_id`. */
 export function referenceOf({ schema, table, column }: Users): string {
-  return `REFERENCES ${qualify(schema, table)} (${quote(column)}) ON DELETE CASCADE`
+  return `REFERENCES ${qualify(schema, table)} (${quote(column)}) ON UPDATE CASCADE ON DELETE CASCADE`
 }
 
 /** No such table, schema or column; of another type; not unique. */

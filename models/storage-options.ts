@@ -14,37 +14,47 @@ export interface StorageOptions<Type extends UserIdType = UserIdType> {
    * @default 'public'
    */
   schema?: string | undefined
-  /** What the app's users look like to the database. */
-  users?:
-    | {
-        /**
-         * The type of a user's id. Ids of type `integer` are numbers in JavaScript and JSON, all others are strings.
-         *
-         * @default 'text'
-         */
-        type?: Type | undefined
-        /** The app's table of users. With it, `user_id` is a foreign key and deleting a user deletes their keys. */
-        table?: string | undefined
-        /**
-         * The schema of the app's table of users.
-         *
-         * @default 'public'
-         */
-        schema?: string | undefined
-        /**
-         * The column that a key's owner refers to.
-         *
-         * @default 'id'
-         */
-        column?: string | undefined
-      }
-    | undefined
+  /** What the app's users look like to the database: their Sequelize model, or where they are. */
+  users?: UserModel | UserOptions<Type> | undefined
+}
+
+/** What is read of a model of Sequelize. */
+export interface UserModel {
+  getTableName(): string | { tableName: string; schema?: string }
+  readonly primaryKeyField?: string
+}
+
+interface UserOptions<Type extends UserIdType> {
+  /**
+   * The type of a user's id. Ids of type `integer` are numbers in JavaScript and JSON, all others are strings. Without it, the
+   * column has the type of the app's own, and ids are strings.
+   *
+   * @default 'text'
+   */
+  type?: Type | undefined
+  /** The app's table of users, or their model. With it, `user_id` is a foreign key and deleting a user deletes their keys. */
+  table?: string | UserModel | undefined
+  /**
+   * The schema of the app's table of users.
+   *
+   * @default 'public'
+   */
+  schema?: string | undefined
+  /**
+   * The column that a key's owner refers to.
+   *
+   * @default 'id', or the primary key of the model
+   */
+  column?: string | undefined
 }
 
 /** Where things are and what type ids have, with the defaults applied. */
 export interface Storage {
   schema: string
+  /** The type of ids in JavaScript. */
   userIdType: UserIdType
+  /** The type of `user_id`, if the app named it. */
+  columnType?: UserIdType | undefined
   /** What `user_id` refers to, if the app named its table of users. */
   users: { table: string; schema: string; column: string } | undefined
 }
@@ -53,16 +63,19 @@ const userOptionNames = ['type', 'table', 'schema', 'column'] as const
 
 /** Applies the defaults and refuses nonsense. */
 export function readStorageOptions(
-  { schema = 'public', users = {} }: StorageOptions,
+  { schema = 'public', users: given = {} }: StorageOptions,
   { check, refuseUnknownNames }: OptionChecks,
 ): Storage {
   check('schema', isIdentifier(schema), 'must be the name of a schema', schema)
-  check('users', typeof users === 'object' && users !== null, 'must be an object', users)
+  const isUsable = isModel(given) || (typeof given === 'object' && given !== null)
+  check('users', isUsable, 'must be a model of Sequelize or an object', given)
+  const users = isModel(given) ? { table: given } : given
   refuseUnknownNames(users, userOptionNames, 'users.')
 
-  const { type = 'text', table, schema: usersSchema, column } = users
+  const { type } = users
   const types = `must be one of ${userIdTypes.join(', ')}`
-  check('users.type', userIdTypes.includes(type), types, type)
+  check('users.type', type === undefined || userIdTypes.includes(type), types, type)
+  const { table, schema: usersSchema, column } = placeOf(users)
   for (const [name, value] of Object.entries({ table, schema: usersSchema, column })) {
     const isFine = value === undefined || isIdentifier(value)
     check(`users.${name}`, isFine, 'must be the name of one', value)
@@ -72,12 +85,33 @@ export function readStorageOptions(
 
   return {
     schema,
-    userIdType: type,
+    userIdType: type ?? 'text',
+    columnType: type,
     users:
       table === undefined
         ? undefined
         : { table, schema: usersSchema ?? 'public', column: column ?? 'id' },
   }
+}
+
+function placeOf({ table, schema, column }: UserOptions<UserIdType>) {
+  if (!isModel(table)) return { table, schema, column }
+
+  const name = table.getTableName()
+  const { tableName, schema: modelSchema } =
+    typeof name === 'string' ? { tableName: name, schema: '' } : name
+  return {
+    table: tableName,
+    // Empty unless the model names one.
+    schema: schema ?? (modelSchema || undefined),
+    column: column ?? table.primaryKeyField,
+  }
+}
+
+function isModel(value: unknown): value is UserModel {
+  return (
+    typeof value === 'function' && typeof (value as Partial<UserModel>).getTableName === 'function'
+  )
 }
 
 /** Postgres cuts longer identifiers off without an error. A name in quotes is one that somebody quoted by mistake. */

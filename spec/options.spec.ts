@@ -97,8 +97,8 @@ describe('createApiKeys', () => {
       [{ schema: '"keys"' }, String.raw`schema must be the name of a schema, got "\"keys\""`],
       [{ schema: 'keys\0' }, 'schema must be the name of a schema, got "keys\\u0000"'],
 
-      [{ users: null }, 'users must be an object, got null'],
-      [{ users: 'people' }, 'users must be an object, got "people"'],
+      [{ users: null }, 'users must be a model of Sequelize or an object, got null'],
+      [{ users: 'people' }, 'users must be a model of Sequelize or an object, got "people"'],
       [{ users: { type: 'number' } }, `users.type ${typeRule}, got "number"`],
       [{ users: { type: null } }, `users.type ${typeRule}, got null`],
       [{ users: { table: '' } }, 'users.table must be the name of one, got ""'],

@@ -561,9 +561,12 @@ interface Limits {
   legacyUntil: string
 }
 
-/** SQL for what an object says of an attribute. That it is null, or says nothing, is one: so it is for JavaScript. */
+/**
+ * SQL for what an object says of an attribute. That it is null, or says nothing, is one: so it is for JavaScript. An owner is
+ * compared as text, because an app may change the type of its ids from a number to text.
+ */
 function valueSql(object: string): string {
-  return `nullif(${object} -> name, 'null')`
+  return `CASE name WHEN 'userId' THEN to_jsonb(${object} ->> name) ELSE nullif(${object} -> name, 'null') END`
 }
 
 function contradictionSql(source: number, ...values: [string, string, string, string, string]) {

@@ -1,6 +1,6 @@
 import type { Transaction } from 'sequelize'
 
-import { ApiKeysError } from '../errors'
+import { ApiKeysError, InvalidInputError } from '../errors'
 
 /** SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. */
 const outages = /^(08...|57P0[1-5]|53...|25006|25P0[34]|57014|55P03)$/
@@ -14,6 +14,13 @@ const unreached =
 
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
+
+/**
+ * What the server says of an id that the type of `user_id` does not have. An app that leaves the type to its own column has its
+ * ids checked by nothing else. All other ids are checked before.
+ */
+const noUserId =
+  /^(invalid input syntax for type (uuid|integer|bigint): |value ".*" is out of range for type (integer|bigint))/s
 
 /** What Node and the driver say of a connection that is gone, where there is no SQLSTATE. */
 const brokenConnection = /^(E[A-Z]+)$/
@@ -54,6 +61,10 @@ export function explain(error: unknown): unknown {
         'Run "await apiKeys.migrate()", or the migrations with your own runner.',
       { cause: error },
     )
+  }
+  if (error instanceof Error && noUserId.test(error.message)) {
+    const fault = { pointer: '#/userId', message: 'must be the id of a user' }
+    return new InvalidInputError([fault], { cause: error })
   }
   return error
 }

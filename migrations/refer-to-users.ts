@@ -4,36 +4,57 @@ import { reasonOf, type Run } from './transaction'
 import { explainReference, referenceOf, type Users } from './user-reference'
 
 /**
- * Holds the table of keys against the option `users`, which an app may have given, or changed, after the table was made, and adds
- * the foreign key where there is none: without it, the keys of a user who is deleted would work on.
+ * Adds the foreign key to the app's users if there is none: without it, the keys of a user who is deleted would go on working. The
+ * app may have given the option `users`, or changed it, after the table was made. What was there before is not checked
+ * yet, because the users are locked against writes for as long as this takes. Returns true if it has to be.
  *
  * @throws {Error} that says what is in the way
  */
-export async function matchUsers(run: Run, { schema, userIdType, users }: Storage) {
-  const table = qualify(schema, 'api_keys')
+export async function referToUsers(run: Run, { schema, users }: Storage): Promise<boolean> {
+  if (!users) return false
 
-  const [column] = await run(
-    `SELECT format_type(atttypid, NULL) AS type FROM pg_catalog.pg_attribute
-        WHERE attrelid = $1::regclass AND attname = 'user_id'`,
-    [table],
-  )
-  if (column?.type !== userIdType) {
-    throw new Error(
-      `migrate: the option users.type says ${userIdType}, but the column user_id of ${table} has the type ` +
-        `${String(column?.type)}, with which it was made. Change the one or the other.`,
-    )
-  }
-  if (!users || (await hasReference(run, table, users))) return
+  const table = qualify(schema, 'api_keys')
+  const references = await findReferences(run, table, users)
+  const good = references.find(({ isFollowing }) => isFollowing)
+  if (good) return !good.isValid
 
   const sql = `ALTER TABLE ${table} ADD FOREIGN KEY (user_id) ${referenceOf(users)}`
-  await run(sql).catch((error: unknown) => {
+  try {
+    for (const { name } of references) {
+      await run(`ALTER TABLE ${table} DROP CONSTRAINT ${quote(name)}`)
+    }
+    await run(`${sql} NOT VALID`)
+  } catch (error) {
     throw explainFailure(error, { sql, table, users })
-  })
+  }
+  return true
 }
 
-async function hasReference(run: Run, table: string, users: Users): Promise<boolean> {
+/** Checks the keys that there were when the foreign key was added. Nobody waits for it. */
+export async function validateReference(run: Run, { schema, users }: Storage) {
+  if (!users) return
+
+  const table = qualify(schema, 'api_keys')
+  for (const { name, isValid } of await findReferences(run, table, users)) {
+    if (isValid) continue
+    const sql = `ALTER TABLE ${table} VALIDATE CONSTRAINT ${quote(name)}`
+    await run(sql).catch((error: unknown) => {
+      throw explainFailure(error, { sql, table, users })
+    })
+  }
+}
+
+interface Reference {
+  name: string
+  /** Keys change owners as users change ids, and go with their users. */
+  isFollowing: boolean
+  isValid: boolean
+}
+
+async function findReferences(run: Run, table: string, users: Users): Promise<Reference[]> {
   const found = await run(
-    `SELECT 1
+    `SELECT key.conname AS name, key.confupdtype = 'c' AND key.confdeltype = 'c' AS "isFollowing",
+            key.convalidated AS "isValid"
        FROM pg_catalog.pg_constraint AS key
        JOIN pg_catalog.pg_attribute AS ours ON (ours.attrelid, ours.attnum) = (key.conrelid, key.conkey[1])
        JOIN pg_catalog.pg_class AS theirs ON theirs.oid = key.confrelid
@@ -43,7 +64,7 @@ async function hasReference(run: Run, table: string, users: Users): Promise<bool
         AND (namespace.nspname, theirs.relname, id.attname) = ($2, $3, $4)`,
     [table, users.schema, users.table, users.column],
   )
-  return found.length > 0
+  return found as unknown as Reference[]
 }
 
 const foreignKeyViolation = '23503'

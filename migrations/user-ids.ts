@@ -1,0 +1,131 @@
+import { literal, qualify } from '../models/names'
+import type { Storage, UserIdType } from '../models/storage-options'
+import { reasonOf, type Run } from './transaction'
+
+interface Column {
+  schema: string
+  table: string
+  column: string
+}
+
+/**
+ * Returns the type that `user_id` is to have: the one that the app named, else the one of its own column, else the one that it
+ * has. Without a name, ids are strings in JavaScript, which bigint and integer are both read as.
+ */
+export async function findUserIdType(run: Run, storage: Storage): Promise<UserIdType> {
+  const { schema, users, columnType } = storage
+  if (columnType) return columnType
+
+  const ours = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
+  // A table of users that is not there is reported when the keys are to refer to it.
+  const theirs = users && (await typeOf(run, users))
+  if (!theirs) return ours === undefined ? 'text' : fittingType(ours)
+
+  const fitting = fittingType(theirs)
+  return fitting === 'bigint' && theirs !== 'bigint' && ours === 'integer' ? 'integer' : fitting
+}
+
+/** The name of the column's type, without its length; `undefined` if there is no such column. */
+async function typeOf(run: Run, { schema, table, column }: Column): Promise<string | undefined> {
+  const [found] = await run(
+    `SELECT format_type(attribute.atttypid, NULL) AS type
+       FROM pg_catalog.pg_attribute AS attribute
+       JOIN pg_catalog.pg_class AS class ON class.oid = attribute.attrelid
+       JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
+      WHERE (namespace.nspname, class.relname, attribute.attname) = ($1, $2, $3)`,
+    [schema, table, column],
+  )
+  return found && String(found.type)
+}
+
+function fittingType(type: string): UserIdType {
+  if (type === 'uuid') return 'uuid'
+  return ['smallint', 'integer', 'bigint'].includes(type) ? 'bigint' : 'text'
+}
+
+/**
+ * Gives `user_id` another type if all owners keep their ids by it, as text. Returns true if it did: the triggers that name the
+ * column are gone then.
+ *
+ * @throws {Error} that says which keys are in the way
+ */
+export async function convertUserIds(
+  run: Run,
+  schema: string,
+  wanted: UserIdType,
+): Promise<boolean> {
+  const table = qualify(schema, 'api_keys')
+  const current = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
+  if (current === undefined || current === wanted) return false
+
+  const [found] = await run(
+    `SELECT count(*) FILTER (WHERE NOT ${fitsSql(wanted)})::text AS misfits FROM ${table}`,
+  )
+  if (found?.misfits !== '0') {
+    throw new Error(
+      `migrate: the users of the app have ids of the type ${wanted}, but the column user_id of ${table} has the type ` +
+        `${current}, and ${String(found?.misfits)} of its keys have owners whose ids cannot become ${wanted}. Delete these keys ` +
+        `or give them owners, and call migrate() again: DELETE FROM ${table} WHERE NOT ${fitsSql(wanted)}. Or name the type ` +
+        'that the column has in the option users.type.',
+    )
+  }
+
+  await run(conversionSql(table, { current, wanted })).catch((error: unknown) => {
+    const { code, message } = reasonOf(error)
+    if (code === '') throw error
+    throw new Error(
+      `migrate: the column user_id of ${table} has the type ${current} and cannot become ${wanted} (${message}). Remove ` +
+        'what is in the way, or have the owner of the table call migrate().',
+      { cause: error },
+    )
+  })
+  return true
+}
+
+/** A column that triggers name keeps its type. A foreign key stays if the new type can refer to what the old one did. */
+function conversionSql(table: string, types: { current: string; wanted: string }): string {
+  const { current, wanted } = types
+  const isWider = current === 'integer' && wanted === 'bigint'
+
+  return `
+    DO $convert$
+      DECLARE
+        name text;
+      BEGIN
+        FOR name IN
+          SELECT tgname FROM pg_catalog.pg_trigger
+           WHERE tgrelid = ${literal(table)}::regclass AND NOT tgisinternal AND tgname LIKE 'api\\_key\\_%'
+        LOOP
+          EXECUTE format('DROP TRIGGER %I ON %s', name, ${literal(table)});
+        END LOOP;
+        FOR name IN
+          SELECT constraint_.conname FROM pg_catalog.pg_constraint AS constraint_
+            JOIN pg_catalog.pg_attribute AS ours
+              ON (ours.attrelid, ours.attnum) = (constraint_.conrelid, constraint_.conkey[1])
+           WHERE constraint_.conrelid = ${literal(table)}::regclass AND constraint_.contype = 'f'
+             AND ours.attname = 'user_id' AND NOT ${isWider}
+        LOOP
+          EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', ${literal(table)}, name);
+        END LOOP;
+        ALTER TABLE ${table} ALTER COLUMN user_id TYPE ${wanted} USING user_id::text::${wanted};
+      END
+    $convert$;`
+}
+
+/** SQL that is true if an id is the same text after it has become another type. */
+function fitsSql(wanted: UserIdType): string {
+  switch (wanted) {
+    case 'text':
+      return 'true'
+    case 'uuid':
+      return `(user_id::text ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')`
+    case 'integer':
+      return isWholeSql('-2147483648', '2147483647')
+    case 'bigint':
+      return isWholeSql('-9223372036854775808', '9223372036854775807')
+  }
+}
+
+function isWholeSql(least: string, greatest: string): string {
+  return `(CASE WHEN user_id::text ~ '^(0|-?[1-9][0-9]{0,18})$' THEN user_id::text::numeric BETWEEN ${least} AND ${greatest} ELSE false END)`
+}
