@@ -8,6 +8,7 @@ import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
 import { createGuards, type Guard, type Guards } from './http/guards'
 import { createCharges } from './http/rate-limits'
+import { redactionPathsOf } from './http/redaction'
 import { createRefuse, withRefusals } from './http/refuse'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import { createAdminRouter, createOwnerRouter } from './http/router'
@@ -50,6 +51,13 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * app.get('/graphs', passport.authenticate('api-key'), listGraphs)
    */
   readonly strategy: ApiKeyStrategy
+  /**
+   * What pino has to redact so that no key is printed: headers that carry one, and `plainTextKey` of what creates one.
+   *
+   * @example
+   * app.use(apiKeys.maskKeys(), pinoHttp({ redact: apiKeys.redactionPaths }))
+   */
+  readonly redactionPaths: string[]
   /**
    * Says whether a plain-text key is good at this moment, and whose it is. Rejects with `database_unavailable` where the
    * database cannot be asked, and nothing that is remembered may be relied on.
@@ -230,6 +238,7 @@ export function createApiKeys<
     // To its users a router is a middleware, which asks nothing of the types of Express.
     router: () => createOwnerRouter(http) as unknown as Guard,
     adminRouter: () => createAdminRouter(http) as unknown as Guard,
+    redactionPaths: redactionPathsOf(settings.header),
     strategy: createStrategy({ authenticator, charges, emitter, realm }),
     on: (name, listener) => {
       const off = emitter.on(name, listener)

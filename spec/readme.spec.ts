@@ -16,6 +16,11 @@ import passport from 'passport'
 import { Sequelize } from 'sequelize'
 
 declare const redis: import('express-api-keys').RedisClient
+declare const pinoHttp: (options: { redact: string[] }) => RequestHandler
+declare const Sentry: {
+  init(options: { integrations: object[] }): void
+  requestDataIntegration(options: { include: { headers: boolean } }): object
+}
 declare const sequelize: Sequelize
 declare const app: express.Express
 declare const listGraphs: RequestHandler, executeGraph: RequestHandler, showStatus: RequestHandler

@@ -27,6 +27,18 @@ async function get(path: string, key: string | undefined) {
 }
 
 describe('behind a guard', () => {
+  it.each([
+    ['apicache', '/cached'],
+    ['express-rate-limit', '/limited'],
+  ])('%s tells two keys apart by their Authorization', async (_, path) => {
+    app = await adopter.start('limiters.cjs')
+
+    const alices = await get(path, await adopter.createKey('alice'))
+    const bobs = await get(path, await adopter.createKey('bob'))
+
+    expect([alices.body, bobs.body]).toEqual([{ ranFor: 'alice' }, { ranFor: 'bob' }])
+  })
+
   it.each(['/limited'])(
     'the fields of express-rate-limit and those of a key stand side by side, at %s',
     async (path) => {
@@ -57,6 +69,54 @@ describe('behind a guard', () => {
     expect(guarded.body).toMatchObject({ user: 'alice' })
     expect(JSON.stringify(guarded.body)).not.toContain(key)
     expect(open.body).toMatchObject({ authorization: `Bearer ${key}` })
+  })
+})
+
+describe('loggers, set up as the README says', () => {
+  it.each(['Authorization', 'X-Acme'])('print no key sent in %s', async (header) => {
+    app = await adopter.start('loggers.cjs')
+    const init = {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ name: 'Canary', permissions: ['READ_GRAPH'] }),
+    }
+    const keys: string[] = []
+    for (const path of ['/api-keys', '/created']) {
+      const created = await fetch(app.url + path, init)
+      const { plainTextKey } = (await created.json()) as { plainTextKey: string }
+      keys.push(plainTextKey)
+    }
+
+    const statuses = []
+    for (const path of ['/guarded', '/open', '/failing']) {
+      for (const key of [keys[0], keys[0]?.slice(0, -1)]) {
+        const value = header === 'Authorization' ? `Bearer ${key}` : String(key)
+        const { status } = await fetch(app.url + path, { headers: { [header]: value } })
+        statuses.push(status)
+      }
+    }
+    const printed = await app.stop()
+
+    expect(statuses).toEqual([200, 401, 200, 200, 500, 401])
+    expect(printed).toMatch(/"msg":"request completed"/)
+    expect(printed).toMatch(/^arrived .*acme_/m)
+    expect(printed).toMatch(/"message":"HTTP GET \/guarded"/)
+    expect(printed).toMatch(/"message":"middlewareError"/)
+    for (const key of keys) expect(printed).not.toContain(key.slice(0, -1))
+  })
+})
+
+describe('without Express', () => {
+  it.each(['connect', 'http'])('a guard judges, limits and refuses with %s', async (kind) => {
+    app = await adopter.start('listeners.cjs', kind)
+
+    const accepted = await get('/', await adopter.createKey())
+    const refused = await get('/', undefined)
+
+    expect(accepted).toMatchObject({ status: 200, body: { ranFor: 'alice' } })
+    expect(accepted.headers.get('RateLimit')).toMatch(/^"burst";r=99;/)
+    expect(refused).toMatchObject({ status: 401, body: { code: 'missing_credential' } })
+    expect(refused.headers.get('WWW-Authenticate')).toBe('Bearer realm="api"')
   })
 })
 

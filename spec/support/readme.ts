@@ -15,6 +15,14 @@ export function readmeBlocks(language: string): string[] {
     .map(([, , code]) => String(code))
 }
 
+/** Returns what stands below a heading, up to the next. */
+export function readmeSection(title: string): string {
+  const section = readme.split(/^#+ /m).find((text) => text.startsWith(`${title}\n`))
+  if (section === undefined) throw new Error(`The README has no section ${title}`)
+
+  return section
+}
+
 /** Returns the first example, with a port that the system chooses and says. */
 export function firstExample(): string {
   const [example = ''] = readmeBlocks('ts')
