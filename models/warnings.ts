@@ -1,5 +1,10 @@
 /** The codes of all warnings. Each has its line in the README, under "Warnings". */
-export const warningCodes = ['API_KEYS_ADDRESS_UNKNOWN', 'API_KEYS_TRUST_PROXY'] as const
+export const warningCodes = [
+  'API_KEYS_ADDRESS_UNKNOWN',
+  'API_KEYS_LISTEN_UNHEARD',
+  'API_KEYS_TOO_FEW_CONNECTIONS',
+  'API_KEYS_TRUST_PROXY',
+] as const
 
 export type WarningCode = (typeof warningCodes)[number]
 

@@ -1,8 +1,14 @@
-import { clearTimeout, type Background } from '../background'
+import { clearTimeout, setTimeout, type Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { explain, sqlStateOf } from '../keys/database'
 import { momentOf, type Clock, type Moment } from './clock'
-import { abandon, type Client, type OpenClient, type Statement } from './open-client'
+import {
+  abandon,
+  isRefusedForWantOfRoom,
+  type Client,
+  type OpenClient,
+  type Statement,
+} from './open-client'
 import { within } from './time-limit'
 
 /** A row as the server wrote it: text, whatever parsers the app gave its driver. */
@@ -27,7 +33,9 @@ export interface Connection {
   query(statement: Statement, limitMs: number): Promise<Answer>
   /** Gives up the connection that there is, for another one. */
   reset(): void
-  /** The same, and gives up what is being opened. A query after that begins anew. */
+  /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
+  giveWay(): boolean
+  /** Gives up what is open and what is being opened. A query after that begins anew. */
   close(): void
 }
 
@@ -36,8 +44,11 @@ const maxOpenings = 3
 const maxUnsettled = 10
 const longestUnsettledMs = 30_000
 
-/** How long nobody is let try again after a connection could not be opened. */
-const restMs = 50
+/** How long no other opening is tried after one has failed. */
+const defaultRestMs = 50
+
+/** How long the server may take to free the place of a connection that has given way. */
+const roomLimitMs = 1_000
 
 interface ConnectionParts {
   background: Background
@@ -45,6 +56,16 @@ interface ConnectionParts {
   clock: Clock
   /** How long opening it may take before another opening is tried beside it. A query waits at least as long. */
   openingLimitMs: number
+  /** Has a connection give way that is needed less. Returns false if there is none. */
+  makeRoom(): boolean
+  /** Called with what the server said when it had no place for the connection. */
+  onRefused(message: string): void
+  /**
+   * How long no other opening is tried after the server had no place for the connection.
+   *
+   * @default 50
+   */
+  refusedRestMs?: number
 }
 
 interface Opening {
@@ -53,13 +74,16 @@ interface Opening {
 }
 
 export function createConnection(parts: ConnectionParts): Connection {
-  const { background, open, clock, openingLimitMs } = parts
+  const { background, open, clock, openingLimitMs, makeRoom, onRefused } = parts
+  const { refusedRestMs = defaultRestMs } = parts
   let current: Client | undefined
   /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
   let openings: Opening[] = []
   const unsettled = new Set<Opening>()
   let startedAt = -Infinity
-  let failure: { error: unknown; at: number } | undefined
+  let failure: { error: unknown; endsAt: number } | undefined
+  /** Until when the server may be freeing a place for this connection. */
+  let roomUntil = -Infinity
   let closing = new AbortController()
 
   function startOpening() {
@@ -84,9 +108,20 @@ export function createConnection(parts: ConnectionParts): Connection {
       },
       (error: unknown) => {
         settle()
-        if (forget(opening)) failure = { error, at: clock.monotonic() }
+        if (forget(opening)) noteFailure(error)
       },
     )
+  }
+
+  function noteFailure(error: unknown) {
+    const now = clock.monotonic()
+    const isRefused = isRefusedForWantOfRoom(error)
+    if (isRefused) {
+      onRefused((error as Error).message)
+      if (makeRoom()) roomUntil = now + roomLimitMs
+    }
+    const restMs = isRefused && now >= roomUntil ? refusedRestMs : defaultRestMs
+    failure = { error, endsAt: now + restMs }
   }
 
   /** Whether it was still wanted. */
@@ -102,7 +137,7 @@ export function createConnection(parts: ConnectionParts): Connection {
 
   function startOpeningIfDue() {
     const now = clock.monotonic()
-    if (openings.length === 0 && failure && now - failure.at < restMs) throw failure.error
+    if (openings.length === 0 && failure && now < failure.endsAt) throw failure.error
 
     const isDue = openings.length === 0 || now - startedAt >= openingLimitMs
     if (!isDue || unsettled.size >= maxUnsettled) return
@@ -112,6 +147,12 @@ export function createConnection(parts: ConnectionParts): Connection {
     startOpening()
   }
 
+  function untilNextOpening(): number {
+    const ms = startedAt + openingLimitMs - clock.monotonic()
+    // It may be due, and too many under way.
+    return ms > 0 ? ms : openingLimitMs
+  }
+
   /** Waits for a connection. While it does not open, others are tried beside it, and the first that is open is used. */
   async function connect(limitMs: number): Promise<Client> {
     const endsAt = clock.monotonic() + limitMs
@@ -119,16 +160,20 @@ export function createConnection(parts: ConnectionParts): Connection {
     for (;;) {
       if (current) return current
 
-      startOpeningIfDue()
       const leftMs = Math.max(endsAt - clock.monotonic(), 0)
       try {
+        startOpeningIfDue()
         const anyClient = Promise.any(openings.map(({ client }) => client))
-        const client = await within({ limitMs: Math.min(leftMs, openingLimitMs) }, anyClient)
+        const client = await within({ limitMs: Math.min(leftMs, untilNextOpening()) }, anyClient)
         // Another one may have been quicker meanwhile.
         return current ?? client
       } catch (error) {
+        const now = clock.monotonic()
         const isPending = openings.length > 0
-        if (!isPending || signal.aborted || clock.monotonic() >= endsAt) throw error
+        if (signal.aborted || now >= endsAt || (!isPending && now >= roomUntil)) throw error
+        // A pooler that has no place for a connection may let it wait instead of refusing it.
+        if (isPending) makeRoom()
+        else await rest()
       }
     }
   }
@@ -158,6 +203,14 @@ export function createConnection(parts: ConnectionParts): Connection {
 
     reset,
 
+    giveWay() {
+      if (!current) return false
+      reset()
+      const error = new Error('the connection has given way to one that is needed more')
+      failure = { error, endsAt: clock.monotonic() + refusedRestMs }
+      return true
+    },
+
     close() {
       closing.abort()
       closing = new AbortController()
@@ -165,6 +218,12 @@ export function createConnection(parts: ConnectionParts): Connection {
       for (const opening of openings) giveUp(opening)
     },
   }
+}
+
+function rest(): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, defaultRestMs).unref()
+  })
 }
 
 /** That there is no connection is an outage, whatever kept it from opening. */

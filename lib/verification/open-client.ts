@@ -1,13 +1,20 @@
 import pg, { type ClientConfig } from 'pg'
 import type { Sequelize } from 'sequelize'
 
+import { sqlStateOf } from '../keys/database'
+
 /** A statement, or one that the server is to remember by its name. */
 export type Statement = string | { name: string; text: string; values: unknown[] }
 
 /** What we ask of a client of the driver. Spelled out, so that an app can do without the driver's types. */
 export interface Client {
   query(statement: Statement): Promise<unknown>
-  on(event: 'end' | 'notification', listener: () => void): unknown
+  on(event: 'end', listener: () => void): unknown
+  on(event: 'notification', listener: (notification: Notification) => void): unknown
+}
+
+export interface Notification {
+  channel: string
 }
 
 /** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
@@ -104,6 +111,18 @@ interface SequelizeInternals {
     }
   }
   runHooks(name: string, ...args: unknown[]): Promise<void>
+}
+
+/** What servers and poolers say if they have no place for another connection, whatever their code for it. */
+const noPlace =
+  /too many|max_?client|max clients|no more connections|connection slots|connection limit/i
+
+/** True if the server, or a pooler in front of it, has no place for another connection. */
+export function isRefusedForWantOfRoom(error: unknown): boolean {
+  // Class 53 of SQLSTATE: insufficient resources.
+  return (
+    sqlStateOf(error).startsWith('53') || noPlace.test(error instanceof Error ? error.message : '')
+  )
 }
 
 /** Ends a connection without a word: one that hangs would not hear it. */

@@ -4,6 +4,7 @@ import { isOfPrefix } from '../../models/api-key'
 import { changeLogOf } from '../../models/change-log'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
+import { warn } from '../../models/warnings'
 import type { Background } from '../background'
 import { ApiKeysError } from '../errors'
 import { readClientAddress } from '../keys/addresses'
@@ -19,7 +20,7 @@ import { createChangeFeed, type FeedState } from './change-feed'
 import { createChangeLog } from './change-log'
 import { momentOf, systemClock } from './clock'
 import { closablesOf, isClosable, type Closable } from './closable'
-import { createConnection } from './connection'
+import { createConnections } from './connections'
 import { createDoorbell } from './doorbell'
 import { createFailedAttempts } from './failed-attempts'
 import { createFills } from './fills'
@@ -29,7 +30,6 @@ import { createNarrowing } from './narrowing'
 import { createRateLimiter, type RedisClient } from './rate-limiter'
 import { createSignals } from './signals'
 import { acquireLimitMs, createOpenClient } from './open-client'
-import { openingLimitMs } from './time-limit'
 import { createUsageRecorder, type UsageHealth } from './usage'
 import { createVerifier, judge, type Verdict } from './verifier'
 
@@ -119,19 +119,16 @@ export function createVerification(parts: VerificationParts) {
   const log = changeLogOf(schema)
   const boundMs = maxStalenessMs + outageGraceMs
 
-  // Apart, so that a table that is locked holds up look-ups and not the polls, and a slow write neither.
   const open = createOpenClient(appSequelize)
-  const connectionParts = {
+  const connections = createConnections({
     background,
     open,
     clock,
-    openingLimitMs: openingLimitMs(maxStalenessMs),
-  }
-  const pollConnection = createConnection(connectionParts)
-  const lookupConnection = createConnection(connectionParts)
-  const usageConnection = createConnection(connectionParts)
+    maxStalenessMs,
+    stopListening: () => doorbell?.giveWay() === true,
+  })
   const changeLog = createChangeLog({
-    connection: pollConnection,
+    connection: connections.polls,
     sequelize,
     log,
     table,
@@ -140,7 +137,7 @@ export function createVerification(parts: VerificationParts) {
     boundMs,
   })
   const lookUp = createLookup({
-    connection: lookupConnection,
+    connection: connections.lookUps,
     log,
     table,
     retiredTable,
@@ -184,15 +181,10 @@ export function createVerification(parts: VerificationParts) {
     onStop() {
       doorbell?.stop()
       fills.cancel()
-      pollConnection.close()
-      lookupConnection.close()
-      usageConnection.close()
+      connections.close()
     },
     // What hangs on one connection may hang on the others, and nobody would notice before somebody waits for it.
-    onOutage() {
-      pollConnection.reset()
-      lookupConnection.reset()
-    },
+    onOutage: connections.reset,
   })
   const doorbell =
     listen === false
@@ -200,8 +192,10 @@ export function createVerification(parts: VerificationParts) {
       : createDoorbell({
           background,
           open: listen === true ? open : createOpenClient(appSequelize, listen),
+          sender: connections.usage,
           channel: log.channel,
           ring: feed.catchUp,
+          onDeaf,
         })
 
   const fills = createFills({
@@ -211,7 +205,7 @@ export function createVerification(parts: VerificationParts) {
     cache,
     clock,
     maxStalenessMs,
-    onStandby: () => lookupConnection.reset(),
+    onStandby: connections.lookUps.reset,
   })
   const signals = createSignals({
     background,
@@ -235,7 +229,7 @@ export function createVerification(parts: VerificationParts) {
     },
     lookAgainMs: grantable ? Math.max(grantableMaxAgeMs, leastLookAgainMs) : Infinity,
   })
-  const usage = createUsageRecorder({ ...parts, connection: usageConnection, clock })
+  const usage = createUsageRecorder({ ...parts, connection: connections.usage, clock })
   const { makeSignal } = signals
   const attempts = createFailedAttempts({ ...parts, clock })
   const verifier = createVerifier({
@@ -353,7 +347,7 @@ export function createVerification(parts: VerificationParts) {
       try {
         await usage.flush()
       } finally {
-        if (!feed.isActive) usageConnection.close()
+        if (!feed.isActive) connections.usage.close()
       }
     },
 
@@ -389,6 +383,14 @@ export function createVerification(parts: VerificationParts) {
 
 /** The shortest time between two checks of what the owner of a key may do whose signal is in use. */
 const leastLookAgainMs = 1_000
+
+function onDeaf() {
+  warn(
+    'API_KEYS_LISTEN_UNHEARD',
+    'LISTEN succeeds and no notification arrives, as behind a pooler in transaction mode. Changes of keys take up to ' +
+      'maxStalenessMs to be honoured by other processes. Set the option listen to the address of the server itself, or to false.',
+  )
+}
 
 /** Whoever calls `verify` demands no permissions. */
 function refusalOf() {

@@ -80,7 +80,7 @@ export type StatementPurpose = 'request' | 'poll' | 'usage' | 'frame'
 
 /** Tells apart what our library sends, by its text. What it does not know counts as sent for a request. */
 export function purposeOf(text: string): StatementPurpose {
-  if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|SET|SHOW)\b/i.test(text))
+  if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|NOTIFY|SET|SHOW)\b/i.test(text))
     return 'frame'
   // The doorbell finds out whether its connection is still there; the server shows numbers as parameters.
   if (/^SELECT \$?1$/i.test(text.trim())) return 'poll'

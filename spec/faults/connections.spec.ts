@@ -170,6 +170,8 @@ describe.each(rounds)('the bound, round %i, holds', () => {
         await trial.end(() => sequelize.query(revoke(trial.doomed)))
 
         await expectHeld(trial, { answers: 'any' })
+        const healths = await Promise.all(fleet.workers.map((worker) => worker.call('health')))
+        expect(healths.some(isUp)).toBe(false)
       } finally {
         await fleet.stop()
       }

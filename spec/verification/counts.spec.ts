@@ -4,7 +4,7 @@ import { QueryTypes, Sequelize, type Transaction } from 'sequelize'
 import { createBackground } from '../../lib/background'
 import { CachedKey, type KeyRow } from '../../lib/verification/cache'
 import { systemClock } from '../../lib/verification/clock'
-import { createConnection } from '../../lib/verification/connection'
+import { createConnections } from '../../lib/verification/connections'
 import { createOpenClient } from '../../lib/verification/open-client'
 import { createUsageRecorder } from '../../lib/verification/usage'
 import type { Bearer } from '../../lib/verification/verified-api-key'
@@ -346,7 +346,13 @@ function createRecorder(connected: Sequelize, cacheSize = 100_000) {
   const open = createOpenClient(connected)
   return createUsageRecorder({
     background,
-    connection: createConnection({ background, open, clock: systemClock, openingLimitMs: 1_000 }),
+    connection: createConnections({
+      background,
+      open,
+      clock: systemClock,
+      maxStalenessMs: 1_000,
+      stopListening: () => false,
+    }).usage,
     clock: systemClock,
     table: '"public"."api_keys"',
     eventTable: '"public"."api_key_events"',

@@ -1,0 +1,140 @@
+import { randomUUID } from 'node:crypto'
+
+import * as pg from 'pg'
+import { Sequelize } from 'sequelize'
+
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+import { until } from '../support/until'
+
+let database: Database
+let owner: Sequelize
+let emitWarning: jest.SpyInstance
+
+beforeAll(async () => {
+  database = await createDatabase()
+  owner = database.connect()
+})
+
+beforeEach(() => {
+  emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
+})
+
+afterEach(() => {
+  emitWarning.mockRestore()
+})
+
+afterAll(() => database.drop())
+
+async function createKeys(count: number): Promise<string[]> {
+  const apiKeys = createTestApiKeys(database, { sequelize: owner })
+  const created = await Promise.all(Array.from({ length: count }, () => apiKeys.create(newKey())))
+  return created.map(({ plainTextKey }) => plainTextKey)
+}
+
+function warningCodes(): unknown[] {
+  return emitWarning.mock.calls.map(([, options]) => (options as { code: string }).code)
+}
+
+describe('with too few connections', () => {
+  let role: string
+  let sequelize: Sequelize
+  let apiKeys: TestApiKeys
+
+  /** Connects as a role that may have so many connections. */
+  async function createInstance(limit: number) {
+    role = `few_${randomUUID().replaceAll('-', '')}`
+    await owner.query(`CREATE ROLE ${role} LOGIN PASSWORD 'few' CONNECTION LIMIT ${limit}`)
+    await owner.query(
+      `GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ${role}`,
+    )
+    const url = new URL(database.url)
+    url.username = role
+    url.password = 'few'
+    sequelize = new Sequelize(url.href, { logging: false })
+    apiKeys = createTestApiKeys(database, { sequelize })
+  }
+
+  afterEach(async () => {
+    await apiKeys.close().catch(() => {})
+    await sequelize.close()
+    await owner.query(`DROP OWNED BY ${role}`)
+    await until(() =>
+      owner.query(`DROP ROLE ${role}`).then(
+        () => true,
+        () => false,
+      ),
+    )
+  })
+
+  it('keys are verified with two, and LISTEN gives way', async () => {
+    const [first = '', ...others] = await createKeys(5)
+    await createInstance(2)
+
+    expect(await apiKeys.verify(first)).toMatchObject({ valid: true })
+    for (const key of others) expect(await apiKeys.verify(key)).toMatchObject({ valid: true })
+
+    expect((await apiKeys.health()).doorbell).toBe('down')
+    expect(warningCodes()).toContain('API_KEYS_TOO_FEW_CONNECTIONS')
+  })
+
+  it('usage is written with three, and LISTEN gives way', async () => {
+    const [key = ''] = await createKeys(1)
+    await createInstance(3)
+    await apiKeys.verify(key)
+    const other = createTestApiKeys(database, { sequelize })
+
+    await apiKeys.flush()
+
+    const { apiKeys: listed } = await createTestApiKeys(database, { sequelize: owner }).list()
+    expect(listed.filter(({ lastUsedAt }) => lastUsedAt !== null)).not.toHaveLength(0)
+    await other.close()
+  })
+
+  it('usage gives way to look-ups', async () => {
+    const [first = '', second = ''] = await createKeys(2)
+    await createInstance(3)
+    await apiKeys.verify(first)
+    await apiKeys.flush()
+
+    await owner.query(`ALTER ROLE ${role} CONNECTION LIMIT 2`)
+    // The connection of the look-ups is lost, and two others hold all places.
+    await owner.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE usename = '${role}' AND query LIKE '%key.hash = ANY%'`,
+    )
+
+    expect(await apiKeys.verify(second)).toMatchObject({ valid: true })
+  })
+})
+
+describe('LISTEN that is never heard', () => {
+  /** What a pooler in transaction mode makes of it: it succeeds, on a connection that is another client's by then. */
+  class DeafClient extends pg.Client {
+    constructor(...options: ConstructorParameters<typeof pg.Client>) {
+      super(...options)
+      const query = this.query.bind(this) as (statement: unknown, ...rest: unknown[]) => unknown
+      Object.assign(this, {
+        query: (statement: unknown, ...rest: unknown[]) =>
+          query(
+            typeof statement === 'string' && statement.startsWith('LISTEN')
+              ? 'SELECT 1'
+              : statement,
+            ...rest,
+          ),
+      })
+    }
+  }
+
+  it('is not up, and a warning says why', async () => {
+    const [key = ''] = await createKeys(1)
+    const sequelize = database.connect({ dialectModule: { ...pg, Client: DeafClient } })
+    const apiKeys = createTestApiKeys(database, { sequelize })
+
+    await apiKeys.verify(key)
+    await until(() => warningCodes().includes('API_KEYS_LISTEN_UNHEARD'))
+
+    expect((await apiKeys.health()).doorbell).toBe('down')
+  })
+})
