@@ -224,6 +224,7 @@ export function createApiKeys<
   const http = { lifecycle, rules, authenticator, charges, noteDenied, refuse, emitter, settings }
 
   const guards = createGuards(http)
+  const { consume, authenticateRequest } = guards
   const { announceExpiring } = expiryNotices
 
   async function close() {
@@ -234,7 +235,7 @@ export function createApiKeys<
   const apiKeys = {
     ...guards,
     ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
-    ...withRefusals({ announceExpiring, consume: guards.consume }, realm),
+    ...withRefusals({ announceExpiring, consume, authenticateRequest }, realm),
     // To its users a router is a middleware, which asks nothing of the types of Express.
     router: () => createOwnerRouter(http) as unknown as Guard,
     adminRouter: () => createAdminRouter(http) as unknown as Guard,

@@ -1,42 +1,68 @@
-/** Every refusal: its stable code, and the sentence that tells a client what to do about it. */
-const sentences = {
-  missing_credential: 'This needs an API key. Send it in the header: Authorization: Bearer <key>.',
-  malformed_credential:
+/** Every refusal: its stable code, the status that HTTP answers, and the sentence that says what to do about it. */
+const refusals = {
+  missing_credential: [
+    401,
+    'This needs an API key. Send it in the header: Authorization: Bearer <key>.',
+  ],
+  malformed_credential: [
+    400,
     'The API key is not sent as it should be. Send it in the header: Authorization: Bearer <key>.',
-  multiple_credentials: 'The request carries more than one credential. Send exactly one.',
-  invalid_api_key: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
-  address_not_allowed: 'The API key may not be used from this address.',
-  rate_limited: 'The API key is used too often. Wait as long as the header Retry-After says.',
-  too_many_attempts:
+  ],
+  multiple_credentials: [400, 'The request carries more than one credential. Send exactly one.'],
+  invalid_api_key: [401, 'The API key is not valid. It is unknown, revoked, suspended or expired.'],
+  address_not_allowed: [403, 'The API key may not be used from this address.'],
+  rate_limited: [
+    429,
+    'The API key is used too often. Wait as long as the header Retry-After says.',
+  ],
+  too_many_attempts: [
+    429,
     'Too many failed attempts from this address. Wait as long as the header Retry-After says.',
-  missing_permission: 'The API key does not have the permission that this needs.',
-  not_signed_in: 'Sign in first.',
-  not_an_admin: 'Only an administrator may do this.',
-  api_key_not_allowed:
+  ],
+  missing_permission: [403, 'The API key does not have the permission that this needs.'],
+  not_signed_in: [401, 'Sign in first.'],
+  not_an_admin: [403, 'Only an administrator may do this.'],
+  api_key_not_allowed: [
+    403,
     'API keys are not managed with an API key. Sign in instead, and send no key.',
-  cross_site_request: 'A request from another site may not change anything here.',
-  api_key_not_found: 'There is no such API key.',
-  method_not_allowed: 'This method is not allowed here. The header Allow names those that are.',
-  api_key_suspended: 'The API key is suspended. Reactivate it first.',
-  api_key_revoked: 'The API key is revoked, and stays so. Create a new one.',
-  too_many_api_keys: 'This user has as many API keys as are allowed. Revoke one first.',
-  audit_trail_not_intact:
+  ],
+  cross_site_request: [403, 'A request from another site may not change anything here.'],
+  api_key_not_found: [404, 'There is no such API key.'],
+  method_not_allowed: [
+    405,
+    'This method is not allowed here. The header Allow names those that are.',
+  ],
+  api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
+  api_key_revoked: [409, 'The API key is revoked, and stays so. Create a new one.'],
+  too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
+  audit_trail_not_intact: [
+    409,
     'The end of the audit trail is not as it was left. Verify the trail to see what is wrong.',
-  unsupported_media_type:
+  ],
+  unsupported_media_type: [
+    415,
     'The body must be JSON in UTF-8, with the header: Content-Type: application/json.',
-  malformed_json: 'The body is not valid JSON.',
-  body_too_large: 'The body is larger than 32 kB.',
-  invalid_input: 'The input breaks the rules',
-  limiter_unavailable:
+  ],
+  malformed_json: [400, 'The body is not valid JSON.'],
+  body_too_large: [413, 'The body is larger than 32 kB.'],
+  invalid_input: [422, 'The input breaks the rules'],
+  limiter_unavailable: [
+    503,
     'The limits of the API key cannot be checked at the moment. Try again shortly.',
-  grantable_unavailable:
+  ],
+  grantable_unavailable: [
+    503,
     'What the owner of the API key may do cannot be checked at the moment. Try again shortly.',
-  too_many_lookups: 'Too many unknown API keys from this address. Try again shortly.',
-  database_unavailable: 'API keys cannot be checked or changed at the moment. Try again shortly.',
+  ],
+  too_many_lookups: [503, 'Too many unknown API keys from this address. Try again shortly.'],
+  database_unavailable: [
+    503,
+    'API keys cannot be checked or changed at the moment. Try again shortly.',
+  ],
 } as const
 
 /** What a program branches on. Codes are stable; sentences may change. */
-export type ErrorCode = keyof typeof sentences
+export type ErrorCode = keyof typeof refusals
 
 /** Why a key was not accepted. For the app's logs: a client is told one text for all of them but the last two. */
 export type InvalidReason =
@@ -64,12 +90,24 @@ export interface InputFault {
 export class ApiKeysError extends Error {
   override readonly name: string = 'ApiKeysError'
 
+  /** The status that HTTP answers. Express reads it here, and other frameworks, such as Nest, from `statusCode`. */
+  readonly status: number
+  readonly statusCode: number
+
+  /** The fields of the answer, such as `WWW-Authenticate`: complete once a guard or a function of the library has failed. */
+  headers: Readonly<Record<string, string>> = {}
+
+  /** The message may be shown to the client. */
+  readonly expose = true
+
   constructor(
     readonly code: ErrorCode,
     options?: ErrorOptions,
-    sentence: string = sentences[code],
+    sentence: string = refusals[code][1],
   ) {
     super(sentence, options)
+    this.status = refusals[code][0]
+    this.statusCode = this.status
   }
 }
 
@@ -178,7 +216,7 @@ export class InvalidInputError extends ApiKeysError {
 function summarize([first, ...others]: readonly InputFault[]): string {
   const faults = first ? [`${first.pointer} ${first.message}`] : []
   if (others.length > 0) faults.push(`and ${others.length} more`)
-  return [sentences.invalid_input, faults.join(', ')].join(': ')
+  return [refusals.invalid_input[1], faults.join(', ')].join(': ')
 }
 
 /** The path is known, the method is not. */
@@ -188,12 +226,4 @@ export class MethodNotAllowedError extends ApiKeysError {
   constructor(readonly allowed: readonly string[]) {
     super('method_not_allowed')
   }
-}
-
-/** A refusal with what HTTP answers to it, in the terms that Express's own error handler understands. */
-export type Refusal = ApiKeysError & {
-  status: number
-  headers: Record<string, string>
-  /** The message may be shown to the client. */
-  expose: true
 }

@@ -11,9 +11,8 @@ export {
   type InputFault,
   type InvalidReason,
   type LimitState,
-  type Refusal,
 } from './errors'
-export type { AuthenticateOptions, Guard, GuardOptions } from './http/guards'
+export type { AuthenticateOptions, Guard, GuardOptions, RequestOptions } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { Actor, ApiKeyEvent } from './keys/audit'
 export type { AuditHead } from './keys/audit-chain'

@@ -5,7 +5,7 @@ import type { Sequelize } from 'sequelize'
 
 import { createOptionChecks, show, suggest } from '../models/option-checks'
 import { readStorageOptions, type StorageOptions, type UserIdType } from '../models/storage-options'
-import type { Refusal } from './errors'
+import type { ApiKeysError } from './errors'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import {
   isLimitName,
@@ -187,7 +187,8 @@ export interface ApiKeysOptions<
   preparedStatements?: boolean | undefined
   /** Answers refusals in the app's own format. `error` carries `code`, `status`, `headers` and `expose`. May be async. */
   onRefusal?:
-    ((error: Refusal, req: Req, res: Res, next: (error?: unknown) => void) => unknown) | undefined
+    | ((error: ApiKeysError, req: Req, res: Res, next: (error?: unknown) => void) => unknown)
+    | undefined
 }
 
 /** The options as the parts of the library take them: complete, and free of the types that only callers need. */

@@ -4,6 +4,7 @@ export const warningCodes = [
   'API_KEYS_LISTEN_UNHEARD',
   'API_KEYS_TOO_FEW_CONNECTIONS',
   'API_KEYS_TRUST_PROXY',
+  'API_KEYS_USER_ID',
 ] as const
 
 export type WarningCode = (typeof warningCodes)[number]

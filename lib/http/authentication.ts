@@ -38,7 +38,7 @@ interface AuthenticatorParts {
   /** Counts a use of a good key as denied. */
   noteDenied: UsageRecorder['noteDenied']
   rules: Pick<Rules, 'userId'>
-  settings: Pick<Settings, 'currentUser' | 'loadUser'>
+  settings: Pick<Settings, 'currentUser' | 'loadUser' | 'storage'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
@@ -100,29 +100,35 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     apiKey: VerifiedApiKey,
     bearer: RequestBearer,
   ): Promise<Authentication> {
-    if (req.user && !(await isOwner(req, apiKey))) return somebodyElse(apiKey, bearer)
-    const user = req.user ?? (await loadUser(req, apiKey))
-    if (user) return bearer.accept(apiKey, user, req.user)
+    const { user: present } = req
+    const signedIn = present ? await findSignedIn(req, apiKey) : 'nobody'
+    if (signedIn === 'other') return twoCredentials(apiKey, bearer)
+    // A guest is nobody, and gives its place to the owner.
+    const user = signedIn === 'owner' ? present : await loadUser(req, apiKey)
+    if (user) return bearer.accept(apiKey, user, present)
 
     noteDenied(apiKey, bearer)
     return { kind: 'refused', error: invalid('unknown') }
   }
 
-  /** The app may have signed somebody in since, behind the guard that came first. */
+  /** The app may have signed a user in since, behind the guard that came first. */
   function authenticateAgain(
     req: GuardedRequest,
     authentication: Authentication,
   ): MaybePromise<Authentication> {
     if (authentication.kind !== 'accepted' || req.user === authentication.user)
       return authentication
-
-    const { apiKey, bearer } = authentication
-    return isOwner(req, apiKey).then((isOwner) =>
-      isOwner ? authentication : somebodyElse(apiKey, bearer),
-    )
+    return acceptAgain(req, authentication)
   }
 
-  function somebodyElse(apiKey: VerifiedApiKey, bearer: RequestBearer): Authentication {
+  async function acceptAgain(req: GuardedRequest, accepted: Accepted): Promise<Authentication> {
+    const { apiKey, bearer, user } = accepted
+    const signedIn = await findSignedIn(req, apiKey)
+    if (signedIn === 'other') return twoCredentials(apiKey, bearer)
+    return signedIn === 'owner' ? accepted : bearer.accept(apiKey, user, req.user)
+  }
+
+  function twoCredentials(apiKey: VerifiedApiKey, bearer: RequestBearer): Authentication {
     noteDenied(apiKey, bearer)
     return {
       kind: 'refused',
@@ -130,13 +136,25 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     }
   }
 
-  /** Whether whom the app has in `req.user` is the owner of the key. */
-  async function isOwner(req: GuardedRequest, { userId }: VerifiedApiKey): Promise<boolean> {
+  /** Finds out who is signed in besides, compared with the owner of the key. */
+  async function findSignedIn(
+    req: GuardedRequest,
+    { userId }: VerifiedApiKey,
+  ): Promise<'owner' | 'other' | 'nobody'> {
     const user: object | null | undefined = settings.currentUser
       ? await settings.currentUser(req)
       : req.user
-    const { id } = (user ?? {}) as { id?: unknown }
-    return rules.userId.safeParse(id).data === userId
+    if (!user) return 'nobody'
+
+    const { data } = rules.userId.safeParse((user as { id?: unknown }).id)
+    if (data === undefined && settings.currentUser) {
+      const { userIdType } = settings.storage
+      warn(
+        'API_KEYS_USER_ID',
+        `currentUser returned a user whose id is not of the type ${userIdType}, so that the user owns no key. Return the id that the tables have, or set users.type.`,
+      )
+    }
+    return data === userId ? 'owner' : 'other'
   }
 
   async function loadUser(

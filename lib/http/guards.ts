@@ -45,6 +45,19 @@ export interface AuthenticateOptions extends GuardOptions {
   optional?: boolean | undefined
 }
 
+export interface RequestOptions<Permission extends string = string> {
+  /** What the key has to hold, all of it. */
+  permissions?: Permission | readonly Permission[] | undefined
+  /**
+   * For how many uses of its key a request counts, as in the options of a guard.
+   *
+   * @default 1
+   */
+  cost?: number | undefined
+  /** The response, for its `RateLimit` fields. With Express it is known without. */
+  res?: ServerResponse | undefined
+}
+
 export interface Guards<Permission extends string = string, UserId = string | number> {
   /**
    * Lets a request through only if its API key holds every permission named (RFC 6750, section 3.1).
@@ -57,6 +70,17 @@ export interface Guards<Permission extends string = string, UserId = string | nu
   requireAnyPermission(permissions: readonly Permission[], options?: GuardOptions): Guard
   /** Lets a request through only if it carries a good API key, whatever its permissions. */
   authenticate(options?: AuthenticateOptions): Guard
+  /**
+   * Authenticates a request where there is no middleware, as in GraphQL or tsoa. Resolves to its key, and rejects with the
+   * `ApiKeysError` that a guard would answer with: `status` and `headers` say how.
+   *
+   * @example
+   * const { userId } = await apiKeys.authenticateRequest(req, { permissions: 'READ_GRAPH' })
+   */
+  authenticateRequest(
+    req: IncomingMessage,
+    options?: RequestOptions<Permission>,
+  ): Promise<VerifiedApiKey<Permission, UserId>>
   /**
    * Makes a middleware that masks the keys in the headers of every request, and judges none: put it before what logs
    * requests. Guards behind it know the key all the same.
@@ -212,6 +236,25 @@ export function createGuards(parts: GuardParts): Guards {
 
       return function authenticateGuard(req, res, next) {
         guard(req, res, next)
+      }
+    },
+
+    async authenticateRequest(req, options = {}) {
+      checkOptions('authenticateRequest', options, ['permissions', 'cost', 'res'])
+      const { permissions = [], cost, res } = options
+      const needed = [permissions].flat()
+      if (needed.length > 0) {
+        checkPermissionNames('authenticateRequest', needed, settings.permissions)
+      }
+
+      try {
+        const inquire = createInquiry((apiKey) => lacksSome(apiKey, needed), { cost })
+        const error = await inquire(req, res)
+        if (error) throw error
+        return getApiKey(req)
+      } catch (error) {
+        tellOfDenial(parts, error, req)
+        throw error
       }
     },
 

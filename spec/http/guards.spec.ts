@@ -505,6 +505,48 @@ describe('req.user', () => {
     expect(answer.body.user).toEqual({ sub: 'alice' })
   })
 
+  it.each([
+    ['alone', undefined, { id: 'alice' }],
+    ['with loadUser', (id: string) => ({ id, loaded: true }), { id: 'alice', loaded: true }],
+  ])(
+    'is the owner in place of a guest, for whom currentUser says nobody: %s',
+    async (_, loadUser, owner) => {
+      const keys = createTestApiKeys(database, {
+        currentUser: ({ user }) => (user && 'guest' in user ? null : (user as User | undefined)),
+        loadUser,
+      })
+      const guest = signedIn({ id: 'anonymous', guest: true })
+      const app = createApp(guest, keys.authenticate(), guest, keys.requirePermission('READ_GRAPH'))
+
+      const answer = await request(app).get('/').set(bearer(plainTextKey))
+
+      expect(answer.status).toBe(200)
+      expect(answer.body.user).toEqual(owner)
+    },
+  )
+
+  it('is warned of if currentUser returns an id that no owner can have', async () => {
+    const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
+    const keys = createTestApiKeys(database, {
+      currentUser: () => ({ admin: false }) as User,
+    })
+    const app = createApp(signedIn({ id: 'alice' }), keys.authenticate())
+
+    const answers = [
+      await request(app).get('/').set(bearer(plainTextKey)),
+      await request(app).get('/').set(bearer(plainTextKey)),
+    ]
+
+    expect(answers.map(({ status }) => status)).toEqual([400, 400])
+    expect(emitWarning.mock.calls).toEqual([
+      [
+        expect.stringContaining('whose id is not of the type text'),
+        { type: 'ApiKeysWarning', code: 'API_KEYS_USER_ID' },
+      ],
+    ])
+    emitWarning.mockRestore()
+  })
+
   it.each([{ id: 'bob' }, { id: 'ALICE' }, {}])(
     'makes two credentials of a request where the app has signed in %j',
     async (somebodyElse) => {

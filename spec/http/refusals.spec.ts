@@ -10,7 +10,7 @@ import express, {
 import { Passport } from 'passport'
 import request, { type Test } from 'supertest'
 
-import { createApiKeys, InvalidApiKeyError, type ErrorCode, type Refusal } from '../../lib'
+import { ApiKeysError, createApiKeys, InvalidApiKeyError, type ErrorCode } from '../../lib'
 import { createSecretFormat } from '../../lib/keys/secret'
 import {
   countVerifications,
@@ -921,6 +921,19 @@ describe('an error of the library’s functions', () => {
     ])
   })
 
+  it('have the status under both names that frameworks read', async () => {
+    const error: unknown = await apiKeys.get(randomUUID()).catch((error: unknown) => error)
+    if (!(error instanceof ApiKeysError)) throw new Error('not refused', { cause: error })
+
+    const { status, statusCode, headers, expose } = error
+    expect({ status, statusCode, headers, expose }).toEqual({
+      status: 404,
+      statusCode: 404,
+      headers: {},
+      expose: true,
+    })
+  })
+
   it('does not tell in JSON why a key is wrong', () => {
     const error = new InvalidApiKeyError('revoked')
 
@@ -931,7 +944,7 @@ describe('an error of the library’s functions', () => {
 
 /** An app of graphs whose refusals `onRefusal` answers. */
 function createAppWith(
-  onRefusal: (error: Refusal, req: Request, res: Response, next: NextFunction) => unknown,
+  onRefusal: (error: ApiKeysError, req: Request, res: Response, next: NextFunction) => unknown,
   handleError?: (error: Error, req: Request, res: Response, next: NextFunction) => void,
 ) {
   const keys = createTestApiKeys(database, { onRefusal })
