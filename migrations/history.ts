@@ -1,7 +1,7 @@
 import { qualify, quote } from '../models/names'
 import type { Run } from './transaction'
 
-const historyTable = 'api_key_migrations'
+export const historyTable = 'api_key_migrations'
 
 /**
  * Returns the names of the steps that the database has, in the order in which they were made. Needs no right to create

@@ -12,9 +12,10 @@ import { logUserChanges } from './0007-log-user-changes'
 import { createApiKeyUsage } from './0008-create-api-key-usage'
 import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
-import { readHistory } from './history'
+import { historyTable, readHistory } from './history'
 import type { Migration } from './migration'
 import { findMissing } from './missing'
+import { closeFunctions, closeSequences, closeTables, warnOfOtherRoles } from './privileges'
 import { referToUsers, validateReference } from './refer-to-users'
 import { exclusively } from './transaction'
 import { convertUserIds, findUserIdType } from './user-ids'
@@ -78,11 +79,17 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
     const steps = inOrder.map((migration) => migration({ ...storage, columnType }))
     const history = await readHistory(run, schema)
     const isComplete = steps.every(({ name }) => history.includes(name))
-    const missing = await findMissing(run, schema, steps)
+    const tables = [historyTable, ...steps.flatMap((step) => [...step.tables])]
+    const missing = await findMissing(run, schema, tables)
     const isConverted = await convertUserIds(run, schema, columnType)
 
-    if (!isComplete || missing.length > 0 || isConverted)
+    if (!isComplete || missing.isAny || isConverted) {
       for (const { make } of steps) await make(run)
+      if (missing.tables.length > 0) await closeTables(run, schema, missing.tables)
+      await closeFunctions(run, schema)
+      await closeSequences(run, schema)
+    }
+    await warnOfOtherRoles(run, schema, tables)
     return referToUsers(run, storage)
   })
 

@@ -1,14 +1,18 @@
-import { literal, qualify } from '../models/names'
-import type { Step } from './migration'
+import { qualify } from '../models/names'
 import type { Run } from './transaction'
 
-/** Returns what the steps have made and the database does not have, in words. Needs no right but to read. */
+interface Missing {
+  tables: string[]
+  /** True if anything is missing. */
+  isAny: boolean
+}
+
+/** Returns what the steps make and the database does not have. Needs no right but to read. */
 export async function findMissing(
   run: Run,
   schema: string,
-  steps: readonly Step[],
-): Promise<string[]> {
-  const tables = steps.flatMap((step) => [...step.tables])
+  tables: readonly string[],
+): Promise<Missing> {
   const found = await run(
     `SELECT class.relname AS name, has_table_privilege(class.oid, 'SELECT') AS "isReadable"
        FROM pg_catalog.pg_class AS class
@@ -18,26 +22,20 @@ export async function findMissing(
   )
   const names = new Set(found.map(({ name }) => String(name)))
   const missing = tables.filter((table) => !names.has(table))
-  if (missing.length > 0) return missing.map((table) => `the table ${table}`)
+  if (missing.length > 0) return { tables: missing, isAny: true }
 
   const readable = found.filter(({ isReadable }) => isReadable).map(({ name }) => String(name))
-  return findMissingRows(run, schema, readable)
+  return { tables: [], isAny: await lacksRows(run, schema, readable) }
 }
 
 /** The tables that cannot do without a row. */
 const neededRows = ['api_key_log_lock', 'api_key_revisions', 'api_key_audit_head']
 
-async function findMissingRows(run: Run, schema: string, readable: readonly string[]) {
+async function lacksRows(run: Run, schema: string, readable: readonly string[]): Promise<boolean> {
   const tables = neededRows.filter((table) => readable.includes(table))
-  if (tables.length === 0) return []
+  if (tables.length === 0) return false
 
-  const rows = await run(
-    tables
-      .map(
-        (table) =>
-          `SELECT ${literal(table)} AS name WHERE NOT EXISTS (SELECT FROM ${qualify(schema, table)})`,
-      )
-      .join(' UNION ALL '),
-  )
-  return rows.map(({ name }) => `the row of ${String(name)}`)
+  const conditions = tables.map((table) => `NOT EXISTS (SELECT FROM ${qualify(schema, table)})`)
+  const found = await run(`SELECT 1 WHERE ${conditions.join(' OR ')}`)
+  return found.length > 0
 }

@@ -1,0 +1,112 @@
+import { literal, qualify, quote } from '../models/names'
+import { warn } from '../models/warnings'
+import type { Run } from './transaction'
+
+/** SQL for tables of ours, with their access lists and owners. */
+function tablesSql(schema: string, tables: readonly string[]): string {
+  return `
+    SELECT class.oid, class.relname, class.relowner, class.relacl
+      FROM pg_catalog.pg_class AS class
+      JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
+     WHERE namespace.nspname = ${literal(schema)} AND class.relname IN (${tables.map(literal).join(', ')})`
+}
+
+/**
+ * Takes from new tables what default privileges gave to roles that no app lives by: all rights, more than the library needs, to
+ * a role that cannot sign in and that none that can inherits from. Services such as Supabase have roles of this kind. Each holder of
+ * their public key acts as one. Other roles keep their rights, because an app may run as one of them.
+ */
+export async function closeTables(run: Run, schema: string, tables: readonly string[]) {
+  const names = tables.map((table) => qualify(schema, table)).join(', ')
+  const found = await run(
+    `SELECT DISTINCT coalesce(role.rolname, '') AS role
+       FROM (${tablesSql(schema, tables)}) AS made
+      CROSS JOIN LATERAL aclexplode(made.relacl) AS granted
+       LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
+      WHERE granted.grantee <> made.relowner AND granted.privilege_type = 'TRUNCATE'
+        AND NOT coalesce(role.rolcanlogin OR role.rolsuper, false)
+        AND NOT EXISTS (
+          SELECT FROM pg_catalog.pg_roles AS member
+           WHERE member.rolcanlogin AND NOT member.rolsuper AND member.oid <> made.relowner
+             AND role.oid IS NOT NULL AND pg_has_role(member.oid, role.oid, 'USAGE')
+        )`,
+  )
+  for (const { role } of found) await run(`REVOKE ALL ON ${names} FROM ${named(role)}`)
+}
+
+/** Keeps all roles from calling our functions. Triggers need no right to. */
+export async function closeFunctions(run: Run, schema: string) {
+  const found = await run(
+    `SELECT DISTINCT function.proname AS name, coalesce(role.rolname, '') AS role
+       FROM pg_catalog.pg_proc AS function
+       JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = function.pronamespace
+      CROSS JOIN LATERAL aclexplode(function.proacl) AS granted
+       LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
+      WHERE namespace.nspname = $1 AND function.proname LIKE 'api\\_key\\_%'
+        AND function.prorettype = 'trigger'::regtype AND function.pronargs = 0
+        AND granted.grantee <> function.proowner`,
+    [schema],
+  )
+  for (const { name, role } of found) {
+    await run(`REVOKE ALL ON FUNCTION ${qualify(schema, String(name))}() FROM ${named(role)}`)
+  }
+}
+
+/** Keeps all roles from moving our sequences. Columns that are numbered by one need no right to. */
+export async function closeSequences(run: Run, schema: string) {
+  const found = await run(
+    `SELECT DISTINCT class.relname AS name, coalesce(role.rolname, '') AS role
+       FROM pg_catalog.pg_class AS class
+       JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
+      CROSS JOIN LATERAL aclexplode(class.relacl) AS granted
+       LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
+      WHERE namespace.nspname = $1 AND class.relname LIKE 'api\\_key\\_%' AND class.relkind = 'S'
+        AND granted.grantee <> class.relowner AND granted.privilege_type IN ('USAGE', 'UPDATE')`,
+    [schema],
+  )
+  for (const { name, role } of found) {
+    await run(
+      `REVOKE USAGE, UPDATE ON SEQUENCE ${qualify(schema, String(name))} FROM ${named(role)}`,
+    )
+  }
+}
+
+/** Warns of roles that may read hashes, or write past the library: each may revive a revoked key or put in one of its own. */
+export async function warnOfOtherRoles(run: Run, schema: string, tables: readonly string[]) {
+  const found = await run(
+    `SELECT DISTINCT coalesce(role.rolname, '') AS role
+       FROM (${tablesSql(schema, tables)}) AS made
+      CROSS JOIN LATERAL (
+        SELECT grantee, privilege_type, NULL AS attname FROM aclexplode(made.relacl)
+         UNION ALL
+        SELECT on_column.grantee, on_column.privilege_type, attribute.attname
+          FROM pg_catalog.pg_attribute AS attribute
+         CROSS JOIN LATERAL aclexplode(attribute.attacl) AS on_column
+         WHERE attribute.attrelid = made.oid
+      ) AS granted
+       LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
+      WHERE granted.grantee <> made.relowner AND NOT coalesce(role.rolsuper, false)
+        AND coalesce(role.rolname, '') NOT IN (current_user, session_user)
+        AND CASE granted.privilege_type
+              WHEN 'SELECT' THEN made.relname IN ('api_keys', 'api_key_retired_secrets')
+                                 AND coalesce(granted.attname, 'hash') IN ('hash', 'previous_hash')
+              -- Any role may report that a user has changed.
+              WHEN 'INSERT' THEN made.relname <> 'api_key_user_changes'
+              ELSE granted.privilege_type IN ('UPDATE', 'DELETE', 'TRUNCATE')
+            END
+      ORDER BY 1`,
+  )
+  if (found.length === 0) return
+
+  const roles = found.map(({ role }) => named(role)).join(', ')
+  warn(
+    'API_KEYS_OPEN_TABLES',
+    `migrate: roles besides the owner may read the hashes of keys or write to the tables in the schema ${quote(schema)}: ${roles}. ` +
+      'If one of them is not the role that your app runs as, give our tables a schema of their own (the option schema), or ' +
+      `run for it: REVOKE ALL ON ${tables.map((table) => qualify(schema, table)).join(', ')} FROM ${roles}`,
+  )
+}
+
+function named(role: unknown): string {
+  return role === '' ? 'PUBLIC' : quote(String(role))
+}
