@@ -28,6 +28,7 @@ const refusals = {
   ],
   cross_site_request: [403, 'A request from another site may not change anything here.'],
   api_key_not_found: [404, 'There is no such API key.'],
+  precondition_failed: [412, 'API keys have no ETag here, so If-Match is never met. Leave it out.'],
   method_not_allowed: [
     405,
     'This method is not allowed here. The header Allow names those that are.',

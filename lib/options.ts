@@ -7,6 +7,7 @@ import { createOptionChecks, show, suggest } from '../models/option-checks'
 import { readStorageOptions, type StorageOptions, type UserIdType } from '../models/storage-options'
 import type { ApiKeysError } from './errors'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
+import type { TrustedOrigins } from './http/same-origin'
 import {
   isLimitName,
   limitNameRule,
@@ -138,11 +139,12 @@ export interface ApiKeysOptions<
    */
   realm?: string | undefined
   /**
-   * Origins other than the app's own whose pages may change keys, such as `https://console.example.com`.
+   * Origins other than the app's own whose pages may change keys, such as `https://console.example.com` or
+   * `capacitor://localhost`; or a function that decides. It is not asked about the origin `null`.
    *
    * @default []
    */
-  trustedOrigins?: readonly string[] | undefined
+  trustedOrigins?: TrustedOrigins<Req> | undefined
   /**
    * For how many milliseconds after a change at most a key may still be judged by what it was before, in any process: a
    * revoked key is refused everywhere by then, and within milliseconds as a rule. From 100 to 600,000. Each process asks
@@ -539,18 +541,31 @@ function readPermissions(permissions: AnyOptions['permissions']): readonly [stri
   return [first, ...others]
 }
 
-function readOrigins(origins: unknown): readonly string[] {
-  check('trustedOrigins', Array.isArray(origins), 'must be a list of origins', origins)
+function readOrigins(origins: unknown): TrustedOrigins {
+  // What it returns is checked when it is asked.
+  if (typeof origins === 'function') return origins as TrustedOrigins
+  check(
+    'trustedOrigins',
+    Array.isArray(origins),
+    'must be a list of origins or a function',
+    origins,
+  )
 
   for (const origin of origins as unknown[]) {
-    const isOrigin =
-      typeof origin === 'string' && URL.canParse(origin) && new URL(origin).origin === origin
     check(
       'trustedOrigins',
-      isOrigin,
+      typeof origin === 'string' && isOrigin(origin),
       'must have origins such as https://console.example.com',
       origin,
     )
   }
   return origins as string[]
+}
+
+/** A scheme and a host as browsers send them. To `URL`, what is not of the web has no origin. */
+const otherOrigin = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]+$/
+
+function isOrigin(text: string): boolean {
+  if (/^https?:/.test(text)) return URL.canParse(text) && new URL(text).origin === text
+  return otherOrigin.test(text)
 }

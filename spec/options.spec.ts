@@ -174,7 +174,7 @@ describe('createApiKeys', () => {
 
       [
         { trustedOrigins: 'https://acme.com' },
-        'trustedOrigins must be a list of origins, got "https://acme.com"',
+        'trustedOrigins must be a list of origins or a function, got "https://acme.com"',
       ],
       [
         { trustedOrigins: ['https://acme.com/'] },
@@ -191,6 +191,22 @@ describe('createApiKeys', () => {
       [
         { trustedOrigins: ['null'] },
         'trustedOrigins must have origins such as https://console.example.com, got "null"',
+      ],
+      [
+        { trustedOrigins: ['capacitor://localhost/'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "capacitor://localhost/"',
+      ],
+      [
+        { trustedOrigins: ['capacitor://'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "capacitor://"',
+      ],
+      [
+        { trustedOrigins: ['https://Acme.com'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "https://Acme.com"',
+      ],
+      [
+        { trustedOrigins: ['https://acme.com:443'] },
+        'trustedOrigins must have origins such as https://console.example.com, got "https://acme.com:443"',
       ],
     ]),
   )('refuses %s', (_, options, refusal) => {
@@ -318,6 +334,11 @@ describe('createApiKeys', () => {
     ['the other scheme of addresses', { listen: 'postgresql://db/app?sslmode=require' }],
     ['statements that are not prepared', { preparedStatements: false }],
     ['origins', { trustedOrigins: ['https://acme.com', 'http://localhost:3000'] }],
+    [
+      'origins of other schemes',
+      { trustedOrigins: ['capacitor://localhost', 'app://obsidian.md'] },
+    ],
+    ['a function for origins', { trustedOrigins: () => true }],
   ])('takes %s', (_, options) => {
     expect(() => create({ ...needed, ...options })).not.toThrow()
   })

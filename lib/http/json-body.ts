@@ -4,6 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { json, type Request, type Response } from 'express'
 
 import { ApiKeysError, type ErrorCode } from '../errors'
+import { isPlainObject } from '../keys/metadata'
 
 const maxBytes = 32 * 1024
 
@@ -25,17 +26,25 @@ const refusals: Record<number, ErrorCode> = {
 }
 
 /**
- * Returns the JSON of a request, `{}` where it has no body. It judges type and size by the headers, so that a form that
- * a parser of the app has read meanwhile does not pass for JSON.
+ * Returns the JSON of a request, `{}` if it has no body. It judges type and size by the headers, so that a form that a
+ * parser of the app has read meanwhile does not pass for JSON.
  */
 export async function readJsonBody(req: Request, res: Response): Promise<unknown> {
   const { 'content-length': length, 'transfer-encoding': encoding } = req.headers
   if (encoding === undefined && !Number(length)) return {}
-  if (!req.is(['json', '+json'])) throw new ApiKeysError('unsupported_media_type')
+
+  const isSized = encoding === undefined
+  if (!req.is(['json', '+json'])) {
+    // In chunks, only reading tells whether there is a body.
+    if (!isSized && !(await hasContent(req))) return {}
+    throw new ApiKeysError('unsupported_media_type')
+  }
   if (Number(length) > maxBytes) throw new ApiKeysError('body_too_large')
 
   const kept: unknown = req.body
-  if (typeof kept === 'string' || Buffer.isBuffer(kept)) return parseKept(kept)
+  if (typeof kept === 'string' || Buffer.isBuffer(kept)) {
+    return kept.length === 0 && !isSized ? {} : parseKept(kept)
+  }
 
   await new Promise<void>((resolve, reject) => {
     parse(req, res, (error?: unknown) => (error ? reject(explain(error)) : resolve()))
@@ -43,7 +52,27 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
   return req.body
 }
 
-/** A parser of the app keeps every body as it came, to check the signatures of webhooks say. */
+/** True if the body of a request has bytes, as far as a parser of the app has read it or by its first bytes. */
+async function hasContent(req: Request): Promise<boolean> {
+  const kept: unknown = req.body
+  if (typeof kept === 'string' || Buffer.isBuffer(kept)) return kept.length > 0
+  if (req.readableEnded) return !isPlainObject(kept) || Object.keys(kept).length > 0
+
+  return new Promise((resolve, reject) => {
+    function settle(settleWith: () => void) {
+      req.off('readable', read).off('end', end).off('close', fail).off('error', fail)
+      settleWith()
+    }
+    function read() {
+      if (req.read() !== null) settle(() => resolve(true))
+    }
+    const end = () => settle(() => resolve(false))
+    const fail = () => settle(() => reject(new ApiKeysError('malformed_json')))
+    req.on('readable', read).on('end', end).on('close', fail).on('error', fail)
+  })
+}
+
+/** A parser of the app keeps every body as it came, for example to check the signatures of webhooks. */
 function parseKept(body: string | Buffer): unknown {
   if (Buffer.isBuffer(body) && !isUtf8(body)) throw new ApiKeysError('malformed_json')
   try {

@@ -16,7 +16,14 @@ interface Answer {
   /** The error code of the challenge (RFC 6750, section 3.1); `null` for a challenge without one. */
   challenge?: 'invalid_request' | 'invalid_token' | 'insufficient_scope' | null
   headers?: Record<string, string>
+  /** The problem type; about:blank unless it is registered. */
+  type?: string
 }
+
+const problemTypes = 'https://iana.org/assignments/http-problem-types'
+
+/** In seconds; more would be over what timers can, 2^31 milliseconds, and clients would not wait at all. */
+const longestRetryAfter = 2_147_483
 
 const tryShortly: Answer = { headers: { 'Retry-After': '1' } }
 
@@ -28,6 +35,9 @@ const answers: Partial<Record<ErrorCode, Answer>> = {
   multiple_credentials: { challenge: 'invalid_request' },
   invalid_api_key: { challenge: 'invalid_token' },
   missing_permission: { challenge: 'insufficient_scope' },
+  // draft-ietf-httpapi-ratelimit-headers-10
+  rate_limited: { type: `${problemTypes}#quota-exceeded` },
+  too_many_attempts: { type: `${problemTypes}#abnormal-usage-detected` },
   unsupported_media_type: {
     headers: { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' },
   },
@@ -47,7 +57,7 @@ export function toRefusal(error: ApiKeysError, realm: string): ApiKeysError {
       'WWW-Authenticate': formatChallenge(error, challenge, realm),
     }),
     ...((error instanceof RateLimitedError || error instanceof TooManyAttemptsError) && {
-      'Retry-After': String(error.retryAfterSeconds),
+      'Retry-After': String(Math.min(error.retryAfterSeconds, longestRetryAfter)),
     }),
     ...(error instanceof RateLimitedError && fieldsOf(error.limits, error.limits)),
     ...(error instanceof MethodNotAllowedError && { Allow: error.allowed.join(', ') }),
@@ -74,12 +84,14 @@ const bareChallenges = createInterner(
 )
 
 /**
- * Answers with a problem document (RFC 9457). Its `type` is the default, about:blank, so that `title` is the status's
- * own phrase; a program branches on `code`.
+ * Answers with a problem document (RFC 9457). Its `type` is the default, about:blank, but for what a draft registers. So
+ * `title` is the status's own phrase; a program branches on `code`.
  */
 export function sendProblem(res: ServerResponse, refusal: ApiKeysError) {
   const { status, headers, code, message } = refusal
+  const { type } = answers[code] ?? {}
   const problem = {
+    ...(type !== undefined && { type }),
     title: STATUS_CODES[status],
     status,
     detail: message,

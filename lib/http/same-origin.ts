@@ -1,15 +1,28 @@
 import type { Request } from 'express'
 
+/** Which origins other than the app's own are trusted: a list, compared as text, or a function of the app's. */
+export type TrustedOrigins<Req = Request> =
+  readonly string[] | ((origin: string, req: Req) => Answer | Promise<Answer>)
+
+type Answer = boolean | null | undefined
+
 /**
- * Whether a page of another site sent this request. A browser says so itself (Sec-Fetch-Site, W3C Fetch Metadata), an
+ * True if a page of another site sent this request. A browser says so itself (Sec-Fetch-Site, W3C Fetch Metadata), an
  * old one at least where the page came from (Origin, RFC 6454); a program that is no browser says neither.
  */
-export function isCrossSite(req: Request, trustedOrigins: readonly string[]): boolean {
+export async function isCrossSite(req: Request, trusted: TrustedOrigins): Promise<boolean> {
   const { origin, 'sec-fetch-site': site } = req.headers
-  if (origin !== undefined && trustedOrigins.includes(origin)) return false
+  if (origin !== undefined && (await isTrusted(req, origin, trusted))) return false
   if (site !== undefined) return site !== 'same-origin' && site !== 'none'
 
   return origin !== undefined && !isOwnOrigin(req, origin)
+}
+
+async function isTrusted(req: Request, origin: string, trusted: TrustedOrigins): Promise<boolean> {
+  // Every page without an origin of its own says so, whoever has made it.
+  if (origin === 'null') return false
+  if (typeof trusted !== 'function') return trusted.includes(origin)
+  return (await trusted(origin, req)) === true
 }
 
 function isOwnOrigin(req: Request, origin: string): boolean {

@@ -56,7 +56,7 @@ describe('POST /', () => {
 
     const { apiKey, plainTextKey } = answer.body
     expect(answer.status).toBe(201)
-    expect(answer.headers.location).toBe(`/admin/api-keys/${apiKey.id}`)
+    expect(answer.headers.location).toBe(`./api-keys/${apiKey.id}`)
     expect(answer.headers['cache-control']).toBe('no-store')
     expect(apiKey).toMatchObject({ userId, name: 'CI', status: 'ACTIVE' })
     expect((await as(userId).get(`/api-keys/${apiKey.id}`)).body).toEqual(apiKey)

@@ -191,6 +191,62 @@ describe('a body', () => {
     expect(answer.status).toBe(422)
     expect(JSON.parse(answer.body).errors).toEqual(nothingInside)
   })
+
+  const chunked = ['X-User: alice', 'Transfer-Encoding: chunked']
+
+  it.each<[string, string[], RequestHandler[]]>([
+    ['of no type', [], []],
+    ['of another type', ['Content-Type: text/plain'], []],
+    ['read as text before', ['Content-Type: text/plain'], [express.text()]],
+    ['read as bytes before', [], [express.raw({ type: () => true })]],
+    [
+      'read as JSON as it came',
+      ['Content-Type: application/json'],
+      [express.text({ type: '*/*' })],
+    ],
+    [
+      'read as a form before',
+      ['Content-Type: application/x-www-form-urlencoded'],
+      [express.urlencoded({ extended: true })],
+    ],
+  ])('may be left out in no chunks %s', async (_, lines, parsers) => {
+    const app = createApp(...parsers)
+    const created = await sendRaw(
+      app,
+      ['POST /api-keys HTTP/1.1', ...chunked, ...lines],
+      '0\r\n\r\n',
+    )
+    const deleted = await sendRaw(
+      app,
+      ['DELETE /api-keys/none HTTP/1.1', ...chunked, ...lines],
+      '0\r\n\r\n',
+    )
+
+    expect(created.status).toBe(422)
+    expect(JSON.parse(created.body).errors).toEqual(nothingInside)
+    // As far as the database, which is out of reach.
+    expect(deleted.status).toBe(503)
+  })
+
+  it.each<[string, string[], RequestHandler[]]>([
+    ['of no type', [], []],
+    ['of another type', ['Content-Type: text/plain'], []],
+    ['read as text before', ['Content-Type: text/plain'], [express.text()]],
+    [
+      'read as a form before',
+      ['Content-Type: application/x-www-form-urlencoded'],
+      [express.urlencoded({ extended: true })],
+    ],
+  ])('is refused in chunks %s', async (_, lines, parsers) => {
+    const answer = await sendRaw(
+      createApp(...parsers),
+      ['DELETE /api-keys/none HTTP/1.1', ...chunked, ...lines],
+      chunk('{}'),
+    )
+
+    expect(answer.status).toBe(415)
+    expect(answer.body).toBe(JSON.stringify(unsupportedMediaType))
+  })
 })
 
 describe('a body of 32 kB', () => {

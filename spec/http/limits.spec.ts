@@ -361,6 +361,17 @@ describe('limits of a key', () => {
     expect(await statusesOf(plainTextKey, 2)).toEqual([200, 429])
   })
 
+  it('has clients wait no longer than their timers can', async () => {
+    const yearly = { limit: 1, windowSeconds: 366 * 86_400 }
+    const { plainTextKey } = await create({ limits: { yearly } })
+    await use(plainTextKey)
+    const refused = await use(plainTextKey)
+
+    expect(refused.status).toBe(429)
+    expect(refused.headers['retry-after']).toBe('2147483')
+    expect(refused.headers.ratelimit).toContain('"yearly";r=0;t=3162')
+  })
+
   it('are not for owners to write, but to read', async () => {
     const limits = { burst: { limit: 1_000, windowSeconds: 60 } }
     const faults = [{ pointer: '#/limits', message: 'is for administrators to write' }]

@@ -64,7 +64,8 @@ describe('POST /', () => {
 
     const { apiKey, plainTextKey, ...others } = answer.body
     expect(answer.status).toBe(201)
-    expect(answer.headers.location).toBe(`/api-keys/${apiKey.id}`)
+    expect(answer.headers.location).toBe(`./api-keys/${apiKey.id}`)
+    expect(answer.headers).not.toHaveProperty('etag')
     expect(answer.headers['cache-control']).toBe('no-store')
     expect(answer.headers['content-type']).toBe('application/json; charset=utf-8')
     expect(others).toEqual({})
@@ -100,15 +101,28 @@ describe('POST /', () => {
     expect(apiKey).toMatchObject({ description: null, expiresAt: null })
   })
 
-  it('says where the key is, wherever the router is mounted', async () => {
-    const app = express().use('/deep', express().use('/er/keys', apiKeys.router()))
+  it.each([
+    ['/deep/er/keys', '/deep/er/keys/'],
+    ['/deep/er/keys/', '/deep/er/keys/'],
+    ['/deep/er/keys?', '/deep/er/keys/'],
+    ['/deep/er/keys/?', '/deep/er/keys/'],
+    ['/deep/a:b/keys', '/deep/a:b/keys/'],
+    ['/a:b', '/a:b/'],
+    ['/k%20ys', '/k%20ys/'],
+    ['/', '/'],
+  ])('says where the key is, relative to the request: %s', async (path, parent) => {
+    const [mount] = path.replace(/\/$/, '').split('?')
+    const app = express().use((mount || '/').replaceAll(':', '\\:'), apiKeys.router())
 
     const answer = await request(app)
-      .post('/deep/er/keys')
+      .post(path)
       .set('X-User', 'alice')
       .send({ name: 'CI', permissions: ['READ_GRAPH'] })
 
-    expect(answer.headers.location).toBe(`/deep/er/keys/${answer.body.apiKey.id}`)
+    // A proxy adds a prefix that the app does not see.
+    const { pathname } = new URL(String(answer.headers.location), `https://acme.com/v1${path}`)
+    expect(answer.status).toBe(201)
+    expect(pathname).toBe(`/v1${parent}${answer.body.apiKey.id}`)
   })
 
   it('takes a name of 100 and a description of 500 characters', async () => {
@@ -743,6 +757,34 @@ describe('an id that names no key of the user', () => {
   })
 })
 
+describe('an answer', () => {
+  it('has no ETag, and If-Match is never met', async () => {
+    const { id } = await createKey('alice')
+    const path = `/api-keys/${id}`
+
+    for (const answer of [await as('alice').get(path), await as('alice').get('/api-keys')]) {
+      expect(answer.status).toBe(200)
+      expect(answer.headers).not.toHaveProperty('etag')
+      expect(answer.headers['content-type']).toBe('application/json; charset=utf-8')
+      expect(Number(answer.headers['content-length'])).toBe(Buffer.byteLength(answer.text))
+    }
+    for (const tag of ['"v1"', 'W/"v1"', '"v1", "v2"', '']) {
+      const answer = await as('alice').patch(path).set('If-Match', tag).send({ name: 'Other' })
+
+      expect(answer.status).toBe(412)
+      expect(answer.headers['content-type']).toBe('application/problem+json')
+      expect(answer.body).toEqual({
+        title: 'Precondition Failed',
+        status: 412,
+        detail: 'API keys have no ETag here, so If-Match is never met. Leave it out.',
+        code: 'precondition_failed',
+      })
+    }
+    expect((await as('alice').get(path)).body.name).toBe('CI')
+    await as('alice').patch(path).set('If-Match', '*').send({ name: 'Other' }).expect(200)
+  })
+})
+
 describe('whoever', () => {
   it.each([
     ['get', ''],
@@ -825,6 +867,28 @@ describe('whoever', () => {
 })
 
 describe('currentUser', () => {
+  it('sees the parameters of the path that the router is mounted at, and none of ours in their place', async () => {
+    const seen: unknown[] = []
+    const { router } = createTestApiKeys(database, {
+      currentUser(req) {
+        const { id, userId } = req.params
+        seen.push([id, userId])
+        return { id: 'alice', admin: false }
+      },
+    })
+    const app = express().use('/orgs/:id/users/:userId/api-keys', router())
+    const { id } = await createKey('alice')
+
+    await request(app).get('/orgs/acme/users/7/api-keys').expect(200)
+    const shown = await request(app).get(`/orgs/acme/users/7/api-keys/${id}`).expect(200)
+
+    expect(seen).toEqual([
+      ['acme', '7'],
+      ['acme', '7'],
+    ])
+    expect(shown.body.id).toBe(id)
+  })
+
   it('is the app’s own to fail, with whatever error', async () => {
     for (const error of [new Error('no session store'), new URIError('no cookie')]) {
       const keys = createTestApiKeys(database, {

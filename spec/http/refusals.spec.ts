@@ -185,6 +185,7 @@ const rows: Record<ErrorCode, Row> = {
       'ratelimit-policy': '"night";q=2;w=60',
     },
     body: {
+      type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
       title: 'Too Many Requests',
       status: 429,
       detail: 'The API key is used too often. Wait as long as the header Retry-After says.',
@@ -199,6 +200,7 @@ const rows: Record<ErrorCode, Row> = {
     status: 429,
     headers: { 'retry-after': '60' },
     body: {
+      type: 'https://iana.org/assignments/http-problem-types#abnormal-usage-detected',
       title: 'Too Many Requests',
       status: 429,
       detail:
@@ -317,6 +319,17 @@ const rows: Record<ErrorCode, Row> = {
       status: 403,
       detail: 'A request from another site may not change anything here.',
       code: 'cross_site_request',
+    },
+  },
+  precondition_failed: {
+    when: 'a validator that no answer has',
+    send: () => request(app).post('/api-keys').set(alice).set('If-Match', '"v1"'),
+    status: 412,
+    body: {
+      title: 'Precondition Failed',
+      status: 412,
+      detail: 'API keys have no ETag here, so If-Match is never met. Leave it out.',
+      code: 'precondition_failed',
     },
   },
   api_key_not_found: {

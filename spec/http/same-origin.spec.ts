@@ -165,6 +165,70 @@ describe('a request that changes something', () => {
   })
 })
 
+type TrustedOrigins = NonNullable<Parameters<typeof createTestApiKeys>[1]>['trustedOrigins']
+
+describe('trustedOrigins', () => {
+  const ownHost = 'Host: app.example'
+
+  /** Whether a page of an origin may change keys. */
+  async function isTrusted(trustedOrigins: TrustedOrigins, origin: string) {
+    const app = createTestApp(createTestApiKeys(databaseAway, { trustedOrigins }))
+    const answer = await sendRaw(app, [
+      'POST /api-keys HTTP/1.1',
+      'X-User: alice',
+      'Content-Length: 0',
+      'Sec-Fetch-Site: cross-site',
+      `Origin: ${origin}`,
+      ownHost,
+    ])
+    if (answer.status === 500) return JSON.parse(answer.body).app
+    return answer.status === 422
+  }
+
+  it.each([
+    'capacitor://localhost',
+    'tauri://localhost',
+    'chrome-extension://abcdefghijklmnop',
+    'moz-extension://0a1b2c3d-0000-4000-8000-000000000000',
+    'app://obsidian.md',
+    'http://localhost:3000',
+  ])('are compared as text, whatever the scheme: %s', async (origin) => {
+    expect(await isTrusted([origin], origin)).toBe(true)
+    expect(await isTrusted([origin], `${origin}.evil.example`)).toBe(false)
+    expect(await isTrusted([origin], origin.replace('//', '//x'))).toBe(false)
+  })
+
+  it('may be a function, which decides by origin and request', async () => {
+    const asked: unknown[] = []
+    const decide = (answer: unknown) =>
+      isTrusted((origin, req) => {
+        asked.push([origin, req.get('Host')])
+        return answer as boolean
+      }, 'https://tenant-7.example.com')
+
+    expect(await decide(true)).toBe(true)
+    expect(await decide(Promise.resolve(true))).toBe(true)
+    for (const answer of [false, undefined, 'true', 1, Promise.resolve(false)]) {
+      expect(await decide(answer)).toBe(false)
+    }
+    expect(asked).toHaveLength(7)
+    expect(asked[0]).toEqual(['https://tenant-7.example.com', 'app.example'])
+  })
+
+  it('are never asked about pages without an origin of their own', async () => {
+    expect(await isTrusted(() => true, 'null')).toBe(false)
+  })
+
+  it('are the app’s own to fail', async () => {
+    expect(
+      await isTrusted(
+        () => Promise.reject(new Error('no tenants today')),
+        'https://tenant-7.example.com',
+      ),
+    ).toBe('no tenants today')
+  })
+})
+
 describe('a request that changes nothing', () => {
   it.each([
     'GET /api-keys',

@@ -1,0 +1,104 @@
+import type { Request, Router } from 'express'
+
+import { ApiKeysError } from '../errors'
+import type { ChangeOptions } from '../keys/lifecycle'
+import { parseInput } from '../keys/rules'
+import { addressOf, createKeyRoutes } from './key-routes'
+import { created, createRouter, type Caller, type RouterParts } from './router'
+
+/** Makes the router with which administrators manage everyone's keys. */
+export function createAdminRouter(parts: RouterParts): Router {
+  const { lifecycle, rules, settings } = parts
+  const { currentUser, isAdmin } = settings
+  if (!currentUser || !isAdmin) {
+    throw new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys')
+  }
+
+  async function currentAdmin(req: Request) {
+    const user = await currentUser?.(req)
+    if (user && (await isAdmin?.(user)) !== true) throw new ApiKeysError('not_an_admin')
+    return user
+  }
+
+  return createRouter(parts, currentAdmin, {
+    '/': {
+      async get({ req }) {
+        return lifecycle.list({ ...req.query })
+      },
+      async post({ req, res, userId, body }) {
+        return created(req, res, await lifecycle.create(body, asAdmin({ req, userId })))
+      },
+    },
+    '/revoke-all': {
+      async post({ req, userId, body }) {
+        const { userId: owner, dryRun, ...explanation } = parseInput(rules.revokeAll, body)
+        const options = {
+          ...asAdmin({ req, userId }),
+          ...parseInput(rules.adminQuery, req.query),
+          ...explanation,
+        }
+        const revoked = dryRun
+          ? await lifecycle.countRevocable(owner)
+          : await lifecycle.revokeAll(owner, options)
+        return { revoked }
+      },
+    },
+    '/revoke-unused': {
+      async post({ req, userId, body }) {
+        const { userId: owner, reason, ...rest } = parseInput(rules.revokeUnused, body)
+        const criteria = { ...rest, ...(owner !== undefined && { userId: owner }) }
+        const options = {
+          ...asAdmin({ req, userId }),
+          ...parseInput(rules.adminQuery, req.query),
+          reason,
+        }
+        const { keys } = await lifecycle.revokeUnused(criteria, options)
+        return { revoked: keys }
+      },
+    },
+    '/prune': {
+      async post({ req, userId, body }) {
+        const { revokedKeys, events, usage, dryRun, reason } = parseInput(rules.housekeeping, body)
+        const options = { ...asAdmin({ req, userId }), reason }
+        return {
+          ...(revokedKeys !== undefined && {
+            revokedKeys: (
+              await lifecycle.pruneRevoked({ olderThanDays: revokedKeys, dryRun }, options)
+            ).keys,
+          }),
+          ...(events !== undefined && {
+            events: (await lifecycle.pruneAuditTrail({ olderThanDays: events, dryRun })).events,
+          }),
+          ...(usage !== undefined && {
+            usage: (await lifecycle.pruneUsage({ olderThanDays: usage, dryRun })).hours,
+          }),
+        }
+      },
+    },
+    '/events': {
+      async get({ req }) {
+        return lifecycle.events({ ...req.query })
+      },
+    },
+    '/usage': {
+      async get({ req }) {
+        return lifecycle.totalUsage({ ...req.query })
+      },
+    },
+    '/audit-head': {
+      async get() {
+        return lifecycle.auditHead()
+      },
+    },
+    '/audit-verification': {
+      async post({ body }) {
+        return lifecycle.verifyAuditTrail(parseInput(rules.auditVerification, body))
+      },
+    },
+    ...createKeyRoutes(parts, rules.adminQuery, { optionsOf: asAdmin, shownTo: (event) => event }),
+  })
+}
+
+function asAdmin({ req, userId }: Caller): ChangeOptions {
+  return { actor: { type: 'admin', id: userId }, ...addressOf(req) }
+}
