@@ -41,7 +41,7 @@ export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './key
 export type { AppRequest, AppResponse, SignedInUser } from './http/request'
 export type { ApiKeysOptions, UserIdOf } from './options'
 export type { FeedState } from './verification/change-feed'
-export type { RedisClient } from './verification/rate-limiter'
+export type { RedisClient } from './verification/redis-counters'
 export type { UsageHealth } from './verification/usage'
 export type { Health, LivingKeys } from './verification/verification'
 export type { Closable } from './verification/closable'

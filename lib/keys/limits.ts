@@ -1,3 +1,5 @@
+import type { LimitState } from '../errors'
+
 /** How often a key may be used: so many times in each window of so many seconds. A window begins with its first use. */
 export interface Limit {
   /** From 1 to 1,000,000,000,000. */
@@ -32,4 +34,11 @@ export function limitsOf(limits: Limits, overrides: LimitOverrides | null): read
   return Object.entries({ ...limits, ...overrides })
     .flatMap(([name, limit]) => (limit === null ? [] : [{ name, ...limit }]))
     .toSorted((a, b) => a.windowSeconds - b.windowSeconds)
+}
+
+/** Returns where a key stands with a limit, for a number of uses in a window that ends in so many milliseconds. */
+export function limitStateOf(limit: NamedLimit, used: number, resetMs: number): LimitState {
+  const { name, windowSeconds } = limit
+  const remaining = Math.max(limit.limit - used, 0)
+  return { name, limit: limit.limit, windowSeconds, remaining, resetMs }
 }

@@ -4,7 +4,7 @@ import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
 import type { Moment } from './clock'
 import { createEviction } from './eviction'
-import type { Account, CountedKey } from './rate-limiter'
+import type { Account, CountedKey } from './memory-counters'
 
 /** A row of the table of keys, as it was read at a moment. */
 export interface KeyRow {

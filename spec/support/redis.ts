@@ -31,6 +31,8 @@ export interface RedisServer {
   freeze(): void
   thaw(): void
   /** Changes one of its settings while it runs. */
+  /** Returns the names of the keys that it holds. */
+  keys(): Promise<string[]>
   set(setting: string, value: string): Promise<unknown>
 }
 
@@ -71,6 +73,7 @@ export async function startRedis(
     },
     freeze: () => child.kill('SIGSTOP'),
     thaw: () => child.kill('SIGCONT'),
+    keys: async () => (await redisCli(['-p', `${port}`, 'keys', '*'])).trim().split('\n'),
     set: (setting, value) => redisCli(['-p', `${port}`, 'config', 'set', setting, value]),
   }
 }
@@ -106,5 +109,7 @@ async function redisCli(args: readonly string[]): Promise<string> {
 }
 
 function startNode() {
-  return startRedis(['--cluster-enabled', 'yes', '--cluster-node-timeout', '5000'])
+  const whenOneIsAway = ['--cluster-require-full-coverage', 'no']
+  const settings = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '5000']
+  return startRedis([...settings, ...whenOneIsAway])
 }

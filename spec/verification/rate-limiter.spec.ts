@@ -5,7 +5,8 @@ import * as fc from 'fast-check'
 
 import type { NamedLimit } from '../../lib/keys/limits'
 import { createFailedAttempts } from '../../lib/verification/failed-attempts'
-import { createRateLimiter, type Consumption, type Use } from '../../lib/verification/rate-limiter'
+import type { Consumption, Use } from '../../lib/verification/memory-counters'
+import { createRateLimiter } from '../../lib/verification/rate-limiter'
 
 /** A limiter that counts in this process, on a clock of the spec's. */
 function createLimiter() {

@@ -2,8 +2,8 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 
-import { Redis } from 'ioredis'
-import { createClient } from 'redis'
+import { Cluster, Redis } from 'ioredis'
+import { createClient, createCluster } from 'redis'
 
 import type { ApiKeyNotices } from '../../lib'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
@@ -122,6 +122,11 @@ describeWithRedis('limits that four processes share', () => {
   })
 })
 
+/** A client that runs no script, as mocks and wrappers may be. */
+function clientThatReplies(reply: unknown) {
+  return { isOpen: true, eval: async () => reply }
+}
+
 describeWithRedis('a Redis that is away', () => {
   const limits = { hourly: { limit: 1_000, windowSeconds: hour } }
   let redis: RedisServer
@@ -175,6 +180,62 @@ describeWithRedis('a Redis that is away', () => {
     expect(state).toMatchObject({ remaining: 999, resetMs: expect.any(Number) })
   })
 
+  it.each([
+    ['nothing', undefined],
+    ['a list without the counts', [1, null, null]],
+    ['too few numbers', '1 1'],
+    ['something else', 'OK'],
+  ])('is unavailable if its client returns %s', async (_, reply) => {
+    const apiKeys = createTestApiKeys(database, { redis: clientThatReplies(reply) })
+    const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+    const verdict = await apiKeys.verify(plainTextKey)
+    if (!verdict.valid) throw new Error(verdict.code)
+
+    await expect(apiKeys.consume(verdict.apiKey)).rejects.toMatchObject({
+      code: 'limiter_unavailable',
+      status: 503,
+      cause: { message: expect.stringContaining('returned no reply that the limits can be read') },
+    })
+  })
+
+  it('is read if its client returns bytes', async () => {
+    const redis = clientThatReplies(Buffer.from('0 1000 1234'))
+    const apiKeys = createTestApiKeys(database, { redis })
+    const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+    const verdict = await apiKeys.verify(plainTextKey)
+    if (!verdict.valid) throw new Error(verdict.code)
+
+    await expect(apiKeys.consume(verdict.apiKey)).rejects.toMatchObject({
+      code: 'rate_limited',
+      limits: [{ remaining: 0, resetMs: 1234 }],
+    })
+  })
+
+  it('gives one warning if clients are not connected', async () => {
+    const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
+    const ended = new Redis(redis.port, '127.0.0.1')
+    await ended.quit()
+    const notYetOpen = createClient({ url: `redis://127.0.0.1:${redis.port}` })
+
+    for (const client of [ended, notYetOpen]) {
+      const apiKeys = createTestApiKeys(database, { redis: client })
+      const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+      const verdict = await apiKeys.verify(plainTextKey)
+      if (!verdict.valid) throw new Error(verdict.code)
+      await expect(apiKeys.consume(verdict.apiKey)).rejects.toMatchObject({
+        code: 'limiter_unavailable',
+      })
+    }
+
+    expect(emitWarning.mock.calls).toEqual([
+      [
+        expect.stringContaining('The client in the option redis is not connected'),
+        { type: 'ApiKeysWarning', code: 'API_KEYS_REDIS_NOT_CONNECTED' },
+      ],
+    ])
+    emitWarning.mockRestore()
+  })
+
   describe.each(['ioredis', 'redis'])('with the package %s', (kind) => {
     it.each(['killed', 'frozen'])('has keys with limits refused: %s', async (how) => {
       const { consume, told, id } = await open(kind)
@@ -224,5 +285,79 @@ describeWithRedis('a Redis that is away', () => {
         return states.length === 1
       })
     })
+  })
+})
+
+describeWithRedis('a cluster of which one server is frozen', () => {
+  const limits = { hourly: { limit: 1_000, windowSeconds: hour } }
+  let servers: RedisServer[]
+  let client: { disconnect?(): void; destroy?(): void } | undefined
+
+  beforeAll(async () => {
+    servers = await startRedisCluster()
+  })
+
+  afterEach(() => {
+    for (const server of servers) server.thaw()
+    ;(client?.destroy ?? client?.disconnect)?.call(client)
+  })
+
+  afterAll(async () => {
+    for (const server of servers) await server.kill()
+  })
+
+  async function connect(kind: string) {
+    const ports = servers.map(({ port }) => port)
+    const cluster =
+      kind === 'ioredis'
+        ? new Cluster(ports.map((port) => ({ host: '127.0.0.1', port })))
+        : createCluster({ rootNodes: ports.map((port) => ({ url: `redis://127.0.0.1:${port}` })) })
+    cluster.on('error', () => {})
+    if (kind === 'redis') await cluster.connect()
+    client = cluster
+    return cluster
+  }
+
+  /** Makes keys and uses each once, so that their counts are on the servers. */
+  async function useKeys(apiKeys: TestApiKeys) {
+    const keys = await Promise.all(
+      Array.from({ length: 30 }, async () => {
+        const { plainTextKey } = await apiKeys.create(newKey({ limits }))
+        const verdict = await apiKeys.verify(plainTextKey)
+        if (!verdict.valid) throw new Error(verdict.code)
+        return verdict.apiKey
+      }),
+    )
+    for (const key of keys) await apiKeys.consume(key)
+    return keys
+  }
+
+  it.each(['ioredis', 'redis'])('refuses no key of the others: package %s', async (kind) => {
+    const apiKeys = createTestApiKeys(database, { redis: await connect(kind) })
+    const keys = await useKeys(apiKeys)
+    const [frozen] = servers
+    if (!frozen) throw new Error('there is no cluster')
+    const counters = (await frozen.keys()).join()
+    const [lost, others] = [true, false].map((isLost) =>
+      keys.filter(({ id }) => counters.includes(id) === isLost),
+    )
+
+    frozen.freeze()
+    const outcomesOf = async (group: typeof keys = []) =>
+      Promise.all(
+        [...group, ...group].map((key) =>
+          apiKeys.consume(key).then(
+            () => 'passed',
+            (error: { code: string }) => error.code,
+          ),
+        ),
+      )
+    const lostOutcomes = await outcomesOf(lost)
+    const outcomes = [...(await outcomesOf(others)), ...(await outcomesOf(others))]
+
+    expect(new Set(lostOutcomes)).toEqual(new Set(['limiter_unavailable']))
+    expect(new Set(outcomes)).toEqual(new Set(['passed']))
+    frozen.thaw()
+    await until(async () => (await outcomesOf(lost)).every((outcome) => outcome === 'passed'))
   })
 })
