@@ -10,7 +10,11 @@ const readme = readFileSync(join(__dirname, '..', '..', 'README.md'), 'utf8')
 
 /** Returns the code blocks of a language, in order. */
 export function readmeBlocks(language: string): string[] {
-  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
+  return blocksOf(readme, language)
+}
+
+export function blocksOf(text: string, language: string): string[] {
+  return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
     .filter(([, name]) => name === language)
     .map(([, , code]) => String(code))
 }
