@@ -234,6 +234,24 @@ describe('createSecretFormat', () => {
     expect(createFormat({ secrets: [otherSecret] }).parse(asSent(old.plainTextKey))).toBeNull()
   })
 
+  it('keeps no key that it has read in its buffers', () => {
+    const buffers = jest.spyOn(Buffer, 'from')
+    const allocated = jest.spyOn(Buffer, 'alloc')
+    const format = createFormat({ secrets: [secret] })
+    const made = [...buffers.mock.results, ...allocated.mock.results].map(
+      ({ value }) => value as Buffer,
+    )
+    buffers.mockRestore()
+    allocated.mockRestore()
+
+    const { plainTextKey } = format.mint()
+    format.parse(asSent(plainTextKey))
+
+    const left = made.filter((buffer) => buffer.includes(plainTextKey.slice(-30, -10)))
+    expect(made).not.toHaveLength(0)
+    expect(left).toEqual([])
+  })
+
   it('goes on accepting unkeyed keys where it is told to, and mints keyed ones', () => {
     const transitional = createFormat({ secrets: [secret], acceptUnkeyed: true })
     const old = unkeyed.mint()
