@@ -1,6 +1,7 @@
 /** The codes of all warnings. Each has its line in the README, under "Warnings". */
 export const warningCodes = [
   'API_KEYS_ADDRESS_UNKNOWN',
+  'API_KEYS_HEAD_HIDDEN',
   'API_KEYS_LISTEN_UNHEARD',
   'API_KEYS_OPEN_TABLES',
   'API_KEYS_REDIS_NOT_CONNECTED',

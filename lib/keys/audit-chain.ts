@@ -6,6 +6,7 @@ import { timeSql, type AuditTrail } from '../../models/audit-trail'
 import type { ActorType, EventAction } from '../../models/api-key-event'
 import { literal } from '../../models/names'
 import { select as selectRows } from '../../models/statements'
+import { warn } from '../../models/warnings'
 import { ApiKeysError } from '../errors'
 import { entryText, type WrittenEntry } from './audit'
 import { sqlStateOf } from './database'
@@ -148,6 +149,20 @@ const maxOthers = 1_000
 /** The savepoint to which a change goes back that did not get the head in time. */
 const sealing = 'api_key_sealing'
 
+/** The SQLSTATE of what a role has no right to, by a policy too. */
+const notAllowed = '42501'
+
+/** There is a head that the role does not see. What was written is sealed by a process that sees it. */
+class HiddenHeadError extends Error {
+  constructor(headTable: string, options?: ErrorOptions) {
+    super(
+      `The row of ${headTable} is hidden from the role that the app runs as, by row level security for example. So new entries ` +
+        'of the audit trail are not sealed. Give the role a policy that lets it read and write the row.',
+      options,
+    )
+  }
+}
+
 /** How the chain is written: sealed, exported and pruned. */
 export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) {
   const { events, seals, unsealed, head: headTable, checkpoints, pruning, waiting } = trail
@@ -206,15 +221,42 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     try {
       return await sealPageInTime(transaction, others)
     } catch (error) {
-      if (!sealless.test(sqlStateOf(error))) throw error
+      if (error instanceof HiddenHeadError) warn('API_KEYS_HEAD_HIDDEN', error.message)
+      else if (!sealless.test(sqlStateOf(error))) throw error
       await sequelize.query(`ROLLBACK TO SAVEPOINT ${sealing}`, { transaction })
       return 0
     }
   }
 
   async function sealPageInTime(transaction: Transaction, others: number): Promise<number> {
+    let [{ head }, { tail }, ...waiting] = await readPage(transaction, others)
+    if (!head) {
+      // Somebody has removed it. A change goes on all the same: the seals tell.
+      await putBackHead(transaction)
+      ;[{ head }, { tail }, ...waiting] = await readPage(transaction, others)
+    }
+    if (!head) throw new HiddenHeadError(headTable)
+
+    const found = { head, tail, isReliable: isReliable(head, tail) }
+    const isDue = head.mac !== null && head.secretId !== signer.secretId && found.isReliable
+    if (waiting.length > 0 || isDue) await write(found, waiting, transaction)
+    return waiting.length
+  }
+
+  async function putBackHead(transaction: Transaction) {
+    const sql = `INSERT INTO ${headTable} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING`
+    try {
+      await sequelize.query(sql, { transaction })
+    } catch (error) {
+      if (sqlStateOf(error) !== notAllowed) throw error
+      throw new HiddenHeadError(headTable, { cause: error })
+    }
+  }
+
+  /** Locks the head, then reads it, the end of the chain and what waits to be sealed. */
+  async function readPage(transaction: Transaction, others: number) {
     // In one text, for one round trip. Each statement sees what was committed when it began: after the lock was got.
-    const [{ head }, { tail }, ...waiting] = await select<[Head, Tail, ...Waiting[]]>(
+    return select<[Head, Tail, ...Waiting[]]>(
       `${lockInTimeSql};
        ${headSql(trail)};
        ${tailSql};
@@ -233,19 +275,6 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
         ORDER BY event_id`,
       transaction,
     )
-    if (!head) {
-      // Somebody has removed it. A change goes on all the same: the seals tell.
-      await sequelize.query(
-        `INSERT INTO ${headTable} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING`,
-        { transaction },
-      )
-      return sealPageInTime(transaction, others)
-    }
-
-    const found = { head, tail, isReliable: isReliable(head, tail) }
-    const isDue = head.mac !== null && head.secretId !== signer.secretId && found.isReliable
-    if (waiting.length > 0 || isDue) await write(found, waiting, transaction)
-    return waiting.length
   }
 
   /** Writes the seals, and the head under the app's first secret. */
