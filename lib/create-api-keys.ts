@@ -9,6 +9,7 @@ import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
 import { createGuards, type Guard, type Guards } from './http/guards'
 import { createOwnerRouter } from './http/owner-router'
+import { createPermissionList } from './http/permission-list'
 import { createCharges } from './http/rate-limits'
 import { redactionPathsOf } from './http/redaction'
 import { createRefuse, withRefusals } from './http/refuse'
@@ -222,7 +223,18 @@ export function createApiKeys<
   const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })
   const refuse = createRefuse(settings)
   const charges = createCharges({ rateLimiter, noteRateLimited })
-  const http = { lifecycle, rules, authenticator, charges, noteDenied, refuse, emitter, settings }
+  const listPermissions = createPermissionList({ askGrantable: grantable, settings })
+  const http = {
+    lifecycle,
+    rules,
+    authenticator,
+    listPermissions,
+    charges,
+    noteDenied,
+    refuse,
+    emitter,
+    settings,
+  }
 
   const guards = createGuards(http)
   const { consume, authenticateRequest } = guards

@@ -345,6 +345,7 @@ export function readOptions(options: AnyOptions) {
     storage: readStorageOptions(options, checks),
     keyPrefix,
     permissions: readPermissions(permissions),
+    describedPermissions: describe(permissions),
     currentUser,
     isAdmin,
     loadUser,
@@ -539,6 +540,18 @@ function readPermissions(permissions: AnyOptions['permissions']): readonly [stri
     throw new TypeError('createApiKeys: the option permissions must name at least one')
 
   return [first, ...others]
+}
+
+/** A permission of the app, with what `permissions` says of it; `null` if that is a list of names. */
+export interface DescribedPermission {
+  readonly name: string
+  readonly description: string | null
+}
+
+function describe(permissions: AnyOptions['permissions']): readonly DescribedPermission[] {
+  return Array.isArray(permissions)
+    ? (permissions as readonly string[]).map((name) => ({ name, description: null }))
+    : Object.entries(permissions).map(([name, description]) => ({ name, description }))
 }
 
 function readOrigins(origins: unknown): TrustedOrigins {

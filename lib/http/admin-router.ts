@@ -4,6 +4,7 @@ import { ApiKeysError } from '../errors'
 import type { ChangeOptions } from '../keys/lifecycle'
 import { parseInput } from '../keys/rules'
 import { addressOf, createKeyRoutes } from './key-routes'
+import { queryOf } from './query'
 import { created, createRouter, type Caller, type RouterParts } from './router'
 
 /** Makes the router with which administrators manage everyone's keys. */
@@ -23,7 +24,7 @@ export function createAdminRouter(parts: RouterParts): Router {
   return createRouter(parts, currentAdmin, {
     '/': {
       async get({ req }) {
-        return lifecycle.list({ ...req.query })
+        return lifecycle.list(queryOf(req))
       },
       async post({ req, res, userId, body }) {
         return created(req, res, await lifecycle.create(body, asAdmin({ req, userId })))
@@ -34,7 +35,7 @@ export function createAdminRouter(parts: RouterParts): Router {
         const { userId: owner, dryRun, ...explanation } = parseInput(rules.revokeAll, body)
         const options = {
           ...asAdmin({ req, userId }),
-          ...parseInput(rules.adminQuery, req.query),
+          ...parseInput(rules.adminQuery, queryOf(req)),
           ...explanation,
         }
         const revoked = dryRun
@@ -49,7 +50,7 @@ export function createAdminRouter(parts: RouterParts): Router {
         const criteria = { ...rest, ...(owner !== undefined && { userId: owner }) }
         const options = {
           ...asAdmin({ req, userId }),
-          ...parseInput(rules.adminQuery, req.query),
+          ...parseInput(rules.adminQuery, queryOf(req)),
           reason,
         }
         const { keys } = await lifecycle.revokeUnused(criteria, options)
@@ -77,12 +78,17 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/events': {
       async get({ req }) {
-        return lifecycle.events({ ...req.query })
+        return lifecycle.events(queryOf(req))
+      },
+    },
+    '/permissions': {
+      async get({ req }) {
+        return parts.listPermissions(parseInput(rules.anyOwner, queryOf(req)).userId)
       },
     },
     '/usage': {
       async get({ req }) {
-        return lifecycle.totalUsage({ ...req.query })
+        return lifecycle.totalUsage(queryOf(req))
       },
     },
     '/audit-head': {

@@ -3,6 +3,7 @@ import type { Request } from 'express'
 import type { ApiKeyEvent } from '../keys/audit'
 import type { ChangeOptions } from '../keys/lifecycle'
 import { parseInput, type Rules } from '../keys/rules'
+import { queryOf } from './query'
 import { clientAddressOf } from './request'
 import type { Call, Caller, RouterParts, Routes, UserId } from './router'
 
@@ -29,7 +30,7 @@ export function createKeyRoutes(
 ): Routes {
   function restriction(name: 'suspend' | 'revoke' | 'endRotation') {
     return async function restrict({ req, userId, body }: Call) {
-      const query = parseInput(restrictQuery, req.query)
+      const query = parseInput(restrictQuery, queryOf(req))
       const explanation = parseInput(rules.explanation, body)
       return lifecycle[name](idOf(req), {
         ...optionsOf({ req, userId }),
@@ -45,14 +46,14 @@ export function createKeyRoutes(
         return lifecycle.get(idOf(req), optionsOf({ req, userId }))
       },
       async patch({ req, userId, body }) {
-        parseInput(rules.changeQuery, req.query)
+        parseInput(rules.changeQuery, queryOf(req))
         return lifecycle.update(idOf(req), body, optionsOf({ req, userId }))
       },
       delete: restriction('revoke'),
     },
     [`${keyPath}/permissions`]: {
       async put({ req, userId, body }) {
-        const query = parseInput(restrictQuery, req.query)
+        const query = parseInput(restrictQuery, queryOf(req))
         const { permissions } = parseInput(rules.permissionSet, body)
         const options = { ...optionsOf({ req, userId }), ...query }
         return lifecycle.setPermissions(idOf(req), permissions, options)
@@ -61,14 +62,14 @@ export function createKeyRoutes(
     [`${keyPath}/suspend`]: { post: restriction('suspend') },
     [`${keyPath}/reactivate`]: {
       async post({ req, userId, body }) {
-        parseInput(rules.changeQuery, req.query)
+        parseInput(rules.changeQuery, queryOf(req))
         const explanation = parseInput(rules.explanation, body)
         return lifecycle.reactivate(idOf(req), { ...optionsOf({ req, userId }), ...explanation })
       },
     },
     [`${keyPath}/rotate`]: {
       async post({ req, userId, body }) {
-        parseInput(rules.rotationQuery, req.query)
+        parseInput(rules.rotationQuery, queryOf(req))
         const input = parseInput(rules.rotationWish, body)
         return lifecycle.rotate(idOf(req), { ...optionsOf({ req, userId }), ...input })
       },
@@ -77,7 +78,7 @@ export function createKeyRoutes(
     [`${keyPath}/events`]: {
       async get({ req, userId }) {
         const { id } = await lifecycle.get(idOf(req), optionsOf({ req, userId }))
-        const page = { ...req.query }
+        const page = queryOf(req)
         parseInput(rules.eventPage, page)
         const { events, nextCursor } = await lifecycle.events({ ...page, apiKeyId: id })
         return { events: events.map((event) => shownTo(event, userId)), nextCursor }
@@ -85,7 +86,7 @@ export function createKeyRoutes(
     },
     [`${keyPath}/usage`]: {
       async get({ req, userId }) {
-        return lifecycle.usage(idOf(req), { ...req.query }, optionsOf({ req, userId }))
+        return lifecycle.usage(idOf(req), queryOf(req), optionsOf({ req, userId }))
       },
     },
   }

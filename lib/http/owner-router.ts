@@ -2,6 +2,7 @@ import type { Router } from 'express'
 
 import { parseInput } from '../keys/rules'
 import { addressOf, createKeyRoutes, type Reader } from './key-routes'
+import { queryOf } from './query'
 import { created, createRouter, type RouterParts } from './router'
 
 /** Makes the router with which users manage their own keys. */
@@ -14,7 +15,7 @@ export function createOwnerRouter(parts: RouterParts): Router {
   return createRouter(parts, settings.currentUser, {
     '/': {
       async get({ req, userId }) {
-        const filter = { ...req.query }
+        const filter = queryOf(req)
         // For what an owner may ask for. The lifecycle reads the filter itself, and so it goes on as it came.
         parseInput(rules.ownList, filter)
         return lifecycle.list({ ...filter, userId })
@@ -23,6 +24,12 @@ export function createOwnerRouter(parts: RouterParts): Router {
         const apiKey = { ...parseInput(rules.newKey, body), userId }
         const actor = { type: 'user', id: userId } as const
         return created(req, res, await lifecycle.create(apiKey, { actor, ...addressOf(req) }))
+      },
+    },
+    '/permissions': {
+      async get({ req, userId }) {
+        parseInput(rules.nothing, queryOf(req))
+        return parts.listPermissions(userId)
       },
     },
     ...createKeyRoutes(parts, rules.ownQuery, owner),

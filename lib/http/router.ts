@@ -7,6 +7,7 @@ import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
+import type { ListPermissions } from './permission-list'
 import { ensureError, type Refuse } from './refuse'
 import type { SignedInUser } from './request'
 import { isCrossSite } from './same-origin'
@@ -15,6 +16,7 @@ export interface RouterParts {
   lifecycle: UncheckedLifecycle
   rules: Rules
   authenticator: Authenticator
+  listPermissions: ListPermissions
   refuse: Refuse
   settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins'>
 }

@@ -80,6 +80,8 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     }),
     rotationWish: rotation.extend({ reason: reason.optional() }),
     owner: z.strictObject({ userId }),
+    anyOwner: z.strictObject({ userId: userId.optional() }),
+    nothing: z.strictObject({}),
     explanation: z.strictObject({ reason: reason.optional() }),
     revokeAll: z.strictObject({ userId, reason: reason.optional(), dryRun }),
     /** Whether a change waits until no process goes by the old state: for administrators, as it takes its time. */
@@ -236,7 +238,12 @@ const pageSize = z
   .refine((limit) => limit >= 1 && limit <= 100, 'must be a whole number from 1 to 100')
   .default(20)
 
-const timestamp = z.iso.datetime({ offset: true }).transform((time) => new Date(time))
+/** RFC 3339, section 5.6: "T" and "Z" may be lower case. */
+const timestamp = z
+  .string()
+  .toUpperCase()
+  .pipe(z.iso.datetime({ offset: true }))
+  .transform((time) => new Date(time))
 
 const moment = z.union(
   [z.date(), timestamp],

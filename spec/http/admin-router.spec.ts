@@ -5,7 +5,7 @@ import type { Server } from 'node:http'
 import request from 'supertest'
 
 import { createApiKeys } from '../../lib'
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createTestApiKeys, createTestApp, permissions, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { createKey, newKey } from '../support/keys'
 
@@ -180,6 +180,20 @@ describe('GET /', () => {
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+  })
+})
+
+describe('GET /permissions', () => {
+  it('lists all, and with userId what that user may give to a key', async () => {
+    const all = await as('admin').get('/admin/api-keys/permissions?_=1')
+    const ofIntern = await as('admin').get('/admin/api-keys/permissions?userId=intern')
+
+    expect(all.status).toBe(200)
+    expect(all.body.permissions[0]).toEqual({ name: 'READ_GRAPH', description: null })
+    expect(all.body.permissions.map(({ name }: { name: string }) => name)).toEqual(permissions)
+    expect(ofIntern.body.permissions.map(({ name }: { name: string }) => name)).toEqual([
+      'READ_GRAPH',
+    ])
   })
 })
 
@@ -421,6 +435,7 @@ describe('whoever', () => {
     ['get', ''],
     ['post', ''],
     ['get', '/events'],
+    ['get', '/permissions'],
     ['get', '/audit-head'],
     ['post', '/audit-verification'],
     ['post', '/revoke-all'],

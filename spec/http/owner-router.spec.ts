@@ -6,7 +6,7 @@ import express from 'express'
 import request from 'supertest'
 
 import { createApiKeys } from '../../lib'
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
+import { createTestApiKeys, createTestApp, permissions, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
 
@@ -431,6 +431,87 @@ describe('GET /', () => {
   })
 })
 
+describe('GET /permissions', () => {
+  it('lists what the user may give to a key, with descriptions', async () => {
+    const described = createTestApiKeys(database, {
+      permissions: {
+        READ_GRAPH: 'Read graphs',
+        EXECUTE_GRAPH: '',
+        READ_BLOCK: 'Read blocks',
+        EXECUTE_BLOCK: 'Execute blocks',
+      },
+      grantable: () => ['READ_BLOCK', 'toString', 'READ_GRAPH', 'READ_BLOCK'] as never,
+    })
+
+    const answer = await request(createTestApp(described))
+      .get('/api-keys/permissions')
+      .set('X-User', 'alice')
+
+    expect(answer.status).toBe(200)
+    expect(answer.headers['cache-control']).toBe('no-store')
+    expect(answer.body).toEqual({
+      permissions: [
+        { name: 'READ_GRAPH', description: 'Read graphs' },
+        { name: 'READ_BLOCK', description: 'Read blocks' },
+      ],
+    })
+    expect((await as('intern').get('/api-keys/permissions')).body).toEqual({
+      permissions: [{ name: 'READ_GRAPH', description: null }],
+    })
+  })
+
+  it('lists all without grantable', async () => {
+    const app = createTestApp(createTestApiKeys(database))
+
+    const { body } = await request(app).get('/api-keys/permissions').set('X-User', 'alice')
+
+    expect(body).toEqual({ permissions: permissions.map((name) => ({ name, description: null })) })
+  })
+
+  it('is answered with 503 if the app does not say', async () => {
+    const failing = createTestApiKeys(database, {
+      grantable: () => Promise.reject(new Error('no roles today')),
+    })
+
+    const answer = await request(createTestApp(failing))
+      .get('/api-keys/permissions')
+      .set('X-User', 'alice')
+
+    expect(answer.status).toBe(503)
+    expect(answer.body.code).toBe('grantable_unavailable')
+  })
+
+  it('refuses what it does not know', async () => {
+    const answer = await as('alice').get('/api-keys/permissions?userId=bob')
+
+    expect(answer.status).toBe(422)
+    expect(answer.body.errors).toEqual([{ pointer: '#/userId', message: 'is not known here' }])
+  })
+})
+
+describe('a query', () => {
+  it.each(['_=1753', 'utm_source=mail&utm_campaign=expiry'])(
+    'may have what caches and links add: ?%s',
+    async (query) => {
+      const { id } = await createKey('alice')
+
+      for (const path of ['', '/permissions', `/${id}/events`, `/${id}/usage`]) {
+        expect((await as('alice').get(`/api-keys${path}?${query}`)).status).toBe(200)
+      }
+      expect((await as('alice').post(`/api-keys/${id}/suspend?${query}`)).status).toBe(200)
+    },
+  )
+
+  it.each(['staus=REVOKED', '__=1', 'utm=1'])(
+    'may have nothing else that is not known, so that a mistyped filter is told: ?%s',
+    async (query) => {
+      const answer = await as('alice').get(`/api-keys?${query}`)
+
+      expect(answer.status).toBe(422)
+    },
+  )
+})
+
 describe('GET /:id', () => {
   it('shows one key', async () => {
     const apiKey = await createKey('alice')
@@ -788,6 +869,7 @@ describe('an answer', () => {
 describe('whoever', () => {
   it.each([
     ['get', ''],
+    ['get', '/permissions'],
     ['post', ''],
     ['get', '/00000000-0000-4000-8000-000000000000'],
     ['patch', '/00000000-0000-4000-8000-000000000000'],

@@ -622,14 +622,14 @@ describe('the methods of a path', () => {
     ['/00000000-0000-4000-8000-000000000000/events', 'GET, HEAD, OPTIONS'],
   ]
   const all = [
-    ...[['', 'GET, POST, HEAD, OPTIONS'], ...ofOneKey].map(([path, allow]) => [
-      `/api-keys${path}`,
-      String(allow),
-    ]),
+    ...[['', 'GET, POST, HEAD, OPTIONS'], ['/permissions', 'GET, HEAD, OPTIONS'], ...ofOneKey].map(
+      ([path, allow]) => [`/api-keys${path}`, String(allow)],
+    ),
     ...[
       ['', 'GET, POST, HEAD, OPTIONS'],
       ['/revoke-all', 'POST, OPTIONS'],
       ['/events', 'GET, HEAD, OPTIONS'],
+      ['/permissions', 'GET, HEAD, OPTIONS'],
       ['/audit-head', 'GET, HEAD, OPTIONS'],
       ['/audit-verification', 'POST, OPTIONS'],
       ...ofOneKey,

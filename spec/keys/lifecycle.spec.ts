@@ -109,6 +109,14 @@ describe('create', () => {
     expect(await apiKeys.get(apiKey.id)).toEqual(apiKey)
   })
 
+  it.each([
+    '2099-01-01t00:00:00.123z',
+    '2099-01-01T02:00:00.123+02:00',
+    '2099-01-01t00:00:00.123Z',
+  ])('reads times as RFC 3339 allows: %s', async (expiresAt) => {
+    expect((await create({ expiresAt })).expiresAt).toEqual(new Date('2099-01-01T00:00:00.123Z'))
+  })
+
   it('makes a key of the least there is to say', async () => {
     const apiKey = await create({ name: 'x', description: undefined, expiresAt: undefined })
 
