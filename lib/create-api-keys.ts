@@ -7,7 +7,7 @@ import { createBackground } from './background'
 import { createAdminRouter } from './http/admin-router'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
-import { createGuards, type Guard, type Guards } from './http/guards'
+import { createGuards, refuseRequest, type Guard, type Guards } from './http/guards'
 import { createOwnerRouter } from './http/owner-router'
 import { createPermissionList } from './http/permission-list'
 import { createCharges } from './http/rate-limits'
@@ -222,7 +222,7 @@ export function createApiKeys<
   const credentials = createCredentialReader({ ...format, header: settings.header })
   const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })
   const refuse = createRefuse(settings)
-  const charges = createCharges({ rateLimiter, noteRateLimited })
+  const charges = createCharges({ rateLimiter, noteRateLimited, emitter })
   const listPermissions = createPermissionList({ askGrantable: grantable, settings })
   const http = {
     lifecycle,
@@ -250,8 +250,14 @@ export function createApiKeys<
     ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
     ...withRefusals({ announceExpiring, consume, authenticateRequest }, realm),
     // To its users a router is a middleware, which asks nothing of the types of Express.
-    router: () => createOwnerRouter(http) as unknown as Guard,
-    adminRouter: () => createAdminRouter(http) as unknown as Guard,
+    router: (...given: readonly unknown[]) => {
+      refuseRequest('router', given[0])
+      return createOwnerRouter(http) as unknown as Guard
+    },
+    adminRouter: (...given: readonly unknown[]) => {
+      refuseRequest('adminRouter', given[0])
+      return createAdminRouter(http) as unknown as Guard
+    },
     redactionPaths: redactionPathsOf(settings.header),
     strategy: createStrategy({ authenticator, charges, emitter, realm }),
     on: (name, listener) => {

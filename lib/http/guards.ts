@@ -206,6 +206,7 @@ export function createGuards(parts: GuardParts): Guards {
 
   return {
     requirePermission(permission, options = {}) {
+      refuseRequest('requirePermission', permission)
       const needed = [permission].flat()
       checkPermissionNames('requirePermission', needed, settings.permissions)
       checkOptions('requirePermission', options, ['orSignedIn', 'cost'])
@@ -217,6 +218,7 @@ export function createGuards(parts: GuardParts): Guards {
     },
 
     requireAnyPermission(permissions, options = {}) {
+      refuseRequest('requireAnyPermission', permissions)
       if (!Array.isArray(permissions)) {
         throw new TypeError('requireAnyPermission: takes a list of permissions')
       }
@@ -231,6 +233,7 @@ export function createGuards(parts: GuardParts): Guards {
     },
 
     authenticate(options = {}) {
+      refuseRequest('authenticate', options)
       checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
       const guard = createGuard(() => null, options)
 
@@ -258,7 +261,9 @@ export function createGuards(parts: GuardParts): Guards {
       }
     },
 
-    maskKeys() {
+    // What it takes is nothing, unless it was not called.
+    maskKeys(...given: readonly unknown[]) {
+      refuseRequest('maskKeys', given[0])
       return function maskKeysMiddleware(req, _res, next) {
         authenticator.mask(req)
         next()
@@ -308,6 +313,15 @@ export function createGuards(parts: GuardParts): Guards {
       throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
     }
   }
+}
+
+/** Refuses what Express passes to a function that stands where the middleware belongs which it makes. */
+export function refuseRequest(caller: string, given: unknown) {
+  const { headers, url } = Object(given) as Partial<IncomingMessage>
+  if (typeof headers !== 'object' || typeof url !== 'string') return
+  throw new TypeError(
+    `${caller}: it makes a middleware and is none. Write apiKeys.${caller}(), with what it takes between the brackets.`,
+  )
 }
 
 function lacksSome(

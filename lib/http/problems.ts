@@ -10,7 +10,7 @@ import {
   type ErrorCode,
 } from '../errors'
 import { createInterner } from '../keys/interner'
-import { fieldsOf } from './rate-limit-fields'
+import { fieldsOf, setFields } from './rate-limit-fields'
 
 interface Answer {
   /** The error code of the challenge (RFC 6750, section 3.1); `null` for a challenge without one. */
@@ -109,10 +109,4 @@ export function sendProblem(res: ServerResponse, refusal: ApiKeysError) {
   res.setHeader('Content-Type', 'application/problem+json')
   res.setHeader('Content-Length', Buffer.byteLength(body))
   res.end(body)
-}
-
-/** Sets fields of a response, if it is still to be sent. */
-export function setFields(res: ServerResponse | undefined, fields: ApiKeysError['headers']) {
-  if (!res || res.headersSent) return
-  for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
 }

@@ -1,3 +1,5 @@
+import type { ServerResponse } from 'node:http'
+
 import { serializeList } from 'structured-headers'
 
 import type { LimitState } from '../errors'
@@ -9,6 +11,41 @@ import type { NamedLimit } from '../keys/limits'
  */
 export function fieldsOf(limits: readonly NamedLimit[], states: readonly LimitState[]) {
   return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
+}
+
+/** The fields in which other limiters of the app may write, too. */
+const sharedFields: ReadonlySet<string> = new Set(['RateLimit-Policy', 'RateLimit'])
+
+/** Sets fields of a response, if it is still to be sent. What other limiters have said in a field stays there. */
+export function setFields(
+  res: ServerResponse | undefined,
+  fields: Readonly<Record<string, string>>,
+) {
+  // A guard without a server may be given anything for a response.
+  if (!res || res.headersSent || typeof res.setHeader !== 'function') return
+  for (const [name, value] of Object.entries(fields)) {
+    const present = sharedFields.has(name) ? res.getHeader(name) : undefined
+    res.setHeader(name, present === undefined ? value : merge(String(present), value))
+  }
+}
+
+/** The members of a list (RFC 9651, section 3.1): texts may hold commas. */
+const members = /(?:"(?:[^"\\]|\\.)*"|[^",])+/g
+const memberName = /^\s*("(?:[^"\\]|\\.)*")/
+
+/** Appends members to a list. They replace those of the same names. */
+function merge(list: string, news: string): string {
+  const names = new Set(membersOf(news).map(nameOf))
+  const others = membersOf(list).filter((member) => !names.has(nameOf(member)))
+  return [...others, news].join(', ')
+}
+
+function membersOf(list: string): string[] {
+  return (list.match(members) ?? []).map((member) => member.trim())
+}
+
+function nameOf(member: string): string {
+  return memberName.exec(member)?.[1] ?? member
 }
 
 /** Keys share their lists of limits, and the field is on all of their responses. */

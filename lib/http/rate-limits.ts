@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 
 import { RateLimitedError, type ApiKeysError, type LimitState } from '../errors'
+import type { Emitter } from '../keys/emitter'
 import type { NamedLimit } from '../keys/limits'
 import type { MaybePromise } from '../options'
 import type { Consumption, Use } from '../verification/memory-counters'
@@ -8,7 +9,7 @@ import type { RateLimiter } from '../verification/rate-limiter'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import { withoutStack } from './authentication'
-import { fieldsOf } from './rate-limit-fields'
+import { fieldsOf, setFields } from './rate-limit-fields'
 import type { RequestBearer } from './request-memory'
 
 /** Has the uses of keys counted, and the responses say where the keys stand. */
@@ -36,21 +37,32 @@ interface ChargesParts {
   rateLimiter: RateLimiter
   /** Counts a use of a good key as refused by a limit. */
   noteRateLimited: UsageRecorder['noteRateLimited']
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
 }
 
-export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): Charges {
+export function createCharges({ rateLimiter, noteRateLimited, emitter }: ChargesParts): Charges {
+  /** Lets a request pass. A later guard may still refuse it, and so its use is reported when it ends. */
+  function pass({ apiKey, bearer }: Payer): null {
+    if (emitter.isHeard('verified')) {
+      const address = bearer.ip
+      bearer.whenAccepted(() => emitter.emit('verified', { apiKey, address }))
+    }
+    return null
+  }
+
   function settle(
-    { apiKey, bearer }: Payer,
+    payer: Payer,
     { limits, cost }: Use,
     consumption: Consumption,
   ): ApiKeysError | null {
+    const { apiKey, bearer } = payer
     if (!consumption.isAllowed) {
       noteRateLimited(apiKey, bearer)
       return rateLimited(consumption, cost)
     }
     bearer.notePaid(cost)
     tell(bearer.response, limits, consumption)
-    return null
+    return pass(payer)
   }
 
   return {
@@ -59,7 +71,7 @@ export function createCharges({ rateLimiter, noteRateLimited }: ChargesParts): C
       const key = AcceptedKey.rowOf(apiKey)
       const { limits } = key.policy
       const due = bearer.owes(cost)
-      if (limits.length === 0 || due === 0) return null
+      if (limits.length === 0 || due === 0) return pass(payer)
 
       const use = { key, limits, cost: due }
       const consumption = rateLimiter.consume(use)
@@ -93,8 +105,5 @@ function tell(
   limits: readonly NamedLimit[],
   { limits: states }: Consumption,
 ) {
-  if (!res || res.headersSent || states.length === 0) return
-  const fields = fieldsOf(limits, states)
-  res.setHeader('RateLimit-Policy', fields['RateLimit-Policy'])
-  res.setHeader('RateLimit', fields.RateLimit)
+  if (states.length > 0) setFields(res, fieldsOf(limits, states))
 }

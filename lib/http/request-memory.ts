@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 
 import type { ApiKeysError } from '../errors'
 import type { MaybePromise } from '../options'
-import { closablesOfRequest } from '../verification/closable'
+import { closablesOfRequest, isOver, whenOver } from '../verification/closable'
 import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Credential } from './credentials'
 import { clientAddressOf, type GuardedRequest } from './request'
@@ -30,6 +30,7 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
  */
 export class RequestBearer implements Bearer {
   countedInHour: number | undefined = undefined
+  wasRefused = false
   /** What came of the credential; `undefined` until a guard or the strategy asks. */
   authentication: MaybePromise<Authentication> | undefined = undefined
   /** The key that was accepted, and whose it is. */
@@ -39,6 +40,7 @@ export class RequestBearer implements Bearer {
   #credential: Credential | undefined = undefined
   #demand: Demand = demandsNothing
   #paid = 0
+  #isReported = false
   #userBefore: object | undefined = undefined
 
   constructor(
@@ -96,6 +98,19 @@ export class RequestBearer implements Bearer {
 
   notePaid(cost: number) {
     this.#paid += cost
+  }
+
+  /** Calls the first of several functions when the request ends, unless the key was refused by then. */
+  whenAccepted(report: () => void) {
+    if (this.#isReported) return
+    this.#isReported = true
+
+    const { closables } = this
+    if (closables.length === 0 || isOver(closables)) return report()
+    const stopWatching = whenOver(closables, () => {
+      stopWatching()
+      if (!this.wasRefused) report()
+    })
   }
 
   refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {

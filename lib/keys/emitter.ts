@@ -41,7 +41,7 @@ export interface ApiKeyNotices<
 > extends Record<ChangeAction, ApiKeyChanged<Permission, UserId>> {
   /** Somebody used a secret that worked no more; once per key and hour. */
   retired_secret_used: { apiKeyId: string }
-  /** A key was accepted. Costs nothing as long as nobody listens. */
+  /** A use of a key was accepted: a request has ended that no guard refused, or `verify` has accepted the key. */
   verified: { apiKey: Holder<UserId>; address: string | null }
   denied: RequestDenied
   /**

@@ -185,6 +185,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
   /** Counts that a use which was accepted in some hour was refused after all, once. */
   function noteRefusal({ id, userId }: UsedKey, bearer: Bearer, kind: keyof Refusals) {
+    bearer.wasRefused = true
     const { countedInHour: hour } = bearer
     if (hour === undefined) return
 

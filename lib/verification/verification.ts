@@ -320,7 +320,12 @@ export function createVerification(parts: VerificationParts) {
       const closables = until && closablesOf(until)
       const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
       const bearer = { closables, ip: address, countedInHour: undefined, refusalOf }
-      return verify(asSent(typeof plainTextKey === 'string' ? plainTextKey : ''), bearer)
+      const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
+      const verdict = await verify(sent, bearer)
+      if (verdict.valid && emitter.isHeard('verified')) {
+        emitter.emit('verified', { apiKey: verdict.apiKey, address: address ?? null })
+      }
+      return verdict
     },
 
     /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */

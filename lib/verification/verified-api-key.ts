@@ -96,6 +96,8 @@ export interface Bearer {
   readonly ip?: string | null | undefined
   /** The hour since 1970 in which its use of the key is counted as accepted. The recorder of usage keeps it here. */
   countedInHour?: number | undefined
+  /** True once a use of a good key was refused. The recorder of usage keeps this here, too. */
+  wasRefused?: boolean
   /** Returns why the key may not be used for what it was used for; `null` if it may. */
   refusalOf(apiKey: VerifiedApiKey): Error | null
 }

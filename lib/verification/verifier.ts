@@ -30,7 +30,7 @@ interface VerifierParts {
   fills: Fills
   usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse' | 'countUse' | 'noteDenied'>
   attempts: FailedAttempts
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  emitter: Pick<Emitter, 'emit'>
   makeSignal: MakeSignal
   clock: Clock
   maxStalenessMs: number
@@ -100,8 +100,6 @@ export function createVerifier(parts: VerifierParts) {
     usage.countUse(key, wall, bearer)
     usage.noteUse(key, wall, bearer)
     const apiKey = new AcceptedKey(key, key.permissions, { bearer, makeSignal })
-    if (emitter.isHeard('verified'))
-      emitter.emit('verified', { apiKey, address: bearer.ip ?? null })
     return { valid: true, apiKey }
   }
 

@@ -655,13 +655,22 @@ describe('a mistake in the making of a guard', () => {
     expect(make).toThrow(message)
   })
 
-  it('is a TypeError on the first request where the call was forgotten', async () => {
-    const app = createApp(apiKeys.authenticate as unknown as RequestHandler)
+  it.each([
+    'requirePermission',
+    'requireAnyPermission',
+    'authenticate',
+    'maskKeys',
+    'router',
+    'adminRouter',
+  ] as const)('is a TypeError on the first request if %s was not called', async (name) => {
+    const app = createApp(apiKeys[name] as unknown as RequestHandler)
 
-    const answer = await request(app).get('/')
+    const answer = await request(app).get('/').set(bearer(plainTextKey))
 
     expect(answer.status).toBe(500)
-    expect(answer.body.app).toContain('authenticate: there is no option')
+    expect(answer.body.app).toBe(
+      `${name}: it makes a middleware and is none. Write apiKeys.${name}(), with what it takes between the brackets.`,
+    )
   })
 })
 

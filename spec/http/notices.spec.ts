@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import type { Server } from 'node:http'
 
+import express from 'express'
 import passport from 'passport'
 import type { Transaction } from 'sequelize'
 import request from 'supertest'
@@ -209,6 +210,36 @@ describe('on', () => {
     for (const stop of stopListening) stop()
     await get('/graphs', plainTextKey)
     expect(told).toHaveLength(1)
+  })
+
+  it('tells of uses that usage calls accepted, whatever guards refuse them later', async () => {
+    const keys = createTestApiKeys(database, {
+      limits: { burst: { limit: 5, windowSeconds: 3_600 } },
+    })
+    const app = express()
+    app.use(keys.authenticate({ cost: 0 }))
+    app.get('/graphs', keys.requirePermission('READ_GRAPH'), (_req, res) => {
+      res.end()
+    })
+    app.get('/blocks', keys.requirePermission('READ_BLOCK'))
+    app.get('/costly', async (req, res) => {
+      await keys.consume(req, 99).catch(() => {})
+      res.end()
+    })
+    const { apiKey, plainTextKey } = await keys.create(newKey())
+    const verified: unknown[] = []
+    keys.on('verified', (notice) => verified.push(notice))
+    const paths = [...Array.from({ length: 7 }, () => '/graphs'), '/blocks', '/costly']
+
+    for (const path of paths) {
+      await request(app).get(path).set('Authorization', `Bearer ${plainTextKey}`)
+    }
+    await keys.verify(plainTextKey)
+    await keys.flush()
+
+    const { totals } = await keys.usage(apiKey.id)
+    expect(totals).toEqual({ accepted: 6, denied: 1, rateLimited: 3 })
+    expect(verified).toHaveLength(6)
   })
 
   it('tells of a secret that is used after its time', async () => {
