@@ -18,7 +18,6 @@ import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './keys/audit'
 import { createAuditChain } from './keys/audit-chain'
 import { createAuditVerifier } from './keys/audit-verification'
-import { onDatabase } from './keys/database'
 import { createExpiryNotices } from './keys/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './keys/lifecycle'
@@ -27,6 +26,7 @@ import { createSecretFormat } from './keys/secret'
 import { createSigner } from './keys/signing'
 import { createStore } from './keys/store'
 import { createUsageStore } from './keys/usage'
+import { migrating } from './migrating'
 import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
 import { createAsking } from './verification/asking'
 import { createVerification, type Health } from './verification/verification'
@@ -265,7 +265,7 @@ export function createApiKeys<
       if (name === 'expiring') expiryNotices.start()
       return off
     },
-    migrate: () => onDatabase(() => migrate(settings.sequelize, storage)),
+    migrate: () => migrating(() => migrate(settings.sequelize, storage)),
   } satisfies ApiKeys
 
   // And out again: at run time the strings are the app's permissions, and ids have the type of its column.

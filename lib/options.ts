@@ -277,6 +277,12 @@ export function readOptions(options: AnyOptions) {
     onRefusal,
   } = options
 
+  const version = versionOf(sequelize)
+  check(
+    'sequelize',
+    /^6\.|^$/.test(version),
+    `must be an instance of Sequelize 6, not of ${version}`,
+  )
   check('sequelize', isPostgres(sequelize), 'must be a Sequelize instance on Postgres')
   check('keyPrefix', isKeyPrefix(keyPrefix), keyPrefixRule, keyPrefix)
   for (const [name, value] of Object.entries({
@@ -395,6 +401,14 @@ export function checkPermissionNames(
 export function checkCost(caller: string, cost: unknown, least: 0 | 1) {
   if (Number.isSafeInteger(cost) && Number(cost) >= least) return
   throw new TypeError(`${caller}: the cost must be a whole number from ${least}, got ${show(cost)}`)
+}
+
+/** The version of its class. 7 is the package `@sequelize/core`. Empty for what is no Sequelize. */
+function versionOf(sequelize: unknown): string {
+  const { version } = ((sequelize as object | undefined)?.constructor ?? {}) as {
+    version?: unknown
+  }
+  return typeof version === 'string' ? version : ''
 }
 
 function isPostgres(sequelize: unknown): boolean {

@@ -34,11 +34,13 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
     const { up, down } = sql(createNames(storage, tables))
 
     async function make(run: Run) {
-      await prepareHistory(run, schema)
-      await run(up).catch((error: unknown) => {
-        throw explainExistingTable(error, schema)
-      })
-      await noteInHistory(run, schema, name)
+      try {
+        await prepareHistory(run, schema)
+        await run(up)
+        await noteInHistory(run, schema, name)
+      } catch (error) {
+        throw explainStep(error, schema)
+      }
     }
 
     return {
@@ -64,15 +66,27 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
   }
 }
 
-const duplicateTable = '42P07'
-
-function explainExistingTable(error: unknown, schema: string): unknown {
+/** Says what is in the way of a step. */
+function explainStep(error: unknown, schema: string): unknown {
   const { code, message } = reasonOf(error)
-  if (code !== duplicateTable) return error
-
-  return new Error(
-    `migrate: ${message} in the schema "${schema}", and it is not ours. It was left ` +
-      'as it is. Give our tables a schema of their own with the option "schema".',
-    { cause: error },
-  )
+  switch (code) {
+    // A table, a type or a function has the name of one of ours.
+    case '42P07':
+    case '42710':
+    case '42P13':
+    case '42809':
+      return new Error(
+        `migrate: ${message} in the schema "${schema}", and it is not ours. It was left ` +
+          'as it is. Give our tables a schema of their own with the option "schema".',
+        { cause: error },
+      )
+    case '42501':
+      return new Error(
+        `migrate: this role may not make or mend our tables in the schema "${schema}" (${message}). Call migrate() as the owner ` +
+          'of the tables, or as a role that may create tables there.',
+        { cause: error },
+      )
+    default:
+      return error
+  }
 }

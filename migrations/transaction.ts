@@ -72,8 +72,16 @@ function explainLockFailure(error: unknown): Error {
   )
 }
 
-/** The code (SQLSTATE) and the message that the server gave an error. */
-export function reasonOf(error: unknown): { code: string; message: string } {
-  const { parent } = error as { parent?: { code?: string; message?: string } }
-  return { code: parent?.code ?? '', message: parent?.message ?? '' }
+interface Reason {
+  /** The SQLSTATE. */
+  code: string
+  message: string
+  detail: string
+}
+
+/** What the server says of an error. */
+export function reasonOf(error: unknown): Reason {
+  const { parent } = error as { parent?: Partial<Reason> }
+  const { code = '', message = '', detail = '' } = parent ?? {}
+  return { code, message, detail }
 }

@@ -35,6 +35,14 @@ function messageOf(call: () => unknown): string {
   return 'nothing was thrown'
 }
 
+class SequelizeOfVersion7 {
+  static version = '7.0.0-alpha.48'
+
+  getDialect() {
+    return 'postgres'
+  }
+}
+
 describe('createApiKeys', () => {
   it.each([undefined, null, 'acme', 42])('needs options, not %p', (options) => {
     expect(messageOf(() => create(options))).toBe('createApiKeys: needs an object of options')
@@ -50,6 +58,10 @@ describe('createApiKeys', () => {
     titled([
       [{ sequelize: undefined }, 'sequelize must be a Sequelize instance on Postgres'],
       [{ sequelize: {} }, 'sequelize must be a Sequelize instance on Postgres'],
+      [
+        { sequelize: new SequelizeOfVersion7() },
+        'sequelize must be an instance of Sequelize 6, not of 7.0.0-alpha.48',
+      ],
       [
         { sequelize: { getDialect: () => 'mysql' } },
         'sequelize must be a Sequelize instance on Postgres',

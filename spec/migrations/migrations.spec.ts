@@ -434,7 +434,7 @@ describe('the option users', () => {
       /^Error: migrate: the foreign key to the users of the app, .* cannot be made: /,
     )
     expect(message).toContain(reason)
-    expect(message).toContain('in the option "users"')
+    expect(message).toContain('In the option "users"')
     expect(await listTables()).toEqual(['public.users'])
   })
 })
@@ -505,7 +505,7 @@ describe('migrate', () => {
     expect(await limited.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5 })
     expect(await limited.pruneAuditTrail({ olderThanDays: 1 })).toEqual({ events: 0 })
     await expect(createInstance({ schema: 'other' }, connection).migrate()).rejects.toThrow(
-      /^permission denied for database/,
+      'migrate: this role may not make or mend our tables in the schema "other" (permission denied for database',
     )
   })
 
