@@ -29,7 +29,8 @@ import { createUsageStore } from './keys/usage'
 import { migrating } from './migrating'
 import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
 import { createAsking } from './verification/asking'
-import { createVerification, type Health } from './verification/verification'
+import type { Health } from './verification/health'
+import { createVerification, type HealthQuestion } from './verification/verification'
 import type { Closable } from './verification/closable'
 import type { Verdict } from './verification/verifier'
 
@@ -89,8 +90,8 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    * another process is reporting, it waits up to 5 seconds, and takes over if that process has died.
    */
   announceExpiring(): Promise<number>
-  /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys`. */
-  health(options?: { livingKeys?: boolean }): Promise<Health>
+  /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys` or to `probe` the database. */
+  health(options?: HealthQuestion): Promise<Health>
   /**
    * Brings the tables up to this version, and adds the foreign key of the option `users` where it is missing. Safe to call at
    * every start, in several processes at once.

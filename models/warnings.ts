@@ -1,10 +1,12 @@
 /** The codes of all warnings. Each has its line in the README, under "Warnings". */
 export const warningCodes = [
   'API_KEYS_ADDRESS_UNKNOWN',
+  'API_KEYS_DATABASE_UNAVAILABLE',
   'API_KEYS_HEAD_HIDDEN',
   'API_KEYS_LISTEN_UNHEARD',
   'API_KEYS_OPEN_TABLES',
   'API_KEYS_REDIS_NOT_CONNECTED',
+  'API_KEYS_SECRET_UNKNOWN',
   'API_KEYS_TOO_FEW_CONNECTIONS',
   'API_KEYS_TRUST_PROXY',
   'API_KEYS_USER_ID',

@@ -53,6 +53,8 @@ export interface ApiKeyNotices<
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
   /** The app's `grantable` failed, or did not answer in time. Keys of this user may be refused with 503 until it does. */
   grantable_unavailable: { userId: UserId; error: unknown }
+  /** A key could not be verified, as the database could not be asked. */
+  unavailable: { error: unknown; address: string | null }
   /** A listener failed, or rejected. */
   error: { error: unknown; notice: string }
 }
@@ -79,6 +81,7 @@ const noticeNames = {
   expiring: true,
   limiter_unavailable: true,
   grantable_unavailable: true,
+  unavailable: true,
   error: true,
 } satisfies Record<NoticeName, true>
 

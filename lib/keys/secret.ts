@@ -58,6 +58,8 @@ export interface SecretFormat {
    * string that was never minted here: forged where the app has secrets, mistyped or cut off where not.
    */
   parse(sent: SentKey): Digest | null
+  /** True if a text has the shape of a key, whatever its check. */
+  hasShape(sent: SentKey): boolean
   /** Whether anybody can make such a key: its check was made without a secret. */
   isForgeable(sent: SentKey, digest: Digest): boolean
   /** The ids of the app's secrets in their order, and `null` where unkeyed hashes are accepted. */
@@ -135,6 +137,15 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
         if (checkOf(digest) === check) return digest
       }
       return null
+    },
+
+    hasShape({ text, start }) {
+      const characters = text.slice(start + marker.length)
+      return (
+        text.length - start === length &&
+        text.startsWith(marker, start) &&
+        characters.split('').every((character) => alphabet.includes(character))
+      )
     },
 
     isForgeable({ text, start }, digest) {

@@ -52,6 +52,8 @@ interface ChangeFeedParts {
   onStop(): void
   /** Called when the database did not answer, or what answered is a standby: other connections may be no better. */
   onOutage(): void
+  /** Called when the database did not answer, and never has. */
+  onNeverReached(error: unknown): void
 }
 
 /** For how long the feed is followed after the last verification. */
@@ -88,6 +90,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   let state: FeedState = 'starting'
   /** True once the database has answered since the feed was taken up. */
   let isAnswered = false
+  /** Why the last poll failed; `null` if it succeeded. */
+  let failure: unknown = null
   let clockOffsetMs: number | null = null
 
   /** How often it was not known what had changed meanwhile. */
@@ -132,6 +136,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       apply(reading)
     } catch (error) {
       state = 'unreachable'
+      failure = error
+      if (!applied && isOutage(error)) parts.onNeverReached(error)
       // What is known to have been good may be used for longer, as nobody can be asked; unless it was left alone meanwhile.
       if (timer && isOutage(error)) {
         leaseMs = maxStalenessMs + outageGraceMs
@@ -144,6 +150,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   function apply(reading: LogReading) {
     const { newest, sentAt } = reading
     isAnswered = true
+    failure = null
     clockOffsetMs = reading.serverMs - clock.wall()
     state = stateOf(reading)
     // A lease that is there goes on, without grace: it rests on what was so when it was granted.
@@ -236,6 +243,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     leasedAt = null
     state = 'starting'
     isAnswered = false
+    failure = null
     stops++
     parts.onStop()
   }
@@ -318,6 +326,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
         feed: timer ? state : 'idle',
         revision: applied?.revision ?? null,
         lagMs: age,
+        failure,
         clockOffsetMs,
       }
     },

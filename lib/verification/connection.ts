@@ -9,7 +9,7 @@ import {
   type OpenClient,
   type Statement,
 } from './open-client'
-import { within } from './time-limit'
+import { tooLate, within } from './time-limit'
 
 /** A row as the server wrote it: text, whatever parsers the app gave its driver. */
 export type TextRow = Record<string, string | null>
@@ -170,6 +170,7 @@ export function createConnection(parts: ConnectionParts): Connection {
       } catch (error) {
         const now = clock.monotonic()
         const isPending = openings.length > 0
+        if (isPending && now >= endsAt) throw tooLate(limitMs)
         if (signal.aborted || now >= endsAt || (!isPending && now >= roomUntil)) throw error
         // A pooler that has no place for a connection may let it wait instead of refusing it.
         if (isPending) makeRoom()

@@ -5,6 +5,7 @@ import { CachedKey, type KeyCache } from './cache'
 import type { ChangeFeed } from './change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from './clock'
 import type { KeyReading, Lookup } from './lookup'
+import { longestLimitMs } from './time-limit'
 
 /** What came of reading one key. */
 export interface Fill {
@@ -39,8 +40,9 @@ interface Flight {
 /** How many keys are read in one query. */
 const maxDigests = 500
 
-/** How long an answer is waited for at least. */
+/** How long an answer is waited for at least, and that of a probe. */
 const leastLimitMs = 50
+const leastProbeMs = 1_000
 
 /**
  * Reads keys that are not remembered: one key once, however many ask for it, and many keys that are asked for at about
@@ -50,6 +52,8 @@ export function createFills(parts: FillsParts) {
   const { background, lookUp, feed, cache, clock, maxStalenessMs, onStandby } = parts
   let underWay: Flight | undefined
   const waiting: Flight[] = []
+  /** Why the last look-up failed, and when; `null` if it succeeded. */
+  let failure: { error: unknown; at: Moment } | null = null
 
   async function fly(flight: Flight): Promise<Map<Digest, Fill>> {
     if (flight.isCancelled) throw new ApiKeysError('database_unavailable')
@@ -59,9 +63,30 @@ export function createFills(parts: FillsParts) {
     flight.startedAt = momentOf(clock)
     const { gaps } = feed
     try {
-      return judge(await lookUp([...flight.digests], limitMs()), flight, gaps)
+      return judge(await read([...flight.digests], limitMs()), flight, gaps)
     } finally {
       underWay = undefined
+    }
+  }
+
+  async function read(digests: readonly Digest[], limitMs: number): Promise<KeyReading> {
+    try {
+      const reading = await lookUp(digests, limitMs)
+      // A standby may lag behind.
+      if (reading?.isStandby === true) onStandby()
+      const fault = reading
+        ? reading.isStandby
+          ? 'the server is a standby'
+          : null
+        : 'the log of changes is empty'
+      if (!reading || fault !== null)
+        throw new ApiKeysError('database_unavailable', { cause: new Error(String(fault)) })
+
+      failure = null
+      return reading
+    } catch (error) {
+      failure = { error, at: momentOf(clock) }
+      throw error
     }
   }
 
@@ -73,12 +98,9 @@ export function createFills(parts: FillsParts) {
   }
 
   /** Says what the reading is worth, and remembers what may be remembered. */
-  function judge(reading: KeyReading | null, { digests }: Flight, gaps: number) {
-    // A standby may lag behind; a bound that does not stand in the database is one that no barrier waits for.
-    if (!reading || reading.isStandby || !reading.isRegistered) {
-      if (reading?.isStandby === true) onStandby()
-      throw new ApiKeysError('database_unavailable')
-    }
+  function judge(reading: KeyReading, { digests }: Flight, gaps: number) {
+    // No barrier waits for a bound that is not registered.
+    if (!reading.isRegistered) throw new ApiKeysError('database_unavailable')
 
     const { sentAt, rows } = reading
     const place = placeOf(reading)
@@ -137,6 +159,15 @@ export function createFills(parts: FillsParts) {
   }
 
   return {
+    /** Finds out whether keys can be looked up, by a look-up of none. */
+    async probe() {
+      await read([], Math.max(longestLimitMs(maxStalenessMs), leastProbeMs))
+    },
+
+    get failure() {
+      return failure
+    },
+
     /** Has what is not under way yet fail. */
     cancel() {
       for (const flight of waiting.splice(0)) flight.isCancelled = true

@@ -42,7 +42,8 @@ export async function within<Result>(
   }
 }
 
-function tooLate(limitMs: number) {
+/** Returns the refusal for an answer that did not come in time. */
+export function tooLate(limitMs: number): ApiKeysError {
   const cause = new Error(`no answer within ${Math.round(limitMs)} ms`)
   return new ApiKeysError('database_unavailable', { cause })
 }

@@ -16,62 +16,32 @@ import type { Limits } from '../keys/limits'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
 import { createKeyCache } from './cache'
-import { createChangeFeed, type FeedState } from './change-feed'
+import { createChangeFeed } from './change-feed'
 import { createChangeLog } from './change-log'
-import { momentOf, systemClock } from './clock'
+import { systemClock } from './clock'
 import { closablesOf, isClosable, type Closable } from './closable'
 import { createConnections } from './connections'
 import { createDoorbell } from './doorbell'
 import { createFailedAttempts } from './failed-attempts'
 import { createFills } from './fills'
 import { createGrants } from './grants'
+import { createHealth, describe, type Health, type LivingKeys } from './health'
 import { createLookup } from './lookup'
 import { createNarrowing } from './narrowing'
 import { createRateLimiter } from './rate-limiter'
 import type { RedisClient } from './redis-counters'
+import { createSecretCheck } from './secret-check'
 import { createSignals } from './signals'
 import { acquireLimitMs, createOpenClient } from './open-client'
-import { createUsageRecorder, type UsageHealth } from './usage'
+import { createUsageRecorder } from './usage'
 import { createVerifier, judge, type Verdict } from './verifier'
 
-/** How verification in this process is doing. */
-export interface Health {
-  /** As long as it is live, keys that are remembered are judged without a query. */
-  lease: { isLive: boolean; remainingMs: number }
-  feed: FeedState
-  /** The newest change that this process knows of. */
-  revision: number | null
-  /** How old that knowledge is: milliseconds since it was last asked for. */
-  lagMs: number | null
-  /** Whether changes are told of at once (LISTEN); `off` where the app wants none. */
-  doorbell: 'up' | 'down' | 'off'
-  cache: {
-    keys: number
-    maxKeys: number
-    /** Hashes that are known to belong to no key. */
-    unknownHashes: number
-    hits: number
-    misses: number
-    /** From 0 to 1; `null` before the first. */
-    hitRate: number | null
-  }
-  usage: UsageHealth
-  /** How far the clock of the database is ahead of this process's, in milliseconds. Expiry goes by the latter. */
-  clockOffsetMs: number | null
-  /** Counted on request. */
-  livingKeys?: LivingKeys[]
-}
-
-/**
- * How many keys there are that are neither revoked nor expired, by the secret that keyed their hash. In the grace period of
- * a rotation a key counts for the secrets of both of its hashes.
- */
-export interface LivingKeys {
-  /** The place of the secret in the option `secrets`; `null` for unkeyed hashes and for secrets that are gone. */
-  secret: number | null
-  /** Names a secret without telling it; `null` for unkeyed hashes. */
-  secretId: string | null
-  keys: number
+/** What `health` is asked for besides what the process knows. */
+export interface HealthQuestion {
+  /** Counts the keys by the secret that keyed them. */
+  livingKeys?: boolean | undefined
+  /** Asks the database. */
+  probe?: boolean | undefined
 }
 
 interface VerificationParts {
@@ -186,6 +156,7 @@ export function createVerification(parts: VerificationParts) {
     },
     // What hangs on one connection may hang on the others, and nobody would notice before somebody waits for it.
     onOutage: connections.reset,
+    onNeverReached,
   })
   const doorbell =
     listen === false
@@ -232,6 +203,7 @@ export function createVerification(parts: VerificationParts) {
   })
   const usage = createUsageRecorder({ ...parts, connection: connections.usage, clock })
   const { makeSignal } = signals
+  const warnOfUnknownSecret = createSecretCheck({ ...parts, sequelize, table, format })
   const attempts = createFailedAttempts({ ...parts, clock })
   const verifier = createVerifier({
     format,
@@ -244,6 +216,10 @@ export function createVerification(parts: VerificationParts) {
     makeSignal,
     clock,
     maxStalenessMs,
+    onUnknownSecret() {
+      // It is a hint, and nothing relies on it.
+      background.run(warnOfUnknownSecret).catch(() => {})
+    },
   })
   const grants =
     grantable &&
@@ -300,6 +276,15 @@ export function createVerification(parts: VerificationParts) {
       const place = secretId === null ? -1 : format.secretIds.indexOf(secretId)
       return { secret: place === -1 ? null : place, secretId, keys: Number(keys) }
     })
+  }
+
+  const readHealth = createHealth({ feed, fills, doorbell, cache, verifier, usage, clock })
+
+  /** What comes of it is part of what the process knows from then on. */
+  async function probeDatabase() {
+    await background.run(fills.probe).catch(() => {})
+    if (feed.isActive) await feed.pollAnew().catch(() => {})
+    else connections.lookUps.close()
   }
 
   return {
@@ -367,21 +352,9 @@ export function createVerification(parts: VerificationParts) {
       }
     },
 
-    async health({ livingKeys = false }: { livingKeys?: boolean | undefined } = {}) {
-      const { hits, misses } = verifier
-      const health: Health = {
-        ...feed.health(momentOf(clock)),
-        doorbell: doorbell ? (doorbell.isUp ? 'up' : 'down') : 'off',
-        cache: {
-          keys: cache.size,
-          maxKeys: cache.maxKeys,
-          unknownHashes: cache.unknownSize,
-          hits,
-          misses,
-          hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
-        },
-        usage: usage.health(),
-      }
+    async health({ livingKeys = false, probe = false }: HealthQuestion = {}): Promise<Health> {
+      if (probe) await probeDatabase()
+      const health = readHealth()
       return livingKeys ? { ...health, livingKeys: await countLivingKeys() } : health
     },
   }
@@ -395,6 +368,14 @@ function onDeaf() {
     'API_KEYS_LISTEN_UNHEARD',
     'LISTEN succeeds and no notification arrives, as behind a pooler in transaction mode. Changes of keys take up to ' +
       'maxStalenessMs to be honoured by other processes. Set the option listen to the address of the server itself, or to false.',
+  )
+}
+
+function onNeverReached(error: unknown) {
+  warn(
+    'API_KEYS_DATABASE_UNAVAILABLE',
+    `The database cannot be used: ${describe(error)}. Until it can, keys are answered with 503. Check where your Sequelize ` +
+      'connects to, and as which role.',
   )
 }
 

@@ -34,6 +34,8 @@ interface VerifierParts {
   makeSignal: MakeSignal
   clock: Clock
   maxStalenessMs: number
+  /** Called once, when a key has the right shape, and its check is of no secret that the app has. */
+  onUnknownSecret(): void
 }
 
 /** How often it is tried to find out about a key: a connection may be dead, a row older than what is known of the log. */
@@ -54,7 +56,8 @@ interface Question {
 /** Accepts a key that was minted here, is in the database, is active and has not expired. */
 export function createVerifier(parts: VerifierParts) {
   const { format, cache, feed, fills, usage, attempts, emitter, makeSignal, clock } = parts
-  const { maxStalenessMs } = parts
+  const { maxStalenessMs, onUnknownSecret } = parts
+  let isSecretDoubted = false
   /** From when on the use of a secret that works no more is worth noting. */
   const noteRetiredFromMs = new WeakMap<CachedKey, number>()
   let hits = 0
@@ -103,7 +106,11 @@ export function createVerifier(parts: VerifierParts) {
     return { valid: true, apiKey }
   }
 
-  function refuseMalformed(bearer: Bearer): Verdict {
+  function refuseMalformed(sent: SentKey, bearer: Bearer): Verdict {
+    if (!isSecretDoubted && format.hasShape(sent)) {
+      isSecretDoubted = true
+      onUnknownSecret()
+    }
     const waitMs = attempts.note(bearer)
     if (waitMs === 0) return verdicts.malformed
     return {
@@ -133,6 +140,17 @@ export function createVerifier(parts: VerifierParts) {
     usage.countUse(key, wall, bearer)
     usage.noteDenied(key, bearer)
     return verdicts.address_not_allowed
+  }
+
+  async function answer(question: Question): Promise<Verdict> {
+    try {
+      const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
+      return await within({ limitMs, isAwaited: true }, ask(question))
+    } catch (error) {
+      const isOfDatabase = !(error instanceof ApiKeysError) || isOutage(error)
+      if (isOfDatabase) emitter.emit('unavailable', { error, address: question.bearer.ip ?? null })
+      throw error
+    }
   }
 
   /** Asks the database, and again where the answer came too late or from before what is known of the log. */
@@ -189,7 +207,7 @@ export function createVerifier(parts: VerifierParts) {
     /** Says whether a key is good: at once where it is remembered, else once the database has answered. */
     verify(sent: SentKey, bearer: Bearer): Verdict | Promise<Verdict> {
       const digest = format.parse(sent)
-      if (digest === null) return refuseMalformed(bearer)
+      if (digest === null) return refuseMalformed(sent, bearer)
 
       const verdict = recall(digest, bearer, cache.use(digest))
       if (verdict !== undefined) {
@@ -198,8 +216,7 @@ export function createVerifier(parts: VerifierParts) {
       }
       misses++
       const question = { sent, digest, bearer, askedAt: clock.monotonic() }
-      const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
-      return within({ limitMs, isAwaited: true }, ask(question))
+      return answer(question)
     },
 
     /** Whether a key that was accepted a moment ago would be again, by what is remembered. It is no further use of it. */

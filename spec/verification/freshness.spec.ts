@@ -386,6 +386,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     onStart: () => {},
     onStop: () => fills.cancel(),
     onOutage: () => {},
+    onNeverReached: () => {},
   })
   const fills = createFills({
     background,
@@ -397,6 +398,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     onStandby: () => {},
   })
   const verifier = createVerifier({
+    onUnknownSecret: () => {},
     attempts: { note: () => 0, mayLookUp: () => true },
     emitter: createEmitter(),
     format,

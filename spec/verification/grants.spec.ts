@@ -256,6 +256,7 @@ function createProcess(
     onStart: () => {},
     onStop: () => {},
     onOutage: () => {},
+    onNeverReached: () => {},
   })
   const fills = createFills({
     background,
@@ -267,6 +268,7 @@ function createProcess(
     onStandby: () => {},
   })
   const verifier = createVerifier({
+    onUnknownSecret: () => {},
     format,
     cache,
     feed,

@@ -232,7 +232,7 @@ describe('the library', () => {
     expect(await countOwn()).toBe(0)
 
     await apiKeys.verify(plainTextKey)
-    await until(async () => (await countOwn()) === 3)
+    await until(async () => (await countOwn()) === 4)
 
     await apiKeys.close()
     await until(async () => (await countOwn()) === 0)
@@ -303,6 +303,9 @@ describe('health()', () => {
   it('tells how verification is doing', async () => {
     const apiKeys = createInstance()
     expect(await apiKeys.health()).toEqual({
+      ok: true,
+      reason: null,
+      lookUpFailure: null,
       lease: { isLive: false, remainingMs: 0 },
       feed: 'idle',
       revision: null,

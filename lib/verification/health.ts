@@ -1,0 +1,129 @@
+import { causeOf, sqlStateOf } from '../keys/database'
+import type { KeyCache } from './cache'
+import type { ChangeFeed, FeedState } from './change-feed'
+import { momentOf, type Clock } from './clock'
+import type { Doorbell } from './doorbell'
+import type { Fills } from './fills'
+import type { UsageHealth, UsageRecorder } from './usage'
+import type { Verifier } from './verifier'
+
+/** How verification in this process is doing. */
+export interface Health {
+  /**
+   * False if keys cannot be verified at the moment, as far as this process knows. A process that has just started, or that
+   * verifies nothing, is `ok`: `health({ probe: true })` asks the database.
+   */
+  ok: boolean
+  /** What is wrong, also if keys are verified all the same; `null` if nothing is. */
+  reason: string | null
+  /** As long as it is live, keys that are remembered are judged without a query. */
+  lease: { isLive: boolean; remainingMs: number }
+  feed: FeedState
+  /** The newest change that this process knows of. */
+  revision: number | null
+  /** How old that knowledge is: milliseconds since it was last asked for. */
+  lagMs: number | null
+  /** Why the last look-up of a key failed, and how long ago; `null` once a look-up succeeds. */
+  lookUpFailure: { message: string; agoMs: number } | null
+  /** Whether changes are told of at once (LISTEN); `off` where the app wants none. */
+  doorbell: 'up' | 'down' | 'off'
+  cache: {
+    keys: number
+    maxKeys: number
+    /** Hashes that are known to belong to no key. */
+    unknownHashes: number
+    hits: number
+    misses: number
+    /** From 0 to 1; `null` before the first. */
+    hitRate: number | null
+  }
+  usage: UsageHealth
+  /** How far the clock of the database is ahead of this process's, in milliseconds. Expiry goes by the latter. */
+  clockOffsetMs: number | null
+  /** Counted on request. */
+  livingKeys?: LivingKeys[]
+}
+
+/**
+ * How many keys there are that are neither revoked nor expired, by the secret that keyed their hash. In the grace period of
+ * a rotation a key counts for the secrets of both of its hashes.
+ */
+export interface LivingKeys {
+  /** The place of the secret in the option `secrets`; `null` for unkeyed hashes and for secrets that are gone. */
+  secret: number | null
+  /** Names a secret without telling it; `null` for unkeyed hashes. */
+  secretId: string | null
+  keys: number
+}
+
+interface HealthParts {
+  feed: Pick<ChangeFeed, 'health'>
+  fills: Pick<Fills, 'failure'>
+  doorbell: Pick<Doorbell, 'isUp'> | undefined
+  cache: Pick<KeyCache, 'size' | 'maxKeys' | 'unknownSize'>
+  verifier: Pick<Verifier, 'hits' | 'misses'>
+  usage: Pick<UsageRecorder, 'health'>
+  clock: Clock
+}
+
+/** For how long a look-up that failed counts as the present state. */
+const recentMs = 30_000
+
+/** Makes the function that says how verification is doing, by what this process knows. */
+export function createHealth(parts: HealthParts) {
+  const { feed, fills, doorbell, cache, verifier, usage, clock } = parts
+
+  return function readHealth(): Health {
+    const now = momentOf(clock)
+    const { failure: pollFailure, ...followed } = feed.health(now)
+    const lookUpFailure = fills.failure && {
+      message: describe(fills.failure.error),
+      agoMs: now.monotonic - fills.failure.at.monotonic,
+    }
+    const isFailing = lookUpFailure !== null && lookUpFailure.agoMs < recentMs
+    const feedFault = faultOf(followed.feed, pollFailure)
+    const lookUpFault = isFailing ? `Keys cannot be looked up: ${lookUpFailure.message}` : null
+    const isVerifying = feedFault === null || followed.feed === 'untrusted' || followed.lease.isLive
+    const { hits, misses } = verifier
+
+    return {
+      ok: isVerifying && !isFailing,
+      reason: feedFault ?? lookUpFault,
+      ...followed,
+      lookUpFailure,
+      doorbell: doorbell ? (doorbell.isUp ? 'up' : 'down') : 'off',
+      cache: {
+        keys: cache.size,
+        maxKeys: cache.maxKeys,
+        unknownHashes: cache.unknownSize,
+        hits,
+        misses,
+        hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
+      },
+      usage: usage.health(),
+    }
+  }
+}
+
+function faultOf(feed: FeedState, failure: unknown): string | null {
+  switch (feed) {
+    case 'standby':
+      return 'The server is a standby. It may lag behind, so that nothing it says is relied on.'
+    case 'unreachable':
+      return `The database cannot be asked for changes: ${describe(failure)}`
+    case 'untrusted':
+      return 'A trigger that logs changes is missing or disabled, so that keys are read again and again. Run migrate().'
+    default:
+      return null
+  }
+}
+
+/** Returns what went wrong, in the words of the server or of the driver. It holds no hash. */
+export function describe(failure: unknown): string {
+  const cause = causeOf(failure)
+  const { message = '', code = '' } = (cause ?? {}) as { message?: unknown; code?: unknown }
+  const text = String(message || code || cause).replaceAll(/[0-9a-f]{64}/g, '…')
+  // A standby does not get as far as that.
+  if (sqlStateOf(cause) !== '25006') return text
+  return `${text}: default_transaction_read_only is on for this role or database, and has to be off`
+}
