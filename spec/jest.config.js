@@ -58,6 +58,7 @@ module.exports = {
       globalSetup: '<rootDir>/spec/support/pack.ts',
       globalTeardown: '<rootDir>/spec/support/remove-package.ts',
       testMatch: ['<rootDir>/spec/ground/*.spec.ts'],
+      testPathIgnorePatterns: process.env.GROUND === 'all' ? [] : ['runtimes.spec.ts'],
     },
   ],
 }

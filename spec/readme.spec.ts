@@ -126,7 +126,7 @@ describe('README', () => {
   it('has migrations for sequelize-cli that make the tables', async () => {
     const own = await createDatabase('empty')
     const sequelize = own.connect()
-    await sequelize.query('CREATE TABLE users (id text PRIMARY KEY)')
+    await sequelize.query('CREATE TABLE users (id uuid PRIMARY KEY)')
 
     const migrations = readmeBlocks('js').filter((block) => block.includes('migrations.'))
     for (const [index, block] of migrations.entries()) {

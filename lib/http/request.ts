@@ -19,9 +19,16 @@ export interface SignedInUser {
 /** The type of `req.user`: as Passport declares it, or another package; else any signed-in user. */
 type UserOf<Req> = 'user' extends keyof Req
   ? Req extends { user?: infer User }
-    ? User
+    ? WithId<User>
     : never
   : SignedInUser | undefined
+
+/** The user that Passport declares is empty until the app gives it properties. */
+type WithId<User> = User extends null | undefined
+  ? User
+  : 'id' extends keyof User
+    ? User
+    : User & SignedInUser
 
 /**
  * A request in functions of the app whose parameters have no type: what Express 4 and 5 have in common. For more, such as

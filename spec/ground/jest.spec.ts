@@ -9,7 +9,19 @@ beforeAll(async () => {
 afterAll(() => adopter.remove())
 
 describe('the tests of an app, in Jest with its default settings', () => {
-  it('make, use and revoke a key through supertest, also under fake timers', async () => {
-    await expect(adopter.run('node_modules/.bin/jest', 'supertest')).resolves.toBe('')
+  it.each([
+    ['supertest, also under fake timers', 'supertest'],
+    ['node-mocks-http', 'mocks'],
+  ])('pass with %s', async (_, file) => {
+    await expect(adopter.run('node_modules/.bin/jest', file)).resolves.toBe('')
+  })
+})
+
+describe('tests with light-my-request', () => {
+  it('use a key, and are refused without one', async () => {
+    const [accepted, refused] = (await adopter.run('node', 'inject.cjs')).split('\n')
+
+    expect(accepted).toBe('200 {"ranFor":"alice"}')
+    expect(refused).toMatch(/^401 .*"code":"missing_credential"/)
   })
 })

@@ -42,4 +42,12 @@ describe.each(['11', '12'])('an app of Nest %s', (version) => {
       expect(answer.headers.get('WWW-Authenticate')).toBeNull()
     }
   })
+
+  it('answers refusals of the functions with their status', async () => {
+    const answers = await Promise.all(
+      ['shown', 'created'].map((path) => fetch(`${app.url}/${path}`)),
+    )
+
+    expect(answers.map(({ status }) => status)).toEqual([404, 422])
+  })
 })

@@ -7,22 +7,20 @@ import * as fc from 'fast-check'
 import { QueryTypes, Sequelize } from 'sequelize'
 import request from 'supertest'
 
-import { createApiKeys, MissingPermissionError, type ApiKeysOptions } from '../../lib'
+import { createApiKeys, MissingPermissionError } from '../../lib'
 import { logUserChanges } from '../../migrations/0007-log-user-changes'
 import {
   createTestApiKeys,
   createTestApp,
   permissions,
+  type Options,
   type Permission,
   type TestApiKeys,
-  type User,
 } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { faultsOf, newKey } from '../support/keys'
 import { startProxy } from '../support/proxy'
 import { until } from '../support/until'
-
-type Options = Partial<ApiKeysOptions<Permission, User, 'text'>>
 
 const [read, execute] = permissions
 

@@ -419,7 +419,7 @@ describe('the option users', () => {
       'schema "app" does not exist',
     ],
     ['a column that is not there', { table: 'users', column: 'uid' }, 'column "uid" referenced'],
-    ['another type', { table: 'users', type: 'uuid' }, 'foreign key constraint'],
+    ['another type', { table: 'users', type: 'uuid' }, 'incompatible types: uuid and text'],
     [
       'a column that is not unique',
       { table: 'users', column: 'name' },

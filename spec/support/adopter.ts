@@ -9,6 +9,9 @@ import { createDatabase, type Database } from './database'
 import { createConsumer, type Consumer } from './package'
 
 const adopters = join(__dirname, '..', 'ground', 'adopters')
+/** True if everything is to be driven, what takes too long for each change, too: `GROUND=all npm run test:ground`. */
+export const inFull = process.env.GROUND === 'all'
+
 const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH'] as const
 
 /** A project of an adopter: a folder of `spec/ground/adopters`, with the packed package and all that it pins installed. */

@@ -20,7 +20,7 @@ export interface User {
   admin: boolean
 }
 
-type Options = Partial<ApiKeysOptions<Permission, User, 'text', Request, Response>>
+export type Options = Partial<ApiKeysOptions<Permission, User, 'text', Request, Response>>
 
 /** The API keys of an app whose users sign in by naming themselves in the header `X-User`. */
 export function createTestApiKeys(
