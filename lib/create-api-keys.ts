@@ -1,6 +1,7 @@
 import { migrate } from '../migrations'
 import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
+import { changeLogOf } from '../models/change-log'
 import { qualify } from '../models/names'
 import type { UserIdType } from '../models/storage-options'
 import { createBackground } from './background'
@@ -21,6 +22,7 @@ import { createAuditVerifier } from './keys/audit-verification'
 import { createExpiryNotices } from './keys/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './keys/lifecycle'
+import { createOwnChanges } from './keys/own-changes'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
 import { createSigner } from './keys/signing'
@@ -29,6 +31,7 @@ import { createUsageStore } from './keys/usage'
 import { migrating } from './migrating'
 import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
 import { createAsking } from './verification/asking'
+import { systemClock } from './verification/clock'
 import type { Health } from './verification/health'
 import { createVerification, type HealthQuestion } from './verification/verification'
 import type { Closable } from './verification/closable'
@@ -141,7 +144,18 @@ export function createApiKeys<
   const signer = createSigner(settings)
   const trail = auditTrailOf(schema)
   const table = qualify(schema, 'api_keys')
-  const audit = createAudit({ ...settings, sequelize, trail, table, userIdType, signer, emitter })
+  const ownChanges = createOwnChanges(systemClock)
+  const audit = createAudit({
+    ...settings,
+    sequelize,
+    trail,
+    table,
+    userIdType,
+    signer,
+    emitter,
+    logEntry: changeLogOf(schema).entry,
+    ownChanges,
+  })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
   const retiredTable = qualify(schema, 'api_key_retired_secrets')
@@ -165,6 +179,7 @@ export function createApiKeys<
     userIdType,
     format,
     emitter,
+    ownChanges,
   })
   const { verify, verifyAlone, rateLimiter, recorder } = verification
   const { lastUseOf, health, flush } = verification
@@ -209,7 +224,7 @@ export function createApiKeys<
     userIdType,
     recorder,
   })
-  const verifyTrail = createAuditVerifier({ sequelize, trail, table, userIdType, signer })
+  const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table, userIdType, signer })
   const lifecycle = createLifecycle({
     ...verification,
     store,

@@ -1,8 +1,7 @@
-import { firstGatheredColumns, gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
+import { gatheredColumns } from './change-log-triggers'
+import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
 import { addColumns } from './names'
-
-export const policyColumns = [...firstGatheredColumns, 'allowed_ips', 'metadata::text']
 
 /**
  * Adds what a key may be bound to: the addresses that it works from, and what the app keeps with it. Metadata is `json`
@@ -26,12 +25,12 @@ export const addApiKeyPolicies = defineMigration('0004-add-api-key-policies', (n
           json_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 4096
         )`,
       )}
-      ${gatherChangesOf(names, policyColumns)}
+      ${gatherChangesOf(names, gatheredColumns.withPolicies)}
     `,
     down: `
       DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
       ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS allowed_ips, DROP COLUMN IF EXISTS metadata;
-      ${gatherAgainChangesOf(names, firstGatheredColumns)}
+      ${gatherAgainChangesOf(names, gatheredColumns.first)}
     `,
   }
 })

@@ -1,11 +1,9 @@
-import { policyColumns } from './0004-add-api-key-policies'
 import { literal } from '../models/names'
+import { gatheredColumns } from './change-log-triggers'
 import { isOneOf, replaceChecks } from './event-checks'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
 import { addColumns, unless } from './names'
-
-export const rotationColumns = ['previous_hash', 'previous_works_until']
 
 const firstActions = [
   'created',
@@ -134,7 +132,7 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
       CREATE TRIGGER api_key_forget_retired_all AFTER TRUNCATE ON ${keys}
         FOR EACH STATEMENT EXECUTE FUNCTION ${forgetRetired}();
 
-      ${gatherChangesOf(names, [...policyColumns, ...rotationColumns])}
+      ${gatherChangesOf(names, gatheredColumns.withRotation)}
 
       ${allow([...firstActions, 'rotated', 'rotation_ended', 'retired_secret_used'])}
       CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
@@ -151,7 +149,7 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         DROP COLUMN IF EXISTS previous_postfix,
         DROP COLUMN IF EXISTS previous_works_until;
       DROP TABLE IF EXISTS ${retired};
-      ${gatherAgainChangesOf(names, policyColumns)}
+      ${gatherAgainChangesOf(names, gatheredColumns.withPolicies)}
       ${allow(firstActions)}
     `,
   }

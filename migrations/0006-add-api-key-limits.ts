@@ -1,10 +1,7 @@
-import { policyColumns } from './0004-add-api-key-policies'
-import { rotationColumns } from './0005-add-api-key-rotation'
+import { gatheredColumns } from './change-log-triggers'
 import { gatherAgainChangesOf, gatherChangesOf } from './gathered-columns'
 import { defineMigration } from './migration'
 import { addColumns } from './names'
-
-const columnsBefore = [...policyColumns, ...rotationColumns]
 
 /** Adds the limits that a key has instead of the app's; NULL for the app's. `json`, as it is for metadata. */
 export const addApiKeyLimits = defineMigration('0006-add-api-key-limits', (names) => {
@@ -20,12 +17,12 @@ export const addApiKeyLimits = defineMigration('0006-add-api-key-limits', (names
           json_typeof(limits) = 'object' AND octet_length(limits::text) <= 4096
         )`,
       )}
-      ${gatherChangesOf(names, [...columnsBefore, 'limits::text'])}
+      ${gatherChangesOf(names, gatheredColumns.withLimits)}
     `,
     down: `
       DROP TRIGGER IF EXISTS api_key_gather_update ON ${keys};
       ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS limits;
-      ${gatherAgainChangesOf(names, columnsBefore)}
+      ${gatherAgainChangesOf(names, gatheredColumns.withRotation)}
     `,
   }
 })

@@ -1,7 +1,9 @@
-import { auditTrailOf, toldSql } from '../models/audit-trail'
+import { auditTrailOf } from '../models/audit-trail'
+import { auditFunctions, auditTriggers } from './audit-triggers'
 import { isOneOf, replaceChecks } from './event-checks'
 import { defineMigration } from './migration'
 import { addColumns } from './names'
+import { createFunctions, createTriggers, dropFunctions } from './triggers'
 
 const actionsBefore = [
   'created',
@@ -16,31 +18,6 @@ const actionsBefore = [
 ]
 const actorsBefore = ['user', 'admin', 'system']
 
-/** The columns of a key whose changes leave an entry, whoever makes them: all but when it was used and changed. */
-const toldColumns = [
-  'id',
-  'user_id',
-  'name',
-  'description',
-  'prefix',
-  'postfix',
-  'hash',
-  'secret_id',
-  'permissions',
-  'status',
-  'created_at',
-  'expires_at',
-  'revoked_at',
-  'allowed_ips',
-  'metadata::text',
-  'limits::text',
-  'previous_hash',
-  'previous_secret_id',
-  'previous_prefix',
-  'previous_postfix',
-  'previous_works_until',
-]
-
 /**
  * Has the audit trail tell when somebody meddled with it, and of changes that are not made through the library.
  *
@@ -51,30 +28,14 @@ const toldColumns = [
  * their own: when a transaction of the library's own ends, together with all that waits to be sealed by then.
  */
 export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (names) => {
-  const { schema, table, createTable, userIdType } = names
-  const { events, seals, unsealed, head, checkpoints, pruning, deleting } = auditTrailOf(schema)
+  const { schema, table, createTable, createSequence, userIdType } = names
+  const { events, seals, unsealed, head, checkpoints, register } = auditTrailOf(schema)
   const keys = table('api_keys')
-  const [tell, queue, refuse] = [
-    table('api_key_tell_change'),
-    table('api_key_queue_events'),
-    table('api_key_refuse_rewriting'),
-  ]
-  const asOwner = 'LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp'
-  const told = (row: string) => toldSql(row, userIdType)
-
-  /** Pruning alone may delete, and nobody may update. The setting is of its transaction and lasts no longer. */
-  const keepAsItIs = (kept: string) => `
-    DROP TRIGGER IF EXISTS api_key_refuse_update ON ${kept};
-    DROP TRIGGER IF EXISTS api_key_refuse_delete ON ${kept};
-    CREATE TRIGGER api_key_refuse_update BEFORE UPDATE OR TRUNCATE ON ${kept}
-      FOR EACH STATEMENT EXECUTE FUNCTION ${refuse}();
-    CREATE TRIGGER api_key_refuse_delete BEFORE DELETE ON ${kept}
-      FOR EACH ROW WHEN (${isNotOf(pruning)}) EXECUTE FUNCTION ${refuse}();
-    ALTER TABLE ${kept} ENABLE ALWAYS TRIGGER api_key_refuse_update;
-    ALTER TABLE ${kept} ENABLE ALWAYS TRIGGER api_key_refuse_delete;`
+  const functions = Object.values(auditFunctions({ schema, userIdType }))
 
   return {
     up: `
+      ${createSequence('api_key_event_register')}
       ${addColumns(
         events,
         'address',
@@ -154,99 +115,13 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
       -- A head that was removed is not made up for: the seals tell.
       INSERT INTO ${head} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING;
 
-      CREATE OR REPLACE FUNCTION ${tell}() RETURNS trigger ${asOwner} AS $tell$
-        DECLARE
-          old_key jsonb;
-          new_key jsonb;
-          what text;
-        BEGIN
-          IF TG_OP = 'TRUNCATE' THEN
-            INSERT INTO ${events} (action, actor_type, actor_id)
-            VALUES ('truncated', 'database', session_user);
-            RETURN NULL;
-          END IF;
-          IF TG_OP <> 'INSERT' THEN
-            old_key := ${told('OLD')};
-          END IF;
-          IF TG_OP <> 'DELETE' THEN
-            new_key := ${told('NEW')};
-          END IF;
-
-          -- A key under another id is another key.
-          IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, before)
-            VALUES (OLD.id, OLD.user_id, 'deleted', 'database', session_user, old_key);
-          END IF;
-          IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, after)
-            VALUES (NEW.id, NEW.user_id, 'created', 'database', session_user, new_key);
-          ELSIF TG_OP = 'UPDATE' THEN
-            what := CASE
-              WHEN OLD.status <> NEW.status THEN
-                CASE NEW.status WHEN 'REVOKED' THEN 'revoked' WHEN 'SUSPENDED' THEN 'suspended' ELSE 'reactivated' END
-              WHEN OLD.hash <> NEW.hash THEN 'rotated'
-              WHEN OLD.permissions <> NEW.permissions THEN 'permissions_changed'
-              ELSE 'updated'
-            END;
-            SELECT jsonb_object_agg(known.key, known.value), jsonb_object_agg(known.key, new_key -> known.key)
-              INTO old_key, new_key
-              FROM jsonb_each(old_key) AS known WHERE known.value <> new_key -> known.key;
-            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, before, after)
-            VALUES (
-              NEW.id, NEW.user_id, what, 'database', session_user,
-              coalesce(old_key, '{}'), coalesce(new_key, '{}')
-            );
-          END IF;
-          RETURN NULL;
-        END
-      $tell$;
-
-      CREATE OR REPLACE FUNCTION ${queue}() RETURNS trigger ${asOwner} AS $queue$
-        BEGIN
-          INSERT INTO ${unsealed} (event_id) SELECT id FROM added;
-          RETURN NULL;
-        END
-      $queue$;
-
-      CREATE OR REPLACE FUNCTION ${refuse}() RETURNS trigger ${asOwner} AS $refuse$
-        BEGIN
-          RAISE restrict_violation USING
-            MESSAGE = format('express-api-keys: %I keeps the audit trail, which is not changed', TG_TABLE_NAME),
-            HINT = 'Old entries are removed by apiKeys.pruneAuditTrail().';
-        END
-      $refuse$;
-
-      REVOKE EXECUTE ON FUNCTION ${tell}(), ${queue}(), ${refuse}() FROM PUBLIC;
-
-      DROP TRIGGER IF EXISTS api_key_tell_insert ON ${keys};
-      DROP TRIGGER IF EXISTS api_key_tell_update ON ${keys};
-      DROP TRIGGER IF EXISTS api_key_tell_delete ON ${keys};
-      DROP TRIGGER IF EXISTS api_key_tell_truncate ON ${keys};
-      DROP TRIGGER IF EXISTS api_key_queue_events ON ${events};
-      CREATE TRIGGER api_key_tell_insert AFTER INSERT ON ${keys}
-        FOR EACH ROW WHEN (NEW.event_ref IS NULL) EXECUTE FUNCTION ${tell}();
-      CREATE TRIGGER api_key_tell_update AFTER UPDATE ON ${keys}
-        FOR EACH ROW WHEN (
-          (${toldOf('OLD')}) IS DISTINCT FROM (${toldOf('NEW')})
-          AND OLD.event_ref IS NOT DISTINCT FROM NEW.event_ref
-        ) EXECUTE FUNCTION ${tell}();
-      CREATE TRIGGER api_key_tell_delete AFTER DELETE ON ${keys}
-        FOR EACH ROW WHEN (${isNotOf(deleting)}) EXECUTE FUNCTION ${tell}();
-      CREATE TRIGGER api_key_tell_truncate AFTER TRUNCATE ON ${keys}
-        FOR EACH STATEMENT EXECUTE FUNCTION ${tell}();
-      CREATE TRIGGER api_key_queue_events AFTER INSERT ON ${events}
-        REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION ${queue}();
-
-      ALTER TABLE ${keys} ENABLE ALWAYS TRIGGER api_key_tell_insert;
-      ALTER TABLE ${keys} ENABLE ALWAYS TRIGGER api_key_tell_update;
-      ALTER TABLE ${keys} ENABLE ALWAYS TRIGGER api_key_tell_delete;
-      ALTER TABLE ${keys} ENABLE ALWAYS TRIGGER api_key_tell_truncate;
-      ALTER TABLE ${events} ENABLE ALWAYS TRIGGER api_key_queue_events;
-      ${[events, seals, checkpoints].map(keepAsItIs).join('')}
+      ${createFunctions(functions)}
+      ${createTriggers(auditTriggers({ schema, userIdType }))}
     `,
     // The entries stay, but for those of no key: their place is not for them any more.
     down: `
-      DROP FUNCTION IF EXISTS ${tell}(), ${queue}(), ${refuse}() CASCADE;
+      ${dropFunctions(functions)}
+      DROP SEQUENCE IF EXISTS ${register};
       DROP TABLE IF EXISTS ${seals}, ${unsealed}, ${checkpoints}, ${head};
       ALTER TABLE IF EXISTS ${keys} DROP COLUMN IF EXISTS event_ref;
       ${replaceChecks(events, ['action', 'actor_type'])}
@@ -270,12 +145,3 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
     `,
   }
 })
-
-/** SQL for whether a setting does not name this transaction. */
-function isNotOf(setting: string): string {
-  return `current_setting('${setting}', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text`
-}
-
-function toldOf(row: string): string {
-  return toldColumns.map((column) => `${row}.${column}`).join(', ')
-}

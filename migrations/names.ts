@@ -18,12 +18,14 @@ export interface Names {
   table(name: string): string
   /** SQL that makes a table and what belongs to it, unless it is there. It fails if the table that is there is not ours. */
   createTable(name: string, sql: string): string
+  /** SQL that makes a sequence unless it is there. */
+  createSequence(name: string): string
 }
 
 /** The comment on each of our tables. It tells them from tables of the app that have the same names. */
 const mark = literal('Made by express-api-keys')
 
-/** Makes the pieces, and notes which tables are made with them. */
+/** Makes the pieces, and notes which tables and sequences are made with them. */
 export function createNames(storage: Storage, tables: Set<string>): Names {
   const { schema, userIdType, columnType = userIdType } = storage
   const table = (name: string) => qualify(schema, name)
@@ -45,6 +47,11 @@ export function createNames(storage: Storage, tables: Set<string>): Names {
           `obj_description(${found}, 'pg_class') IS NOT DISTINCT FROM ${mark}`,
           `RAISE duplicate_table USING MESSAGE = ${refusal};`,
         )}`
+    },
+
+    createSequence(name) {
+      tables.add(name)
+      return `CREATE SEQUENCE IF NOT EXISTS ${table(name)};`
     },
   }
 }

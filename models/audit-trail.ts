@@ -14,6 +14,8 @@ export interface AuditTrail {
   head: string
   /** Where the chain begins, once entries were pruned. */
   checkpoints: string
+  /** The sequence that the ids of events are drawn from. It serves for nothing else. */
+  register: string
   /** The setting that holds the number of a transaction that prunes. */
   pruning: string
   /** The setting that holds the number of a transaction that deletes keys and writes their entries itself. */
@@ -23,15 +25,18 @@ export interface AuditTrail {
 }
 
 export function auditTrailOf(schema: string): AuditTrail {
+  const { channel, pruning } = changeLogOf(schema)
+
   return {
     events: qualify(schema, 'api_key_events'),
     seals: qualify(schema, 'api_key_event_seals'),
     unsealed: qualify(schema, 'api_key_unsealed_events'),
     head: qualify(schema, 'api_key_audit_head'),
     checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
-    pruning: `${changeLogOf(schema).channel}.pruning`,
-    deleting: `${changeLogOf(schema).channel}.deleting`,
-    waiting: `${changeLogOf(schema).channel}.waiting`,
+    register: qualify(schema, 'api_key_event_register'),
+    pruning,
+    deleting: `${channel}.deleting`,
+    waiting: `${channel}.waiting`,
   }
 }
 
@@ -52,25 +57,6 @@ export function isOfKeyWithPrefix(
       ORDER BY told.id DESC LIMIT 1),
     ${literal(keyPrefix)}
   ) = ${literal(keyPrefix)}`
-}
-
-interface Guard {
-  name: string
-  /** The table that it is on. */
-  table: string
-}
-
-/** The triggers that write entries and keep them as they are. All fire always. */
-export function guards({ events, seals, checkpoints }: AuditTrail, keys: string): Guard[] {
-  const telling = ['insert', 'update', 'delete', 'truncate'].map((what) => `api_key_tell_${what}`)
-  return [
-    ...telling.map((name) => ({ name, table: keys })),
-    { name: 'api_key_queue_events', table: events },
-    ...[events, seals, checkpoints].flatMap((table) => [
-      { name: 'api_key_refuse_update', table },
-      { name: 'api_key_refuse_delete', table },
-    ]),
-  ]
 }
 
 /** Of which attributes of a key the trail tells. */

@@ -12,22 +12,32 @@ export interface ChangeLog {
   userChanges: string
   /** The one row that is locked while a transaction takes its number and commits. */
   lock: string
+  /** The sequence that holds the highest number of the log so far. It serves for nothing else. */
+  register: string
   /** The bounds that processes hold themselves to. */
   bounds: string
   /** Where NOTIFY says that there is something new. */
   channel: string
+  /** The setting that holds the number of a transaction and the mark of its entry. */
+  entry: string
+  /** The setting that holds the number of a transaction that prunes. */
+  pruning: string
 }
 
 export function changeLogOf(schema: string): ChangeLog {
   // A name of our own for every schema, of letters that are safe everywhere.
   const digest = createHash('sha256').update(schema).digest('hex').slice(0, 16)
+  const channel = `express_api_keys_${digest}`
 
   return {
     revisions: qualify(schema, 'api_key_revisions'),
     changes: qualify(schema, 'api_key_changes'),
     userChanges: qualify(schema, 'api_key_user_changes'),
     lock: qualify(schema, 'api_key_log_lock'),
+    register: qualify(schema, 'api_key_revision_register'),
     bounds: qualify(schema, 'api_key_bounds'),
-    channel: `express_api_keys_${digest}`,
+    channel,
+    entry: `${channel}.entry`,
+    pruning: `${channel}.pruning`,
   }
 }

@@ -1,6 +1,8 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { guards, toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
+import { auditTriggers } from '../../migrations/audit-triggers'
+import { alteredTriggersSql } from '../../migrations/triggers'
+import { toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import { select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
@@ -33,7 +35,7 @@ export interface AuditFault {
   /**
    * What has become of an entry; or, where the entries themselves are as they were: the end of the trail (`head_changed`) or
    * its beginning (`checkpoint_changed`) is not as it was left, or an entry says something else about a key (`contradicted`)
-   * than the entries before it or the key itself; or a trigger is off that keeps the trail (`unguarded`); or the database
+   * than the entries before it or the key itself; or a trigger that keeps the trail is off or altered (`unguarded`); or the database
    * cannot read a part of it (`unreadable`).
    */
   kind:
@@ -93,6 +95,7 @@ interface Contradiction {
 
 interface AuditVerifierParts {
   sequelize: Sequelize
+  schema: string
   trail: AuditTrail
   /** The qualified, quoted name of the table of keys. */
   table: string
@@ -115,18 +118,12 @@ export type VerifyTrail = ReturnType<typeof createAuditVerifier>
 
 /** Makes the function that holds the whole trail against its seals, against itself and against the keys. */
 export function createAuditVerifier(parts: AuditVerifierParts) {
-  const { sequelize, trail, table, userIdType, signer } = parts
+  const { sequelize, schema, trail, table, userIdType, signer } = parts
   const { events, seals, unsealed, head: headTable, checkpoints } = trail
 
   const unguardedSql = `
-    SELECT to_json(format('%s on %s', guard.name, guard.kept::regclass))::text AS json
-      FROM (VALUES ${guards(trail, table)
-        .map(({ name, table: kept }) => `(${literal(name)}, ${literal(kept)})`)
-        .join(', ')}) AS guard (name, kept)
-     WHERE NOT EXISTS (
-       SELECT FROM pg_catalog.pg_trigger
-        WHERE tgrelid = guard.kept::regclass AND tgname = guard.name AND tgenabled = 'A'
-     )`
+    SELECT to_json(altered.name)::text AS json
+      FROM (${alteredTriggersSql(auditTriggers({ schema, userIdType }))}) AS altered`
 
   const waitingSql = `
     SELECT json_build_object(
@@ -398,7 +395,10 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
       })
     }
     for (const guard of await select<string>('its triggers', unguardedSql)) {
-      report({ kind: 'unguarded', message: `The trigger ${guard} is gone or switched off.` })
+      report({
+        kind: 'unguarded',
+        message: `The trigger ${guard} is gone, switched off or not as it was made.`,
+      })
     }
 
     const isIntact = faultCount === 0 && unverifiable === 0

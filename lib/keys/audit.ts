@@ -8,11 +8,12 @@ import {
   type NewApiKeyEventRow,
 } from '../../models/api-key-event'
 import { isOfKeyWithPrefix, toldNames, type AuditTrail } from '../../models/audit-trail'
-import { run, select } from '../../models/statements'
+import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
 import type { Emitter } from './emitter'
 import { isPlainObject } from './metadata'
+import type { OwnChanges } from './own-changes'
 import { readTime, readUserId, type ApiKeyRecord } from './record'
 import type { Signer } from './signing'
 
@@ -79,11 +80,14 @@ interface AuditParts {
   keyPrefix: string
   userIdType: UserIdType
   signer: Signer
-  emitter: Pick<Emitter, 'emitAfter'>
+  emitter: Pick<Emitter, 'emitAfter' | 'whenCommitted'>
+  /** The setting that holds the number of a transaction whose changes are in the log. */
+  logEntry: string
+  ownChanges: Pick<OwnChanges, 'begin'>
 }
 
 export function createAudit(parts: AuditParts) {
-  const { sequelize, userIdType, signer, emitter } = parts
+  const { sequelize, userIdType, signer, emitter, logEntry, ownChanges } = parts
   const { events } = parts.trail
   const isOwn = isOfKeyWithPrefix('event.api_key_id', { ...parts, events })
 
@@ -98,12 +102,18 @@ export function createAudit(parts: AuditParts) {
   /** The table itself says of which types its columns are. */
   async function write(entries: readonly NewApiKeyEventRow[], transaction: Transaction) {
     const rows = entries.map(toColumns)
-    await run(
+    // Changes of a description, for example, are not in the log. The triggers note in a setting if one is.
+    const [numbered] = await select<{ xid: string | null }>(
       sequelize,
-      `INSERT INTO ${events} (${columns.join(', ')})
-       SELECT ${columns.join(', ')} FROM json_populate_recordset(NULL::${events}, $1::json)`,
+      `WITH written AS (
+         INSERT INTO ${events} (${columns.join(', ')})
+         SELECT ${columns.join(', ')} FROM json_populate_recordset(NULL::${events}, $1::json)
+       )
+       SELECT this.xid FROM (VALUES (pg_current_xact_id()::text)) AS this (xid)
+        WHERE split_part(current_setting('${logEntry}', true), ' ', 1) = this.xid`,
       { bind: [JSON.stringify(rows)], transaction },
     )
+    if (numbered?.xid) emitter.whenCommitted(transaction, ownChanges.begin(numbered.xid))
   }
 
   return {

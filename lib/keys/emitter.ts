@@ -135,6 +135,11 @@ export function createEmitter() {
       return results.length > 0 && !results.includes(false)
     },
 
+    /** Calls a function once a transaction has committed, before its changes are told of. */
+    whenCommitted(transaction: Transaction, callBack: () => void) {
+      untold.set(transaction, [callBack, ...(untold.get(transaction) ?? [])])
+    },
+
     /** Tells of something once a transaction has committed, and not if it is rolled back. */
     emitAfter<Name extends NoticeName>(
       transaction: Transaction,

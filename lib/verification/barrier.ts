@@ -1,5 +1,6 @@
 import type { Sequelize } from 'sequelize'
 
+import { literal } from '../../models/names'
 import { select } from '../../models/statements'
 import { setTimeout } from '../background'
 import { onDatabase } from '../keys/database'
@@ -14,6 +15,13 @@ interface BarrierParts {
   clock: Clock
 }
 
+/** Node takes no longer time for a timer: one that is set for longer fires at once. */
+const longestTimerMs = 2 ** 31 - 1
+
+const hidden =
+  'express-api-keys: row level security hides the rows of api_key_bounds from this role, so that nobody knows how long to ' +
+  'wait. Give the role a policy to read them, or switch row level security off for this table.'
+
 /**
  * Makes the function that waits until no process goes by what was so when it was called: as long as the longest bound
  * that any process holds itself to. Every one of them stands in the database before it is relied on.
@@ -22,16 +30,19 @@ export function createBarrier({ sequelize, bounds, boundMs, clock }: BarrierPart
   return async function waitForEveryone(): Promise<void> {
     const startedAt = clock.monotonic()
     const [longest] = await onDatabase(() =>
-      select<{ ms: string | null }>(sequelize, `SELECT max(bound_ms)::text AS ms FROM ${bounds}`, {
-        transaction: null,
-      }),
+      select<{ ms: string | null; isFiltered: string }>(
+        sequelize,
+        `SELECT max(bound_ms)::text AS ms, row_security_active(${literal(bounds)})::text AS "isFiltered" FROM ${bounds}`,
+        { transaction: null },
+      ),
     )
+    if (longest?.isFiltered === 'true' && Number(longest.ms) < boundMs) throw new Error(hidden)
     const waitMs = Math.max(boundMs, Number(longest?.ms ?? 0))
 
     // A timer may fire a little early.
     for (let leftMs = waitMs; leftMs > 0; leftMs = startedAt + waitMs - clock.monotonic()) {
       await new Promise((resolve) => {
-        setTimeout(resolve, Math.ceil(leftMs))
+        setTimeout(resolve, Math.min(Math.ceil(leftMs), longestTimerMs))
       })
     }
   }

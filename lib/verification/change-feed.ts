@@ -1,4 +1,5 @@
 import { clearTimeout, type Background } from '../background'
+import { warn } from '../../models/warnings'
 import { ApiKeysError } from '../errors'
 import { isOutage } from '../keys/database'
 import type { ChangeLogReader, LogReading, Position } from './change-log'
@@ -13,6 +14,8 @@ interface FeedListener {
   onUserChanges(userIds: readonly (string | number)[]): void
   /** Keys, or hashes of keys, were added. */
   onNew(): void
+  /** The entries of these transactions were read. */
+  onEntries(xids: readonly string[]): void
   /** Nobody knows what has changed meanwhile: nothing that is remembered may be used any more. */
   onGap(): void
   /** The log cannot be relied on at the moment. */
@@ -31,7 +34,9 @@ export type FeedState =
   | 'unreachable'
   /** The server is a standby. Nothing that it says is relied on. */
   | 'standby'
-  /** A trigger that logs changes is missing or disabled. What was read is used for as long as the bound, and read again. */
+  /** Logical replication feeds the table of keys, and may lag behind. Nothing that the server says is relied on. */
+  | 'subscriber'
+  /** A trigger that logs changes is missing, disabled or altered. What was read is used for as long as the bound, and read again. */
   | 'untrusted'
 
 export type ChangeFeed = ReturnType<typeof createChangeFeed>
@@ -129,7 +134,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       : longestMs
     try {
       let reading = await log.read(applied, limitMs)
-      if (!reading.isStandby && !reading.isRegistered) {
+      if (!reading.isStandby && !reading.isSubscriber && !reading.isRegistered) {
         await log.register(limitMs)
         reading = await log.read(applied, limitMs)
       }
@@ -157,7 +162,18 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     leaseMs = maxStalenessMs
     // Another connection may lead to the primary.
     if (reading.isStandby) parts.onOutage()
-    if (state !== 'following' || !newest) return listener.onDoubt()
+    if (state !== 'following' || !newest) {
+      // What replication has brought meanwhile is not in the log.
+      if (reading.isSubscriber) {
+        triggers = null
+        warn(
+          'API_KEYS_SUBSCRIBER',
+          'Logical replication feeds the table of keys and may lag behind, so that no key is accepted. Drop the subscription ' +
+            'when the app moves to this database.',
+        )
+      }
+      return listener.onDoubt()
+    }
 
     if (!reading.continues || reading.triggers !== triggers || reading.changedIds === null) {
       gaps++
@@ -170,6 +186,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     applied = newest
     triggers = reading.triggers
     leasedAt = sentAt
+    listener.onEntries(reading.xids)
   }
 
   /** Asks for what is new, or joins the asking that is under way. */
@@ -228,11 +245,18 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   }
 
   function prune() {
-    if (clock.monotonic() - prunedAt < pruneEveryMs) return
+    if (state !== 'following' || clock.monotonic() - prunedAt < pruneEveryMs) return
 
     prunedAt = clock.monotonic()
-    // Should it fail, there is a next time, and other processes.
-    log.prune().catch(() => {})
+    // During an outage, there is a next time, and other processes.
+    log.prune().catch((error: unknown) => {
+      if (!isOutage(error)) {
+        warn(
+          'API_KEYS_LOG_NOT_PRUNED',
+          `The log of changes grows, because its old entries cannot be removed: ${error instanceof Error ? error.message : ''}`,
+        )
+      }
+    })
   }
 
   function stop() {
@@ -306,6 +330,19 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       gaps++
     },
 
+    /** Begins anew: everything that is remembered is forgotten, and nothing is relied on before the log was read again. */
+    beginAnew() {
+      applied = null
+      leasedAt = null
+      gaps++
+      listener.onGap()
+    },
+
+    /** When the poll was sent that granted the lease, by the monotonic clock. */
+    get readAt() {
+      return leasedAt?.monotonic ?? -Infinity
+    },
+
     /** Whether the last answer could be relied on. */
     get isTrusted() {
       return state === 'following'
@@ -333,7 +370,9 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   }
 }
 
-function stateOf({ isStandby, triggers, isRegistered, newest }: LogReading): FeedState {
+function stateOf(reading: LogReading): FeedState {
+  const { isStandby, isSubscriber, triggers, isRegistered, newest } = reading
   if (isStandby) return 'standby'
+  if (isSubscriber) return 'subscriber'
   return triggers !== null && isRegistered && newest ? 'following' : 'untrusted'
 }

@@ -72,15 +72,12 @@ export function createFills(parts: FillsParts) {
   async function read(digests: readonly Digest[], limitMs: number): Promise<KeyReading> {
     try {
       const reading = await lookUp(digests, limitMs)
-      // A standby may lag behind.
+      // Another connection may lead to the primary.
       if (reading?.isStandby === true) onStandby()
-      const fault = reading
-        ? reading.isStandby
-          ? 'the server is a standby'
-          : null
-        : 'the log of changes is empty'
-      if (!reading || fault !== null)
+      const fault = faultOf(reading)
+      if (!reading || fault !== null) {
         throw new ApiKeysError('database_unavailable', { cause: new Error(String(fault)) })
+      }
 
       failure = null
       return reading
@@ -193,6 +190,13 @@ export function createFills(parts: FillsParts) {
       return fill
     },
   }
+}
+
+/** Says why a reading is not used: a standby and a subscriber may lag behind. */
+function faultOf(reading: KeyReading | null): string | null {
+  if (!reading) return 'the log of changes is empty'
+  if (reading.isStandby) return 'the server is a standby'
+  return reading.isSubscriber ? 'logical replication feeds the table of keys' : null
 }
 
 function nextTurn(): Promise<void> {

@@ -109,10 +109,12 @@ function faultOf(feed: FeedState, failure: unknown): string | null {
   switch (feed) {
     case 'standby':
       return 'The server is a standby. It may lag behind, so that nothing it says is relied on.'
+    case 'subscriber':
+      return 'Logical replication feeds the table of keys. It may lag behind, so that nothing it holds is relied on.'
     case 'unreachable':
       return `The database cannot be asked for changes: ${describe(failure)}`
     case 'untrusted':
-      return 'A trigger that logs changes is missing or disabled, so that keys are read again and again. Run migrate().'
+      return 'A trigger that logs changes is missing, disabled or altered, so that keys are read again and again. Run migrate().'
     default:
       return null
   }

@@ -23,6 +23,8 @@ export interface KeyReading {
   triggers: string | null
   /** Whether the server is a standby, which may lag behind. */
   isStandby: boolean
+  /** Whether logical replication feeds the table of keys: it may lag behind, too. */
+  isSubscriber: boolean
   /** Whether the database knows of the bound that this process holds itself to. */
   isRegistered: boolean
 }
@@ -42,6 +44,8 @@ interface LookupParts {
   limits: Limits
   /** SQL that is true where this process may rely on what it reads. */
   isRegistered: string
+  /** SQL that is true while what the table of keys holds may be old, on a server that is no standby. */
+  isSubscriber: string
   /** SQL for what the triggers that write the log are like. */
   fingerprint: string
   /** Whether statements may be prepared; some poolers cannot keep them. */
@@ -66,10 +70,12 @@ const readColumns = [
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
-  const { connection, table, retiredTable, userIdType, isRegistered, fingerprint } = parts
+  const { connection, table, retiredTable, userIdType, isRegistered, isSubscriber, fingerprint } =
+    parts
   const columns = readColumns.map((column) => `key.${column}`).join(', ')
   const statement = `
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
+           (${isSubscriber})::text AS is_subscriber,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
            key.found_hash AS hash, key.id::text, key.user_id::text, key.name, key.status,
            to_json(key.permissions)::text AS permissions,
@@ -168,6 +174,7 @@ export function createLookup(parts: LookupParts): Lookup {
       rows: new Map(found.map((row) => [row.digest, row])),
       triggers: first.fingerprint ?? null,
       isStandby: first.is_standby !== 'false',
+      isSubscriber: first.is_subscriber !== 'false',
       isRegistered: first.is_registered === 'true',
     }
   }

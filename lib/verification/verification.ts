@@ -13,6 +13,7 @@ import { afterCommit, onDatabase } from '../keys/database'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
 import type { Limits } from '../keys/limits'
+import type { OwnChanges } from '../keys/own-changes'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createBarrier } from './barrier'
 import { createKeyCache } from './cache'
@@ -33,6 +34,7 @@ import type { RedisClient } from './redis-counters'
 import { createSecretCheck } from './secret-check'
 import { createSignals } from './signals'
 import { acquireLimitMs, createOpenClient } from './open-client'
+import { longestLimitMs } from './time-limit'
 import { createUsageRecorder } from './usage'
 import { createVerifier, judge, type Verdict } from './verifier'
 
@@ -64,6 +66,7 @@ interface VerificationParts {
   userIdType: UserIdType
   keyPrefix: string
   format: SecretFormat
+  ownChanges: OwnChanges
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   /** All permissions that the app has. */
   permissions: readonly string[]
@@ -84,6 +87,7 @@ interface VerificationParts {
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { background, appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
+  const { ownChanges } = parts
   const { retiredTable, emitter, grantable, grantableMaxAgeMs } = parts
   const { maxStalenessMs, outageGraceMs } = parts
   const clock = systemClock
@@ -101,11 +105,11 @@ export function createVerification(parts: VerificationParts) {
   const changeLog = createChangeLog({
     connection: connections.polls,
     sequelize,
-    log,
-    table,
+    schema,
     userIdType,
     followed: grantable ? 'keys and users' : 'keys',
     boundMs,
+    ownChanges,
   })
   const lookUp = createLookup({
     connection: connections.lookUps,
@@ -115,6 +119,7 @@ export function createVerification(parts: VerificationParts) {
     userIdType,
     limits: parts.limits,
     isRegistered: changeLog.isRegistered,
+    isSubscriber: changeLog.isSubscriber,
     fingerprint: changeLog.fingerprint,
     preparedStatements: parts.preparedStatements,
   })
@@ -135,6 +140,9 @@ export function createVerification(parts: VerificationParts) {
       onUserChanges(userIds) {
         grants?.forget(userIds)
         signals.checkOwners(userIds)
+      },
+      onEntries(xids) {
+        ownChanges.follow(xids, { revision: feed.applied?.revision ?? null, gaps: feed.gaps })
       },
       onNew: () => cache.forgetUnknown(),
       onGap() {
@@ -242,12 +250,30 @@ export function createVerification(parts: VerificationParts) {
   async function learn(forget: () => void) {
     try {
       await feed.pollAnew()
-      if (feed.isTrusted) return
+      if (feed.isTrusted) return await confirmOwnChanges()
     } catch {
       // A change is made whether or not it could be read back. Nothing is opened for a process that does not verify.
     }
+    ownChanges.clear()
     feed.noteGap()
     forget()
+  }
+
+  /** Begins anew, unless what this process has committed is among what it has read of the log since. */
+  async function confirmOwnChanges() {
+    const missing = ownChanges.takeMissing(feed.readAt)
+    if (missing.length === 0) return
+
+    feed.beginAnew()
+    const xids = missing.map(({ xid }) => xid)
+    const found = await changeLog.find(xids, longestLimitMs(maxStalenessMs))
+    const misplaced = missing.flatMap((change) => {
+      const revision = found.get(change.xid)
+      return revision !== undefined && ownChanges.isMisplaced(change, revision) ? [revision] : []
+    })
+    // Other processes have passed over the entry as well.
+    if (misplaced.length > 0) await changeLog.remove(misplaced)
+    await feed.pollAnew()
   }
 
   async function learnIn(transaction: Transaction | undefined, forget: () => void) {

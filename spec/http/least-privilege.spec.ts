@@ -508,7 +508,7 @@ describe('userChanged', () => {
     await transaction.rollback()
     const { revision } = await other.health()
     await apiKeys.userChanged('bob')
-    await until(async () => (await other.health()).revision === (revision ?? 0) + 1)
+    await until(async () => (await other.health()).revision !== revision)
 
     expect(await holdingOf(other, key)).toEqual([read, execute])
     expect(asked).toEqual(['alice'])
@@ -642,7 +642,10 @@ describe('a change of roles by plain SQL', () => {
 
     await until(async () => String(await holdingOf(apiKeys, key)) === read)
     expect(await holdingOf(apiKeys, doomed.key)).toBe('unknown')
-    expect((await apiKeys.health()).revision).toBe((revision ?? 0) + 1)
+    const [since] = await sequelize.query(
+      `SELECT FROM api_key_revisions WHERE revision > ${revision}`,
+    )
+    expect(since).toHaveLength(1)
     await sequelize.query('DROP TRIGGER tell ON roles')
   })
 
@@ -688,7 +691,7 @@ describe('a change of roles by plain SQL', () => {
 
   it('needs the migration, and says so', async () => {
     const own = await createDatabase()
-    const apiKeys = createTestApiKeys(own)
+    const apiKeys = createTestApiKeys(own, { grantable: () => [read] })
     const { plainTextKey } = await apiKeys.create(newKey())
     await logUserChanges({ schema: 'public', userIdType: 'text', users: undefined }).down(
       own.connect().getQueryInterface(),

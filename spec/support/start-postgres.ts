@@ -20,6 +20,7 @@ const fast = {
   full_page_writes: 'off',
   wal_level: 'minimal',
   max_wal_senders: 0,
+  max_prepared_transactions: 10,
   max_wal_size: '4GB',
   shared_buffers: '256MB',
   autovacuum: 'off',

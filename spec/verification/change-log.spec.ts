@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { QueryTypes, Transaction, type Sequelize } from 'sequelize'
 
+import { createOwnChanges } from '../../lib/keys/own-changes'
 import { createChangeLog } from '../../lib/verification/change-log'
+import { systemClock } from '../../lib/verification/clock'
 import { changeLogOf } from '../../models/change-log'
 import { findBlockedSession } from '../support/blocked'
 import { createDatabase, type Database } from '../support/database'
@@ -189,13 +191,10 @@ const asText = (ids: readonly string[]) => ids.toSorted().join()
 /** Takes the lock out of the function that numbers the entries. */
 async function removeLock() {
   const [{ definition } = { definition: '' }] = await sequelize.query<{ definition: string }>(
-    `SELECT pg_get_functiondef('api_key_number_changes'::regproc) AS definition`,
+    `SELECT pg_get_functiondef('api_key_number_entry'::regproc) AS definition`,
     { type: QueryTypes.SELECT },
   )
-  const unlocked = definition.replace(
-    /PERFORM 1 FROM[^;]*FOR UPDATE;\s*IF NOT FOUND.*?END IF;/s,
-    '',
-  )
+  const unlocked = definition.replace(/PERFORM FROM[^;]*FOR UPDATE;\s*IF NOT FOUND.*?END IF;/s, '')
   if (unlocked === definition) throw new Error('there was no lock to take out')
   await sequelize.query(unlocked)
 }
@@ -286,19 +285,8 @@ describe('the log of changes', () => {
   })
 
   it('is pruned from its beginning, whoever else is pruning it', async () => {
-    await sequelize.query(
-      `INSERT INTO api_key_revisions (created_at) SELECT now() - n * interval '2 hours' FROM generate_series(3, 0, -1) AS n`,
-    )
-    const [, oldest, ...others] = (await readLog(0)).map(({ revision }) => revision)
-    const { prune } = createChangeLog({
-      connection: { query: neverAsked },
-      sequelize,
-      log: changeLogOf('public'),
-      table: 'api_keys',
-      userIdType: 'text',
-      followed: 'keys',
-      boundMs: 1_000,
-    })
+    await fillLog([8, 6, 4, 2, 0])
+    const [oldest, ...others] = (await readLog(0)).map(({ revision }) => revision)
     const another = await sequelize.transaction()
     await sequelize.query(`SELECT FROM api_key_revisions WHERE revision = ${oldest} FOR UPDATE`, {
       transaction: another,
@@ -310,8 +298,27 @@ describe('the log of changes', () => {
     await another.rollback()
     await pruning
 
-    expect(meanwhile.slice(1)).toEqual([oldest, ...others])
-    expect((await readLog(0)).map(({ revision }) => revision).slice(1)).toEqual(others.slice(-1))
+    expect(meanwhile).toEqual([oldest, ...others])
+    expect((await readLog(0)).map(({ revision }) => revision)).toEqual(others.slice(-1))
+  })
+
+  it('is pruned up to the first entry that is younger, whatever follows', async () => {
+    // Of a server whose clock was set back by five hours in between.
+    await fillLog([8, 0, 5, 4, 0])
+    const [, ...others] = (await readLog(0)).map(({ revision }) => revision)
+
+    await prune()
+
+    expect((await readLog(0)).map(({ revision }) => revision)).toEqual(others)
+  })
+
+  it('keeps its newest entry, however old it is', async () => {
+    await fillLog([8, 5])
+    const [, newest] = (await readLog(0)).map(nameOf)
+
+    await prune()
+
+    expect((await readLog(0)).map(nameOf)).toEqual([newest])
   })
 
   it('refuses changes while the row that it locks is missing', async () => {
@@ -323,6 +330,32 @@ describe('the log of changes', () => {
     await expect(change).rejects.toThrow(/api_key_log_lock/)
   })
 })
+
+/** Has the log consist of entries that are so many hours old. */
+async function fillLog(ages: readonly number[]) {
+  await sequelize.query(
+    `TRUNCATE api_key_revisions, api_key_changes;
+     INSERT INTO api_key_revisions (created_at) SELECT now() - age * interval '1 hour' FROM unnest(ARRAY[${ages.join(', ')}]) AS age;
+     DELETE FROM api_key_changes`,
+  )
+  // The TRUNCATE has left an entry of its own.
+  await sequelize.query(
+    `SELECT set_config('${changeLogOf('public').pruning}', pg_current_xact_id()::text, true);
+     DELETE FROM api_key_revisions WHERE revision = (SELECT max(revision) FROM api_key_revisions)`,
+  )
+}
+
+function prune() {
+  return createChangeLog({
+    connection: { query: neverAsked },
+    sequelize,
+    schema: 'public',
+    userIdType: 'text',
+    followed: 'keys',
+    boundMs: 1_000,
+    ownChanges: createOwnChanges(systemClock),
+  }).prune()
+}
 
 function neverAsked(): never {
   throw new Error('not for this')

@@ -304,6 +304,7 @@ function createWorld() {
           newest: log.at(-1) ?? { revision: 0, mark: '' },
           rows: new Map(wanted.flatMap((digest) => rowOf(digest, statuses))),
           isStandby,
+          isSubscriber: false,
           isRegistered: true,
         }),
       })
@@ -339,6 +340,8 @@ function readingOfLog(
     changedIds: changed.includes('all') ? null : changed.map((number) => ids[Number(number)] ?? ''),
     changedUserIds: [],
     hasNew: since.some(({ isNew }) => isNew),
+    isSubscriber: false,
+    xids: [],
     isRegistered: true,
     serverMs: 0,
   }
@@ -380,6 +383,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
       onUserChanges: () => {},
       onNew: () => cache.forgetUnknown(),
       onGap: () => cache.forgetAll(),
+      onEntries: () => {},
       onDoubt: () => {},
     },
     isNeeded: () => false,

@@ -174,6 +174,8 @@ function createWorld({ isTold }: Pick<Rules, 'isTold'>) {
           changedUserIds: since.map(({ changed }) => changed),
           hasNew: false,
           isStandby: false,
+          isSubscriber: false,
+          xids: [],
           isRegistered: true,
           serverMs: 0,
         }
@@ -189,6 +191,7 @@ function createWorld({ isTold }: Pick<Rules, 'isTold'>) {
         newest: log.at(-1) ?? { revision: 0, mark: '' },
         rows: new Map(wanted.map((digest) => [digest, rowOf(digest)])),
         isStandby: false,
+        isSubscriber: false,
         isRegistered: true,
       }
     },
@@ -250,6 +253,7 @@ function createProcess(
         cache.forgetAll()
         grants.forgetAll()
       },
+      onEntries: () => {},
       onDoubt: () => {},
     },
     isNeeded: () => false,

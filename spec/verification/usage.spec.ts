@@ -136,7 +136,7 @@ describe('lastUsedAt', () => {
     expect(await apiKeys.get(id)).toEqual({ ...before, lastUsedAt: expect.any(Date) })
     expect((await apiKeys.events({ apiKeyId: id })).events).toHaveLength(1)
     const [newest] = await sequelize.query<{ revision: number }>(
-      'SELECT max(revision)::int AS revision FROM api_key_revisions',
+      'SELECT max(revision)::float8 AS revision FROM api_key_revisions',
       { type: QueryTypes.SELECT },
     )
     expect(newest).toEqual({ revision })

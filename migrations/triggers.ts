@@ -1,0 +1,140 @@
+import { createHash } from 'node:crypto'
+
+import { literal } from '../models/names'
+
+/** A function of ours that triggers call. */
+export interface TriggerFunction {
+  /** Qualified and quoted. */
+  name: string
+  /** In PL/pgSQL. */
+  body: string
+}
+
+/** A trigger of ours. It fires always: also in a session that replicates, or pretends to. */
+export interface Trigger {
+  name: string
+  /** Qualified and quoted. */
+  table: string
+  /** `AFTER INSERT OR DELETE`, for example. */
+  fires: string
+  forEach: 'ROW' | 'STATEMENT'
+  /** Without it, the trigger fires each time. */
+  when?: string
+  /** The name of the rows that a statement has inserted. */
+  newTable?: string
+  /** True if the trigger fires when the transaction commits. */
+  isDeferred?: boolean
+  calls: TriggerFunction
+}
+
+/**
+ * SQL that is true in the workers of logical replication, which apply what the publisher has reported and numbered already.
+ * The setting alone is not enough: tools set it by hand while they load data. Such changes count.
+ */
+export const isReplicationWorker = `current_setting('session_replication_role') = 'replica' AND EXISTS (
+              SELECT FROM pg_stat_get_subscription(NULL) WHERE pid = pg_backend_pid()
+            )`
+
+/** SQL that is true if a setting does not name this transaction. */
+export function isNotIn(setting: string): string {
+  return `current_setting('${setting}', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text`
+}
+
+/** A condition for triggers that is true if an UPDATE changes any of these columns. Postgres itself writes it so. */
+export function changesAny(columns: readonly string[]): string {
+  return columns.map((column) => `OLD.${column} IS DISTINCT FROM NEW.${column}`).join(' OR ')
+}
+
+const searchPath = 'pg_catalog, pg_temp'
+
+/**
+ * SQL that creates functions. They run as their owner, so that a role that may change a key may also log the change, and
+ * do not find a name that another role puts in the way. Nobody may call them but for these triggers: a role could
+ * put them on a table of its own.
+ */
+export function createFunctions(functions: readonly TriggerFunction[]): string {
+  const created = functions.map(
+    ({ name, body }) => `
+      CREATE OR REPLACE FUNCTION ${name}() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${searchPath} AS ${quoteBody(body)};`,
+  )
+  const names = functions.map(({ name }) => `${name}()`).join(', ')
+  return `${created.join('')}
+      REVOKE EXECUTE ON FUNCTION ${names} FROM PUBLIC;`
+}
+
+/** With the functions go the triggers that call them. */
+export function dropFunctions(functions: readonly TriggerFunction[]): string {
+  const names = functions.map(({ name }) => `${name}()`).join(', ')
+  return `DROP FUNCTION IF EXISTS ${names} CASCADE;`
+}
+
+export function createTriggers(triggers: readonly Trigger[]): string {
+  return triggers.map(createTrigger).join('')
+}
+
+function createTrigger(trigger: Trigger): string {
+  const { name, table, fires, forEach, when, newTable, isDeferred, calls } = trigger
+  const clauses = [
+    isDeferred && 'DEFERRABLE INITIALLY DEFERRED',
+    newTable && `REFERENCING NEW TABLE AS ${newTable}`,
+    `FOR EACH ${forEach}`,
+    when && `WHEN (${when})`,
+  ]
+  return `
+      DROP TRIGGER IF EXISTS ${name} ON ${table};
+      CREATE ${isDeferred ? 'CONSTRAINT TRIGGER' : 'TRIGGER'} ${name} ${fires} ON ${table}
+        ${clauses.filter(Boolean).join(' ')} EXECUTE FUNCTION ${calls.name}();
+      ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name};`
+}
+
+/**
+ * SQL for the names of those triggers that are not as they were created: one that is missing or switched off, fires on other
+ * occasions, or calls a function whose body is another.
+ */
+export function alteredTriggersSql(triggers: readonly Trigger[]): string {
+  return `
+    SELECT format('%s on %s', made.name, made.kept::regclass) AS name
+      FROM (VALUES ${triggers.map(toRow).join(', ')})
+        AS made (name, kept, type, is_deferred, new_table, condition, body)
+     WHERE NOT EXISTS (
+       SELECT FROM pg_catalog.pg_trigger AS trigger
+         JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
+        WHERE trigger.tgrelid = made.kept::regclass AND trigger.tgname = made.name
+          AND trigger.tgenabled = 'A' AND trigger.tgtype = made.type AND trigger.tgattr = ''
+          AND trigger.tginitdeferred = made.is_deferred
+          AND coalesce(trigger.tgnewtable, '') = made.new_table
+          AND coalesce(regexp_replace(
+                lower(substring(pg_catalog.pg_get_triggerdef(trigger.oid) FROM ' WHEN (.*) EXECUTE FUNCTION ')),
+                ${literal(notation.source)}, '', 'g'
+              ), '') = made.condition
+          AND md5(function.prosrc) = made.body AND function.prosecdef
+          AND function.proconfig = ARRAY[${literal(`search_path=${searchPath}`)}]
+     )`
+}
+
+/** How Postgres writes a condition differs from how we do, and may differ from version to version. */
+const notation = /row\(|::text|[\s()"]/g
+
+function toRow(trigger: Trigger): string {
+  const { name, table, when = '', newTable = '', isDeferred = false, calls } = trigger
+  const condition = when.toLowerCase().replace(notation, '')
+  const body = createHash('md5').update(calls.body).digest('hex')
+  const texts = [newTable, condition, body].map(literal).join(', ')
+  return `(${literal(name)}, ${literal(table)}, ${typeOf(trigger)}, ${isDeferred}, ${texts})`
+}
+
+/** The bits of `pg_trigger.tgtype`. */
+const typeBits = { ROW: 1, BEFORE: 2, INSERT: 4, DELETE: 8, UPDATE: 16, TRUNCATE: 32 }
+
+function typeOf({ fires, forEach }: Trigger): number {
+  const words = new Set([...fires.split(' '), forEach])
+  return Object.entries(typeBits).reduce(
+    (type, [word, bit]) => type + (words.has(word) ? bit : 0),
+    0,
+  )
+}
+
+function quoteBody(body: string): string {
+  return `$function$${body}$function$`
+}
