@@ -45,13 +45,13 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
   const { credentials, verify, noteDenied, rules, settings } = parts
   /** Names this instance in the memory of requests. */
   const self = Symbol('express-api-keys')
-  let checkedApp: object | undefined
+  let isTrustChecked = false
 
-  /** A key that is bound to addresses is of little worth if clients choose theirs. */
+  /** A key that is bound to addresses is of little worth if clients choose theirs. An app does not change its setting. */
   function checkTrust({ app }: GuardedRequest) {
-    if (app === checkedApp) return
-    checkedApp = app
-    if (app?.get('trust proxy') !== true) return
+    if (!app) return
+    isTrustChecked = true
+    if (app.get('trust proxy') !== true) return
     warn(
       'API_KEYS_TRUST_PROXY',
       "A key with allowedIps was used while Express's `trust proxy` is true, and so a client chooses its address itself. Set it to the number of proxies before the app, such as 1.",
@@ -89,7 +89,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     }
 
     const { apiKey } = verdict
-    if (AcceptedKey.isBound(apiKey)) checkTrust(req)
+    if (!isTrustChecked && AcceptedKey.isBound(apiKey)) checkTrust(req)
     const { user } = req
     if (user || settings.loadUser) return acceptUser(req, apiKey, bearer)
     return bearer.accept(apiKey, { id: apiKey.userId }, user)

@@ -13,20 +13,38 @@ export function fieldsOf(limits: readonly NamedLimit[], states: readonly LimitSt
   return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
 }
 
-/** The fields in which other limiters of the app may write, too. */
-const sharedFields: ReadonlySet<string> = new Set(['RateLimit-Policy', 'RateLimit'])
+/** Says on a response where a key stands, if the response is still to be sent. */
+export function setLimitFields(
+  res: ServerResponse | undefined,
+  limits: readonly NamedLimit[],
+  states: readonly LimitState[],
+) {
+  if (!isOpen(res)) return
+  addMembers(res, 'RateLimit-Policy', policyOf(limits))
+  addMembers(res, 'RateLimit', stateOf(states))
+}
 
-/** Sets fields of a response, if it is still to be sent. What other limiters have said in a field stays there. */
+/** Sets the fields of a refusal, if the response is still to be sent. */
 export function setFields(
   res: ServerResponse | undefined,
   fields: Readonly<Record<string, string>>,
 ) {
-  // A guard without a server may be given anything for a response.
-  if (!res || res.headersSent || typeof res.setHeader !== 'function') return
+  if (!isOpen(res)) return
   for (const [name, value] of Object.entries(fields)) {
-    const present = sharedFields.has(name) ? res.getHeader(name) : undefined
-    res.setHeader(name, present === undefined ? value : merge(String(present), value))
+    if (name.startsWith('RateLimit')) addMembers(res, name, value)
+    else res.setHeader(name, value)
   }
+}
+
+/** A guard without a server may be given anything for a response. */
+function isOpen(res: ServerResponse | undefined): res is ServerResponse {
+  return res !== undefined && !res.headersSent && typeof res.setHeader === 'function'
+}
+
+/** Other limiters of the app may have written in a field, which stays. */
+function addMembers(res: ServerResponse, field: string, value: string) {
+  const present = res.getHeader(field)
+  res.setHeader(field, present === undefined ? value : merge(String(present), value))
 }
 
 /** The members of a list (RFC 9651, section 3.1): texts may hold commas. */

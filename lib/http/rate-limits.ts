@@ -9,7 +9,7 @@ import type { RateLimiter } from '../verification/rate-limiter'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import { withoutStack } from './authentication'
-import { fieldsOf, setFields } from './rate-limit-fields'
+import { setLimitFields } from './rate-limit-fields'
 import type { RequestBearer } from './request-memory'
 
 /** Has the uses of keys counted, and the responses say where the keys stand. */
@@ -105,5 +105,5 @@ function tell(
   limits: readonly NamedLimit[],
   { limits: states }: Consumption,
 ) {
-  if (states.length > 0) setFields(res, fieldsOf(limits, states))
+  if (states.length > 0) setLimitFields(res, limits, states)
 }

@@ -72,8 +72,7 @@ export interface GuardedRequest extends IncomingMessage {
 
 /** Returns the address of the client by Express's rules, else that of the connection; `null` if it cannot be read. */
 export function clientAddressOf(req: GuardedRequest): string | null {
-  const { socket } = req as { socket?: Socket }
-  return readClientAddress(req.ip ?? socket?.remoteAddress)
+  return readClientAddress(req.ip ?? (req as { socket?: Socket }).socket?.remoteAddress)
 }
 
 /**
