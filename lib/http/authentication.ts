@@ -1,13 +1,13 @@
 import type { ServerResponse } from 'node:http'
 
-import { warn } from '../../models/warnings'
 import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
-import type { Rules } from '../keys/rules'
-import type { MaybePromise, Settings } from '../options'
+import type { MaybePromise } from '../options'
 import type { UsageRecorder } from '../verification/usage'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
 import type { Verdict, Verifier } from '../verification/verifier'
 import type { Credential, CredentialReader } from './credentials'
+import { createOwners, type OwnersParts } from './owner'
+import { createTrustCheck } from './proxy-trust'
 import { linesOf, type GuardedRequest } from './request'
 import {
   beginBearer,
@@ -32,31 +32,19 @@ export interface Authenticator {
   carriesKey(req: GuardedRequest): boolean
 }
 
-interface AuthenticatorParts {
+interface AuthenticatorParts extends OwnersParts {
   credentials: CredentialReader
   verify: Verifier['verify']
   /** Counts a use of a good key as denied. */
   noteDenied: UsageRecorder['noteDenied']
-  rules: Pick<Rules, 'userId'>
-  settings: Pick<Settings, 'currentUser' | 'loadUser' | 'storage'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
-  const { credentials, verify, noteDenied, rules, settings } = parts
+  const { credentials, verify, noteDenied, settings } = parts
+  const owners = createOwners(parts)
   /** Names this instance in the memory of requests. */
   const self = Symbol('express-api-keys')
-  let isTrustChecked = false
-
-  /** A key that is bound to addresses is of little worth if clients choose theirs. An app does not change its setting. */
-  function checkTrust({ app }: GuardedRequest) {
-    if (!app) return
-    isTrustChecked = true
-    if (app.get('trust proxy') !== true) return
-    warn(
-      'API_KEYS_TRUST_PROXY',
-      "A key with allowedIps was used while Express's `trust proxy` is true, and so a client chooses its address itself. Set it to the number of proxies before the app, such as 1.",
-    )
-  }
+  const checkTrust = createTrustCheck()
 
   function authenticateFirst(
     req: GuardedRequest,
@@ -89,7 +77,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     }
 
     const { apiKey } = verdict
-    if (!isTrustChecked && AcceptedKey.isBound(apiKey)) checkTrust(req)
+    if (AcceptedKey.isBound(apiKey)) checkTrust(req)
     const { user } = req
     if (user || settings.loadUser) return acceptUser(req, apiKey, bearer)
     return bearer.accept(apiKey, { id: apiKey.userId }, user)
@@ -101,10 +89,10 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     bearer: RequestBearer,
   ): Promise<Authentication> {
     const { user: present } = req
-    const signedIn = present ? await findSignedIn(req, apiKey) : 'nobody'
+    const signedIn = present ? await owners.compareSignedIn(req, apiKey) : 'nobody'
     if (signedIn === 'other') return twoCredentials(apiKey, bearer)
     // A guest is nobody, and gives its place to the owner.
-    const user = signedIn === 'owner' ? present : await loadUser(req, apiKey)
+    const user = signedIn === 'owner' ? present : await owners.loadUser(req, apiKey)
     if (user) return bearer.accept(apiKey, user, present)
 
     noteDenied(apiKey, bearer)
@@ -123,7 +111,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
 
   async function acceptAgain(req: GuardedRequest, accepted: Accepted): Promise<Authentication> {
     const { apiKey, bearer, user } = accepted
-    const signedIn = await findSignedIn(req, apiKey)
+    const signedIn = await owners.compareSignedIn(req, apiKey)
     if (signedIn === 'other') return twoCredentials(apiKey, bearer)
     return signedIn === 'owner' ? accepted : bearer.accept(apiKey, user, req.user)
   }
@@ -134,34 +122,6 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       kind: 'refused',
       error: withoutStack(() => new ApiKeysError('multiple_credentials')),
     }
-  }
-
-  /** Finds out who is signed in besides, compared with the owner of the key. */
-  async function findSignedIn(
-    req: GuardedRequest,
-    { userId }: VerifiedApiKey,
-  ): Promise<'owner' | 'other' | 'nobody'> {
-    const user: object | null | undefined = settings.currentUser
-      ? await settings.currentUser(req)
-      : req.user
-    if (!user) return 'nobody'
-
-    const { data } = rules.userId.safeParse((user as { id?: unknown }).id)
-    if (data === undefined && settings.currentUser) {
-      const { userIdType } = settings.storage
-      warn(
-        'API_KEYS_USER_ID',
-        `currentUser returned a user whose id is not of the type ${userIdType}, so that the user owns no key. Return the id that the tables have, or set users.type.`,
-      )
-    }
-    return data === userId ? 'owner' : 'other'
-  }
-
-  async function loadUser(
-    req: GuardedRequest,
-    { userId }: VerifiedApiKey,
-  ): Promise<object | null | undefined> {
-    return settings.loadUser ? settings.loadUser(userId, req) : { id: userId }
   }
 
   return {

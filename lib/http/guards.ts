@@ -2,14 +2,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { MissingPermissionError, type ApiKeysError, type LimitState } from '../errors'
 import type { Emitter } from '../keys/emitter'
-import { checkCost, checkPermissionNames, type MaybePromise, type Settings } from '../options'
-import type { UsageRecorder } from '../verification/usage'
+import { checkCost, checkPermissionNames, type Settings } from '../options'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-api-key'
-import type { Authenticator } from './authentication'
-import type { Charges } from './rate-limits'
+import { createInquiry, type InquiryParts } from './inquiry'
 import { tellOfDenial, type Refuse } from './refuse'
 import type { GuardedRequest } from './request'
-import type { Accepted, Authentication, Demand } from './request-memory'
+import type { Accepted, Demand } from './request-memory'
 
 /**
  * A middleware of ours. It asks nothing of the types of a route, so that behind it `req.params`, `req.body` and the
@@ -112,54 +110,21 @@ export interface Guards<Permission extends string = string, UserId = string | nu
   ): boolean
 }
 
-interface GuardParts {
-  authenticator: Authenticator
-  charges: Charges
-  /** Counts a use of a good key as denied. */
-  noteDenied: UsageRecorder['noteDenied']
+interface GuardParts extends InquiryParts {
   refuse: Refuse
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
 export function createGuards(parts: GuardParts): Guards {
-  const { authenticator, charges, noteDenied, refuse, settings } = parts
-
-  /** Makes what asks whether a request may pass: it returns why not, `null` if it may. */
-  function createInquiry(demand: Demand, options: AuthenticateOptions) {
-    const { optional, orSignedIn, cost = 1 } = options
-
-    function decide(
-      req: GuardedRequest,
-      authentication: Authentication,
-    ): MaybePromise<ApiKeysError | null> {
-      if (authentication.kind === 'refused') return authentication.error
-      if (authentication.kind === 'accepted') {
-        const { apiKey, bearer } = authentication
-        const error = demand(apiKey)
-        if (error) {
-          noteDenied(apiKey, bearer)
-          return error
-        }
-        bearer.add(demand)
-        return charges.charge(authentication, cost)
-      }
-
-      if (optional === true) return null
-      return orSignedIn === true ? unlessSignedIn(req, authentication.error) : authentication.error
-    }
-
-    return function inquire(req: GuardedRequest, res: ServerResponse | undefined) {
-      const authentication = authenticator.authenticate(req, res)
-      return authentication instanceof Promise
-        ? authentication.then((authentication) => decide(req, authentication))
-        : decide(req, authentication)
-    }
-  }
+  const { authenticator, charges, refuse, settings } = parts
 
   /** With a key that is remembered, the guard ends without a promise or a closure. */
-  function createGuard(demand: Demand, options: AuthenticateOptions): Guard {
-    const inquire = createInquiry(demand, options)
+  function createGuard(caller: string, demand: Demand, options: AuthenticateOptions): Guard {
+    if (options.orSignedIn === true && !settings.currentUser) {
+      throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
+    }
+    const inquire = createInquiry(parts, demand, options)
 
     return function guard(req, res, next) {
       const decision = inquire(req, res)
@@ -186,12 +151,6 @@ export function createGuards(parts: GuardParts): Guards {
     refuse(failure, req, res, next)
   }
 
-  async function unlessSignedIn(req: GuardedRequest, error: ApiKeysError) {
-    // The key of another instance may have put its owner there, who has not signed in.
-    if (authenticator.carriesKey(req)) return error
-    return (await settings.currentUser?.(req)) ? null : error
-  }
-
   function getApiKey(req: object): VerifiedApiKey {
     return acceptedOf(req).apiKey
   }
@@ -210,7 +169,7 @@ export function createGuards(parts: GuardParts): Guards {
       const needed = [permission].flat()
       checkPermissionNames('requirePermission', needed, settings.permissions)
       checkOptions('requirePermission', options, ['orSignedIn', 'cost'])
-      const guard = createGuard((apiKey) => lacksSome(apiKey, needed), options)
+      const guard = createGuard('requirePermission', (apiKey) => lacksSome(apiKey, needed), options)
 
       return function requirePermissionGuard(req, res, next) {
         guard(req, res, next)
@@ -225,7 +184,11 @@ export function createGuards(parts: GuardParts): Guards {
       const needed = [...permissions]
       checkPermissionNames('requireAnyPermission', needed, settings.permissions)
       checkOptions('requireAnyPermission', options, ['orSignedIn', 'cost'])
-      const guard = createGuard((apiKey) => lacksAll(apiKey, needed), options)
+      const guard = createGuard(
+        'requireAnyPermission',
+        (apiKey) => lacksAll(apiKey, needed),
+        options,
+      )
 
       return function requireAnyPermissionGuard(req, res, next) {
         guard(req, res, next)
@@ -235,7 +198,7 @@ export function createGuards(parts: GuardParts): Guards {
     authenticate(options = {}) {
       refuseRequest('authenticate', options)
       checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
-      const guard = createGuard(() => null, options)
+      const guard = createGuard('authenticate', () => null, options)
 
       return function authenticateGuard(req, res, next) {
         guard(req, res, next)
@@ -251,7 +214,7 @@ export function createGuards(parts: GuardParts): Guards {
       }
 
       try {
-        const inquire = createInquiry((apiKey) => lacksSome(apiKey, needed), { cost })
+        const inquire = createInquiry(parts, (apiKey) => lacksSome(apiKey, needed), { cost })
         const error = await inquire(req, res)
         if (error) throw error
         return getApiKey(req)
@@ -290,29 +253,25 @@ export function createGuards(parts: GuardParts): Guards {
       return lacksSome(apiKey, needed) === null
     },
   }
+}
 
-  /** Refuses what would go unheeded, such as a second permission where the options belong. */
-  function checkOptions(caller: string, options: AuthenticateOptions, known: readonly string[]) {
-    if (typeof options !== 'object' || options === null) {
-      throw new TypeError(
-        `${caller}: the options must be an object. Name several permissions in a list.`,
-      )
-    }
-    const { optional = false, orSignedIn = false, cost } = options
-    for (const name of Object.keys(options)) {
-      if (!known.includes(name)) {
-        throw new TypeError(`${caller}: there is no option ${name}, only ${known.join(', ')}`)
-      }
-    }
-    for (const [name, value] of Object.entries({ optional, orSignedIn })) {
-      if (typeof value !== 'boolean')
-        throw new TypeError(`${caller}: ${name} must be true or false`)
-    }
-    if (cost !== undefined) checkCost(caller, cost, 0)
-    if (orSignedIn && !settings.currentUser) {
-      throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
+/** Refuses what would go unheeded, such as a second permission where the options belong. */
+function checkOptions(caller: string, options: AuthenticateOptions, known: readonly string[]) {
+  if (typeof options !== 'object' || options === null) {
+    throw new TypeError(
+      `${caller}: the options must be an object. Name several permissions in a list.`,
+    )
+  }
+  const { optional = false, orSignedIn = false, cost } = options
+  for (const name of Object.keys(options)) {
+    if (!known.includes(name)) {
+      throw new TypeError(`${caller}: there is no option ${name}, only ${known.join(', ')}`)
     }
   }
+  for (const [name, value] of Object.entries({ optional, orSignedIn })) {
+    if (typeof value !== 'boolean') throw new TypeError(`${caller}: ${name} must be true or false`)
+  }
+  if (cost !== undefined) checkCost(caller, cost, 0)
 }
 
 /** Refuses what Express passes to a function that stands where the middleware belongs which it makes. */
