@@ -193,6 +193,7 @@ export function createApiKeys<
     })
   const store = createStore({
     ...settings,
+    background,
     grantable,
     sequelize,
     userIdType,

@@ -32,6 +32,14 @@ export async function select<Row extends object>(
   })
 }
 
+/**
+ * SQL that gives the statements of a transaction a time limit of their own. An app may have set `statement_timeout` for its
+ * requests, which work on many rows would always exceed.
+ */
+export function limitStatements(ms: number): string {
+  return `SELECT set_config('statement_timeout', '${ms}', true)`
+}
+
 /** Runs a statement whose result is of no interest. */
 export async function run(sequelize: Sequelize, sql: string, options: StatementOptions) {
   await select(sequelize, sql, options)

@@ -5,7 +5,7 @@ import type { Sequelize, Transaction } from 'sequelize'
 import { timeSql, type AuditTrail } from '../../models/audit-trail'
 import type { ActorType, EventAction } from '../../models/api-key-event'
 import { literal } from '../../models/names'
-import { select as selectRows } from '../../models/statements'
+import { limitStatements, select as selectRows } from '../../models/statements'
 import { warn } from '../../models/warnings'
 import { ApiKeysError } from '../errors'
 import { entryText, type WrittenEntry } from './audit'
@@ -128,23 +128,29 @@ interface AuditChainParts {
   signer: Signer
 }
 
-/** How many entries are sealed, pruned or read at a time. */
+/** How many entries are pruned or read at a time. */
 export const pageSize = 2_000
 
+/** How many entries are sealed at a time: so few that other requests of the process do not wait. */
+const sealPageSize = 200
+
 /**
- * The SQLSTATEs that let a change go on without a seal: the lock took too long, or the rows of the chain hold what ours
+ * The SQLSTATEs that let a change go on without a seal: the lock took too long, or the statement that waited for it, or the rows of the chain hold what ours
  * never do, so that the next seal has no place. Verification reports such rows.
  */
-const sealless = /^(55P03|2[123]...)$/
+const sealless = /^(55P03|57014|2[123]...)$/
 
 /** For so long a change waits for the head. What it has written is sealed by the next one then. */
 const lockTimeoutMs = 2_000
+
+/** How long a statement takes at most that works on a page of the trail. */
+const statementLimitMs = 60_000
 
 /** A process that stops while it has the head keeps everybody waiting for no longer. */
 const idleTimeoutMs = 5_000
 
 /** How many entries of others a change seals besides its own, so that nobody waits for what is not theirs. */
-const maxOthers = 1_000
+const maxOthers = 100
 
 /** The savepoint to which a change goes back that did not get the head in time. */
 const sealing = 'api_key_sealing'
@@ -170,16 +176,20 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
   /** Settings of the transaction alone, which leave those of the session as they are. */
   const lockSql = `
     SELECT set_config('idle_in_transaction_session_timeout', '${idleTimeoutMs}', true);
+    ${limitStatements(statementLimitMs)};
     SELECT FROM ${headTable} FOR UPDATE`
 
   // The savepoint stays open until the end: a row that is locked in one and written after it costs a multixact. Deferred
   // triggers may wait for as long as they could before.
   const lockInTimeSql = `
     SAVEPOINT ${sealing};
-    SELECT set_config('${waiting}', current_setting('lock_timeout'), true);
+    SELECT set_config(
+      '${waiting}', current_setting('lock_timeout') || ' ' || current_setting('statement_timeout'), true
+    );
     SELECT set_config('lock_timeout', '${lockTimeoutMs}', true);
     ${lockSql};
-    SELECT set_config('lock_timeout', current_setting('${waiting}'), true)`
+    SELECT set_config('lock_timeout', split_part(current_setting('${waiting}'), ' ', 1), true),
+           set_config('statement_timeout', split_part(current_setting('${waiting}'), ' ', 2), true)`
 
   const tailSql = `
     SELECT json_build_object('tail', (
@@ -207,13 +217,13 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
    * commit: the head stays locked until it has. Where somebody else keeps it, what was written waits for the next change.
    */
   async function seal(transaction: Transaction): Promise<void> {
-    while ((await sealPage(transaction, maxOthers)) >= pageSize);
+    while ((await sealPage(transaction, maxOthers)) >= sealPageSize);
   }
 
   /** Seals all that is committed, in short transactions. */
   async function sealAll(): Promise<void> {
-    const sealOnce = (transaction: Transaction) => sealPage(transaction, pageSize)
-    while ((await sequelize.transaction(sealOnce)) >= pageSize);
+    const sealOnce = (transaction: Transaction) => sealPage(transaction, sealPageSize)
+    while ((await sequelize.transaction(sealOnce)) >= sealPageSize);
   }
 
   /** Returns how many entries were waiting; 0 if none of them can be sealed now. */
@@ -268,7 +278,7 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
               ))::text AS json
          FROM (
            (SELECT xid, event_id FROM ${unsealed} WHERE xid = pg_current_xact_id()
-             ORDER BY event_id LIMIT ${pageSize})
+             ORDER BY event_id LIMIT ${sealPageSize})
             UNION
            (SELECT xid, event_id FROM ${unsealed} ORDER BY xid, event_id LIMIT ${others})
          ) AS waiting

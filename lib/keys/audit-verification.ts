@@ -4,7 +4,7 @@ import { auditTriggers } from '../../migrations/audit-triggers'
 import { alteredTriggersSql } from '../../migrations/triggers'
 import { toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
 import { literal } from '../../models/names'
-import { select as selectRows } from '../../models/statements'
+import { limitStatements, select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError } from '../errors'
 import { canonical } from './audit'
@@ -105,6 +105,9 @@ interface AuditVerifierParts {
 
 const maxFaults = 100
 
+/** How long a statement takes at most. Some read the whole trail. */
+const statementLimitMs = 3_600_000
+
 /** The savepoint to which verification goes back after a statement that failed. */
 const reading = 'api_key_reading'
 
@@ -153,7 +156,9 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
     return sequelize.transaction(async (transaction) => {
       // One snapshot: what is committed meanwhile is not half seen.
       await sequelize.query(
-        `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SAVEPOINT ${reading}`,
+        `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+         ${limitStatements(statementLimitMs)};
+         SAVEPOINT ${reading}`,
         { transaction },
       )
       return verifySnapshot(transaction, anchor)

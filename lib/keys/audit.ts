@@ -11,7 +11,7 @@ import { isOfKeyWithPrefix, toldNames, type AuditTrail } from '../../models/audi
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from './cursor'
-import type { Emitter } from './emitter'
+import type { ApiKeyChanged, Emitter } from './emitter'
 import { isPlainObject } from './metadata'
 import type { OwnChanges } from './own-changes'
 import { readTime, readUserId, type ApiKeyRecord } from './record'
@@ -49,15 +49,17 @@ interface EventFilter {
 
 export type Audit = ReturnType<typeof createAudit>
 
-type Change = {
-  action: ChangeAction
-  /** What the change has given the row of the key. */
-  ref: string
-} & (
+/** A key before a change and after it. */
+type States =
   | { before: ApiKeyRecord | null; after: ApiKeyRecord }
   // The key is gone.
   | { before: ApiKeyRecord; after: null }
-)
+
+type Change = States & {
+  action: ChangeAction
+  /** What the change has given the row of the key. */
+  ref: string
+}
 
 /** What somebody does to a key. */
 export type ChangeAction = Exclude<EventAction, 'retired_secret_used' | 'truncated'>
@@ -97,7 +99,7 @@ export function createAudit(parts: AuditParts) {
     return `${secretId ?? ''}:${mac}`
   }
 
-  const written = new WeakSet<Transaction>()
+  const written = new WeakMap<Transaction, number>()
 
   /** The table itself says of which types its columns are. */
   async function write(entries: readonly NewApiKeyEventRow[], transaction: Transaction) {
@@ -116,43 +118,48 @@ export function createAudit(parts: AuditParts) {
     if (numbered?.xid) emitter.whenCommitted(transaction, ownChanges.begin(numbered.xid))
   }
 
+  /** Writes one entry per change, in the transaction that makes the changes. */
+  async function recordOnly(changes: readonly Change[], circumstances: Circumstances) {
+    const { address, reason, transaction } = circumstances
+    const by = actorOf(circumstances)
+    const entries = changes.map((change): NewApiKeyEventRow => {
+      const { action, before, after, ref } = change
+      const { id, userId } = keyOf(change)
+      const changed = changedAttributes(before, after)
+      const entry: WrittenEntry = {
+        apiKeyId: id,
+        userId,
+        action,
+        actorType: by.type,
+        actorId: by.type === 'system' ? null : String(by.id),
+        address: address ?? null,
+        reason: reason ?? null,
+        before: before && pick(before, changed),
+        after: after && pick(after, changed),
+        ref,
+      }
+      return { ...entry, entryMac: entryMacOf(entry) }
+    })
+
+    await write(entries, transaction)
+    written.set(transaction, (written.get(transaction) ?? 0) + entries.length)
+  }
+
   return {
     entryMacOf,
 
-    /** Whether a transaction has entries, which are to be sealed. */
-    hasWritten: (transaction: Transaction) => written.has(transaction),
+    /** How many entries a transaction has, which are to be sealed. */
+    countWritten: (transaction: Transaction) => written.get(transaction) ?? 0,
 
     /** Writes one entry per change, in the transaction that makes the changes, and has them told of when it commits. */
     async record(changes: readonly Change[], circumstances: Circumstances) {
-      const { actor, address, reason, transaction } = circumstances
-      const by: Actor = actor ?? { type: 'system' }
-      const entries = changes.map((change): NewApiKeyEventRow => {
-        const { action, before, after, ref } = change
-        const { id, userId } = keyOf(change)
-        const changed = changedAttributes(before, after)
-        const entry: WrittenEntry = {
-          apiKeyId: id,
-          userId,
-          action,
-          actorType: by.type,
-          actorId: by.type === 'system' ? null : String(by.id),
-          address: address ?? null,
-          reason: reason ?? null,
-          before: before && pick(before, changed),
-          after: after && pick(after, changed),
-          ref,
-        }
-        return { ...entry, entryMac: entryMacOf(entry) }
-      })
-
-      await write(entries, transaction)
-      written.add(transaction)
+      await recordOnly(changes, circumstances)
       for (const change of changes) {
-        const { action, before } = change
-        const notice = { apiKey: keyOf(change), before, actor: by, reason: reason ?? null }
-        emitter.emitAfter(transaction, action, notice)
+        emitter.emitAfter(circumstances.transaction, change.action, noticeOf(change, circumstances))
       }
     },
+
+    recordOnly,
 
     async list(
       filter: EventFilter,
@@ -245,8 +252,22 @@ function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
   }
 }
 
+function actorOf({ actor }: Pick<Circumstances, 'actor'>): Actor {
+  return actor ?? { type: 'system' }
+}
+
+/** What listeners are given of a change. */
+export function noticeOf(
+  change: States,
+  circumstances: Pick<Circumstances, 'actor' | 'reason'>,
+): ApiKeyChanged {
+  const { before } = change
+  const { reason = null } = circumstances
+  return { apiKey: keyOf(change), before, actor: actorOf(circumstances), reason }
+}
+
 /** The key as it is now, or was last. */
-function keyOf(change: Change): ApiKeyRecord {
+function keyOf(change: States): ApiKeyRecord {
   return change.after ?? change.before
 }
 
@@ -262,7 +283,7 @@ function changedAttributes(
 }
 
 export function isSame(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b)
+  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }
 
 function pick(record: ApiKeyRecord, names: readonly Told[]) {

@@ -12,6 +12,9 @@ const outages = /^(08...|57P0[1-5]|53...|25006|25P0[34]|57014|55P03)$/
 const unreached =
   /^Sequelize(Connection\w*|AccessDenied|HostNotFound|HostNotReachable|InvalidConnection|Timeout)Error$/
 
+/** SQLSTATEs that say a transaction met another one: the deadlock is over, or the conflict. It may succeed if it is tried again. */
+const conflicts = /^(40P01|40001)$/
+
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
 
@@ -49,6 +52,11 @@ export function afterCommit(transaction: Transaction, callBack: () => void | Pro
 /** Whether something was refused since the database cannot be asked. */
 export function isOutage(error: unknown): boolean {
   return error instanceof ApiKeysError && error.code === 'database_unavailable'
+}
+
+/** True if a transaction was rolled back because it met another one. */
+export function isConflict(error: unknown): boolean {
+  return conflicts.test(sqlStateOf(error))
 }
 
 /** Returns what to throw instead of an error of Sequelize or of the driver. */

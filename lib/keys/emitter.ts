@@ -121,6 +121,13 @@ export function createEmitter() {
     return listeners.has(name)
   }
 
+  /** Has a function called when `committed` is for this transaction. */
+  function callAfter(transaction: Transaction, callBack: () => void) {
+    const queue = untold.get(transaction) ?? []
+    queue.push(callBack)
+    untold.set(transaction, queue)
+  }
+
   return {
     isHeard,
     emit,
@@ -150,10 +157,10 @@ export function createEmitter() {
 
       // A copy, as the record goes on to whoever made the change, and a frozen one, as listeners share it.
       const told = deepFreeze(structuredClone(notice))
-      const queue = untold.get(transaction) ?? []
-      queue.push(() => emit(name, told))
-      untold.set(transaction, queue)
+      callAfter(transaction, () => emit(name, told))
     },
+
+    callAfter,
 
     /** Tells of what has waited for a transaction, which has committed. */
     committed(transaction: Transaction) {

@@ -87,6 +87,7 @@ export function createKeyReader(parts: KeyReaderParts) {
   return {
     readRecord,
     readAll,
+    isOwn,
 
     get: (id: string, scope: Scope = {}) => readOne(id, scope),
 

@@ -225,7 +225,10 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   /** Ends the grace period of a rotation: only the new secret works. */
   endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
 
-  /** Revokes all keys of a user at once, and returns how many there were to revoke. */
+  /**
+   * Revokes all keys of a user at once, and returns how many there were to revoke. It is one transaction for any number of
+   * keys. `on('revoked')` reports the first 200 before the answer, and the others a page at a time after it.
+   */
   revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<number>
 
   /** Returns how many keys `revokeAll` would revoke. */

@@ -5,6 +5,7 @@ import type { Sequelize } from 'sequelize'
 import { changeableColumns, keySql, timeOfParameter } from '../../models/api-key'
 import { run, select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
+import type { Background } from '../background'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { isSame, type Actor, type Audit, type ChangeAction } from './audit'
 import type { AuditChain } from './audit-chain'
@@ -60,7 +61,8 @@ interface StoreParts {
   /** That of the table of retired secrets. */
   retiredTable: string
   audit: Audit
-  emitter: Pick<Emitter, 'committed'>
+  emitter: Pick<Emitter, 'committed' | 'callAfter' | 'emit' | 'isHeard'>
+  background: Pick<Background, 'run'>
   chain: AuditChain
   format: SecretFormat
   maxKeysPerUser: number

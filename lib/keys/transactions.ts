@@ -1,24 +1,64 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { setTimeout, type Background } from '../background'
 import type { Audit } from './audit'
 import type { AuditChain } from './audit-chain'
-import { afterCommit } from './database'
+import { afterCommit, isConflict } from './database'
 import type { Emitter } from './emitter'
 
 interface TransactionParts {
   sequelize: Sequelize
-  audit: Pick<Audit, 'hasWritten'>
-  chain: Pick<AuditChain, 'seal'>
+  background: Pick<Background, 'run'>
+  audit: Pick<Audit, 'countWritten'>
+  chain: Pick<AuditChain, 'seal' | 'sealAll'>
   emitter: Pick<Emitter, 'committed'>
 }
 
 export type InTransaction = ReturnType<typeof createInTransaction>
 
+/** How often a transaction of our own is tried that deadlocks, or conflicts, with others. */
+const maxAttempts = 5
+
+/** How many entries a transaction of our own seals itself. More are sealed after it, so that nobody waits for all of them. */
+const maxSealedWithin = 1_000
+
 /** Makes the function in which every change of a key is made. */
-export function createInTransaction({ sequelize, audit, chain, emitter }: TransactionParts) {
+export function createInTransaction(parts: TransactionParts) {
+  const { sequelize, background, audit, chain, emitter } = parts
+  let sealing: Promise<void> | undefined
+
+  /** Seals what a transaction left, unless this process is doing so. If it fails, the next change goes on with it. */
+  function sealLater() {
+    sealing ??= chain
+      .sealAll()
+      .catch(() => {})
+      .finally(() => {
+        sealing = undefined
+      })
+  }
+
+  function committed(transaction: Transaction) {
+    emitter.committed(transaction)
+    if (audit.countWritten(transaction) > maxSealedWithin) background.run(sealLater)
+  }
+
+  async function attempt<Result>(
+    work: (transaction: Transaction) => Promise<Result>,
+  ): Promise<Result> {
+    const [result, own] = await sequelize.transaction(async (own) => {
+      const result = await work(own)
+      const count = audit.countWritten(own)
+      if (count > 0 && count <= maxSealedWithin) await chain.seal(own)
+      return [result, own] as const
+    })
+    committed(own)
+    return result
+  }
+
   /**
    * Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. What is
-   * written in the caller's is sealed later: others would wait for it to end.
+   * written in the caller's is sealed later: others would wait for it to end. Only one of our own can be tried again, from its
+   * beginning: `work` reads everything anew.
    */
   return async function inTransaction<Result>(
     transaction: Transaction | undefined,
@@ -26,16 +66,20 @@ export function createInTransaction({ sequelize, audit, chain, emitter }: Transa
   ): Promise<Result> {
     if (transaction) {
       const result = await work(transaction)
-      afterCommit(transaction, () => emitter.committed(transaction))
+      afterCommit(transaction, () => committed(transaction))
       return result
     }
 
-    const [result, own] = await sequelize.transaction(async (own) => {
-      const result = await work(own)
-      if (audit.hasWritten(own)) await chain.seal(own)
-      return [result, own] as const
-    })
-    emitter.committed(own)
-    return result
+    for (let attempts = 1; ; attempts++) {
+      try {
+        return await attempt(work)
+      } catch (error) {
+        if (attempts === maxAttempts || !isConflict(error)) throw error
+        // Two that met would meet again.
+        await new Promise((resolve) => {
+          setTimeout(resolve, Math.random() * 20 * attempts)
+        })
+      }
+    }
   }
 }

@@ -1,7 +1,7 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { isOfKeyWithPrefix, type AuditTrail } from '../../models/audit-trail'
-import { select as selectRows } from '../../models/statements'
+import { limitStatements, select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { readUserId } from './record'
 import type { UsagePeriod } from './usage-period'
@@ -103,6 +103,9 @@ const maxTopKeys = 20
 /** How many rows are deleted in one statement. */
 const pruneBatchSize = 10_000
 
+/** How long a statement takes at most that deletes so many. */
+const statementLimitMs = 60_000
+
 const [hourMs, dayMs] = [3_600_000, 86_400_000]
 
 const hoursSince1970 = `extract(epoch FROM hour)::bigint / ${hourMs / 1000}`
@@ -197,25 +200,29 @@ export function createUsageStore(parts: UsageParts) {
   async function prune(olderThanDays: number): Promise<number> {
     const before = startOf(olderThanDays)
     // A process writes again by itself: what has not written for long is gone.
-    await sequelize.query(`DELETE FROM ${writerTable} WHERE written_at < $1::timestamptz`, {
-      bind: [before],
-      transaction: null,
-    })
+    await select(`DELETE FROM ${writerTable} WHERE written_at < $1::timestamptz`, [before])
     for (let deleted = 0; ;) {
-      const [row] = await select<{ count: string }>(
-        `WITH deleted AS (
-           DELETE FROM ${usageTable} WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM ${usageTable} WHERE hour < $1::timestamptz
-              ORDER BY hour LIMIT ${pruneBatchSize} FOR UPDATE SKIP LOCKED
-           ))
-           RETURNING 1
-         )
-         SELECT count(*)::text AS count FROM deleted`,
-        [before],
-      )
-      deleted += Number(row?.count)
-      if (Number(row?.count) < pruneBatchSize) return deleted
+      const count = await sequelize.transaction((own) => pruneBatch(before, own))
+      deleted += count
+      if (count < pruneBatchSize) return deleted
     }
+  }
+
+  async function pruneBatch(before: string, transaction: Transaction): Promise<number> {
+    await select(limitStatements(statementLimitMs), [], { transaction })
+    const [row] = await select<{ count: string }>(
+      `WITH deleted AS (
+         DELETE FROM ${usageTable} WHERE ctid = ANY (ARRAY(
+           SELECT ctid FROM ${usageTable} WHERE hour < $1::timestamptz
+            ORDER BY hour LIMIT ${pruneBatchSize} FOR UPDATE SKIP LOCKED
+         ))
+         RETURNING 1
+       )
+       SELECT count(*)::text AS count FROM deleted`,
+      [before],
+      { transaction },
+    )
+    return Number(row?.count)
   }
 
   /** How many there are to delete. */
