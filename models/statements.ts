@@ -14,6 +14,9 @@ export interface StatementOptions {
  * an error of the app's copy is no instance of our classes.
  */
 
+/** Has pgpool-II send a statement to the primary; to all others a comment. It counts only at the start of a statement. */
+export const onPrimary = '/*NO LOAD BALANCE*/'
+
 /**
  * Runs a statement on the primary and returns its rows. Statements return text, numbers as text or JSON: an app may have
  * changed the session settings (`DateStyle`) and the type parsers of its driver.
@@ -23,7 +26,7 @@ export async function select<Row extends object>(
   sql: string,
   { bind, ...options }: StatementOptions,
 ): Promise<Row[]> {
-  return sequelize.query<Row>(sql, {
+  return sequelize.query<Row>(`${onPrimary} ${sql}`, {
     ...options,
     ...(bind && { bind: [...bind] }),
     // The value is the same in every copy of Sequelize.

@@ -3,6 +3,7 @@ import type { Sequelize } from 'sequelize'
 import { literal } from '../../models/names'
 import { select } from '../../models/statements'
 import { setTimeout } from '../background'
+import { ApiKeysError } from '../errors'
 import { onDatabase } from '../keys/database'
 import type { Clock } from './clock'
 
@@ -30,13 +31,19 @@ export function createBarrier({ sequelize, bounds, boundMs, clock }: BarrierPart
   return async function waitForEveryone(): Promise<void> {
     const startedAt = clock.monotonic()
     const [longest] = await onDatabase(() =>
-      select<{ ms: string | null; isFiltered: string }>(
+      select<{ ms: string | null; isFiltered: string; isStandby: string }>(
         sequelize,
-        `SELECT max(bound_ms)::text AS ms, row_security_active(${literal(bounds)})::text AS "isFiltered" FROM ${bounds}`,
+        `SELECT max(bound_ms)::text AS ms, row_security_active(${literal(bounds)})::text AS "isFiltered",
+                pg_is_in_recovery()::text AS "isStandby"
+           FROM ${bounds}`,
         { transaction: null },
       ),
     )
-    if (longest?.isFiltered === 'true' && Number(longest.ms) < boundMs) throw new Error(hidden)
+    // A standby may not know a bound that was registered just now. A proxy that balances loads may have asked one.
+    if (longest?.isStandby !== 'false') {
+      throw new ApiKeysError('database_unavailable', { cause: new Error('a standby answered') })
+    }
+    if (longest.isFiltered === 'true' && Number(longest.ms) < boundMs) throw new Error(hidden)
     const waitMs = Math.max(boundMs, Number(longest?.ms ?? 0))
 
     // A timer may fire a little early.

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 
+import { onPrimary } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
 import { createAddressList, type AddressList } from '../keys/addresses'
@@ -73,7 +74,7 @@ export function createLookup(parts: LookupParts): Lookup {
   const { connection, table, retiredTable, userIdType, isRegistered, isSubscriber, fingerprint } =
     parts
   const columns = readColumns.map((column) => `key.${column}`).join(', ')
-  const statement = `
+  const statement = `${onPrimary}
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isSubscriber})::text AS is_subscriber,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,

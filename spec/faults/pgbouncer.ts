@@ -73,7 +73,8 @@ function isFrom121(): boolean {
   return major > 1 || minor >= 21
 }
 
-function accountIds() {
+/** Returns an account that is not root: neither PgBouncer nor pgpool-II runs as root. */
+export function accountIds(): { uid: number; gid: number } {
   try {
     return { uid: idOf('-u', 'postgres'), gid: idOf('-g', 'postgres') }
   } catch {
@@ -86,7 +87,7 @@ function idOf(flag: '-u' | '-g', account: string): number {
   return Number(execFileSync('id', [flag, account], { encoding: 'utf8', stdio: [...stdio] }))
 }
 
-async function findFreePort(): Promise<number> {
+export async function findFreePort(): Promise<number> {
   const listener = createServer().listen(0, '127.0.0.1')
   await once(listener, 'listening')
   const { port } = listener.address() as AddressInfo
@@ -95,7 +96,7 @@ async function findFreePort(): Promise<number> {
   return port
 }
 
-async function answers(port: number): Promise<boolean> {
+export async function answers(port: number): Promise<boolean> {
   const socket = connect(port, '127.0.0.1')
   try {
     await once(socket, 'connect')
