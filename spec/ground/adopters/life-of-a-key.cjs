@@ -23,6 +23,10 @@ exports.live = async function live(sequelize) {
   app.get('/graphs', apiKeys.requirePermission('READ_GRAPH'), (req, res) => {
     res.json({ ranFor: apiKeys.getApiKey(req).userId })
   })
+  app.get('/events', apiKeys.requirePermission('READ_GRAPH'), (req, res) => {
+    apiKeys.getApiKey(req).signal.addEventListener('abort', () => res.end('ended'))
+    res.write('begun, ')
+  })
   const server = app.listen(0, '127.0.0.1')
   await new Promise((resolve) => server.once('listening', resolve))
   const origin = `http://127.0.0.1:${server.address().port}`
@@ -73,11 +77,14 @@ exports.live = async function live(sequelize) {
   )
   ok(found[0].lastUsedAt > found[0].createdAt)
 
+  const headers = { authorization: `Bearer ${rotated.body.plainTextKey}`, connection: 'close' }
+  const events = await fetch(`${origin}/events`, { headers })
   equal((await call('DELETE', `/api-keys/${apiKey.id}`, { json: {} })).status, 200)
+  equal(await events.text(), 'begun, ended')
   equal((await use(rotated.body.plainTextKey)).status, 401)
   await rejects(apiKeys.reactivate(apiKey.id), { code: 'api_key_revoked' })
-  const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
-  ok(events.some(({ action }) => action === 'revoked'))
+  const { events: trail } = await apiKeys.events({ apiKeyId: apiKey.id })
+  ok(trail.some(({ action }) => action === 'revoked'))
   deepEqual((await apiKeys.verifyAuditTrail()).faults, [])
   deepEqual(await apiKeys.pruneRevoked({ olderThanDays: 1 }), { keys: 0 })
 
