@@ -74,8 +74,9 @@ interface Part {
 
 const flushEveryMs = 1_000
 
-/** How many keys are written in one statement. */
+/** How many keys are written in one statement, and the last uses of how many if there are many counts. */
 const maxKeys = 5_000
+const fewKeys = 500
 
 /** For how many keys there is room for counts at least. */
 const leastKeys = 10_000
@@ -132,14 +133,21 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   let writing: Promise<void> | undefined
   /** Whether something cannot be written at the moment, so that each kind is tried by itself. */
   let isHampered = false
+  /** True if the last write failed, so that the next one waits its time. */
+  let hasFailed = false
   let timer: NodeJS.Timeout | undefined
 
   function nowSeconds(): number {
     return Math.floor(clock.monotonic() / 1000)
   }
 
+  /** True if more than a part of the room for counts is taken. */
+  function isTaken(part: number): boolean {
+    return counting.size + finished.length > part * maxCounts
+  }
+
   function hasRoom(): boolean {
-    if (counting.size + finished.length < maxCounts) return true
+    if (pending() < maxCounts) return true
     dropped++
     return false
   }
@@ -201,7 +209,9 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
   /** Writes what is due by now, or the first part of it. */
   async function writeOnce() {
-    const parts = [takeUses(), takeCounts(), takeRetiredUses()].filter((part) => part !== null)
+    // Last uses take several times as long to write as counts. They must not hold up counts that soon find no room.
+    const uses = takeUses(isTaken(1 / 2) && flushes === 0 ? fewKeys : maxKeys)
+    const parts = [uses, takeCounts(), takeRetiredUses()].filter((part) => part !== null)
     if (parts.length > 1 && !isHampered) {
       try {
         return await writeParts(parts)
@@ -241,12 +251,12 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     for (const part of parts) part.onWritten(rows)
   }
 
-  function takeUses(): Part | null {
+  function takeUses(most: number): Part | null {
     if (noted.size === 0) return null
 
     const uses = new Map<string, CachedKey>()
     for (const [id, key] of noted) {
-      if (uses.size === maxKeys) break
+      if (uses.size === most) break
       uses.set(id, key)
       noted.delete(id)
     }
@@ -300,8 +310,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   function isDue({ countedSinceSeconds: since }: CachedKey, now: number): boolean {
-    // Sooner where room is about to run out.
-    return since + countSeconds <= now || flushes > 0 || counting.size > maxCounts / 2
+    return since + countSeconds <= now || flushes > 0 || isTaken(1 / 2)
   }
 
   function takeRetiredUses(): Part | null {
@@ -424,10 +433,21 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   function write(): Promise<void> {
-    writing ??= background.run(writeOnce).finally(() => {
-      writing = undefined
-      if (size() > 0) writeLater()
-    })
+    writing ??= background
+      .run(writeOnce)
+      .then(
+        () => {
+          hasFailed = false
+        },
+        (error: unknown) => {
+          hasFailed = true
+          throw error
+        },
+      )
+      .finally(() => {
+        writing = undefined
+        if (size() > 0) writeLater()
+      })
     return writing
   }
 
@@ -455,12 +475,21 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     timer = undefined
   }
 
+  /** Writes once a second, and without a pause while room is about to run out: no use is dropped that can be written. */
   function writeLater() {
+    // The end of a write comes back here.
+    if (writing) return
+    if (isTaken(3 / 4) && !hasFailed) return writeNow()
+
     timer ??= background.startTimer(() => {
       timer = undefined
-      // What could not be written stays noted, for the next time.
-      write().catch(() => {})
+      writeNow()
     }, flushEveryMs)
+  }
+
+  /** What could not be written stays noted, for the next time. */
+  function writeNow() {
+    write().catch(() => {})
   }
 
   return {
@@ -479,6 +508,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     /** Notes a use, where it is so long after the last one that it is worth writing. */
     noteUse(key: CachedKey, wall: number, bearer: Bearer) {
       if (wall < key.lastUsedAtMs + lastUsedResolutionMs) return
+      // If there is no room, the next use of the key is noted instead.
+      if (noted.size >= maxCounts && !noted.has(key.id)) return
 
       key.lastUsedAtMs = wall
       key.lastUsedFrom = bearer.ip ?? null

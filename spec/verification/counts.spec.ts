@@ -1,3 +1,6 @@
+import { randomUUID } from 'node:crypto'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+
 import * as pg from 'pg'
 import { QueryTypes, Sequelize, type Transaction } from 'sequelize'
 
@@ -200,6 +203,55 @@ describe('the counts of uses', () => {
   })
 })
 
+describe('counts of many keys at once', () => {
+  it('are written without waiting if room for them is about to run out', async () => {
+    const recorder = createTimelessRecorder(sequelize)
+    const userId = 'a crowd'
+    const keys = Array.from({ length: 30_000 }, (_, index) =>
+      cachedKey(index, userId, randomUUID()),
+    )
+    for (const key of keys) {
+      if (recorder.health().pending === 20_000)
+        await until(() => recorder.health().pending < 20_000)
+      recorder.countUse(key, Date.now(), anybody())
+    }
+
+    await until(() => recorder.health().pending <= 15_000)
+    await recorder.flush()
+
+    const [row] = await sequelize.query<object>(
+      `SELECT count(*)::int AS keys, sum(verified)::int AS verified FROM api_key_usage
+        WHERE user_id = $1`,
+      { bind: [userId], type: QueryTypes.SELECT },
+    )
+    expect(row).toEqual({ keys: 30_000, verified: 30_000 })
+    expect(recorder.health()).toEqual({ pending: 0, dropped: 0 })
+  })
+
+  it('wait for the next time if the database is away', async () => {
+    let attempts = 0
+    const connected = databaseAway.connect({
+      hooks: {
+        beforeConnect() {
+          attempts++
+        },
+      },
+    })
+    const recorder = createTimelessRecorder(connected)
+    const keys = Array.from({ length: 20_000 }, (_, index) => cachedKey(index))
+    for (const key of keys.slice(0, 16_000)) recorder.countUse(key, Date.now(), anybody())
+
+    await until(() => attempts > 0)
+    await expect(recorder.flush()).rejects.toMatchObject({ code: 'database_unavailable' })
+    const before = attempts
+    for (const key of keys.slice(16_000)) recorder.countUse(key, Date.now(), anybody())
+    await nextTurn()
+
+    expect(attempts).toBe(before)
+    recorder.stop()
+  })
+})
+
 describe('counts that cannot be written', () => {
   it('stay, while lastUsedAt is written, and are not lost or doubled', async () => {
     const { id, plainTextKey } = await create()
@@ -297,7 +349,8 @@ describe('counts that cannot be written', () => {
     const recorder = createRecorder(databaseAway.connect(), 1)
     const keys = Array.from({ length: 20_001 }, (_, index) => cachedKey(index))
     for (const key of keys) recorder.countUse(key, Date.now(), anybody())
-    const [known, unknown] = [keys[0], keys[20_000]]
+    // The first counts are on their way to the database, and would be counted anew.
+    const [known, unknown] = [keys[19_999], keys[20_000]]
     if (!known || !unknown) throw new Error('there are too few')
 
     for (const key of [known, known, unknown]) recorder.countUse(key, Date.now(), anybody())
@@ -341,8 +394,11 @@ describe('a use that a limit refuses', () => {
 })
 
 /** The recorder of one more process. */
-function createRecorder(connected: Sequelize, cacheSize = 100_000) {
-  const background = createBackground()
+function createRecorder(
+  connected: Sequelize,
+  cacheSize = 100_000,
+  background = createBackground(),
+) {
   const open = createOpenClient(connected)
   return createUsageRecorder({
     background,
@@ -363,6 +419,13 @@ function createRecorder(connected: Sequelize, cacheSize = 100_000) {
     cacheSize,
   })
 }
+
+/** A recorder whose timers never lead to a write. */
+function createTimelessRecorder(connected: Sequelize) {
+  return createRecorder(connected, 1, { ...createBackground(), startTimer: () => setTimeout(noop) })
+}
+
+function noop() {}
 
 function anybody(): Bearer {
   return { refusalOf: () => null }
