@@ -1,7 +1,13 @@
 import type { Sequelize } from 'sequelize'
 
 import { createOptionChecks } from '../models/option-checks'
-import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
+import {
+  readStorageOptions,
+  type Storage,
+  type StorageOptions,
+  type UserIdType,
+} from '../models/storage-options'
+import { warn } from '../models/warnings'
 import { createApiKeys } from './0001-create-api-keys'
 import { createApiKeyEvents } from './0002-create-api-key-events'
 import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
@@ -13,11 +19,11 @@ import { createApiKeyUsage } from './0008-create-api-key-usage'
 import { chainApiKeyEvents } from './0009-chain-api-key-events'
 import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
 import { historyTable, readHistory } from './history'
-import type { Migration } from './migration'
+import type { Migration, Step } from './migration'
 import { findMissing } from './missing'
 import { closeFunctions, closeSequences, closeTables, warnOfOtherRoles } from './privileges'
 import { referToUsers, validateReference } from './refer-to-users'
-import { exclusively } from './transaction'
+import { exclusively, type Run } from './transaction'
 import { convertUserIds, findUserIdType } from './user-ids'
 
 /** Those of the first version, in order. */
@@ -77,21 +83,46 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
   const isUnchecked = await exclusively(sequelize, schema, async (run) => {
     const columnType = await findUserIdType(run, storage)
     const steps = inOrder.map((migration) => migration({ ...storage, columnType }))
-    const history = await readHistory(run, schema)
-    const isComplete = steps.every(({ name }) => history.includes(name))
     const tables = [historyTable, ...steps.flatMap((step) => [...step.tables])]
-    const missing = await findMissing(run, schema, tables)
-    const isConverted = await convertUserIds(run, schema, columnType)
+    const history = await readHistory(run, schema)
+    const names = new Set(steps.map(({ name }) => name))
+    // A newer version of the library has made them: what this one finds altered is meant to be.
+    const isNewer = history.some((name) => !names.has(name))
 
-    if (!isComplete || missing.isAny || isConverted) {
-      for (const { make } of steps) await make(run)
-      if (missing.tables.length > 0) await closeTables(run, schema, missing.tables)
-      await closeFunctions(run, schema)
-      await closeSequences(run, schema)
-    }
+    if (!isNewer) await makeSteps(run, { storage, columnType, steps, tables, history })
     await warnOfOtherRoles(run, schema, tables)
     return referToUsers(run, storage)
   })
 
   if (isUnchecked) await exclusively(sequelize, schema, (run) => validateReference(run, storage))
+}
+
+interface State {
+  storage: Storage
+  columnType: UserIdType
+  steps: readonly Step[]
+  tables: readonly string[]
+  history: readonly string[]
+}
+
+async function makeSteps(run: Run, { storage, columnType, steps, tables, history }: State) {
+  const { schema } = storage
+  const isComplete = steps.every(({ name }) => history.includes(name))
+  const missing = await findMissing(run, storage, tables)
+  const isConverted = await convertUserIds(run, schema, columnType)
+  const isWhole = missing.tables.length + missing.triggers.length === 0 && !missing.isRow
+  if (isComplete && isWhole && !isConverted) return
+
+  for (const { make } of steps) await make(run)
+  if (missing.tables.length > 0) await closeTables(run, schema, missing.tables)
+  await closeFunctions(run, schema)
+  await closeSequences(run, schema)
+  // The type of the ids is part of them.
+  if (isComplete && !isConverted && missing.triggers.length > 0) {
+    warn(
+      'API_KEYS_TRIGGERS_MENDED',
+      `migrate: triggers were off, gone or altered, and are made again: ${missing.triggers.join(', ')}. That is usual after a ` +
+        'restore. Otherwise find out who did it, and verify the audit trail: what changed meanwhile may have left no trace.',
+    )
+  }
 }

@@ -1,18 +1,25 @@
 import { qualify } from '../models/names'
+import type { Storage } from '../models/storage-options'
+import { auditTriggers } from './audit-triggers'
+import { gatheredColumns, keyTriggers, numberTriggers, userTriggers } from './change-log-triggers'
 import type { Run } from './transaction'
+import { alteredTriggersSql } from './triggers'
 
 interface Missing {
   tables: string[]
-  /** True if anything is missing. */
-  isAny: boolean
+  /** Triggers that are gone, switched off, or do something else than they should. */
+  triggers: string[]
+  /** True if a table that cannot do without a row has none. */
+  isRow: boolean
 }
 
 /** Returns what the steps make and the database does not have. Needs no right but to read. */
 export async function findMissing(
   run: Run,
-  schema: string,
+  storage: Storage,
   tables: readonly string[],
 ): Promise<Missing> {
+  const { schema } = storage
   const found = await run(
     `SELECT class.relname AS name, has_table_privilege(class.oid, 'SELECT') AS "isReadable"
        FROM pg_catalog.pg_class AS class
@@ -22,16 +29,31 @@ export async function findMissing(
   )
   const names = new Set(found.map(({ name }) => String(name)))
   const missing = tables.filter((table) => !names.has(table))
-  if (missing.length > 0) return { tables: missing, isAny: true }
+  if (missing.length > 0) return { tables: missing, triggers: [], isRow: false }
 
   const readable = found.filter(({ isReadable }) => isReadable).map(({ name }) => String(name))
-  return { tables: [], isAny: await lacksRows(run, schema, readable) }
+  return {
+    tables: [],
+    triggers: await findAlteredTriggers(run, storage),
+    isRow: await lacksRow(run, schema, readable),
+  }
+}
+
+async function findAlteredTriggers(run: Run, { schema, userIdType }: Storage): Promise<string[]> {
+  const triggers = [
+    ...keyTriggers(schema, gatheredColumns.withLimits),
+    ...numberTriggers(schema),
+    ...userTriggers(schema),
+    ...auditTriggers({ schema, userIdType }),
+  ]
+  const altered = await run(alteredTriggersSql(triggers))
+  return altered.map(({ name }) => String(name))
 }
 
 /** The tables that cannot do without a row. */
 const neededRows = ['api_key_log_lock', 'api_key_revisions', 'api_key_audit_head']
 
-async function lacksRows(run: Run, schema: string, readable: readonly string[]): Promise<boolean> {
+async function lacksRow(run: Run, schema: string, readable: readonly string[]): Promise<boolean> {
   const tables = neededRows.filter((table) => readable.includes(table))
   if (tables.length === 0) return false
 

@@ -110,6 +110,44 @@ describe('migrate, over what is left of the tables', () => {
     },
   )
 
+  it.each([
+    ['switched off', 'ALTER TABLE api_keys DISABLE TRIGGER api_key_gather_update', 'gather_update'],
+    ['half off', 'ALTER TABLE api_key_changes ENABLE TRIGGER api_key_number', 'api_key_number'],
+    ['dropped', 'DROP TRIGGER api_key_tell_delete ON api_keys', 'api_key_tell_delete'],
+    [
+      'calling an empty function',
+      `CREATE OR REPLACE FUNCTION api_key_refuse_rewriting() RETURNS trigger LANGUAGE plpgsql
+         AS 'BEGIN RETURN NULL; END'`,
+      'api_key_refuse_update',
+    ],
+  ])('mends a trigger that is %s, and warns', async (_, sql, name) => {
+    const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
+    await sequelize.query(sql)
+
+    await createInstance().migrate()
+    await createInstance().migrate()
+
+    const given = warnings.mock.calls.map(([text, options]) => [String(text), options])
+    warnings.mockRestore()
+    expect(given).toEqual([
+      [expect.stringContaining(name), { type: 'ApiKeysWarning', code: 'API_KEYS_TRIGGERS_MENDED' }],
+    ])
+    await expectToWork()
+  })
+
+  it('leaves what a newer version of the library has made', async () => {
+    await sequelize.query(`
+      INSERT INTO api_key_migrations VALUES ('0099-of-a-newer-version');
+      ALTER TABLE api_key_changes ENABLE REPLICA TRIGGER api_key_number`)
+
+    await createInstance().migrate()
+
+    const [triggers] = await sequelize.query(
+      `SELECT tgenabled FROM pg_trigger WHERE tgname = 'api_key_number'`,
+    )
+    expect(triggers).toEqual([{ tgenabled: 'R' }])
+  })
+
   it('ends rotations whose old secrets are not retired any more', async () => {
     const apiKeys = createInstance()
     const { apiKey, plainTextKey } = await apiKeys.create(key)

@@ -1,0 +1,17 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+const needed = ['initdb', 'postgres', 'pg_dump', 'pg_restore', 'psql']
+
+/** Where Debian puts each version. Its PATH has no more than wrappers of the clients. */
+const versions = '/usr/lib/postgresql'
+
+/** The folder of an installed Postgres with its clients, which the npm package does not have; `undefined` if there is none. */
+export function findInstalledPostgres(): string | undefined {
+  const folders = existsSync(versions)
+    ? readdirSync(versions).map((version) => join(versions, version, 'bin'))
+    : []
+  return [...(process.env.PATH ?? '').split(':'), ...folders].find((folder) =>
+    needed.every((name) => existsSync(join(folder, name))),
+  )
+}
