@@ -11,7 +11,7 @@ import {
   type VerifiedApiKey,
 } from 'express-api-keys'
 import passport from 'passport'
-import { Sequelize } from 'sequelize'
+import { DataTypes, Model, Sequelize } from 'sequelize'
 
 declare global {
   namespace Express {
@@ -186,6 +186,22 @@ const numbered = createApiKeys({
   loadUser: (userId) => ({ id: userId.toFixed() }),
 })
 
+// A model names the table, in each way that Sequelize makes one. Its ids are strings, unless the type is named.
+class Person extends Model<{ id: number }> {
+  declare id: number
+}
+const Member = sequelize.define('Member', { id: { type: DataTypes.INTEGER, primaryKey: true } })
+const ofModels = {
+  alone: createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'], users: Person }),
+  defined: createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'], users: Member }),
+  typed: createApiKeys({
+    sequelize,
+    keyPrefix: 'acme',
+    permissions: ['A'],
+    users: { table: Person, type: 'integer' },
+  }),
+}
+
 export async function useWithoutHttp() {
   const { apiKey, plainTextKey } = await apiKeys.create({
     userId: 'alice',
@@ -224,5 +240,13 @@ export async function useWithoutHttp() {
   // @ts-expect-error a user acts under an id
   await apiKeys.revoke(apiKey.id, { actor: { type: 'user' } })
 
+  const { apiKeys: strings } = await ofModels.alone.list()
+  isTrue<Equal<typeof strings, ApiKeyRecord<'A', string>[]>>()
+  const { apiKeys: others } = await ofModels.defined.list()
+  isTrue<Equal<typeof others, ApiKeyRecord<'A', string>[]>>()
+  const { apiKeys: numbers } = await ofModels.typed.list()
+  isTrue<Equal<typeof numbers, ApiKeyRecord<'A', number>[]>>()
+
+  await migrations.initial({ users: Person }).up(sequelize.getQueryInterface())
   await migrations.initial({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
 }
