@@ -1,3 +1,4 @@
+import { searchSql } from '../models/api-key'
 import { defineMigration } from './migration'
 
 /**
@@ -39,8 +40,7 @@ export const createApiKeys = defineMigration(
       CREATE INDEX ON ${table('api_keys')} (left(prefix, -7), created_at DESC, id DESC);
       CREATE INDEX ON ${table('api_keys')} (left(prefix, -7), status, created_at DESC, id DESC);
       CREATE INDEX ON ${table('api_keys')} USING gin (permissions);
-      CREATE INDEX ON ${table('api_keys')}
-        USING gin (to_tsvector('pg_catalog.simple', name || ' ' || coalesce(description, '')));
+      CREATE INDEX ON ${table('api_keys')} USING gin (${searchSql('')});
       `,
     ),
     down: `DROP TABLE IF EXISTS ${table('api_keys')}`,

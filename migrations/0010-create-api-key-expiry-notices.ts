@@ -22,7 +22,7 @@ export const createApiKeyExpiryNotices = defineMigration(
         hasIndexWhere(table('api_keys'), 'expires_at IS NOT NULL'),
         `
       CREATE INDEX ON ${table('api_keys')} (left(prefix, -7), expires_at)
-        WHERE expires_at IS NOT NULL AND status <> 'REVOKED';`,
+        WHERE expires_at IS NOT NULL;`,
       )}
     `,
     down: `

@@ -76,6 +76,18 @@ export function keyPrefixSql(prefix: string): string {
   return `left(${prefix}, -7)`
 }
 
+/**
+ * SQL for what a search looks for in a key: the words of its name and description, and what lists show of its plain text as
+ * one word. An index holds it.
+ */
+export function searchSql(key: string): string {
+  return (
+    `(to_tsvector('pg_catalog.simple', ${key}name || ' ' || coalesce(${key}description, ''))` +
+    // With a position: words that begin alike are found in a row only if each of them has one.
+    ` || (${key}prefix || ':1')::tsvector)`
+  )
+}
+
 /** SQL for a time in milliseconds since 1970: as a number, which no setting of the session changes. */
 export function msSql(time: string): string {
   return `extract(epoch FROM ${time}) * 1000`

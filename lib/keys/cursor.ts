@@ -5,14 +5,27 @@ import { z } from 'zod'
  * nor skips an entry, whatever is created meanwhile. Its text is opaque to clients.
  */
 
-/** Where a page of keys ended; lists run by time of creation, then id, newest first. */
+export const notACursor = 'must be the nextCursor of a page before'
+
+/** What keys may be sorted by; with a `-`, the greatest first. */
+export const sortNames = ['createdAt', 'name', 'lastUsedAt', 'expiresAt'] as const
+
+export type SortName = (typeof sortNames)[number]
+
+export type Sort = SortName | `-${SortName}`
+
+export const sorts = sortNames.flatMap((name): Sort[] => [name, `-${name}`])
+
+/** Where a page of keys ended, or would go on; lists run by a value of the key, then by id. */
 export interface KeyPosition {
-  createdAt: Date
+  sort: Sort
+  /** A number, but for names. */
+  value: string
   id: string
 }
 
-export function formatKeyCursor({ createdAt, id }: KeyPosition): string {
-  return encode(`${createdAt.getTime()}.${id}`)
+export function formatKeyCursor({ sort, value, id }: KeyPosition): string {
+  return encode(`${sort}.${id}.${value}`)
 }
 
 /** Where a page of events ended: the id of its last one. */
@@ -20,25 +33,40 @@ export function formatEventCursor({ id }: { id: string }): string {
   return encode(id)
 }
 
-/** A time until the year 5138, which has four digits for Postgres to read, and a UUID. */
-const keyPosition = /^(\d{1,14})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/
+const keyPosition =
+  /^(-?[a-zA-Z]{1,20})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(.{1,100})$/u
 
-export const keyCursor = cursor(keyPosition, ([, time, id]): KeyPosition => {
-  return { createdAt: new Date(Number(time)), id: String(id) }
+/** Milliseconds since 1970, as Postgres writes them. A time may be infinite. */
+const milliseconds = /^-?(?:\d{1,15}(?:\.\d{1,12})?|Infinity)$/
+
+export const keyCursor = cursor(keyPosition, ([, sort = '', id = '', value = '']) => {
+  if (!isSort(sort)) return null
+  const isValue = sort.endsWith('name') ? isText(value) : milliseconds.test(value)
+  return isValue ? { sort, value, id } : null
 })
+
+function isSort(text: string): text is Sort {
+  return sorts.some((known) => known === text)
+}
+
+function isText(value: string): boolean {
+  return !/\p{Cc}/u.test(value) && value.isWellFormed()
+}
 
 export const eventCursor = cursor(/^\d{1,18}$/, ([id]) => ({ id }))
 
-function cursor<Position>(shape: RegExp, read: (match: RegExpExecArray) => Position) {
+/** Makes the rule for a cursor: `read` returns `null` for a position that cannot be. */
+function cursor<Position>(shape: RegExp, read: (match: RegExpExecArray) => Position | null) {
   return z.string('must be a cursor').transform((text, context) => {
-    const match = shape.exec(Buffer.from(text, 'base64url').toString('latin1'))
-    if (match) return read(match)
+    const match = shape.exec(Buffer.from(text, 'base64url').toString())
+    const position = match && read(match)
+    if (position) return position
 
-    context.addIssue({ code: 'custom', message: 'must be the nextCursor of a page before' })
+    context.addIssue({ code: 'custom', message: notACursor })
     return z.NEVER
   })
 }
 
 function encode(position: string) {
-  return Buffer.from(position, 'latin1').toString('base64url')
+  return Buffer.from(position).toString('base64url')
 }

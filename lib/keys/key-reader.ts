@@ -1,25 +1,16 @@
 import type { Sequelize, Transaction } from 'sequelize'
 import { z } from 'zod'
 
-import { isOfPrefix, keySql, type Status } from '../../models/api-key'
+import { isOfPrefix, keySql } from '../../models/api-key'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
-import { formatKeyCursor, type KeyPosition } from './cursor'
+import { createKeyList } from './key-list'
 import { toRecord, type ApiKeyRecord } from './record'
 
 export interface Scope {
   userId?: string | number | undefined
   transaction?: Transaction | undefined
-}
-
-export interface KeyFilter {
-  userId?: string | number | undefined
-  status?: Status | undefined
-  permission?: string | undefined
-  text?: string | undefined
-  cursor?: KeyPosition | undefined
-  limit: number
 }
 
 /** SQL that is true for some keys, and the values of its parameters. The row of the table has the name `key`. */
@@ -42,12 +33,6 @@ interface KeyReaderParts {
 export type KeyReader = ReturnType<typeof createKeyReader>
 
 const uuid = z.guid()
-
-/**
- * The order of a search. Postgres takes the start of any word for one in 50 keys, and would walk the index on the time
- * in the hope of a full page soon: through all keys, where few have the word.
- */
-const unindexedTime = `key.created_at + interval '0'`
 
 /** Finds keys and reads their records. */
 export function createKeyReader(parts: KeyReaderParts) {
@@ -95,18 +80,7 @@ export function createKeyReader(parts: KeyReaderParts) {
     lock: (id: string, scope: Scope & { transaction: Transaction }) =>
       readOne(id, scope, 'FOR NO KEY UPDATE'),
 
-    async list(filter: KeyFilter, { transaction }: Scope = {}) {
-      const { limit, text } = filter
-      const found = await readAll(
-        conditionOf(filter),
-        `ORDER BY ${text ? unindexedTime : 'key.created_at'} DESC, key.id DESC LIMIT ${limit + 1}`,
-        transaction,
-      )
-
-      const apiKeys = found.slice(0, limit)
-      const last = found.length > limit ? apiKeys.at(-1) : undefined
-      return { apiKeys, nextCursor: last ? formatKeyCursor(last) : null }
-    },
+    list: createKeyList({ ...parts, isOwn, readRecord }),
 
     async count({ where, bind }: Condition, transaction?: Transaction): Promise<number> {
       const [row] = await select<{ count: string }>(
@@ -126,33 +100,4 @@ function identify(id: string, userId: string | number | undefined): Condition {
   return userId === undefined
     ? { where: 'key.id = $1', bind: [id] }
     : { where: 'key.id = $1 AND key.user_id = $2', bind: [id, userId] }
-}
-
-function conditionOf({ userId, status, permission, text, cursor }: KeyFilter): Condition {
-  const bind: unknown[] = []
-  const all = ['true']
-
-  if (userId !== undefined) all.push(`key.user_id = $${bind.push(userId)}`)
-  if (status) all.push(`key.status = $${bind.push(status)}`)
-  if (permission) all.push(`key.permissions @> $${bind.push([permission])}`)
-  if (text) {
-    all.push(
-      `to_tsvector('pg_catalog.simple', key.name || ' ' || coalesce(key.description, ''))` +
-        ` @@ to_tsquery('pg_catalog.simple', $${bind.push(toPrefixQuery(text))})`,
-    )
-  }
-  if (cursor) {
-    const { createdAt, id } = cursor
-    const time = `$${bind.push(createdAt.toISOString())}::timestamptz`
-    all.push(`(key.created_at, key.id) < (${time}, $${bind.push(id)}::uuid)`)
-  }
-  return { where: all.join(' AND '), bind }
-}
-
-/** Asks for all of the words, each as the start of one. */
-function toPrefixQuery(text: string): string {
-  return text
-    .split(/\s+/)
-    .map((word) => `'${word.replaceAll('\\', '\\\\').replaceAll("'", "''")}':*`)
-    .join(' & ')
 }

@@ -5,6 +5,7 @@ import type { EventAction } from '../../models/api-key-event'
 import type { Actor, ApiKeyEvent, Audit } from './audit'
 import type { AuditChain, AuditHead } from './audit-chain'
 import type { AuditVerification, VerifyTrail } from './audit-verification'
+import type { Sort } from './cursor'
 import { onDatabase } from './database'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
@@ -60,11 +61,22 @@ interface Page {
 export interface ApiKeyFilter<Permission extends string = string> extends Page {
   /** The owner. */
   userId?: AnyUserId
-  status?: Status | undefined
+  status?: Status | readonly Status[] | undefined
+  /** Only keys whose `expiresAt` is over, or only others. */
+  isExpired?: boolean | undefined
   /** Only keys that hold it. */
   permission?: Permission | undefined
-  /** Only keys whose name and description have words that begin with all of these. */
+  /**
+   * Only keys whose name and description have words that begin with all of these, at most 10. What begins with the key prefix
+   * and an underscore is looked for in `prefix`.
+   */
   text?: string | undefined
+  /**
+   * The order, with a `-` the greatest first. All but `createdAt` need a `userId`.
+   *
+   * @default '-createdAt'
+   */
+  sort?: Sort | undefined
 }
 
 export interface EventFilter extends Page {
@@ -183,7 +195,10 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
     options?: Omit<ChangeOptions, 'userId'>,
   ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
 
-  /** Lists keys of every status, newest first, a page at a time. The last page has no `nextCursor`. */
+  /**
+   * Lists keys of every status, newest first, a page at a time. A page may be shorter than asked for, while the rest of a long
+   * list is searched; the last page has no `nextCursor`.
+   */
   list(
     filter?: ApiKeyFilter<Permission>,
     options?: Omit<ReadOptions, 'userId'>,

@@ -2,6 +2,7 @@ import type { ApiKeyRow, Status, Time } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
+import { isExpired } from './states'
 
 /** A key as its owner and the app see it. Times become ISO 8601 text in JSON. */
 export interface ApiKeyRecord<Permission extends string = string, UserId = string | number> {
@@ -26,6 +27,8 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   /** The client's address of the use that `lastUsedAt` tells of; `null` where it is not known. */
   lastUsedFrom: string | null
   expiresAt: Date | null
+  /** True if `expiresAt` was over, by the clock of this process, when the record was read. */
+  isExpired: boolean
   revokedAt: Date | null
   /** The two ends of the secret before the current one, and until when it works or worked; `null` for none. */
   previousSecret: { prefix: string; postfix: string; worksUntil: Date } | null
@@ -33,6 +36,8 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
 
 /** Makes the record of a key from what `keySql` reads. */
 export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
+  const expiresAt = row.expiresAt === null ? null : readTime(row.expiresAt)
+
   return {
     id: row.id,
     name: row.name,
@@ -50,7 +55,8 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     updatedAt: readTime(row.updatedAt),
     lastUsedAt: row.lastUsedAt === null ? null : readTime(row.lastUsedAt),
     lastUsedFrom: row.lastUsedFrom,
-    expiresAt: row.expiresAt === null ? null : readTime(row.expiresAt),
+    expiresAt,
+    isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
   }

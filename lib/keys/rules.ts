@@ -1,11 +1,11 @@
 import { z } from 'zod'
 
-import { statuses } from '../../models/api-key'
+import { statuses, type Status } from '../../models/api-key'
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError, type InputFault } from '../errors'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
-import { eventCursor, keyCursor } from './cursor'
+import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
 import { isLimitName, limitNameRule, longestWindowSeconds, maxLimits, mostUses } from './limits'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { usageUnits } from './usage-period'
@@ -56,7 +56,12 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
 
   const rotation = z.strictObject({ gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) })
   const page = z.strictObject({ limit: pageSize })
-  const ownList = page.extend({ cursor: keyCursor.optional(), status: oneOf(statuses).optional() })
+  const keyPage = page.extend({
+    cursor: keyCursor.optional(),
+    status: statusList.optional(),
+    isExpired: flag.optional(),
+    sort: oneOf(sorts).default('-createdAt'),
+  })
   const eventPage = page.extend({ cursor: eventCursor.optional() })
   const usageQuery = z.strictObject({
     from: momentOfUse.optional(),
@@ -86,10 +91,7 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
     revokeAll: z.strictObject({ userId, reason: reason.optional(), dryRun }),
     /** Whether a change waits until no process goes by the old state: for administrators, as it takes its time. */
     adminQuery: z.strictObject({
-      everywhere: z
-        .enum(['true', 'false'], 'must be true or false')
-        .default('false')
-        .transform((text) => text === 'true'),
+      everywhere: z.enum(['true', 'false'], truth).default('false').transform(isTrue),
     }),
     ownQuery: z
       .strictObject({ everywhere: z.undefined('is for administrators').optional() })
@@ -101,13 +103,25 @@ export function createRules({ permissions, userIdType, maxGracePeriodSeconds }: 
       actor: actor.optional(),
     }),
     /** The keys of one user. */
-    ownList,
+    ownList: keyPage.superRefine(refuseOtherSort),
     /** The keys of everyone. */
-    list: ownList.extend({
-      userId: userId.optional(),
-      permission: permission.optional(),
-      text: text({ min: 1, max: 200 }).optional(),
-    }),
+    list: keyPage
+      .extend({
+        userId: userId.optional(),
+        permission: permission.optional(),
+        text: text({ min: 1, max: 200 })
+          .refine(
+            (text) => text.split(/\s+/).length <= maxWords,
+            `must have at most ${maxWords} words`,
+          )
+          .optional(),
+      })
+      .superRefine((filter, context) => {
+        refuseOtherSort(filter, context)
+        if (filter.userId !== undefined || filter.sort.endsWith('createdAt')) return
+        const message = 'must be createdAt or -createdAt, unless userId is given'
+        context.addIssue({ code: 'custom', path: ['sort'], message })
+      }),
     /** The audit trail of one key. */
     eventPage,
     /** The audit trail of all keys. */
@@ -185,6 +199,38 @@ const auditHead = z.strictObject(
 )
 
 const truth = 'must be true or false'
+
+/** Also as text, as queries have it. */
+const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform(isTrue)], truth)
+
+function isTrue(text: string) {
+  return text === 'true'
+}
+
+/** Each word of a search costs a look-up of all words that begin with it. */
+const maxWords = 10
+
+/** One status or several, as a list or with commas between them. */
+const statusList = z.unknown().transform((value, context): Status[] => {
+  const names: unknown = typeof value === 'string' ? value.split(',') : value
+  if (Array.isArray(names) && names.length > 0 && names.every(isStatus)) return [...new Set(names)]
+
+  context.addIssue({ code: 'custom', message: `must be one of ${statuses.join(', ')}` })
+  return z.NEVER
+})
+
+function isStatus(name: unknown): name is Status {
+  return statuses.some((status) => status === name)
+}
+
+/** A page goes on in the order of the page before. */
+function refuseOtherSort(
+  { cursor, sort }: { cursor?: KeyPosition | undefined; sort: Sort },
+  context: z.core.$RefinementCtx,
+) {
+  if (cursor === undefined || cursor.sort === sort) return
+  context.addIssue({ code: 'custom', path: ['cursor'], message: notACursor })
+}
 
 const dryRun = z.boolean(truth).default(false)
 

@@ -86,6 +86,7 @@ describe('POST /', () => {
       lastUsedAt: null,
       lastUsedFrom: null,
       expiresAt: '2098-12-31T22:00:00.000Z',
+      isExpired: false,
       revokedAt: null,
       previousSecret: null,
     })
@@ -359,6 +360,26 @@ describe('GET /', () => {
     expect(answer.body.apiKeys[0].status).toBe(status)
   })
 
+  it('filters by several statuses and by what has expired, and sorts', async () => {
+    const user = newUser()
+    const names = async (query: string) => {
+      const { body } = await as(user).get(`/api-keys?${query}`).expect(200)
+      return body.apiKeys.map(({ name }: { name: string }) => name)
+    }
+    await createKey(user, { name: 'b' })
+    const { id: suspended } = await createKey(user, { name: 'c' })
+    await as(user).post(`/api-keys/${suspended}/suspend`).expect(200)
+    const { id: revoked } = await createKey(user, { name: 'a' })
+    await as(user).delete(`/api-keys/${revoked}`).expect(200)
+
+    expect(await names('status=SUSPENDED,REVOKED')).toEqual(['a', 'c'])
+    expect(await names('status=SUSPENDED&status=ACTIVE')).toEqual(['c', 'b'])
+    expect(await names('isExpired=true')).toEqual([])
+    expect(await names('isExpired=false&status=ACTIVE')).toEqual(['b'])
+    expect(await names('sort=name')).toEqual(['a', 'b', 'c'])
+    expect(await names('sort=createdAt')).toEqual(['b', 'c', 'a'])
+  })
+
   it('turns pages that neither repeat nor skip a key, whatever is created meanwhile', async () => {
     const user = newUser()
     const made: string[] = []
@@ -417,6 +438,14 @@ describe('GET /', () => {
     ['cursor=', 'cursor', cursors],
     ['cursor=MS4x', 'cursor', cursors],
     ['status=EXPIRED', 'status', statuses],
+    ['status=ACTIVE,EXPIRED', 'status', statuses],
+    ['status=ACTIVE,', 'status', statuses],
+    ['isExpired=1', 'isExpired', 'must be true or false'],
+    [
+      'sort=userId',
+      'sort',
+      'must be one of createdAt, -createdAt, name, -name, lastUsedAt, -lastUsedAt, expiresAt, -expiresAt',
+    ],
     ['status=active', 'status', statuses],
     ['status=', 'status', statuses],
     ['userId=bob', 'userId', 'is not known here'],

@@ -272,6 +272,16 @@ describe('the indexes', () => {
     [{ text: 'nowhere' }],
     [{ userId: 'user9', status: 'SUSPENDED', permission: 'READ_GRAPH', text: 'key' }],
     [{ status: 'REVOKED', permission: 'EXECUTE_BLOCK' }],
+    [{ status: ['SUSPENDED', 'REVOKED'] }],
+    [{ isExpired: true }],
+    [{ isExpired: true, status: 'REVOKED' }],
+    [{ isExpired: false }],
+    [{ sort: 'createdAt' }],
+    [{ sort: 'createdAt', permission: 'EXECUTE_BLOCK' }],
+    [{ userId: 'user9', sort: 'lastUsedAt' }],
+    [{ text: 'agpt_abc123' }],
+    [{ text: 'agpt_nobody' }],
+    [{ text: 'description nowhere' }],
   ] as const)('serve lists of %j, page after page', async (filter) => {
     const { nextCursor } = await apiKeys.list(filter)
     if (nextCursor) await apiKeys.list({ ...filter, cursor: nextCursor })

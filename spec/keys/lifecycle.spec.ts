@@ -103,6 +103,7 @@ describe('create', () => {
       lastUsedAt: null,
       lastUsedFrom: null,
       expiresAt: new Date('2098-12-31T22:00:00.123Z'),
+      isExpired: false,
       revokedAt: null,
       previousSecret: null,
     })
