@@ -39,7 +39,7 @@ describe('behind a guard', () => {
     expect([alices.body, bobs.body]).toEqual([{ ranFor: 'alice' }, { ranFor: 'bob' }])
   })
 
-  it.each(['/limited'])(
+  it.each(['/limited', '/limited-before'])(
     'the fields of express-rate-limit and those of a key stand side by side, at %s',
     async (path) => {
       app = await adopter.start('limiters.cjs')
@@ -137,7 +137,12 @@ describe('connections that last', () => {
 
 describe('as a function', () => {
   it('an app answers events of API Gateway and ALB as it answers requests', async () => {
-    const printed = await adopter.run('node', 'functions.cjs', await adopter.createKey())
+    const printed = await adopter.run(
+      'node',
+      'functions.cjs',
+      await adopter.createKey(),
+      await adopter.createKey('alice', { allowedIps: ['203.0.113.7'] }),
+    )
 
     const calls = printed
       .trim()
@@ -148,6 +153,7 @@ describe('as a function', () => {
       expect(call).toMatchObject({
         accepted: [200, 'alice'],
         masked: true,
+        bound: 200,
         refused: [401, 'missing_credential', 'Bearer realm="api"'],
         created: [201, call.format],
       })

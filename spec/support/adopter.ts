@@ -21,7 +21,7 @@ export interface Adopter extends Consumer {
   /** Runs a program of the project on its database until it listens. */
   start(program: string, ...args: string[]): Promise<RunningProgram>
   /** Creates a key in the project's database, as another process would, and returns it in plain text. */
-  createKey(userId?: string): Promise<string>
+  createKey(userId?: string, wishes?: { allowedIps?: string[] }): Promise<string>
 }
 
 export interface RunningProgram {
@@ -56,8 +56,9 @@ export async function installAdopter(name: string): Promise<Adopter> {
     run: (program, ...args) =>
       consumer.run('env', `DATABASE_URL=${database.url}`, program, ...args),
     start: (program, ...args) => start(consumer.folder, [program, ...args], database.url),
-    async createKey(userId = 'alice') {
-      const { plainTextKey } = await apiKeys.create({ userId, name: 'Canary', permissions })
+    async createKey(userId = 'alice', wishes = {}) {
+      const key = { userId, name: 'Canary', permissions, ...wishes }
+      const { plainTextKey } = await apiKeys.create(key)
       return plainTextKey
     },
     async remove() {

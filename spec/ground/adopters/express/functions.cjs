@@ -6,13 +6,18 @@ const { setUp } = require('./set-up.cjs')
 
 /*
  * An app as a function: called with an event for each request, and answering with an object. Prints, for each adapter and
- * each format of events, what becomes of a key, of a request without one, and of a body.
+ * each format of events, what becomes of a key, of one that is bound to an address, of a request without one, and of a body.
  */
 
-const [key] = process.argv.slice(2)
+const [key, boundKey] = process.argv.slice(2)
 const { apiKeys, sequelize } = setUp({ currentUser: () => ({ id: 'alice' }) })
 
 const app = express()
+app.set('trust proxy', 1)
+app.use((req, res, next) => {
+  if (!req.ip) delete req.ip
+  next()
+})
 app.use('/api-keys', apiKeys.router())
 app.get('/graphs', apiKeys.requirePermission('READ_GRAPH'), (req, res) => {
   res.json({ ranFor: apiKeys.getApiKey(req).userId, authorization: req.get('authorization') })
@@ -78,6 +83,7 @@ async function callAll() {
 
       const graphs = { method: 'GET', path: '/graphs' }
       const accepted = await call({ ...graphs, headers: { authorization: `Bearer ${key}` } })
+      const bound = await call({ ...graphs, headers: { authorization: `Bearer ${boundKey}` } })
       const refused = await call({ ...graphs, headers: {} })
       const body = JSON.stringify({ name: format, permissions: ['READ_GRAPH'] })
       const created = await call({
@@ -92,6 +98,7 @@ async function callAll() {
           format,
           accepted: [accepted.status, accepted.body.ranFor],
           masked: !accepted.body.authorization.includes(key),
+          bound: bound.status,
           refused: [refused.status, refused.body.code, refused.challenge],
           created: [created.status, created.body.apiKey?.name],
         }),
