@@ -62,7 +62,8 @@ export const createApiKeyChangeLog = defineMigration(
           'api_key_bounds',
           `
         CREATE TABLE ${bounds} (
-          bound_ms bigint PRIMARY KEY CHECK (bound_ms > 0),
+          -- No longer than a timer of Node takes.
+          bound_ms bigint PRIMARY KEY CHECK (bound_ms > 0 AND bound_ms < 2147483648),
           registered_at timestamptz(3) NOT NULL
         );`,
         )}

@@ -21,7 +21,8 @@ const longestTimerMs = 2 ** 31 - 1
 
 const hidden =
   'express-api-keys: row level security hides the rows of api_key_bounds from this role, so that nobody knows how long to ' +
-  'wait. Give the role a policy to read them, or switch row level security off for this table.'
+  'wait until the change is honoured everywhere. It is made. Give the role a policy to read the rows, or switch row level ' +
+  'security off for this table.'
 
 /**
  * Makes the function that waits until no process goes by what was so when it was called: as long as the longest bound

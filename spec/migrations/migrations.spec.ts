@@ -740,6 +740,12 @@ describe('constraints', () => {
     ['a row that is not the one', 'api_key_log_lock', { is_the_one: 'false' }, '_check'],
     ['a row that is none', 'api_key_log_lock', { is_the_one: 'NULL' }, 'null value'],
     ['a bound of nothing', 'api_key_bounds', { ...bound, bound_ms: '0' }, '_bound_ms_check'],
+    [
+      'a bound longer than a timer',
+      'api_key_bounds',
+      { ...bound, bound_ms: '2147483648' },
+      '_bound_ms_check',
+    ],
     ['no bound', 'api_key_bounds', { ...bound, bound_ms: 'NULL' }, 'null value'],
     ['a bound of no time', 'api_key_bounds', { ...bound, registered_at: 'NULL' }, 'null value'],
     ['a number of their own', 'api_key_revisions', { revision: '1000' }, 'non-DEFAULT value'],

@@ -6,9 +6,13 @@ import { QueryTypes, Transaction, type Sequelize } from 'sequelize'
 import { createOwnChanges } from '../../lib/keys/own-changes'
 import { createChangeLog } from '../../lib/verification/change-log'
 import { systemClock } from '../../lib/verification/clock'
+import type { Connection } from '../../lib/verification/connection'
 import { changeLogOf } from '../../models/change-log'
+import { createTestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+import { until } from '../support/until'
 
 const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_LEVELS
 
@@ -321,6 +325,53 @@ describe('the log of changes', () => {
     expect((await readLog(0)).map(nameOf)).toEqual([newest])
   })
 
+  it('is read at the same cost whatever one transaction has left in it', async () => {
+    const [id = ''] = await createKeys(crowdSize)
+    const from = (await readLog(0)).at(-1) ?? null
+    await changeIn(null, [id])
+    await sequelize.query('ANALYZE api_key_changes, api_key_revisions')
+    const plans: PlanNode[] = []
+
+    await createReader({
+      async query(statement) {
+        plans.push(await explain(typeof statement === 'string' ? statement : statement.text))
+        return { rows: [], sentAt: { monotonic: 0, wall: 0 } }
+      },
+    }).read(from, 1_000)
+
+    const readings = plans.flatMap(withChildren).filter((node) => node['Relation Name'])
+    expect(readings.map((node) => node['Relation Name'])).toContain('api_key_changes')
+    for (const { 'Actual Rows': rows } of readings) expect(rows).toBeLessThan(10)
+  })
+
+  it('says so if its old entries cannot be removed, as it would grow', async () => {
+    // The first pruning is due at a random time, to come at once here.
+    jest.spyOn(Math, 'random').mockReturnValue(0.999)
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const role = `spec_${randomUUID().replaceAll('-', '')}`
+    await sequelize.query(
+      `CREATE ROLE ${role}; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
+       REVOKE DELETE ON api_key_revisions FROM ${role}`,
+    )
+    const apiKeys = createTestApiKeys(database, {
+      sequelize: database.connect({ dialectOptions: { options: `-c role=${role}` } }),
+      maxStalenessMs: 300,
+    })
+    const { plainTextKey } = await apiKeys.create(newKey())
+
+    await apiKeys.verify(plainTextKey)
+
+    await until(() =>
+      warned.mock.calls.some(([text, options]) =>
+        /permission denied/.test(`${String(text)} ${JSON.stringify(options)}`),
+      ),
+    )
+    expect(JSON.stringify(warned.mock.calls)).toContain('API_KEYS_LOG_NOT_PRUNED')
+    jest.restoreAllMocks()
+    await apiKeys.close()
+    await sequelize.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
+  })
+
   it('refuses changes while the row that it locks is missing', async () => {
     const [id = ''] = await createKeys(1)
     await sequelize.query('DELETE FROM api_key_log_lock')
@@ -346,15 +397,40 @@ async function fillLog(ages: readonly number[]) {
 }
 
 function prune() {
+  return createReader({ query: neverAsked }).prune()
+}
+
+function createReader(connection: Pick<Connection, 'query'>) {
   return createChangeLog({
-    connection: { query: neverAsked },
+    connection,
     sequelize,
     schema: 'public',
     userIdType: 'text',
     followed: 'keys',
     boundMs: 1_000,
     ownChanges: createOwnChanges(systemClock),
-  }).prune()
+  })
+}
+
+interface PlanNode {
+  'Relation Name'?: string
+  'Actual Rows': number
+  Plans?: PlanNode[]
+}
+
+/** Runs the SELECT of a text with several statements, and returns what the server did for it. */
+async function explain(text: string): Promise<PlanNode> {
+  const [select = ''] = /SELECT newest.*(?=;\s*COMMIT)/s.exec(text) ?? []
+  const [row] = await sequelize.query<{ 'QUERY PLAN': [{ Plan: PlanNode }] }>(
+    `EXPLAIN (ANALYZE, FORMAT JSON) ${select}`,
+    { type: QueryTypes.SELECT },
+  )
+  if (!row) throw new Error('there is no plan')
+  return row['QUERY PLAN'][0].Plan
+}
+
+function withChildren(node: PlanNode): PlanNode[] {
+  return [node, ...(node.Plans ?? []).flatMap(withChildren)]
 }
 
 function neverAsked(): never {

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+
 import type { Sequelize } from 'sequelize'
 
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
@@ -296,6 +298,26 @@ describe('everywhere', () => {
     await apiKeys.revoke(apiKey.id, { everywhere: true })
 
     expect(performance.now() - before).toBeGreaterThanOrEqual(300)
+    await own.drop()
+  })
+
+  it('says so if row level security hides how long to wait', async () => {
+    const own = await createDatabase()
+    const [owner, role] = [own.connect(), `spec_${randomUUID().replaceAll('-', '')}`]
+    await owner.query(
+      `CREATE ROLE ${role}; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
+       ALTER TABLE api_key_bounds ENABLE ROW LEVEL SECURITY`,
+    )
+    const apiKeys = createTestApiKeys(own, {
+      sequelize: own.connect({ dialectOptions: { options: `-c role=${role}` } }),
+    })
+    const { apiKey } = await apiKeys.create(newKey())
+
+    const revoked = apiKeys.revoke(apiKey.id, { everywhere: true })
+
+    await expect(revoked).rejects.toThrow(/row level security hides the rows of api_key_bounds/)
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
+    await owner.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
     await own.drop()
   })
 
