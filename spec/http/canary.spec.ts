@@ -36,7 +36,7 @@ beforeAll(async () => {
     ...methods.map((method) => jest.spyOn(console, method)),
     jest.spyOn(process.stdout, 'write'),
     jest.spyOn(process.stderr, 'write'),
-    jest.spyOn(process, 'emitWarning'),
+    jest.spyOn(process, 'emitWarning').mockImplementation(),
   ]
   asked = jest.spyOn(Client.prototype, 'query')
   statements = []
@@ -266,8 +266,13 @@ describe('the plain text of a key', () => {
     expect(tells(calls)).toBe(false)
   })
 
-  it('is nowhere in what was printed, which is nothing', () => {
-    expect(printed.flatMap(({ mock }) => mock.calls)).toEqual([])
+  it('is nowhere in what was printed, which is warnings of a database that is away', () => {
+    const calls: unknown[][] = printed.flatMap(({ mock }) => mock.calls)
+
+    expect(tells(dump(calls))).toBe(false)
+    expect(tellsHash(dump(calls))).toBe(false)
+    const warning = { type: 'ApiKeysWarning', code: 'API_KEYS_DATABASE_UNAVAILABLE' }
+    expect(calls.map(([, options]) => options)).toEqual(calls.map(() => warning))
   })
 })
 
