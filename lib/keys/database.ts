@@ -108,7 +108,8 @@ export function causeOf(error: unknown): unknown {
 
 /**
  * Sequelize and the driver hang values on their errors, hashes among them: the parameters of the statement, the
- * instance to be saved, the row that broke a constraint. They must not reach a log.
+ * instance to be saved, the row that broke a constraint. The server may repeat parameters as well
+ * (`log_parameter_max_length_on_error`). They must not reach a log.
  */
 function forgetValues(error: unknown) {
   if (!(error instanceof Error)) return
@@ -118,7 +119,7 @@ function forgetValues(error: unknown) {
   if (!parent && sqlStateOf(error) === '') return
 
   for (const holder of new Set([error, parent, original])) {
-    for (const name of ['parameters', 'detail', 'fields', 'value'] as const) {
+    for (const name of ['parameters', 'detail', 'where', 'fields', 'value'] as const) {
       if (holder && name in holder) Object.assign(holder, { [name]: undefined })
     }
   }

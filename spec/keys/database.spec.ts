@@ -62,13 +62,14 @@ describe('onDatabase', () => {
     ['migrate', (apiKeys) => apiKeys.migrate()],
   ]
 
-  it.each(calls)('calls it an outage when %s finds no server', async (_, call) => {
+  it.each(calls)('calls it an outage when %s finds no server', async (name, call) => {
     const nowhere = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
     const away = createTestApiKeys(database, { sequelize: nowhere })
 
     const failure = await failureOf(call(away))
 
-    expect(failure).toBeInstanceOf(ApiKeysError)
+    // That of migrate() says what to do, and never becomes a response.
+    expect(failure).toBeInstanceOf(name === 'migrate' ? Error : ApiKeysError)
     expect(failure).toMatchObject({ code: 'database_unavailable', cause: expect.anything() })
     expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
   })
@@ -206,6 +207,23 @@ describe('onDatabase', () => {
       expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
       expect(JSON.stringify(failure)).not.toMatch(hash)
     })
+  })
+
+  it('keeps the hash out where the server repeats the parameters of a statement that fails', async () => {
+    const talkative = createTestApiKeys(database, {
+      sequelize: database.connect({
+        dialectOptions: { options: '-c log_parameter_max_length_on_error=-1' },
+      }),
+    })
+    await sequelize.query(`CREATE UNIQUE INDEX once ON api_keys (name) WHERE name = 'Once'`)
+    await talkative.create(newKey({ name: 'Once' }))
+
+    const failure = await failureOf(talkative.create(newKey({ name: 'Once' })))
+    await sequelize.query('DROP INDEX once')
+
+    expect(failure).toBeInstanceOf(UniqueConstraintError)
+    expect(inspect(failure, { depth: 10, showHidden: true })).not.toMatch(hash)
+    expect(JSON.stringify(failure)).not.toMatch(hash)
   })
 })
 
