@@ -1,12 +1,7 @@
 import type { Sequelize } from 'sequelize'
 
 import { createOptionChecks } from '../models/option-checks'
-import {
-  readStorageOptions,
-  type Storage,
-  type StorageOptions,
-  type UserIdType,
-} from '../models/storage-options'
+import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
 import { warn } from '../models/warnings'
 import { createApiKeys } from './0001-create-api-keys'
 import { createApiKeyEvents } from './0002-create-api-key-events'
@@ -24,7 +19,7 @@ import { findMissing } from './missing'
 import { closeFunctions, closeSequences, closeTables, warnOfOtherRoles } from './privileges'
 import { referToUsers, validateReference } from './refer-to-users'
 import { exclusively, type Run } from './transaction'
-import { convertUserIds, findUserIdType } from './user-ids'
+import { convertUserIds, findUserIdType, type ColumnType } from './user-ids'
 
 /** Those of the first version, in order. */
 const initial = [
@@ -82,7 +77,9 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
 
   const isUnchecked = await exclusively(sequelize, schema, async (run) => {
     const columnType = await findUserIdType(run, storage)
-    const steps = inOrder.map((migration) => migration({ ...storage, columnType }))
+    const steps = inOrder.map((migration) =>
+      migration({ ...storage, columnType: `${columnType.type}${columnType.collation}` }),
+    )
     const tables = [historyTable, ...steps.flatMap((step) => [...step.tables])]
     const history = await readHistory(run, schema)
     const names = new Set(steps.map(({ name }) => name))
@@ -99,7 +96,7 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
 
 interface State {
   storage: Storage
-  columnType: UserIdType
+  columnType: ColumnType
   steps: readonly Step[]
   tables: readonly string[]
   history: readonly string[]

@@ -1,8 +1,7 @@
 import type { QueryInterface } from 'sequelize'
 
-import type { Storage } from '../models/storage-options'
 import { noteInHistory, prepareHistory, readHistory, removeFromHistory } from './history'
-import { createNames, type Names } from './names'
+import { createNames, type Names, type StepStorage } from './names'
 import { exclusively, reasonOf, type Run } from './transaction'
 
 /** One change of the schema, in the shape that umzug and sequelize-cli run. */
@@ -28,7 +27,7 @@ export interface Step extends Migration {
  * `migrate()`, once by the app's own runner) and to kill half-way.
  */
 export function defineMigration(name: string, sql: (names: Names) => { up: string; down: string }) {
-  return function migration(storage: Storage): Step {
+  return function migration(storage: StepStorage): Step {
     const { schema } = storage
     const tables = new Set<string>()
     const { up, down } = sql(createNames(storage, tables))

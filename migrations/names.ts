@@ -6,12 +6,17 @@ import type { Storage, UserIdType } from '../models/storage-options'
  * table but not its functions, a trigger, a row, or the history that says that the step was made.
  */
 
+/** Where the tables are made, once it is known what type `user_id` has. */
+export interface StepStorage extends Omit<Storage, 'columnType'> {
+  columnType?: string | undefined
+}
+
 /** The pieces that the SQL of a migration is put together from, quoted. */
 export interface Names {
   /** The schema of our tables, as the app gave it. */
   schema: string
-  /** The type of `user_id` in the table of keys. */
-  columnType: UserIdType
+  /** The type of `user_id` in the table of keys, with its collation. */
+  columnType: string
   /** The type that ids of users have for the app: only `integer` is a number in JSON. */
   userIdType: UserIdType
   /** The name of one of our tables, with its schema. */
@@ -26,7 +31,7 @@ export interface Names {
 const mark = literal('Made by express-api-keys')
 
 /** Makes the pieces, and notes which tables and sequences are made with them. */
-export function createNames(storage: Storage, tables: Set<string>): Names {
+export function createNames(storage: StepStorage, tables: Set<string>): Names {
   const { schema, userIdType, columnType = userIdType } = storage
   const table = (name: string) => qualify(schema, name)
 

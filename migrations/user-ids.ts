@@ -8,34 +8,56 @@ interface Column {
   column: string
 }
 
+/** What a column holds. */
+export interface ColumnType {
+  type: UserIdType
+  /** The COLLATE clause; empty for the collation of the database. */
+  collation: string
+}
+
 /**
  * Returns the type that `user_id` is to have: the one that the app named, else the one of its own column, else the one that it
- * has. Without a name, ids are strings in JavaScript, which bigint and integer are both read as.
+ * has. Without a name, ids are strings in JavaScript, which bigint and integer are both read as. Text is compared as the app's
+ * column compares it, for example without regard to case.
  */
-export async function findUserIdType(run: Run, storage: Storage): Promise<UserIdType> {
+export async function findUserIdType(run: Run, storage: Storage): Promise<ColumnType> {
   const { schema, users, columnType } = storage
-  if (columnType) return columnType
-
   const ours = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
   // A table of users that is not there is reported when the keys are to refer to it.
   const theirs = users && (await typeOf(run, users))
-  if (!theirs) return ours === undefined ? 'text' : fittingType(ours)
+  const from = theirs ?? ours
+  const type = columnType ?? (from ? fittingType(from.type) : 'text')
 
-  const fitting = fittingType(theirs)
-  return fitting === 'bigint' && theirs !== 'bigint' && ours === 'integer' ? 'integer' : fitting
+  const isNarrower = !columnType && from?.type !== 'bigint' && ours?.type === 'integer'
+  return {
+    type: type === 'bigint' && isNarrower ? 'integer' : type,
+    collation: (type === 'text' && from?.collation) || '',
+  }
 }
 
-/** The name of the column's type, without its length; `undefined` if there is no such column. */
-async function typeOf(run: Run, { schema, table, column }: Column): Promise<string | undefined> {
+interface FoundType {
+  /** Without its length. */
+  type: string
+  collation: string
+}
+
+/** Returns `undefined` if there is no such column. */
+async function typeOf(run: Run, { schema, table, column }: Column): Promise<FoundType | undefined> {
   const [found] = await run(
-    `SELECT format_type(attribute.atttypid, NULL) AS type
+    `SELECT format_type(attribute.atttypid, NULL) AS type,
+            coalesce((
+              SELECT format(' COLLATE %I.%I', place.nspname, collation_.collname)
+                FROM pg_catalog.pg_collation AS collation_
+                JOIN pg_catalog.pg_namespace AS place ON place.oid = collation_.collnamespace
+               WHERE collation_.oid = attribute.attcollation AND collation_.collname <> 'default'
+            ), '') AS collation
        FROM pg_catalog.pg_attribute AS attribute
        JOIN pg_catalog.pg_class AS class ON class.oid = attribute.attrelid
        JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
       WHERE (namespace.nspname, class.relname, attribute.attname) = ($1, $2, $3)`,
     [schema, table, column],
   )
-  return found && String(found.type)
+  return found && { type: String(found.type), collation: String(found.collation) }
 }
 
 function fittingType(type: string): UserIdType {
@@ -52,25 +74,27 @@ function fittingType(type: string): UserIdType {
 export async function convertUserIds(
   run: Run,
   schema: string,
-  wanted: UserIdType,
+  { type: wanted, collation }: ColumnType,
 ): Promise<boolean> {
   const table = qualify(schema, 'api_keys')
-  const current = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
-  if (current === undefined || current === wanted) return false
+  const found = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
+  if (!found || (found.type === wanted && found.collation === collation)) return false
 
-  const [found] = await run(
+  const current = found.type
+
+  const [counted] = await run(
     `SELECT count(*) FILTER (WHERE NOT ${fitsSql(wanted)})::text AS misfits FROM ${table}`,
   )
-  if (found?.misfits !== '0') {
+  if (counted?.misfits !== '0') {
     throw new Error(
       `migrate: the users of the app have ids of the type ${wanted}, but the column user_id of ${table} has the type ` +
-        `${current}, and ${String(found?.misfits)} of its keys have owners whose ids cannot become ${wanted}. Delete these keys ` +
+        `${current}, and ${String(counted?.misfits)} of its keys have owners whose ids cannot become ${wanted}. Delete these keys ` +
         `or give them owners, and call migrate() again: DELETE FROM ${table} WHERE NOT ${fitsSql(wanted)}. Or name the type ` +
         'that the column has in the option users.type.',
     )
   }
 
-  await run(conversionSql(table, { current, wanted })).catch((error: unknown) => {
+  await run(conversionSql(table, { current, wanted, collation })).catch((error: unknown) => {
     const { code, message } = reasonOf(error)
     if (!impossible.test(code)) throw error
     throw new Error(
@@ -86,8 +110,11 @@ export async function convertUserIds(
 const impossible = /^(0A|22|2B|42)/
 
 /** A column that triggers name keeps its type. A foreign key stays if the new type can refer to what the old one did. */
-function conversionSql(table: string, types: { current: string; wanted: string }): string {
-  const { current, wanted } = types
+function conversionSql(
+  table: string,
+  types: { current: string; wanted: string; collation: string },
+): string {
+  const { current, wanted, collation } = types
   const isWider = current === 'integer' && wanted === 'bigint'
 
   return `
@@ -110,7 +137,7 @@ function conversionSql(table: string, types: { current: string; wanted: string }
         LOOP
           EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', ${literal(table)}, name);
         END LOOP;
-        ALTER TABLE ${table} ALTER COLUMN user_id TYPE ${wanted} USING user_id::text::${wanted};
+        ALTER TABLE ${table} ALTER COLUMN user_id TYPE ${wanted}${collation} USING user_id::text::${wanted};
       END
     $convert$;`
 }
@@ -121,7 +148,7 @@ function fitsSql(wanted: UserIdType): string {
     case 'text':
       return 'true'
     case 'uuid':
-      return `(user_id::text ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')`
+      return `(user_id::text COLLATE "C" ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')`
     case 'integer':
       return isWholeSql('-2147483648', '2147483647')
     case 'bigint':
@@ -130,5 +157,5 @@ function fitsSql(wanted: UserIdType): string {
 }
 
 function isWholeSql(least: string, greatest: string): string {
-  return `(CASE WHEN user_id::text ~ '^(0|-?[1-9][0-9]{0,18})$' THEN user_id::text::numeric BETWEEN ${least} AND ${greatest} ELSE false END)`
+  return `(CASE WHEN user_id::text COLLATE "C" ~ '^(0|-?[1-9][0-9]{0,18})$' THEN user_id::text::numeric BETWEEN ${least} AND ${greatest} ELSE false END)`
 }

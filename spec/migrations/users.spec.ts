@@ -147,6 +147,23 @@ describe('the type of user ids', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
 
+  it('compares text as the column does, without regard to case for example', async () => {
+    await sequelize.query(`
+      CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+      CREATE TABLE users (id text COLLATE any_case PRIMARY KEY); INSERT INTO users VALUES ('alice')`)
+    await createInstance().migrate()
+    const apiKeys = createInstance({ table: 'users' })
+    await apiKeys.migrate()
+    await apiKeys.migrate()
+    const { apiKey } = await apiKeys.create({ userId: 'alice', name: 'A', permissions })
+    await apiKeys.create({ userId: 'Alice', name: 'B', permissions })
+
+    expect((await apiKeys.list({ userId: 'ALICE' })).apiKeys).toHaveLength(2)
+    expect(await apiKeys.revokeAll('Alice')).toBe(2)
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
   it.each([
     ['alone', (User: NonNullable<StorageOptions['users']>) => User],
     ['as the table', (table: never) => ({ table })],
