@@ -27,6 +27,7 @@ import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
 import { createSigner } from './keys/signing'
 import { createStore } from './keys/store'
+import { createInTurn } from './keys/turns'
 import { createUsageStore } from './keys/usage'
 import { migrating } from './migrating'
 import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
@@ -140,6 +141,7 @@ export function createApiKeys<
   const background = createBackground()
 
   const sequelize = asGuest(settings.sequelize)
+  const inTurn = createInTurn(sequelize)
   const emitter = createEmitter()
   const signer = createSigner(settings)
   const trail = auditTrailOf(schema)
@@ -148,6 +150,7 @@ export function createApiKeys<
   const audit = createAudit({
     ...settings,
     sequelize,
+    inTurn,
     trail,
     table,
     userIdType,
@@ -194,6 +197,7 @@ export function createApiKeys<
   const store = createStore({
     ...settings,
     background,
+    inTurn,
     grantable,
     sequelize,
     userIdType,
@@ -218,6 +222,7 @@ export function createApiKeys<
   const usage = createUsageStore({
     ...settings,
     sequelize,
+    inTurn,
     usageTable,
     writerTable,
     table,

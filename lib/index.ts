@@ -34,6 +34,7 @@ export type {
   UsageQuery,
   UserChangeOptions,
 } from './keys/lifecycle'
+export type { GrantableContext } from './keys/grantable'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'

@@ -8,6 +8,7 @@ import { readStorageOptions, type StorageOptions, type UserIdType } from '../mod
 import type { ApiKeysError } from './errors'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import type { TrustedOrigins } from './http/same-origin'
+import type { GrantableContext } from './keys/grantable'
 import {
   isLimitName,
   limitNameRule,
@@ -54,10 +55,15 @@ export interface ApiKeysOptions<
     | undefined
   /**
    * Says which permissions a user holds, and so may give to a key. It is held against every request, too: what the owner may
-   * no longer do, the key may not. Answers are remembered; `userChanged` has all processes ask anew.
+   * no longer do, the key may not. Answers are remembered; `userChanged` has all processes ask anew. Within a call that you
+   * passed a `transaction`, `context.transaction` is that one: pass it on to your queries.
    */
   grantable?:
-    ((userId: UserIdOf<NoInfer<Type>>) => MaybePromise<readonly NoInfer<Permission>[]>) | undefined
+    | ((
+        userId: UserIdOf<NoInfer<Type>>,
+        context: GrantableContext,
+      ) => MaybePromise<readonly NoInfer<Permission>[]>)
+    | undefined
   /**
    * How many milliseconds an answer of `grantable` is used for before it is asked again, beside the requests. One that is
    * twice as old is used no more: requests wait for another one, and are answered with 503 where there is none. 0 has it
@@ -67,9 +73,9 @@ export interface ApiKeysOptions<
    */
   grantableMaxAgeMs?: number | undefined
   /**
-   * How many keys a user may have that are neither revoked nor expired.
+   * How many keys a user may have that are neither revoked nor expired; `Infinity` for any number.
    *
-   * @default Infinity
+   * @default 1_000
    */
   maxKeysPerUser?: number | undefined
   /**
@@ -255,7 +261,7 @@ export function readOptions(options: AnyOptions) {
     loadUser,
     grantable,
     grantableMaxAgeMs = 60_000,
-    maxKeysPerUser = Infinity,
+    maxKeysPerUser = 1_000,
     maxLifetimeSeconds = Infinity,
     maxGracePeriodSeconds = 2_592_000,
     reservedMetadata = [],

@@ -409,7 +409,7 @@ describe('readOptions', () => {
     expect(settings).toEqual(readOptions(needed))
     expect(settings).toMatchObject({
       storage: { schema: 'public', userIdType: 'text', users: undefined },
-      maxKeysPerUser: Infinity,
+      maxKeysPerUser: 1_000,
       limits: {},
       redis: undefined,
       onLimiterOutage: 'refuse',

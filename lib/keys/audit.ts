@@ -16,6 +16,7 @@ import { isPlainObject } from './metadata'
 import type { OwnChanges } from './own-changes'
 import { readTime, readUserId, type ApiKeyRecord } from './record'
 import type { Signer } from './signing'
+import type { InTurn } from './turns'
 
 /** Who does something: a signed-in user, an administrator, or the app itself. */
 export type Actor = { type: 'user' | 'admin'; id: string | number | bigint } | { type: 'system' }
@@ -76,6 +77,7 @@ export type WrittenEntry = Omit<NewApiKeyEventRow, 'entryMac'>
 
 interface AuditParts {
   sequelize: Sequelize
+  inTurn: InTurn
   trail: Pick<AuditTrail, 'events'>
   /** The qualified, quoted name of the table of keys. */
   table: string
@@ -89,7 +91,7 @@ interface AuditParts {
 }
 
 export function createAudit(parts: AuditParts) {
-  const { sequelize, userIdType, signer, emitter, logEntry, ownChanges } = parts
+  const { sequelize, inTurn, userIdType, signer, emitter, logEntry, ownChanges } = parts
   const { events } = parts.trail
   const isOwn = isOfKeyWithPrefix('event.api_key_id', { ...parts, events })
 
@@ -167,11 +169,13 @@ export function createAudit(parts: AuditParts) {
     ) {
       const { limit } = filter
       const { where, bind } = conditionsOf(filter)
-      const rows = await select<{ json: string }>(
-        sequelize,
-        `SELECT ${eventSql('event')} AS json FROM ${events} AS event
-          WHERE ${where} AND ${isOwn} ORDER BY event.id DESC LIMIT ${limit + 1}`,
-        { bind, transaction: transaction ?? null },
+      const rows = await inTurn({ userId: filter.userId, transaction }, () =>
+        select<{ json: string }>(
+          sequelize,
+          `SELECT ${eventSql('event')} AS json FROM ${events} AS event
+            WHERE ${where} AND ${isOwn} ORDER BY event.id DESC LIMIT ${limit + 1}`,
+          { bind, transaction: transaction ?? null },
+        ),
       )
 
       const page = rows.slice(0, limit).map(({ json }) => toEvent(JSON.parse(json), userIdType))

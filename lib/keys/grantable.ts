@@ -1,5 +1,16 @@
+import type { Transaction } from 'sequelize'
+
 /** The app's option: says which permissions a user may give to keys, and so which ones the user's keys may have. */
-export type Grantable = (userId: string | number) => readonly string[] | Promise<readonly string[]>
+export type Grantable = (
+  userId: string | number,
+  context: GrantableContext,
+) => readonly string[] | Promise<readonly string[]>
+
+/** What the app's `grantable` is told besides the user. */
+export interface GrantableContext {
+  /** The transaction that the caller passed to a management call. Queries of `grantable` must be part of it. */
+  readonly transaction?: Transaction | undefined
+}
 
 /** Returns what `grantable` has come to; throws a `TypeError` where that is not a list of names. */
 export function readGranted(granted: unknown): readonly string[] {

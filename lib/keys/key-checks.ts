@@ -1,3 +1,5 @@
+import type { Transaction } from 'sequelize'
+
 import { InvalidInputError, type InputFault } from '../errors'
 import { isSame, type Actor } from './audit'
 import { readGranted, type Grantable } from './grantable'
@@ -60,10 +62,15 @@ export function createKeyChecks(parts: KeyCheckParts) {
       throw new InvalidInputError([{ pointer: pointerTo(['metadata']), message }])
     },
 
-    async refuseUngrantable(userId: string | number, permissions: readonly string[]) {
+    /** The app reads within the transaction of the caller, if there is one: it may have taken the last connection of the pool. */
+    async refuseUngrantable(
+      userId: string | number,
+      permissions: readonly string[],
+      transaction: Transaction | undefined,
+    ) {
       if (!grantable) return
 
-      const granted = readGranted(await grantable(userId))
+      const granted = readGranted(await grantable(userId, { transaction }))
       const faults = permissions.flatMap((permission, index): InputFault[] => {
         if (granted.includes(permission)) return []
         return [

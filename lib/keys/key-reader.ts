@@ -5,8 +5,9 @@ import { isOfPrefix, keySql } from '../../models/api-key'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
-import { createKeyList } from './key-list'
+import { createKeyList, type KeyFilter } from './key-list'
 import { toRecord, type ApiKeyRecord } from './record'
+import type { InTurn } from './turns'
 
 export interface Scope {
   userId?: string | number | undefined
@@ -21,6 +22,7 @@ export interface Condition {
 
 interface KeyReaderParts {
   sequelize: Sequelize
+  inTurn: InTurn
   /** The qualified, quoted name of the table of keys. */
   table: string
   userIdType: UserIdType
@@ -36,8 +38,10 @@ const uuid = z.guid()
 
 /** Finds keys and reads their records. */
 export function createKeyReader(parts: KeyReaderParts) {
-  const { sequelize, table, userIdType, lastUseOf } = parts
+  const { sequelize, inTurn, table, userIdType, lastUseOf } = parts
   const isOwn = isOfPrefix('key', parts.keyPrefix)
+
+  const listKeys = createKeyList({ ...parts, isOwn, readRecord })
 
   /** Makes a record from what `keySql` has read, with the uses of this process that are not written yet. */
   function readRecord(json: string): ApiKeyRecord {
@@ -49,22 +53,33 @@ export function createKeyReader(parts: KeyReaderParts) {
       : record
   }
 
+  async function read<Row extends object>(
+    column: string,
+    { where, bind }: Condition,
+    scope: Scope,
+    rest = '',
+  ): Promise<Row[]> {
+    return inTurn(scope, () =>
+      select<Row>(
+        sequelize,
+        `SELECT ${column} AS json FROM ${table} AS key WHERE ${isOwn} AND ${where} ${rest}`,
+        { bind, transaction: scope.transaction ?? null },
+      ),
+    )
+  }
+
   /** Returns the records of the instance's own keys for which a condition is true, by clauses such as ORDER BY. */
   async function readAll(
-    { where, bind }: Condition,
-    rest: string,
-    transaction: Transaction | undefined,
+    condition: Condition,
+    scope: Scope = {},
+    rest = '',
   ): Promise<ApiKeyRecord[]> {
-    const rows = await select<{ json: string }>(
-      sequelize,
-      `SELECT ${keySql('key')} AS json FROM ${table} AS key WHERE ${isOwn} AND ${where} ${rest}`,
-      { bind, transaction: transaction ?? null },
-    )
+    const rows = await read<{ json: string }>(keySql('key'), condition, scope, rest)
     return rows.map(({ json }) => readRecord(json))
   }
 
-  async function readOne(id: string, { userId, transaction }: Scope, lock = '') {
-    const [record] = await readAll(identify(id, userId), lock, transaction)
+  async function readOne(id: string, scope: Scope, lock = '') {
+    const [record] = await readAll(identify(id, scope.userId), scope, lock)
     if (!record) throw new ApiKeysError('api_key_not_found')
     return record
   }
@@ -80,15 +95,12 @@ export function createKeyReader(parts: KeyReaderParts) {
     lock: (id: string, scope: Scope & { transaction: Transaction }) =>
       readOne(id, scope, 'FOR NO KEY UPDATE'),
 
-    list: createKeyList({ ...parts, isOwn, readRecord }),
+    list: (filter: KeyFilter, { transaction }: Scope = {}) =>
+      inTurn({ userId: filter.userId, transaction }, () => listKeys(filter, { transaction })),
 
-    async count({ where, bind }: Condition, transaction?: Transaction): Promise<number> {
-      const [row] = await select<{ count: string }>(
-        sequelize,
-        `SELECT count(*)::text AS count FROM ${table} AS key WHERE ${isOwn} AND ${where}`,
-        { bind, transaction: transaction ?? null },
-      )
-      return Number(row?.count)
+    async count(condition: Condition, scope: Scope = {}): Promise<number> {
+      const [row] = await read<{ json: string }>('count(*)::text', condition, scope)
+      return Number(row?.json)
     },
   }
 }

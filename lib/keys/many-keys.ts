@@ -13,6 +13,7 @@ import { deepFreeze } from './metadata'
 import { readTime, type ApiKeyRecord } from './record'
 import type { Circumstances } from './store'
 import type { InTransaction } from './transactions'
+import type { Caller } from './turns'
 import type { UserKeys } from './user-keys'
 
 export interface UnusedKeys {
@@ -63,7 +64,7 @@ export function createManyKeys(parts: ManyKeysParts) {
    * they are read and revoked a page at a time. For listeners, memory keeps the records of the first page only.
    */
   async function revokeAll(userId: string | number, options: Omit<Circumstances, 'userId'> = {}) {
-    return inTransaction(options.transaction, async (transaction) => {
+    return inTransaction({ ...options, userId }, async (transaction) => {
       const own = { ...options, transaction }
       const later: string[] = []
       let count = 0
@@ -92,7 +93,7 @@ export function createManyKeys(parts: ManyKeysParts) {
       for (const page of pages) {
         const states = fromCompact(page)
         const those = { where: 'key.id = ANY($1::uuid[])', bind: [states.map(({ id }) => id)] }
-        const records = await reader.readAll(those, '', undefined)
+        const records = await reader.readAll(those)
         const found = new Map(records.map((record) => [record.id, record]))
         for (const state of states) {
           const after = found.get(state.id)
@@ -131,7 +132,7 @@ export function createManyKeys(parts: ManyKeysParts) {
 
   /** Returns how many keys of a user there are to revoke. */
   async function countRevocable(userId: string | number, { transaction }: Scope = {}) {
-    return reader.count(revocable(userId), transaction)
+    return reader.count(revocable(userId), { userId, transaction })
   }
 
   /**
@@ -151,7 +152,7 @@ export function createManyKeys(parts: ManyKeysParts) {
     const condition = userId === undefined ? unused : and(unused, 'key.user_id =', userId)
     return dryRun
       ? reader.count(condition)
-      : inBatches(condition, async (keys, own) => {
+      : inBatches({ actor: options.actor }, condition, async (keys, own) => {
           const ids = keys.map(({ id }) => id)
           await audit.record(await revokeRows(ids, own.transaction), { ...options, ...own })
         })
@@ -165,17 +166,20 @@ export function createManyKeys(parts: ManyKeysParts) {
     }
     return dryRun
       ? reader.count(condition)
-      : inBatches(condition, (keys, own) => deleteMany(keys, { ...options, ...own }))
+      : inBatches({ actor: options.actor }, condition, (keys, own) =>
+          deleteMany(keys, { ...options, ...own }),
+        )
   }
 
   /** Has all keys that are such worked on, a batch in a transaction of its own, and returns how many there were. */
   async function inBatches(
+    caller: Caller,
     condition: Condition,
     work: (keys: ApiKeyRecord[], own: { transaction: Transaction }) => Promise<void>,
   ): Promise<number> {
     let last: string | undefined
     for (let total = 0; ;) {
-      const keys = await inTransaction(undefined, async (transaction) => {
+      const keys = await inTransaction(caller, async (transaction) => {
         await allowTime(transaction)
         const next = last === undefined ? condition : and(condition, 'key.id >', last)
         const batch = await lockMany(next, transaction, `LIMIT ${batchSize}`)
@@ -190,7 +194,7 @@ export function createManyKeys(parts: ManyKeysParts) {
 
   /** In the order of their ids, so that two who lock many do not wait for each other. */
   async function lockMany(condition: Condition, transaction: Transaction, limit = '') {
-    return reader.readAll(condition, `ORDER BY key.id ${limit} FOR NO KEY UPDATE`, transaction)
+    return reader.readAll(condition, { transaction }, `ORDER BY key.id ${limit} FOR NO KEY UPDATE`)
   }
 
   /** Revokes keys that the transaction has locked. */

@@ -22,6 +22,7 @@ import { pointerTo } from './rules'
 import type { SecretFormat } from './secret'
 import { isChangeable, isExpired, nextStatus, type Transition } from './states'
 import { createInTransaction } from './transactions'
+import type { InTurn } from './turns'
 import { createUserKeys } from './user-keys'
 
 export interface Circumstances extends Scope {
@@ -63,6 +64,7 @@ interface StoreParts {
   audit: Audit
   emitter: Pick<Emitter, 'committed' | 'callAfter' | 'emit' | 'isHeard'>
   background: Pick<Background, 'run'>
+  inTurn: InTurn
   chain: AuditChain
   format: SecretFormat
   maxKeysPerUser: number
@@ -94,10 +96,10 @@ export function createStore(parts: StoreParts) {
     checks.refuseReserved(metadata, options.actor)
     refuseOwnLimits(limits, { before: null, actor: options.actor })
     checks.refuseTooLate(expiresAt, Date.now())
-    await checks.refuseUngrantable(userId, permissions)
+    await checks.refuseUngrantable(userId, permissions, options.transaction)
     const { plainTextKey, ...secret } = format.mint()
 
-    const apiKey = await inTransaction(options.transaction, async (transaction) => {
+    const apiKey = await inTransaction({ ...options, userId }, async (transaction) => {
       await userKeys.lock(userId, transaction)
       await userKeys.refuseOneTooMany(userId, transaction)
       const ref = randomUUID()
@@ -138,7 +140,7 @@ export function createStore(parts: StoreParts) {
   }
 
   async function update(id: string, changes: KeyChanges, options: Circumstances = {}) {
-    return inTransaction(options.transaction, async (transaction) => {
+    return inTransaction(options, async (transaction) => {
       const mayRevive = changes.expiresAt !== undefined && userKeys.isLimited
       if (mayRevive) {
         const { userId } = await reader.get(id, { ...options, transaction })
@@ -166,7 +168,7 @@ export function createStore(parts: StoreParts) {
   async function setPermissions(id: string, permissions: string[], options: Circumstances = {}) {
     if (parts.grantable) {
       const { userId } = await reader.get(id, options)
-      await checks.refuseUngrantable(userId, permissions)
+      await checks.refuseUngrantable(userId, permissions, options.transaction)
     }
 
     return change(id, options, (key) => {
@@ -188,7 +190,7 @@ export function createStore(parts: StoreParts) {
   async function rotate(id: string, gracePeriodSeconds: number, options: Circumstances = {}) {
     const { plainTextKey, hash, secretId, prefix, postfix } = format.mint()
 
-    const apiKey = await inTransaction(options.transaction, async (transaction) => {
+    const apiKey = await inTransaction(options, async (transaction) => {
       const before = await reader.lock(id, { ...options, transaction })
       const ref = randomUUID()
       if (before.status === 'SUSPENDED') throw new ApiKeysError('api_key_suspended')
@@ -231,7 +233,7 @@ export function createStore(parts: StoreParts) {
     options: Circumstances,
     decide: (key: ApiKeyRecord) => Decision | Promise<Decision>,
   ): Promise<ApiKeyRecord> {
-    return inTransaction(options.transaction, async (transaction) => {
+    return inTransaction(options, async (transaction) => {
       const before = await reader.lock(id, { ...options, transaction })
       const { action, changes } = await decide(before)
       const news = newsIn(changes, before)

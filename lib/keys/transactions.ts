@@ -5,10 +5,12 @@ import type { Audit } from './audit'
 import type { AuditChain } from './audit-chain'
 import { afterCommit, isConflict } from './database'
 import type { Emitter } from './emitter'
+import type { Caller, InTurn } from './turns'
 
 interface TransactionParts {
   sequelize: Sequelize
   background: Pick<Background, 'run'>
+  inTurn: InTurn
   audit: Pick<Audit, 'countWritten'>
   chain: Pick<AuditChain, 'seal' | 'sealAll'>
   emitter: Pick<Emitter, 'committed'>
@@ -24,7 +26,7 @@ const maxSealedWithin = 1_000
 
 /** Makes the function in which every change of a key is made. */
 export function createInTransaction(parts: TransactionParts) {
-  const { sequelize, background, audit, chain, emitter } = parts
+  const { sequelize, background, inTurn, audit, chain, emitter } = parts
   let sealing: Promise<void> | undefined
 
   /** Seals what a transaction left, unless this process is doing so. If it fails, the next change goes on with it. */
@@ -61,9 +63,10 @@ export function createInTransaction(parts: TransactionParts) {
    * beginning: `work` reads everything anew.
    */
   return async function inTransaction<Result>(
-    transaction: Transaction | undefined,
+    caller: Caller,
     work: (transaction: Transaction) => Promise<Result>,
   ): Promise<Result> {
+    const { transaction } = caller
     if (transaction) {
       const result = await work(transaction)
       afterCommit(transaction, () => committed(transaction))
@@ -72,7 +75,7 @@ export function createInTransaction(parts: TransactionParts) {
 
     for (let attempts = 1; ; attempts++) {
       try {
-        return await attempt(work)
+        return await inTurn(caller, () => attempt(work))
       } catch (error) {
         if (attempts === maxAttempts || !isConflict(error)) throw error
         // Two that met would meet again.

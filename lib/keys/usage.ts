@@ -4,6 +4,7 @@ import { isOfKeyWithPrefix, type AuditTrail } from '../../models/audit-trail'
 import { limitStatements, select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { readUserId } from './record'
+import type { InTurn } from './turns'
 import type { UsagePeriod } from './usage-period'
 
 /** What became of requests, and of calls, that came with a good key. */
@@ -64,6 +65,7 @@ interface Recorder {
 
 interface UsageParts {
   sequelize: Sequelize
+  inTurn: InTurn
   /** The qualified, quoted names of the tables of usage and of the processes that write it. */
   usageTable: string
   writerTable: string
@@ -115,14 +117,16 @@ const sums = `
 
 /** Reads and prunes what is written of the uses of keys. */
 export function createUsageStore(parts: UsageParts) {
-  const { sequelize, usageTable, writerTable, userIdType, recorder } = parts
+  const { sequelize, inTurn, usageTable, writerTable, userIdType, recorder } = parts
 
   async function select<Row extends object>(
     sql: string,
     bind: readonly unknown[],
     { transaction }: Scope = {},
   ): Promise<Row[]> {
-    return selectRows<Row>(sequelize, sql, { bind, transaction: transaction ?? null })
+    return inTurn({ transaction }, () =>
+      selectRows<Row>(sequelize, sql, { bind, transaction: transaction ?? null }),
+    )
   }
 
   /** The usage of one key, with what this process has not written yet. */

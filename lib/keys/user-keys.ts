@@ -43,7 +43,7 @@ export function createUserKeys({ sequelize, table, reader, maxKeysPerUser }: Use
                 AND (key.expires_at IS NULL OR key.expires_at > ${timeOfParameter(2)})`,
         bind: [userId, Date.now()],
       }
-      const count = await reader.count(living, transaction)
+      const count = await reader.count(living, { transaction })
       if (count >= maxKeysPerUser) throw new ApiKeysError('too_many_api_keys')
     },
   }

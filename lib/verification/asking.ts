@@ -1,6 +1,6 @@
 import { ApiKeysError } from '../errors'
 import { causeOf } from '../keys/database'
-import type { Grantable } from '../keys/grantable'
+import type { Grantable, GrantableContext } from '../keys/grantable'
 import { within } from './time-limit'
 
 /** How long the app is given for an answer. */
@@ -16,10 +16,13 @@ interface AskingParts {
 
 /** Makes the one way to ask `grantable`: an app that fails or hangs becomes the refusal `grantable_unavailable`. */
 export function createAsking({ grantable, onFailure, isAwaited = false }: AskingParts) {
-  return async function ask(userId: string | number): Promise<readonly string[]> {
+  return async function ask(
+    userId: string | number,
+    context: GrantableContext = {},
+  ): Promise<readonly string[]> {
     try {
       // An app that throws is one that rejects. The callers know of the question before the app does.
-      const answer = Promise.resolve(userId).then(grantable)
+      const answer = Promise.resolve(userId).then((id) => grantable(id, context))
       return await within({ limitMs: answerLimitMs, isAwaited }, answer)
     } catch (failure) {
       const cause = causeOf(failure)

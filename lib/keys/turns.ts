@@ -1,0 +1,97 @@
+import type { Options, Sequelize, Transaction } from 'sequelize'
+
+import { clearTimeout, setTimeout } from '../background'
+import { ApiKeysError } from '../errors'
+import type { Actor } from './audit'
+
+/** A call that waits for its turn. */
+interface Waiting {
+  start(): void
+}
+
+/** For whom a call is made: turns go round between users. */
+export interface Caller {
+  userId?: string | number | undefined
+  actor?: Actor | undefined
+  /** A transaction of the caller's, which has its connection already. */
+  transaction?: Transaction | undefined
+}
+
+export type InTurn = ReturnType<typeof createInTurn>
+
+/** The defaults of Sequelize. */
+const [defaultPoolMax, defaultAcquireMs] = [5, 60_000]
+
+/** The most connections of the app's pool that calls have at a time. */
+const maxAtOnce = 4
+
+/**
+ * Makes the function that lets few calls at a time have a connection of the app's pool: half of it, and at most four. The next
+ * turn is another user's, if another one waits. Otherwise one user who sends many requests would keep the pool from the app and
+ * from all other users. A call waits as long as it would for a connection.
+ */
+export function createInTurn(sequelize: Sequelize) {
+  // The types know of no such member.
+  const { pool } = (sequelize as Sequelize & { options: Options }).options
+  const acquireMs = pool?.acquire ?? defaultAcquireMs
+  const most = Math.max(1, Math.min(maxAtOnce, Math.floor((pool?.max ?? defaultPoolMax) / 2)))
+  /** The user at the front is next, and goes to the back. */
+  const queues = new Map<string, Set<Waiting>>()
+  let running = 0
+
+  async function wait(who: string) {
+    const queue = queues.get(who) ?? new Set()
+    queues.set(who, queue)
+    await new Promise<void>((resolve, reject) => {
+      const waiting = { start }
+      const timer = setTimeout(giveUp, acquireMs)
+      queue.add(waiting)
+
+      function start() {
+        clearTimeout(timer)
+        resolve()
+      }
+
+      function giveUp() {
+        queue.delete(waiting)
+        if (queue.size === 0 && queues.get(who) === queue) queues.delete(who)
+        const cause = new Error(`express-api-keys: no turn in ${acquireMs} ms`)
+        reject(new ApiKeysError('database_unavailable', { cause }))
+      }
+    })
+  }
+
+  /** Hands the turn on, or ends it. */
+  function end() {
+    for (const [who, queue] of queues) {
+      queues.delete(who)
+      const [first] = queue
+      if (!first) continue
+
+      queue.delete(first)
+      if (queue.size > 0) queues.set(who, queue)
+      first.start()
+      return
+    }
+    running--
+  }
+
+  return async function inTurn<Result>(
+    caller: Caller,
+    work: () => Promise<Result>,
+  ): Promise<Result> {
+    if (caller.transaction) return work()
+    if (running >= most) await wait(nameOf(caller))
+    else running++
+    try {
+      return await work()
+    } finally {
+      end()
+    }
+  }
+}
+
+function nameOf({ userId, actor }: Caller): string {
+  if (actor && actor.type !== 'system') return `${actor.type} ${actor.id}`
+  return userId === undefined ? '' : `user ${userId}`
+}

@@ -1,0 +1,135 @@
+import type { Sequelize, Transaction } from 'sequelize'
+
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { findBlockedSession } from '../support/blocked'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, newKey } from '../support/keys'
+
+let database: Database
+/** Of the app, with few connections, for which nobody waits long. */
+let sequelize: Sequelize
+let apiKeys: TestApiKeys
+let other: Sequelize
+let lock: Transaction
+
+beforeEach(async () => {
+  database = await createDatabase()
+  sequelize = database.connect({ pool: { max: 4, acquire: 5_000 } })
+  apiKeys = createTestApiKeys(database, { sequelize })
+  other = database.connect()
+  await createKey(apiKeys)
+})
+
+afterEach(() => database.drop())
+
+/** Has every management call wait. */
+async function holdTables() {
+  lock = await other.transaction()
+  await other.query('LOCK TABLE api_keys, api_key_events, api_key_usage', { transaction: lock })
+}
+
+const many = Array.from({ length: 30 })
+
+describe('management calls', () => {
+  it('leave the app connections of its pool', async () => {
+    await holdTables()
+
+    const calls = many.flatMap(() => [
+      apiKeys.create(newKey()),
+      apiKeys.list({ userId: 'alice' }),
+      apiKeys.countRevocable('alice'),
+      apiKeys.events(),
+      apiKeys.totalUsage(),
+    ])
+    await findBlockedSession(other)
+    const answers = await Promise.all([
+      sequelize.query('SELECT 1 AS one', { plain: true }),
+      sequelize.query('SELECT 1 AS one', { plain: true }),
+    ])
+    await lock.rollback()
+
+    expect(answers).toEqual([{ one: 1 }, { one: 1 }])
+    expect(await Promise.all(calls)).toHaveLength(150)
+    expect(await apiKeys.countRevocable('alice')).toBe(31)
+  })
+
+  it('are made in turn between users', async () => {
+    await holdTables()
+    const done: string[] = []
+    async function create(userId: string) {
+      await apiKeys.create(newKey({ userId }))
+      done.push(userId)
+    }
+
+    const calls = [...many.map(() => create('alice')), create('bob')]
+    await findBlockedSession(other)
+    await lock.rollback()
+    await Promise.all(calls)
+
+    expect(done).toHaveLength(31)
+    expect(done.indexOf('bob')).toBeLessThan(6)
+  })
+
+  it('go on after calls that fail', async () => {
+    const failures = many.map(() =>
+      apiKeys.get('00000000-0000-4000-8000-000000000000').catch(() => 'not found'),
+    )
+
+    expect(await Promise.all(failures)).toEqual(many.map(() => 'not found'))
+    expect((await apiKeys.list()).apiKeys).toHaveLength(1)
+  })
+
+  it('wait no longer for their turn than for a connection', async () => {
+    const impatient = createTestApiKeys(database, {
+      sequelize: database.connect({ pool: { max: 2, acquire: 100 } }),
+    })
+    await holdTables()
+    const running = impatient.list()
+
+    await expect(impatient.list()).rejects.toMatchObject({ code: 'database_unavailable' })
+
+    await lock.rollback()
+    await expect(running).resolves.toMatchObject({ nextCursor: null })
+    await expect(impatient.list()).resolves.toMatchObject({ nextCursor: null })
+  })
+
+  it('need none in a transaction of the caller, nor does grantable, which is handed it', async () => {
+    const small = database.connect({ pool: { max: 1, acquire: 500 } })
+    const given: unknown[] = []
+    const own = createTestApiKeys(database, {
+      sequelize: small,
+      async grantable(userId, { transaction }) {
+        given.push(transaction)
+        await small.query('SELECT $1', { bind: [userId], transaction: transaction ?? null })
+        return ['READ_GRAPH', 'READ_BLOCK']
+      },
+    })
+
+    const [created, changed, passed] = await small.transaction(async (transaction) => {
+      const { apiKey } = await own.create(newKey(), { transaction })
+      const after = await own.setPermissions(apiKey.id, ['READ_BLOCK'], { transaction })
+      return [apiKey, after, transaction] as const
+    })
+
+    expect(changed).toMatchObject({ id: created.id, permissions: ['READ_BLOCK'] })
+    expect(given).toEqual([passed, passed])
+    await expect(own.create(newKey())).resolves.toBeDefined()
+    expect(given[2]).toBeUndefined()
+  })
+})
+
+describe('maxKeysPerUser', () => {
+  it('is 1,000 unless the app says otherwise', async () => {
+    await other.query(`
+      INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+      SELECT 'bob', 'Key ' || n, 'agpt_abc123', 'abcd1234', md5('a' || n) || md5('b' || n), '{READ_GRAPH}'
+        FROM generate_series(1, 999) AS n`)
+
+    await expect(apiKeys.create(newKey({ userId: 'bob' }))).resolves.toBeDefined()
+    await expect(apiKeys.create(newKey({ userId: 'bob' }))).rejects.toMatchObject({
+      code: 'too_many_api_keys',
+    })
+    const unlimited = createTestApiKeys(database, { maxKeysPerUser: Infinity })
+    await expect(unlimited.create(newKey({ userId: 'bob' }))).resolves.toBeDefined()
+  })
+})
