@@ -13,6 +13,8 @@ const longest = [
   'embedded-postgres',
   'housekeeping',
   'secret',
+  'tracers',
+  'postgres',
 ]
 
 /** Starts the longest specs first, also where Jest has no memory of how long they took, so that no worker ends alone. */
