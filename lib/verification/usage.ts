@@ -244,6 +244,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       ({ statement }) => `
         START TRANSACTION ISOLATION LEVEL READ COMMITTED;
         SET LOCAL lock_timeout = ${lockLimitMs};
+        SET LOCAL statement_timeout = ${writeLimitMs};
         ${statement};
         COMMIT`,
     )

@@ -138,3 +138,23 @@ describe('LISTEN that is never heard', () => {
     expect((await apiKeys.health()).doorbell).toBe('down')
   })
 })
+
+describe('a statement_timeout of the app', () => {
+  it('does not keep usage from being written', async () => {
+    const [key = ''] = await createKeys(1)
+    await owner.query(
+      `CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_sleep(1); RETURN NEW; END $$;
+       CREATE TRIGGER take_long BEFORE INSERT ON api_key_usage
+         FOR EACH ROW EXECUTE FUNCTION take_long()`,
+    )
+    const sequelize = database.connect({ dialectOptions: { statement_timeout: 800 } })
+    const apiKeys = createTestApiKeys(database, { sequelize })
+    await apiKeys.verify(key)
+
+    await apiKeys.flush()
+
+    expect((await apiKeys.health()).usage.pending).toBe(0)
+    await owner.query('DROP FUNCTION take_long CASCADE')
+  })
+})
