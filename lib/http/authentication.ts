@@ -96,6 +96,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     if (user) return bearer.accept(apiKey, user, present)
 
     noteDenied(apiKey, bearer)
+    bearer.refused = apiKey
     return { kind: 'refused', error: invalid('unknown') }
   }
 
@@ -118,6 +119,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
 
   function twoCredentials(apiKey: VerifiedApiKey, bearer: RequestBearer): Authentication {
     noteDenied(apiKey, bearer)
+    bearer.refused = apiKey
     return {
       kind: 'refused',
       error: withoutStack(() => new ApiKeysError('multiple_credentials')),

@@ -46,7 +46,7 @@ export function tellOfDenial(
   if (!(failure instanceof ApiKeysError) || !emitter.isHeard('denied')) return
 
   const bearer = authenticator.recall(req)
-  const apiKey = bearer?.accepted?.apiKey
+  const apiKey = bearer?.accepted?.apiKey ?? bearer?.refused
   emitter.emit('denied', {
     apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
     error: failure,

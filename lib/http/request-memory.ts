@@ -35,6 +35,7 @@ export class RequestBearer implements Bearer {
   authentication: MaybePromise<Authentication> | undefined = undefined
   /** The key that was accepted, and whose it is. */
   accepted: Accepted | undefined = undefined
+  declare refused?: NonNullable<Bearer['refused']>
   readonly #req: GuardedRequest
   #res: ServerResponse | undefined
   #credential: Credential | undefined = undefined

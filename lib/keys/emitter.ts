@@ -24,7 +24,7 @@ interface Holder<UserId> {
 
 /** A request that was refused by a guard or by the strategy. */
 export interface RequestDenied {
-  /** The key that it came with, where it was accepted; `null` where it was not. */
+  /** The key that it came with, also one that is no longer good; `null` if there is no such key. */
   apiKey: Holder<string | number> | null
   /** What the client was told. */
   error: ApiKeysError

@@ -98,6 +98,8 @@ export interface Bearer {
   countedInHour?: number | undefined
   /** True once a use of a good key was refused. The recorder of usage keeps this here, too. */
   wasRefused?: boolean
+  /** The key that was refused, and that there is. The verifier keeps it here, for reports. */
+  refused?: { readonly id: string; readonly userId: string | number }
   /** Returns why the key may not be used for what it was used for; `null` if it may. */
   refusalOf(apiKey: VerifiedApiKey): Error | null
 }

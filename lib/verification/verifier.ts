@@ -96,6 +96,7 @@ export function createVerifier(parts: VerifierParts) {
     }
 
     const reason = judge(key, wall, bearer)
+    if (reason) bearer.refused = key
     if (reason === 'retired') noteRetiredUse(key, wall, bearer)
     if (reason === 'address_not_allowed') return refuseAddress(key, wall, bearer)
     if (reason) return verdicts[reason]
