@@ -55,7 +55,7 @@ export const migrations = {
   },
 }
 
-/** Makes the steps of the option `schema` up, and undoes them one after the other: if one is interrupted, the next call goes on. */
+/** Makes all steps as `migrate()` does. Undoes them one after the other: if that is interrupted, the next call goes on. */
 function joined(name: string, storage: Storage): Migration {
   const steps = initial.map((migration) => migration(storage))
   return {

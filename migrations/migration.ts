@@ -30,7 +30,7 @@ export function defineMigration(name: string, sql: (names: Names) => { up: strin
   return function migration(storage: StepStorage): Step {
     const { schema } = storage
     const tables = new Set<string>()
-    const { up, down } = sql(createNames(storage, tables))
+    const { up, down } = sql(createNames(name, storage, tables))
 
     async function make(run: Run) {
       try {

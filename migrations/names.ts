@@ -1,5 +1,6 @@
 import { literal, qualify } from '../models/names'
 import type { Storage, UserIdType } from '../models/storage-options'
+import { historyTable } from './history'
 
 /*
  * Each step can be made again over what it has made before. A clean-up, a schema tool or a restore may have removed a part: a
@@ -27,13 +28,17 @@ export interface Names {
   createSequence(name: string): string
 }
 
-/** The comment on each of our tables. It tells them from tables of the app that have the same names. */
+/**
+ * The comment on each of our tables. It tells them from tables of the app that have the same names, if the history does not: a
+ * dump may come without comments, and a clean-up may take the history.
+ */
 const mark = literal('Made by express-api-keys')
 
-/** Makes the pieces, and notes which tables and sequences are made with them. */
-export function createNames(storage: StepStorage, tables: Set<string>): Names {
+/** Makes the pieces of a step, and notes which tables and sequences are made with them. */
+export function createNames(step: string, storage: StepStorage, tables: Set<string>): Names {
   const { schema, userIdType, columnType = userIdType } = storage
   const table = (name: string) => qualify(schema, name)
+  const wasMade = `EXISTS (SELECT FROM ${table(historyTable)} WHERE name = ${literal(step)})`
 
   return {
     schema,
@@ -49,7 +54,7 @@ export function createNames(storage: StepStorage, tables: Set<string>): Names {
       return `
         ${unless(`${found} IS NOT NULL`, `${sql} COMMENT ON TABLE ${table(name)} IS ${mark};`)}
         ${unless(
-          `obj_description(${found}, 'pg_class') IS NOT DISTINCT FROM ${mark}`,
+          `obj_description(${found}, 'pg_class') IS NOT DISTINCT FROM ${mark} OR ${wasMade}`,
           `RAISE duplicate_table USING MESSAGE = ${refusal};`,
         )}`
     },

@@ -30,7 +30,7 @@ export async function referToUsers(run: Run, { schema, users }: Storage): Promis
   return true
 }
 
-/** Checks the keys that there were when the foreign key was added. Nobody waits for it. */
+/** Checks the keys that there were when the foreign key was added. No write of the app waits for it. */
 export async function validateReference(run: Run, { schema, users }: Storage) {
   if (!users) return
 

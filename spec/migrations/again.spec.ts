@@ -160,6 +160,16 @@ describe('migrate, over what is left of the tables', () => {
     expect(await createInstance().verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
   })
 
+  it('takes tables without comments for ours if the history says so, as after a dump without them', async () => {
+    const { apiKey } = await createInstance().create(key)
+    await sequelize.query('COMMENT ON TABLE api_keys IS NULL; DROP TABLE api_key_usage')
+
+    await createInstance().migrate()
+
+    await expectToWork()
+    expect(await createInstance().get(apiKey.id)).toMatchObject({ name: 'Deployment' })
+  })
+
   it('leaves a table of the app alone that has one of our names', async () => {
     await sequelize.query(`
       DROP TABLE api_key_migrations, api_key_usage;

@@ -56,7 +56,7 @@ function warningText() {
 }
 
 describe('rights on new tables', () => {
-  it('are taken from a role that nobody signs in as and that has all of them by default', async () => {
+  it('are taken from a role that cannot sign in and that has all of them by default', async () => {
     const { role } = await createRole('NOLOGIN')
     const gateway = await createRole('LOGIN NOINHERIT')
     await sequelize.query(`GRANT ${role} TO ${gateway.role}`)
