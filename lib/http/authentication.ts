@@ -131,16 +131,16 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
       let bearer = recallBearer(keeper, self)
-      // A key that is still legible has not been read before.
       let credential = credentials.readPlain(req, lines)
-      if (!credential && bearer) {
+      // A key that is still legible has not been read before.
+      if (bearer && credential?.kind !== 'key') {
         bearer.noteResponse(res)
         const { authentication: before } = bearer
         if (before instanceof Promise) {
           return before.then((before) => authenticateAgain(req, before))
         }
         if (before) return authenticateAgain(req, before)
-        credential = bearer.takeCredential() ?? null
+        credential = bearer.takeCredential() ?? credential
       } else {
         bearer = beginBearer(keeper, self, req, res)
       }
@@ -164,7 +164,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
       const plain = credentials.readPlain(req, lines)
-      if (!plain && recallBearer(keeper, self)) return
+      if (plain?.kind !== 'key' && recallBearer(keeper, self)) return
 
       const credential = plain ?? credentials.read(req, lines)
       beginBearer(keeper, self, req, undefined).keepCredential(credential)

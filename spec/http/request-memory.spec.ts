@@ -108,6 +108,30 @@ function createLoggedApp(...middlewares: RequestHandler[]) {
   return { app, logged }
 }
 
+/** A middleware of the app's that takes away what it has no use for. */
+const removeHeader: RequestHandler = (req, _res, next) => {
+  delete req.headers['x-api-key']
+  next()
+}
+
+describe('what a guard has found', () => {
+  it('stands for guards behind it, whatever the app makes of the headers', async () => {
+    const app = express().get(
+      '/',
+      apiKeys.authenticate(),
+      removeHeader,
+      apiKeys.requirePermission('READ_GRAPH'),
+      showHeaders,
+    )
+
+    const answer = await request(app)
+      .get('/')
+      .set({ 'X-API-Key': plainTextKey, Authorization: 'Bearer a.b.c' })
+
+    expect(answer.status).toBe(200)
+  })
+})
+
 describe('maskKeys', () => {
   it('hides keys from a logger in front, of routes without a guard as well', async () => {
     const { app, logged } = createLoggedApp(showHeaders)
