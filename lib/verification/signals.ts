@@ -8,26 +8,26 @@ import type { Clock } from './clock'
 import { isHalfOpen, isOver, whenOver } from './closable'
 import { AcceptedKey, type Bearer } from './verified-api-key'
 
-/** What a key is like, and what it holds of what its row says. */
+/** A key as it was read, and the permissions that it and its owner hold. */
 export interface Holding {
   readonly row: KeyRow
   readonly permissions: readonly string[]
 }
 
-/** Reads what a key is like now, whatever is remembered of it. */
+/** Reads a key from the database, whatever is in the cache. */
 type ReadAnew = (digest: Digest) => Promise<Holding | null>
 
 interface SignalsParts {
   background: Pick<Background, 'startTimer'>
   clock: Clock
   readAnew: ReadAnew
-  /** Returns what a key holds if its row is what it is like now, as far as changes are told of. */
+  /** Returns the key from the cache if the cache is up to date and has this row. */
   recall(row: KeyRow): Holding | undefined
-  /** How often it is checked again what the owner of a key may do; `Infinity` without `grantable`. */
+  /** How often the permissions of a key's owner are checked again; `Infinity` without `grantable`. */
   lookAgainMs: number
-  /** Has changes told of. */
+  /** Starts following changes. */
   wake(): void
-  /** Why a key is not good at a moment; `null` if it is. */
+  /** Returns why a key is not good at a moment; `null` if it is good. */
   judge(row: KeyRow | null, wall: number, bearer: Bearer): InvalidReason | null
 }
 
@@ -38,7 +38,7 @@ interface Watch {
   apiKey: AcceptedKey
   /** As it was last read. */
   holding: Holding
-  /** Since when it cannot be read, by the monotonic clock. */
+  /** When reads of the key began to fail, by the monotonic clock. */
   unreadableSince: number | undefined
   timer: NodeJS.Timeout | undefined
   stopListening(): void
@@ -47,10 +47,10 @@ interface Watch {
 /** A timer that is set for longer than 2^31 - 1 ms fires at once. */
 const longestTimerMs = 2 ** 31 - 1
 
-/** How soon a key is read again that could not be read. */
+/** How long to wait after a failed read before the next one. */
 const retryMs = 250
 
-/** Keeps the signals of keys in use, apart from the cache: a key may be forgotten there while a response goes on. */
+/** Keeps the signals of keys in use. They are apart from the cache, which may evict a key while its response goes on. */
 export function createSignals(parts: SignalsParts) {
   const { background, clock, readAnew, recall, lookAgainMs, wake, judge } = parts
   const watches = new Map<string, Set<Watch>>()
@@ -68,7 +68,7 @@ export function createSignals(parts: SignalsParts) {
     watch.inRequest(() => watch.controller.abort(reason))
   }
 
-  /** Ends what may not go on with the key as it is now, and comes back when it expires. */
+  /** Aborts the signal if the key may no longer be used as it was, and checks again when the key expires. */
   function holdAgainst(holding: Holding | null, watch: Watch) {
     const bearer = AcceptedKey.bearerOf(watch.apiKey)
     const invalidReason = judge(holding?.row ?? null, clock.wall(), bearer)
@@ -105,13 +105,13 @@ export function createSignals(parts: SignalsParts) {
     } catch {
       if (!isWatched(watch)) return
       if (isUnreadableTooLong(watch)) return abort(watch, new ApiKeysError('database_unavailable'))
-      // Nobody knows what has changed since it was last heard of; but time goes on.
+      // The key may have changed since its last read. Whether it has expired is known without a read.
       holdAgainst(watch.holding, watch)
       if (isWatched(watch)) setTimer(watch, retryMs, () => void check(watch))
     }
   }
 
-  /** What is told of an owner may be twice as old as it is before it is asked for again, and no older. */
+  /** An answer of `grantable` may be used for twice its maximum age while it cannot be refreshed. */
   function isUnreadableTooLong(watch: Watch): boolean {
     const now = clock.monotonic()
     watch.unreadableSince ??= now
@@ -140,8 +140,10 @@ export function createSignals(parts: SignalsParts) {
     const group = watches.get(apiKey.id) ?? new Set()
     watches.set(apiKey.id, group.add(watch))
     wake()
-    // It was good when it was verified, which may be a while ago.
-    look(row, watch)
+    // The key was good when it was verified, which may be a while ago. A later turn gives the caller time to add its listener.
+    queueMicrotask(() => {
+      if (isWatched(watch)) look(row, watch)
+    })
     return controller.signal
   }
 
@@ -152,14 +154,14 @@ export function createSignals(parts: SignalsParts) {
       return watches.size
     },
 
-    /** Looks again at keys that may have changed, by their ids. */
+    /** Checks keys that may have changed, by their ids. */
     check(ids: Iterable<string>) {
       for (const id of ids) {
         for (const watch of watches.get(id) ?? []) void check(watch)
       }
     },
 
-    /** Looks again at keys whose owners may do something else than before. */
+    /** Checks keys whose owners' permissions may have changed. */
     checkOwners(userIds: readonly (string | number)[]) {
       if (watches.size === 0) return
 
@@ -169,7 +171,7 @@ export function createSignals(parts: SignalsParts) {
       }
     },
 
-    /** Looks again at all keys. */
+    /** Checks all keys. */
     checkAll() {
       for (const group of watches.values()) {
         for (const watch of group) void check(watch)
@@ -189,7 +191,7 @@ export function createSignals(parts: SignalsParts) {
       }
     },
 
-    /** Lets go of all signals. None of them aborts any more. */
+    /** Drops all signals. None of them will abort. */
     close() {
       for (const group of watches.values()) for (const watch of group) drop(watch)
     },

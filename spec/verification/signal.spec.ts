@@ -251,6 +251,19 @@ describe('the signal of a key', () => {
     await reasonOf(signal)
   })
 
+  it('aborts by an event if the key had expired before the signal was asked for', async () => {
+    const expiresAt = new Date(Date.now() + 300)
+    const { plainTextKey } = await changing().create(newKey({ expiresAt }))
+    const verdict = await serving().verify(plainTextKey)
+    if (!verdict.valid) throw new Error('refused')
+    await until(() => Date.now() > expiresAt.getTime())
+
+    const aborted = once(verdict.apiKey.signal, 'abort')
+
+    await aborted
+    expect(verdict.apiKey.signal.reason).toMatchObject({ reason: 'expired' })
+  })
+
   it('aborts at once for a key that was revoked before anybody asked for the signal', async () => {
     const { apiKey, plainTextKey } = await changing().create(newKey())
     const verdict = await serving().verify(plainTextKey)
