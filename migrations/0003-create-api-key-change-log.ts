@@ -1,10 +1,6 @@
 import { changeLogOf } from '../models/change-log'
-import {
-  changeLogFunctions,
-  gatheredColumns,
-  keyTriggers,
-  numberTriggers,
-} from './change-log-triggers'
+import { gatherFunctions, numberFunctions } from './change-log-functions'
+import { gatheredColumns, keyTriggers, numberTriggers } from './change-log-triggers'
 import { defineMigration } from './migration'
 import { unless } from './names'
 import { createFunctions, createTriggers, dropFunctions } from './triggers'
@@ -26,8 +22,7 @@ export const createApiKeyChangeLog = defineMigration(
   '0003-create-api-key-change-log',
   ({ schema, createTable, createSequence }) => {
     const { revisions, changes, lock, register, bounds } = changeLogOf(schema)
-    const { gather, number, numberEntry, closeGap } = changeLogFunctions(schema)
-    const functions = [gather, number, numberEntry, closeGap]
+    const functions = [gatherFunctions(schema).gather, ...Object.values(numberFunctions(schema))]
 
     return {
       up: `

@@ -1,5 +1,6 @@
 import { changeLogOf } from '../models/change-log'
-import { changeLogFunctions, userTriggers } from './change-log-triggers'
+import { gatherFunctions } from './change-log-functions'
+import { userTriggers } from './change-log-triggers'
 import { defineMigration } from './migration'
 import { createFunctions, createTriggers, dropFunctions } from './triggers'
 
@@ -12,7 +13,7 @@ export const logUserChanges = defineMigration(
   '0007-log-user-changes',
   ({ schema, createTable }) => {
     const { userChanges } = changeLogOf(schema)
-    const { gatherUser } = changeLogFunctions(schema)
+    const { gatherUser } = gatherFunctions(schema)
 
     return {
       // Without a foreign key, so that a user who is deleted can be told of. Logical replication demands a primary key.

@@ -1,5 +1,6 @@
 import { auditTrailOf } from '../models/audit-trail'
-import { auditFunctions, auditTriggers } from './audit-triggers'
+import { auditFunctions } from './audit-functions'
+import { auditTriggers } from './audit-triggers'
 import { isOneOf, replaceChecks } from './event-checks'
 import { defineMigration } from './migration'
 import { addColumns } from './names'

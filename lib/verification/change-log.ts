@@ -6,7 +6,6 @@ import {
   numberTriggers,
   userTriggers,
 } from '../../migrations/change-log-triggers'
-import { alteredTriggersSql } from '../../migrations/triggers'
 import { changeLogOf } from '../../models/change-log'
 import { literal, qualify } from '../../models/names'
 import { run, select } from '../../models/statements'
@@ -14,6 +13,7 @@ import type { UserIdType } from '../../models/storage-options'
 import { afterCommit, onDatabase } from '../keys/database'
 import type { OwnChanges } from '../keys/own-changes'
 import { readUserId } from '../keys/record'
+import { confirmationSql, conditionsOf, maxChanges, pollSql, pruneSql } from './change-log-sql'
 import type { Moment } from './clock'
 import type { Connection } from './connection'
 
@@ -50,9 +50,6 @@ export interface LogReading {
   serverMs: number
 }
 
-/** More changes than these are not looked up one by one: the whole cache is forgotten. */
-const maxChanges = 10_000
-
 interface ChangeLogParts {
   /** For what others wait for. */
   connection: Pick<Connection, 'query'>
@@ -70,112 +67,32 @@ interface ChangeLogParts {
 /** Reads the log of changes, and tells the database of the bound that this process holds itself to. */
 export function createChangeLog(parts: ChangeLogParts) {
   const { connection, sequelize, schema, userIdType, boundMs, ownChanges } = parts
-  const { revisions, changes, userChanges, register, bounds, pruning } = changeLogOf(schema)
+  const log = changeLogOf(schema)
+  const { revisions, userChanges, bounds } = log
   // Without one of them, changes could go unlogged.
   const triggers = [
     ...keyTriggers(schema, gatheredColumns.withLimits),
     ...numberTriggers(schema),
     ...(parts.followed === 'keys' ? [] : userTriggers(schema)),
   ]
-  const tables = [...new Set(triggers.map(({ table }) => table))]
+  const keys = qualify(schema, 'api_keys')
+  const conditions = conditionsOf({ log, keys, triggers, boundMs })
   /** The version of the triggers that was last found to be as the migrations made them. */
   let confirmed: string | null = null
 
-  /** SQL that is true once the bound stands in the database, confirmed within the hour. */
-  const isRegistered = `EXISTS (
-    SELECT FROM ${bounds} WHERE bound_ms >= ${boundMs} AND registered_at > now() - interval '1 hour'
-  )`
-
-  /**
-   * SQL for the version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
-   * changes when a trigger, its function or the sequence of the numbers is altered or made anew.
-   */
-  const fingerprint = `
-    SELECT string_agg(
-             concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
-             ', ' ORDER BY trigger.oid
-           ) || (
-             SELECT concat_ws(' ', ',', sequence.seqrelid, sequence.xmin)
-               FROM pg_catalog.pg_sequence AS sequence
-              WHERE sequence.seqrelid = ${toRelation(register)} AND sequence.seqincrement = 1 AND NOT sequence.seqcycle
-           )
-      FROM pg_catalog.pg_trigger AS trigger
-      JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
-     WHERE trigger.tgrelid IN (${tables.map(toRelation).join(', ')})
-       AND trigger.tgname IN (${triggers.map(({ name }) => literal(name)).join(', ')})
-       AND trigger.tgenabled = 'A'
-    HAVING count(*) = ${triggers.length}`
-
-  /** SQL that is true while a subscription feeds the table of keys, or a worker of it is still at work. */
-  const isSubscriber = `EXISTS (
-    SELECT FROM pg_catalog.pg_subscription_rel AS fed
-      JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid = fed.srsubid
-     WHERE fed.srrelid = ${toRelation(qualify(schema, 'api_keys'))}
-       AND (subscription.subenabled OR EXISTS (
-         SELECT FROM pg_catalog.pg_stat_get_subscription(subscription.oid) WHERE pid IS NOT NULL
-       ))
-  )`
-
-  /** Reads the definitions themselves, which takes longer, and only when the version is another. */
-  const confirmation = `
-    START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-    SELECT (${fingerprint}) AS fingerprint WHERE NOT EXISTS (${alteredTriggersSql(triggers)});
-    COMMIT`
-
-  function xidsAfter(revision: number | null) {
-    return `
-      SELECT json_agg(entry.xid::text) FROM (
-        SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
-      ) AS entry`
-  }
-
-  /** READ COMMITTED, whatever the default: a serializable reader could make transactions of the app fail. */
-  function statement(from: Position | null) {
-    const revision = from?.revision ?? null
-    return `
-      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-      SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
-             since.ids::text, (${xidsAfter(revision)})::text AS xids, since.user_ids::text, since.has_all::text, since.has_new::text, since.count::text,
-             (${fingerprint}) AS fingerprint,
-             pg_is_in_recovery()::text AS is_standby, (${isSubscriber})::text AS is_subscriber,
-             (${isRegistered})::text AS is_registered,
-             (extract(epoch FROM clock_timestamp()) * 1000)::text AS server_ms
-        FROM (VALUES (1)) AS one
-        LEFT JOIN (
-          SELECT revision, mark FROM ${revisions} ORDER BY revision DESC LIMIT 1
-        ) AS newest ON true
-        LEFT JOIN ${revisions} AS seen ON seen.revision = ${revision}
-        LEFT JOIN (
-          SELECT json_agg(key_id) FILTER (WHERE key_id IS NOT NULL) AS ids,
-                 json_agg(user_id::text) FILTER (WHERE user_id IS NOT NULL) AS user_ids, count(*),
-                 coalesce(bool_or(key_id IS NULL AND user_id IS NULL), false) AS has_all,
-                 coalesce(bool_or(is_new), false) AS has_new
-            FROM (
-              -- An entry without changes is damaged, and so counts as a change of everything.
-              SELECT change.key_id, change.user_id, change.is_new
-                FROM (
-                  SELECT mark FROM ${revisions} WHERE revision > ${revision}
-                   ORDER BY revision LIMIT ${maxChanges + 1}
-                ) AS entry
-                LEFT JOIN LATERAL (
-                  -- In the order of the primary key, so that the server reads these rows and no others, whatever it takes
-                  -- their number for: after one transaction with a million changes, it would read the whole table.
-                  SELECT change.key_id, change.user_id, change.is_new FROM ${changes} AS change
-                   WHERE change.mark = entry.mark ORDER BY change.mark, change.place LIMIT ${maxChanges + 1}
-                ) AS change ON true
-               LIMIT ${maxChanges + 1}
-            ) AS change
-        ) AS since ON true;
-      COMMIT`
-  }
-
   /** Reads everything that follows an entry, in one snapshot. */
   async function read(from: Position | null, limitMs: number): Promise<LogReading> {
-    const { rows, sentAt } = await connection.query(statement(from), limitMs)
+    const { rows, sentAt } = await connection.query(
+      pollSql(log, from?.revision ?? null, conditions),
+      limitMs,
+    )
     const [row = {}] = rows
     const fingerprint = row.fingerprint ?? null
     if (fingerprint !== null && fingerprint !== confirmed) {
-      const { rows: found } = await connection.query(confirmation, limitMs)
+      const { rows: found } = await connection.query(
+        confirmationSql(conditions.fingerprint, triggers),
+        limitMs,
+      )
       confirmed = found[0]?.fingerprint ?? null
     }
     const changedIds = JSON.parse(row.ids ?? '[]') as string[]
@@ -199,13 +116,7 @@ export function createChangeLog(parts: ChangeLogParts) {
   }
 
   return {
-    /** SQL that is true where this process may rely on what it reads. */
-    isRegistered,
-
-    fingerprint,
-
-    /** SQL that is true while what the table of keys holds may be old, on a server that is no standby. */
-    isSubscriber,
+    conditions,
 
     read,
 
@@ -264,26 +175,7 @@ export function createChangeLog(parts: ChangeLogParts) {
      */
     async prune() {
       await onDatabase(async () => {
-        await run(
-          sequelize,
-          // In one text, and so in one transaction.
-          `SELECT set_config('${pruning}', pg_current_xact_id()::text, true);
-         WITH first AS (
-           SELECT revision, created_at FROM ${revisions} ORDER BY revision LIMIT 10000
-         ), kept AS (
-           SELECT coalesce(min(revision) FILTER (WHERE created_at >= now() - interval '1 hour'), max(revision)) AS revision
-             FROM first
-         ), old AS (
-           SELECT entry.revision FROM ${revisions} AS entry, kept
-            WHERE entry.revision < kept.revision
-            ORDER BY entry.revision FOR UPDATE OF entry
-         ), removed AS (
-           DELETE FROM ${revisions} AS entry USING old WHERE entry.revision = old.revision
-           RETURNING entry.mark
-         )
-         DELETE FROM ${changes} AS change USING removed WHERE change.mark = removed.mark`,
-          { transaction: null },
-        )
+        await run(sequelize, pruneSql(log), { transaction: null })
         await run(
           sequelize,
           `DELETE FROM ${bounds} WHERE registered_at < now() - interval '1 day'`,
@@ -297,7 +189,3 @@ export function createChangeLog(parts: ChangeLogParts) {
 }
 
 export type ChangeLogReader = ReturnType<typeof createChangeLog>
-
-function toRelation(name: string): string {
-  return `${literal(name)}::regclass`
-}

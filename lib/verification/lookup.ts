@@ -11,6 +11,7 @@ import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
 import type { KeyPolicy, KeyRow } from './cache'
 import type { Position } from './change-log'
+import type { Conditions } from './change-log-sql'
 import type { Moment } from './clock'
 import type { Connection, TextRow } from './connection'
 
@@ -43,12 +44,7 @@ interface LookupParts {
   userIdType: UserIdType
   /** The app's, for keys that have none of their own. */
   limits: Limits
-  /** SQL that is true where this process may rely on what it reads. */
-  isRegistered: string
-  /** SQL that is true while what the table of keys holds may be old, on a server that is no standby. */
-  isSubscriber: string
-  /** SQL for what the triggers that write the log are like. */
-  fingerprint: string
+  conditions: Conditions
   /** Whether statements may be prepared; some poolers cannot keep them. */
   preparedStatements: boolean
 }
@@ -71,8 +67,8 @@ const readColumns = [
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
-  const { connection, table, retiredTable, userIdType, isRegistered, isSubscriber, fingerprint } =
-    parts
+  const { connection, table, retiredTable, userIdType } = parts
+  const { isRegistered, isSubscriber, fingerprint } = parts.conditions
   const columns = readColumns.map((column) => `key.${column}`).join(', ')
   const statement = `${onPrimary}
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,

@@ -118,9 +118,7 @@ export function createVerification(parts: VerificationParts) {
     retiredTable,
     userIdType,
     limits: parts.limits,
-    isRegistered: changeLog.isRegistered,
-    isSubscriber: changeLog.isSubscriber,
-    fingerprint: changeLog.fingerprint,
+    conditions: changeLog.conditions,
     preparedStatements: parts.preparedStatements,
   })
 

@@ -1,0 +1,145 @@
+import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
+import type { ChangeLog } from '../../models/change-log'
+import { literal } from '../../models/names'
+
+/** More changes than these are not looked up one by one: the whole cache is forgotten. */
+export const maxChanges = 10_000
+
+/** What a process looks at whenever it reads the log or keys: SQL for whether it may rely on what it reads. */
+export interface Conditions {
+  /** True once the bound of this process stands in the database, confirmed within the hour. */
+  isRegistered: string
+  /**
+   * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
+   * changes when a trigger, its function or the sequence of the numbers is altered or made anew.
+   */
+  fingerprint: string
+  /** True while a subscription feeds the table of keys, or a worker of it is still at work. */
+  isSubscriber: string
+}
+
+interface ConditionsParts {
+  log: ChangeLog
+  /** The qualified, quoted name of the table of keys. */
+  keys: string
+  triggers: readonly Trigger[]
+  boundMs: number
+}
+
+export function conditionsOf({ log, keys, triggers, boundMs }: ConditionsParts): Conditions {
+  const tables = [...new Set(triggers.map(({ table }) => table))]
+
+  return {
+    isRegistered: `EXISTS (
+    SELECT FROM ${log.bounds} WHERE bound_ms >= ${boundMs} AND registered_at > now() - interval '1 hour'
+  )`,
+
+    fingerprint: `
+    SELECT string_agg(
+             concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
+             ', ' ORDER BY trigger.oid
+           ) || (
+             SELECT concat_ws(' ', ',', sequence.seqrelid, sequence.xmin)
+               FROM pg_catalog.pg_sequence AS sequence
+              WHERE sequence.seqrelid = ${toRelation(log.register)} AND sequence.seqincrement = 1 AND NOT sequence.seqcycle
+           )
+      FROM pg_catalog.pg_trigger AS trigger
+      JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
+     WHERE trigger.tgrelid IN (${tables.map(toRelation).join(', ')})
+       AND trigger.tgname IN (${triggers.map(({ name }) => literal(name)).join(', ')})
+       AND trigger.tgenabled = 'A'
+    HAVING count(*) = ${triggers.length}`,
+
+    isSubscriber: `EXISTS (
+    SELECT FROM pg_catalog.pg_subscription_rel AS fed
+      JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid = fed.srsubid
+     WHERE fed.srrelid = ${toRelation(keys)}
+       AND (subscription.subenabled OR EXISTS (
+         SELECT FROM pg_catalog.pg_stat_get_subscription(subscription.oid) WHERE pid IS NOT NULL
+       ))
+  )`,
+  }
+}
+
+/** SQL that reads the definitions of the triggers themselves, which takes longer. It returns their version if all are as made. */
+export function confirmationSql(fingerprint: string, triggers: readonly Trigger[]): string {
+  return `
+    START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+    SELECT (${fingerprint}) AS fingerprint WHERE NOT EXISTS (${alteredTriggersSql(triggers)});
+    COMMIT`
+}
+
+/**
+ * SQL that reads what follows an entry. READ COMMITTED, whatever the default: a serializable reader could make transactions of
+ * the app fail.
+ */
+export function pollSql(log: ChangeLog, revision: number | null, conditions: Conditions): string {
+  const { revisions, changes } = log
+  const { fingerprint, isSubscriber, isRegistered } = conditions
+  return `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+      SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
+             since.ids::text, (${xidsSql(revisions, revision)})::text AS xids,
+             since.user_ids::text, since.has_all::text, since.has_new::text, since.count::text,
+             (${fingerprint}) AS fingerprint,
+             pg_is_in_recovery()::text AS is_standby, (${isSubscriber})::text AS is_subscriber,
+             (${isRegistered})::text AS is_registered,
+             (extract(epoch FROM clock_timestamp()) * 1000)::text AS server_ms
+        FROM (VALUES (1)) AS one
+        LEFT JOIN (
+          SELECT revision, mark FROM ${revisions} ORDER BY revision DESC LIMIT 1
+        ) AS newest ON true
+        LEFT JOIN ${revisions} AS seen ON seen.revision = ${revision}
+        LEFT JOIN (
+          SELECT json_agg(key_id) FILTER (WHERE key_id IS NOT NULL) AS ids,
+                 json_agg(user_id::text) FILTER (WHERE user_id IS NOT NULL) AS user_ids, count(*),
+                 coalesce(bool_or(key_id IS NULL AND user_id IS NULL), false) AS has_all,
+                 coalesce(bool_or(is_new), false) AS has_new
+            FROM (
+              -- An entry without changes is damaged, and so counts as a change of everything.
+              SELECT change.key_id, change.user_id, change.is_new
+                FROM (
+                  SELECT mark FROM ${revisions} WHERE revision > ${revision}
+                   ORDER BY revision LIMIT ${maxChanges + 1}
+                ) AS entry
+                LEFT JOIN LATERAL (
+                  -- In the order of the primary key, so that the server reads these rows and no others, whatever it takes
+                  -- their number for: after one transaction with a million changes, it would read the whole table.
+                  SELECT change.key_id, change.user_id, change.is_new FROM ${changes} AS change
+                   WHERE change.mark = entry.mark ORDER BY change.mark, change.place LIMIT ${maxChanges + 1}
+                ) AS change ON true
+               LIMIT ${maxChanges + 1}
+            ) AS change
+        ) AS since ON true;
+      COMMIT`
+}
+
+function xidsSql(revisions: string, revision: number | null): string {
+  return `
+      SELECT json_agg(entry.xid::text) FROM (
+        SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
+      ) AS entry`
+}
+
+/** SQL that removes old entries of the log, and of no others. In one text, and so in one transaction. */
+export function pruneSql({ revisions, changes, pruning }: ChangeLog): string {
+  return `SELECT set_config('${pruning}', pg_current_xact_id()::text, true);
+         WITH first AS (
+           SELECT revision, created_at FROM ${revisions} ORDER BY revision LIMIT 10000
+         ), kept AS (
+           SELECT coalesce(min(revision) FILTER (WHERE created_at >= now() - interval '1 hour'), max(revision)) AS revision
+             FROM first
+         ), old AS (
+           SELECT entry.revision FROM ${revisions} AS entry, kept
+            WHERE entry.revision < kept.revision
+            ORDER BY entry.revision FOR UPDATE OF entry
+         ), removed AS (
+           DELETE FROM ${revisions} AS entry USING old WHERE entry.revision = old.revision
+           RETURNING entry.mark
+         )
+         DELETE FROM ${changes} AS change USING removed WHERE change.mark = removed.mark`
+}
+
+function toRelation(name: string): string {
+  return `${literal(name)}::regclass`
+}
