@@ -22,13 +22,17 @@ export function createUserKeys({ sequelize, table, reader, maxKeysPerUser }: Use
 
     /**
      * Has everything wait that changes how many keys a user has, until the transaction ends. Taken before any row is
-     * locked. It is a lock of our own, as a user's row is the app's to lock.
+     * locked. It is a lock of our own, as a user's row is the app's to lock. The hash is by the collation of the column: two
+     * spellings that it takes for one user have one lock.
      */
     async lock(userId: string | number, transaction: Transaction) {
-      await run(sequelize, 'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', {
-        bind: [`express-api-keys ${table} ${userId}`],
-        transaction,
-      })
+      await run(
+        sequelize,
+        `SELECT pg_advisory_xact_lock(hashtextextended(
+           $1 || coalesce((SELECT key.user_id::text FROM ${table} AS key LIMIT 0), $2), 0
+         ))`,
+        { bind: [`express-api-keys ${table} `, String(userId)], transaction },
+      )
     },
 
     /**

@@ -1,0 +1,51 @@
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey, newKey } from '../support/keys'
+
+let database: Database
+let apiKeys: TestApiKeys
+
+beforeEach(async () => {
+  database = await createDatabase('empty')
+  const sequelize = database.connect()
+  await sequelize.query(`
+    CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    CREATE TABLE users (id text COLLATE any_case PRIMARY KEY);
+    INSERT INTO users VALUES ('alice'), ('bob')`)
+  apiKeys = createTestApiKeys(database, { sequelize, users: { table: 'users' }, maxKeysPerUser: 3 })
+  await apiKeys.migrate()
+})
+
+afterEach(() => database.drop())
+
+describe('user ids that the column compares without regard to case', () => {
+  it('have the keys of a user found, limited and revoked in every spelling', async () => {
+    const ids = [(await createKey(apiKeys)).id, (await createKey(apiKeys, { userId: 'ALICE' })).id]
+    const { id: other } = await createKey(apiKeys, { userId: 'bob' })
+
+    expect((await apiKeys.list({ userId: 'Alice' })).apiKeys).toHaveLength(2)
+    expect(await apiKeys.get(String(ids[0]), { userId: 'Alice' })).toMatchObject({
+      userId: 'alice',
+    })
+    expect(await apiKeys.countRevocable('aliCE')).toBe(2)
+    expect(await apiKeys.revokeUnused({ unusedForDays: 1, userId: 'Alice', dryRun: true })).toEqual(
+      {
+        keys: 0,
+      },
+    )
+
+    expect(await apiKeys.revokeAll('Alice')).toBe(2)
+    for (const id of ids) expect(await apiKeys.get(id)).toMatchObject({ status: 'REVOKED' })
+    expect(await apiKeys.get(other)).toMatchObject({ status: 'ACTIVE' })
+  })
+
+  it('limit the keys of a user, however many spellings come at once', async () => {
+    const spellings = ['alice', 'Alice', 'aLice', 'alIce', 'aliCe', 'alicE', 'ALICE', 'aLICE']
+
+    const results = await Promise.allSettled(
+      spellings.map((userId) => apiKeys.create(newKey({ userId }))),
+    )
+
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(3)
+  })
+})
