@@ -248,9 +248,19 @@ export function createAuditChain({ sequelize, trail, signer }: AuditChainParts) 
     if (!head) throw new HiddenHeadError(headTable)
 
     const found = { head, tail, isReliable: isReliable(head, tail) }
+    if (!found.isReliable && checkHead(signer, head) === 'unknown') warnOfUnknownSecret()
     const isDue = head.mac !== null && head.secretId !== signer.secretId && found.isReliable
     if (waiting.length > 0 || isDue) await write(found, waiting, transaction)
     return waiting.length
+  }
+
+  /** Either two instances write the trail with different secrets, or the old secret was removed too early. */
+  function warnOfUnknownSecret() {
+    warn(
+      'API_KEYS_TRAIL_SECRET_UNKNOWN',
+      `The end of the audit trail (${headTable}) is signed with a secret that is not among the option secrets, so that the ` +
+        'trail cannot be verified. Add that secret behind the others. Instances that share a schema need all secrets of each other.',
+    )
   }
 
   async function putBackHead(transaction: Transaction) {

@@ -139,4 +139,36 @@ describe('two instances with different key prefixes on one schema', () => {
     expect(await live.totalUsage({ apiKeyId: id })).toMatchObject({ usage: [], keys: [] })
     expect(await test.totalUsage({ apiKeyId: id })).toMatchObject({ totals: { accepted: 5 } })
   })
+
+  describe('with different secrets', () => {
+    // A key without secrets is there already.
+    const own = { acceptUnkeyed: true }
+    const [first, second] = ['pG4u9Tq1ZbX7mWc2Rk8sVn5yLd3hJf6e', 'kJ8s7Dh2lPq9vXz4Tn6bWm3cRf5gYa1e']
+
+    it('are warned that they cannot verify their audit trail', async () => {
+      const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
+      await createKey(
+        createTestApiKeys(database, { keyPrefix: 'acme_live', secrets: [first], ...own }),
+      )
+      await createKey(
+        createTestApiKeys(database, { keyPrefix: 'acme_test', secrets: [second], ...own }),
+      )
+
+      const codes = warnings.mock.calls.map(([, options]) => (options as { code: string }).code)
+      expect(codes).toEqual(['API_KEYS_TRAIL_SECRET_UNKNOWN'])
+      warnings.mockRestore()
+    })
+
+    it('verify it if each has the secrets of all', async () => {
+      const both = [
+        createTestApiKeys(database, { keyPrefix: 'acme_live', secrets: [first, second], ...own }),
+        createTestApiKeys(database, { keyPrefix: 'acme_test', secrets: [second, first], ...own }),
+      ]
+      for (const instance of [...both, ...both]) await createKey(instance)
+
+      for (const instance of both) {
+        expect(await instance.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+      }
+    })
+  })
 })
