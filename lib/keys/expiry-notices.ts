@@ -30,7 +30,8 @@ interface Claim {
 /** How many keys are looked for at once. */
 const maxKeys = 500
 
-const firstSweepMs = 1_000
+/** A process that starts has more urgent work, and one that ends soon leaves notices to others. */
+const firstSweepMs = 10_000
 const sweepEveryMs = 300_000
 
 /** How long a claim lasts that is not renewed: that of a process that has died. */
