@@ -105,12 +105,12 @@ export interface ApiKeysOptions<
    */
   limits?: Limits | undefined
   /**
-   * Where uses are counted that all processes share: a client of `ioredis`, or of `redis` from version 4, for one server or a
-   * cluster. Without it, each process counts for itself.
+   * A client of `ioredis`, or of `redis` from version 4, for one server or a cluster. All processes count uses there together.
+   * Without it, each process counts for itself. Connect it before the app listens.
    */
   redis?: RedisClient | undefined
   /**
-   * What becomes of a request whose key has limits while `redis` is away: it is answered with 503, or passes uncounted.
+   * What a request gets whose key has limits while `redis` is unavailable: 503, or it passes uncounted.
    *
    * @default 'refuse'
    */
@@ -167,7 +167,8 @@ export interface ApiKeysOptions<
    */
   outageGraceMs?: number | undefined
   /**
-   * How many keys are remembered at most; about 450 bytes each, and their metadata.
+   * How many keys are cached at most; about 450 bytes each, and their metadata. Twice as many keys and hours, 20,000 at least,
+   * have room for counts of uses that are not written yet.
    *
    * @default 100_000
    */

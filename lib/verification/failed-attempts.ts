@@ -17,22 +17,22 @@ interface Attempts {
   lookupsEndAt: number
 }
 
-/** How many addresses are remembered. When there are more, the one goes that failed first. */
+/** How many addresses are counted. Further ones evict the address that failed first. */
 const maxAddresses = 10_000
 
 const windowMs = 60_000
 
-/** How many look-ups a second are made for an address that fails too often, where anybody can make what needs one. */
+/** How many look-ups a second an address gets that fails too often, if anyone can make a key that needs a look-up. */
 const maxLookups = 10
 const lookupWindowMs = 1_000
 
 /**
- * Counts, per address, what came with something that is not a key. It never keeps a key that is good from being accepted:
- * somebody else may be behind the same address.
+ * Counts, per address, the requests with something that is not a key. A good key is always accepted, because many clients
+ * may share an address.
  */
 export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: FailedAttemptsParts) {
   const addresses = new Map<string, Attempts>()
-  /** The addresses in their order. Kept, as a new one would have to step over all that are gone. */
+  /** The addresses in their order. It is kept, because a new iterator would step over all that were evicted. */
   let oldest = addresses.keys()
 
   function attemptsOf(address: string | null, now: number): Attempts | undefined {
@@ -60,7 +60,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
   }
 
   return {
-    /** Notes that something was no key; returns for how many milliseconds more its address has failed too often. */
+    /** Notes a failed attempt. Returns for how many milliseconds its address is refused; 0 if it has not failed too often. */
     note(bearer: Pick<Bearer, 'ip'>): number {
       if (maxFailedAttemptsPerMinute === Infinity) return 0
       const { ip: address } = bearer
@@ -72,7 +72,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
       return attempts.failed > maxFailedAttemptsPerMinute ? attempts.endsAt - now : 0
     },
 
-    /** Whether something may be looked up that anybody can make, as long as its address has not failed too often. */
+    /** True if a key that anyone can make may be looked up: always, unless its address has failed too often. */
     mayLookUp({ ip: address }: Pick<Bearer, 'ip'>): boolean {
       if (address === undefined) return true
 

@@ -10,7 +10,7 @@ import type { Connection, TextRow } from './connection'
 import { within } from './time-limit'
 import type { Bearer, VerifiedApiKey } from './verified-api-key'
 
-/** Whose uses are counted. */
+/** A key whose uses are counted. */
 type UsedKey = Pick<VerifiedApiKey, 'id' | 'userId'>
 
 export type UsageRecorder = ReturnType<typeof createUsageRecorder>
@@ -21,28 +21,28 @@ interface UsageRecorderParts {
   clock: Pick<Clock, 'monotonic'>
   /** The qualified, quoted name of the table of keys. */
   table: string
-  /** That of the table of the audit trail. */
+  /** The same of the table of the audit trail. */
   eventTable: string
-  /** Vouches for an entry of it. */
+  /** Signs an entry of the audit trail. */
   entryMacOf: Audit['entryMacOf']
-  /** Those of the tables of usage and of those who write it. */
+  /** The same of the tables of usage, and of the processes that write it. */
   usageTable: string
   writerTable: string
-  /** How far apart two uses of a key are that are both written. */
+  /** The shortest time between two uses of a key that are both written. */
   lastUsedResolutionMs: number
-  /** How many keys this process may remember: it may have counts of as many. */
+  /** How many keys this process caches. It has room for the counts of twice as many. */
   cacheSize: number
 }
 
 /** How the counting of uses is doing. */
 export interface UsageHealth {
-  /** How many counts, of a key and hour each, are not in the database yet. */
+  /** The number of counts that are not in the database yet. Each is of one key and hour. */
   pending: number
-  /** How many uses were not counted, since there were too many counts that could not be written. */
+  /** The number of uses that were not counted, because there was no room for more counts. */
   dropped: number
 }
 
-/** How many uses were refused afterwards: the key lacks a permission, say; a limit is reached. */
+/** The numbers of uses that were refused after the key was verified: by a permission, an address, an owner or a limit. */
 type Refusals = Pick<Tally, 'denied' | 'rateLimited'>
 
 /** When and from where a key was last used. */
@@ -51,7 +51,7 @@ export interface LastUse {
   from: string | null
 }
 
-/** Whose key it was of which a secret was used that works no more, and from where. */
+/** The use of a secret that no longer works: whose key it was, and the address that used it. */
 interface RetiredUse {
   userId: string | number
   from: string | null
@@ -65,7 +65,7 @@ interface Batch {
   isWritten: boolean
 }
 
-/** What is written in a transaction of its own. Written twice, it does no more than once. */
+/** What is written in a transaction of its own. To write it twice has the same effect as once. */
 interface Part {
   statement: string
   onWritten(rows: readonly TextRow[]): void
@@ -78,20 +78,20 @@ const flushEveryMs = 1_000
 const maxKeys = 5_000
 const fewKeys = 500
 
-/** For how many keys there is room for counts at least. */
+/** The least number of keys that there is room for. */
 const leastKeys = 10_000
 
-/** How long counts are kept back at most, so that few are lost with a process that is killed. */
+/** How long counts wait at most, so that a process that is killed loses few. */
 const longestCountMs = 60_000
 
 const writeLimitMs = 5_000
 
-/** Keeps the process alive for a write: whoever asks for it waits for it. */
+/** Keeps the process alive for a write that a caller waits for. */
 function awaited(write: Promise<void>): Promise<void> {
   return within({ limitMs: 2 * writeLimitMs, isAwaited: true }, write)
 }
 
-/** How long the table may be locked for a write not to be put off. */
+/** How long a write waits for a lock before it is put off. */
 const lockLimitMs = 100
 
 const noRefusals: Refusals = { denied: 0, rateLimited: 0 }
@@ -99,39 +99,38 @@ const noRefusals: Refusals = { denied: 0, rateLimited: 0 }
 const nothing: ReadonlyMap<string, CachedKey> = new Map()
 
 /**
- * Notes when keys are used and counts how often, beside the request, and writes that down once a second: all keys in one
- * text, the last use of each only where what the database has is older than the resolution, so that a fleet writes no more
- * than one process, and its counts along with that.
+ * Notes when keys are used and counts how often, in memory. Once a second it writes what is due, for all keys in one text. It writes a
+ * key's last use only if the database's value is older than the resolution, so that many processes write no more than one.
  */
 export function createUsageRecorder(parts: UsageRecorderParts) {
   const { background, connection, clock, table, eventTable, usageTable, writerTable } = parts
   const { entryMacOf, lastUsedResolutionMs } = parts
   const countSeconds = Math.min(lastUsedResolutionMs, longestCountMs) / 1000
-  // Twice, as each key that is in use has counts of two hours when the hour is full.
+  // Twice, because a key in use has counts of two hours when a new hour begins.
   const maxCounts = 2 * Math.max(parts.cacheSize, leastKeys)
   const writerId = randomUUID()
 
-  /** By their ids the keys whose last use is to be written. */
+  /** The keys whose last use is to be written, by their ids. */
   const noted = new Map<string, CachedKey>()
-  /** Keys of which a secret was used that works no more, and from where. */
+  /** Uses of secrets that no longer work, by the ids of their keys. */
   let retiredUses = new Map<string, RetiredUse>()
   let beingWritten = nothing
 
-  /** By their ids the keys that have counts, those first that have had them for longest: for each one of its secrets. */
+  /** The keys that have counts, by their ids, the oldest counts first. One of a key's secrets has the counts of all. */
   const counting = new Map<string, CachedKey>()
-  /** By the ids of those the ones of their uses that were refused afterwards. */
+  /** The refused uses of these keys, by the keys' ids. */
   const refusals = new Map<string, Refusals>()
-  /** Counts that no use will be added to: of hours that are over. */
+  /** Counts of hours that are over. No use is added to them. */
   const finished: Tally[] = []
-  /** The last one. If it is not known to be written, it is written again as it is, before there is another. */
+  /** The last batch. Until it is known to be written it is written again, unchanged, before the next one. */
   let batch: Batch | undefined
   let batches = 0
   let dropped = 0
-  /** How many wait for all that there is to be written, so that it is due. */
+  /** The number of callers that wait until everything is written. Meanwhile, all counts are due. */
   let flushes = 0
 
   let writing: Promise<void> | undefined
-  /** Whether something cannot be written at the moment, so that each kind is tried by itself. */
+  /** True if something could not be written, so that each kind is written by itself. */
   let isHampered = false
   /** True if the last write failed, so that the next one waits its time. */
   let hasFailed = false
@@ -152,7 +151,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     return false
   }
 
-  /** Makes a key the one of its secrets that has the counts, and those of this hour. Returns whether there is room. */
+  /** Gives a key, as one of its secrets, the counts of this hour. Returns true if there is room for them. */
   function startCounting(key: CachedKey, hour: number): boolean {
     const { id } = key
     const current = counting.get(id)
@@ -175,7 +174,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     to.verified = from.verified
     to.countedSinceSeconds = from.countedSinceSeconds
     from.verified = 0
-    // In its place.
+    // The key keeps its place in the order.
     counting.set(to.id, to)
   }
 
@@ -191,7 +190,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     return { id, userId, hour, verified, ...(refusals.get(id) ?? noRefusals) }
   }
 
-  /** Counts that a use which was accepted in some hour was refused after all, once. */
+  /** Moves one use from accepted to refused, at most once per request. */
   function noteRefusal({ id, userId }: UsedKey, bearer: Bearer, kind: keyof Refusals) {
     bearer.wasRefused = true
     const { countedInHour: hour } = bearer
@@ -207,7 +206,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     }
   }
 
-  /** Writes what is due by now, or the first part of it. */
+  /** Writes what is due, or the first part of it. */
   async function writeOnce() {
     // Last uses take several times as long to write as counts. They must not hold up counts that soon find no room.
     const uses = takeUses(isTaken(1 / 2) && flushes === 0 ? fewKeys : maxKeys)
@@ -224,7 +223,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     isHampered = false
   }
 
-  /** One kind may be kept from being written, and the others not. */
+  /** Writes each kind by itself, because a lock may hold up one kind only. */
   async function writeApart(parts: readonly Part[]) {
     const failures: unknown[] = []
     for (const [index, part] of parts.entries()) {
@@ -267,7 +266,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       beingWritten = nothing
       for (const id of ids) {
         const key = uses.get(id)
-        // There may have been a later use.
+        // A later use may have been noted meanwhile.
         if (key && !noted.has(id)) noted.set(id, key)
       }
     }
@@ -290,12 +289,12 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       onWritten() {
         taken.isWritten = true
       },
-      // Nobody knows whether it was, as an answer may get lost.
+      // It may have been written all the same: the answer may be lost.
       onFailure() {},
     }
   }
 
-  /** What is due, and of keys whose last use is written now, what there is. */
+  /** Takes the counts that are due, and all counts of the keys whose last use is written now. */
   function takeTallies(): Tally[] {
     const tallies = finished.splice(0, maxKeys)
     const now = nowSeconds()
@@ -329,13 +328,13 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   /**
-   * Returns the ids of those left out because somebody else is changing their rows: waiting for a lock would hold up
-   * whoever waits for one of ours. Ids, times and addresses are ours, and no text of anybody else's.
+   * Returns the ids of the keys that were left out because another transaction has locked their rows. Waiting for a lock would hold up
+   * transactions that wait for one of ours. Ids, times and addresses have safe forms, so they need no parameters.
    */
   function lastUsesStatement(uses: ReadonlyMap<string, CachedKey>): string {
     const keys = [...uses.values()]
     const list = (read: (key: CachedKey) => string | number) => `'{${keys.map(read).join()}}'`
-    // Judged on the row as it is once it is locked, so that no use is written over a later one.
+    // Decided on the locked row, so that no use overwrites a later one.
     const isDue = `(key.last_used_at IS NULL OR (
       key.last_used_at < noted.used_at
       AND key.last_used_at <= noted.used_at - interval '${lastUsedResolutionMs} milliseconds'
@@ -364,8 +363,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   /**
-   * Adds the counts to what others have counted, unless the database has this batch already. User ids may be any text, and
-   * so they are spelt in hexadecimal.
+   * Adds the counts to those of other processes, unless the database has this batch already. User ids may be any text, so they are
+   * written in hexadecimal.
    */
   function countsStatement({ number, tallies }: Batch): string {
     const list = (read: (tally: Tally) => string | number) => `'{${tallies.map(read).join()}}'`
@@ -396,8 +395,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
   }
 
   /**
-   * Once per key and hour, by all processes together. Where the key has another owner by now, the next use is told of. Ids of
-   * users are spelt in hexadecimal.
+   * Writes one entry per key and hour, for all processes together. If the key has another owner by now, the next use is reported
+   * instead. User ids are written in hexadecimal.
    */
   function retiredUsesStatement(uses: ReadonlyMap<string, RetiredUse>): string {
     const entries = [...uses].map(([apiKeyId, { userId, from }]) => {
@@ -464,7 +463,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     return batch?.isWritten === false ? batch.tallies : []
   }
 
-  /** How many writes it takes to write all that there is. */
+  /** Returns the number of writes that it takes to write everything. */
   function countWrites(): number {
     const most = Math.max(noted.size, counting.size + finished.length)
     const writes = Math.max(Math.ceil(most / maxKeys), Math.sign(retiredUses.size))
@@ -498,15 +497,15 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       return size()
     },
 
-    /** Names this process in the table of those who write usage. */
+    /** Names this process in the table of the processes that write usage. */
     writerId,
 
-    /** How many batches of counts there were, and how many of them are known to be written. */
+    /** The number of batches so far, and of those that are known to be written. */
     get batches() {
       return { begun: batches, written: batches - (batch?.isWritten === false ? 1 : 0) }
     },
 
-    /** Notes a use, where it is so long after the last one that it is worth writing. */
+    /** Notes a use if the last one that was noted is older than the resolution. */
     noteUse(key: CachedKey, wall: number, bearer: Bearer) {
       if (wall < key.lastUsedAtMs + lastUsedResolutionMs) return
       // If there is no room, the next use of the key is noted instead.
@@ -518,7 +517,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       writeLater()
     },
 
-    /** Notes that somebody used a secret of a key that works no more, and the address that it came from. */
+    /** Notes the use of a secret that no longer works, and its address. */
     noteRetiredUse({ id, userId }: UsedKey, { ip }: Bearer) {
       if (retiredUses.size >= maxKeys) return
       retiredUses.set(id, { userId, from: ip ?? null })
@@ -545,13 +544,13 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       noteRefusal(apiKey, bearer, 'rateLimited')
     },
 
-    /** The last use of a key that was noted and may not be written yet. */
+    /** Returns the last use of a key that was noted and may not be written yet. */
     lastUseOf(id: string): LastUse | undefined {
       const key = noted.get(id) ?? beingWritten.get(id)
       return key && { atMs: key.lastUsedAtMs, from: key.lastUsedFrom }
     },
 
-    /** What was counted for a key that somebody lacks who sees the batches of this process up to one of them. */
+    /** Returns the counts of a key that are missing from this process's batches up to a number. */
     countsOf(id: string, seenBatch: number): Tally[] {
       const key = counting.get(id)
       const last = batch && batch.number > seenBatch ? batch.tallies : []
@@ -564,8 +563,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     },
 
     /**
-     * Resolves once everything noted so far is in the database, but for keys whose rows are locked by somebody else:
-     * those stay noted for the next write. Rejects where it cannot be written.
+     * Resolves once everything noted so far is in the database. Keys whose rows another transaction has locked stay noted for
+     * the next write. Rejects if the database cannot be written to.
      */
     async flush() {
       stop()
@@ -573,14 +572,14 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       flushes++
       try {
         for (let left = countWrites(); left > 0; left--) await awaited(write())
-        // Somebody else may have been quicker.
+        // Another caller's write may be under way.
         if (writing) await awaited(writing)
       } finally {
         flushes--
       }
     },
 
-    /** Writes no more by itself, until another use is noted. */
+    /** Stops writing until the next use is noted. */
     stop,
   }
 }
@@ -594,7 +593,7 @@ function fail(parts: readonly Part[], error: unknown): never {
   throw error
 }
 
-/** Whether the server is there, and only did not do it. */
+/** True if the server answered with an error. */
 function isAnswered(error: unknown): boolean {
   return sqlStateOf(causeOf(error)) !== ''
 }
