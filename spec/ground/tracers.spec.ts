@@ -70,7 +70,7 @@ describe('OpenTelemetry, for HTTP and pg', () => {
       ({ traceId, startedAt }) => startedAt > (requests.get(traceId)?.endedAt ?? Infinity),
     )
     expect(requests.size).toBe(13)
-    expect(spans.some(({ name }) => name.startsWith('pg.query:SELECT'))).toBe(true)
+    expect(spans.some(({ name }) => name.startsWith('pg.query:'))).toBe(true)
     expect(printed).not.toContain(cutOff)
     expect(late).toEqual([])
   })
