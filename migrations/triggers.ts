@@ -48,9 +48,9 @@ export function changesAny(columns: readonly string[]): string {
 const searchPath = 'pg_catalog, pg_temp'
 
 /**
- * SQL that creates functions. They run as their owner, so that a role that may change a key may also log the change, and
- * do not find a name that another role puts in the way. Nobody may call them but for these triggers: a role could
- * put them on a table of its own.
+ * SQL that creates functions. They run as their owner, so that a role that may change a key may also log the change. They find
+ * no name that another role puts in the way. No role may use them itself: it could put them on a table of its own, and hold the
+ * lock of the log.
  */
 export function createFunctions(functions: readonly TriggerFunction[]): string {
   const created = functions.map(

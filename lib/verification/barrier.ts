@@ -20,8 +20,8 @@ interface BarrierParts {
 const longestTimerMs = 2 ** 31 - 1
 
 const hidden =
-  'express-api-keys: row level security hides the rows of api_key_bounds from this role, so that nobody knows how long to ' +
-  'wait until the change is honoured everywhere. It is made. Give the role a policy to read the rows, or switch row level ' +
+  'express-api-keys: the change is made, but row level security hides the rows of api_key_bounds from this role. They say how ' +
+  'long it takes until the change is honoured everywhere. Give the role a policy to read the rows, or switch row level ' +
   'security off for this table.'
 
 /**

@@ -1,5 +1,6 @@
 import { QueryTypes, Sequelize } from 'sequelize'
 
+import { changeLogOf } from '../../models/change-log'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 import { makeEmptyTables, startMove, type Move } from './replication'
@@ -65,6 +66,16 @@ function keepChanging(apiKeys: TestApiKeys, sequelize: Sequelize) {
     await changing
     return changes
   }
+}
+
+/** Removes the oldest entries of the log and of the audit trail, as pruning does. */
+async function prune(sequelize: Sequelize) {
+  await sequelize.query(
+    `SELECT set_config('${changeLogOf('public').pruning}', pg_current_xact_id()::text, true);
+     DELETE FROM api_key_revisions WHERE revision = (SELECT min(revision) FROM api_key_revisions);
+     DELETE FROM api_key_event_seals WHERE position = 1;
+     DELETE FROM api_key_events WHERE id = (SELECT min(id) FROM api_key_events)`,
+  )
 }
 
 /** What was reported, numbered and kept in the audit trail, and the keys themselves. */
@@ -182,6 +193,7 @@ describe('a move by logical replication', () => {
     const stop = keepChanging(apiKeys, move.onSource)
     await move.begin('TABLES IN SCHEMA public', { by: asApp })
     await stop()
+    await prune(move.onSource)
     await apiKeys.close()
     await move.catchUp()
     expect(await move.countErrors()).toEqual({ apply: 0, sync: 0 })
