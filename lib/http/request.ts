@@ -122,9 +122,7 @@ function nameOfDistinctHeaders(): symbol | undefined {
 export function distinctHeadersOf(
   req: IncomingMessage,
 ): Partial<IncomingMessage['headersDistinct']> | undefined {
-  return distinctHeaders === undefined
-    ? req.headersDistinct
-    : (req as unknown as { [distinctHeaders]?: IncomingMessage['headersDistinct'] })[
-        distinctHeaders
-      ]
+  // To look for it on the request alone is much faster than to read it, which goes through all prototypes.
+  const isUnread = distinctHeaders !== undefined && !Object.hasOwn(req, distinctHeaders)
+  return isUnread ? undefined : req.headersDistinct
 }
