@@ -230,7 +230,7 @@ export function createApiKeys<
     userIdType,
     recorder,
   })
-  const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table, userIdType, signer })
+  const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table, signer })
   const lifecycle = createLifecycle({
     ...verification,
     store,

@@ -29,10 +29,10 @@ const actorsBefore = ['user', 'admin', 'system']
  * their own: when a transaction of the library's own ends, together with all that waits to be sealed by then.
  */
 export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (names) => {
-  const { schema, table, createTable, createSequence, userIdType } = names
+  const { schema, table, createTable, createSequence } = names
   const { events, seals, unsealed, head, checkpoints, register } = auditTrailOf(schema)
   const keys = table('api_keys')
-  const functions = Object.values(auditFunctions({ schema, userIdType }))
+  const functions = Object.values(auditFunctions(schema))
 
   return {
     up: `
@@ -117,7 +117,7 @@ export const chainApiKeyEvents = defineMigration('0009-chain-api-key-events', (n
       INSERT INTO ${head} DEFAULT VALUES ON CONFLICT (is_the_one) DO NOTHING;
 
       ${createFunctions(functions)}
-      ${createTriggers(auditTriggers({ schema, userIdType }))}
+      ${createTriggers(auditTriggers(schema))}
     `,
     // The entries stay, but for those of no key: their place is not for them any more.
     down: `

@@ -3,28 +3,20 @@ import { literal, qualify } from '../models/names'
 import { leastNumber, microseconds } from './numbers'
 import { isReplicationWorker, type TriggerFunction } from './triggers'
 
-export interface TrailOptions {
-  schema: string
-  userIdType: string
-}
-
 /** The functions that write the audit trail and keep it as it is. */
 export function auditFunctions(
-  options: TrailOptions,
+  schema: string,
 ): Record<'tell' | 'queue' | 'refuse' | 'numberEvent', TriggerFunction> {
-  const { schema } = options
-
   return {
-    tell: { name: qualify(schema, 'api_key_tell_change'), body: tellBody(options) },
-    queue: { name: qualify(schema, 'api_key_queue_events'), body: queueBody(options) },
+    tell: { name: qualify(schema, 'api_key_tell_change'), body: tellBody(schema) },
+    queue: { name: qualify(schema, 'api_key_queue_events'), body: queueBody(schema) },
     refuse: { name: qualify(schema, 'api_key_refuse_rewriting'), body: refuseBody },
-    numberEvent: { name: qualify(schema, 'api_key_number_event'), body: numberBody(options) },
+    numberEvent: { name: qualify(schema, 'api_key_number_event'), body: numberBody(schema) },
   }
 }
 
-function tellBody({ schema, userIdType }: TrailOptions): string {
+function tellBody(schema: string): string {
   const { events } = auditTrailOf(schema)
-  const told = (row: string) => toldSql(row, userIdType)
 
   return `
         DECLARE
@@ -41,10 +33,10 @@ function tellBody({ schema, userIdType }: TrailOptions): string {
             RETURN NULL;
           END IF;
           IF TG_OP <> 'INSERT' THEN
-            old_key := ${told('OLD')};
+            old_key := ${toldSql('OLD')};
           END IF;
           IF TG_OP <> 'DELETE' THEN
-            new_key := ${told('NEW')};
+            new_key := ${toldSql('NEW')};
           END IF;
 
           -- A key under another id is another key.
@@ -76,7 +68,7 @@ function tellBody({ schema, userIdType }: TrailOptions): string {
         END`
 }
 
-function queueBody({ schema }: TrailOptions): string {
+function queueBody(schema: string): string {
   const { unsealed } = auditTrailOf(schema)
 
   return `
@@ -103,7 +95,7 @@ const refuseBody = `
  * An open transaction must not keep others waiting for a number. So every number of the sequence that is not below the time in
  * whole seconds is taken as it is. If the sequence is behind, one transaction per second sets it, which the others see at once.
  */
-function numberBody({ schema }: TrailOptions): string {
+function numberBody(schema: string): string {
   const { register } = auditTrailOf(schema)
 
   return `

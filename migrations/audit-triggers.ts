@@ -1,6 +1,6 @@
 import { auditTrailOf } from '../models/audit-trail'
 import { qualify } from '../models/names'
-import { auditFunctions, type TrailOptions } from './audit-functions'
+import { auditFunctions } from './audit-functions'
 import { changesAny, isNotIn, type Trigger } from './triggers'
 
 /** The columns of a key whose changes leave an entry, whoever makes them: all but when it was used and changed. */
@@ -29,11 +29,11 @@ const toldColumns = [
 ]
 
 /** The triggers that write the audit trail and keep it as it is. */
-export function auditTriggers(options: TrailOptions): Trigger[] {
-  const { events, seals, checkpoints, pruning, deleting } = auditTrailOf(options.schema)
-  const { tell, queue, refuse, numberEvent } = auditFunctions(options)
+export function auditTriggers(schema: string): Trigger[] {
+  const { events, seals, checkpoints, pruning, deleting } = auditTrailOf(schema)
+  const { tell, queue, refuse, numberEvent } = auditFunctions(schema)
   const onKeys = {
-    table: qualify(options.schema, 'api_keys'),
+    table: qualify(schema, 'api_keys'),
     calls: tell,
     forEach: 'ROW',
   } as const

@@ -39,12 +39,12 @@ export async function findMissing(
   }
 }
 
-async function findAlteredTriggers(run: Run, { schema, userIdType }: Storage): Promise<string[]> {
+async function findAlteredTriggers(run: Run, { schema }: Storage): Promise<string[]> {
   const triggers = [
     ...keyTriggers(schema, gatheredColumns.withLimits),
     ...numberTriggers(schema),
     ...userTriggers(schema),
-    ...auditTriggers({ schema, userIdType }),
+    ...auditTriggers(schema),
   ]
   const altered = await run(alteredTriggersSql(triggers))
   return altered.map(({ name }) => String(name))

@@ -1,5 +1,5 @@
 import { literal, qualify } from '../models/names'
-import type { Storage, UserIdType } from '../models/storage-options'
+import type { Storage } from '../models/storage-options'
 import { historyTable } from './history'
 
 /*
@@ -18,8 +18,6 @@ export interface Names {
   schema: string
   /** The type of `user_id` in the table of keys, with its collation. */
   columnType: string
-  /** The type that ids of users have for the app: only `integer` is a number in JSON. */
-  userIdType: UserIdType
   /** The name of one of our tables, with its schema. */
   table(name: string): string
   /** SQL that makes a table and what belongs to it, unless it is there. It fails if the table that is there is not ours. */
@@ -43,7 +41,6 @@ export function createNames(step: string, storage: StepStorage, tables: Set<stri
   return {
     schema,
     columnType,
-    userIdType,
     table,
 
     createTable(name, sql) {

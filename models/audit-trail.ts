@@ -80,9 +80,10 @@ export const toldNames = [
  * SQL for what the trail tells of a key, as JSON, from a row of the table of keys: each attribute by the name and in the
  * form in which records have it. Left out is what changes without being told: when it was changed, used and revoked.
  */
-export function toldSql(key: string, userIdType: string): string {
+export function toldSql(key: string): string {
   const attributes: Record<(typeof toldNames)[number], string> = {
-    userId: userIdType === 'integer' ? `${key}.user_id` : `${key}.user_id::text`,
+    // As text, whatever type it has for an instance: all of them share one trigger.
+    userId: `${key}.user_id::text`,
     name: `${key}.name`,
     description: `${key}.description`,
     permissions: `${key}.permissions`,

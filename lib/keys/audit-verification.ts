@@ -5,7 +5,6 @@ import { alteredTriggersSql } from '../../migrations/triggers'
 import { toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import { limitStatements, select as selectRows } from '../../models/statements'
-import type { UserIdType } from '../../models/storage-options'
 import { InvalidInputError } from '../errors'
 import { canonical } from './audit'
 import {
@@ -99,7 +98,6 @@ interface AuditVerifierParts {
   trail: AuditTrail
   /** The qualified, quoted name of the table of keys. */
   table: string
-  userIdType: UserIdType
   signer: Signer
 }
 
@@ -121,12 +119,12 @@ export type VerifyTrail = ReturnType<typeof createAuditVerifier>
 
 /** Makes the function that holds the whole trail against its seals, against itself and against the keys. */
 export function createAuditVerifier(parts: AuditVerifierParts) {
-  const { sequelize, schema, trail, table, userIdType, signer } = parts
+  const { sequelize, schema, trail, table, signer } = parts
   const { events, seals, unsealed, head: headTable, checkpoints } = trail
 
   const unguardedSql = `
     SELECT to_json(altered.name)::text AS json
-      FROM (${alteredTriggersSql(auditTriggers({ schema, userIdType }))}) AS altered`
+      FROM (${alteredTriggersSql(auditTriggers(schema))}) AS altered`
 
   const waitingSql = `
     SELECT json_build_object(
@@ -512,7 +510,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
           FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
       ), present AS MATERIALIZED (
         SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner,
-               ${toldSql('key', userIdType)} AS told
+               ${toldSql('key')} AS told
           FROM last JOIN ${table} AS key ON key.id = last.api_key_id
          WHERE NOT last.is_gone
       )

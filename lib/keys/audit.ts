@@ -252,8 +252,17 @@ function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
   return {
     ...row,
     userId: row.userId === null ? null : readUserId(row.userId, userIdType),
+    before: withUserId(row.before, userIdType),
+    after: withUserId(row.after, userIdType),
     createdAt: readTime(row.createdAt),
   }
+}
+
+/** Triggers tell of owners by text. */
+function withUserId(told: ApiKeyEventRow['before'], userIdType: UserIdType) {
+  return typeof told?.userId === 'string'
+    ? { ...told, userId: readUserId(told.userId, userIdType) }
+    : told
 }
 
 function actorOf({ actor }: Pick<Circumstances, 'actor'>): Actor {

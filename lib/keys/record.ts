@@ -69,8 +69,10 @@ function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
   return { prefix, postfix, worksUntil: readTime(previousWorksUntil) }
 }
 
+/** The trail may tell of owners from before ids were numbers. */
 export function readUserId(value: unknown, type: UserIdType): string | number {
-  return type === 'integer' ? Number(value) : String(value)
+  const number = type === 'integer' ? Number(value) : NaN
+  return Number.isNaN(number) ? String(value) : number
 }
 
 /** An infinite time becomes an invalid one, which is `null` in JSON. */

@@ -253,7 +253,35 @@ describe('the type of user ids', () => {
 
     expect(await readColumn()).toBe('integer')
     await apiKeys.create({ userId: 7, name: 'A', permissions })
-    expect((await apiKeys.events({ apiKeyId: apiKey.id })).events).toHaveLength(2)
+    const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
+    expect(events.map(({ userId }) => userId)).toEqual(['alice', 'alice'])
+  })
+
+  it('may differ between instances that share the tables, which then leave the triggers alone', async () => {
+    await sequelize.query(
+      `CREATE TABLE users (id integer PRIMARY KEY); INSERT INTO users VALUES (7)`,
+    )
+    const numbers = createInstance({ table: 'users', type: 'integer' })
+    await numbers.migrate()
+    const { apiKey } = await numbers.create({ userId: 7, name: 'A', permissions })
+    await sequelize.query(`UPDATE users SET id = 8`)
+    const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
+
+    const texts = createInstance()
+    await texts.migrate()
+    await numbers.migrate()
+
+    expect(warnings).not.toHaveBeenCalled()
+    warnings.mockRestore()
+    for (const [apiKeys, before, after] of [
+      [numbers, 7, 8],
+      [texts, '7', '8'],
+    ] as const) {
+      const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
+      expect(events[0]).toMatchObject({ before: { userId: before }, after: { userId: after } })
+      expect(events[0]?.userId).toBe(after)
+      expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+    }
   })
 
   it('stays as it is if a key would lose its owner, and it is said what to run', async () => {
