@@ -363,6 +363,22 @@ describe('counts that cannot be written', () => {
   })
 })
 
+describe('last uses that cannot be written', () => {
+  it('are bounded in number, and noted again at the next use', async () => {
+    const recorder = createTimelessRecorder(databaseAway.connect())
+    const keys = Array.from({ length: 20_001 }, (_, index) => cachedKey(index))
+    const [first, last] = [keys[0], keys[20_000]]
+    if (!first || !last) throw new Error('there are too few')
+    for (const key of keys) recorder.noteUse(key, 1_000, anybody())
+
+    recorder.noteUse(first, 100_000, anybody())
+
+    expect(recorder.lastUseOf(first.id)).toMatchObject({ atMs: 100_000 })
+    expect(recorder.lastUseOf(last.id)).toBeUndefined()
+    expect(last.lastUsedAtMs).toBe(-Infinity)
+  })
+})
+
 describe('a use that a limit refuses', () => {
   it('counts as such, once, and not as accepted', async () => {
     const recorder = createRecorder(sequelize)
