@@ -71,6 +71,13 @@ export function isOfPrefix(key: string, keyPrefix: string): string {
   return `${keyPrefixSql(`${key}.prefix`)} = ${literal(keyPrefix)}`
 }
 
+/** SQL that is true if the table has keys of other prefixes. Each half is a look into an index. */
+export function hasOtherPrefixes(table: string, keyPrefix: string): string {
+  const [prefix, own] = [keyPrefixSql('other.prefix'), literal(keyPrefix)]
+  return `(EXISTS (SELECT FROM ${table} AS other WHERE ${prefix} < ${own})
+           OR EXISTS (SELECT FROM ${table} AS other WHERE ${prefix} > ${own}))`
+}
+
 /** SQL for the key prefix in what lists show of a key: without the underscore and six characters. Indexes hold it. */
 export function keyPrefixSql(prefix: string): string {
   return `left(${prefix}, -7)`

@@ -183,7 +183,9 @@ export function createManyKeys(parts: ManyKeysParts) {
         await allowTime(transaction)
         const next = last === undefined ? condition : and(condition, 'key.id >', last)
         const batch = await lockMany(next, transaction, `LIMIT ${batchSize}`)
-        await work(batch, { transaction })
+        for (let first = 0; first < batch.length; first += pageSize) {
+          await work(batch.slice(first, first + pageSize), { transaction })
+        }
         return batch
       })
       total += keys.length

@@ -1,5 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { hasOtherPrefixes } from '../../models/api-key'
 import { isOfKeyWithPrefix, type AuditTrail } from '../../models/audit-trail'
 import { limitStatements, select as selectRows } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
@@ -119,6 +120,10 @@ const sums = `
 export function createUsageStore(parts: UsageParts) {
   const { sequelize, inTurn, usageTable, writerTable, userIdType, recorder } = parts
 
+  /** Another instance's keys are left out. Only if there are any, each key is looked for: most apps have one instance. */
+  const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', { ...parts, ...parts.trail })
+  const isOwn = `(NOT ${hasOtherPrefixes(parts.table, parts.keyPrefix)} OR ${isOfPrefix})`
+
   async function select<Row extends object>(
     sql: string,
     bind: readonly unknown[],
@@ -172,23 +177,20 @@ export function createUsageStore(parts: UsageParts) {
     // What this process has not written by now. If it cannot, it goes without.
     await recorder.flush().catch(() => {})
     const bind = boundsOf(period)
-    const conditions = [isWithin(1)]
-    if (apiKeyId !== undefined) {
-      const id = `$${bind.push(apiKeyId)}::uuid`
-      conditions.push(`api_key_id = ${id}`, isOfKeyWithPrefix(id, { ...parts, ...parts.trail }))
-    }
+    const conditions = [isWithin(1), isOwn]
+    if (apiKeyId !== undefined) conditions.push(`api_key_id = $${bind.push(apiKeyId)}::uuid`)
     if (userId !== undefined) conditions.push(`user_id = $${bind.push(userId)}::text`)
     const where = conditions.join(' AND ')
 
     const hours = await select<CountRow>(
       `SELECT (${hoursSince1970})::text AS hour, ${sums}
-         FROM ${usageTable} WHERE ${where} GROUP BY hour`,
+         FROM ${usageTable} AS used WHERE ${where} GROUP BY hour`,
       bind,
       scope,
     )
     const keys = await select<CountRow & { apiKeyId: string; userId: unknown }>(
       `SELECT api_key_id::text AS "apiKeyId", user_id AS "userId", ${sums}
-         FROM ${usageTable} WHERE ${where} GROUP BY api_key_id, user_id
+         FROM ${usageTable} AS used WHERE ${where} GROUP BY api_key_id, user_id
         ORDER BY sum(verified) - sum(denied) - sum(rate_limited) DESC, api_key_id, user_id
         LIMIT ${maxTopKeys}`,
       bind,

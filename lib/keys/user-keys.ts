@@ -29,7 +29,7 @@ export function createUserKeys({ sequelize, table, reader, maxKeysPerUser }: Use
       await run(
         sequelize,
         `SELECT pg_advisory_xact_lock(hashtextextended(
-           $1 || coalesce((SELECT key.user_id::text FROM ${table} AS key LIMIT 0), $2), 0
+           $1 || coalesce((SELECT key.user_id::text FROM ${table} AS key WHERE false), $2), 0
          ))`,
         { bind: [`express-api-keys ${table} `, String(userId)], transaction },
       )

@@ -131,12 +131,19 @@ describe('two instances with different key prefixes on one schema', () => {
     ])
   })
 
-  it('show the usage of their own keys when asked for one', async () => {
+  it('show the usage of their own keys', async () => {
     await sequelize.query(
       `INSERT INTO api_key_usage SELECT id, user_id, date_trunc('hour', now()), 5, 0, 0 FROM api_keys`,
     )
 
     expect(await live.totalUsage({ apiKeyId: id })).toMatchObject({ usage: [], keys: [] })
+    expect(await live.totalUsage()).toMatchObject({ usage: [], keys: [] })
+    expect(await test.totalUsage()).toMatchObject({ keys: [{ apiKeyId: id, accepted: 5 }] })
+
+    // What the trail says of a key that is gone goes on to count.
+    await createKey(test)
+    await sequelize.query('DELETE FROM api_keys WHERE id = $1', { bind: [id] })
+    expect(await live.totalUsage()).toMatchObject({ usage: [], keys: [] })
     expect(await test.totalUsage({ apiKeyId: id })).toMatchObject({ totals: { accepted: 5 } })
   })
 
