@@ -1,5 +1,6 @@
 import type { Transaction } from 'sequelize'
 
+import { warn } from '../../models/warnings'
 import { ApiKeysError, InvalidInputError } from '../errors'
 
 /** SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. */
@@ -59,9 +60,22 @@ export function isConflict(error: unknown): boolean {
   return conflicts.test(sqlStateOf(error))
 }
 
+/** The SQLSTATE of a statement that was cancelled, by `statement_timeout` as a rule. */
+const cancelled = '57014'
+
+/** A limit that is too short for every statement is no outage, and stays until the developer hears of it. */
+function warnOfTimeLimit(error: Error) {
+  warn(
+    'API_KEYS_STATEMENT_TIMEOUT',
+    `Postgres cancelled a statement of the library (${error.message}). If it does so when the database is not busy, raise ` +
+      'statement_timeout for the role that the app connects as.',
+  )
+}
+
 /** Returns what to throw instead of an error of Sequelize or of the driver. */
 export function explain(error: unknown): unknown {
   forgetValues(error)
+  if (error instanceof Error && sqlStateOf(error) === cancelled) warnOfTimeLimit(error)
   if (comesOfOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
   if (error instanceof Error && unmigrated.test(sqlStateOf(error))) {
     return new Error(

@@ -205,6 +205,21 @@ describe('a statement_timeout of the app', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 2 })
   })
 
+  it('is named in a warning if it ends a call', async () => {
+    const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
+    const other = await sequelize.transaction()
+    await sequelize.query('LOCK TABLE api_keys', { transaction: other })
+
+    await expect(apiKeys.list()).rejects.toMatchObject({ code: 'database_unavailable' })
+    await other.rollback()
+
+    expect(warnings).toHaveBeenCalledWith(expect.stringContaining('raise statement_timeout'), {
+      type: 'ApiKeysWarning',
+      code: 'API_KEYS_STATEMENT_TIMEOUT',
+    })
+    warnings.mockRestore()
+  })
+
   it('does not end the verification of the trail', async () => {
     await createKey(apiKeys)
     // Reading an entry takes longer than the app’s limit.
