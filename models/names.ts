@@ -11,7 +11,8 @@ export function isQuoted(identifier: string): boolean {
   return /^".*"$/s.test(identifier)
 }
 
-/** Writes text as SQL does. */
+/** Writes text as SQL does. Backslashes mean the same whatever `standard_conforming_strings` is. */
 export function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`
+  const quoted = `'${text.replaceAll("'", "''")}'`
+  return text.includes('\\') ? `E${quoted.replaceAll('\\', '\\\\')}` : quoted
 }
