@@ -213,9 +213,9 @@ export class InvalidInputError extends ApiKeysError {
   }
 }
 
-/** For logs, where `errors` may not be shown. Messages read on from what they are about. */
+/** For logs, where `errors` may not be shown. Messages read on from what they are about; `#` is the input as a whole. */
 function summarize([first, ...others]: readonly InputFault[]): string {
-  const faults = first ? [`${first.pointer} ${first.message}`] : []
+  const faults = first ? [`${first.pointer === '#' ? 'it' : first.pointer} ${first.message}`] : []
   if (others.length > 0) faults.push(`and ${others.length} more`)
   return [refusals.invalid_input[1], faults.join(', ')].join(': ')
 }

@@ -77,7 +77,7 @@ export function explain(error: unknown): unknown {
   forgetValues(error)
   if (error instanceof Error && sqlStateOf(error) === cancelled) warnOfTimeLimit(error)
   if (comesOfOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
-  if (error instanceof Error && unmigrated.test(sqlStateOf(error))) {
+  if (error instanceof Error && isUnmigrated(error)) {
     return new Error(
       `express-api-keys: the tables are missing or older than this version (${error.message}). ` +
         'Run "await apiKeys.migrate()", or the migrations with your own runner.',
@@ -113,6 +113,11 @@ export function sqlStateOf(error: unknown): string {
   const { parent } = (error ?? {}) as Partial<SequelizeError>
   const { code, severity } = (parent ?? error ?? {}) as { code?: unknown; severity?: unknown }
   return typeof code === 'string' && severity !== undefined ? code : ''
+}
+
+/** True if our tables, or some of their columns, are not there. */
+export function isUnmigrated(error: unknown): boolean {
+  return unmigrated.test(sqlStateOf(error))
 }
 
 /** What an error of ours was made of; else the error itself. */

@@ -173,7 +173,7 @@ export function createEmitter() {
     on<Name extends NoticeName>(name: Name, listener: Listener<ApiKeyNotices[Name]>): () => void {
       if (!Object.hasOwn(noticeNames, name)) {
         throw new TypeError(
-          `on: nothing is called ${show(name)}.${suggest(name, Object.keys(noticeNames))}`,
+          `on: there is no notice ${show(name)}.${suggest(name, Object.keys(noticeNames))}`,
         )
       }
       if (typeof listener !== 'function') throw new TypeError('on: needs a function to call')

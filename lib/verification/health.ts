@@ -1,4 +1,4 @@
-import { causeOf, sqlStateOf } from '../keys/database'
+import { causeOf, isUnmigrated, sqlStateOf } from '../keys/database'
 import type { KeyCache } from './cache'
 import type { ChangeFeed, FeedState } from './change-feed'
 import { momentOf, type Clock } from './clock'
@@ -125,6 +125,7 @@ export function describe(failure: unknown): string {
   const cause = causeOf(failure)
   const { message = '', code = '' } = (cause ?? {}) as { message?: unknown; code?: unknown }
   const text = String(message || code || cause).replaceAll(/[0-9a-f]{64}/g, '…')
+  if (isUnmigrated(cause)) return `${text}. Run migrate().`
   // A standby does not get as far as that.
   if (sqlStateOf(cause) !== '25006') return text
   return `${text}: default_transaction_read_only is on for this role or database, and has to be off`

@@ -172,7 +172,10 @@ describe('a body', () => {
       const answer = await post(createApp()).type('json').send(text)
 
       expect(answer.status).toBe(422)
-      expect(answer.body.errors).toEqual([{ pointer: '#', message: 'must be a JSON object' }])
+      expect(answer.body).toMatchObject({
+        detail: 'The input breaks the rules: it must be a JSON object',
+        errors: [{ pointer: '#', message: 'must be a JSON object' }],
+      })
     },
   )
 

@@ -297,7 +297,7 @@ describe('on', () => {
 
   it('refuses names that there are not, and listeners that are none', () => {
     expect(() => apiKeys.on('revokd' as 'revoked', () => {})).toThrow(
-      'on: nothing is called "revokd". Did you mean revoked?',
+      'on: there is no notice "revokd". Did you mean revoked?',
     )
     expect(() => apiKeys.on('toString' as 'revoked', () => {})).toThrow(TypeError)
     expect(() => apiKeys.on('revoked', undefined as never)).toThrow('on: needs a function to call')

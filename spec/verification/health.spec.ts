@@ -129,6 +129,17 @@ describe('health', () => {
     })
   })
 
+  it('says what to do if the tables are missing', async () => {
+    const apiKeys = createTestApiKeys(database, { schema: 'not_migrated' })
+
+    await expect(apiKeys.verify(plainTextKey)).rejects.toThrow('await apiKeys.migrate()')
+    expect(await apiKeys.health()).toMatchObject({
+      ok: false,
+      reason:
+        'The database cannot be asked for changes: relation "not_migrated.api_key_revisions" does not exist. Run migrate().',
+    })
+  })
+
   it('says that a role may only read', async () => {
     await asRole(
       async (apiKeys, role) => {
