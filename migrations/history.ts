@@ -1,5 +1,5 @@
 import { qualify, quote } from '../models/names'
-import type { Run } from './transaction'
+import { reasonOf, type Run } from './transaction'
 
 export const historyTable = 'api_key_migrations'
 
@@ -10,8 +10,24 @@ export const historyTable = 'api_key_migrations'
 export async function readHistory(run: Run, schema: string): Promise<string[]> {
   if (!(await hasHistory(run, schema))) return []
 
-  const rows = await run(`SELECT name FROM ${qualify(schema, historyTable)} ORDER BY run_at, name`)
-  return rows.map((row) => String(row.name))
+  try {
+    const rows = await run(
+      `SELECT name FROM ${qualify(schema, historyTable)} ORDER BY run_at, name`,
+    )
+    return rows.map((row) => String(row.name))
+  } catch (error) {
+    throw explainRead(error, schema)
+  }
+}
+
+function explainRead(error: unknown, schema: string): unknown {
+  const { code, message } = reasonOf(error)
+  if (code !== '42501') return error
+  return new Error(
+    `migrate: this role may not read our tables in the schema "${schema}" (${message}). Grant it USAGE on that schema, and ` +
+      'SELECT, INSERT, UPDATE and DELETE on our tables.',
+    { cause: error },
+  )
 }
 
 /** Makes the schema and the history if they are missing. */

@@ -511,6 +511,21 @@ describe('migrate', () => {
     )
   })
 
+  it('says which rights a role lacks that may not read the tables', async () => {
+    await createInstance({ schema: 'keys' }).migrate()
+    const { role, connection } = await createRole()
+    const limited = createInstance({ schema: 'keys' }, connection)
+
+    await expect(limited.migrate()).rejects.toThrow(
+      'migrate: this role may not read our tables in the schema "keys" (permission denied for schema keys). Grant it USAGE on ' +
+        'that schema, and SELECT, INSERT, UPDATE and DELETE on our tables.',
+    )
+    await sequelize.query(`GRANT USAGE ON SCHEMA keys TO ${role}`)
+    await expect(limited.migrate()).rejects.toThrow(
+      '(permission denied for table api_key_migrations). Grant it USAGE on that schema, and SELECT,',
+    )
+  })
+
   it('leaves a role that may use keys no right to the log but to read it', async () => {
     await createInstance({ schema: 'keys' }).migrate()
     const { role, connection } = await createRole()
