@@ -36,8 +36,8 @@ export function formatEventCursor({ id }: { id: string }): string {
 const keyPosition =
   /^(-?[a-zA-Z]{1,20})\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(.{1,100})$/u
 
-/** Milliseconds since 1970, as Postgres writes them. A time may be infinite. */
-const milliseconds = /^-?(?:\d{1,15}(?:\.\d{1,12})?|Infinity)$/
+/** Milliseconds since 1970, as Postgres writes them. A time may be infinite, but not before those that Postgres has. */
+const milliseconds = /^(?:(?:\d{1,15}|-\d{1,14})(?:\.\d{1,12})?|-?Infinity)$/
 
 export const keyCursor = cursor(keyPosition, ([, sort = '', id = '', value = '']) => {
   if (!isSort(sort)) return null

@@ -41,6 +41,9 @@ async function listAll(
 
 const names = (keys: readonly { name: string }[]) => keys.map(({ name }) => name)
 const inDays = (days: number) => new Date(Date.now() + days * 86_400_000)
+/** A cursor as lists make them, with whatever id and time. */
+const cursorOf = (id: string, time: string) =>
+  Buffer.from(`-createdAt.${id}.${time}`).toString('base64url')
 const ids = (keys: readonly { id: string }[]) => keys.map(({ id }) => id)
 
 describe('list', () => {
@@ -139,12 +142,12 @@ describe('list', () => {
     ['words', 'the next page'],
     ['another text', Buffer.from('hello').toString('base64url')],
     ['the cursor of events', Buffer.from('42').toString('base64url')],
-    ['no id', Buffer.from(`1767225600000.${'-'.repeat(36)}`).toString('base64url')],
-    ['no time', Buffer.from(`NaN.${randomUUID()}`).toString('base64url')],
-    ['a time before all', Buffer.from(`-1.${randomUUID()}`).toString('base64url')],
-    ['a time after all', Buffer.from(`999999999999999.${randomUUID()}`).toString('base64url')],
-    ['more than one', Buffer.from(`1.${randomUUID()}\n`).toString('base64url')],
-    ['SQL', Buffer.from(`1.' OR 1=1 --`).toString('base64url')],
+    ['no id', cursorOf('-'.repeat(36), '1767225600000')],
+    ['no time', cursorOf(randomUUID(), 'NaN')],
+    ['a time before all', cursorOf(randomUUID(), '-999999999999999')],
+    ['a time after all', cursorOf(randomUUID(), '9999999999999999')],
+    ['more than one', cursorOf(randomUUID(), '1\n')],
+    ['SQL', cursorOf(randomUUID(), `' OR 1=1 --`)],
   ])('refuses a cursor that holds %s', async (_, cursor) => {
     expect(await faultsOf(apiKeys.list({ cursor }))).toEqual([
       { pointer: '#/cursor', message: 'must be the nextCursor of a page before' },
