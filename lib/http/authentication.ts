@@ -14,6 +14,7 @@ import {
   hasAcceptedKey,
   keeperOf,
   recallBearer,
+  recallMaskedKey,
   type Accepted,
   type Authentication,
   type RequestBearer,
@@ -140,14 +141,16 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
           return before.then((before) => authenticateAgain(req, before))
         }
         if (before) return authenticateAgain(req, before)
-        credential = bearer.takeCredential() ?? credential
+        const kept = bearer.takeCredential()
+        // Since it was kept, the app may have put a key into a header that had none.
+        if (kept?.kind === 'key' || kept?.kind === 'unreadable') credential = kept
       } else {
         bearer = beginBearer(keeper, self, req, res)
       }
 
       bearer.authentication = authenticateFirst(
         req,
-        credential ?? credentials.read(req, lines),
+        credential ?? credentials.read(req, lines, recallMaskedKey(keeper)),
         bearer,
       )
       return bearer.authentication
@@ -166,7 +169,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       const plain = credentials.readPlain(req, lines)
       if (plain?.kind !== 'key' && recallBearer(keeper, self)) return
 
-      const credential = plain ?? credentials.read(req, lines)
+      const credential = plain ?? credentials.read(req, lines, recallMaskedKey(keeper))
       beginBearer(keeper, self, req, undefined).keepCredential(credential)
     },
 

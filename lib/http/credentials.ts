@@ -29,8 +29,11 @@ export type Credential =
   | { kind: 'unreadable'; isOurs: boolean; error: ApiKeysError }
 
 export interface CredentialReader {
-  /** Finds the credential of a request, given the list of its header lines if it has one. */
-  read(req: IncomingMessage, lines: string[] | undefined): Credential
+  /**
+   * Finds the credential of a request, given the list of its header lines if it has one. If another instance has masked a key
+   * and not judged it, it is given as well: it may be one of this instance.
+   */
+  read(req: IncomingMessage, lines: string[] | undefined, masked?: SentKey): Credential
   /**
    * The same for what nearly all requests look like: one `Authorization: Bearer`, and nothing that was read before. Returns
    * `null` for all others.
@@ -102,7 +105,7 @@ export function createCredentialReader(options: CredentialOptions): CredentialRe
     return { kind: 'key', text: authorization, start: plainScheme.length }
   }
 
-  function read(req: IncomingMessage, lines: string[] | undefined): Credential {
+  function read(req: IncomingMessage, lines: string[] | undefined, masked?: SentKey): Credential {
     const authorizations = takeValues(req, lines, 'authorization')
     const others = header === undefined ? [] : takeValues(req, lines, header)
     const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
@@ -110,6 +113,9 @@ export function createCredentialReader(options: CredentialOptions): CredentialRe
     const mine = found.filter(concernsUs)
     if (mine.length > 1 || (mine.length > 0 && isRepeated(authorizations, others))) {
       return unreadable('multiple_credentials', true)
+    }
+    if (mine[0]?.kind === 'unreadable' && masked?.text.startsWith(marker, masked.start)) {
+      return { kind: 'key', ...masked }
     }
     return (
       mine[0] ??

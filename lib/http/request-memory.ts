@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 
 import type { ApiKeysError } from '../errors'
+import type { SentKey } from '../keys/secret'
 import type { MaybePromise } from '../options'
 import { closablesOfRequest, isOver, whenOver } from '../verification/closable'
 import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-api-key'
@@ -77,6 +78,11 @@ export class RequestBearer implements Bearer {
   /** Keeps a credential that was masked before a guard asked for it. */
   keepCredential(credential: Credential) {
     this.#credential = credential
+  }
+
+  /** A credential that was masked, and that no guard of this instance has asked for yet. */
+  get keptCredential(): Credential | undefined {
+    return this.#credential
   }
 
   /** Returns the credential that was kept, and drops it. */
@@ -156,10 +162,11 @@ const keepers = new WeakMap<object, Keeper>()
 /**
  * Returns what keeps the memory of a request: the list of its header lines. Before Node 24, Express makes each request an
  * object of a shape of its own: to read a property of it takes a quarter as long as all else that a guard does, to add one
- * longer than that. A WeakMap costs even more, and is for requests without such a list.
+ * longer than that. A WeakMap costs even more, and is for requests without such a list, or with an empty one: all requests of
+ * an adapter or a test may have the same empty list.
  */
 export function keeperOf(req: object, lines: string[] | undefined): Keeper {
-  if (lines !== undefined) return lines as Keeper
+  if (lines !== undefined && lines.length > 0) return lines as Keeper
 
   const known = keepers.get(req)
   if (known) return known
@@ -186,6 +193,14 @@ export function beginBearer(
   const bearer = new RequestBearer(owner, req, res, keeper[memory])
   keeper[memory] = bearer
   return bearer
+}
+
+/** Returns the key that an instance has masked and not yet judged; `undefined` if there is none. */
+export function recallMaskedKey(keeper: Keeper): SentKey | undefined {
+  for (let bearer = keeper[memory]; bearer !== undefined; bearer = bearer.next) {
+    if (bearer.keptCredential?.kind === 'key') return bearer.keptCredential
+  }
+  return undefined
 }
 
 /** True if any instance has accepted the key that a request came with. */

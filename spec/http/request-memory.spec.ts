@@ -183,6 +183,51 @@ describe('maskKeys', () => {
     expect([accepted.status, wrong.status]).toEqual([200, 401])
   })
 
+  it('leaves a key that the app puts into the header behind it', async () => {
+    const { app } = createLoggedApp(
+      (req, _res, next) => {
+        req.headers.authorization = `Bearer ${req.get('X-From-Cookie')}`
+        next()
+      },
+      apiKeys.authenticate(),
+      showHeaders,
+    )
+
+    const answer = await request(app).get('/').set('X-From-Cookie', plainTextKey)
+
+    expect(answer.body.headers.authorization).toBe(mask)
+  })
+
+  it('leaves the keys of another instance, whose prefix begins alike, to that', async () => {
+    const others = createTestApiKeys(database, { keyPrefix: 'agpt_live' })
+    const other = await others.create(newKey({ userId: 'bob' }))
+    const { app, logged } = createLoggedApp(
+      others.maskKeys(),
+      others.requirePermission('READ_GRAPH'),
+      (req, res) => {
+        res.send(others.getApiKey(req).userId)
+      },
+    )
+
+    const accepted = await request(app).get('/').set(bearer(other.plainTextKey))
+    const masked = await request(app)
+      .get('/')
+      .set(bearer(`${other.apiKey.prefix}...`))
+    const two = await request(app)
+      .get('/')
+      .set(bearer(other.plainTextKey))
+      .set('X-API-Key', other.plainTextKey)
+    const refused = await request(app).get('/').set(bearer(plainTextKey))
+
+    expect(accepted.text).toBe('bob')
+    expect([masked, two, refused].map(({ body }) => body.code)).toEqual([
+      'malformed_credential',
+      'malformed_credential',
+      'invalid_api_key',
+    ])
+    expect(logged.join()).not.toContain(other.plainTextKey)
+  })
+
   it('keeps keys from managing keys', async () => {
     const { app } = createLoggedApp(express().use('/api-keys', apiKeys.router()))
 
@@ -277,6 +322,17 @@ describe('a request without rawHeaders', () => {
     expect(req.headers).toEqual({ authorization: mask })
     expect(Object.keys(req)).toEqual(['method', 'url', 'headers', 'apiKey', 'user'])
     expect(await countVerifications(apiKeys)).toBe(before + 1)
+  })
+
+  it('is another one than the next, if both share a list without lines', async () => {
+    const rawHeaders: string[] = []
+    const [mine, others] = [plainRequest(`Bearer ${plainTextKey}`), plainRequest()]
+
+    await call(apiKeys.authenticate(), Object.assign(mine, { rawHeaders }))
+    const second = await call(apiKeys.authenticate(), Object.assign(others, { rawHeaders }))
+
+    expect(apiKeys.getApiKey(mine).userId).toBe('alice')
+    expect([second.passed, second.status]).toEqual([false, 401])
   })
 
   it('is refused in text that a test double shows', async () => {
