@@ -274,12 +274,12 @@ function checkOptions(caller: string, options: AuthenticateOptions, known: reado
   if (cost !== undefined) checkCost(caller, cost, 0)
 }
 
-/** Refuses what Express passes to a function that stands where the middleware belongs which it makes. */
+/** Refuses a request that Express passes to a function that makes a middleware, because the app has not called it. */
 export function refuseRequest(caller: string, given: unknown) {
   const { headers, url } = Object(given) as Partial<IncomingMessage>
   if (typeof headers !== 'object' || typeof url !== 'string') return
   throw new TypeError(
-    `${caller}: it makes a middleware and is none. Write apiKeys.${caller}(), with what it takes between the brackets.`,
+    `apiKeys.${caller} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${caller}()`,
   )
 }
 

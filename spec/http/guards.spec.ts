@@ -669,7 +669,7 @@ describe('a mistake in the making of a guard', () => {
 
     expect(answer.status).toBe(500)
     expect(answer.body.app).toBe(
-      `${name}: it makes a middleware and is none. Write apiKeys.${name}(), with what it takes between the brackets.`,
+      `apiKeys.${name} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${name}()`,
     )
   })
 })
