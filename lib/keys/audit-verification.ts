@@ -229,7 +229,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
         report({
           kind: 'checkpoint_changed',
           position: head.checkpointPosition,
-          message: 'The checkpoint of the pruned entries is not the one that was left.',
+          message: 'The checkpoint that pruning left was changed or removed.',
         })
       }
       return checkpoint ?? beginning
@@ -262,7 +262,11 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
       const check = signer.check('seal', hash, seal)
       if (check === 'invalid') {
-        report({ kind: 'edited', ...place, message: 'The entry was sealed by somebody else.' })
+        report({
+          kind: 'edited',
+          ...place,
+          message: 'The seal of the entry has a wrong signature.',
+        })
       }
       pending = check === 'unknown' ? pending + 1 : 0
       if (anchor?.position === position) anchoredHash = hash
@@ -313,7 +317,11 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
           message: `${counted(-difference)} added behind the end of the trail.`,
         })
       } else if (told.hash !== end.hash) {
-        report({ kind: 'edited', ...place, message: 'The last entry is not the one that was.' })
+        report({
+          kind: 'edited',
+          ...place,
+          message: 'The last entry is not the one that the end of the trail names.',
+        })
       }
     }
 
@@ -372,7 +380,11 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
       waitingSql,
     )
     for (const eventId of waiting?.stray ?? []) {
-      report({ kind: 'inserted', eventId, message: 'The entry waits for no seal and has none.' })
+      report({
+        kind: 'inserted',
+        eventId,
+        message: 'The entry has no seal, and is not among those that wait for one.',
+      })
     }
     for (const eventId of await select<string>('its references', repeatedSql)) {
       report({ kind: 'inserted', eventId, message: 'The entry repeats another one.' })
@@ -419,7 +431,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
   function limitsOf({ unverifiable, anchor, start, legacyUntil }: Limits): string[] {
     const limits = [
-      'An entry of `database` that somebody wrote by hand, and that fits: it looks like one of a trigger.',
+      'An entry of `database` that was written by hand, and that fits: it looks like one of a trigger.',
     ]
     if (legacyUntil !== '0') {
       limits.push(
@@ -428,11 +440,11 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
     }
     if (!signer.isKeyed) {
       limits.push(
-        'Changes by somebody who computed the whole trail anew, which needs no secret: set the option `secrets`.',
+        'A trail that was computed anew as a whole, which needs no secret: set the option `secrets`.',
       )
     } else if (signer.acceptUnkeyed) {
       limits.push(
-        'A trail made up as one from before there were secrets, as long as `acceptUnkeyed` is set.',
+        'A trail that was forged without a secret, as if from before there were secrets, as long as `acceptUnkeyed` is set.',
       )
     }
     if (!anchor) {

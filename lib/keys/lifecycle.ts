@@ -360,7 +360,8 @@ export function createLifecycle(parts: LifecycleParts) {
 
   /** For calls that work in transactions of their own. */
   function readOwnOptions(options: ChangeOptions = {}) {
-    if (options.transaction) throw new TypeError('this call has transactions of its own')
+    if (options.transaction)
+      throw new TypeError('this call makes transactions of its own: leave out the transaction')
     return readOwnerlessOptions(options)
   }
 
