@@ -1,4 +1,4 @@
-import { qualify } from '../models/names'
+import { literal, qualify } from '../models/names'
 import type { Storage } from '../models/storage-options'
 import { auditTriggers } from './audit-triggers'
 import { gatheredColumns, keyTriggers, numberTriggers, userTriggers } from './change-log-triggers'
@@ -47,7 +47,32 @@ async function findAlteredTriggers(run: Run, { schema }: Storage): Promise<strin
     ...auditTriggers(schema),
   ]
   const altered = await run(alteredTriggersSql(triggers))
-  return altered.map(({ name }) => String(name))
+  const off = await run(triggersOffSql(schema))
+  return [...altered, ...off].map(({ name }) => String(name))
+}
+
+/** The triggers for retired secrets. They do not fire always: what replicates has both tables of the other server. */
+const triggersOfRetired = [
+  ['api_key_keep_hashes_unique_insert', 'api_keys'],
+  ['api_key_keep_hashes_unique_update', 'api_keys'],
+  ['api_key_keep_hashes_unique_insert', 'api_key_retired_secrets'],
+  ['api_key_keep_hashes_unique_update', 'api_key_retired_secrets'],
+  ['api_key_forget_retired_row', 'api_keys'],
+  ['api_key_forget_retired_all', 'api_keys'],
+] as const
+
+/** SQL for the names of the triggers for retired secrets that are missing or switched off. */
+function triggersOffSql(schema: string): string {
+  const rows = triggersOfRetired.map(
+    ([name, table]) => `(${literal(name)}, ${literal(qualify(schema, table))})`,
+  )
+  return `
+    SELECT format('%s on %s', made.name, made.kept::regclass) AS name
+      FROM (VALUES ${rows.join(', ')}) AS made (name, kept)
+     WHERE NOT EXISTS (
+       SELECT FROM pg_catalog.pg_trigger AS trigger
+        WHERE trigger.tgrelid = made.kept::regclass AND trigger.tgname = made.name AND trigger.tgenabled IN ('O', 'A')
+     )`
 }
 
 /** The tables that cannot do without a row. */

@@ -135,6 +135,40 @@ describe('migrate, over what is left of the tables', () => {
     await expectToWork()
   })
 
+  it.each([
+    ['gone with its function', 'DROP FUNCTION api_key_keep_hashes_unique() CASCADE'],
+    ['gone', 'DROP TRIGGER api_key_keep_hashes_unique_insert ON api_keys'],
+    ['off', 'ALTER TABLE api_keys DISABLE TRIGGER api_key_keep_hashes_unique_insert'],
+  ])('has no hash both current and retired, if what refuses it was %s', async (_, sql) => {
+    const apiKeys = createInstance()
+    const { apiKey } = await apiKeys.create(key)
+    await apiKeys.rotate(apiKey.id)
+    await sequelize.query(sql)
+
+    await createInstance().migrate()
+
+    const copy = sequelize.query(
+      `INSERT INTO api_keys (id, user_id, name, permissions, prefix, postfix, hash, event_ref)
+       SELECT gen_random_uuid(), user_id, name, permissions, prefix, postfix, previous_hash, gen_random_uuid()
+         FROM api_keys`,
+    )
+    await expect(copy).rejects.toMatchObject({
+      parent: { message: 'express-api-keys: a hash is current and retired' },
+    })
+  })
+
+  it('deletes retired secrets with their key, if the trigger that does so was gone', async () => {
+    const apiKeys = createInstance()
+    const { apiKey } = await apiKeys.create(key)
+    await apiKeys.rotate(apiKey.id)
+    await sequelize.query('DROP TRIGGER api_key_forget_retired_row ON api_keys')
+
+    await createInstance().migrate()
+
+    await sequelize.query('DELETE FROM api_keys')
+    expect((await sequelize.query('SELECT FROM api_key_retired_secrets'))[0]).toEqual([])
+  })
+
   it('leaves what a newer version of the library has made', async () => {
     await sequelize.query(`
       INSERT INTO api_key_migrations VALUES ('0099-of-a-newer-version');
