@@ -36,8 +36,13 @@ export function show(value: unknown): string {
   return typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 0 })
 }
 
+/** How many known names fit into a message. */
+const maxShown = 5
+
+/** Returns what to add to a message about an unknown name: the nearest known one, or all of them if they are few. */
 export function suggest(name: unknown, known: readonly string[]): string {
   const given = String(name)
   const nearest = closest(given, known)
-  return distance(given, nearest) <= given.length / 2 ? ` Did you mean ${nearest}?` : ''
+  if (distance(given, nearest) <= given.length / 2) return ` Did you mean ${nearest}?`
+  return known.length <= maxShown ? ` It must be one of ${known.join(', ')}.` : ''
 }

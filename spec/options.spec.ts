@@ -296,13 +296,23 @@ describe('createApiKeys', () => {
       [{ cache: 10 }, 'there is no option cache.'],
       [{ stalenessMs: 10 }, 'there is no option stalenessMs. Did you mean maxStalenessMs?'],
       [{ users: { tabel: 'users' } }, 'there is no option users.tabel. Did you mean table?'],
-      [{ users: { id: 'uuid' } }, 'there is no option users.id.'],
+      [
+        { users: { id: 'uuid' } },
+        'there is no option users.id. It must be one of type, table, schema, column.',
+      ],
+      [
+        { limits: { burst: { max: 5, windowSeconds: 60 } } },
+        'there is no option limits.burst.max. It must be one of limit, windowSeconds.',
+      ],
     ]),
-  )('does not know %s, and names the nearest option there is', (_, options, refusal) => {
-    const message = messageOf(() => create({ ...needed, ...options }))
+  )(
+    'does not know %s, and names the nearest option, or all of them if they are few',
+    (_, options, refusal) => {
+      const message = messageOf(() => create({ ...needed, ...options }))
 
-    expect(message).toBe(`createApiKeys: ${refusal}`)
-  })
+      expect(message).toBe(`createApiKeys: ${refusal}`)
+    },
+  )
 
   it.each([
     ['a text', secret, 'secrets must be a list'],
@@ -446,12 +456,18 @@ describe('checkPermissionNames', () => {
 
   it.each([
     [[], 'needs at least one permission'],
-    [['DELETE_ALL'], `"DELETE_ALL" is not one of the app's permissions.`],
+    [
+      ['DELETE_ALL'],
+      `"DELETE_ALL" is not one of the app's permissions. It must be one of READ_GRAPH, EXECUTE_GRAPH.`,
+    ],
     [
       ['READ_GRAPH', 'EXECUTE_GRAPHS'],
       `"EXECUTE_GRAPHS" is not one of the app's permissions. Did you mean EXECUTE_GRAPH?`,
     ],
-    [[undefined], `undefined is not one of the app's permissions.`],
+    [
+      [undefined],
+      `undefined is not one of the app's permissions. It must be one of READ_GRAPH, EXECUTE_GRAPH.`,
+    ],
   ])('refuses %p on behalf of its caller', (names, refusal) => {
     const message = messageOf(() => checkPermissionNames('requireIt', names as string[], known))
 
