@@ -70,7 +70,11 @@ export interface Guards<Permission extends string = string, UserId = string | nu
   authenticate(options?: AuthenticateOptions): Guard
   /**
    * Authenticates a request where there is no middleware, as in GraphQL or tsoa. Resolves to its key, and rejects with the
-   * `ApiKeysError` that a guard would answer with: `status` and `headers` say how.
+   * `ApiKeysError` that a guard would answer with: `status` and `headers` say how. Without permissions, or with an empty list,
+   * it takes every good key.
+   *
+   * A request is judged once, by the first call or guard. If it lasts, as that of a WebSocket does, watch the `signal` of the
+   * key: later calls with the same request do not notice that the key was revoked.
    *
    * @example
    * const { userId } = await apiKeys.authenticateRequest(req, { permissions: 'READ_GRAPH' })
