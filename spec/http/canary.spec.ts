@@ -266,13 +266,15 @@ describe('the plain text of a key', () => {
     expect(tells(calls)).toBe(false)
   })
 
-  it('is nowhere in what was printed, which is warnings of a database that is away', () => {
+  it('is nowhere in what was printed, which is warnings of a database that is away or cancels statements', () => {
     const calls: unknown[][] = printed.flatMap(({ mock }) => mock.calls)
 
     expect(tells(dump(calls))).toBe(false)
     expect(tellsHash(dump(calls))).toBe(false)
-    const warning = { type: 'ApiKeysWarning', code: 'API_KEYS_DATABASE_UNAVAILABLE' }
-    expect(calls.map(([, options]) => options)).toEqual(calls.map(() => warning))
+    const codes = ['API_KEYS_DATABASE_UNAVAILABLE', 'API_KEYS_STATEMENT_TIMEOUT']
+    const warnings = calls.map(([, options]) => options as { type: string; code: string })
+    expect(new Set(warnings.map(({ type }) => type))).toEqual(new Set(['ApiKeysWarning']))
+    expect(new Set(warnings.map(({ code }) => code))).toEqual(new Set(codes))
   })
 })
 
