@@ -67,9 +67,10 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         ADD COLUMN previous_prefix text,
         ADD COLUMN previous_postfix text,
         ADD COLUMN previous_works_until timestamptz(3),
+        ADD COLUMN previous_last_used_at timestamptz(3),
         ADD CHECK (
           num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
-          AND (previous_hash IS NOT NULL OR previous_secret_id IS NULL)
+          AND (previous_hash IS NOT NULL OR (previous_secret_id IS NULL AND previous_last_used_at IS NULL))
         )`,
       )}
       ${unless(
@@ -81,7 +82,8 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         `
         UPDATE ${keys}
            SET previous_hash = NULL, previous_secret_id = NULL, previous_prefix = NULL,
-               previous_postfix = NULL, previous_works_until = NULL
+               previous_postfix = NULL, previous_works_until = NULL,
+               previous_last_used_at = NULL
          WHERE previous_hash IS NOT NULL
            AND (id, previous_hash) NOT IN (SELECT api_key_id, hash FROM ${retired});
         ALTER TABLE ${keys}
@@ -147,7 +149,8 @@ export const addApiKeyRotation = defineMigration('0005-add-api-key-rotation', (n
         DROP COLUMN IF EXISTS previous_secret_id,
         DROP COLUMN IF EXISTS previous_prefix,
         DROP COLUMN IF EXISTS previous_postfix,
-        DROP COLUMN IF EXISTS previous_works_until;
+        DROP COLUMN IF EXISTS previous_works_until,
+        DROP COLUMN IF EXISTS previous_last_used_at;
       DROP TABLE IF EXISTS ${retired};
       ${gatherAgainChangesOf(names, gatheredColumns.withPolicies)}
       ${allow(firstActions)}

@@ -30,6 +30,7 @@ export interface ApiKeyRow {
   previousPrefix: string | null
   previousPostfix: string | null
   previousWorksUntil: Time | null
+  previousLastUsedAt: Time | null
 }
 
 /** Milliseconds since 1970; text for an infinite time. */
@@ -58,6 +59,7 @@ export function keySql(key: string): string {
     previousPrefix: `${key}.previous_prefix`,
     previousPostfix: `${key}.previous_postfix`,
     previousWorksUntil: msSql(`${key}.previous_works_until`),
+    previousLastUsedAt: msSql(`${key}.previous_last_used_at`),
   }
   const members = Object.entries(attributes).map(([name, sql]) => `'${name}', ${sql}`)
   return `json_build_object(${members.join(', ')})::text`
@@ -120,4 +122,5 @@ export const changeableColumns = {
   previousPrefix: 'previous_prefix',
   previousPostfix: 'previous_postfix',
   previousWorksUntil: 'previous_works_until',
+  previousLastUsedAt: 'previous_last_used_at',
 } as const

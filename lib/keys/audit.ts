@@ -292,7 +292,7 @@ function changedAttributes(
   after: ApiKeyRecord | null,
 ): readonly Told[] {
   if (!before || !after) return toldNames
-  return toldNames.filter((name) => !isSame(before[name], after[name]))
+  return toldNames.filter((name) => !isSame(toldOf(before, name), toldOf(after, name)))
 }
 
 export function isSame(a: unknown, b: unknown): boolean {
@@ -300,5 +300,13 @@ export function isSame(a: unknown, b: unknown): boolean {
 }
 
 function pick(record: ApiKeyRecord, names: readonly Told[]) {
-  return Object.fromEntries(names.map((name) => [name, record[name]]))
+  return Object.fromEntries(names.map((name) => [name, toldOf(record, name)]))
+}
+
+/** A use is no change, and so no part of the trail. */
+function toldOf(record: ApiKeyRecord, name: Told): unknown {
+  if (name !== 'previousSecret' || !record.previousSecret) return record[name]
+
+  const { prefix, postfix, worksUntil } = record.previousSecret
+  return { prefix, postfix, worksUntil }
 }

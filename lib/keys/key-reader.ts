@@ -6,7 +6,7 @@ import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
 import { createKeyList, type KeyFilter } from './key-list'
-import { toRecord, type ApiKeyRecord } from './record'
+import { toRecord, withLastUse, type ApiKeyRecord, type LastUse } from './record'
 import type { InTurn } from './turns'
 
 export interface Scope {
@@ -29,7 +29,7 @@ interface KeyReaderParts {
   /** Keys with other prefixes are another instance's. */
   keyPrefix: string
   /** The last use of a key that may not be written yet: when, in milliseconds since 1970, and from where. */
-  lastUseOf(id: string): { atMs: number; from: string | null } | undefined
+  lastUseOf(id: string): LastUse | undefined
 }
 
 export type KeyReader = ReturnType<typeof createKeyReader>
@@ -46,11 +46,7 @@ export function createKeyReader(parts: KeyReaderParts) {
   /** Makes a record from what `keySql` has read, with the uses of this process that are not written yet. */
   function readRecord(json: string): ApiKeyRecord {
     const record = toRecord(JSON.parse(json), userIdType)
-    const lastUse = lastUseOf(record.id)
-    const isNews = lastUse && lastUse.atMs > (record.lastUsedAt?.getTime() ?? -Infinity)
-    return isNews
-      ? { ...record, lastUsedAt: new Date(lastUse.atMs), lastUsedFrom: lastUse.from }
-      : record
+    return withLastUse(record, lastUseOf(record.id))
   }
 
   async function read<Row extends object>(

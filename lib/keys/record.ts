@@ -30,8 +30,27 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   /** True if `expiresAt` was over, by the clock of this process, when the record was read. */
   isExpired: boolean
   revokedAt: Date | null
-  /** The two ends of the secret before the current one, and until when it works or worked; `null` for none. */
-  previousSecret: { prefix: string; postfix: string; worksUntil: Date } | null
+  /** The secret before the current one; `null` for none. */
+  previousSecret: PreviousSecret | null
+}
+
+/** The secret that a rotation has replaced. */
+export interface PreviousSecret {
+  /** Its two ends, for people to tell keys apart. */
+  prefix: string
+  postfix: string
+  /** Until when it works, or worked. */
+  worksUntil: Date
+  /** When it was last used: once that is long ago, no program needs it any more. */
+  lastUsedAt: Date | null
+}
+
+/** The last use of a key that may not be written yet, in milliseconds since 1970. */
+export interface LastUse {
+  atMs: number
+  from: string | null
+  /** The last use of the secret before the current one; `null` if none is to be written. */
+  previousAtMs: number | null
 }
 
 /** Makes the record of a key from what `keySql` reads. */
@@ -66,7 +85,36 @@ function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
   const { previousPrefix: prefix, previousPostfix: postfix, previousWorksUntil } = row
   if (!prefix || !postfix || previousWorksUntil === null) return null
 
-  return { prefix, postfix, worksUntil: readTime(previousWorksUntil) }
+  const { previousLastUsedAt } = row
+  return {
+    prefix,
+    postfix,
+    worksUntil: readTime(previousWorksUntil),
+    lastUsedAt: previousLastUsedAt === null ? null : readTime(previousLastUsedAt),
+  }
+}
+
+/** Returns a record with a use that is not written yet. */
+export function withLastUse(record: ApiKeyRecord, use: LastUse | undefined): ApiKeyRecord {
+  if (!use) return record
+
+  const { previousSecret } = record
+  return {
+    ...record,
+    ...(isLater(use.atMs, record.lastUsedAt) && {
+      lastUsedAt: new Date(use.atMs),
+      lastUsedFrom: use.from,
+    }),
+    ...(previousSecret &&
+      use.previousAtMs !== null &&
+      isLater(use.previousAtMs, previousSecret.lastUsedAt) && {
+        previousSecret: { ...previousSecret, lastUsedAt: new Date(use.previousAtMs) },
+      }),
+  }
+}
+
+function isLater(atMs: number, written: Date | null): boolean {
+  return atMs > (written?.getTime() ?? -Infinity)
 }
 
 /** The trail may tell of owners from before ids were numbers. */

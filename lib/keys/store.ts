@@ -17,7 +17,7 @@ import { createKeyReader, type Scope } from './key-reader'
 import type { LimitOverrides } from './limits'
 import { createManyKeys } from './many-keys'
 import type { Metadata } from './metadata'
-import type { ApiKeyRecord } from './record'
+import type { ApiKeyRecord, LastUse } from './record'
 import { pointerTo } from './rules'
 import type { SecretFormat } from './secret'
 import { isChangeable, isExpired, nextStatus, type Transition } from './states'
@@ -78,7 +78,7 @@ interface StoreParts {
   /** The setting under which keys are deleted whose entries are written here. */
   deleting: string
   /** The last use of a key that may not be written yet: when, in milliseconds since 1970, and from where. */
-  lastUseOf(id: string): { atMs: number; from: string | null } | undefined
+  lastUseOf(id: string): LastUse | undefined
 }
 
 /** The life of a key: how it is made, found and changed, and how all of them are kept tidy. */
@@ -203,9 +203,10 @@ export function createStore(parts: StoreParts) {
          )
          UPDATE ${table} AS key
             SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, event_ref = $7, updated_at = clock_timestamp(),
-                (previous_hash, previous_secret_id, previous_prefix, previous_postfix, previous_works_until) = (
+                (previous_hash, previous_secret_id, previous_prefix, previous_postfix, previous_works_until,
+                 previous_last_used_at) = (
                   SELECT key.hash, key.secret_id, key.prefix, key.postfix,
-                         clock_timestamp() + $6::float8 * interval '1 second'
+                         clock_timestamp() + $6::float8 * interval '1 second', key.last_used_at
                    WHERE $6::float8 > 0
                 )
           WHERE key.id = $1`,
@@ -280,6 +281,7 @@ const withoutPrevious = {
   previousPrefix: null,
   previousPostfix: null,
   previousWorksUntil: null,
+  previousLastUsedAt: null,
 }
 
 interface Decision {

@@ -62,7 +62,6 @@ const readColumns = [
   'metadata',
   'limits',
   'expires_at',
-  'last_used_at',
 ]
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
@@ -85,11 +84,12 @@ export function createLookup(parts: LookupParts): Lookup {
         SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
       LEFT JOIN (
-        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, ${columns}
+        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, key.last_used_at, ${columns}
           FROM ${table} AS key WHERE key.hash = ANY($1::text[])
          UNION ALL
         SELECT old.hash,
                CASE WHEN old.hash = key.previous_hash THEN key.previous_works_until ELSE '-infinity' END,
+               key.previous_last_used_at,
                ${columns}
           FROM ${retiredTable} AS old JOIN ${table} AS key ON key.id = old.api_key_id
          WHERE old.hash = ANY($1::text[])

@@ -3,6 +3,8 @@ import { randomUUID } from 'node:crypto'
 import { clearTimeout, type Background } from '../background'
 import { causeOf, sqlStateOf } from '../keys/database'
 import type { Audit } from '../keys/audit'
+import type { LastUse } from '../keys/record'
+import { toStoredHash } from '../keys/secret'
 import type { Tally } from '../keys/usage'
 import type { CachedKey } from './cache'
 import { hourMs, type Clock } from './clock'
@@ -44,12 +46,6 @@ export interface UsageHealth {
 
 /** The numbers of uses that were refused after the key was verified: by a permission, an address, an owner or a limit. */
 type Refusals = Pick<Tally, 'denied' | 'rateLimited'>
-
-/** When and from where a key was last used. */
-export interface LastUse {
-  atMs: number
-  from: string | null
-}
 
 /** The use of a secret that no longer works: whose key it was, and the address that used it. */
 interface RetiredUse {
@@ -112,6 +108,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
   /** The keys whose last use is to be written, by their ids. */
   const noted = new Map<string, CachedKey>()
+  /** The same for another secret of such a key that was used before: in the grace period of a rotation, both are in use. */
+  const notedBefore = new Map<string, CachedKey>()
   /** Uses of secrets that no longer work, by the ids of their keys. */
   let retiredUses = new Map<string, RetiredUse>()
   let beingWritten = nothing
@@ -255,23 +253,28 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     if (noted.size === 0) return null
 
     const uses = new Map<string, CachedKey>()
+    const usesBefore = new Map<string, CachedKey>()
     for (const [id, key] of noted) {
       if (uses.size === most) break
       uses.set(id, key)
       noted.delete(id)
+      const before = notedBefore.get(id)
+      if (before) usesBefore.set(id, before)
+      notedBefore.delete(id)
     }
     beingWritten = uses
 
     function putBack(ids: Iterable<string>) {
       beingWritten = nothing
       for (const id of ids) {
-        const key = uses.get(id)
+        const [key, before] = [uses.get(id), usesBefore.get(id)]
         // A later use may have been noted meanwhile.
         if (key && !noted.has(id)) noted.set(id, key)
+        if (before && !notedBefore.has(id)) notedBefore.set(id, before)
       }
     }
     return {
-      statement: lastUsesStatement(uses),
+      statement: lastUsesStatement([...uses.values(), ...usesBefore.values()]),
       onWritten: (rows) => putBack(rows.map(({ id }) => String(id))),
       onFailure: () => putBack(uses.keys()),
     }
@@ -331,34 +334,40 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
    * Returns the ids of the keys that were left out because another transaction has locked their rows. Waiting for a lock would hold up
    * transactions that wait for one of ours. Ids, times and addresses have safe forms, so they need no parameters.
    */
-  function lastUsesStatement(uses: ReadonlyMap<string, CachedKey>): string {
-    const keys = [...uses.values()]
+  function lastUsesStatement(keys: readonly CachedKey[]): string {
     const list = (read: (key: CachedKey) => string | number) => `'{${keys.map(read).join()}}'`
     // Decided on the locked row, so that no use overwrites a later one.
-    const isDue = `(key.last_used_at IS NULL OR (
-      key.last_used_at < noted.used_at
-      AND key.last_used_at <= noted.used_at - interval '${lastUsedResolutionMs} milliseconds'
-    ))`
+    const resolution = `interval '${lastUsedResolutionMs} milliseconds'`
+    const found = `latest JOIN ${table} AS key ON key.id = latest.id
+           LEFT JOIN noted AS before ON before.id = key.id AND before.hash = key.previous_hash`
+    const isDue = `(${isDueAfter('key.last_used_at', 'latest.used_at', resolution)}
+           OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolution)}))`
     return `
        WITH noted AS (
-         SELECT id, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
+         SELECT id, hash, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
            FROM unnest(
-             ${list(({ id }) => id)}::uuid[], ${list(({ lastUsedAtMs }) => lastUsedAtMs)}::float8[],
+             ${list(({ id }) => id)}::uuid[], ${list(({ digest }) => toStoredHash(digest))}::text[],
+             ${list(({ lastUsedAtMs }) => lastUsedAtMs)}::float8[],
              ${list(({ lastUsedFrom }) => lastUsedFrom ?? 'NULL')}::text[]
-           ) AS noted (id, used_at_ms, used_from)
+           ) AS noted (id, hash, used_at_ms, used_from)
+       ), latest AS (
+         SELECT DISTINCT ON (id) id, used_at, used_from FROM noted ORDER BY id, used_at DESC
        ), used AS (
-         SELECT key.id, noted.used_at, noted.used_from
-           FROM noted JOIN ${table} AS key ON key.id = noted.id
+         SELECT key.id, latest.used_at, latest.used_from, before.used_at AS before_used_at
+           FROM ${found}
           WHERE ${isDue}
           ORDER BY key.id
             FOR NO KEY UPDATE OF key SKIP LOCKED
        ), written AS (
-         UPDATE ${table} AS key SET last_used_at = used.used_at, last_used_from = used.used_from
+         UPDATE ${table} AS key
+            SET last_used_at = greatest(key.last_used_at, used.used_at),
+                last_used_from = CASE WHEN key.last_used_at >= used.used_at THEN key.last_used_from ELSE used.used_from END,
+                previous_last_used_at = greatest(key.previous_last_used_at, used.before_used_at)
            FROM used WHERE key.id = used.id
          RETURNING key.id
        )
        SELECT key.id::text
-         FROM noted JOIN ${table} AS key ON key.id = noted.id
+         FROM ${found}
         WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written)`
   }
 
@@ -513,6 +522,8 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
 
       key.lastUsedAtMs = wall
       key.lastUsedFrom = bearer.ip ?? null
+      const other = noted.get(key.id)
+      if (other && other.digest !== key.digest) notedBefore.set(key.id, other)
       noted.set(key.id, key)
       writeLater()
     },
@@ -547,7 +558,11 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     /** Returns the last use of a key that was noted and may not be written yet. */
     lastUseOf(id: string): LastUse | undefined {
       const key = noted.get(id) ?? beingWritten.get(id)
-      return key && { atMs: key.lastUsedAtMs, from: key.lastUsedFrom }
+      if (!key) return undefined
+
+      const previous = [key, notedBefore.get(id)].find((used) => used && used.worksUntilMs !== null)
+      const previousAtMs = previous?.lastUsedAtMs ?? null
+      return { atMs: key.lastUsedAtMs, from: key.lastUsedFrom, previousAtMs }
     },
 
     /** Returns the counts of a key that are missing from this process's batches up to a number. */
@@ -596,4 +611,9 @@ function fail(parts: readonly Part[], error: unknown): never {
 /** True if the server answered with an error. */
 function isAnswered(error: unknown): boolean {
   return sqlStateOf(causeOf(error)) !== ''
+}
+
+/** SQL that is true if a use is later than the one that is written, by more than the resolution. */
+function isDueAfter(written: string, used: string, resolution: string): string {
+  return `(${written} IS NULL OR (${written} < ${used} AND ${written} <= ${used} - ${resolution}))`
 }

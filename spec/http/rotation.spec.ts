@@ -76,6 +76,7 @@ describe('POST /:id/rotate', () => {
         prefix: apiKey.prefix,
         postfix: apiKey.postfix,
         worksUntil: expect.any(String),
+        lastUsedAt: null,
       },
     })
     const graceMs = Date.parse(rotated.previousSecret.worksUntil) - Date.parse(rotated.updatedAt)
@@ -85,6 +86,47 @@ describe('POST /:id/rotate', () => {
     for (const key of [old, plainTextKey]) {
       expect(await apiKeys.verify(key)).toMatchObject({ valid: true, apiKey: { id: apiKey.id } })
     }
+  })
+
+  it('says when the old secret was last used, whatever uses the new one', async () => {
+    const { apiKey, plainTextKey: old } = await create()
+    const { plainTextKey } = await apiKeys.rotate(apiKey.id)
+    const hourAgo = new Date(Date.now() - 3_600_000)
+    await sequelize.query(
+      `UPDATE api_keys SET last_used_at = '${hourAgo.toISOString()}',
+                           previous_last_used_at = '${hourAgo.toISOString()}' WHERE id = '${apiKey.id}'`,
+    )
+    const lastUsesIn = async (instance: TestApiKeys) => {
+      const { lastUsedAt, previousSecret } = await instance.get(apiKey.id)
+      return [lastUsedAt, previousSecret?.lastUsedAt].map((time) => time?.getTime() ?? 0)
+    }
+    const process = createTestApiKeys(database, { secrets: secrets.slice(0, 1) })
+
+    expect(await saysOf(plainTextKey, process)).toBe('valid')
+    const [newUse = 0] = await lastUsesIn(process)
+    expect(newUse).toBeGreaterThan(hourAgo.getTime())
+    expect(await lastUsesIn(process)).toEqual([newUse, hourAgo.getTime()])
+
+    expect(await saysOf(old, process)).toBe('valid')
+    const [lastUse = 0, oldUse = 0] = await lastUsesIn(process)
+    expect(oldUse).toBeGreaterThanOrEqual(newUse)
+    expect(lastUse).toBe(oldUse)
+
+    await process.flush()
+    expect(await lastUsesIn(apiKeys)).toEqual([lastUse, oldUse])
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
+  })
+
+  it('keeps the last use of the secret that it replaces', async () => {
+    const { apiKey, plainTextKey: old } = await create()
+    await saysOf(old)
+    await apiKeys.flush()
+    const { lastUsedAt } = await apiKeys.get(apiKey.id)
+
+    const { apiKey: rotated } = await apiKeys.rotate(apiKey.id)
+
+    expect(lastUsedAt).toBeInstanceOf(Date)
+    expect(rotated.previousSecret).toMatchObject({ lastUsedAt })
   })
 
   it('ends the old secret at once on request, in every process', async () => {
