@@ -1,7 +1,10 @@
-import type { Request } from 'express'
+import type { AppRequest, GuardedRequest } from './request'
+
+/** What is read of a request of Express's, of either version. */
+type Request = GuardedRequest & Pick<AppRequest, 'get'>
 
 /** Which origins other than the app's own are trusted: a list, compared as text, or a function of the app's. */
-export type TrustedOrigins<Req = Request> =
+export type TrustedOrigins<Req = GuardedRequest> =
   readonly string[] | ((origin: string, req: Req) => Answer | Promise<Answer>)
 
 type Answer = boolean | null | undefined
@@ -39,7 +42,7 @@ function isOwnOrigin(req: Request, origin: string): boolean {
  * Express 4 lacks the port.
  */
 function hostOf(req: Request): string | undefined {
-  const isTrusted = req.app.get('trust proxy fn') as (
+  const isTrusted = req.app?.get('trust proxy fn') as (
     address: string | undefined,
     hops: number,
   ) => boolean
