@@ -492,7 +492,11 @@ describe('hasPermission', () => {
   })
 
   it.each([
-    ['READ', 'hasPermission: "READ" is not one of the app\'s permissions.'],
+    [
+      'READ',
+      'hasPermission: "READ" is not one of the app\'s permissions. ' +
+        'It must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK.',
+    ],
     [[], 'hasPermission: needs at least one permission'],
   ])('takes %j for the mistake that it is', (permission, message) => {
     expect(() => apiKeys.hasPermission(apiKey, permission as Permission)).toThrow(
