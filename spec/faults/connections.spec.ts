@@ -25,7 +25,7 @@ beforeAll(async () => {
   cleanup.defer(() => database.drop())
   url = database.url
   sequelize = database.connect()
-  apiKeys = createTestApiKeys(database)
+  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
   cleanup.defer(() => apiKeys.close())
 }, 60_000)
 

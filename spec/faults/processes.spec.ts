@@ -17,7 +17,7 @@ let fleet: Fleet
 beforeAll(async () => {
   const database = await createDatabase()
   cleanup.defer(() => database.drop())
-  apiKeys = createTestApiKeys(database)
+  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
   cleanup.defer(() => apiKeys.close())
   fleet = await startFleet({ url: database.url })
   cleanup.defer(() => fleet.stop())

@@ -16,7 +16,7 @@ let fleet: Fleet
 
 beforeAll(async () => {
   database = await createDatabase()
-  apiKeys = createTestApiKeys(database)
+  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
   fleet = await startFleet({ size, url: database.url })
 }, 60_000)
 

@@ -27,7 +27,7 @@ beforeAll(async () => {
   database = await createDatabase()
   cleanup.defer(() => database.drop())
   sequelize = database.connect()
-  apiKeys = createTestApiKeys(database)
+  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
   cleanup.defer(() => apiKeys.close())
 }, 60_000)
 
