@@ -6,8 +6,8 @@ import timers from 'node:timers'
 export const { setTimeout, clearTimeout, setImmediate } = timers
 
 /**
- * Where work runs that requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the opening of
- * connections. It runs in the async context of `createApiKeys`. Otherwise, the request that happens to start it would
+ * Runs the work that requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the opening of
+ * connections. That work runs in the async context of `createApiKeys`. Otherwise, the request that happens to start it would
  * lend its trace, its log fields and its tenant to all others, for as long as the process lives.
  */
 export interface Background {

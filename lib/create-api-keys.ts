@@ -59,7 +59,7 @@ export interface ApiKeys<Permission extends string = string, UserId = string | n
    */
   readonly strategy: ApiKeyStrategy
   /**
-   * What pino has to redact so that no key is printed: headers that carry one, and `plainTextKey` of what creates one.
+   * The paths that pino has to redact so that it prints no key: headers that carry a key, and `plainTextKey` of a new key.
    *
    * @example
    * app.use(apiKeys.maskKeys(), pinoHttp({ redact: apiKeys.redactionPaths }))

@@ -179,7 +179,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
       if (hasAcceptedKey(keeper)) return true
-      // What was read before is masked, and masked is as good as carried.
+      // A key that was read before is masked by now. The request carries it all the same.
       const credential = credentials.read(req, lines)
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },

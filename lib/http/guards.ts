@@ -44,7 +44,7 @@ export interface AuthenticateOptions extends GuardOptions {
 }
 
 export interface RequestOptions<Permission extends string = string> {
-  /** What the key has to hold, all of it. */
+  /** The permissions that the key must hold, all of them. */
   permissions?: Permission | readonly Permission[] | undefined
   /**
    * For how many uses of its key a request counts, as in the options of a guard.
@@ -228,7 +228,7 @@ export function createGuards(parts: GuardParts): Guards {
       }
     },
 
-    // What it takes is nothing, unless it was not called.
+    // It takes no arguments. Express hands it a request if the app forgot to call it.
     maskKeys(...given: readonly unknown[]) {
       refuseRequest('maskKeys', given[0])
       return function maskKeysMiddleware(req, _res, next) {

@@ -27,7 +27,7 @@ const longestRetryAfter = 2_147_483
 
 const tryShortly: Answer = { headers: { 'Retry-After': '1' } }
 
-/** What HTTP answers to refusals besides their status. */
+/** The challenge and the fields with which HTTP answers a refusal, besides its status. */
 const answers: Partial<Record<ErrorCode, Answer>> = {
   missing_credential: { challenge: null },
   not_signed_in: { challenge: null },
