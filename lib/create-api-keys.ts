@@ -1,10 +1,9 @@
 import { migrate } from '../migrations'
 import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
-import { changeLogOf } from '../models/change-log'
-import { qualify } from '../models/names'
 import type { UserIdType } from '../models/storage-options'
-import { createBackground } from './background'
+import { tablesOf } from '../models/tables'
+import { createBackground } from './database/background'
 import { createAdminRouter } from './http/admin-router'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
@@ -16,27 +15,27 @@ import { redactionPathsOf } from './http/redaction'
 import { createRefuse, withRefusals } from './http/refuse'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
-import { createAudit } from './keys/audit'
-import { createAuditChain } from './keys/audit-chain'
-import { createAuditVerifier } from './keys/audit-verification'
-import { createExpiryNotices } from './keys/expiry-notices'
+import { createAudit } from './audit/trail'
+import { createAuditChain } from './audit/chain'
+import { createAuditVerifier } from './audit/verify'
+import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
-import { createLifecycle, type Lifecycle } from './keys/lifecycle'
-import { createOwnChanges } from './keys/own-changes'
+import { createLifecycle, type Lifecycle } from './lifecycle/commands'
+import { createOwnChanges } from './database/own-changes'
 import { createRules } from './keys/rules'
 import { createSecretFormat } from './keys/secret'
-import { createSigner } from './keys/signing'
-import { createStore } from './keys/store'
+import { createSigner } from './audit/signing'
+import { createStore } from './lifecycle/store'
 import { createInTurn } from './keys/turns'
-import { createUsageStore } from './keys/usage'
-import { migrating } from './migrating'
+import { createUsageStore } from './usage/report'
+import { migrating } from './database/migrating'
 import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
-import { createAsking } from './verification/asking'
-import { systemClock } from './verification/clock'
+import { createAsking } from './verification/ask-grantable'
+import { systemClock } from './database/clock'
 import type { Health } from './verification/health'
 import { createVerification, type HealthQuestion } from './verification/verification'
-import type { Closable } from './verification/closable'
-import type { Verdict } from './verification/verifier'
+import type { Closable } from './keys/closable'
+import type { Verdict } from './verification/verify'
 
 /** API keys for one app: routers, guards, a Passport strategy, and the same without HTTP. */
 export interface ApiKeys<Permission extends string = string, UserId = string | number>
@@ -145,27 +144,22 @@ export function createApiKeys<
   const emitter = createEmitter()
   const signer = createSigner(settings)
   const trail = auditTrailOf(schema)
-  const table = qualify(schema, 'api_keys')
+  const tables = tablesOf(schema)
   const ownChanges = createOwnChanges(systemClock)
   const audit = createAudit({
     ...settings,
     sequelize,
     inTurn,
     trail,
-    table,
+    table: tables.keys,
     userIdType,
     signer,
     emitter,
-    logEntry: changeLogOf(schema).entry,
+    logEntry: tables.settings.entry,
     ownChanges,
   })
   const format = createSecretFormat(settings)
   const rules = createRules({ ...settings, userIdType })
-  const retiredTable = qualify(schema, 'api_key_retired_secrets')
-  const [usageTable, writerTable] = [
-    qualify(schema, 'api_key_usage'),
-    qualify(schema, 'api_key_usage_writers'),
-  ]
   const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
@@ -173,12 +167,12 @@ export function createApiKeys<
     appSequelize: settings.sequelize,
     sequelize,
     schema,
-    table,
-    retiredTable,
+    table: tables.keys,
+    retiredTable: tables.retiredSecrets,
     eventTable: trail.events,
     entryMacOf: audit.entryMacOf,
-    usageTable,
-    writerTable,
+    usageTable: tables.usage,
+    writerTable: tables.usageWriters,
     userIdType,
     format,
     emitter,
@@ -201,8 +195,8 @@ export function createApiKeys<
     grantable,
     sequelize,
     userIdType,
-    table,
-    retiredTable,
+    table: tables.keys,
+    retiredTable: tables.retiredSecrets,
     audit,
     chain,
     deleting: trail.deleting,
@@ -214,8 +208,8 @@ export function createApiKeys<
     ...settings,
     background,
     sequelize,
-    table,
-    noticeTable: qualify(schema, 'api_key_expiry_notices'),
+    table: tables.keys,
+    noticeTable: tables.expiryNotices,
     store,
     emitter,
   })
@@ -223,14 +217,14 @@ export function createApiKeys<
     ...settings,
     sequelize,
     inTurn,
-    usageTable,
-    writerTable,
-    table,
+    usageTable: tables.usage,
+    writerTable: tables.usageWriters,
+    table: tables.keys,
     trail,
     userIdType,
     recorder,
   })
-  const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table, signer })
+  const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table: tables.keys, signer })
   const lifecycle = createLifecycle({
     ...verification,
     store,

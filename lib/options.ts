@@ -17,7 +17,7 @@ import {
   mostUses,
   type Limits,
 } from './keys/limits'
-import type { RedisClient } from './verification/redis-counters'
+import type { RedisClient } from './limits/redis'
 
 /** The type that ids of the app's users have in JavaScript and JSON. */
 export type UserIdOf<Type extends UserIdType> = Type extends 'integer' ? number : string

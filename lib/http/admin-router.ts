@@ -1,7 +1,7 @@
 import type { Request, Router } from 'express'
 
 import { ApiKeysError } from '../errors'
-import type { ChangeOptions } from '../keys/lifecycle'
+import type { ChangeOptions } from '../lifecycle/commands'
 import { parseInput } from '../keys/rules'
 import { addressOf, createKeyRoutes } from './key-routes'
 import { queryOf } from './query'

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 
 import type { ApiKeysError } from '../errors'
 import type { MaybePromise, Settings } from '../options'
-import type { UsageRecorder } from '../verification/usage'
+import type { UsageRecorder } from '../usage/recorder'
 import type { Authenticator } from './authentication'
 import type { Charges } from './rate-limits'
 import type { GuardedRequest } from './request'

@@ -1,7 +1,7 @@
 import type { Request } from 'express'
 
-import type { ApiKeyEvent } from '../keys/audit'
-import type { ChangeOptions } from '../keys/lifecycle'
+import type { ApiKeyEvent } from '../audit/trail'
+import type { ChangeOptions } from '../lifecycle/commands'
 import { parseInput, type Rules } from '../keys/rules'
 import { queryOf } from './query'
 import { clientAddressOf } from './request'

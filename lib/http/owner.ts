@@ -1,7 +1,7 @@
 import { warn } from '../../models/warnings'
 import type { Rules } from '../keys/rules'
 import type { Settings } from '../options'
-import type { VerifiedApiKey } from '../verification/verified-api-key'
+import type { VerifiedApiKey } from '../verification/verified-key'
 import type { GuardedRequest } from './request'
 
 export interface OwnersParts {

@@ -10,7 +10,7 @@ import {
   type ErrorCode,
 } from '../errors'
 import { createInterner } from '../keys/interner'
-import { fieldsOf, setFields } from './rate-limit-fields'
+import { fieldsOf, setFields } from '../limits/fields'
 
 interface Answer {
   /** The error code of the challenge (RFC 6750, section 3.1); `null` for a challenge without one. */

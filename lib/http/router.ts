@@ -2,7 +2,7 @@ import { Router, type NextFunction, type Request, type Response } from 'express'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
-import type { UncheckedLifecycle } from '../keys/lifecycle'
+import type { UncheckedLifecycle } from '../lifecycle/commands'
 import type { Rules } from '../keys/rules'
 import type { MaybePromise, Settings } from '../options'
 import type { Authenticator } from './authentication'

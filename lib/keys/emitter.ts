@@ -2,9 +2,9 @@ import type { Transaction } from 'sequelize'
 
 import { show, suggest } from '../../models/option-checks'
 import type { ApiKeysError, InvalidReason } from '../errors'
-import type { Actor, ChangeAction } from './audit'
 import { deepFreeze } from './metadata'
 import type { ApiKeyRecord } from './record'
+import type { Actor, ChangeAction } from './types'
 
 /** A change of a key that this process has made and committed. */
 export interface ApiKeyChanged<Permission extends string = string, UserId = string | number> {

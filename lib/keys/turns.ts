@@ -1,8 +1,8 @@
 import type { Options, Sequelize, Transaction } from 'sequelize'
 
-import { clearTimeout, setTimeout } from '../background'
+import { clearTimeout, setTimeout } from '../database/background'
 import { ApiKeysError } from '../errors'
-import type { Actor } from './audit'
+import type { Actor } from './types'
 
 /** A call that waits for its turn. */
 interface Waiting {

@@ -2,9 +2,9 @@ import type { Status } from '../../models/api-key'
 import type { AddressList } from '../keys/addresses'
 import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
-import type { Moment } from './clock'
+import type { Moment } from '../database/clock'
 import { createEviction } from './eviction'
-import type { Account, CountedKey } from './memory-counters'
+import type { Account, CountedKey } from '../limits/memory'
 
 /** A row of the table of keys, as it was read at a moment. */
 export interface KeyRow {

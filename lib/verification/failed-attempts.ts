@@ -1,6 +1,6 @@
 import { groupOf } from '../keys/addresses'
-import type { Clock } from './clock'
-import type { Bearer } from './verified-api-key'
+import type { Clock } from '../database/clock'
+import type { Bearer } from './verified-key'
 
 export type FailedAttempts = ReturnType<typeof createFailedAttempts>
 

@@ -1,11 +1,11 @@
-import { causeOf, isUnmigrated, sqlStateOf } from '../keys/database'
+import { causeOf, isUnmigrated, sqlStateOf } from '../database/failures'
 import type { KeyCache } from './cache'
-import type { ChangeFeed, FeedState } from './change-feed'
-import { momentOf, type Clock } from './clock'
-import type { Doorbell } from './doorbell'
-import type { Fills } from './fills'
-import type { UsageHealth, UsageRecorder } from './usage'
-import type { Verifier } from './verifier'
+import type { ChangeFeed, FeedState } from '../freshness/change-feed'
+import { momentOf, type Clock } from '../database/clock'
+import type { Doorbell } from '../freshness/listener'
+import type { Fills } from './loader'
+import type { UsageHealth, UsageRecorder } from '../usage/recorder'
+import type { Verifier } from './verify'
 
 /** How verification in this process is doing. */
 export interface Health {

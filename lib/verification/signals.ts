@@ -1,12 +1,12 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
-import { clearTimeout, type Background } from '../background'
+import { clearTimeout, type Background } from '../database/background'
 import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
-import type { Clock } from './clock'
-import { isHalfOpen, isOver, whenOver } from './closable'
-import { AcceptedKey, type Bearer } from './verified-api-key'
+import type { Clock } from '../database/clock'
+import { isHalfOpen, isOver, whenOver } from '../keys/closable'
+import { AcceptedKey, type Bearer } from './verified-key'
 
 /** A key as it was read, and the permissions that it and its owner hold. */
 export interface Holding {

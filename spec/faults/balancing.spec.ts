@@ -1,7 +1,7 @@
 import { Sequelize } from 'sequelize'
 
-import { systemClock } from '../../lib/verification/clock'
-import { createBarrier } from '../../lib/verification/barrier'
+import { systemClock } from '../../lib/database/clock'
+import { createBarrier } from '../../lib/freshness/wait-for-everyone'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 import { hasPgpool, startPgpool } from './pgpool'

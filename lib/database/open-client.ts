@@ -1,0 +1,136 @@
+import pg, { type ClientConfig } from 'pg'
+import type { Sequelize } from 'sequelize'
+
+import { sqlStateOf } from './failures'
+
+/** A statement, or one that the server is to remember by its name. */
+export type Statement = string | { name: string; text: string; values: unknown[] }
+
+/** What we ask of a client of the driver. Spelled out, so that an app can do without the driver's types. */
+export interface Client {
+  query(statement: Statement): Promise<unknown>
+  on(event: 'end', listener: () => void): unknown
+  on(event: 'notification', listener: (notification: Notification) => void): unknown
+}
+
+export interface Notification {
+  channel: string
+}
+
+/** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
+export type OpenClient = (signal?: AbortSignal) => Promise<Client>
+
+/** Of the app's `dialectOptions` those that Sequelize hands to the driver, and how soon a dead connection is noticed. */
+const passedOn = [
+  'application_name',
+  'ssl',
+  'client_encoding',
+  'keepAlive',
+  'keepAliveInitialDelayMillis',
+  'statement_timeout',
+  'query_timeout',
+  'connectionTimeoutMillis',
+  'idle_in_transaction_session_timeout',
+  'lock_timeout',
+  'options',
+  'stream',
+] as const
+
+/**
+ * Makes the function that opens connections as the app's Sequelize does: to the primary, with its `dialectOptions` and its
+ * hooks around connecting, which may fetch a password; or to another address.
+ */
+export function createOpenClient(sequelize: Sequelize, address?: string): OpenClient {
+  const app = sequelize as unknown as SequelizeInternals
+
+  return async function openClient(signal) {
+    const { config } = app.connectionManager
+    const settings = { ...(config.replication ? config.replication.write : config) }
+    await app.runHooks('beforeConnect', settings)
+    signal?.throwIfAborted()
+
+    const { username, password, host, port, database, dialectOptions = {} } = settings
+    const options = Object.fromEntries(
+      passedOn.filter((name) => name in dialectOptions).map((name) => [name, dialectOptions[name]]),
+    )
+    const { Client } = settings.native === true ? pg : app.connectionManager.lib
+    const client = new Client({
+      application_name: 'express-api-keys',
+      connectionTimeoutMillis: 10_000,
+      ...options,
+      ...(address === undefined
+        ? { user: username, password, host, port: Number(port), database }
+        : { connectionString: address }),
+      types: { getTypeParser: () => String },
+    } as ClientConfig)
+    // Before there is anybody to hear it, an error would end the process.
+    client.on('error', () => {})
+    // Nothing of ours keeps a process alive. The stream is another one once it is encrypted.
+    streamOf(client).unref?.()
+    signal?.addEventListener('abort', () => abandon(client), { once: true })
+    try {
+      await client.connect()
+      streamOf(client).unref?.()
+      await app.runHooks('afterConnect', client, settings)
+    } catch (error) {
+      abandon(client)
+      throw error
+    }
+    return client
+  }
+}
+
+/** Returns how long the app's pool waits for a connection. */
+export function acquireLimitMs(sequelize: Sequelize): number {
+  const { pool } = (sequelize as unknown as SequelizeInternals).connectionManager.config
+  const limitMs = pool?.acquire ?? defaultAcquireMs
+  return limitMs > 0 ? Math.min(limitMs, defaultAcquireMs) : defaultAcquireMs
+}
+
+/** Sequelize's. */
+const defaultAcquireMs = 60_000
+
+interface ConnectionSettings {
+  username?: string
+  password?: unknown
+  host?: string
+  port?: string | number
+  database?: string
+  dialectOptions?: Record<string, unknown>
+  native?: boolean
+}
+
+/** What Sequelize 6 has and its types leave out. */
+interface SequelizeInternals {
+  connectionManager: {
+    /** The driver that the app gave it, or the one that it found. */
+    lib: typeof pg
+    config: ConnectionSettings & {
+      replication?: { write: ConnectionSettings } | false
+      pool?: { acquire?: number }
+    }
+  }
+  runHooks(name: string, ...args: unknown[]): Promise<void>
+}
+
+/** What servers and poolers say if they have no place for another connection, whatever their code for it. */
+const noPlace =
+  /too many|max_?client|max clients|no more connections|connection slots|connection limit/i
+
+/** True if the server, or a pooler in front of it, has no place for another connection. */
+export function isRefusedForWantOfRoom(error: unknown): boolean {
+  // Class 53 of SQLSTATE: insufficient resources.
+  return (
+    sqlStateOf(error).startsWith('53') || noPlace.test(error instanceof Error ? error.message : '')
+  )
+}
+
+/** Ends a connection without a word: one that hangs would not hear it. */
+export function abandon(client: Client) {
+  streamOf(client).destroy()
+}
+
+/** The types know of no such members. */
+function streamOf(client: Client): { destroy(): void; unref?(): void } {
+  return (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream
+}

@@ -1,0 +1,153 @@
+import { limitStateOf } from '../keys/limits'
+import type { Consumption, Use } from './memory'
+
+/** A client of `ioredis`, or of `redis` from version 4, for one server or a cluster. */
+export interface RedisClient {
+  eval(...args: never[]): Promise<unknown>
+}
+
+/**
+ * Counts a use towards all of its limits, or towards none, in one step. The reply is text: clients and mocks convert the
+ * numbers and arrays of a script in different ways, by options of the app's.
+ */
+const countAll = `
+  local allowed, used, left, states = 1, {}, {}, {}
+  for i, key in ipairs(KEYS) do
+    used[i] = tonumber(redis.call('get', key) or 0)
+    left[i] = redis.call('pttl', key)
+    if used[i] + tonumber(ARGV[1]) > tonumber(ARGV[2 * i]) then allowed = 0 end
+  end
+  for i, key in ipairs(KEYS) do
+    if allowed == 1 then used[i] = redis.call('incrby', key, ARGV[1]) end
+    if allowed == 1 and left[i] < 0 then redis.call('pexpire', key, ARGV[2 * i + 1]) end
+    if left[i] < 0 then left[i] = tonumber(ARGV[2 * i + 1]) end
+    states[i] = string.format('%.0f %.0f', used[i], left[i])
+  end
+  return allowed .. ' ' .. table.concat(states, ' ')`
+
+export type RedisCounters = ReturnType<typeof createRedisCounters>
+
+/** Counts uses in a Redis that all processes share. */
+export function createRedisCounters(given: RedisClient) {
+  const client: AnyClient = given
+  const run = scriptRunnerOf(commandsOf(client))
+  const isCluster = Array.isArray(client.slots)
+
+  return {
+    /** True if the client has no connection, and opens none by itself. */
+    get isClosed() {
+      return client.isOpen === false || client.status === 'end'
+    },
+
+    /** Returns what names the server that has the counts of a key: its address, or the slot if no address is known. */
+    serverOf({ id }: Use['key']): string | number {
+      if (!isCluster) return 'the only one'
+      const slot = slotOf(id)
+      return addressOf(client.slots?.[slot]) ?? slot
+    },
+
+    async consume({ key: { id }, limits, cost }: Use): Promise<Consumption> {
+      // In a cluster, the braces keep all counts of a key on one server.
+      const keys = limits.map(
+        ({ name, windowSeconds }) => `express-api-keys:{${id}}:${name}:${windowSeconds}`,
+      )
+      const sizes = limits.flatMap(({ limit, windowSeconds }) => [limit, windowSeconds * 1_000])
+      const reply = await run(keys, [cost, ...sizes].map(String))
+      const [allowed, ...states] = numbersOf(reply, 1 + 2 * limits.length)
+      return {
+        isAllowed: allowed === 1,
+        limits: limits.map((limit, place) =>
+          limitStateOf(limit, states[2 * place] ?? 0, states[2 * place + 1] ?? 0),
+        ),
+      }
+    },
+  }
+}
+
+/** What the kinds of clients have, some of it each. */
+interface AnyClient extends RedisClient {
+  readonly options?: { legacyMode?: boolean } | undefined
+  /** What a client of `redis` 4 has in its legacy mode: the commands as they are without it. */
+  readonly v4?: AnyClient
+  /** Of `redis`. */
+  readonly isOpen?: boolean
+  /** Of `ioredis`. */
+  readonly status?: string
+  /** Of a cluster, by their numbers, as far as they are known. */
+  readonly slots?: readonly (IoredisSlot | NodeRedisSlot | undefined)[]
+}
+
+/** The addresses of the servers of a slot, the primary first. */
+type IoredisSlot = readonly string[]
+
+interface NodeRedisSlot {
+  readonly master?: { readonly address?: string }
+}
+
+function addressOf(slot: IoredisSlot | NodeRedisSlot | undefined): string | undefined {
+  return slot && 'master' in slot ? slot.master?.address : (slot as IoredisSlot | undefined)?.[0]
+}
+
+/** Returns what runs commands. In the legacy mode of `redis` 4, the client's own `eval` takes a callback and returns nothing. */
+function commandsOf(client: AnyClient): AnyClient {
+  return (client.options?.legacyMode === true ? client.v4 : undefined) ?? client
+}
+
+interface Ioredis {
+  eval(script: string, keyCount: number, ...rest: string[]): Promise<unknown>
+}
+interface NodeRedis {
+  eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
+}
+interface NodeRedisCluster {
+  sendCommand(firstKey: string, isReadonly: boolean, command: string[]): Promise<unknown>
+}
+
+type RunScript = (keys: string[], args: string[]) => Promise<unknown>
+
+/** The options were checked: a client is of one of the kinds. */
+function scriptRunnerOf(client: AnyClient): RunScript {
+  if ('defineCommand' in client) {
+    const ioredis = client as unknown as Ioredis
+    return (keys, args) => ioredis.eval(countAll, keys.length, ...keys, ...args)
+  }
+  if (Array.isArray(client.slots)) {
+    const cluster = client as unknown as NodeRedisCluster
+    // A cluster of `redis` 4 sends what `eval` is given to any of its servers.
+    return ([firstKey = '', ...others], args) => {
+      const keys = [firstKey, ...others]
+      return cluster.sendCommand(firstKey, false, [
+        'EVAL',
+        countAll,
+        `${keys.length}`,
+        ...keys,
+        ...args,
+      ])
+    }
+  }
+  const nodeRedis = client as unknown as NodeRedis
+  return (keys, args) => nodeRedis.eval(countAll, { keys, arguments: args })
+}
+
+/** Reads the reply of the script. It may be bytes, and of a mock it may be anything. */
+function numbersOf(reply: unknown, count: number): number[] {
+  const text = typeof reply === 'string' || Buffer.isBuffer(reply) ? String(reply) : ''
+  const numbers = text.split(' ').map(Number)
+  if (text !== '' && numbers.length === count && numbers.every(Number.isFinite)) return numbers
+
+  throw new Error(
+    "The Redis client returned no reply that the limits can be read from. Pass a client of ioredis, or of redis from version 4, that runs Lua scripts as Redis does, and returns a script's text as text.",
+  )
+}
+
+/** Returns the slot of the counts of a key (Redis Cluster specification, "Key distribution model"): CRC-16/XMODEM. */
+function slotOf(id: string): number {
+  let crc = 0
+  for (const byte of Buffer.from(id)) {
+    crc ^= byte << 8
+    for (let bit = 0; bit < 8; bit++) {
+      crc = (crc & 0x80_00) === 0 ? crc << 1 : (crc << 1) ^ 0x10_21
+    }
+  }
+  return crc & 0x3f_ff
+}

@@ -1,0 +1,33 @@
+import { ApiKeysError } from '../errors'
+import { causeOf } from '../database/failures'
+import type { Grantable, GrantableContext } from '../keys/grantable'
+import { within } from '../database/time-limit'
+
+/** How long the app is given for an answer. */
+export const answerLimitMs = 5_000
+
+interface AskingParts {
+  grantable: Grantable
+  /** Called when the app fails to answer, or does not answer in time. */
+  onFailure(userId: string | number, error: unknown): void
+  /** True if the process is kept alive for the answer. */
+  isAwaited?: boolean
+}
+
+/** Makes the one way to ask `grantable`: an app that fails or hangs becomes the refusal `grantable_unavailable`. */
+export function createAsking({ grantable, onFailure, isAwaited = false }: AskingParts) {
+  return async function ask(
+    userId: string | number,
+    context: GrantableContext = {},
+  ): Promise<readonly string[]> {
+    try {
+      // An app that throws is one that rejects. The callers know of the question before the app does.
+      const answer = Promise.resolve(userId).then((id) => grantable(id, context))
+      return await within({ limitMs: answerLimitMs, isAwaited }, answer)
+    } catch (failure) {
+      const cause = causeOf(failure)
+      onFailure(userId, cause)
+      throw new ApiKeysError('grantable_unavailable', { cause })
+    }
+  }
+}

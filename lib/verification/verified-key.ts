@@ -1,0 +1,105 @@
+import { deepFreeze, type Metadata } from '../keys/metadata'
+import type { KeyRow } from './cache'
+import type { Closable } from '../keys/closable'
+
+/** What a request or a call may know of the key it came with. Frozen. */
+export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
+  readonly id: string
+  readonly userId: UserId
+  readonly name: string
+  /** With the option `grantable`, those that its owner holds as well. */
+  readonly permissions: readonly Permission[]
+  readonly expiresAt: Date | null
+  /** What the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
+  readonly metadata: Metadata
+  /**
+   * Aborts when the key stops being good: once it is revoked, suspended or expired, or it or its owner no longer holds what
+   * the guard of the request demanded. Its `reason` is the refusal that a new request would get. Made when it is first asked for.
+   *
+   * @example
+   * req.apiKey.signal.addEventListener('abort', () => res.end())
+   */
+  readonly signal: AbortSignal
+}
+
+/** Makes the signal of a key. */
+export type MakeSignal = (apiKey: AcceptedKey) => AbortSignal
+
+/** A class, as its instances cost a fraction of frozen literals. One for every acceptance: the signal is its own. */
+export class AcceptedKey implements VerifiedApiKey {
+  readonly id: string
+  readonly userId: string | number
+  readonly name: string
+  readonly permissions: readonly string[]
+  readonly expiresAt: Date | null
+  readonly #row: KeyRow
+  readonly #origin: Origin
+  #signal: AbortSignal | undefined = undefined
+  #metadata: Metadata | undefined = undefined
+
+  constructor(row: KeyRow, permissions: readonly string[], origin: Origin) {
+    this.id = row.id
+    this.userId = row.userId
+    this.name = row.name
+    this.permissions = permissions
+    this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
+    this.#row = row
+    this.#origin = origin
+    Object.freeze(this)
+  }
+
+  get metadata(): Metadata {
+    this.#metadata ??= deepFreeze(JSON.parse(this.#row.policy.metadata) as Metadata)
+    return this.#metadata
+  }
+
+  get signal(): AbortSignal {
+    this.#signal ??= this.#origin.makeSignal(this)
+    return this.#signal
+  }
+
+  static rowOf(apiKey: VerifiedApiKey): KeyRow {
+    if (!AcceptedKey.isOne(apiKey)) throw new TypeError('this key was not accepted here')
+    return apiKey.#row
+  }
+
+  static isOne(value: object): value is AcceptedKey {
+    return #row in value
+  }
+
+  /** True if the key may be used from some addresses only. */
+  static isBound(apiKey: VerifiedApiKey): boolean {
+    return AcceptedKey.isOne(apiKey) && apiKey.#row.policy.allowedIps !== null
+  }
+
+  static bearerOf(apiKey: AcceptedKey): Bearer {
+    return apiKey.#origin.bearer
+  }
+
+  /** The same key with other permissions. */
+  static holding(permissions: readonly string[], apiKey: AcceptedKey): AcceptedKey {
+    return new AcceptedKey(apiKey.#row, permissions, apiKey.#origin)
+  }
+}
+
+/** Where an accepted key comes from. */
+interface Origin {
+  bearer: Bearer
+  makeSignal: MakeSignal
+}
+
+/** Who came with a key: a request, or a call without one. */
+export interface Bearer {
+  /** The signal of the key is kept until the first of these ends; without any, until it aborts. */
+  readonly closables?: readonly Closable[] | undefined
+  /** The address that the key came from; `null` if it cannot be read, `undefined` if a call does not say. */
+  readonly ip?: string | null | undefined
+  /** The hour since 1970 in which its use of the key is counted as accepted. The recorder of usage keeps it here. */
+  countedInHour?: number | undefined
+  /** True once a use of a good key was refused. The recorder of usage keeps this here, too. */
+  wasRefused?: boolean
+  /** The key that was refused, and that there is. The verifier keeps it here, for reports. */
+  refused?: { readonly id: string; readonly userId: string | number }
+  /** Returns why the key may not be used for what it was used for; `null` if it may. */
+  refusalOf(apiKey: VerifiedApiKey): Error | null
+}

@@ -1,0 +1,239 @@
+import { randomUUID } from 'node:crypto'
+import { inspect } from 'node:util'
+
+import { DatabaseError, Sequelize, UniqueConstraintError } from 'sequelize'
+
+import { ApiKeysError } from '../../lib'
+import { onDatabase } from '../../lib/database/failures'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { findBlockedSession } from '../support/blocked'
+import { createDatabase, type Database } from '../support/database'
+import { newKey } from '../support/keys'
+
+type Call = (apiKeys: TestApiKeys) => Promise<unknown>
+
+let database: Database
+let sequelize: Sequelize
+let apiKeys: TestApiKeys
+let id: string
+let plainTextKey: string
+
+beforeAll(async () => {
+  // Sequelize says there that a dead connection cannot roll back.
+  jest.spyOn(console, 'warn').mockImplementation()
+  database = await createDatabase()
+  sequelize = database.connect()
+  apiKeys = createTestApiKeys(database)
+  const created = await apiKeys.create(newKey())
+  id = created.apiKey.id
+  plainTextKey = created.plainTextKey
+})
+
+afterAll(() => database.drop())
+
+/** What a promise is rejected with. */
+async function failureOf(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    (result) => `no failure, but ${inspect(result)}`,
+    (error: unknown) => error,
+  )
+}
+
+/** Ends the sessions of verification, which are not Sequelize's. */
+const endOwnSessions = `
+  SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+   WHERE datname = current_database() AND application_name = 'express-api-keys'`
+
+/** Anything that could be a stored hash. */
+const hash = /[0-9a-f]{64}/
+
+describe('onDatabase', () => {
+  const calls: [string, Call][] = [
+    ['create', (apiKeys) => apiKeys.create(newKey())],
+    ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
+    ['get', (apiKeys) => apiKeys.get(id)],
+    ['list', (apiKeys) => apiKeys.list()],
+    ['update', (apiKeys) => apiKeys.update(id, { name: randomUUID() })],
+    ['setPermissions', (apiKeys) => apiKeys.setPermissions(id, ['READ_BLOCK'])],
+    ['suspend', (apiKeys) => apiKeys.suspend(id)],
+    ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
+    ['events', (apiKeys) => apiKeys.events()],
+    ['userChanged', (apiKeys) => apiKeys.userChanged('alice')],
+    ['migrate', (apiKeys) => apiKeys.migrate()],
+  ]
+
+  it.each(calls)('calls it an outage when %s finds no server', async (name, call) => {
+    const nowhere = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
+    const away = createTestApiKeys(database, { sequelize: nowhere })
+
+    const failure = await failureOf(call(away))
+
+    // That of migrate() says what to do, and never becomes a response.
+    expect(failure).toBeInstanceOf(name === 'migrate' ? Error : ApiKeysError)
+    expect(failure).toMatchObject({ code: 'database_unavailable', cause: expect.anything() })
+    expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+  })
+
+  // Verification asks again: see below.
+  it.each(calls.filter(([name]) => !['migrate', 'verify'].includes(name)))(
+    'calls it an outage when the server ends the session of %s',
+    async (_, call) => {
+      const lock = await sequelize.transaction()
+      const tables = 'api_keys, api_key_events, api_key_user_changes'
+      await sequelize.query(`LOCK TABLE ${tables}`, { transaction: lock })
+
+      const outcome = failureOf(call(apiKeys))
+      const pid = await findBlockedSession(sequelize)
+      await sequelize.query(`SELECT pg_terminate_backend(${pid})`)
+      const failure = await outcome
+      await lock.rollback()
+
+      expect(failure).toMatchObject({
+        code: 'database_unavailable',
+        cause: expect.any(DatabaseError),
+      })
+      expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+
+      // Through connections of its own: the pool may not know yet that its one is dead.
+      const elsewhere = createTestApiKeys(database)
+      await expect(elsewhere.get(id)).resolves.toMatchObject({ id, status: 'ACTIVE' })
+    },
+  )
+
+  it.each([
+    [
+      'while nobody uses them',
+      async (verdict: () => Promise<unknown>) => {
+        await sequelize.query(endOwnSessions)
+        return verdict()
+      },
+    ],
+    [
+      'while it waits for them',
+      async (verdict: () => Promise<unknown>) => {
+        const lock = await sequelize.transaction()
+        await sequelize.query('LOCK TABLE api_keys', { transaction: lock })
+        const outcome = verdict()
+        await findBlockedSession(sequelize)
+        await sequelize.query(endOwnSessions)
+        await lock.rollback()
+        return outcome
+      },
+    ],
+  ])('is not noticed when the server ends the sessions of verify %s', async (_, interfere) => {
+    const verifier = createTestApiKeys(database)
+    await verifier.verify(plainTextKey)
+    const { plainTextKey: coldKey } = await apiKeys.create(newKey({ name: randomUUID() }))
+
+    const outcome = await interfere(() => failureOf(verifier.verify(coldKey)))
+
+    expect(outcome).toMatch(/^no failure, but \{\s+valid: true/)
+  })
+
+  it('calls it an outage when every connection is taken', async () => {
+    const busy = database.connect({ pool: { max: 1, acquire: 50 } })
+    const transaction = await busy.transaction()
+
+    const failure = await failureOf(createTestApiKeys(database, { sequelize: busy }).get(id))
+    await transaction.rollback()
+
+    expect(failure).toMatchObject({ code: 'database_unavailable' })
+  })
+
+  it.each([
+    ['the server ends a statement that takes too long', { statement_timeout: 50 }],
+    ['the driver gives up on an answer', { query_timeout: 50 }],
+    ['the server gives up on a lock', { options: '-c lock_timeout=50' }],
+  ])('calls it an outage when %s', async (_, dialectOptions) => {
+    const impatient = createTestApiKeys(database, {
+      sequelize: database.connect({ dialectOptions }),
+    })
+    const lock = await sequelize.transaction()
+    await sequelize.query('LOCK TABLE api_keys', { transaction: lock })
+
+    const failure = await failureOf(impatient.verify(plainTextKey))
+    await lock.rollback()
+
+    expect(failure).toMatchObject({ code: 'database_unavailable' })
+    expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+  })
+
+  it('calls it an outage when the server is a standby that takes no changes', async () => {
+    const standby = createTestApiKeys(database, {
+      sequelize: database.connect({
+        dialectOptions: { options: '-c default_transaction_read_only=on' },
+      }),
+    })
+
+    await expect(standby.get(id)).resolves.toMatchObject({ id })
+    await expect(standby.suspend(id)).rejects.toMatchObject({ code: 'database_unavailable' })
+  })
+
+  it('passes on what is not ours as it came', async () => {
+    const failure = new Error('the app’s own')
+
+    expect(await failureOf(onDatabase(() => Promise.reject(failure)))).toBe(failure)
+  })
+
+  it('passes on the errors of the database that say nothing of an outage', async () => {
+    await withinRollback(async (transaction) => {
+      await sequelize.query(
+        `CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE EXCEPTION 'not on a Sunday'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON api_keys EXECUTE FUNCTION pg_temp.refuse()`,
+        { transaction },
+      )
+
+      const failure = await failureOf(apiKeys.create(newKey(), { transaction }))
+
+      expect(failure).toBeInstanceOf(DatabaseError)
+      expect(failure).toMatchObject({ message: 'not on a Sunday' })
+    })
+  })
+
+  it.each([
+    ['a check', `ALTER TABLE api_keys ADD CHECK (name <> 'Forbidden')`, DatabaseError],
+    ['a unique index', 'CREATE UNIQUE INDEX ON api_keys (user_id, name)', UniqueConstraintError],
+  ])('keeps the hash out of what %s of the app complains about', async (_, sql, kind) => {
+    await withinRollback(async (transaction) => {
+      const key = newKey({ userId: 'bob', name: 'Taken' })
+      const bad = newKey({ userId: 'bob', name: sql.includes('Forbidden') ? 'Forbidden' : 'Taken' })
+      await apiKeys.create(key, { transaction })
+      await sequelize.query(sql, { transaction })
+
+      const failure = await failureOf(apiKeys.create(bad, { transaction }))
+
+      expect(failure).toBeInstanceOf(kind)
+      expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+      expect(JSON.stringify(failure)).not.toMatch(hash)
+    })
+  })
+
+  it('keeps the hash out where the server repeats the parameters of a statement that fails', async () => {
+    const talkative = createTestApiKeys(database, {
+      sequelize: database.connect({
+        dialectOptions: { options: '-c log_parameter_max_length_on_error=-1' },
+      }),
+    })
+    await sequelize.query(`CREATE UNIQUE INDEX once ON api_keys (name) WHERE name = 'Once'`)
+    await talkative.create(newKey({ name: 'Once' }))
+
+    const failure = await failureOf(talkative.create(newKey({ name: 'Once' })))
+    await sequelize.query('DROP INDEX once')
+
+    expect(failure).toBeInstanceOf(UniqueConstraintError)
+    expect(inspect(failure, { depth: 10, showHidden: true })).not.toMatch(hash)
+    expect(JSON.stringify(failure)).not.toMatch(hash)
+  })
+})
+
+async function withinRollback(
+  work: (transaction: Awaited<ReturnType<Sequelize['transaction']>>) => Promise<void>,
+) {
+  const transaction = await sequelize.transaction()
+  try {
+    await work(transaction)
+  } finally {
+    await transaction.rollback()
+  }
+}
