@@ -5,6 +5,8 @@ import { Sequelize, type Options } from 'sequelize'
 /** A database that belongs to one spec file. */
 export interface Database {
   url: string
+  /** Creates it. Instances may be made before, because they ask nothing of a database until they are used. */
+  create(): Promise<void>
   /** Connects once more, as another process would. */
   connect(options?: Options): Sequelize
   /** Has `drop` close something before the connections go: an instance of the library, which would go on asking. */
@@ -17,15 +19,18 @@ interface Closable {
   close(): Promise<void>
 }
 
-/** Creates a database: a copy of the migrated one, or an `empty` one. */
-export async function createDatabase(
-  template: 'migrated' | 'empty' = 'migrated',
-): Promise<Database> {
-  const name = `spec_${randomUUID().replaceAll('-', '')}`
-  await onServer(
-    `CREATE DATABASE ${name} TEMPLATE ${template === 'empty' ? 'template0' : template}`,
-  )
+type Template = 'migrated' | 'empty'
 
+/** Creates a database: a copy of the migrated one, or an `empty` one. */
+export async function createDatabase(template?: Template): Promise<Database> {
+  const database = planDatabase(template)
+  await database.create()
+  return database
+}
+
+/** Names a database that does not exist before its `create()`. */
+export function planDatabase(template: Template = 'migrated'): Database {
+  const name = `spec_${randomUUID().replaceAll('-', '')}`
   const url = new URL(serverUrl())
   url.pathname = `/${name}`
   const connections: Sequelize[] = []
@@ -33,6 +38,8 @@ export async function createDatabase(
 
   return {
     url: url.href,
+    create: () =>
+      onServer(`CREATE DATABASE ${name} TEMPLATE ${template === 'empty' ? 'template0' : template}`),
     closeFirst(user) {
       users.push(user)
     },
@@ -52,7 +59,7 @@ export async function createDatabase(
 const usersOfNothing: Closable[] = []
 
 /** A database out of reach: nobody listens there. To drop it stops those who go on asking for it. */
-export const databaseAway: Omit<Database, 'url'> = {
+export const databaseAway: Omit<Database, 'url' | 'create'> = {
   connect(options) {
     return new Sequelize('postgres://nobody@127.0.0.1:1/nothing', { logging: false, ...options })
   },

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+
 import { InvalidInputError, type ApiKeyRecord, type NewApiKey, type Status } from '../../lib'
 import type { Permission, TestApiKeys } from './app'
 
@@ -8,15 +10,29 @@ export function newKey(wishes: Wishes = {}): NewApiKey<Permission> {
   return { userId: 'alice', name: 'Deployment', permissions: ['READ_GRAPH'], ...wishes }
 }
 
-/** Makes a key and brings it into the status that a spec wants it in. */
+/** Creates a key and brings it into the status that a spec asks for. */
 export async function createKey(
   apiKeys: TestApiKeys,
   { status, ...wishes }: Wishes & { status?: Status } = {},
 ): Promise<ApiKeyRecord<Permission, string>> {
   const { apiKey } = await apiKeys.create(newKey(wishes))
+  return bringInto(status, apiKey, apiKeys)
+}
+
+/** Suspends or revokes a new key, if that is the status that a spec asks for. */
+export async function bringInto(
+  status: Status | undefined,
+  apiKey: ApiKeyRecord<Permission, string>,
+  apiKeys: TestApiKeys,
+) {
   if (status === 'SUSPENDED') return apiKeys.suspend(apiKey.id)
   if (status === 'REVOKED') return apiKeys.revoke(apiKey.id)
   return apiKey
+}
+
+/** Names a user who has no keys yet. */
+export function newUser() {
+  return `user-${randomUUID()}`
 }
 
 /** The faults that a call is refused for. */
