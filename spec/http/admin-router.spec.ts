@@ -7,7 +7,7 @@ import request from 'supertest'
 import { createApiKeys } from '../../lib'
 import { createTestApiKeys, createTestApp, permissions, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
-import { createKey, newKey } from '../support/keys'
+import { createKey } from '../support/keys'
 
 let database: Database
 let apiKeys: TestApiKeys
@@ -265,32 +265,6 @@ describe('the routes of one key', () => {
     expect(answer.status).toBe(409)
     expect(answer.body.code).toBe('api_key_revoked')
   })
-
-  it.each([
-    ['get', '', undefined],
-    ['patch', '', { name: 'Mine' }],
-    ['put', '/permissions', { permissions: ['READ_GRAPH'] }],
-    ['post', '/suspend', undefined],
-    ['post', '/reactivate', undefined],
-    ['delete', '', undefined],
-    ['get', '/events', undefined],
-  ] as const)('find no key by an id that nobody has: %s /:id%s', async (method, action, input) => {
-    const ids = [randomUUID(), encodeURIComponent("'; DROP TABLE api_keys; --"), '%00', '%ZZ', '1']
-    const answers = []
-    for (const id of ids) {
-      const path = `/admin/api-keys/${id}${action}`
-      const { status, text, headers } = await as('admin')[method](path).send(input)
-      answers.push({ status, text, type: headers['content-type'], etag: headers.etag })
-    }
-
-    expect(answers[0]).toEqual({
-      status: 404,
-      text: '{"title":"Not Found","status":404,"detail":"There is no such API key.","code":"api_key_not_found"}',
-      type: 'application/problem+json',
-      etag: undefined,
-    })
-    for (const answer of answers) expect(answer).toEqual(answers[0])
-  })
 })
 
 describe('POST /revoke-all', () => {
@@ -429,54 +403,6 @@ describe('GET /audit-head and POST /audit-verification', () => {
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toMatchObject([{ pointer }])
-  })
-})
-
-describe('whoever', () => {
-  const routes = [
-    ['get', ''],
-    ['post', ''],
-    ['get', '/events'],
-    ['get', '/permissions'],
-    ['get', '/audit-head'],
-    ['post', '/audit-verification'],
-    ['post', '/revoke-all'],
-    ['get', '/00000000-0000-4000-8000-000000000000'],
-    ['patch', '/00000000-0000-4000-8000-000000000000'],
-    ['put', '/00000000-0000-4000-8000-000000000000/permissions'],
-    ['post', '/00000000-0000-4000-8000-000000000000/suspend'],
-    ['post', '/00000000-0000-4000-8000-000000000000/reactivate'],
-    ['get', '/00000000-0000-4000-8000-000000000000/events'],
-    ['delete', '/00000000-0000-4000-8000-000000000000'],
-  ] as const
-
-  it.each(routes)('is no administrator gets nowhere: %s %s', async (method, path) => {
-    const nobody = await request(server)[method](`/admin/api-keys${path}`)
-    const alice = await as('alice')[method](`/admin/api-keys${path}`).send({ nonsense: true })
-
-    expect(nobody.status).toBe(401)
-    expect(nobody.headers['www-authenticate']).toBe('Bearer realm="api"')
-    expect(nobody.body.code).toBe('not_signed_in')
-    expect(alice.status).toBe(403)
-    expect(alice.headers).not.toHaveProperty('www-authenticate')
-    expect(alice.body.code).toBe('not_an_admin')
-  })
-
-  it('sends a key of ours, good or bad, may not manage keys, an administrator or not', async () => {
-    const { plainTextKey } = await apiKeys.create(newKey({ userId: 'admin' }))
-
-    for (const [name, value] of [
-      ['Authorization', `Bearer ${plainTextKey}`],
-      ['Authorization', 'Bearer agpt_x'],
-      ['X-API-Key', plainTextKey],
-      ['X-API-Key', 'agpt_x'],
-    ] as const) {
-      for (const [method, path] of routes) {
-        const answer = await as('admin')[method](`/admin/api-keys${path}`).set(name, value)
-
-        expect([answer.status, answer.body.code]).toEqual([403, 'api_key_not_allowed'])
-      }
-    }
   })
 })
 

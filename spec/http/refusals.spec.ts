@@ -522,23 +522,6 @@ describe('a key that is not good', () => {
 })
 
 describe('the database out of reach', () => {
-  it.each([
-    ['GET', '/api-keys'],
-    ['GET', '/api-keys/00000000-0000-4000-8000-000000000000'],
-    ['POST', '/api-keys/00000000-0000-4000-8000-000000000000/suspend'],
-    ['DELETE', '/api-keys/00000000-0000-4000-8000-000000000000'],
-  ])('is neither a wrong key nor a missing one: %s %s', async (method, path) => {
-    const answer = await sendRaw(appWithoutDatabase, [
-      `${method} ${path} HTTP/1.1`,
-      'X-User: alice',
-    ])
-
-    expect(answer.status).toBe(503)
-    expect(answer.headers['retry-after']).toBe('1')
-    expect(answer.headers).not.toHaveProperty('www-authenticate')
-    expect(answer.body).toBe(JSON.stringify(rows.database_unavailable.body))
-  })
-
   it('does not keep a mistyped key from its 401, which needs no database', async () => {
     const answer = await request(appWithoutDatabase)
       .get('/graphs')
@@ -603,74 +586,6 @@ describe('HEAD', () => {
     expect({ ...head.headers, date: '' }).toEqual({ ...get.headers, date: '' })
     expect(head.body).toBe('')
   })
-
-  it('is allowed where GET is', async () => {
-    const answer = await sendRaw(app, ['HEAD /api-keys HTTP/1.1', 'X-User: alice'])
-
-    expect(answer.status).toBe(200)
-    expect(answer.headers['cache-control']).toBe('no-store')
-    expect(answer.body).toBe('')
-  })
-})
-
-describe('the methods of a path', () => {
-  const ofOneKey = [
-    ['/00000000-0000-4000-8000-000000000000', 'GET, PATCH, DELETE, HEAD, OPTIONS'],
-    ['/00000000-0000-4000-8000-000000000000/permissions', 'PUT, OPTIONS'],
-    ['/00000000-0000-4000-8000-000000000000/suspend', 'POST, OPTIONS'],
-    ['/00000000-0000-4000-8000-000000000000/reactivate', 'POST, OPTIONS'],
-    ['/00000000-0000-4000-8000-000000000000/events', 'GET, HEAD, OPTIONS'],
-  ]
-  const all = [
-    ...[['', 'GET, POST, HEAD, OPTIONS'], ['/permissions', 'GET, HEAD, OPTIONS'], ...ofOneKey].map(
-      ([path, allow]) => [`/api-keys${path}`, String(allow)],
-    ),
-    ...[
-      ['', 'GET, POST, HEAD, OPTIONS'],
-      ['/revoke-all', 'POST, OPTIONS'],
-      ['/events', 'GET, HEAD, OPTIONS'],
-      ['/permissions', 'GET, HEAD, OPTIONS'],
-      ['/audit-head', 'GET, HEAD, OPTIONS'],
-      ['/audit-verification', 'POST, OPTIONS'],
-      ...ofOneKey,
-    ].map(([path, allow]) => [`/admin/api-keys${path}`, String(allow)]),
-  ] as [string, string][]
-
-  it.each(all)('are told to OPTIONS %s, signed in or not', async (path, allow) => {
-    const answer = await request(app).options(path)
-
-    expect(answer.status).toBe(204)
-    expect(answer.headers.allow).toBe(allow)
-    expect(answer.text).toBe('')
-  })
-
-  it.each(all)('are told with the 405 to any other at %s', async (path, allow) => {
-    const others = ['GET', 'PUT', 'POST', 'PATCH', 'DELETE', 'TRACE', 'PROPFIND', 'M-SEARCH']
-    for (const method of others.filter((method) => !allow.split(', ').includes(method))) {
-      const answer = await sendRaw(app, [`${method} ${path} HTTP/1.1`, 'Content-Length: 0'])
-
-      expect([method, answer.status]).toEqual([method, 405])
-      expect(answer.headers.allow).toBe(allow)
-      expect(answer.headers['content-type']).toBe('application/problem+json')
-      expect(answer.body).toBe(JSON.stringify(rows.method_not_allowed.body))
-    }
-  })
-
-  it.each(['GET', 'POST', 'OPTIONS', 'PROPFIND'])(
-    'are the app’s own below the mount where no path of ours is: %s',
-    async (method) => {
-      for (const path of [
-        '/api-keys/00000000-0000-4000-8000-000000000000/nothing',
-        '/api-keys/a/b/c',
-        '/admin/api-keys/a/b/c',
-      ]) {
-        const answer = await sendRaw(app, [`${method} ${path} HTTP/1.1`, 'Content-Length: 0'])
-
-        expect(answer.status).toBe(404)
-        expect(answer.body).toBe('{"app":"not found"}')
-      }
-    },
-  )
 })
 
 describe('the header Authorization', () => {
