@@ -34,6 +34,7 @@ const refusals = {
     'This method is not allowed here. The header Allow names those that are.',
   ],
   api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
+  api_key_expired: [409, 'The API key has expired. Give it a later expiresAt first.'],
   api_key_revoked: [409, 'The API key is revoked, and stays so. Create a new one.'],
   too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
   audit_trail_not_intact: [

@@ -1,27 +1,42 @@
 import type { Status } from '../../models/api-key'
+import { ApiKeysError } from '../errors'
 
-export type Transition = 'suspend' | 'reactivate' | 'revoke'
+/** What may be done to a key: `change` means its name, permissions and the like. */
+export type Action = 'suspend' | 'reactivate' | 'revoke' | 'change' | 'rotate'
 
-/** Where each transition leads from each status; `null` where the status does not allow it. */
-const destinations: Record<Transition, Record<Status, Status | null>> = {
-  suspend: { ACTIVE: 'SUSPENDED', SUSPENDED: 'SUSPENDED', REVOKED: null },
-  reactivate: { ACTIVE: 'ACTIVE', SUSPENDED: 'ACTIVE', REVOKED: null },
+type Refusal = 'api_key_suspended' | 'api_key_revoked'
+
+/** The status that each action gives to a key in each status, or the refusal. The same status means that nothing changes it. */
+const outcomes: Record<Action, Record<Status, Status | Refusal>> = {
+  suspend: { ACTIVE: 'SUSPENDED', SUSPENDED: 'SUSPENDED', REVOKED: 'api_key_revoked' },
+  reactivate: { ACTIVE: 'ACTIVE', SUSPENDED: 'ACTIVE', REVOKED: 'api_key_revoked' },
   revoke: { ACTIVE: 'REVOKED', SUSPENDED: 'REVOKED', REVOKED: 'REVOKED' },
-}
-
-/** Returns the status that follows, the same one where there is nothing to do, `null` where it may not be. */
-export function nextStatus(transition: Transition, status: Status): Status | null {
-  return destinations[transition][status]
-}
-
-/** Whether name, permissions and the like may still change. */
-export function isChangeable(status: Status): boolean {
-  return status !== 'REVOKED'
+  change: { ACTIVE: 'ACTIVE', SUSPENDED: 'SUSPENDED', REVOKED: 'api_key_revoked' },
+  rotate: { ACTIVE: 'ACTIVE', SUSPENDED: 'api_key_suspended', REVOKED: 'api_key_revoked' },
 }
 
 /**
- * Expired is not a status but a fact about the clock: a key is refused from the millisecond that it
- * names. A time that cannot be read is over.
+ * Returns the status that a key has after an action. Throws the refusal if the key does not allow the action. A new secret for
+ * an expired key is refused, because it would not work.
+ */
+export function nextStatus(
+  action: Action,
+  key: { status: Status; expiresAt: Date | null },
+  now = Date.now(),
+): Status {
+  const outcome = outcomes[action][key.status]
+  if (isRefusal(outcome)) throw new ApiKeysError(outcome)
+  if (action === 'rotate' && isExpired(key, now)) throw new ApiKeysError('api_key_expired')
+  return outcome
+}
+
+function isRefusal(outcome: Status | Refusal): outcome is Refusal {
+  return outcome.startsWith('api_key_')
+}
+
+/**
+ * True from the millisecond on that `expiresAt` names. Expired is not a status, because the clock decides it. A time that
+ * cannot be read is over.
  */
 export function isExpired({ expiresAt }: { expiresAt: Date | null }, now: number): boolean {
   return expiresAt !== null && !(expiresAt.getTime() > now)

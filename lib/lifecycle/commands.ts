@@ -12,7 +12,6 @@ import type { Metadata } from '../keys/metadata'
 import type { ApiKeyRecord } from '../keys/record'
 import type { Actor } from '../keys/types'
 import { parseInput, type Rules } from '../keys/rules'
-import type { Transition } from '../keys/states'
 import type { Store } from './store'
 import type { TotalUsage, Usage, UsageStore } from '../usage/report'
 import { readUsagePeriod, type UsageUnit } from '../keys/usage-period'
@@ -390,7 +389,7 @@ export function createLifecycle(parts: LifecycleParts) {
     return result
   }
 
-  function transit(name: Transition, id: string, options?: ChangeOptions) {
+  function transit(name: Parameters<Store['transit']>[0], id: string, options?: ChangeOptions) {
     return store.transit(name, id, readOptions(options))
   }
 

@@ -20,7 +20,7 @@ import type { Metadata } from '../keys/metadata'
 import type { ApiKeyRecord, LastUse } from '../keys/record'
 import { pointerTo } from '../keys/rules'
 import type { SecretFormat } from '../keys/secret'
-import { isChangeable, isExpired, nextStatus, type Transition } from '../keys/states'
+import { isExpired, nextStatus, type Action } from '../keys/states'
 import type { Actor, ChangeAction } from '../keys/types'
 import { createInTransaction } from './transactions'
 import type { InTurn } from '../keys/turns'
@@ -149,7 +149,7 @@ export function createStore(parts: StoreParts) {
       }
 
       return change(id, { ...options, transaction }, async (key) => {
-        if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+        nextStatus('change', key)
         const isNews = !isSame(changes.expiresAt, key.expiresAt)
         if (changes.expiresAt !== undefined && isNews) {
           checks.refuseTooLate(changes.expiresAt, key.createdAt.getTime())
@@ -173,7 +173,7 @@ export function createStore(parts: StoreParts) {
     }
 
     return change(id, options, (key) => {
-      if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+      nextStatus('change', key)
 
       const isSameSet = isSame(key.permissions.toSorted(), permissions.toSorted())
       return { action: 'permissions_changed', changes: isSameSet ? {} : { permissions } }
@@ -181,7 +181,10 @@ export function createStore(parts: StoreParts) {
   }
 
   async function transit(transition: Transition, id: string, options: Circumstances) {
-    return change(id, options, (key) => transitionOf(transition, key))
+    return change(id, options, (key) => ({
+      action: transitionActions[transition],
+      changes: { status: nextStatus(transition, key) },
+    }))
   }
 
   /**
@@ -194,8 +197,7 @@ export function createStore(parts: StoreParts) {
     const apiKey = await inTransaction(options, async (transaction) => {
       const before = await reader.lock(id, { ...options, transaction })
       const ref = randomUUID()
-      if (before.status === 'SUSPENDED') throw new ApiKeysError('api_key_suspended')
-      if (!isChangeable(before.status)) throw new ApiKeysError('api_key_revoked')
+      nextStatus('rotate', before)
 
       await run(
         sequelize,
@@ -223,7 +225,7 @@ export function createStore(parts: StoreParts) {
   /** Has the secret before the current one work no more. */
   async function endRotation(id: string, options: Circumstances = {}) {
     return change(id, options, (key) => {
-      if (!isChangeable(key.status)) throw new ApiKeysError('api_key_revoked')
+      nextStatus('change', key)
 
       return { action: 'rotation_ended', changes: key.previousSecret ? withoutPrevious : {} }
     })
@@ -290,18 +292,13 @@ interface Decision {
   changes: { [Name in keyof Changes]: Changes[Name] | undefined }
 }
 
+type Transition = Exclude<Action, 'change' | 'rotate'>
+
 const transitionActions = {
   suspend: 'suspended',
   reactivate: 'reactivated',
   revoke: 'revoked',
 } as const satisfies Record<Transition, ChangeAction>
-
-function transitionOf(transition: Transition, key: ApiKeyRecord): Decision {
-  const status = nextStatus(transition, key.status)
-  if (status === null) throw new ApiKeysError('api_key_revoked')
-
-  return { action: transitionActions[transition], changes: { status } }
-}
 
 /** Leaves out what is undefined or as it was. */
 function newsIn(changes: Decision['changes'], key: ApiKeyRecord): Changes {

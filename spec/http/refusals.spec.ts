@@ -43,6 +43,7 @@ let boundKey: string
 /** A key that works twice. */
 let limitedKey: string
 let suspendedId: string
+let expiredId: string
 let revokedId: string
 
 beforeAll(async () => {
@@ -68,6 +69,9 @@ beforeAll(async () => {
   const { apiKey: suspended } = await apiKeys.create({ ...key, userId: 'grace' })
   suspendedId = suspended.id
   await apiKeys.suspend(suspendedId)
+  const expired = { ...key, userId: 'ivan', expiresAt: new Date(Date.now() + 60_000) }
+  expiredId = (await apiKeys.create(expired)).apiKey.id
+  await database.connect().query(`UPDATE api_keys SET expires_at = now() WHERE id = '${expiredId}'`)
   const bound = { ...key, userId: 'frank', allowedIps: ['203.0.113.7'] }
   boundKey = (await apiKeys.create(bound)).plainTextKey
   const limited = { ...key, userId: 'heidi', limits: { night: { limit: 2, windowSeconds: 60 } } }
@@ -365,6 +369,17 @@ const rows: Record<ErrorCode, Row> = {
       status: 409,
       detail: 'The API key is suspended. Reactivate it first.',
       code: 'api_key_suspended',
+    },
+  },
+  api_key_expired: {
+    when: 'a new secret for an expired key',
+    send: () => request(app).post(`/api-keys/${expiredId}/rotate`).set({ 'X-User': 'ivan' }),
+    status: 409,
+    body: {
+      title: 'Conflict',
+      status: 409,
+      detail: 'The API key has expired. Give it a later expiresAt first.',
+      code: 'api_key_expired',
     },
   },
   api_key_revoked: {

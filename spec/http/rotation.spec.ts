@@ -224,6 +224,31 @@ describe('POST /:id/rotate', () => {
     expect(answer.body.code).toBe('api_key_revoked')
   })
 
+  it('is refused for an expired key until it has a later end', async () => {
+    const {
+      apiKey,
+      path,
+      plainTextKey: old,
+    } = await create({
+      expiresAt: new Date(Date.now() + 60_000),
+    })
+    await sequelize.query(`UPDATE api_keys SET expires_at = now() WHERE id = '${apiKey.id}'`)
+    await until(async () => (await saysOf(old)) === 'expired')
+
+    const answer = await as('alice').post(path + '/rotate')
+
+    expect(answer.status).toBe(409)
+    expect(answer.body.code).toBe('api_key_expired')
+    expect(answer.body.detail).toContain('later expiresAt')
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ previousSecret: null })
+    expect(await actionsOf(apiKey.id)).not.toContain('rotated')
+
+    const later = new Date(Date.now() + 60_000).toISOString()
+    await as('alice').patch(path).send({ expiresAt: later })
+    const { plainTextKey } = (await as('alice').post(path + '/rotate')).body
+    expect(await saysOf(plainTextKey)).toBe('valid')
+  })
+
   it('does not find another’s key', async () => {
     const { path } = await create()
 
