@@ -3,7 +3,7 @@ import type { Sequelize } from 'sequelize'
 
 export type AppApiKeys = ReturnType<typeof createAppApiKeys>
 
-/** Sets up the library for this app. All that the two know of each other is here. */
+/** Sets up the library for this app. Everything the library needs to know about the app is here. */
 export function createAppApiKeys(sequelize: Sequelize, secret: string) {
   return createApiKeys({
     sequelize,

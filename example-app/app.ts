@@ -14,7 +14,7 @@ export interface AppOptions {
   sessions: { store: Store; secret: string }
 }
 
-/** Puts the app together. It reads top to bottom, as requests go through it. */
+/** Puts the app together. Requests pass the lines in this order. */
 export function createApp({ database, apiKeys, sessions }: AppOptions): Express {
   const app = express()
   app.disable('x-powered-by')
@@ -27,15 +27,15 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   app.use(createSessions(passport, sessions))
   app.use(signInRouter(passport))
 
-  // Signed-in users manage their own keys, administrators everyone's.
+  // Signed-in users manage their own keys. Administrators manage all keys.
   app.use('/api-keys', apiKeys.router())
   app.use('/admin/api-keys', apiKeys.adminRouter())
 
-  // Programs bring a key, which must hold the permission that a route asks for.
+  // Programs send a key. It must hold the permission that the route demands.
   app.use('/graphs', graphsRouter(database, apiKeys))
   app.use('/blocks', blocksRouter(database, apiKeys))
 
-  // The same by Passport, for apps that live by it. Any good key will do.
+  // The same with Passport, for apps that use it. Accepts any usable key.
   passport.use(apiKeys.strategy)
   app.get(
     '/me',
@@ -46,7 +46,7 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
     },
   )
 
-  // For whatever watches over this process.
+  // For the monitoring of this process.
   app.get('/health', async function showHealth(_req, res) {
     res.json(await apiKeys.health())
   })
@@ -56,14 +56,14 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   return app
 }
 
-const overview = `A small agent platform, to show express-api-keys at work.
+const overview = `A small agent platform that shows express-api-keys at work.
 
-People sign in (alice, bob and admin; each one's password is the name) and manage API keys:
+People sign in (alice, bob or admin; each password is the name) and manage API keys:
   POST   /sign-in                 { "username": "alice", "password": "alice" }
   POST   /sign-out
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }
   GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more
-  GET    /admin/api-keys          everyone's, for admin
+  GET    /admin/api-keys          the keys of all users, for admin
 
 Programs send a key, Authorization: Bearer agpt_..., that holds the permission:
   GET    /graphs                  READ_GRAPH
@@ -75,8 +75,8 @@ Programs send a key, Authorization: Bearer agpt_..., that holds the permission:
   POST   /blocks/:id/execute      EXECUTE_BLOCK   { "inputs": { "text": "hello" } }
   GET    /me                      any
 
-For whatever watches over the app:
-  GET    /health                  how the verification of keys is doing
+The monitoring of the app asks:
+  GET    /health                  the state of this process's verification
 
 To get a key: sign in, keep the session's cookie, and POST /api-keys. The answer holds the key, once.
 `

@@ -2,23 +2,19 @@ import { json, Router } from 'express'
 
 import type { AppApiKeys } from './api-keys'
 import type { Database } from './database'
-import { readInputs } from './executions'
 import { Problem } from './problems'
-import { runBlock } from './run-block'
+import { readInputs, runBlock } from './run-graph'
 
-/** The blocks of whoever owns the key. Those of others do not exist here. */
+/** Serves the blocks of the key's owner. For this key, blocks of other users do not exist. */
 export function blocksRouter({ Block }: Database, apiKeys: AppApiKeys): Router {
   const { requirePermission, getApiKey } = apiKeys
   const router = Router()
 
   router.get('/', requirePermission('READ_BLOCK'), async function listBlocks(req, res) {
-    const blocks = await Block.findAll({
-      where: { userId: getApiKey(req).userId },
-      attributes: ['id', 'name', 'kind', 'settings'],
-      order: ['id'],
-    })
+    const { userId } = getApiKey(req)
+    const attributes = ['id', 'name', 'kind', 'settings']
 
-    res.json({ blocks })
+    res.json({ blocks: await Block.findAll({ where: { userId }, attributes, order: ['id'] }) })
   })
 
   router.post(
@@ -30,7 +26,7 @@ export function blocksRouter({ Block }: Database, apiKeys: AppApiKeys): Router {
       const block = await Block.findOne({ where: { id: req.params.id, userId } })
       if (!block) throw new Problem(404, 'You have no such block')
 
-      res.json({ output: runBlock(block, readInputs(req)) })
+      res.json({ output: runBlock(block, readInputs(req.body)) })
     },
   )
 

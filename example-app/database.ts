@@ -1,4 +1,5 @@
 import {
+  type DataType,
   DataTypes,
   type InferAttributes,
   type InferCreationAttributes,
@@ -6,10 +7,9 @@ import {
   Sequelize,
 } from 'sequelize'
 
-import type { JsonObject } from './json'
-import type { GraphNode } from './run-graph'
+import type { Block } from './run-graph'
 
-export interface UserRow extends Model<
+interface UserRow extends Model<
   InferAttributes<UserRow>,
   InferCreationAttributes<UserRow, { omit: 'id' }>
 > {
@@ -19,32 +19,33 @@ export interface UserRow extends Model<
   admin: boolean
 }
 
-export interface GraphRow extends Model<
-  InferAttributes<GraphRow>,
-  InferCreationAttributes<GraphRow>
-> {
+interface GraphRow extends Model<InferAttributes<GraphRow>, InferCreationAttributes<GraphRow>> {
   id: string
   userId: string
   name: string
   inputs: string[]
-  nodes: GraphNode[]
-  outputs: Record<string, string>
+  /** The ids of blocks, in the order in which they run. */
+  blocks: string[]
 }
 
-export interface BlockRow extends Model<
-  InferAttributes<BlockRow>,
-  InferCreationAttributes<BlockRow>
-> {
-  id: string
+interface BlockRow
+  extends Block, Model<InferAttributes<BlockRow>, InferCreationAttributes<BlockRow>> {
   userId: string
   name: string
-  kind: string
-  settings: JsonObject
 }
 
 export type Database = ReturnType<typeof openDatabase>
 
-/** Defines this app's models. Connects with the first query. */
+// Functions, because Sequelize writes the name of the column into each definition.
+const required = (type: DataType) => ({ type, allowNull: false })
+const id = () => ({ type: DataTypes.TEXT, primaryKey: true })
+const userId = () => ({
+  ...required(DataTypes.UUID),
+  references: { model: 'users', key: 'id' },
+  onDelete: 'CASCADE',
+})
+
+/** Defines the models of this app. The first query opens the first connection. */
 export function openDatabase(url: string) {
   const sequelize = new Sequelize(url, {
     dialect: 'postgres',
@@ -52,54 +53,31 @@ export function openDatabase(url: string) {
     dialectOptions: { connectionTimeoutMillis: 5000 },
     define: { underscored: true, timestamps: false },
   })
-
-  const User = sequelize.define<UserRow>(
-    'User',
-    {
-      id: { type: DataTypes.UUID, primaryKey: true, defaultValue: DataTypes.UUIDV4 },
-      username: { type: DataTypes.TEXT, allowNull: false, unique: true },
-      passwordHash: { type: DataTypes.TEXT, allowNull: false },
-      admin: { type: DataTypes.BOOLEAN, allowNull: false },
-    },
-    { tableName: 'users' },
-  )
-
-  const userId = {
-    type: DataTypes.UUID,
-    allowNull: false,
-    references: { model: 'users', key: 'id' },
-    onDelete: 'CASCADE',
-  }
-
-  const Graph = sequelize.define<GraphRow>(
-    'Graph',
-    {
-      id: { type: DataTypes.TEXT, primaryKey: true },
-      userId,
-      name: { type: DataTypes.TEXT, allowNull: false },
-      inputs: { type: DataTypes.JSON, allowNull: false },
-      nodes: { type: DataTypes.JSON, allowNull: false },
-      outputs: { type: DataTypes.JSON, allowNull: false },
-    },
-    { tableName: 'graphs' },
-  )
-
-  const Block = sequelize.define<BlockRow>(
-    'Block',
-    {
-      id: { type: DataTypes.TEXT, primaryKey: true },
-      userId,
-      name: { type: DataTypes.TEXT, allowNull: false },
-      kind: { type: DataTypes.TEXT, allowNull: false },
-      settings: { type: DataTypes.JSON, allowNull: false },
-    },
-    { tableName: 'blocks' },
-  )
+  const User = sequelize.define<UserRow>('user', {
+    id: { type: DataTypes.UUID, primaryKey: true, defaultValue: DataTypes.UUIDV4 },
+    username: { ...required(DataTypes.TEXT), unique: true },
+    passwordHash: required(DataTypes.TEXT),
+    admin: required(DataTypes.BOOLEAN),
+  })
+  const Graph = sequelize.define<GraphRow>('graph', {
+    id: id(),
+    userId: userId(),
+    name: required(DataTypes.TEXT),
+    inputs: required(DataTypes.JSON),
+    blocks: required(DataTypes.JSON),
+  })
+  const Block = sequelize.define<BlockRow>('block', {
+    id: id(),
+    userId: userId(),
+    name: required(DataTypes.TEXT),
+    kind: required(DataTypes.TEXT),
+    settings: required(DataTypes.JSON),
+  })
 
   return { sequelize, User, Graph, Block }
 }
 
-/** Creates the tables that are missing, and has `fill` put the first rows into them. */
+/** Creates the tables that are missing, and lets `fill` store the first rows. */
 export async function prepareDatabase(
   database: Database,
   fill: (database: Database) => Promise<void>,
@@ -107,20 +85,9 @@ export async function prepareDatabase(
   const { sequelize } = database
 
   await sequelize.transaction(async (transaction) => {
-    // Where several processes start at once, one does it and the others wait. The number is ours.
+    // If several processes start at once, one of them does the work and the others wait.
     await sequelize.query('SELECT pg_advisory_xact_lock(20261123)', { transaction })
     await sequelize.sync()
-    await sequelize.query(createSessions)
     await fill(database)
   })
 }
-
-/** As in the `table.sql` of connect-pg-simple. */
-const createSessions = `
-  CREATE TABLE IF NOT EXISTS session (
-    sid varchar PRIMARY KEY,
-    sess json NOT NULL,
-    expire timestamp(6) NOT NULL
-  );
-  CREATE INDEX IF NOT EXISTS session_expire ON session (expire);
-`

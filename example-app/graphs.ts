@@ -4,30 +4,25 @@ import { json, type Request, Router } from 'express'
 
 import type { AppApiKeys } from './api-keys'
 import type { Database } from './database'
-import { openEventStream } from './event-stream'
-import { readInputs, readPace } from './executions'
 import { Problem } from './problems'
-import { runGraph, stepThroughGraph } from './run-graph'
+import { readInputs, runGraph } from './run-graph'
 
-/** The graphs of whoever owns the key. Those of others do not exist here. */
+/** Serves the graphs of the key's owner. For this key, graphs of other users do not exist. */
 export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): Router {
   const { requirePermission, getApiKey } = apiKeys
   const router = Router()
 
   router.get('/', requirePermission('READ_GRAPH'), async function listGraphs(req, res) {
-    const graphs = await Graph.findAll({
-      where: { userId: getApiKey(req).userId },
-      attributes: ['id', 'name', 'inputs'],
-      order: ['id'],
-    })
+    const { userId } = getApiKey(req)
+    const attributes = ['id', 'name', 'inputs']
 
-    res.json({ graphs })
+    res.json({ graphs: await Graph.findAll({ where: { userId }, attributes, order: ['id'] }) })
   })
 
   router.get('/:id', requirePermission('READ_GRAPH'), async function showGraph(req, res) {
-    const { id, name, inputs, nodes, outputs } = await findGraph(req)
+    const { id, name, inputs, blocks } = await findGraph(req)
 
-    res.json({ id, name, inputs, nodes, outputs })
+    res.json({ id, name, inputs, blocks })
   })
 
   router.post(
@@ -35,35 +30,34 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
     requirePermission('EXECUTE_GRAPH'),
     json(),
     async function executeGraph(req, res) {
-      const { graph, blocks } = await loadGraph(req)
+      const steps = await execute(req)
 
-      res.json({ outputs: runGraph(graph, blocks, readInputs(req)) })
+      res.json({ outputs: { [req.params.id]: steps.at(-1)?.output } })
     },
   )
 
-  // A run that takes its time, as those of agents do. It ends when its key does.
+  // A long answer, which ends as soon as its key is revoked, suspended or expired.
   router.post(
     '/:id/run',
     requirePermission('EXECUTE_GRAPH'),
     json(),
     async function streamRun(req, res) {
-      const [inputs, paceMs] = [readInputs(req), readPace(req)]
-      const { graph, blocks } = await loadGraph(req)
-      const steps = stepThroughGraph(graph, blocks, inputs)
-      let step = steps.next()
       const { signal } = getApiKey(req)
-      const gone = new AbortController()
-      res.once('close', () => gone.abort())
+      const paceMs = readPace(req.body)
+      const steps = await execute(req)
 
-      const send = openEventStream(res)
+      res.set({ 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' }).flushHeaders()
+      const send = (event: string, content: object) =>
+        res.write(`event: ${event}\ndata: ${JSON.stringify(content)}\n\n`)
       try {
-        for (; step.done !== true; step = steps.next()) {
-          await sleep(paceMs, undefined, { signal: AbortSignal.any([signal, gone.signal]) })
-          send('step', { ...step.value })
+        for (const step of steps) {
+          await sleep(paceMs, undefined, { signal })
+          send('step', step)
         }
-        send('outputs', step.value)
-      } catch (error) {
-        send('error', { detail: describe(signal.aborted ? signal.reason : error) })
+        send('outputs', { [req.params.id]: steps.at(-1)?.output })
+      } catch {
+        // Only the signal interrupts the pause. Its reason is the library's refusal, an Error.
+        send('error', { detail: (signal.reason as Error).message })
       }
       res.end()
     },
@@ -71,22 +65,28 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
 
   return router
 
-  async function loadGraph(req: Request<{ id: string }>) {
-    const graph = await findGraph(req)
-    const blocks = await Block.findAll({
-      where: { userId: graph.userId, id: graph.nodes.map(({ blockId }) => blockId) },
-    })
-    return { graph, blocks: new Map(blocks.map((block) => [block.id, block])) }
-  }
-
   async function findGraph(req: Request<{ id: string }>) {
     const { userId } = getApiKey(req)
     const graph = await Graph.findOne({ where: { id: req.params.id, userId } })
     if (!graph) throw new Problem(404, 'You have no such graph')
+
     return graph
+  }
+
+  async function execute(req: Request<{ id: string }>) {
+    const { userId, blocks: ids } = await findGraph(req)
+    const blocks = await Block.findAll({ where: { userId, id: ids } })
+    blocks.sort((a, b) => ids.indexOf(a.id) - ids.indexOf(b.id))
+
+    return runGraph(blocks, readInputs(req.body))
   }
 }
 
-function describe(error: unknown): string {
-  return error instanceof Error ? error.message : 'Something went wrong'
+/** Returns the pause before each step of a run, one second if the body has no `paceMs`. */
+function readPace(body: { paceMs?: unknown } | undefined): number {
+  const paceMs = body?.paceMs ?? 1000
+  if (typeof paceMs !== 'number' || !(paceMs >= 0 && paceMs <= 60_000)) {
+    throw new Problem(422, 'paceMs must be a number from 0 to 60000')
+  }
+  return paceMs
 }

@@ -3,124 +3,73 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 
-import session from 'express-session'
-import connectPgSimple from 'connect-pg-simple'
-
 import { createAppApiKeys } from './api-keys'
 import { createApp } from './app'
 import { openDatabase, prepareDatabase } from './database'
 import { startPostgres } from './embedded-postgres'
 import { keptSecret } from './kept-secret'
 import { seed } from './seed'
+import { openSessionStore } from './sign-in'
 
-/** The embedded Postgres and our own secrets, from one start to the next. Git ignores it. */
+/** Holds the embedded Postgres and the secrets from one start to the next. Git ignores it. */
 const FOLDER = join(__dirname, '..', '.postgres')
-const STOP_LIMIT_MS = 30_000
 const REQUESTS_LIMIT_MS = 5_000
+const STOP_LIMIT_MS = 30_000
 
-/** Something that whoever starts the app can put right; the message says what. */
-class StartError extends Error {}
-
-/** What is to be closed, the last one opened first. */
+/** Closes what `start` has opened, the last part first. */
 const closers: (() => unknown)[] = []
+let isStopping = false
 
 async function start(): Promise<void> {
-  const port = readPort(process.env.PORT || '3000')
   const url = await findDatabase(process.env.DATABASE_URL)
-
   const database = openDatabase(url)
   closers.push(() => database.sequelize.close())
   const apiKeys = createAppApiKeys(database.sequelize, await findSecret('API_KEYS_SECRET'))
   closers.push(() => apiKeys.close())
-  await orSayWhy(async () => {
-    await prepareDatabase(database, seed)
-    await apiKeys.migrate()
-  })
+  await prepareDatabase(database, seed)
+  await apiKeys.migrate()
 
   const store = openSessionStore(url)
   closers.push(() => store.close())
   const sessions = { store, secret: await findSecret('SESSION_SECRET') }
   const server = createServer(createApp({ database, apiKeys, sessions }))
-  await listen(server, port)
+  server.listen(Number(process.env.PORT || 3000))
+  await once(server, 'listening').catch((error: Error) => {
+    throw new Error(`${error.message}. Set PORT to another port`)
+  })
   closers.push(() => closeServer(server))
   console.log(instructions(server))
 }
 
-function readPort(text: string): number {
-  const port = Number(text)
-  if (!/^\d+$/.test(text) || port > 65535) {
-    throw new StartError(`PORT must be a number from 0 to 65535, not "${text}"`)
-  }
-  return port
-}
-
-/** Answers the address of the database. It holds a password: never print it. */
+/** Returns the address of the database. Do not print it, because it holds a password. */
 async function findDatabase(given: string | undefined): Promise<string> {
   if (given) {
     if (/^postgres(ql)?:\/\//.test(given) && URL.canParse(given)) return given
-    throw new StartError('DATABASE_URL must be like postgres://user:password@host:5432/database')
+    throw new Error('DATABASE_URL must be like postgres://user:password@host:5432/database')
   }
 
   const postgres = await startPostgres({ folder: FOLDER }).catch((error: Error) => {
-    throw new StartError(error.message)
+    throw new Error(`${error.message}\nOr set DATABASE_URL to a Postgres of your own.`)
   })
   closers.push(() => postgres.stop())
   return postgres.url
 }
 
-/** Answers a secret from the environment, else one made at the first start and kept. */
+/** Returns a secret from the environment. Without it, returns the secret that the first start has made. */
 async function findSecret(name: 'API_KEYS_SECRET' | 'SESSION_SECRET'): Promise<string> {
-  const secret = process.env[name]
-  if (!secret) return keptSecret(join(FOLDER, name.toLowerCase().replaceAll('_', '-')))
-  if (secret.length < 32) throw new StartError(`${name} must have at least 32 characters`)
-  return secret
+  return process.env[name] || keptSecret(join(FOLDER, name.toLowerCase().replaceAll('_', '-')))
 }
 
-async function orSayWhy(useDatabase: () => Promise<void>): Promise<void> {
-  try {
-    await useDatabase()
-  } catch (error) {
-    throw new StartError(`The database cannot be used: ${describe(error)}`)
-  }
-}
-
-/** A connection that fails for several addresses at once has a message only in its parts. */
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  if (error.message) return error.message
-
-  const { cause, parent = cause, errors } = error as { parent?: unknown } & Partial<AggregateError>
-  return errors ? errors.map(describe).join(', ') : describe(parent)
-}
-
-function openSessionStore(url: string) {
-  return new (connectPgSimple(session))({
-    conObject: { connectionString: url, max: 5, connectionTimeoutMillis: 5000 },
-    // Not the error itself: it leads to the connection and its settings.
-    errorLog: (what: string, error?: unknown) => console.error(what, describe(error)),
-  })
-}
-
-async function listen(server: Server, port: number): Promise<void> {
-  server.listen(port)
-  await once(server, 'listening').catch((error: Error) => {
-    throw new StartError(`${error.message}. Set PORT to another port`)
-  })
-}
-
-/** Lets requests under way finish, and waits for no connection that is only kept alive. */
+/** Lets requests under way finish. */
 async function closeServer(server: Server): Promise<void> {
-  const closed = new Promise((resolve) => server.close(resolve))
-  const idle = setInterval(() => server.closeIdleConnections(), 50)
   const limit = setTimeout(() => server.closeAllConnections(), REQUESTS_LIMIT_MS)
-
-  await closed
-  clearInterval(idle)
+  server.close()
+  await once(server, 'close')
   clearTimeout(limit)
 }
 
 function instructions(server: Server): string {
-  // A TCP server's address is never a pipe's string.
+  // The address of a TCP server is never the name of a pipe.
   const { port } = server.address() as AddressInfo
   const url = `http://localhost:${port}`
   const json = "-H 'Content-Type: application/json'"
@@ -145,6 +94,7 @@ GET ${url} lists the other routes. Ctrl-C stops the app.
 }
 
 async function stop(exitCode: number): Promise<never> {
+  isStopping = true
   setTimeout(() => process.exit(1), STOP_LIMIT_MS).unref()
 
   for (const close of closers.toReversed()) {
@@ -158,27 +108,30 @@ async function stop(exitCode: number): Promise<never> {
   process.exit(exitCode)
 }
 
-let stoppingSince: number | undefined
+/** Returns the message only, because errors of a database lead to its address and password. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error.message) return error.message
 
-function onSignal() {
-  if (stoppingSince === undefined) {
-    stoppingSince = performance.now()
-    console.log('Stopping. Once more Ctrl-C to quit at once')
-    void stop(0)
-    return
-  }
-
-  // One Ctrl-C can arrive twice: from the terminal, and handed on by npm.
-  if (performance.now() - stoppingSince > 200) process.exit(130)
+  // An AggregateError of several failed connections has a code and no message.
+  const { code, parent } = error as NodeJS.ErrnoException & { parent?: unknown }
+  return code ?? describe(parent)
 }
 
-process.on('SIGINT', onSignal)
-process.on('SIGTERM', onSignal)
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    // One Ctrl-C can arrive twice: from the terminal, and passed on by npm.
+    if (isStopping) return
+
+    console.log('Stopping')
+    void stop(0)
+  })
+}
 
 start().catch((error: unknown) => {
-  // What closes during a start makes it fail, and that is what was asked for.
-  if (stoppingSince !== undefined) return
+  // A signal during the start closes what the start still needs.
+  if (isStopping) return
 
-  console.error(error instanceof StartError ? error.message : error)
+  console.error(`The app cannot start: ${describe(error)}`)
   void stop(1)
 })

@@ -13,7 +13,7 @@ export async function hashPassword(password: string): Promise<string> {
   return Buffer.concat([salt, hash]).toString('base64')
 }
 
-/** Whether a password is the one hashed. Takes as long for no hash at all, and answers false. */
+/** True if the hash is of this password. Without a hash, takes as long and returns false. */
 export async function isPassword(password: string, hashed: string | undefined): Promise<boolean> {
   const bytes = hashed ? Buffer.from(hashed, 'base64') : Buffer.alloc(SALT_BYTES + HASH_BYTES)
   const hash = await derive(password, bytes.subarray(0, SALT_BYTES), HASH_BYTES)

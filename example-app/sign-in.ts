@@ -1,3 +1,4 @@
+import connectPgSimple from 'connect-pg-simple'
 import {
   json,
   type NextFunction,
@@ -27,7 +28,7 @@ declare global {
 
 /** Sets up Passport for this app: users have a name and a password, and sessions hold their id. */
 export function createPassport({ User }: Database): passport.Authenticator {
-  // One of its own, not the one that the module shares, so that several apps fit into one process.
+  // A new authenticator, because the module shares its own between all apps of a process.
   const authenticator = new passport.Passport()
 
   authenticator.use(
@@ -53,7 +54,17 @@ function toSignedIn({ id, username, admin }: Express.User): Express.User {
   return { id, username, admin }
 }
 
-/** Reads the session of each request, if it has one, into `req.user`. */
+/** Opens the sessions in the database. Their table is made with the first of them. */
+export function openSessionStore(url: string) {
+  return new (connectPgSimple(session))({
+    conString: url,
+    createTableIfMissing: true,
+    // Only the message, because the error leads to the connection and its password.
+    errorLog: (message: string) => console.error(message),
+  })
+}
+
+/** Loads the user of a request's session into `req.user`, if the request has a session. */
 export function createSessions(
   authenticator: passport.Authenticator,
   { store, secret }: { store: Store; secret: string },
@@ -80,7 +91,7 @@ export function signInRouter(authenticator: passport.Authenticator): Router {
     json(),
     urlencoded({ extended: false }),
     requireCredentials,
-    // A successful sign-in also replaces the session by a new one, against session fixation.
+    // Passport also replaces the session by a new one, against session fixation.
     authenticator.authenticate('local', { failWithError: true }),
     function signIn(req, res) {
       res.json({ user: req.user })
@@ -98,7 +109,7 @@ export function signInRouter(authenticator: passport.Authenticator): Router {
   return router
 }
 
-/** Without it the strategy would also take a password from the URL, which ends up in logs. */
+/** Requires both in the body, because the strategy also accepts a password in the URL, which gets into logs. */
 function requireCredentials(req: Request, _res: Response, next: NextFunction) {
   const { username, password } = (req.body ?? {}) as Record<string, unknown>
   if (!isText(username) || !isText(password)) {
@@ -108,7 +119,7 @@ function requireCredentials(req: Request, _res: Response, next: NextFunction) {
   next()
 }
 
-/** A zero byte is the one character that Postgres does not take. */
+/** The zero byte is the only character that Postgres rejects. */
 function isText(value: unknown): boolean {
   return typeof value === 'string' && value !== '' && !value.includes('\0')
 }

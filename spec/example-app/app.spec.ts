@@ -22,7 +22,7 @@ async function startApp() {
     },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  url = await saidAddress(app)
+  url = await readAddress(app)
 }
 
 async function endApp(signal: 'SIGTERM' | 'SIGKILL') {
@@ -41,7 +41,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-async function saidAddress({ stdout }: ChildProcess): Promise<string> {
+async function readAddress({ stdout }: ChildProcess): Promise<string> {
   if (!stdout) throw new Error('The output of the app is not piped')
 
   for await (const line of createInterface(stdout)) {
@@ -85,19 +85,53 @@ function startRun(headers: Record<string, string>, body: object) {
 }
 
 describe('the example app', () => {
-  it('executes a graph for a key that may', async () => {
-    const headers = await createKey('alice', ['EXECUTE_GRAPH', 'EXECUTE_BLOCK', 'READ_BLOCK'])
+  it('executes a graph and a block for a key that may', async () => {
+    const headers = await createKey('alice', ['EXECUTE_GRAPH', 'EXECUTE_BLOCK'])
 
     const graph = await call('POST', '/graphs/greeting/execute', {
       headers,
       body: { inputs: { name: 'Ada' } },
     })
-    const { body: listed } = await call('GET', '/blocks', { headers })
+    const block = await call('POST', '/blocks/greet/execute', {
+      headers,
+      body: { inputs: { name: 'Ada' } },
+    })
 
     expect(graph.response.status).toBe(200)
-    expect(JSON.stringify(graph.body)).toMatch(/ada/i)
-    expect(listed.blocks).not.toHaveLength(0)
+    expect(graph.body).toEqual({ outputs: { greeting: 'HELLO, ADA!' } })
+    expect(block.body).toEqual({ output: 'Hello, Ada!' })
   })
+
+  it('shows graphs and blocks to a key that may', async () => {
+    const headers = await createKey('alice', ['READ_GRAPH', 'READ_BLOCK'])
+
+    const { body: graph } = await call('GET', '/graphs/greeting', { headers })
+    const { body: listed } = await call('GET', '/blocks', { headers })
+
+    const name = 'A loud greeting'
+    expect(graph).toEqual({ id: 'greeting', name, inputs: ['name'], blocks: ['greet', 'shout'] })
+    expect(listed.blocks).toContainEqual({
+      id: 'shout',
+      name: 'Shout',
+      kind: 'text.uppercase',
+      settings: {},
+    })
+  })
+
+  it.each([[undefined], [{ inputs: {} }], [{ inputs: { name: {} } }], [{ inputs: 'Ada' }]])(
+    'refuses to execute a graph with the body %j',
+    async (body) => {
+      const headers = await createKey('alice', ['EXECUTE_GRAPH'])
+
+      const refused = await call('POST', '/graphs/greeting/execute', {
+        headers,
+        ...(body && { body }),
+      })
+
+      expect(refused.response.status).toBe(422)
+      expect(refused.response.headers.get('content-type')).toContain('application/problem+json')
+    },
+  )
 
   it.each([
     ['GET', '/graphs', 'READ_GRAPH'],
@@ -146,7 +180,7 @@ describe('the example app', () => {
     expect(await response.text()).toMatch(/^event: error\ndata: .*not valid/)
   })
 
-  it('tells how it is doing', async () => {
+  it('reports its health', async () => {
     await call('GET', '/graphs', { headers: await createKey('alice', ['READ_GRAPH']) })
 
     const { body } = await call('GET', '/health')
@@ -154,7 +188,7 @@ describe('the example app', () => {
     expect(body).toMatchObject({ feed: 'following', lease: { isLive: true } })
   })
 
-  it('shows a key its owner’s graphs only', async () => {
+  it('shows a key the graphs of its owner only', async () => {
     const [alice, bob] = [
       await createKey('alice', ['READ_GRAPH']),
       await createKey('bob', ['READ_GRAPH']),
@@ -169,7 +203,7 @@ describe('the example app', () => {
     expect(strange.response.status).toBe(404)
   })
 
-  it('lets the administrator, and nobody else, see everyone’s keys', async () => {
+  it('shows the keys of all users to an administrator only', async () => {
     await createKey('bob', ['READ_GRAPH'])
 
     const refused = await call('GET', '/admin/api-keys', { headers: await signIn('alice') })
@@ -188,7 +222,7 @@ describe('the example app', () => {
     expect(response.headers.get('set-cookie')).toBeNull()
   })
 
-  it('goes on after kill -9, with its keys and sessions', async () => {
+  it('keeps its keys and sessions after kill -9', async () => {
     const key = await createKey('alice', ['READ_GRAPH'])
     const session = await signIn('alice')
 
