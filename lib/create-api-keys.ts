@@ -169,16 +169,14 @@ export function createApiKeys<
     schema,
     table: tables.keys,
     retiredTable: tables.retiredSecrets,
-    eventTable: trail.events,
+    tables,
     entryMacOf: audit.entryMacOf,
-    usageTable: tables.usage,
-    writerTable: tables.usageWriters,
     userIdType,
     format,
     emitter,
     ownChanges,
   })
-  const { verify, verifyAlone, rateLimiter, recorder } = verification
+  const { verify, verifyAlone, rateLimiter, recorder, writer } = verification
   const { lastUseOf, health, flush } = verification
   const { noteDenied, noteRateLimited } = recorder
   const grantable =
@@ -217,12 +215,10 @@ export function createApiKeys<
     ...settings,
     sequelize,
     inTurn,
-    usageTable: tables.usage,
-    writerTable: tables.usageWriters,
-    table: tables.keys,
-    trail,
+    tables,
     userIdType,
     recorder,
+    writer,
   })
   const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table: tables.keys, signer })
   const lifecycle = createLifecycle({

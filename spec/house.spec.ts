@@ -26,9 +26,6 @@ const upwardStill = new Set([
   'lib/options.ts imports lib/http/request.ts',
   'lib/options.ts imports lib/http/same-origin.ts',
   'lib/options.ts imports lib/limits/redis.ts',
-  'lib/usage/recorder.ts imports lib/audit/trail.ts',
-  'lib/usage/recorder.ts imports lib/verification/cache.ts',
-  'lib/usage/recorder.ts imports lib/verification/verified-key.ts',
 ])
 
 /** What only some floors may import. */

@@ -9,7 +9,7 @@ export interface Consumption {
 }
 
 /** A key whose uses are counted. */
-export interface CountedKey {
+export interface LimitedKey {
   readonly id: string
   /** Its counts, if they are in this process. They are kept here, so that a request makes no lookup. */
   account?: Account | undefined
@@ -17,7 +17,7 @@ export interface CountedKey {
 
 /** A use of a key, and the limits that it counts towards. */
 export interface Use {
-  key: CountedKey
+  key: LimitedKey
   limits: readonly NamedLimit[]
   /** How many uses it counts for. */
   cost: number
@@ -127,8 +127,8 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
     return account
   }
 
-  /** Each secret of a key has a `CountedKey` of its own. All of them share one account. */
-  function accountOf(key: CountedKey, now: number): Account {
+  /** Each secret of a key has a `LimitedKey` of its own. All of them share one account. */
+  function accountOf(key: LimitedKey, now: number): Account {
     const { account } = key
     if (account && !account.isClosed) return account
 

@@ -4,7 +4,8 @@ import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
 import type { Moment } from '../database/clock'
 import { createEviction } from './eviction'
-import type { Account, CountedKey } from '../limits/memory'
+import type { Account, LimitedKey } from '../limits/memory'
+import type { RecordedKey } from '../usage/recorder'
 
 /** A row of the table of keys, as it was read at a moment. */
 export interface KeyRow {
@@ -40,7 +41,7 @@ export interface Freshness extends Moment {
 }
 
 /** A key that is remembered: its row, and what this process keeps with it. All in one object, as there may be a million. */
-export class CachedKey implements KeyRow, CountedKey {
+export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly digest: Digest
   readonly id: string
   readonly userId: string | number

@@ -4,10 +4,12 @@ import { isOfPrefix } from '../../models/api-key'
 import { changeLogOf } from '../../models/change-log'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
+import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { Background } from '../database/background'
 import { ApiKeysError } from '../errors'
 import { readClientAddress } from '../keys/addresses'
+import { createRetiredUses } from '../audit/retired-uses'
 import type { Audit } from '../audit/trail'
 import { afterCommit, onDatabase } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
@@ -35,6 +37,7 @@ import { createSecretCheck } from './secret-check'
 import { createSignals } from './signals'
 import { acquireLimitMs, createOpenClient } from '../database/open-client'
 import { longestLimitMs } from '../database/time-limit'
+import { createWriter } from '../database/writer'
 import { createUsageRecorder } from '../usage/recorder'
 import { createVerifier, judge, type Verdict } from './verify'
 
@@ -55,14 +58,11 @@ interface VerificationParts {
   schema: string
   /** The qualified, quoted name of the table of keys. */
   table: string
-  /** Those of the tables of retired secrets and of the audit trail. */
+  /** That of the table of retired secrets. */
   retiredTable: string
-  eventTable: string
-  /** Vouches for an entry of it. */
+  tables: Tables
+  /** Signs an entry of the audit trail. */
   entryMacOf: Audit['entryMacOf']
-  /** Those of the tables of usage and of the processes that write it. */
-  usageTable: string
-  writerTable: string
   userIdType: UserIdType
   keyPrefix: string
   format: SecretFormat
@@ -152,7 +152,7 @@ export function createVerification(parts: VerificationParts) {
     },
     isNeeded() {
       signals.abortHalfOpen()
-      return signals.size > 0 || usage.size > 0
+      return signals.size > 0 || writer.size > 0
     },
     onStart: () => doorbell?.start(),
     onStop() {
@@ -207,7 +207,9 @@ export function createVerification(parts: VerificationParts) {
     },
     lookAgainMs: grantable ? Math.max(grantableMaxAgeMs, leastLookAgainMs) : Infinity,
   })
-  const usage = createUsageRecorder({ ...parts, connection: connections.usage, clock })
+  const writer = createWriter({ background, connection: connections.usage })
+  const usage = createUsageRecorder({ ...parts, writer, clock })
+  const retiredUses = createRetiredUses({ ...parts, writer })
   const { makeSignal } = signals
   const warnOfUnknownSecret = createSecretCheck({ ...parts, sequelize, table, format })
   const attempts = createFailedAttempts({ ...parts, clock })
@@ -217,6 +219,7 @@ export function createVerification(parts: VerificationParts) {
     feed,
     fills,
     usage,
+    retiredUses,
     attempts,
     emitter,
     makeSignal,
@@ -358,11 +361,12 @@ export function createVerification(parts: VerificationParts) {
     waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
 
     recorder: usage,
+    writer,
     lastUseOf: usage.lastUseOf,
 
     async flush() {
       try {
-        await usage.flush()
+        await writer.flush()
       } finally {
         if (!feed.isActive) connections.usage.close()
       }
@@ -371,9 +375,9 @@ export function createVerification(parts: VerificationParts) {
     async close() {
       signals.close()
       try {
-        await usage.flush()
+        await writer.flush()
       } finally {
-        usage.stop()
+        writer.stop()
         feed.stop()
       }
     },

@@ -1,6 +1,7 @@
 import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { KeyRow } from './cache'
 import type { Closable } from '../keys/closable'
+import type { KeyUse } from '../usage/counts'
 
 /** What a request or a call may know of the key it came with. Frozen. */
 export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
@@ -89,15 +90,9 @@ interface Origin {
 }
 
 /** Who came with a key: a request, or a call without one. */
-export interface Bearer {
+export interface Bearer extends KeyUse {
   /** The signal of the key is kept until the first of these ends; without any, until it aborts. */
   readonly closables?: readonly Closable[] | undefined
-  /** The address that the key came from; `null` if it cannot be read, `undefined` if a call does not say. */
-  readonly ip?: string | null | undefined
-  /** The hour since 1970 in which its use of the key is counted as accepted. The recorder of usage keeps it here. */
-  countedInHour?: number | undefined
-  /** True once a use of a good key was refused. The recorder of usage keeps this here, too. */
-  wasRefused?: boolean
   /** The key that was refused, and that there is. The verifier keeps it here, for reports. */
   refused?: { readonly id: string; readonly userId: string | number }
   /** Returns why the key may not be used for what it was used for; `null` if it may. */

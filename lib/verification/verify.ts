@@ -1,5 +1,6 @@
 import { warn } from '../../models/warnings'
 import { ApiKeysError, type InvalidReason } from '../errors'
+import type { RetiredUses } from '../audit/retired-uses'
 import { isOutage } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
@@ -28,7 +29,8 @@ interface VerifierParts {
   cache: KeyCache
   feed: ChangeFeed
   fills: Fills
-  usage: Pick<UsageRecorder, 'noteUse' | 'noteRetiredUse' | 'countUse' | 'noteDenied'>
+  usage: Pick<UsageRecorder, 'noteUse' | 'countUse' | 'noteDenied'>
+  retiredUses: RetiredUses
   attempts: FailedAttempts
   emitter: Pick<Emitter, 'emit'>
   makeSignal: MakeSignal
@@ -55,8 +57,8 @@ interface Question {
 
 /** Accepts a key that was minted here, is in the database, is active and has not expired. */
 export function createVerifier(parts: VerifierParts) {
-  const { format, cache, feed, fills, usage, attempts, emitter, makeSignal, clock } = parts
-  const { maxStalenessMs, onUnknownSecret } = parts
+  const { format, cache, feed, fills, usage, retiredUses, attempts, makeSignal, clock } = parts
+  const { emitter, maxStalenessMs, onUnknownSecret } = parts
   let isSecretDoubted = false
   /** From when on the use of a secret that works no more is worth noting. */
   const noteRetiredFromMs = new WeakMap<CachedKey, number>()
@@ -126,7 +128,7 @@ export function createVerifier(parts: VerifierParts) {
     if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
 
     noteRetiredFromMs.set(key, startOfNextHour(wall))
-    usage.noteRetiredUse(key, bearer)
+    retiredUses.note(key, bearer.ip ?? null)
     emitter.emit('retired_secret_used', { apiKeyId: key.id })
   }
 

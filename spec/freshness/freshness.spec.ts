@@ -411,10 +411,10 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     fills,
     usage: {
       noteUse: () => {},
-      noteRetiredUse: () => {},
       countUse: () => {},
       noteDenied: () => {},
     },
+    retiredUses: { note: () => {} },
     makeSignal: () => new AbortController().signal,
     clock,
     maxStalenessMs,

@@ -279,10 +279,10 @@ function createProcess(
     fills,
     usage: {
       noteUse: () => {},
-      noteRetiredUse: () => {},
       countUse: () => {},
       noteDenied: () => {},
     },
+    retiredUses: { note: () => {} },
     attempts: { note: () => 0, mayLookUp: () => true },
     emitter: createEmitter(),
     makeSignal: () => new AbortController().signal,

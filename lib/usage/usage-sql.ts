@@ -1,0 +1,94 @@
+import type { Tables } from '../../models/tables'
+import { hourMs } from '../database/clock'
+import { toStoredHash } from '../keys/secret'
+import type { Batch, Tally } from './counts'
+import type { UsedKey } from './last-uses'
+
+/*
+ * Several statements in one text take no parameters. Ids, hashes, times and addresses have safe forms, and user ids, which may be
+ * any text, are written in hexadecimal.
+ */
+
+/** Returns the text of an array. */
+function arrayOf(items: readonly (string | number)[]): string {
+  return `'{${items.join()}}'`
+}
+
+/**
+ * Writes the last uses of keys, and returns the ids of the keys that were left out because another transaction has locked their
+ * rows. Waiting for a lock would hold up transactions that wait for one of ours.
+ */
+export function lastUsesSql(
+  tables: Tables,
+  keys: readonly UsedKey[],
+  resolutionMs: number,
+): string {
+  const column = (read: (key: UsedKey) => string | number) => arrayOf(keys.map(read))
+  const found = `latest JOIN ${tables.keys} AS key ON key.id = latest.id
+           LEFT JOIN noted AS before ON before.id = key.id AND before.hash = key.previous_hash`
+  // Decided on the locked row, so that no use overwrites a later one.
+  const isDue = `(${isDueAfter('key.last_used_at', 'latest.used_at', resolutionMs)}
+           OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolutionMs)}))`
+  return `
+       WITH noted AS (
+         SELECT id, hash, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
+           FROM unnest(
+             ${column(({ id }) => id)}::uuid[], ${column(({ digest }) => toStoredHash(digest))}::text[],
+             ${column(({ lastUsedAtMs }) => lastUsedAtMs)}::float8[],
+             ${column(({ lastUsedFrom }) => lastUsedFrom ?? 'NULL')}::text[]
+           ) AS noted (id, hash, used_at_ms, used_from)
+       ), latest AS (
+         SELECT DISTINCT ON (id) id, used_at, used_from FROM noted ORDER BY id, used_at DESC
+       ), used AS (
+         SELECT key.id, latest.used_at, latest.used_from, before.used_at AS before_used_at
+           FROM ${found}
+          WHERE ${isDue}
+          ORDER BY key.id
+            FOR NO KEY UPDATE OF key SKIP LOCKED
+       ), written AS (
+         UPDATE ${tables.keys} AS key
+            SET last_used_at = greatest(key.last_used_at, used.used_at),
+                last_used_from = CASE WHEN key.last_used_at >= used.used_at THEN key.last_used_from ELSE used.used_from END,
+                previous_last_used_at = greatest(key.previous_last_used_at, used.before_used_at)
+           FROM used WHERE key.id = used.id
+         RETURNING key.id
+       )
+       SELECT key.id::text
+         FROM ${found}
+        WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written)`
+}
+
+/** SQL that is true if a use is later than the one that is written, by more than the resolution. */
+function isDueAfter(written: string, used: string, resolutionMs: number): string {
+  return `(${written} IS NULL OR (${written} < ${used} AND ${written} <= ${used} - interval '${resolutionMs} milliseconds'))`
+}
+
+/** Adds the counts of a batch to those of other processes, unless the database has this batch already. */
+export function countsSql(tables: Tables, writerId: string, { number, tallies }: Batch): string {
+  const column = (read: (tally: Tally) => string | number) => arrayOf(tallies.map(read))
+  return `
+       WITH news AS (
+         INSERT INTO ${tables.usageWriters} AS writer (id, batch, written_at)
+         VALUES ('${writerId}', ${number}, clock_timestamp())
+             ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, written_at = excluded.written_at
+          WHERE writer.batch < excluded.batch
+         RETURNING batch
+       )
+       INSERT INTO ${tables.usage} AS usage (api_key_id, user_id, hour, verified, denied, rate_limited)
+       SELECT id, convert_from(decode(min(user_id), 'hex'), 'UTF8'),
+              to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
+         FROM unnest(
+           ${column(({ id }) => id)}::uuid[],
+           ${column(({ userId }) => `"${Buffer.from(String(userId)).toString('hex')}"`)}::text[],
+           ${column(({ hour }) => hour)}::int[], ${column(({ verified }) => verified)}::bigint[],
+           ${column(({ denied }) => denied)}::bigint[],
+           ${column(({ rateLimited }) => rateLimited)}::bigint[]
+         ) AS counted (id, user_id, hour, verified, denied, rate_limited)
+        WHERE EXISTS (SELECT FROM news)
+        GROUP BY id, hour
+        ORDER BY id, hour
+           ON CONFLICT (api_key_id, hour) DO UPDATE
+          SET verified = usage.verified + excluded.verified,
+              denied = usage.denied + excluded.denied,
+              rate_limited = usage.rate_limited + excluded.rate_limited`
+}
