@@ -1,21 +1,32 @@
 import { searchSql } from '../models/api-key'
-import { defineMigration } from './migration'
+import { literal } from '../models/names'
+import type { Tables } from '../models/tables'
+import { secretTriggers } from './secret-triggers'
+import { unless, type Step } from './step'
 
 /**
- * Creates `api_keys`. Indexes and constraints go unnamed, as such names belong to the whole schema and the app may
- * have given them away. There is none on `last_used_at`, so that noting a use stays a HOT update, for which the fill
- * factor leaves room. Lists are of one key prefix, as instances with different ones may share the table: `prefix` is the key
- * prefix, an underscore and six characters.
+ * Creates the table of keys and the table of retired secrets.
+ *
+ * Indexes and constraints have no names of ours, because such names belong to the whole schema and the app may use them. No
+ * index has `last_used_at`, so that the note of a use stays a HOT update; the fill factor leaves room for it. Lists are of one
+ * key prefix, because instances with different prefixes may share the table: `prefix` is the key prefix, an underscore and six
+ * characters. Metadata and limits are `json`: the text of `jsonb` can be far longer than the text that was stored, so that its
+ * size could not be limited.
+ *
+ * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
+ * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
  */
-export const createApiKeys = defineMigration(
-  '0001-create-api-keys',
-  ({ table, createTable, columnType }) => ({
-    up: createTable(
-      'api_keys',
-      `
-      CREATE TABLE ${table('api_keys')} (
+export function createApiKeys(tables: Tables, userIdColumn: string): Step {
+  const { keys, retiredSecrets: retired } = tables
+
+  return {
+    name: '0001-create-api-keys',
+
+    tables: {
+      api_keys: `
+      CREATE TABLE ${keys} (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-        user_id ${columnType} NOT NULL,
+        user_id ${userIdColumn} NOT NULL,
         name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
         description text CHECK (char_length(description) <= 500),
         prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$'),
@@ -31,18 +42,66 @@ export const createApiKeys = defineMigration(
         created_at timestamptz(3) NOT NULL DEFAULT now(),
         updated_at timestamptz(3) NOT NULL DEFAULT now(),
         last_used_at timestamptz(3),
+        last_used_from text CHECK (last_used_from ~ '^[0-9a-f.:]{2,45}$'),
         expires_at timestamptz(3),
         revoked_at timestamptz(3),
-        CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL))
+        allowed_ips text[] CHECK (
+          cardinality(allowed_ips) BETWEEN 1 AND 100
+          AND array_ndims(allowed_ips) = 1
+          AND array_position(allowed_ips, NULL) IS NULL
+        ),
+        metadata json NOT NULL DEFAULT '{}' CHECK (
+          json_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 4096
+        ),
+        limits json CHECK (json_typeof(limits) = 'object' AND octet_length(limits::text) <= 4096),
+        previous_hash text,
+        previous_secret_id text CHECK (previous_secret_id ~ '^[0-9a-f]{16}$'),
+        previous_prefix text,
+        previous_postfix text,
+        previous_works_until timestamptz(3),
+        previous_last_used_at timestamptz(3),
+        -- Each change by the library gives it a new value, which its audit entry has too.
+        event_ref uuid,
+        CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL)),
+        CHECK (
+          num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
+          AND (previous_hash IS NOT NULL OR (previous_secret_id IS NULL AND previous_last_used_at IS NULL))
+        )
       ) WITH (fillfactor = 90);
 
-      CREATE INDEX ON ${table('api_keys')} (user_id, created_at DESC, id DESC);
-      CREATE INDEX ON ${table('api_keys')} (left(prefix, -7), created_at DESC, id DESC);
-      CREATE INDEX ON ${table('api_keys')} (left(prefix, -7), status, created_at DESC, id DESC);
-      CREATE INDEX ON ${table('api_keys')} USING gin (permissions);
-      CREATE INDEX ON ${table('api_keys')} USING gin (${searchSql('')});
-      `,
+      CREATE INDEX ON ${keys} (user_id, created_at DESC, id DESC);
+      CREATE INDEX ON ${keys} (left(prefix, -7), created_at DESC, id DESC);
+      CREATE INDEX ON ${keys} (left(prefix, -7), status, created_at DESC, id DESC);
+      CREATE INDEX ON ${keys} (left(prefix, -7), expires_at) WHERE expires_at IS NOT NULL;
+      CREATE INDEX ON ${keys} USING gin (permissions);
+      CREATE INDEX ON ${keys} USING gin (${searchSql('')});`,
+
+      api_key_retired_secrets: `
+      CREATE TABLE ${retired} (
+        hash text PRIMARY KEY CHECK (hash ~ '^[0-9a-f]{64}$'),
+        api_key_id uuid NOT NULL,
+        retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        UNIQUE (api_key_id, hash)
+      );`,
+    },
+
+    triggers: secretTriggers(tables),
+
+    // Either table may be made anew beside the other. A previous secret that is not retired stops working, because nothing would
+    // recognise it later.
+    finish: unless(
+      `EXISTS (
+          SELECT FROM pg_catalog.pg_constraint
+           WHERE conrelid = ${literal(keys)}::regclass AND confrelid = ${literal(retired)}::regclass
+        )`,
+      `
+          UPDATE ${keys}
+             SET previous_hash = NULL, previous_secret_id = NULL, previous_prefix = NULL,
+                 previous_postfix = NULL, previous_works_until = NULL, previous_last_used_at = NULL
+           WHERE previous_hash IS NOT NULL
+             AND (id, previous_hash) NOT IN (SELECT api_key_id, hash FROM ${retired});
+          ALTER TABLE ${keys}
+            ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retired} (api_key_id, hash);`,
     ),
-    down: `DROP TABLE IF EXISTS ${table('api_keys')}`,
-  }),
-)
+  }
+}

@@ -1,10 +1,11 @@
-import { auditTrailOf } from '../models/audit-trail'
-import { qualify } from '../models/names'
-import { auditFunctions } from './audit-functions'
-import { changesAny, isNotIn, type Trigger } from './triggers'
+import { toldSql } from '../models/audit-trail'
+import { literal, qualify } from '../models/names'
+import type { Tables } from '../models/tables'
+import { leastNumber, microseconds } from './numbers'
+import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
 
-/** The columns of a key whose changes leave an entry, whoever makes them: all but when it was used and changed. */
-const toldColumns = [
+/** The columns of a key whose changes leave an entry: all but the times of its uses and changes. */
+const auditedColumns = [
   'id',
   'user_id',
   'name',
@@ -28,14 +29,20 @@ const toldColumns = [
   'previous_works_until',
 ]
 
-/** The triggers that write the audit trail and keep it as it is. */
-export function auditTriggers(schema: string): Trigger[] {
-  const { events, seals, checkpoints, pruning, deleting } = auditTrailOf(schema)
-  const { tell, queue, refuse, numberEvent } = auditFunctions(schema)
+/** Returns the triggers that write the audit trail and refuse to change it. */
+export function auditTriggers(tables: Tables): Trigger[] {
+  return [...keyTriggers(tables), ...eventTriggers(tables), ...refusingTriggers(tables)]
+}
+
+/** The triggers that write an entry for each change that the library has not made. */
+function keyTriggers(tables: Tables): Trigger[] {
   const onKeys = {
-    table: qualify(schema, 'api_keys'),
-    calls: tell,
+    table: tables.keys,
     forEach: 'ROW',
+    calls: {
+      name: qualify(tables.schema, 'api_key_tell_change'),
+      body: writeEventBody(tables),
+    },
   } as const
 
   return [
@@ -49,16 +56,28 @@ export function auditTriggers(schema: string): Trigger[] {
       ...onKeys,
       name: 'api_key_tell_update',
       fires: 'AFTER UPDATE',
-      when: `(${changesAny(toldColumns)}) AND NOT (${changesAny(['event_ref'])})`,
+      when: `(${changesAny(auditedColumns)}) AND NOT (${changesAny(['event_ref'])})`,
     },
-    { ...onKeys, name: 'api_key_tell_delete', fires: 'AFTER DELETE', when: isNotIn(deleting) },
+    {
+      ...onKeys,
+      name: 'api_key_tell_delete',
+      fires: 'AFTER DELETE',
+      when: isNotIn(tables.settings.deleting),
+    },
     { ...onKeys, name: 'api_key_tell_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
+  ]
+}
+
+/** The triggers that number new entries and queue them for their seals. */
+function eventTriggers(tables: Tables): Trigger[] {
+  const { schema, events } = tables
+  return [
     {
       name: 'api_key_number_event',
       table: events,
       fires: 'BEFORE INSERT',
       forEach: 'ROW',
-      calls: numberEvent,
+      calls: { name: qualify(schema, 'api_key_number_event'), body: numberBody(tables) },
     },
     {
       name: 'api_key_queue_events',
@@ -66,25 +85,131 @@ export function auditTriggers(schema: string): Trigger[] {
       fires: 'AFTER INSERT',
       newTable: 'added',
       forEach: 'STATEMENT',
-      calls: queue,
+      calls: { name: qualify(schema, 'api_key_queue_events'), body: queueBody(tables) },
     },
-    // Pruning alone may delete, and nobody may update. The setting is of its transaction and lasts no longer.
-    ...[events, seals, checkpoints].flatMap((table): Trigger[] => [
-      {
-        name: 'api_key_refuse_update',
-        table,
-        fires: 'BEFORE UPDATE OR TRUNCATE',
-        forEach: 'STATEMENT',
-        calls: refuse,
-      },
-      {
-        name: 'api_key_refuse_delete',
-        table,
-        fires: 'BEFORE DELETE',
-        forEach: 'ROW',
-        when: isNotIn(pruning),
-        calls: refuse,
-      },
-    ]),
   ]
+}
+
+/** The triggers that let pruning alone delete, and no statement update. The setting lasts as long as its transaction. */
+function refusingTriggers({ schema, events, seals, checkpoints, settings }: Tables): Trigger[] {
+  const calls = { name: qualify(schema, 'api_key_refuse_rewriting'), body: refuseBody }
+  return [events, seals, checkpoints].flatMap((table): Trigger[] => [
+    {
+      name: 'api_key_refuse_update',
+      table,
+      fires: 'BEFORE UPDATE OR TRUNCATE',
+      forEach: 'STATEMENT',
+      calls,
+    },
+    {
+      name: 'api_key_refuse_delete',
+      table,
+      fires: 'BEFORE DELETE',
+      forEach: 'ROW',
+      when: isNotIn(settings.pruning),
+      calls,
+    },
+  ])
+}
+
+function writeEventBody({ events }: Tables): string {
+  return `
+        DECLARE
+          old_key jsonb;
+          new_key jsonb;
+          what text;
+        BEGIN
+          IF ${isReplicationWorker} THEN
+            RETURN NULL;
+          END IF;
+          IF TG_OP = 'TRUNCATE' THEN
+            INSERT INTO ${events} (action, actor_type, actor_id)
+            VALUES ('truncated', 'database', session_user);
+            RETURN NULL;
+          END IF;
+          IF TG_OP <> 'INSERT' THEN
+            old_key := ${toldSql('OLD')};
+          END IF;
+          IF TG_OP <> 'DELETE' THEN
+            new_key := ${toldSql('NEW')};
+          END IF;
+
+          -- A key under another id is another key.
+          IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, before)
+            VALUES (OLD.id, OLD.user_id, 'deleted', 'database', session_user, old_key);
+          END IF;
+          IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, after)
+            VALUES (NEW.id, NEW.user_id, 'created', 'database', session_user, new_key);
+          ELSIF TG_OP = 'UPDATE' THEN
+            what := CASE
+              WHEN OLD.status <> NEW.status THEN
+                CASE NEW.status WHEN 'REVOKED' THEN 'revoked' WHEN 'SUSPENDED' THEN 'suspended' ELSE 'reactivated' END
+              WHEN OLD.hash <> NEW.hash THEN 'rotated'
+              WHEN OLD.permissions <> NEW.permissions THEN 'permissions_changed'
+              ELSE 'updated'
+            END;
+            SELECT jsonb_object_agg(known.key, known.value), jsonb_object_agg(known.key, new_key -> known.key)
+              INTO old_key, new_key
+              FROM jsonb_each(old_key) AS known WHERE known.value <> new_key -> known.key;
+            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, before, after)
+            VALUES (
+              NEW.id, NEW.user_id, what, 'database', session_user,
+              coalesce(old_key, '{}'), coalesce(new_key, '{}')
+            );
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+function queueBody({ unsealed }: Tables): string {
+  return `
+        BEGIN
+          IF NOT (${isReplicationWorker}) THEN
+            INSERT INTO ${unsealed} (event_id) SELECT id FROM added;
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+/** A replication worker deletes the entries that were pruned at the publisher. */
+const refuseBody = `
+        BEGIN
+          IF ${isReplicationWorker} THEN
+            RETURN OLD;
+          END IF;
+          RAISE restrict_violation USING
+            MESSAGE = format('express-api-keys: %I keeps the audit trail, which is not changed', TG_TABLE_NAME),
+            HINT = 'Old entries are removed by apiKeys.pruneAuditTrail().';
+        END`
+
+/**
+ * An open transaction must not keep other transactions waiting for a number. So the function takes each number of the sequence that is
+ * not below the time in whole seconds. If the sequence is behind, one transaction per second sets it, and all others see that at
+ * once.
+ */
+function numberBody({ eventRegister: register }: Tables): string {
+  return `
+        DECLARE
+          this_second bigint;
+        BEGIN
+          IF NEW.id >= ${leastNumber} THEN
+            IF NEW.id > (SELECT last_value FROM ${register}) THEN
+              PERFORM setval(${literal(register)}, NEW.id);
+            END IF;
+            RETURN NEW;
+          END IF;
+          LOOP
+            this_second := floor(extract(epoch FROM clock_timestamp()))::bigint;
+            NEW.id := nextval(${literal(register)});
+            EXIT WHEN NEW.id >= this_second * 1000000;
+            IF pg_try_advisory_xact_lock(hashtext(${literal(register)}), (this_second % 2147483647)::integer) THEN
+              PERFORM setval(${literal(register)}, ${microseconds});
+            ELSE
+              PERFORM pg_sleep(0.001);
+            END IF;
+          END LOOP;
+          RETURN NEW;
+        END`
 }

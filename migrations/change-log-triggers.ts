@@ -1,20 +1,31 @@
-import { changeLogOf } from '../models/change-log'
-import { qualify } from '../models/names'
-import { gatherFunctions, numberFunctions } from './change-log-functions'
-import { changesAny, isNotIn, type Trigger } from './triggers'
+import { literal, qualify } from '../models/names'
+import type { Tables } from '../models/tables'
+import { leastNumber, microseconds } from './numbers'
+import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
 
-/** The columns of a key whose changes the log reports, as of each migration that changed them. */
-const first = ['id', 'user_id', 'name', 'hash', 'permissions', 'status', 'expires_at']
-const withPolicies = [...first, 'allowed_ips', 'metadata::text']
-const withRotation = [...withPolicies, 'previous_hash', 'previous_works_until']
-const withLimits = [...withRotation, 'limits::text']
+/** The columns of a key whose changes the log reports. */
+const loggedColumns = [
+  'id',
+  'user_id',
+  'name',
+  'hash',
+  'permissions',
+  'status',
+  'expires_at',
+  'allowed_ips',
+  'metadata::text',
+  'previous_hash',
+  'previous_works_until',
+  'limits::text',
+]
 
-export const gatheredColumns = { first, withPolicies, withRotation, withLimits }
-
-/** The triggers on the keys that gather changes, those of these columns among them. */
-export function keyTriggers(schema: string, columns: readonly string[]): Trigger[] {
-  const { gather } = gatherFunctions(schema)
-  const onKeys = { table: qualify(schema, 'api_keys'), calls: gather }
+/** Returns the triggers that log changes of keys, that number the log, and that report entries deleted from it. */
+export function keyLogTriggers(tables: Tables): Trigger[] {
+  const { schema, keys, revisions, changes, settings } = tables
+  const onKeys = {
+    table: keys,
+    calls: { name: qualify(schema, 'api_key_gather_change'), body: gatherBody(tables) },
+  }
 
   return [
     { ...onKeys, name: 'api_key_gather_row', fires: 'AFTER INSERT OR DELETE', forEach: 'ROW' },
@@ -23,18 +34,9 @@ export function keyTriggers(schema: string, columns: readonly string[]): Trigger
       name: 'api_key_gather_update',
       fires: 'AFTER UPDATE',
       forEach: 'ROW',
-      when: changesAny(columns),
+      when: changesAny(loggedColumns),
     },
     { ...onKeys, name: 'api_key_gather_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
-  ]
-}
-
-/** The triggers that number the log, and that let no reader miss what was deleted from it. */
-export function numberTriggers(schema: string): Trigger[] {
-  const { revisions, changes, pruning } = changeLogOf(schema)
-  const { number, numberEntry, closeGap } = numberFunctions(schema)
-
-  return [
     {
       name: 'api_key_number',
       table: changes,
@@ -42,35 +44,163 @@ export function numberTriggers(schema: string): Trigger[] {
       forEach: 'ROW',
       when: 'NEW.place = 0',
       isDeferred: true,
-      calls: number,
+      calls: { name: qualify(schema, 'api_key_number_changes'), body: numberBody(tables) },
     },
     {
       name: 'api_key_number_entry',
       table: revisions,
       fires: 'BEFORE INSERT',
       forEach: 'ROW',
-      calls: numberEntry,
+      calls: { name: qualify(schema, 'api_key_number_entry'), body: numberEntryBody(tables) },
     },
     {
       name: 'api_key_close_gap',
       table: revisions,
       fires: 'AFTER DELETE OR TRUNCATE',
       forEach: 'STATEMENT',
-      when: isNotIn(pruning),
-      calls: closeGap,
+      when: isNotIn(settings.pruning),
+      calls: { name: qualify(schema, 'api_key_close_gap'), body: closeGapBody(tables) },
     },
   ]
 }
 
-/** The trigger that gathers what is inserted into the table of changed users. */
-export function userTriggers(schema: string): Trigger[] {
+/** Returns the trigger that logs what is inserted into the table of changed users. */
+export function userLogTriggers(tables: Tables): Trigger[] {
   return [
     {
       name: 'api_key_gather_user',
-      table: changeLogOf(schema).userChanges,
+      table: tables.userChanges,
       fires: 'BEFORE INSERT',
       forEach: 'ROW',
-      calls: gatherFunctions(schema).gatherUser,
+      calls: {
+        name: qualify(tables.schema, 'api_key_gather_user_change'),
+        body: gatherUserBody(tables),
+      },
     },
   ]
+}
+
+/*
+ * Changes are gathered as they happen, without a lock. A setting holds the transaction that has begun an entry, the mark of the
+ * entry and the place of its last change. The setting lasts as long as the transaction.
+ */
+
+function declareEntry({ settings }: Tables): string {
+  return `
+          this_transaction text := pg_current_xact_id()::text;
+          entry text[] := string_to_array(current_setting('${settings.entry}', true), ' ');
+          entry_mark uuid;
+          entry_place integer;`
+}
+
+function continueEntry({ settings }: Tables): string {
+  return `
+            IF entry[1] = this_transaction AND entry[2] IS NOT NULL THEN
+              entry_mark := entry[2];
+              entry_place := entry[3]::integer + 1;
+            ELSE
+              entry_mark := gen_random_uuid();
+              entry_place := 0;
+            END IF;
+            PERFORM set_config('${settings.entry}', concat_ws(' ', this_transaction, entry_mark, entry_place), true);`
+}
+
+function gatherBody(tables: Tables): string {
+  return `
+        DECLARE ${declareEntry(tables)}
+          changed uuid;
+          is_new boolean := false;
+        BEGIN
+          IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables)}
+            IF TG_OP = 'INSERT' THEN
+              changed := NEW.id;
+              is_new := true;
+            ELSIF TG_OP = 'UPDATE' THEN
+              changed := OLD.id;
+              is_new := (OLD.id, OLD.hash) IS DISTINCT FROM (NEW.id, NEW.hash);
+            ELSIF TG_OP = 'DELETE' THEN
+              changed := OLD.id;
+            END IF;
+            INSERT INTO ${tables.changes} (mark, place, key_id, is_new)
+            VALUES (entry_mark, entry_place, changed, is_new);
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+/** A row without a user reports all users: a change with neither key nor user is a change of everything. */
+function gatherUserBody(tables: Tables): string {
+  return `
+        DECLARE ${declareEntry(tables)}
+        BEGIN
+          IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables)}
+            INSERT INTO ${tables.changes} (mark, place, user_id, is_new)
+            VALUES (entry_mark, entry_place, NEW.user_id, false);
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+/** Without NOTIFY, a transaction could be prepared, and would keep the lock until its second phase. */
+function numberBody({ revisions, channel, settings }: Tables): string {
+  return `
+        BEGIN
+          IF NOT (${isReplicationWorker}) THEN
+            INSERT INTO ${revisions} (mark) VALUES (NEW.mark);
+            -- Later changes in this transaction, for example after SET CONSTRAINTS, begin an entry of their own.
+            PERFORM set_config('${settings.entry}', pg_current_xact_id()::text, true);
+            IF current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN
+              PERFORM set_config('synchronous_commit', 'on', true);
+            END IF;
+            PERFORM pg_notify('${channel}', '');
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+/**
+ * The function does not read the log: the snapshot of the transaction may be old, and a SERIALIZABLE transaction would fail. It goes
+ * by a sequence, which belongs to no snapshot, and by the clock if the sequence was set back.
+ */
+function numberEntryBody({ logLock, revisionRegister: register }: Tables): string {
+  return `
+        DECLARE
+          highest bigint;
+        BEGIN
+          PERFORM FROM ${logLock} FOR UPDATE;
+          IF NOT FOUND AND NOT (${isReplicationWorker}) THEN ${raiseLockMissing(logLock)}
+          END IF;
+          SELECT last_value INTO highest FROM ${register};
+          IF NEW.revision < ${leastNumber} THEN
+            NEW.revision := greatest(highest + 1, ${microseconds});
+          END IF;
+          IF NEW.revision > highest THEN
+            PERFORM setval(${literal(register)}, NEW.revision);
+          END IF;
+          RETURN NEW;
+        END`
+}
+
+/** Deleted entries become one change of everything, with a number above all others. */
+function closeGapBody(tables: Tables): string {
+  const { revisions, changes, logLock, revisionRegister: register } = tables
+  return `
+        BEGIN
+          IF NOT (${isReplicationWorker}) THEN
+            PERFORM FROM ${logLock} FOR UPDATE;
+            IF NOT FOUND THEN ${raiseLockMissing(logLock)}
+            END IF;
+            PERFORM setval(${literal(register)}, greatest(
+              (SELECT last_value FROM ${register}), (SELECT max(revision) FROM ${revisions})
+            ));
+            INSERT INTO ${changes} (mark, place, is_new) VALUES (gen_random_uuid(), 0, true);
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+function raiseLockMissing(logLock: string): string {
+  return `
+              RAISE EXCEPTION 'express-api-keys: the row of % is missing', ${literal(logLock)}
+                USING HINT = 'Insert it again, with its default.';`
 }

@@ -1,41 +1,40 @@
-import type { Sequelize } from 'sequelize'
+import type { QueryInterface, Sequelize } from 'sequelize'
 
 import { createOptionChecks } from '../models/option-checks'
 import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
+import { tablesOf } from '../models/tables'
 import { warn } from '../models/warnings'
 import { createApiKeys } from './0001-create-api-keys'
-import { createApiKeyEvents } from './0002-create-api-key-events'
-import { createApiKeyChangeLog } from './0003-create-api-key-change-log'
-import { addApiKeyPolicies } from './0004-add-api-key-policies'
-import { addApiKeyRotation } from './0005-add-api-key-rotation'
-import { addApiKeyLimits } from './0006-add-api-key-limits'
-import { logUserChanges } from './0007-log-user-changes'
-import { createApiKeyUsage } from './0008-create-api-key-usage'
-import { chainApiKeyEvents } from './0009-chain-api-key-events'
-import { createApiKeyExpiryNotices } from './0010-create-api-key-expiry-notices'
-import { historyTable, readHistory } from './history'
-import type { Migration, Step } from './migration'
+import { createApiKeyChangeLog } from './0002-create-api-key-change-log'
+import { createApiKeyUsage } from './0003-create-api-key-usage'
+import { createApiKeyAuditTrail } from './0004-create-api-key-audit-trail'
+import { readHistory } from './history'
 import { findMissing } from './missing'
-import { closeFunctions, closeSequences, closeTables, warnOfOtherRoles } from './privileges'
-import { referToUsers, validateReference } from './refer-to-users'
+import { closeFunctionsAndSequences, closeTables, warnOfOtherRoles } from './privileges'
+import { makeSteps, relationsOf, undoSteps, type Step } from './step'
 import { exclusively, type Run } from './transaction'
 import { convertUserIds, findUserIdType, type ColumnType } from './user-ids'
+import { referToUsers, validateReference } from './user-reference'
 
-/** Those of the first version, in order. */
-const initial = [
-  createApiKeys,
-  createApiKeyEvents,
-  createApiKeyChangeLog,
-  addApiKeyPolicies,
-  addApiKeyRotation,
-  addApiKeyLimits,
-  logUserChanges,
-  createApiKeyUsage,
-  chainApiKeyEvents,
-  createApiKeyExpiryNotices,
-]
+/** A migration in the shape that umzug and sequelize-cli run. */
+export interface Migration {
+  readonly name: string
+  /** Makes the tables, or the parts of them that are missing. */
+  up(queryInterface: QueryInterface): Promise<void>
+  /** Drops the tables, unless the history says that they are not there. */
+  down(queryInterface: QueryInterface): Promise<void>
+}
 
-export const inOrder = initial
+/** Returns the steps of the first version, in order. The type of `user_id` matters to no step that is undone. */
+export function initialSteps(schema: string, userIdColumn = 'text'): Step[] {
+  const tables = tablesOf(schema)
+  return [
+    createApiKeys(tables, userIdColumn),
+    createApiKeyChangeLog(tables),
+    createApiKeyUsage(tables),
+    createApiKeyAuditTrail(tables),
+  ]
+}
 
 /**
  * The migrations, for apps that run them with a runner of their own: a function for each version that changed the schema,
@@ -50,44 +49,34 @@ export const migrations = {
     const checks = createOptionChecks('migrations.initial')
     checks.refuseUnknownNames(options, ['schema', 'users'])
     const storage = readStorageOptions(options, checks)
+    const { schema } = storage
 
-    return joined('create-api-keys', storage)
+    return {
+      name: 'create-api-keys',
+      up: ({ sequelize }) => migrate(sequelize, storage),
+      down: ({ sequelize }) =>
+        exclusively(sequelize, schema, (run) => undoSteps(run, schema, initialSteps(schema))),
+    }
   },
 }
 
-/** Makes all steps as `migrate()` does. Undoes them one after the other: if that is interrupted, the next call goes on. */
-function joined(name: string, storage: Storage): Migration {
-  const steps = initial.map((migration) => migration(storage))
-  return {
-    name,
-    up: ({ sequelize }) => migrate(sequelize, storage),
-
-    async down(queryInterface) {
-      for (const { down } of steps.toReversed()) await down(queryInterface)
-    },
-  }
-}
-
 /**
- * Makes what the database does not have of the steps, and has the tables fit the option `users`. All steps are made again if a
- * part of one is missing, in one transaction, so that no change of a key goes unseen in between.
+ * Makes the steps that the database does not have, and fits the tables to the option `users`. If a part of a step is missing, all
+ * steps are made again in one transaction, so that no change of a key goes unseen in between.
  */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
   const { schema } = storage
 
   const isUnchecked = await exclusively(sequelize, schema, async (run) => {
-    const columnType = await findUserIdType(run, storage)
-    const steps = inOrder.map((migration) =>
-      migration({ ...storage, columnType: `${columnType.type}${columnType.collation}` }),
-    )
-    const tables = [historyTable, ...steps.flatMap((step) => [...step.tables])]
+    const userIdType = await findUserIdType(run, storage)
+    const steps = initialSteps(schema, `${userIdType.type}${userIdType.collation}`)
     const history = await readHistory(run, schema)
     const names = new Set(steps.map(({ name }) => name))
-    // A newer version of the library has made them: what this one finds altered is meant to be.
-    const isNewer = history.some((name) => !names.has(name))
+    // A newer version of the library has made further steps: a difference from this version is no mistake.
+    const isNewer = [...history].some((name) => !names.has(name))
 
-    if (!isNewer) await makeSteps(run, { storage, columnType, steps, tables, history })
-    await warnOfOtherRoles(run, schema, tables)
+    if (!isNewer) await makeMissing(run, { schema, userIdType, steps, history })
+    await warnOfOtherRoles(run, schema, relationsOf(steps))
     return referToUsers(run, storage)
   })
 
@@ -95,30 +84,26 @@ export async function migrate(sequelize: Sequelize, storage: Storage) {
 }
 
 interface State {
-  storage: Storage
-  columnType: ColumnType
+  schema: string
+  userIdType: ColumnType
   steps: readonly Step[]
-  tables: readonly string[]
-  history: readonly string[]
+  history: ReadonlySet<string>
 }
 
-async function makeSteps(run: Run, { storage, columnType, steps, tables, history }: State) {
-  const { schema } = storage
-  const isComplete = steps.every(({ name }) => history.includes(name))
-  const missing = await findMissing(run, storage, tables)
-  const isConverted = await convertUserIds(run, schema, columnType)
-  const isWhole = missing.tables.length + missing.triggers.length === 0 && !missing.isRow
-  if (isComplete && isWhole && !isConverted) return
+async function makeMissing(run: Run, { schema, userIdType, steps, history }: State) {
+  const isComplete = steps.every(({ name }) => history.has(name))
+  const { relations, triggers, isRow } = await findMissing(run, schema, steps)
+  const isConverted = await convertUserIds(run, schema, userIdType)
+  if (isComplete && !isConverted && relations.length + triggers.length === 0 && !isRow) return
 
-  for (const { make } of steps) await make(run)
-  if (missing.tables.length > 0) await closeTables(run, schema, missing.tables)
-  await closeFunctions(run, schema)
-  await closeSequences(run, schema)
-  // The type of the ids is part of them.
-  if (isComplete && !isConverted && missing.triggers.length > 0) {
+  await makeSteps(run, schema, steps)
+  await closeTables(run, schema, relations)
+  await closeFunctionsAndSequences(run, schema)
+  // A conversion drops triggers itself.
+  if (isComplete && !isConverted && triggers.length > 0) {
     warn(
       'API_KEYS_TRIGGERS_MENDED',
-      `migrate: triggers were off, gone or altered, and are made again: ${missing.triggers.join(', ')}. That is usual after a ` +
+      `migrate: triggers were off, gone or altered, and are made again: ${triggers.join(', ')}. That is usual after a ` +
         'restore. Otherwise find out who did it, and verify the audit trail: what changed meanwhile may have left no trace.',
     )
   }

@@ -2,25 +2,30 @@ import { literal, qualify, quote } from '../models/names'
 import { warn } from '../models/warnings'
 import type { Run } from './transaction'
 
-/** SQL for tables of ours, with their access lists and owners. */
-function tablesSql(schema: string, tables: readonly string[]): string {
+/** SQL for relations of ours, with their access lists and owners. */
+function relationsSql(schema: string, names: readonly string[]): string {
   return `
     SELECT class.oid, class.relname, class.relowner, class.relacl
       FROM pg_catalog.pg_class AS class
       JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
-     WHERE namespace.nspname = ${literal(schema)} AND class.relname IN (${tables.map(literal).join(', ')})`
+     WHERE namespace.nspname = ${literal(schema)} AND class.relname IN (${names.map(literal).join(', ')})`
 }
+
+/** SQL for the name of the role that has a right, quoted. */
+const granteeSql = `CASE granted.grantee WHEN 0 THEN 'PUBLIC'
+            ELSE '"' || replace(pg_get_userbyid(granted.grantee)::text, '"', '""') || '"' END`
 
 /**
  * Takes from new tables what default privileges gave to roles that no app lives by: all rights, more than the library needs, to
- * a role that cannot sign in and that none that can inherits from. Services such as Supabase have roles of this kind. Each holder of
- * their public key acts as one. Other roles keep their rights, because an app may run as one of them.
+ * a role that cannot sign in and that no role which can sign in inherits from. Services such as Supabase have roles of this kind, and
+ * each holder of their public key acts as one. Other roles keep their rights, because an app may run as one of them.
  */
-export async function closeTables(run: Run, schema: string, tables: readonly string[]) {
-  const names = tables.map((table) => qualify(schema, table)).join(', ')
+export async function closeTables(run: Run, schema: string, names: readonly string[]) {
+  if (names.length === 0) return
+
   const found = await run(
-    `SELECT DISTINCT coalesce(role.rolname, '') AS role
-       FROM (${tablesSql(schema, tables)}) AS made
+    `SELECT DISTINCT ${granteeSql} AS role
+       FROM (${relationsSql(schema, names)}) AS made
       CROSS JOIN LATERAL aclexplode(made.relacl) AS granted
        LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
       WHERE granted.grantee <> made.relowner AND granted.privilege_type = 'TRUNCATE'
@@ -31,51 +36,40 @@ export async function closeTables(run: Run, schema: string, tables: readonly str
              AND role.oid IS NOT NULL AND pg_has_role(member.oid, role.oid, 'USAGE')
         )`,
   )
-  for (const { role } of found) await run(`REVOKE ALL ON ${names} FROM ${named(role)}`)
+  const relations = names.map((name) => qualify(schema, name)).join(', ')
+  for (const { role } of found) await run(`REVOKE ALL ON ${relations} FROM ${String(role)}`)
 }
 
-/** Keeps all roles from calling our functions. Triggers need no right to. */
-export async function closeFunctions(run: Run, schema: string) {
+/**
+ * Keeps all roles from calling our functions and from moving our sequences. Triggers and the columns that a sequence numbers need no
+ * right to them.
+ */
+export async function closeFunctionsAndSequences(run: Run, schema: string) {
   const found = await run(
-    `SELECT DISTINCT function.proname AS name, coalesce(role.rolname, '') AS role
+    `SELECT DISTINCT format('REVOKE ALL ON FUNCTION %I.%I() FROM %s', $1::text, function.proname, ${granteeSql}) AS sql
        FROM pg_catalog.pg_proc AS function
        JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = function.pronamespace
       CROSS JOIN LATERAL aclexplode(function.proacl) AS granted
-       LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
       WHERE namespace.nspname = $1 AND function.proname LIKE 'api\\_key\\_%'
         AND function.prorettype = 'trigger'::regtype AND function.pronargs = 0
-        AND granted.grantee <> function.proowner`,
-    [schema],
-  )
-  for (const { name, role } of found) {
-    await run(`REVOKE ALL ON FUNCTION ${qualify(schema, String(name))}() FROM ${named(role)}`)
-  }
-}
-
-/** Keeps all roles from moving our sequences. Columns that are numbered by one need no right to. */
-export async function closeSequences(run: Run, schema: string) {
-  const found = await run(
-    `SELECT DISTINCT class.relname AS name, coalesce(role.rolname, '') AS role
+        AND granted.grantee <> function.proowner
+      UNION
+     SELECT format('REVOKE USAGE, UPDATE ON SEQUENCE %I.%I FROM %s', $1::text, class.relname, ${granteeSql})
        FROM pg_catalog.pg_class AS class
        JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace
       CROSS JOIN LATERAL aclexplode(class.relacl) AS granted
-       LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = granted.grantee
       WHERE namespace.nspname = $1 AND class.relname LIKE 'api\\_key\\_%' AND class.relkind = 'S'
         AND granted.grantee <> class.relowner AND granted.privilege_type IN ('USAGE', 'UPDATE')`,
     [schema],
   )
-  for (const { name, role } of found) {
-    await run(
-      `REVOKE USAGE, UPDATE ON SEQUENCE ${qualify(schema, String(name))} FROM ${named(role)}`,
-    )
-  }
+  for (const { sql } of found) await run(String(sql))
 }
 
-/** Warns of roles that may read hashes, or write past the library: each may revive a revoked key or put in one of its own. */
-export async function warnOfOtherRoles(run: Run, schema: string, tables: readonly string[]) {
+/** Warns of roles that may read hashes, or write past the library: they may revive a revoked key or insert a key of their own. */
+export async function warnOfOtherRoles(run: Run, schema: string, names: readonly string[]) {
   const found = await run(
-    `SELECT DISTINCT coalesce(role.rolname, '') AS role
-       FROM (${tablesSql(schema, tables)}) AS made
+    `SELECT DISTINCT ${granteeSql} AS role
+       FROM (${relationsSql(schema, names)}) AS made
       CROSS JOIN LATERAL (
         SELECT grantee, privilege_type, NULL AS attname FROM aclexplode(made.relacl)
          UNION ALL
@@ -98,15 +92,11 @@ export async function warnOfOtherRoles(run: Run, schema: string, tables: readonl
   )
   if (found.length === 0) return
 
-  const roles = found.map(({ role }) => named(role)).join(', ')
+  const roles = found.map(({ role }) => String(role)).join(', ')
   warn(
     'API_KEYS_OPEN_TABLES',
     `migrate: roles besides the owner may read the hashes of keys or write to the tables in the schema ${quote(schema)}: ${roles}. ` +
       'If one of them is not the role that your app runs as, give our tables a schema of their own (the option schema), or ' +
-      `run for it: REVOKE ALL ON ${tables.map((table) => qualify(schema, table)).join(', ')} FROM ${roles}`,
+      `run for it: REVOKE ALL ON ${names.map((name) => qualify(schema, name)).join(', ')} FROM ${roles}`,
   )
-}
-
-function named(role: unknown): string {
-  return role === '' ? 'PUBLIC' : quote(String(role))
 }

@@ -10,7 +10,7 @@ export interface TriggerFunction {
   body: string
 }
 
-/** A trigger of ours. It fires always: also in a session that replicates, or pretends to. */
+/** A trigger of ours, as data: from it, the trigger is made, and the trigger of the database is compared with it. */
 export interface Trigger {
   name: string
   /** Qualified and quoted. */
@@ -24,6 +24,8 @@ export interface Trigger {
   newTable?: string
   /** True if the trigger fires when the transaction commits. */
   isDeferred?: boolean
+  /** True if the trigger does not fire in a session that replicates, or claims to. All others fire always. */
+  isSilentInReplica?: boolean
   calls: TriggerFunction
 }
 
@@ -48,33 +50,41 @@ export function changesAny(columns: readonly string[]): string {
 const searchPath = 'pg_catalog, pg_temp'
 
 /**
- * SQL that creates functions. They run as their owner, so that a role that may change a key may also log the change. They find
- * no name that another role puts in the way. No role may use them itself: it could put them on a table of its own, and hold the
- * lock of the log.
+ * SQL that creates the functions of triggers. They run as their owner, so that a role that may change a key may also log the change.
+ * They find no name that another role puts in the way. No role may call them itself: it could put them on a table of its own, and
+ * hold the lock of the log.
  */
-export function createFunctions(functions: readonly TriggerFunction[]): string {
-  const created = functions.map(
-    ({ name, body }) => `
+export function createFunctions(triggers: readonly Trigger[]): string {
+  return functionsOf(triggers)
+    .map(
+      ([name, body]) => `
       CREATE OR REPLACE FUNCTION ${name}() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${searchPath} AS ${quoteBody(body)};`,
-  )
-  const names = functions.map(({ name }) => `${name}()`).join(', ')
-  return `${created.join('')}
-      REVOKE EXECUTE ON FUNCTION ${names} FROM PUBLIC;`
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${searchPath} AS $function$${body}$function$;
+      REVOKE EXECUTE ON FUNCTION ${name}() FROM PUBLIC;`,
+    )
+    .join('')
 }
 
-/** With the functions go the triggers that call them. */
-export function dropFunctions(functions: readonly TriggerFunction[]): string {
-  const names = functions.map(({ name }) => `${name}()`).join(', ')
-  return `DROP FUNCTION IF EXISTS ${names} CASCADE;`
+/** SQL that drops the functions of triggers, and the triggers with them. */
+export function dropFunctions(triggers: readonly Trigger[]): string {
+  return functionsOf(triggers)
+    .map(([name]) => `DROP FUNCTION IF EXISTS ${name}() CASCADE;`)
+    .join('')
 }
 
+/** Each function once, because several triggers may call it. */
+function functionsOf(triggers: readonly Trigger[]): [name: string, body: string][] {
+  return [...new Map(triggers.map(({ calls }) => [calls.name, calls.body]))]
+}
+
+/** SQL that creates triggers, in place of the triggers that have their names. */
 export function createTriggers(triggers: readonly Trigger[]): string {
   return triggers.map(createTrigger).join('')
 }
 
 function createTrigger(trigger: Trigger): string {
-  const { name, table, fires, forEach, when, newTable, isDeferred, calls } = trigger
+  const { name, table, fires, forEach, when, newTable, isDeferred, isSilentInReplica, calls } =
+    trigger
   const clauses = [
     isDeferred && 'DEFERRABLE INITIALLY DEFERRED',
     newTable && `REFERENCING NEW TABLE AS ${newTable}`,
@@ -85,7 +95,7 @@ function createTrigger(trigger: Trigger): string {
       DROP TRIGGER IF EXISTS ${name} ON ${table};
       CREATE ${isDeferred ? 'CONSTRAINT TRIGGER' : 'TRIGGER'} ${name} ${fires} ON ${table}
         ${clauses.filter(Boolean).join(' ')} EXECUTE FUNCTION ${calls.name}();
-      ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name};`
+      ${isSilentInReplica ? '' : `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name};`}`
 }
 
 /**
@@ -96,12 +106,12 @@ export function alteredTriggersSql(triggers: readonly Trigger[]): string {
   return `
     SELECT format('%s on %s', made.name, made.kept::regclass) AS name
       FROM (VALUES ${triggers.map(toRow).join(', ')})
-        AS made (name, kept, type, is_deferred, new_table, condition, body)
+        AS made (name, kept, enabled, type, is_deferred, new_table, condition, body)
      WHERE NOT EXISTS (
        SELECT FROM pg_catalog.pg_trigger AS trigger
          JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
         WHERE trigger.tgrelid = made.kept::regclass AND trigger.tgname = made.name
-          AND trigger.tgenabled = 'A' AND trigger.tgtype = made.type AND trigger.tgattr = ''
+          AND trigger.tgenabled::text IN ('A', made.enabled) AND trigger.tgtype = made.type AND trigger.tgattr = ''
           AND trigger.tginitdeferred = made.is_deferred
           AND coalesce(trigger.tgnewtable, '') = made.new_table
           AND coalesce(regexp_replace(
@@ -118,10 +128,14 @@ const notation = /row\(|::text|[\s()"]/g
 
 function toRow(trigger: Trigger): string {
   const { name, table, when = '', newTable = '', isDeferred = false, calls } = trigger
+  const enabled = trigger.isSilentInReplica ? 'O' : 'A'
   const condition = when.toLowerCase().replace(notation, '')
   const body = createHash('md5').update(calls.body).digest('hex')
-  const texts = [newTable, condition, body].map(literal).join(', ')
-  return `(${literal(name)}, ${literal(table)}, ${typeOf(trigger)}, ${isDeferred}, ${texts})`
+  const [before, after] = [
+    [name, table, enabled],
+    [newTable, condition, body],
+  ].map((texts) => texts.map(literal).join(', '))
+  return `(${before}, ${typeOf(trigger)}, ${isDeferred}, ${after})`
 }
 
 /** The bits of `pg_trigger.tgtype`. */
@@ -133,8 +147,4 @@ function typeOf({ fires, forEach }: Trigger): number {
     (type, [word, bit]) => type + (words.has(word) ? bit : 0),
     0,
   )
-}
-
-function quoteBody(body: string): string {
-  return `$function$${body}$function$`
 }

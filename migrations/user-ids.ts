@@ -16,22 +16,31 @@ export interface ColumnType {
 }
 
 /**
- * Returns the type that `user_id` is to have: the one that the app named, else the one of its own column, else the one that it
- * has. Without a name, ids are strings in JavaScript, which bigint and integer are both read as. Text is compared as the app's
+ * Returns the type that `user_id` must have: the type that the app named, else the type of its own column, else the type that
+ * `user_id` has. If the app named none, ids are strings in JavaScript, for bigint and integer alike. Text is compared as the app's
  * column compares it, for example without regard to case.
  */
 export async function findUserIdType(run: Run, storage: Storage): Promise<ColumnType> {
   const { schema, users, columnType } = storage
   const ours = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
-  // A table of users that is not there is reported when the keys are to refer to it.
+  // A missing table of users is reported when the foreign key is added.
   const theirs = users && (await typeOf(run, users))
   const from = theirs ?? ours
-  const type = columnType ?? (from ? fittingType(from.type) : 'text')
+  const type = columnType ?? fittingType(from?.type, ours?.type)
+  return { type, collation: (type === 'text' && from?.collation) || '' }
+}
 
-  const isNarrower = !columnType && from?.type !== 'bigint' && ours?.type === 'integer'
-  return {
-    type: type === 'bigint' && isNarrower ? 'integer' : type,
-    collation: (type === 'text' && from?.collation) || '',
+/** Columns that are integer stay so, because an instance may have named that type. */
+function fittingType(from: string | undefined, ours: string | undefined): UserIdType {
+  switch (from) {
+    case 'uuid':
+    case 'bigint':
+      return from
+    case 'smallint':
+    case 'integer':
+      return ours === 'integer' ? 'integer' : 'bigint'
+    default:
+      return 'text'
   }
 }
 
@@ -58,11 +67,6 @@ async function typeOf(run: Run, { schema, table, column }: Column): Promise<Foun
     [schema, table, column],
   )
   return found && { type: String(found.type), collation: String(found.collation) }
-}
-
-function fittingType(type: string): UserIdType {
-  if (type === 'uuid') return 'uuid'
-  return ['smallint', 'integer', 'bigint'].includes(type) ? 'bigint' : 'text'
 }
 
 /**

@@ -13,6 +13,9 @@ export function tablesOf(schema: string) {
   const channel = `express_api_keys_${digest}`
 
   return {
+    /** Without quotes. */
+    schema,
+
     /** One row per key. */
     keys: named('api_keys'),
     /** The secrets that rotations have replaced. */

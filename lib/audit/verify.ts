@@ -5,6 +5,7 @@ import { alteredTriggersSql } from '../../migrations/triggers'
 import { toldNames, toldSql, type AuditTrail } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import { limitStatements, select as selectRows } from '../../models/statements'
+import { tablesOf } from '../../models/tables'
 import { InvalidInputError } from '../errors'
 import { canonical } from './trail'
 import {
@@ -124,7 +125,7 @@ export function createAuditVerifier(parts: AuditVerifierParts) {
 
   const unguardedSql = `
     SELECT to_json(altered.name)::text AS json
-      FROM (${alteredTriggersSql(auditTriggers(schema))}) AS altered`
+      FROM (${alteredTriggersSql(auditTriggers(tablesOf(schema)))}) AS altered`
 
   const waitingSql = `
     SELECT json_build_object(

@@ -1,14 +1,10 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import {
-  gatheredColumns,
-  keyTriggers,
-  numberTriggers,
-  userTriggers,
-} from '../../migrations/change-log-triggers'
+import { keyLogTriggers, userLogTriggers } from '../../migrations/change-log-triggers'
 import { changeLogOf } from '../../models/change-log'
 import { literal, qualify } from '../../models/names'
 import { run, select } from '../../models/statements'
+import { tablesOf } from '../../models/tables'
 import type { UserIdType } from '../../models/storage-options'
 import { afterCommit, onDatabase } from '../database/failures'
 import type { OwnChanges } from '../database/own-changes'
@@ -68,12 +64,12 @@ interface ChangeLogParts {
 export function createChangeLog(parts: ChangeLogParts) {
   const { connection, sequelize, schema, userIdType, boundMs, ownChanges } = parts
   const log = changeLogOf(schema)
+  const tables = tablesOf(schema)
   const { revisions, userChanges, bounds } = log
   // Without one of them, changes could go unlogged.
   const triggers = [
-    ...keyTriggers(schema, gatheredColumns.withLimits),
-    ...numberTriggers(schema),
-    ...(parts.followed === 'keys' ? [] : userTriggers(schema)),
+    ...keyLogTriggers(tables),
+    ...(parts.followed === 'keys' ? [] : userLogTriggers(tables)),
   ]
   const keys = qualify(schema, 'api_keys')
   const conditions = conditionsOf({ log, keys, triggers, boundMs })

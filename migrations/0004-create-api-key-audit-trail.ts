@@ -1,0 +1,110 @@
+import type { Tables } from '../models/tables'
+import { auditTriggers } from './audit-triggers'
+import type { Step } from './step'
+
+/**
+ * Creates the audit trail: one event for each change of a key, and the chain that seals the events.
+ *
+ * Events refer to keys and users without foreign keys, and to users by text, because the trail outlives keys, users and the type
+ * of their ids.
+ *
+ * A change by the library gives the row of the key a new `event_ref`, which its entry has as `ref`. If a change leaves
+ * `event_ref` as it was, the library did not make it, and a trigger writes its entry. So changes by the library cost no function
+ * call.
+ *
+ * Entries never change, and only the pruning call deletes them. They are sealed one after the other, in a table of their own.
+ * Each transaction of the library seals all entries that wait by then, when it ends.
+ */
+export function createApiKeyAuditTrail(tables: Tables): Step {
+  const { events, seals, unsealed, auditHead, checkpoints } = tables
+
+  return {
+    name: '0004-create-api-key-audit-trail',
+
+    sequences: ['api_key_event_register'],
+
+    tables: {
+      api_key_events: `
+      CREATE TABLE ${events} (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        api_key_id uuid CHECK (api_key_id IS NOT NULL OR action = 'truncated'),
+        user_id text CHECK (user_id IS NOT NULL OR action = 'truncated'),
+        action text NOT NULL CHECK (action IN (
+          'created', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'rotated', 'rotation_ended',
+          'retired_secret_used', 'deleted', 'truncated'
+        )),
+        actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system', 'database')),
+        actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
+        address text,
+        reason text CHECK (char_length(reason) <= 500),
+        before jsonb,
+        after jsonb,
+        created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        ref uuid,
+        entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9a-f]{64}$'),
+        -- One of these warnings may be written per hour. No other entry takes its place.
+        CHECK (action <> 'retired_secret_used' OR actor_type = 'system')
+      );
+
+      CREATE INDEX ON ${events} (api_key_id, id DESC);
+      CREATE INDEX ON ${events} (user_id, id DESC);
+      CREATE INDEX ON ${events} (action, id DESC);
+      CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
+        WHERE action = 'retired_secret_used';`,
+
+      api_key_event_seals: `
+      CREATE TABLE ${seals} (
+        position bigint PRIMARY KEY CHECK (position > 0),
+        event_id bigint NOT NULL UNIQUE,
+        is_genuine boolean NOT NULL,
+        doubts text,
+        hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
+        mac text NOT NULL CHECK (mac ~ '^[0-9a-f]{64}$'),
+        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
+      );`,
+
+      // Events may be there already, if a clean-up has removed the chain alone.
+      api_key_unsealed_events: `
+      CREATE TABLE ${unsealed} (
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        event_id bigint NOT NULL,
+        PRIMARY KEY (xid, event_id)
+      );
+      INSERT INTO ${unsealed} (event_id)
+      SELECT id FROM ${events} AS event
+       WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id);`,
+
+      api_key_audit_checkpoints: `
+      CREATE TABLE ${checkpoints} (
+        position bigint PRIMARY KEY CHECK (position > 0),
+        hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
+        last_event_id bigint NOT NULL,
+        created_before timestamptz(3) NOT NULL,
+        pruned_at timestamptz(3) NOT NULL,
+        mac text NOT NULL CHECK (mac ~ '^[0-9a-f]{64}$'),
+        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
+      );`,
+
+      api_key_audit_head: `
+      CREATE TABLE ${auditHead} (
+        is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one),
+        position bigint NOT NULL DEFAULT 0 CHECK (position >= 0),
+        hash text NOT NULL DEFAULT '' CHECK (hash ~ '^([0-9a-f]{64})?$'),
+        checkpoint_position bigint NOT NULL DEFAULT 0 CHECK (checkpoint_position >= 0),
+        -- Entries of before there was a chain are taken as they are, in their order.
+        legacy_until bigint NOT NULL DEFAULT 0,
+        legacy_sealed bigint NOT NULL DEFAULT 0,
+        started_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
+        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
+      );
+      INSERT INTO ${auditHead} (legacy_until) SELECT coalesce(max(id), 0) FROM ${events}
+       WHERE NOT EXISTS (SELECT FROM ${seals});`,
+    },
+
+    triggers: auditTriggers(tables),
+
+    // A new row does not replace a head that was removed: the seals show it.
+    neverEmpty: ['api_key_audit_head'],
+  }
+}

@@ -1,0 +1,76 @@
+import { qualify } from '../models/names'
+import type { Tables } from '../models/tables'
+import { changesAny, type Trigger } from './triggers'
+
+/**
+ * Returns the triggers that keep the hashes of all secrets unique, and that delete retired secrets with their key. They are silent
+ * in a session that replicates, because it receives both tables of the other server.
+ */
+export function secretTriggers(tables: Tables): Trigger[] {
+  const { schema, keys, retiredSecrets: retired } = tables
+  const unique = {
+    isSilentInReplica: true,
+    calls: { name: qualify(schema, 'api_key_keep_hashes_unique'), body: keepUniqueBody(tables) },
+  }
+  const forget = {
+    isSilentInReplica: true,
+    table: keys,
+    calls: { name: qualify(schema, 'api_key_forget_retired_secrets'), body: forgetBody(tables) },
+  }
+  // After the statement, because one statement of a rotation moves a hash from one table to the other.
+  const onInsert = {
+    ...unique,
+    name: 'api_key_keep_hashes_unique_insert',
+    fires: 'AFTER INSERT',
+    newTable: 'added',
+    forEach: 'STATEMENT',
+  } as const
+  const onUpdate = {
+    ...unique,
+    name: 'api_key_keep_hashes_unique_update',
+    fires: 'AFTER UPDATE',
+    forEach: 'ROW',
+    when: changesAny(['hash']),
+  } as const
+
+  return [
+    ...[keys, retired].flatMap((table) => [
+      { ...onInsert, table },
+      { ...onUpdate, table },
+    ]),
+    { ...forget, name: 'api_key_forget_retired_row', fires: 'AFTER DELETE', forEach: 'ROW' },
+    {
+      ...forget,
+      name: 'api_key_forget_retired_all',
+      fires: 'AFTER TRUNCATE',
+      forEach: 'STATEMENT',
+    },
+  ]
+}
+
+function keepUniqueBody({ keys, retiredSecrets: retired }: Tables): string {
+  return `
+        BEGIN
+          IF TG_LEVEL = 'ROW' THEN
+            PERFORM FROM ${retired} AS secret WHERE secret.hash = NEW.hash;
+          ELSE
+            PERFORM FROM added JOIN ${keys} AS key USING (hash) JOIN ${retired} AS secret USING (hash);
+          END IF;
+          IF FOUND THEN
+            RAISE unique_violation USING MESSAGE = 'express-api-keys: a hash is current and retired';
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+function forgetBody({ retiredSecrets: retired }: Tables): string {
+  return `
+        BEGIN
+          IF TG_OP = 'DELETE' THEN
+            DELETE FROM ${retired} AS secret WHERE secret.api_key_id = OLD.id;
+          ELSE
+            DELETE FROM ${retired};
+          END IF;
+          RETURN NULL;
+        END`
+}
