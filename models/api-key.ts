@@ -36,33 +36,99 @@ export interface ApiKeyRow {
 /** Milliseconds since 1970; text for an infinite time. */
 export type Time = number | string
 
+/** What a column holds: text, an id of any type, a time, a list of texts or a JSON object. */
+export type ColumnType = 'text' | 'id' | 'time' | 'list' | 'json'
+
+/**
+ * What reads a column besides the statements that name it. `record`: records have it. `watched`: a change leaves an entry in the
+ * audit trail. `shown`: so it does, and the entry shows the values. `logged`: a change is reported to all processes. `verified`:
+ * verification decides by it, or hands it on.
+ */
+type ColumnUse = 'record' | 'watched' | 'shown' | 'logged' | 'verified'
+
+/**
+ * The columns of a key, by the names that they have in JavaScript and in JSON. Records, the audit trail, the change log and
+ * verification take their columns from here.
+ */
+export const keyColumns = {
+  id: column('id', 'id', 'record', 'watched', 'logged', 'verified'),
+  userId: column('user_id', 'id', 'record', 'shown', 'logged', 'verified'),
+  name: column('name', 'text', 'record', 'shown', 'logged', 'verified'),
+  description: column('description', 'text', 'record', 'shown'),
+  prefix: column('prefix', 'text', 'record', 'shown'),
+  postfix: column('postfix', 'text', 'record', 'shown'),
+  hash: column('hash', 'text', 'watched', 'logged'),
+  secretId: column('secret_id', 'text', 'watched'),
+  permissions: column('permissions', 'list', 'record', 'shown', 'logged', 'verified'),
+  status: column('status', 'text', 'record', 'shown', 'logged', 'verified'),
+  allowedIps: column('allowed_ips', 'list', 'record', 'shown', 'logged', 'verified'),
+  metadata: column('metadata', 'json', 'record', 'shown', 'logged', 'verified'),
+  limits: column('limits', 'json', 'record', 'shown', 'logged', 'verified'),
+  createdAt: column('created_at', 'time', 'record', 'shown'),
+  updatedAt: column('updated_at', 'time', 'record'),
+  lastUsedAt: column('last_used_at', 'time', 'record'),
+  lastUsedFrom: column('last_used_from', 'text', 'record'),
+  expiresAt: column('expires_at', 'time', 'record', 'shown', 'logged', 'verified'),
+  revokedAt: column('revoked_at', 'time', 'record', 'watched'),
+  previousHash: column('previous_hash', 'text', 'watched', 'logged'),
+  previousSecretId: column('previous_secret_id', 'text', 'watched'),
+  previousPrefix: column('previous_prefix', 'text', 'record', 'watched'),
+  previousPostfix: column('previous_postfix', 'text', 'record', 'watched'),
+  previousWorksUntil: column('previous_works_until', 'time', 'record', 'watched', 'logged'),
+  previousLastUsedAt: column('previous_last_used_at', 'time', 'record'),
+  eventRef: column('event_ref', 'id'),
+} satisfies Record<keyof ApiKeyRow, unknown> & Record<string, unknown>
+
+export type KeyAttribute = keyof typeof keyColumns
+
+/** The attributes whose columns have a use. */
+export type AttributeFor<Use extends ColumnUse> = {
+  [Name in KeyAttribute]: Use extends (typeof keyColumns)[Name]['uses'][number] ? Name : never
+}[KeyAttribute]
+
+function column<const Uses extends ColumnUse[]>(name: string, type: ColumnType, ...uses: Uses) {
+  return { name, type, uses }
+}
+
+/** Returns the attributes whose columns have a use. */
+export function attributesFor<Use extends ColumnUse>(use: Use): AttributeFor<Use>[] {
+  const columns = Object.entries<{ uses: ColumnUse[] }>(keyColumns)
+  // They are selected by what their type says.
+  return columns.flatMap(([name, { uses }]) => (uses.includes(use) ? [name as never] : []))
+}
+
+/** SQL for columns of these uses in a form in which they can be compared, which `json` cannot. */
+export function comparableColumns(...uses: ColumnUse[]): string[] {
+  return Object.values<{ name: string; type: ColumnType; uses: ColumnUse[] }>(keyColumns)
+    .filter((column) => column.uses.some((use) => uses.includes(use)))
+    .map(({ name, type }) => (type === 'json' ? `${name}::text` : name))
+}
+
 /** SQL for a key as JSON, from a row of the table of keys. */
 export function keySql(key: string): string {
-  const attributes: Record<keyof ApiKeyRow, string> = {
-    id: `${key}.id`,
-    userId: `${key}.user_id::text`,
-    name: `${key}.name`,
-    description: `${key}.description`,
-    prefix: `${key}.prefix`,
-    postfix: `${key}.postfix`,
-    permissions: `${key}.permissions`,
-    status: `${key}.status`,
-    allowedIps: `${key}.allowed_ips`,
-    metadata: `${key}.metadata`,
-    limits: `${key}.limits`,
-    createdAt: msSql(`${key}.created_at`),
-    updatedAt: msSql(`${key}.updated_at`),
-    lastUsedAt: msSql(`${key}.last_used_at`),
-    lastUsedFrom: `${key}.last_used_from`,
-    expiresAt: msSql(`${key}.expires_at`),
-    revokedAt: msSql(`${key}.revoked_at`),
-    previousPrefix: `${key}.previous_prefix`,
-    previousPostfix: `${key}.previous_postfix`,
-    previousWorksUntil: msSql(`${key}.previous_works_until`),
-    previousLastUsedAt: msSql(`${key}.previous_last_used_at`),
-  }
-  const members = Object.entries(attributes).map(([name, sql]) => `'${name}', ${sql}`)
+  const members = attributesFor('record').map((attribute) => {
+    const { name, type } = keyColumns[attribute]
+    return `'${attribute}', ${jsonOf(`${key}.${name}`, type)}`
+  })
   return `json_build_object(${members.join(', ')})::text`
+}
+
+function jsonOf(value: string, type: ColumnType): string {
+  if (type === 'id') return `${value}::text`
+  return type === 'time' ? msSql(value) : value
+}
+
+/** SQL for the column of an attribute as text, whatever the settings of the session are: JSON for lists and objects. */
+export function textSql(key: string, attribute: KeyAttribute): string {
+  const { name, type } = keyColumns[attribute]
+  const value = `${key}.${name}`
+  if (type === 'list') return `to_json(${value})::text`
+  return type === 'time' ? `(${msSql(value)})::text` : `${value}::text`
+}
+
+/** SQL for the value of an attribute that a parameter gives. */
+export function parameterSql(attribute: KeyAttribute, number: number): string {
+  return keyColumns[attribute].type === 'time' ? timeOfParameter(number) : `$${number}`
 }
 
 /**
@@ -106,21 +172,3 @@ export function msSql(time: string): string {
 export function timeOfParameter(number: number): string {
   return `to_timestamp($${number}::float8 / 1000)`
 }
-
-/** What a change may write, and the column that holds it. */
-export const changeableColumns = {
-  name: 'name',
-  description: 'description',
-  permissions: 'permissions',
-  status: 'status',
-  expiresAt: 'expires_at',
-  allowedIps: 'allowed_ips',
-  metadata: 'metadata',
-  limits: 'limits',
-  previousHash: 'previous_hash',
-  previousSecretId: 'previous_secret_id',
-  previousPrefix: 'previous_prefix',
-  previousPostfix: 'previous_postfix',
-  previousWorksUntil: 'previous_works_until',
-  previousLastUsedAt: 'previous_last_used_at',
-} as const

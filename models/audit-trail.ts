@@ -1,4 +1,4 @@
-import { keyPrefixSql } from './api-key'
+import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
 import { changeLogOf } from './change-log'
 import { literal, qualify } from './names'
 
@@ -59,50 +59,30 @@ export function isOfKeyWithPrefix(
   ) = ${literal(keyPrefix)}`
 }
 
-/** Of which attributes of a key the trail tells. */
-export const toldNames = [
-  'userId',
-  'name',
-  'description',
-  'permissions',
-  'status',
-  'createdAt',
-  'expiresAt',
-  'allowedIps',
-  'metadata',
-  'limits',
-  'prefix',
-  'postfix',
-  'previousSecret',
-] as const
+/** The attributes of a key that entries of the trail show. */
+export const toldNames = [...attributesFor('shown'), 'previousSecret'] as const
 
 /**
- * SQL for what the trail tells of a key, as JSON, from a row of the table of keys: each attribute by the name and in the
- * form in which records have it. Left out is what changes without being told: when it was changed, used and revoked.
+ * SQL for what the trail shows of a key, as JSON, from a row of the table of keys. Each attribute has the name and the form that
+ * it has in records. The times of changes, uses and the revocation are left out, because they change with each entry or use.
  */
 export function toldSql(key: string): string {
-  const attributes: Record<(typeof toldNames)[number], string> = {
-    // As text, whatever type it has for an instance: all of them share one trigger.
-    userId: `${key}.user_id::text`,
-    name: `${key}.name`,
-    description: `${key}.description`,
-    permissions: `${key}.permissions`,
-    status: `${key}.status`,
-    createdAt: timeSql(`${key}.created_at`),
-    expiresAt: timeSql(`${key}.expires_at`),
-    allowedIps: `${key}.allowed_ips`,
-    metadata: jsonSql(`${key}.metadata`),
-    limits: jsonSql(`${key}.limits`),
-    prefix: `${key}.prefix`,
-    postfix: `${key}.postfix`,
-    previousSecret: `CASE WHEN ${key}.previous_hash IS NOT NULL THEN jsonb_build_object(
+  const members = attributesFor('shown').map((attribute) => {
+    const { name, type } = keyColumns[attribute]
+    return `'${attribute}', ${jsonbOf(`${key}.${name}`, type)}`
+  })
+  const previousSecret = `CASE WHEN ${key}.previous_hash IS NOT NULL THEN jsonb_build_object(
                        'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
-                       'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`,
-  }
+                       'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`
 
-  return `jsonb_build_object(${Object.entries(attributes)
-    .map(([name, sql]) => `'${name}', ${sql}`)
-    .join(', ')})`
+  return `jsonb_build_object(${[...members, `'previousSecret', ${previousSecret}`].join(', ')})`
+}
+
+function jsonbOf(value: string, type: ColumnType): string {
+  // As text, whatever type an id has: all instances share one trigger.
+  if (type === 'id') return `${value}::text`
+  if (type === 'time') return timeSql(value)
+  return type === 'json' ? jsonSql(value) : value
 }
 
 /**

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 
 import type { Sequelize } from 'sequelize'
 
-import { changeableColumns, keySql, timeOfParameter } from '../../models/api-key'
+import { keyColumns, keySql, parameterSql, type KeyAttribute } from '../../models/api-key'
 import { run, select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import type { Background } from '../database/background'
@@ -104,32 +104,26 @@ export function createStore(parts: StoreParts) {
       await userKeys.lock(userId, transaction)
       await userKeys.refuseOneTooMany(userId, transaction)
       const ref = randomUUID()
+      const values: Partial<Record<KeyAttribute, unknown>> = {
+        id: randomUUID(),
+        userId,
+        name,
+        description,
+        permissions,
+        expiresAt,
+        allowedIps,
+        metadata,
+        limits,
+        ...secret,
+        eventRef: ref,
+      }
+      const bind: unknown[] = []
+      const written = assign(values, bind)
       const [row] = await select<{ json: string }>(
         sequelize,
-        `INSERT INTO ${table} AS key
-           (id, user_id, name, description, permissions, expires_at, allowed_ips, metadata, limits,
-            hash, secret_id, prefix, postfix, event_ref)
-         VALUES ($1, $2, $3, $4, $5, ${timeOfParameter(6)}, $7, $8, $9, $10, $11, $12, $13, $14)
-         RETURNING ${keySql('key')} AS json`,
-        {
-          bind: [
-            randomUUID(),
-            userId,
-            name,
-            description,
-            permissions,
-            toParameter(expiresAt),
-            allowedIps,
-            toParameter(metadata),
-            toParameter(limits),
-            secret.hash,
-            secret.secretId,
-            secret.prefix,
-            secret.postfix,
-            ref,
-          ],
-          transaction,
-        },
+        `INSERT INTO ${table} AS key (${written.map(({ column }) => column).join(', ')})
+         VALUES (${written.map(({ value }) => value).join(', ')}) RETURNING ${keySql('key')} AS json`,
+        { bind, transaction },
       ).catch(explainUnknownUser)
 
       const after = reader.readRecord(row?.json ?? '')
@@ -244,11 +238,14 @@ export function createStore(parts: StoreParts) {
       if (Object.keys(news).length === 0) return before
 
       const ref = randomUUID()
-      const bind: unknown[] = [id, ref]
+      const bind: unknown[] = [id]
+      const assignments = assign({ ...news, eventRef: ref }, bind).map(
+        ({ column, value }) => `${column} = ${value}`,
+      )
+      if (news.status === 'REVOKED') assignments.push('revoked_at = clock_timestamp()')
       const [row] = await select<{ json: string }>(
         sequelize,
-        `UPDATE ${table} AS key SET ${assignmentsOf(news, bind).join(', ')},
-                updated_at = clock_timestamp(), event_ref = $2
+        `UPDATE ${table} AS key SET ${assignments.join(', ')}, updated_at = clock_timestamp()
           WHERE id = $1 RETURNING ${keySql('key')} AS json`,
         { bind, transaction },
       )
@@ -309,17 +306,14 @@ function newsIn(changes: Decision['changes'], key: ApiKeyRecord): Changes {
   )
 }
 
-/** SQL that writes changes to the row of a key. Adds their values to the parameters. */
-function assignmentsOf(changes: Changes, bind: unknown[]): string[] {
-  const assignments = Object.entries(changes).map(([name, value]) => {
+/** Returns the columns of attributes with SQL for their values, which it adds to the parameters. */
+function assign(values: Partial<Record<KeyAttribute, unknown>>, bind: unknown[]) {
+  return Object.entries(values).map(([name, value]) => {
     // They have no other members.
-    const column = changeableColumns[name as keyof Changes]
+    const attribute = name as KeyAttribute
     const number = bind.push(toParameter(value))
-    return `${column} = ${name === 'expiresAt' ? timeOfParameter(number) : `$${number}`}`
+    return { column: keyColumns[attribute].name, value: parameterSql(attribute, number) }
   })
-  return changes.status === 'REVOKED'
-    ? [...assignments, 'revoked_at = clock_timestamp()']
-    : assignments
 }
 
 /** Times become milliseconds since 1970, and objects JSON. Lists stay, and the driver writes them as arrays. */

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 
+import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import type { ChangeLog } from '../../models/change-log'
@@ -52,34 +53,20 @@ interface LookupParts {
 /** SQLSTATEs with which a pooler betrays that it cannot keep prepared statements: missing, there already. */
 const unprepared = /^(26000|42P05)$/
 
-const readColumns = [
-  'id',
-  'user_id',
-  'name',
-  'status',
-  'permissions',
-  'allowed_ips',
-  'metadata',
-  'limits',
-  'expires_at',
-]
-
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
   const { connection, table, retiredTable, userIdType } = parts
   const { isRegistered, isSubscriber, fingerprint } = parts.conditions
-  const columns = readColumns.map((column) => `key.${column}`).join(', ')
+  const attributes = attributesFor('verified')
+  const columns = attributes.map((name) => `key.${keyColumns[name].name}`).join(', ')
+  const texts = attributes.map((name) => `${textSql('key', name)} AS "${name}"`).join(', ')
   const statement = `${onPrimary}
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isSubscriber})::text AS is_subscriber,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
-           key.found_hash AS hash, key.id::text, key.user_id::text, key.name, key.status,
-           to_json(key.permissions)::text AS permissions,
-           to_json(key.allowed_ips)::text AS allowed_ips, key.metadata::text AS metadata,
-           key.limits::text AS limits,
-           (extract(epoch FROM key.expires_at) * 1000)::text AS expires_at_ms,
-           (extract(epoch FROM key.last_used_at) * 1000)::text AS last_used_at_ms,
-           (extract(epoch FROM key.works_until) * 1000)::text AS works_until_ms
+           key.found_hash AS hash, ${texts},
+           (${msSql('key.last_used_at')})::text AS last_used_at_ms,
+           (${msSql('key.works_until')})::text AS works_until_ms
       FROM (
         SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
@@ -139,18 +126,18 @@ export function createLookup(parts: LookupParts): Lookup {
     return {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
-      userId: readUserId(row.user_id, userIdType),
+      userId: readUserId(row.userId, userIdType),
       name: names.of(row.name ?? ''),
       permissions: permissionSets.of(row.permissions ?? '[]'),
       status: statuses.of(row.status ?? ''),
-      expiresAtMs: readTime(row.expires_at_ms),
+      expiresAtMs: readTime(row.expiresAt),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),
       policy: policyOf(row),
     }
   }
 
-  function policyOf({ allowed_ips: allowedIps, metadata, limits }: TextRow): KeyPolicy {
+  function policyOf({ allowedIps, metadata, limits }: TextRow): KeyPolicy {
     if (!allowedIps && !limits && metadata === noPolicy.metadata) return noPolicy
     return {
       allowedIps: allowedIps ? addressLists.of(allowedIps) : null,
