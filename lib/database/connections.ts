@@ -10,8 +10,6 @@ interface ConnectionsParts {
   open: OpenClient
   clock: Clock
   maxStalenessMs: number
-  /** Gives up the connection that listens. Returns false if there is none. */
-  stopListening(): boolean
 }
 
 /** How long usage is not written after the database had no place for its connection. */
@@ -23,7 +21,9 @@ const usageRestMs = 5_000
  * listens gives way, then that of usage.
  */
 export function createConnections(parts: ConnectionsParts) {
-  const { background, open, clock, stopListening } = parts
+  const { background, open, clock } = parts
+  /** Gives up the connection that listens. Returns false if there is none. */
+  let stopListening = hasNone
   const shared = {
     background,
     open,
@@ -33,7 +33,7 @@ export function createConnections(parts: ConnectionsParts) {
   }
   const usage = createConnection({
     ...shared,
-    makeRoom: stopListening,
+    makeRoom: () => stopListening(),
     refusedRestMs: usageRestMs,
   })
   const makeRoom = () => stopListening() || usage.giveWay()
@@ -44,6 +44,11 @@ export function createConnections(parts: ConnectionsParts) {
     polls,
     lookUps,
     usage,
+
+    /** Notes how the connection that listens is given up if the database has too few. It returns false if there is none. */
+    giveUpFirst(giveWay: () => boolean) {
+      stopListening = giveWay
+    },
 
     /** Gives up the connections on which requests wait, for others. */
     reset() {
@@ -66,4 +71,8 @@ function onRefused(message: string) {
       'fewer, LISTEN and the writes of usage give way to verification: changes take up to maxStalenessMs, and uses wait in ' +
       'memory. Allow more connections, make pools smaller, or set listen: false.',
   )
+}
+
+function hasNone() {
+  return false
 }

@@ -6,20 +6,29 @@ import type { ChangeLogReader, LogReading, Position } from './change-log'
 import { isWithin, momentOf, type Clock, type Moment } from '../database/clock'
 import { longestLimitMs } from '../database/time-limit'
 
-/** What the feed makes known, in the order in which it happened. */
-interface FeedListener {
-  /** These keys were changed. */
-  onChanges(ids: readonly string[]): void
-  /** These users may do more than before, or less. */
-  onUserChanges(userIds: readonly (string | number)[]): void
-  /** Keys, or hashes of keys, were added. */
-  onNew(): void
-  /** The entries of these transactions were read. */
-  onEntries(xids: readonly string[]): void
-  /** Nobody knows what has changed meanwhile: nothing that is remembered may be used any more. */
-  onGap(): void
-  /** The log cannot be relied on at the moment. */
-  onDoubt(): void
+/** Takes the reports of the feed that it needs, in the order in which things happened. */
+export interface FeedListener {
+  /** Reports keys that were changed. */
+  onChanges?(ids: readonly string[]): void
+  /** Reports users whose permissions may have changed. */
+  onUserChanges?(userIds: readonly (string | number)[]): void
+  /** Reports that keys, or hashes of keys, were added. */
+  onNew?(): void
+  /** Reports the transactions whose entries were read. */
+  onEntries?(xids: readonly string[]): void
+  /** Reports that anything may have changed: nothing that was read before may be used any longer. */
+  onGap?(): void
+  /** Reports that the log cannot be relied on at the moment. */
+  onDoubt?(): void
+  /** Reports that the process begins to follow the log, and that it stops. */
+  onStart?(): void
+  onStop?(): void
+  /** Reports that the database did not answer, or that a standby did. Other connections may be no better. */
+  onOutage?(): void
+  /** Reports that the database did not answer, and never has. */
+  onNeverReached?(error: unknown): void
+  /** True if the log has to be followed although no key is verified, for example for a signal that may have to abort. */
+  isNeeded?(): boolean
 }
 
 /** How the feed is doing. */
@@ -49,16 +58,6 @@ interface ChangeFeedParts {
   outageGraceMs: number
   /** How long the first answer is waited for. */
   firstAnswerLimitMs: number
-  listener: FeedListener
-  /** Whether anything depends on the feed although nobody verifies: a signal that may have to fire. */
-  isNeeded(): boolean
-  /** Called when the feed is taken up and when it is left alone. */
-  onStart(): void
-  onStop(): void
-  /** Called when the database did not answer, or what answered is a standby: other connections may be no better. */
-  onOutage(): void
-  /** Called when the database did not answer, and never has. */
-  onNeverReached(error: unknown): void
 }
 
 /** For how long the feed is followed after the last verification. */
@@ -82,8 +81,9 @@ const pruneEveryMs = 60_000
  * `maxStalenessMs` after it was asked for, what is remembered may be used.
  */
 export function createChangeFeed(parts: ChangeFeedParts) {
-  const { background, log, clock, maxStalenessMs, outageGraceMs, listener } = parts
+  const { background, log, clock, maxStalenessMs, outageGraceMs } = parts
   const intervalMs = maxStalenessMs / 3
+  const listeners: FeedListener[] = []
 
   /** The newest entry of which all that it says is done. */
   let applied: Position | null = null
@@ -112,6 +112,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   let stops = 0
   // Not at once, and not by all processes together.
   let prunedAt = clock.monotonic() - Math.random() * pruneEveryMs
+
+  function report(reportTo: (listener: FeedListener) => void) {
+    for (const listener of listeners) reportTo(listener)
+  }
 
   function isLive(monotonic: number, wall: number): boolean {
     return leasedAt !== null && isWithin(leasedAt, leaseMs, monotonic, wall)
@@ -142,11 +146,11 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     } catch (error) {
       state = 'unreachable'
       failure = error
-      if (!applied && isOutage(error)) parts.onNeverReached(error)
+      if (!applied && isOutage(error)) report((listener) => listener.onNeverReached?.(error))
       // What is known to have been good may be used for longer, as nobody can be asked; unless it was left alone meanwhile.
       if (timer && isOutage(error)) {
         leaseMs = maxStalenessMs + outageGraceMs
-        parts.onOutage()
+        report((listener) => listener.onOutage?.())
       }
       throw error
     }
@@ -161,7 +165,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     // A lease that is there goes on, without grace: it rests on what was so when it was granted.
     leaseMs = maxStalenessMs
     // Another connection may lead to the primary.
-    if (reading.isStandby) parts.onOutage()
+    if (reading.isStandby) report((listener) => listener.onOutage?.())
     if (state !== 'following' || !newest) {
       // What replication has brought meanwhile is not in the log.
       if (reading.isSubscriber) {
@@ -172,21 +176,22 @@ export function createChangeFeed(parts: ChangeFeedParts) {
             'when the app moves to this database.',
         )
       }
-      return listener.onDoubt()
+      return report((listener) => listener.onDoubt?.())
     }
 
     if (!reading.continues || reading.triggers !== triggers || reading.changedIds === null) {
       gaps++
-      listener.onGap()
+      report((listener) => listener.onGap?.())
     } else {
-      if (reading.changedIds.length > 0) listener.onChanges(reading.changedIds)
-      if (reading.changedUserIds.length > 0) listener.onUserChanges(reading.changedUserIds)
-      if (reading.hasNew) listener.onNew()
+      const { changedIds, changedUserIds } = reading
+      if (changedIds.length > 0) report((listener) => listener.onChanges?.(changedIds))
+      if (changedUserIds.length > 0) report((listener) => listener.onUserChanges?.(changedUserIds))
+      if (reading.hasNew) report((listener) => listener.onNew?.())
     }
     applied = newest
     triggers = reading.triggers
     leasedAt = sentAt
-    listener.onEntries(reading.xids)
+    report((listener) => listener.onEntries?.(reading.xids))
   }
 
   /** Asks for what is new, or joins the asking that is under way. */
@@ -225,7 +230,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   }
 
   function tick() {
-    if (clock.monotonic() - usedAt > idleAfterMs && !parts.isNeeded()) return stop()
+    if (clock.monotonic() - usedAt > idleAfterMs && !isNeeded()) return stop()
 
     const startedAt = clock.monotonic()
     poll().then(
@@ -237,6 +242,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
         if (timer) schedule(isAboutToEnd() ? hurriedRetryMs : Math.min(intervalMs, retryMs))
       },
     )
+  }
+
+  function isNeeded(): boolean {
+    return listeners.some((listener) => listener.isNeeded?.() === true)
   }
 
   function isAboutToEnd(): boolean {
@@ -269,7 +278,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     isAnswered = false
     failure = null
     stops++
-    parts.onStop()
+    report((listener) => listener.onStop?.())
   }
 
   /** Goes on following the feed, or takes it up. */
@@ -277,11 +286,16 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     usedAt = clock.monotonic()
     if (timer) return
 
-    background.run(parts.onStart)
+    background.run(() => report((listener) => listener.onStart?.()))
     schedule(intervalMs)
   }
 
   return {
+    /** Lets a part of the process take the reports of the feed, after the parts that listen already. */
+    listen(listener: FeedListener) {
+      listeners.push(listener)
+    },
+
     isLive,
     patienceMs,
     poll,
@@ -335,7 +349,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       applied = null
       leasedAt = null
       gaps++
-      listener.onGap()
+      report((listener) => listener.onGap?.())
     },
 
     /** When the poll was sent that granted the lease, by the monotonic clock. */

@@ -1,7 +1,6 @@
 import { ApiKeysError } from '../errors'
 import type { SentKey } from '../keys/secret'
 import { answerLimitMs } from './ask-grantable'
-import type { KeyRow } from './cache'
 import { momentOf, type Clock } from '../database/clock'
 import type { Grant, Grants } from './owner-permissions'
 import { within } from '../database/time-limit'
@@ -61,18 +60,6 @@ export function createNarrowing({ verifier, grants, clock }: NarrowingParts) {
       return verdict instanceof Promise
         ? verdict.then((verdict) => narrow(verdict, sent, bearer))
         : narrow(verdict, sent, bearer)
-    },
-
-    /** Returns what a key holds, as far as its owner is remembered. */
-    recallPermissions({ userId, permissions }: KeyRow): readonly string[] | undefined {
-      return recall(userId)?.permissions.narrow(permissions)
-    },
-
-    async readPermissions({ userId, permissions }: KeyRow): Promise<readonly string[]> {
-      const grant = recall(userId) ?? (await grants.ask(userId))
-      // It may have been on its way when the user was changed.
-      if (!grants.isTracked(grant)) throw new ApiKeysError('database_unavailable')
-      return grant.permissions.narrow(permissions)
     },
   }
 }

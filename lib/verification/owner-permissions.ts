@@ -1,7 +1,9 @@
 import type { Background } from '../database/background'
+import { ApiKeysError } from '../errors'
 import { readGranted, type Grantable } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import { createAsking } from './ask-grantable'
+import type { KeyRow } from './cache'
 import type { ChangeFeed } from '../freshness/change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from '../database/clock'
 import { createEviction } from './eviction'
@@ -73,8 +75,6 @@ interface GrantsParts {
   maxUsers: number
   maxAgeMs: number
   maxStalenessMs: number
-  /** Called where a user may do something else than before, though nobody has told of a change. */
-  onNews(userId: UserId): void
   /** Called where the app fails to say what a user may do. */
   onFailure(userId: UserId, error: unknown): void
 }
@@ -95,8 +95,8 @@ const longestRestMs = 1_000
 export function createGrants(parts: GrantsParts) {
   const { background, grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs } =
     parts
-  const { onNews, onFailure } = parts
-  const askApp = createAsking({ grantable, onFailure })
+  const askApp = createAsking({ grantable, onFailure: parts.onFailure })
+  const listeners: ((userId: UserId) => void)[] = []
   const restMs = Math.min(maxAgeMs / 10, longestRestMs)
   const grants = new Map<UserId, Grant>()
   const findUnused = createEviction(grants)
@@ -155,7 +155,8 @@ export function createGrants(parts: GrantsParts) {
       if (unused) grants.delete(unused.userId)
     }
     grants.set(userId, grant)
-    if (before && before.permissions !== grant.permissions) onNews(userId)
+    if (!before || before.permissions === grant.permissions) return
+    for (const listener of listeners) listener(userId)
   }
 
   function refresh(grant: Grant, monotonic: number) {
@@ -172,37 +173,58 @@ export function createGrants(parts: GrantsParts) {
     for (const { grant } of askings.get(userId) ?? []) grant.isForgotten = true
   }
 
+  /** Returns what is remembered of a user and may be used, at once. */
+  function recall(userId: UserId, monotonic: number, wall: number): Grant | undefined {
+    const grant = grants.get(userId)
+    if (!grant || !mayUse(grant, monotonic, wall)) return undefined
+
+    if (!isWithin(grant.askedAt, maxAgeMs, monotonic, wall)) {
+      if (!isWithin(grant.askedAt, 2 * maxAgeMs, monotonic, wall)) return undefined
+      refresh(grant, monotonic)
+    }
+    grant.wasUsed = true
+    return grant
+  }
+
+  /**
+   * Asks the app what a user may do, or joins an asking that is under way for less than `maxAgeMs`. Rejects with
+   * `grantable_unavailable` where the app does not answer.
+   */
+  async function ask(userId: UserId): Promise<Grant> {
+    const latest = askings.get(userId)?.at(-1)
+    const { monotonic, wall } = momentOf(clock)
+    const mayJoin =
+      latest && isTracked(latest.grant) && isWithin(latest.grant.askedAt, maxAgeMs, monotonic, wall)
+    return mayJoin ? latest.answer : start(userId).answer
+  }
+
   return {
+    /** Lets a part of the process know which users may do more or less than before, although no change was reported. */
+    listen(listener: (userId: UserId) => void) {
+      listeners.push(listener)
+    },
+
     isTracked,
 
     /** Whether an answer is not older than the bound allows, whatever its age otherwise. */
     mayUse,
 
-    /** Returns what is remembered of a user and may be used, at once. */
-    recall(userId: UserId, monotonic: number, wall: number): Grant | undefined {
-      const grant = grants.get(userId)
-      if (!grant || !mayUse(grant, monotonic, wall)) return undefined
+    recall,
+    ask,
 
-      if (!isWithin(grant.askedAt, maxAgeMs, monotonic, wall)) {
-        if (!isWithin(grant.askedAt, 2 * maxAgeMs, monotonic, wall)) return undefined
-        refresh(grant, monotonic)
-      }
-      grant.wasUsed = true
-      return grant
+    /** Returns what a key holds, as far as its owner is remembered. */
+    recallPermissions({ userId, permissions: held }: KeyRow): readonly string[] | undefined {
+      const { monotonic, wall } = momentOf(clock)
+      return recall(userId, monotonic, wall)?.permissions.narrow(held)
     },
 
-    /**
-     * Asks the app what a user may do, or joins an asking that is under way for less than `maxAgeMs`. Rejects with
-     * `grantable_unavailable` where the app does not answer.
-     */
-    async ask(userId: UserId): Promise<Grant> {
-      const latest = askings.get(userId)?.at(-1)
+    /** Returns what a key holds. Rejects if that cannot be known at the moment. */
+    async readPermissions({ userId, permissions: held }: KeyRow): Promise<readonly string[]> {
       const { monotonic, wall } = momentOf(clock)
-      const mayJoin =
-        latest &&
-        isTracked(latest.grant) &&
-        isWithin(latest.grant.askedAt, maxAgeMs, monotonic, wall)
-      return mayJoin ? latest.answer : start(userId).answer
+      const grant = recall(userId, monotonic, wall) ?? (await ask(userId))
+      // The user may have changed before the app answered.
+      if (!isTracked(grant)) throw new ApiKeysError('database_unavailable')
+      return grant.permissions.narrow(held)
     },
 
     /** Forgets what these users may do, and what is being asked. */

@@ -1,12 +1,13 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 
 import { clearTimeout, type Background } from '../database/background'
-import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
+import { ApiKeysError, refusalOf } from '../errors'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
-import type { Clock } from '../database/clock'
 import { isHalfOpen, isOver, whenOver } from '../keys/closable'
-import { AcceptedKey, type Bearer } from './verified-key'
+import type { Memory } from './memory'
+import { AcceptedKey } from './verified-key'
+import { judge } from './verify'
 
 /** A key as it was read, and the permissions that it and its owner hold. */
 export interface Holding {
@@ -14,21 +15,11 @@ export interface Holding {
   readonly permissions: readonly string[]
 }
 
-/** Reads a key from the database, whatever is in the cache. */
-type ReadAnew = (digest: Digest) => Promise<Holding | null>
-
 interface SignalsParts {
   background: Pick<Background, 'startTimer'>
-  clock: Clock
-  readAnew: ReadAnew
-  /** Returns the key from the cache if the cache is up to date and has this row. */
-  recall(row: KeyRow): Holding | undefined
+  memory: Memory
   /** How often the permissions of a key's owner are checked again; `Infinity` without `grantable`. */
   lookAgainMs: number
-  /** Starts following changes. */
-  wake(): void
-  /** Returns why a key is not good at a moment; `null` if it is good. */
-  judge(row: KeyRow | null, wall: number, bearer: Bearer): InvalidReason | null
 }
 
 interface Watch {
@@ -52,7 +43,8 @@ const retryMs = 250
 
 /** Keeps the signals of keys in use. They are apart from the cache, which may evict a key while its response goes on. */
 export function createSignals(parts: SignalsParts) {
-  const { background, clock, readAnew, recall, lookAgainMs, wake, judge } = parts
+  const { background, memory, lookAgainMs } = parts
+  const { clock, feed } = memory
   const watches = new Map<string, Set<Watch>>()
 
   function drop(watch: Watch) {
@@ -87,7 +79,7 @@ export function createSignals(parts: SignalsParts) {
   }
 
   function look(row: KeyRow, watch: Watch) {
-    const holding = recall(row)
+    const holding = recall(row, memory)
     if (holding) holdAgainst(holding, watch)
     else void check(watch)
   }
@@ -99,7 +91,7 @@ export function createSignals(parts: SignalsParts) {
 
   async function check(watch: Watch) {
     try {
-      const holding = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest)
+      const holding = await readAnew(AcceptedKey.rowOf(watch.apiKey).digest, memory)
       watch.unreadableSince = undefined
       if (isWatched(watch)) holdAgainst(holding, watch)
     } catch {
@@ -139,7 +131,7 @@ export function createSignals(parts: SignalsParts) {
     }
     const group = watches.get(apiKey.id) ?? new Set()
     watches.set(apiKey.id, group.add(watch))
-    wake()
+    feed.wake()
     // The key was good when it was verified, which may be a while ago. A later turn gives the caller time to add its listener.
     queueMicrotask(() => {
       if (isWatched(watch)) look(row, watch)
@@ -147,53 +139,79 @@ export function createSignals(parts: SignalsParts) {
     return controller.signal
   }
 
+  /** Checks keys that may have changed, by their ids. */
+  function checkKeys(ids: Iterable<string>) {
+    for (const id of ids) {
+      for (const watch of watches.get(id) ?? []) void check(watch)
+    }
+  }
+
+  /** Checks keys whose owners' permissions may have changed. */
+  function checkOwners(userIds: readonly (string | number)[]) {
+    if (watches.size === 0) return
+
+    const changed = new Set(userIds)
+    for (const group of watches.values()) {
+      for (const watch of group) if (changed.has(watch.apiKey.userId)) void check(watch)
+    }
+  }
+
+  function checkAll() {
+    for (const group of watches.values()) {
+      for (const watch of group) void check(watch)
+    }
+  }
+
+  /**
+   * Aborts the signals whose clients have stopped sending on a connection that the app leaves open, maybe for ever. Such a
+   * connection must not make a process follow changes that has nothing else to do.
+   */
+  function abortHalfOpen() {
+    for (const group of watches.values()) {
+      for (const watch of group) {
+        const { closables = [] } = AcceptedKey.bearerOf(watch.apiKey)
+        if (isHalfOpen(closables)) abort(watch, new Error('the client has ended its connection'))
+      }
+    }
+  }
+
+  feed.listen({
+    onChanges: checkKeys,
+    onUserChanges: checkOwners,
+    onGap: checkAll,
+    onDoubt: checkAll,
+    isNeeded() {
+      abortHalfOpen()
+      return watches.size > 0
+    },
+  })
+  memory.owners?.listen((userId) => checkOwners([userId]))
+
   return {
     makeSignal,
-
-    get size() {
-      return watches.size
-    },
-
-    /** Checks keys that may have changed, by their ids. */
-    check(ids: Iterable<string>) {
-      for (const id of ids) {
-        for (const watch of watches.get(id) ?? []) void check(watch)
-      }
-    },
-
-    /** Checks keys whose owners' permissions may have changed. */
-    checkOwners(userIds: readonly (string | number)[]) {
-      if (watches.size === 0) return
-
-      const changed = new Set(userIds)
-      for (const group of watches.values()) {
-        for (const watch of group) if (changed.has(watch.apiKey.userId)) void check(watch)
-      }
-    },
-
-    /** Checks all keys. */
-    checkAll() {
-      for (const group of watches.values()) {
-        for (const watch of group) void check(watch)
-      }
-    },
-
-    /**
-     * Aborts the signals whose clients have stopped sending on a connection that the app leaves open, maybe for ever. Such a
-     * connection must not make a process follow changes that has nothing else to do.
-     */
-    abortHalfOpen() {
-      for (const group of watches.values()) {
-        for (const watch of group) {
-          const { closables = [] } = AcceptedKey.bearerOf(watch.apiKey)
-          if (isHalfOpen(closables)) abort(watch, new Error('the client has ended its connection'))
-        }
-      }
-    },
 
     /** Drops all signals. None of them will abort. */
     close() {
       for (const group of watches.values()) for (const watch of group) drop(watch)
     },
   }
+}
+
+/** Returns a key from the cache if the cache is up to date and has this row. */
+function recall(row: KeyRow, { cache, feed, owners, clock }: Memory): Holding | undefined {
+  const key = cache.get(row.digest)
+  const isFollowed = key === row && key.freshness.isFollowed
+  if (!isFollowed || !feed.isLive(clock.monotonic(), clock.wall())) return undefined
+  const permissions = owners ? owners.recallPermissions(row) : row.permissions
+  return permissions && { row, permissions }
+}
+
+/** Reads a key from the database, whatever is in the cache. */
+async function readAnew(digest: Digest, { loader, owners }: Memory): Promise<Holding | null> {
+  const { key, isOld } = await loader.fill(digest)
+  // The key may have changed after it was read.
+  if (isOld) throw new ApiKeysError('database_unavailable')
+  if (!key) return null
+  const permissions = owners ? await owners.readPermissions(key) : key.permissions
+  return { row: key, permissions }
 }

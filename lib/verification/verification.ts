@@ -7,7 +7,6 @@ import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { Background } from '../database/background'
-import { ApiKeysError } from '../errors'
 import { readClientAddress } from '../keys/addresses'
 import { createRetiredUses } from '../audit/retired-uses'
 import type { Audit } from '../audit/trail'
@@ -18,16 +17,13 @@ import type { Limits } from '../keys/limits'
 import type { OwnChanges } from '../database/own-changes'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createBarrier } from '../freshness/wait-for-everyone'
-import { createKeyCache } from './cache'
-import { createChangeFeed } from '../freshness/change-feed'
+import { createMemory } from './memory'
 import { createChangeLog } from '../freshness/change-log'
 import { systemClock } from '../database/clock'
 import { closablesOf, isClosable, type Closable } from '../keys/closable'
 import { createConnections } from '../database/connections'
 import { createDoorbell } from '../freshness/listener'
 import { createFailedAttempts } from './failed-attempts'
-import { createFills } from './loader'
-import { createGrants } from './owner-permissions'
 import { createHealth, describe, type Health, type LivingKeys } from './health'
 import { createLookup } from './lookup'
 import { createNarrowing } from './narrow-permissions'
@@ -39,7 +35,7 @@ import { acquireLimitMs, createOpenClient } from '../database/open-client'
 import { longestLimitMs } from '../database/time-limit'
 import { createWriter } from '../database/writer'
 import { createUsageRecorder } from '../usage/recorder'
-import { createVerifier, judge, type Verdict } from './verify'
+import { createVerifier, type Verdict } from './verify'
 
 /** What `health` is asked for besides what the process knows. */
 export interface HealthQuestion {
@@ -100,7 +96,6 @@ export function createVerification(parts: VerificationParts) {
     open,
     clock,
     maxStalenessMs,
-    stopListening: () => doorbell?.giveWay() === true,
   })
   const changeLog = createChangeLog({
     connection: connections.polls,
@@ -122,48 +117,19 @@ export function createVerification(parts: VerificationParts) {
     preparedStatements: parts.preparedStatements,
   })
 
-  const cache = createKeyCache(parts.cacheSize)
-  const feed = createChangeFeed({
-    background,
-    log: changeLog,
+  const writer = createWriter({ background, connection: connections.usage })
+  const usage = createUsageRecorder({ ...parts, writer, clock })
+  const retiredUses = createRetiredUses({ ...parts, writer })
+  const memory = createMemory({
+    ...parts,
     clock,
-    maxStalenessMs,
-    outageGraceMs,
+    log: changeLog,
+    lookUp,
     firstAnswerLimitMs: acquireLimitMs(appSequelize),
-    listener: {
-      onChanges(ids) {
-        for (const id of ids) cache.forget(id)
-        signals.check(ids)
-      },
-      onUserChanges(userIds) {
-        grants?.forget(userIds)
-        signals.checkOwners(userIds)
-      },
-      onEntries(xids) {
-        ownChanges.follow(xids, { revision: feed.applied?.revision ?? null, gaps: feed.gaps })
-      },
-      onNew: () => cache.forgetUnknown(),
-      onGap() {
-        cache.forgetAll()
-        grants?.forgetAll()
-        signals.checkAll()
-      },
-      onDoubt: () => signals.checkAll(),
-    },
-    isNeeded() {
-      signals.abortHalfOpen()
-      return signals.size > 0 || writer.size > 0
-    },
-    onStart: () => doorbell?.start(),
-    onStop() {
-      doorbell?.stop()
-      fills.cancel()
-      connections.close()
-    },
-    // What hangs on one connection may hang on the others, and nobody would notice before somebody waits for it.
-    onOutage: connections.reset,
-    onNeverReached,
+    onGrantableFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
+    onStandby: connections.lookUps.reset,
   })
+  const { cache, feed, loader, owners } = memory
   const doorbell =
     listen === false
       ? undefined
@@ -175,54 +141,39 @@ export function createVerification(parts: VerificationParts) {
           ring: feed.catchUp,
           onDeaf,
         })
+  if (doorbell) connections.giveUpFirst(doorbell.giveWay)
 
-  const fills = createFills({
-    background,
-    lookUp,
-    feed,
-    cache,
-    clock,
-    maxStalenessMs,
-    onStandby: connections.lookUps.reset,
-  })
   const signals = createSignals({
     background,
-    clock,
-    judge,
-    wake: feed.wake,
-    recall(row) {
-      const key = cache.get(row.digest)
-      const isFollowed = key === row && key.freshness.isFollowed
-      if (!isFollowed || !feed.isLive(clock.monotonic(), clock.wall())) return undefined
-      const permissions = narrowing ? narrowing.recallPermissions(row) : row.permissions
-      return permissions && { row, permissions }
-    },
-    async readAnew(digest) {
-      const { key, isOld } = await fills.fill(digest)
-      // It may have been on its way when the key was changed.
-      if (isOld) throw new ApiKeysError('database_unavailable')
-      if (!key) return null
-      const permissions = narrowing ? await narrowing.readPermissions(key) : key.permissions
-      return { row: key, permissions }
-    },
+    memory,
     lookAgainMs: grantable ? Math.max(grantableMaxAgeMs, leastLookAgainMs) : Infinity,
   })
-  const writer = createWriter({ background, connection: connections.usage })
-  const usage = createUsageRecorder({ ...parts, writer, clock })
-  const retiredUses = createRetiredUses({ ...parts, writer })
-  const { makeSignal } = signals
+  feed.listen({
+    onEntries: (xids) =>
+      ownChanges.follow(xids, { revision: feed.applied?.revision ?? null, gaps: feed.gaps }),
+    onStart: () => doorbell?.start(),
+    onStop() {
+      doorbell?.stop()
+      connections.close()
+    },
+    // If one connection hangs, the others may hang, too, which would not show before a request waits for them.
+    onOutage: connections.reset,
+    onNeverReached,
+    isNeeded: () => writer.size > 0,
+  })
+
   const warnOfUnknownSecret = createSecretCheck({ ...parts, sequelize, table, format })
   const attempts = createFailedAttempts({ ...parts, clock })
   const verifier = createVerifier({
     format,
     cache,
     feed,
-    fills,
+    fills: loader,
     usage,
     retiredUses,
     attempts,
     emitter,
-    makeSignal,
+    makeSignal: signals.makeSignal,
     clock,
     maxStalenessMs,
     onUnknownSecret() {
@@ -230,21 +181,7 @@ export function createVerification(parts: VerificationParts) {
       background.run(warnOfUnknownSecret).catch(() => {})
     },
   })
-  const grants =
-    grantable &&
-    createGrants({
-      background,
-      grantable,
-      permissions: parts.permissions,
-      feed,
-      clock,
-      maxUsers: parts.cacheSize,
-      maxAgeMs: grantableMaxAgeMs,
-      maxStalenessMs,
-      onNews: (userId) => signals.checkOwners([userId]),
-      onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
-    })
-  const narrowing = grants && createNarrowing({ verifier, grants, clock })
+  const narrowing = owners && createNarrowing({ verifier, grants: owners, clock })
   const { verify } = narrowing ?? verifier
 
   /** Learns of a change that this process has made before anybody is told that it is made. */
@@ -305,11 +242,11 @@ export function createVerification(parts: VerificationParts) {
     })
   }
 
-  const readHealth = createHealth({ feed, fills, doorbell, cache, verifier, usage, clock })
+  const readHealth = createHealth({ feed, fills: loader, doorbell, cache, verifier, usage, clock })
 
   /** What comes of it is part of what the process knows from then on. */
   async function probeDatabase() {
-    await background.run(fills.probe).catch(() => {})
+    await background.run(loader.probe).catch(() => {})
     if (feed.isActive) await feed.pollAnew().catch(() => {})
     else connections.lookUps.close()
   }
@@ -355,7 +292,7 @@ export function createVerification(parts: VerificationParts) {
     /** Has every process ask anew what a user may do: this one before it is answered, or when the caller's transaction ends. */
     async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
       await changeLog.tellOfUser(userId, transaction)
-      await learnIn(transaction, () => grants?.forget([userId]))
+      await learnIn(transaction, () => owners?.forget([userId]))
     },
 
     waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),

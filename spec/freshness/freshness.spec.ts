@@ -4,12 +4,11 @@ import { ApiKeysError } from '../../lib'
 import { createBackground } from '../../lib/database/background'
 import { createEmitter } from '../../lib/keys/emitter'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
-import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
-import { createChangeFeed } from '../../lib/freshness/change-feed'
+import type { KeyRow } from '../../lib/verification/cache'
 import type { LogReading, Position } from '../../lib/freshness/change-log'
 import { momentOf, type Clock } from '../../lib/database/clock'
-import { createFills } from '../../lib/verification/loader'
 import type { KeyReading } from '../../lib/verification/lookup'
+import { createMemory } from '../../lib/verification/memory'
 import { createVerifier, type Verdict } from '../../lib/verification/verify'
 
 /*
@@ -370,37 +369,22 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
 /** One process, with everything but its connections. */
 function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: number) {
   const { clock } = world
-  const cache = createKeyCache(100)
-  const feed = createChangeFeed({
+  const memory = createMemory({
     background,
-    log: { read: world.readLog, register: async () => {}, prune: async () => {} },
     clock,
+    log: { read: world.readLog, register: async () => {}, prune: async () => {} },
+    lookUp: world.readKeys,
+    cacheSize: 100,
     maxStalenessMs,
     outageGraceMs,
     firstAnswerLimitMs: maxStalenessMs,
-    listener: {
-      onChanges: (changed) => changed.forEach((id) => cache.forget(id)),
-      onUserChanges: () => {},
-      onNew: () => cache.forgetUnknown(),
-      onGap: () => cache.forgetAll(),
-      onEntries: () => {},
-      onDoubt: () => {},
-    },
-    isNeeded: () => false,
-    onStart: () => {},
-    onStop: () => fills.cancel(),
-    onOutage: () => {},
-    onNeverReached: () => {},
-  })
-  const fills = createFills({
-    background,
-    lookUp: world.readKeys,
-    feed,
-    cache,
-    clock,
-    maxStalenessMs,
+    grantable: undefined,
+    grantableMaxAgeMs: 0,
+    permissions: [],
+    onGrantableFailure: () => {},
     onStandby: () => {},
   })
+  const { cache, feed, loader } = memory
   const verifier = createVerifier({
     onUnknownSecret: () => {},
     attempts: { note: () => 0, mayLookUp: () => true },
@@ -408,7 +392,7 @@ function createProcess(world: ReturnType<typeof createWorld>, outageGraceMs: num
     format,
     cache,
     feed,
-    fills,
+    fills: loader,
     usage: {
       noteUse: () => {},
       countUse: () => {},

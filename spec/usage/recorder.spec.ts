@@ -167,7 +167,6 @@ function createRecorder(
     open: createOpenClient(connected),
     clock: systemClock,
     maxStalenessMs: 1_000,
-    stopListening: () => false,
   })
   const writer = createWriter({ background, connection: usage })
   const recorder = createUsageRecorder({

@@ -4,13 +4,12 @@ import { ApiKeysError } from '../../lib'
 import { createBackground } from '../../lib/database/background'
 import { createEmitter } from '../../lib/keys/emitter'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
-import { createKeyCache, type KeyRow } from '../../lib/verification/cache'
-import { createChangeFeed } from '../../lib/freshness/change-feed'
+import type { KeyRow } from '../../lib/verification/cache'
 import type { LogReading, Position } from '../../lib/freshness/change-log'
 import { momentOf, type Clock } from '../../lib/database/clock'
-import { createFills } from '../../lib/verification/loader'
 import { createGrants } from '../../lib/verification/owner-permissions'
 import type { KeyReading } from '../../lib/verification/lookup'
+import { createMemory } from '../../lib/verification/memory'
 import { createNarrowing } from '../../lib/verification/narrow-permissions'
 import { createVerifier, type Verdict } from '../../lib/verification/verify'
 
@@ -237,46 +236,28 @@ function createProcess(
   { maxAgeMs, outageGraceMs }: Omit<Rules, 'isTold'>,
 ) {
   const { clock } = world
-  const cache = createKeyCache(100)
-  const feed = createChangeFeed({
+  const memory = createMemory({
     background,
-    log: { read: world.readLog, register: async () => {}, prune: async () => {} },
     clock,
+    log: { read: world.readLog, register: async () => {}, prune: async () => {} },
+    lookUp: world.readKeys,
+    cacheSize: 100,
     maxStalenessMs,
     outageGraceMs,
     firstAnswerLimitMs: maxStalenessMs,
-    listener: {
-      onChanges: () => {},
-      onUserChanges: (userIds) => grants.forget(userIds),
-      onNew: () => {},
-      onGap() {
-        cache.forgetAll()
-        grants.forgetAll()
-      },
-      onEntries: () => {},
-      onDoubt: () => {},
-    },
-    isNeeded: () => false,
-    onStart: () => {},
-    onStop: () => {},
-    onOutage: () => {},
-    onNeverReached: () => {},
-  })
-  const fills = createFills({
-    background,
-    lookUp: world.readKeys,
-    feed,
-    cache,
-    clock,
-    maxStalenessMs,
+    grantable: world.grantable,
+    grantableMaxAgeMs: maxAgeMs,
+    permissions,
+    onGrantableFailure: () => {},
     onStandby: () => {},
   })
+  const { cache, feed, loader, owners } = memory
   const verifier = createVerifier({
     onUnknownSecret: () => {},
     format,
     cache,
     feed,
-    fills,
+    fills: loader,
     usage: {
       noteUse: () => {},
       countUse: () => {},
@@ -289,19 +270,8 @@ function createProcess(
     clock,
     maxStalenessMs,
   })
-  const grants = createGrants({
-    background,
-    grantable: world.grantable,
-    permissions,
-    feed,
-    clock,
-    maxUsers: 100,
-    maxAgeMs,
-    maxStalenessMs,
-    onNews: () => {},
-    onFailure: () => {},
-  })
-  return { feed, narrowing: createNarrowing({ verifier, grants, clock }) }
+  if (!owners) throw new Error('there is a grantable')
+  return { feed, narrowing: createNarrowing({ verifier, grants: owners, clock }) }
 }
 
 const anybody = { refusalOf: () => null }
@@ -441,9 +411,9 @@ describe('grants', () => {
       maxUsers,
       maxAgeMs,
       maxStalenessMs,
-      onNews: (userId) => heard.push(userId),
       onFailure: () => {},
     })
+    grants.listen((userId) => heard.push(userId))
 
     return {
       grants,

@@ -1,0 +1,70 @@
+import type { Background } from '../database/background'
+import type { Clock } from '../database/clock'
+import { createChangeFeed } from '../freshness/change-feed'
+import type { ChangeLogReader } from '../freshness/change-log'
+import type { Grantable } from '../keys/grantable'
+import { createKeyCache } from './cache'
+import { createFills } from './loader'
+import type { Lookup } from './lookup'
+import { createGrants } from './owner-permissions'
+
+interface MemoryParts {
+  background: Background
+  clock: Clock
+  log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
+  lookUp: Lookup
+  cacheSize: number
+  maxStalenessMs: number
+  outageGraceMs: number
+  /** How long the first answer of the database is waited for. */
+  firstAnswerLimitMs: number
+  grantable: Grantable | undefined
+  grantableMaxAgeMs: number
+  /** All permissions that the app has. */
+  permissions: readonly string[]
+  /** Called when the app fails to say what a user may do. */
+  onGrantableFailure(userId: string | number, error: unknown): void
+  /** Called when a standby answered a look-up. */
+  onStandby(): void
+}
+
+export type Memory = ReturnType<typeof createMemory>
+
+/**
+ * Makes what a process keeps of the database to verify keys: the cache of keys, what their owners may do, the feed of the changes
+ * that make both old, and the loader that fills the cache.
+ */
+export function createMemory(parts: MemoryParts) {
+  const { background, clock, maxStalenessMs, grantable } = parts
+  const cache = createKeyCache(parts.cacheSize)
+  const feed = createChangeFeed(parts)
+  const loader = createFills({ ...parts, feed, cache })
+  const owners =
+    grantable &&
+    createGrants({
+      background,
+      clock,
+      feed,
+      grantable,
+      permissions: parts.permissions,
+      maxUsers: parts.cacheSize,
+      maxAgeMs: parts.grantableMaxAgeMs,
+      maxStalenessMs,
+      onFailure: parts.onGrantableFailure,
+    })
+
+  feed.listen({
+    onChanges(ids) {
+      for (const id of ids) cache.forget(id)
+    },
+    onUserChanges: (userIds) => owners?.forget(userIds),
+    onNew: () => cache.forgetUnknown(),
+    onGap() {
+      cache.forgetAll()
+      owners?.forgetAll()
+    },
+    onStop: () => loader.cancel(),
+  })
+
+  return { clock, maxStalenessMs, cache, feed, loader, owners }
+}
