@@ -1,33 +1,9 @@
+import { comparableColumns } from '../models/api-key'
 import { toldSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
 import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
-
-/** The columns of a key whose changes leave an entry: all but the times of its uses and changes. */
-const auditedColumns = [
-  'id',
-  'user_id',
-  'name',
-  'description',
-  'prefix',
-  'postfix',
-  'hash',
-  'secret_id',
-  'permissions',
-  'status',
-  'created_at',
-  'expires_at',
-  'revoked_at',
-  'allowed_ips',
-  'metadata::text',
-  'limits::text',
-  'previous_hash',
-  'previous_secret_id',
-  'previous_prefix',
-  'previous_postfix',
-  'previous_works_until',
-]
 
 /** Returns the triggers that write the audit trail and refuse to change it. */
 export function auditTriggers(tables: Tables): Trigger[] {
@@ -56,7 +32,7 @@ function keyTriggers(tables: Tables): Trigger[] {
       ...onKeys,
       name: 'api_key_tell_update',
       fires: 'AFTER UPDATE',
-      when: `(${changesAny(auditedColumns)}) AND NOT (${changesAny(['event_ref'])})`,
+      when: `(${changesAny(comparableColumns('watched', 'shown'))}) AND NOT (${changesAny(['event_ref'])})`,
     },
     {
       ...onKeys,

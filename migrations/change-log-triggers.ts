@@ -1,23 +1,8 @@
+import { comparableColumns } from '../models/api-key'
 import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
 import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
-
-/** The columns of a key whose changes the log reports. */
-const loggedColumns = [
-  'id',
-  'user_id',
-  'name',
-  'hash',
-  'permissions',
-  'status',
-  'expires_at',
-  'allowed_ips',
-  'metadata::text',
-  'previous_hash',
-  'previous_works_until',
-  'limits::text',
-]
 
 /** Returns the triggers that log changes of keys, that number the log, and that report entries deleted from it. */
 export function keyLogTriggers(tables: Tables): Trigger[] {
@@ -34,7 +19,7 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
       name: 'api_key_gather_update',
       fires: 'AFTER UPDATE',
       forEach: 'ROW',
-      when: changesAny(loggedColumns),
+      when: changesAny(comparableColumns('logged')),
     },
     { ...onKeys, name: 'api_key_gather_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
     {
