@@ -174,11 +174,10 @@ async function giveTo({ uid, gid }: SystemAccount, path: string): Promise<void> 
 async function makeWhole(folder: string, make: (draft: string) => Promise<void>): Promise<void> {
   if (existsSync(folder)) return
 
-  const draft = `${folder}.draft`
-  await fs.rm(draft, { recursive: true, force: true })
-  await fs.mkdir(draft)
+  const draft = await fs.mkdtemp(`${folder}.draft-`)
   await make(draft)
-  await fs.rename(draft, folder)
+  // The rename fails if another start was faster. Then its folder stays.
+  await fs.rename(draft, folder).catch(() => fs.rm(draft, { recursive: true }))
 }
 
 async function initialise(
