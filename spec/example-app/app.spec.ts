@@ -1,11 +1,21 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFile, spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
 
 import { createDatabase, type Database } from '../support/database'
+import { blocksOf } from '../support/readme'
 
-const main = join(__dirname, '..', '..', 'example-app', 'dist', 'main.js')
+const folder = join(__dirname, '..', '..', 'example-app')
+const main = join(folder, 'dist', 'main.js')
+const readme = readFileSync(join(folder, 'README.md'), 'utf8')
+const run = promisify(execFile)
+const hasCurl = spawnSync('bash', ['-c', 'curl --version']).status === 0
+const describeWithCurl = hasCurl ? describe : describe.skip
 
 let database: Database
 let app: ChildProcess
@@ -238,5 +248,37 @@ describe('the example app', () => {
     await startApp()
 
     expect(exit).toEqual([0, null])
+  })
+})
+
+describe('the list of files on the page of the example app', () => {
+  it('is complete', () => {
+    const files = readdirSync(folder).filter((name) => name.endsWith('.ts'))
+    const listed = [...readme.matchAll(/^\| `([^`]+\.ts)`/gm)].map(([, name]) => name)
+
+    expect(new Set(listed)).toEqual(new Set(files))
+  })
+})
+
+describeWithCurl('the page of the example app', () => {
+  it('has commands that answer what it shows', async () => {
+    const cookies = await mkdtemp(join(tmpdir(), 'express-api-keys-cookies-'))
+    const [, ...commands] = blocksOf(readme, 'sh')
+    const script = commands
+      .join('')
+      .replaceAll('localhost:3000', url)
+      .replaceAll('/tmp/agpt-cookies', join(cookies, 'cookies'))
+
+    const { stdout } = await run('bash', ['-e', '-c', script])
+    await rm(cookies, { recursive: true })
+
+    const [answer = ''] = blocksOf(readme, 'json')
+    expect(stdout).toContain(JSON.stringify(JSON.parse(answer)))
+    expect(stdout.match(/HTTP\/1\.1 .*/g)?.map((line) => line.trim())).toEqual([
+      'HTTP/1.1 403 Forbidden',
+      'HTTP/1.1 401 Unauthorized',
+    ])
+    expect(stdout).toMatch(/event: error\ndata: .*revoked/)
+    expect(stdout).toMatch(/"apiKeys":\[\{/)
   })
 })
