@@ -6,9 +6,17 @@ import { createInterface } from 'node:readline'
 
 import type { Consumer } from './package'
 
-const readme = readFileSync(join(__dirname, '..', '..', 'README.md'), 'utf8')
+/** The pages of the documentation. The first page opens the package. */
+export const pages = ['README.md', 'migrations/README.md']
 
-/** Returns the code blocks of a language, in order. */
+/** Returns the text of a page. */
+export function readPage(page: string): string {
+  return readFileSync(join(__dirname, '..', '..', page), 'utf8')
+}
+
+const readme = pages.map(readPage).join('\n')
+
+/** Returns the code blocks of a language on all pages, in order. */
 export function readmeBlocks(language: string): string[] {
   return blocksOf(readme, language)
 }
@@ -19,10 +27,10 @@ export function blocksOf(text: string, language: string): string[] {
     .map(([, , code]) => String(code))
 }
 
-/** Returns what stands below a heading, up to the next. */
+/** Returns the text below a heading of any page, up to the next heading. */
 export function readmeSection(title: string): string {
   const section = readme.split(/^#+ /m).find((text) => text.startsWith(`${title}\n`))
-  if (section === undefined) throw new Error(`The README has no section ${title}`)
+  if (section === undefined) throw new Error(`No page has a section ${title}`)
 
   return section
 }
