@@ -9,7 +9,7 @@ import type { RateLimiter } from '../limits/rate-limiter'
 import type { UsageRecorder } from '../usage/recorder'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
 import { withoutStack } from './authentication'
-import { setLimitFields } from '../limits/fields'
+import { fieldsOf, setFields } from '../limits/fields'
 import type { RequestBearer } from './request-memory'
 
 /** Has the uses of keys counted, and the responses say where the keys stand. */
@@ -105,5 +105,5 @@ function tell(
   limits: readonly NamedLimit[],
   { limits: states }: Consumption,
 ) {
-  if (states.length > 0) setLimitFields(res, limits, states)
+  if (states.length > 0) setFields(res, fieldsOf(limits, states))
 }

@@ -6,45 +6,25 @@ import type { LimitState } from '../errors'
 import type { NamedLimit } from '../keys/limits'
 
 /**
- * The fields in which a client reads where it stands with its limits (draft-ietf-httpapi-ratelimit-headers, of version 8 and
- * later).
+ * Returns the fields in which a client reads where it stands with its limits (draft-ietf-httpapi-ratelimit-headers, of version 8
+ * and later).
  */
 export function fieldsOf(limits: readonly NamedLimit[], states: readonly LimitState[]) {
   return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
 }
 
-/** Says on a response where a key stands, if the response is still to be sent. */
-export function setLimitFields(
-  res: ServerResponse | undefined,
-  limits: readonly NamedLimit[],
-  states: readonly LimitState[],
-) {
-  if (!isOpen(res)) return
-  addMembers(res, 'RateLimit-Policy', policyOf(limits))
-  addMembers(res, 'RateLimit', stateOf(states))
-}
-
-/** Sets the fields of a refusal, if the response is still to be sent. */
+/** Sets fields of a response if it is still to be sent. What other limiters of the app have written in theirs stays. */
 export function setFields(
   res: ServerResponse | undefined,
   fields: Readonly<Record<string, string>>,
 ) {
-  if (!isOpen(res)) return
-  for (const [name, value] of Object.entries(fields)) {
-    if (name.startsWith('RateLimit')) addMembers(res, name, value)
-    else res.setHeader(name, value)
+  // A guard without a server may be given anything for a response.
+  if (res === undefined || res.headersSent || typeof res.setHeader !== 'function') return
+  for (const name in fields) {
+    const value = fields[name] ?? ''
+    const present = name.startsWith('RateLimit') ? res.getHeader(name) : undefined
+    res.setHeader(name, present === undefined ? value : merge(String(present), value))
   }
-}
-
-/** A guard without a server may be given anything for a response. */
-function isOpen(res: ServerResponse | undefined): res is ServerResponse {
-  return res !== undefined && !res.headersSent && typeof res.setHeader === 'function'
-}
-
-/** Other limiters of the app may have written in a field, which stays. */
-function addMembers(res: ServerResponse, field: string, value: string) {
-  const present = res.getHeader(field)
-  res.setHeader(field, present === undefined ? value : merge(String(present), value))
 }
 
 /** The members of a list (RFC 9651, section 3.1): texts may hold commas. */
@@ -70,31 +50,24 @@ function nameOf(member: string): string {
 const policies = new WeakMap<readonly NamedLimit[], string>()
 
 function policyOf(limits: readonly NamedLimit[]): string {
-  const known = policies.get(limits)
-  if (known !== undefined) return known
-
-  const policy = serializeList(
-    limits.map(({ name, limit, windowSeconds }) => [
-      name,
-      new Map([
-        ['q', limit],
-        ['w', windowSeconds],
-      ]),
-    ]),
-  )
-  policies.set(limits, policy)
+  let policy = policies.get(limits)
+  if (policy === undefined) {
+    policy = serializeList(limits.map(toMember))
+    policies.set(limits, policy)
+  }
   return policy
 }
 
-/** Spelt out, for it is another one on each response: a name is of letters, digits, "_" and "-". */
+function toMember({ name, limit, windowSeconds }: NamedLimit): [string, Map<string, number>] {
+  return [name, new Map(Object.entries({ q: limit, w: windowSeconds }))]
+}
+
+/** Written by hand, because each response has another text: a name is of letters, digits, "_" and "-". */
 function stateOf(states: readonly LimitState[]): string {
   let field = ''
   for (const { name, remaining, resetMs } of states) {
-    field += `${field && ', '}"${name}";r=${remaining};t=${secondsOf(resetMs)}`
+    const seconds = Math.max(Math.ceil(resetMs / 1_000), 1)
+    field += `${field && ', '}"${name}";r=${remaining};t=${seconds}`
   }
   return field
-}
-
-function secondsOf(ms: number): number {
-  return Math.max(Math.ceil(ms / 1_000), 1)
 }

@@ -1,6 +1,6 @@
+import type { Clock } from '../database/clock'
 import type { LimitState } from '../errors'
 import { limitStateOf, type NamedLimit } from '../keys/limits'
-import type { Clock } from '../database/clock'
 
 /** What came of a use. A use that is not allowed is not counted. */
 export interface Consumption {
@@ -8,7 +8,7 @@ export interface Consumption {
   limits: readonly LimitState[]
 }
 
-/** A key whose uses are counted. */
+/** A key whose uses are counted against limits. */
 export interface LimitedKey {
   readonly id: string
   /** Its counts, if they are in this process. They are kept here, so that a request makes no lookup. */
@@ -24,78 +24,19 @@ export interface Use {
 }
 
 /** The counts of one key. */
-export class Account {
+export interface Account {
   /** True once another account counts the uses of the key. */
-  isClosed = false
-  #limits: readonly NamedLimit[] = []
-  /** For each limit in turn: when its window ends by the monotonic clock, and the uses in it. One list is fast to read. */
-  #counts: number[] = []
+  isClosed: boolean
+  /** The limits that the windows are of, in their order. */
+  limits: readonly NamedLimit[]
+  windows: Window[]
   /** The windows of limits that the key had before. The limits may come back. */
-  #former: readonly Window[] = []
-
-  /** Applies the limits that hold at a moment. Windows that are over begin anew. */
-  advance(limits: readonly NamedLimit[], now: number) {
-    if (this.#limits !== limits) this.#change(limits, now)
-    for (let place = 0; place < limits.length; place++) {
-      if (this.#endOf(place) > now) continue
-      this.#counts[2 * place] = now + (limits[place]?.windowSeconds ?? 0) * 1_000
-      this.#counts[2 * place + 1] = 0
-    }
-  }
-
-  allows(cost: number): boolean {
-    return this.#limits.every(({ limit }, place) => this.#usedOf(place) + cost <= limit)
-  }
-
-  add(cost: number) {
-    for (let place = 0; place < this.#limits.length; place++) {
-      this.#counts[2 * place + 1] = this.#usedOf(place) + cost
-    }
-  }
-
-  statesAt(now: number): LimitState[] {
-    return this.#limits.map((limit, place) =>
-      limitStateOf(limit, this.#usedOf(place), this.#endOf(place) - now),
-    )
-  }
-
-  isOver(now: number): boolean {
-    return this.#windows().every(({ endsAt }) => endsAt <= now)
-  }
-
-  /** A limit of the same name and length goes on with what was counted. */
-  #change(limits: readonly NamedLimit[], now: number) {
-    const windows = this.#windows().filter(({ endsAt }) => endsAt > now)
-    const kept = limits.map(({ name, windowSeconds }) =>
-      windows.find((window) => window.name === name && window.windowSeconds === windowSeconds),
-    )
-    this.#limits = limits
-    this.#counts = kept.flatMap((window) => [window?.endsAt ?? -Infinity, window?.used ?? 0])
-    this.#former = windows.filter((window) => !kept.includes(window))
-  }
-
-  #windows(): Window[] {
-    const current = this.#limits.map(({ name, windowSeconds }, place) => ({
-      name,
-      windowSeconds,
-      endsAt: this.#endOf(place),
-      used: this.#usedOf(place),
-    }))
-    return [...current, ...this.#former]
-  }
-
-  #endOf(place: number): number {
-    return this.#counts[2 * place] ?? -Infinity
-  }
-
-  #usedOf(place: number): number {
-    return this.#counts[2 * place + 1] ?? 0
-  }
+  former: Window[]
 }
 
+/** The uses of a key under a limit, until a moment of the monotonic clock. */
 interface Window {
-  name: string
-  windowSeconds: number
+  limit: NamedLimit
   endsAt: number
   used: number
 }
@@ -114,7 +55,7 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
         return
       }
       const [id, account] = value
-      if (accounts.size < maxKeys && !account.isOver(now)) continue
+      if (accounts.size < maxKeys && !isOver(account, now)) continue
       account.isClosed = true
       accounts.delete(id)
     }
@@ -122,12 +63,12 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
 
   function openAccount(id: string, now: number): Account {
     sweep(now)
-    const account = new Account()
+    const account = { isClosed: false, limits: [], windows: [], former: [] }
     accounts.set(id, account)
     return account
   }
 
-  /** Each secret of a key has a `LimitedKey` of its own. All of them share one account. */
+  /** Each secret of a key is a `LimitedKey` of its own. All of them share one account. */
   function accountOf(key: LimitedKey, now: number): Account {
     const { account } = key
     if (account && !account.isClosed) return account
@@ -140,10 +81,43 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
     // A whole number, because subtracting a fraction would not give back exactly what was added.
     const now = Math.floor(clock.monotonic())
     const account = accountOf(key, now)
-    account.advance(limits, now)
-
-    const isAllowed = account.allows(cost)
-    if (isAllowed) account.add(cost)
-    return { isAllowed, limits: account.statesAt(now) }
+    if (account.limits !== limits) changeLimits(account, limits, now)
+    const { windows } = account
+    let isAllowed = true
+    for (const window of windows) {
+      if (window.endsAt <= now) {
+        window.endsAt = now + window.limit.windowSeconds * 1_000
+        window.used = 0
+      }
+      isAllowed &&= window.used + cost <= window.limit.limit
+    }
+    if (isAllowed) for (const window of windows) window.used += cost
+    return {
+      isAllowed,
+      limits: windows.map(({ limit, used, endsAt }) => limitStateOf(limit, used, endsAt - now)),
+    }
   }
+}
+
+/** Applies other limits. A limit of the same name and length goes on with what was counted. */
+function changeLimits(account: Account, limits: readonly NamedLimit[], now: number) {
+  const known = windowsOf(account).filter(({ endsAt }) => endsAt > now)
+  const kept = limits.map(({ name, windowSeconds }) =>
+    known.find(({ limit }) => limit.name === name && limit.windowSeconds === windowSeconds),
+  )
+  account.limits = limits
+  account.windows = limits.map((limit, place) => ({
+    limit,
+    endsAt: kept[place]?.endsAt ?? -Infinity,
+    used: kept[place]?.used ?? 0,
+  }))
+  account.former = known.filter((window) => !kept.includes(window))
+}
+
+function windowsOf({ windows, former }: Account): Window[] {
+  return [...windows, ...former]
+}
+
+function isOver(account: Account, now: number): boolean {
+  return windowsOf(account).every(({ endsAt }) => endsAt <= now)
 }

@@ -30,7 +30,7 @@ export type RedisCounters = ReturnType<typeof createRedisCounters>
 /** Counts uses in a Redis that all processes share. */
 export function createRedisCounters(given: RedisClient) {
   const client: AnyClient = given
-  const run = scriptRunnerOf(commandsOf(client))
+  const run = scriptRunnerOf(client)
   const isCluster = Array.isArray(client.slots)
 
   return {
@@ -43,7 +43,8 @@ export function createRedisCounters(given: RedisClient) {
     serverOf({ id }: Use['key']): string | number {
       if (!isCluster) return 'the only one'
       const slot = slotOf(id)
-      return addressOf(client.slots?.[slot]) ?? slot
+      const servers = client.slots?.[slot]
+      return (servers && 'master' in servers ? servers.master?.address : servers?.[0]) ?? slot
     },
 
     async consume({ key: { id }, limits, cost }: Use): Promise<Consumption> {
@@ -65,7 +66,8 @@ export function createRedisCounters(given: RedisClient) {
 }
 
 /** What the kinds of clients have, some of it each. */
-interface AnyClient extends RedisClient {
+interface AnyClient {
+  eval(...args: unknown[]): Promise<unknown>
   readonly options?: { legacyMode?: boolean } | undefined
   /** What a client of `redis` 4 has in its legacy mode: the commands as they are without it. */
   readonly v4?: AnyClient
@@ -73,60 +75,30 @@ interface AnyClient extends RedisClient {
   readonly isOpen?: boolean
   /** Of `ioredis`. */
   readonly status?: string
-  /** Of a cluster, by their numbers, as far as they are known. */
-  readonly slots?: readonly (IoredisSlot | NodeRedisSlot | undefined)[]
-}
-
-/** The addresses of the servers of a slot, the primary first. */
-type IoredisSlot = readonly string[]
-
-interface NodeRedisSlot {
-  readonly master?: { readonly address?: string }
-}
-
-function addressOf(slot: IoredisSlot | NodeRedisSlot | undefined): string | undefined {
-  return slot && 'master' in slot ? slot.master?.address : (slot as IoredisSlot | undefined)?.[0]
-}
-
-/** Returns what runs commands. In the legacy mode of `redis` 4, the client's own `eval` takes a callback and returns nothing. */
-function commandsOf(client: AnyClient): AnyClient {
-  return (client.options?.legacyMode === true ? client.v4 : undefined) ?? client
-}
-
-interface Ioredis {
-  eval(script: string, keyCount: number, ...rest: string[]): Promise<unknown>
-}
-interface NodeRedis {
-  eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
-}
-interface NodeRedisCluster {
-  sendCommand(firstKey: string, isReadonly: boolean, command: string[]): Promise<unknown>
+  readonly defineCommand?: unknown
+  /** Of a cluster, by their numbers, as far as they are known: of `ioredis` the addresses of the servers, the primary first. */
+  readonly slots?: readonly (readonly string[] | { master?: { address?: string } } | undefined)[]
+  /** Of a cluster of `redis`. */
+  sendCommand?(firstKey: string, isReadonly: boolean, command: string[]): Promise<unknown>
 }
 
 type RunScript = (keys: string[], args: string[]) => Promise<unknown>
 
 /** The options were checked: a client is of one of the kinds. */
-function scriptRunnerOf(client: AnyClient): RunScript {
+function scriptRunnerOf(given: AnyClient): RunScript {
+  // In the legacy mode of `redis` 4, the client's own `eval` takes a callback and returns nothing.
+  const client = (given.options?.legacyMode === true ? given.v4 : undefined) ?? given
   if ('defineCommand' in client) {
-    const ioredis = client as unknown as Ioredis
-    return (keys, args) => ioredis.eval(countAll, keys.length, ...keys, ...args)
+    return (keys, args) => client.eval(countAll, keys.length, ...keys, ...args)
   }
   if (Array.isArray(client.slots)) {
-    const cluster = client as unknown as NodeRedisCluster
     // A cluster of `redis` 4 sends what `eval` is given to any of its servers.
-    return ([firstKey = '', ...others], args) => {
-      const keys = [firstKey, ...others]
-      return cluster.sendCommand(firstKey, false, [
-        'EVAL',
-        countAll,
-        `${keys.length}`,
-        ...keys,
-        ...args,
-      ])
+    return async (keys, args) => {
+      const command = ['EVAL', countAll, `${keys.length}`, ...keys, ...args]
+      return client.sendCommand?.(keys[0] ?? '', false, command)
     }
   }
-  const nodeRedis = client as unknown as NodeRedis
-  return (keys, args) => nodeRedis.eval(countAll, { keys, arguments: args })
+  return (keys, args) => client.eval(countAll, { keys, arguments: args })
 }
 
 /** Reads the reply of the script. It may be bytes, and of a mock it may be anything. */
