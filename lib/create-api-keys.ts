@@ -22,7 +22,7 @@ import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './lifecycle/commands'
 import { createOwnChanges } from './database/own-changes'
-import { createRules } from './keys/rules'
+import { createParsers } from './keys/input'
 import { createSecretFormat } from './keys/secret'
 import { createSigner } from './audit/signing'
 import { createStore } from './lifecycle/store'
@@ -159,7 +159,7 @@ export function createApiKeys<
     ownChanges,
   })
   const format = createSecretFormat(settings)
-  const rules = createRules({ ...settings, userIdType })
+  const parse = createParsers({ ...settings, userIdType })
   const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
@@ -228,17 +228,17 @@ export function createApiKeys<
     chain,
     verifyTrail,
     usage,
-    rules,
+    parse,
   })
 
   const credentials = createCredentialReader({ ...format, header: settings.header })
-  const authenticator = createAuthenticator({ credentials, verify, noteDenied, rules, settings })
+  const authenticator = createAuthenticator({ credentials, verify, noteDenied, parse, settings })
   const refuse = createRefuse(settings)
   const charges = createCharges({ rateLimiter, noteRateLimited, emitter })
   const listPermissions = createPermissionList({ askGrantable: grantable, settings })
   const http = {
     lifecycle,
-    rules,
+    parse,
     authenticator,
     listPermissions,
     charges,

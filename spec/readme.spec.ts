@@ -44,7 +44,7 @@ beforeAll(async () => {
   database = await createDatabase('empty')
   consumer = await createConsumer({ files: {} })
   await unpack(await pack(consumer.folder), consumer)
-  for (const name of ['express', 'passport', 'sequelize', 'pg', 'zod'])
+  for (const name of ['express', 'passport', 'sequelize', 'pg', 'valibot'])
     await provide(consumer, name)
   for (const name of [
     'fastest-levenshtein',

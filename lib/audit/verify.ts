@@ -27,7 +27,7 @@ import {
   type SealedEntry,
 } from './chain'
 import { sqlStateOf } from '../database/failures'
-import { pointerTo } from '../keys/rules'
+import { pointerTo } from '../keys/parse-input'
 import type { Signature, Signer } from './signing'
 
 /** Something that is wrong with the audit trail. */

@@ -2,14 +2,13 @@ import type { Request, Router } from 'express'
 
 import { ApiKeysError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/commands'
-import { parseInput } from '../keys/rules'
 import { addressOf, createKeyRoutes } from './key-routes'
 import { queryOf } from './query'
 import { created, createRouter, type Caller, type RouterParts } from './router'
 
 /** Makes the router with which administrators manage everyone's keys. */
 export function createAdminRouter(parts: RouterParts): Router {
-  const { lifecycle, rules, settings } = parts
+  const { lifecycle, parse, settings } = parts
   const { currentUser, isAdmin } = settings
   if (!currentUser || !isAdmin) {
     throw new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys')
@@ -32,10 +31,10 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/revoke-all': {
       async post({ req, userId, body }) {
-        const { userId: owner, dryRun, ...explanation } = parseInput(rules.revokeAll, body)
+        const { userId: owner, dryRun, ...explanation } = parse.revokeAll(body)
         const options = {
           ...asAdmin({ req, userId }),
-          ...parseInput(rules.adminQuery, queryOf(req)),
+          ...parse.everywhere(queryOf(req)),
           ...explanation,
         }
         const revoked = dryRun
@@ -46,11 +45,11 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/revoke-unused': {
       async post({ req, userId, body }) {
-        const { userId: owner, reason, ...rest } = parseInput(rules.revokeUnused, body)
+        const { userId: owner, reason, ...rest } = parse.revokeUnused(body)
         const criteria = { ...rest, ...(owner !== undefined && { userId: owner }) }
         const options = {
           ...asAdmin({ req, userId }),
-          ...parseInput(rules.adminQuery, queryOf(req)),
+          ...parse.everywhere(queryOf(req)),
           reason,
         }
         const { keys } = await lifecycle.revokeUnused(criteria, options)
@@ -59,7 +58,7 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/prune': {
       async post({ req, userId, body }) {
-        const { revokedKeys, events, usage, dryRun, reason } = parseInput(rules.housekeeping, body)
+        const { revokedKeys, events, usage, dryRun, reason } = parse.housekeeping(body)
         const options = { ...asAdmin({ req, userId }), reason }
         return {
           ...(revokedKeys !== undefined && {
@@ -83,7 +82,7 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/permissions': {
       async get({ req }) {
-        return parts.listPermissions(parseInput(rules.anyOwner, queryOf(req)).userId)
+        return parts.listPermissions(parse.anyOwner(queryOf(req)).userId)
       },
     },
     '/usage': {
@@ -98,10 +97,10 @@ export function createAdminRouter(parts: RouterParts): Router {
     },
     '/audit-verification': {
       async post({ body }) {
-        return lifecycle.verifyAuditTrail(parseInput(rules.auditVerification, body))
+        return lifecycle.verifyAuditTrail(parse.auditVerification(body))
       },
     },
-    ...createKeyRoutes(parts, rules.adminQuery, { optionsOf: asAdmin, shownTo: (event) => event }),
+    ...createKeyRoutes(parts, parse.everywhere, { optionsOf: asAdmin, shownTo: (event) => event }),
   })
 }
 

@@ -2,7 +2,6 @@ import type { Request } from 'express'
 
 import type { ApiKeyEvent } from '../audit/trail'
 import type { ChangeOptions } from '../lifecycle/commands'
-import { parseInput, type Rules } from '../keys/rules'
 import { queryOf } from './query'
 import { clientAddressOf } from './request'
 import type { Call, Caller, RouterParts, Routes, UserId } from './router'
@@ -24,14 +23,17 @@ const keyPath = `/:${keyId}`
 
 /** The routes of one key, the same for owners and administrators but for whose keys there are. */
 export function createKeyRoutes(
-  { lifecycle, rules }: RouterParts,
-  restrictQuery: Rules['adminQuery'] | Rules['ownQuery'],
+  { lifecycle, parse }: RouterParts,
+  parseRestrictQuery: (query: unknown) => { everywhere?: boolean },
   { optionsOf, shownTo }: Reader,
 ): Routes {
+  const parseChangeQuery = parse.notEverywhere('is not for this')
+  const parseRotationQuery = parse.notEverywhere('is not for this: use it to end the rotation')
+
   function restriction(name: 'suspend' | 'revoke' | 'endRotation') {
     return async function restrict({ req, userId, body }: Call) {
-      const query = parseInput(restrictQuery, queryOf(req))
-      const explanation = parseInput(rules.explanation, body)
+      const query = parseRestrictQuery(queryOf(req))
+      const explanation = parse.explanation(body)
       return lifecycle[name](idOf(req), {
         ...optionsOf({ req, userId }),
         ...query,
@@ -46,15 +48,15 @@ export function createKeyRoutes(
         return lifecycle.get(idOf(req), optionsOf({ req, userId }))
       },
       async patch({ req, userId, body }) {
-        parseInput(rules.changeQuery, queryOf(req))
+        parseChangeQuery(queryOf(req))
         return lifecycle.update(idOf(req), body, optionsOf({ req, userId }))
       },
       delete: restriction('revoke'),
     },
     [`${keyPath}/permissions`]: {
       async put({ req, userId, body }) {
-        const query = parseInput(restrictQuery, queryOf(req))
-        const { permissions } = parseInput(rules.permissionSet, body)
+        const query = parseRestrictQuery(queryOf(req))
+        const { permissions } = parse.permissionSet(body)
         const options = { ...optionsOf({ req, userId }), ...query }
         return lifecycle.setPermissions(idOf(req), permissions, options)
       },
@@ -62,15 +64,15 @@ export function createKeyRoutes(
     [`${keyPath}/suspend`]: { post: restriction('suspend') },
     [`${keyPath}/reactivate`]: {
       async post({ req, userId, body }) {
-        parseInput(rules.changeQuery, queryOf(req))
-        const explanation = parseInput(rules.explanation, body)
+        parseChangeQuery(queryOf(req))
+        const explanation = parse.explanation(body)
         return lifecycle.reactivate(idOf(req), { ...optionsOf({ req, userId }), ...explanation })
       },
     },
     [`${keyPath}/rotate`]: {
       async post({ req, userId, body }) {
-        parseInput(rules.rotationQuery, queryOf(req))
-        const input = parseInput(rules.rotationWish, body)
+        parseRotationQuery(queryOf(req))
+        const input = parse.rotationWish(body)
         return lifecycle.rotate(idOf(req), { ...optionsOf({ req, userId }), ...input })
       },
     },
@@ -79,7 +81,7 @@ export function createKeyRoutes(
       async get({ req, userId }) {
         const { id } = await lifecycle.get(idOf(req), optionsOf({ req, userId }))
         const page = queryOf(req)
-        parseInput(rules.eventPage, page)
+        parse.eventPage(page)
         const { events, nextCursor } = await lifecycle.events({ ...page, apiKeyId: id })
         return { events: events.map((event) => shownTo(event, userId)), nextCursor }
       },

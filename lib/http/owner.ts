@@ -1,16 +1,16 @@
 import { warn } from '../../models/warnings'
-import type { Rules } from '../keys/rules'
+import type { Parsers } from '../keys/input'
 import type { Settings } from '../options'
 import type { VerifiedApiKey } from '../verification/verified-key'
 import type { GuardedRequest } from './request'
 
 export interface OwnersParts {
-  rules: Pick<Rules, 'userId'>
+  parse: Pick<Parsers, 'readUserId'>
   settings: Pick<Settings, 'currentUser' | 'loadUser' | 'storage'>
 }
 
 /** Knows the owners of keys as the app does. */
-export function createOwners({ rules, settings }: OwnersParts) {
+export function createOwners({ parse, settings }: OwnersParts) {
   const { currentUser, storage } = settings
 
   return {
@@ -22,14 +22,14 @@ export function createOwners({ rules, settings }: OwnersParts) {
       const user: object | null | undefined = currentUser ? await currentUser(req) : req.user
       if (!user) return 'nobody'
 
-      const { data } = rules.userId.safeParse((user as { id?: unknown }).id)
-      if (data === undefined && currentUser) {
+      const userIdOfUser = parse.readUserId((user as { id?: unknown }).id)
+      if (userIdOfUser === undefined && currentUser) {
         warn(
           'API_KEYS_USER_ID',
           `currentUser returned a user whose id is not of the type ${storage.userIdType}, so that the user owns no key. Return the id that the tables have, or set users.type.`,
         )
       }
-      return data === userId ? 'owner' : 'other'
+      return userIdOfUser === userId ? 'owner' : 'other'
     },
 
     /** Returns what becomes `req.user`; nothing if the owner is gone. */

@@ -3,7 +3,7 @@ import { Router, type NextFunction, type Request, type Response } from 'express'
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
 import type { UncheckedLifecycle } from '../lifecycle/commands'
-import type { Rules } from '../keys/rules'
+import type { Parsers } from '../keys/input'
 import type { MaybePromise, Settings } from '../options'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
@@ -14,7 +14,7 @@ import { isCrossSite } from './same-origin'
 
 export interface RouterParts {
   lifecycle: UncheckedLifecycle
-  rules: Rules
+  parse: Parsers
   authenticator: Authenticator
   listPermissions: ListPermissions
   refuse: Refuse
@@ -44,7 +44,7 @@ export type Routes = Record<string, Partial<Record<Method, (call: Call) => Promi
 
 /** Makes a router of routes: says who may use them, reads what comes along and sends what they return. */
 export function createRouter(
-  { authenticator, refuse, rules, settings }: RouterParts,
+  { authenticator, refuse, parse, settings }: RouterParts,
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
 ): Router {
@@ -57,7 +57,7 @@ export function createRouter(
     const user = await findUser(req)
     if (!user) throw new ApiKeysError('not_signed_in')
 
-    const { data: userId } = rules.userId.safeParse(user.id)
+    const userId = parse.readUserId(user.id)
     if (userId === undefined) {
       throw new TypeError(
         'createApiKeys: currentUser returned a user whose id is not of users.type',

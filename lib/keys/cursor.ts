@@ -1,4 +1,6 @@
-import { z } from 'zod'
+import { pipe, string } from 'valibot'
+
+import { readBy } from './parse-input'
 
 /*
  * Lists are cut by key, not by offset: a cursor names the last entry of the page before, and so a page neither repeats
@@ -55,16 +57,15 @@ function isText(value: string): boolean {
 
 export const eventCursor = cursor(/^\d{1,18}$/, ([id]) => ({ id }))
 
-/** Makes the rule for a cursor: `read` returns `null` for a position that cannot be. */
+/** Makes the schema of a cursor: `read` returns `null` for a position that cannot be. */
 function cursor<Position>(shape: RegExp, read: (match: RegExpExecArray) => Position | null) {
-  return z.string('must be a cursor').transform((text, context) => {
-    const match = shape.exec(Buffer.from(text, 'base64url').toString())
-    const position = match && read(match)
-    if (position) return position
-
-    context.addIssue({ code: 'custom', message: notACursor })
-    return z.NEVER
-  })
+  return pipe(
+    string('must be a cursor'),
+    readBy((text) => {
+      const match = shape.exec(Buffer.from(text, 'base64url').toString())
+      return match && read(match)
+    }, notACursor),
+  )
 }
 
 function encode(position: string) {

@@ -11,7 +11,7 @@ import type { LimitOverrides } from '../keys/limits'
 import type { Metadata } from '../keys/metadata'
 import type { ApiKeyRecord } from '../keys/record'
 import type { Actor } from '../keys/types'
-import { parseInput, type Rules } from '../keys/rules'
+import type { Parsers } from '../keys/input'
 import type { Store } from './store'
 import type { TotalUsage, Usage, UsageStore } from '../usage/report'
 import { readUsagePeriod, type UsageUnit } from '../keys/usage-period'
@@ -329,7 +329,7 @@ interface LifecycleParts {
   usage: UsageStore
   chain: AuditChain
   verifyTrail: VerifyTrail
-  rules: Rules
+  parse: Parsers
   /** Called after a key was changed, or many, in a transaction of the caller's or in one that is over. */
   changed(id: string | undefined, transaction: Transaction | undefined): Promise<void>
   /** Has every process ask anew what a user may do. */
@@ -340,13 +340,13 @@ interface LifecycleParts {
 
 /** Holds all input against the rules before it reaches the store. */
 export function createLifecycle(parts: LifecycleParts) {
-  const { store, audit, chain, verifyTrail, usage, rules } = parts
+  const { store, audit, chain, verifyTrail, usage, parse } = parts
   const { changed, tellOfUser, waitForEveryone } = parts
 
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
     refuseUndefined(circumstances, 'userId')
     checkTransaction(transaction)
-    const { userId, address, reason, actor } = parseInput(rules.circumstances, circumstances)
+    const { userId, address, reason, actor } = parse.circumstances(circumstances)
     const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
 
     return { transaction, userId, address, reason, actor: actor ?? owner }
@@ -396,14 +396,14 @@ export function createLifecycle(parts: LifecycleParts) {
   return {
     async create(apiKey: unknown, options?: ChangeOptions) {
       return making('', options, async () =>
-        store.create(parseInput(rules.newKeyOf, apiKey), readOwnerlessOptions(options)),
+        store.create(parse.newKeyOf(apiKey), readOwnerlessOptions(options)),
       )
     },
 
     list(filter: object = {}, options?: ReadOptions) {
       return onDatabase(async () => {
         refuseUndefined(filter, 'userId')
-        return store.list(parseInput(rules.list, filter), readOwnerlessOptions(options))
+        return store.list(parse.list(filter), readOwnerlessOptions(options))
       })
     },
 
@@ -413,13 +413,13 @@ export function createLifecycle(parts: LifecycleParts) {
 
     async update(id: string, changes: unknown, options?: ChangeOptions) {
       return making(id, options, async () =>
-        store.update(id, parseInput(rules.changes, changes), readOptions(options)),
+        store.update(id, parse.changes(changes), readOptions(options)),
       )
     },
 
     async setPermissions(id: string, permissions: unknown, options?: RestrictOptions) {
       return restricting(id, options, async (rest) => {
-        const input = parseInput(rules.permissionSet, { permissions })
+        const input = parse.permissionSet({ permissions })
         return store.setPermissions(id, input.permissions, readOptions(rest))
       })
     },
@@ -439,7 +439,7 @@ export function createLifecycle(parts: LifecycleParts) {
     async rotate(id: string, { gracePeriodSeconds, ...options }: RotateOptions = {}) {
       // Nothing may come between the new secret and the answer: to wait for every process, end the rotation.
       return making(id, options, async () => {
-        const input = parseInput(rules.rotation, { gracePeriodSeconds })
+        const input = parse.rotation({ gracePeriodSeconds })
         return store.rotate(id, input.gracePeriodSeconds, readOptions(options))
       })
     },
@@ -450,14 +450,14 @@ export function createLifecycle(parts: LifecycleParts) {
 
     async revokeAll(userId: unknown, options?: RestrictOptions) {
       return restricting(undefined, options, async (rest) => {
-        const input = parseInput(rules.owner, { userId })
+        const input = parse.owner({ userId })
         return store.revokeAll(input.userId, readOwnerlessOptions(rest))
       })
     },
 
     countRevocable(userId: unknown, options?: ReadOptions) {
       return onDatabase(async () => {
-        const input = parseInput(rules.owner, { userId })
+        const input = parse.owner({ userId })
         return store.countRevocable(input.userId, readOwnerlessOptions(options))
       })
     },
@@ -465,14 +465,14 @@ export function createLifecycle(parts: LifecycleParts) {
     async revokeUnused(criteria: object, options?: RestrictOptions) {
       refuseUndefined(criteria, 'userId')
       return restricting(undefined, options, async (rest) => {
-        const input = parseInput(rules.unusedKeys, criteria)
+        const input = parse.unusedKeys(criteria)
         return { keys: await store.revokeUnused(input, readOwnOptions(rest)) }
       })
     },
 
     async pruneRevoked(criteria: unknown, options?: ChangeOptions) {
       return making(undefined, options, async () => {
-        const input = parseInput(rules.pruning, criteria)
+        const input = parse.pruning(criteria)
         return { keys: await store.pruneRevoked(input, readOwnOptions(options)) }
       })
     },
@@ -480,13 +480,13 @@ export function createLifecycle(parts: LifecycleParts) {
     events(filter: object = {}, options?: ReadOptions) {
       return onDatabase(async () => {
         refuseUndefined(filter, 'userId', 'apiKeyId')
-        return audit.list(parseInput(rules.eventList, filter), readOwnerlessOptions(options))
+        return audit.list(parse.eventList(filter), readOwnerlessOptions(options))
       })
     },
 
     usage(id: string, query: object = {}, options?: ReadOptions) {
       return onDatabase(async () => {
-        const period = readUsagePeriod(parseInput(rules.usageQuery, query))
+        const period = readUsagePeriod(parse.usageQuery(query))
         const scope = readOptions(options)
         const apiKey = await store.get(id, scope)
         return usage.ofKey(apiKey.id, period, scope)
@@ -496,7 +496,7 @@ export function createLifecycle(parts: LifecycleParts) {
     totalUsage(filter: object = {}, options?: ReadOptions) {
       return onDatabase(async () => {
         refuseUndefined(filter, 'userId', 'apiKeyId')
-        const { apiKeyId, userId, ...query } = parseInput(rules.usageFilter, filter)
+        const { apiKeyId, userId, ...query } = parse.usageFilter(filter)
         const scope = readOwnerlessOptions(options)
         return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, scope)
       })
@@ -504,7 +504,7 @@ export function createLifecycle(parts: LifecycleParts) {
 
     pruneUsage(options: unknown) {
       return onDatabase(async () => {
-        const { olderThanDays, dryRun } = parseInput(rules.pruning, options)
+        const { olderThanDays, dryRun } = parse.pruning(options)
         return {
           hours: await (dryRun ? usage.countOld(olderThanDays) : usage.prune(olderThanDays)),
         }
@@ -513,7 +513,7 @@ export function createLifecycle(parts: LifecycleParts) {
 
     verifyAuditTrail(options: object = {}) {
       return onDatabase(async () => {
-        const { head } = parseInput(rules.auditVerification, options)
+        const { head } = parse.auditVerification(options)
         await chain.sealAll()
         return verifyTrail(head)
       })
@@ -525,7 +525,7 @@ export function createLifecycle(parts: LifecycleParts) {
 
     pruneAuditTrail(options: unknown) {
       return onDatabase(async () => ({
-        events: await chain.prune(parseInput(rules.pruning, options)),
+        events: await chain.prune(parse.pruning(options)),
       }))
     },
 
@@ -536,7 +536,7 @@ export function createLifecycle(parts: LifecycleParts) {
       const [unknown] = Object.keys(rest)
       if (unknown !== undefined) throw new TypeError(`userChanged: there is no option ${unknown}`)
 
-      const input = parseInput(rules.owner, { userId })
+      const input = parse.owner({ userId })
       await onDatabase(() => tellOfUser(input.userId, transaction))
       if (everywhere) await waitForEveryone()
     },

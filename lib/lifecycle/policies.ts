@@ -6,7 +6,7 @@ import { readGranted, type Grantable } from '../keys/grantable'
 import type { LimitOverrides } from '../keys/limits'
 import { maxMetadataBytes, sizeOf, type Metadata } from '../keys/metadata'
 import type { ApiKeyRecord } from '../keys/record'
-import { pointerTo } from '../keys/rules'
+import { pointerTo } from '../keys/parse-input'
 import type { Actor } from '../keys/types'
 
 interface KeyCheckParts {

@@ -1,10 +1,11 @@
 import type { Sequelize, Transaction } from 'sequelize'
-import { z } from 'zod'
+import { is } from 'valibot'
 
 import { isOfPrefix, keySql } from '../../models/api-key'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { ApiKeysError } from '../errors'
+import { guid } from '../keys/fields'
 import { createKeyList, type KeyFilter } from './search'
 import { toRecord, withLastUse, type ApiKeyRecord, type LastUse } from '../keys/record'
 import type { InTurn } from '../keys/turns'
@@ -33,8 +34,6 @@ interface KeyReaderParts {
 }
 
 export type KeyReader = ReturnType<typeof createKeyReader>
-
-const uuid = z.guid()
 
 /** Finds keys and reads their records. */
 export function createKeyReader(parts: KeyReaderParts) {
@@ -103,7 +102,7 @@ export function createKeyReader(parts: KeyReaderParts) {
 
 /** An id that is no UUID names no key, like one that nobody has: the database would call it an error. */
 function identify(id: string, userId: string | number | undefined): Condition {
-  if (!uuid.safeParse(id).success) throw new ApiKeysError('api_key_not_found')
+  if (!is(guid, id)) throw new ApiKeysError('api_key_not_found')
 
   return userId === undefined
     ? { where: 'key.id = $1', bind: [id] }

@@ -624,7 +624,10 @@ describe('PATCH /:id', () => {
         pointer: '#/expiresAt',
         message: 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z',
       },
-      { pointer: '#/permissions', message: 'is not known here' },
+      {
+        pointer: '#/permissions',
+        message: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
+      },
       { pointer: '#/status', message: 'is not known here' },
       { pointer: '#/userId', message: 'is not known here' },
     ])

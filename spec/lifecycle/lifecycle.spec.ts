@@ -631,7 +631,10 @@ describe('update', () => {
         { pointer: '#/name', message: 'must be text' },
         { pointer: '#/description', message: 'must be text' },
         { pointer: '#/expiresAt', message: 'must be in the future' },
-        { pointer: '#/permissions', message: 'is not known here' },
+        {
+          pointer: '#/permissions',
+          message: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
+        },
         { pointer: '#/userId', message: 'is not known here' },
       ]),
     )

@@ -36,7 +36,7 @@ async function createTypedConsumer(file: string) {
   await unpack(await pack(consumer.folder), consumer)
   for (const name of [
     'sequelize',
-    'zod',
+    'valibot',
     '@types/node',
     '@types/validator',
     '@types/debug',

@@ -1,0 +1,243 @@
+import {
+  boolean,
+  check,
+  forward,
+  nullable,
+  object,
+  optional,
+  partial,
+  partialCheck,
+  picklist,
+  pipe,
+  safeParse,
+  transform,
+  type ObjectEntries,
+} from 'valibot'
+
+import { eventActions } from '../../models/api-key-event'
+import type { UserIdType } from '../../models/storage-options'
+import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
+import {
+  actor,
+  addressList,
+  auditHead,
+  clientAddress,
+  expiry,
+  flag,
+  guid,
+  limits,
+  metadata,
+  momentOfUse,
+  oneOf,
+  pageSize,
+  permissionSet,
+  statusList,
+  text,
+  userIdOf,
+  wholeNumber,
+} from './fields'
+import { createParser, strict } from './parse-input'
+import { usageUnits } from './usage-period'
+
+interface InputSettings {
+  permissions: readonly string[]
+  userIdType: UserIdType
+  maxGracePeriodSeconds: number
+}
+
+/** The functions that parse everything from outside, for each route and function one. They throw an `InvalidInputError`. */
+export type Parsers = ReturnType<typeof createParsers>
+
+/** A key to be made. */
+export type NewKey = ReturnType<Parsers['newKeyOf']>
+/** Changes of a key. */
+export type KeyChanges = ReturnType<Parsers['changes']>
+/** Which keys to list. */
+export type KeyFilter = ReturnType<Parsers['list']>
+/** Which events to list. */
+export type EventFilter = ReturnType<Parsers['eventList']>
+/** Which keys to revoke because they are not in use. */
+export type UnusedKeys = ReturnType<Parsers['unusedKeys']>
+/** What to prune. */
+export type Pruning = ReturnType<Parsers['pruning']>
+
+/** Makes the functions that parse what a key may be made of and what may be asked for, over HTTP and without. */
+export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }: InputSettings) {
+  const userId = userIdOf(userIdType)
+  const ofUser = { userId: optional(userId) }
+  const newKey = {
+    name,
+    ...partial(object(keyFields)).entries,
+    permissions: permissionSet(permissions),
+  }
+  const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
+  const unusedKeys = { unusedForDays: days, ...ofUser, dryRun }
+
+  return {
+    /** Returns the id of a user in the form that the database has, and `undefined` if it is none. */
+    readUserId(id: unknown): string | number | undefined {
+      const result = safeParse(userId, id)
+      return result.success ? result.output : undefined
+    },
+
+    newKey: fields(newKey),
+    newKeyOf: fields({ ...newKey, userId }),
+    changes: fields(partial(object({ name, ...keyFields })).entries, {
+      permissions: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
+    }),
+    permissionSet: fields({ permissions: newKey.permissions }),
+    rotation: fields(rotation),
+    rotationWish: fields({ ...rotation, ...because }),
+    explanation: fields(because),
+    owner: fields({ userId }),
+    anyOwner: fields(ofUser),
+    nothing: fields({}),
+
+    /** Parses the query of a change that may wait until no process goes by the old state. */
+    everywhere: fields({ everywhere }),
+    /** Makes the function that parses the query of all other changes. The message says why they do not wait. */
+    notEverywhere: (message: string) => fields({}, { everywhere: message }),
+
+    circumstances: fields({
+      ...ofUser,
+      address: optional(clientAddress),
+      ...because,
+      actor: optional(actor),
+    }),
+
+    /** Parses the filter for the keys of one user. */
+    ownList: createParser(
+      strict(
+        pipe(
+          object(keyPage),
+          forward(partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
+        ),
+      ),
+    ),
+    /** Parses the filter for the keys of all users. */
+    list: createParser(
+      strict(
+        pipe(
+          object({
+            ...keyPage,
+            ...ofUser,
+            permission: optional(oneOf(permissions)),
+            text: optional(searchText),
+          }),
+          forward(partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
+          forward(
+            partialCheck(
+              [['sort'], ['userId']],
+              (filter) => filter.userId !== undefined || filter.sort.endsWith('createdAt'),
+              'must be createdAt or -createdAt, unless userId is given',
+            ),
+            ['sort'],
+          ),
+        ),
+      ),
+    ),
+    /** Parses the filter for the audit trail of one key. */
+    eventPage: fields(eventPage),
+    /** Parses the filter for the audit trail of all keys. */
+    eventList: fields({
+      ...eventPage,
+      apiKeyId: optional(guid),
+      ...ofUser,
+      action: optional(oneOf(eventActions)),
+    }),
+    /** Parses the question for the usage of one key. */
+    usageQuery: fields(usageQuery),
+    /** Parses the question for the usage of all keys. */
+    usageFilter: fields({ ...usageQuery, apiKeyId: optional(guid), ...ofUser }),
+    auditVerification: fields({ head: optional(auditHead) }),
+
+    revokeAll: fields({ userId, ...because, dryRun }),
+    unusedKeys: fields(unusedKeys),
+    revokeUnused: fields({ ...unusedKeys, ...because }),
+    pruning: fields({ olderThanDays: days, dryRun }),
+    housekeeping: createParser(
+      strict(
+        pipe(
+          object({
+            revokedKeys: optional(days),
+            events: optional(days),
+            usage: optional(days),
+            dryRun,
+            ...because,
+          }),
+          check(
+            ({ revokedKeys, events, usage }) => (revokedKeys ?? events ?? usage) !== undefined,
+            'must say how many days old revokedKeys, events or usage have to be',
+          ),
+        ),
+      ),
+    ),
+  }
+}
+
+function fields<const Fields extends ObjectEntries>(
+  entries: Fields,
+  refused?: Readonly<Record<string, string>>,
+) {
+  return createParser(strict(object(entries), refused))
+}
+
+const name = text({ min: 1, max: 100 })
+
+/** All but the name may be left out of a new key. */
+const keyFields = {
+  description: nullable(text({ max: 500, lines: true })),
+  expiresAt: nullable(expiry),
+  allowedIps: nullable(addressList),
+  metadata,
+  limits: nullable(limits),
+}
+
+/** The reason of a change, for the audit trail. */
+const because = { reason: optional(text({ min: 1, max: 500, lines: true })) }
+
+/** How long the old secret works on after a rotation: a day, unless the app allows less. */
+function gracePeriod(most: number) {
+  const message = `must be a whole number of seconds from 0 to ${most}`
+  return optional(wholeNumber(0, most, message), Math.min(86_400, most))
+}
+
+const everywhere = pipe(
+  optional(picklist(['true', 'false'], 'must be true or false'), 'false'),
+  transform((text) => text === 'true'),
+)
+
+const dryRun = optional(boolean('must be true or false'), false)
+
+const days = wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500')
+
+const page = { limit: pageSize }
+
+const keyPage = {
+  ...page,
+  cursor: optional(keyCursor),
+  status: optional(statusList),
+  isExpired: optional(flag),
+  sort: optional(oneOf(sorts), '-createdAt'),
+}
+
+/** A page goes on in the order of the page before. */
+function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: Sort }): boolean {
+  return cursor === undefined || cursor.sort === sort
+}
+
+/** Each word costs a look-up of all words that begin with it. */
+const maxWords = 10
+
+const searchText = pipe(
+  text({ min: 1, max: 200 }),
+  check((words) => words.split(/\s+/).length <= maxWords, `must have at most ${maxWords} words`),
+)
+
+const eventPage = { ...page, cursor: optional(eventCursor) }
+
+const usageQuery = {
+  from: optional(momentOfUse),
+  to: optional(momentOfUse),
+  by: optional(oneOf(usageUnits), 'hour'),
+}

@@ -1,0 +1,93 @@
+import {
+  custom,
+  pipe,
+  rawTransform,
+  safeParse,
+  type BaseIssue,
+  type GenericSchema,
+  type InferOutput,
+  type IssuePathItem,
+  type ObjectEntries,
+} from 'valibot'
+
+import { InvalidInputError, type InputFault } from '../errors'
+
+/** A longer list of faults helps no reader: a body of 32 kB can hold thousands of them. */
+const maxFaults = 100
+
+/** The app may have told its copy of Valibot to stop at the first fault. */
+const everyFault = { abortEarly: false, abortPipeEarly: false }
+
+/** Makes the function that returns input as a schema makes it, and throws an `InvalidInputError` that lists every fault. */
+export function createParser<Schema extends GenericSchema>(schema: Schema) {
+  return function parse(input: unknown): InferOutput<Schema> {
+    const result = safeParse(schema, input, everyFault)
+    if (result.success) return result.output
+
+    throw new InvalidInputError(result.issues.slice(0, maxFaults).map(toFault))
+  }
+}
+
+function toFault({ path, input, message }: BaseIssue<unknown>): InputFault {
+  return {
+    pointer: pointerTo((path ?? []).map(({ key }) => String(key))),
+    message: path && input === undefined ? 'is required' : message,
+  }
+}
+
+/** Returns a JSON Pointer in its URI fragment form (RFC 6901, section 6), as in the examples of RFC 9457. */
+export function pointerTo(path: readonly (string | number)[]): string {
+  return [
+    '#',
+    ...path.map((key) => encodeURIComponent(escapePointer(String(key).toWellFormed()))),
+  ].join('/')
+}
+
+function escapePointer(key: string) {
+  return key.replaceAll('~', '~0').replaceAll('/', '~1')
+}
+
+/**
+ * Makes the schema of an object that has no other fields than those of `schema`. Valibot's `strictObject` reports only the first
+ * of them, and lets a field pass that is called `constructor`. `refused` holds the messages for some of them.
+ */
+export function strict<Schema extends GenericSchema & { entries: ObjectEntries }>(
+  schema: Schema,
+  refused: Readonly<Record<string, string>> = {},
+): GenericSchema<object, InferOutput<Schema>> {
+  const messages = new Map(Object.entries(refused))
+
+  return pipe(
+    custom<object>(isObject, 'must be a JSON object'),
+    rawTransform<object, InferOutput<Schema>>(({ dataset, addIssue, NEVER }) => {
+      const { issues = [], output, success } = safeParse(schema, dataset.value, everyFault)
+      for (const { input, message, path } of issues) addIssue({ input, message, path })
+      for (const name of Object.keys(dataset.value)) {
+        if (Object.hasOwn(schema.entries, name)) continue
+        const message = messages.get(name) ?? 'is not known here'
+        addIssue({ message, path: pathTo(dataset.value, name) })
+      }
+      return success ? output : NEVER
+    }),
+  )
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Returns the path by which an issue with an object, a list or a map belongs to one of its members. */
+export function pathTo(input: unknown, key: string | number): [IssuePathItem] {
+  return [{ type: 'unknown', origin: 'value', input, key, value: undefined }]
+}
+
+/** Makes the action that turns input into what `read` returns, and refuses the input if that is `null`. */
+export function readBy<Input, Output>(read: (input: Input) => Output | null, message: string) {
+  return rawTransform<Input, Output>(({ dataset, addIssue, NEVER }) => {
+    const output = read(dataset.value)
+    if (output !== null) return output
+
+    addIssue({ message })
+    return NEVER
+  })
+}
