@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 
 import type { RequestHandler } from 'express'
 
-import { createTestApiKeys, createTestApp } from '../support/app'
 import { databaseAway } from '../support/database'
 import { bearer, type Method } from '../support/http'
 import { expectProblem } from '../support/problem'
@@ -58,16 +57,14 @@ const routes: Route[] = [
 const isRead = ({ method }: Route) => method === 'get'
 const isOfOneKey = ({ path }: Route) => path.includes(':id')
 
-const { apiKeys, app, http, rows, createKey } = useWorld({
+const { apiKeys, app, http, rows, createKey, process } = useWorld({
   options: {
     header: 'X-API-Key',
     grantable: () => ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
   },
 })
 
-const appWithoutDatabase = createTestApp(createTestApiKeys(databaseAway))
-
-afterAll(() => databaseAway.drop())
+const withoutDatabase = process({ sequelize: databaseAway.connect() })
 
 /** Below the mounts of `createTestApp`. A request of the path itself has no slash at its end. */
 function pathOf({ who, path }: Pick<Route, 'who' | 'path'>, id = ':id') {
@@ -141,10 +138,7 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
 
   it('needs a user who is signed in', async () => {
     await expectNoChange(async () => {
-      const answer = await http[method](path, body)
-
-      expectProblem(answer, 'not_signed_in')
-      expect(answer.headers['www-authenticate']).toBe('Bearer realm="api"')
+      expectProblem(await http[method](path, body), 'not_signed_in')
     })
   })
 
@@ -166,7 +160,6 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
           const answer = await caller[method](path, body)
 
           expectProblem(answer, 'api_key_not_allowed')
-          expect(answer.headers).not.toHaveProperty('www-authenticate')
         }
       }
     })
@@ -179,7 +172,6 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
           const answer = await http.as('alice')[method](path, input)
 
           expectProblem(answer, 'not_an_admin')
-          expect(answer.headers).not.toHaveProperty('www-authenticate')
         }
       })
     })
@@ -221,50 +213,48 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
     // A user learns of no key by what its owner may give to it.
     const inputs = route.method === 'put' ? [body, { permissions: ['EXECUTE_BLOCK'] }] : [body]
 
-    it.each(inputs)(
-      'is the same 404 to the byte for each id of no key of the user: %j',
-      async (input) => {
-        const { id: ofBob } = await createKey({ userId: 'bob' })
-        const { id: revokedOfBob } = await createKey({ userId: 'bob', status: 'REVOKED' })
-        const ids = [
-          ...(who === 'alice' ? [ofBob, revokedOfBob] : []),
-          randomUUID(),
-          encodeURIComponent("'; DROP TABLE api_keys; --"),
-          encodeURIComponent("' OR '1'='1"),
-          '%00',
-          '%ZZ',
-          '%C3',
-          'null',
-          '1',
-          `${ofBob}%20`,
-          `{${ofBob}}`,
-          'x'.repeat(4000),
-        ]
-        const answers: unknown[] = []
+    it('is the same 404 to the byte for each id that names no key of the user', async () => {
+      const { id: ofBob } = await createKey({ userId: 'bob' })
+      const { id: revokedOfBob } = await createKey({ userId: 'bob', status: 'REVOKED' })
+      const ids = [
+        ...(who === 'alice' ? [ofBob, revokedOfBob] : []),
+        randomUUID(),
+        encodeURIComponent("'; DROP TABLE api_keys; --"),
+        encodeURIComponent("' OR '1'='1"),
+        '%00',
+        '%ZZ',
+        '%C3',
+        'null',
+        '1',
+        `${ofBob}%20`,
+        `{${ofBob}}`,
+        'x'.repeat(4000),
+      ]
+      const answers: unknown[] = []
 
-        await expectNoChange(async () => {
-          for (const id of ids) {
+      await expectNoChange(async () => {
+        for (const id of ids) {
+          for (const input of inputs) {
             const answer = await http.as(who)[method](pathOf(route, id), input)
             expectProblem(answer, 'api_key_not_found')
             const { date, ...headers } = answer.headers
             expect(date).toBeDefined()
             answers.push({ headers, text: answer.text })
           }
-        })
+        }
+      })
 
-        for (const answer of answers) expect(answer).toEqual(answers[0])
-      },
-    )
+      for (const answer of answers) expect(answer).toEqual(answers[0])
+    })
   }
 
   // The permissions are known without the database.
   if (route.path !== '/permissions') {
     it('is neither a wrong key nor a missing one without the database', async () => {
-      const answer = await http.to(appWithoutDatabase).as(who)[method](path, body)
+      const answer = await withoutDatabase.http.as(who)[method](path, body)
 
       expectProblem(answer, 'database_unavailable')
       expect(answer.headers['retry-after']).toBe('1')
-      expect(answer.headers).not.toHaveProperty('www-authenticate')
     })
   }
 })

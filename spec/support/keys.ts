@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 
 import { InvalidInputError, type ApiKeyRecord, type NewApiKey, type Status } from '../../lib'
+import { createSecretFormat } from '../../lib/keys/secret'
 import type { Permission, TestApiKeys } from './app'
 
 type Wishes = Partial<NewApiKey<Permission>>
@@ -28,6 +29,12 @@ export async function bringInto(
   if (status === 'SUSPENDED') return apiKeys.suspend(apiKey.id)
   if (status === 'REVOKED') return apiKeys.revoke(apiKey.id)
   return apiKey
+}
+
+/** Returns a key that was never created, of the form that keys have. */
+export function forgeKey() {
+  const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+  return format.mint().plainTextKey
 }
 
 /** Names a user who has no keys yet. */

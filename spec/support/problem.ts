@@ -2,6 +2,15 @@ import { STATUS_CODES } from 'node:http'
 
 import { ApiKeysError, InvalidInputError, type ErrorCode, type InputFault } from '../../lib'
 
+/** The challenge of each refusal that has one and the same. `missing_permission` names the permissions in its own. */
+const challenges: Partial<Record<ErrorCode, string>> = {
+  missing_credential: 'Bearer realm="api"',
+  not_signed_in: 'Bearer realm="api"',
+  malformed_credential: 'Bearer realm="api", error="invalid_request"',
+  multiple_credentials: 'Bearer realm="api", error="invalid_request"',
+  invalid_api_key: 'Bearer realm="api", error="invalid_token"',
+}
+
 interface Answer {
   status: number
   headers: Record<string, string>
@@ -9,8 +18,8 @@ interface Answer {
 }
 
 /**
- * Expects an answer to be the refusal of a code: its status, its problem document with nothing else but the `extra` members,
- * and that no cache may keep it. `refusals.spec.ts` holds the sentence of each code to the letter.
+ * Expects an answer to be the refusal of a code: its status, its challenge, its problem document with nothing else but the
+ * `extra` members, and that no cache may keep it. `refusals.spec.ts` holds the sentence of each code to the letter.
  *
  * @example
  * expectProblem(answer, 'missing_permission', { missing: ['READ_BLOCK'] })
@@ -28,6 +37,9 @@ export function expectProblem(answer: Answer, code: ErrorCode, extra: object = {
   expect(answer.status).toBe(status)
   expect(answer.headers['content-type']).toBe('application/problem+json')
   expect(answer.headers['cache-control']).toBe('no-store')
+  if (code !== 'missing_permission') {
+    expect(answer.headers['www-authenticate']).toBe(challenges[code])
+  }
 }
 
 /**
