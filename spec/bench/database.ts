@@ -41,7 +41,7 @@ const settings = {
 
 export async function startServer(): Promise<Server> {
   const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-bench-'))
-  const postgres = await startPostgres({ folder: join(folder, 'postgres'), settings })
+  const postgres = await startPostgres({ folder, settings })
   const client = new Client({ connectionString: postgres.url })
   await client.connect()
   await client.query('CREATE EXTENSION pg_stat_statements')
