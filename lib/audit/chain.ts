@@ -10,6 +10,7 @@ import { warn } from '../../models/warnings'
 import { ApiKeysError } from '../errors'
 import { entryText, type WrittenEntry } from './trail'
 import { sqlStateOf } from '../database/failures'
+import type { Pruning } from '../keys/input'
 import { isPlainObject } from '../keys/metadata'
 import type { Signature, SignatureCheck, Signer } from './signing'
 
@@ -105,11 +106,6 @@ interface FoundHead {
   head: HeadRow
   tail: LastSeal | null
   isReliable: boolean
-}
-
-interface Pruning {
-  olderThanDays: number
-  dryRun: boolean
 }
 
 type PruningTimes = Pick<Checkpoint, 'createdBefore' | 'prunedAt'>

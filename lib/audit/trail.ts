@@ -12,6 +12,7 @@ import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import { formatEventCursor } from '../keys/cursor'
 import type { ApiKeyChanged, Emitter } from '../keys/emitter'
+import type { EventFilter } from '../keys/input'
 import { isPlainObject } from '../keys/metadata'
 import type { OwnChanges } from '../database/own-changes'
 import { readTime, readUserId, type ApiKeyRecord } from '../keys/record'
@@ -36,14 +37,6 @@ export interface ApiKeyEvent<UserId = string | number> {
   before: Record<string, unknown> | null
   after: Record<string, unknown> | null
   createdAt: Date
-}
-
-interface EventFilter {
-  apiKeyId?: string | undefined
-  userId?: string | number | undefined
-  action?: EventAction | undefined
-  cursor?: { id: string } | undefined
-  limit: number
 }
 
 export type Audit = ReturnType<typeof createAudit>

@@ -9,23 +9,13 @@ import type { Background } from '../database/background'
 import { noticeOf, type Audit } from '../audit/trail'
 import type { Emitter } from '../keys/emitter'
 import type { Condition, KeyReader, Scope } from './reader'
+import type { Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'
 import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { Circumstances } from './store'
 import type { InTransaction } from './transactions'
 import type { Caller } from '../keys/turns'
 import type { UserKeys } from './user-keys'
-
-export interface UnusedKeys {
-  unusedForDays: number
-  userId?: string | number | undefined
-  dryRun: boolean
-}
-
-export interface OldKeys {
-  olderThanDays: number
-  dryRun: boolean
-}
 
 interface ManyKeysParts {
   sequelize: Sequelize
@@ -159,7 +149,7 @@ export function createManyKeys(parts: ManyKeysParts) {
   }
 
   /** Deletes the keys that were revoked so many days ago, and returns how many there were. What the trail says stays. */
-  async function pruneRevoked({ olderThanDays, dryRun }: OldKeys, options: Circumstances) {
+  async function pruneRevoked({ olderThanDays, dryRun }: Pruning, options: Circumstances) {
     const condition = {
       where: `key.status = 'REVOKED' AND key.revoked_at < clock_timestamp() - $1::float8 * interval '1 day'`,
       bind: [olderThanDays],

@@ -1,20 +1,10 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { keySql, msSql, searchSql, timeOfParameter, type Status } from '../../models/api-key'
+import { keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
 import { select } from '../../models/statements'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
+import type { KeyFilter } from '../keys/input'
 import type { ApiKeyRecord } from '../keys/record'
-
-export interface KeyFilter {
-  userId?: string | number | undefined
-  status?: readonly Status[] | undefined
-  isExpired?: boolean | undefined
-  permission?: string | undefined
-  text?: string | undefined
-  cursor?: KeyPosition | undefined
-  sort: Sort
-  limit: number
-}
 
 interface KeyListParts {
   sequelize: Sequelize

@@ -14,9 +14,8 @@ import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
 import { createKeyChecks, refuseOwnLimits } from './policies'
 import { createKeyReader, type Scope } from './reader'
-import type { LimitOverrides } from '../keys/limits'
+import type { KeyChanges, NewKey } from '../keys/input'
 import { createManyKeys } from './bulk'
-import type { Metadata } from '../keys/metadata'
 import type { ApiKeyRecord, LastUse } from '../keys/record'
 import { pointerTo } from '../keys/parse-input'
 import type { SecretFormat } from '../keys/secret'
@@ -30,26 +29,6 @@ export interface Circumstances extends Scope {
   actor?: Actor | undefined
   address?: string | undefined
   reason?: string | undefined
-}
-
-interface KeyInput {
-  userId: string | number
-  name: string
-  description?: string | null | undefined
-  permissions: string[]
-  expiresAt?: Date | null | undefined
-  allowedIps?: string[] | null | undefined
-  metadata?: Metadata | undefined
-  limits?: LimitOverrides | null | undefined
-}
-
-interface KeyChanges {
-  name?: string | undefined
-  description?: string | null | undefined
-  expiresAt?: Date | null | undefined
-  allowedIps?: string[] | null | undefined
-  metadata?: Metadata | undefined
-  limits?: LimitOverrides | null | undefined
 }
 
 export type Store = ReturnType<typeof createStore>
@@ -91,7 +70,7 @@ export function createStore(parts: StoreParts) {
   const inTransaction = createInTransaction(parts)
   const manyKeys = createManyKeys({ ...parts, reader, userKeys, inTransaction })
 
-  async function create(input: KeyInput, options: Omit<Circumstances, 'userId'> = {}) {
+  async function create(input: NewKey, options: Omit<Circumstances, 'userId'> = {}) {
     const { userId, name, description = null, permissions, expiresAt = null } = input
     const { allowedIps = null, metadata = {}, limits = null } = input
     checks.refuseReserved(metadata, options.actor)
