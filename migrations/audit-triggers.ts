@@ -66,7 +66,7 @@ function eventTriggers(tables: Tables): Trigger[] {
   ]
 }
 
-/** The triggers that let pruning alone delete, and no statement update. The setting lasts as long as its transaction. */
+/** The triggers that refuse each update, and each deletion but by pruning. Its setting lasts as long as its transaction. */
 function refusingTriggers({ schema, events, seals, checkpoints, settings }: Tables): Trigger[] {
   const calls = { name: qualify(schema, 'api_key_refuse_rewriting'), body: refuseBody }
   return [events, seals, checkpoints].flatMap((table): Trigger[] => [

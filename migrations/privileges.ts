@@ -16,9 +16,9 @@ const granteeSql = `CASE granted.grantee WHEN 0 THEN 'PUBLIC'
             ELSE '"' || replace(pg_get_userbyid(granted.grantee)::text, '"', '""') || '"' END`
 
 /**
- * Takes from new tables what default privileges gave to roles that no app lives by: all rights, more than the library needs, to
- * a role that cannot sign in and that no role which can sign in inherits from. Services such as Supabase have roles of this kind, and
- * each holder of their public key acts as one. Other roles keep their rights, because an app may run as one of them.
+ * Revokes the rights that default privileges gave on new tables to roles that no app runs as. Such a role has all rights, cannot sign
+ * in, and no role that can sign in inherits from it. Services such as Supabase have these roles, and each holder of their public key
+ * acts as such a role. Other roles keep their rights, because an app may run as one of them.
  */
 export async function closeTables(run: Run, schema: string, names: readonly string[]) {
   if (names.length === 0) return
@@ -41,8 +41,8 @@ export async function closeTables(run: Run, schema: string, names: readonly stri
 }
 
 /**
- * Keeps all roles from calling our functions and from moving our sequences. Triggers and the columns that a sequence numbers need no
- * right to them.
+ * Keeps all roles from calling our functions and from moving our sequences. Triggers need no right to a
+ * function, and identity columns need none to their sequence.
  */
 export async function closeFunctionsAndSequences(run: Run, schema: string) {
   const found = await run(
@@ -65,7 +65,7 @@ export async function closeFunctionsAndSequences(run: Run, schema: string) {
   for (const { sql } of found) await run(String(sql))
 }
 
-/** Warns of roles that may read hashes, or write past the library: they may revive a revoked key or insert a key of their own. */
+/** Warns of roles that may read hashes, or write to the tables: they may revive a revoked key or insert a key of their own. */
 export async function warnOfOtherRoles(run: Run, schema: string, names: readonly string[]) {
   const found = await run(
     `SELECT DISTINCT ${granteeSql} AS role

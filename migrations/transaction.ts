@@ -5,30 +5,31 @@ import type { Sequelize, Transaction } from 'sequelize'
 import { asGuest } from '../models/guest'
 import { select } from '../models/statements'
 
-// Taken when the module loads, because an app's fake timers replace the member.
+// Taken when the module loads, because fake timers of an app replace the member.
 const { setTimeout } = timers
 
+/** Runs a statement in the transaction and returns its rows. */
 export type Run = (sql: string, bind?: unknown[]) => Promise<Record<string, unknown>[]>
 
 function runnerOf(sequelize: Sequelize, transaction: Transaction): Run {
   return async function run(sql, bind) {
-    // Not logged, because each is a whole file.
+    // Not logged, because some statements are a whole file.
     return select<Record<string, unknown>>(sequelize, sql, { bind, transaction, logging: false })
   }
 }
 
 /**
- * A lock that has to wait makes all later ones wait behind it, those of the app's own statements too. So each is given up soon,
- * and tried again.
+ * While a statement waits for a lock on a table, later statements of the app wait behind it. So each wait is short, and the work is
+ * retried after a pause.
  */
 const lockTimeoutMs = 1_000
 const pauseMs = 500
 const maxTries = 40
 
-/** SQLSTATEs that say that a lock was not got: not in time, or because of a deadlock. */
+/** SQLSTATEs of a lock that was not granted: in time, or because of a deadlock. */
 const lockFailures = new Set(['55P03', '40P01'])
 
-/** Works in a transaction of its own, one after the other with all others that do, and again if it does not get a lock. */
+/** Runs work in a transaction, one process at a time. The work is retried if it does not get a lock. */
 export async function exclusively<Result>(
   sequelize: Sequelize,
   schema: string,
@@ -52,8 +53,8 @@ export async function exclusively<Result>(
 }
 
 async function prepare(run: Run, schema: string) {
-  // Another process may migrate for long, so that this wait has no limit. The texts of conditions are compared, so that no setting
-  // may quote the names in them.
+  // Another process may migrate for long, so that this wait has no limit. Conditions are compared as text, so that no setting may
+  // quote the names in them.
   await run(
     `SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true),
             set_config('quote_all_identifiers', 'off', true)`,
@@ -79,7 +80,7 @@ interface Reason {
   detail: string
 }
 
-/** What the server says of an error. */
+/** Returns the server's own words on a failed statement. */
 export function reasonOf(error: unknown): Reason {
   const { parent } = error as { parent?: Partial<Reason> }
   const { code = '', message = '', detail = '' } = parent ?? {}

@@ -15,7 +15,7 @@ export interface Trigger {
   name: string
   /** Qualified and quoted. */
   table: string
-  /** `AFTER INSERT OR DELETE`, for example. */
+  /** For example `AFTER INSERT OR DELETE`. */
   fires: string
   forEach: 'ROW' | 'STATEMENT'
   /** Without it, the trigger fires each time. */
@@ -30,8 +30,8 @@ export interface Trigger {
 }
 
 /**
- * SQL that is true in the workers of logical replication, which apply what the publisher has reported and numbered already.
- * The setting alone is not enough: tools set it by hand while they load data. Such changes count.
+ * SQL that is true in a worker of logical replication. The publisher has reported and numbered the changes that a worker applies. The
+ * setting alone is not enough: tools set it while they load data, and such changes count.
  */
 export const isReplicationWorker = `current_setting('session_replication_role') = 'replica' AND EXISTS (
               SELECT FROM pg_stat_get_subscription(NULL) WHERE pid = pg_backend_pid()
@@ -42,7 +42,7 @@ export function isNotIn(setting: string): string {
   return `current_setting('${setting}', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text`
 }
 
-/** A condition for triggers that is true if an UPDATE changes any of these columns. Postgres itself writes it so. */
+/** SQL for the condition of a trigger that is true if an UPDATE changes any of these columns. */
 export function changesAny(columns: readonly string[]): string {
   return columns.map((column) => `OLD.${column} IS DISTINCT FROM NEW.${column}`).join(' OR ')
 }
@@ -51,7 +51,7 @@ const searchPath = 'pg_catalog, pg_temp'
 
 /**
  * SQL that creates the functions of triggers. They run as their owner, so that a role that may change a key may also log the change.
- * They find no name that another role puts in the way. No role may call them itself: it could put them on a table of its own, and
+ * Their search path is fixed, so that no role can replace a name in them. No role may use them: a trigger on a table of its own could
  * hold the lock of the log.
  */
 export function createFunctions(triggers: readonly Trigger[]): string {
@@ -99,8 +99,8 @@ function createTrigger(trigger: Trigger): string {
 }
 
 /**
- * SQL for the names of those triggers that are not as they were created: one that is missing or switched off, fires on other
- * occasions, or calls a function whose body is another.
+ * SQL for the names of the triggers that are not as `createTriggers` made them: a trigger is missing or switched off, has another
+ * event or condition, or calls a function with another body.
  */
 export function alteredTriggersSql(triggers: readonly Trigger[]): string {
   return `
@@ -123,7 +123,7 @@ export function alteredTriggersSql(triggers: readonly Trigger[]): string {
      )`
 }
 
-/** How Postgres writes a condition differs from how we do, and may differ from version to version. */
+/** The parts of a condition that Postgres writes in its own way, which may differ from version to version. */
 const notation = /row\(|::text|[\s()"]/g
 
 function toRow(trigger: Trigger): string {

@@ -1,4 +1,4 @@
-import { literal, qualify } from '../models/names'
+import { qualify } from '../models/names'
 import type { Storage, UserIdType } from '../models/storage-options'
 import { reasonOf, type Run } from './transaction'
 
@@ -8,7 +8,7 @@ interface Column {
   column: string
 }
 
-/** What a column holds. */
+/** The type of a column. */
 export interface ColumnType {
   type: UserIdType
   /** The COLLATE clause; empty for the collation of the database. */
@@ -17,8 +17,8 @@ export interface ColumnType {
 
 /**
  * Returns the type that `user_id` must have: the type that the app named, else the type of its own column, else the type that
- * `user_id` has. If the app named none, ids are strings in JavaScript, for bigint and integer alike. Text is compared as the app's
- * column compares it, for example without regard to case.
+ * `user_id` has. If the app named none, ids are strings in JavaScript, for bigint and integer alike. Text has the collation of the app's
+ * column, which may ignore case.
  */
 export async function findUserIdType(run: Run, storage: Storage): Promise<ColumnType> {
   const { schema, users, columnType } = storage
@@ -30,7 +30,7 @@ export async function findUserIdType(run: Run, storage: Storage): Promise<Column
   return { type, collation: (type === 'text' && from?.collation) || '' }
 }
 
-/** Columns that are integer stay so, because an instance may have named that type. */
+/** An integer column stays so, because another instance may have named that type. */
 function fittingType(from: string | undefined, ours: string | undefined): UserIdType {
   switch (from) {
     case 'uuid':
@@ -70,8 +70,8 @@ async function typeOf(run: Run, { schema, table, column }: Column): Promise<Foun
 }
 
 /**
- * Gives `user_id` another type if all owners keep their ids by it, as text. Returns true if it did: the triggers that name the
- * column are gone then.
+ * Gives `user_id` another type if all owners keep their ids by it, as text. Returns true if it did. The triggers of the table are
+ * gone then.
  *
  * @throws {Error} that says which keys are in the way
  */
@@ -84,66 +84,54 @@ export async function convertUserIds(
   const found = await typeOf(run, { schema, table: 'api_keys', column: 'user_id' })
   if (!found || (found.type === wanted && found.collation === collation)) return false
 
-  const current = found.type
-
+  const fits = fitsSql(wanted)
   const [counted] = await run(
-    `SELECT count(*) FILTER (WHERE NOT ${fitsSql(wanted)})::text AS misfits FROM ${table}`,
+    `SELECT count(*) FILTER (WHERE NOT ${fits})::text AS misfits FROM ${table}`,
   )
   if (counted?.misfits !== '0') {
     throw new Error(
       `migrate: the users of the app have ids of the type ${wanted}, but the column user_id of ${table} has the type ` +
-        `${current}, and ${String(counted?.misfits)} of its keys have owners whose ids cannot become ${wanted}. Delete these keys ` +
-        `or give them owners, and call migrate() again: DELETE FROM ${table} WHERE NOT ${fitsSql(wanted)}. Or name the type ` +
+        `${found.type}, and ${String(counted?.misfits)} of its keys have owners whose ids cannot become ${wanted}. Delete these keys ` +
+        `or give them owners, and call migrate() again: DELETE FROM ${table} WHERE NOT ${fits}. Or name the type ` +
         'that the column has in the option users.type.',
     )
   }
 
-  await run(conversionSql(table, { current, wanted, collation })).catch((error: unknown) => {
+  try {
+    const isWider = found.type === 'integer' && wanted === 'bigint'
+    for (const { sql } of await run(obstaclesSql(isWider), [table])) await run(String(sql))
+    await run(
+      `ALTER TABLE ${table} ALTER COLUMN user_id TYPE ${wanted}${collation} USING user_id::text::${wanted}`,
+    )
+  } catch (error) {
     const { code, message } = reasonOf(error)
     if (!impossible.test(code)) throw error
     throw new Error(
-      `migrate: the column user_id of ${table} has the type ${current} and cannot become ${wanted} (${message}). Remove ` +
+      `migrate: the column user_id of ${table} has the type ${found.type} and cannot become ${wanted} (${message}). Remove ` +
         'what is in the way, or have the owner of the table call migrate().',
       { cause: error },
     )
-  })
+  }
   return true
 }
 
-/** SQLSTATEs that say what another try does not change: rights, views of the column, values. */
+/** SQLSTATEs of failures that another try does not change: rights, views of the column, values. */
 const impossible = /^(0A|22|2B|42)/
 
-/** A column that triggers name keeps its type. A foreign key stays if the new type can refer to what the old one did. */
-function conversionSql(
-  table: string,
-  types: { current: string; wanted: string; collation: string },
-): string {
-  const { current, wanted, collation } = types
-  const isWider = current === 'integer' && wanted === 'bigint'
-
+/**
+ * SQL for the statements that remove the obstacles to another type: triggers that name the column, and a foreign key unless the new
+ * type is wider. A wider type can refer to all that the old type did.
+ */
+function obstaclesSql(isWider: boolean): string {
   return `
-    DO $convert$
-      DECLARE
-        name text;
-      BEGIN
-        FOR name IN
-          SELECT tgname FROM pg_catalog.pg_trigger
-           WHERE tgrelid = ${literal(table)}::regclass AND NOT tgisinternal AND tgname LIKE 'api\\_key\\_%'
-        LOOP
-          EXECUTE format('DROP TRIGGER %I ON %s', name, ${literal(table)});
-        END LOOP;
-        FOR name IN
-          SELECT constraint_.conname FROM pg_catalog.pg_constraint AS constraint_
-            JOIN pg_catalog.pg_attribute AS ours
-              ON (ours.attrelid, ours.attnum) = (constraint_.conrelid, constraint_.conkey[1])
-           WHERE constraint_.conrelid = ${literal(table)}::regclass AND constraint_.contype = 'f'
-             AND ours.attname = 'user_id' AND NOT ${isWider}
-        LOOP
-          EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', ${literal(table)}, name);
-        END LOOP;
-        ALTER TABLE ${table} ALTER COLUMN user_id TYPE ${wanted}${collation} USING user_id::text::${wanted};
-      END
-    $convert$;`
+    SELECT format('DROP TRIGGER %I ON %s', trigger.tgname, $1::text) AS sql
+      FROM pg_catalog.pg_trigger AS trigger
+     WHERE trigger.tgrelid = $1::regclass AND NOT trigger.tgisinternal AND trigger.tgname LIKE 'api\\_key\\_%'
+     UNION ALL
+    SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', $1::text, reference.conname)
+      FROM pg_catalog.pg_constraint AS reference
+      JOIN pg_catalog.pg_attribute AS ours ON (ours.attrelid, ours.attnum) = (reference.conrelid, reference.conkey[1])
+     WHERE reference.conrelid = $1::regclass AND reference.contype = 'f' AND ours.attname = 'user_id' AND NOT ${isWider}`
 }
 
 /** SQL that is true if an id is the same text after it has become another type. */

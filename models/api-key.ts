@@ -1,10 +1,11 @@
 import { literal } from './names'
 
+/** The statuses of a key in the database. */
 export const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
 
 export type Status = (typeof statuses)[number]
 
-/** A key as `keySql` reads it. Nothing of it is a hash. */
+/** A key as `keySql` reads it. It has no hash. */
 export interface ApiKeyRow {
   id: string
   /** As text, whatever its type. */
@@ -18,7 +19,7 @@ export interface ApiKeyRow {
   /** Addresses and ranges; `null` for all. */
   allowedIps: string[] | null
   metadata: Record<string, unknown>
-  /** Those of this key; `null` for the app's. */
+  /** The limits of this key; `null` for the app's. */
   limits: Record<string, unknown> | null
   createdAt: Time
   updatedAt: Time
@@ -36,13 +37,13 @@ export interface ApiKeyRow {
 /** Milliseconds since 1970; text for an infinite time. */
 export type Time = number | string
 
-/** What a column holds: text, an id of any type, a time, a list of texts or a JSON object. */
+/** The kind of a column: text, an id of any type, a time, a list of texts or a JSON object. */
 export type ColumnType = 'text' | 'id' | 'time' | 'list' | 'json'
 
 /**
- * What reads a column besides the statements that name it. `record`: records have it. `watched`: a change leaves an entry in the
- * audit trail. `shown`: so it does, and the entry shows the values. `logged`: a change is reported to all processes. `verified`:
- * verification decides by it, or hands it on.
+ * A use of a column besides the statements that name it. `record`: records have it. `watched`: a change leaves an entry in the
+ * audit trail. `shown`: likewise, and the entry shows the values. `logged`: the log of changes reports a change to all processes.
+ * `verified`: verification reads it.
  */
 type ColumnUse = 'record' | 'watched' | 'shown' | 'logged' | 'verified'
 
@@ -79,6 +80,7 @@ export const keyColumns = {
   eventRef: column('event_ref', 'id'),
 } satisfies Record<keyof ApiKeyRow, unknown> & Record<string, unknown>
 
+/** The name of a column in JavaScript. */
 export type KeyAttribute = keyof typeof keyColumns
 
 /** The attributes whose columns have a use. */
@@ -93,11 +95,11 @@ function column<const Uses extends ColumnUse[]>(name: string, type: ColumnType, 
 /** Returns the attributes whose columns have a use. */
 export function attributesFor<Use extends ColumnUse>(use: Use): AttributeFor<Use>[] {
   const columns = Object.entries<{ uses: ColumnUse[] }>(keyColumns)
-  // They are selected by what their type says.
+  // The condition is the one of the type.
   return columns.flatMap(([name, { uses }]) => (uses.includes(use) ? [name as never] : []))
 }
 
-/** SQL for columns of these uses in a form in which they can be compared, which `json` cannot. */
+/** SQL for columns of these uses. A `json` column is cast to text, because `json` cannot be compared. */
 export function comparableColumns(...uses: ColumnUse[]): string[] {
   return Object.values<{ name: string; type: ColumnType; uses: ColumnUse[] }>(keyColumns)
     .filter((column) => column.uses.some((use) => uses.includes(use)))
@@ -139,26 +141,26 @@ export function isOfPrefix(key: string, keyPrefix: string): string {
   return `${keyPrefixSql(`${key}.prefix`)} = ${literal(keyPrefix)}`
 }
 
-/** SQL that is true if the table has keys of other prefixes. Each half is a look into an index. */
+/** SQL that is true if the table has keys of other prefixes. Each half reads an index. */
 export function hasOtherPrefixes(table: string, keyPrefix: string): string {
   const [prefix, own] = [keyPrefixSql('other.prefix'), literal(keyPrefix)]
   return `(EXISTS (SELECT FROM ${table} AS other WHERE ${prefix} < ${own})
            OR EXISTS (SELECT FROM ${table} AS other WHERE ${prefix} > ${own}))`
 }
 
-/** SQL for the key prefix in what lists show of a key: without the underscore and six characters. Indexes hold it. */
+/** SQL for the key prefix in the column `prefix`: without the underscore and six characters. Indexes have this expression. */
 export function keyPrefixSql(prefix: string): string {
   return `left(${prefix}, -7)`
 }
 
 /**
- * SQL for what a search looks for in a key: the words of its name and description, and what lists show of its plain text as
- * one word. An index holds it.
+ * SQL for the text of a key that a search compares: the words of its name and description, and its `prefix` as one word. An index
+ * has this expression.
  */
 export function searchSql(key: string): string {
   return (
     `(to_tsvector('pg_catalog.simple', ${key}name || ' ' || coalesce(${key}description, ''))` +
-    // With a position: words that begin alike are found in a row only if each of them has one.
+    // With a position: a phrase of words that begin alike is found only if each word has a position.
     ` || (${key}prefix || ':1')::tsvector)`
   )
 }

@@ -1,9 +1,9 @@
 import type { QueryInterface, Sequelize } from 'sequelize'
 
 /**
- * Returns a view of the app's Sequelize through which our statements run. It shares the app's pool and connection settings,
- * and nothing else: the app's hooks, query defaults and isolation level do not reach them. We define no models, so that the
- * app's `sync()` and `drop()` never see our tables.
+ * Returns a view of the app's Sequelize, which runs our statements. It shares the pool and the connection settings of the app. The
+ * app's hooks, query defaults and isolation level do not reach our statements. We define no models, so that the app's `sync()` and
+ * `drop()` never see our tables.
  */
 export function asGuest(sequelize: Sequelize): Sequelize {
   const app = sequelize as unknown as Internals
@@ -11,7 +11,7 @@ export function asGuest(sequelize: Sequelize): Sequelize {
 
   guest.options = {
     ...app.options,
-    // Read through, as apps turn it on and off.
+    // A getter, because apps turn logging on and off.
     get logging() {
       return withoutParameters(app.options.logging)
     },
@@ -21,17 +21,17 @@ export function asGuest(sequelize: Sequelize): Sequelize {
     // Parameters hold hashes, which belong in no log.
     logQueryParameters: false,
   }
-  // These hold on to the Sequelize they were made for.
+  // Both keep the Sequelize that they were made for.
   const { constructor: OwnQueryInterface, queryGenerator } = app.dialect.queryInterface
   const ownGenerator = new queryGenerator.constructor({ _dialect: app.dialect, sequelize: guest })
-  // In one statement, where Sequelize would send a second one for the isolation level.
+  // In one statement. Sequelize would send a second statement for the isolation level.
   ownGenerator.startTransactionQuery = () => 'START TRANSACTION ISOLATION LEVEL READ COMMITTED;'
   guest.queryInterface = new OwnQueryInterface(guest, ownGenerator)
-  // It inherits from one.
+  // It inherits from a Sequelize.
   return guest as unknown as Sequelize
 }
 
-/** Passes on the statement and, with `benchmark`, its time. What else Sequelize hands to a logger holds parameters. */
+/** Passes on the statement and, with `benchmark`, its time. The other arguments of a logger hold parameters. */
 function withoutParameters(log: unknown): unknown {
   if (typeof log !== 'function') return log
 
@@ -40,7 +40,7 @@ function withoutParameters(log: unknown): unknown {
   }
 }
 
-/** What Sequelize 6 has and its types leave out. Its classes are taken from the instance, as it exports none of them. */
+/** Members of Sequelize 6 that its types leave out. Their classes come from the instance, because Sequelize exports none of them. */
 interface Internals {
   options: { logging?: unknown } & Record<string, unknown>
   queryInterface: QueryInterface

@@ -2,14 +2,15 @@ import { inspect } from 'node:util'
 
 import { closest, distance } from 'fastest-levenshtein'
 
-/** How a function holds its options against its rules, so that a mistake shows at start-up. */
+/** Checks the options of a function, so that a mistake shows at start-up. */
 export interface OptionChecks {
-  /** Throws a `TypeError` that names the function, the option, the rule and, where it is no secret, what was given. */
+  /** Throws a `TypeError` that names the function, the option, the rule and, unless it is a secret, the given value. */
   check(option: string, isFine: boolean, rule: string, ...given: [unknown?]): void
   /** Throws a `TypeError` that names the nearest known option. */
   refuseUnknownNames(options: object, known: readonly string[], path?: string): void
 }
 
+/** Returns the checks of a function, which their messages name. */
 export function createOptionChecks(caller: string): OptionChecks {
   return {
     check(option, isFine, rule, ...given) {
@@ -31,15 +32,16 @@ export function createOptionChecks(caller: string): OptionChecks {
   }
 }
 
+/** Shows a value in a message. */
 export function show(value: unknown): string {
   if (typeof value === 'function') return 'a function'
   return typeof value === 'string' ? JSON.stringify(value) : inspect(value, { depth: 0 })
 }
 
-/** How many known names fit into a message. */
+/** More known names than these do not fit into a message. */
 const maxShown = 5
 
-/** Returns what to add to a message about an unknown name: the nearest known one, or all of them if they are few. */
+/** Returns a sentence for a message about an unknown name: the nearest known name, or all known names if they are few. */
 export function suggest(name: unknown, known: readonly string[]): string {
   const given = String(name)
   const nearest = closest(given, known)

@@ -1,9 +1,10 @@
 import type { QueryTypes, Sequelize, Transaction } from 'sequelize'
 
+/** The options of a statement. */
 export interface StatementOptions {
-  /** Values for `$1` and so on. */
+  /** The values of `$1`, `$2` and so on. */
   bind?: readonly unknown[] | undefined
-  /** Required, because without a transaction Sequelize would join an ambient one (CLS). */
+  /** Required: without it, Sequelize would join an ambient transaction (CLS). */
   transaction: Transaction | null
   logging?: false
 }
@@ -14,7 +15,7 @@ export interface StatementOptions {
  * an error of the app's copy is no instance of our classes.
  */
 
-/** Has pgpool-II send a statement to the primary; to all others a comment. It counts only at the start of a statement. */
+/** Makes pgpool-II send a statement to the primary. Everywhere else it is a comment. It counts only at the start of a statement. */
 export const onPrimary = '/*NO LOAD BALANCE*/'
 
 /**
@@ -43,7 +44,7 @@ export function limitStatements(ms: number): string {
   return `SELECT set_config('statement_timeout', '${ms}', true)`
 }
 
-/** Runs a statement whose result is of no interest. */
+/** Runs a statement without a result. */
 export async function run(sequelize: Sequelize, sql: string, options: StatementOptions) {
   await select(sequelize, sql, options)
 }

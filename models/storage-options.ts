@@ -4,21 +4,22 @@ import type { OptionChecks } from './option-checks'
 /** The column types that `user_id` may have. */
 const userIdTypes = ['text', 'uuid', 'integer', 'bigint'] as const
 
+/** The type of a user's id in the database. */
 export type UserIdType = (typeof userIdTypes)[number]
 
-/** Where the tables live and how they refer to the app's users. The models and the migrations take the same ones. */
+/** The place of the tables, and how they refer to the app's users. `createApiKeys` and the migrations take the same options. */
 export interface StorageOptions<Type extends UserIdType = UserIdType> {
   /**
-   * The schema of our tables. It is created by the migration where it does not exist.
+   * The schema of our tables. The migration creates it if it does not exist.
    *
    * @default 'public'
    */
   schema?: string | undefined
-  /** What the app's users look like to the database: their Sequelize model, or where they are. */
+  /** The app's users in the database: their Sequelize model, or their table. */
   users?: UserModel | UserOptions<Type> | undefined
 }
 
-/** What is read of a model of Sequelize. */
+/** The members of a Sequelize model that the library reads. */
 export interface UserModel {
   getTableName(): string | { tableName: string; schema?: string }
   readonly primaryKeyField?: string
@@ -26,13 +27,13 @@ export interface UserModel {
 
 interface UserOptions<Type extends UserIdType> {
   /**
-   * The type of a user's id. Ids of type `integer` are numbers in JavaScript and JSON, all others are strings. Without it, the
-   * column has the type of the app's own, and ids are strings.
+   * The type of a user's id. Ids of type `integer` are numbers in JavaScript and JSON, all others are strings. Without this option,
+   * the column has the type of the app's own column, and ids are strings.
    *
    * @default 'text'
    */
   type?: Type | undefined
-  /** The app's table of users, or their model. With it, `user_id` is a foreign key and deleting a user deletes their keys. */
+  /** The app's table of users, or its model. With it, `user_id` is a foreign key, and deleting a user deletes their keys. */
   table?: string | UserModel | undefined
   /**
    * The schema of the app's table of users.
@@ -48,20 +49,20 @@ interface UserOptions<Type extends UserIdType> {
   column?: string | undefined
 }
 
-/** Where things are and what type ids have, with the defaults applied. */
+/** The storage options with the defaults applied. */
 export interface Storage {
   schema: string
   /** The type of ids in JavaScript. */
   userIdType: UserIdType
   /** The type of `user_id`, if the app named it. */
   columnType?: UserIdType | undefined
-  /** What `user_id` refers to, if the app named its table of users. */
+  /** The column that `user_id` refers to, if the app named its table of users. */
   users: { table: string; schema: string; column: string } | undefined
 }
 
 const userOptionNames = ['type', 'table', 'schema', 'column'] as const
 
-/** Applies the defaults and refuses nonsense. */
+/** Checks the storage options and applies the defaults. */
 export function readStorageOptions(
   { schema = 'public', users: given = {} }: StorageOptions,
   { check, refuseUnknownNames }: OptionChecks,
@@ -81,7 +82,7 @@ export function readStorageOptions(
     check(`users.${name}`, isFine, 'must be the name of one', value)
   }
   const isComplete = table !== undefined || (column ?? usersSchema) === undefined
-  check('users.table', isComplete, 'must be given where column or schema is')
+  check('users.table', isComplete, 'must be given if column or schema is')
 
   return {
     schema,
@@ -114,7 +115,7 @@ function isModel(value: unknown): value is UserModel {
   )
 }
 
-/** Postgres cuts longer identifiers off without an error. A name in quotes is one that somebody quoted by mistake. */
+/** Postgres cuts longer identifiers off without an error. Quotes around a name are a mistake. */
 function isIdentifier(name: unknown): boolean {
   return (
     typeof name === 'string' &&

@@ -17,13 +17,14 @@ export const warningCodes = [
   'API_KEYS_USER_ID',
 ] as const
 
+/** The code of a warning. */
 export type WarningCode = (typeof warningCodes)[number]
 
 const given = new Set<string>()
 
 /**
- * Warns the developer through `process.emitWarning`, once per process and sentence. Node prints it on standard error, unless
- * the code is disabled (`--disable-warning`). A message says what is wrong and what to do, and holds no secret.
+ * Warns the developer through `process.emitWarning`, once per process and message. Node prints it on standard error, unless
+ * the code is disabled (`--disable-warning`). A message states the fault and the remedy. It has no secret.
  */
 export function warn(code: WarningCode, message: string) {
   const line = `${code} ${message}`

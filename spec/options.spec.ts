@@ -116,8 +116,8 @@ describe('createApiKeys', () => {
       [{ users: { table: '' } }, 'users.table must be the name of one, got ""'],
       [{ users: { table: 'users', schema: 7 } }, 'users.schema must be the name of one, got 7'],
       [{ users: { table: 'users', column: {} } }, 'users.column must be the name of one, got {}'],
-      [{ users: { column: 'uuid' } }, 'users.table must be given where column or schema is'],
-      [{ users: { schema: 'people' } }, 'users.table must be given where column or schema is'],
+      [{ users: { column: 'uuid' } }, 'users.table must be given if column or schema is'],
+      [{ users: { schema: 'people' } }, 'users.table must be given if column or schema is'],
 
       [{ currentUser: 'alice' }, 'currentUser must be a function, got "alice"'],
       [{ isAdmin: true }, 'isAdmin must be a function, got true'],
