@@ -7,12 +7,12 @@ import { databaseAway } from '../support/database'
 import { forgeKey } from '../support/keys'
 import { useWorld } from '../support/world'
 
-const { apiKeys, http, createKey, process } = useWorld()
+const { apiKeys, http, createKey, createProcess } = useWorld()
 
 describe('an error of the library’s functions', () => {
   it('may be passed to Express, which then answers with its status and headers', async () => {
     const revoked = await createKey({ status: 'REVOKED' })
-    const away = process({ sequelize: databaseAway.connect() })
+    const away = createProcess({ sequelize: databaseAway.connect() })
     const calls = {
       '/missing': () => apiKeys.get(randomUUID()),
       '/revoked': () => apiKeys.suspend(revoked.id),

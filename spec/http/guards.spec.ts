@@ -1,56 +1,40 @@
-import { readFile } from 'node:fs/promises'
-
 import express, {
   type NextFunction,
   type Request,
   type RequestHandler,
   type Response,
 } from 'express'
-import request from 'supertest'
 
-import { createApiKeys } from '../../lib'
-import { countVerifications, createTestApiKeys, type TestApiKeys, type User } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import { createEchoApp } from '../support/app'
+import { bearer } from '../support/http'
+import { expectProblem } from '../support/problem'
+import { useWorld } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
+const { apiKeys, http, createKey, createProcess } = useWorld()
+
 /** Of alice's, which may read graphs and blocks. */
 let plainTextKey: string
 let id: string
 
 beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database)
-  const permissions = ['READ_GRAPH', 'READ_BLOCK'] as const
-  const created = await apiKeys.create(newKey({ permissions, expiresAt: '2099-01-01T00:00:00Z' }))
+  const created = await createKey({
+    permissions: ['READ_GRAPH', 'READ_BLOCK'],
+    expiresAt: '2099-01-01T00:00:00Z',
+  })
   plainTextKey = created.plainTextKey
-  id = created.apiKey.id
+  id = created.id
 })
 
-afterAll(() => database.drop())
-
-const bearer = (key: string) => ({ Authorization: `Bearer ${key}` })
-
-/** An app that shows what a handler sees behind its middlewares, and what reaches its error handler. */
+/** The callers of an app that shows what a handler sees behind these middlewares. */
 function createApp(...middlewares: RequestHandler[]) {
-  const app = express()
-  app.use(...middlewares)
-  app.use((req, res) => {
-    res.json({ apiKey: req.apiKey ?? null, user: req.user ?? null })
-  })
-  app.use((error: Error, _req: Request, res: Response, next: NextFunction) => {
-    if (res.headersSent) return next(error)
-    res.status(500).json({ app: error.message })
-  })
-  return app
+  return http.to(createEchoApp(...middlewares))
 }
 
 describe('requirePermission', () => {
   it('lets a key through that holds the permission', async () => {
     const app = createApp(apiKeys.requirePermission('READ_GRAPH'))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
     expect(answer.body).toEqual({
@@ -68,7 +52,7 @@ describe('requirePermission', () => {
   it('lets a key through that holds all of several', async () => {
     const app = createApp(apiKeys.requirePermission(['READ_BLOCK', 'READ_GRAPH']))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
   })
@@ -78,7 +62,7 @@ describe('requirePermission', () => {
       apiKeys.requirePermission(['READ_GRAPH', 'EXECUTE_GRAPH', 'EXECUTE_BLOCK']),
     )
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(403)
     expect(answer.headers['www-authenticate']).toBe(
@@ -90,38 +74,35 @@ describe('requirePermission', () => {
     })
   })
 
-  it('refuses a request without a key, whoever is signed in', async () => {
+  it('refuses a request without a key, even if a user is signed in', async () => {
     const app = createApp(apiKeys.requirePermission('READ_GRAPH'))
 
-    const answer = await request(app).get('/').set('X-User', 'alice')
+    const answer = await app.as('alice').get('/')
 
-    expect(answer.status).toBe(401)
-    expect(answer.body.code).toBe('missing_credential')
+    expectProblem(answer, 'missing_credential')
   })
 
-  it('refuses a token of somebody else, as no key of ours', async () => {
+  it('refuses a foreign token as an invalid key', async () => {
     const app = createApp(apiKeys.requirePermission('READ_GRAPH'))
 
-    const answer = await request(app).get('/').set(bearer('a.b.c'))
+    const answer = await app.with('a.b.c').get('/')
 
-    expect(answer.status).toBe(401)
-    expect(answer.headers['www-authenticate']).toBe('Bearer realm="api", error="invalid_token"')
-    expect(answer.body.code).toBe('invalid_api_key')
+    expectProblem(answer, 'invalid_api_key')
   })
 
   it('decides anew for each request', async () => {
     const app = createApp(apiKeys.requirePermission('READ_GRAPH'))
-    const created = await apiKeys.create(newKey())
-    const send = async () => (await request(app).get('/').set(bearer(created.plainTextKey))).status
+    const created = await createKey()
+    const send = async () => (await app.with(created.plainTextKey).get('/')).status
 
     const statuses = [await send()]
-    await apiKeys.suspend(created.apiKey.id)
+    await apiKeys.suspend(created.id)
     statuses.push(await send())
-    await apiKeys.reactivate(created.apiKey.id)
+    await apiKeys.reactivate(created.id)
     statuses.push(await send())
-    await apiKeys.setPermissions(created.apiKey.id, ['READ_BLOCK'])
+    await apiKeys.setPermissions(created.id, ['READ_BLOCK'])
     statuses.push(await send())
-    await apiKeys.revoke(created.apiKey.id)
+    await apiKeys.revoke(created.id)
     statuses.push(await send())
 
     expect(statuses).toEqual([200, 401, 200, 403, 401])
@@ -132,7 +113,7 @@ describe('requireAnyPermission', () => {
   it('lets a key through that holds one of them', async () => {
     const app = createApp(apiKeys.requireAnyPermission(['EXECUTE_GRAPH', 'READ_BLOCK']))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
   })
@@ -140,7 +121,7 @@ describe('requireAnyPermission', () => {
   it('refuses a key that holds none, and names all of them', async () => {
     const app = createApp(apiKeys.requireAnyPermission(['EXECUTE_GRAPH', 'EXECUTE_BLOCK']))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(403)
     expect(answer.headers['www-authenticate']).toBe(
@@ -149,21 +130,21 @@ describe('requireAnyPermission', () => {
     expect(answer.body.missing).toEqual(['EXECUTE_GRAPH', 'EXECUTE_BLOCK'])
   })
 
-  it('takes the app’s pages in as well, if asked', async () => {
+  it('lets signed-in users through as well, if orSignedIn is set', async () => {
     const app = createApp(apiKeys.requireAnyPermission(['EXECUTE_GRAPH'], { orSignedIn: true }))
 
-    const signedIn = await request(app).get('/').set('X-User', 'alice')
-    const withKey = await request(app).get('/').set(bearer(plainTextKey)).set('X-User', 'alice')
+    const signedIn = await app.as('alice').get('/')
+    const withKey = await app.with(plainTextKey).get('/').set('X-User', 'alice')
 
     expect([signedIn.status, withKey.status]).toEqual([200, 403])
   })
 })
 
 describe('authenticate', () => {
-  it('lets any good key through', async () => {
+  it('lets any valid key through', async () => {
     const app = createApp(apiKeys.authenticate())
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
     expect(answer.body.apiKey.id).toBe(id)
@@ -176,7 +157,7 @@ describe('authenticate', () => {
     ['another scheme', { Authorization: 'Basic eA==' }, 401, 'missing_credential'],
     ['a malformed header', { Authorization: 'Bearer a b' }, 400, 'malformed_credential'],
   ])('refuses %s', async (_, headers, status, code) => {
-    const answer = await request(createApp(apiKeys.authenticate())).get('/').set(headers)
+    const answer = await createApp(apiKeys.authenticate()).get('/').set(headers)
 
     expect(answer.status).toBe(status)
     expect(answer.body.code).toBe(code)
@@ -192,409 +173,18 @@ describe('authenticate', () => {
   ])('answers %s, if optional, with %i', async (_, status, headers) => {
     const app = createApp(apiKeys.authenticate({ optional: true }))
 
-    const answer = await request(app).get('/').set(headers)
+    const answer = await app.get('/').set(headers)
 
     expect(answer.status).toBe(status)
     expect(answer.body).not.toHaveProperty('apiKey.id')
   })
 
-  it('shows a good key, if optional', async () => {
+  it('shows a valid key, if optional', async () => {
     const app = createApp(apiKeys.authenticate({ optional: true }))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.body).toMatchObject({ apiKey: { id }, user: { id: 'alice' } })
-  })
-})
-
-describe('orSignedIn', () => {
-  const alice = { 'X-User': 'alice' }
-
-  it.each([
-    ['nothing', () => ({}), 401, 'missing_credential'],
-    ['nothing, signed in', () => alice, 200, undefined],
-    ['a good key', () => bearer(plainTextKey), 200, undefined],
-    ['a good key, signed in', () => ({ ...bearer(plainTextKey), ...alice }), 200, undefined],
-    ['a wrong key', () => bearer('agpt_x'), 401, 'invalid_api_key'],
-    ['a wrong key, signed in', () => ({ ...bearer('agpt_x'), ...alice }), 401, 'invalid_api_key'],
-    [
-      'half a key, signed in',
-      () => ({ ...bearer('agpt_x y'), ...alice }),
-      400,
-      'malformed_credential',
-    ],
-    ['a JWT', () => bearer('a.b.c'), 401, 'invalid_api_key'],
-    ['a JWT, signed in', () => ({ ...bearer('a.b.c'), ...alice }), 200, undefined],
-    ['Basic, signed in', () => ({ Authorization: 'Basic eA==', ...alice }), 200, undefined],
-  ])('answers a request with %s', async (_, headers, status, code) => {
-    const app = createApp(apiKeys.requirePermission('READ_GRAPH', { orSignedIn: true }))
-
-    const answer = await request(app).get('/').set(headers())
-
-    expect(answer.status).toBe(status)
-    expect(answer.body.code).toBe(code)
-  })
-
-  it('holds a key to its permissions, whoever is signed in', async () => {
-    const app = createApp(apiKeys.requirePermission('EXECUTE_GRAPH', { orSignedIn: true }))
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey)).set(alice)
-
-    expect(answer.status).toBe(403)
-  })
-
-  it('takes the owner of another kind of key for nobody who has signed in', async () => {
-    const others = createApiKeys({
-      sequelize: database.connect(),
-      keyPrefix: 'other',
-      schema: 'others',
-      permissions: ['READ_GRAPH'],
-    })
-    database.closeFirst(others)
-    await others.migrate()
-    const { plainTextKey } = await others.create({
-      userId: 'alice',
-      name: 'Other',
-      permissions: ['READ_GRAPH'],
-    })
-    const keys = createTestApiKeys(database, {
-      currentUser: ({ user }) => user as User | undefined,
-    })
-    const app = createApp(
-      others.authenticate({ optional: true }),
-      keys.authenticate({ orSignedIn: true }),
-    )
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(401)
-    expect(answer.body.code).toBe('invalid_api_key')
-  })
-
-  it('leaves the app’s error to the app where it cannot say who is signed in', async () => {
-    const failure = new Error('no session store')
-    const throws = () => {
-      throw failure
-    }
-    for (const currentUser of [throws, () => Promise.reject(failure)]) {
-      const keys = createTestApiKeys(database, { currentUser })
-      const app = createApp(keys.authenticate({ orSignedIn: true }))
-
-      const answer = await request(app).get('/')
-
-      expect(answer.status).toBe(500)
-      expect(answer.body).toEqual({ app: 'no session store' })
-    }
-  })
-
-  it('cannot be asked for without currentUser', () => {
-    const keys = createApiKeys({
-      sequelize: database.connect(),
-      keyPrefix: 'agpt',
-      permissions: ['READ_GRAPH'],
-    })
-
-    for (const make of [
-      () => keys.requirePermission('READ_GRAPH', { orSignedIn: true }),
-      () => keys.requireAnyPermission(['READ_GRAPH'], { orSignedIn: true }),
-      () => keys.authenticate({ orSignedIn: true }),
-    ]) {
-      expect(make).toThrow(TypeError)
-      expect(make).toThrow('orSignedIn needs the option currentUser')
-    }
-  })
-})
-
-describe('a second guard', () => {
-  it('decides from what the first one found, without a second look', async () => {
-    const app = createApp(
-      apiKeys.authenticate({ optional: true }),
-      apiKeys.requirePermission('READ_GRAPH'),
-      express().use(apiKeys.requireAnyPermission(['READ_BLOCK', 'EXECUTE_BLOCK'])),
-      apiKeys.authenticate(),
-    )
-    const before = await countVerifications(apiKeys)
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(200)
-    expect(await countVerifications(apiKeys)).toBe(before + 1)
-  })
-
-  it('may demand what the first one did not', async () => {
-    const app = createApp(
-      apiKeys.requirePermission('READ_GRAPH'),
-      apiKeys.requirePermission('EXECUTE_GRAPH'),
-    )
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(403)
-    expect(answer.body.missing).toEqual(['EXECUTE_GRAPH'])
-  })
-
-  it('refuses what an optional first one let through', async () => {
-    const app = createApp(apiKeys.authenticate({ optional: true }), apiKeys.authenticate())
-
-    const nothing = await request(app).get('/')
-    const jwt = await request(app).get('/').set(bearer('a.b.c'))
-
-    expect(nothing.body.code).toBe('missing_credential')
-    expect(jwt.body.code).toBe('invalid_api_key')
-  })
-
-  it('decides from what the first one found, whatever the app has made of it', async () => {
-    const app = createApp(
-      apiKeys.authenticate(),
-      (req: Request, _res: Response, next: NextFunction) => {
-        const { signal, metadata } = apiKeys.getApiKey(req)
-        req.apiKey = { ...apiKeys.getApiKey(req), signal, metadata }
-        next()
-      },
-      apiKeys.requirePermission('READ_GRAPH'),
-    )
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(200)
-  })
-
-  it('is not talked into anything by what stands in the request meanwhile', async () => {
-    const app = createApp(
-      apiKeys.authenticate({ optional: true }),
-      (req: Request, _res: Response, next: NextFunction) => {
-        const { signal } = new AbortController()
-        req.apiKey = {
-          id,
-          userId: 'bob',
-          name: 'x',
-          permissions: ['READ_GRAPH'],
-          expiresAt: null,
-          metadata: {},
-          signal,
-        }
-        next()
-      },
-      apiKeys.requirePermission('READ_GRAPH'),
-    )
-
-    const answer = await request(app).get('/')
-
-    expect(answer.status).toBe(401)
-  })
-})
-
-describe('req.apiKey', () => {
-  it('is frozen, its permissions too, and what getApiKey returns', async () => {
-    const seen: unknown[] = []
-    const app = createApp(apiKeys.authenticate(), (req, res) => {
-      const apiKey = apiKeys.getApiKey(req)
-      seen.push(apiKey === req.apiKey, Object.isFrozen(apiKey), Object.isFrozen(apiKey.permissions))
-      res.end()
-    })
-
-    await request(app).get('/').set(bearer(plainTextKey)).expect(200)
-
-    expect(seen).toEqual([true, true, true])
-  })
-
-  it('is not there for getApiKey without a guard, nor for who is signed in', async () => {
-    const app = createApp(
-      apiKeys.authenticate({ optional: true, orSignedIn: true }),
-      (req, res) => {
-        res.json(apiKeys.getApiKey(req))
-      },
-    )
-
-    const answer = await request(app).get('/').set('X-User', 'alice')
-
-    expect(() => apiKeys.getApiKey({})).toThrow(TypeError)
-    expect(answer.status).toBe(500)
-    expect(answer.body.app).toBe(
-      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
-    )
-  })
-})
-
-/** The app's own sign-in. */
-function signedIn(user: object) {
-  return function signIn(req: Request, _res: Response, next: NextFunction) {
-    req.user = user
-    next()
-  }
-}
-
-describe('req.user', () => {
-  it('is what loadUser returns for the owner', async () => {
-    const calls: unknown[] = []
-    const keys = createTestApiKeys(database, {
-      loadUser: async (userId, req) => {
-        calls.push([userId, req.path])
-        return { id: userId, name: 'Alice' }
-      },
-    })
-
-    const answer = await request(createApp(keys.authenticate(), keys.authenticate()))
-      .get('/graphs')
-      .set(bearer(plainTextKey))
-
-    expect(answer.body.user).toEqual({ id: 'alice', name: 'Alice' })
-    expect(calls).toEqual([['alice', '/graphs']])
-  })
-
-  it.each([null, undefined])('makes a key a wrong one where loadUser returns %s', async (gone) => {
-    const keys = createTestApiKeys(database, { loadUser: () => gone })
-
-    const answer = await request(createApp(keys.authenticate())).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(401)
-    expect(answer.body.code).toBe('invalid_api_key')
-  })
-
-  it.each([
-    [
-      'throws',
-      () => {
-        throw new Error('no directory')
-      },
-    ],
-    ['rejects', () => Promise.reject(new Error('no directory'))],
-  ])('is the app’s own trouble where loadUser %s', async (_, loadUser) => {
-    const keys = createTestApiKeys(database, { loadUser })
-
-    const answer = await request(createApp(keys.authenticate())).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(500)
-    expect(answer.body).toEqual({ app: 'no directory' })
-  })
-
-  it('is the app’s own trouble, as it came, where loadUser fails with an error of Node', async () => {
-    const keys = createTestApiKeys(database, {
-      loadUser: async () => ({ profile: await readFile('/no/such/profile') }),
-    })
-
-    const answer = await request(createApp(keys.authenticate())).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(500)
-    expect(answer.body.app).toContain('ENOENT')
-  })
-
-  it('stays who it is where the app has signed in the owner', async () => {
-    const keys = createTestApiKeys(database, {
-      currentUser: undefined,
-      isAdmin: undefined,
-      loadUser: () => ({ id: 'never asked' }),
-    })
-    const app = createApp(signedIn({ id: 'alice', name: 'Alice' }), keys.authenticate())
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(200)
-    expect(answer.body.user).toEqual({ id: 'alice', name: 'Alice' })
-  })
-
-  it('is compared by what currentUser makes of it', async () => {
-    const keys = createTestApiKeys(database, {
-      currentUser: (req) => ({ id: String(Object(req.user).sub), admin: false }),
-    })
-    const app = createApp(signedIn({ sub: 'alice' }), keys.authenticate())
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(200)
-    expect(answer.body.user).toEqual({ sub: 'alice' })
-  })
-
-  it.each([
-    ['alone', undefined, { id: 'alice' }],
-    ['with loadUser', (id: string) => ({ id, loaded: true }), { id: 'alice', loaded: true }],
-  ])(
-    'is the owner in place of a guest, for whom currentUser says nobody: %s',
-    async (_, loadUser, owner) => {
-      const keys = createTestApiKeys(database, {
-        currentUser: ({ user }) => (user && 'guest' in user ? null : (user as User | undefined)),
-        loadUser,
-      })
-      const guest = signedIn({ id: 'anonymous', guest: true })
-      const app = createApp(guest, keys.authenticate(), guest, keys.requirePermission('READ_GRAPH'))
-
-      const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-      expect(answer.status).toBe(200)
-      expect(answer.body.user).toEqual(owner)
-    },
-  )
-
-  it('is warned of if currentUser returns an id that no owner can have', async () => {
-    const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
-    const keys = createTestApiKeys(database, {
-      currentUser: () => ({ admin: false }) as User,
-    })
-    const app = createApp(signedIn({ id: 'alice' }), keys.authenticate())
-
-    const answers = [
-      await request(app).get('/').set(bearer(plainTextKey)),
-      await request(app).get('/').set(bearer(plainTextKey)),
-    ]
-
-    expect(answers.map(({ status }) => status)).toEqual([400, 400])
-    expect(emitWarning.mock.calls).toEqual([
-      [
-        expect.stringContaining('whose id is not of the type text'),
-        { type: 'ApiKeysWarning', code: 'API_KEYS_USER_ID' },
-      ],
-    ])
-    emitWarning.mockRestore()
-  })
-
-  it.each([{ id: 'bob' }, { id: 'ALICE' }, {}])(
-    'makes two credentials of a request where the app has signed in %j',
-    async (somebodyElse) => {
-      const keys = createTestApiKeys(database, { currentUser: undefined, isAdmin: undefined })
-      const app = createApp(signedIn(somebodyElse), keys.authenticate())
-
-      const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-      expect(answer.status).toBe(400)
-      expect(answer.headers['www-authenticate']).toBe('Bearer realm="api", error="invalid_request"')
-      expect(answer.body.code).toBe('multiple_credentials')
-    },
-  )
-
-  it.each([
-    [{ id: 'alice', name: 'Alice' }, 200],
-    [{ id: 'bob' }, 400],
-  ])('may come later, behind a first guard, and counts then: %j', async (user, status) => {
-    const keys = createTestApiKeys(database, { currentUser: undefined, isAdmin: undefined })
-    const app = createApp(keys.authenticate(), signedIn(user), keys.requirePermission('READ_GRAPH'))
-
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
-
-    expect(answer.status).toBe(status)
-  })
-
-  it('is the owner’s id as a number where the app’s are', async () => {
-    const keys = createApiKeys({
-      sequelize: database.connect(),
-      schema: 'numbers',
-      keyPrefix: 'agpt',
-      permissions: ['READ_GRAPH'],
-      users: { type: 'integer' },
-    })
-    database.closeFirst(keys)
-    await keys.migrate()
-    const created = await keys.create({ userId: 7, name: 'CI', permissions: ['READ_GRAPH'] })
-
-    const fresh = await request(createApp(keys.authenticate()))
-      .get('/')
-      .set(bearer(created.plainTextKey))
-    const present = await request(createApp(signedIn({ id: '7' }), keys.authenticate()))
-      .get('/')
-      .set(bearer(created.plainTextKey))
-
-    expect(fresh.body).toMatchObject({ user: { id: 7 }, apiKey: { userId: 7 } })
-    expect(present.status).toBe(200)
-    await keys.close()
   })
 })
 
@@ -665,7 +255,7 @@ describe('a mistake in the making of a guard', () => {
   ] as const)('is a TypeError on the first request if %s was not called', async (name) => {
     const app = createApp(apiKeys[name] as unknown as RequestHandler)
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(500)
     expect(answer.body.app).toBe(
@@ -690,10 +280,10 @@ describe('Express', () => {
     })
     app.use('/v1', express().use('/graphs/:id', routes))
 
-    const open = await request(app).get('/open')
-    const get = await request(app).get('/v1/graphs/7').set(bearer(plainTextKey))
-    const post = await request(app).post('/v1/graphs/7').set(bearer(plainTextKey))
-    const none = await request(app).get('/v1/graphs/7')
+    const open = await http.to(app).get('/open')
+    const get = await http.to(app).with(plainTextKey).get('/v1/graphs/7')
+    const post = await http.to(app).with(plainTextKey).post('/v1/graphs/7')
+    const none = await http.to(app).get('/v1/graphs/7')
 
     expect([open.status, get.status, post.status, none.status]).toEqual([200, 200, 403, 401])
     expect(get.body).toEqual({ baseUrl: '/v1/graphs/7', params: { id: '7' } })
@@ -724,17 +314,17 @@ describe('Express', () => {
       res.status(500).json({ app: Object.entries(error), message: error.message })
     })
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await http.to(app).with(plainTextKey).get('/')
 
     expect(answer.status).toBe(500)
     expect(answer.body).toEqual({ app: [], message: 'mine' })
     expect(failures).toHaveLength(1)
   })
 
-  it('keeps to the app what a database says that is not out of reach', async () => {
-    const keys = createTestApiKeys(database, { schema: 'unmigrated' })
+  it('passes the error of a reachable database on to the app', async () => {
+    const keys = createProcess({ schema: 'unmigrated' }).apiKeys
 
-    const answer = await request(createApp(keys.authenticate())).get('/').set(bearer(plainTextKey))
+    const answer = await createApp(keys.authenticate()).with(plainTextKey).get('/')
 
     expect(answer.status).toBe(500)
     expect(answer.body.app).toContain('migrate()')

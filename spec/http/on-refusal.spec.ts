@@ -11,7 +11,7 @@ import { forgeKey } from '../support/keys'
 import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
-const { apiKeys, http, createKey, process } = useWorld()
+const { apiKeys, http, createKey, createProcess } = useWorld()
 
 /** A key of alice's, which may read graphs. */
 let plainTextKey: string
@@ -25,7 +25,7 @@ function createAppWith(
   onRefusal: (error: ApiKeysError, req: Request, res: Response, next: NextFunction) => unknown,
   handleError?: (error: Error, req: Request, res: Response, next: NextFunction) => void,
 ) {
-  const keys = process({ onRefusal }).apiKeys
+  const keys = createProcess({ onRefusal }).apiKeys
   const app = express()
   app.use('/api-keys', keys.router())
   app.get('/graphs', keys.requirePermission('EXECUTE_GRAPH'), (_req, res) => {
@@ -154,9 +154,9 @@ describe('a function of the app that fails without an error', () => {
 
   it.each(noErrors)('lets no request through with %p', async (nothing) => {
     const fail = () => Promise.reject(nothing)
-    const failing = process({ currentUser: fail, loadUser: fail }).apiKeys
-    const failingAdmin = process({ isAdmin: fail }).apiKeys
-    const failingRefusal = process({ onRefusal: fail }).apiKeys
+    const failing = createProcess({ currentUser: fail, loadUser: fail }).apiKeys
+    const failingAdmin = createProcess({ isAdmin: fail }).apiKeys
+    const failingRefusal = createProcess({ onRefusal: fail }).apiKeys
     const passport = new Passport().use(failing.strategy)
     const handlers = {
       '/guard': failing.authenticate(),

@@ -14,23 +14,23 @@ import { redisAway } from '../support/redis'
 import { sendRaw } from '../support/raw-http'
 import { useWorld } from '../support/world'
 
-const { app, http, rows, sequelize, database, createKey, process } = useWorld({
+const { app, http, rows, sequelize, database, createKey, createProcess } = useWorld({
   options: { header: 'X-API-Key', maxKeysPerUser: 1 },
   routes: addGraphs,
 })
 const alice = http.as('alice')
-const withoutDatabase = process({ sequelize: databaseAway.connect() }, addGraphs)
-const withoutRoles = process(
+const withoutDatabase = createProcess({ sequelize: databaseAway.connect() }, addGraphs)
+const withoutRoles = createProcess(
   { grantable: () => Promise.reject(new Error('no roles today')) },
   addGraphs,
 )
-const strict = process({ maxFailedAttemptsPerMinute: 1 }, addGraphs)
-const withoutRedis = process(
+const strict = createProcess({ maxFailedAttemptsPerMinute: 1 }, addGraphs)
+const withoutRedis = createProcess(
   { limits: { burst: { limit: 1, windowSeconds: 60 } }, redis: redisAway },
   addGraphs,
 )
 /** Has a secret, and so does not accept the audit trail of the others. */
-const foreign = process({ secrets: [randomBytes(32)] }, addGraphs)
+const foreign = createProcess({ secrets: [randomBytes(32)] }, addGraphs)
 
 /** Alice's one key, which may read graphs and nothing else. */
 let plainTextKey: string
@@ -346,7 +346,7 @@ describe('an invalid key', () => {
 
 describe('a challenge', () => {
   it('quotes the realm', async () => {
-    const other = process({ realm: 'the "graphs" of C:\\agents' }, addGraphs)
+    const other = createProcess({ realm: 'the "graphs" of C:\\agents' }, addGraphs)
 
     const answer = await other.http.get('/graphs')
 

@@ -57,14 +57,14 @@ const routes: Route[] = [
 const isRead = ({ method }: Route) => method === 'get'
 const isOfOneKey = ({ path }: Route) => path.includes(':id')
 
-const { apiKeys, app, http, rows, createKey, process } = useWorld({
+const { apiKeys, app, http, rows, createKey, createProcess } = useWorld({
   options: {
     header: 'X-API-Key',
     grantable: () => ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
   },
 })
 
-const withoutDatabase = process({ sequelize: databaseAway.connect() })
+const withoutDatabase = createProcess({ sequelize: databaseAway.connect() })
 
 /** Below the mounts of `createTestApp`. A request of the path itself has no slash at its end. */
 function pathOf({ who, path }: Pick<Route, 'who' | 'path'>, id = ':id') {

@@ -1,4 +1,10 @@
-import express, { type Express, type Request, type Response, type NextFunction } from 'express'
+import express, {
+  type Express,
+  type NextFunction,
+  type Request,
+  type RequestHandler,
+  type Response,
+} from 'express'
 
 import { createApiKeys, type ApiKeysOptions, type VerifiedApiKey } from '../../lib'
 import type { Database } from './database'
@@ -60,6 +66,20 @@ export function createTestApp(apiKeys: TestApiKeys, addRoutes?: (app: Express) =
   addRoutes?.(app)
   app.use((_req: Request, res: Response) => {
     res.status(404).json({ app: 'not found' })
+  })
+  app.use((error: Error, _req: Request, res: Response, next: NextFunction) => {
+    if (res.headersSent) return next(error)
+    res.status(500).json({ app: error.message })
+  })
+  return app
+}
+
+/** An app that shows what a handler sees behind these middlewares, or the error that reached its error handler. */
+export function createEchoApp(...middlewares: RequestHandler[]): Express {
+  const app = express()
+  app.use(...middlewares)
+  app.use((req, res) => {
+    res.json({ apiKey: req.apiKey ?? null, user: req.user ?? null })
   })
   app.use((error: Error, _req: Request, res: Response, next: NextFunction) => {
     if (res.headersSent) return next(error)

@@ -55,7 +55,7 @@ export interface World extends Process {
   /** A connection beside those of the instances. */
   sequelize: Sequelize
   /** Makes one more instance, as in another process. */
-  process(options?: Options, routes?: Routes): Process
+  createProcess(options?: Options, routes?: Routes): Process
   /** Runs a statement and returns its rows. */
   rows<Row extends object = Record<string, unknown>>(sql: string, bind?: unknown[]): Promise<Row[]>
   /** Runs a statement in a transaction that stays open, and so holds its locks until they are released. */
@@ -110,7 +110,7 @@ function planWorld({ options, routes, template }: WorldOptions) {
   const servers: Server[] = []
   const locks: Lock[] = []
 
-  function process(options: Options = {}, routes?: Routes): Process {
+  function createProcess(options: Options = {}, routes?: Routes): Process {
     const statements = recordStatements()
     const apiKeys = createTestApiKeys(database, {
       sequelize: options.sequelize ?? database.connect({ dialectModule: statements.driver }),
@@ -145,10 +145,10 @@ function planWorld({ options, routes, template }: WorldOptions) {
     }
   }
 
-  const world: World = Object.assign(process(options, routes), {
+  const world: World = Object.assign(createProcess(options, routes), {
     database,
     sequelize,
-    process,
+    createProcess,
     rows: <Row extends object>(sql: string, bind?: unknown[]) =>
       sequelize.query<Row>(sql, { type: QueryTypes.SELECT, ...(bind && { bind }) }),
     async holdLock(sql: string) {
