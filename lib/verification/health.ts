@@ -1,6 +1,7 @@
 import { causeOf, isUnmigrated, sqlStateOf } from '../database/failures'
 import type { KeyCache } from './cache'
-import type { ChangeFeed, FeedState } from '../freshness/change-feed'
+import type { ChangeFeed } from '../freshness/change-feed'
+import type { FeedState } from '../freshness/lease'
 import { momentOf, type Clock } from '../database/clock'
 import type { Doorbell } from '../freshness/listener'
 import type { Fills } from './loader'

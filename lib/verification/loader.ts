@@ -21,7 +21,7 @@ export type Fills = ReturnType<typeof createFills>
 interface FillsParts {
   background: Pick<Background, 'run'>
   lookUp: Lookup
-  feed: Pick<ChangeFeed, 'applied' | 'triggers' | 'gaps' | 'isLive' | 'patienceMs' | 'catchUp'>
+  feed: Pick<ChangeFeed, 'lease' | 'isLive' | 'patienceMs' | 'catchUp'>
   cache: KeyCache
   clock: Clock
   maxStalenessMs: number
@@ -61,7 +61,7 @@ export function createFills(parts: FillsParts) {
     waiting.splice(waiting.indexOf(flight), 1)
     underWay = flight
     flight.startedAt = momentOf(clock)
-    const { gaps } = feed
+    const { gaps } = feed.lease
     try {
       return judge(await read([...flight.digests], limitMs()), flight, gaps)
     } finally {
@@ -101,7 +101,7 @@ export function createFills(parts: FillsParts) {
 
     const { sentAt, rows } = reading
     const place = placeOf(reading)
-    const isOld = gaps !== feed.gaps || place === 'older'
+    const isOld = gaps !== feed.lease.gaps || place === 'older'
     const isFollowed = place === 'same'
     if (place === 'unconfirmed') feed.catchUp()
     const freshness = { ...sentAt, isFollowed }
@@ -125,10 +125,10 @@ export function createFills(parts: FillsParts) {
    * but not followed.
    */
   function placeOf({ newest, triggers }: KeyReading): 'older' | 'same' | 'unconfirmed' {
-    const { applied } = feed
+    const { applied } = feed.lease
     if (!applied || newest.revision > applied.revision) return 'unconfirmed'
     if (newest.mark !== applied.mark) return 'older'
-    return triggers === feed.triggers ? 'same' : 'unconfirmed'
+    return triggers === feed.lease.triggers ? 'same' : 'unconfirmed'
   }
 
   function startFlight(): Flight {

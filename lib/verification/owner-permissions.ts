@@ -70,7 +70,7 @@ interface GrantsParts {
   grantable: Grantable
   /** All permissions that the app has. */
   permissions: readonly string[]
-  feed: Pick<ChangeFeed, 'gaps' | 'isLive'>
+  feed: Pick<ChangeFeed, 'lease' | 'isLive'>
   clock: Clock
   maxUsers: number
   maxAgeMs: number
@@ -108,7 +108,7 @@ export function createGrants(parts: GrantsParts) {
   )
 
   function isTracked({ isForgotten, gaps }: Grant): boolean {
-    return !isForgotten && gaps === feed.gaps
+    return !isForgotten && gaps === feed.lease.gaps
   }
 
   function mayUse(grant: Grant, monotonic: number, wall: number): boolean {
@@ -119,7 +119,7 @@ export function createGrants(parts: GrantsParts) {
   }
 
   function start(userId: UserId): Asking {
-    const grant = new Grant(userId, momentOf(clock), feed.gaps)
+    const grant = new Grant(userId, momentOf(clock), feed.lease.gaps)
     const asking = { grant, answer: background.run(() => settle(grant)) }
     const group = askings.get(userId) ?? []
     group.push(asking)

@@ -150,7 +150,10 @@ export function createVerification(parts: VerificationParts) {
   })
   feed.listen({
     onEntries: (xids) =>
-      ownChanges.follow(xids, { revision: feed.applied?.revision ?? null, gaps: feed.gaps }),
+      ownChanges.follow(xids, {
+        revision: feed.lease.applied?.revision ?? null,
+        gaps: feed.lease.gaps,
+      }),
     onStart: () => doorbell?.start(),
     onStop() {
       doorbell?.stop()
@@ -188,7 +191,7 @@ export function createVerification(parts: VerificationParts) {
   async function learn(forget: () => void) {
     try {
       await feed.pollAnew()
-      if (feed.isTrusted) return await confirmOwnChanges()
+      if (feed.lease.state === 'following') return await confirmOwnChanges()
     } catch {
       // A change is made whether or not it could be read back. Nothing is opened for a process that does not verify.
     }
@@ -199,7 +202,7 @@ export function createVerification(parts: VerificationParts) {
 
   /** Begins anew, unless what this process has committed is among what it has read of the log since. */
   async function confirmOwnChanges() {
-    const missing = ownChanges.takeMissing(feed.readAt)
+    const missing = ownChanges.takeMissing(feed.lease.grantedAt?.monotonic ?? -Infinity)
     if (missing.length === 0) return
 
     feed.beginAnew()
@@ -247,7 +250,7 @@ export function createVerification(parts: VerificationParts) {
   /** What comes of it is part of what the process knows from then on. */
   async function probeDatabase() {
     await background.run(loader.probe).catch(() => {})
-    if (feed.isActive) await feed.pollAnew().catch(() => {})
+    if (feed.lease.isActive) await feed.pollAnew().catch(() => {})
     else connections.lookUps.close()
   }
 
@@ -305,7 +308,7 @@ export function createVerification(parts: VerificationParts) {
       try {
         await writer.flush()
       } finally {
-        if (!feed.isActive) connections.usage.close()
+        if (!feed.lease.isActive) connections.usage.close()
       }
     },
 

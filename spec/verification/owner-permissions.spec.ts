@@ -6,6 +6,7 @@ import { createEmitter } from '../../lib/keys/emitter'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import type { KeyRow } from '../../lib/verification/cache'
 import type { LogReading, Position } from '../../lib/freshness/change-log'
+import { createLease } from '../../lib/freshness/lease'
 import { momentOf, type Clock } from '../../lib/database/clock'
 import { createGrants } from '../../lib/verification/owner-permissions'
 import type { KeyReading } from '../../lib/verification/lookup'
@@ -406,7 +407,7 @@ describe('grants', () => {
           asked.push({ answer: ({ roles }) => resolve(roles[0] ?? []), fail })
         }),
       permissions,
-      feed: { gaps: 0, isLive: () => true },
+      feed: { lease: createLease(), isLive: () => true },
       clock: { monotonic: () => now, wall: () => now },
       maxUsers,
       maxAgeMs,

@@ -1,0 +1,199 @@
+import { warn } from '../../models/warnings'
+import { isWithin, type Clock, type Moment } from '../database/clock'
+import { isOutage } from '../database/failures'
+import type { LogReading, Position } from './change-log'
+
+/** Takes the reports of the feed that it needs, in the order in which things happened. */
+export interface FeedListener {
+  /** Reports keys that were changed. */
+  onChanges?(ids: readonly string[]): void
+  /** Reports users whose permissions may have changed. */
+  onUserChanges?(userIds: readonly (string | number)[]): void
+  /** Reports that keys, or hashes of keys, were added. */
+  onNew?(): void
+  /** Reports the transactions whose entries were read. */
+  onEntries?(xids: readonly string[]): void
+  /** Reports that anything may have changed: nothing that was read before may be used any longer. */
+  onGap?(): void
+  /** Reports that the log cannot be relied on at the moment. */
+  onDoubt?(): void
+  /** Reports that the process begins to follow the log, and that it stops. */
+  onStart?(): void
+  onStop?(): void
+  /** Reports that the database did not answer, or that a standby did. Other connections may be no better. */
+  onOutage?(): void
+  /** Reports that the database did not answer, and never has. */
+  onNeverReached?(error: unknown): void
+  /** True if the log has to be followed although no key is verified, for example for a signal that may have to abort. */
+  isNeeded?(): boolean
+}
+
+/** How the feed is doing. */
+export type FeedState =
+  /** No key is verified. */
+  | 'idle'
+  /** The first answer is under way. */
+  | 'starting'
+  /** Changes arrive. What is cached may be used. */
+  | 'following'
+  /** The database cannot be reached, or does not answer in time. */
+  | 'unreachable'
+  /** The server is a standby. Nothing that it says is relied on. */
+  | 'standby'
+  /** Logical replication feeds the table of keys, and may lag behind. Nothing that the server says is relied on. */
+  | 'subscriber'
+  /** A trigger that logs changes is missing, disabled or altered. What was read is used for as long as the bound, and read again. */
+  | 'untrusted'
+
+/** How a process stands to the log: what it has read of it, and how long it may rely on that. */
+export interface Lease {
+  /** True as long as the process follows the log. */
+  isActive: boolean
+  /** The newest entry that was applied; `null` before the first. */
+  applied: Position | null
+  /** The version of the triggers at that time. */
+  triggers: string | null
+  /** When the poll was sent that granted the lease; `null` if there is none. */
+  grantedAt: Moment | null
+  lengthMs: number
+  state: FeedState
+  /** True once the database has answered since the process began to follow the log. */
+  isAnswered: boolean
+  /** Why the last poll failed; `null` if it succeeded. */
+  failure: unknown
+  clockOffsetMs: number | null
+  /** How many times it was not known what had changed. */
+  gaps: number
+}
+
+export interface LeaseRules {
+  clock: Clock
+  maxStalenessMs: number
+  outageGraceMs: number
+  report(reportTo: (listener: FeedListener) => void): void
+}
+
+/** Returns a lease that no poll has granted yet. */
+export function createLease(): Lease {
+  return {
+    isActive: false,
+    applied: null,
+    triggers: null,
+    grantedAt: null,
+    lengthMs: 0,
+    state: 'starting',
+    isAnswered: false,
+    failure: null,
+    clockOffsetMs: null,
+    gaps: 0,
+  }
+}
+
+/** True if what is cached may be used: both clocks agree that the lease is not over. */
+export function isLive({ grantedAt, lengthMs }: Lease, monotonic: number, wall: number): boolean {
+  return grantedAt !== null && isWithin(grantedAt, lengthMs, monotonic, wall)
+}
+
+export function isLiveNow(lease: Lease, clock: Clock): boolean {
+  return isLive(lease, clock.monotonic(), clock.wall())
+}
+
+/** Applies what a poll has read. A reading that can be relied on grants a lease from the moment when the poll was sent. */
+export function applyReading(lease: Lease, reading: LogReading, rules: LeaseRules) {
+  const { clock, report } = rules
+  lease.isAnswered = true
+  lease.failure = null
+  lease.clockOffsetMs = reading.serverMs - clock.wall()
+  lease.state = stateOf(reading)
+  // A lease that was granted before goes on, without grace, because it rests on what was so at that time.
+  lease.lengthMs = rules.maxStalenessMs
+  // Another connection may lead to the primary.
+  if (reading.isStandby) report((listener) => listener.onOutage?.())
+  if (reading.isSubscriber) {
+    // What replication brings is not in the log.
+    lease.triggers = null
+    warnOfSubscriber()
+  }
+  if (lease.state !== 'following') return report((listener) => listener.onDoubt?.())
+
+  reportChanges(lease, reading, rules)
+  lease.applied = reading.newest
+  lease.triggers = reading.triggers
+  lease.grantedAt = reading.sentAt
+  report((listener) => listener.onEntries?.(reading.xids))
+}
+
+/** Reports what has changed since the last reading; a gap if the log is not the one that was read then, or says too much. */
+function reportChanges(lease: Lease, reading: LogReading, rules: LeaseRules) {
+  const { continues, triggers, changedIds, changedUserIds, hasNew } = reading
+  if (!continues || triggers !== lease.triggers || changedIds === null)
+    return reportGap(lease, rules)
+
+  const { report } = rules
+  if (changedIds.length > 0) report((listener) => listener.onChanges?.(changedIds))
+  if (changedUserIds.length > 0) report((listener) => listener.onUserChanges?.(changedUserIds))
+  if (hasNew) report((listener) => listener.onNew?.())
+}
+
+/** Notes that a poll has failed. If the database is unreachable, keys that were good may be accepted for `outageGraceMs` longer. */
+export function noteFailure(lease: Lease, error: unknown, rules: LeaseRules) {
+  const { maxStalenessMs, outageGraceMs, report } = rules
+  lease.state = 'unreachable'
+  lease.failure = error
+  if (!isOutage(error)) return
+
+  if (!lease.applied) report((listener) => listener.onNeverReached?.(error))
+  lease.lengthMs = maxStalenessMs + outageGraceMs
+  report((listener) => listener.onOutage?.())
+}
+
+/** Ends a lease, because the process no longer follows the log. */
+export function endLease(lease: Lease) {
+  lease.isActive = false
+  lease.grantedAt = null
+  lease.state = 'starting'
+  lease.isAnswered = false
+  lease.failure = null
+}
+
+/** Ends a lease, and applies nothing before the whole log was read again. */
+export function beginAnew(lease: Lease, rules: LeaseRules) {
+  lease.applied = null
+  lease.grantedAt = null
+  reportGap(lease, rules)
+}
+
+function reportGap(lease: Lease, { report }: LeaseRules) {
+  lease.gaps++
+  report((listener) => listener.onGap?.())
+}
+
+/** Says how the process stands to the log, for reports of its health. */
+export function healthOf(lease: Lease, now: Moment) {
+  const { grantedAt, lengthMs } = lease
+  const ageMs = grantedAt && now.monotonic - grantedAt.monotonic
+  const isLeased = isLive(lease, now.monotonic, now.wall)
+  return {
+    lease: { isLive: isLeased, remainingMs: isLeased && ageMs !== null ? lengthMs - ageMs : 0 },
+    feed: lease.isActive ? lease.state : 'idle',
+    revision: lease.applied?.revision ?? null,
+    lagMs: ageMs,
+    failure: lease.failure,
+    clockOffsetMs: lease.clockOffsetMs,
+  }
+}
+
+function stateOf({ isStandby, isSubscriber, ...reading }: LogReading): FeedState {
+  if (isStandby) return 'standby'
+  if (isSubscriber) return 'subscriber'
+  const isReliable = reading.triggers !== null && reading.isRegistered && reading.newest !== null
+  return isReliable ? 'following' : 'untrusted'
+}
+
+function warnOfSubscriber() {
+  warn(
+    'API_KEYS_SUBSCRIBER',
+    'Logical replication feeds the table of keys and may lag behind, so that no key is accepted. Drop the subscription ' +
+      'when the app moves to this database.',
+  )
+}
