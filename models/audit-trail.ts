@@ -1,6 +1,6 @@
 import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
-import { changeLogOf } from './change-log'
 import { literal, qualify } from './names'
+import { tablesOf } from './tables'
 
 /** What the audit trail consists of in the database. Names are qualified and quoted. */
 export interface AuditTrail {
@@ -25,7 +25,7 @@ export interface AuditTrail {
 }
 
 export function auditTrailOf(schema: string): AuditTrail {
-  const { channel, pruning } = changeLogOf(schema)
+  const { channel, settings } = tablesOf(schema)
 
   return {
     events: qualify(schema, 'api_key_events'),
@@ -34,7 +34,7 @@ export function auditTrailOf(schema: string): AuditTrail {
     head: qualify(schema, 'api_key_audit_head'),
     checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
     register: qualify(schema, 'api_key_event_register'),
-    pruning,
+    pruning: settings.pruning,
     deleting: `${channel}.deleting`,
     waiting: `${channel}.waiting`,
   }

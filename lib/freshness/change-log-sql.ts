@@ -1,6 +1,6 @@
 import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
-import type { ChangeLog } from '../../models/change-log'
 import { literal } from '../../models/names'
+import type { Tables } from '../../models/tables'
 
 /** More changes than these are not looked up one by one: the whole cache is forgotten. */
 export const maxChanges = 10_000
@@ -19,19 +19,17 @@ export interface Conditions {
 }
 
 interface ConditionsParts {
-  log: ChangeLog
-  /** The qualified, quoted name of the table of keys. */
-  keys: string
+  tables: Tables
   triggers: readonly Trigger[]
   boundMs: number
 }
 
-export function conditionsOf({ log, keys, triggers, boundMs }: ConditionsParts): Conditions {
-  const tables = [...new Set(triggers.map(({ table }) => table))]
+export function conditionsOf({ tables, triggers, boundMs }: ConditionsParts): Conditions {
+  const watched = [...new Set(triggers.map(({ table }) => table))]
 
   return {
     isRegistered: `EXISTS (
-    SELECT FROM ${log.bounds} WHERE bound_ms >= ${boundMs} AND registered_at > now() - interval '1 hour'
+    SELECT FROM ${tables.bounds} WHERE bound_ms >= ${boundMs} AND registered_at > now() - interval '1 hour'
   )`,
 
     fingerprint: `
@@ -41,11 +39,11 @@ export function conditionsOf({ log, keys, triggers, boundMs }: ConditionsParts):
            ) || (
              SELECT concat_ws(' ', ',', sequence.seqrelid, sequence.xmin)
                FROM pg_catalog.pg_sequence AS sequence
-              WHERE sequence.seqrelid = ${toRelation(log.register)} AND sequence.seqincrement = 1 AND NOT sequence.seqcycle
+              WHERE sequence.seqrelid = ${toRelation(tables.revisionRegister)} AND sequence.seqincrement = 1 AND NOT sequence.seqcycle
            )
       FROM pg_catalog.pg_trigger AS trigger
       JOIN pg_catalog.pg_proc AS function ON function.oid = trigger.tgfoid
-     WHERE trigger.tgrelid IN (${tables.map(toRelation).join(', ')})
+     WHERE trigger.tgrelid IN (${watched.map(toRelation).join(', ')})
        AND trigger.tgname IN (${triggers.map(({ name }) => literal(name)).join(', ')})
        AND trigger.tgenabled = 'A'
     HAVING count(*) = ${triggers.length}`,
@@ -53,7 +51,7 @@ export function conditionsOf({ log, keys, triggers, boundMs }: ConditionsParts):
     isSubscriber: `EXISTS (
     SELECT FROM pg_catalog.pg_subscription_rel AS fed
       JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid = fed.srsubid
-     WHERE fed.srrelid = ${toRelation(keys)}
+     WHERE fed.srrelid = ${toRelation(tables.keys)}
        AND (subscription.subenabled OR EXISTS (
          SELECT FROM pg_catalog.pg_stat_get_subscription(subscription.oid) WHERE pid IS NOT NULL
        ))
@@ -73,8 +71,8 @@ export function confirmationSql(fingerprint: string, triggers: readonly Trigger[
  * SQL that reads what follows an entry. READ COMMITTED, whatever the default: a serializable reader could make transactions of
  * the app fail.
  */
-export function pollSql(log: ChangeLog, revision: number | null, conditions: Conditions): string {
-  const { revisions, changes } = log
+export function pollSql(tables: Tables, revision: number | null, conditions: Conditions): string {
+  const { revisions, changes } = tables
   const { fingerprint, isSubscriber, isRegistered } = conditions
   return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
@@ -122,8 +120,8 @@ function xidsSql(revisions: string, revision: number | null): string {
 }
 
 /** SQL that removes old entries of the log, and of no others. In one text, and so in one transaction. */
-export function pruneSql({ revisions, changes, pruning }: ChangeLog): string {
-  return `SELECT set_config('${pruning}', pg_current_xact_id()::text, true);
+export function pruneSql({ revisions, changes, settings }: Tables): string {
+  return `SELECT set_config('${settings.pruning}', pg_current_xact_id()::text, true);
          WITH first AS (
            SELECT revision, created_at FROM ${revisions} ORDER BY revision LIMIT 10000
          ), kept AS (

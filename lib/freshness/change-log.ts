@@ -1,11 +1,10 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { keyLogTriggers, userLogTriggers } from '../../migrations/change-log-triggers'
-import { changeLogOf } from '../../models/change-log'
-import { literal, qualify } from '../../models/names'
+import { literal } from '../../models/names'
 import { run, select } from '../../models/statements'
-import { tablesOf } from '../../models/tables'
 import type { UserIdType } from '../../models/storage-options'
+import type { Tables } from '../../models/tables'
 import { afterCommit, onDatabase } from '../database/failures'
 import type { OwnChanges } from '../database/own-changes'
 import { readUserId } from '../keys/record'
@@ -51,7 +50,7 @@ interface ChangeLogParts {
   connection: Pick<Connection, 'query'>
   /** For what no verification waits for. */
   sequelize: Sequelize
-  schema: string
+  tables: Tables
   userIdType: UserIdType
   /** What must be logged for this process to rely on the log. */
   followed: 'keys' | 'keys and users'
@@ -62,24 +61,21 @@ interface ChangeLogParts {
 
 /** Reads the log of changes, and tells the database of the bound that this process holds itself to. */
 export function createChangeLog(parts: ChangeLogParts) {
-  const { connection, sequelize, schema, userIdType, boundMs, ownChanges } = parts
-  const log = changeLogOf(schema)
-  const tables = tablesOf(schema)
-  const { revisions, userChanges, bounds } = log
+  const { connection, sequelize, tables, userIdType, boundMs, ownChanges } = parts
+  const { revisions, userChanges, bounds } = tables
   // Without one of them, changes could go unlogged.
   const triggers = [
     ...keyLogTriggers(tables),
     ...(parts.followed === 'keys' ? [] : userLogTriggers(tables)),
   ]
-  const keys = qualify(schema, 'api_keys')
-  const conditions = conditionsOf({ log, keys, triggers, boundMs })
+  const conditions = conditionsOf({ tables, triggers, boundMs })
   /** The version of the triggers that was last found to be as the migrations made them. */
   let confirmed: string | null = null
 
   /** Reads everything that follows an entry, in one snapshot. */
   async function read(from: Position | null, limitMs: number): Promise<LogReading> {
     const { rows, sentAt } = await connection.query(
-      pollSql(log, from?.revision ?? null, conditions),
+      pollSql(tables, from?.revision ?? null, conditions),
       limitMs,
     )
     const [row = {}] = rows
@@ -171,7 +167,7 @@ export function createChangeLog(parts: ChangeLogParts) {
      */
     async prune() {
       await onDatabase(async () => {
-        await run(sequelize, pruneSql(log), { transaction: null })
+        await run(sequelize, pruneSql(tables), { transaction: null })
         await run(
           sequelize,
           `DELETE FROM ${bounds} WHERE registered_at < now() - interval '1 day'`,

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
-import type { ChangeLog } from '../../models/change-log'
+import type { Tables } from '../../models/tables'
 import { createAddressList, type AddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../database/failures'
 import { createInterner } from '../keys/interner'
@@ -37,11 +37,7 @@ export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<Ke
 
 interface LookupParts {
   connection: Connection
-  log: ChangeLog
-  /** The qualified, quoted name of the table of keys. */
-  table: string
-  /** That of the table of retired secrets. */
-  retiredTable: string
+  tables: Tables
   userIdType: UserIdType
   /** The app's, for keys that have none of their own. */
   limits: Limits
@@ -55,7 +51,7 @@ const unprepared = /^(26000|42P05)$/
 
 /** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
 export function createLookup(parts: LookupParts): Lookup {
-  const { connection, table, retiredTable, userIdType } = parts
+  const { connection, tables, userIdType } = parts
   const { isRegistered, isSubscriber, fingerprint } = parts.conditions
   const attributes = attributesFor('verified')
   const columns = attributes.map((name) => `key.${keyColumns[name].name}`).join(', ')
@@ -68,17 +64,17 @@ export function createLookup(parts: LookupParts): Lookup {
            (${msSql('key.last_used_at')})::text AS last_used_at_ms,
            (${msSql('key.works_until')})::text AS works_until_ms
       FROM (
-        SELECT revision, mark FROM ${parts.log.revisions} ORDER BY revision DESC LIMIT 1
+        SELECT revision, mark FROM ${tables.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
       LEFT JOIN (
         SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, key.last_used_at, ${columns}
-          FROM ${table} AS key WHERE key.hash = ANY($1::text[])
+          FROM ${tables.keys} AS key WHERE key.hash = ANY($1::text[])
          UNION ALL
         SELECT old.hash,
                CASE WHEN old.hash = key.previous_hash THEN key.previous_works_until ELSE '-infinity' END,
                key.previous_last_used_at,
                ${columns}
-          FROM ${retiredTable} AS old JOIN ${table} AS key ON key.id = old.api_key_id
+          FROM ${tables.retiredSecrets} AS old JOIN ${tables.keys} AS key ON key.id = old.api_key_id
          WHERE old.hash = ANY($1::text[])
       ) AS key ON true`
 

@@ -1,7 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { isOfPrefix } from '../../models/api-key'
-import { changeLogOf } from '../../models/change-log'
 import { select } from '../../models/statements'
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
@@ -51,11 +50,6 @@ interface VerificationParts {
   appSequelize: Sequelize
   /** Our view of it. */
   sequelize: Sequelize
-  schema: string
-  /** The qualified, quoted name of the table of keys. */
-  table: string
-  /** That of the table of retired secrets. */
-  retiredTable: string
   tables: Tables
   /** Signs an entry of the audit trail. */
   entryMacOf: Audit['entryMacOf']
@@ -82,12 +76,11 @@ interface VerificationParts {
 
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
-  const { background, appSequelize, sequelize, schema, table, userIdType, format, listen } = parts
+  const { background, appSequelize, sequelize, tables, userIdType, format, listen } = parts
   const { ownChanges } = parts
-  const { retiredTable, emitter, grantable, grantableMaxAgeMs } = parts
+  const { emitter, grantable, grantableMaxAgeMs } = parts
   const { maxStalenessMs, outageGraceMs } = parts
   const clock = systemClock
-  const log = changeLogOf(schema)
   const boundMs = maxStalenessMs + outageGraceMs
 
   const open = createOpenClient(appSequelize)
@@ -100,7 +93,7 @@ export function createVerification(parts: VerificationParts) {
   const changeLog = createChangeLog({
     connection: connections.polls,
     sequelize,
-    schema,
+    tables,
     userIdType,
     followed: grantable ? 'keys and users' : 'keys',
     boundMs,
@@ -108,9 +101,7 @@ export function createVerification(parts: VerificationParts) {
   })
   const lookUp = createLookup({
     connection: connections.lookUps,
-    log,
-    table,
-    retiredTable,
+    tables,
     userIdType,
     limits: parts.limits,
     conditions: changeLog.conditions,
@@ -137,7 +128,7 @@ export function createVerification(parts: VerificationParts) {
           background,
           open: listen === true ? open : createOpenClient(appSequelize, listen),
           sender: connections.usage,
-          channel: log.channel,
+          channel: tables.channel,
           ring: feed.catchUp,
           onDeaf,
         })
@@ -165,7 +156,7 @@ export function createVerification(parts: VerificationParts) {
     isNeeded: () => writer.size > 0,
   })
 
-  const warnOfUnknownSecret = createSecretCheck({ ...parts, sequelize, table, format })
+  const warnOfUnknownSecret = createSecretCheck({ ...parts, sequelize, table: tables.keys, format })
   const attempts = createFailedAttempts({ ...parts, clock })
   const verifier = createVerifier({
     format,
@@ -228,9 +219,9 @@ export function createVerification(parts: VerificationParts) {
         sequelize,
         `SELECT secret_id AS "secretId", count(*)::text AS keys
            FROM (
-             SELECT secret_id, status, expires_at, prefix FROM ${table}
+             SELECT secret_id, status, expires_at, prefix FROM ${tables.keys}
               UNION ALL
-             SELECT previous_secret_id, status, expires_at, prefix FROM ${table}
+             SELECT previous_secret_id, status, expires_at, prefix FROM ${tables.keys}
               WHERE previous_works_until > now()
            ) AS secret
           WHERE ${isOfPrefix('secret', parts.keyPrefix)}
@@ -298,7 +289,7 @@ export function createVerification(parts: VerificationParts) {
       await learnIn(transaction, () => owners?.forget([userId]))
     },
 
-    waitForEveryone: createBarrier({ sequelize, bounds: log.bounds, boundMs, clock }),
+    waitForEveryone: createBarrier({ sequelize, bounds: tables.bounds, boundMs, clock }),
 
     recorder: usage,
     writer,

@@ -1,6 +1,6 @@
 import { QueryTypes, Sequelize } from 'sequelize'
 
-import { changeLogOf } from '../../models/change-log'
+import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 import { makeEmptyTables, startMove, type Move } from './replication'
@@ -71,7 +71,7 @@ function keepChanging(apiKeys: TestApiKeys, sequelize: Sequelize) {
 /** Removes the oldest entries of the log and of the audit trail, as pruning does. */
 async function prune(sequelize: Sequelize) {
   await sequelize.query(
-    `SELECT set_config('${changeLogOf('public').pruning}', pg_current_xact_id()::text, true);
+    `SELECT set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
      DELETE FROM api_key_revisions WHERE revision = (SELECT min(revision) FROM api_key_revisions);
      DELETE FROM api_key_event_seals WHERE position = 1;
      DELETE FROM api_key_events WHERE id = (SELECT min(id) FROM api_key_events)`,

@@ -1,7 +1,7 @@
 import type { Sequelize } from 'sequelize'
 
 import { createTestApiKeys } from '../support/app'
-import { changeLogOf } from '../../models/change-log'
+import { tablesOf } from '../../models/tables'
 import { readOne, startServer, type Server } from './server'
 import { waitUntil } from './waiting'
 
@@ -105,7 +105,7 @@ export async function startMove(): Promise<Move> {
 export async function makeEmptyTables(sequelize: Sequelize) {
   await createTestApiKeys({ connect: () => sequelize }).migrate()
   await sequelize.query(
-    `SELECT set_config('${changeLogOf('public').pruning}', pg_current_xact_id()::text, true);
+    `SELECT set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
      DELETE FROM api_key_revisions;
      DELETE FROM api_key_log_lock;
      DELETE FROM api_key_audit_head;

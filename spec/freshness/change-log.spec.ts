@@ -7,7 +7,7 @@ import { createOwnChanges } from '../../lib/database/own-changes'
 import { createChangeLog } from '../../lib/freshness/change-log'
 import { systemClock } from '../../lib/database/clock'
 import type { Connection } from '../../lib/database/connection'
-import { changeLogOf } from '../../models/change-log'
+import { tablesOf } from '../../models/tables'
 import { createTestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { createDatabase, type Database } from '../support/database'
@@ -391,7 +391,7 @@ async function fillLog(ages: readonly number[]) {
   )
   // The TRUNCATE has left an entry of its own.
   await sequelize.query(
-    `SELECT set_config('${changeLogOf('public').pruning}', pg_current_xact_id()::text, true);
+    `SELECT set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
      DELETE FROM api_key_revisions WHERE revision = (SELECT max(revision) FROM api_key_revisions)`,
   )
 }
@@ -404,7 +404,7 @@ function createReader(connection: Pick<Connection, 'query'>) {
   return createChangeLog({
     connection,
     sequelize,
-    schema: 'public',
+    tables: tablesOf('public'),
     userIdType: 'text',
     followed: 'keys',
     boundMs: 1_000,

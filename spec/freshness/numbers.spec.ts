@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { QueryTypes, Transaction, type Sequelize } from 'sequelize'
 
-import { changeLogOf } from '../../models/change-log'
+import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
@@ -342,7 +342,7 @@ describe('a process that does not find its own change in the log', () => {
     await sequelize.query(`
       CREATE FUNCTION remove_at_once() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-          PERFORM set_config('${changeLogOf('public').pruning}', pg_current_xact_id()::text, true);
+          PERFORM set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
           DELETE FROM public.api_key_revisions WHERE revision = NEW.revision;
           RETURN NULL;
         END $$;

@@ -7,6 +7,7 @@ import { createSecretFormat } from '../../lib/keys/secret'
 import { createOwnChanges } from '../../lib/database/own-changes'
 import { createChangeLog } from '../../lib/freshness/change-log'
 import { systemClock } from '../../lib/database/clock'
+import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
@@ -345,7 +346,7 @@ describe('the indexes', () => {
     const log = createChangeLog({
       connection: { query: () => Promise.reject(new Error('not for this')) },
       sequelize: explained,
-      schema: 'public',
+      tables: tablesOf('public'),
       userIdType: 'text',
       followed: 'keys',
       boundMs: 1_000,
