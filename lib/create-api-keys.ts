@@ -4,6 +4,7 @@ import { asGuest } from '../models/guest'
 import type { UserIdType } from '../models/storage-options'
 import { tablesOf } from '../models/tables'
 import { createBackground } from './database/background'
+import { createAnswers } from './http/answer'
 import { createAdminRouter } from './http/admin-router'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
@@ -12,7 +13,6 @@ import { createOwnerRouter } from './http/owner-router'
 import { createPermissionList } from './http/permission-list'
 import { createCharges } from './http/rate-limits'
 import { redactionPathsOf } from './http/redaction'
-import { createRefuse, withRefusals } from './http/refuse'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './audit/trail'
@@ -135,7 +135,7 @@ export function createApiKeys<
 ): ApiKeys<Permission, UserIdOf<Type>> {
   // Inside, permissions are strings and users have ids: that names and types fit together is checked out here.
   const settings = readOptions(options as unknown as AnyOptions)
-  const { storage, realm } = settings
+  const { storage } = settings
   const { schema, userIdType } = storage
   const background = createBackground()
 
@@ -229,8 +229,15 @@ export function createApiKeys<
   })
 
   const credentials = createCredentialReader({ ...format, header: settings.header })
-  const authenticator = createAuthenticator({ credentials, verify, noteDenied, parse, settings })
-  const refuse = createRefuse(settings)
+  const authenticator = createAuthenticator({
+    credentials,
+    verify,
+    noteDenied,
+    emitter,
+    parse,
+    settings,
+  })
+  const answers = createAnswers(settings)
   const charges = createCharges({ rateLimiter, noteRateLimited, emitter })
   const listPermissions = createPermissionList({ askGrantable: grantable, settings })
   const http = {
@@ -240,14 +247,9 @@ export function createApiKeys<
     listPermissions,
     charges,
     noteDenied,
-    refuse,
-    emitter,
+    answers,
     settings,
   }
-
-  const guards = createGuards(http)
-  const { consume, authenticateRequest } = guards
-  const { announceExpiring } = expiryNotices
 
   async function close() {
     expiryNotices.stop()
@@ -255,9 +257,13 @@ export function createApiKeys<
   }
 
   const apiKeys = {
-    ...guards,
-    ...withRefusals({ ...lifecycle, verify: verifyAlone, health, flush, close }, realm),
-    ...withRefusals({ announceExpiring, consume, authenticateRequest }, realm),
+    ...lifecycle,
+    ...createGuards(http),
+    verify: verifyAlone,
+    announceExpiring: expiryNotices.announceExpiring,
+    health,
+    flush,
+    close,
     // To its users a router is a middleware, which asks nothing of the types of Express.
     router: (...given: readonly unknown[]) => {
       refuseRequest('router', given[0])
@@ -268,7 +274,7 @@ export function createApiKeys<
       return createAdminRouter(http) as unknown as Guard
     },
     redactionPaths: redactionPathsOf(settings.header),
-    strategy: createStrategy({ authenticator, charges, emitter, realm }),
+    strategy: createStrategy({ authenticator, charges, answers }),
     on: (name, listener) => {
       const off = emitter.on(name, listener)
       if (name === 'expiring') expiryNotices.start()

@@ -1,15 +1,35 @@
-/** Every refusal: its stable code, the status that HTTP answers, and the sentence that says what to do about it. */
+/** The error code of a challenge (RFC 6750, section 3.1); `null` for a challenge without one. */
+type Challenge = 'invalid_request' | 'invalid_token' | 'insufficient_scope' | null
+
+type Status = 400 | 403 | 404 | 405 | 409 | 412 | 413 | 415 | 422 | 429 | 503
+
+/** A 401 always has a challenge (RFC 9110, section 15.5.2). */
+type Refusal =
+  | readonly [status: 401, sentence: string, Challenge]
+  | readonly [status: Status, sentence: string, Challenge?]
+
+/** Every refusal, by its code: the status that HTTP answers, the sentence that says what to do, and the challenge. */
 const refusals = {
   missing_credential: [
     401,
     'This needs an API key. Send it in the header: Authorization: Bearer <key>.',
+    null,
   ],
   malformed_credential: [
     400,
     'The API key is not sent as it should be. Send it in the header: Authorization: Bearer <key>.',
+    'invalid_request',
   ],
-  multiple_credentials: [400, 'The request carries more than one credential. Send exactly one.'],
-  invalid_api_key: [401, 'The API key is not valid. It is unknown, revoked, suspended or expired.'],
+  multiple_credentials: [
+    400,
+    'The request carries more than one credential. Send exactly one.',
+    'invalid_request',
+  ],
+  invalid_api_key: [
+    401,
+    'The API key is not valid. It is unknown, revoked, suspended or expired.',
+    'invalid_token',
+  ],
   address_not_allowed: [403, 'The API key may not be used from this address.'],
   rate_limited: [
     429,
@@ -19,8 +39,12 @@ const refusals = {
     429,
     'Too many failed attempts from this address. Wait as long as the header Retry-After says.',
   ],
-  missing_permission: [403, 'The API key does not have the permission that this needs.'],
-  not_signed_in: [401, 'Sign in first.'],
+  missing_permission: [
+    403,
+    'The API key does not have the permission that this needs.',
+    'insufficient_scope',
+  ],
+  not_signed_in: [401, 'Sign in first.', null],
   not_an_admin: [403, 'Only an administrator may do this.'],
   api_key_not_allowed: [
     403,
@@ -61,33 +85,59 @@ const refusals = {
     503,
     'API keys cannot be checked or changed at the moment. Try again shortly.',
   ],
-} as const
+} as const satisfies Record<string, Refusal>
 
-/** What a program branches on. Codes are stable; sentences may change. */
+/** The code of a refusal, to branch on. Codes are stable; sentences may change. */
 export type ErrorCode = keyof typeof refusals
 
-/** Why a key was not accepted. For the app's logs: a client is told one text for all of them but the last two. */
+/** Returns the error code of the challenge that a refusal comes with; `undefined` if it has no challenge. */
+export function challengeOf(code: ErrorCode): Challenge | undefined {
+  const [, , challenge]: Refusal = refusals[code]
+  return challenge
+}
+
+type Fields = Readonly<Record<string, string>>
+
+const tryShortly: Fields = { 'Retry-After': '1' }
+
+/** The header fields that a refusal always has besides its challenge. */
+const fields: Partial<Record<ErrorCode, Fields>> = {
+  unsupported_media_type: { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' },
+  limiter_unavailable: tryShortly,
+  grantable_unavailable: tryShortly,
+  too_many_lookups: tryShortly,
+  database_unavailable: tryShortly,
+}
+
+/** In seconds. More would be over what timers can, 2^31 milliseconds, and clients would not wait at all. */
+const longestRetryAfter = 2_147_483
+
+function retryAfter(seconds: number): Fields {
+  return { 'Retry-After': String(Math.min(seconds, longestRetryAfter)) }
+}
+
+/** Why a key was not accepted, for the app's logs. A client gets the same answer for all reasons but the last two. */
 export type InvalidReason =
   | 'malformed'
   | 'unknown'
   | 'revoked'
   | 'suspended'
   | 'expired'
-  /** A secret that the key had before a rotation, and that works no more. */
+  /** The key had this secret before a rotation, and its grace period is over. */
   | 'retired'
   | 'address_not_allowed'
-  /** It is no key, and neither was too much else from its address. */
+  /** It is not a key, and its address has sent too much else that was not one. */
   | 'too_many_attempts'
 
-/** One rule that the input breaks: where (a JSON Pointer as a URI fragment, RFC 6901 section 6) and how. */
+/** A rule that the input breaks: its place (a JSON Pointer as a URI fragment, RFC 6901, section 6) and the fault. */
 export interface InputFault {
   pointer: string
   message: string
 }
 
 /**
- * A refusal: what a request or a call is answered with that may not have what it asks for, or not now. Mistakes of the program
- * that calls us are `TypeError`s instead, and what is not ours is passed on as it came.
+ * A refusal of a request or a call, with all that HTTP answers. Mistakes of the program that calls the library are `TypeError`s
+ * instead. Errors of the app are passed on as they came.
  */
 export class ApiKeysError extends Error {
   override readonly name: string = 'ApiKeysError'
@@ -96,8 +146,8 @@ export class ApiKeysError extends Error {
   readonly status: number
   readonly statusCode: number
 
-  /** The fields of the answer, such as `WWW-Authenticate`: complete once a guard or a function of the library has failed. */
-  headers: Readonly<Record<string, string>> = {}
+  /** The header fields of the answer. A guard and `authenticateRequest` add the challenge, `WWW-Authenticate`. */
+  headers: Readonly<Record<string, string>>
 
   /** The message may be shown to the client. */
   readonly expose = true
@@ -110,6 +160,7 @@ export class ApiKeysError extends Error {
     super(sentence, options)
     this.status = refusals[code][0]
     this.statusCode = this.status
+    this.headers = fields[code] ?? {}
   }
 }
 
@@ -130,16 +181,17 @@ export class InvalidApiKeyError extends ApiKeysError {
   }
 }
 
-/** Too much came from an address that is no key. */
+/** An address has sent too much that is not a key. */
 export class TooManyAttemptsError extends ApiKeysError {
   override readonly name = 'TooManyAttemptsError'
 
   constructor(readonly retryAfterSeconds: number) {
     super('too_many_attempts')
+    this.headers = retryAfter(retryAfterSeconds)
   }
 }
 
-/** Returns what a client is told of a key that is not accepted. */
+/** Returns the refusal of a key that is not accepted: 403 for a foreign address, 429 for too many attempts, 401 for all else. */
 export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeysError {
   switch (reason) {
     case 'address_not_allowed':
@@ -151,14 +203,14 @@ export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeys
   }
 }
 
-/** Where a key stands with one of its limits. */
+/** The state of one limit of a key. */
 export interface LimitState {
   readonly name: string
   readonly limit: number
   readonly windowSeconds: number
-  /** How many uses are left in this window. */
+  /** The number of uses that are left in this window. */
   readonly remaining: number
-  /** In how many milliseconds the window ends. */
+  /** The window ends after so many milliseconds. */
   readonly resetMs: number
 }
 
@@ -169,13 +221,13 @@ export class RateLimitedError extends ApiKeysError {
   /** The names of the limits that do not allow it. */
   readonly violated: readonly string[]
 
-  /** When all of them allow it again. */
+  /** After so many seconds, all of them allow it again. */
   readonly retryAfterSeconds: number
 
   constructor(
     /** All limits of the key. */
     readonly limits: readonly LimitState[],
-    /** How many uses this one counts for. */
+    /** The number of uses that this one counts for. */
     readonly cost: number,
   ) {
     super('rate_limited')
@@ -185,6 +237,7 @@ export class RateLimitedError extends ApiKeysError {
       1,
       ...violated.map(({ resetMs }) => Math.ceil(resetMs / 1_000)),
     )
+    this.headers = retryAfter(this.retryAfterSeconds)
   }
 }
 
@@ -195,14 +248,14 @@ export class MissingPermissionError extends ApiKeysError {
   constructor(
     /** The permissions that the route names. */
     readonly needed: readonly string[],
-    /** Those among them that the key does not hold. */
+    /** The permissions among them that the key does not hold. */
     readonly missing: readonly string[],
   ) {
     super('missing_permission')
   }
 }
 
-/** The input breaks rules; `errors` lists every one of them. */
+/** The input breaks rules. `errors` lists every fault. */
 export class InvalidInputError extends ApiKeysError {
   override readonly name = 'InvalidInputError'
 
@@ -214,7 +267,7 @@ export class InvalidInputError extends ApiKeysError {
   }
 }
 
-/** For logs, where `errors` may not be shown. Messages read on from what they are about; `#` is the input as a whole. */
+/** The sentence for logs that do not show `errors`. A message goes on from its pointer; `#` is the whole input. */
 function summarize([first, ...others]: readonly InputFault[]): string {
   const faults = first ? [`${first.pointer === '#' ? 'it' : first.pointer} ${first.message}`] : []
   if (others.length > 0) faults.push(`and ${others.length} more`)
@@ -227,5 +280,6 @@ export class MethodNotAllowedError extends ApiKeysError {
 
   constructor(readonly allowed: readonly string[]) {
     super('method_not_allowed')
+    this.headers = { Allow: allowed.join(', ') }
   }
 }

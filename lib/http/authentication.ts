@@ -1,10 +1,12 @@
 import type { ServerResponse } from 'node:http'
 
-import { ApiKeysError, refusalOf, type InvalidReason } from '../errors'
+import { ApiKeysError, InvalidApiKeyError, refusalOf, type InvalidReason } from '../errors'
+import type { Emitter } from '../keys/emitter'
 import type { MaybePromise } from '../options'
 import type { UsageRecorder } from '../usage/recorder'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
 import type { Verdict, Verifier } from '../verification/verify'
+import { withoutStack } from './answer'
 import type { Credential, CredentialReader } from './credentials'
 import { createOwners, type OwnersParts } from './owner'
 import { createTrustCheck } from './proxy-trust'
@@ -31,6 +33,8 @@ export interface Authenticator {
   recall(req: object): RequestBearer | undefined
   /** True if a request carries a key of ours, good or bad, or came with one that another instance accepted. */
   carriesKey(req: GuardedRequest): boolean
+  /** Reports a refused request to the listeners of `denied`. */
+  reportDenied(req: object, failure: unknown): void
 }
 
 interface AuthenticatorParts extends OwnersParts {
@@ -38,10 +42,11 @@ interface AuthenticatorParts extends OwnersParts {
   verify: Verifier['verify']
   /** Counts a use of a good key as denied. */
   noteDenied: UsageRecorder['noteDenied']
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
 }
 
 export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
-  const { credentials, verify, noteDenied, settings } = parts
+  const { credentials, verify, noteDenied, emitter, settings } = parts
   const owners = createOwners(parts)
   /** Names this instance in the memory of requests. */
   const self = Symbol('express-api-keys')
@@ -127,6 +132,10 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     }
   }
 
+  function recall(req: object): RequestBearer | undefined {
+    return recallBearer(keeperOf(req, linesOf(req as GuardedRequest)), self)
+  }
+
   return {
     authenticate(req, res) {
       const lines = linesOf(req)
@@ -173,7 +182,7 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       beginBearer(keeper, self, req, undefined).keepCredential(credential)
     },
 
-    recall: (req) => recallBearer(keeperOf(req, linesOf(req as GuardedRequest)), self),
+    recall,
 
     carriesKey(req) {
       const lines = linesOf(req)
@@ -183,24 +192,22 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
       const credential = credentials.read(req, lines)
       return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
     },
+
+    reportDenied(req, failure) {
+      if (!(failure instanceof ApiKeysError) || !emitter.isHeard('denied')) return
+
+      const bearer = recall(req)
+      const apiKey = bearer?.accepted?.apiKey ?? bearer?.refused
+      emitter.emit('denied', {
+        apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
+        error: failure,
+        reason: failure instanceof InvalidApiKeyError ? failure.reason : null,
+        address: bearer?.ip ?? null,
+      })
+    },
   }
 }
 
 function invalid(reason: InvalidReason, retryAfterSeconds?: number): ApiKeysError {
   return withoutStack(() => refusalOf(reason, retryAfterSeconds))
-}
-
-/**
- * Makes the refusal of a request without a stack trace: it would tell nothing about the request, and costs more than all
- * else that a refusal takes.
- */
-export function withoutStack<Refused extends ApiKeysError>(make: () => Refused): Refused {
-  const { stackTraceLimit } = Error
-  // Where Node was told to freeze what JavaScript comes with, this changes nothing.
-  Reflect.set(Error, 'stackTraceLimit', 0)
-  try {
-    return make()
-  } finally {
-    Reflect.set(Error, 'stackTraceLimit', stackTraceLimit)
-  }
 }

@@ -1,11 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-import { MissingPermissionError, type ApiKeysError, type LimitState } from '../errors'
-import type { Emitter } from '../keys/emitter'
+import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
 import { checkCost, checkPermissionNames, type Settings } from '../options'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
+import type { Answers } from './answer'
 import { createInquiry, type InquiryParts } from './inquiry'
-import { tellOfDenial, type Refuse } from './refuse'
 import type { GuardedRequest } from './request'
 import type { Accepted, Demand } from './request-memory'
 
@@ -115,13 +114,12 @@ export interface Guards<Permission extends string = string, UserId = string | nu
 }
 
 interface GuardParts extends InquiryParts {
-  refuse: Refuse
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  answers: Answers
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
 export function createGuards(parts: GuardParts): Guards {
-  const { authenticator, charges, refuse, settings } = parts
+  const { authenticator, charges, answers, settings } = parts
 
   /** With a key that is remembered, the guard ends without a promise or a closure. */
   function createGuard(caller: string, demand: Demand, options: AuthenticateOptions): Guard {
@@ -150,9 +148,9 @@ export function createGuards(parts: GuardParts): Guards {
       .catch((error: unknown) => deny(error, req, res, next))
   }
 
-  const deny: Refuse = (failure, req, res, next) => {
-    tellOfDenial(parts, failure, req)
-    refuse(failure, req, res, next)
+  const deny: Answers['refuse'] = (failure, req, res, next) => {
+    authenticator.reportDenied(req, failure)
+    answers.refuse(failure, req, res, next)
   }
 
   function getApiKey(req: object): VerifiedApiKey {
@@ -223,8 +221,8 @@ export function createGuards(parts: GuardParts): Guards {
         if (error) throw error
         return getApiKey(req)
       } catch (error) {
-        tellOfDenial(parts, error, req)
-        throw error
+        authenticator.reportDenied(req, error)
+        throw error instanceof ApiKeysError ? answers.withChallenge(error) : error
       }
     },
 

@@ -8,7 +8,7 @@ import type { Consumption, Use } from '../limits/memory'
 import type { RateLimiter } from '../limits/rate-limiter'
 import type { UsageRecorder } from '../usage/recorder'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
-import { withoutStack } from './authentication'
+import { withoutStack } from './answer'
 import { fieldsOf, setFields } from '../limits/fields'
 import type { RequestBearer } from './request-memory'
 
@@ -97,7 +97,9 @@ export function createCharges({ rateLimiter, noteRateLimited, emitter }: Charges
 }
 
 function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
-  return withoutStack(() => new RateLimitedError(limits, cost))
+  const error = withoutStack(() => new RateLimitedError(limits, cost))
+  error.headers = { ...error.headers, ...fieldsOf(limits, limits) }
+  return error
 }
 
 function tell(

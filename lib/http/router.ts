@@ -5,10 +5,10 @@ import type { ApiKeyRecord } from '../keys/record'
 import type { UncheckedLifecycle } from '../lifecycle/commands'
 import type { Parsers } from '../keys/input'
 import type { MaybePromise, Settings } from '../options'
+import { ensureError, type Answers } from './answer'
 import type { Authenticator } from './authentication'
 import { readJsonBody } from './json-body'
 import type { ListPermissions } from './permission-list'
-import { ensureError, type Refuse } from './refuse'
 import type { SignedInUser } from './request'
 import { isCrossSite } from './same-origin'
 
@@ -17,7 +17,7 @@ export interface RouterParts {
   parse: Parsers
   authenticator: Authenticator
   listPermissions: ListPermissions
-  refuse: Refuse
+  answers: Answers
   settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins'>
 }
 
@@ -44,7 +44,7 @@ export type Routes = Record<string, Partial<Record<Method, (call: Call) => Promi
 
 /** Makes a router of routes: says who may use them, reads what comes along and sends what they return. */
 export function createRouter(
-  { authenticator, refuse, parse, settings }: RouterParts,
+  { authenticator, answers, parse, settings }: RouterParts,
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
 ): Router {
@@ -93,7 +93,8 @@ export function createRouter(
     res: Response,
     next: NextFunction,
   ) {
-    refuse(isUndecodable(error) ? new ApiKeysError('api_key_not_found') : error, req, res, next)
+    const failure = isUndecodable(error) ? new ApiKeysError('api_key_not_found') : error
+    answers.refuse(failure, req, res, next)
   })
 }
 

@@ -3,13 +3,11 @@ import type { IncomingMessage } from 'node:http'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
 import type { ApiKeysError } from '../errors'
-import type { Emitter } from '../keys/emitter'
 import type { MaybePromise } from '../options'
+import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
-import { toRefusal } from './problems'
 import { setFields } from '../limits/fields'
 import type { Charges } from './rate-limits'
-import { tellOfDenial, toError } from './refuse'
 import type { GuardedRequest } from './request'
 import type { Authentication } from './request-memory'
 
@@ -29,25 +27,24 @@ interface Actions {
 interface StrategyParts {
   authenticator: Authenticator
   charges: Pick<Charges, 'charge'>
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
-  realm: string
+  answers: Answers
 }
 
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
-  const { authenticator, charges, realm } = parts
+  const { authenticator, charges, answers } = parts
 
   /** A request with a key counts as one use of it, unless a guard says more. */
   function charge(
     req: IncomingMessage,
     authentication: Authentication,
   ): MaybePromise<Authentication> {
-    if (authentication.kind === 'refused') tellOfDenial(parts, authentication.error, req)
+    if (authentication.kind === 'refused') authenticator.reportDenied(req, authentication.error)
     if (authentication.kind !== 'accepted') return authentication
 
     const settle = (error: ApiKeysError | null): Authentication => {
       if (!error) return authentication
-      tellOfDenial(parts, error, req)
+      authenticator.reportDenied(req, error)
       // Another strategy, or a callback of the app, may let the request go on.
       return authenticator.withdraw(authentication, error)
     }
@@ -62,7 +59,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     { success, fail, startsSession }: Actions & { startsSession: boolean },
   ) {
     if (authentication.kind !== 'accepted') {
-      const { status, headers } = toRefusal(authentication.error, realm)
+      const { status, headers } = answers.withChallenge(authentication.error)
       // Of a failure, Passport takes the challenge and the status.
       const { 'WWW-Authenticate': challenge, ...others } = headers
       if (status === 429) setFields(req.res, others)
@@ -101,8 +98,8 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       charged
         .then((authentication) => report(req, authentication, actions))
         .catch((failure: unknown) => {
-          tellOfDenial(parts, failure, req)
-          error(toError(failure, realm))
+          authenticator.reportDenied(req, failure)
+          error(answers.toError(failure))
         })
     }
   })()
