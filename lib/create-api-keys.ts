@@ -1,5 +1,4 @@
 import { migrate } from '../migrations'
-import { auditTrailOf } from '../models/audit-trail'
 import { asGuest } from '../models/guest'
 import type { UserIdType } from '../models/storage-options'
 import { tablesOf } from '../models/tables'
@@ -16,8 +15,6 @@ import { redactionPathsOf } from './http/redaction'
 import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './audit/trail'
-import { createAuditChain } from './audit/chain'
-import { createAuditVerifier } from './audit/verify'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
 import { createLifecycle, type Lifecycle } from './lifecycle/commands'
@@ -143,31 +140,27 @@ export function createApiKeys<
   const inTurn = createInTurn(sequelize)
   const emitter = createEmitter()
   const signer = createSigner(settings)
-  const trail = auditTrailOf(schema)
   const tables = tablesOf(schema)
   const ownChanges = createOwnChanges(systemClock)
   const audit = createAudit({
     ...settings,
     sequelize,
     inTurn,
-    trail,
-    table: tables.keys,
+    tables,
     userIdType,
     signer,
     emitter,
-    logEntry: tables.settings.entry,
     ownChanges,
   })
   const format = createSecretFormat(settings)
   const parse = createParsers({ ...settings, userIdType })
-  const chain = createAuditChain({ sequelize, trail, signer })
   const verification = createVerification({
     ...settings,
     background,
     appSequelize: settings.sequelize,
     sequelize,
     tables,
-    entryMacOf: audit.entryMacOf,
+    signer,
     userIdType,
     format,
     emitter,
@@ -193,8 +186,7 @@ export function createApiKeys<
     table: tables.keys,
     retiredTable: tables.retiredSecrets,
     audit,
-    chain,
-    deleting: trail.deleting,
+    deleting: tables.settings.deleting,
     emitter,
     format,
     lastUseOf,
@@ -217,13 +209,10 @@ export function createApiKeys<
     recorder,
     writer,
   })
-  const verifyTrail = createAuditVerifier({ sequelize, schema, trail, table: tables.keys, signer })
   const lifecycle = createLifecycle({
     ...verification,
     store,
     audit,
-    chain,
-    verifyTrail,
     usage,
     parse,
   })

@@ -15,8 +15,9 @@ export {
 export type { AuthenticateOptions, Guard, GuardOptions, RequestOptions } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
-export type { AuditHead } from './audit/chain'
-export type { AuditFault, AuditVerification } from './audit/verify'
+export type { AuditHead } from './audit/head'
+export type { AuditFault } from './audit/faults'
+export type { AuditVerification } from './audit/verify'
 export type { ApiKeyChanged, ApiKeyNotices, Listener, RequestDenied } from './keys/emitter'
 export type {
   AnyUserId,

@@ -16,7 +16,7 @@ import type { Step } from './step'
  * Each transaction of the library seals all entries that wait by then, when it ends.
  */
 export function createApiKeyAuditTrail(tables: Tables): Step {
-  const { events, seals, unsealed, auditHead, checkpoints } = tables
+  const { events, seals, unsealed, auditHead } = tables
 
   return {
     name: '0004-create-api-key-audit-trail',
@@ -74,32 +74,19 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
       SELECT id FROM ${events} AS event
        WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id);`,
 
-      api_key_audit_checkpoints: `
-      CREATE TABLE ${checkpoints} (
-        position bigint PRIMARY KEY CHECK (position > 0),
-        hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
-        last_event_id bigint NOT NULL,
-        created_before timestamptz(3) NOT NULL,
-        pruned_at timestamptz(3) NOT NULL,
-        mac text NOT NULL CHECK (mac ~ '^[0-9a-f]{64}$'),
-        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
-      );`,
-
+      // The row has both ends of the chain, so one signature covers them: the last seal, and the last seal that was pruned.
       api_key_audit_head: `
       CREATE TABLE ${auditHead} (
         is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one),
         position bigint NOT NULL DEFAULT 0 CHECK (position >= 0),
         hash text NOT NULL DEFAULT '' CHECK (hash ~ '^([0-9a-f]{64})?$'),
         checkpoint_position bigint NOT NULL DEFAULT 0 CHECK (checkpoint_position >= 0),
-        -- Entries of before there was a chain are taken as they are, in their order.
-        legacy_until bigint NOT NULL DEFAULT 0,
-        legacy_sealed bigint NOT NULL DEFAULT 0,
-        started_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        checkpoint_hash text NOT NULL DEFAULT '' CHECK (checkpoint_hash ~ '^([0-9a-f]{64})?$'),
+        last_pruned_id bigint NOT NULL DEFAULT 0,
+        pruned_before timestamptz(3),
         mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
-      );
-      INSERT INTO ${auditHead} (legacy_until) SELECT coalesce(max(id), 0) FROM ${events}
-       WHERE NOT EXISTS (SELECT FROM ${seals});`,
+      );`,
     },
 
     triggers: auditTriggers(tables),

@@ -67,9 +67,9 @@ function eventTriggers(tables: Tables): Trigger[] {
 }
 
 /** The triggers that refuse each update, and each deletion but by pruning. Its setting lasts as long as its transaction. */
-function refusingTriggers({ schema, events, seals, checkpoints, settings }: Tables): Trigger[] {
+function refusingTriggers({ schema, events, seals, settings }: Tables): Trigger[] {
   const calls = { name: qualify(schema, 'api_key_refuse_rewriting'), body: refuseBody }
-  return [events, seals, checkpoints].flatMap((table): Trigger[] => [
+  return [events, seals].flatMap((table): Trigger[] => [
     {
       name: 'api_key_refuse_update',
       table,

@@ -24,44 +24,44 @@ export type ActorType = (typeof actorTypes)[number]
 export interface ApiKeyEventRow {
   /** A bigint as text. */
   id: string
-  /** `null` in the entry of a TRUNCATE, which is of all keys. */
+  /** `null` in the one entry of a TRUNCATE, which deletes all keys; and so is `userId`. */
   apiKeyId: string | null
-  /** As text, whatever its type. */
+  /** Text, whatever the type of user ids is. */
   userId: string | null
   action: EventAction
+  /** `database` for changes that were not made through the library: by hand or by a cascade. */
   actorType: ActorType
+  /** For `database`, the role that was connected. */
   actorId: string | null
+  /** The address that the change was requested from; `null` if it is not known. */
   address: string | null
   reason: string | null
+  /** The attributes that changed, as they were; all attributes if the key was deleted. */
   before: Record<string, unknown> | null
+  /** The attributes that changed, as they are now; all attributes if the key was created. */
   after: Record<string, unknown> | null
   createdAt: Time
 }
 
-/** An entry as the library writes it. */
-export interface NewApiKeyEventRow extends Omit<ApiKeyEventRow, 'id' | 'userId' | 'createdAt'> {
-  userId: string | number | null
-  /** What the change gave the row of the key; `null` where it was not made through the library. */
-  ref: string | null
-  /** Vouches for everything above: the id of a secret, a colon and the HMAC. */
-  entryMac: string | null
-}
+/** The columns of an entry, except its id and its time. */
+export const eventColumns = {
+  apiKeyId: 'api_key_id',
+  userId: 'user_id',
+  action: 'action',
+  actorType: 'actor_type',
+  actorId: 'actor_id',
+  address: 'address',
+  reason: 'reason',
+  before: 'before',
+  after: 'after',
+} as const satisfies Partial<Record<keyof ApiKeyEventRow, string>>
 
 /** SQL for an entry as JSON, from a row of the audit trail. */
 export function eventSql(event: string): string {
-  const attributes: Record<keyof ApiKeyEventRow, string> = {
-    id: `${event}.id::text`,
-    apiKeyId: `${event}.api_key_id`,
-    userId: `${event}.user_id::text`,
-    action: `${event}.action`,
-    actorType: `${event}.actor_type`,
-    actorId: `${event}.actor_id`,
-    address: `${event}.address`,
-    reason: `${event}.reason`,
-    before: `${event}.before`,
-    after: `${event}.after`,
-    createdAt: msSql(`${event}.created_at`),
-  }
-  const members = Object.entries(attributes).map(([name, sql]) => `'${name}', ${sql}`)
-  return `json_build_object(${members.join(', ')})::text`
+  const members = Object.entries(eventColumns).map(
+    ([name, column]) => `'${name}', ${event}.${column}`,
+  )
+  return `json_build_object(
+    'id', ${event}.id::text, ${members.join(', ')}, 'createdAt', ${msSql(`${event}.created_at`)}
+  )::text`
 }

@@ -1,44 +1,5 @@
 import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
-import { literal, qualify } from './names'
-import { tablesOf } from './tables'
-
-/** What the audit trail consists of in the database. Names are qualified and quoted. */
-export interface AuditTrail {
-  /** One row for each change of a key. */
-  events: string
-  /** The chain: one row for each event, in the order in which they were sealed. */
-  seals: string
-  /** Which events wait to be sealed. */
-  unsealed: string
-  /** The one row that says where the chain ends. */
-  head: string
-  /** Where the chain begins, once entries were pruned. */
-  checkpoints: string
-  /** The sequence that the ids of events are drawn from. It serves for nothing else. */
-  register: string
-  /** The setting that holds the number of a transaction that prunes. */
-  pruning: string
-  /** The setting that holds the number of a transaction that deletes keys and writes their entries itself. */
-  deleting: string
-  /** The setting that holds for how long a transaction waits for locks, while it waits for the head. */
-  waiting: string
-}
-
-export function auditTrailOf(schema: string): AuditTrail {
-  const { channel, settings } = tablesOf(schema)
-
-  return {
-    events: qualify(schema, 'api_key_events'),
-    seals: qualify(schema, 'api_key_event_seals'),
-    unsealed: qualify(schema, 'api_key_unsealed_events'),
-    head: qualify(schema, 'api_key_audit_head'),
-    checkpoints: qualify(schema, 'api_key_audit_checkpoints'),
-    register: qualify(schema, 'api_key_event_register'),
-    pruning: settings.pruning,
-    deleting: `${channel}.deleting`,
-    waiting: `${channel}.waiting`,
-  }
-}
+import { literal } from './names'
 
 /**
  * SQL that is true for the id of a key that has this prefix, and for no id. If the key is deleted, its entries say which prefix

@@ -47,10 +47,8 @@ export function tablesOf(schema: string) {
     seals: named('api_key_event_seals'),
     /** The events that wait to be sealed. */
     unsealed: named('api_key_unsealed_events'),
-    /** The one row that says where the chain ends. */
+    /** The one row that says where the chain ends, and where it begins after entries were pruned. */
     auditHead: named('api_key_audit_head'),
-    /** Where the chain begins after entries were pruned. */
-    checkpoints: named('api_key_audit_checkpoints'),
     /** The sequence that the ids of events are drawn from. It serves for nothing else. */
     eventRegister: named('api_key_event_register'),
 

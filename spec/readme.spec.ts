@@ -142,7 +142,6 @@ describe('README', () => {
       { type: QueryTypes.SELECT },
     )
     expect(tables.map(({ name }) => name)).toEqual([
-      'api_key_audit_checkpoints',
       'api_key_audit_head',
       'api_key_bounds',
       'api_key_changes',

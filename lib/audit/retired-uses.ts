@@ -1,29 +1,21 @@
 import { randomUUID } from 'node:crypto'
 
+import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import type { Writer } from '../database/writer'
-import type { Audit } from './trail'
-
-interface RetiredUsesParts {
-  writer: Pick<Writer, 'add' | 'writeLater'>
-  tables: Tables
-  /** Signs an entry of the audit trail. */
-  entryMacOf: Audit['entryMacOf']
-}
+import { signEntry, type NewEntry } from './entry'
+import type { Signer } from './signing'
 
 /** The use of a secret that no longer works: the owner of its key, and the address that used it. */
-interface RetiredUse {
-  userId: string | number
-  address: string | null
-}
+type RetiredUse = Pick<NewEntry, 'userId' | 'address'>
 
 export type RetiredUses = ReturnType<typeof createRetiredUses>
 
 /** How many keys may wait. */
 const maxKeys = 5_000
 
-/** Gathers uses of secrets that no longer work, and has the writer enter them in the audit trail. */
-export function createRetiredUses({ writer, tables, entryMacOf }: RetiredUsesParts) {
+/** Gathers uses of secrets that no longer work. The writer enters them in the audit trail. */
+export function createRetiredUses(writer: Writer, tables: Tables, signer: Signer) {
   /** By the ids of the keys. */
   let waiting = new Map<string, RetiredUse>()
 
@@ -43,7 +35,7 @@ export function createRetiredUses({ writer, tables, entryMacOf }: RetiredUsesPar
       const onFailure = () => {
         waiting = new Map([...waiting, ...uses].slice(0, maxKeys))
       }
-      return [{ sql: retiredUsesSql(tables, uses, entryMacOf), onFailure }]
+      return [{ sql: retiredUsesSql(tables, signer, uses), onFailure }]
     },
   })
 
@@ -58,43 +50,24 @@ export function createRetiredUses({ writer, tables, entryMacOf }: RetiredUsesPar
 }
 
 /**
- * Writes one entry per key and hour, for all processes together. If the key has another owner by now, the next use is reported
- * instead. Several statements in one text take no parameters. Ids, addresses and signatures have safe forms, and user ids, which
- * may be any text, are written in hexadecimal.
+ * SQL that writes one entry per key and hour, for all processes together. If the key has another owner by now, the next use is
+ * entered instead. Several statements in one text take no parameters. Ids, addresses and signatures have safe forms. User ids may
+ * be any text, so they are written in hexadecimal.
  */
-function retiredUsesSql(
-  tables: Tables,
-  uses: ReadonlyMap<string, RetiredUse>,
-  entryMacOf: Audit['entryMacOf'],
-): string {
-  const entries = [...uses].map(([apiKeyId, { userId, address }]) => {
+function retiredUsesSql(tables: Tables, signer: Signer, uses: ReadonlyMap<string, RetiredUse>) {
+  const rows = [...uses].map(([apiKeyId, { userId, address }]) => {
     const ref = randomUUID()
-    const entryMac = entryMacOf({
-      apiKeyId,
-      userId,
-      action: 'retired_secret_used',
-      actorType: 'system',
-      actorId: null,
-      address,
-      reason: null,
-      before: null,
-      after: null,
-      ref,
-    })
-    const owner = Buffer.from(String(userId)).toString('hex')
-    return { apiKeyId, owner, address: address ?? '""', ref, entryMac }
+    const none = { actorId: null, reason: null, before: null, after: null }
+    const entry = { ...none, ref, apiKeyId, userId, address, actorType: 'system' } as const
+    const mac = signEntry(signer, { ...entry, action: 'retired_secret_used' })
+    const from = address === null ? 'NULL' : literal(address)
+    return `('${apiKeyId}'::uuid, '${Buffer.from(String(userId)).toString('hex')}', ${from}, '${ref}'::uuid, '${mac}')`
   })
-  const column = (name: keyof (typeof entries)[number]) =>
-    `'{${entries.map((entry) => entry[name]).join()}}'`
 
   return `
        INSERT INTO ${tables.events} (api_key_id, user_id, action, actor_type, address, ref, entry_mac)
-       SELECT key.id, key.user_id, 'retired_secret_used', 'system', nullif(used.address, ''),
-              used.ref, used.entry_mac
-         FROM unnest(
-                ${column('apiKeyId')}::uuid[], ${column('owner')}::text[], ${column('address')}::text[],
-                ${column('ref')}::uuid[], ${column('entryMac')}::text[]
-              ) AS used (id, owner, address, ref, entry_mac)
+       SELECT key.id, key.user_id, 'retired_secret_used', 'system', used.address, used.ref, used.entry_mac
+         FROM (VALUES ${rows.join(', ')}) AS used (id, owner, address, ref, entry_mac)
          JOIN ${tables.keys} AS key
            ON key.id = used.id AND encode(convert_to(key.user_id::text, 'UTF8'), 'hex') = used.owner
         ORDER BY key.id

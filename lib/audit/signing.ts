@@ -2,29 +2,27 @@ import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 
 import { derive } from '../keys/secret'
 
-/** Says by which of the app's secrets something is vouched for; `null` for none of them. */
+/** A signature, and the secret of the app that made it. */
 export interface Signature {
-  /** HMAC-SHA-256, else SHA-256; 64 hexadecimal characters. */
+  /** HMAC-SHA-256, or SHA-256 if there is no secret; 64 hexadecimal characters. */
   mac: string
+  /** `null` if no secret was used. */
   secretId: string | null
 }
 
-/** `unknown` where it is of a secret that the app does not have (any more). */
+/** `unknown` for the signature of a secret that the app does not have, or no longer has. */
 export type SignatureCheck = 'valid' | 'invalid' | 'unknown'
 
-/** What is signed. A signature of one kind is none of another. */
-type Purpose = 'entry' | 'seal' | 'head' | 'checkpoint' | 'exported head'
+/** The kinds of text that are signed. The signature of one kind is not valid for another. */
+type Purpose = 'entry' | 'seal' | 'head' | 'exported head'
 
 export type Signer = ReturnType<typeof createSigner>
 
-interface SignerOptions {
-  secrets: readonly (string | Uint8Array)[]
-  acceptUnkeyed: boolean
-}
+type SignerOptions = { secrets: readonly (string | Uint8Array)[]; acceptUnkeyed: boolean }
 
 /**
- * Signs what the audit trail consists of: with the first of `secrets`, and all are accepted. Without any, signatures are
- * plain hashes, which everybody can compute.
+ * Creates the signer of the audit trail. It signs with the first of `secrets` and accepts signatures of all of them. Without
+ * secrets, signatures are plain hashes, which anyone can compute.
  */
 export function createSigner({ secrets, acceptUnkeyed }: SignerOptions) {
   const keyed = secrets.map((secret) => {
@@ -38,10 +36,11 @@ export function createSigner({ secrets, acceptUnkeyed }: SignerOptions) {
   const all = keyed.length === 0 || acceptUnkeyed ? [...keyed, unkeyed] : keyed
 
   return {
-    /** Whether there are secrets, and whether what was signed without any counts nevertheless. */
+    /** True if there are secrets. */
     isKeyed: keyed.length > 0,
+    /** True if signatures without a secret are valid although there are secrets. */
     acceptUnkeyed,
-    /** Of the secret that signs. */
+    /** The id of the secret that signs. */
     secretId: first.secretId,
 
     sign(purpose: Purpose, text: string): Signature {
@@ -61,7 +60,7 @@ const unkeyed = {
   digest: (text: string) => createHash('sha256').update(text).digest('hex'),
 }
 
-/** What is given comes from tables that others may write to: it may be anything. */
+/** The given text comes from tables that other roles may write to, so it may be anything. */
 function isEqual(digest: string, given: unknown): boolean {
   if (typeof given !== 'string' || !/^[0-9a-f]{64}$/.test(given)) return false
   return timingSafeEqual(Buffer.from(digest), Buffer.from(given))

@@ -3,8 +3,8 @@ import type { Transaction } from 'sequelize'
 import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { ApiKeyEvent, Audit } from '../audit/trail'
-import type { AuditChain, AuditHead } from '../audit/chain'
-import type { AuditVerification, VerifyTrail } from '../audit/verify'
+import type { AuditHead } from '../audit/head'
+import type { AuditVerification } from '../audit/verify'
 import type { Sort } from '../keys/cursor'
 import { onDatabase } from '../database/failures'
 import type { LimitOverrides } from '../keys/limits'
@@ -327,8 +327,6 @@ interface LifecycleParts {
   store: Store
   audit: Audit
   usage: UsageStore
-  chain: AuditChain
-  verifyTrail: VerifyTrail
   parse: Parsers
   /** Called after a key was changed, or many, in a transaction of the caller's or in one that is over. */
   changed(id: string | undefined, transaction: Transaction | undefined): Promise<void>
@@ -340,7 +338,7 @@ interface LifecycleParts {
 
 /** Holds all input against the rules before it reaches the store. */
 export function createLifecycle(parts: LifecycleParts) {
-  const { store, audit, chain, verifyTrail, usage, parse } = parts
+  const { store, audit, usage, parse } = parts
   const { changed, tellOfUser, waitForEveryone } = parts
 
   function readOptions({ transaction, ...circumstances }: ChangeOptions = {}) {
@@ -514,18 +512,17 @@ export function createLifecycle(parts: LifecycleParts) {
     verifyAuditTrail(options: object = {}) {
       return onDatabase(async () => {
         const { head } = parse.auditVerification(options)
-        await chain.sealAll()
-        return verifyTrail(head)
+        return audit.verify(head)
       })
     },
 
     auditHead() {
-      return onDatabase(() => chain.exportHead())
+      return onDatabase(() => audit.exportHead())
     },
 
     pruneAuditTrail(options: unknown) {
       return onDatabase(async () => ({
-        events: await chain.prune(parse.pruning(options)),
+        events: await audit.prune(parse.pruning(options)),
       }))
     },
 

@@ -8,7 +8,6 @@ import type { UserIdType } from '../../models/storage-options'
 import type { Background } from '../database/background'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { isSame, type Audit } from '../audit/trail'
-import type { AuditChain } from '../audit/chain'
 import { sqlStateOf } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
@@ -45,7 +44,6 @@ interface StoreParts {
   emitter: Pick<Emitter, 'committed' | 'callAfter' | 'emit' | 'isHeard'>
   background: Pick<Background, 'run'>
   inTurn: InTurn
-  chain: AuditChain
   format: SecretFormat
   maxKeysPerUser: number
   /** Counted from the creation of a key. */

@@ -2,7 +2,6 @@ import type { Sequelize, Transaction } from 'sequelize'
 
 import { setTimeout, type Background } from '../database/background'
 import type { Audit } from '../audit/trail'
-import type { AuditChain } from '../audit/chain'
 import { afterCommit, isConflict } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Caller, InTurn } from '../keys/turns'
@@ -11,8 +10,7 @@ interface TransactionParts {
   sequelize: Sequelize
   background: Pick<Background, 'run'>
   inTurn: InTurn
-  audit: Pick<Audit, 'countWritten'>
-  chain: Pick<AuditChain, 'seal' | 'sealAll'>
+  audit: Audit
   emitter: Pick<Emitter, 'committed'>
 }
 
@@ -26,12 +24,12 @@ const maxSealedWithin = 1_000
 
 /** Makes the function in which every change of a key is made. */
 export function createInTransaction(parts: TransactionParts) {
-  const { sequelize, background, inTurn, audit, chain, emitter } = parts
+  const { sequelize, background, inTurn, audit, emitter } = parts
   let sealing: Promise<void> | undefined
 
   /** Seals what a transaction left, unless this process is doing so. If it fails, the next change goes on with it. */
   function sealLater() {
-    sealing ??= chain
+    sealing ??= audit
       .sealAll()
       .catch(() => {})
       .finally(() => {
@@ -50,7 +48,7 @@ export function createInTransaction(parts: TransactionParts) {
     const [result, own] = await sequelize.transaction(async (own) => {
       const result = await work(own)
       const count = audit.countWritten(own)
-      if (count > 0 && count <= maxSealedWithin) await chain.seal(own)
+      if (count > 0 && count <= maxSealedWithin) await audit.seal(own)
       return [result, own] as const
     })
     committed(own)

@@ -8,7 +8,7 @@ import { warn } from '../../models/warnings'
 import type { Background } from '../database/background'
 import { readClientAddress } from '../keys/addresses'
 import { createRetiredUses } from '../audit/retired-uses'
-import type { Audit } from '../audit/trail'
+import type { Signer } from '../audit/signing'
 import { afterCommit, onDatabase } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
@@ -51,8 +51,7 @@ interface VerificationParts {
   /** Our view of it. */
   sequelize: Sequelize
   tables: Tables
-  /** Signs an entry of the audit trail. */
-  entryMacOf: Audit['entryMacOf']
+  signer: Signer
   userIdType: UserIdType
   keyPrefix: string
   format: SecretFormat
@@ -110,7 +109,7 @@ export function createVerification(parts: VerificationParts) {
 
   const writer = createWriter({ background, connection: connections.usage })
   const usage = createUsageRecorder({ ...parts, writer, clock })
-  const retiredUses = createRetiredUses({ ...parts, writer })
+  const retiredUses = createRetiredUses(writer, parts.tables, parts.signer)
   const memory = createMemory({
     ...parts,
     clock,

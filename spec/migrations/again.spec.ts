@@ -85,13 +85,27 @@ describe('migrate, over what is left of the tables', () => {
   it('makes the chain of the audit trail anew over the entries that there are', async () => {
     await createInstance().create(key)
     await sequelize.query(
-      `DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_checkpoints, api_key_audit_head`,
+      `DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_head`,
     )
 
     await createInstance().migrate()
 
     await expectToWork()
     expect(await createInstance().verifyAuditTrail()).toMatchObject({ entries: 4 })
+  })
+
+  it('makes the chain anew, and finds an entry in it that the library did not write', async () => {
+    await createInstance().create(key)
+    await sequelize.query(`
+      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
+      VALUES (gen_random_uuid(), 'alice', 'retired_secret_used', 'system');
+      DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_head`)
+    const apiKeys = createInstance()
+
+    await apiKeys.migrate()
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+    expect(faults).toMatchObject([{ kind: 'inserted', position: 2 }])
   })
 
   it.each(['api_key_log_lock', 'api_key_revisions', 'api_key_audit_head'])(

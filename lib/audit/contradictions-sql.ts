@@ -1,0 +1,104 @@
+import { toldNames, toldSql } from '../../models/audit-trail'
+import { literal } from '../../models/names'
+import type { Tables } from '../../models/tables'
+
+/** A place where the trail does not agree with itself or with a key, and the number of the comparison that found it. */
+export type Contradiction = [
+  source: number,
+  eventId: string | null,
+  apiKeyId: string,
+  name: string,
+  told: unknown,
+  known: unknown,
+]
+
+/** The most contradictions that each comparison finds. Some values differ for the database and not for JavaScript. */
+export const maxContradictions = 1_000
+
+/**
+ * SQL for the places where the trail contradicts itself or the keys. It compares what an entry says of an attribute with the
+ * entry before and with the row of the key. The entries of a key are in the order of their ids, because each was written under
+ * the lock of its row. A TRUNCATE ends what came before it.
+ *
+ * What was pruned is not known: entries with ids up to the greatest that was pruned are left out, and a key that is as old as
+ * they are needs no entry. The limits come from the table itself, because JavaScript cannot read every time that it may hold.
+ */
+export function contradictionsSql({ keys, events, auditHead }: Tables): string {
+  const prunedId = `coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0)`
+  const prunedBefore = `coalesce((SELECT min(pruned_before) FROM ${auditHead}), '-infinity')`
+
+  return `
+    WITH told AS (
+      SELECT event.id, event.api_key_id, event.user_id, event.action, event.ref,
+             -- Any role that may write here may have written any JSON.
+             CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
+             CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
+             (SELECT count(*) FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id < event.id) AS era
+        FROM ${events} AS event
+       WHERE event.id > ${prunedId} AND event.action NOT IN ('truncated', 'retired_secret_used')
+    ), attribute AS (
+      SELECT told.id, told.api_key_id, told.era, name,
+             ${valueSql('told.before')} AS before, ${valueSql('told.after')} AS after,
+             lag(told.id) OVER each AS known_id, lag(${valueSql('told.after')}) OVER each AS known,
+             lead(told.id) OVER each IS NULL AS is_last
+        FROM told
+       CROSS JOIN LATERAL jsonb_object_keys(coalesce(told.before, '{}') || coalesce(told.after, '{}')) AS name
+       WHERE name IN (${toldNames.map(literal).join(', ')})
+      WINDOW each AS (PARTITION BY told.api_key_id, told.era, name ORDER BY told.id)
+    ), last AS (
+      SELECT DISTINCT ON (api_key_id) id, api_key_id, user_id, era, action = 'deleted' OR EXISTS (
+               SELECT FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id > told.id
+             ) AS is_gone
+        FROM told ORDER BY api_key_id, id DESC
+    ), referred AS (
+      SELECT DISTINCT ON (api_key_id) id, api_key_id, era, ref
+        FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
+    ), present AS MATERIALIZED (
+      SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner, ${toldSql('key')} AS told
+        FROM last JOIN ${keys} AS key ON key.id = last.api_key_id
+       WHERE NOT last.is_gone
+    )
+    (
+      ${selectSql(1, ['id', 'api_key_id', 'name', 'before', 'known'])}
+        FROM attribute
+       WHERE known_id IS NOT NULL AND before IS DISTINCT FROM known
+       LIMIT ${maxContradictions}
+    ) UNION ALL (
+      ${selectSql(2, ['attribute.id', 'api_key_id', 'name', 'after', valueSql('present.told')])}
+        FROM attribute JOIN present USING (api_key_id, era)
+       WHERE is_last AND after IS DISTINCT FROM ${valueSql('present.told')}
+       LIMIT ${maxContradictions}
+    ) UNION ALL (
+      -- Each entry names the owner, also if no entry of the key has it among the attributes.
+      ${selectSql(3, ['id', 'api_key_id', `'userId'`, 'user_id', 'owner'])}
+        FROM present
+       WHERE user_id IS DISTINCT FROM owner AND NOT EXISTS (
+         SELECT FROM attribute
+          WHERE attribute.api_key_id = present.api_key_id AND attribute.era = present.era AND name = 'userId'
+       )
+       LIMIT ${maxContradictions}
+    ) UNION ALL (
+      ${selectSql(4, ['referred.id', 'api_key_id', `'its last change'`, 'ref', 'event_ref'])}
+        FROM referred JOIN present USING (api_key_id, era)
+       WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref
+       LIMIT ${maxContradictions}
+    ) UNION ALL (
+      ${selectSql(5, ['last.id', 'coalesce(last.api_key_id, key.id)', `'whether there is one'`, 'true', 'false'])}
+        FROM last FULL JOIN ${keys} AS key ON key.id = last.api_key_id
+       WHERE (last.id IS NOT NULL AND last.is_gone = (key.id IS NOT NULL))
+          OR (last.id IS NULL AND key.created_at >= ${prunedBefore})
+       LIMIT ${maxContradictions}
+    )`
+}
+
+/**
+ * SQL for the value that an object has for an attribute. No value and `null` are the same, as for JavaScript. Owners are compared
+ * as text, because an app may change the type of its ids from a number to text.
+ */
+function valueSql(object: string): string {
+  return `CASE name WHEN 'userId' THEN to_jsonb(${object} ->> name) ELSE nullif(${object} -> name, 'null') END`
+}
+
+function selectSql(source: number, [eventId, ...values]: readonly string[]): string {
+  return `SELECT json_build_array(${source}, ${eventId}::text, ${values.join(', ')})::text AS json`
+}

@@ -1,0 +1,172 @@
+import type { Sequelize, Transaction } from 'sequelize'
+
+import { timeSql } from '../../models/audit-trail'
+import { select as selectRows } from '../../models/statements'
+import type { Tables } from '../../models/tables'
+import { InvalidInputError } from '../errors'
+import { isPlainObject } from '../keys/metadata'
+import type { Signature, SignatureCheck, Signer } from './signing'
+
+/** What the functions of this folder work with. */
+export interface Trail {
+  sequelize: Sequelize
+  tables: Tables
+  signer: Signer
+}
+
+/** A place in the chain, with the hash of everything up to there: an empty one at position 0, where the chain begins. */
+export interface Link {
+  position: number
+  hash: string
+}
+
+/**
+ * The row that says where the chain ends. It also holds the checkpoint, where the chain begins after entries were pruned. One
+ * signature covers both; before the first seal there is none.
+ */
+export interface Head extends Link {
+  /** The last seal that was pruned; 0 and an empty hash for none. */
+  checkpointPosition: number
+  checkpointHash: string
+  /** The greatest id of an entry that was pruned. */
+  lastPrunedId: string
+  /** All entries that were pruned are older; `null` for none. */
+  prunedBefore: string | null
+  mac: string | null
+  secretId: string | null
+}
+
+/** The head, and the last seal with the greatest id of an entry that has one. */
+export interface End {
+  head: Head | null
+  tail: (Link & { lastEventId: string }) | null
+}
+
+const columns = {
+  position: 'position',
+  hash: 'hash',
+  checkpointPosition: 'checkpoint_position',
+  checkpointHash: 'checkpoint_hash',
+  lastPrunedId: 'last_pruned_id',
+  prunedBefore: 'pruned_before',
+} as const
+
+/** The names of what is signed, in that order. The compiler knows them, `Object.keys` does not. */
+const names = Object.keys(columns) as (keyof typeof columns)[]
+
+/** SQL for the end of the chain as JSON. One statement has one snapshot, so that no seal comes between head and tail. */
+export function endSql({ auditHead, seals }: Tables): string {
+  const time = `coalesce(${timeSql('pruned_before')}, pruned_before::text)`
+  const read = { ...columns, lastPrunedId: 'last_pruned_id::text', prunedBefore: time }
+  const members = names.map((name) => `'${name}', ${read[name]}`).join(', ')
+  return `
+    SELECT json_build_object(
+             'head', (SELECT json_build_object(${members}, 'mac', mac, 'secretId', secret_id) FROM ${auditHead}),
+             'tail', (SELECT json_build_object('position', position, 'hash', hash, 'lastEventId', (
+                        SELECT max(event_id)::text FROM ${seals}
+                      )) FROM ${seals} ORDER BY position DESC LIMIT 1)
+           )::text AS json`
+}
+
+/** SQL that writes the head that a parameter holds. */
+export function writeHeadSql({ auditHead }: Tables, parameter: string): string {
+  const list = [...Object.values(columns), 'mac', 'secret_id'].join(', ')
+  return `UPDATE ${auditHead} SET (${list}) = (SELECT ${list} FROM json_populate_record(NULL::${auditHead}, ${parameter}::json))`
+}
+
+/** Signs a head, and returns the parameter for `writeHeadSql`. */
+export function toHeadRow(signer: Signer, head: Head): string {
+  const { mac, secretId } = signer.sign('head', headText(head))
+  const row = Object.fromEntries(names.map((name) => [columns[name], head[name]]))
+  return JSON.stringify({ ...row, mac, secret_id: secretId })
+}
+
+/** Runs statements that return JSON, each in one column of that name. The callers know the shape of what they ask for. */
+export async function select<Rows extends unknown[]>(
+  { sequelize }: Trail,
+  sql: string,
+  transaction: Transaction | null,
+): Promise<Rows> {
+  const rows = await selectRows<{ json: string }>(sequelize, sql, { transaction })
+  return rows.filter(({ json }) => json).map(({ json }): unknown => JSON.parse(json)) as Rows
+}
+
+/** Returns the text of a head that is signed. */
+export function headText(head: Head): string {
+  return JSON.stringify(names.map((name) => head[name]))
+}
+
+/** Checks the signature of a head. */
+export function checkHead(signer: Signer, head: Head): SignatureCheck {
+  const { mac, secretId } = head
+  return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
+}
+
+/** True if the head is validly signed and names the last seal. */
+export function isReliable(signer: Signer, head: Head, tail: Link | null): boolean {
+  const { position, hash } = endOf(head, tail)
+  if (head.position !== position || head.hash !== hash) return false
+
+  const isNew = head.mac === null && position === 0 && head.checkpointPosition === 0
+  return isNew || checkHead(signer, head) === 'valid'
+}
+
+/** Returns the last link, or the place where the chain begins. */
+export function endOf(head: Head, tail: Link | null): Link {
+  return tail ?? checkpointOf(head)
+}
+
+/** Returns the place where the chain begins. */
+export function checkpointOf({ checkpointPosition, checkpointHash }: Head): Link {
+  return { position: checkpointPosition, hash: checkpointHash }
+}
+
+/**
+ * Returns a head that is not reliable, as a process may sign it. Its claims about what was pruned reach no further than what is
+ * sealed by now.
+ */
+export function withoutClaims(head: Head, tail: End['tail']): Head {
+  const { lastPrunedId, prunedBefore } = head
+  const [claimed, sealed] = [BigInt(lastPrunedId), BigInt(tail?.lastEventId ?? 0)]
+  const isKept = prunedBefore === null || Date.parse(prunedBefore) < Date.now()
+  return {
+    ...head,
+    lastPrunedId: String(claimed < sealed ? claimed : sealed),
+    prunedBefore: isKept ? prunedBefore : new Date().toISOString(),
+  }
+}
+
+/** Reads a head that a seal doubts; `null` if the text was never a head. Its signature says if its members are good. */
+export function readHead(json: string): Head | null {
+  try {
+    const head = JSON.parse(json) as Head
+    return isPlainObject(head) && headText(head) !== '' ? head : null
+  } catch {
+    return null
+  }
+}
+
+/** The end of the audit trail: how many entries there were, and a hash of all of them. */
+export interface AuditHead extends Link, Signature {
+  /** When it was exported. */
+  at: string
+}
+
+/** Signs the end of the chain for use elsewhere. This signature is not valid in the table. */
+export function signExport(signer: Signer, { position, hash }: Link): AuditHead {
+  const unsigned = { position, hash, at: new Date().toISOString() }
+  return { ...unsigned, ...signer.sign('exported head', exportText(unsigned)) }
+}
+
+/**
+ * Refuses a head that this trail did not export, because a good trail would look bad beside it. A head of a secret that is gone
+ * is accepted as it is.
+ */
+export function refuseForeign(signer: Signer, head: AuditHead) {
+  if (signer.check('exported head', exportText(head), head) !== 'invalid') return
+  throw new InvalidInputError([{ pointer: '#/head', message: 'was not exported here' }])
+}
+
+function exportText({ position, hash, at }: Omit<AuditHead, keyof Signature>): string {
+  return JSON.stringify([position, hash, at])
+}

@@ -1,0 +1,101 @@
+import type { Transaction } from 'sequelize'
+
+import { timeSql } from '../../models/audit-trail'
+import { literal } from '../../models/names'
+import { ApiKeysError } from '../errors'
+import { checkSeal, startWalk } from './check-seals'
+import type { Pruning } from '../keys/input'
+import { createFindings } from './faults'
+import { endSql, isReliable, select, toHeadRow, writeHeadSql } from './head'
+import type { End, Head, Trail } from './head'
+import { lockHeadSql, pageSize, sealAll, sealsSql, type Seal } from './seal'
+
+/**
+ * Removes entries from the start of the chain up to the first that is younger, a page at a time. With each page it moves the
+ * checkpoint, from which the chain goes on. Returns how many entries there were.
+ */
+export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): Promise<number> {
+  const [createdBefore] = await select<[string]>(
+    trail,
+    `SELECT to_json(${timeSql(`(now() - ${olderThanDays} * interval '24 hours')`)})::text AS json`,
+    null,
+  )
+  if (dryRun) return countPrunable(trail, createdBefore)
+
+  await sealAll(trail)
+  let pruned = 0
+  let count: number
+  do {
+    count = await trail.sequelize.transaction((own) => prunePage(trail, createdBefore, own))
+    pruned += count
+  } while (count === pageSize)
+  return pruned
+}
+
+/** Returns the number of entries before the first that is younger. */
+async function countPrunable(trail: Trail, createdBefore: string): Promise<number> {
+  const { seals, events, auditHead } = trail.tables
+  const kept = `${seals} AS seal JOIN ${events} AS event ON event.id = seal.event_id
+     WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
+  const isYoung = `event.created_at >= ${literal(createdBefore)}::timestamptz`
+  const firstYoung = `SELECT seal.position FROM ${kept} AND ${isYoung} ORDER BY seal.position LIMIT 1`
+  const sql = `SELECT to_json(count(*))::text AS json
+      FROM ${kept} AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})`
+  const [count] = await select<[number]>(trail, sql, null)
+  return count
+}
+
+async function prunePage(trail: Trail, before: string, transaction: Transaction): Promise<number> {
+  const { sequelize, signer, tables } = trail
+  const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
+  const [{ head, tail }, ...page] = await select<[End, ...Seal[]]>(
+    trail,
+    `${lockHeadSql(tables)}; ${endSql(tables)}; ${sealsSql(tables, after, literal(before))}`,
+    transaction,
+  )
+  // Pruning must not remove the traces of a change.
+  if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
+
+  const firstYoung = page.findIndex(({ isOld }) => isOld === false)
+  const old = firstYoung === -1 ? page : page.slice(0, firstYoung)
+  const last = old.at(-1)
+  if (!last) return 0
+  await refuseBroken(trail, head, old, transaction)
+
+  const ids = old.map(({ eventId }) => eventId)
+  const lastPrunedId = [head.lastPrunedId, ...ids].map(BigInt).reduce((a, b) => (a > b ? a : b))
+  const { position: checkpointPosition, hash: checkpointHash } = last
+  const checkpoint = { checkpointPosition, checkpointHash, lastPrunedId: String(lastPrunedId) }
+  const row = toHeadRow(signer, { ...head, ...checkpoint, prunedBefore: before })
+  const permitSql = `SELECT set_config('${tables.settings.pruning}', pg_current_xact_id()::text, true)`
+  await sequelize.query(permitSql, { transaction })
+  await sequelize.query(
+    `WITH entries AS (DELETE FROM ${tables.events} WHERE id = ANY($1::bigint[])),
+          seals AS (DELETE FROM ${tables.seals} WHERE position <= $2)
+     ${writeHeadSql(tables, '$3')}`,
+    { bind: [ids, last.position, row], transaction },
+  )
+  return old.length
+}
+
+/**
+ * Refuses to prune entries that are not as they were sealed. A known secret must vouch for the last of them, so the walk goes on
+ * to a seal that it signed, or to the end: the head was found to be reliable.
+ */
+async function refuseBroken(
+  trail: Trail,
+  head: Head,
+  old: readonly Seal[],
+  transaction: Transaction,
+) {
+  const findings = createFindings()
+  const walk = startWalk(findings, trail.signer, head)
+  for (let page = old; ;) {
+    for (const seal of page) checkSeal(walk, seal)
+    if (findings.faultCount + findings.unverifiable + walk.misfits.length > 0) {
+      throw new ApiKeysError('audit_trail_not_intact')
+    }
+    if (walk.pending === 0 || page.length === 0) return
+    page = await select<Seal[]>(trail, sealsSql(trail.tables, walk.end.position), transaction)
+  }
+}
