@@ -31,6 +31,8 @@ export interface Connection {
    * are ignored.
    */
   query(statement: Statement, limitMs: number): Promise<Answer>
+  /** Has a function called with each client that is opened from now on, for its events. */
+  onOpen(listener: (client: Client) => void): void
   /** Gives up the connection that there is, for another one. */
   reset(): void
   /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
@@ -77,6 +79,7 @@ export function createConnection(parts: ConnectionParts): Connection {
   const { background, open, clock, openingLimitMs, makeRoom, onRefused } = parts
   const { refusedRestMs = defaultRestMs } = parts
   let current: Client | undefined
+  let reportOpen: ((client: Client) => void) | undefined
   /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
   let openings: Opening[] = []
   const unsettled = new Set<Opening>()
@@ -105,6 +108,7 @@ export function createConnection(parts: ConnectionParts): Connection {
         current = client
         // It can be lost at any time.
         client.on('end', () => discard(client))
+        reportOpen?.(client)
       },
       (error: unknown) => {
         settle()
@@ -200,6 +204,10 @@ export function createConnection(parts: ConnectionParts): Connection {
         discard(client)
         throw refusalOf(error)
       }
+    },
+
+    onOpen(listener) {
+      reportOpen = listener
     },
 
     reset,

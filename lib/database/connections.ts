@@ -1,39 +1,57 @@
+import type { Sequelize } from 'sequelize'
+
 import { warn } from '../../models/warnings'
 import type { Background } from './background'
 import type { Clock } from './clock'
 import { createConnection } from './connection'
-import type { OpenClient } from './open-client'
+import { createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 
 interface ConnectionsParts {
+  /** The app's own, whose connection settings are ours. */
+  appSequelize: Sequelize
   background: Background
-  open: OpenClient
   clock: Clock
   maxStalenessMs: number
+  /** True to listen, or the address to listen at. */
+  listen: boolean | string
 }
 
-/** How long usage is not written after the database had no place for its connection. */
+/** How long the connections that are needed least are not opened after the database had no place for them. */
 const usageRestMs = 5_000
+const listeningRestMs = 10_000
+
+/** How long opening the connection that listens may take, hooks of the app included, before another opening is tried. */
+const listeningLimitMs = 15_000
 
 /**
- * The connections of a process beside the one that listens. They are apart, so that a table that is locked holds up look-ups and
- * not the polls, and a slow write holds up neither. If the database has too few, verification comes first: the connection that
- * listens gives way, then that of usage.
+ * The connections of a process. They are apart, so that a table that is locked holds up look-ups and not the polls, and a slow
+ * write holds up neither. If the database has too few, verification comes first: the connection that listens gives way, then
+ * the connection of usage.
  */
 export function createConnections(parts: ConnectionsParts) {
-  const { background, open, clock } = parts
-  /** Gives up the connection that listens. Returns false if there is none. */
-  let stopListening = hasNone
+  const { appSequelize, listen } = parts
   const shared = {
-    background,
-    open,
-    clock,
+    ...parts,
+    open: createOpenClient(appSequelize),
     openingLimitMs: openingLimitMs(parts.maxStalenessMs),
     onRefused,
   }
+  const listening =
+    listen === false
+      ? undefined
+      : createConnection({
+          ...shared,
+          ...(typeof listen === 'string' && { open: createOpenClient(appSequelize, listen) }),
+          openingLimitMs: listeningLimitMs,
+          makeRoom: () => false,
+          onRefused: () => {},
+          refusedRestMs: listeningRestMs,
+        })
+  const stopListening = () => listening?.giveWay() === true
   const usage = createConnection({
     ...shared,
-    makeRoom: () => stopListening(),
+    makeRoom: stopListening,
     refusedRestMs: usageRestMs,
   })
   const makeRoom = () => stopListening() || usage.giveWay()
@@ -44,11 +62,8 @@ export function createConnections(parts: ConnectionsParts) {
     polls,
     lookUps,
     usage,
-
-    /** Notes how the connection that listens is given up if the database has too few. It returns false if there is none. */
-    giveUpFirst(giveWay: () => boolean) {
-      stopListening = giveWay
-    },
+    /** Notifications arrive here, if the app wants any. */
+    listening,
 
     /** Gives up the connections on which requests wait, for others. */
     reset() {
@@ -57,9 +72,7 @@ export function createConnections(parts: ConnectionsParts) {
     },
 
     close() {
-      polls.close()
-      lookUps.close()
-      usage.close()
+      for (const connection of [polls, lookUps, usage, listening]) connection?.close()
     },
   }
 }
@@ -71,8 +84,4 @@ function onRefused(message: string) {
       'fewer, LISTEN and the writes of usage give way to verification: changes take up to maxStalenessMs, and uses wait in ' +
       'memory. Allow more connections, make pools smaller, or set listen: false.',
   )
-}
-
-function hasNone() {
-  return false
 }

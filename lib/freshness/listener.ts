@@ -2,112 +2,90 @@ import { randomBytes } from 'node:crypto'
 
 import { clearTimeout, type Background } from '../database/background'
 import type { Connection } from '../database/connection'
-import { abandon, type Client, type Notification, type OpenClient } from '../database/open-client'
+import type { Client } from '../database/open-client'
 import { within } from '../database/time-limit'
 
-interface DoorbellParts {
+interface ListenerParts {
   background: Pick<Background, 'startTimer'>
-  open: OpenClient
+  /** Listens (LISTEN), and does nothing else. */
+  connection: Connection
   /**
-   * Sends the notes that prove that notifications arrive. Another connection than the one that listens, and not that of the
-   * polls: NOTIFY waits for other transactions that notify, such as one whose COMMIT waits for a standby.
+   * Sends the notes that prove that notifications arrive. It is not the connection of the polls, because NOTIFY waits for other
+   * transactions that notify, such as a transaction whose COMMIT waits for a standby.
    */
   sender: Pick<Connection, 'query'>
-  /** What is listened to (LISTEN). */
   channel: string
   /** Called when there may be something new in the log. */
-  ring(): void
-  /** Called if LISTEN succeeds and yet nothing arrives. */
-  onDeaf(): void
+  onNotification(): void
+  /** Called if LISTEN succeeds and no notification arrives. */
+  onUnheard(): void
 }
 
-export type Doorbell = ReturnType<typeof createDoorbell>
+export type Listener = ReturnType<typeof createListener>
 
-/** How often the connection is tried out: one that is half open says nothing, for hours. */
+/** How often the connection is tried out: a connection that is half open is silent for hours. */
 const heartbeatMs = 5_000
 
-/** How long opening a connection may take, hooks of the app included, before another one is tried. */
-const openingLimitMs = 15_000
-
-/** How long to wait before another connection: at first, and at most. */
+/** How long to wait before the next try: at first, and at most. */
 const firstRestMs = 250
 const longestRestMs = 5_000
 
-/** How long to do without: after nothing was heard, and after the place was left to another connection. */
-const deafRestMs = 60_000
-const yieldRestMs = 10_000
+/** How long to wait after no notification arrived. */
+const unheardRestMs = 60_000
 
 /**
- * Reports changes in the log at once. It makes things faster, and nothing relies on it. It is up if a note arrives that another
- * connection of this process sends: behind a pooler in transaction mode LISTEN succeeds, and nothing is ever heard.
+ * Reports new entries of the log at once. It makes the feed faster, and nothing relies on it. It is up if a note arrives that
+ * another connection of this process sends: behind a pooler in transaction mode LISTEN succeeds, and no notification arrives.
  */
-export function createDoorbell(parts: DoorbellParts) {
-  const { background, open, sender, channel, ring, onDeaf } = parts
+export function createListener(parts: ListenerParts) {
+  const { background, connection, sender, channel, onNotification, onUnheard } = parts
   const ownChannel = `${channel}_${randomBytes(8).toString('hex')}`
   let isWanted = false
-  /** Which start it is: what an earlier one has opened is not wanted any more. */
-  let turn = 0
-  /** Open, whether or not it is known to hear anything. */
-  let client: Client | undefined
   let isUp = false
+  /** The connection that is open. */
+  let client: Client | undefined
+  /** The number of the last try. What comes of earlier tries is ignored. */
+  let lastTry = 0
   let onNote: (() => void) | undefined
   let timer: NodeJS.Timeout | undefined
   let restMs = firstRestMs
 
-  async function connect(ofTurn: number) {
-    const controller = new AbortController()
-    const opened = await within({ limitMs: openingLimitMs }, open(controller.signal)).catch(
-      (error: unknown) => {
-        controller.abort()
-        throw error
-      },
-    )
-    if (ofTurn !== turn) return abandon(opened)
-
+  connection.onOpen((opened) => {
     client = opened
-    opened.on('end', () => lose(opened))
-    opened.on('notification', hear)
-    await within({ limitMs: heartbeatMs }, opened.query(`LISTEN ${channel}; LISTEN ${ownChannel}`))
-    await proveHearing(opened)
-  }
+    opened.on('notification', (notification) => {
+      if (notification.channel === ownChannel) onNote?.()
+      else onNotification()
+    })
+    opened.on('end', () => {
+      if (client === opened) retryLater()
+    })
+  })
 
-  function hear(notification: Notification) {
-    if (notification.channel === ownChannel) onNote?.()
-    else ring()
-  }
-
-  function tryToConnect() {
-    const thisTurn = turn
-    connect(thisTurn).catch(() => {
-      if (thisTurn !== turn) return
-      if (client) lose(client)
-      else retryLater()
+  function tryToListen() {
+    const thisTry = ++lastTry
+    listen(thisTry).catch(() => {
+      if (thisTry === lastTry) retryLater()
     })
   }
 
-  async function beat(opened: Client) {
-    await within({ limitMs: heartbeatMs }, opened.query('SELECT 1'))
-    await proveHearing(opened)
-  }
-
-  /** Finds out whether notifications arrive on a connection, and again later. */
-  async function proveHearing(opened: Client) {
+  async function listen(thisTry: number) {
+    // Each time anew, because it may be another connection by now.
+    await connection.query(`LISTEN ${channel}; LISTEN ${ownChannel}`, heartbeatMs)
     const isHeard = await sendNote()
-    if (client !== opened) return
+    if (thisTry !== lastTry) return
     if (isHeard === false) {
-      lose(opened, deafRestMs)
-      return onDeaf()
+      letGo()
+      connection.reset()
+      tryAfter(unheardRestMs)
+      return onUnheard()
     }
 
     restMs = firstRestMs
-    if (isHeard === true && !isUp) {
-      isUp = true
-      // Something may have been missed.
-      ring()
-    }
-    after(heartbeatMs, () => {
-      beat(opened).catch(() => lose(opened))
-    })
+    tryAfter(heartbeatMs)
+    if (isUp || isHeard === undefined) return
+    isUp = true
+    // A notification may have been missed.
+    onNotification()
   }
 
   /** Sends a note to this process. Returns `undefined` if the note could not be sent, which proves nothing. */
@@ -127,50 +105,34 @@ export function createDoorbell(parts: DoorbellParts) {
     )
   }
 
-  function lose(lost: Client, ms?: number) {
-    abandon(lost)
-    if (client !== lost) return
-
+  function retryLater() {
     letGo()
-    retryLater(ms)
-  }
-
-  function retryLater(ms?: number) {
-    after(ms ?? restMs, tryToConnect)
+    tryAfter(restMs)
     restMs = Math.min(restMs * 2, longestRestMs)
   }
 
   function letGo() {
-    turn++
-    clearTimeout(timer)
-    if (client) abandon(client)
+    lastTry++
     client = undefined
     isUp = false
+    clearTimeout(timer)
   }
 
-  function after(ms: number, work: () => void) {
-    clearTimeout(timer)
-    if (isWanted) timer = background.startTimer(work, ms)
+  function tryAfter(ms: number) {
+    if (isWanted) timer = background.startTimer(tryToListen, ms)
   }
 
   return {
     start() {
       if (isWanted) return
       isWanted = true
-      tryToConnect()
+      tryToListen()
     },
 
+    /** Stops listening. The connection is closed together with the others. */
     stop() {
       isWanted = false
       letGo()
-    },
-
-    /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
-    giveWay(): boolean {
-      if (!client) return false
-      letGo()
-      retryLater(yieldRestMs)
-      return true
     },
 
     /** True if notifications arrive. */

@@ -3,7 +3,7 @@ import type { KeyCache } from './cache'
 import type { ChangeFeed } from '../freshness/change-feed'
 import type { FeedState } from '../freshness/lease'
 import { momentOf, type Clock } from '../database/clock'
-import type { Doorbell } from '../freshness/listener'
+import type { Listener } from '../freshness/listener'
 import type { Fills } from './loader'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
 import type { Verifier } from './verify'
@@ -60,7 +60,7 @@ export interface LivingKeys {
 interface HealthParts {
   feed: Pick<ChangeFeed, 'health'>
   fills: Pick<Fills, 'failure'>
-  doorbell: Pick<Doorbell, 'isUp'> | undefined
+  listener: Pick<Listener, 'isUp'> | undefined
   cache: Pick<KeyCache, 'size' | 'maxKeys' | 'unknownSize'>
   verifier: Pick<Verifier, 'hits' | 'misses'>
   usage: Pick<UsageRecorder, 'health'>
@@ -72,7 +72,7 @@ const recentMs = 30_000
 
 /** Makes the function that says how verification is doing, by what this process knows. */
 export function createHealth(parts: HealthParts) {
-  const { feed, fills, doorbell, cache, verifier, usage, clock } = parts
+  const { feed, fills, listener, cache, verifier, usage, clock } = parts
 
   return function readHealth(): Health {
     const now = momentOf(clock)
@@ -92,7 +92,7 @@ export function createHealth(parts: HealthParts) {
       reason: feedFault ?? lookUpFault,
       ...followed,
       lookUpFailure,
-      doorbell: doorbell ? (doorbell.isUp ? 'up' : 'down') : 'off',
+      doorbell: listener ? (listener.isUp ? 'up' : 'down') : 'off',
       cache: {
         keys: cache.size,
         maxKeys: cache.maxKeys,

@@ -21,7 +21,7 @@ import { createChangeLog } from '../freshness/change-log'
 import { systemClock } from '../database/clock'
 import { closablesOf, isClosable, type Closable } from '../keys/closable'
 import { createConnections } from '../database/connections'
-import { createDoorbell } from '../freshness/listener'
+import { createListener } from '../freshness/listener'
 import { createFailedAttempts } from './failed-attempts'
 import { createHealth, describe, type Health, type LivingKeys } from './health'
 import { createLookup } from './lookup'
@@ -30,7 +30,7 @@ import { createRateLimiter } from '../limits/rate-limiter'
 import type { RedisClient } from '../limits/redis'
 import { createSecretCheck } from './secret-check'
 import { createSignals } from './signals'
-import { acquireLimitMs, createOpenClient } from '../database/open-client'
+import { acquireLimitMs } from '../database/open-client'
 import { longestLimitMs } from '../database/time-limit'
 import { createWriter } from '../database/writer'
 import { createUsageRecorder } from '../usage/recorder'
@@ -75,20 +75,14 @@ interface VerificationParts {
 
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
-  const { background, appSequelize, sequelize, tables, userIdType, format, listen } = parts
+  const { background, appSequelize, sequelize, tables, userIdType, format } = parts
   const { ownChanges } = parts
   const { emitter, grantable, grantableMaxAgeMs } = parts
   const { maxStalenessMs, outageGraceMs } = parts
   const clock = systemClock
   const boundMs = maxStalenessMs + outageGraceMs
 
-  const open = createOpenClient(appSequelize)
-  const connections = createConnections({
-    background,
-    open,
-    clock,
-    maxStalenessMs,
-  })
+  const connections = createConnections({ ...parts, clock })
   const changeLog = createChangeLog({
     connection: connections.polls,
     sequelize,
@@ -120,18 +114,16 @@ export function createVerification(parts: VerificationParts) {
     onStandby: connections.lookUps.reset,
   })
   const { cache, feed, loader, owners } = memory
-  const doorbell =
-    listen === false
-      ? undefined
-      : createDoorbell({
-          background,
-          open: listen === true ? open : createOpenClient(appSequelize, listen),
-          sender: connections.usage,
-          channel: tables.channel,
-          ring: feed.catchUp,
-          onDeaf,
-        })
-  if (doorbell) connections.giveUpFirst(doorbell.giveWay)
+  const listener =
+    connections.listening &&
+    createListener({
+      background,
+      connection: connections.listening,
+      sender: connections.usage,
+      channel: tables.channel,
+      onNotification: feed.catchUp,
+      onUnheard,
+    })
 
   const signals = createSignals({
     background,
@@ -144,9 +136,9 @@ export function createVerification(parts: VerificationParts) {
         revision: feed.lease.applied?.revision ?? null,
         gaps: feed.lease.gaps,
       }),
-    onStart: () => doorbell?.start(),
+    onStart: () => listener?.start(),
     onStop() {
-      doorbell?.stop()
+      listener?.stop()
       connections.close()
     },
     // If one connection hangs, the others may hang, too, which would not show before a request waits for them.
@@ -235,7 +227,7 @@ export function createVerification(parts: VerificationParts) {
     })
   }
 
-  const readHealth = createHealth({ feed, fills: loader, doorbell, cache, verifier, usage, clock })
+  const readHealth = createHealth({ feed, fills: loader, listener, cache, verifier, usage, clock })
 
   /** What comes of it is part of what the process knows from then on. */
   async function probeDatabase() {
@@ -323,7 +315,7 @@ export function createVerification(parts: VerificationParts) {
 /** The shortest time between two checks of what the owner of a key may do whose signal is in use. */
 const leastLookAgainMs = 1_000
 
-function onDeaf() {
+function onUnheard() {
   warn(
     'API_KEYS_LISTEN_UNHEARD',
     'LISTEN succeeds and no notification arrives, as behind a pooler in transaction mode. Changes of keys take up to ' +

@@ -7,7 +7,6 @@ import { tablesOf } from '../../models/tables'
 import { createBackground } from '../../lib/database/background'
 import { systemClock } from '../../lib/database/clock'
 import { createConnections } from '../../lib/database/connections'
-import { createOpenClient } from '../../lib/database/open-client'
 import { createWriter } from '../../lib/database/writer'
 import { createUsageRecorder } from '../../lib/usage/recorder'
 import type { Bearer } from '../../lib/verification/verified-key'
@@ -163,10 +162,11 @@ function createRecorder(
   background = createBackground(),
 ) {
   const { usage } = createConnections({
+    appSequelize: connected,
     background,
-    open: createOpenClient(connected),
     clock: systemClock,
     maxStalenessMs: 1_000,
+    listen: false,
   })
   const writer = createWriter({ background, connection: usage })
   const recorder = createUsageRecorder({
