@@ -7,12 +7,12 @@ import { createAnswers } from './http/answer'
 import { createAdminRouter } from './http/admin-router'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader } from './http/credentials'
-import { createGuards, refuseRequest, type Guard, type Guards } from './http/guards'
+import { refuseRequest } from './http/guard-options'
+import { createGuards, type Guard, type Guards } from './http/guards'
 import { createOwnerRouter } from './http/owner-router'
 import { createPermissionList } from './http/permission-list'
 import { createCharges } from './http/rate-limits'
 import { redactionPathsOf } from './http/redaction'
-import type { AppRequest, AppResponse, SignedInUser } from './http/request'
 import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './audit/trail'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
@@ -26,7 +26,15 @@ import { createStore } from './lifecycle/store'
 import { createInTurn } from './keys/turns'
 import { createUsageStore } from './usage/report'
 import { migrating } from './database/migrating'
-import { readOptions, type AnyOptions, type ApiKeysOptions, type UserIdOf } from './options'
+import type {
+  AnyOptions,
+  ApiKeysOptions,
+  AppRequest,
+  AppResponse,
+  SignedInUser,
+  UserIdOf,
+} from './options'
+import { readOptions } from './read-options'
 import { createAsking } from './verification/ask-grantable'
 import { systemClock } from './database/clock'
 import type { Health } from './verification/health'

@@ -12,7 +12,8 @@ export {
   type InvalidReason,
   type LimitState,
 } from './errors'
-export type { AuthenticateOptions, Guard, GuardOptions, RequestOptions } from './http/guards'
+export type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
+export type { Guard } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
 export type { AuditHead } from './audit/head'
@@ -41,10 +42,15 @@ export type { JsonValue, Metadata } from './keys/metadata'
 export type { ApiKeyRecord } from './keys/record'
 export type { Actor } from './keys/types'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
-export type { AppRequest, AppResponse, SignedInUser } from './http/request'
-export type { ApiKeysOptions, UserIdOf } from './options'
+export type {
+  ApiKeysOptions,
+  AppRequest,
+  AppResponse,
+  RedisClient,
+  SignedInUser,
+  UserIdOf,
+} from './options'
 export type { FeedState } from './freshness/lease'
-export type { RedisClient } from './limits/redis'
 export type { UsageHealth } from './usage/recorder'
 export type { Health, LivingKeys } from './verification/health'
 export type { HealthQuestion } from './verification/verification'

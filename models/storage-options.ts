@@ -60,6 +60,9 @@ export interface Storage {
   users: { table: string; schema: string; column: string } | undefined
 }
 
+/** The names of the options that say where the tables are. */
+export const storageOptionNames = ['schema', 'users'] as const
+
 const userOptionNames = ['type', 'table', 'schema', 'column'] as const
 
 /** Checks the storage options and applies the defaults. */

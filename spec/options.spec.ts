@@ -1,9 +1,14 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { inspect } from 'node:util'
+import { runInNewContext } from 'node:vm'
 
 import { Sequelize } from 'sequelize'
 
 import { createApiKeys, migrations } from '../lib'
-import { checkPermissionNames, readOptions } from '../lib/options'
+import { optionFields, readOptions } from '../lib/read-options'
+import { storageOptionNames } from '../models/storage-options'
+import { readmeSection } from './support/readme'
 
 /** Nothing listens there: options are judged without a database. */
 const sequelize = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
@@ -366,6 +371,60 @@ describe('createApiKeys', () => {
   })
 })
 
+describe('each option', () => {
+  const docstrings = readFileSync(join(__dirname, '..', 'lib', 'options.ts'), 'utf8')
+  const defaults = new Map<string, unknown>([
+    ...Object.entries(optionFields).map(
+      ([name, field]) => [name, 'default' in field ? field.default : undefined] as const,
+    ),
+    ...storageOptionNames.map((name) => [name, { schema: 'public', users: {} }[name]] as const),
+  ])
+  const names = [...defaults.keys()]
+
+  it.each(names)('is refused if it is nonsense: %s', (name) => {
+    const message = messageOf(() => create({ ...needed, [name]: Symbol('nonsense') }))
+
+    expect(message).toMatch(new RegExp(`^createApiKeys: the option ${name} must be `))
+  })
+
+  it.each(names)('stands in the table of options, with its default: %s', (name) => {
+    const row = readmeSection('Options')
+      .split('\n')
+      .find((line) => line.startsWith(`| \`${name}\` `))
+    const [, , shown = ''] = row?.split('|').map((cell) => cell.trim()) ?? []
+
+    expect(row).toBeDefined()
+    expect(readCell(shown)).toEqual(name in needed ? 'required' : defaults.get(name))
+  })
+
+  it('stands in the table of options alone', () => {
+    const rows = [...readmeSection('Options').matchAll(/^\| `(\w+)`/gm)].map(([, name]) => name)
+
+    expect(new Set(rows)).toEqual(new Set(names))
+    expect(rows).toHaveLength(names.length)
+  })
+
+  it.each(Object.keys(optionFields))('has its default in its docstring: %s', (name) => {
+    const [, docstring = ''] =
+      new RegExp(`/\\*\\*((?:(?!\\*/)[^])*)\\*/\\s+${name}\\??:`).exec(docstrings) ?? []
+    const [, shown] = /@default (\S+)/.exec(docstring) ?? []
+
+    expect(docstring).not.toBe('')
+    expect(shown === undefined ? undefined : valueOf(shown)).toEqual(defaults.get(name))
+  })
+})
+
+/** Returns the default in a cell of the table; `undefined` if there is none. */
+function readCell(text: string): unknown {
+  if (text.startsWith('`')) return valueOf(text.replaceAll('`', ''))
+  return text === 'required' ? text : undefined
+}
+
+/** Returns the value of a literal as documents write it. */
+function valueOf(literal: string): unknown {
+  return runInNewContext(`(${literal})`)
+}
+
 describe('migrations', () => {
   it.each([
     [{ shema: 'keys' }, 'there is no option shema. Did you mean schema?'],
@@ -448,33 +507,5 @@ describe('readOptions', () => {
 
   it('knows the second header by its name in lower case, as Node does', () => {
     expect(readOptions({ ...needed, header: 'X-API-Key' }).header).toBe('x-api-key')
-  })
-})
-
-describe('checkPermissionNames', () => {
-  const known = ['READ_GRAPH', 'EXECUTE_GRAPH']
-
-  it.each([
-    [[], 'needs at least one permission'],
-    [
-      ['DELETE_ALL'],
-      `"DELETE_ALL" is not one of the app's permissions. It must be one of READ_GRAPH, EXECUTE_GRAPH.`,
-    ],
-    [
-      ['READ_GRAPH', 'EXECUTE_GRAPHS'],
-      `"EXECUTE_GRAPHS" is not one of the app's permissions. Did you mean EXECUTE_GRAPH?`,
-    ],
-    [
-      [undefined],
-      `undefined is not one of the app's permissions. It must be one of READ_GRAPH, EXECUTE_GRAPH.`,
-    ],
-  ])('refuses %p on behalf of its caller', (names, refusal) => {
-    const message = messageOf(() => checkPermissionNames('requireIt', names as string[], known))
-
-    expect(message).toBe(`requireIt: ${refusal}`)
-  })
-
-  it('takes names that the app has', () => {
-    expect(() => checkPermissionNames('requireIt', ['READ_GRAPH'], known)).not.toThrow()
   })
 })

@@ -10,7 +10,7 @@ import {
   type ErrorCode,
 } from '../errors'
 import { setFields } from '../limits/fields'
-import type { Settings } from '../options'
+import type { Settings } from '../read-options'
 
 export type Answers = ReturnType<typeof createAnswers>
 

@@ -1,9 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
-import { checkCost, checkPermissionNames, type Settings } from '../options'
+import type { Settings } from '../read-options'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
+import {
+  checkCost,
+  checkOptions,
+  checkPermissionNames,
+  refuseRequest,
+  type AuthenticateOptions,
+  type GuardOptions,
+  type RequestOptions,
+} from './guard-options'
 import { createInquiry, type InquiryParts } from './inquiry'
 import type { GuardedRequest } from './request'
 import type { Accepted, Demand } from './request-memory'
@@ -15,45 +24,6 @@ import type { Accepted, Demand } from './request-memory'
 export type Guard = (req: IncomingMessage, res: ServerResponse, next: Next) => void
 
 type Next = (error?: unknown) => void
-
-export interface GuardOptions {
-  /**
-   * Also lets a request through that carries no key and for which `currentUser(req)` has someone: for routes that both
-   * programs and the app's own pages call. Protect those against cross-site requests as any that trust a cookie.
-   *
-   * @default false
-   */
-  orSignedIn?: boolean | undefined
-  /**
-   * For how many uses of its key a request counts towards the key's limits. Behind several guards it counts for as many as
-   * the dearest of them says.
-   *
-   * @default 1
-   */
-  cost?: number | undefined
-}
-
-export interface AuthenticateOptions extends GuardOptions {
-  /**
-   * Lets a request through that carries no key of ours: nothing, or a token that the app understands.
-   *
-   * @default false
-   */
-  optional?: boolean | undefined
-}
-
-export interface RequestOptions<Permission extends string = string> {
-  /** The permissions that the key must hold, all of them. */
-  permissions?: Permission | readonly Permission[] | undefined
-  /**
-   * For how many uses of its key a request counts, as in the options of a guard.
-   *
-   * @default 1
-   */
-  cost?: number | undefined
-  /** The response, for its `RateLimit` fields. With Express it is known without. */
-  res?: ServerResponse | undefined
-}
 
 export interface Guards<Permission extends string = string, UserId = string | number> {
   /**
@@ -255,34 +225,6 @@ export function createGuards(parts: GuardParts): Guards {
       return lacksSome(apiKey, needed) === null
     },
   }
-}
-
-/** Refuses what would go unheeded, such as a second permission where the options belong. */
-function checkOptions(caller: string, options: AuthenticateOptions, known: readonly string[]) {
-  if (typeof options !== 'object' || options === null) {
-    throw new TypeError(
-      `${caller}: the options must be an object. Name several permissions in a list.`,
-    )
-  }
-  const { optional = false, orSignedIn = false, cost } = options
-  for (const name of Object.keys(options)) {
-    if (!known.includes(name)) {
-      throw new TypeError(`${caller}: there is no option ${name}, only ${known.join(', ')}`)
-    }
-  }
-  for (const [name, value] of Object.entries({ optional, orSignedIn })) {
-    if (typeof value !== 'boolean') throw new TypeError(`${caller}: ${name} must be true or false`)
-  }
-  if (cost !== undefined) checkCost(caller, cost, 0)
-}
-
-/** Refuses a request that Express passes to a function that makes a middleware, because the app has not called it. */
-export function refuseRequest(caller: string, given: unknown) {
-  const { headers, url } = Object(given) as Partial<IncomingMessage>
-  if (typeof headers !== 'object' || typeof url !== 'string') return
-  throw new TypeError(
-    `apiKeys.${caller} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${caller}()`,
-  )
 }
 
 function lacksSome(

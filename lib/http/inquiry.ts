@@ -1,7 +1,8 @@
 import type { ServerResponse } from 'node:http'
 
 import type { ApiKeysError } from '../errors'
-import type { MaybePromise, Settings } from '../options'
+import type { MaybePromise } from '../options'
+import type { Settings } from '../read-options'
 import type { UsageRecorder } from '../usage/recorder'
 import type { Authenticator } from './authentication'
 import type { Charges } from './rate-limits'

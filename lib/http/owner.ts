@@ -1,6 +1,6 @@
 import { warn } from '../../models/warnings'
 import type { Parsers } from '../keys/input'
-import type { Settings } from '../options'
+import type { Settings } from '../read-options'
 import type { VerifiedApiKey } from '../verification/verified-key'
 import type { GuardedRequest } from './request'
 

@@ -1,5 +1,6 @@
 import { readGranted } from '../keys/grantable'
-import type { DescribedPermission, Settings } from '../options'
+import type { DescribedPermission } from '../options'
+import type { Settings } from '../read-options'
 
 interface PermissionListParts {
   /** Asks the app; `undefined` if every user may give all permissions. */

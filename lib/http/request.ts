@@ -3,58 +3,6 @@ import { Socket } from 'node:net'
 
 import { readClientAddress } from '../keys/addresses'
 
-declare global {
-  namespace Express {
-    // Apps and packages such as Passport add to these. Here they are empty, for an app that has no types of Express.
-    interface Request {}
-    interface Response {}
-  }
-}
-
-/** A signed-in user: whatever the app has, with an `id`. */
-export interface SignedInUser {
-  id: string | number | bigint
-}
-
-/** The type of `req.user`: as Passport declares it, or another package; else any signed-in user. */
-type UserOf<Req> = 'user' extends keyof Req
-  ? Req extends { user?: infer User }
-    ? WithId<User>
-    : never
-  : SignedInUser | undefined
-
-/** The user that Passport declares is empty until the app gives it properties. */
-type WithId<User> = User extends null | undefined
-  ? User
-  : 'id' extends keyof User
-    ? User
-    : User & SignedInUser
-
-/**
- * A request in functions of the app whose parameters have no type: what Express 4 and 5 have in common. For more, such as
- * `req.session`, write the type: `(req: Request) => req.session.user`.
- */
-export type AppRequest = IncomingMessage &
-  Express.Request & {
-    user?: UserOf<Express.Request>
-    readonly ip?: string | undefined
-    readonly path: string
-    originalUrl: string
-    baseUrl: string
-    get(name: string): string | undefined
-  }
-
-/** The same of a response. */
-export type AppResponse = ServerResponse &
-  Express.Response & {
-    status(code: number): AppResponse
-    set(fields: Readonly<Record<string, string>>): AppResponse
-    set(field: string, value: string): AppResponse
-    type(type: string): AppResponse
-    json(body: unknown): AppResponse
-    send(body?: unknown): AppResponse
-  }
-
 /**
  * A request as this library reads it: Node's, with what Express, Passport and the library itself may have added. It is a
  * type of our own, because those of Express 4 and 5 do not fit each other, and an app has either or none.

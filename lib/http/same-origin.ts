@@ -1,19 +1,17 @@
-import type { AppRequest, GuardedRequest } from './request'
+import type { AppRequest, TrustedOrigins } from '../options'
+import type { GuardedRequest } from './request'
 
 /** What is read of a request of Express's, of either version. */
 type Request = GuardedRequest & Pick<AppRequest, 'get'>
-
-/** Which origins other than the app's own are trusted: a list, compared as text, or a function of the app's. */
-export type TrustedOrigins<Req = GuardedRequest> =
-  readonly string[] | ((origin: string, req: Req) => Answer | Promise<Answer>)
-
-type Answer = boolean | null | undefined
 
 /**
  * True if a page of another site sent this request. A browser says so itself (Sec-Fetch-Site, W3C Fetch Metadata), an
  * old one at least where the page came from (Origin, RFC 6454); a program that is no browser says neither.
  */
-export async function isCrossSite(req: Request, trusted: TrustedOrigins): Promise<boolean> {
+export async function isCrossSite(
+  req: Request,
+  trusted: TrustedOrigins<Request>,
+): Promise<boolean> {
   const { origin, 'sec-fetch-site': site } = req.headers
   if (origin !== undefined && (await isTrusted(req, origin, trusted))) return false
   if (site !== undefined) return site !== 'same-origin' && site !== 'none'
@@ -21,7 +19,11 @@ export async function isCrossSite(req: Request, trusted: TrustedOrigins): Promis
   return origin !== undefined && !isOwnOrigin(req, origin)
 }
 
-async function isTrusted(req: Request, origin: string, trusted: TrustedOrigins): Promise<boolean> {
+async function isTrusted(
+  req: Request,
+  origin: string,
+  trusted: TrustedOrigins<Request>,
+): Promise<boolean> {
   // Every page without an origin of its own says so, whoever has made it.
   if (origin === 'null') return false
   if (typeof trusted !== 'function') return trusted.includes(origin)

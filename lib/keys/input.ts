@@ -18,26 +18,23 @@ import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
 import {
-  actor,
   addressList,
   auditHead,
   clientAddress,
-  expiry,
   flag,
-  guid,
-  limits,
   metadata,
-  momentOfUse,
   oneOf,
   pageSize,
   permissionSet,
   statusList,
   text,
-  userIdOf,
   wholeNumber,
 } from './fields'
+import { limitOverrides } from './limits'
 import { createParser, strict } from './parse-input'
+import { expiry, momentOfUse } from './times'
 import { usageUnits } from './usage-period'
+import { actor, guid, userIdOf } from './user-id'
 
 interface InputSettings {
   permissions: readonly string[]
@@ -190,7 +187,7 @@ const keyFields = {
   expiresAt: nullable(expiry),
   allowedIps: nullable(addressList),
   metadata,
-  limits: nullable(limits),
+  limits: nullable(limitOverrides),
 }
 
 /** The reason of a change, for the audit trail. */

@@ -1,4 +1,9 @@
+import { check, custom, map, nullable, object, pipe, transform, type GenericSchema } from 'valibot'
+
 import type { LimitState } from '../errors'
+import { wholeNumber } from './fields'
+import { isPlainObject } from './metadata'
+import { strict } from './parse-input'
 
 /** How often a key may be used: so many times in each window of so many seconds. A window begins with its first use. */
 export interface Limit {
@@ -19,15 +24,50 @@ export interface NamedLimit extends Limit {
   readonly name: string
 }
 
-export const maxLimits = 10
-export const mostUses = 1_000_000_000_000
-export const longestWindowSeconds = 366 * 86_400
-
 export const limitNameRule = 'must be a letter, and at most 31 more letters, digits, "_" and "-"'
 
-export function isLimitName(name: string): boolean {
-  return /^[A-Za-z][\w-]{0,31}$/.test(name)
+/** The fields of a limit, of the app or of a key. */
+export const limitFields = {
+  limit: wholeNumber(1, 1_000_000_000_000),
+  windowSeconds: wholeNumber(1, 366 * 86_400),
 }
+
+const maxLimits = 10
+
+/** Makes the schema of limits by their names. `nameRule` is what to say of a wrong name. */
+export function limitsByName<Limit>(
+  limits: GenericSchema<unknown, object>,
+  nameRule: string,
+  limit: GenericSchema<unknown, Limit>,
+) {
+  return pipe(
+    limits,
+    check((value) => !Object.hasOwn(value, '__proto__'), 'must not have a limit called __proto__'),
+    check(
+      (value) => Object.keys(value).length <= maxLimits,
+      `must have at most ${maxLimits} limits`,
+    ),
+    // Valibot's `record` passes over names such as `constructor`.
+    transform((value) => new Map<string, unknown>(Object.entries(value))),
+    map(
+      custom<string>((name) => /^[A-Za-z][\w-]{0,31}$/.test(String(name)), nameRule),
+      limit,
+    ),
+    transform((value) => Object.fromEntries(value)),
+  )
+}
+
+/** Limits of a key. Their names are sorted, so that equal limits look equal. */
+export const limitOverrides = pipe(
+  limitsByName(
+    custom<object>(isPlainObject, 'must be a JSON object of limits, by their names'),
+    `its name ${limitNameRule}`,
+    nullable(strict(object(limitFields))),
+  ),
+  transform((value) =>
+    Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))),
+  ),
+)
 
 /** Returns the limits that hold for a key, the shortest window first. */
 export function limitsOf(limits: Limits, overrides: LimitOverrides | null): readonly NamedLimit[] {

@@ -4,7 +4,8 @@ import { causeOf } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Clock } from '../database/clock'
 import { createMemoryCounters, type Consumption, type Use } from './memory'
-import { createRedisCounters, type RedisClient, type RedisCounters } from './redis'
+import type { RedisClient } from '../options'
+import { createRedisCounters, type RedisCounters } from './redis'
 import { within } from '../database/time-limit'
 
 export type RateLimiter = ReturnType<typeof createRateLimiter>

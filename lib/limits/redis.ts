@@ -1,10 +1,6 @@
 import { limitStateOf } from '../keys/limits'
+import type { RedisClient } from '../options'
 import type { Consumption, Use } from './memory'
-
-/** A client of `ioredis`, or of `redis` from version 4, for one server or a cluster. */
-export interface RedisClient {
-  eval(...args: never[]): Promise<unknown>
-}
 
 /**
  * Counts a use towards all of its limits, or towards none, in one step. The reply is text: clients and mocks convert the

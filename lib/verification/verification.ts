@@ -11,8 +11,6 @@ import { createRetiredUses } from '../audit/retired-uses'
 import type { Signer } from '../audit/signing'
 import { afterCommit, onDatabase } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
-import type { Grantable } from '../keys/grantable'
-import type { Limits } from '../keys/limits'
 import type { OwnChanges } from '../database/own-changes'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createBarrier } from '../freshness/wait-for-everyone'
@@ -27,7 +25,7 @@ import { createHealth, describe, type Health, type LivingKeys } from './health'
 import { createLookup } from './lookup'
 import { createNarrowing } from './narrow-permissions'
 import { createRateLimiter } from '../limits/rate-limiter'
-import type { RedisClient } from '../limits/redis'
+import type { Settings } from '../read-options'
 import { createSecretCheck } from './secret-check'
 import { createSignals } from './signals'
 import { acquireLimitMs } from '../database/open-client'
@@ -44,7 +42,7 @@ export interface HealthQuestion {
   probe?: boolean | undefined
 }
 
-interface VerificationParts {
+interface VerificationParts extends Settings {
   background: Background
   /** The app's, whose connection settings are ours. */
   appSequelize: Sequelize
@@ -53,24 +51,9 @@ interface VerificationParts {
   tables: Tables
   signer: Signer
   userIdType: UserIdType
-  keyPrefix: string
   format: SecretFormat
   ownChanges: OwnChanges
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
-  /** All permissions that the app has. */
-  permissions: readonly string[]
-  grantable: Grantable | undefined
-  grantableMaxAgeMs: number
-  maxStalenessMs: number
-  outageGraceMs: number
-  cacheSize: number
-  lastUsedResolutionMs: number
-  listen: boolean | string
-  preparedStatements: boolean
-  limits: Limits
-  redis: RedisClient | undefined
-  onLimiterOutage: 'refuse' | 'allow'
-  maxFailedAttemptsPerMinute: number
 }
 
 /** Puts together what answers the one question of this floor: is this key good right now? */

@@ -228,12 +228,12 @@ describe('a mistake in the making of a guard', () => {
     [
       'an option that it does not have',
       () => apiKeys.requirePermission('READ_GRAPH', { optional: true } as object),
-      'requirePermission: there is no option optional, only orSignedIn',
+      'requirePermission: there is no option optional. It must be one of orSignedIn, cost.',
     ],
     [
       'a misspelt option',
       () => apiKeys.authenticate({ orSignedin: true } as object),
-      'authenticate: there is no option orSignedin, only orSignedIn, optional',
+      'authenticate: there is no option orSignedin. Did you mean orSignedIn?',
     ],
     [
       'an option that is neither true nor false',

@@ -1,0 +1,93 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+import { createOptionChecks, show, suggest } from '../../models/option-checks'
+
+export interface GuardOptions {
+  /**
+   * Also lets a request through that carries no key and for which `currentUser(req)` has someone: for routes that both
+   * programs and the app's own pages call. Protect those against cross-site requests as any that trust a cookie.
+   *
+   * @default false
+   */
+  orSignedIn?: boolean | undefined
+  /**
+   * For how many uses of its key a request counts towards the key's limits. Behind several guards it counts for as many as
+   * the dearest of them says.
+   *
+   * @default 1
+   */
+  cost?: number | undefined
+}
+
+export interface AuthenticateOptions extends GuardOptions {
+  /**
+   * Lets a request through that carries no key of ours: nothing, or a token that the app understands.
+   *
+   * @default false
+   */
+  optional?: boolean | undefined
+}
+
+export interface RequestOptions<Permission extends string = string> {
+  /** The permissions that the key must hold, all of them. */
+  permissions?: Permission | readonly Permission[] | undefined
+  /**
+   * For how many uses of its key a request counts, as in the options of a guard.
+   *
+   * @default 1
+   */
+  cost?: number | undefined
+  /** The response, for its `RateLimit` fields. With Express it is known without. */
+  res?: ServerResponse | undefined
+}
+
+/** Refuses an option that would go unheeded, for example a second permission in the place of the options. */
+export function checkOptions(
+  caller: string,
+  options: AuthenticateOptions,
+  known: readonly string[],
+) {
+  if (typeof options !== 'object' || options === null) {
+    throw new TypeError(
+      `${caller}: the options must be an object. Name several permissions in a list.`,
+    )
+  }
+  createOptionChecks(caller).refuseUnknownNames(options, known)
+  const { optional = false, orSignedIn = false, cost } = options
+  for (const [name, value] of Object.entries({ optional, orSignedIn })) {
+    if (typeof value !== 'boolean') throw new TypeError(`${caller}: ${name} must be true or false`)
+  }
+  if (cost !== undefined) checkCost(caller, cost, 0)
+}
+
+/** Throws a `TypeError` unless at least one permission is named and the app has all of them. It suggests the nearest name. */
+export function checkPermissionNames(
+  caller: string,
+  names: readonly string[],
+  known: readonly string[],
+) {
+  if (names.length === 0) throw new TypeError(`${caller}: needs at least one permission`)
+
+  for (const name of names) {
+    if (!known.includes(name)) {
+      throw new TypeError(
+        `${caller}: ${show(name)} is not one of the app's permissions.${suggest(name, known)}`,
+      )
+    }
+  }
+}
+
+/** Throws a `TypeError` unless a request can count for that many uses of its key. */
+export function checkCost(caller: string, cost: unknown, least: 0 | 1) {
+  if (Number.isSafeInteger(cost) && Number(cost) >= least) return
+  throw new TypeError(`${caller}: the cost must be a whole number from ${least}, got ${show(cost)}`)
+}
+
+/** Refuses a request that Express passes to a function that makes a middleware, because the app has not called it. */
+export function refuseRequest(caller: string, given: unknown) {
+  const { headers, url } = Object(given) as Partial<IncomingMessage>
+  if (typeof headers !== 'object' || typeof url !== 'string') return
+  throw new TypeError(
+    `apiKeys.${caller} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${caller}()`,
+  )
+}

@@ -1,0 +1,262 @@
+import type { IncomingMessage } from 'node:http'
+
+import type { Sequelize } from 'sequelize'
+import {
+  boolean,
+  check,
+  custom,
+  forward,
+  object,
+  optional,
+  partialCheck,
+  picklist,
+  pipe,
+  rawCheck,
+  safeParse,
+  toLowerCase,
+  transform,
+  undefinedable,
+  type BaseIssue,
+} from 'valibot'
+
+import { createOptionChecks, show } from '../models/option-checks'
+import { readStorageOptions, storageOptionNames } from '../models/storage-options'
+import { wholeNumber } from './keys/fields'
+import { limitFields, limitNameRule, limitsByName } from './keys/limits'
+import { pathTo } from './keys/parse-input'
+import {
+  faultOfSecret,
+  isHeaderName,
+  isKeyPrefix,
+  isLifetime,
+  isListenOption,
+  isListOfNames,
+  isOrigin,
+  isPositive,
+  isPostgres,
+  isQuotable,
+  isRedisClient,
+  isScopeToken,
+  versionOf,
+} from './option-rules'
+import type { AnyOptions, DescribedPermission, RedisClient, TrustedOrigins } from './options'
+
+/** The options as the parts of the library take them: checked, and complete with their defaults. */
+export type Settings = ReturnType<typeof readOptions>
+
+/** Each option but those of storage, with its default and its rule. */
+export const optionFields = {
+  sequelize: pipe(
+    anything<Sequelize>(),
+    check(
+      (sequelize) => /^6\.|^$/.test(versionOf(sequelize)),
+      ({ input }) => `must be an instance of Sequelize 6, not of ${versionOf(input)}`,
+    ),
+    check((sequelize) => isPostgres(sequelize), 'must be a Sequelize instance on Postgres'),
+  ),
+  keyPrefix: custom<string>(
+    isKeyPrefix,
+    'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore',
+  ),
+  permissions: pipe(
+    custom<AnyOptions['permissions']>(
+      isObject,
+      'must be a list of names, or an object of names and descriptions',
+    ),
+    rawCheck(({ dataset: { value }, addIssue }) => {
+      for (const [name, description] of Array.isArray(value) ? [] : Object.entries(Object(value))) {
+        if (typeof description === 'string') continue
+        const message = `must be a description, got ${show(description)}`
+        addIssue({ path: pathTo(value, name), message })
+      }
+    }),
+    transform(describe),
+    check(
+      (all) => all.every(({ name }) => isScopeToken(name)),
+      ({ input }) => {
+        const wrong = input.find(({ name }) => !isScopeToken(name))
+        return `must have names of 1 to 100 printable ASCII characters without space, " and \\, got ${show(wrong?.name)}`
+      },
+    ),
+    check((all) => new Set(namesOf(all)).size === all.length, 'must not repeat a name'),
+    check((all) => all.length > 0, 'must name at least one'),
+  ),
+  currentUser: undefinedable(aFunction<AnyOptions['currentUser']>()),
+  isAdmin: undefinedable(aFunction<AnyOptions['isAdmin']>()),
+  loadUser: undefinedable(aFunction<AnyOptions['loadUser']>()),
+  grantable: undefinedable(aFunction<AnyOptions['grantable']>()),
+  grantableMaxAgeMs: optional(wholeNumber(0, 86_400_000), 60_000),
+  maxKeysPerUser: optional(custom<number>(isPositive, 'must be a whole number above 0'), 1_000),
+  maxLifetimeSeconds: optional(
+    custom<number>(
+      isLifetime,
+      'must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity',
+    ),
+    Infinity,
+  ),
+  maxGracePeriodSeconds: optional(wholeNumber(0, 31_536_000), 2_592_000),
+  reservedMetadata: optional(
+    custom<readonly string[]>(isListOfNames, 'must be a list of names'),
+    [],
+  ),
+  limits: optional(
+    limitsByName(
+      custom<object>(
+        (value) => isObject(value) && !Array.isArray(value),
+        'must be an object of limits, by their names',
+      ),
+      limitNameRule,
+      pipe(
+        custom<object>(isObject, 'must be { limit, windowSeconds }'),
+        withAll(limitFields),
+        object(limitFields),
+      ),
+    ),
+    {},
+  ),
+  redis: undefinedable(
+    pipe(
+      anything<RedisClient>(),
+      check(
+        (client) => isRedisClient(client),
+        'must be a client of ioredis, or of redis from version 4',
+      ),
+    ),
+  ),
+  onLimiterOutage: optional(picklist(['refuse', 'allow'], "must be 'refuse' or 'allow'"), 'refuse'),
+  maxFailedAttemptsPerMinute: optional(
+    custom<number>(isPositive, 'must be a whole number above 0'),
+    60,
+  ),
+  secrets: optional(
+    pipe(
+      anything<readonly (string | Uint8Array)[]>(),
+      check(Array.isArray, 'must be a list'),
+      rawCheck(({ dataset: { value, issues }, addIssue }) => {
+        if (issues) return
+        for (const [index, secret] of value.entries()) {
+          const message = faultOfSecret(secret, value.slice(0, index))
+          if (message !== null) return addIssue({ path: pathTo(value, index), message })
+        }
+      }),
+    ),
+    [],
+  ),
+  acceptUnkeyed: optional(boolean('must be true or false'), false),
+  header: undefinedable(
+    pipe(
+      custom<string>(isHeaderName, 'must be the name of a header other than Authorization'),
+      toLowerCase(),
+    ),
+  ),
+  realm: optional(custom<string>(isQuotable, 'must be printable ASCII'), 'api'),
+  trustedOrigins: optional(
+    pipe(
+      custom<TrustedOrigins<IncomingMessage>>(
+        (value) => typeof value === 'function' || Array.isArray(value),
+        'must be a list of origins or a function',
+      ),
+      check(
+        // The answer of a function is checked when it is asked.
+        (origins) => typeof origins === 'function' || origins.every(isOrigin),
+        ({ input }) => {
+          const wrong = typeof input === 'function' ? input : input.find((text) => !isOrigin(text))
+          return `must have origins such as https://console.example.com, got ${show(wrong)}`
+        },
+      ),
+    ),
+    [],
+  ),
+  maxStalenessMs: optional(wholeNumber(100, 600_000), 1_000),
+  outageGraceMs: optional(wholeNumber(0, 3_600_000), 0),
+  cacheSize: optional(wholeNumber(1, 10_000_000), 100_000),
+  lastUsedResolutionMs: optional(wholeNumber(0, 86_400_000), 60_000),
+  listen: optional(
+    pipe(
+      anything<boolean | string>(),
+      check(
+        (listen) => isListenOption(listen),
+        'must be true, false or the address of the database',
+      ),
+    ),
+    true,
+  ),
+  preparedStatements: optional(boolean('must be true or false'), true),
+  onRefusal: undefinedable(aFunction<AnyOptions['onRefusal']>()),
+}
+
+const schema = pipe(
+  custom<object>(isObject),
+  withAll(optionFields),
+  object(optionFields),
+  forward(
+    partialCheck(
+      [['acceptUnkeyed'], ['secrets']],
+      ({ acceptUnkeyed, secrets }) => !acceptUnkeyed || secrets.length > 0,
+      'needs secrets: without them all keys are unkeyed',
+    ),
+    ['acceptUnkeyed'],
+  ),
+)
+
+const fieldNames = Object.keys(optionFields)
+const checks = createOptionChecks('createApiKeys')
+
+/** Applies the defaults and refuses nonsense, so that a mistake shows at start-up and not on a request. */
+export function readOptions(options: AnyOptions) {
+  if (!isObject(options)) throw new TypeError('createApiKeys: needs an object of options')
+  checks.refuseUnknownNames(options, [...fieldNames, ...storageOptionNames])
+  for (const [name, limit] of Object.entries(Object(options.limits))) {
+    if (!isObject(limit)) continue
+    checks.refuseUnknownNames(limit, Object.keys(limitFields), `limits.${name}.`)
+  }
+
+  const result = safeParse(schema, options, { abortEarly: true })
+  if (!result.success) return refuse(result.issues[0])
+
+  const { permissions, ...settings } = result.output
+  return {
+    ...settings,
+    storage: readStorageOptions(options, checks),
+    permissions: namesOf(permissions),
+    describedPermissions: permissions,
+  }
+}
+
+/** Throws a `TypeError` for an option. A value is shown if its type is wrong; a check says itself what it may show. */
+function refuse({ kind, path, message, input }: BaseIssue<unknown>): never {
+  const keys = path?.map(({ key }) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`))
+  const name = keys?.join('').slice(1)
+  const got = kind === 'schema' ? `, got ${show(input)}` : ''
+  throw new TypeError(`createApiKeys: the option ${name} ${message}${got}`)
+}
+
+/** Gives an object a member for each field, so that a missing field is refused by its own rule. */
+function withAll(fields: object) {
+  return transform((value: object) =>
+    Object.fromEntries(Object.keys(fields).map((name) => [name, Reflect.get(value, name)])),
+  )
+}
+
+/** Makes the schema of an option that only a check may refuse, because its value may hold a password. */
+function anything<Value>() {
+  return custom<Value>(() => true)
+}
+
+function aFunction<Value>() {
+  return custom<NonNullable<Value>>((value) => typeof value === 'function', 'must be a function')
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
+
+function describe(permissions: AnyOptions['permissions']): readonly DescribedPermission[] {
+  return Array.isArray(permissions)
+    ? (permissions as readonly string[]).map((name) => ({ name, description: null }))
+    : Object.entries(permissions).map(([name, description]) => ({ name, description }))
+}
+
+function namesOf(permissions: readonly DescribedPermission[]): readonly string[] {
+  return permissions.map(({ name }) => name)
+}
