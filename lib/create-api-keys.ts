@@ -17,12 +17,12 @@ import { createStrategy, type ApiKeyStrategy } from './http/strategy'
 import { createAudit } from './audit/trail'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createEmitter, type ApiKeyNotices, type Listener } from './keys/emitter'
-import { createLifecycle, type Lifecycle } from './lifecycle/commands'
+import { createLifecycle } from './lifecycle/commands'
+import type { Lifecycle } from './lifecycle/types'
 import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
 import { createSecretFormat } from './keys/secret'
 import { createSigner } from './audit/signing'
-import { createStore } from './lifecycle/store'
 import { createInTurn } from './keys/turns'
 import { createUsageStore } from './usage/report'
 import { migrating } from './database/migrating'
@@ -175,7 +175,7 @@ export function createApiKeys<
     ownChanges,
   })
   const { verify, verifyAlone, rateLimiter, recorder, writer } = verification
-  const { lastUseOf, health, flush } = verification
+  const { health, flush } = verification
   const { noteDenied, noteRateLimited } = recorder
   const grantable =
     settings.grantable &&
@@ -184,30 +184,6 @@ export function createApiKeys<
       onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
       isAwaited: true,
     })
-  const store = createStore({
-    ...settings,
-    background,
-    inTurn,
-    grantable,
-    sequelize,
-    userIdType,
-    table: tables.keys,
-    retiredTable: tables.retiredSecrets,
-    audit,
-    deleting: tables.settings.deleting,
-    emitter,
-    format,
-    lastUseOf,
-  })
-  const expiryNotices = createExpiryNotices({
-    ...settings,
-    background,
-    sequelize,
-    table: tables.keys,
-    noticeTable: tables.expiryNotices,
-    store,
-    emitter,
-  })
   const usage = createUsageStore({
     ...settings,
     sequelize,
@@ -218,11 +194,27 @@ export function createApiKeys<
     writer,
   })
   const lifecycle = createLifecycle({
-    ...verification,
-    store,
+    ...settings,
+    sequelize,
+    tables,
+    userIdType,
+    parse,
+    format,
+    grantable,
+    emitter,
+    background,
+    inTurn,
     audit,
     usage,
-    parse,
+    verification,
+  })
+  const expiryNotices = createExpiryNotices({
+    ...settings,
+    sequelize,
+    tables,
+    background,
+    lifecycle,
+    emitter,
   })
 
   const credentials = createCredentialReader({ ...format, header: settings.header })

@@ -21,12 +21,9 @@ export type { AuditFault } from './audit/faults'
 export type { AuditVerification } from './audit/verify'
 export type { ApiKeyChanged, ApiKeyNotices, Listener, RequestDenied } from './keys/emitter'
 export type {
-  AnyUserId,
-  ApiKeyChanges,
   ApiKeyFilter,
   ChangeOptions,
   EventFilter,
-  NewApiKey,
   PruneOptions,
   ReadOptions,
   RestrictOptions,
@@ -35,11 +32,11 @@ export type {
   UsageFilter,
   UsageQuery,
   UserChangeOptions,
-} from './lifecycle/commands'
+} from './lifecycle/types'
 export type { GrantableContext } from './keys/grantable'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
-export type { ApiKeyRecord } from './keys/record'
+export type { AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/record'
 export type { Actor } from './keys/types'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {

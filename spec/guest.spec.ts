@@ -157,7 +157,7 @@ describe('a guest in the app’s Sequelize', () => {
     })
 
     expect(secondPage.apiKeys).toMatchObject([{ id: got.id }])
-    expect(await apiKeys.revokeAll(got.userId)).toBe(1)
+    expect(await apiKeys.revokeAll(got.userId)).toEqual({ keys: 1 })
     expect(await apiKeys.pruneRevoked({ olderThanDays: 90 })).toEqual({ keys: 0 })
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
     await sequelize.close()

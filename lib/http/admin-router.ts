@@ -1,7 +1,7 @@
 import type { Request, Router } from 'express'
 
 import { ApiKeysError } from '../errors'
-import type { ChangeOptions } from '../lifecycle/commands'
+import type { ChangeOptions } from '../lifecycle/types'
 import { addressOf, createKeyRoutes } from './key-routes'
 import { queryOf } from './query'
 import { created, createRouter, type Caller, type RouterParts } from './router'
@@ -37,10 +37,10 @@ export function createAdminRouter(parts: RouterParts): Router {
           ...parse.everywhere(queryOf(req)),
           ...explanation,
         }
-        const revoked = dryRun
+        const { keys } = dryRun
           ? await lifecycle.countRevocable(owner)
           : await lifecycle.revokeAll(owner, options)
-        return { revoked }
+        return { revoked: keys }
       },
     },
     '/revoke-unused': {

@@ -1,7 +1,7 @@
 import type { Request } from 'express'
 
 import type { ApiKeyEvent } from '../audit/trail'
-import type { ChangeOptions } from '../lifecycle/commands'
+import type { ChangeOptions } from '../lifecycle/types'
 import { queryOf } from './query'
 import { clientAddressOf } from './request'
 import type { Call, Caller, RouterParts, Routes, UserId } from './router'

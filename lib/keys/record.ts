@@ -4,6 +4,35 @@ import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 import { isExpired } from './states'
 
+/** An id of a user of the app, in any of the forms that ids come in. */
+export type AnyUserId = string | number | bigint
+
+/** A key to be created. */
+export interface NewApiKey<Permission extends string = string> {
+  /** The owner. */
+  userId: AnyUserId
+  /** 1 to 100 characters. */
+  name: string
+  /** At most 500 characters. */
+  description?: string | null | undefined
+  /** At least one permission, without repeats. */
+  permissions: readonly Permission[]
+  /** A time in the future; text is RFC 3339. Without it, the key does not expire. */
+  expiresAt?: Date | string | null | undefined
+  /** At most 100 addresses and ranges (CIDR), IPv4 and IPv6, from which the key works. Without it, the key works everywhere. */
+  allowedIps?: readonly string[] | null | undefined
+  /** A JSON object of at most 4096 bytes, for the app to use. */
+  metadata?: Metadata | undefined
+  /**
+   * How often the key may be used. A limit replaces the app's limit of the same name, and `null` removes that. Owners cannot
+   * write it.
+   */
+  limits?: LimitOverrides | null | undefined
+}
+
+/** Changes of a key, besides its permissions and its status. Fields that are left out stay. */
+export type ApiKeyChanges = Partial<Omit<NewApiKey, 'userId' | 'permissions'>>
+
 /** A key as its owner and the app see it. Times become ISO 8601 text in JSON. */
 export interface ApiKeyRecord<Permission extends string = string, UserId = string | number> {
   id: string

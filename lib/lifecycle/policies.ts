@@ -1,98 +1,141 @@
 import type { Transaction } from 'sequelize'
 
-import { InvalidInputError, type InputFault } from '../errors'
+import { timeOfParameter } from '../../models/api-key'
+import { run } from '../../models/statements'
 import { isSame } from '../audit/trail'
-import { readGranted, type Grantable } from '../keys/grantable'
+import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
+import { readGranted } from '../keys/grantable'
 import type { LimitOverrides } from '../keys/limits'
 import { maxMetadataBytes, sizeOf, type Metadata } from '../keys/metadata'
-import type { ApiKeyRecord } from '../keys/record'
 import { pointerTo } from '../keys/parse-input'
+import type { ApiKeyRecord } from '../keys/record'
 import type { Actor } from '../keys/types'
+import type { Parts } from './parts'
+import { count } from './store'
 
-interface KeyCheckParts {
-  /** Counted from the creation of a key. */
-  maxLifetimeSeconds: number
-  /** Names in the metadata of keys that owners may not write. */
-  reservedMetadata: readonly string[]
-  grantable: Grantable | undefined
-}
+const forAdministrators = 'is for administrators to write'
 
-/** The rules for what a key may become that depend on the key, its owner or who makes the change. */
-export function createKeyChecks(parts: KeyCheckParts) {
-  const { maxLifetimeSeconds, reservedMetadata, grantable } = parts
+/** Refuses metadata of an owner that has reserved names. Administrators and the app write those, and owners read them. */
+export function refuseReserved(
+  { reservedMetadata }: Pick<Parts, 'reservedMetadata'>,
+  metadata: Metadata,
+  actor: Actor | undefined,
+) {
+  if (actor?.type !== 'user') return
 
-  /** Owners read what is reserved, and others write it. */
-  function refuseReserved(metadata: Metadata, actor: Actor | undefined) {
-    if (actor?.type !== 'user') return
-
-    const faults = reservedMetadata
+  refuse(
+    reservedMetadata
       .filter((name) => Object.hasOwn(metadata, name))
-      .map((name) => ({
-        pointer: pointerTo(['metadata', name]),
-        message: 'is for administrators to write',
-      }))
-    if (faults.length > 0) throw new InvalidInputError(faults)
-  }
-
-  return {
-    refuseReserved,
-
-    refuseTooLate(expiresAt: Date | null, createdAt: number) {
-      if (maxLifetimeSeconds === Infinity) return
-
-      const latest = new Date(createdAt + maxLifetimeSeconds * 1000)
-      if (expiresAt !== null && expiresAt <= latest) return
-      const message =
-        expiresAt === null ? 'is required here' : `must not be later than ${latest.toISOString()}`
-      throw new InvalidInputError([{ pointer: pointerTo(['expiresAt']), message }])
-    },
-
-    /** What an owner writes replaces everything but what is reserved. */
-    withReserved(metadata: Metadata, key: ApiKeyRecord, actor: Actor | undefined): Metadata {
-      if (actor?.type !== 'user') return metadata
-
-      const kept = Object.entries(key.metadata).filter(([name]) => reservedMetadata.includes(name))
-      const own = Object.entries(metadata).filter(
-        ([name, value]) => !reservedMetadata.includes(name) || !isSame(value, key.metadata[name]),
-      )
-      refuseReserved(Object.fromEntries(own), actor)
-      const whole = Object.fromEntries([...kept, ...own])
-      if (sizeOf(whole) <= maxMetadataBytes) return whole
-
-      const message = `must have at most ${maxMetadataBytes} bytes as JSON, with what is reserved`
-      throw new InvalidInputError([{ pointer: pointerTo(['metadata']), message }])
-    },
-
-    /** The app reads within the transaction of the caller, if there is one: it may have taken the last connection of the pool. */
-    async refuseUngrantable(
-      userId: string | number,
-      permissions: readonly string[],
-      transaction: Transaction | undefined,
-    ) {
-      if (!grantable) return
-
-      const granted = readGranted(await grantable(userId, { transaction }))
-      const faults = permissions.flatMap((permission, index): InputFault[] => {
-        if (granted.includes(permission)) return []
-        return [
-          {
-            pointer: pointerTo(['permissions', index]),
-            message: 'may not be granted by this user',
-          },
-        ]
-      })
-      if (faults.length > 0) throw new InvalidInputError(faults)
-    },
-  }
+      .map((name) => ({ pointer: pointerTo(['metadata', name]), message: forAdministrators })),
+  )
 }
 
-/** How often a key may be used is not for its owner to say. */
+/** Returns the metadata that a change writes. If an owner makes the change, all reserved names stay as they are. */
+export function withReserved(
+  parts: Pick<Parts, 'reservedMetadata'>,
+  metadata: Metadata,
+  key: ApiKeyRecord,
+  actor: Actor | undefined,
+): Metadata {
+  if (actor?.type !== 'user') return metadata
+
+  const isReserved = (name: string) => parts.reservedMetadata.includes(name)
+  const kept = Object.entries(key.metadata).filter(([name]) => isReserved(name))
+  const own = Object.entries(metadata).filter(
+    ([name, value]) => !isReserved(name) || !isSame(value, key.metadata[name]),
+  )
+  refuseReserved(parts, Object.fromEntries(own), actor)
+  const whole = Object.fromEntries([...kept, ...own])
+  if (sizeOf(whole) > maxMetadataBytes) {
+    const message = `must have at most ${maxMetadataBytes} bytes as JSON, with what is reserved`
+    refuse([{ pointer: pointerTo(['metadata']), message }])
+  }
+  return whole
+}
+
+/** Refuses limits of an owner that differ from the limits before. */
 export function refuseOwnLimits(
   limits: LimitOverrides | null | undefined,
-  { before, actor }: { before: LimitOverrides | null; actor: Actor | undefined },
+  before: LimitOverrides | null,
+  actor: Actor | undefined,
 ) {
   if (actor?.type !== 'user' || limits === undefined || isSame(limits, before)) return
 
-  const message = 'is for administrators to write'
-  throw new InvalidInputError([{ pointer: pointerTo(['limits']), message }])
+  refuse([{ pointer: pointerTo(['limits']), message: forAdministrators }])
+}
+
+/** Refuses an expiry that is more than `maxLifetimeSeconds` after the creation of the key, or none. */
+export function refuseTooLate(
+  { maxLifetimeSeconds }: Pick<Parts, 'maxLifetimeSeconds'>,
+  expiresAt: Date | null,
+  createdAt: number,
+) {
+  if (maxLifetimeSeconds === Infinity) return
+
+  const latest = new Date(createdAt + maxLifetimeSeconds * 1000)
+  if (expiresAt !== null && expiresAt <= latest) return
+  const message =
+    expiresAt === null ? 'is required here' : `must not be later than ${latest.toISOString()}`
+  refuse([{ pointer: pointerTo(['expiresAt']), message }])
+}
+
+/**
+ * Refuses permissions that the owner may not give. The app reads within the transaction of the caller, if there is one, because
+ * that may have taken the last connection of the pool.
+ */
+export async function refuseUngrantable(
+  { grantable }: Pick<Parts, 'grantable'>,
+  userId: string | number,
+  permissions: readonly string[],
+  transaction: Transaction | undefined,
+) {
+  if (!grantable) return
+
+  const granted = readGranted(await grantable(userId, { transaction }))
+  const message = 'may not be granted by this user'
+  refuse(
+    permissions.flatMap((permission, index) =>
+      granted.includes(permission) ? [] : [{ pointer: pointerTo(['permissions', index]), message }],
+    ),
+  )
+}
+
+function refuse(faults: readonly InputFault[]) {
+  if (faults.length > 0) throw new InvalidInputError(faults)
+}
+
+/**
+ * Locks a user until the transaction ends, so that one transaction at a time can change how many keys the user has. It comes
+ * before any lock on a row. It is an advisory lock, because the user's row is the app's to lock. The collation of the column
+ * decides the hash: spellings that the column takes for one user have one lock.
+ */
+export async function lockUser(
+  { sequelize, tables }: Pick<Parts, 'sequelize' | 'tables'>,
+  userId: string | number,
+  transaction: Transaction,
+) {
+  await run(
+    sequelize,
+    `SELECT pg_advisory_xact_lock(hashtextextended(
+       $1 || coalesce((SELECT key.user_id::text FROM ${tables.keys} AS key WHERE false), $2), 0
+     ))`,
+    { bind: [`express-api-keys ${tables.keys} `, String(userId)], transaction },
+  )
+}
+
+/** Refuses one more key for a user who is locked. The clock of verification decides which keys have expired. */
+export async function refuseTooManyKeys(
+  parts: Parts,
+  userId: string | number,
+  transaction: Transaction,
+) {
+  if (parts.maxKeysPerUser === Infinity) return
+
+  const living = {
+    where: `key.user_id = $1 AND key.status <> 'REVOKED'
+            AND (key.expires_at IS NULL OR key.expires_at > ${timeOfParameter(2)})`,
+    bind: [userId, Date.now()],
+  }
+  const keys = await count(parts, living, { transaction })
+  if (keys >= parts.maxKeysPerUser) throw new ApiKeysError('too_many_api_keys')
 }

@@ -1,33 +1,24 @@
-import type { Sequelize, Transaction } from 'sequelize'
+import type { Transaction } from 'sequelize'
 
-import { setTimeout, type Background } from '../database/background'
-import type { Audit } from '../audit/trail'
+import { setTimeout } from '../database/background'
 import { afterCommit, isConflict } from '../database/failures'
-import type { Emitter } from '../keys/emitter'
-import type { Caller, InTurn } from '../keys/turns'
-
-interface TransactionParts {
-  sequelize: Sequelize
-  background: Pick<Background, 'run'>
-  inTurn: InTurn
-  audit: Audit
-  emitter: Pick<Emitter, 'committed'>
-}
+import type { Caller } from '../keys/turns'
+import type { Parts } from './parts'
 
 export type InTransaction = ReturnType<typeof createInTransaction>
 
-/** How often a transaction of our own is tried that deadlocks, or conflicts, with others. */
+/** How often a transaction of the library runs that meets a deadlock or a conflict with other transactions. */
 const maxAttempts = 5
 
-/** How many entries a transaction of our own seals itself. More are sealed after it, so that nobody waits for all of them. */
+/** How many entries a transaction of the library seals itself. It leaves more than that to the time after its end. */
 const maxSealedWithin = 1_000
 
-/** Makes the function in which every change of a key is made. */
-export function createInTransaction(parts: TransactionParts) {
+/** Creates the function in which every change of a key is made. */
+export function createInTransaction(parts: Omit<Parts, 'inTransaction'>) {
   const { sequelize, background, inTurn, audit, emitter } = parts
   let sealing: Promise<void> | undefined
 
-  /** Seals what a transaction left, unless this process is doing so. If it fails, the next change goes on with it. */
+  /** Seals what a transaction left, unless this process is at it. If it fails, the next change seals more. */
   function sealLater() {
     sealing ??= audit
       .sealAll()
@@ -42,13 +33,11 @@ export function createInTransaction(parts: TransactionParts) {
     if (audit.countWritten(transaction) > maxSealedWithin) background.run(sealLater)
   }
 
-  async function attempt<Result>(
-    work: (transaction: Transaction) => Promise<Result>,
-  ): Promise<Result> {
+  async function attempt<Result>(work: (own: Transaction) => Promise<Result>): Promise<Result> {
     const [result, own] = await sequelize.transaction(async (own) => {
       const result = await work(own)
-      const count = audit.countWritten(own)
-      if (count > 0 && count <= maxSealedWithin) await audit.seal(own)
+      const written = audit.countWritten(own)
+      if (written > 0 && written <= maxSealedWithin) await audit.seal(own)
       return [result, own] as const
     })
     committed(own)
@@ -56,9 +45,9 @@ export function createInTransaction(parts: TransactionParts) {
   }
 
   /**
-   * Works in the transaction of the caller or else in one of our own, and has what happened told of when it commits. What is
-   * written in the caller's is sealed later: others would wait for it to end. Only one of our own can be tried again, from its
-   * beginning: `work` reads everything anew.
+   * Works in the transaction of the caller, or else in a transaction of the library, and reports the changes after its commit.
+   * Entries in a transaction of the caller are sealed later, because the lock on the chain would last as long as it. Only a
+   * transaction of the library can run again: `work` reads everything anew.
    */
   return async function inTransaction<Result>(
     caller: Caller,
@@ -76,7 +65,7 @@ export function createInTransaction(parts: TransactionParts) {
         return await inTurn(caller, () => attempt(work))
       } catch (error) {
         if (attempts === maxAttempts || !isConflict(error)) throw error
-        // Two that met would meet again.
+        // Two transactions that met would meet again.
         await new Promise((resolve) => {
           setTimeout(resolve, Math.random() * 20 * attempts)
         })

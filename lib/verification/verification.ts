@@ -56,6 +56,8 @@ interface VerificationParts extends Settings {
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
 }
 
+export type Verification = ReturnType<typeof createVerification>
+
 /** Puts together what answers the one question of this floor: is this key good right now? */
 export function createVerification(parts: VerificationParts) {
   const { background, appSequelize, sequelize, tables, userIdType, format } = parts
@@ -247,18 +249,18 @@ export function createVerification(parts: VerificationParts) {
       return verdict
     },
 
-    /** Called after a key was changed, or many: in a transaction of the caller's, which may still be open, or in one of ours. */
-    async changed(id: string | undefined, transaction: Transaction | undefined) {
+    /** Lets this process honour a change of keys, at once or after the commit of the caller's transaction. */
+    async changed(ids: readonly string[] | 'all', transaction: Transaction | undefined) {
       await learnIn(transaction, () => {
-        if (id === undefined) cache.forgetAll()
-        // The caller may have written it in upper case.
-        else cache.forget(id.toLowerCase())
+        if (ids === 'all') cache.forgetAll()
+        // The caller may have written an id in upper case.
+        else for (const id of ids) cache.forget(id.toLowerCase())
         cache.forgetUnknown()
       })
     },
 
     /** Has every process ask anew what a user may do: this one before it is answered, or when the caller's transaction ends. */
-    async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
+    async userChanged(userId: string | number, transaction: Transaction | undefined) {
       await changeLog.tellOfUser(userId, transaction)
       await learnIn(transaction, () => owners?.forget([userId]))
     },

@@ -672,7 +672,7 @@ describe('revokeAll', () => {
     await findBlockedSession(sequelize)
     await transaction.commit()
 
-    expect(await revoked).toBe(1)
+    expect(await revoked).toEqual({ keys: 1 })
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
   })
 
@@ -686,7 +686,7 @@ describe('revokeAll', () => {
     const other = await create({ userId: neighbour })
     const actor = { type: 'admin', id: 'root' } as const
 
-    expect(await apiKeys.revokeAll(userId, { actor, reason: 'left' })).toBe(2)
+    expect(await apiKeys.revokeAll(userId, { actor, reason: 'left' })).toEqual({ keys: 2 })
 
     const { apiKeys: after } = await apiKeys.list({ userId })
     expect(after.map(({ status }) => status)).toEqual(['REVOKED', 'REVOKED', 'REVOKED'])
@@ -709,7 +709,7 @@ describe('revokeAll', () => {
     await apiKeys.revokeAll(userId)
     const before = await apiKeys.list({ userId })
 
-    expect(await apiKeys.revokeAll(userId)).toBe(0)
+    expect(await apiKeys.revokeAll(userId)).toEqual({ keys: 0 })
     expect(await apiKeys.list({ userId })).toEqual(before)
     expect((await apiKeys.events({ userId })).events).toHaveLength(2)
   })
@@ -723,7 +723,7 @@ describe('revokeAll', () => {
       { bind: [userId] },
     )
 
-    expect(await apiKeys.revokeAll(userId)).toBe(2_000)
+    expect(await apiKeys.revokeAll(userId)).toEqual({ keys: 2_000 })
     expect(await apiKeys.list({ userId, status: 'ACTIVE' })).toMatchObject({ apiKeys: [] })
     expect(await apiKeys.list({ userId, status: 'REVOKED', limit: 100 })).toMatchObject({
       nextCursor: expect.any(String),
@@ -1031,7 +1031,7 @@ describe('user ids', () => {
     expect(await keys.get(id, { userId: given })).toMatchObject({ userId: readBack })
     expect(await keys.suspend(id, { userId: readBack })).toMatchObject({ userId: readBack })
     expect(await keys.list({ userId: given })).toMatchObject({ apiKeys: [{ userId: readBack }] })
-    expect(await keys.revokeAll(given)).toBe(1)
+    expect(await keys.revokeAll(given)).toEqual({ keys: 1 })
     const { events } = await keys.events({ userId: given })
     expect(events.map(({ userId }) => userId)).toEqual([readBack, readBack, readBack])
     expect(events[1]).toMatchObject({ actorType: 'user', actorId: String(readBack) })

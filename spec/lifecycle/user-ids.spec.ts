@@ -27,14 +27,14 @@ describe('user ids that the column compares without regard to case', () => {
     expect(await apiKeys.get(String(ids[0]), { userId: 'Alice' })).toMatchObject({
       userId: 'alice',
     })
-    expect(await apiKeys.countRevocable('aliCE')).toBe(2)
+    expect(await apiKeys.countRevocable('aliCE')).toEqual({ keys: 2 })
     expect(await apiKeys.revokeUnused({ unusedForDays: 1, userId: 'Alice', dryRun: true })).toEqual(
       {
         keys: 0,
       },
     )
 
-    expect(await apiKeys.revokeAll('Alice')).toBe(2)
+    expect(await apiKeys.revokeAll('Alice')).toEqual({ keys: 2 })
     for (const id of ids) expect(await apiKeys.get(id)).toMatchObject({ status: 'REVOKED' })
     expect(await apiKeys.get(other)).toMatchObject({ status: 'ACTIVE' })
   })

@@ -129,7 +129,7 @@ async function useEverything(apiKeys: Instance, userId: string | number) {
   expect(after.revision).toBeGreaterThan(revision ?? Infinity)
   expect(verdict).toMatchObject({ valid: true, apiKey: { userId: apiKey.userId } })
   expect(listed.apiKeys).toMatchObject([{ id: apiKey.id, lastUsedAt: expect.any(Date) }])
-  expect(revoked).toBe(1)
+  expect(revoked).toEqual({ keys: 1 })
   expect(totals).toEqual({ accepted: 1, denied: 0, rateLimited: 0 })
   expect(keys).toEqual([{ apiKeyId: apiKey.id, userId: apiKey.userId, ...totals }])
   expect(events.map(({ action, userId }) => [action, userId])).toEqual([

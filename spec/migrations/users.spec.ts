@@ -96,7 +96,7 @@ describe('the foreign key to users', () => {
       after: { userId: 'alicia' },
     })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
-    expect(await apiKeys.revokeAll('alicia')).toBe(1)
+    expect(await apiKeys.revokeAll('alicia')).toEqual({ keys: 1 })
   })
 
   it('takes the place of a foreign key that does not follow the users', async () => {
@@ -159,7 +159,7 @@ describe('the type of user ids', () => {
     await apiKeys.create({ userId: 'Alice', name: 'B', permissions })
 
     expect((await apiKeys.list({ userId: 'ALICE' })).apiKeys).toHaveLength(2)
-    expect(await apiKeys.revokeAll('Alice')).toBe(2)
+    expect(await apiKeys.revokeAll('Alice')).toEqual({ keys: 2 })
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })

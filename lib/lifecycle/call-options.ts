@@ -1,0 +1,62 @@
+import type { Transaction } from 'sequelize'
+
+import type { Parsers } from '../keys/input'
+import type { Actor } from '../keys/types'
+import type { ChangeOptions } from './types'
+
+/** What a call was given besides its subject: the owner, the transaction, and what the audit trail notes. */
+export interface Circumstances {
+  userId?: string | number | undefined
+  transaction?: Transaction | undefined
+  actor?: Actor | undefined
+  address?: string | undefined
+  reason?: string | undefined
+}
+
+/** Parses the last argument of a call. */
+export function readOptions(
+  parse: Parsers,
+  { transaction, ...given }: ChangeOptions = {},
+): Circumstances {
+  refuseUndefined(given, 'userId')
+  checkTransaction(transaction)
+  const { userId, actor, ...others } = parse.circumstances(given)
+  const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
+
+  return { ...others, transaction, userId, actor: actor ?? owner }
+}
+
+/** Refuses an owner in the last argument of a call that has it in the first. Otherwise it would go unheeded. */
+export function refuseUserId(options: object = {}) {
+  if ('userId' in options) throw new TypeError('userId goes into the first argument of this call')
+}
+
+/** Refuses a transaction of the caller's in a call that works in transactions of its own. */
+export function refuseTransaction({ transaction }: ChangeOptions = {}) {
+  if (transaction)
+    throw new TypeError('this call makes transactions of its own: leave out the transaction')
+}
+
+/** Refuses `{ userId: undefined }`, because it looks like a mistake that would reach the keys of all users. */
+export function refuseUndefined(options: object, ...names: string[]) {
+  for (const [name, value] of Object.entries(options)) {
+    if (names.includes(name) && (value === undefined || value === null)) {
+      throw new TypeError(`${name} is ${value}: leave it out to mean all of them`)
+    }
+  }
+}
+
+/** Refuses what is no transaction of Sequelize. An app may have two copies of Sequelize, so the class does not matter. */
+export function checkTransaction(transaction: unknown) {
+  if (transaction !== undefined && transaction !== null && !('commit' in Object(transaction))) {
+    throw new TypeError('transaction must be one that sequelize.transaction() has made')
+  }
+}
+
+/** Refuses an `everywhere` that is not true or false, or that cannot be kept: a transaction may commit at any time. */
+export function checkEverywhere(everywhere: unknown, transaction: unknown) {
+  if (typeof everywhere !== 'boolean') throw new TypeError('everywhere must be true or false')
+  if (everywhere && transaction) {
+    throw new TypeError('everywhere needs a change that is committed: leave out the transaction')
+  }
+}

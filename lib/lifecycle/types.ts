@@ -1,0 +1,294 @@
+import type { Transaction } from 'sequelize'
+
+import type { Status } from '../../models/api-key'
+import type { EventAction } from '../../models/api-key-event'
+import type { AuditHead } from '../audit/head'
+import type { ApiKeyEvent } from '../audit/trail'
+import type { AuditVerification } from '../audit/verify'
+import type { Sort } from '../keys/cursor'
+import type { AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
+import type { Actor } from '../keys/types'
+import type { UsageUnit } from '../keys/usage-period'
+import type { TotalUsage, Usage } from '../usage/report'
+
+interface Page {
+  /**
+   * The most entries of the page, from 1 to 100.
+   *
+   * @default 20
+   */
+  limit?: number | undefined
+  /** The `nextCursor` of the page before. */
+  cursor?: string | undefined
+}
+
+/** Which keys `list` returns. */
+export interface ApiKeyFilter<Permission extends string = string> extends Page {
+  /** The owner. */
+  userId?: AnyUserId
+  status?: Status | readonly Status[] | undefined
+  /** `true` for keys past their `expiresAt`, `false` for all other keys. */
+  isExpired?: boolean | undefined
+  /** A permission that the keys hold. */
+  permission?: Permission | undefined
+  /**
+   * At most 10 starts of words. The keys have a word for each of them in their names and descriptions. A start of a key, with
+   * the key prefix and an underscore, finds keys by their `prefix`.
+   */
+  text?: string | undefined
+  /**
+   * The order; a `-` means the greatest first. All orders but that of `createdAt` need a `userId`.
+   *
+   * @default '-createdAt'
+   */
+  sort?: Sort | undefined
+}
+
+/** Which entries of the audit trail `events` returns. */
+export interface EventFilter extends Page {
+  apiKeyId?: string | undefined
+  /** The owner of the key. */
+  userId?: AnyUserId
+  action?: EventAction | undefined
+}
+
+/** The period of which usage is reported, and its parts. */
+export interface UsageQuery {
+  /**
+   * The earliest start of an hour; text is RFC 3339. At most 31 days before `to`, or 366 days by the day.
+   *
+   * @default 24 hours or 30 days before `to`
+   */
+  from?: Date | string | undefined
+  /**
+   * Hours that begin from this time on are left out; text is RFC 3339.
+   *
+   * @default now
+   */
+  to?: Date | string | undefined
+  /**
+   * Days are those of UTC.
+   *
+   * @default 'hour'
+   */
+  by?: UsageUnit | undefined
+}
+
+/** The period and the keys of which `totalUsage` reports. */
+export interface UsageFilter extends UsageQuery {
+  apiKeyId?: string | undefined
+  /** The owner of the key. */
+  userId?: AnyUserId
+}
+
+/** The last argument of calls that read. */
+export interface ReadOptions {
+  /** The owner. A key of another user is reported as `api_key_not_found`. */
+  userId?: AnyUserId
+  /** A transaction that the call becomes a part of. A call never joins an ambient one (CLS). */
+  transaction?: Transaction | undefined
+}
+
+/** The last argument of calls that change keys. */
+export interface ChangeOptions extends ReadOptions {
+  /**
+   * Who makes the change, for the audit trail.
+   *
+   * @default the user of `userId`, else `{ type: 'system' }`
+   */
+  actor?: Actor | undefined
+  /** The IP address of the client, for the audit trail: `req.ip`, for example. */
+  address?: string | undefined
+  /** The reason of the change, for the audit trail; at most 500 characters. */
+  reason?: string | undefined
+}
+
+/** The last argument of calls that restrict keys. */
+export interface RestrictOptions extends ChangeOptions {
+  /**
+   * Answers only when no process accepts the old state any more. That is the longest bound (`maxStalenessMs` and
+   * `outageGraceMs`) of all processes after the commit. It excludes a `transaction`.
+   *
+   * @default false
+   */
+  everywhere?: boolean | undefined
+}
+
+/** The last argument of `userChanged`. */
+export type UserChangeOptions = Pick<RestrictOptions, 'transaction' | 'everywhere'>
+
+/** The last argument of `rotate`. */
+export interface RotateOptions extends ChangeOptions {
+  /**
+   * How many seconds the old secret still works: from 0 to `maxGracePeriodSeconds`. It never outlives the key.
+   *
+   * @default 86_400 (a day), or `maxGracePeriodSeconds` if that is less
+   */
+  gracePeriodSeconds?: number | undefined
+}
+
+/** Which old rows a call deletes. */
+export interface PruneOptions {
+  /** The least age in days; a whole number from 1 to 36,500. */
+  olderThanDays: number
+  /**
+   * Deletes nothing, and returns how many rows the call would delete.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
+}
+
+/** Which keys `revokeUnused` revokes. */
+export interface UnusedOptions {
+  /** The least number of days since the last use, or since the creation of a key without uses; from 1 to 36,500. */
+  unusedForDays: number
+  /** The owner. Without it, the call is about the keys of all users. */
+  userId?: AnyUserId
+  /**
+   * Revokes nothing, and returns how many keys the call would revoke.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
+}
+
+/**
+ * Everything that can be done with keys. Calls reject with an `ApiKeysError` and its stable `code`: with `invalid_input` for
+ * input that breaks the rules, and with `database_unavailable` while the database cannot serve. Mistakes of the program, such as
+ * `userId: undefined`, are `TypeError`s.
+ */
+export interface Lifecycle<Permission extends string = string, UserId = string | number> {
+  /**
+   * Creates a key. Its plain text is in this answer, and nowhere else ever. Rejects with `too_many_api_keys` if the owner has
+   * `maxKeysPerUser` keys.
+   */
+  create(
+    apiKey: NewApiKey<Permission>,
+    options?: Omit<ChangeOptions, 'userId'>,
+  ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+
+  /**
+   * Lists keys of every status, newest first, a page at a time. A page of a long list may have fewer keys than `limit`. The last
+   * page has no `nextCursor`.
+   */
+  list(
+    filter?: ApiKeyFilter<Permission>,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<{ apiKeys: ApiKeyRecord<Permission, UserId>[]; nextCursor: string | null }>
+
+  /** Returns the record of a key. Rejects with `api_key_not_found`, as all calls for one key do. */
+  get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Changes the fields that `changes` names. Rejects with `api_key_revoked` for a revoked key. */
+  update(
+    id: string,
+    changes: ApiKeyChanges,
+    options?: ChangeOptions,
+  ): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Replaces all permissions of a key. Rejects with `api_key_revoked` for a revoked key. */
+  setPermissions(
+    id: string,
+    permissions: readonly Permission[],
+    options?: RestrictOptions,
+  ): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Suspends a key: it is refused until `reactivate`. Rejects with `api_key_revoked` for a revoked key. */
+  suspend(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Ends a suspension. Rejects with `api_key_revoked` for a revoked key. */
+  reactivate(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /** Revokes a key for good. Its record stays. */
+  revoke(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /**
+   * Gives a key a new secret under the same id. Its plain text is in this answer, and nowhere else ever. The old secret works on
+   * for the grace period, and the secret before the old one stops working. So a call that is repeated because its answer was lost
+   * ends the secret that was in use. Rejects with `api_key_suspended`, `api_key_expired` or `api_key_revoked`.
+   */
+  rotate(
+    id: string,
+    options?: RotateOptions,
+  ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+
+  /** Ends the grace period of a rotation: only the new secret works. Rejects with `api_key_revoked` for a revoked key. */
+  endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /**
+   * Revokes all keys of a user in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200
+   * before the answer, and the others a page at a time after it.
+   */
+  revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<{ keys: number }>
+
+  /** Returns how many keys `revokeAll` would revoke. */
+  countRevocable(
+    userId: AnyUserId,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<{ keys: number }>
+
+  /** Revokes keys that are not in use, 1,000 in a transaction, and returns how many keys it revoked. */
+  revokeUnused(
+    criteria: UnusedOptions,
+    options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
+  ): Promise<{ keys: number }>
+
+  /**
+   * Deletes keys that were revoked long ago, 1,000 in a transaction, and returns how many keys it deleted. Their audit trail and
+   * their usage stay.
+   */
+  pruneRevoked(
+    criteria: PruneOptions,
+    options?: Omit<ChangeOptions, 'userId' | 'transaction'>,
+  ): Promise<{ keys: number }>
+
+  /** Lists the audit trail, newest first, a page at a time. */
+  events(
+    filter?: EventFilter,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<{ events: ApiKeyEvent<UserId>[]; nextCursor: string | null }>
+
+  /**
+   * Reports to all processes that a user gained or lost a role. Within the bound of all changes, each of them asks the option
+   * `grantable` again. Call it in the transaction that changes the role, or after it.
+   *
+   * @example
+   * await sequelize.transaction(async (transaction) => {
+   *   await user.update({ role: 'guest' }, { transaction })
+   *   await apiKeys.userChanged(user.id, { transaction })
+   * })
+   */
+  userChanged(userId: AnyUserId, options?: UserChangeOptions): Promise<void>
+
+  /** Returns how often a key was accepted and refused, hour by hour. Other processes write their counts within a minute. */
+  usage(id: string, query?: UsageQuery, options?: ReadOptions): Promise<Usage>
+
+  /** Returns the usage of all keys together, deleted keys included, and the keys that were used most. */
+  totalUsage(
+    filter?: UsageFilter,
+    options?: Omit<ReadOptions, 'userId'>,
+  ): Promise<TotalUsage<UserId>>
+
+  /** Deletes old usage, 10,000 rows at a time, and returns how many rows it deleted. A row is an hour of a key. */
+  pruneUsage(options: PruneOptions): Promise<{ hours: number }>
+
+  /**
+   * Reads the whole audit trail and finds every entry that was changed, removed, inserted or moved, the last entry included, and
+   * every key that contradicts the trail. With a `head` that was exported before and kept elsewhere, it also finds a trail that
+   * was put back as a whole.
+   */
+  verifyAuditTrail(options?: { head?: AuditHead | undefined }): Promise<AuditVerification>
+
+  /**
+   * Returns the signed end of the audit trail, for `verifyAuditTrail`. Keep it out of reach of everyone who can change the
+   * database. Rejects with `audit_trail_not_intact` if the end was altered.
+   */
+  auditHead(): Promise<AuditHead>
+
+  /**
+   * Removes the oldest entries of the audit trail, up to the first younger entry, and returns how many entries it removed. It
+   * leaves a signed checkpoint, at which verification begins. Rejects with `audit_trail_not_intact` like `auditHead`.
+   */
+  pruneAuditTrail(options: PruneOptions): Promise<{ events: number }>
+}
