@@ -23,7 +23,7 @@ import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
 import { createSecretFormat } from './keys/secret'
 import { createSigner } from './audit/signing'
-import { createInTurn } from './keys/turns'
+import { createInTurn } from './database/turns'
 import { createUsageStore } from './usage/report'
 import { migrating } from './database/migrating'
 import type {

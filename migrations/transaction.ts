@@ -3,7 +3,7 @@ import timers from 'node:timers/promises'
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { asGuest } from '../models/guest'
-import { select } from '../models/statements'
+import { select } from '../lib/database/query'
 
 // Taken when the module loads, because fake timers of an app replace the member.
 const { setTimeout } = timers

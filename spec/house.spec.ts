@@ -16,8 +16,8 @@ const floors = [
   ['lib/read-options.ts'],
   ['lib/options.ts', 'lib/option-rules.ts'],
   ['lib/keys'],
-  ['lib/database'],
   ['migrations'],
+  ['lib/database'],
   ['models'],
   ['lib/errors.ts'],
 ]

@@ -1,7 +1,7 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { timeSql } from '../../models/audit-trail'
-import { select as selectRows } from '../../models/statements'
+import { select as selectRows } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { InvalidInputError } from '../errors'
 import { isPlainObject } from '../keys/metadata'

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 
 import type { Transaction } from 'sequelize'
 
-import { limitStatements } from '../../models/statements'
+import { limitStatements } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import { sqlStateOf } from '../database/failures'

@@ -2,7 +2,7 @@ import type { Transaction } from 'sequelize'
 
 import { auditTriggers } from '../../migrations/audit-triggers'
 import { alteredTriggersSql } from '../../migrations/triggers'
-import { limitStatements } from '../../models/statements'
+import { limitStatements } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { sqlStateOf } from '../database/failures'
 import { checkAnchor, checkSeal, endWalk, startWalk, type Walk } from './check-seals'

@@ -9,6 +9,7 @@ export interface Clock {
 }
 
 export const hourMs = 3_600_000
+export const dayMs = 24 * hourMs
 
 /** Fake timers of an app may replace `Date`, and keys expire by that, but not what measures how old an answer is. */
 export const systemClock: Clock = {

@@ -1,5 +1,3 @@
-import type { Transaction } from 'sequelize'
-
 import { warn } from '../../models/warnings'
 import { ApiKeysError, InvalidInputError } from '../errors'
 
@@ -41,13 +39,6 @@ export async function onDatabase<Result>(work: () => Promise<Result>): Promise<R
   } catch (error) {
     throw explain(error)
   }
-}
-
-/** Calls back once a transaction has committed. One within another, a savepoint, commits with it. */
-export function afterCommit(transaction: Transaction, callBack: () => void | Promise<void>) {
-  // The types know of no such member.
-  const { parent } = transaction as Transaction & { parent?: Transaction | null }
-  transaction.afterCommit(() => (parent ? afterCommit(parent, callBack) : callBack()))
 }
 
 /** Whether something was refused since the database cannot be asked. */

@@ -1,20 +1,23 @@
 import { clearTimeout, setImmediate, setTimeout } from './background'
 import { ApiKeysError } from '../errors'
 
-/** How long a statement may take: no longer than the bound, and no longer than anybody would wait. */
+/** Returns how long a statement may take: no longer than the bound, and no longer than a caller would wait. */
 export function longestLimitMs(maxStalenessMs: number): number {
   return Math.min(maxStalenessMs, 5_000)
 }
 
-/** How long opening a connection may take before another one is tried: one that hangs must not take up all the time. */
+/** Returns how long opening a connection may take before another opening is tried, because an opening may hang. */
 export function openingLimitMs(maxStalenessMs: number): number {
   return Math.min(Math.max(0.7 * maxStalenessMs, 700), 5_000)
 }
 
+/** How long an answer is waited for at least. */
+export const leastLimitMs = 50
+
 interface TimeLimit {
   limitMs: number
   /**
-   * Whether the process is kept alive for the answer.
+   * True if the process is kept alive for the answer.
    *
    * @default false
    */
@@ -22,8 +25,8 @@ interface TimeLimit {
 }
 
 /**
- * Rejects with `database_unavailable` once the time is over, unless the answer is there by then: also where it lies unread
- * because this process was busy.
+ * Rejects with `database_unavailable` once the time is over, unless the answer has arrived by then. The answer may be unread,
+ * because the process was busy.
  */
 export async function within<Result>(
   { limitMs, isAwaited = false }: TimeLimit,

@@ -1,6 +1,6 @@
 import { ApiKeysError } from '../errors'
 import type { Background } from '../database/background'
-import { longestLimitMs } from '../database/time-limit'
+import { leastLimitMs, longestLimitMs } from '../database/time-limit'
 import type { ChangeLogReader } from './change-log'
 import { applyReading, isLiveNow, noteFailure, type Lease, type LeaseRules } from './lease'
 
@@ -12,9 +12,6 @@ interface PollsParts {
   lease: Lease
   rules: LeaseRules
 }
-
-/** How long an answer is waited for at least. */
-const leastLimitMs = 50
 
 /** Makes the functions that ask the log for changes and apply the answer. One poll is under way at a time. */
 export function createPolls({ background, log, firstAnswerLimitMs, lease, rules }: PollsParts) {

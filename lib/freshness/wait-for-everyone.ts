@@ -1,22 +1,22 @@
 import type { Sequelize } from 'sequelize'
 
 import { literal } from '../../models/names'
-import { select } from '../../models/statements'
+import type { Tables } from '../../models/tables'
 import { setTimeout } from '../database/background'
-import { ApiKeysError } from '../errors'
-import { onDatabase } from '../database/failures'
 import type { Clock } from '../database/clock'
+import { onDatabase } from '../database/failures'
+import { select } from '../database/query'
+import { ApiKeysError } from '../errors'
 
-interface BarrierParts {
+interface WaitForEveryoneParts {
   sequelize: Sequelize
-  /** The qualified, quoted name of the table of bounds. */
-  bounds: string
+  tables: Pick<Tables, 'bounds'>
   /** The bound of this process. */
   boundMs: number
   clock: Clock
 }
 
-/** Node takes no longer time for a timer: one that is set for longer fires at once. */
+/** The longest time of a timer of Node. A timer that is set for longer fires at once. */
 const longestTimerMs = 2 ** 31 - 1
 
 const hidden =
@@ -25,30 +25,33 @@ const hidden =
   'security off for this table.'
 
 /**
- * Makes the function that waits until no process goes by what was so when it was called: as long as the longest bound
- * that any process holds itself to. Every one of them stands in the database before it is relied on.
+ * Makes the function that waits until every process honours the changes made before the call. It waits for the longest bound
+ * that any process keeps. Each process registers its bound in the database before it relies on the log.
  */
-export function createBarrier({ sequelize, bounds, boundMs, clock }: BarrierParts) {
+export function createWaitForEveryone(parts: WaitForEveryoneParts) {
+  const { sequelize, tables, boundMs, clock } = parts
+
   return async function waitForEveryone(): Promise<void> {
-    const startedAt = clock.monotonic()
     const [longest] = await onDatabase(() =>
       select<{ ms: string | null; isFiltered: string; isStandby: string }>(
         sequelize,
-        `SELECT max(bound_ms)::text AS ms, row_security_active(${literal(bounds)})::text AS "isFiltered",
+        `SELECT max(bound_ms)::text AS ms, row_security_active(${literal(tables.bounds)})::text AS "isFiltered",
                 pg_is_in_recovery()::text AS "isStandby"
-           FROM ${bounds}`,
+           FROM ${tables.bounds}`,
         { transaction: null },
       ),
     )
-    // A standby may not know a bound that was registered just now. A proxy that balances loads may have asked one.
+    // A standby may lack a bound that was registered just now. A proxy that balances loads may have asked a standby.
     if (longest?.isStandby !== 'false') {
       throw new ApiKeysError('database_unavailable', { cause: new Error('a standby answered') })
     }
     if (longest.isFiltered === 'true' && Number(longest.ms) < boundMs) throw new Error(hidden)
-    const waitMs = Math.max(boundMs, Number(longest?.ms ?? 0))
+    const endsAt = clock.monotonic() + Math.max(boundMs, Number(longest.ms ?? 0))
 
     // A timer may fire a little early.
-    for (let leftMs = waitMs; leftMs > 0; leftMs = startedAt + waitMs - clock.monotonic()) {
+    for (;;) {
+      const leftMs = endsAt - clock.monotonic()
+      if (leftMs <= 0) return
       await new Promise((resolve) => {
         setTimeout(resolve, Math.min(Math.ceil(leftMs), longestTimerMs))
       })

@@ -1,3 +1,4 @@
+import { dayMs, hourMs } from '../database/clock'
 import { InvalidInputError } from '../errors'
 
 export const usageUnits = ['hour', 'day'] as const
@@ -11,11 +12,9 @@ export interface UsagePeriod {
   unitMs: number
 }
 
-const dayMs = 86_400_000
-
 /** How long each is, how many are shown unless somebody asks for others, and how many days they may span. */
 const units: Record<UsageUnit, { unitMs: number; shown: number; maxDays: number }> = {
-  hour: { unitMs: dayMs / 24, shown: 24, maxDays: 31 },
+  hour: { unitMs: hourMs, shown: 24, maxDays: 31 },
   day: { unitMs: dayMs, shown: 30, maxDays: 366 },
 }
 

@@ -4,7 +4,7 @@ import type { Transaction } from 'sequelize'
 
 import { isOfPrefix, keySql, msSql, type Status, type Time } from '../../models/api-key'
 import { quote } from '../../models/names'
-import { limitStatements, run, select } from '../../models/statements'
+import { limitStatements, run, select } from '../database/query'
 import { noticeOf } from '../audit/trail'
 import type { Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'

@@ -1,7 +1,7 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { isOfPrefix } from '../../models/api-key'
-import { run, select } from '../../models/statements'
+import { run, select } from '../database/query'
 import type { Tables } from '../../models/tables'
 
 /** The part of an instance whose notices are claimed. */

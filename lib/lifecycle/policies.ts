@@ -1,7 +1,7 @@
 import type { Transaction } from 'sequelize'
 
 import { timeOfParameter } from '../../models/api-key'
-import { run } from '../../models/statements'
+import { run } from '../database/query'
 import { isSame } from '../audit/trail'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { readGranted } from '../keys/grantable'

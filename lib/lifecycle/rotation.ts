@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
-import { run } from '../../models/statements'
+import { run } from '../database/query'
 import { nextStatus } from '../keys/states'
 import type { Circumstances } from './call-options'
 import type { Parts } from './parts'

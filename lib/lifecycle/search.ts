@@ -1,5 +1,5 @@
 import { isOfPrefix, keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
-import { select } from '../../models/statements'
+import { select } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
 import type { KeyFilter } from '../keys/input'
 import type { Parts } from './parts'

@@ -10,7 +10,7 @@ import {
   parameterSql,
   type KeyAttribute,
 } from '../../models/api-key'
-import { select } from '../../models/statements'
+import { select } from '../database/query'
 import { isSame } from '../audit/trail'
 import { sqlStateOf } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'

@@ -1,8 +1,9 @@
 import type { Transaction } from 'sequelize'
 
 import { setTimeout } from '../database/background'
-import { afterCommit, isConflict } from '../database/failures'
-import type { Caller } from '../keys/turns'
+import { isConflict } from '../database/failures'
+import { afterCommit } from '../database/query'
+import type { Caller } from '../database/turns'
 import type { Parts } from './parts'
 
 export type InTransaction = ReturnType<typeof createInTransaction>

@@ -1,9 +1,9 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { limitStatements, select } from '../../models/statements'
+import { limitStatements, select } from '../database/query'
 import type { Tables } from '../../models/tables'
-import { hourMs } from '../database/clock'
-import type { InTurn } from '../keys/turns'
+import { dayMs } from '../database/clock'
+import type { InTurn } from '../database/turns'
 
 interface UsagePruningParts {
   sequelize: Sequelize
@@ -69,5 +69,5 @@ export function createUsagePruning({ sequelize, inTurn, tables }: UsagePruningPa
 }
 
 function startOf(olderThanDays: number): string {
-  return new Date(Date.now() - olderThanDays * 24 * hourMs).toISOString()
+  return new Date(Date.now() - olderThanDays * dayMs).toISOString()
 }

@@ -5,7 +5,7 @@ import { CachedKey, type KeyCache } from './cache'
 import type { ChangeFeed } from '../freshness/change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from '../database/clock'
 import type { KeyReading, Lookup } from './lookup'
-import { longestLimitMs } from '../database/time-limit'
+import { leastLimitMs, longestLimitMs } from '../database/time-limit'
 
 /** What came of reading one key. */
 export interface Fill {
@@ -40,8 +40,7 @@ interface Flight {
 /** How many keys are read in one query. */
 const maxDigests = 500
 
-/** How long an answer is waited for at least, and that of a probe. */
-const leastLimitMs = 50
+/** How long the answer of a probe is waited for at least. */
 const leastProbeMs = 1_000
 
 /**

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 
 import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
-import { onPrimary } from '../../models/statements'
+import { onPrimary } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { createAddressList, type AddressList } from '../keys/addresses'

@@ -1,7 +1,7 @@
 import type { Sequelize } from 'sequelize'
 
 import { isOfPrefix } from '../../models/api-key'
-import { select } from '../../models/statements'
+import { select } from '../database/query'
 import { warn } from '../../models/warnings'
 import type { SecretFormat } from '../keys/secret'
 

@@ -1,7 +1,7 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { isOfPrefix } from '../../models/api-key'
-import { select } from '../../models/statements'
+import { afterCommit, select } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
@@ -9,11 +9,11 @@ import type { Background } from '../database/background'
 import { readClientAddress } from '../keys/addresses'
 import { createRetiredUses } from '../audit/retired-uses'
 import type { Signer } from '../audit/signing'
-import { afterCommit, onDatabase } from '../database/failures'
+import { onDatabase } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { OwnChanges } from '../database/own-changes'
 import { asSent, type SecretFormat } from '../keys/secret'
-import { createBarrier } from '../freshness/wait-for-everyone'
+import { createWaitForEveryone } from '../freshness/wait-for-everyone'
 import { createMemory } from './memory'
 import { createChangeLog } from '../freshness/change-log'
 import { systemClock } from '../database/clock'
@@ -265,7 +265,7 @@ export function createVerification(parts: VerificationParts) {
       await learnIn(transaction, () => owners?.forget([userId]))
     },
 
-    waitForEveryone: createBarrier({ sequelize, bounds: tables.bounds, boundMs, clock }),
+    waitForEveryone: createWaitForEveryone({ sequelize, tables, boundMs, clock }),
 
     recorder: usage,
     writer,

@@ -1,7 +1,8 @@
 import { Sequelize } from 'sequelize'
 
 import { systemClock } from '../../lib/database/clock'
-import { createBarrier } from '../../lib/freshness/wait-for-everyone'
+import { createWaitForEveryone } from '../../lib/freshness/wait-for-everyone'
+import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 import { hasPgpool, startPgpool } from './pgpool'
@@ -29,9 +30,9 @@ beforeAll(async () => {
 afterAll(() => cleanup.run(), 60_000)
 
 it('a standby is not asked for the bounds that others go by', async () => {
-  const waitForEveryone = createBarrier({
+  const waitForEveryone = createWaitForEveryone({
     sequelize: standby.connect(),
-    bounds: 'public.api_key_bounds',
+    tables: tablesOf('public'),
     boundMs: 100,
     clock: systemClock,
   })

@@ -1,18 +1,13 @@
 import type { Options, Sequelize, Transaction } from 'sequelize'
 
-import { clearTimeout, setTimeout } from '../database/background'
 import { ApiKeysError } from '../errors'
-import type { Actor } from './types'
-
-/** A call that waits for its turn. */
-interface Waiting {
-  start(): void
-}
+import { clearTimeout, setTimeout } from './background'
 
 /** For whom a call is made: turns go round between users. */
 export interface Caller {
   userId?: string | number | undefined
-  actor?: Actor | undefined
+  /** Who does it; the app itself has no id. */
+  actor?: { readonly type: string; readonly id?: string | number | bigint } | undefined
   /** A transaction of the caller's, which has its connection already. */
   transaction?: Transaction | undefined
 }
@@ -27,7 +22,7 @@ const maxAtOnce = 4
 
 /**
  * Makes the function that lets few calls at a time have a connection of the app's pool: half of it, and at most four. The next
- * turn is another user's, if another one waits. Otherwise one user who sends many requests would keep the pool from the app and
+ * turn is another user's, if another user waits. Otherwise one user who sends many requests would keep the pool from the app and
  * from all other users. A call waits as long as it would for a connection.
  */
 export function createInTurn(sequelize: Sequelize) {
@@ -35,17 +30,16 @@ export function createInTurn(sequelize: Sequelize) {
   const { pool } = (sequelize as Sequelize & { options: Options }).options
   const acquireMs = pool?.acquire ?? defaultAcquireMs
   const most = Math.max(1, Math.min(maxAtOnce, Math.floor((pool?.max ?? defaultPoolMax) / 2)))
-  /** The user at the front is next, and goes to the back. */
-  const queues = new Map<string, Set<Waiting>>()
+  /** The calls that wait, by their users. The user at the front is next, and goes to the back. */
+  const queues = new Map<string, Set<() => void>>()
   let running = 0
 
   async function wait(who: string) {
     const queue = queues.get(who) ?? new Set()
     queues.set(who, queue)
     await new Promise<void>((resolve, reject) => {
-      const waiting = { start }
       const timer = setTimeout(giveUp, acquireMs)
-      queue.add(waiting)
+      queue.add(start)
 
       function start() {
         clearTimeout(timer)
@@ -53,7 +47,7 @@ export function createInTurn(sequelize: Sequelize) {
       }
 
       function giveUp() {
-        queue.delete(waiting)
+        queue.delete(start)
         if (queue.size === 0 && queues.get(who) === queue) queues.delete(who)
         const cause = new Error(`express-api-keys: no turn in ${acquireMs} ms`)
         reject(new ApiKeysError('database_unavailable', { cause }))
@@ -65,13 +59,12 @@ export function createInTurn(sequelize: Sequelize) {
   function end() {
     for (const [who, queue] of queues) {
       queues.delete(who)
-      const [first] = queue
-      if (!first) continue
+      const [start] = queue
+      if (!start) continue
 
-      queue.delete(first)
+      queue.delete(start)
       if (queue.size > 0) queues.set(who, queue)
-      first.start()
-      return
+      return start()
     }
     running--
   }
@@ -92,6 +85,6 @@ export function createInTurn(sequelize: Sequelize) {
 }
 
 function nameOf({ userId, actor }: Caller): string {
-  if (actor && actor.type !== 'system') return `${actor.type} ${actor.id}`
+  if (actor?.id !== undefined) return `${actor.type} ${actor.id}`
   return userId === undefined ? '' : `user ${userId}`
 }

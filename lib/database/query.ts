@@ -1,0 +1,63 @@
+import type { QueryTypes, Sequelize, Transaction } from 'sequelize'
+
+/*
+ * There are two ways to the database.
+ *
+ * The functions of this file go through the app's Sequelize. Changes of keys, the audit trail, lists and reports go this way,
+ * because they may be part of a transaction of the app. They wait for a connection of the app's pool, one after the other
+ * (turns.ts). Models of Sequelize are used only to write rows. Nothing is imported from `sequelize` but types. An app may have two
+ * copies of Sequelize. A value of our copy (`literal()`, `Op.lt`, a lock) means nothing to the app's copy, and an error of the
+ * app's copy is no instance of our classes.
+ *
+ * The connections of our own (connections.ts) serve what requests wait for, polls and look-ups of keys, and what is written in the
+ * background (writer.ts). An app whose pool is exhausted still verifies keys, and no statement becomes part of its transactions.
+ */
+
+interface QueryOptions {
+  /** Values for `$1` and so on. */
+  bind?: readonly unknown[] | undefined
+  /** Required, because without a transaction Sequelize would join an ambient one (CLS). */
+  transaction: Transaction | null
+  logging?: false
+}
+
+/** Has pgpool-II send a statement to the primary; to all others a comment. It counts only at the start of a statement. */
+export const onPrimary = '/*NO LOAD BALANCE*/'
+
+/**
+ * Runs a statement on the primary and returns its rows. Statements return text, numbers as text or JSON: an app may have
+ * changed the session settings (`DateStyle`) and the type parsers of its driver.
+ */
+export async function select<Row extends object>(
+  sequelize: Sequelize,
+  sql: string,
+  { bind, ...options }: QueryOptions,
+): Promise<Row[]> {
+  return sequelize.query<Row>(`${onPrimary} ${sql}`, {
+    ...options,
+    ...(bind && { bind: [...bind] }),
+    // The value is the same in every copy of Sequelize.
+    type: 'SELECT' as QueryTypes.SELECT,
+    useMaster: true,
+  })
+}
+
+/** Runs a statement whose result is of no interest. */
+export async function run(sequelize: Sequelize, sql: string, options: QueryOptions) {
+  await select(sequelize, sql, options)
+}
+
+/**
+ * Returns SQL that gives the statements of a transaction a time limit of their own. An app may have set `statement_timeout` for
+ * its requests, which work on many rows would always exceed.
+ */
+export function limitStatements(ms: number): string {
+  return `SELECT set_config('statement_timeout', '${ms}', true)`
+}
+
+/** Calls back once a transaction has committed. A transaction within another, a savepoint, commits with the outer one. */
+export function afterCommit(transaction: Transaction, callBack: () => void | Promise<void>) {
+  // The types know of no such member.
+  const { parent } = transaction as Transaction & { parent?: Transaction | null }
+  transaction.afterCommit(() => (parent ? afterCommit(parent, callBack) : callBack()))
+}
