@@ -1,4 +1,5 @@
-export { createApiKeys, type ApiKeys } from './create-api-keys'
+export type { ApiKeys } from './api'
+export { createApiKeys } from './create-api-keys'
 export {
   ApiKeysError,
   InvalidApiKeyError,

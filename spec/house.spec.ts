@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path'
 const floors = [
   ['lib/index.ts'],
   ['lib/create-api-keys.ts'],
+  ['lib/api.ts'],
   ['lib/http'],
   ['lib/lifecycle'],
   ['lib/verification'],

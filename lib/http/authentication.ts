@@ -3,80 +3,54 @@ import type { ServerResponse } from 'node:http'
 import { ApiKeysError, InvalidApiKeyError, refusalOf, type InvalidReason } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import type { MaybePromise } from '../options'
-import type { UsageRecorder } from '../usage/recorder'
-import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
+import { AcceptedKey } from '../verification/verified-key'
 import type { Verdict, Verifier } from '../verification/verify'
 import { withoutStack } from './answer'
-import type { Credential, CredentialReader } from './credentials'
-import { createOwners, type OwnersParts } from './owner'
-import { createTrustCheck } from './proxy-trust'
-import { linesOf, type GuardedRequest } from './request'
 import {
-  beginBearer,
+  addCaller,
+  findCaller,
+  findMaskedKey,
   hasAcceptedKey,
   keeperOf,
-  recallBearer,
-  recallMaskedKey,
-  type Accepted,
   type Authentication,
-  type RequestBearer,
-} from './request-memory'
+  type Caller,
+} from './caller'
+import { isOurs, linesOf, type Credential, type CredentialReader } from './credentials'
+import { createOwnerCheck, type OwnerParts } from './owner'
+import { createTrustCheck, type GuardedRequest } from './request'
 
-export interface Authenticator {
-  /** Finds out whose key a request carries, once: later calls get what came of it the first time. */
-  authenticate(req: GuardedRequest, res?: ServerResponse): MaybePromise<Authentication>
-  /** Takes back that a key was accepted, for a request that goes on without it: later calls get the error. */
-  withdraw(accepted: Accepted, error: ApiKeysError): Authentication
-  /** Reads the credential of a request and masks it. Judges nothing: guards do so later. */
-  mask(req: GuardedRequest): void
-  /** Returns what is known of a request; `undefined` if nothing of the library has read it. */
-  recall(req: object): RequestBearer | undefined
-  /** True if a request carries a key of ours, good or bad, or came with one that another instance accepted. */
-  carriesKey(req: GuardedRequest): boolean
-  /** Reports a refused request to the listeners of `denied`. */
-  reportDenied(req: object, failure: unknown): void
-}
+export type Authenticator = ReturnType<typeof createAuthenticator>
 
-interface AuthenticatorParts extends OwnersParts {
+interface AuthenticatorParts extends OwnerParts {
   credentials: CredentialReader
   verify: Verifier['verify']
-  /** Counts a use of a good key as denied. */
-  noteDenied: UsageRecorder['noteDenied']
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
 }
 
-export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
-  const { credentials, verify, noteDenied, emitter, settings } = parts
-  const owners = createOwners(parts)
-  /** Names this instance in the memory of requests. */
-  const self = Symbol('express-api-keys')
+/** Makes the part that finds out whose key a request carries, for one instance of the library. */
+export function createAuthenticator(parts: AuthenticatorParts) {
+  const { credentials, verify, emitter, settings } = parts
+  const owner = createOwnerCheck(parts)
   const checkTrust = createTrustCheck()
+  const instance = Symbol('express-api-keys')
 
-  function authenticateFirst(
+  function judge(
     req: GuardedRequest,
     credential: Credential,
-    bearer: RequestBearer,
+    caller: Caller,
   ): MaybePromise<Authentication> {
-    switch (credential.kind) {
-      case 'none':
-        return { kind: 'absent', error: withoutStack(() => new ApiKeysError('missing_credential')) }
-      case 'foreign':
-        return { kind: 'absent', error: invalid('malformed') }
-      case 'unreadable':
-        return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
-      case 'key': {
-        const verdict = verify(credential, bearer)
-        return verdict instanceof Promise
-          ? verdict.then((verdict) => accept(req, verdict, bearer))
-          : accept(req, verdict, bearer)
-      }
-    }
+    if (credential.kind !== 'key') return withoutKey(credential)
+
+    const verdict = verify(credential, caller)
+    return verdict instanceof Promise
+      ? verdict.then((verdict) => accept(req, verdict, caller))
+      : accept(req, verdict, caller)
   }
 
   function accept(
     req: GuardedRequest,
     verdict: Verdict,
-    bearer: RequestBearer,
+    caller: Caller,
   ): MaybePromise<Authentication> {
     if (!verdict.valid) {
       return { kind: 'refused', error: invalid(verdict.code, verdict.retryAfterSeconds) }
@@ -85,126 +59,93 @@ export function createAuthenticator(parts: AuthenticatorParts): Authenticator {
     const { apiKey } = verdict
     if (AcceptedKey.isBound(apiKey)) checkTrust(req)
     const { user } = req
-    if (user || settings.loadUser) return acceptUser(req, apiKey, bearer)
-    return bearer.accept(apiKey, { id: apiKey.userId }, user)
+    if (user || settings.loadUser) return owner.accept(req, apiKey, caller)
+    return caller.accept(apiKey, { id: apiKey.userId }, user)
   }
 
-  async function acceptUser(
-    req: GuardedRequest,
-    apiKey: VerifiedApiKey,
-    bearer: RequestBearer,
-  ): Promise<Authentication> {
-    const { user: present } = req
-    const signedIn = present ? await owners.compareSignedIn(req, apiKey) : 'nobody'
-    if (signedIn === 'other') return twoCredentials(apiKey, bearer)
-    // A guest is nobody, and gives its place to the owner.
-    const user = signedIn === 'owner' ? present : await owners.loadUser(req, apiKey)
-    if (user) return bearer.accept(apiKey, user, present)
-
-    noteDenied(apiKey, bearer)
-    bearer.refused = apiKey
-    return { kind: 'refused', error: invalid('unknown') }
-  }
-
-  /** The app may have signed a user in since, behind the guard that came first. */
-  function authenticateAgain(
+  /** The app may have put a user on the request since the first guard. */
+  function judgeAgain(
     req: GuardedRequest,
     authentication: Authentication,
   ): MaybePromise<Authentication> {
-    if (authentication.kind !== 'accepted' || req.user === authentication.user)
-      return authentication
-    return acceptAgain(req, authentication)
+    const isAsBefore = authentication.kind !== 'accepted' || req.user === authentication.user
+    return isAsBefore ? authentication : owner.acceptAgain(req, authentication)
   }
 
-  async function acceptAgain(req: GuardedRequest, accepted: Accepted): Promise<Authentication> {
-    const { apiKey, bearer, user } = accepted
-    const signedIn = await owners.compareSignedIn(req, apiKey)
-    if (signedIn === 'other') return twoCredentials(apiKey, bearer)
-    return signedIn === 'owner' ? accepted : bearer.accept(apiKey, user, req.user)
-  }
-
-  function twoCredentials(apiKey: VerifiedApiKey, bearer: RequestBearer): Authentication {
-    noteDenied(apiKey, bearer)
-    bearer.refused = apiKey
-    return {
-      kind: 'refused',
-      error: withoutStack(() => new ApiKeysError('multiple_credentials')),
-    }
-  }
-
-  function recall(req: object): RequestBearer | undefined {
-    return recallBearer(keeperOf(req, linesOf(req as GuardedRequest)), self)
+  function recall(req: object): Caller | undefined {
+    return findCaller(keeperOf(req, linesOf(req as GuardedRequest)), instance)
   }
 
   return {
-    authenticate(req, res) {
+    /** Finds out whose key a request carries. Later calls with the same request get the first result. */
+    authenticate(req: GuardedRequest, res?: ServerResponse): MaybePromise<Authentication> {
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
-      let bearer = recallBearer(keeper, self)
+      let caller = findCaller(keeper, instance)
       let credential = credentials.readPlain(req, lines)
       // A key that is still legible has not been read before.
-      if (bearer && credential?.kind !== 'key') {
-        bearer.noteResponse(res)
-        const { authentication: before } = bearer
-        if (before instanceof Promise) {
-          return before.then((before) => authenticateAgain(req, before))
-        }
-        if (before) return authenticateAgain(req, before)
-        const kept = bearer.takeCredential()
-        // Since it was kept, the app may have put a key into a header that had none.
-        if (kept?.kind === 'key' || kept?.kind === 'unreadable') credential = kept
+      if (caller && credential?.kind !== 'key') {
+        caller.addResponse(res)
+        const { authentication: before, masked } = caller
+        if (before instanceof Promise) return before.then((before) => judgeAgain(req, before))
+        if (before) return judgeAgain(req, before)
+        caller.masked = undefined
+        // Since it was masked, the app may have put a key into a header that had none.
+        if (masked?.kind === 'key' || masked?.kind === 'unreadable') credential = masked
       } else {
-        bearer = beginBearer(keeper, self, req, res)
+        caller = addCaller(keeper, instance, req, res)
       }
 
-      bearer.authentication = authenticateFirst(
-        req,
-        credential ?? credentials.read(req, lines, recallMaskedKey(keeper)),
-        bearer,
-      )
-      return bearer.authentication
+      credential ??= credentials.read(req, lines, findMaskedKey(keeper))
+      caller.authentication = judge(req, credential, caller)
+      return caller.authentication
     },
 
-    withdraw({ bearer }, error) {
-      bearer.withdraw()
-      const refused = { kind: 'refused', error } as const
-      bearer.authentication = refused
-      return refused
-    },
-
-    mask(req) {
+    /** Masks the credential of a request, and keeps it for the guards. */
+    mask(req: GuardedRequest) {
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
       const plain = credentials.readPlain(req, lines)
-      if (plain?.kind !== 'key' && recallBearer(keeper, self)) return
+      if (plain?.kind !== 'key' && findCaller(keeper, instance)) return
 
-      const credential = plain ?? credentials.read(req, lines, recallMaskedKey(keeper))
-      beginBearer(keeper, self, req, undefined).keepCredential(credential)
+      const credential = plain ?? credentials.read(req, lines, findMaskedKey(keeper))
+      addCaller(keeper, instance, req, undefined).masked = credential
     },
 
+    /** Returns what the instance knows of a request; `undefined` if it has not read the request. */
     recall,
 
-    carriesKey(req) {
+    /** True if a request carries a key of ours, good or bad, or came with a key that another instance accepted. */
+    carriesKey(req: GuardedRequest): boolean {
       const lines = linesOf(req)
-      const keeper = keeperOf(req, lines)
-      if (hasAcceptedKey(keeper)) return true
       // A key that was read before is masked by now. The request carries it all the same.
-      const credential = credentials.read(req, lines)
-      return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
+      return hasAcceptedKey(keeperOf(req, lines)) || isOurs(credentials.read(req, lines))
     },
 
-    reportDenied(req, failure) {
+    /** Reports a refused request to the listeners of `denied`. */
+    reportDenied(req: object, failure: unknown) {
       if (!(failure instanceof ApiKeysError) || !emitter.isHeard('denied')) return
 
-      const bearer = recall(req)
-      const apiKey = bearer?.accepted?.apiKey ?? bearer?.refused
+      const caller = recall(req)
+      const apiKey = caller?.accepted?.apiKey ?? caller?.refused
       emitter.emit('denied', {
         apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
         error: failure,
         reason: failure instanceof InvalidApiKeyError ? failure.reason : null,
-        address: bearer?.ip ?? null,
+        address: caller?.ip ?? null,
       })
     },
+  }
+}
+
+function withoutKey(credential: Exclude<Credential, { kind: 'key' }>): Authentication {
+  switch (credential.kind) {
+    case 'none':
+      return { kind: 'absent', error: withoutStack(() => new ApiKeysError('missing_credential')) }
+    case 'foreign':
+      return { kind: 'absent', error: invalid('malformed') }
+    case 'unreadable':
+      return { kind: credential.isOurs ? 'refused' : 'absent', error: credential.error }
   }
 }
 

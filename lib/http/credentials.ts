@@ -1,8 +1,8 @@
-import type { IncomingMessage } from 'node:http'
+import { IncomingMessage } from 'node:http'
+import { Socket } from 'node:net'
 
 import { ApiKeysError } from '../errors'
 import type { SentKey } from '../keys/secret'
-import { distinctHeadersOf, headersOf } from './request'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:
@@ -13,69 +13,47 @@ import { distinctHeadersOf, headersOf } from './request'
 const scheme = /^bearer(?: +|$)/i
 const tokenSyntax = String.raw`[A-Za-z0-9\-._~+/]+=*`
 const b64token = new RegExp(`^${tokenSyntax}$`)
-/** How nearly all clients write it. */
+/** Nearly all clients write the scheme like this. */
 const plainScheme = 'Bearer '
 const plainCredentials = new RegExp(`^${plainScheme}${tokenSyntax}$`)
 
-/** What the headers of a request carry, as far as we are concerned. */
+/** The credential in the headers of a request. */
 export type Credential =
-  /** Nothing, or a scheme such as Basic that is not our business. */
+  /** Nothing, or a scheme such as Basic that the library does not read. */
   | { kind: 'none' }
-  /** A bearer token that is not one of our keys, a JWT say. */
+  /** A bearer token that is not a key of ours, for example a JWT. */
   | { kind: 'foreign' }
-  /** Something that begins as our keys do. Whether it is one is for the verifier to say. */
+  /** Text that begins as our keys do. The verifier says if it is a key. */
   | ({ kind: 'key' } & SentKey)
-  /** Not to be understood; `isOurs` if it holds something that begins as our keys do. */
+  /** A malformed credential. `isOurs` is true if it holds text that begins as our keys do. */
   | { kind: 'unreadable'; isOurs: boolean; error: ApiKeysError }
 
-export interface CredentialReader {
-  /**
-   * Finds the credential of a request, given the list of its header lines if it has one. If another instance has masked a key
-   * and not judged it, it is given as well: it may be one of this instance.
-   */
-  read(req: IncomingMessage, lines: string[] | undefined, masked?: SentKey): Credential
-  /**
-   * The same for what nearly all requests look like: one `Authorization: Bearer`, and nothing that was read before. Returns
-   * `null` for all others.
-   */
-  readPlain(req: IncomingMessage, lines: string[] | undefined): Credential | null
-}
+export type CredentialReader = ReturnType<typeof createCredentialReader>
 
 interface CredentialOptions {
-  /** What every key of ours begins with. */
+  /** The text that every key of ours begins with. */
   marker: string
-  /** How many characters behind that lists show of a key. */
+  /** How many characters behind the marker lists show of a key. */
   shownLength: number
   /** A second header that may carry a key, in lower case. */
   header: string | undefined
 }
 
 /**
- * Makes what finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere else. It masks each
- * key in every view of the headers, readable or not, so that no later logger can leak it. A mask shows of a key what lists
- * show, so that a cache or a limiter behind a guard still tells keys apart. Values of others stay as they are.
+ * Makes the part that finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere else. It masks
+ * each key in every view of the headers, readable or not, so that no later logger can leak it.
  */
-export function createCredentialReader(options: CredentialOptions): CredentialReader {
-  const { marker, shownLength, header } = options
-  // Behind anything that no token has, such as the brackets of a template. Inside another's token it is not ours.
-  const ours = new RegExp(
-    `(^|[^A-Za-z0-9\\-._~+/])(${marker}[^\\s,;"']{0,${shownLength}})[^\\s,;"']*`,
-    'g',
-  )
-  const mask = `$1$2${ellipsis}`
+export function createCredentialReader({ marker, shownLength, header }: CredentialOptions) {
+  const masks = createMasks(marker, shownLength)
   const plainShownLength = plainScheme.length + marker.length + shownLength
-
-  function isOurs(value: string) {
-    return value.search(ours) !== -1
-  }
 
   function readAuthorization(value: string): Credential {
     const [prefix] = scheme.exec(value) ?? []
     if (prefix === undefined)
-      return isOurs(value) ? unreadable('malformed_credential', true) : { kind: 'none' }
+      return masks.fits(value) ? unreadable('malformed_credential', true) : { kind: 'none' }
 
     const token = value.slice(prefix.length)
-    if (!b64token.test(token)) return unreadable('malformed_credential', isOurs(value))
+    if (!b64token.test(token)) return unreadable('malformed_credential', masks.fits(value))
     if (!token.startsWith(marker)) return { kind: 'foreign' }
     return keyIn(value, prefix.length)
   }
@@ -83,90 +61,129 @@ export function createCredentialReader(options: CredentialOptions): CredentialRe
   function readHeader(value: string): Credential {
     if (value === '') return { kind: 'none' }
     if (value.startsWith(marker)) return keyIn(value, 0)
-    return isOurs(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
+    return masks.fits(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
   }
 
-  function readPlain(req: IncomingMessage, lines: string[] | undefined): Credential | null {
-    if (lines === undefined) return null
-    const headers = headersOf(req)
-    const { authorization } = headers
-    if (authorization === undefined || !plainCredentials.test(authorization)) return null
-    if (header !== undefined && headers[header] !== undefined) return null
+  return {
+    /**
+     * Finds the credential of a plain request, given the list of its header lines: one `Authorization: Bearer`, and nothing that
+     * was read before. Nearly all requests are plain. Returns `null` for all others.
+     */
+    readPlain(req: IncomingMessage, lines: string[] | undefined): Credential | null {
+      if (lines === undefined) return null
+      const headers = headersOf(req)
+      const { authorization } = headers
+      if (authorization === undefined || !plainCredentials.test(authorization)) return null
+      if (header !== undefined && headers[header] !== undefined) return null
 
-    const line = findOnlyLine(lines, 'authorization')
-    if (line === -1 || lines[line] !== authorization) return null
-    if (!authorization.startsWith(marker, plainScheme.length)) return { kind: 'foreign' }
-    if (authorization.endsWith(ellipsis)) return null
+      const line = findOnlyLine(lines, 'authorization')
+      if (line === -1 || lines[line] !== authorization) return null
+      if (!authorization.startsWith(marker, plainScheme.length)) return { kind: 'foreign' }
+      if (authorization.endsWith(ellipsis)) return null
 
-    const masked = authorization.slice(0, plainShownLength) + ellipsis
-    headers.authorization = masked
-    lines[line] = masked
-    maskDistinct(req, 'authorization')
-    return { kind: 'key', text: authorization, start: plainScheme.length }
+      const masked = authorization.slice(0, plainShownLength) + ellipsis
+      headers.authorization = masked
+      lines[line] = masked
+      masks.putInDistinct(req, 'authorization')
+      return { kind: 'key', text: authorization, start: plainScheme.length }
+    },
+
+    /**
+     * Finds the credential of any request, given the list of its header lines if it has such a list. If another instance has
+     * masked a key and not judged it, that key is given as well, because it may be one of this instance.
+     */
+    read(req: IncomingMessage, lines: string[] | undefined, masked?: SentKey): Credential {
+      const authorizations = masks.take(req, lines, 'authorization')
+      const others = header === undefined ? [] : masks.take(req, lines, header)
+      const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
+
+      const mine = found.filter(isOurs)
+      // Node keeps the first of two `Authorization` lines and hides the second, so that readers could disagree.
+      const isRepeated = authorizations.length > 1 || others.length > 1
+      if (mine.length > 1 || (mine.length > 0 && isRepeated)) {
+        return unreadable('multiple_credentials', true)
+      }
+      if (mine[0]?.kind === 'unreadable' && masked?.text.startsWith(marker, masked.start)) {
+        return { kind: 'key', ...masked }
+      }
+      return (
+        mine[0] ??
+        found.find(({ kind }) => kind === 'unreadable') ??
+        found.find(({ kind }) => kind === 'foreign') ?? { kind: 'none' }
+      )
+    },
+  }
+}
+
+/** True if a credential is a key of ours, or holds text that begins as our keys do. */
+export function isOurs(credential: Credential): boolean {
+  return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
+}
+
+/**
+ * Masks the keys in headers. A mask shows as much of a key as lists do, so that a cache or a limiter behind a guard can still
+ * tell keys apart. All other values stay as they are.
+ */
+function createMasks(marker: string, shownLength: number) {
+  // A key may stand behind any character that no token has, such as the bracket of a template. Inside the token of another
+  // issuer it is not ours.
+  const ours = new RegExp(
+    `(^|[^A-Za-z0-9\\-._~+/])(${marker}[^\\s,;"']{0,${shownLength}})[^\\s,;"']*`,
+    'g',
+  )
+  const mask = `$1$2${ellipsis}`
+
+  /** True if a value holds text that is masked. */
+  function fits(value: string): boolean {
+    return value.search(ours) !== -1
   }
 
-  function read(req: IncomingMessage, lines: string[] | undefined, masked?: SentKey): Credential {
-    const authorizations = takeValues(req, lines, 'authorization')
-    const others = header === undefined ? [] : takeValues(req, lines, header)
-    const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
-
-    const mine = found.filter(concernsUs)
-    if (mine.length > 1 || (mine.length > 0 && isRepeated(authorizations, others))) {
-      return unreadable('multiple_credentials', true)
-    }
-    if (mine[0]?.kind === 'unreadable' && masked?.text.startsWith(marker, masked.start)) {
-      return { kind: 'key', ...masked }
-    }
-    return (
-      mine[0] ??
-      found.find(({ kind }) => kind === 'unreadable') ??
-      found.find(({ kind }) => kind === 'foreign') ?? { kind: 'none' }
-    )
-  }
-
-  /** Returns the values of a header, one per line that the client sent, and leaves masked ones behind. */
-  function takeValues(req: IncomingMessage, lines: string[] | undefined, name: string): string[] {
-    const headers = headersOf(req)
-    const joined = headers[name]
-    if (joined === undefined) return []
-    const value = String(joined)
-    if (isOurs(value)) headers[name] = value.replace(ours, mask)
-    maskDistinct(req, name)
-
-    const sent: string[] = []
-    const all = lines ?? []
-    for (let at = 0; at < all.length; at += 2) {
-      const line = all[at + 1]
-      if (line === undefined || !isName(all[at], name)) continue
-
-      sent.push(line)
-      if (isOurs(line)) all[at + 1] = line.replace(ours, mask)
-    }
-    // The app may have put the one value there itself, from a cookie say.
-    return sent.length > 1 ? sent : [value]
-  }
-
-  /** Node makes this view when it is first read. One that is made later is made of masked lines. */
-  function maskDistinct(req: IncomingMessage, name: string) {
+  /** Masks `headersDistinct` if Node has made it. If it is made later, it is made of masked lines. */
+  function putInDistinct(req: IncomingMessage, name: string) {
     const values = distinctHeadersOf(req)?.[name]
     if (values === undefined) return
     for (const [index, value] of values.entries()) values[index] = value.replace(ours, mask)
   }
 
-  return { read, readPlain }
+  return {
+    fits,
+    putInDistinct,
+
+    /** Returns the values of a header, one for each line that the client sent, and leaves masked values behind. */
+    take(req: IncomingMessage, lines: string[] | undefined, name: string): string[] {
+      const headers = headersOf(req)
+      const joined = headers[name]
+      if (joined === undefined) return []
+      const value = String(joined)
+      if (fits(value)) headers[name] = value.replace(ours, mask)
+      putInDistinct(req, name)
+
+      const sent: string[] = []
+      const all = lines ?? []
+      for (let at = 0; at < all.length; at += 2) {
+        const line = all[at + 1]
+        if (line === undefined || !isName(all[at], name)) continue
+
+        sent.push(line)
+        if (fits(line)) all[at + 1] = line.replace(ours, mask)
+      }
+      // The app may have put a single value there itself, for example from a cookie.
+      return sent.length > 1 ? sent : [value]
+    },
+  }
 }
 
 /** Ends a mask. No key holds it. */
 const ellipsis = '...'
 
-/** A key that begins at a character of a text. What was masked before cannot be read again. */
+/** Returns the key that begins at a character of a text. A masked key cannot be read again. */
 function keyIn(text: string, start: number): Credential {
   return text.endsWith(ellipsis)
     ? unreadable('malformed_credential', true)
     : { kind: 'key', text, start }
 }
 
-/** Returns where the value of a header stands among the lines; -1 where it was sent twice, or not at all. */
+/** Returns the index of a header's value among the lines; -1 if the header was sent twice, or not at all. */
 function findOnlyLine(rawHeaders: readonly string[], name: string): number {
   let line = -1
   for (let at = 0; at < rawHeaders.length; at += 2) {
@@ -177,18 +194,9 @@ function findOnlyLine(rawHeaders: readonly string[], name: string): number {
   return line
 }
 
-/** Whether a header as it was sent has a name, given in lower case. */
+/** True if a header, as it was sent, has a name, which is given in lower case. */
 function isName(sent: string | undefined, name: string): boolean {
   return sent !== undefined && sent.length === name.length && sent.toLowerCase() === name
-}
-
-function concernsUs(credential: Credential) {
-  return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
-}
-
-/** Node keeps the first of two `Authorization` lines and hides the second, so that readers could disagree. */
-function isRepeated(authorizations: string[], others: string[]) {
-  return authorizations.length > 1 || others.length > 1
 }
 
 function unreadable(
@@ -196,4 +204,71 @@ function unreadable(
   isOurs: boolean,
 ): Credential {
   return { kind: 'unreadable', isOurs, error: new ApiKeysError(code) }
+}
+
+/**
+ * Returns the header lines of a request as they were sent, names and values in turn: the same list each time. `undefined` for a
+ * request without such a list, for example a mock.
+ */
+export function linesOf(req: IncomingMessage): string[] | undefined {
+  const { rawHeaders } = req as { rawHeaders?: string[] }
+  // Some runtimes make a new list at each reading.
+  return rawHeaders === req.rawHeaders ? rawHeaders : pin(req, 'rawHeaders')
+}
+
+/** Returns the headers of a request by name: the same object each time. */
+function headersOf(req: IncomingMessage): IncomingMessage['headers'] {
+  const { headers } = req as { headers?: IncomingMessage['headers'] }
+  return headers === req.headers ? (headers ?? {}) : pin(req, 'headers')
+}
+
+/** Makes a request return the same object from now on, so that masked values stay masked. */
+function pin<Name extends 'headers' | 'rawHeaders'>(
+  req: IncomingMessage,
+  name: Name,
+): IncomingMessage[Name] {
+  const value = req[name]
+  Object.defineProperty(req, name, {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  })
+  return value
+}
+
+/** Node keeps `headersDistinct` under this name once it was read. Reading `headersDistinct` itself would make it, for each request. */
+const distinctHeaders = nameOfDistinctHeaders()
+
+function nameOfDistinctHeaders(): symbol | undefined {
+  const req = new IncomingMessage(new Socket())
+  const before = new Set(Object.getOwnPropertySymbols(req))
+  const view = req.headersDistinct
+  return Object.getOwnPropertySymbols(req).find(
+    (name) => !before.has(name) && Reflect.get(req, name) === view,
+  )
+}
+
+/** Returns `headersDistinct` of a request, if the app has read it before. */
+function distinctHeadersOf(
+  req: IncomingMessage,
+): Partial<IncomingMessage['headersDistinct']> | undefined {
+  // Looking on the request alone is much faster than reading, which goes through all prototypes.
+  const isUnread = distinctHeaders !== undefined && !Object.hasOwn(req, distinctHeaders)
+  return isUnread ? undefined : req.headersDistinct
+}
+
+/**
+ * Returns the paths under which pino prints keys: the headers that carry a key, and the answer that creates one. The types of
+ * pino demand a list that may be changed.
+ */
+export function redactionPathsOf(header: string | undefined): string[] {
+  const headers = header === undefined ? ['authorization'] : ['authorization', header]
+
+  return [
+    ...headers.flatMap((name) => [`req.headers["${name}"]`, `headers["${name}"]`]),
+    'plainTextKey',
+    '*.plainTextKey',
+    'res.body.plainTextKey',
+  ]
 }

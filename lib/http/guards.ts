@@ -1,9 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
+import type { MaybePromise } from '../options'
 import type { Settings } from '../read-options'
+import type { UsageRecorder } from '../usage/recorder'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
+import type { Authenticator } from './authentication'
+import type { Accepted, Authentication, Demand } from './caller'
 import {
   checkCost,
   checkOptions,
@@ -13,9 +17,8 @@ import {
   type GuardOptions,
   type RequestOptions,
 } from './guard-options'
-import { createInquiry, type InquiryParts } from './inquiry'
+import type { RateLimits } from './rate-limits'
 import type { GuardedRequest } from './request'
-import type { Accepted, Demand } from './request-memory'
 
 /**
  * A middleware of ours. It asks nothing of the types of a route, so that behind it `req.params`, `req.body` and the
@@ -25,118 +28,102 @@ export type Guard = (req: IncomingMessage, res: ServerResponse, next: Next) => v
 
 type Next = (error?: unknown) => void
 
-export interface Guards<Permission extends string = string, UserId = string | number> {
-  /**
-   * Lets a request through only if its API key holds every permission named (RFC 6750, section 3.1).
-   *
-   * @example
-   * app.post('/graphs/:id/execute', apiKeys.requirePermission('EXECUTE_GRAPH'), executeGraph)
-   */
-  requirePermission(permission: Permission | readonly Permission[], options?: GuardOptions): Guard
-  /** Lets a request through only if its API key holds at least one of the permissions named. */
-  requireAnyPermission(permissions: readonly Permission[], options?: GuardOptions): Guard
-  /** Lets a request through only if it carries a good API key, whatever its permissions. */
-  authenticate(options?: AuthenticateOptions): Guard
-  /**
-   * Authenticates a request where there is no middleware, as in GraphQL or tsoa. Resolves to its key, and rejects with the
-   * `ApiKeysError` that a guard would answer with: `status` and `headers` say how. Without permissions, or with an empty list,
-   * it takes every good key.
-   *
-   * A request is judged once, by the first call or guard. If it lasts, as that of a WebSocket does, watch the `signal` of the
-   * key: later calls with the same request do not notice that the key was revoked.
-   *
-   * @example
-   * const { userId } = await apiKeys.authenticateRequest(req, { permissions: 'READ_GRAPH' })
-   */
-  authenticateRequest(
-    req: IncomingMessage,
-    options?: RequestOptions<Permission>,
-  ): Promise<VerifiedApiKey<Permission, UserId>>
-  /**
-   * Makes a middleware that masks the keys in the headers of every request, and judges none: put it before what logs
-   * requests. Guards behind it know the key all the same.
-   *
-   * @example
-   * app.use(apiKeys.maskKeys(), pinoHttp())
-   */
-  maskKeys(): Guard
-  /**
-   * Returns the API key of a request. Throws a `TypeError` where there is none: call it behind a guard.
-   *
-   * @example
-   * const graphs = await Graph.findAll({ where: { userId: apiKeys.getApiKey(req).userId } })
-   */
-  getApiKey(req: object): VerifiedApiKey<Permission, UserId>
-  /**
-   * Counts further uses of a key towards its limits: for work that turns out to be more than its guard says. Takes a request
-   * behind a guard, or a key that `verify` has accepted; returns where the key stands. Rejects with a `RateLimitedError`
-   * where the limits do not allow it, which then is not counted: pass it on to `next`.
-   *
-   * @example
-   * await apiKeys.consume(req, nodes.length)
-   */
-  consume(subject: object, cost?: number): Promise<readonly LimitState[]>
-  /** Whether a key holds all of the permissions named. It says nothing of the key's status or expiry. */
-  hasPermission(
-    apiKey: { readonly permissions: readonly string[] },
-    permission: Permission | readonly Permission[],
-  ): boolean
-}
-
-interface GuardParts extends InquiryParts {
+interface GuardParts {
+  authenticator: Authenticator
+  rateLimits: RateLimits
+  /** Counts a use of a good key as denied. */
+  noteDenied: UsageRecorder['noteDenied']
   answers: Answers
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
 
-export function createGuards(parts: GuardParts): Guards {
-  const { authenticator, charges, answers, settings } = parts
+/** Makes the guards of an app, and the same checks without a middleware. */
+export function createGuards(parts: GuardParts) {
+  return { ...createMiddlewares(parts), ...createCalls(parts) }
+}
 
-  /** With a key that is remembered, the guard ends without a promise or a closure. */
+/** Returns the refusal of a request; `null` if the request may pass: at once, unless something has to be waited for. */
+type Check = (
+  req: GuardedRequest,
+  res: ServerResponse | undefined,
+) => MaybePromise<ApiKeysError | null>
+
+/** Makes the check of one guard: the key, the permissions that the guard demands, then the limits. */
+function createCheck(parts: GuardParts, demand: Demand, options: AuthenticateOptions): Check {
+  const { authenticator, rateLimits, noteDenied, settings } = parts
+  const { optional, orSignedIn, cost = 1 } = options
+
+  function decide(
+    req: GuardedRequest,
+    authentication: Authentication,
+  ): MaybePromise<ApiKeysError | null> {
+    if (authentication.kind === 'refused') return authentication.error
+    if (authentication.kind === 'accepted') {
+      const { apiKey, caller } = authentication
+      const error = demand(apiKey)
+      if (error) {
+        noteDenied(apiKey, caller)
+        return error
+      }
+      caller.addDemand(demand)
+      return rateLimits.countRequest(authentication, cost)
+    }
+
+    if (optional === true) return null
+    return orSignedIn === true ? unlessSignedIn(req, authentication.error) : authentication.error
+  }
+
+  async function unlessSignedIn(req: GuardedRequest, error: ApiKeysError) {
+    // The key of another instance may have put its owner on the request, who has not signed in.
+    if (authenticator.carriesKey(req)) return error
+    return (await settings.currentUser?.(req)) ? null : error
+  }
+
+  return function check(req, res) {
+    const authentication = authenticator.authenticate(req, res)
+    return authentication instanceof Promise
+      ? authentication.then((authentication) => decide(req, authentication))
+      : decide(req, authentication)
+  }
+}
+
+function createMiddlewares(parts: GuardParts) {
+  const { authenticator, answers, settings } = parts
+
+  /** With a cached key, the guard ends without a promise or a closure. */
   function createGuard(caller: string, demand: Demand, options: AuthenticateOptions): Guard {
     if (options.orSignedIn === true && !settings.currentUser) {
       throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
     }
-    const inquire = createInquiry(parts, demand, options)
+    const check = createCheck(parts, demand, options)
 
     return function guard(req, res, next) {
-      const decision = inquire(req, res)
+      const refusal = check(req, res)
 
-      if (decision === null) next()
-      else if (decision instanceof Promise) decideLater(decision, req, res, next)
-      else deny(decision, req, res, next)
+      if (refusal === null) next()
+      else if (refusal instanceof Promise) finishLater(refusal, req, res, next)
+      else deny(refusal, req, res, next)
     }
   }
 
-  function decideLater(
-    decision: Promise<ApiKeysError | null>,
+  function finishLater(
+    refusal: Promise<ApiKeysError | null>,
     req: GuardedRequest,
     res: ServerResponse,
     next: Next,
   ) {
-    decision
+    refusal
       .then((error) => (error ? deny(error, req, res, next) : next()))
       .catch((error: unknown) => deny(error, req, res, next))
   }
 
-  const deny: Answers['refuse'] = (failure, req, res, next) => {
+  function deny(failure: unknown, req: GuardedRequest, res: ServerResponse, next: Next) {
     authenticator.reportDenied(req, failure)
     answers.refuse(failure, req, res, next)
   }
 
-  function getApiKey(req: object): VerifiedApiKey {
-    return acceptedOf(req).apiKey
-  }
-
-  function acceptedOf(req: object): Accepted {
-    const accepted = authenticator.recall(req)?.accepted
-    if (accepted) return accepted
-    throw new TypeError(
-      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
-    )
-  }
-
   return {
-    requirePermission(permission, options = {}) {
+    requirePermission(permission: string | readonly string[], options: GuardOptions = {}): Guard {
       refuseRequest('requirePermission', permission)
       const needed = [permission].flat()
       checkPermissionNames('requirePermission', needed, settings.permissions)
@@ -148,26 +135,23 @@ export function createGuards(parts: GuardParts): Guards {
       }
     },
 
-    requireAnyPermission(permissions, options = {}) {
-      refuseRequest('requireAnyPermission', permissions)
+    requireAnyPermission(permissions: readonly string[], options: GuardOptions = {}): Guard {
+      const name = 'requireAnyPermission'
+      refuseRequest(name, permissions)
       if (!Array.isArray(permissions)) {
         throw new TypeError('requireAnyPermission: takes a list of permissions')
       }
       const needed = [...permissions]
-      checkPermissionNames('requireAnyPermission', needed, settings.permissions)
-      checkOptions('requireAnyPermission', options, ['orSignedIn', 'cost'])
-      const guard = createGuard(
-        'requireAnyPermission',
-        (apiKey) => lacksAll(apiKey, needed),
-        options,
-      )
+      checkPermissionNames(name, needed, settings.permissions)
+      checkOptions(name, options, ['orSignedIn', 'cost'])
+      const guard = createGuard(name, (apiKey) => lacksAll(apiKey, needed), options)
 
       return function requireAnyPermissionGuard(req, res, next) {
         guard(req, res, next)
       }
     },
 
-    authenticate(options = {}) {
+    authenticate(options: AuthenticateOptions = {}): Guard {
       refuseRequest('authenticate', options)
       checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
       const guard = createGuard('authenticate', () => null, options)
@@ -177,7 +161,33 @@ export function createGuards(parts: GuardParts): Guards {
       }
     },
 
-    async authenticateRequest(req, options = {}) {
+    // It takes no arguments. Express passes a request if the app has not called it.
+    maskKeys(...given: readonly unknown[]): Guard {
+      refuseRequest('maskKeys', given[0])
+      return function maskKeysMiddleware(req, _res, next) {
+        authenticator.mask(req)
+        next()
+      }
+    },
+  }
+}
+
+function createCalls(parts: GuardParts) {
+  const { authenticator, rateLimits, answers, settings } = parts
+
+  function acceptedOf(req: object): Accepted {
+    const accepted = authenticator.recall(req)?.accepted
+    if (accepted) return accepted
+    throw new TypeError(
+      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
+    )
+  }
+
+  return {
+    async authenticateRequest(
+      req: IncomingMessage,
+      options: RequestOptions = {},
+    ): Promise<VerifiedApiKey> {
       checkOptions('authenticateRequest', options, ['permissions', 'cost', 'res'])
       const { permissions = [], cost, res } = options
       const needed = [permissions].flat()
@@ -186,39 +196,35 @@ export function createGuards(parts: GuardParts): Guards {
       }
 
       try {
-        const inquire = createInquiry(parts, (apiKey) => lacksSome(apiKey, needed), { cost })
-        const error = await inquire(req, res)
+        const check = createCheck(parts, (apiKey) => lacksSome(apiKey, needed), { cost })
+        const error = await check(req, res)
         if (error) throw error
-        return getApiKey(req)
+        return acceptedOf(req).apiKey
       } catch (error) {
         authenticator.reportDenied(req, error)
         throw error instanceof ApiKeysError ? answers.withChallenge(error) : error
       }
     },
 
-    // It takes no arguments. Express hands it a request if the app forgot to call it.
-    maskKeys(...given: readonly unknown[]) {
-      refuseRequest('maskKeys', given[0])
-      return function maskKeysMiddleware(req, _res, next) {
-        authenticator.mask(req)
-        next()
-      }
+    getApiKey(req: object): VerifiedApiKey {
+      return acceptedOf(req).apiKey
     },
 
-    getApiKey,
-
-    async consume(subject, cost = 1) {
+    async consume(subject: object, cost = 1): Promise<readonly LimitState[]> {
       checkCost('consume', cost, 1)
       if (typeof subject !== 'object' || subject === null) {
         throw new TypeError('consume: takes a request or the apiKey of a verdict')
       }
-      if (AcceptedKey.isOne(subject)) return charges.consume(subject, cost, undefined)
+      if (AcceptedKey.isOne(subject)) return rateLimits.consume(subject, cost, undefined)
 
-      const { apiKey, bearer } = acceptedOf(subject)
-      return charges.consume(apiKey, cost, bearer.response)
+      const { apiKey, caller } = acceptedOf(subject)
+      return rateLimits.consume(apiKey, cost, caller.response)
     },
 
-    hasPermission(apiKey, permission) {
+    hasPermission(
+      apiKey: { readonly permissions: readonly string[] },
+      permission: string | readonly string[],
+    ): boolean {
       const needed = [permission].flat()
       checkPermissionNames('hasPermission', needed, settings.permissions)
 

@@ -3,84 +3,75 @@ import type { ServerResponse } from 'node:http'
 import { RateLimitedError, type ApiKeysError, type LimitState } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import type { NamedLimit } from '../keys/limits'
-import type { MaybePromise } from '../options'
+import { fieldsOf, setFields } from '../limits/fields'
 import type { Consumption, Use } from '../limits/memory'
 import type { RateLimiter } from '../limits/rate-limiter'
+import type { MaybePromise } from '../options'
 import type { UsageRecorder } from '../usage/recorder'
 import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
 import { withoutStack } from './answer'
-import { fieldsOf, setFields } from '../limits/fields'
-import type { RequestBearer } from './request-memory'
+import type { Accepted } from './caller'
 
-/** Has the uses of keys counted, and the responses say where the keys stand. */
-export interface Charges {
-  /**
-   * Counts a request for as many uses as it costs, less those that it was counted for before. Returns why it may not pass,
-   * `null` if it may: at once where nothing has to be waited for.
-   */
-  charge(payer: Payer, cost: number): MaybePromise<ApiKeysError | null>
-  /** Counts further uses, and returns where the key stands. Throws a `RateLimitedError` where that is too much. */
-  consume(
-    apiKey: VerifiedApiKey,
-    cost: number,
-    res: ServerResponse | undefined,
-  ): Promise<readonly LimitState[]>
-}
+export type RateLimits = ReturnType<typeof createRateLimits>
 
-/** Whose use is counted. */
-interface Payer {
-  apiKey: VerifiedApiKey
-  bearer: RequestBearer
-}
-
-interface ChargesParts {
+interface RateLimitsParts {
   rateLimiter: RateLimiter
   /** Counts a use of a good key as refused by a limit. */
   noteRateLimited: UsageRecorder['noteRateLimited']
   emitter: Pick<Emitter, 'emit' | 'isHeard'>
 }
 
-export function createCharges({ rateLimiter, noteRateLimited, emitter }: ChargesParts): Charges {
+/** Counts requests towards the limits of their keys, and writes the state of the limits on the responses. */
+export function createRateLimits({ rateLimiter, noteRateLimited, emitter }: RateLimitsParts) {
   /** Lets a request pass. A later guard may still refuse it, and so its use is reported when it ends. */
-  function pass({ apiKey, bearer }: Payer): null {
+  function pass({ apiKey, caller }: Accepted): null {
     if (emitter.isHeard('verified')) {
-      const address = bearer.ip
-      bearer.whenAccepted(() => emitter.emit('verified', { apiKey, address }))
+      const address = caller.ip
+      caller.reportOnce(() => emitter.emit('verified', { apiKey, address }))
     }
     return null
   }
 
   function settle(
-    payer: Payer,
+    accepted: Accepted,
     { limits, cost }: Use,
     consumption: Consumption,
   ): ApiKeysError | null {
-    const { apiKey, bearer } = payer
+    const { apiKey, caller } = accepted
     if (!consumption.isAllowed) {
-      noteRateLimited(apiKey, bearer)
+      noteRateLimited(apiKey, caller)
       return rateLimited(consumption, cost)
     }
-    bearer.notePaid(cost)
-    tell(bearer.response, limits, consumption)
-    return pass(payer)
+    caller.countedUses += cost
+    showState(caller.response, limits, consumption)
+    return pass(accepted)
   }
 
   return {
-    charge(payer, cost) {
-      const { apiKey, bearer } = payer
+    /**
+     * Counts a request for as many uses as it costs, less the uses that it was counted for before. Returns the refusal if that is
+     * too much, `null` if the request may pass: at once if the counts are in this process.
+     */
+    countRequest(accepted: Accepted, cost: number): MaybePromise<ApiKeysError | null> {
+      const { apiKey, caller } = accepted
       const key = AcceptedKey.rowOf(apiKey)
       const { limits } = key.policy
-      const due = bearer.owes(cost)
-      if (limits.length === 0 || due === 0) return pass(payer)
+      const due = cost - caller.countedUses
+      if (limits.length === 0 || due <= 0) return pass(accepted)
 
       const use = { key, limits, cost: due }
       const consumption = rateLimiter.consume(use)
       return consumption instanceof Promise
-        ? consumption.then((consumption) => settle(payer, use, consumption))
-        : settle(payer, use, consumption)
+        ? consumption.then((consumption) => settle(accepted, use, consumption))
+        : settle(accepted, use, consumption)
     },
 
-    async consume(apiKey, cost, res) {
+    /** Counts further uses, and returns the state of the limits. Throws a `RateLimitedError` if that is too much. */
+    async consume(
+      apiKey: VerifiedApiKey,
+      cost: number,
+      res: ServerResponse | undefined,
+    ): Promise<readonly LimitState[]> {
       const key = AcceptedKey.rowOf(apiKey)
       const { limits } = key.policy
       if (limits.length === 0) return []
@@ -90,7 +81,7 @@ export function createCharges({ rateLimiter, noteRateLimited, emitter }: Charges
         if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.bearerOf(apiKey))
         throw rateLimited(consumption, cost)
       }
-      tell(res, limits, consumption)
+      showState(res, limits, consumption)
       return consumption.limits
     },
   }
@@ -102,7 +93,7 @@ function rateLimited({ limits }: Consumption, cost: number): ApiKeysError {
   return error
 }
 
-function tell(
+function showState(
   res: ServerResponse | undefined,
   limits: readonly NamedLimit[],
   { limits: states }: Consumption,

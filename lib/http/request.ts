@@ -1,6 +1,7 @@
-import { IncomingMessage, type ServerResponse } from 'node:http'
-import { Socket } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 
+import { warn } from '../../models/warnings'
 import { readClientAddress } from '../keys/addresses'
 
 /**
@@ -24,53 +25,22 @@ export function clientAddressOf(req: GuardedRequest): string | null {
 }
 
 /**
- * Returns the header lines of a request as they were sent, names and values in turn: one list, however often it is asked
- * for. `undefined` for a request that has none, such as a mock.
+ * Makes the check that warns if the app believes any address that a client sends, because `allowedIps` protects little then. It
+ * looks once, because an app does not change this setting.
  */
-export function linesOf(req: IncomingMessage): string[] | undefined {
-  const { rawHeaders } = req as { rawHeaders?: string[] }
-  // Some runtimes make a new list at each reading.
-  return rawHeaders === req.rawHeaders ? rawHeaders : pin(req, 'rawHeaders')
-}
+export function createTrustCheck() {
+  let isDone = false
 
-/** Returns the headers of a request by name: one object, however often it is asked for. */
-export function headersOf(req: IncomingMessage): IncomingMessage['headers'] {
-  const { headers } = req as { headers?: IncomingMessage['headers'] }
-  return headers === req.headers ? (headers ?? {}) : pin(req, 'headers')
-}
+  return function checkTrust(req: GuardedRequest) {
+    if (isDone) return
+    const { app } = req
+    if (typeof app?.get !== 'function') return
 
-/** Has a request return the same object from now on, so that what is masked there stays masked. */
-function pin<Name extends 'headers' | 'rawHeaders'>(
-  req: IncomingMessage,
-  name: Name,
-): IncomingMessage[Name] {
-  const value = req[name]
-  Object.defineProperty(req, name, {
-    value,
-    writable: true,
-    enumerable: true,
-    configurable: true,
-  })
-  return value
-}
-
-/** Node keeps `headersDistinct` under this name once it was read. To read the view itself would make it, for each request. */
-const distinctHeaders = nameOfDistinctHeaders()
-
-function nameOfDistinctHeaders(): symbol | undefined {
-  const req = new IncomingMessage(new Socket())
-  const before = new Set(Object.getOwnPropertySymbols(req))
-  const view = req.headersDistinct
-  return Object.getOwnPropertySymbols(req).find(
-    (name) => !before.has(name) && Reflect.get(req, name) === view,
-  )
-}
-
-/** Returns the values of a request's headers by name, if the app has read them so before. */
-export function distinctHeadersOf(
-  req: IncomingMessage,
-): Partial<IncomingMessage['headersDistinct']> | undefined {
-  // To look for it on the request alone is much faster than to read it, which goes through all prototypes.
-  const isUnread = distinctHeaders !== undefined && !Object.hasOwn(req, distinctHeaders)
-  return isUnread ? undefined : req.headersDistinct
+    isDone = true
+    if (app.get('trust proxy') !== true) return
+    warn(
+      'API_KEYS_TRUST_PROXY',
+      "A key with allowedIps was used while Express's `trust proxy` is true, and so a client chooses its address itself. Set it to the number of proxies before the app, such as 1.",
+    )
+  }
 }

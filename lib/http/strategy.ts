@@ -6,10 +6,10 @@ import type { ApiKeysError } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
+import type { Authentication } from './caller'
 import { setFields } from '../limits/fields'
-import type { Charges } from './rate-limits'
+import type { RateLimits } from './rate-limits'
 import type { GuardedRequest } from './request'
-import type { Authentication } from './request-memory'
 
 /** Our strategy as Passport sees it. */
 export interface ApiKeyStrategy {
@@ -26,16 +26,16 @@ interface Actions {
 
 interface StrategyParts {
   authenticator: Authenticator
-  charges: Pick<Charges, 'charge'>
+  rateLimits: RateLimits
   answers: Answers
 }
 
 /** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
-  const { authenticator, charges, answers } = parts
+  const { authenticator, rateLimits, answers } = parts
 
   /** A request with a key counts as one use of it, unless a guard says more. */
-  function charge(
+  function count(
     req: IncomingMessage,
     authentication: Authentication,
   ): MaybePromise<Authentication> {
@@ -46,13 +46,13 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       if (!error) return authentication
       authenticator.reportDenied(req, error)
       // Another strategy, or a callback of the app, may let the request go on.
-      return authenticator.withdraw(authentication, error)
+      return authentication.caller.reject(error)
     }
-    const error = charges.charge(authentication, 1)
+    const error = rateLimits.countRequest(authentication, 1)
     return error instanceof Promise ? error.then(settle) : settle(error)
   }
 
-  /** Tells Passport what came of a request. */
+  /** Reports the result of a request to Passport. */
   function report(
     req: GuardedRequest,
     authentication: Authentication,
@@ -60,14 +60,14 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
   ) {
     if (authentication.kind !== 'accepted') {
       const { status, headers } = answers.withChallenge(authentication.error)
-      // Of a failure, Passport takes the challenge and the status.
+      // From a failure, Passport takes the challenge and the status.
       const { 'WWW-Authenticate': challenge, ...others } = headers
       if (status === 429) setFields(req.res, others)
       return fail(challenge, status)
     }
 
     const { user, apiKey } = authentication
-    // Where there are sessions, a callback of the app may start one all the same.
+    // If the app has sessions, a callback of the app may start one all the same.
     if (startsSession || 'session' in req) withoutSession(req, user)
     success(user, { scope: apiKey.permissions })
   }
@@ -81,21 +81,20 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     }
 
     override authenticate(req: IncomingMessage, options?: { session?: boolean }) {
-      // Taken at once: Passport binds them to the request just before this call, and, where an app passes the
-      // strategy instead of its name, replaces them at the next one.
-      // The types know of no such members.
+      // Passport binds these to the request just before this call. If an app passes the strategy instead of its name, Passport
+      // replaces them at the next request, and so they are read at once. The types do not declare them.
       const { success, fail, error } = this as unknown as Actions
       const startsSession = options?.session !== false
       const actions = { success, fail, error, startsSession }
 
       const authentication = authenticator.authenticate(req)
-      const charged =
+      const counted =
         authentication instanceof Promise
-          ? authentication.then((authentication) => charge(req, authentication))
-          : charge(req, authentication)
-      if (!(charged instanceof Promise)) return report(req, charged, actions)
+          ? authentication.then((authentication) => count(req, authentication))
+          : count(req, authentication)
+      if (!(counted instanceof Promise)) return report(req, counted, actions)
 
-      charged
+      counted
         .then((authentication) => report(req, authentication, actions))
         .catch((failure: unknown) => {
           authenticator.reportDenied(req, failure)
@@ -116,13 +115,13 @@ const keyLogIn = Symbol('express-api-keys.logIn')
 interface LogInRequest {
   logIn: LogIn
   login: LogIn
-  /** Whose key it came with, and what logged users in before. */
+  /** The user of the key that it came with, and the function that logged users in before. */
   [keyLogIn]?: { user: object; logIn: LogIn }
 }
 
 /**
- * Keeps Passport from turning a key into a signed-in browser session, as it does on routes without
- * `{ session: false }`, and callbacks of the app do: logging this user in starts none, as long as the request lasts.
+ * Keeps Passport from turning a key into a signed-in browser session, as it does on routes without `{ session: false }`, and as
+ * callbacks of the app do. As long as the request lasts, logging this user in starts no session.
  */
 function withoutSession(req: IncomingMessage, user: object) {
   const request = req as unknown as LogInRequest

@@ -1,0 +1,202 @@
+import type { ServerResponse } from 'node:http'
+
+import type { ApiKeysError } from '../errors'
+import { closablesOfRequest, isOver, whenOver } from '../keys/closable'
+import type { SentKey } from '../keys/secret'
+import type { MaybePromise } from '../options'
+import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-key'
+import type { Credential } from './credentials'
+import { clientAddressOf, type GuardedRequest } from './request'
+
+/** The result of authenticating a request. */
+export type Authentication =
+  | Accepted
+  /** The request carries no key of ours, but perhaps a token that the app reads. A guard that demands a key has this error. */
+  | { kind: 'absent'; error: ApiKeysError }
+  | { kind: 'refused'; error: ApiKeysError }
+
+/** A request with a good key. */
+export interface Accepted {
+  kind: 'accepted'
+  apiKey: VerifiedApiKey
+  user: object
+  caller: Caller
+}
+
+/** Returns the refusal of a key that lacks what a guard demands; `null` if the key may pass. */
+export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
+
+/**
+ * A request, as one instance of the library knows it: its credential, the result of authenticating it, and what guards have
+ * demanded and counted so far. The signal of its key lasts as long as its response.
+ */
+export class Caller implements Bearer {
+  countedInHour: number | undefined = undefined
+  wasRefused = false
+  declare refused?: NonNullable<Bearer['refused']>
+  /** The result; `undefined` until a guard or the strategy asks for it. */
+  authentication: MaybePromise<Authentication> | undefined = undefined
+  /** The key that was accepted, and its user. */
+  accepted: Accepted | undefined = undefined
+  /** How many uses of its key the request was counted for so far. */
+  countedUses = 0
+  /** No property, so that no dump of a request shows a key. */
+  #masked: Credential | undefined = undefined
+  readonly #req: GuardedRequest
+  #res: ServerResponse | undefined
+  #demand: Demand = demandsNothing
+  #isReported = false
+  #userBefore: object | undefined = undefined
+
+  constructor(
+    /** The instance that knows this. */
+    readonly instance: symbol,
+    req: GuardedRequest,
+    res: ServerResponse | undefined,
+    /** The same request, as another instance knows it. */
+    readonly next: Caller | undefined,
+  ) {
+    this.#req = req
+    this.#res = res
+  }
+
+  /** The credential, if it was masked and no guard has asked for it yet. */
+  get masked(): Credential | undefined {
+    return this.#masked
+  }
+
+  set masked(credential: Credential | undefined) {
+    this.#masked = credential
+  }
+
+  get closables() {
+    return closablesOfRequest(this.#req, this.response)
+  }
+
+  /** The response that a guard was given, else the one that Express keeps with the request. */
+  get response(): ServerResponse | undefined {
+    return this.#res ?? this.#req.res
+  }
+
+  /** Takes the response of a request that was read without one. */
+  addResponse(res: ServerResponse | undefined) {
+    this.#res ??= res
+  }
+
+  get ip() {
+    return clientAddressOf(this.#req)
+  }
+
+  /** Adds what a guard demands of the key. The signal aborts once the key lacks it. */
+  addDemand(demand: Demand) {
+    const before = this.#demand
+    this.#demand = before === demandsNothing ? demand : (apiKey) => before(apiKey) ?? demand(apiKey)
+  }
+
+  refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
+    return this.#demand(apiKey)
+  }
+
+  /** Calls the first of several functions when the request ends, unless the key was refused by then. */
+  reportOnce(report: () => void) {
+    if (this.#isReported) return
+    this.#isReported = true
+
+    const { closables } = this
+    if (closables.length === 0 || isOver(closables)) return report()
+    const stopWatching = whenOver(closables, () => {
+      stopWatching()
+      if (!this.wasRefused) report()
+    })
+  }
+
+  /** Accepts the key, and puts it and its user on the request. */
+  accept(apiKey: VerifiedApiKey, user: object, userBefore: object | undefined): Accepted {
+    const req = this.#req
+    this.#userBefore = userBefore
+    // What the app keeps under this name is its own.
+    if (isFree(req.apiKey)) req.apiKey = apiKey
+    req.user = user
+    this.accepted = { kind: 'accepted', apiKey, user, caller: this }
+    return this.accepted
+  }
+
+  /** Takes back that the key was accepted. The request may go on without it, and later guards get the error. */
+  reject(error: ApiKeysError): Authentication {
+    const req = this.#req
+    if (isFree(req.apiKey)) req.apiKey = undefined
+    req.user = this.#userBefore
+    this.accepted = undefined
+    this.authentication = { kind: 'refused', error }
+    return this.authentication
+  }
+}
+
+const demandsNothing: Demand = () => null
+
+/** True if the place of the key on a request is empty, or holds a key of ours. */
+function isFree(present: unknown): boolean {
+  return present === undefined || present === null || AcceptedKey.isOne(Object(present))
+}
+
+/** A request keeps its callers under this name. */
+const callers = Symbol('express-api-keys')
+
+/** The object that keeps the callers of a request: a chain with a link for each instance that has read it. */
+interface Keeper {
+  [callers]?: Caller | undefined
+}
+
+const keepers = new WeakMap<object, Keeper>()
+
+/**
+ * Returns the keeper of a request: the list of its header lines. Before Node 24, Express gives each request object a shape of
+ * its own. To read a property of such an object takes a quarter as long as all else that a guard does, and to add a property
+ * takes longer than that. A WeakMap costs even more. It is for requests without such a list, or with an empty one, because all
+ * requests of an adapter or a test may share an empty list.
+ */
+export function keeperOf(req: object, lines: string[] | undefined): Keeper {
+  if (lines !== undefined && lines.length > 0) return lines as Keeper
+
+  const known = keepers.get(req)
+  if (known) return known
+
+  const keeper: Keeper = {}
+  keepers.set(req, keeper)
+  return keeper
+}
+
+/** Returns the caller that an instance knows. */
+export function findCaller(keeper: Keeper, instance: symbol): Caller | undefined {
+  let caller = keeper[callers]
+  while (caller !== undefined && caller.instance !== instance) caller = caller.next
+  return caller
+}
+
+/** Adds a caller for an instance. It comes before all others. */
+export function addCaller(
+  keeper: Keeper,
+  instance: symbol,
+  req: GuardedRequest,
+  res: ServerResponse | undefined,
+): Caller {
+  const caller = new Caller(instance, req, res, keeper[callers])
+  keeper[callers] = caller
+  return caller
+}
+
+/** Returns the key that some instance has masked and not judged yet; `undefined` if there is none. */
+export function findMaskedKey(keeper: Keeper): SentKey | undefined {
+  for (let caller = keeper[callers]; caller !== undefined; caller = caller.next) {
+    if (caller.masked?.kind === 'key') return caller.masked
+  }
+  return undefined
+}
+
+/** True if any instance has accepted the key of the request. */
+export function hasAcceptedKey(keeper: Keeper): boolean {
+  for (let caller = keeper[callers]; caller !== undefined; caller = caller.next) {
+    if (caller.accepted) return true
+  }
+  return false
+}
