@@ -1,5 +1,6 @@
 import { maxFaults, type Findings, type Place } from './faults'
-import { checkHead, checkpointOf, readHead, type AuditHead, type Head, type Link } from './head'
+import { checkHead, endOf, isUnused, readHead } from './head'
+import type { AuditHead, Head, Link } from './head'
 import { hashOf, type Seal, type SealedEntry } from './seal'
 import type { Signer } from './signing'
 
@@ -8,25 +9,26 @@ export type Walk = ReturnType<typeof startWalk>
 /** An entry that does not fit its place, and the hash of the entry before it. */
 type Misfit = Link & SealedEntry & { previousHash: string }
 
-/** Starts a walk along the chain, where it begins. */
+/**
+ * Starts a walk along the chain. Its `end` is the last link so far, and `pending` the number of entries since the last seal that a
+ * known secret signed.
+ */
 export function startWalk(findings: Findings, signer: Signer, head: Head | null) {
   const headCheck = head && checkHead(signer, head)
   if (head && head.checkpointPosition !== 0 && headCheck === 'invalid') {
     const message = 'The checkpoint that pruning left is in a head that was changed.'
     findings.report('checkpoint_changed', { position: head.checkpointPosition }, message)
   }
-  const start: Link = head?.checkpointHash ? checkpointOf(head) : { position: 0, hash: '' }
+  const start: Link = head?.checkpointHash ? endOf(head, null) : { position: 0, hash: '' }
+  const counts = { entries: 0, pending: 0 }
   return {
     findings,
     signer,
     head,
     headCheck,
     start,
-    /** The last link so far. */
     end: start,
-    entries: 0,
-    /** How many entries there were since the last seal that a known secret signed. */
-    pending: 0,
+    ...counts,
     misfits: [] as Misfit[],
   }
 }
@@ -46,10 +48,9 @@ export function checkSeal(walk: Walk, seal: Seal): boolean {
 
   const isMisfit =
     content !== null && missing === 0 && hashOf(end.hash, { ...seal, content }) !== hash
+  // More misfits than faults that are listed change nothing.
   if (isMisfit && walk.misfits.length < maxFaults) {
     walk.misfits.push({ ...seal, content, previousHash: end.hash })
-  } else if (isMisfit) {
-    findings.report('edited', place, 'The entry is not what was sealed.')
   }
 
   const check = signer.check('seal', hash, seal)
@@ -107,7 +108,7 @@ export function endWalk(walk: Walk) {
     findings.unverifiable += Math.max(walk.pending, 1)
   } else if (headCheck === 'valid') {
     compareEnds(walk, head, place)
-  } else if (head.mac !== null || head.position > 0 || entries > 0) {
+  } else if (entries > 0 || !isUnused(head)) {
     findings.report('head_changed', place, 'The end of the trail was changed.')
   }
 }

@@ -15,6 +15,26 @@ export type Contradiction = [
 /** The most contradictions that each comparison finds. Some values differ for the database and not for JavaScript. */
 export const maxContradictions = 1_000
 
+/** The comparisons. The owner that each entry names counts if no entry of the key has the owner among its attributes. */
+const comparisonsSql = ({ keys, auditHead }: Tables) => [
+  `SELECT id, api_key_id, name, before, known
+     FROM attribute WHERE known_id IS NOT NULL AND before IS DISTINCT FROM known`,
+  `SELECT attribute.id, api_key_id, name, after, ${valueSql('present.told')}
+     FROM attribute JOIN present USING (api_key_id, era)
+    WHERE is_last AND after IS DISTINCT FROM ${valueSql('present.told')}`,
+  `SELECT id, api_key_id, 'userId', user_id, owner
+     FROM present WHERE user_id IS DISTINCT FROM owner AND NOT EXISTS (
+       SELECT FROM attribute WHERE attribute.api_key_id = present.api_key_id AND attribute.era = present.era AND name = 'userId'
+     )`,
+  `SELECT referred.id, api_key_id, 'its last change', ref, event_ref
+     FROM referred JOIN present USING (api_key_id, era) WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref`,
+  `SELECT last.id, coalesce(last.api_key_id, key.id), 'whether there is one', true, false
+     FROM last FULL JOIN ${keys} AS key ON key.id = last.api_key_id
+    WHERE (last.id IS NOT NULL AND last.is_gone = (key.id IS NOT NULL)) OR (
+      last.id IS NULL AND key.created_at >= coalesce((SELECT min(pruned_before) FROM ${auditHead}), '-infinity')
+    )`,
+]
+
 /**
  * SQL for the places where the trail contradicts itself or the keys. It compares what an entry says of an attribute with the
  * entry before and with the row of the key. The entries of a key are in the order of their ids, because each was written under
@@ -23,10 +43,13 @@ export const maxContradictions = 1_000
  * What was pruned is not known: entries with ids up to the greatest that was pruned are left out, and a key that is as old as
  * they are needs no entry. The limits come from the table itself, because JavaScript cannot read every time that it may hold.
  */
-export function contradictionsSql({ keys, events, auditHead }: Tables): string {
-  const prunedId = `coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0)`
-  const prunedBefore = `coalesce((SELECT min(pruned_before) FROM ${auditHead}), '-infinity')`
-
+export function contradictionsSql(tables: Tables): string {
+  const { keys, events, auditHead } = tables
+  const members = 'event_id, api_key_id, name, told, known'
+  const selects = comparisonsSql(tables).map((sql, source) => {
+    const found = `(${sql} LIMIT ${maxContradictions}) AS found (${members})`
+    return `SELECT json_build_array(${source}, ${members})::text AS json FROM ${found}`
+  })
   return `
     WITH told AS (
       SELECT event.id, event.api_key_id, event.user_id, event.action, event.ref,
@@ -35,9 +58,10 @@ export function contradictionsSql({ keys, events, auditHead }: Tables): string {
              CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
              (SELECT count(*) FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id < event.id) AS era
         FROM ${events} AS event
-       WHERE event.id > ${prunedId} AND event.action NOT IN ('truncated', 'retired_secret_used')
+       WHERE event.id > coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0)
+         AND event.action NOT IN ('truncated', 'retired_secret_used')
     ), attribute AS (
-      SELECT told.id, told.api_key_id, told.era, name,
+      SELECT told.id::text, told.api_key_id, told.era, name,
              ${valueSql('told.before')} AS before, ${valueSql('told.after')} AS after,
              lag(told.id) OVER each AS known_id, lag(${valueSql('told.after')}) OVER each AS known,
              lead(told.id) OVER each IS NULL AS is_last
@@ -46,49 +70,19 @@ export function contradictionsSql({ keys, events, auditHead }: Tables): string {
        WHERE name IN (${toldNames.map(literal).join(', ')})
       WINDOW each AS (PARTITION BY told.api_key_id, told.era, name ORDER BY told.id)
     ), last AS (
-      SELECT DISTINCT ON (api_key_id) id, api_key_id, user_id, era, action = 'deleted' OR EXISTS (
+      SELECT DISTINCT ON (api_key_id) id::text, api_key_id, user_id, era, action = 'deleted' OR EXISTS (
                SELECT FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id > told.id
              ) AS is_gone
-        FROM told ORDER BY api_key_id, id DESC
+        FROM told ORDER BY api_key_id, told.id DESC
     ), referred AS (
-      SELECT DISTINCT ON (api_key_id) id, api_key_id, era, ref
-        FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, id DESC
+      SELECT DISTINCT ON (api_key_id) id::text, api_key_id, era, ref
+        FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, told.id DESC
     ), present AS MATERIALIZED (
       SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner, ${toldSql('key')} AS told
         FROM last JOIN ${keys} AS key ON key.id = last.api_key_id
        WHERE NOT last.is_gone
     )
-    (
-      ${selectSql(1, ['id', 'api_key_id', 'name', 'before', 'known'])}
-        FROM attribute
-       WHERE known_id IS NOT NULL AND before IS DISTINCT FROM known
-       LIMIT ${maxContradictions}
-    ) UNION ALL (
-      ${selectSql(2, ['attribute.id', 'api_key_id', 'name', 'after', valueSql('present.told')])}
-        FROM attribute JOIN present USING (api_key_id, era)
-       WHERE is_last AND after IS DISTINCT FROM ${valueSql('present.told')}
-       LIMIT ${maxContradictions}
-    ) UNION ALL (
-      -- Each entry names the owner, also if no entry of the key has it among the attributes.
-      ${selectSql(3, ['id', 'api_key_id', `'userId'`, 'user_id', 'owner'])}
-        FROM present
-       WHERE user_id IS DISTINCT FROM owner AND NOT EXISTS (
-         SELECT FROM attribute
-          WHERE attribute.api_key_id = present.api_key_id AND attribute.era = present.era AND name = 'userId'
-       )
-       LIMIT ${maxContradictions}
-    ) UNION ALL (
-      ${selectSql(4, ['referred.id', 'api_key_id', `'its last change'`, 'ref', 'event_ref'])}
-        FROM referred JOIN present USING (api_key_id, era)
-       WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref
-       LIMIT ${maxContradictions}
-    ) UNION ALL (
-      ${selectSql(5, ['last.id', 'coalesce(last.api_key_id, key.id)', `'whether there is one'`, 'true', 'false'])}
-        FROM last FULL JOIN ${keys} AS key ON key.id = last.api_key_id
-       WHERE (last.id IS NOT NULL AND last.is_gone = (key.id IS NOT NULL))
-          OR (last.id IS NULL AND key.created_at >= ${prunedBefore})
-       LIMIT ${maxContradictions}
-    )`
+    ${selects.join(' UNION ALL ')}`
 }
 
 /**
@@ -97,8 +91,4 @@ export function contradictionsSql({ keys, events, auditHead }: Tables): string {
  */
 function valueSql(object: string): string {
   return `CASE name WHEN 'userId' THEN to_jsonb(${object} ->> name) ELSE nullif(${object} -> name, 'null') END`
-}
-
-function selectSql(source: number, [eventId, ...values]: readonly string[]): string {
-  return `SELECT json_build_array(${source}, ${eventId}::text, ${values.join(', ')})::text AS json`
 }

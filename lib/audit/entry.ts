@@ -1,6 +1,6 @@
 import { eventColumns, type ApiKeyEventRow } from '../../models/api-key-event'
 import { timeSql } from '../../models/audit-trail'
-import { isPlainObject } from '../keys/metadata'
+import { canonical } from '../keys/metadata'
 import type { SignatureCheck, Signer } from './signing'
 
 /*
@@ -61,15 +61,6 @@ export function checkEntry(signer: Signer, entry: StoredEntry): SignatureCheck {
 function signedText(entry: NewEntry): string {
   const owner = entry.userId === null ? null : String(entry.userId)
   return canonical(names.map((name) => (name === 'userId' ? owner : entry[name])))
-}
-
-/** Returns JSON with the names of objects in order. The database keeps the meaning of JSON, but orders the names itself. */
-export function canonical(value: unknown): string {
-  return JSON.stringify(value, (_, member: unknown) =>
-    isPlainObject(member)
-      ? Object.fromEntries(Object.entries(member).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-      : member,
-  )
 }
 
 /** SQL for everything that an entry says, except its id, as one text. */

@@ -1,7 +1,6 @@
-import type { Sequelize, Transaction } from 'sequelize'
+import type { Sequelize } from 'sequelize'
 
 import { timeSql } from '../../models/audit-trail'
-import { select as selectRows } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { InvalidInputError } from '../errors'
 import { isPlainObject } from '../keys/metadata'
@@ -81,16 +80,6 @@ export function toHeadRow(signer: Signer, head: Head): string {
   return JSON.stringify({ ...row, mac, secret_id: secretId })
 }
 
-/** Runs statements that return JSON, each in one column of that name. The callers know the shape of what they ask for. */
-export async function select<Rows extends unknown[]>(
-  { sequelize }: Trail,
-  sql: string,
-  transaction: Transaction | null,
-): Promise<Rows> {
-  const rows = await selectRows<{ json: string }>(sequelize, sql, { transaction })
-  return rows.filter(({ json }) => json).map(({ json }): unknown => JSON.parse(json)) as Rows
-}
-
 /** Returns the text of a head that is signed. */
 export function headText(head: Head): string {
   return JSON.stringify(names.map((name) => head[name]))
@@ -102,23 +91,21 @@ export function checkHead(signer: Signer, head: Head): SignatureCheck {
   return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
 }
 
+/** True if nothing was sealed or pruned yet, so that the head is as `migrate()` has made it. */
+export function isUnused(head: Head): boolean {
+  return head.mac === null && headText(head) === '[0,"",0,"","0",null]'
+}
+
 /** True if the head is validly signed and names the last seal. */
 export function isReliable(signer: Signer, head: Head, tail: Link | null): boolean {
   const { position, hash } = endOf(head, tail)
   if (head.position !== position || head.hash !== hash) return false
-
-  const isNew = head.mac === null && position === 0 && head.checkpointPosition === 0
-  return isNew || checkHead(signer, head) === 'valid'
+  return isUnused(head) || checkHead(signer, head) === 'valid'
 }
 
 /** Returns the last link, or the place where the chain begins. */
-export function endOf(head: Head, tail: Link | null): Link {
-  return tail ?? checkpointOf(head)
-}
-
-/** Returns the place where the chain begins. */
-export function checkpointOf({ checkpointPosition, checkpointHash }: Head): Link {
-  return { position: checkpointPosition, hash: checkpointHash }
+export function endOf({ checkpointPosition, checkpointHash }: Head, tail: Link | null): Link {
+  return tail ?? { position: checkpointPosition, hash: checkpointHash }
 }
 
 /**
@@ -126,14 +113,11 @@ export function checkpointOf({ checkpointPosition, checkpointHash }: Head): Link
  * sealed by now.
  */
 export function withoutClaims(head: Head, tail: End['tail']): Head {
-  const { lastPrunedId, prunedBefore } = head
-  const [claimed, sealed] = [BigInt(lastPrunedId), BigInt(tail?.lastEventId ?? 0)]
-  const isKept = prunedBefore === null || Date.parse(prunedBefore) < Date.now()
-  return {
-    ...head,
-    lastPrunedId: String(claimed < sealed ? claimed : sealed),
-    prunedBefore: isKept ? prunedBefore : new Date().toISOString(),
-  }
+  const { lastPrunedId: claimed, prunedBefore: time } = head
+  const sealed = tail?.lastEventId ?? '0'
+  const lastPrunedId = BigInt(claimed) < BigInt(sealed) ? claimed : sealed
+  const isPast = time === null || Date.parse(time) < Date.now()
+  return { ...head, lastPrunedId, prunedBefore: isPast ? time : new Date().toISOString() }
 }
 
 /** Reads a head that a seal doubts; `null` if the text was never a head. Its signature says if its members are good. */

@@ -2,11 +2,12 @@ import type { Transaction } from 'sequelize'
 
 import { timeSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
+import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
 import { checkSeal, startWalk } from './check-seals'
 import type { Pruning } from '../keys/input'
 import { createFindings } from './faults'
-import { endSql, isReliable, select, toHeadRow, writeHeadSql } from './head'
+import { endSql, isReliable, toHeadRow, writeHeadSql } from './head'
 import type { End, Head, Trail } from './head'
 import { lockHeadSql, pageSize, sealAll, sealsSql, type Seal } from './seal'
 
@@ -15,44 +16,39 @@ import { lockHeadSql, pageSize, sealAll, sealsSql, type Seal } from './seal'
  * checkpoint, from which the chain goes on. Returns how many entries there were.
  */
 export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): Promise<number> {
-  const [createdBefore] = await select<[string]>(
-    trail,
-    `SELECT to_json(${timeSql(`(now() - ${olderThanDays} * interval '24 hours')`)})::text AS json`,
-    null,
-  )
-  if (dryRun) return countPrunable(trail, createdBefore)
+  const sql = `SELECT to_json(${timeSql(`(now() - ${olderThanDays} * interval '24 hours')`)})::text AS json`
+  const [before] = await selectJson<[string]>(trail.sequelize, sql, { transaction: null })
+  if (dryRun) return countPrunable(trail, before)
 
   await sealAll(trail)
   let pruned = 0
   let count: number
   do {
-    count = await trail.sequelize.transaction((own) => prunePage(trail, createdBefore, own))
+    count = await trail.sequelize.transaction((own) => prunePage(trail, before, own))
     pruned += count
   } while (count === pageSize)
   return pruned
 }
 
 /** Returns the number of entries before the first that is younger. */
-async function countPrunable(trail: Trail, createdBefore: string): Promise<number> {
+async function countPrunable(trail: Trail, before: string): Promise<number> {
   const { seals, events, auditHead } = trail.tables
   const kept = `${seals} AS seal JOIN ${events} AS event ON event.id = seal.event_id
      WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
-  const isYoung = `event.created_at >= ${literal(createdBefore)}::timestamptz`
+  const isYoung = `event.created_at >= ${literal(before)}::timestamptz`
   const firstYoung = `SELECT seal.position FROM ${kept} AND ${isYoung} ORDER BY seal.position LIMIT 1`
   const sql = `SELECT to_json(count(*))::text AS json
       FROM ${kept} AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})`
-  const [count] = await select<[number]>(trail, sql, null)
+  const [count] = await selectJson<[number]>(trail.sequelize, sql, { transaction: null })
   return count
 }
 
 async function prunePage(trail: Trail, before: string, transaction: Transaction): Promise<number> {
   const { sequelize, signer, tables } = trail
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
-  const [{ head, tail }, ...page] = await select<[End, ...Seal[]]>(
-    trail,
-    `${lockHeadSql(tables)}; ${endSql(tables)}; ${sealsSql(tables, after, literal(before))}`,
-    transaction,
-  )
+  const sql = `${lockHeadSql(tables)}; ${endSql(tables)}; ${sealsSql(tables, after, literal(before))}`
+  const read = selectJson<[End, ...Seal[]]>(sequelize, sql, { transaction })
+  const [{ head, tail }, ...page] = await read
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 
@@ -82,12 +78,7 @@ async function prunePage(trail: Trail, before: string, transaction: Transaction)
  * Refuses to prune entries that are not as they were sealed. A known secret must vouch for the last of them, so the walk goes on
  * to a seal that it signed, or to the end: the head was found to be reliable.
  */
-async function refuseBroken(
-  trail: Trail,
-  head: Head,
-  old: readonly Seal[],
-  transaction: Transaction,
-) {
+async function refuseBroken(trail: Trail, head: Head, old: Seal[], transaction: Transaction) {
   const findings = createFindings()
   const walk = startWalk(findings, trail.signer, head)
   for (let page = old; ;) {
@@ -96,6 +87,7 @@ async function refuseBroken(
       throw new ApiKeysError('audit_trail_not_intact')
     }
     if (walk.pending === 0 || page.length === 0) return
-    page = await select<Seal[]>(trail, sealsSql(trail.tables, walk.end.position), transaction)
+    const sql = sealsSql(trail.tables, walk.end.position)
+    page = await selectJson<Seal[]>(trail.sequelize, sql, { transaction })
   }
 }

@@ -2,23 +2,14 @@ import { createHash } from 'node:crypto'
 
 import type { Transaction } from 'sequelize'
 
-import { limitStatements } from '../database/query'
+import { selectJson } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import { sqlStateOf } from '../database/failures'
 import { ApiKeysError } from '../errors'
 import { checkEntry, contentSql, readContent } from './entry'
-import {
-  checkHead,
-  endOf,
-  endSql,
-  isReliable,
-  select,
-  signExport,
-  toHeadRow,
-  withoutClaims,
-  writeHeadSql,
-} from './head'
+import { checkHead, endOf, endSql, isReliable } from './head'
+import { signExport, toHeadRow, withoutClaims, writeHeadSql } from './head'
 import type { AuditHead, End, Head, Trail, Link } from './head'
 import type { Signature } from './signing'
 
@@ -112,9 +103,10 @@ export async function sealAll(trail: Trail): Promise<void> {
 
 /** Seals all entries that are committed, and returns the signed end of the chain, to be kept elsewhere. */
 export async function exportHead(trail: Trail): Promise<AuditHead> {
-  const { signer, tables } = trail
+  const { sequelize, signer, tables } = trail
   await sealAll(trail)
-  const [{ head, tail }] = await select<[End]>(trail, endSql(tables), null)
+  const options = { transaction: null }
+  const [{ head, tail }] = await selectJson<[End]>(sequelize, endSql(tables), options)
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
   return signExport(signer, head)
 }
@@ -132,13 +124,14 @@ async function sealPage(trail: Trail, transaction: Transaction, others: number):
 }
 
 async function sealPageInTime(trail: Trail, transaction: Transaction, others: number) {
-  const { signer, tables } = trail
+  const { sequelize, signer, tables } = trail
   const sql = pageSql(tables, others)
-  let [{ head, tail }, ...waiting] = await select<[End, ...Waiting[]]>(trail, sql, transaction)
+  const read = () => selectJson<[End, ...Waiting[]]>(sequelize, sql, { transaction })
+  let [{ head, tail }, ...waiting] = await read()
   if (!head) {
     // The row was removed. The change goes on all the same, because the seals show the removal.
     await putBackHead(trail, transaction)
-    ;[{ head, tail }, ...waiting] = await select<[End, ...Waiting[]]>(trail, sql, transaction)
+    ;[{ head, tail }, ...waiting] = await read()
   }
   if (!head) throw new HiddenHeadError()
 
@@ -176,8 +169,8 @@ async function putBackHead({ sequelize, tables }: Trail, transaction: Transactio
 /** SQL that locks the head. The settings are of the transaction alone, so those of the session stay as they are. */
 export function lockHeadSql({ auditHead }: Tables): string {
   return `
-    SELECT set_config('idle_in_transaction_session_timeout', '${idleTimeoutMs}', true);
-    ${limitStatements(statementLimitMs)};
+    SELECT set_config('idle_in_transaction_session_timeout', '${idleTimeoutMs}', true),
+           set_config('statement_timeout', '${statementLimitMs}', true);
     SELECT FROM ${auditHead} FOR UPDATE`
 }
 

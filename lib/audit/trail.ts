@@ -2,12 +2,13 @@ import type { Transaction } from 'sequelize'
 
 import { eventSql, type ApiKeyEventRow } from '../../models/api-key-event'
 import { isOfKeyWithPrefix, toldNames } from '../../models/audit-trail'
-import { select } from '../database/query'
+import { select, selectJson } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { OwnChanges } from '../database/own-changes'
 import { formatEventCursor } from '../keys/cursor'
 import type { ApiKeyChanged, Emitter } from '../keys/emitter'
 import type { EventFilter } from '../keys/input'
+import { isSame } from '../keys/metadata'
 import { readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import type { Actor, ChangeAction } from '../keys/types'
@@ -17,11 +18,10 @@ import { prune } from './prune'
 import { exportHead, seal, sealAll } from './seal'
 import { verify } from './verify'
 
+type ReadAsItIs = Omit<ApiKeyEventRow, 'userId' | 'createdAt'>
+
 /** An entry of the audit trail. */
-export interface ApiKeyEvent<UserId = string | number> extends Omit<
-  ApiKeyEventRow,
-  'userId' | 'createdAt'
-> {
+export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
   userId: UserId | null
   createdAt: Date
 }
@@ -104,7 +104,7 @@ async function insert(parts: AuditParts, entries: readonly NewEntry[], transacti
 }
 
 async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {
-  const { sequelize, tables, keyPrefix, userIdType } = parts
+  const { sequelize, tables, keyPrefix, userIdType, inTurn } = parts
   const { apiKeyId, userId, action, cursor, limit } = filter
   const names = { events: tables.events, table: tables.keys, keyPrefix }
   const conditions = [isOfKeyWithPrefix('event.api_key_id', names)]
@@ -116,46 +116,33 @@ async function list(parts: AuditParts, filter: EventFilter, transaction?: Transa
   const sql = `
     SELECT ${eventSql('event')} AS json FROM ${tables.events} AS event
      WHERE ${conditions.join(' AND ')} ORDER BY event.id DESC LIMIT ${limit + 1}`
-  const rows = await parts.inTurn({ userId, transaction }, () =>
-    select<{ json: string }>(sequelize, sql, { bind, transaction: transaction ?? null }),
+  const options = { bind, transaction: transaction ?? null }
+  const rows = await inTurn({ userId, transaction }, () =>
+    selectJson<ApiKeyEventRow[]>(sequelize, sql, options),
   )
 
-  const page = rows.slice(0, limit).map(({ json }) => toEvent(JSON.parse(json), userIdType))
+  const page = rows.slice(0, limit).map((row) => toEvent(row, userIdType))
   const last = rows.length > limit ? page.at(-1) : undefined
   return { events: page, nextCursor: last ? formatEventCursor(last) : null }
 }
 
 function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
-  const read = (userId: string) => readUserId(userId, userIdType)
+  const read = (userId: string | null) => userId && readUserId(userId, userIdType)
   // Triggers write the ids of owners as text.
   const withOwner = (told: ApiKeyEventRow['before']) =>
     typeof told?.userId === 'string' ? { ...told, userId: read(told.userId) } : told
-  return {
-    ...row,
-    userId: row.userId === null ? null : read(row.userId),
-    before: withOwner(row.before),
-    after: withOwner(row.after),
-    createdAt: readTime(row.createdAt),
-  }
+  const [before, after] = [withOwner(row.before), withOwner(row.after)]
+  return { ...row, userId: read(row.userId), before, after, createdAt: readTime(row.createdAt) }
 }
 
 function toEntry(change: Change, { actor, address, reason }: Circumstances): NewEntry {
   const { action, before, after, ref } = change
-  const { id, userId } = after ?? before
-  const changed = changedAttributes(before, after)
-  const isNamed = actor && actor.type !== 'system'
-  return {
-    apiKeyId: id,
-    userId,
-    action,
-    actorType: actor?.type ?? 'system',
-    actorId: isNamed ? String(actor.id) : null,
-    address: address ?? null,
-    reason: reason ?? null,
-    before: before && pick(before, changed),
-    after: after && pick(after, changed),
-    ref,
-  }
+  const { id: apiKeyId, userId } = after ?? before
+  const changed = changedAttributes(change)
+  const actorId = actor && actor.type !== 'system' ? String(actor.id) : null
+  const by = { actorType: actor?.type ?? 'system', actorId, address: address ?? null } as const
+  const states = { before: before && pick(before, changed), after: after && pick(after, changed) }
+  return { ref, apiKeyId, userId, action, ...by, reason: reason ?? null, ...states }
 }
 
 /** Returns the event of a change, for listeners. */
@@ -169,17 +156,9 @@ export function noticeOf(
 type Told = (typeof toldNames)[number]
 
 /** The entry of a key that is created or deleted has all attributes, as a trigger would write them. */
-function changedAttributes(
-  before: ApiKeyRecord | null,
-  after: ApiKeyRecord | null,
-): readonly Told[] {
+function changedAttributes({ before, after }: States): readonly Told[] {
   if (!before || !after) return toldNames
   return toldNames.filter((name) => !isSame(toldOf(before, name), toldOf(after, name)))
-}
-
-/** True if two values are the same in JSON. */
-export function isSame(a: unknown, b: unknown): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
 }
 
 function pick(record: ApiKeyRecord, names: readonly Told[]) {

@@ -2,14 +2,15 @@ import type { Transaction } from 'sequelize'
 
 import { auditTriggers } from '../../migrations/audit-triggers'
 import { alteredTriggersSql } from '../../migrations/triggers'
-import { limitStatements } from '../database/query'
+import { limitStatements, selectJson } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { sqlStateOf } from '../database/failures'
+import { canonical } from '../keys/metadata'
 import { checkAnchor, checkSeal, endWalk, startWalk, type Walk } from './check-seals'
 import { contradictionsSql, maxContradictions, type Contradiction } from './contradictions-sql'
-import { canonical, checkEntry, readContent } from './entry'
+import { checkEntry, readContent } from './entry'
 import { createFindings, maxFaults, type AuditFault, type Findings } from './faults'
-import { endSql, refuseForeign, select, signExport } from './head'
+import { endSql, refuseForeign, signExport } from './head'
 import type { AuditHead, End, Trail } from './head'
 import { pageSize, sealAll, sealsSql, type Seal } from './seal'
 
@@ -53,21 +54,14 @@ export async function verify(trail: Trail, anchor?: AuditHead): Promise<AuditVer
   if (anchor) refuseForeign(trail.signer, anchor)
 
   return trail.sequelize.transaction(async (transaction) => {
-    await trail.sequelize.query(
-      `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
-       ${limitStatements(statementLimitMs)};
-       SAVEPOINT ${savepoint}`,
-      { transaction },
-    )
+    const isolation = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY'
+    const sql = `${isolation}; ${limitStatements(statementLimitMs)}; SAVEPOINT ${savepoint}`
+    await trail.sequelize.query(sql, { transaction })
     return verifySnapshot(trail, transaction, anchor)
   })
 }
 
-async function verifySnapshot(
-  trail: Trail,
-  transaction: Transaction,
-  anchor: AuditHead | undefined,
-): Promise<AuditVerification> {
+async function verifySnapshot(trail: Trail, transaction: Transaction, anchor?: AuditHead) {
   const { signer, tables } = trail
   const findings = createFindings()
   const read = createReader(trail, transaction, findings)
@@ -88,7 +82,9 @@ async function verifySnapshot(
 
   const unsealed = await checkUnsealed(read, findings, tables)
   await checkContradictions(read, findings, tables)
-  for (const trigger of await read<string>('its triggers', alteredSql(tables))) {
+  const altered = `(${alteredTriggersSql(auditTriggers(tables))}) AS altered`
+  const alteredSql = `SELECT to_json(altered.name)::text AS json FROM ${altered}`
+  for (const trigger of await read<string>('its triggers', alteredSql)) {
     const message = `The trigger ${trigger} is gone, switched off or not as it was made.`
     findings.report('unguarded', {}, message)
   }
@@ -96,16 +92,9 @@ async function verifySnapshot(
   const { faults, faultCount, unverifiable } = findings
   const { entries, start, end } = walk
   const isIntact = faultCount === 0 && unverifiable === 0
-  return {
-    isIntact,
-    entries,
-    pruned: start.position,
-    unsealed,
-    unverifiable,
-    head: isIntact ? signExport(signer, end) : null,
-    faults,
-    cannotFind: limitsOf(walk, anchor),
-  }
+  const counts = { entries, pruned: start.position, unsealed, unverifiable }
+  const head = isIntact ? signExport(signer, end) : null
+  return { isIntact, ...counts, head, faults, cannotFind: limitsOf(walk, anchor) }
 }
 
 /** The process that sealed the entry did not find that the library wrote it. The secrets may have been added since. */
@@ -124,14 +113,13 @@ type Read = ReturnType<typeof createReader>
 function createReader(trail: Trail, transaction: Transaction, findings: Findings) {
   return async function read<Row>(part: string, sql: string): Promise<Row[]> {
     try {
-      return await select<Row[]>(trail, sql, transaction)
+      return await selectJson<Row[]>(trail.sequelize, sql, { transaction })
     } catch (error) {
       const state = sqlStateOf(error)
       if (!isOfValues.test(state)) throw error
 
       await trail.sequelize.query(`ROLLBACK TO SAVEPOINT ${savepoint}`, { transaction })
-      const message = `The database cannot read ${part} (SQLSTATE ${state}).`
-      findings.report('unreadable', {}, message)
+      findings.report('unreadable', {}, `The database cannot read ${part} (SQLSTATE ${state}).`)
       return []
     }
   }
@@ -192,43 +180,30 @@ async function checkContradictions(read: Read, findings: Findings, tables: Table
  */
 function isSameTo(name: string, told: unknown, known: unknown): boolean {
   const isJson = name === 'metadata' || name === 'limits'
-  const [a, b] = isJson ? [readJson(told), readJson(known)] : [told, known]
   try {
+    const [a, b] = [told, known].map((value): unknown =>
+      isJson && typeof value === 'string' ? JSON.parse(value) : value,
+    )
     return canonical(a) === canonical(b)
   } catch {
-    // The values are nested too deep for JavaScript, and differ for the database.
+    // The values differ for the database. They are no JSON, or nested too deep for JavaScript.
     return false
   }
 }
 
-function readJson(value: unknown): unknown {
-  if (typeof value !== 'string') return value
-  try {
-    return JSON.parse(value)
-  } catch {
-    return value
-  }
-}
-
-function alteredSql(tables: Tables): string {
-  const altered = alteredTriggersSql(auditTriggers(tables))
-  return `SELECT to_json(altered.name)::text AS json FROM (${altered}) AS altered`
-}
-
 /** Returns the changes that a verification would not have found, in sentences. */
-function limitsOf({ signer, start, findings }: Walk, anchor: AuditHead | undefined): string[] {
-  const { isKeyed, acceptUnkeyed } = signer
+function limitsOf({ signer, start, findings }: Walk, anchor?: AuditHead): string[] {
+  const isForgeable = signer.isKeyed && signer.acceptUnkeyed
+  const isPruned = anchor !== undefined && anchor.position < start.position
   return [
     'An entry of `database` that was written by hand, and that fits: it looks like one of a trigger.',
-    !isKeyed &&
+    !signer.isKeyed &&
       'A trail that was computed anew as a whole, which needs no secret: set the option `secrets`.',
-    isKeyed &&
-      acceptUnkeyed &&
+    isForgeable &&
       'A trail that was forged without a secret, as if from before there were secrets, as long as `acceptUnkeyed` is set.',
     !anchor &&
       'A trail that was put back as a whole or begun anew, with its head: keep a head elsewhere, and pass it.',
-    anchor &&
-      anchor.position < start.position &&
+    isPruned &&
       'A trail other than that of the head that was passed: the last entry of that head was pruned.',
     findings.unverifiable > 0 &&
       'Changes of entries for which only a secret vouches that is not among `secrets`: add it there, at the end.',

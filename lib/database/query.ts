@@ -42,6 +42,16 @@ export async function select<Row extends object>(
   })
 }
 
+/** Runs statements that return JSON, each in one column `json`, and returns what they have. The callers know its shape. */
+export async function selectJson<Rows extends unknown[]>(
+  sequelize: Sequelize,
+  sql: string,
+  options: QueryOptions,
+): Promise<Rows> {
+  const rows = await select<{ json: string }>(sequelize, sql, options)
+  return rows.filter(({ json }) => json).map(({ json }): unknown => JSON.parse(json)) as Rows
+}
+
 /** Runs a statement whose result is of no interest. */
 export async function run(sequelize: Sequelize, sql: string, options: QueryOptions) {
   await select(sequelize, sql, options)

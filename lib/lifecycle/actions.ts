@@ -1,5 +1,5 @@
 import type { KeyChanges, NewKey } from '../keys/input'
-import { isSame } from '../audit/trail'
+import { isSame } from '../keys/metadata'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances } from './call-options'
 import type { Parts } from './parts'

@@ -11,10 +11,10 @@ import {
   type KeyAttribute,
 } from '../../models/api-key'
 import { select } from '../database/query'
-import { isSame } from '../audit/trail'
 import { sqlStateOf } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { guid } from '../keys/user-id'
+import { isSame } from '../keys/metadata'
 import { pointerTo } from '../keys/parse-input'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
 import type { ChangeAction } from '../keys/types'
