@@ -8,6 +8,7 @@ import { createApiKeys } from '../lib'
 import { createDatabase, type Database } from './support/database'
 import { createConsumer, pack, provide, root, unpack, type Consumer } from './support/package'
 import { firstExample, pages, readmeBlocks, readPage, runExample } from './support/readme'
+import { ourTables } from './support/tables'
 
 /** What the blocks take for granted: the parts of somebody's app. */
 const surroundings = `
@@ -141,23 +142,7 @@ describe('README', () => {
       `SELECT tablename AS name FROM pg_tables WHERE tablename LIKE 'api_key%' ORDER BY 1`,
       { type: QueryTypes.SELECT },
     )
-    expect(tables.map(({ name }) => name)).toEqual([
-      'api_key_audit_head',
-      'api_key_bounds',
-      'api_key_changes',
-      'api_key_event_seals',
-      'api_key_events',
-      'api_key_expiry_notices',
-      'api_key_log_lock',
-      'api_key_migrations',
-      'api_key_retired_secrets',
-      'api_key_revisions',
-      'api_key_unsealed_events',
-      'api_key_usage',
-      'api_key_usage_writers',
-      'api_key_user_changes',
-      'api_keys',
-    ])
+    expect(tables.map(({ name }) => name)).toEqual(ourTables)
     await own.drop()
   })
 })

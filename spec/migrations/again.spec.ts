@@ -1,29 +1,12 @@
-import type { Sequelize } from 'sequelize'
+import { createInstance } from '../support/tables'
+import { useWorldForEach } from '../support/world'
 
-import { createApiKeys } from '../../lib'
-import { createDatabase, type Database } from '../support/database'
+const key = { userId: 'alice', name: 'Deployment', permissions: ['READ_GRAPH'] } as const
 
-const permissions = ['READ_GRAPH'] as const
-const key = { userId: 'alice', name: 'Deployment', permissions }
-
-let database: Database
-let sequelize: Sequelize
-
-beforeEach(async () => {
-  database = await createDatabase()
-  sequelize = database.connect()
-})
-
-afterEach(() => database.drop())
-
-function createInstance() {
-  const apiKeys = createApiKeys({ sequelize: database.connect(), keyPrefix: 'agpt', permissions })
-  database.closeFirst(apiKeys)
-  return apiKeys
-}
+const world = useWorldForEach()
 
 /** Makes and revokes a key, and expects it to work and the trail to be whole. */
-async function expectToWork(apiKeys = createInstance()) {
+async function expectToWork(apiKeys = createInstance(world)) {
   const { apiKey, plainTextKey } = await apiKeys.create(key)
   const good = await apiKeys.verify(plainTextKey)
   const { feed } = await apiKeys.health()
@@ -37,28 +20,28 @@ async function expectToWork(apiKeys = createInstance()) {
   expect([isIntact, faults]).toEqual([true, []])
 }
 
-describe('migrate, over what is left of the tables', () => {
+describe('migrate, over the tables that are left', () => {
   it('makes all of them anew after dropAllTables(), which leaves the functions', async () => {
-    await createInstance().create(key)
-    await sequelize.getQueryInterface().dropAllTables()
+    await createInstance(world).create(key)
+    await world.sequelize.getQueryInterface().dropAllTables()
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
     await expectToWork()
-    expect((await createInstance().list()).apiKeys).toHaveLength(1)
+    expect((await createInstance(world).list()).apiKeys).toHaveLength(1)
   })
 
   it.each([
     ['TRUNCATE', 'TRUNCATE api_key_migrations'],
     ['DROP TABLE', 'DROP TABLE api_key_migrations'],
-  ])('goes on with the tables if %s took their history', async (_, sql) => {
-    const { apiKey } = await createInstance().create(key)
-    await sequelize.query(sql)
+  ])('keeps the tables if %s took their history', async (_, sql) => {
+    const { apiKey } = await createInstance(world).create(key)
+    await world.sequelize.query(sql)
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
     await expectToWork()
-    expect(await createInstance().get(apiKey.id)).toMatchObject({ name: 'Deployment' })
+    expect(await createInstance(world).get(apiKey.id)).toMatchObject({ name: 'Deployment' })
   })
 
   it.each([
@@ -74,33 +57,33 @@ describe('migrate, over what is left of the tables', () => {
     'api_key_usage_writers',
     'api_key_expiry_notices',
   ])('makes %s anew', async (table) => {
-    await createInstance().migrate()
-    await sequelize.query(`DROP TABLE ${table} CASCADE`)
+    await createInstance(world).migrate()
+    await world.sequelize.query(`DROP TABLE ${table} CASCADE`)
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
     await expectToWork()
   })
 
-  it('makes the chain of the audit trail anew over the entries that there are', async () => {
-    await createInstance().create(key)
-    await sequelize.query(
+  it('makes the chain of the audit trail anew over all entries', async () => {
+    await createInstance(world).create(key)
+    await world.sequelize.query(
       `DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_head`,
     )
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
     await expectToWork()
-    expect(await createInstance().verifyAuditTrail()).toMatchObject({ entries: 4 })
+    expect(await createInstance(world).verifyAuditTrail()).toMatchObject({ entries: 4 })
   })
 
   it('makes the chain anew, and finds an entry in it that the library did not write', async () => {
-    await createInstance().create(key)
-    await sequelize.query(`
+    await createInstance(world).create(key)
+    await world.sequelize.query(`
       INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
       VALUES (gen_random_uuid(), 'alice', 'retired_secret_used', 'system');
       DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_head`)
-    const apiKeys = createInstance()
+    const apiKeys = createInstance(world)
 
     await apiKeys.migrate()
 
@@ -109,16 +92,16 @@ describe('migrate, over what is left of the tables', () => {
   })
 
   it.each(['api_key_log_lock', 'api_key_revisions', 'api_key_audit_head'])(
-    'puts back the row of %s',
+    'restores the row of %s',
     async (table) => {
-      await sequelize.query(`
+      await world.sequelize.query(`
         ALTER TABLE ${table} DISABLE TRIGGER USER;
         DELETE FROM ${table};
         ALTER TABLE ${table} ENABLE TRIGGER USER`)
 
-      await createInstance().migrate()
+      await createInstance(world).migrate()
 
-      const [rows] = await sequelize.query(`SELECT FROM ${table}`)
+      const rows = await world.rows(`SELECT FROM ${table}`)
       expect(rows).toHaveLength(1)
       await expectToWork()
     },
@@ -134,12 +117,12 @@ describe('migrate, over what is left of the tables', () => {
          AS 'BEGIN RETURN NULL; END'`,
       'api_key_refuse_update',
     ],
-  ])('mends a trigger that is %s, and warns', async (_, sql, name) => {
+  ])('restores a trigger that is %s, and warns', async (_, sql, name) => {
     const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
-    await sequelize.query(sql)
+    await world.sequelize.query(sql)
 
-    await createInstance().migrate()
-    await createInstance().migrate()
+    await createInstance(world).migrate()
+    await createInstance(world).migrate()
 
     const given = warnings.mock.calls.map(([text, options]) => [String(text), options])
     warnings.mockRestore()
@@ -158,15 +141,15 @@ describe('migrate, over what is left of the tables', () => {
       `CREATE OR REPLACE FUNCTION api_key_keep_hashes_unique() RETURNS trigger LANGUAGE plpgsql
          AS 'BEGIN RETURN NULL; END'`,
     ],
-  ])('has no hash both current and retired, if what refuses it was %s', async (_, sql) => {
-    const apiKeys = createInstance()
+  ])('refuses a hash that is current and retired again, if its trigger was %s', async (_, sql) => {
+    const apiKeys = createInstance(world)
     const { apiKey } = await apiKeys.create(key)
     await apiKeys.rotate(apiKey.id)
-    await sequelize.query(sql)
+    await world.sequelize.query(sql)
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
-    const copy = sequelize.query(
+    const copy = world.sequelize.query(
       `INSERT INTO api_keys (id, user_id, name, permissions, prefix, postfix, hash, event_ref)
        SELECT gen_random_uuid(), user_id, name, permissions, prefix, postfix, previous_hash, gen_random_uuid()
          FROM api_keys`,
@@ -176,62 +159,65 @@ describe('migrate, over what is left of the tables', () => {
     })
   })
 
-  it('deletes retired secrets with their key, if the trigger that does so was gone', async () => {
-    const apiKeys = createInstance()
+  it('deletes retired secrets with their key again, if the trigger for it was gone', async () => {
+    const apiKeys = createInstance(world)
     const { apiKey } = await apiKeys.create(key)
     await apiKeys.rotate(apiKey.id)
-    await sequelize.query('DROP TRIGGER api_key_forget_retired_row ON api_keys')
+    await world.sequelize.query('DROP TRIGGER api_key_forget_retired_row ON api_keys')
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
-    await sequelize.query('DELETE FROM api_keys')
-    expect((await sequelize.query('SELECT FROM api_key_retired_secrets'))[0]).toEqual([])
+    await world.sequelize.query('DELETE FROM api_keys')
+    expect(await world.rows('SELECT FROM api_key_retired_secrets')).toEqual([])
   })
 
-  it('leaves what a newer version of the library has made', async () => {
-    await sequelize.query(`
+  it('keeps everything that a newer version of the library has made', async () => {
+    await world.sequelize.query(`
       INSERT INTO api_key_migrations VALUES ('0099-of-a-newer-version');
       ALTER TABLE api_key_changes ENABLE REPLICA TRIGGER api_key_number`)
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
-    const [triggers] = await sequelize.query(
+    const triggers = await world.rows(
       `SELECT tgenabled FROM pg_trigger WHERE tgname = 'api_key_number'`,
     )
     expect(triggers).toEqual([{ tgenabled: 'R' }])
   })
 
-  it('ends rotations whose old secrets are not retired any more', async () => {
-    const apiKeys = createInstance()
+  it('ends rotations whose old secrets are no longer among the retired secrets', async () => {
+    const apiKeys = createInstance(world)
     const { apiKey, plainTextKey } = await apiKeys.create(key)
     await apiKeys.rotate(apiKey.id)
-    await sequelize.query('DROP TABLE api_key_retired_secrets CASCADE')
+    await world.sequelize.query('DROP TABLE api_key_retired_secrets CASCADE')
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
-    expect(await createInstance().get(apiKey.id)).toMatchObject({ previousSecret: null })
-    expect(await createInstance().verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
+    expect(await createInstance(world).get(apiKey.id)).toMatchObject({ previousSecret: null })
+    expect(await createInstance(world).verify(plainTextKey)).toEqual({
+      valid: false,
+      code: 'unknown',
+    })
   })
 
-  it('takes tables without comments for ours if the history says so, as after a dump without them', async () => {
-    const { apiKey } = await createInstance().create(key)
-    await sequelize.query('COMMENT ON TABLE api_keys IS NULL; DROP TABLE api_key_usage')
+  it('recognises its tables by the history, for example after a dump without comments', async () => {
+    const { apiKey } = await createInstance(world).create(key)
+    await world.sequelize.query('COMMENT ON TABLE api_keys IS NULL; DROP TABLE api_key_usage')
 
-    await createInstance().migrate()
+    await createInstance(world).migrate()
 
     await expectToWork()
-    expect(await createInstance().get(apiKey.id)).toMatchObject({ name: 'Deployment' })
+    expect(await createInstance(world).get(apiKey.id)).toMatchObject({ name: 'Deployment' })
   })
 
-  it('leaves a table of the app alone that has one of our names', async () => {
-    await sequelize.query(`
+  it('refuses to touch a table of the app that has one of our names', async () => {
+    await world.sequelize.query(`
       DROP TABLE api_key_migrations, api_key_usage;
       CREATE TABLE api_key_usage (id int); INSERT INTO api_key_usage VALUES (7)`)
 
-    await expect(createInstance().migrate()).rejects.toThrow(
+    await expect(createInstance(world).migrate()).rejects.toThrow(
       'migrate: relation "api_key_usage" already exists in the schema "public", and it is not ours.',
     )
 
-    expect((await sequelize.query('SELECT * FROM api_key_usage'))[0]).toEqual([{ id: 7 }])
+    expect(await world.rows('SELECT * FROM api_key_usage')).toEqual([{ id: 7 }])
   })
 })

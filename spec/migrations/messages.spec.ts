@@ -1,21 +1,14 @@
-import type { Options } from 'sequelize'
-import { Sequelize } from 'sequelize'
+import { Sequelize, type Options } from 'sequelize'
 
-import { createApiKeys, type StorageOptions } from '../../lib'
-import { createDatabase, databaseAway, type Database } from '../support/database'
+import type { StorageOptions } from '../../lib'
+import { createDatabase, databaseAway } from '../support/database'
+import { createInstance } from '../support/tables'
+import { useWorldForEach } from '../support/world'
 
-const permissions = ['READ_GRAPH'] as const
-
-let database: Database
-
-beforeEach(async () => {
-  database = await createDatabase('empty')
-})
-
-afterEach(() => database.drop())
+const world = useWorldForEach({ template: 'empty' })
 
 function migrateWith(sequelize: Sequelize, options: StorageOptions = {}) {
-  return createApiKeys({ sequelize, keyPrefix: 'agpt', permissions, ...options }).migrate()
+  return createInstance(world, options, sequelize).migrate()
 }
 
 function failureOf(call: Promise<unknown>): Promise<Error & { code?: string }> {
@@ -27,12 +20,12 @@ function failureOf(call: Promise<unknown>): Promise<Error & { code?: string }> {
 
 /** The address of the database, but for what is wrong with it. */
 function addressWith(change: (url: URL) => void): string {
-  const url = new URL(database.url)
+  const url = new URL(world.database.url)
   change(url)
   return url.href
 }
 
-describe('migrate, without a database to use', () => {
+describe('migrate, if the database', () => {
   it.each([
     [
       'is down',
@@ -66,7 +59,7 @@ describe('migrate, without a database to use', () => {
       'in a read-only transaction',
       'this is a standby, or the role has default_transaction_read_only',
     ],
-  ])('that %s: says so, and what to do', async (_, connect, reason, toDo) => {
+  ])('%s: names the reason and the remedy', async (_, connect, reason, toDo) => {
     const sequelize = connect()
 
     const failure = await failureOf(migrateWith(sequelize))
@@ -80,7 +73,7 @@ describe('migrate, without a database to use', () => {
 })
 
 function connectWith(options: string, more: Options = {}) {
-  return database.connect({ dialectOptions: { options }, ...more })
+  return world.database.connect({ dialectOptions: { options }, ...more })
 }
 
 describe('migrate, with users that keys cannot refer to', () => {
@@ -101,7 +94,7 @@ describe('migrate, with users that keys cannot refer to', () => {
       'are of incompatible types: text and numeric',
     ],
   ])('(%s): gives the reason and names the option', async (_, sql, reason) => {
-    const sequelize = database.connect()
+    const sequelize = world.database.connect()
     await sequelize.query(sql)
 
     const failure = await failureOf(migrateWith(sequelize, { users: { table: 'users' } }))
@@ -121,7 +114,7 @@ describe('migrate, with something in its way', () => {
       'cannot change return type of existing function',
     ],
   ])('(%s of the app): asks for a schema of its own', async (_, sql, reason) => {
-    const sequelize = database.connect()
+    const sequelize = world.database.connect()
     await sequelize.query(sql)
 
     const failure = await failureOf(migrateWith(sequelize))
@@ -142,7 +135,7 @@ describe('migrate, whatever the settings of the session', () => {
     'DateStyle=German',
     'standard_conforming_strings=on',
     'default_transaction_isolation=serializable',
-  ])('(%s): makes the tables, also over what is there', async (setting) => {
+  ])('(%s): makes the tables, also over the tables that are there', async (setting) => {
     const sequelize = connectWith(`-c ${setting}`)
     const users = { table: 'users' }
     await sequelize.query('CREATE TABLE public.users (id text PRIMARY KEY)')

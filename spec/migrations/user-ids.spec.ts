@@ -1,117 +1,23 @@
 import { randomUUID } from 'node:crypto'
 
-import { DataTypes, type Sequelize } from 'sequelize'
+import { DataTypes } from 'sequelize'
 
-import { createApiKeys, type StorageOptions } from '../../lib'
-import { findBlockedSession } from '../support/blocked'
-import { createDatabase, type Database } from '../support/database'
+import type { StorageOptions } from '../../lib'
 import { until } from '../support/until'
+import { createInstance } from '../support/tables'
+import { useWorldForEach } from '../support/world'
 
 const permissions = ['READ_GRAPH'] as const
 
-let database: Database
-let sequelize: Sequelize
-
-beforeEach(async () => {
-  database = await createDatabase('empty')
-  sequelize = database.connect()
-})
-
-afterEach(() => database.drop())
-
-function createInstance(users?: StorageOptions['users'], connection = database.connect()) {
-  const apiKeys = createApiKeys({ sequelize: connection, keyPrefix: 'agpt', permissions, users })
-  database.closeFirst(apiKeys)
-  return apiKeys
-}
+const world = useWorldForEach({ template: 'empty' })
 
 async function readColumn(table = 'api_keys'): Promise<unknown> {
-  const [[column]] = (await sequelize.query(
+  const [[column]] = (await world.sequelize.query(
     `SELECT data_type AS type FROM information_schema.columns
       WHERE table_name = '${table}' AND column_name = 'user_id'`,
   )) as unknown as [[{ type: string } | undefined]]
   return column?.type
 }
-
-describe('the foreign key to users', () => {
-  it('keeps no write of the app waiting while its lock is not to be had', async () => {
-    await sequelize.query(`CREATE TABLE users (id text PRIMARY KEY)`)
-    const open = await sequelize.transaction()
-    await sequelize.query(`INSERT INTO users VALUES ('alice')`, { transaction: open })
-
-    const migrated = createInstance({ table: 'users' }).migrate()
-    await findBlockedSession(sequelize)
-    await sequelize.query(`INSERT INTO users VALUES ('bob')`)
-    await open.commit()
-    await migrated
-
-    await expect(
-      createInstance({ table: 'users' }).create({ userId: 'carol', name: 'A', permissions }),
-    ).rejects.toMatchObject({ code: 'invalid_input' })
-  })
-
-  it('is added without a lock on the users that lasts until all keys are checked', async () => {
-    await sequelize.query(
-      `CREATE TABLE users (id text PRIMARY KEY); INSERT INTO users VALUES ('alice')`,
-    )
-    await createInstance().migrate()
-    await createInstance().create({ userId: 'alice', name: 'A', permissions })
-    const statements: string[] = []
-    const logging = (sql: string) => void statements.push(sql)
-
-    await createInstance({ table: 'users' }, database.connect({ logging })).migrate()
-
-    const [[reference]] = await sequelize.query(
-      `SELECT convalidated AS "isValid" FROM pg_constraint WHERE confrelid = 'users'::regclass`,
-    )
-    expect(reference).toEqual({ isValid: true })
-    // Each in a transaction of its own.
-    expect(statements.filter((sql) => sql.endsWith('COMMIT;'))).toHaveLength(2)
-  })
-
-  it('has keys follow a user whose id changes, in every process and in the trail', async () => {
-    await sequelize.query(
-      `CREATE TABLE users (id text PRIMARY KEY); INSERT INTO users VALUES ('alice')`,
-    )
-    const apiKeys = createInstance({ table: 'users' })
-    await apiKeys.migrate()
-    const { apiKey, plainTextKey } = await apiKeys.create({
-      userId: 'alice',
-      name: 'A',
-      permissions,
-    })
-    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ apiKey: { userId: 'alice' } })
-
-    await sequelize.query(`UPDATE users SET id = 'alicia'`)
-
-    await until(async () => {
-      const verdict = await apiKeys.verify(plainTextKey)
-      return verdict.valid && verdict.apiKey.userId === 'alicia'
-    })
-    const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
-    expect(events[0]).toMatchObject({
-      action: 'updated',
-      actorType: 'database',
-      before: { userId: 'alice' },
-      after: { userId: 'alicia' },
-    })
-    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
-    expect(await apiKeys.revokeAll('alicia')).toEqual({ keys: 1 })
-  })
-
-  it('takes the place of a foreign key that does not follow the users', async () => {
-    await sequelize.query(`CREATE TABLE users (id text PRIMARY KEY)`)
-    await createInstance().migrate()
-    await sequelize.query('ALTER TABLE api_keys ADD FOREIGN KEY (user_id) REFERENCES users (id)')
-
-    await createInstance({ table: 'users' }).migrate()
-
-    const [references] = await sequelize.query(
-      `SELECT confupdtype, confdeltype FROM pg_constraint WHERE confrelid = 'users'::regclass`,
-    )
-    expect(references).toEqual([{ confupdtype: 'c', confdeltype: 'c' }])
-  })
-})
 
 describe('the type of user ids', () => {
   it.each([
@@ -126,10 +32,10 @@ describe('the type of user ids', () => {
     ['integer', 'bigint', '7', '7'],
     ['bigint', 'bigint', '7', '7'],
   ])('is read from a column of type %s', async (type, expected, value, userId) => {
-    await sequelize.query(
+    await world.sequelize.query(
       `CREATE TABLE users (id ${type} PRIMARY KEY); INSERT INTO users VALUES (${value})`,
     )
-    const apiKeys = createInstance({ table: 'users' })
+    const apiKeys = createInstance(world, { users: { table: 'users' } })
 
     await apiKeys.migrate()
     await apiKeys.migrate()
@@ -142,17 +48,17 @@ describe('the type of user ids', () => {
     await expect(
       apiKeys.create({ userId: 'not there', name: 'A', permissions }),
     ).rejects.toMatchObject({ code: 'invalid_input', errors: [{ pointer: '#/userId' }] })
-    await sequelize.query('DELETE FROM users')
+    await world.sequelize.query('DELETE FROM users')
     await until(async () => !(await apiKeys.verify(plainTextKey)).valid)
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
 
-  it('compares text as the column does, without regard to case for example', async () => {
-    await sequelize.query(`
+  it('compares text as the column does, for example without regard to case', async () => {
+    await world.sequelize.query(`
       CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
       CREATE TABLE users (id text COLLATE any_case PRIMARY KEY); INSERT INTO users VALUES ('alice')`)
-    await createInstance().migrate()
-    const apiKeys = createInstance({ table: 'users' })
+    await createInstance(world).migrate()
+    const apiKeys = createInstance(world, { users: { table: 'users' } })
     await apiKeys.migrate()
     await apiKeys.migrate()
     const { apiKey } = await apiKeys.create({ userId: 'alice', name: 'A', permissions })
@@ -168,8 +74,8 @@ describe('the type of user ids', () => {
     ['alone', (User: NonNullable<StorageOptions['users']>) => User],
     ['as the table', (table: never) => ({ table })],
   ])('is that of a Sequelize model, which may be given %s', async (_, usersOf) => {
-    await sequelize.query('CREATE SCHEMA app')
-    const User = sequelize.define(
+    await world.sequelize.query('CREATE SCHEMA app')
+    const User = world.sequelize.define(
       'User',
       { userId: { type: DataTypes.UUID, primaryKey: true, field: 'user_id' } },
       { tableName: 'people', schema: 'app', timestamps: false },
@@ -177,7 +83,7 @@ describe('the type of user ids', () => {
     await User.sync()
     const userId = randomUUID()
     await User.create({ userId })
-    const apiKeys = createInstance(usersOf(User as never))
+    const apiKeys = createInstance(world, { users: usersOf(User as never) })
 
     await apiKeys.migrate()
     const { plainTextKey } = await apiKeys.create({ userId, name: 'A', permissions })
@@ -192,12 +98,12 @@ describe('the type of user ids', () => {
     ['text', 'bigint', '7'],
     ['uuid', 'text', '7d444840-9dc0-11d1-b245-5ffdce74fad2'],
     ['bigint', 'text', '7'],
-  ] as const)('goes from %s to %s with the keys that there are', async (before, after, userId) => {
-    const old = createInstance({ type: before })
+  ] as const)('changes from %s to %s with all keys', async (before, after, userId) => {
+    const old = createInstance(world, { users: { type: before } })
     await old.migrate()
     const { apiKey, plainTextKey } = await old.create({ userId, name: 'A', permissions })
     await old.suspend(apiKey.id)
-    const apiKeys = createInstance({ type: after })
+    const apiKeys = createInstance(world, { users: { type: after } })
 
     await apiKeys.migrate()
     await apiKeys.reactivate(apiKey.id)
@@ -211,17 +117,17 @@ describe('the type of user ids', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
 
-  it('goes from integer to bigint as the app widens the column, and the trail knows the owners', async () => {
-    await sequelize.query(
+  it('changes from integer to bigint with the column of the app, and the trail knows the owners', async () => {
+    await world.sequelize.query(
       `CREATE TABLE users (id integer PRIMARY KEY); INSERT INTO users VALUES (1)`,
     )
-    const old = createInstance({ table: 'users', type: 'integer' })
+    const old = createInstance(world, { users: { table: 'users', type: 'integer' } })
     await old.migrate()
     const { apiKey } = await old.create({ userId: 1, name: 'A', permissions })
-    await sequelize.query(`
+    await world.sequelize.query(`
       UPDATE api_keys SET name = 'B'; ALTER TABLE users ALTER COLUMN id TYPE bigint;
       INSERT INTO users VALUES (9007199254740993)`)
-    const apiKeys = createInstance({ table: 'users', type: 'bigint' })
+    const apiKeys = createInstance(world, { users: { table: 'users', type: 'bigint' } })
 
     await apiKeys.migrate()
     const { apiKey: other } = await apiKeys.create({
@@ -229,8 +135,8 @@ describe('the type of user ids', () => {
       name: 'A',
       permissions,
     })
-    await sequelize.query(`UPDATE users SET id = 2 WHERE id = 1`)
-    await sequelize.query(`DELETE FROM users WHERE id = 2`)
+    await world.sequelize.query(`UPDATE users SET id = 2 WHERE id = 1`)
+    await world.sequelize.query(`DELETE FROM users WHERE id = 2`)
 
     expect(other.userId).toBe('9007199254740993')
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
@@ -243,11 +149,15 @@ describe('the type of user ids', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
 
-  it('goes to any type if there are no keys', async () => {
-    await createInstance().migrate()
-    const { apiKey } = await createInstance().create({ userId: 'alice', name: 'A', permissions })
-    await sequelize.query('DELETE FROM api_keys')
-    const apiKeys = createInstance({ type: 'integer' })
+  it('changes to any type if there are no keys', async () => {
+    await createInstance(world).migrate()
+    const { apiKey } = await createInstance(world).create({
+      userId: 'alice',
+      name: 'A',
+      permissions,
+    })
+    await world.sequelize.query('DELETE FROM api_keys')
+    const apiKeys = createInstance(world, { users: { type: 'integer' } })
 
     await apiKeys.migrate()
 
@@ -257,17 +167,17 @@ describe('the type of user ids', () => {
     expect(events.map(({ userId }) => userId)).toEqual(['alice', 'alice'])
   })
 
-  it('may differ between instances that share the tables, which then leave the triggers alone', async () => {
-    await sequelize.query(
+  it('may differ between instances on the same tables, which do not replace the triggers', async () => {
+    await world.sequelize.query(
       `CREATE TABLE users (id integer PRIMARY KEY); INSERT INTO users VALUES (7)`,
     )
-    const numbers = createInstance({ table: 'users', type: 'integer' })
+    const numbers = createInstance(world, { users: { table: 'users', type: 'integer' } })
     await numbers.migrate()
     const { apiKey } = await numbers.create({ userId: 7, name: 'A', permissions })
-    await sequelize.query(`UPDATE users SET id = 8`)
+    await world.sequelize.query(`UPDATE users SET id = 8`)
     const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
 
-    const texts = createInstance()
+    const texts = createInstance(world)
     await texts.migrate()
     await numbers.migrate()
 
@@ -284,10 +194,10 @@ describe('the type of user ids', () => {
     }
   })
 
-  it('stays as it is if a key would lose its owner, and it is said what to run', async () => {
-    await createInstance().migrate()
-    await createInstance().create({ userId: 'alice', name: 'A', permissions })
-    const apiKeys = createInstance({ type: 'uuid' })
+  it('stays if a key would lose its owner, and the error says what to run', async () => {
+    await createInstance(world).migrate()
+    await createInstance(world).create({ userId: 'alice', name: 'A', permissions })
+    const apiKeys = createInstance(world, { users: { type: 'uuid' } })
 
     const failure = await apiKeys.migrate().catch((error: Error) => error)
 
@@ -296,7 +206,7 @@ describe('the type of user ids', () => {
         'text, and 1 of its keys have owners whose ids cannot become uuid.',
     )
     const [, sql = ''] = /: (DELETE FROM .*)\. Or name/.exec(String(failure)) ?? []
-    await sequelize.query(sql)
+    await world.sequelize.query(sql)
     await apiKeys.migrate()
     expect(await readColumn()).toBe('uuid')
   })

@@ -1,0 +1,155 @@
+import { insert } from '../support/tables'
+import { useWorld } from '../support/world'
+
+describe('constraints', () => {
+  const world = useWorld()
+
+  const key = {
+    user_id: "'alice'",
+    name: "'Deployment'",
+    description: 'NULL',
+    prefix: "'agpt_abc123'",
+    postfix: "'abcd1234'",
+    hash: 'md5(random()::text) || md5(random()::text)',
+    secret_id: 'NULL',
+    permissions: "'{READ_GRAPH}'",
+    status: "'ACTIVE'",
+    revoked_at: 'NULL',
+  }
+  const event = {
+    api_key_id: 'gen_random_uuid()',
+    user_id: "'alice'",
+    action: "'created'",
+    actor_type: "'user'",
+    actor_id: "'alice'",
+    reason: 'NULL',
+  }
+  const usage = {
+    api_key_id: 'gen_random_uuid()',
+    user_id: "'alice'",
+    hour: "'2026-11-01T12:00:00Z'",
+    verified: '1',
+    denied: '0',
+    rate_limited: '0',
+  }
+  const bound = { bound_ms: '1000', registered_at: 'now()' }
+  const change = { mark: 'gen_random_uuid()', place: '1', is_new: 'false' }
+
+  it.each([
+    ['a key', 'api_keys', key, {}],
+    ['a revoked key', 'api_keys', key, { status: "'REVOKED'", revoked_at: 'now()' }],
+    ['a suspended key', 'api_keys', key, { status: "'SUSPENDED'" }],
+    ['100 characters of name', 'api_keys', key, { name: "repeat('ä', 100)" }],
+    ['a keyed hash', 'api_keys', key, { secret_id: "'0123456789abcdef'" }],
+    ['a prefix of several words', 'api_keys', key, { prefix: "'acme_live_2_Abc123'" }],
+    ['an address', 'api_keys', key, { last_used_from: "'2001:db8::203.0.113.7'" }],
+    ['an event', 'api_key_events', event, {}],
+    [
+      'an event without an actor',
+      'api_key_events',
+      event,
+      { actor_type: "'system'", actor_id: 'NULL' },
+    ],
+    ['an hour of usage', 'api_key_usage', usage, {}],
+    ['an hour elsewhere', 'api_key_usage', usage, { hour: "'2026-11-01T12:00:00-07:00'" }],
+  ])('let %s in', async (_, table, good, change) => {
+    await expect(insert(world, table, { ...good, ...change })).resolves.toBeDefined()
+  })
+
+  const hash = `'${'0'.repeat(64)}'`
+
+  it.each([
+    ['no owner', { user_id: 'NULL' }, 'null value in column "user_id"'],
+    ['no name', { name: 'NULL' }, 'null value in column "name"'],
+    ['an empty name', { name: "''" }, 'api_keys_name_check'],
+    ['101 characters of name', { name: "repeat('x', 101)" }, 'api_keys_name_check'],
+    ['501 of description', { description: "repeat('x', 501)" }, 'api_keys_description_check'],
+    ['a prefix without a name', { prefix: "'_abc123'" }, 'api_keys_prefix_check'],
+    ['a prefix that shows more', { prefix: "'agpt_abc1234'" }, 'api_keys_prefix_check'],
+    ['a postfix that shows more', { postfix: "'abcd12345'" }, 'api_keys_postfix_check'],
+    ['no hash', { hash: 'NULL' }, 'null value in column "hash"'],
+    ['plain text for a hash', { hash: "'agpt_7Qm3'" }, 'api_keys_hash_check'],
+    ['a hash in upper case', { hash: `'${'A'.repeat(64)}'` }, 'api_keys_hash_check'],
+    ['a secret for its id', { secret_id: "'correct horse'" }, 'api_keys_secret_id_check'],
+    ['no permissions', { permissions: 'NULL' }, 'null value in column "permissions"'],
+    ['an empty set of permissions', { permissions: "'{}'" }, 'api_keys_permissions_check'],
+    ['NULL for a permission', { permissions: "'{READ,NULL}'" }, 'api_keys_permissions_check'],
+    ['a table of permissions', { permissions: "'{{A},{B}}'" }, 'api_keys_permissions_check'],
+    ['no status', { status: 'NULL' }, 'null value in column "status"'],
+    ['another status', { status: "'EXPIRED'" }, 'api_keys_status_check'],
+    ['REVOKED without a time', { status: "'REVOKED'" }, 'api_keys_check'],
+    ['a time without REVOKED', { revoked_at: 'now()' }, 'api_keys_check'],
+    ['a host for an address', { last_used_from: "'localhost'" }, 'last_used_from_check'],
+  ])('keep a key with %s out', async (_, change, refusal) => {
+    await expect(insert(world, 'api_keys', { ...key, ...change })).rejects.toThrow(refusal)
+  })
+
+  it('keep a second key with the same hash out', async () => {
+    await insert(world, 'api_keys', { ...key, hash })
+
+    await expect(insert(world, 'api_keys', { ...key, hash })).rejects.toMatchObject({
+      parent: { constraint: 'api_keys_hash_key' },
+    })
+  })
+
+  it.each([
+    ['no key', { api_key_id: 'NULL' }, 'api_key_events_check'],
+    ['no owner', { user_id: 'NULL' }, 'api_key_events_check'],
+    ['another action', { action: "'expired'" }, 'api_key_events_action_check'],
+    ['another actor', { actor_type: "'robot'" }, 'api_key_events_actor_type_check'],
+    ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_check'],
+    ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],
+  ])('keep an event with %s out', async (_, change, refusal) => {
+    await expect(insert(world, 'api_key_events', { ...event, ...change })).rejects.toThrow(refusal)
+  })
+
+  it.each([
+    ['no key', { api_key_id: 'NULL' }, 'null value in column "api_key_id"'],
+    ['no owner', { user_id: 'NULL' }, 'null value in column "user_id"'],
+    ['a time within an hour', { hour: "'2026-11-01T12:30:00Z'" }, 'api_key_usage_hour_check'],
+    ['no end of time', { hour: "'infinity'" }, 'api_key_usage_hour_check'],
+    ['less than no use', { verified: '-1' }, 'api_key_usage_verified_check'],
+    ['less than none denied', { denied: '-1' }, 'api_key_usage_denied_check'],
+    ['less than none limited', { rate_limited: '-1' }, 'api_key_usage_rate_limited_check'],
+  ])('keep usage with %s out', async (_, change, refusal) => {
+    await expect(insert(world, 'api_key_usage', { ...usage, ...change })).rejects.toThrow(refusal)
+  })
+
+  it.each([
+    [
+      'a row beside the one to lock',
+      'api_key_log_lock',
+      { is_the_one: 'true' },
+      'Validation error',
+    ],
+    ['a row that is not the one', 'api_key_log_lock', { is_the_one: 'false' }, '_check'],
+    ['a row that is none', 'api_key_log_lock', { is_the_one: 'NULL' }, 'null value'],
+    ['a bound of nothing', 'api_key_bounds', { ...bound, bound_ms: '0' }, '_bound_ms_check'],
+    [
+      'a bound longer than a timer',
+      'api_key_bounds',
+      { ...bound, bound_ms: '2147483648' },
+      '_bound_ms_check',
+    ],
+    ['no bound', 'api_key_bounds', { ...bound, bound_ms: 'NULL' }, 'null value'],
+    ['a bound of no time', 'api_key_bounds', { ...bound, registered_at: 'NULL' }, 'null value'],
+    ['a number of their own', 'api_key_revisions', { revision: '1000' }, 'non-DEFAULT value'],
+    ['an entry without a mark', 'api_key_revisions', { mark: 'NULL' }, 'null value'],
+    ['an entry without a time', 'api_key_revisions', { created_at: 'NULL' }, 'null value'],
+    ['a change of no entry', 'api_key_changes', { ...change, mark: 'NULL' }, 'null value'],
+    ['a change of any kind', 'api_key_changes', { ...change, is_new: 'NULL' }, 'null value'],
+    ['a change in no order', 'api_key_changes', { ...change, place: 'NULL' }, 'null value'],
+  ])('keep %s out of the log', async (_, table, values, refusal) => {
+    await expect(insert(world, table, values)).rejects.toThrow(refusal)
+  })
+
+  it.each(['DELETE FROM', 'TRUNCATE'])('keep an entry in the log after %s', async (remove) => {
+    const [before] = await world.rows<{ mark: string }>('SELECT mark FROM api_key_revisions')
+
+    await world.sequelize.query(`${remove} api_key_revisions`)
+
+    const after = await world.rows<{ mark: string }>('SELECT mark FROM api_key_revisions')
+    expect(after).toHaveLength(1)
+    expect(after[0]?.mark).not.toBe(before?.mark)
+  })
+})
