@@ -5,13 +5,12 @@ import { tablesOf } from '../models/tables'
 import type { ApiKeys } from './api'
 import { createBackground } from './database/background'
 import { createAnswers } from './http/answer'
-import { createAdminRouter } from './http/admin-router'
+import { createAdminRouter } from './http/admin-routes'
 import { createAuthenticator } from './http/authentication'
 import { createCredentialReader, redactionPathsOf } from './http/credentials'
 import { refuseRequest } from './http/guard-options'
-import { createGuards, type Guard } from './http/guards'
-import { createOwnerRouter } from './http/owner-router'
-import { createPermissionList } from './http/permission-list'
+import { createGuards } from './http/guards'
+import { createOwnerRouter } from './http/owner-routes'
 import { createRateLimits } from './http/rate-limits'
 import { createStrategy } from './http/strategy'
 import { createAudit } from './audit/trail'
@@ -149,12 +148,11 @@ export function createApiKeys<
   })
   const answers = createAnswers(settings)
   const rateLimits = createRateLimits({ rateLimiter, noteRateLimited, emitter })
-  const listPermissions = createPermissionList({ askGrantable: grantable, settings })
   const http = {
     lifecycle,
     parse,
     authenticator,
-    listPermissions,
+    grantable,
     rateLimits,
     noteDenied,
     answers,
@@ -174,14 +172,13 @@ export function createApiKeys<
     health,
     flush,
     close,
-    // To its users a router is a middleware, which asks nothing of the types of Express.
     router: (...given: readonly unknown[]) => {
       refuseRequest('router', given[0])
-      return createOwnerRouter(http) as unknown as Guard
+      return createOwnerRouter(http)
     },
     adminRouter: (...given: readonly unknown[]) => {
       refuseRequest('adminRouter', given[0])
-      return createAdminRouter(http) as unknown as Guard
+      return createAdminRouter(http)
     },
     redactionPaths: redactionPathsOf(settings.header),
     strategy: createStrategy({ authenticator, rateLimits, answers }),

@@ -1,99 +1,109 @@
 import type { Request } from 'express'
 
 import type { ApiKeyEvent } from '../audit/trail'
+import { readGranted } from '../keys/grantable'
 import type { ChangeOptions } from '../lifecycle/types'
-import { queryOf } from './query'
+import type { DescribedPermission } from '../options'
 import { clientAddressOf } from './request'
-import type { Call, Caller, RouterParts, Routes, UserId } from './router'
+import type { Call, RouterParts, Routes } from './router'
 
-export function addressOf(req: Request): Pick<ChangeOptions, 'address'> {
+/** The role in which a user manages keys: the owner of the keys, or an administrator. */
+export interface Role {
+  /** Parses the query of a change that restricts a key. */
+  parseRestriction(query: unknown): { everywhere?: boolean }
+  /** Returns the options with which a call reaches the lifecycle. */
+  optionsOf(call: Call): ChangeOptions
+  /** Returns an entry of the audit trail as the role may see it. */
+  shownTo(call: Call, event: ApiKeyEvent): ApiKeyEvent
+}
+
+/** Returns the address of the client, for the audit trail. */
+export function addressOf({ req }: Call): Pick<ChangeOptions, 'address'> {
   const address = clientAddressOf(req)
   return address === null ? {} : { address }
 }
 
-/** Who manages keys: what comes with what they ask for, and what they see of an entry of the audit trail. */
-export interface Reader {
-  optionsOf(caller: Caller): ChangeOptions
-  shownTo(event: ApiKeyEvent, userId: UserId): ApiKeyEvent
+/** Lists the app's permissions, or those that a user may give to a key. */
+export async function listPermissions(
+  { grantable, settings }: RouterParts,
+  userId: string | number | undefined,
+): Promise<{ permissions: readonly DescribedPermission[] }> {
+  const { describedPermissions: all } = settings
+  if (!grantable || userId === undefined) return { permissions: all }
+
+  const granted = new Set(readGranted(await grantable(userId)))
+  return { permissions: all.filter(({ name }) => granted.has(name)) }
 }
 
 /** The name of the id in paths. The app may have an `id` in the path that it mounts the router at. */
 const keyId = 'apiKeysKeyId'
 const keyPath = `/:${keyId}`
 
-/** The routes of one key, the same for owners and administrators but for whose keys there are. */
-export function createKeyRoutes(
-  { lifecycle, parse }: RouterParts,
-  parseRestrictQuery: (query: unknown) => { everywhere?: boolean },
-  { optionsOf, shownTo }: Reader,
-): Routes {
-  const parseChangeQuery = parse.notEverywhere('is not for this')
-  const parseRotationQuery = parse.notEverywhere('is not for this: use it to end the rotation')
+function idOf({ req }: { req: Request }): string {
+  return String(req.params[keyId])
+}
+
+/** Returns the routes of one key. Owners and administrators have the same, each for the keys that they may manage. */
+export function createKeyRoutes({ lifecycle, parse }: RouterParts, role: Role): Routes {
+  const { parseRestriction, optionsOf, shownTo } = role
+  const parseChange = parse.notEverywhere('is not for this')
+  const parseRotation = parse.notEverywhere('is not for this: use it to end the rotation')
 
   function restriction(name: 'suspend' | 'revoke' | 'endRotation') {
-    return async function restrict({ req, userId, body }: Call) {
-      const query = parseRestrictQuery(queryOf(req))
-      const explanation = parse.explanation(body)
-      return lifecycle[name](idOf(req), {
-        ...optionsOf({ req, userId }),
-        ...query,
-        ...explanation,
-      })
+    return async function restrict(call: Call) {
+      const query = parseRestriction(call.query)
+      const explanation = parse.explanation(call.body)
+      return lifecycle[name](idOf(call), { ...optionsOf(call), ...query, ...explanation })
     }
   }
 
   return {
     [keyPath]: {
-      async get({ req, userId }) {
-        return lifecycle.get(idOf(req), optionsOf({ req, userId }))
+      async get(call) {
+        return lifecycle.get(idOf(call), optionsOf(call))
       },
-      async patch({ req, userId, body }) {
-        parseChangeQuery(queryOf(req))
-        return lifecycle.update(idOf(req), body, optionsOf({ req, userId }))
+      async patch(call) {
+        parseChange(call.query)
+        return lifecycle.update(idOf(call), call.body, optionsOf(call))
       },
       delete: restriction('revoke'),
     },
     [`${keyPath}/permissions`]: {
-      async put({ req, userId, body }) {
-        const query = parseRestrictQuery(queryOf(req))
-        const { permissions } = parse.permissionSet(body)
-        const options = { ...optionsOf({ req, userId }), ...query }
-        return lifecycle.setPermissions(idOf(req), permissions, options)
+      async put(call) {
+        const query = parseRestriction(call.query)
+        const { permissions } = parse.permissionSet(call.body)
+        return lifecycle.setPermissions(idOf(call), permissions, { ...optionsOf(call), ...query })
       },
     },
     [`${keyPath}/suspend`]: { post: restriction('suspend') },
     [`${keyPath}/reactivate`]: {
-      async post({ req, userId, body }) {
-        parseChangeQuery(queryOf(req))
-        const explanation = parse.explanation(body)
-        return lifecycle.reactivate(idOf(req), { ...optionsOf({ req, userId }), ...explanation })
+      async post(call) {
+        parseChange(call.query)
+        const explanation = parse.explanation(call.body)
+        return lifecycle.reactivate(idOf(call), { ...optionsOf(call), ...explanation })
       },
     },
     [`${keyPath}/rotate`]: {
-      async post({ req, userId, body }) {
-        parseRotationQuery(queryOf(req))
-        const input = parse.rotationWish(body)
-        return lifecycle.rotate(idOf(req), { ...optionsOf({ req, userId }), ...input })
+      async post(call) {
+        parseRotation(call.query)
+        const wish = parse.rotationWish(call.body)
+        return lifecycle.rotate(idOf(call), { ...optionsOf(call), ...wish })
       },
     },
     [`${keyPath}/rotation`]: { delete: restriction('endRotation') },
     [`${keyPath}/events`]: {
-      async get({ req, userId }) {
-        const { id } = await lifecycle.get(idOf(req), optionsOf({ req, userId }))
-        const page = queryOf(req)
-        parse.eventPage(page)
-        const { events, nextCursor } = await lifecycle.events({ ...page, apiKeyId: id })
-        return { events: events.map((event) => shownTo(event, userId)), nextCursor }
+      async get(call) {
+        const { id } = await lifecycle.get(idOf(call), optionsOf(call))
+        // This refuses filters of the trail of all keys. The lifecycle parses the page itself.
+        parse.eventPage(call.query)
+        const { events, nextCursor } = await lifecycle.events({ ...call.query, apiKeyId: id })
+        return { events: events.map((event) => shownTo(call, event)), nextCursor }
       },
     },
     [`${keyPath}/usage`]: {
-      async get({ req, userId }) {
-        return lifecycle.usage(idOf(req), queryOf(req), optionsOf({ req, userId }))
+      async get(call) {
+        return lifecycle.usage(idOf(call), call.query, optionsOf(call))
       },
     },
   }
-}
-
-function idOf(req: Request): string {
-  return String(req.params[keyId])
 }

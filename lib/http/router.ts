@@ -8,46 +8,48 @@ import type { MaybePromise, SignedInUser } from '../options'
 import type { Settings } from '../read-options'
 import { ensureError, type Answers } from './answer'
 import type { Authenticator } from './authentication'
+import type { Guard } from './guards'
 import { readJsonBody } from './json-body'
-import type { ListPermissions } from './permission-list'
 import { isCrossSite } from './same-origin'
 
 export interface RouterParts {
   lifecycle: UncheckedLifecycle
   parse: Parsers
   authenticator: Authenticator
-  listPermissions: ListPermissions
+  /** Asks the app for the permissions of a user; `undefined` if every user may give all permissions. */
+  grantable: ((userId: UserId) => Promise<readonly string[]>) | undefined
   answers: Answers
-  settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins'>
+  settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'describedPermissions'>
 }
 
+/** A request that is admitted to its route. */
 export interface Call {
   req: Request
   res: Response
-  /** Who is signed in. */
+  /** The user who is signed in. */
   userId: UserId
-  /** The JSON that came along; `{}` for none. */
+  /** The parameters of the query. */
+  query: Record<string, unknown>
+  /** The JSON of the body; `{}` for none. */
   body: unknown
 }
 
-export type Caller = Pick<Call, 'req' | 'userId'>
-
-export type UserId = string | number
+type UserId = string | number
 
 type Method = 'get' | 'post' | 'put' | 'patch' | 'delete'
 
 /**
- * For every path, what its methods do. What a handler returns is sent as JSON; what it throws is refused, or passed on to the
- * app.
+ * The handlers of each path and method. A returned value is sent as JSON. A thrown refusal is answered, and all other errors are
+ * passed on to the app.
  */
 export type Routes = Record<string, Partial<Record<Method, (call: Call) => Promise<unknown>>>>
 
-/** Makes a router of routes: says who may use them, reads what comes along and sends what they return. */
+/** Makes a router: it admits requests, reads their input, calls the handlers and sends what they return. */
 export function createRouter(
   { authenticator, answers, parse, settings }: RouterParts,
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
-): Router {
+): Guard {
   /** A key never manages keys: whoever finds one must not be able to make more. */
   async function admit(req: Request): Promise<UserId> {
     if (authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
@@ -67,7 +69,7 @@ export function createRouter(
     return userId
   }
 
-  // `currentUser` may need what the path has that the app mounts the router at.
+  // `currentUser` may need a parameter of the path at which the app mounts the router.
   const router = Router({ mergeParams: true })
 
   for (const [path, handlers] of Object.entries(routes)) {
@@ -78,7 +80,7 @@ export function createRouter(
           res.set('Cache-Control', 'no-store')
           const userId = await admit(req)
           const body = isSafe(req) ? {} : await readJsonBody(req, res)
-          sendJson(res, await handle({ req, res, userId, body }))
+          sendJson(res, await handle({ req, res, userId, query: queryOf(req), body }))
         } catch (error) {
           next(ensureError(error))
         }
@@ -87,7 +89,7 @@ export function createRouter(
     route.all(otherMethodsHandler(Object.keys(handlers)))
   }
 
-  return router.use(function apiKeysErrorHandler(
+  router.use(function apiKeysErrorHandler(
     error: unknown,
     req: Request,
     res: Response,
@@ -96,11 +98,24 @@ export function createRouter(
     const failure = isUndecodable(error) ? new ApiKeysError('api_key_not_found') : error
     answers.refuse(failure, req, res, next)
   })
+  // The app uses a router as a middleware, whose type needs no types of Express.
+  return router as unknown as Guard
 }
 
 /** True if Express could not decode the id, so that there is no such key. A `URIError` of the app has no status. */
 function isUndecodable(error: unknown): boolean {
   return error instanceof URIError && 'status' in error
+}
+
+/**
+ * Returns the query of a request. It leaves out `_`, which pages add to get past caches, and the parameters that links carry for
+ * statistics. All else counts, because a mistyped filter must not show more than was asked for.
+ */
+function queryOf(req: Request): Record<string, unknown> {
+  const query: Request['query'] = req.query
+  return Object.fromEntries(
+    Object.entries(query).filter(([name]) => name !== '_' && !name.startsWith('utm_')),
+  )
 }
 
 function isSafe({ method }: Request): boolean {
@@ -120,8 +135,8 @@ function otherMethodsHandler(methods: string[]) {
 }
 
 /**
- * Answers carry no ETag: a record changes with each use of its key, and lists with each key. So a validator comes from
- * elsewhere, and what it stands for is not there (RFC 9110, section 13.1.1).
+ * Answers have no ETag, because a record changes with each use of its key, and a list with each key. A validator in `If-Match`
+ * therefore comes from elsewhere, and matches nothing here (RFC 9110, section 13.1.1).
  */
 function refuseIfMatch(req: Request) {
   const validators = req.headers['if-match']
@@ -130,7 +145,7 @@ function refuseIfMatch(req: Request) {
   }
 }
 
-/** Not by Express, which adds an ETag. */
+/** Sends JSON without Express, which would add an ETag. */
 function sendJson(res: Response, body: unknown) {
   const text = JSON.stringify(body)
 
@@ -139,10 +154,9 @@ function sendJson(res: Response, body: unknown) {
   res.end(text)
 }
 
-/** Says of a response that a key was created, and returns what it is to send. */
+/** Answers a call with 201 and the location of a new key, and returns the body to send. */
 export function created<Body extends { apiKey: ApiKeyRecord }>(
-  req: Request,
-  res: Response,
+  { req, res }: Call,
   body: Body,
 ): Body {
   res.status(201).setHeader('Location', `${selfOf(req)}/${body.apiKey.id}`)
@@ -150,8 +164,8 @@ export function created<Body extends { apiKey: ApiKeyRecord }>(
 }
 
 /**
- * Returns the path of a request relative to itself (RFC 9110, section 10.2.2), without a slash at its end. A proxy may have
- * taken a prefix away of which the app knows nothing.
+ * Returns the path of a request relative to itself (RFC 9110, section 10.2.2), without a slash at its end, because a proxy may
+ * have taken a prefix away that the app does not know.
  */
 function selfOf({ originalUrl }: Request): string {
   const [path = ''] = originalUrl.split(/[?#]/)

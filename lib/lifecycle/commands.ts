@@ -222,7 +222,7 @@ function createLogCommands(parts: Parts) {
       })
     },
 
-    async verifyAuditTrail(options: object = {}) {
+    async verifyAuditTrail(options: unknown = {}) {
       return onDatabase(async () => {
         const { head } = parse.auditVerification(options)
         return audit.verify(head)

@@ -1,0 +1,121 @@
+import type { Request } from 'express'
+
+import { ApiKeysError } from '../errors'
+import type { ChangeOptions } from '../lifecycle/types'
+import type { Guard } from './guards'
+import { addressOf, createKeyRoutes, listPermissions, type Role } from './key-routes'
+import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
+
+/** Makes the router with which administrators manage the keys of all users. */
+export function createAdminRouter(parts: RouterParts): Guard {
+  const { parse, settings } = parts
+  const { currentUser, isAdmin } = settings
+  if (!currentUser || !isAdmin) {
+    throw new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys')
+  }
+
+  async function currentAdmin(req: Request) {
+    const user = await currentUser?.(req)
+    if (user && (await isAdmin?.(user)) !== true) throw new ApiKeysError('not_an_admin')
+    return user
+  }
+
+  const admin: Role = {
+    parseRestriction: parse.everywhere,
+    optionsOf: asAdmin,
+    shownTo: (_, event) => event,
+  }
+
+  return createRouter(parts, currentAdmin, {
+    ...createListRoutes(parts),
+    ...createBulkRoutes(parts),
+    ...createKeyRoutes(parts, admin),
+  })
+}
+
+function asAdmin(call: Call): ChangeOptions {
+  return { actor: { type: 'admin', id: call.userId }, ...addressOf(call) }
+}
+
+function createListRoutes(parts: RouterParts): Routes {
+  const { lifecycle, parse } = parts
+
+  return {
+    '/': {
+      async get({ query }) {
+        return lifecycle.list(query)
+      },
+      async post(call) {
+        return created(call, await lifecycle.create(call.body, asAdmin(call)))
+      },
+    },
+    '/events': {
+      async get({ query }) {
+        return lifecycle.events(query)
+      },
+    },
+    '/permissions': {
+      async get({ query }) {
+        return listPermissions(parts, parse.anyOwner(query).userId)
+      },
+    },
+    '/usage': {
+      async get({ query }) {
+        return lifecycle.totalUsage(query)
+      },
+    },
+    '/audit-head': {
+      async get() {
+        return lifecycle.auditHead()
+      },
+    },
+    '/audit-verification': {
+      async post({ body }) {
+        return lifecycle.verifyAuditTrail(body)
+      },
+    },
+  }
+}
+
+function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
+  return {
+    '/revoke-all': {
+      async post(call) {
+        const { userId, dryRun, ...explanation } = parse.revokeAll(call.body)
+        const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
+        const { keys } = dryRun
+          ? await lifecycle.countRevocable(userId)
+          : await lifecycle.revokeAll(userId, options)
+        return { revoked: keys }
+      },
+    },
+    '/revoke-unused': {
+      async post(call) {
+        const { userId, reason, ...rest } = parse.revokeUnused(call.body)
+        const criteria = { ...rest, ...(userId !== undefined && { userId }) }
+        const options = { ...asAdmin(call), ...parse.everywhere(call.query), reason }
+        const { keys } = await lifecycle.revokeUnused(criteria, options)
+        return { revoked: keys }
+      },
+    },
+    '/prune': {
+      async post(call) {
+        const { revokedKeys, events, usage, dryRun, reason } = parse.housekeeping(call.body)
+        const options = { ...asAdmin(call), reason }
+        const pruned: { revokedKeys?: number; events?: number; usage?: number } = {}
+        if (revokedKeys !== undefined) {
+          const criteria = { olderThanDays: revokedKeys, dryRun }
+          pruned.revokedKeys = (await lifecycle.pruneRevoked(criteria, options)).keys
+        }
+        if (events !== undefined) {
+          const criteria = { olderThanDays: events, dryRun }
+          pruned.events = (await lifecycle.pruneAuditTrail(criteria)).events
+        }
+        if (usage !== undefined) {
+          pruned.usage = (await lifecycle.pruneUsage({ olderThanDays: usage, dryRun })).hours
+        }
+        return pruned
+      },
+    },
+  }
+}
