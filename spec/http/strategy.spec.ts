@@ -1,40 +1,26 @@
 import express, {
-  type Express,
   type NextFunction,
   type Request,
   type RequestHandler,
   type Response,
 } from 'express'
-import session, { MemoryStore } from 'express-session'
 import { Passport, Strategy, type AuthenticateCallback } from 'passport'
-import request from 'supertest'
 
-import { countVerifications, createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, databaseAway, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import { countVerifications } from '../support/app'
+import { databaseAway } from '../support/database'
+import { bearer, type Http } from '../support/http'
+import { useWorld } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
+const { apiKeys, http, createKey, createProcess } = useWorld({
+  options: { currentUser: undefined, isAdmin: undefined, header: 'X-API-Key' },
+})
 let plainTextKey: string
 
 beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database, {
-    currentUser: undefined,
-    isAdmin: undefined,
-    header: 'X-API-Key',
-  })
-  plainTextKey = (await apiKeys.create(newKey())).plainTextKey
+  plainTextKey = (await createKey()).plainTextKey
 })
 
-afterAll(async () => {
-  await databaseAway.drop()
-  await database.drop()
-})
-
-const bearer = (key: string) => ({ Authorization: `Bearer ${key}` })
-
-/** The app's own strategy: it takes any token that looks like a JWT for one of carol's. */
+/** The app's own strategy: it accepts any token that looks like a JWT as carol's. */
 class JwtStrategy extends Strategy {
   override readonly name = 'jwt'
 
@@ -49,8 +35,8 @@ function createPassport(keys = apiKeys) {
   return new Passport().use(keys.strategy).use(new JwtStrategy())
 }
 
-/** An app that shows what a handler sees behind its middlewares, and what reaches its error handler. */
-function createApp(...middlewares: RequestHandler[]): Express {
+/** The callers of an app that shows what a handler sees behind its middlewares, and what reaches its error handler. */
+function createApp(...middlewares: RequestHandler[]): Http {
   const app = express()
   app.use(...middlewares, (_req, _res, next) => next())
   app.use((req, res) => {
@@ -63,7 +49,7 @@ function createApp(...middlewares: RequestHandler[]): Express {
       res.status(error.status ?? 500).json({ app: error.message })
     },
   )
-  return app
+  return http.to(app)
 }
 
 const signInBob: RequestHandler = (req, _res, next) => {
@@ -72,10 +58,10 @@ const signInBob: RequestHandler = (req, _res, next) => {
 }
 
 describe('passport.authenticate', () => {
-  it.each([{}, { session: false }])('lets a good key through with %j', async (options) => {
+  it.each([{}, { session: false }])('lets a valid key through with %j', async (options) => {
     const app = createApp(createPassport().authenticate('api-key', options))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
     expect(answer.body).toEqual({
@@ -86,10 +72,10 @@ describe('passport.authenticate', () => {
     })
   })
 
-  it('lets a good key through in the header that the app named', async () => {
+  it('lets a valid key through in the header that the app named', async () => {
     const app = createApp(createPassport().authenticate('api-key'))
 
-    const answer = await request(app).get('/').set('X-API-Key', plainTextKey)
+    const answer = await app.get('/').set('X-API-Key', plainTextKey)
 
     expect(answer.body.user).toEqual({ id: 'alice' })
   })
@@ -105,17 +91,17 @@ describe('passport.authenticate', () => {
   ])('refuses %s', async (_, headers, status, challenge) => {
     const app = createApp(createPassport().authenticate('api-key'))
 
-    const answer = await request(app).get('/').set(headers)
+    const answer = await app.get('/').set(headers)
 
     expect(answer.status).toBe(status)
     expect(answer.headers['www-authenticate']).toBe(challenge)
     expect(answer.text).toBe(status === 401 ? 'Unauthorized' : 'Bad Request')
   })
 
-  it('refuses a key beside somebody else', async () => {
+  it('refuses a key beside another user who is signed in', async () => {
     const app = createApp(signInBob, createPassport().authenticate('api-key'))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(400)
   })
@@ -130,64 +116,64 @@ describe('passport.authenticate', () => {
     const before = await countVerifications(apiKeys)
 
     const answers = [
-      await request(app).get('/').query(inQuery),
-      await request(app).post('/').send(inQuery),
-      await request(app).post('/').type('form').send(inQuery),
+      await app.get('/').query(inQuery),
+      await app.post('/', inQuery),
+      await app.post('/').type('form').send(inQuery),
     ]
-    const beside = await request(app).post('/').query(inQuery).send(inQuery).set(bearer('agpt_x'))
+    const beside = await app.post('/').query(inQuery).send(inQuery).set(bearer('agpt_x'))
 
     expect(answers.map(({ status }) => status)).toEqual([401, 401, 401])
     expect(beside.headers['www-authenticate']).toContain('invalid_token')
     expect(await countVerifications(apiKeys)).toBe(before)
   })
 
-  it('makes an error of a failure, if asked', async () => {
+  it('turns a failure into an error with failWithError', async () => {
     const app = createApp(createPassport().authenticate('api-key', { failWithError: true }))
 
-    const wrong = await request(app).get('/').set(bearer('agpt_x'))
-    const malformed = await request(app).get('/').set('Authorization', 'Bearer')
+    const wrong = await app.with('agpt_x').get('/')
+    const malformed = await app.get('/').set('Authorization', 'Bearer')
 
     expect([wrong.status, wrong.body]).toEqual([401, { app: 'Unauthorized' }])
     expect(wrong.headers['www-authenticate']).toContain('invalid_token')
     expect([malformed.status, malformed.body]).toEqual([400, { app: 'Bad Request' }])
   })
 
-  it('leaves to Express a database out of reach, which is neither right nor wrong', async () => {
-    const keys = createTestApiKeys(databaseAway)
-    const app = express().use(createPassport(keys).authenticate('api-key'))
+  it('passes an unreachable database on to Express as an error', async () => {
+    const keys = createProcess({ sequelize: databaseAway.connect() }).apiKeys
+    const app = http.to(express().use(createPassport(keys).authenticate('api-key')))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(503)
     expect(answer.headers['retry-after']).toBe('1')
     expect(answer.headers).not.toHaveProperty('www-authenticate')
   })
 
-  it('leaves to the app what loadUser throws', async () => {
-    const keys = createTestApiKeys(database, {
+  it('passes the error of loadUser on to the app', async () => {
+    const keys = createProcess({
       loadUser: () => Promise.reject(new Error('no directory')),
-    })
+    }).apiKeys
 
-    const answer = await request(createApp(createPassport(keys).authenticate('api-key')))
+    const answer = await createApp(createPassport(keys).authenticate('api-key'))
+      .with(plainTextKey)
       .get('/')
-      .set(bearer(plainTextKey))
 
     expect(answer.status).toBe(500)
     expect(answer.body).toEqual({ app: 'no directory' })
   })
 
   it.each([{ failureFlash: true }, { failureMessage: true }])(
-    'leaves to the app what Passport throws for want of something: %j',
+    'passes an error of Passport on to the app: %j',
     async (options) => {
       const app = createApp(createPassport().authenticate('api-key', options))
 
-      const answer = await request(app).get('/').set(bearer('agpt_x'))
+      const answer = await app.with('agpt_x').get('/')
 
       expect(answer.status).toBe(500)
     },
   )
 
-  it('assigns the user to another property, if asked', async () => {
+  it('assigns the user to another property with assignProperty', async () => {
     const app = createApp(
       createPassport().authenticate('api-key', { assignProperty: 'account' }),
       (req, res) => {
@@ -195,7 +181,7 @@ describe('passport.authenticate', () => {
       },
     )
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.body).toEqual({ account: { id: 'alice' } })
   })
@@ -224,9 +210,9 @@ describe('a callback of the app', () => {
   it('gets the user and the permissions, or the challenge and the status', async () => {
     const app = withCallback(showArguments)
 
-    const good = await request(app).get('/').set(bearer(plainTextKey))
-    const wrong = await request(app).get('/').set(bearer('agpt_x'))
-    const malformed = await request(app).get('/').set('Authorization', 'Bearer')
+    const good = await app.with(plainTextKey).get('/')
+    const wrong = await app.with('agpt_x').get('/')
+    const malformed = await app.get('/').set('Authorization', 'Bearer')
 
     expect(good.body).toEqual([null, { id: 'alice' }, { scope: ['READ_GRAPH'] }])
     expect(wrong.body).toEqual([null, false, 'Bearer realm="api", error="invalid_token"', 401])
@@ -238,52 +224,52 @@ describe('a callback of the app', () => {
     ])
   })
 
-  it('gets the error of a database out of reach', async () => {
-    const app = withCallback(showArguments, createTestApiKeys(databaseAway))
+  it('gets the error of an unreachable database', async () => {
+    const app = withCallback(
+      showArguments,
+      createProcess({ sequelize: databaseAway.connect() }).apiKeys,
+    )
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.body).toEqual([['database_unavailable', 503]])
   })
 
-  it('that throws is called with what it threw, and so does not bring the process down', async () => {
+  it('is called with its own error if it throws, so that the process goes on', async () => {
     const app = withCallback((_req, _res, next) => (error) => {
       if (error) return next(error)
       throw new Error('mine')
     })
 
     for (const key of [plainTextKey, 'agpt_x']) {
-      const answer = await request(app).get('/').set(bearer(key))
+      const answer = await app.with(key).get('/')
 
       expect(answer.status).toBe(500)
       expect(answer.body).toEqual({ app: 'mine' })
     }
   })
 
-  it.each(['logIn', 'login'] as const)(
-    'that calls req.%s with the user is called back',
-    async (logIn) => {
-      const app = withCallback((req, _res, next) => (error, user) => {
-        if (error || !user) return next(error)
-        req[logIn](user, next)
-      })
+  it.each(['logIn', 'login'] as const)('may call req.%s with the user', async (logIn) => {
+    const app = withCallback((req, _res, next) => (error, user) => {
+      if (error || !user) return next(error)
+      req[logIn](user, next)
+    })
 
-      const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
-      expect(answer.status).toBe(200)
-      expect(answer.body.user).toEqual({ id: 'alice' })
-    },
-  )
+    expect(answer.status).toBe(200)
+    expect(answer.body.user).toEqual({ id: 'alice' })
+  })
 })
 
 describe('a chain of strategies', () => {
   it.each([
     ['jwt', 'api-key'],
     ['api-key', 'jwt'],
-  ])('leaves a JWT to the app’s own, untouched: %s, %s', async (...names) => {
+  ])('leaves a JWT untouched for the strategy of the app: %s, %s', async (...names) => {
     const app = createApp(createPassport().authenticate(names, { session: false }))
 
-    const answer = await request(app).get('/').set(bearer('a.b.agpt_c'))
+    const answer = await app.with('a.b.agpt_c').get('/')
 
     expect(answer.status).toBe(200)
     expect(answer.body).toMatchObject({
@@ -296,18 +282,18 @@ describe('a chain of strategies', () => {
   it.each([
     ['jwt', 'api-key'],
     ['api-key', 'jwt'],
-  ])('takes a key: %s, %s', async (...names) => {
+  ])('accepts a key: %s, %s', async (...names) => {
     const app = createApp(createPassport().authenticate(names, { session: false }))
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.body).toMatchObject({ user: { id: 'alice' }, apiKey: { userId: 'alice' } })
   })
 
-  it('that fails shows the challenges of all', async () => {
+  it('shows the challenges of all strategies if it fails', async () => {
     const app = createApp(createPassport().authenticate(['api-key', 'jwt']))
 
-    const answer = await request(app).get('/').set(bearer('agpt_x'))
+    const answer = await app.with('agpt_x').get('/')
 
     expect(answer.status).toBe(401)
     expect(answer.headers['www-authenticate']).toBe(
@@ -317,24 +303,24 @@ describe('a chain of strategies', () => {
 })
 
 describe('a guard', () => {
-  it('after Passport decides from what the strategy found', async () => {
+  it('after Passport decides from the result of the strategy', async () => {
     const app = createApp(
       createPassport().authenticate('api-key'),
       apiKeys.requirePermission('READ_GRAPH'),
     )
     const before = await countVerifications(apiKeys)
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
     expect(await countVerifications(apiKeys)).toBe(before + 1)
   })
 
-  it('before Passport saves the strategy a look of its own', async () => {
+  it('before Passport saves the strategy a look-up', async () => {
     const app = createApp(apiKeys.authenticate(), createPassport().authenticate('api-key'))
     const before = await countVerifications(apiKeys)
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.body).toMatchObject({
       user: { id: 'alice' },
@@ -343,159 +329,25 @@ describe('a guard', () => {
     expect(await countVerifications(apiKeys)).toBe(before + 1)
   })
 
-  it('after Passport demands what the strategy did not', async () => {
+  it('after Passport may demand a permission that the strategy did not', async () => {
     const app = createApp(
       createPassport().authenticate('api-key'),
       apiKeys.requirePermission('EXECUTE_GRAPH'),
     )
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(403)
   })
 
-  it('after Passport does not take the app’s own user for a key', async () => {
+  it('after Passport does not take a user of the app for a key', async () => {
     const app = createApp(
       createPassport().authenticate('jwt', { session: false }),
       apiKeys.requirePermission('READ_GRAPH'),
     )
 
-    const answer = await request(app).get('/').set(bearer('a.b.c'))
+    const answer = await app.with('a.b.c').get('/')
 
     expect(answer.status).toBe(401)
-  })
-})
-
-describe('a browser session', () => {
-  const pathsOfKeys = [
-    '/graphs',
-    '/account',
-    '/callback',
-    '/callback-alias',
-    '/callback/later',
-    '/callback-alias/later',
-    '/callback-sessionless',
-    '/callback-sessionless/later',
-  ]
-  let store: MemoryStore
-  let app: Express
-
-  beforeEach(() => {
-    store = new MemoryStore()
-    const passport = createPassport()
-    passport.serializeUser((user, done) => done(null, Object(user).id))
-    passport.deserializeUser((id, done) => done(null, { id: String(id) }))
-
-    app = express()
-    app.use(session({ secret: 'spec', store, resave: false, saveUninitialized: false }))
-    app.use(passport.session())
-    app.get('/who', (req, res) => {
-      res.json(req.user ?? null)
-    })
-    app.post('/cart', (req, res) => {
-      Object.assign(req.session, { cart: ['apple'] })
-      res.json(null)
-    })
-    app.get('/cart', (req, res) => {
-      res.json(Object(req.session).cart)
-    })
-    app.post('/sign-in/:id', (req, res, next) => {
-      req.logIn({ id: req.params.id }, (error) => (error ? next(error) : res.json(null)))
-    })
-    app.use('/graphs', passport.authenticate('api-key'), (req, res) => {
-      res.json(req.user)
-    })
-    app.use('/account', passport.authorize('api-key'), (req, res) => {
-      res.json(Object(req).account)
-    })
-    for (const [path, logIn, options] of [
-      ['/callback', 'logIn', {}],
-      ['/callback-alias', 'login', {}],
-      ['/callback-sessionless', 'logIn', { session: false }],
-    ] as const) {
-      app.use(path, (req, res, next) => {
-        const callback: AuthenticateCallback = (error, user) => {
-          if (error || !user) return next(error)
-          const answer = () =>
-            req[logIn](user, (error) => (error ? next(error) : res.json(req.user)))
-          return req.path === '/later' ? setImmediate(answer) : answer()
-        }
-        const authenticate: RequestHandler = passport.authenticate('api-key', options, callback)
-        authenticate(req, res, next)
-      })
-    }
-    app.use('/exchange', passport.authenticate('api-key'), (req, res, next) => {
-      req.logIn({ id: 'bob' }, (error) => (error ? next(error) : res.json(req.user)))
-    })
-  })
-
-  async function countSessions() {
-    const sessions = await new Promise<object>((resolve, reject) => {
-      store.all((error, all) => (error ? reject(error) : resolve(all ?? {})))
-    })
-    return Object.keys(sessions).length
-  }
-
-  it.each(pathsOfKeys)(
-    'is not started by a key: no cookie, and the next request is anonymous: %s',
-    async (path) => {
-      const agent = request.agent(app)
-
-      const first = await agent.get(path).set(bearer(plainTextKey))
-      const next = await agent.get('/who')
-
-      expect(first.status).toBe(200)
-      expect(first.body).toEqual({ id: 'alice' })
-      expect(first.headers).not.toHaveProperty('set-cookie')
-      expect(next.body).toBeNull()
-      expect(await countSessions()).toBe(0)
-    },
-  )
-
-  it.each(pathsOfKeys)('that is there already stays what it was: %s', async (path) => {
-    const agent = request.agent(app)
-    await agent.post('/cart')
-
-    const first = await agent.get(path).set(bearer(plainTextKey))
-    const who = await agent.get('/who')
-    const cart = await agent.get('/cart')
-
-    expect(first.body).toEqual({ id: 'alice' })
-    expect(first.headers).not.toHaveProperty('set-cookie')
-    expect(who.body).toBeNull()
-    expect(cart.body).toEqual(['apple'])
-  })
-
-  it('of the key’s owner goes on beside the key', async () => {
-    const agent = request.agent(app)
-    await agent.post('/sign-in/alice')
-
-    const first = await agent.get('/graphs').set(bearer(plainTextKey))
-    const next = await agent.get('/who')
-
-    expect(first.status).toBe(200)
-    expect(next.body).toEqual({ id: 'alice' })
-  })
-
-  it('of somebody else is a second credential, and outlives the refusal', async () => {
-    const agent = request.agent(app)
-    await agent.post('/sign-in/bob')
-
-    const first = await agent.get('/graphs').set(bearer(plainTextKey))
-    const next = await agent.get('/who')
-
-    expect(first.status).toBe(400)
-    expect(next.body).toEqual({ id: 'bob' })
-  })
-
-  it('is started all the same for whom else the app signs in', async () => {
-    const agent = request.agent(app)
-
-    const first = await agent.get('/exchange').set(bearer(plainTextKey))
-    const next = await agent.get('/who')
-
-    expect(first.body).toEqual({ id: 'bob' })
-    expect(first.headers).toHaveProperty('set-cookie')
-    expect(next.body).toEqual({ id: 'bob' })
   })
 })
