@@ -1,5 +1,5 @@
 const longest = [
-  'audit/trail',
+  'audit/seal',
   'freshness',
   'indexes',
   'races',

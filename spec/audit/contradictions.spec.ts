@@ -1,0 +1,99 @@
+import { createKey } from '../support/keys'
+import { insertKey, useTrail } from '../support/trail'
+
+const { apiKeys, sequelize, meddle, makeOld, expectFaults, idAt } = useTrail()
+
+describe('verifyAuditTrail, beside the keys', () => {
+  it('finds an entry of the database for a change that was never made', async () => {
+    const { id } = await createKey(apiKeys)
+    await sequelize.query(
+      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
+       VALUES ($1, 'alice', 'updated', 'database', 'postgres', '{"name": "Deployment"}', '{"name": "Backup"}')`,
+      { bind: [id] },
+    )
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(faults).toEqual([
+      {
+        kind: 'contradicted',
+        position: null,
+        eventId: await idAt(2),
+        message: `The trail and the key ${id} do not agree on name.`,
+      },
+    ])
+  })
+
+  it.each([
+    ['a changed key', `UPDATE api_keys SET expires_at = '2099-01-01'`, 'expiresAt'],
+    ['a key with another owner', `UPDATE api_keys SET user_id = 'mallory'`, 'userId'],
+    ['a deleted key', 'DELETE FROM api_keys', 'whether there is one'],
+    [
+      'another hash',
+      'UPDATE api_keys SET hash = md5(hash) || md5(hash), event_ref = gen_random_uuid()',
+      'its last change',
+    ],
+    ['a key made by hand', insertKey, 'whether there is one'],
+    [
+      'a key that is made by hand, and claims to be older than the trail',
+      `${insertKey}; UPDATE api_keys SET created_at = '2000-01-01' WHERE user_id = 'mallory'`,
+      'whether there is one',
+    ],
+  ])('finds %s that left no entry', async (_, sql, name) => {
+    await createKey(apiKeys)
+
+    await meddle(sql)
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+    expect(faults).toMatchObject([
+      { kind: 'contradicted', message: expect.stringMatching(`do not agree on ${name}\\.$`) },
+    ])
+  })
+
+  it('finds another owner of a key whose creation was pruned', async () => {
+    const { id } = await makeOld(3)
+    await apiKeys.suspend(id)
+    await apiKeys.pruneAuditTrail({ olderThanDays: 1 })
+    await expectFaults()
+
+    await meddle(`UPDATE api_keys SET user_id = 'mallory'`)
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+    expect(faults).toMatchObject([{ message: expect.stringMatching(/do not agree on userId\.$/) }])
+  })
+
+  it('finds a contradiction among many entries that look like one', async () => {
+    const { id } = await createKey(apiKeys)
+    await sequelize.query(
+      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
+       SELECT $1, 'alice', 'updated', 'database', '',
+              CASE n % 2 WHEN 0 THEN '{"limits": null, "a": 1}'::jsonb ELSE '{}' END, '{"b": 2}'
+         FROM generate_series(1, 2200) AS n`,
+      { bind: [id] },
+    )
+    await meddle(`UPDATE api_keys SET name = 'Backup'`)
+
+    await expectFaults(['contradicted', null])
+  })
+
+  it('says that there are more contradictions than it looks at', async () => {
+    const { id } = await createKey(apiKeys)
+    // Numbers that JavaScript does not tell apart.
+    await sequelize.query(
+      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
+       SELECT $1, 'alice', 'updated', 'database', '',
+              '{"metadata": {"n": 9007199254740992}}', '{"metadata": {"n": 9007199254740993}}'
+         FROM generate_series(1, 1100) AS n`,
+      { bind: [id] },
+    )
+
+    const { isIntact, faults } = await apiKeys.verifyAuditTrail()
+
+    expect(isIntact).toBe(false)
+    expect(faults).toContainEqual(
+      expect.objectContaining({
+        message: expect.stringContaining('more places than were looked at'),
+      }),
+    )
+  })
+})

@@ -1,0 +1,215 @@
+import { randomUUID } from 'node:crypto'
+
+import { createKey } from '../support/keys'
+import { insertKey, useTrail, useTrailForEach } from '../support/trail'
+
+const { apiKeys, sequelize, expectFaults } = useTrail()
+
+/** The entries, oldest first. */
+async function readEntries() {
+  const { events } = await apiKeys.events({ limit: 100 })
+  return events.toReversed().map(({ action, actorType, actorId, before, after }) => ({
+    action,
+    by: [actorType, actorId],
+    before,
+    after,
+  }))
+}
+
+describe('a change that is not made through the library', () => {
+  const by = ['database', 'postgres']
+
+  it.each<[string, string, object[]]>([
+    [
+      'an UPDATE',
+      `UPDATE api_keys SET name = 'By hand', description = 'x', expires_at = '2099-01-01 00:00:00.5Z'`,
+      [
+        {
+          action: 'updated',
+          before: { name: 'Deployment', description: null, expiresAt: null },
+          after: { name: 'By hand', description: 'x', expiresAt: '2099-01-01T00:00:00.500Z' },
+        },
+      ],
+    ],
+    [
+      'a suspension',
+      `UPDATE api_keys SET status = 'SUSPENDED'`,
+      [{ action: 'suspended', before: { status: 'ACTIVE' }, after: { status: 'SUSPENDED' } }],
+    ],
+    [
+      'two changes in a row',
+      `UPDATE api_keys SET status = 'SUSPENDED'; UPDATE api_keys SET status = 'ACTIVE'`,
+      [{ action: 'suspended' }, { action: 'reactivated' }],
+    ],
+    [
+      'a revocation',
+      `UPDATE api_keys SET status = 'REVOKED', revoked_at = now()`,
+      [{ action: 'revoked', after: { status: 'REVOKED' } }],
+    ],
+    [
+      'other permissions',
+      `UPDATE api_keys SET permissions = '{READ_BLOCK}'`,
+      [
+        {
+          action: 'permissions_changed',
+          before: { permissions: ['READ_GRAPH'] },
+          after: { permissions: ['READ_BLOCK'] },
+        },
+      ],
+    ],
+    [
+      'another hash',
+      `UPDATE api_keys SET hash = md5(hash) || md5(hash)`,
+      [{ action: 'rotated', before: {}, after: {} }],
+    ],
+    [
+      'another owner',
+      `UPDATE api_keys SET user_id = 'mallory'`,
+      [{ action: 'updated', before: { userId: 'alice' }, after: { userId: 'mallory' } }],
+    ],
+    [
+      'metadata that jsonb cannot hold',
+      String.raw`UPDATE api_keys SET metadata = '{"a": "\u0000", "b": 1e999999}'`,
+      [{ action: 'updated', after: { metadata: String.raw`{"a": "\u0000", "b": 1e999999}` } }],
+    ],
+    [
+      'another id',
+      `UPDATE api_keys SET id = gen_random_uuid()`,
+      [{ action: 'deleted' }, { action: 'created' }],
+    ],
+    [
+      'a DELETE',
+      'DELETE FROM api_keys',
+      [
+        {
+          action: 'deleted',
+          after: null,
+          before: {
+            userId: 'alice',
+            name: 'Deployment',
+            description: null,
+            permissions: ['READ_GRAPH'],
+            status: 'ACTIVE',
+            createdAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+            expiresAt: null,
+            allowedIps: null,
+            metadata: {},
+            prefix: expect.stringMatching(/^agpt_/),
+            postfix: expect.any(String),
+            previousSecret: null,
+          },
+        },
+      ],
+    ],
+    [
+      'an INSERT',
+      insertKey,
+      [{ action: 'created', before: null, after: expect.objectContaining({ name: 'By hand' }) }],
+    ],
+    ['TRUNCATE', 'TRUNCATE api_keys', [{ action: 'truncated', before: null, after: null }]],
+    [
+      'TRUNCATE, and the key put back',
+      `CREATE TABLE kept AS SELECT * FROM api_keys; TRUNCATE api_keys;
+       UPDATE kept SET event_ref = NULL, name = 'Restored'; INSERT INTO api_keys SELECT * FROM kept`,
+      [{ action: 'truncated' }, { action: 'created' }],
+    ],
+    ['an UPDATE of nothing', 'UPDATE api_keys SET name = name, last_used_at = now()', []],
+    [
+      'an UPDATE in a session that claims to replicate',
+      `BEGIN; SET LOCAL session_replication_role = replica; UPDATE api_keys SET name = 'x'; COMMIT`,
+      [{ action: 'updated' }],
+    ],
+  ])('leaves an entry: %s', async (_, sql, expected) => {
+    await createKey(apiKeys)
+
+    await sequelize.query(sql)
+
+    const [created, ...rest] = await readEntries()
+    expect(created).toMatchObject({ action: 'created', by: ['system', null] })
+    expect(rest).toMatchObject(expected.map((entry) => ({ by, ...entry })))
+    await expectFaults()
+    await createKey(apiKeys)
+    await expectFaults()
+  })
+
+  it('leaves entries that agree with those of the library', async () => {
+    const { id } = await createKey(apiKeys)
+    const metadata = String.raw`{"big": 9007199254740993, "face": "\ud83d\ude00"}`
+    await sequelize.query('UPDATE api_keys SET metadata = $1', { bind: [metadata] })
+    await apiKeys.update(id, { metadata: { plan: String.raw`\u0000` }, name: 'Backup' })
+    await sequelize.query(`UPDATE api_keys SET expires_at = 'infinity'`)
+    await sequelize.query(`UPDATE api_keys SET expires_at = '20000-01-01T00:00:00.5Z'`)
+    await apiKeys.rotate(id)
+    await apiKeys.update(id, { expiresAt: new Date('2099-01-01') })
+    await sequelize.query('UPDATE api_keys SET previous_works_until = now()')
+    await apiKeys.endRotation(id)
+    await apiKeys.rotate(id, { gracePeriodSeconds: 0 })
+
+    await expectFaults()
+  })
+
+  it('leaves an entry if a role makes it that may only change keys', async () => {
+    const role = `spec_${randomUUID().replaceAll('-', '')}`
+    await sequelize.query(`
+      CREATE ROLE ${role}; GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys TO ${role};
+      BEGIN; SET LOCAL ROLE ${role}; ${insertKey}; DELETE FROM api_keys; COMMIT`)
+
+    expect(await readEntries()).toMatchObject([{ action: 'created' }, { action: 'deleted' }])
+    await expectFaults()
+  })
+})
+
+const refusedStatements = [
+  ['api_key_events', 'UPDATE api_key_events SET reason = NULL'],
+  ['api_key_events', 'UPDATE api_key_events SET reason = NULL WHERE false'],
+  ['api_key_events', 'DELETE FROM api_key_events'],
+  ['api_key_events', 'TRUNCATE api_key_events'],
+  ['api_key_events', 'SET LOCAL session_replication_role = replica; DELETE FROM api_key_events'],
+  ['api_key_event_seals', 'UPDATE api_key_event_seals SET position = 9'],
+  ['api_key_event_seals', 'DELETE FROM api_key_event_seals'],
+  ['api_key_event_seals', 'TRUNCATE api_key_event_seals'],
+]
+
+describe('the tables of the audit trail', () => {
+  it('refuse a warning that the library did not write', async () => {
+    const insertion = sequelize.query(`
+      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id)
+      VALUES (gen_random_uuid(), 'alice', 'retired_secret_used', 'database', 'x')`)
+
+    await expect(insertion).rejects.toThrow('violates check constraint')
+  })
+
+  it('refuse every update, and every deletion but by pruning', async () => {
+    await createKey(apiKeys)
+
+    for (const [table, sql] of refusedStatements) {
+      const attempt = sequelize.transaction((transaction) =>
+        sequelize.query(String(sql), { transaction }),
+      )
+      await expect(attempt).rejects.toThrow(
+        `express-api-keys: ${table} keeps the audit trail, which is not changed`,
+      )
+    }
+    await expectFaults()
+  })
+})
+
+describe('triggers that are off', () => {
+  const trail = useTrailForEach()
+
+  it('finds triggers that are off', async () => {
+    const { apiKeys, sequelize } = trail.world
+    await createKey(apiKeys)
+    await sequelize.query('ALTER TABLE api_keys DISABLE TRIGGER api_key_tell_update')
+    await sequelize.query('DROP TRIGGER api_key_refuse_delete ON api_key_event_seals')
+
+    const { faults, head } = await apiKeys.verifyAuditTrail()
+
+    expect(faults.map(({ kind }) => kind)).toEqual(['unguarded', 'unguarded'])
+    expect(faults.map(({ message }) => message).toSorted()).toEqual([
+      'The trigger api_key_refuse_delete on api_key_event_seals is gone, switched off or not as it was made.',
+      'The trigger api_key_tell_update on api_keys is gone, switched off or not as it was made.',
+    ])
+    expect(head).toBeNull()
+  })
+})

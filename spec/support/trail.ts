@@ -1,0 +1,124 @@
+import { randomBytes } from 'node:crypto'
+
+import type { AuditFault } from '../../lib'
+import { createTestApiKeys, type Options, type TestApiKeys } from './app'
+import { createKey, newKey } from './keys'
+import { useWorld, useWorldForEach, type World } from './world'
+
+export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
+
+/** What a fault is, and at which place in the trail. */
+export type Fault = [kind: AuditFault['kind'], position: number | null]
+
+/** A title, the SQL of somebody who meddles, and the faults that are found then. */
+export type Tampering = [title: string, sql: string, faults: Fault[]]
+
+/** The limit that every verification names. */
+export const always = expect.stringContaining('looks like one of a trigger')
+
+export const insertKey = `
+  INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+  VALUES ('mallory', 'By hand', 'agpt_abc123', 'abcd1234', md5('a') || md5('b'), '{READ_GRAPH}')`
+
+export type Trail = ReturnType<typeof trailOf>
+
+/** Gives a spec file a database whose keys and audit trail are empty before each `it`. */
+export function useTrail() {
+  const world = useWorld({ options: { secrets: [secret] } })
+  const trail = trailOf(world)
+  afterEach(trail.clear)
+  return { ...world, ...trail }
+}
+
+/** Gives each `it` a database of its own, for what damages tables. Parts of the world are read when they are needed. */
+export function useTrailForEach() {
+  const world = useWorldForEach({ options: { secrets: [secret] } })
+  return { world, ...trailOf(world) }
+}
+
+export function shown(faults: readonly AuditFault[]): Fault[] {
+  return faults.map(({ kind, position }) => [kind, position])
+}
+
+function trailOf(world: World) {
+  /** The id of the entry at a place in the chain. */
+  async function idAt(position: number): Promise<string> {
+    const sql = 'SELECT event_id::text AS id FROM api_key_event_seals WHERE position = $1'
+    const [seal] = await world.rows<{ id: string }>(sql, [position])
+    if (!seal) throw new Error(`there is no entry at ${position}`)
+    return seal.id
+  }
+
+  /** SQL with the ids of entries in place of `#3`, for example. */
+  async function withIds(sql: string): Promise<string> {
+    let text = sql
+    for (const [name, position] of sql.matchAll(/#(\d+)/g)) {
+      text = text.replace(name, await idAt(Number(position)))
+    }
+    return text
+  }
+
+  /** Does what a superuser can do who has no secret: with the triggers off, and on again after it. */
+  async function meddle(sql: string) {
+    const triggers = await world.rows<{ table: string; name: string }>(
+      `SELECT tgrelid::regclass::text AS "table", tgname AS name FROM pg_trigger
+        WHERE NOT tgisinternal AND tgenabled = 'A'`,
+    )
+    const all = (action: string) =>
+      triggers.map(({ table, name }) => `ALTER TABLE ${table} ${action} TRIGGER ${name};`).join('')
+    await world.sequelize.query(
+      `BEGIN; ${all('DISABLE')} ${await withIds(sql)}; ${all('ENABLE ALWAYS')} COMMIT`,
+    )
+  }
+
+  return {
+    idAt,
+    meddle,
+
+    /** Removes all keys and entries, and what specs have put beside them. */
+    clear: () =>
+      meddle(`
+        TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events;
+        DELETE FROM api_key_audit_head; INSERT INTO api_key_audit_head DEFAULT VALUES;
+        DROP TABLE IF EXISTS kept, kept_key`),
+
+    /** Makes one more instance. Without options, it has no secrets. */
+    createOf(options: Options): TestApiKeys {
+      return createTestApiKeys(world.database, { sequelize: world.sequelize, ...options })
+    },
+
+    /** Makes a trail of five entries, of one key. */
+    async makeTrail(apiKeys: TestApiKeys = world.apiKeys) {
+      const { id } = await createKey(apiKeys)
+      await apiKeys.update(id, { name: 'Backup' })
+      await apiKeys.suspend(id, { reason: 'Lost.' })
+      await apiKeys.reactivate(id)
+      return apiKeys.revoke(id, { actor: { type: 'admin', id: 'root' } })
+    },
+
+    /** Makes a key whose entry is as old as that, as waiting would. */
+    async makeOld(days: number) {
+      const { apiKeys, sequelize } = world
+      const time = `clock_timestamp() - ${days} * interval '1 day' - interval '1 minute'`
+      const setDefault = (sql: string) =>
+        sequelize.query(`ALTER TABLE api_keys ALTER COLUMN created_at SET DEFAULT ${sql}`)
+      await setDefault(time)
+      const { apiKey } = await sequelize.transaction((transaction) =>
+        apiKeys.create(newKey(), { transaction }),
+      )
+      await setDefault('now()')
+      await meddle(
+        `UPDATE api_key_events SET created_at = ${time} WHERE api_key_id = '${apiKey.id}'`,
+      )
+      await apiKeys.auditHead()
+      return apiKey
+    },
+
+    async expectFaults(...expected: Fault[]) {
+      const { isIntact, faults } = await world.apiKeys.verifyAuditTrail()
+
+      expect(shown(faults)).toEqual(expected)
+      expect(isIntact).toBe(expected.length === 0)
+    },
+  }
+}
