@@ -1,7 +1,7 @@
-import { clearTimeout, setTimeout, type Background } from './background'
 import { ApiKeysError } from '../errors'
-import { explain, sqlStateOf } from './failures'
+import { clearTimeout, setTimeout, type Background } from './background'
 import { momentOf, type Clock, type Moment } from './clock'
+import { explain, sqlStateOf } from './failures'
 import {
   abandon,
   isRefusedForWantOfRoom,
@@ -14,43 +14,14 @@ import { tooLate, within } from './time-limit'
 /** A row as the server wrote it: text, whatever parsers the app gave its driver. */
 export type TextRow = Record<string, string | null>
 
+/** The rows of a statement. */
 export interface Answer {
   rows: TextRow[]
   /** When the statement was handed to the driver, on a connection that was open. */
   sentAt: Moment
 }
 
-/**
- * A connection of our own, beside the app's pool: an app whose pool is exhausted still verifies, and no statement of ours
- * becomes part of a transaction of the app. It is opened when it is needed, and again after it was lost.
- */
-export interface Connection {
-  /**
-   * Runs one statement, or several in one text, of which the last that returns rows counts. Rejects with
-   * `database_unavailable` if the connection cannot be opened, or the answer does not come, within the limit. Later answers
-   * are ignored.
-   */
-  query(statement: Statement, limitMs: number): Promise<Answer>
-  /** Has a function called with each client that is opened from now on, for its events. */
-  onOpen(listener: (client: Client) => void): void
-  /** Gives up the connection that there is, for another one. */
-  reset(): void
-  /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
-  giveWay(): boolean
-  /** Gives up what is open and what is being opened. A query after that begins anew. */
-  close(): void
-}
-
-/** How many openings may be under way; and with those that were given up, whose hooks may still hang. */
-const maxOpenings = 3
-const maxUnsettled = 10
-const longestUnsettledMs = 30_000
-
-/** How long no other opening is tried after one has failed. */
-const defaultRestMs = 50
-
-/** How long the server may take to free the place of a connection that has given way. */
-const roomLimitMs = 1_000
+export type Connection = ReturnType<typeof createConnection>
 
 interface ConnectionParts {
   background: Background
@@ -75,158 +46,200 @@ interface Opening {
   controller: AbortController
 }
 
-export function createConnection(parts: ConnectionParts): Connection {
-  const { background, open, clock, openingLimitMs, makeRoom, onRefused } = parts
-  const { refusedRestMs = defaultRestMs } = parts
-  let current: Client | undefined
-  let reportOpen: ((client: Client) => void) | undefined
-  /** Under way, the oldest first. One that hangs goes on beside the next: the first that is open is taken. */
-  let openings: Opening[] = []
-  const unsettled = new Set<Opening>()
-  let startedAt = -Infinity
-  let failure: { error: unknown; endsAt: number } | undefined
+interface State extends ConnectionParts {
+  current: Client | undefined
+  onOpen: ((client: Client) => void) | undefined
+  /** Under way, the oldest first. An opening that hangs goes on beside the next: the first client that is open is used. */
+  openings: Opening[]
+  /** The openings under way, and those that were given up and whose hooks may still hang. */
+  unsettled: Set<Opening>
+  startedAt: number
+  failure: { error: unknown; endsAt: number } | undefined
   /** Until when the server may be freeing a place for this connection. */
-  let roomUntil = -Infinity
-  let closing = new AbortController()
+  roomUntil: number
+  closing: AbortController
+}
 
-  function startOpening() {
-    const controller = new AbortController()
-    const opening: Opening = { client: background.run(() => open(controller.signal)), controller }
-    startedAt = clock.monotonic()
-    openings.push(opening)
-    unsettled.add(opening)
-    // A hook that hangs for ever holds its place only for so long.
-    const timer = background.startTimer(() => unsettled.delete(opening), longestUnsettledMs)
-    const settle = () => {
-      clearTimeout(timer)
-      unsettled.delete(opening)
-    }
-    opening.client.then(
-      (client) => {
-        settle()
-        if (!forget(opening) || current) return abandon(client)
-        current = client
-        // It can be lost at any time.
-        client.on('end', () => discard(client))
-        reportOpen?.(client)
-      },
-      (error: unknown) => {
-        settle()
-        if (forget(opening)) noteFailure(error)
-      },
-    )
+/** How many openings may be under way, and how many may be unsettled for how long. */
+const maxOpenings = 3
+const maxUnsettled = 10
+const longestUnsettledMs = 30_000
+
+/** How long no other opening is tried after an opening has failed. */
+const defaultRestMs = 50
+
+/** How long the server may take to free the place of a connection that has given way. */
+const roomLimitMs = 1_000
+
+/**
+ * Makes a connection beside the app's pool. It is opened when it is needed, and again after it was lost.
+ */
+export function createConnection(parts: ConnectionParts) {
+  const state: State = {
+    ...parts,
+    current: undefined,
+    onOpen: undefined,
+    openings: [],
+    unsettled: new Set(),
+    startedAt: -Infinity,
+    failure: undefined,
+    roomUntil: -Infinity,
+    closing: new AbortController(),
   }
-
-  function noteFailure(error: unknown) {
-    const now = clock.monotonic()
-    const isRefused = isRefusedForWantOfRoom(error)
-    if (isRefused) {
-      onRefused((error as Error).message)
-      if (makeRoom()) roomUntil = now + roomLimitMs
-    }
-    const restMs = isRefused && now >= roomUntil ? refusedRestMs : defaultRestMs
-    failure = { error, endsAt: now + restMs }
-  }
-
-  /** Whether it was still wanted. */
-  function forget(opening: Opening): boolean {
-    const isWanted = openings.includes(opening)
-    openings = openings.filter((other) => other !== opening)
-    return isWanted
-  }
-
-  function giveUp(opening: Opening | undefined) {
-    if (opening && forget(opening)) opening.controller.abort()
-  }
-
-  function startOpeningIfDue() {
-    const now = clock.monotonic()
-    if (openings.length === 0 && failure && now < failure.endsAt) throw failure.error
-
-    const isDue = openings.length === 0 || now - startedAt >= openingLimitMs
-    if (!isDue || unsettled.size >= maxUnsettled) return
-
-    // Keep the oldest: it may just be slow. Drop the second: its packets were probably lost.
-    if (openings.length === maxOpenings) giveUp(openings[1])
-    startOpening()
-  }
-
-  function untilNextOpening(): number {
-    const ms = startedAt + openingLimitMs - clock.monotonic()
-    // It may be due, and too many under way.
-    return ms > 0 ? ms : openingLimitMs
-  }
-
-  /** Waits for a connection. While it does not open, others are tried beside it, and the first that is open is used. */
-  async function connect(limitMs: number): Promise<Client> {
-    const endsAt = clock.monotonic() + limitMs
-    const { signal } = closing
-    for (;;) {
-      if (current) return current
-
-      const leftMs = Math.max(endsAt - clock.monotonic(), 0)
-      try {
-        startOpeningIfDue()
-        const anyClient = Promise.any(openings.map(({ client }) => client))
-        const client = await within({ limitMs: Math.min(leftMs, untilNextOpening()) }, anyClient)
-        // Another one may have been quicker meanwhile.
-        return current ?? client
-      } catch (error) {
-        const now = clock.monotonic()
-        const isPending = openings.length > 0
-        if (isPending && now >= endsAt) throw tooLate(limitMs)
-        if (signal.aborted || now >= endsAt || (!isPending && now >= roomUntil)) throw error
-        // A pooler that has no place for a connection may let it wait instead of refusing it.
-        if (isPending) makeRoom()
-        else await rest()
-      }
-    }
-  }
-
-  function discard(client: Client) {
-    if (current === client) current = undefined
-    abandon(client)
-  }
-
-  function reset() {
-    if (current) discard(current)
-  }
+  const { clock, openingLimitMs, refusedRestMs = defaultRestMs } = parts
 
   return {
-    async query(statement, limitMs) {
-      const client = await connect(Math.max(limitMs, openingLimitMs)).catch(refuse)
+    /**
+     * Runs one statement, or several in one text, of which the last that returns rows counts. Rejects with
+     * `database_unavailable` if the connection cannot be opened, or the answer does not come, within the limit. Later answers
+     * are ignored.
+     */
+    async query(statement: Statement, limitMs: number): Promise<Answer> {
+      const client = await connect(state, Math.max(limitMs, openingLimitMs)).catch(refuse)
       const sentAt = momentOf(clock)
       try {
         const result = await within({ limitMs }, client.query(statement))
         return { rows: rowsOf(result), sentAt }
       } catch (error) {
-        // Whatever it was: nothing is left half done in the session, nor is a late answer taken for another's.
-        discard(client)
+        // After any error: nothing is left half done in the session, and no late answer is taken for the next answer.
+        discard(state, client)
         throw refusalOf(error)
       }
     },
 
-    onOpen(listener) {
-      reportOpen = listener
+    /** Has a function called with each client that is opened, for its events. */
+    onOpen(listener: (client: Client) => void) {
+      state.onOpen = listener
     },
 
-    reset,
+    /** Gives up the client that is open. The next query opens another client. */
+    reset: () => discard(state, state.current),
 
-    giveWay() {
-      if (!current) return false
-      reset()
+    /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
+    giveWay(): boolean {
+      if (!state.current) return false
+      discard(state, state.current)
       const error = new Error('the connection has given way to one that is needed more')
-      failure = { error, endsAt: clock.monotonic() + refusedRestMs }
+      state.failure = { error, endsAt: clock.monotonic() + refusedRestMs }
       return true
     },
 
+    /** Gives up what is open and what is being opened. A query after that begins anew. */
     close() {
-      closing.abort()
-      closing = new AbortController()
-      reset()
-      for (const opening of openings) giveUp(opening)
+      state.closing.abort()
+      state.closing = new AbortController()
+      discard(state, state.current)
+      for (const opening of state.openings) giveUp(state, opening)
     },
   }
+}
+
+/** Waits for a client. While it does not open, others are opened beside it, and the first that is open is used. */
+async function connect(state: State, limitMs: number): Promise<Client> {
+  const { clock } = state
+  const endsAt = clock.monotonic() + limitMs
+  const { signal } = state.closing
+  for (;;) {
+    if (state.current) return state.current
+
+    const leftMs = Math.max(endsAt - clock.monotonic(), 0)
+    try {
+      startOpeningIfDue(state)
+      const anyClient = Promise.any(state.openings.map(({ client }) => client))
+      const client = await within({ limitMs: Math.min(leftMs, untilNextOpening(state)) }, anyClient)
+      // Another client may have been quicker meanwhile.
+      return state.current ?? client
+    } catch (error) {
+      const now = clock.monotonic()
+      const isPending = state.openings.length > 0
+      if (isPending && now >= endsAt) throw tooLate(limitMs)
+      if (signal.aborted || now >= endsAt || (!isPending && now >= state.roomUntil)) throw error
+      // A pooler that has no place for a connection may let it wait instead of refusing it.
+      if (isPending) state.makeRoom()
+      else await rest()
+    }
+  }
+}
+
+function startOpeningIfDue(state: State) {
+  const { openings, failure } = state
+  const now = state.clock.monotonic()
+  if (openings.length === 0 && failure && now < failure.endsAt) throw failure.error
+
+  const isDue = openings.length === 0 || now - state.startedAt >= state.openingLimitMs
+  if (!isDue || state.unsettled.size >= maxUnsettled) return
+
+  // Keep the oldest: it may just be slow. Drop the second: its packets were probably lost.
+  if (openings.length === maxOpenings) giveUp(state, openings[1])
+  startOpening(state)
+}
+
+function startOpening(state: State) {
+  const { background, clock, unsettled } = state
+  const controller = new AbortController()
+  const client = background.run(() => state.open(controller.signal))
+  const opening: Opening = { client, controller }
+  state.startedAt = clock.monotonic()
+  state.openings.push(opening)
+  unsettled.add(opening)
+  // A hook that hangs for ever holds its place only for so long.
+  const timer = background.startTimer(() => unsettled.delete(opening), longestUnsettledMs)
+  const settle = () => {
+    clearTimeout(timer)
+    unsettled.delete(opening)
+    return remove(state, opening)
+  }
+  client.then(
+    (client) => {
+      if (settle() && !state.current) use(state, client)
+      else abandon(client)
+    },
+    (error: unknown) => {
+      if (settle()) noteFailure(state, error)
+    },
+  )
+}
+
+function use(state: State, client: Client) {
+  state.current = client
+  // It can be lost at any time.
+  client.on('end', () => discard(state, client))
+  state.onOpen?.(client)
+}
+
+function noteFailure(state: State, error: unknown) {
+  const now = state.clock.monotonic()
+  const isRefused = isRefusedForWantOfRoom(error)
+  if (isRefused) {
+    state.onRefused((error as Error).message)
+    if (state.makeRoom()) state.roomUntil = now + roomLimitMs
+  }
+  const { refusedRestMs = defaultRestMs } = state
+  const restMs = isRefused && now >= state.roomUntil ? refusedRestMs : defaultRestMs
+  state.failure = { error, endsAt: now + restMs }
+}
+
+/** Takes an opening off the list. Returns true if it was still wanted. */
+function remove(state: State, opening: Opening): boolean {
+  const isWanted = state.openings.includes(opening)
+  state.openings = state.openings.filter((other) => other !== opening)
+  return isWanted
+}
+
+function giveUp(state: State, opening: Opening | undefined) {
+  if (opening && remove(state, opening)) opening.controller.abort()
+}
+
+function untilNextOpening({ startedAt, openingLimitMs, clock }: State): number {
+  const ms = startedAt + openingLimitMs - clock.monotonic()
+  // An opening may be due while too many are unsettled.
+  return ms > 0 ? ms : openingLimitMs
+}
+
+function discard(state: State, client: Client | undefined) {
+  if (!client) return
+  if (state.current === client) state.current = undefined
+  abandon(client)
 }
 
 function rest(): Promise<void> {
@@ -235,14 +248,14 @@ function rest(): Promise<void> {
   })
 }
 
-/** That there is no connection is an outage, whatever kept it from opening. */
+/** If there is no connection, it is an outage, whatever kept it from opening. */
 function refuse(error: unknown): never {
   if (error instanceof ApiKeysError) throw error
   const cause: unknown = error instanceof AggregateError ? error.errors[0] : error
   throw new ApiKeysError('database_unavailable', { cause })
 }
 
-/** What the server said is explained; that it said nothing is an outage. */
+/** Explains an error of the server. If the server said nothing, it is an outage. */
 function refusalOf(error: unknown): unknown {
   if (error instanceof ApiKeysError) return error
   return sqlStateOf(error) === ''

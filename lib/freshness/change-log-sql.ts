@@ -2,12 +2,12 @@ import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 
-/** More changes than these are not looked up one by one: the whole cache is forgotten. */
+/** The most changes that are read one by one. After more changes, the whole cache is evicted. */
 export const maxChanges = 10_000
 
-/** What a process looks at whenever it reads the log or keys: SQL for whether it may rely on what it reads. */
+/** SQL that is read together with the log or keys, and says if a process may rely on what it reads. */
 export interface Conditions {
-  /** True once the bound of this process stands in the database, confirmed within the hour. */
+  /** True once the bound of this process is registered in the database, confirmed within the hour. */
   isRegistered: string
   /**
    * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
@@ -24,6 +24,7 @@ interface ConditionsParts {
   boundMs: number
 }
 
+/** Returns the conditions for a process that keeps a bound and needs some triggers. */
 export function conditionsOf({ tables, triggers, boundMs }: ConditionsParts): Conditions {
   const watched = [...new Set(triggers.map(({ table }) => table))]
 
@@ -59,7 +60,10 @@ export function conditionsOf({ tables, triggers, boundMs }: ConditionsParts): Co
   }
 }
 
-/** SQL that reads the definitions of the triggers themselves, which takes longer. It returns their version if all are as made. */
+/**
+ * Returns SQL that reads the definitions of the triggers themselves, which takes longer. It returns their version if all are as the
+ * migrations made them.
+ */
 export function confirmationSql(fingerprint: string, triggers: readonly Trigger[]): string {
   return `
     START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
@@ -68,8 +72,8 @@ export function confirmationSql(fingerprint: string, triggers: readonly Trigger[
 }
 
 /**
- * SQL that reads what follows an entry. READ COMMITTED, whatever the default: a serializable reader could make transactions of
- * the app fail.
+ * Returns SQL that reads what follows an entry. It is READ COMMITTED, whatever the default is, because a serializable reader could
+ * make transactions of the app fail.
  */
 export function pollSql(tables: Tables, revision: number | null, conditions: Conditions): string {
   const { revisions, changes } = tables
@@ -119,7 +123,31 @@ function xidsSql(revisions: string, revision: number | null): string {
       ) AS entry`
 }
 
-/** SQL that removes old entries of the log, and of no others. In one text, and so in one transaction. */
+/** Returns SQL that reads the numbers of the entries of transactions. */
+export function findSql({ revisions }: Tables, xids: readonly string[]): string {
+  return `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+      SELECT xid::text, min(revision)::text AS revision FROM ${revisions}
+       WHERE xid = ANY (${literal(`{${xids.join(',')}}`)}::xid8[]) GROUP BY xid;
+      COMMIT`
+}
+
+/** Returns SQL that registers a bound, or confirms it from time to time. */
+export function registerSql({ bounds }: Tables, boundMs: number): string {
+  return `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+      INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
+          ON CONFLICT (bound_ms) DO UPDATE SET registered_at = excluded.registered_at
+       WHERE known.registered_at < now() - interval '30 minutes';
+      COMMIT`
+}
+
+/**
+ * Returns SQL that removes the entries of more than an hour ago, because a process that was away for longer begins anew. The newest
+ * entry stays. It removes a limited number, always from the beginning up to an entry that stays: a gap behind an entry that is
+ * still there would hide changes from a process that reads on from it. Times may be in another order than numbers, if the
+ * server's clock was set back. Processes that prune at once wait for each other. One text is one transaction.
+ */
 export function pruneSql({ revisions, changes, settings }: Tables): string {
   return `SELECT set_config('${settings.pruning}', pg_current_xact_id()::text, true);
          WITH first AS (

@@ -1,69 +1,78 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
 import { keyLogTriggers, userLogTriggers } from '../../migrations/change-log-triggers'
-import { literal } from '../../models/names'
 import { afterCommit, run, select } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { onDatabase } from '../database/failures'
 import type { OwnChanges } from '../database/own-changes'
 import { readUserId } from '../keys/record'
-import { confirmationSql, conditionsOf, maxChanges, pollSql, pruneSql } from './change-log-sql'
 import type { Moment } from '../database/clock'
-import type { Connection } from '../database/connection'
+import type { Connection, TextRow } from '../database/connection'
+import {
+  conditionsOf,
+  confirmationSql,
+  findSql,
+  maxChanges,
+  pollSql,
+  pruneSql,
+  registerSql,
+} from './change-log-sql'
 
-/** An entry of the log. Numbers may be used again after a crash or a failover; the mark tells. */
+/** An entry of the log. After a crash or a failover, another entry may have its number, but not its mark. */
 export interface Position {
   readonly revision: number
   readonly mark: string
 }
 
-/** What the log said at a moment. */
+/** What the log said at a moment, about the entries that follow an entry. */
 export interface LogReading {
   sentAt: Moment
-  /** The newest entry; `null` where the log is empty. */
+  /** The newest entry; `null` if the log is empty. */
   newest: Position | null
-  /** Whether the entry that it was read from is there, with the same mark. */
+  /** True if the entry that the reading began from is there, with the same mark. */
   continues: boolean
-  /** The ids of the keys that were changed since; `null` where anything may have changed, or too much has. */
+  /** The ids of the keys that were changed; `null` if anything may have changed, or too much has. */
   changedIds: readonly string[] | null
-  /** The ids of the users of whom it was told since that they may do more, or less. */
+  /** The ids of the users whose permissions may have changed. */
   changedUserIds: readonly (string | number)[]
-  /** The transactions of the entries since. */
+  /** The transactions of the entries. */
   xids: readonly string[]
-  /** Whether keys, or hashes of keys, were added since. */
+  /** True if keys, or hashes of keys, were added. */
   hasNew: boolean
-  /** Whether the server is a standby, which may lag behind. */
+  /** True if the server is a standby, which may lag behind. */
   isStandby: boolean
-  /** Whether logical replication feeds the table of keys: it may lag behind, too. */
+  /** True if logical replication feeds the table of keys, which may lag behind, too. */
   isSubscriber: boolean
-  /** Which version of the triggers writes the log; `null` unless all are as the migrations made them. */
+  /** The version of the triggers that write the log; `null` unless all are as the migrations made them. */
   triggers: string | null
-  /** Whether the database knows of the bound that this process holds itself to. */
+  /** True if the bound of this process is registered in the database. */
   isRegistered: boolean
   /** The server's clock, in milliseconds since 1970. */
   serverMs: number
 }
 
 interface ChangeLogParts {
-  /** For what others wait for. */
+  /** For statements that verification waits for. */
   connection: Pick<Connection, 'query'>
-  /** For what no verification waits for. */
+  /** For all other statements. */
   sequelize: Sequelize
   tables: Tables
   userIdType: UserIdType
   /** What must be logged for this process to rely on the log. */
   followed: 'keys' | 'keys and users'
-  /** For how long this process may go on accepting a key at most after it was revoked. */
+  /** How long this process may go on accepting a key after it was revoked. */
   boundMs: number
   ownChanges: Pick<OwnChanges, 'begin'>
 }
 
-/** Reads the log of changes, and tells the database of the bound that this process holds itself to. */
+export type ChangeLogReader = ReturnType<typeof createChangeLog>
+
+/** Makes the functions that read and prune the log of changes, and register the bound that this process keeps. */
 export function createChangeLog(parts: ChangeLogParts) {
   const { connection, sequelize, tables, userIdType, boundMs, ownChanges } = parts
   const { revisions, userChanges, bounds } = tables
-  // Without one of them, changes could go unlogged.
+  // If one of them is missing, changes may go unlogged.
   const triggers = [
     ...keyLogTriggers(tables),
     ...(parts.followed === 'keys' ? [] : userLogTriggers(tables)),
@@ -72,112 +81,91 @@ export function createChangeLog(parts: ChangeLogParts) {
   /** The version of the triggers that was last found to be as the migrations made them. */
   let confirmed: string | null = null
 
-  /** Reads everything that follows an entry, in one snapshot. */
-  async function read(from: Position | null, limitMs: number): Promise<LogReading> {
-    const { rows, sentAt } = await connection.query(
-      pollSql(tables, from?.revision ?? null, conditions),
-      limitMs,
-    )
-    const [row = {}] = rows
-    const fingerprint = row.fingerprint ?? null
+  /** Returns the version of the triggers if they are as the migrations made them. */
+  async function confirm(fingerprint: string | null, limitMs: number): Promise<string | null> {
     if (fingerprint !== null && fingerprint !== confirmed) {
-      const { rows: found } = await connection.query(
-        confirmationSql(conditions.fingerprint, triggers),
-        limitMs,
-      )
-      confirmed = found[0]?.fingerprint ?? null
+      const sql = confirmationSql(conditions.fingerprint, triggers)
+      const { rows } = await connection.query(sql, limitMs)
+      confirmed = rows[0]?.fingerprint ?? null
     }
-    const changedIds = JSON.parse(row.ids ?? '[]') as string[]
-    const changedUserIds = JSON.parse(row.user_ids ?? '[]') as string[]
-    const isTooMuch = row.has_all === 'true' || Number(row.count) > maxChanges
-
-    return {
-      sentAt,
-      newest: row.revision && row.mark ? { revision: Number(row.revision), mark: row.mark } : null,
-      continues: from !== null && row.seen_mark === from.mark,
-      changedIds: isTooMuch ? null : changedIds,
-      changedUserIds: changedUserIds.map((id) => readUserId(id, userIdType)),
-      hasNew: row.has_new === 'true',
-      isStandby: row.is_standby !== 'false',
-      isSubscriber: row.is_subscriber !== 'false',
-      xids: JSON.parse(row.xids ?? '[]') as string[],
-      triggers: fingerprint === confirmed ? fingerprint : null,
-      isRegistered: row.is_registered === 'true',
-      serverMs: Number(row.server_ms),
-    }
+    return fingerprint === confirmed ? fingerprint : null
   }
 
   return {
     conditions,
 
-    read,
+    /** Reads everything that follows an entry, in one snapshot. */
+    async read(from: Position | null, limitMs: number): Promise<LogReading> {
+      const sql = pollSql(tables, from?.revision ?? null, conditions)
+      const { rows, sentAt } = await connection.query(sql, limitMs)
+      const [row = {}] = rows
+      return {
+        sentAt,
+        continues: from !== null && row.seen_mark === from.mark,
+        triggers: await confirm(row.fingerprint ?? null, limitMs),
+        ...readRow(row, userIdType),
+      }
+    },
 
-    /** Returns the numbers of the entries of these transactions, by the transaction. */
+    /** Returns the numbers of the entries of transactions, by the transaction. */
     async find(xids: readonly string[], limitMs: number): Promise<Map<string, number>> {
-      const { rows } = await connection.query(
-        `START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-         SELECT xid::text, min(revision)::text AS revision FROM ${revisions}
-          WHERE xid = ANY (${literal(`{${xids.join(',')}}`)}::xid8[]) GROUP BY xid;
-         COMMIT`,
-        limitMs,
-      )
+      const { rows } = await connection.query(findSql(tables, xids), limitMs)
       return new Map(rows.map((row) => [String(row.xid), Number(row.revision)]))
     },
 
-    /** Removes entries that readers pass over. The deletion has every process begin anew, with a number above all others. */
-    async remove(revisionsToRemove: readonly number[]) {
+    /** Removes entries that readers pass over. After the deletion, every process begins anew, with a number above all others. */
+    async remove(numbers: readonly number[]) {
       await onDatabase(() =>
         run(sequelize, `DELETE FROM ${revisions} WHERE revision = ANY ($1::bigint[])`, {
-          bind: [revisionsToRemove],
+          bind: [numbers],
           transaction: null,
         }),
       )
     },
 
-    /** Has the log tell every process that a user may do more, or less. */
+    /** Logs that the permissions of a user may have changed, for every process. */
     async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
-      const [told] = await select<{ xid: string }>(
+      const [logged] = await select<{ xid: string }>(
         sequelize,
-        `WITH told AS (INSERT INTO ${userChanges} (user_id) VALUES ($1))
+        `WITH logged AS (INSERT INTO ${userChanges} (user_id) VALUES ($1))
          SELECT pg_current_xact_id()::text AS xid`,
         { bind: [userId], transaction: transaction ?? null },
       )
-      const committed = ownChanges.begin(String(told?.xid))
+      const committed = ownChanges.begin(String(logged?.xid))
       if (transaction) afterCommit(transaction, committed)
       else committed()
     },
 
-    /** Lets every barrier know of the bound. */
+    /** Registers the bound, so that every process that waits for everyone waits for it. */
     async register(limitMs: number) {
-      await connection.query(
-        `START TRANSACTION ISOLATION LEVEL READ COMMITTED;
-         INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
-             ON CONFLICT (bound_ms) DO UPDATE SET registered_at = excluded.registered_at
-          WHERE known.registered_at < now() - interval '30 minutes';
-         COMMIT`,
-        limitMs,
-      )
+      await connection.query(registerSql(tables, boundMs), limitMs)
     },
 
-    /**
-     * Removes what nobody needs any more: entries of more than an hour ago but for the newest, as a process that was
-     * away for longer starts anew, and bounds that nobody has confirmed for a day. Not much at a time, and always from the
-     * beginning up to an entry that stays: a gap behind an entry that is still there would hide changes from who reads on from
-     * it. Times may be in another order than numbers, if the server's clock was set back. Two who prune wait for each other.
-     */
+    /** Removes old entries, and bounds that no process has confirmed for a day. */
     async prune() {
+      const options = { transaction: null }
       await onDatabase(async () => {
-        await run(sequelize, pruneSql(tables), { transaction: null })
-        await run(
-          sequelize,
-          `DELETE FROM ${bounds} WHERE registered_at < now() - interval '1 day'`,
-          {
-            transaction: null,
-          },
-        )
+        await run(sequelize, pruneSql(tables), options)
+        const isOld = "registered_at < now() - interval '1 day'"
+        await run(sequelize, `DELETE FROM ${bounds} WHERE ${isOld}`, options)
       })
     },
   }
 }
 
-export type ChangeLogReader = ReturnType<typeof createChangeLog>
+function readRow(row: TextRow, userIdType: UserIdType) {
+  const changedIds = JSON.parse(row.ids ?? '[]') as string[]
+  const changedUserIds = JSON.parse(row.user_ids ?? '[]') as string[]
+  const isTooMuch = row.has_all === 'true' || Number(row.count) > maxChanges
+  return {
+    newest: row.revision && row.mark ? { revision: Number(row.revision), mark: row.mark } : null,
+    changedIds: isTooMuch ? null : changedIds,
+    changedUserIds: changedUserIds.map((id) => readUserId(id, userIdType)),
+    hasNew: row.has_new === 'true',
+    isStandby: row.is_standby !== 'false',
+    isSubscriber: row.is_subscriber !== 'false',
+    xids: JSON.parse(row.xids ?? '[]') as string[],
+    isRegistered: row.is_registered === 'true',
+    serverMs: Number(row.server_ms),
+  }
+}

@@ -71,7 +71,10 @@ export function createListener(parts: ListenerParts) {
   async function listen(thisTry: number) {
     // Each time anew, because it may be another connection by now.
     await connection.query(`LISTEN ${channel}; LISTEN ${ownChannel}`, heartbeatMs)
-    const isHeard = await sendNote()
+    const heard = new Promise<void>((resolve) => {
+      onNote = resolve
+    })
+    const isHeard = await sendNote(sender, ownChannel, heard)
     if (thisTry !== lastTry) return
     if (isHeard === false) {
       letGo()
@@ -86,23 +89,6 @@ export function createListener(parts: ListenerParts) {
     isUp = true
     // A notification may have been missed.
     onNotification()
-  }
-
-  /** Sends a note to this process. Returns `undefined` if the note could not be sent, which proves nothing. */
-  async function sendNote(): Promise<boolean | undefined> {
-    const heard = new Promise<void>((resolve) => {
-      onNote = resolve
-    })
-    try {
-      // A statement of its own kind, which proxies that balance loads send to the primary.
-      await sender.query(`NOTIFY ${ownChannel}`, heartbeatMs)
-    } catch {
-      return undefined
-    }
-    return within({ limitMs: heartbeatMs }, heard).then(
-      () => true,
-      () => false,
-    )
   }
 
   function retryLater() {
@@ -140,4 +126,22 @@ export function createListener(parts: ListenerParts) {
       return isUp
     },
   }
+}
+
+/** Sends a note. Returns true if it arrives; `undefined` if the note could not be sent, which proves nothing. */
+async function sendNote(
+  sender: ListenerParts['sender'],
+  channel: string,
+  heard: Promise<void>,
+): Promise<boolean | undefined> {
+  try {
+    // A statement of its own kind, which proxies that balance loads send to the primary.
+    await sender.query(`NOTIFY ${channel}`, heartbeatMs)
+  } catch {
+    return undefined
+  }
+  return within({ limitMs: heartbeatMs }, heard).then(
+    () => true,
+    () => false,
+  )
 }
