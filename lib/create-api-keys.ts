@@ -33,7 +33,7 @@ import type {
   UserIdOf,
 } from './options'
 import { readOptions } from './read-options'
-import { createAsking } from './verification/ask-grantable'
+import { createAskGrantable } from './verification/ask-grantable'
 import { systemClock } from './database/clock'
 import { createVerification } from './verification/verification'
 
@@ -99,7 +99,7 @@ export function createApiKeys<
   const { noteDenied, noteRateLimited } = recorder
   const grantable =
     settings.grantable &&
-    createAsking({
+    createAskGrantable({
       grantable: settings.grantable,
       onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
       isAwaited: true,

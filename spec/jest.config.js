@@ -50,7 +50,12 @@ module.exports = {
     {
       ...base,
       displayName: 'faults',
-      testMatch: ['<rootDir>/spec/faults/**/*.spec.ts'],
+      setupFiles: ['<rootDir>/spec/support/all-runs.js'],
+      testMatch: [
+        '<rootDir>/spec/faults/**/*.spec.ts',
+        '<rootDir>/spec/freshness/freshness.spec.ts',
+        '<rootDir>/spec/verification/owner-permissions.spec.ts',
+      ],
     },
     {
       ...base,

@@ -113,6 +113,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     pollAnew,
     wake,
     stop,
+    maxStalenessMs,
 
     /** Lets a part of the process take the reports of the feed, after the parts that listen already. */
     listen(listener: FeedListener) {

@@ -6,7 +6,7 @@ import { within } from '../database/time-limit'
 /** How long the app is given for an answer. */
 export const answerLimitMs = 5_000
 
-interface AskingParts {
+interface AskGrantableParts {
   grantable: Grantable
   /** Called when the app fails to answer, or does not answer in time. */
   onFailure(userId: string | number, error: unknown): void
@@ -15,8 +15,8 @@ interface AskingParts {
 }
 
 /** Makes the one way to ask `grantable`: an app that fails or hangs becomes the refusal `grantable_unavailable`. */
-export function createAsking({ grantable, onFailure, isAwaited = false }: AskingParts) {
-  return async function ask(
+export function createAskGrantable({ grantable, onFailure, isAwaited = false }: AskGrantableParts) {
+  return async function askGrantable(
     userId: string | number,
     context: GrantableContext = {},
   ): Promise<readonly string[]> {

@@ -2,8 +2,8 @@ import type { Status } from '../../models/api-key'
 import type { AddressList } from '../keys/addresses'
 import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
-import type { Moment } from '../database/clock'
 import { createEviction } from './eviction'
+import type { Freshness } from './may-use'
 import type { Account, LimitedKey } from '../limits/memory'
 import type { RecordedKey } from '../usage/recorder'
 
@@ -32,12 +32,6 @@ export interface KeyPolicy {
   readonly metadata: string
   /** How often the key may be used. */
   readonly limits: readonly NamedLimit[]
-}
-
-/** Why rows that came in one reading may be used, and for how long: the moment when they were asked for, and more. */
-export interface Freshness extends Moment {
-  /** Whether the feed tells of their changes, so that they may be used as long as the feed is followed. */
-  readonly isFollowed: boolean
 }
 
 /** A key that is remembered: its row, and what this process keeps with it. All in one object, as there may be a million. */
@@ -86,16 +80,17 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
 
 export type KeyCache = ReturnType<typeof createKeyCache>
 
-/** How many hashes of no key are remembered at most. Without `secrets` anybody can make as many as they like. */
+/** How many hashes of no key are cached. Without `secrets`, anyone can make any number of them. */
 const maxUnknown = 10_000
 
-/** Remembers keys by their hash, and hashes that no key has. Bounded: when it is full, a key goes that was not used for long. */
+/**
+ * Caches keys by their hash, and the hashes that no key has. When it is full, it evicts a key that was not used for long.
+ */
 export function createKeyCache(maxKeys: number) {
   const keys = new Map<Digest, CachedKey>()
-  /** By the id of the key, the first of those that are of its secrets. */
+  /** By the id of a key, the first of its secrets that are cached. */
   const firsts = new Map<string, CachedKey>()
-  let unknown = new Set<Digest>()
-  let olderUnknown = new Set<Digest>()
+  const unknown = createHashSet(maxUnknown)
   const findUnused = createEviction(keys)
 
   function remove(key: CachedKey) {
@@ -116,16 +111,6 @@ export function createKeyCache(maxKeys: number) {
     if (unused) remove(unused)
   }
 
-  function forgetUnknown() {
-    unknown = new Set()
-    olderUnknown = new Set()
-  }
-
-  function forget(id: string) {
-    for (let key = firsts.get(id); key; key = key.sibling) keys.delete(key.digest)
-    firsts.delete(id)
-  }
-
   return {
     maxKeys,
 
@@ -134,14 +119,14 @@ export function createKeyCache(maxKeys: number) {
     },
 
     get unknownSize() {
-      return unknown.size + olderUnknown.size
+      return unknown.size
     },
 
     get(digest: Digest): CachedKey | undefined {
       return keys.get(digest)
     },
 
-    /** The same for a use that counts when room is to be made. */
+    /** Returns a key for a use. A key that was used stays when room is made. */
     use(digest: Digest): CachedKey | undefined {
       const key = keys.get(digest)
       if (key) key.wasUsed = true
@@ -158,27 +143,50 @@ export function createKeyCache(maxKeys: number) {
       firsts.set(id, key)
     },
 
-    /** Forgets a key by its id, with all of its secrets. */
-    forget,
+    /** True if a hash is known to belong to no key. */
+    isUnknown: unknown.has,
 
-    isUnknown(digest: Digest): boolean {
-      return unknown.has(digest) || olderUnknown.has(digest)
+    setUnknown: unknown.add,
+
+    /** Evicts a key by its id, with all of its secrets. */
+    evict(id: string) {
+      for (let key = firsts.get(id); key; key = key.sibling) keys.delete(key.digest)
+      firsts.delete(id)
     },
 
-    setUnknown(digest: Digest) {
-      if (unknown.size >= maxUnknown / 2) {
-        olderUnknown = unknown
-        unknown = new Set()
-      }
-      unknown.add(digest)
-    },
+    evictUnknown: unknown.clear,
 
-    forgetUnknown,
-
-    forgetAll() {
+    evictAll() {
       keys.clear()
       firsts.clear()
-      forgetUnknown()
+      unknown.clear()
+    },
+  }
+}
+
+/** Makes a set of the hashes that were added last: at least half of the most that it holds. */
+function createHashSet(maxSize: number) {
+  let newer = new Set<Digest>()
+  let older = new Set<Digest>()
+
+  return {
+    get size() {
+      return newer.size + older.size
+    },
+
+    has: (digest: Digest): boolean => newer.has(digest) || older.has(digest),
+
+    add(digest: Digest) {
+      if (newer.size >= maxSize / 2) {
+        older = newer
+        newer = new Set()
+      }
+      newer.add(digest)
+    },
+
+    clear() {
+      newer = new Set()
+      older = new Set()
     },
   }
 }

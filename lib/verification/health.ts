@@ -1,11 +1,17 @@
-import { causeOf, isUnmigrated, sqlStateOf } from '../database/failures'
-import type { KeyCache } from './cache'
-import type { ChangeFeed } from '../freshness/change-feed'
+import type { Sequelize } from 'sequelize'
+
+import { isOfPrefix } from '../../models/api-key'
+import type { Tables } from '../../models/tables'
+import type { Background } from '../database/background'
+import { momentOf } from '../database/clock'
+import type { Connection } from '../database/connection'
+import { causeOf, isUnmigrated, onDatabase, sqlStateOf } from '../database/failures'
+import { select } from '../database/query'
 import type { FeedState } from '../freshness/lease'
-import { momentOf, type Clock } from '../database/clock'
 import type { Listener } from '../freshness/listener'
-import type { Fills } from './loader'
+import type { SecretFormat } from '../keys/secret'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
+import type { Memory } from './memory'
 import type { Verifier } from './verify'
 
 /** How verification in this process is doing. */
@@ -57,53 +63,104 @@ export interface LivingKeys {
   keys: number
 }
 
+/** What `health` may find out besides what the process knows. */
+export interface HealthQuestion {
+  /** Counts the keys by the secret that keyed them. */
+  livingKeys?: boolean | undefined
+  /** Asks the database. */
+  probe?: boolean | undefined
+}
+
 interface HealthParts {
-  feed: Pick<ChangeFeed, 'health'>
-  fills: Pick<Fills, 'failure'>
+  background: Background
+  memory: Memory
   listener: Pick<Listener, 'isUp'> | undefined
-  cache: Pick<KeyCache, 'size' | 'maxKeys' | 'unknownSize'>
   verifier: Pick<Verifier, 'hits' | 'misses'>
   usage: Pick<UsageRecorder, 'health'>
-  clock: Clock
+  lookUps: Pick<Connection, 'close'>
+  sequelize: Sequelize
+  tables: Tables
+  keyPrefix: string
+  format: Pick<SecretFormat, 'secretIds'>
 }
 
 /** For how long a look-up that failed counts as the present state. */
 const recentMs = 30_000
 
-/** Makes the function that says how verification is doing, by what this process knows. */
+/** Makes the function that says how verification in this process is doing. */
 export function createHealth(parts: HealthParts) {
-  const { feed, fills, listener, cache, verifier, usage, clock } = parts
-
-  return function readHealth(): Health {
-    const now = momentOf(clock)
-    const { failure: pollFailure, ...followed } = feed.health(now)
-    const lookUpFailure = fills.failure && {
-      message: describe(fills.failure.error),
-      agoMs: now.monotonic - fills.failure.at.monotonic,
-    }
-    const isFailing = lookUpFailure !== null && lookUpFailure.agoMs < recentMs
-    const feedFault = faultOf(followed.feed, pollFailure)
-    const lookUpFault = isFailing ? `Keys cannot be looked up: ${lookUpFailure.message}` : null
-    const isVerifying = feedFault === null || followed.feed === 'untrusted' || followed.lease.isLive
-    const { hits, misses } = verifier
-
-    return {
-      ok: isVerifying && !isFailing,
-      reason: feedFault ?? lookUpFault,
-      ...followed,
-      lookUpFailure,
-      doorbell: listener ? (listener.isUp ? 'up' : 'down') : 'off',
-      cache: {
-        keys: cache.size,
-        maxKeys: cache.maxKeys,
-        unknownHashes: cache.unknownSize,
-        hits,
-        misses,
-        hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
-      },
-      usage: usage.health(),
-    }
+  return async function health({
+    livingKeys = false,
+    probe = false,
+  }: HealthQuestion = {}): Promise<Health> {
+    if (probe) await probeDatabase(parts)
+    const health = healthOf(parts)
+    return livingKeys ? { ...health, livingKeys: await countLivingKeys(parts) } : health
   }
+}
+
+/** Asks the database, and notes the answer: the process knows it from then on. */
+async function probeDatabase({ background, memory: { feed, loader }, lookUps }: HealthParts) {
+  await background.run(loader.probe).catch(() => {})
+  if (feed.lease.isActive) await feed.pollAnew().catch(() => {})
+  else lookUps.close()
+}
+
+/** Returns how verification is doing, by what the process knows. */
+function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
+  const { cache, clock, feed, loader } = memory
+  const now = momentOf(clock)
+  const { failure: pollFailure, ...followed } = feed.health(now)
+  const lookUpFailure = loader.failure && {
+    message: describe(loader.failure.error),
+    agoMs: now.monotonic - loader.failure.at.monotonic,
+  }
+  const isFailing = lookUpFailure !== null && lookUpFailure.agoMs < recentMs
+  const feedFault = faultOf(followed.feed, pollFailure)
+  const lookUpFault = isFailing ? `Keys cannot be looked up: ${lookUpFailure.message}` : null
+  const isVerifying = feedFault === null || followed.feed === 'untrusted' || followed.lease.isLive
+  const { hits, misses } = verifier
+
+  return {
+    ok: isVerifying && !isFailing,
+    reason: feedFault ?? lookUpFault,
+    ...followed,
+    lookUpFailure,
+    doorbell: listener ? (listener.isUp ? 'up' : 'down') : 'off',
+    cache: {
+      keys: cache.size,
+      maxKeys: cache.maxKeys,
+      unknownHashes: cache.unknownSize,
+      hits,
+      misses,
+      hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
+    },
+    usage: usage.health(),
+  }
+}
+
+async function countLivingKeys(parts: HealthParts): Promise<LivingKeys[]> {
+  const { sequelize, tables, keyPrefix, format } = parts
+  const rows = await onDatabase(() =>
+    select<{ secretId: string | null; keys: string }>(
+      sequelize,
+      `SELECT secret_id AS "secretId", count(*)::text AS keys
+         FROM (
+           SELECT secret_id, status, expires_at, prefix FROM ${tables.keys}
+            UNION ALL
+           SELECT previous_secret_id, status, expires_at, prefix FROM ${tables.keys}
+            WHERE previous_works_until > now()
+         ) AS secret
+        WHERE ${isOfPrefix('secret', keyPrefix)}
+          AND status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
+        GROUP BY secret_id ORDER BY secret_id`,
+      { transaction: null },
+    ),
+  )
+  return rows.map(({ secretId, keys }) => {
+    const place = secretId === null ? -1 : format.secretIds.indexOf(secretId)
+    return { secret: place === -1 ? null : place, secretId, keys: Number(keys) }
+  })
 }
 
 function faultOf(feed: FeedState, failure: unknown): string | null {

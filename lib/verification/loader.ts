@@ -1,40 +1,41 @@
-import type { Digest } from '../keys/secret'
 import { setImmediate, type Background } from '../database/background'
-import { ApiKeysError } from '../errors'
-import { CachedKey, type KeyCache } from './cache'
-import type { ChangeFeed } from '../freshness/change-feed'
 import { isWithin, momentOf, type Clock, type Moment } from '../database/clock'
-import type { KeyReading, Lookup } from './lookup'
 import { leastLimitMs, longestLimitMs } from '../database/time-limit'
+import { ApiKeysError } from '../errors'
+import type { ChangeFeed } from '../freshness/change-feed'
+import type { Digest } from '../keys/secret'
+import { CachedKey, type KeyCache } from './cache'
+import type { KeyReading, Lookup } from './lookup'
+import { freshnessOf, placeOf, type Freshness } from './may-use'
 
-/** What came of reading one key. */
-export interface Fill {
-  /** `null` where no key has the hash. */
+/** A key as it was loaded. */
+export interface Loaded {
+  /** `null` if no key has the hash. */
   key: CachedKey | null
-  sentAt: Moment
-  /** Whether the log is known to have gone on since, so that the key may have changed. */
+  freshness: Freshness
+  /** True if the log has moved on since the key was read, so that the key may have changed. */
   isOld: boolean
 }
 
-export type Fills = ReturnType<typeof createFills>
-
-interface FillsParts {
-  background: Pick<Background, 'run'>
-  lookUp: Lookup
-  feed: Pick<ChangeFeed, 'lease' | 'isLive' | 'patienceMs' | 'catchUp'>
-  cache: KeyCache
-  clock: Clock
-  maxStalenessMs: number
-  /** Called when what answered is a standby. */
-  onStandby(): void
+/** Keys that are read in one query. */
+interface Batch {
+  digests: Set<Digest>
+  /** When the query was sent, or will be at the earliest. */
+  startedAt: Moment
+  result: Promise<Map<Digest, Loaded>>
+  isCancelled: boolean
 }
 
-interface Flight {
-  digests: Set<Digest>
-  /** When it was sent, or will be at the earliest. */
-  startedAt: Moment
-  result: Promise<Map<Digest, Fill>>
-  isCancelled: boolean
+export type Loader = ReturnType<typeof createLoader>
+
+interface LoaderParts {
+  background: Pick<Background, 'run'>
+  lookUp: Lookup
+  feed: ChangeFeed
+  cache: KeyCache
+  clock: Clock
+  /** Called when a standby answered. */
+  onStandby(): void
 }
 
 /** How many keys are read in one query. */
@@ -44,29 +45,92 @@ const maxDigests = 500
 const leastProbeMs = 1_000
 
 /**
- * Reads keys that are not remembered: one key once, however many ask for it, and many keys that are asked for at about
- * the same time in one query. One query is under way at a time; what is asked for meanwhile is the next.
+ * Loads keys that are not cached. Requests for one key share one read, and keys that are asked for at about the same time share one
+ * query. One query runs at a time; the keys that are asked for meanwhile are in the next.
  */
-export function createFills(parts: FillsParts) {
-  const { background, lookUp, feed, cache, clock, maxStalenessMs, onStandby } = parts
-  let underWay: Flight | undefined
-  const waiting: Flight[] = []
-  /** Why the last look-up failed, and when; `null` if it succeeded. */
-  let failure: { error: unknown; at: Moment } | null = null
+export function createLoader(parts: LoaderParts) {
+  const { background, feed, clock } = parts
+  const reader = createReader(parts)
+  let running: Batch | undefined
+  const waiting: Batch[] = []
 
-  async function fly(flight: Flight): Promise<Map<Digest, Fill>> {
-    if (flight.isCancelled) throw new ApiKeysError('database_unavailable')
+  async function send(batch: Batch): Promise<Map<Digest, Loaded>> {
+    if (batch.isCancelled) throw new ApiKeysError('database_unavailable')
 
-    waiting.splice(waiting.indexOf(flight), 1)
-    underWay = flight
-    flight.startedAt = momentOf(clock)
+    waiting.splice(waiting.indexOf(batch), 1)
+    running = batch
+    batch.startedAt = momentOf(clock)
     const { gaps } = feed.lease
     try {
-      return judge(await read([...flight.digests], limitMs()), flight, gaps)
+      const reading = await reader.read([...batch.digests], limitMsOf(feed, clock))
+      return keep(reading, { digests: batch.digests, gaps }, parts)
     } finally {
-      underWay = undefined
+      running = undefined
     }
   }
+
+  function startBatch(): Batch {
+    const previous = waiting.at(-1)?.result ?? running?.result
+    const batch: Batch = {
+      digests: new Set(),
+      startedAt: momentOf(clock),
+      isCancelled: false,
+      // In a later turn, so that the keys that are asked for in this turn are in the same query.
+      result: background.run(() =>
+        Promise.resolve(previous)
+          .catch(() => {})
+          .then(() => nextTurn())
+          .then(() => send(batch)),
+      ),
+    }
+    waiting.push(batch)
+    return batch
+  }
+
+  /** True if a request of now may use the result of a batch. */
+  function mayJoin({ startedAt }: Batch): boolean {
+    return isWithin(startedAt, feed.maxStalenessMs, clock.monotonic(), clock.wall())
+  }
+
+  return {
+    /** Reads a key from the database, and caches it if changes of it will be reported. */
+    async load(digest: Digest): Promise<Loaded> {
+      let batch = running
+      if (!batch?.digests.has(digest) || !mayJoin(batch)) {
+        batch = waiting.find(({ digests }) => digests.has(digest) || digests.size < maxDigests)
+        batch ??= startBatch()
+        batch.digests.add(digest)
+      }
+      const loaded = (await batch.result).get(digest)
+      if (!loaded) throw new Error('express-api-keys: a key was not read')
+      return loaded
+    },
+
+    /** True if a request waits for the key already. */
+    isAwaited(digest: Digest): boolean {
+      const batches = running ? [running, ...waiting] : waiting
+      return batches.some(({ digests }) => digests.has(digest))
+    },
+
+    /** Lets the batches fail that are not sent yet. */
+    cancel() {
+      for (const batch of waiting.splice(0)) batch.isCancelled = true
+    },
+
+    /** Finds out if keys can be looked up, by a look-up of no key. */
+    async probe() {
+      await reader.read([], Math.max(longestLimitMs(feed.maxStalenessMs), leastProbeMs))
+    },
+
+    /** Why the last look-up failed, and when; `null` if it succeeded. */
+    get failure() {
+      return reader.failure
+    },
+  }
+}
+
+function createReader({ lookUp, clock, onStandby }: LoaderParts) {
+  const reader = { failure: null as { error: unknown; at: Moment } | null, read }
 
   async function read(digests: readonly Digest[], limitMs: number): Promise<KeyReading> {
     try {
@@ -78,124 +142,55 @@ export function createFills(parts: FillsParts) {
         throw new ApiKeysError('database_unavailable', { cause: new Error(String(fault)) })
       }
 
-      failure = null
+      reader.failure = null
       return reading
     } catch (error) {
-      failure = { error, at: momentOf(clock) }
+      reader.failure = { error, at: momentOf(clock) }
       throw error
     }
   }
 
-  /** As long as there is a lease, the database is there: a connection that hangs is given up for another one in time. */
-  function limitMs(): number {
-    const longestMs = feed.patienceMs()
-    const isThere = feed.isLive(clock.monotonic(), clock.wall())
-    return isThere ? Math.max(longestMs / 3, leastLimitMs) : longestMs
-  }
-
-  /** Says what the reading is worth, and remembers what may be remembered. */
-  function judge(reading: KeyReading, { digests }: Flight, gaps: number) {
-    // No barrier waits for a bound that is not registered.
-    if (!reading.isRegistered) throw new ApiKeysError('database_unavailable')
-
-    const { sentAt, rows } = reading
-    const place = placeOf(reading)
-    const isOld = gaps !== feed.lease.gaps || place === 'older'
-    const isFollowed = place === 'same'
-    if (place === 'unconfirmed') feed.catchUp()
-    const freshness = { ...sentAt, isFollowed }
-    const fills = new Map<Digest, Fill>()
-    for (const digest of digests) {
-      const row = rows.get(digest)
-      const key = row ? new CachedKey(row, freshness) : null
-      fills.set(digest, { key, sentAt, isOld })
-      if (isOld) continue
-
-      if (key) cache.set(key)
-      else if (isFollowed) cache.setUnknown(digest)
-    }
-    return fills
-  }
-
-  /**
-   * Compares what a reading saw of the log with the entry up to which the feed has told of all changes. Of an older one the
-   * reading may lack a change that will not be told again. A newer one, and triggers that are not as the feed knows them,
-   * may get lost in a failover without the feed ever having told of them, so that what was read may be used for a while,
-   * but not followed.
-   */
-  function placeOf({ newest, triggers }: KeyReading): 'older' | 'same' | 'unconfirmed' {
-    const { applied } = feed.lease
-    if (!applied || newest.revision > applied.revision) return 'unconfirmed'
-    if (newest.mark !== applied.mark) return 'older'
-    return triggers === feed.lease.triggers ? 'same' : 'unconfirmed'
-  }
-
-  function startFlight(): Flight {
-    const previous = waiting.at(-1)?.result ?? underWay?.result
-    const digests = new Set<Digest>()
-    const flight: Flight = {
-      digests,
-      startedAt: momentOf(clock),
-      isCancelled: false,
-      // In a later turn, so that what is asked for in this one comes along.
-      result: background.run(() =>
-        Promise.resolve(previous)
-          .catch(() => {})
-          .then(() => nextTurn())
-          .then(() => fly(flight)),
-      ),
-    }
-    waiting.push(flight)
-    return flight
-  }
-
-  /** Whether what comes of a flight may be used by somebody who asks now. */
-  function mayJoin({ startedAt }: Flight): boolean {
-    return isWithin(startedAt, maxStalenessMs, clock.monotonic(), clock.wall())
-  }
-
-  return {
-    /** Finds out whether keys can be looked up, by a look-up of none. */
-    async probe() {
-      await read([], Math.max(longestLimitMs(maxStalenessMs), leastProbeMs))
-    },
-
-    get failure() {
-      return failure
-    },
-
-    /** Has what is not under way yet fail. */
-    cancel() {
-      for (const flight of waiting.splice(0)) flight.isCancelled = true
-    },
-
-    /** Whether somebody waits for it already. */
-    isAwaited(digest: Digest): boolean {
-      return (
-        underWay?.digests.has(digest) === true || waiting.some(({ digests }) => digests.has(digest))
-      )
-    },
-
-    async fill(digest: Digest): Promise<Fill> {
-      let flight = underWay
-      if (!flight?.digests.has(digest) || !mayJoin(flight)) {
-        flight = waiting.find(({ digests }) => digests.has(digest) || digests.size < maxDigests)
-        flight ??= startFlight()
-        flight.digests.add(digest)
-      }
-      const fills = await flight.result
-      const fill = fills.get(digest)
-      if (!fill) throw new Error('express-api-keys: a key was not read')
-      return fill
-    },
-  }
+  return reader
 }
 
-/** Says why a reading is not used: a standby and a subscriber may lag behind. */
+/** Returns why a reading is not used. A standby and a subscriber may lag behind. */
 function faultOf(reading: KeyReading | null): string | null {
   if (!reading) return 'the log of changes is empty'
   if (reading.isStandby) return 'the server is a standby'
   return reading.isSubscriber ? 'logical replication feeds the table of keys' : null
+}
+
+/** A lease says that the database is there. Under a lease, a connection that hangs is given up in time for another one. */
+function limitMsOf(feed: ChangeFeed, clock: Clock): number {
+  const longestMs = feed.patienceMs()
+  const isThere = feed.isLive(clock.monotonic(), clock.wall())
+  return isThere ? Math.max(longestMs / 3, leastLimitMs) : longestMs
+}
+
+/** Caches the keys of a reading, unless the log has moved on since `gaps` was read and the query was sent. */
+function keep(
+  reading: KeyReading,
+  { digests, gaps }: { digests: ReadonlySet<Digest>; gaps: number },
+  { feed, cache }: LoaderParts,
+): Map<Digest, Loaded> {
+  // No call with `everywhere` waits for a bound that is not registered.
+  if (!reading.isRegistered) throw new ApiKeysError('database_unavailable')
+
+  const place = placeOf(reading, feed)
+  const isOld = gaps !== feed.lease.gaps || place === 'older'
+  if (place === 'unconfirmed') feed.catchUp()
+  const freshness = freshnessOf(reading.sentAt, place === 'same')
+  const all = new Map<Digest, Loaded>()
+  for (const digest of digests) {
+    const row = reading.rows.get(digest)
+    const key = row ? new CachedKey(row, freshness) : null
+    all.set(digest, { key, freshness, isOld })
+    if (isOld) continue
+
+    if (key) cache.set(key)
+    else if (freshness.isFollowed) cache.setUnknown(digest)
+  }
+  return all
 }
 
 function nextTurn(): Promise<void> {

@@ -4,7 +4,7 @@ import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
-import { createAddressList, type AddressList } from '../keys/addresses'
+import { createAddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../database/failures'
 import { createInterner } from '../keys/interner'
 import { limitsOf, type LimitOverrides, type Limits } from '../keys/limits'
@@ -20,43 +20,85 @@ import type { Connection, TextRow } from '../database/connection'
 export interface KeyReading {
   sentAt: Moment
   newest: Position
-  /** Those that there are. */
+  /** The rows that there are. */
   rows: Map<Digest, KeyRow>
-  /** What the triggers that write the log were like. */
+  /** The version of the triggers that write the log. */
   triggers: string | null
-  /** Whether the server is a standby, which may lag behind. */
+  /** True if the server is a standby, which may lag behind. */
   isStandby: boolean
-  /** Whether logical replication feeds the table of keys: it may lag behind, too. */
+  /** True if logical replication feeds the table of keys, which may lag behind, too. */
   isSubscriber: boolean
-  /** Whether the database knows of the bound that this process holds itself to. */
+  /** True if the database knows the bound of this process. */
   isRegistered: boolean
 }
 
-/** Reads the keys that have these hashes; `null` where the database cannot tell what the newest entry of the log is. */
+/** Reads the keys that have these hashes; `null` if the log has no entry at all. */
 export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
 interface LookupParts {
   connection: Connection
   tables: Tables
   userIdType: UserIdType
-  /** The app's, for keys that have none of their own. */
+  /** The app's, for keys that have no limits of their own. */
   limits: Limits
   conditions: Conditions
-  /** Whether statements may be prepared; some poolers cannot keep them. */
+  /** False if statements must not be prepared: some poolers cannot keep them. */
   preparedStatements: boolean
 }
 
-/** SQLSTATEs with which a pooler betrays that it cannot keep prepared statements: missing, there already. */
+/** Makes the look-up of keys: one indexed query in one snapshot, which returns the newest entry of the log also for missing keys. */
+export function createLookup({ userIdType, limits, ...parts }: LookupParts): Lookup {
+  const ask = createAsk(parts)
+  const readRow = createRowReader(userIdType, limits)
+
+  return async function lookUp(digests, limitMs) {
+    const { rows, sentAt } = await ask(digests.map(toStoredHash), limitMs)
+    const [first] = rows
+    if (!first) return null
+
+    const found = rows.filter((row) => row.hash !== null).map(readRow)
+    return {
+      sentAt,
+      newest: { revision: Number(first.revision), mark: String(first.mark) },
+      rows: new Map(found.map((row) => [row.digest, row])),
+      triggers: first.fingerprint ?? null,
+      isStandby: first.is_standby !== 'false',
+      isSubscriber: first.is_subscriber !== 'false',
+      isRegistered: first.is_registered === 'true',
+    }
+  }
+}
+
+/** SQLSTATEs that show that a pooler cannot keep prepared statements: the statement is missing, or there already. */
 const unprepared = /^(26000|42P05)$/
 
-/** One indexed query in one snapshot. A key that is missing comes back with the newest entry, too. */
-export function createLookup(parts: LookupParts): Lookup {
-  const { connection, tables, userIdType } = parts
-  const { isRegistered, isSubscriber, fingerprint } = parts.conditions
+function createAsk(parts: Omit<LookupParts, 'userIdType' | 'limits'>) {
+  const { connection } = parts
+  const text = lookupSql(parts)
+  // Named by its text: behind a pooler, another process may have prepared its statement on the same connection.
+  const name = `express-api-keys ${hash('sha256', text, 'base64url').slice(0, 16)}`
+  let canPrepare = parts.preparedStatements
+
+  return async function ask(hashes: string[], limitMs: number) {
+    if (!canPrepare) return connection.query(unpreparedSql(text, hashes), limitMs)
+
+    try {
+      return await connection.query({ name, text, values: [hashes] }, limitMs)
+    } catch (error) {
+      if (!unprepared.test(sqlStateOf(causeOf(error)))) throw error
+
+      canPrepare = false
+      return connection.query(unpreparedSql(text, hashes), limitMs)
+    }
+  }
+}
+
+function lookupSql({ tables, conditions }: Pick<LookupParts, 'tables' | 'conditions'>): string {
+  const { isRegistered, isSubscriber, fingerprint } = conditions
   const attributes = attributesFor('verified')
   const columns = attributes.map((name) => `key.${keyColumns[name].name}`).join(', ')
   const texts = attributes.map((name) => `${textSql('key', name)} AS "${name}"`).join(', ')
-  const statement = `${onPrimary}
+  return `${onPrimary}
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isSubscriber})::text AS is_subscriber,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
@@ -77,48 +119,44 @@ export function createLookup(parts: LookupParts): Lookup {
           FROM ${tables.retiredSecrets} AS old JOIN ${tables.keys} AS key ON key.id = old.api_key_id
          WHERE old.hash = ANY($1::text[])
       ) AS key ON true`
+}
 
-  // By its text: behind a pooler, others may have prepared theirs on the connection of the server.
-  const name = `express-api-keys ${hash('sha256', statement, 'base64url').slice(0, 16)}`
-  let canPrepare = parts.preparedStatements
+/** READ COMMITTED, whatever the default, and nothing that a pooler would have to keep. The hashes are hexadecimal. */
+function unpreparedSql(text: string, hashes: readonly string[]): string {
+  const list = hashes.map((hash) => `'${hash}'`).join(', ')
+  return `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+      ${text.replaceAll('$1', () => `ARRAY[${list}]`)};
+      COMMIT`
+}
+
+/** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
+function createRowReader(userIdType: UserIdType, appLimits: Limits) {
   const permissionSets = createInterner(readPermissions)
-  // What comes from a row is a text of its own, and there may be a million. Of the status, the table has a constraint.
+  // A constraint of the table allows no other.
   const statuses = createInterner((status) => status as KeyRow['status'])
   const names = createInterner((name) => name)
-  const addressLists = createInterner(readAddressList)
-  // As the column is constrained, and written by us.
+  // Constraints of the table hold the forms of both.
+  const addressLists = createInterner((json) => createAddressList(JSON.parse(json) as string[]))
   const limitLists = createInterner((json) =>
-    limitsOf(parts.limits, JSON.parse(json) as LimitOverrides),
+    limitsOf(appLimits, JSON.parse(json) as LimitOverrides),
   )
   const noPolicy: KeyPolicy = {
     allowedIps: null,
     metadata: '{}',
-    limits: limitsOf(parts.limits, null),
+    limits: limitsOf(appLimits, null),
   }
 
-  /** READ COMMITTED, whatever the default, and nothing that a pooler would have to keep. The hashes are hexadecimal. */
-  function spellOut(hashes: string[]) {
-    const list = hashes.map((hash) => `'${hash}'`).join(', ')
-    return `
-      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-      ${statement.replaceAll('$1', () => `ARRAY[${list}]`)};
-      COMMIT`
-  }
-
-  async function ask(hashes: string[], limitMs: number) {
-    if (!canPrepare) return connection.query(spellOut(hashes), limitMs)
-
-    try {
-      return await connection.query({ name, text: statement, values: [hashes] }, limitMs)
-    } catch (error) {
-      if (!unprepared.test(sqlStateOf(causeOf(error)))) throw error
-
-      canPrepare = false
-      return connection.query(spellOut(hashes), limitMs)
+  function readPolicy({ allowedIps, metadata, limits }: TextRow): KeyPolicy {
+    if (!allowedIps && !limits && metadata === noPolicy.metadata) return noPolicy
+    return {
+      allowedIps: allowedIps ? addressLists.of(allowedIps) : null,
+      metadata: metadata ?? noPolicy.metadata,
+      limits: limits ? limitLists.of(limits) : noPolicy.limits,
     }
   }
 
-  function toKeyRow(row: TextRow): KeyRow {
+  return function readRow(row: TextRow): KeyRow {
     return {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
@@ -129,38 +167,12 @@ export function createLookup(parts: LookupParts): Lookup {
       expiresAtMs: readTime(row.expiresAt),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),
-      policy: policyOf(row),
-    }
-  }
-
-  function policyOf({ allowedIps, metadata, limits }: TextRow): KeyPolicy {
-    if (!allowedIps && !limits && metadata === noPolicy.metadata) return noPolicy
-    return {
-      allowedIps: allowedIps ? addressLists.of(allowedIps) : null,
-      metadata: metadata ?? noPolicy.metadata,
-      limits: limits ? limitLists.of(limits) : noPolicy.limits,
-    }
-  }
-
-  return async function lookUp(digests, limitMs) {
-    const { rows, sentAt } = await ask(digests.map(toStoredHash), limitMs)
-    const [first] = rows
-    if (!first) return null
-
-    const found = rows.filter((row) => row.hash !== null).map(toKeyRow)
-    return {
-      sentAt,
-      newest: { revision: Number(first.revision), mark: String(first.mark) },
-      rows: new Map(found.map((row) => [row.digest, row])),
-      triggers: first.fingerprint ?? null,
-      isStandby: first.is_standby !== 'false',
-      isSubscriber: first.is_subscriber !== 'false',
-      isRegistered: first.is_registered === 'true',
+      policy: readPolicy(row),
     }
   }
 }
 
-/** A time that is none, such as 'infinity', is over. */
+/** Reads a time. A time that JavaScript cannot express, such as 'infinity', counts as over. */
 function readTime(text: string | null | undefined): number | null {
   if (text === null || text === undefined) return null
 
@@ -174,11 +186,6 @@ function readPermissions(json: string): readonly string[] {
     throw new TypeError('express-api-keys: the permissions of a key are not a list of names')
   }
   return Object.freeze(permissions)
-}
-
-function readAddressList(json: string): AddressList {
-  // As the column is constrained.
-  return createAddressList(JSON.parse(json) as string[])
 }
 
 /** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */

@@ -4,9 +4,9 @@ import { createChangeFeed } from '../freshness/change-feed'
 import type { ChangeLogReader } from '../freshness/change-log'
 import type { Grantable } from '../keys/grantable'
 import { createKeyCache } from './cache'
-import { createFills } from './loader'
+import { createLoader } from './loader'
 import type { Lookup } from './lookup'
-import { createGrants } from './owner-permissions'
+import { createOwnerPermissions } from './owner-permissions'
 
 interface MemoryParts {
   background: Background
@@ -35,36 +35,33 @@ export type Memory = ReturnType<typeof createMemory>
  * that make both old, and the loader that fills the cache.
  */
 export function createMemory(parts: MemoryParts) {
-  const { background, clock, maxStalenessMs, grantable } = parts
+  const { clock, grantable } = parts
   const cache = createKeyCache(parts.cacheSize)
   const feed = createChangeFeed(parts)
-  const loader = createFills({ ...parts, feed, cache })
-  const owners =
+  const loader = createLoader({ ...parts, feed, cache })
+  const ownerPermissions =
     grantable &&
-    createGrants({
-      background,
-      clock,
-      feed,
+    createOwnerPermissions({
+      ...parts,
       grantable,
-      permissions: parts.permissions,
+      feed,
       maxUsers: parts.cacheSize,
       maxAgeMs: parts.grantableMaxAgeMs,
-      maxStalenessMs,
       onFailure: parts.onGrantableFailure,
     })
 
   feed.listen({
     onChanges(ids) {
-      for (const id of ids) cache.forget(id)
+      for (const id of ids) cache.evict(id)
     },
-    onUserChanges: (userIds) => owners?.forget(userIds),
-    onNew: () => cache.forgetUnknown(),
+    onUserChanges: (userIds) => ownerPermissions?.evict(userIds),
+    onNew: () => cache.evictUnknown(),
     onGap() {
-      cache.forgetAll()
-      owners?.forgetAll()
+      cache.evictAll()
+      ownerPermissions?.evictAll()
     },
     onStop: () => loader.cancel(),
   })
 
-  return { clock, maxStalenessMs, cache, feed, loader, owners }
+  return { clock, cache, feed, loader, ownerPermissions }
 }

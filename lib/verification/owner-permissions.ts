@@ -1,239 +1,201 @@
 import type { Background } from '../database/background'
+import { isWithin, momentOf, type Clock } from '../database/clock'
 import { ApiKeysError } from '../errors'
+import type { ChangeFeed } from '../freshness/change-feed'
 import { readGranted, type Grantable } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
-import { createAsking } from './ask-grantable'
+import { createAskGrantable } from './ask-grantable'
 import type { KeyRow } from './cache'
-import type { ChangeFeed } from '../freshness/change-feed'
-import { isWithin, momentOf, type Clock, type Moment } from '../database/clock'
 import { createEviction } from './eviction'
+import { freshnessOf, mayUse, type Freshness } from './may-use'
+import { createPermissionSet, noPermissions, type PermissionSet } from './narrow-permissions'
 
 type UserId = string | number
 
-/** What a user may do, as the app said when it was asked. */
-export class Grant {
-  /** Nothing, until the app has answered. */
+/** What a user may do, as the app's `grantable` answered. */
+export class UserPermissions {
+  /** Empty until the app has answered. */
   permissions: PermissionSet = noPermissions
-  /** Whether the user was changed since it was asked for. */
-  isForgotten = false
-  /** Whether it was asked for since room was last made. */
+  /** True if a request has used it since room was last made. */
   wasUsed = false
-  /** From when on, by the monotonic clock, it may be asked for anew that nobody waits for. */
+  /** From when on, by the monotonic clock, the app may be asked again beside the requests. */
   refreshFrom = -Infinity
 
   constructor(
     readonly userId: UserId,
-    readonly askedAt: Moment,
-    /** How often the feed had lost track of changes by then. */
-    readonly gaps: number,
+    /** It is followed until the user changes or the feed loses track. */
+    readonly freshness: Freshness,
   ) {}
 }
 
-/** Permissions that many users have in common. */
-interface PermissionSet {
-  /** Returns those of a key's permissions that are in the set: the same list where all of them are. */
-  narrow(permissions: readonly string[]): readonly string[]
+/** A question that the app has not answered. */
+interface Question {
+  user: UserPermissions
+  answer: Promise<UserPermissions>
 }
 
-/** Of how many sets of a key's permissions it is remembered what is left of them. */
-const maxNarrowed = 1_000
+export type OwnerPermissions = ReturnType<typeof createOwnerPermissions>
 
-function createPermissionSet(names: readonly string[]): PermissionSet {
-  const narrowed = new Map<readonly string[], readonly string[]>()
-
-  return {
-    // Keys with the same permissions share one list.
-    narrow(permissions) {
-      const known = narrowed.get(permissions)
-      if (known) return known
-
-      const held = permissions.filter((permission) => names.includes(permission))
-      const result = held.length === permissions.length ? permissions : Object.freeze(held)
-      if (narrowed.size >= maxNarrowed) narrowed.clear()
-      narrowed.set(permissions, result)
-      return result
-    },
-  }
-}
-
-const noPermissions = createPermissionSet([])
-
-interface Asking {
-  grant: Grant
-  answer: Promise<Grant>
-}
-
-export type Grants = ReturnType<typeof createGrants>
-
-interface GrantsParts {
+interface OwnerPermissionsParts {
   background: Pick<Background, 'run'>
   grantable: Grantable
   /** All permissions that the app has. */
   permissions: readonly string[]
-  feed: Pick<ChangeFeed, 'lease' | 'isLive'>
+  feed: Pick<ChangeFeed, 'lease' | 'maxStalenessMs'>
   clock: Clock
   maxUsers: number
   maxAgeMs: number
-  maxStalenessMs: number
-  /** Called where the app fails to say what a user may do. */
+  /** Called when the app fails to say what a user may do. */
   onFailure(userId: UserId, error: unknown): void
 }
 
-/** How soon at most the app is asked again that did not answer, where nobody waits for it. */
+interface State extends OwnerPermissionsParts {
+  askApp: ReturnType<typeof createAskGrantable>
+  readonly users: Map<UserId, UserPermissions>
+  findUnused(): UserPermissions | undefined
+  /** The oldest first. */
+  readonly questions: Map<UserId, Question[]>
+  setOf(names: string): PermissionSet
+  readonly listeners: ((userId: UserId) => void)[]
+}
+
+/** How soon at most the app is asked again after it failed, if no request waits for it. */
 const longestRestMs = 1_000
 
 /**
- * Remembers what users may do. Younger than `maxAgeMs`, it is used; up to twice as old, it is used and asked for anew
- * meanwhile; after that, whoever needs it waits.
+ * Caches what users may do. An answer younger than `maxAgeMs` is used; up to twice as old, it is used and refreshed beside the
+ * requests; after that, requests wait for a new one.
  *
- * Besides, it is held to the bound within which changes are honoured, as the rows of keys are: it is used under a lease, or
- * for no longer than the bound. A change that an answer lacks was committed after the question, so that its entry is newer
- * than all that the feed had read by then. The poll that grants the next lease will tell of it, and has the answer
- * forgotten, even one that is still on its way. Where the feed loses track, all answers are. Unlike a row, an answer does not
- * say which entry it is as new as: that no failover loses a commit is taken for granted here.
+ * Besides, answers keep the bound within which changes are honoured, as the rows of keys do. If an answer lacks a change, the
+ * change was committed after the question, so that the log's entry is newer than all that the feed had read by then. The poll that
+ * grants the next lease reports it and evicts the answer, even an answer that is still on its way. If the feed loses track, it
+ * evicts all answers. Unlike a row, an answer does not say which entry of the log it is as new as, so that this relies on failovers
+ * that lose no commit.
  */
-export function createGrants(parts: GrantsParts) {
-  const { background, grantable, permissions, feed, clock, maxUsers, maxAgeMs, maxStalenessMs } =
-    parts
-  const askApp = createAsking({ grantable, onFailure: parts.onFailure })
-  const listeners: ((userId: UserId) => void)[] = []
-  const restMs = Math.min(maxAgeMs / 10, longestRestMs)
-  const grants = new Map<UserId, Grant>()
-  const findUnused = createEviction(grants)
-  /** Under way, the oldest first. */
-  const askings = new Map<UserId, Asking[]>()
-  const permissionSets = createInterner((json) =>
-    // Made below.
-    createPermissionSet(JSON.parse(json) as string[]),
-  )
-
-  function isTracked({ isForgotten, gaps }: Grant): boolean {
-    return !isForgotten && gaps === feed.lease.gaps
+export function createOwnerPermissions(parts: OwnerPermissionsParts) {
+  const { feed, clock, maxAgeMs } = parts
+  const users = new Map<UserId, UserPermissions>()
+  // The names were written by us.
+  const sets = createInterner((json) => createPermissionSet(JSON.parse(json) as string[]))
+  const state: State = {
+    ...parts,
+    askApp: createAskGrantable(parts),
+    users,
+    findUnused: createEviction(users),
+    questions: new Map(),
+    setOf: sets.of,
+    listeners: [],
   }
 
-  function mayUse(grant: Grant, monotonic: number, wall: number): boolean {
-    return (
-      (isTracked(grant) && feed.isLive(monotonic, wall)) ||
-      isWithin(grant.askedAt, maxStalenessMs, monotonic, wall)
-    )
-  }
+  /** Returns what a user may do, if it is cached and may be used. */
+  function get(userId: UserId, monotonic: number, wall: number): UserPermissions | undefined {
+    const user = users.get(userId)
+    if (!user || !mayUse(user.freshness, feed, monotonic, wall)) return undefined
 
-  function start(userId: UserId): Asking {
-    const grant = new Grant(userId, momentOf(clock), feed.lease.gaps)
-    const asking = { grant, answer: background.run(() => settle(grant)) }
-    const group = askings.get(userId) ?? []
-    group.push(asking)
-    askings.set(userId, group)
-    return asking
-  }
-
-  async function settle(grant: Grant): Promise<Grant> {
-    try {
-      const granted = new Set(readGranted(await askApp(grant.userId)))
-      const known = permissions.filter((permission) => granted.has(permission))
-      grant.permissions = permissionSets.of(JSON.stringify(known))
-      if (isTracked(grant)) remember(grant)
-      return grant
-    } finally {
-      finish(grant)
+    if (!isWithin(user.freshness, maxAgeMs, monotonic, wall)) {
+      if (!isWithin(user.freshness, 2 * maxAgeMs, monotonic, wall)) return undefined
+      refresh(user, monotonic, state)
     }
-  }
-
-  function finish(grant: Grant) {
-    const others = askings.get(grant.userId)?.filter((asking) => asking.grant !== grant) ?? []
-    if (others.length > 0) askings.set(grant.userId, others)
-    else askings.delete(grant.userId)
-  }
-
-  function remember(grant: Grant) {
-    const { userId, askedAt } = grant
-    const before = grants.get(userId)
-    if (before && before.askedAt.monotonic > askedAt.monotonic) return
-
-    if (!before && grants.size >= maxUsers) {
-      const unused = findUnused()
-      if (unused) grants.delete(unused.userId)
-    }
-    grants.set(userId, grant)
-    if (!before || before.permissions === grant.permissions) return
-    for (const listener of listeners) listener(userId)
-  }
-
-  function refresh(grant: Grant, monotonic: number) {
-    if (monotonic < grant.refreshFrom || askings.has(grant.userId)) return
-
-    grant.refreshFrom = monotonic + restMs
-    start(grant.userId).answer.catch(() => {})
-  }
-
-  function forgetOne(userId: UserId) {
-    const known = grants.get(userId)
-    if (known) known.isForgotten = true
-    grants.delete(userId)
-    for (const { grant } of askings.get(userId) ?? []) grant.isForgotten = true
-  }
-
-  /** Returns what is remembered of a user and may be used, at once. */
-  function recall(userId: UserId, monotonic: number, wall: number): Grant | undefined {
-    const grant = grants.get(userId)
-    if (!grant || !mayUse(grant, monotonic, wall)) return undefined
-
-    if (!isWithin(grant.askedAt, maxAgeMs, monotonic, wall)) {
-      if (!isWithin(grant.askedAt, 2 * maxAgeMs, monotonic, wall)) return undefined
-      refresh(grant, monotonic)
-    }
-    grant.wasUsed = true
-    return grant
+    user.wasUsed = true
+    return user
   }
 
   /**
-   * Asks the app what a user may do, or joins an asking that is under way for less than `maxAgeMs`. Rejects with
-   * `grantable_unavailable` where the app does not answer.
+   * Asks the app what a user may do, or joins a question that is younger than `maxAgeMs`. Rejects with `grantable_unavailable` if
+   * the app does not answer.
    */
-  async function ask(userId: UserId): Promise<Grant> {
-    const latest = askings.get(userId)?.at(-1)
+  async function ask(userId: UserId): Promise<UserPermissions> {
+    const latest = state.questions.get(userId)?.at(-1)
     const { monotonic, wall } = momentOf(clock)
     const mayJoin =
-      latest && isTracked(latest.grant) && isWithin(latest.grant.askedAt, maxAgeMs, monotonic, wall)
-    return mayJoin ? latest.answer : start(userId).answer
+      latest?.user.freshness.isFollowed === true &&
+      isWithin(latest.user.freshness, maxAgeMs, monotonic, wall)
+    return mayJoin ? latest.answer : start(userId, state).answer
   }
 
   return {
-    /** Lets a part of the process know which users may do more or less than before, although no change was reported. */
-    listen(listener: (userId: UserId) => void) {
-      listeners.push(listener)
-    },
-
-    isTracked,
-
-    /** Whether an answer is not older than the bound allows, whatever its age otherwise. */
-    mayUse,
-
-    recall,
+    get,
     ask,
 
-    /** Returns what a key holds, as far as its owner is remembered. */
-    recallPermissions({ userId, permissions: held }: KeyRow): readonly string[] | undefined {
-      const { monotonic, wall } = momentOf(clock)
-      return recall(userId, monotonic, wall)?.permissions.narrow(held)
+    /** Returns the permissions of a key that its owner has as well, if what the owner may do is cached. */
+    getHeld({ userId, permissions }: KeyRow): readonly string[] | undefined {
+      return get(userId, clock.monotonic(), clock.wall())?.permissions.narrow(permissions)
     },
 
-    /** Returns what a key holds. Rejects if that cannot be known at the moment. */
-    async readPermissions({ userId, permissions: held }: KeyRow): Promise<readonly string[]> {
-      const { monotonic, wall } = momentOf(clock)
-      const grant = recall(userId, monotonic, wall) ?? (await ask(userId))
+    /** Returns the permissions of a key that its owner has as well. Rejects if that cannot be known at the moment. */
+    async readHeld({ userId, permissions }: KeyRow): Promise<readonly string[]> {
+      const user = get(userId, clock.monotonic(), clock.wall()) ?? (await ask(userId))
       // The user may have changed before the app answered.
-      if (!isTracked(grant)) throw new ApiKeysError('database_unavailable')
-      return grant.permissions.narrow(held)
+      if (!user.freshness.isFollowed) throw new ApiKeysError('database_unavailable')
+      return user.permissions.narrow(permissions)
     },
 
-    /** Forgets what these users may do, and what is being asked. */
-    forget(userIds: Iterable<UserId>) {
-      for (const userId of userIds) forgetOne(userId)
+    /** Evicts what these users may do. Answers that are on their way are not cached. */
+    evict(userIds: Iterable<UserId>) {
+      for (const userId of userIds) evict(userId, state)
     },
 
-    forgetAll() {
-      grants.clear()
+    evictAll() {
+      for (const userId of state.questions.keys()) evict(userId, state)
+      for (const { freshness } of users.values()) freshness.isFollowed = false
+      users.clear()
+    },
+
+    /** Lets a part of the process know which users may do more or less than before, although no change was reported. */
+    listen(listener: (userId: UserId) => void) {
+      state.listeners.push(listener)
     },
   }
+}
+
+function start(userId: UserId, state: State): Question {
+  const user = new UserPermissions(userId, freshnessOf(momentOf(state.clock), true))
+  const question = { user, answer: state.background.run(() => readAnswer(user, state)) }
+  const earlier = state.questions.get(userId) ?? []
+  state.questions.set(userId, [...earlier, question])
+  return question
+}
+
+async function readAnswer(user: UserPermissions, state: State): Promise<UserPermissions> {
+  const { userId, freshness } = user
+  try {
+    const granted = new Set(readGranted(await state.askApp(userId)))
+    const known = state.permissions.filter((permission) => granted.has(permission))
+    user.permissions = state.setOf(JSON.stringify(known))
+    if (freshness.isFollowed) keep(user, state)
+    return user
+  } finally {
+    const others = state.questions.get(userId)?.filter((question) => question.user !== user) ?? []
+    if (others.length > 0) state.questions.set(userId, others)
+    else state.questions.delete(userId)
+  }
+}
+
+/** Caches what a user may do, unless a later question was answered before. */
+function keep(user: UserPermissions, { users, maxUsers, findUnused, listeners }: State) {
+  const before = users.get(user.userId)
+  if (before && before.freshness.monotonic > user.freshness.monotonic) return
+
+  if (!before && users.size >= maxUsers) {
+    const unused = findUnused()
+    if (unused) users.delete(unused.userId)
+  }
+  users.set(user.userId, user)
+  if (!before || before.permissions === user.permissions) return
+  for (const listener of listeners) listener(user.userId)
+}
+
+/** Asks the app again beside the requests, one question per user at a time. */
+function refresh(user: UserPermissions, monotonic: number, state: State) {
+  if (monotonic < user.refreshFrom || state.questions.has(user.userId)) return
+
+  user.refreshFrom = monotonic + Math.min(state.maxAgeMs / 10, longestRestMs)
+  start(user.userId, state).answer.catch(() => {})
+}
+
+function evict(userId: UserId, { users, questions }: State) {
+  const user = users.get(userId)
+  if (user) user.freshness.isFollowed = false
+  users.delete(userId)
+  for (const { user } of questions.get(userId) ?? []) user.freshness.isFollowed = false
 }

@@ -77,9 +77,9 @@ export class AcceptedKey implements VerifiedApiKey {
     return apiKey.#origin.bearer
   }
 
-  /** The same key with other permissions. */
-  static holding(permissions: readonly string[], apiKey: AcceptedKey): AcceptedKey {
-    return new AcceptedKey(apiKey.#row, permissions, apiKey.#origin)
+  /** Returns the key of the same request by another row, or with other permissions. */
+  static again(apiKey: AcceptedKey, row: KeyRow, permissions: readonly string[]): AcceptedKey {
+    return new AcceptedKey(row, permissions, apiKey.#origin)
   }
 }
 

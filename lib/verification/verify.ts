@@ -1,16 +1,19 @@
 import { warn } from '../../models/warnings'
-import { ApiKeysError, type InvalidReason } from '../errors'
 import type { RetiredUses } from '../audit/retired-uses'
+import { hourMs, momentOf } from '../database/clock'
 import { isOutage } from '../database/failures'
+import { within } from '../database/time-limit'
+import { ApiKeysError, type InvalidReason } from '../errors'
 import type { Emitter } from '../keys/emitter'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
-import type { CachedKey, KeyCache, KeyRow } from './cache'
-import type { ChangeFeed } from '../freshness/change-feed'
-import { hourMs, isWithin, momentOf, type Clock } from '../database/clock'
-import type { FailedAttempts } from './failed-attempts'
-import type { Fill, Fills } from './loader'
-import { within } from '../database/time-limit'
 import type { UsageRecorder } from '../usage/recorder'
+import { answerLimitMs } from './ask-grantable'
+import type { CachedKey, KeyRow } from './cache'
+import type { FailedAttempts } from './failed-attempts'
+import { mayAnswer, mayUse } from './may-use'
+import type { Memory } from './memory'
+import { narrow } from './narrow-permissions'
+import type { OwnerPermissions } from './owner-permissions'
 import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from './verified-key'
 
 export type Verdict<Permission extends string = string, UserId = string | number> =
@@ -22,31 +25,30 @@ export type Verdict<Permission extends string = string, UserId = string | number
       retryAfterSeconds?: number
     }
 
+type Refused = Extract<Verdict, { valid: false }>
+
+interface Accepted {
+  valid: true
+  apiKey: AcceptedKey
+}
+
+type Decision = Accepted | Refused
+
 export type Verifier = ReturnType<typeof createVerifier>
 
 interface VerifierParts {
   format: SecretFormat
-  cache: KeyCache
-  feed: ChangeFeed
-  fills: Fills
+  memory: Memory
   usage: Pick<UsageRecorder, 'noteUse' | 'countUse' | 'noteDenied'>
-  retiredUses: RetiredUses
+  retiredUses: Pick<RetiredUses, 'note'>
   attempts: FailedAttempts
   emitter: Pick<Emitter, 'emit'>
   makeSignal: MakeSignal
-  clock: Clock
-  maxStalenessMs: number
-  /** Called once, when a key has the right shape, and its check is of no secret that the app has. */
-  onUnknownSecret(): void
+  /** Warns once if the database has keys of a secret that the app does not have. */
+  secretCheck: { readonly isDone: boolean; run(): void }
 }
 
-/** How often it is tried to find out about a key: a connection may be dead, a row older than what is known of the log. */
-const maxAttempts = 3
-
-/** How long somebody waits at least for a database that does not answer. */
-const leastPatienceMs = 1_000
-
-/** What is to be found out. */
+/** What a request, or a call, asks of the database. */
 interface Question {
   sent: SentKey
   digest: Digest
@@ -55,182 +57,42 @@ interface Question {
   askedAt: number
 }
 
-/** Accepts a key that was minted here, is in the database, is active and has not expired. */
+/** How often the database or the app is asked: a connection may be dead, and an answer may be older than a reported change. */
+const maxAttempts = 3
+
+/** How long a request waits at least for a database that does not answer. */
+const leastPatienceMs = 1_000
+
+/**
+ * Makes `verify`, which accepts a key if and only if it meets the nine conditions in the README of this folder. Those of the key
+ * are below, by their numbers. Those of the request (1, 6, 9, and the permissions that a route demands) are in `lib/http`.
+ */
 export function createVerifier(parts: VerifierParts) {
-  const { format, cache, feed, fills, usage, retiredUses, attempts, makeSignal, clock } = parts
-  const { emitter, maxStalenessMs, onUnknownSecret } = parts
-  let isSecretDoubted = false
-  /** From when on the use of a secret that works no more is worth noting. */
-  const noteRetiredFromMs = new WeakMap<CachedKey, number>()
+  const { format, memory } = parts
+  const { cache, clock, ownerPermissions } = memory
   let hits = 0
   let misses = 0
 
-  /** Decides from what is remembered, at once; `undefined` where the database has to be asked. */
-  function recall(
-    digest: Digest,
-    bearer: Bearer,
-    key: CachedKey | undefined = cache.get(digest),
-  ): Verdict | undefined {
-    const monotonic = clock.monotonic()
-    const wall = clock.wall()
-
-    if (key === undefined) {
-      if (!cache.isUnknown(digest) || !feed.isLive(monotonic, wall)) return undefined
-    } else if (!mayUse(key, monotonic, wall)) {
-      return undefined
-    }
-    feed.noteUse(monotonic)
-    return decide(key, wall, bearer)
-  }
-
-  /** Whether a row is not older than it may be: the feed tells of its changes, or it was read only just now. */
-  function mayUse({ freshness }: CachedKey, monotonic: number, wall: number): boolean {
-    return (
-      (freshness.isFollowed && feed.isLive(monotonic, wall)) ||
-      isWithin(freshness, maxStalenessMs, monotonic, wall)
-    )
-  }
-
-  function decide(key: CachedKey | undefined, wall: number, bearer: Bearer): Verdict {
-    if (!key) {
-      attempts.note(bearer)
-      return verdicts.unknown
-    }
-
-    const reason = judge(key, wall, bearer)
-    if (reason) bearer.refused = key
-    if (reason === 'retired') noteRetiredUse(key, wall, bearer)
-    if (reason === 'address_not_allowed') return refuseAddress(key, wall, bearer)
-    if (reason) return verdicts[reason]
-
-    usage.countUse(key, wall, bearer)
-    usage.noteUse(key, wall, bearer)
-    const apiKey = new AcceptedKey(key, key.permissions, { bearer, makeSignal })
-    return { valid: true, apiKey }
-  }
-
-  function refuseMalformed(sent: SentKey, bearer: Bearer): Verdict {
-    if (!isSecretDoubted && format.hasShape(sent)) {
-      isSecretDoubted = true
-      onUnknownSecret()
-    }
-    const waitMs = attempts.note(bearer)
-    if (waitMs === 0) return verdicts.malformed
-    return {
-      valid: false,
-      code: 'too_many_attempts',
-      retryAfterSeconds: Math.ceil(waitMs / 1_000),
-    }
-  }
-
-  /** Somebody may have got hold of an old secret. Once an hour is enough to know. */
-  function noteRetiredUse(key: CachedKey, wall: number, bearer: Bearer) {
-    if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
-
-    noteRetiredFromMs.set(key, startOfNextHour(wall))
-    retiredUses.note(key, bearer.ip ?? null)
-    emitter.emit('retired_secret_used', { apiKeyId: key.id })
-  }
-
-  /** The key is good, and whoever has it may not use it there: its owner wants to know. */
-  function refuseAddress(key: CachedKey, wall: number, bearer: Bearer): Verdict {
-    if (bearer.ip === undefined || bearer.ip === null) {
-      warn(
-        'API_KEYS_ADDRESS_UNKNOWN',
-        "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
-      )
-    }
-    usage.countUse(key, wall, bearer)
-    usage.noteDenied(key, bearer)
-    return verdicts.address_not_allowed
-  }
-
-  async function answer(question: Question): Promise<Verdict> {
-    try {
-      const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
-      return await within({ limitMs, isAwaited: true }, ask(question))
-    } catch (error) {
-      const isOfDatabase = !(error instanceof ApiKeysError) || isOutage(error)
-      if (isOfDatabase) emitter.emit('unavailable', { error, address: question.bearer.ip ?? null })
-      throw error
-    }
-  }
-
-  /** Asks the database, and again where the answer came too late or from before what is known of the log. */
-  async function ask(question: Question): Promise<Verdict> {
-    const { digest, bearer } = question
-    const { stops } = feed
-    for (let attempt = 1; ; attempt++) {
-      const verdict = await attemptOnce(question, attempt).catch((error: unknown) => {
-        // What was known to be good may pass for a while, where the app says so.
-        const remembered = recall(digest, bearer)
-        if (remembered) return remembered
-        const isWorthAnother = attempt < maxAttempts && isOutage(error) && feed.stops === stops
-        if (!isWorthAnother) throw error
-        return undefined
-      })
-      if (verdict) return verdict
-      if (attempt === maxAttempts) throw new ApiKeysError('database_unavailable')
-    }
-  }
-
-  async function attemptOnce(question: Question, attempt: number): Promise<Verdict | undefined> {
-    const { digest, bearer } = question
-    feed.wake()
-    // One poll makes good again all that is remembered.
-    if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
-    const remembered = recall(digest, bearer)
-    if (remembered) return remembered
-
-    refuseOneTooMany(question)
-    const fill = await fills.fill(digest)
-    const filled = recall(digest, bearer)
-    if (filled) return filled
-    if (!isUsable(fill, question, attempt)) return undefined
-    return decide(fill.key ?? undefined, clock.wall(), bearer)
-  }
-
-  /** Where anybody can make what is looked up, an address that fails too often is not looked up for all the time. */
-  function refuseOneTooMany({ sent, digest, bearer }: Question) {
-    if (fills.isAwaited(digest) || attempts.mayLookUp(bearer)) return
-    if (format.isForgeable(sent, digest)) throw new ApiKeysError('too_many_lookups')
-  }
-
-  /**
-   * Whether a row may be used for one answer. Where the log goes on all the time, any row is old when it arrives; but one
-   * that was asked for before the question may lack what was known by then.
-   */
-  function isUsable({ sentAt, isOld }: Fill, { askedAt }: Question, attempt: number): boolean {
-    if (isOld && (attempt === 1 || sentAt.monotonic < askedAt)) return false
-
-    return isWithin(sentAt, maxStalenessMs, clock.monotonic(), clock.wall())
-  }
-
   return {
-    /** Says whether a key is good: at once where it is remembered, else once the database has answered. */
+    /** Says if a key is good: at once if the key and what its owner may do are cached, else once they are read. */
     verify(sent: SentKey, bearer: Bearer): Verdict | Promise<Verdict> {
+      // 2. Its shape, length and alphabet are those of a key, and its check is right.
       const digest = format.parse(sent)
-      if (digest === null) return refuseMalformed(sent, bearer)
+      if (digest === null) return refuseMalformed(sent, bearer, parts)
 
-      const verdict = recall(digest, bearer, cache.use(digest))
-      if (verdict !== undefined) {
-        hits++
-        return verdict
+      // 3, 4, 5 and 7. Its hash is in the database, as read within the bound, and its row allows the use: see `faultOf`.
+      const decision = decideFromCache(digest, bearer, cache.use(digest), parts)
+      if (decision === undefined) {
+        misses++
+        return verifyUncached({ sent, digest, bearer, askedAt: clock.monotonic() }, parts)
       }
-      misses++
-      const question = { sent, digest, bearer, askedAt: clock.monotonic() }
-      return answer(question)
+      hits++
+
+      // 8. It holds the permissions that its owner holds as well.
+      return ownerPermissions === undefined ? decision : limitToOwner(decision, sent, bearer, parts)
     },
 
-    /** Whether a key that was accepted a moment ago would be again, by what is remembered. It is no further use of it. */
-    confirms(apiKey: AcceptedKey): boolean {
-      const row = AcceptedKey.rowOf(apiKey)
-      const { monotonic, wall } = momentOf(clock)
-      const key = cache.get(row.digest)
-      const isRemembered = key === row && mayUse(key, monotonic, wall)
-      return isRemembered && judge(row, wall, AcceptedKey.bearerOf(apiKey)) === null
-    },
-
+    /** The number of keys that were cached, and of those that were not. */
     get hits() {
       return hits
     },
@@ -241,34 +103,237 @@ export function createVerifier(parts: VerifierParts) {
   }
 }
 
-function startOfNextHour(wall: number): number {
-  return wall - (wall % hourMs) + hourMs
-}
-
-const verdicts = {
-  malformed: refused('malformed'),
-  unknown: refused('unknown'),
-  revoked: refused('revoked'),
-  suspended: refused('suspended'),
-  expired: refused('expired'),
-  retired: refused('retired'),
-  address_not_allowed: refused('address_not_allowed'),
-} satisfies Record<'malformed' | Judgement, Verdict>
-
-function refused(code: InvalidReason): Verdict {
-  return Object.freeze({ valid: false, code })
-}
-
-/** What may be wrong with a key. */
-type Judgement = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
-
-/** Returns why a key is not good at a moment; `null` if it is. */
-export function judge(row: KeyRow | null, wall: number, bearer: Bearer): Judgement | null {
+/** Returns why the row of a key does not allow a use; `null` if it does. */
+export function faultOf(row: KeyRow | null, wall: number, bearer: Bearer): KeyFault | null {
+  // 3. Its hash is in the database.
   if (!row) return 'unknown'
+  // 4. Its status is ACTIVE.
   if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
-  // From the millisecond that it names.
+  // 5. It is not expired. It expires with the millisecond that `expiresAt` names.
   if (row.expiresAtMs !== null && row.expiresAtMs <= wall) return 'expired'
+  // 3. The hash is that of its current secret, or of one in its grace period.
   if (row.worksUntilMs !== null && row.worksUntilMs <= wall) return 'retired'
+  // 7. It has no addresses, or one of them covers the client's.
   const { allowedIps } = row.policy
   return allowedIps === null || allowedIps.includes(bearer.ip) ? null : 'address_not_allowed'
+}
+
+/** Decides by what is cached; `undefined` if the database has to be asked. */
+function decideFromCache(
+  digest: Digest,
+  bearer: Bearer,
+  key: CachedKey | undefined,
+  parts: VerifierParts,
+): Decision | undefined {
+  const { cache, clock, feed } = parts.memory
+  const monotonic = clock.monotonic()
+  const wall = clock.wall()
+
+  if (key === undefined) {
+    if (!cache.isUnknown(digest) || !feed.isLive(monotonic, wall)) return undefined
+  } else if (!mayUse(key.freshness, feed, monotonic, wall)) {
+    return undefined
+  }
+  feed.noteUse(monotonic)
+  return decide(key, wall, bearer, parts)
+}
+
+function decide(
+  key: CachedKey | undefined,
+  wall: number,
+  bearer: Bearer,
+  parts: VerifierParts,
+): Decision {
+  const { attempts, usage, makeSignal } = parts
+  if (key === undefined) {
+    attempts.note(bearer)
+    return refused('unknown')
+  }
+
+  const fault = faultOf(key, wall, bearer)
+  if (fault !== null) return refuse(key, fault, wall, bearer, parts)
+
+  usage.countUse(key, wall, bearer)
+  usage.noteUse(key, wall, bearer)
+  return { valid: true, apiKey: new AcceptedKey(key, key.permissions, { bearer, makeSignal }) }
+}
+
+/** Condition 8: leaves an accepted key the permissions that its owner holds as well. */
+function limitToOwner(
+  decision: Decision,
+  sent: SentKey,
+  bearer: Bearer,
+  parts: VerifierParts,
+): Decision | Promise<Decision> {
+  const { ownerPermissions, clock } = parts.memory
+  if (ownerPermissions === undefined || !decision.valid) return decision
+
+  const { userId } = decision.apiKey
+  const owner = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
+  if (owner) return { valid: true, apiKey: narrow(decision.apiKey, owner.permissions) }
+  const asking = askForOwner(ownerPermissions, { decision, sent, bearer }, parts)
+  return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
+}
+
+/** Asks the app what the owner may do, and again if the owner was changed meanwhile. */
+async function askForOwner(
+  ownerPermissions: OwnerPermissions,
+  { decision, sent, bearer }: { decision: Accepted; sent: SentKey; bearer: Bearer },
+  parts: VerifierParts,
+): Promise<Decision> {
+  const { cache, clock, feed } = parts.memory
+  let { apiKey } = decision
+  for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+    const { userId } = apiKey
+    // Another request may have asked since.
+    const known = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
+    const owner = known ?? (await ownerPermissions.ask(userId))
+    // The key may have changed meanwhile as well.
+    if (!isStillGood(apiKey, bearer, parts)) {
+      const { digest } = AcceptedKey.rowOf(apiKey)
+      const again =
+        decideFromCache(digest, bearer, cache.use(digest), parts) ??
+        (await askDatabase({ sent, digest, bearer, askedAt: clock.monotonic() }, parts))
+      if (!again.valid) return again
+      apiKey = again.apiKey
+    }
+    const { monotonic, wall } = momentOf(clock)
+    const isRecent = owner.freshness.isFollowed || attempt > 1
+    const isOwner = owner.userId === apiKey.userId
+    if (isRecent && isOwner && mayUse(owner.freshness, feed, monotonic, wall)) {
+      return { valid: true, apiKey: narrow(apiKey, owner.permissions) }
+    }
+  }
+  throw new ApiKeysError('database_unavailable')
+}
+
+/** True if the cache says that a key which was accepted a moment ago is still good. It counts no further use of the key. */
+function isStillGood(apiKey: AcceptedKey, bearer: Bearer, { memory }: VerifierParts): boolean {
+  const { cache, clock, feed } = memory
+  const { monotonic, wall } = momentOf(clock)
+  const row = AcceptedKey.rowOf(apiKey)
+  const key = cache.get(row.digest)
+  if (key !== row || !mayUse(key.freshness, feed, monotonic, wall)) return false
+  return faultOf(row, wall, bearer) === null
+}
+
+async function verifyUncached(question: Question, parts: VerifierParts): Promise<Verdict> {
+  const { sent, bearer } = question
+  return limitToOwner(await askDatabase(question, parts), sent, bearer, parts)
+}
+
+async function askDatabase(question: Question, parts: VerifierParts): Promise<Decision> {
+  const { emitter, memory } = parts
+  try {
+    const limitMs = Math.max(memory.feed.patienceMs(), leastPatienceMs)
+    return await within({ limitMs, isAwaited: true }, askUntilAnswered(question, parts))
+  } catch (error) {
+    const isOfDatabase = !(error instanceof ApiKeysError) || isOutage(error)
+    if (isOfDatabase) emitter.emit('unavailable', { error, address: question.bearer.ip ?? null })
+    throw error
+  }
+}
+
+/** Asks the database, and again if the answer came too late, or may lack a change that was reported. */
+async function askUntilAnswered(question: Question, parts: VerifierParts): Promise<Decision> {
+  const { digest, bearer } = question
+  const { cache, feed } = parts.memory
+  const { stops } = feed
+  for (let attempt = 1; ; attempt++) {
+    const decision = await askOnce(question, attempt, parts).catch((error: unknown) => {
+      // If the app has set `outageGraceMs`, keys that were good may be used a while longer.
+      const cached = decideFromCache(digest, bearer, cache.get(digest), parts)
+      if (cached) return cached
+      const isWorthAnother = attempt < maxAttempts && isOutage(error) && feed.stops === stops
+      if (!isWorthAnother) throw error
+      return undefined
+    })
+    if (decision) return decision
+    if (attempt === maxAttempts) throw new ApiKeysError('database_unavailable')
+  }
+}
+
+async function askOnce(
+  { sent, digest, bearer, askedAt }: Question,
+  attempt: number,
+  parts: VerifierParts,
+): Promise<Decision | undefined> {
+  const { cache, clock, feed, loader } = parts.memory
+  feed.wake()
+  // One poll renews the lease, so that all cached keys may be used again.
+  if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
+  const cached = decideFromCache(digest, bearer, cache.get(digest), parts)
+  if (cached) return cached
+
+  // Without secrets, anyone can forge a key that needs a look-up. An address that fails too often gets only a few.
+  if (!loader.isAwaited(digest) && !parts.attempts.mayLookUp(bearer)) {
+    if (parts.format.isForgeable(sent, digest)) throw new ApiKeysError('too_many_lookups')
+  }
+  const loaded = await loader.load(digest)
+  const cachedNow = decideFromCache(digest, bearer, cache.get(digest), parts)
+  if (cachedNow) return cachedNow
+  const now = momentOf(clock)
+  if (!mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, now)) return undefined
+  return decide(loaded.key ?? undefined, now.wall, bearer, parts)
+}
+
+function refuseMalformed(
+  sent: SentKey,
+  bearer: Bearer,
+  { format, attempts, secretCheck }: VerifierParts,
+): Refused {
+  if (!secretCheck.isDone && format.hasShape(sent)) secretCheck.run()
+  const waitMs = attempts.note(bearer)
+  if (waitMs === 0) return refused('malformed')
+  return { ...refused('too_many_attempts'), retryAfterSeconds: Math.ceil(waitMs / 1_000) }
+}
+
+/** Refuses a key that is in the database, and notes what its owner should know. */
+function refuse(
+  key: CachedKey,
+  fault: KeyFault,
+  wall: number,
+  bearer: Bearer,
+  parts: VerifierParts,
+): Refused {
+  bearer.refused = key
+  if (fault === 'retired') noteRetiredUse(key, wall, bearer, parts)
+  if (fault === 'address_not_allowed') noteForeignUse(key, wall, bearer, parts)
+  return refused(fault)
+}
+
+/** From when on the use of a secret that no longer works is noted again. */
+const noteRetiredFromMs = new WeakMap<CachedKey, number>()
+
+/** Notes that a client uses an old secret, which may be stolen. Once an hour is enough for the owner. */
+function noteRetiredUse(
+  key: CachedKey,
+  wall: number,
+  { ip }: Bearer,
+  { retiredUses, emitter }: VerifierParts,
+) {
+  if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
+
+  noteRetiredFromMs.set(key, wall - (wall % hourMs) + hourMs)
+  retiredUses.note(key, ip ?? null)
+  emitter.emit('retired_secret_used', { apiKeyId: key.id })
+}
+
+/** Counts the use of a good key from an address that is not the key's, because the key may be stolen. */
+function noteForeignUse(key: CachedKey, wall: number, bearer: Bearer, { usage }: VerifierParts) {
+  if (bearer.ip === undefined || bearer.ip === null) {
+    warn(
+      'API_KEYS_ADDRESS_UNKNOWN',
+      "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
+    )
+  }
+  usage.countUse(key, wall, bearer)
+  usage.noteDenied(key, bearer)
+}
+
+/** Why a key that has the shape of a key may be refused. */
+type KeyFault = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
+
+function refused(code: InvalidReason): Refused {
+  return { valid: false, code }
 }

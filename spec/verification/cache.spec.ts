@@ -52,8 +52,8 @@ describe('the cache of keys', () => {
           } else if (what === 'use') {
             cache.use(digest)
           } else {
-            if (what === 'forget') cache.forget(id)
-            else cache.forgetAll()
+            if (what === 'forget') cache.evict(id)
+            else cache.evictAll()
             for (const [digest, other] of told) {
               if (what === 'forget all' || other.id === id) told.delete(digest)
             }
@@ -88,7 +88,7 @@ describe('the cache of keys', () => {
     expect(remembered.length).toBeGreaterThanOrEqual(5_000)
     expect(remembered).toEqual(hashes.slice(-remembered.length))
 
-    cache.forgetUnknown()
+    cache.evictUnknown()
     expect(hashes.filter((hash) => cache.isUnknown(hash))).toEqual([])
     expect(cache.unknownSize).toBe(0)
   })

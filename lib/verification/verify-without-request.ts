@@ -1,0 +1,39 @@
+import { readClientAddress } from '../keys/addresses'
+import { closablesOf, isClosable, type Closable } from '../keys/closable'
+import type { Emitter } from '../keys/emitter'
+import { asSent } from '../keys/secret'
+import type { Verdict, Verifier } from './verify'
+
+interface VerifyWithoutRequestParts {
+  verifier: Pick<Verifier, 'verify'>
+  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+}
+
+/** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
+export function createVerifyWithoutRequest({ verifier, emitter }: VerifyWithoutRequestParts) {
+  return async function verify(
+    plainTextKey: string,
+    { until, ip }: { until?: Closable; ip?: string | undefined } = {},
+  ): Promise<Verdict> {
+    if (until !== undefined && !isClosable(until)) {
+      throw new TypeError(
+        'verify: until must be an event emitter, such as a response or a socket: it needs the methods once() and off()',
+      )
+    }
+    const closables = until && closablesOf(until)
+    const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
+    const bearer = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
+    const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
+    const answer = verifier.verify(sent, bearer)
+    // To wait for a verdict that is there costs a twentieth of a verification.
+    const verdict = answer instanceof Promise ? await answer : answer
+    if (verdict.valid && emitter.isHeard('verified')) {
+      emitter.emit('verified', { apiKey: verdict.apiKey, address: address ?? null })
+    }
+    return verdict
+  }
+}
+
+function demandNothing() {
+  return null
+}
