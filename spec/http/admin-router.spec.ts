@@ -162,20 +162,8 @@ describe('GET /', () => {
   })
 
   it.each([
-    ['userId=', 'userId', 'must have 1 to 255 characters'],
     ['userId=a&userId=b', 'userId', 'must be a user id'],
-    [
-      'permission=READ_ALL',
-      'permission',
-      'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK',
-    ],
-    ['status=EXPIRED', 'status', 'must be one of ACTIVE, SUSPENDED, REVOKED'],
-    ['text=', 'text', 'must have 1 to 200 characters'],
-    ['text=%00', 'text', 'must not contain control characters'],
     ['sort=name', 'sort', 'must be createdAt or -createdAt, unless userId is given'],
-    [`text=${'x+'.repeat(10)}y`, 'text', 'must have at most 10 words'],
-    ['limit=0', 'limit', 'must be a whole number from 1 to 100'],
-    ['cursor=x', 'cursor', 'must be the nextCursor of a page before'],
     ['owner=alice', 'owner', 'is not known here'],
   ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
     const answer = await as('admin').get(`/admin/api-keys?${query}`)
@@ -295,10 +283,6 @@ describe('POST /revoke-all', () => {
 
   it.each([
     [{}, '#/userId', 'is required'],
-    [{ userId: null }, '#/userId', 'must be a user id'],
-    [{ userId: '' }, '#/userId', 'must have 1 to 255 characters'],
-    [{ userId: ['alice'] }, '#/userId', 'must be a user id'],
-    [{ userId: 'alice', reason: '' }, '#/reason', 'must have 1 to 500 characters'],
     [{ userId: 'alice', status: 'ACTIVE' }, '#/status', 'is not known here'],
   ])('refuses %j', async (input, pointer, message) => {
     const answer = await as('admin').post('/admin/api-keys/revoke-all').send(input)
@@ -349,7 +333,6 @@ describe('GET /events', () => {
 
   it.each([
     ['apiKeyId=1', 'apiKeyId', 'must be a UUID'],
-    ['cursor=x', 'cursor', 'must be the nextCursor of a page before'],
     ['status=ACTIVE', 'status', 'is not known here'],
   ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
     const answer = await as('admin').get(`/admin/api-keys/events?${query}`)
@@ -390,9 +373,6 @@ describe('GET /audit-head and POST /audit-verification', () => {
 
   it.each([
     ['a head that was not exported here', { mac: '0'.repeat(64) }, '#/head'],
-    ['a place that is none', { position: -1 }, '#/head/position'],
-    ['a hash that is none', { hash: 'x' }, '#/head/hash'],
-    ['a time that is none', { at: 'now' }, '#/head/at'],
     ['more than a head', { more: 1 }, '#/head/more'],
   ])('refuse %s', async (_, change, pointer) => {
     const { body } = await as('admin').get('/admin/api-keys/audit-head')

@@ -126,12 +126,6 @@ describe('POST /', () => {
     expect(pathname).toBe(`/v1${parent}${answer.body.apiKey.id}`)
   })
 
-  it('takes a name of 100 and a description of 500 characters', async () => {
-    const input = { name: 'n'.repeat(100), description: 'd'.repeat(500) }
-
-    expect(await createKey('alice', input)).toMatchObject(input)
-  })
-
   it.each<[string, unknown, [string, string][]]>([
     [
       'nothing',
@@ -142,75 +136,9 @@ describe('POST /', () => {
       ],
     ],
     [
-      'null for everything',
-      { name: null, description: null, permissions: null, expiresAt: null },
-      [
-        ['#/name', 'must be text'],
-        ['#/permissions', 'must be a list of permissions'],
-      ],
-    ],
-    [
-      'what is too short',
-      { name: ' \n ', description: '', permissions: [] },
-      [
-        ['#/name', 'must have 1 to 100 characters'],
-        ['#/permissions', 'must name at least one permission'],
-      ],
-    ],
-    [
-      'what is too long',
-      { name: 'x'.repeat(101), description: 'x'.repeat(501), permissions: ['READ_GRAPH'] },
-      [
-        ['#/name', 'must have 1 to 100 characters'],
-        ['#/description', 'must have at most 500 characters'],
-      ],
-    ],
-    [
-      'values of other types',
-      { name: 7, description: ['x'], permissions: 'READ_GRAPH', expiresAt: 4102444800000 },
-      [
-        ['#/name', 'must be text'],
-        ['#/description', 'must be text'],
-        ['#/expiresAt', 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'],
-        ['#/permissions', 'must be a list of permissions'],
-      ],
-    ],
-    [
-      'permissions that are none, or twice the same',
-      { name: 'CI', permissions: ['READ_GRAPH', 'READ_ALL', 'READ_GRAPH', 7] },
-      [
-        ['#/permissions/1', 'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK'],
-        ['#/permissions/3', 'must be one of READ_GRAPH, EXECUTE_GRAPH, READ_BLOCK, EXECUTE_BLOCK'],
-        ['#/permissions/2', 'must not be repeated'],
-      ],
-    ],
-    [
-      'a permission twice',
-      { name: 'CI', permissions: ['READ_GRAPH', 'READ_BLOCK', 'READ_GRAPH'] },
-      [['#/permissions/2', 'must not be repeated']],
-    ],
-    [
       'a permission that is not hers to give',
       { name: 'CI', permissions: ['READ_GRAPH', 'EXECUTE_BLOCK'] },
       [['#/permissions/1', 'may not be granted by this user']],
-    ],
-    [
-      'the past',
-      { name: 'CI', permissions: ['READ_GRAPH'], expiresAt: '2020-01-01T00:00:00Z' },
-      [['#/expiresAt', 'must be in the future']],
-    ],
-    [
-      'a time without an offset',
-      { name: 'CI', permissions: ['READ_GRAPH'], expiresAt: '2099-01-01T00:00:00' },
-      [['#/expiresAt', 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z']],
-    ],
-    [
-      'characters that no text has',
-      { name: 'a\0b', description: '\ud800', permissions: ['READ_GRAPH'] },
-      [
-        ['#/name', 'must not contain control characters'],
-        ['#/description', 'must be well-formed Unicode'],
-      ],
     ],
     [
       'what only the library decides',
@@ -227,15 +155,6 @@ describe('POST /', () => {
         ['#/status', 'is not known here'],
         ['#/id', 'is not known here'],
         ['#/hash', 'is not known here'],
-      ],
-    ],
-    [
-      'names that a pointer has to escape',
-      { name: 'CI', permissions: ['READ_GRAPH'], 'a/b~c %': 1, '': 2, constructor: 3 },
-      [
-        ['#/a~1b~0c%20%25', 'is not known here'],
-        ['#/', 'is not known here'],
-        ['#/constructor', 'is not known here'],
       ],
     ],
   ])('refuses %s, every fault at once', async (_, input, faults) => {
@@ -424,33 +343,12 @@ describe('GET /', () => {
 
   const limits = 'must be a whole number from 1 to 100'
   const cursors = 'must be the nextCursor of a page before'
-  const statuses = 'must be one of ACTIVE, SUSPENDED, REVOKED'
 
   it.each([
     ['limit=0', 'limit', limits],
-    ['limit=101', 'limit', limits],
-    ['limit=-1', 'limit', limits],
-    ['limit=1.5', 'limit', limits],
-    ['limit=ten', 'limit', limits],
-    ['limit=', 'limit', limits],
     ['limit=1&limit=2', 'limit', limits],
-    ['cursor=nonsense', 'cursor', cursors],
     ['cursor=', 'cursor', cursors],
-    ['cursor=MS4x', 'cursor', cursors],
-    ['status=EXPIRED', 'status', statuses],
-    ['status=ACTIVE,EXPIRED', 'status', statuses],
-    ['status=ACTIVE,', 'status', statuses],
-    ['isExpired=1', 'isExpired', 'must be true or false'],
-    [
-      'sort=userId',
-      'sort',
-      'must be one of createdAt, -createdAt, name, -name, lastUsedAt, -lastUsedAt, expiresAt, -expiresAt',
-    ],
-    ['status=active', 'status', statuses],
-    ['status=', 'status', statuses],
     ['userId=bob', 'userId', 'is not known here'],
-    ['permission=READ_GRAPH', 'permission', 'is not known here'],
-    ['text=x', 'text', 'is not known here'],
     ['state=ACTIVE', 'state', 'is not known here'],
   ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
     const answer = await as('alice').get(`/api-keys?${query}`)
@@ -650,15 +548,12 @@ describe('PUT /:id/permissions', () => {
 
   it.each<[unknown, string, string]>([
     [{}, '#/permissions', 'is required'],
-    [{ permissions: [] }, '#/permissions', 'must name at least one permission'],
     [['READ_GRAPH'], '#', 'must be a JSON object'],
     [
       { permissions: ['READ_GRAPH', 'EXECUTE_BLOCK'] },
       '#/permissions/1',
       'may not be granted by this user',
     ],
-    [{ permissions: ['READ_GRAPH', 'READ_GRAPH'] }, '#/permissions/1', 'must not be repeated'],
-    [{ permissions: ['READ_GRAPH'], name: 'x' }, '#/name', 'is not known here'],
   ])('refuses %j', async (input, pointer, message) => {
     const apiKey = await createKey('alice')
 
@@ -731,8 +626,6 @@ describe('the states of a key', () => {
 
   it.each([
     [{ reason: '' }, '#/reason', 'must have 1 to 500 characters'],
-    [{ reason: 'x'.repeat(501) }, '#/reason', 'must have 1 to 500 characters'],
-    [{ reason: 7 }, '#/reason', 'must be text'],
     [{ because: 'x' }, '#/because', 'is not known here'],
   ])('are not explained by %j', async (input, pointer, message) => {
     const { id } = await createKey('alice')

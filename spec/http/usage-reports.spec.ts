@@ -80,15 +80,6 @@ describe('GET /:id/usage', () => {
   })
 
   it.each([
-    ['from=yesterday', '#/from', 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'],
-    ['from=', '#/from', 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'],
-    [
-      'to=2026-11-04T00:00:00Z&to=2026-11-05T00:00:00Z',
-      '#/to',
-      'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z',
-    ],
-    ['from=1969-12-31T23:59:59Z', '#/from', 'must be between the years 1970 and 10000'],
-    ['by=minute', '#/by', 'must be one of hour, day'],
     ['userId=alice', '#/userId', 'is not known here'],
     [
       'from=2026-11-04T12:10:00Z',
@@ -259,11 +250,6 @@ describe('pruneUsage', () => {
   it.each<[unknown, string]>([
     [undefined, '#'],
     [{}, '#/olderThanDays'],
-    [{ olderThanDays: 0 }, '#/olderThanDays'],
-    [{ olderThanDays: 1.5 }, '#/olderThanDays'],
-    [{ olderThanDays: 36_501 }, '#/olderThanDays'],
-    [{ olderThanDays: '7' }, '#/olderThanDays'],
-    [{ olderThanDays: 7, dryRun: 'yes' }, '#/dryRun'],
     [{ olderThanDays: 7, days: 7 }, '#/days'],
   ])('refuses %j', async (options, pointer) => {
     const call = apiKeys.pruneUsage(options as { olderThanDays: number })
