@@ -7,7 +7,12 @@ import { createInterface } from 'node:readline'
 import type { Consumer } from './package'
 
 /** The pages of the documentation. The first page opens the package. */
-export const pages = ['README.md', 'example-app/README.md', 'migrations/README.md']
+export const pages = [
+  'README.md',
+  'example-app/README.md',
+  'migrations/README.md',
+  'lib/audit/README.md',
+]
 
 /** Returns the text of a page. */
 export function readPage(page: string): string {
