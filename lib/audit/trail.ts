@@ -52,14 +52,15 @@ interface AuditParts extends Trail {
 
 /** Creates the audit trail of an instance. */
 export function createAudit(parts: AuditParts) {
-  const written = new WeakMap<Transaction, number>()
+  const written = new WeakMap<Transaction, { entries: number; xid: string }>()
 
   /** Writes one entry per change, in the transaction that makes the changes. */
   async function recordOnly(changes: readonly Change[], circumstances: Circumstances) {
     const { transaction } = circumstances
     const entries = changes.map((change) => toEntry(change, circumstances))
-    await insert(parts, entries, transaction)
-    written.set(transaction, (written.get(transaction) ?? 0) + entries.length)
+    const xid = await insert(parts, entries, transaction)
+    const before = written.get(transaction)?.entries ?? 0
+    written.set(transaction, { entries: before + entries.length, xid })
   }
 
   return {
@@ -74,8 +75,8 @@ export function createAudit(parts: AuditParts) {
       }
     },
 
-    /** Returns the number of entries that a transaction has written. */
-    countWritten: (transaction: Transaction) => written.get(transaction) ?? 0,
+    /** Returns how many entries a transaction has written, and its number; `undefined` if it has written none. */
+    writtenIn: (transaction: Transaction) => written.get(transaction),
 
     /** Lists the entries of the keys of this instance, newest first. */
     list: (filter: EventFilter, options: { transaction?: Transaction | undefined } = {}) =>
@@ -89,18 +90,21 @@ export function createAudit(parts: AuditParts) {
   }
 }
 
+/** Writes entries, and returns the number of the transaction. */
 async function insert(parts: AuditParts, entries: readonly NewEntry[], transaction: Transaction) {
   const { sequelize, tables, signer, emitter, ownChanges } = parts
   const rows = entries.map((entry) => toRow(signer, entry))
   // Triggers note in a setting if the transaction is in the change log. A new description, for example, is not.
-  const [numbered] = await select<{ xid: string | null }>(
+  const [own] = await select<{ xid: string; logged: string | null }>(
     sequelize,
     `WITH written AS (${insertEntriesSql(tables.events)})
-     SELECT this.xid FROM (VALUES (pg_current_xact_id()::text)) AS this (xid)
-      WHERE split_part(current_setting('${tables.settings.entry}', true), ' ', 1) = this.xid`,
+     SELECT pg_current_xact_id()::text AS xid,
+            split_part(current_setting('${tables.settings.entry}', true), ' ', 1) AS logged`,
     { bind: [JSON.stringify(rows)], transaction },
   )
-  if (numbered?.xid) emitter.whenCommitted(transaction, ownChanges.begin(numbered.xid))
+  const xid = own?.xid ?? ''
+  if (own?.logged === xid) emitter.callAfter(transaction, null, ownChanges.begin(xid))
+  return xid
 }
 
 async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {

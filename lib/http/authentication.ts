@@ -24,7 +24,7 @@ export type Authenticator = ReturnType<typeof createAuthenticator>
 interface AuthenticatorParts extends OwnerParts {
   credentials: CredentialReader
   verify: Verifier['verify']
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
 /** Makes the part that finds out whose key a request carries, for one instance of the library. */
@@ -124,7 +124,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
 
     /** Reports a refused request to the listeners of `denied`. */
     reportDenied(req: object, failure: unknown) {
-      if (!(failure instanceof ApiKeysError) || !emitter.isHeard('denied')) return
+      if (!(failure instanceof ApiKeysError) || !emitter.hasListener('denied')) return
 
       const caller = recall(req)
       const apiKey = caller?.accepted?.apiKey ?? caller?.refused

@@ -18,14 +18,14 @@ interface RateLimitsParts {
   rateLimiter: RateLimiter
   /** Counts a use of a good key as refused by a limit. */
   noteRateLimited: UsageRecorder['noteRateLimited']
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
 /** Counts requests towards the limits of their keys, and writes the state of the limits on the responses. */
 export function createRateLimits({ rateLimiter, noteRateLimited, emitter }: RateLimitsParts) {
   /** Lets a request pass. A later guard may still refuse it, and so its use is reported when it ends. */
   function pass({ apiKey, caller }: Accepted): null {
-    if (emitter.isHeard('verified')) {
+    if (emitter.hasListener('verified')) {
       const address = caller.ip
       caller.reportOnce(() => emitter.emit('verified', { apiKey, address }))
     }

@@ -8,54 +8,54 @@ import type { Actor, ChangeAction } from './types'
 
 /** A change of a key that this process has made and committed. */
 export interface ApiKeyChanged<Permission extends string = string, UserId = string | number> {
-  /** As it is now; one that is deleted, as it was. */
+  /** The key after the change; a deleted key as it was. */
   apiKey: ApiKeyRecord<Permission, UserId>
-  /** As it was; `null` for a new one. */
+  /** The key before the change; `null` for a new key. */
   before: ApiKeyRecord<Permission, UserId> | null
   actor: Actor
   reason: string | null
 }
 
-/** Which key it was, and whose. */
-interface Holder<UserId> {
+/** A key, and its owner. */
+interface KeyReference<UserId> {
   readonly id: string
   readonly userId: UserId
 }
 
-/** A request that was refused by a guard or by the strategy. */
+/** A request that a guard or the strategy refused. */
 export interface RequestDenied {
-  /** The key that it came with, also one that is no longer good; `null` if there is no such key. */
-  apiKey: Holder<string | number> | null
-  /** What the client was told. */
+  /** The key of the request, which may be revoked or expired; `null` if there is no such key. */
+  apiKey: KeyReference<string | number> | null
+  /** The refusal that the client got. */
   error: ApiKeysError
-  /** Why a key was not accepted, which the client is not told. */
+  /** Why the key was not accepted. Clients do not get the reason. */
   reason: InvalidReason | null
-  /** The address of the client, by Express's rules, as in records; `null` if it cannot be read. */
+  /** The address of the client by the rules of Express, in the form of records; `null` if it cannot be read. */
   address: string | null
 }
 
-/** What is told of in this process, and what comes with it. Nothing of it holds a secret. */
+/** The events of this process, and their values. No value holds a secret. */
 export interface ApiKeyNotices<
   Permission extends string = string,
   UserId = string | number,
 > extends Record<ChangeAction, ApiKeyChanged<Permission, UserId>> {
-  /** Somebody used a secret that worked no more; once per key and hour. */
+  /** A request came with a secret that no longer works; once per key and hour. */
   retired_secret_used: { apiKeyId: string }
-  /** A use of a key was accepted: a request has ended that no guard refused, or `verify` has accepted the key. */
-  verified: { apiKey: Holder<UserId>; address: string | null }
+  /** A use of a key was accepted: a request that no guard refused has ended, or `verify` has accepted the key. */
+  verified: { apiKey: KeyReference<UserId>; address: string | null }
   denied: RequestDenied
   /**
-   * A key expires soon. Reported 7 days and 1 day before, to the listeners of one process: at least once, and again until all
-   * of them succeed.
+   * A key expires soon. It is reported 7 days and 1 day before, to the listeners of one process: at least once, and again until
+   * all of them succeed.
    */
   expiring: { apiKey: ApiKeyRecord<Permission, UserId>; daysLeft: 7 | 1 }
-  /** The Redis that counts the uses of keys was away, and a use passed or was refused without being counted. */
+  /** Redis could not count a use of a key, which passed or was refused uncounted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
-  /** The app's `grantable` failed, or did not answer in time. Keys of this user may be refused with 503 until it does. */
+  /** The app's `grantable` failed, or did not answer in time. Until it does, keys of this user may be refused with 503. */
   grantable_unavailable: { userId: UserId; error: unknown }
-  /** A key could not be verified, as the database could not be asked. */
+  /** A key could not be verified, because the database did not answer. */
   unavailable: { error: unknown; address: string | null }
-  /** A listener failed, or rejected. */
+  /** A listener of `notice` failed, or changes could not be reported to it. */
   error: { error: unknown; notice: string }
 }
 
@@ -85,91 +85,102 @@ const noticeNames = {
   error: true,
 } satisfies Record<NoticeName, true>
 
-/** Tells the app what happens to keys in this process. A listener that fails breaks nothing. */
+/** A call that waits for the commit of a transaction. */
+interface Waiting {
+  /** The event that it emits; `null` for a call of the library's own. */
+  name: NoticeName | null
+  run(): void
+}
+
+/** Creates what reports to the app's listeners. A listener that fails breaks nothing. */
 export function createEmitter() {
   const listeners = new Map<string, Set<Listener<never>>>()
-  /** What is told of once a transaction has committed. */
-  const untold = new WeakMap<Transaction, (() => void)[]>()
+  const waiting = new WeakMap<Transaction, Waiting[]>()
 
-  function fail(error: unknown, notice: NoticeName) {
-    // Whoever hears of failures and fails at that is not told of it again.
-    if (notice !== 'error') emit('error', { error, notice })
-  }
-
-  /** Resolves with true if the listener succeeds. */
-  async function tell<Notice>(name: NoticeName, listener: Listener<Notice>, notice: Notice) {
+  /** Resolves with true if the listener succeeds. A listener of failures that fails is not reported. */
+  async function call<Notice>(name: NoticeName, listener: Listener<Notice>, notice: Notice) {
     try {
       await listener(notice)
       return true
     } catch (error) {
-      fail(error, name)
+      if (name !== 'error') emit('error', { error, notice: name })
       return false
     }
   }
 
+  /** Calls all listeners of an event. */
   function emit<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {
-    // A copy, as a listener may begin or end another one.
-    for (const listener of new Set(listenersOf(name))) void tell(name, listener, notice)
+    // A copy, because a listener may add or remove listeners.
+    for (const listener of new Set(listenersOf(name))) void call(name, listener, notice)
   }
 
   function listenersOf<Name extends NoticeName>(name: Name) {
-    // As they were registered for this name.
+    // They were added under this name.
     return listeners.get(name) as Set<Listener<ApiKeyNotices[Name]>> | undefined
   }
 
-  function isHeard(name: NoticeName): boolean {
+  /** True if an event has a listener. */
+  function hasListener(name: NoticeName): boolean {
     return listeners.has(name)
   }
 
-  /** Has a function called when `committed` is for this transaction. */
-  function callAfter(transaction: Transaction, callBack: () => void) {
-    const queue = untold.get(transaction) ?? []
-    queue.push(callBack)
-    untold.set(transaction, queue)
+  /** Calls a function that reports an event, after a transaction has committed. */
+  function callAfter(transaction: Transaction, name: NoticeName | null, run: () => void) {
+    const queue = waiting.get(transaction) ?? []
+    queue.push({ name, run })
+    waiting.set(transaction, queue)
+  }
+
+  function takeWaiting(transaction: Transaction): readonly Waiting[] {
+    const queue = waiting.get(transaction) ?? []
+    waiting.delete(transaction)
+    return queue
   }
 
   return {
-    isHeard,
+    hasListener,
     emit,
+    callAfter,
 
-    /** Resolves once all listeners are done, with true if there was one and all have succeeded. */
-    async emitAndWait<Name extends NoticeName>(
-      name: Name,
-      notice: ApiKeyNotices[Name],
-    ): Promise<boolean> {
-      const heard = [...(listenersOf(name) ?? [])]
-      const results = await Promise.all(heard.map((listener) => tell(name, listener, notice)))
+    /** Calls all listeners of an event. Resolves after all are done, with true if there is one and all have succeeded. */
+    async emitAndWait<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {
+      const called = [...(listenersOf(name) ?? [])]
+      const results = await Promise.all(called.map((listener) => call(name, listener, notice)))
       return results.length > 0 && !results.includes(false)
     },
 
-    /** Calls a function once a transaction has committed, before its changes are told of. */
-    whenCommitted(transaction: Transaction, callBack: () => void) {
-      untold.set(transaction, [callBack, ...(untold.get(transaction) ?? [])])
-    },
-
-    /** Tells of something once a transaction has committed, and not if it is rolled back. */
+    /** Emits an event after a transaction has committed. */
     emitAfter<Name extends NoticeName>(
       transaction: Transaction,
       name: Name,
       notice: ApiKeyNotices[Name],
     ) {
-      if (!isHeard(name)) return
+      if (!hasListener(name)) return
 
-      // A copy, as the record goes on to whoever made the change, and a frozen one, as listeners share it.
-      const told = deepFreeze(structuredClone(notice))
-      callAfter(transaction, () => emit(name, told))
+      // A copy, because the caller gets the record, too. Listeners share it, so it is frozen.
+      const copy = deepFreeze(structuredClone(notice))
+      callAfter(transaction, name, () => emit(name, copy))
     },
 
-    callAfter,
+    /** True if a listener waits for a transaction. */
+    isAwaited(transaction: Transaction): boolean {
+      return waiting.get(transaction)?.some(({ name }) => name !== null) ?? false
+    },
 
-    /** Tells of what has waited for a transaction, which has committed. */
+    /** Makes the calls that wait for a transaction, which has committed. Those of the library come first. */
     committed(transaction: Transaction) {
-      const queue = untold.get(transaction) ?? []
-      untold.delete(transaction)
-      for (const tellNow of queue) tellNow()
+      const queue = takeWaiting(transaction)
+      for (const { name, run } of queue) if (name === null) run()
+      for (const { name, run } of queue) if (name !== null) run()
     },
 
-    /** Has a function told of something from now on; returns a function that ends it. */
+    /** Drops the calls that wait for a transaction, because it is unknown if it has committed, and reports that. */
+    lost(transaction: Transaction, error: unknown) {
+      const names = new Set(takeWaiting(transaction).map(({ name }) => name))
+      for (const name of names) if (name !== null) emit('error', { error, notice: name })
+    },
+
+    /** Adds a listener of an event. Returns a function that removes it. */
     on<Name extends NoticeName>(name: Name, listener: Listener<ApiKeyNotices[Name]>): () => void {
       if (!Object.hasOwn(noticeNames, name)) {
         throw new TypeError(
@@ -178,7 +189,7 @@ export function createEmitter() {
       }
       if (typeof listener !== 'function') throw new TypeError('on: needs a function to call')
 
-      // One function may be registered twice, and each time be taken off by itself.
+      // One function may be added twice, and each time be removed by itself.
       const entry: Listener<ApiKeyNotices[Name]> = (notice) => listener(notice)
       const group = listeners.get(name) ?? new Set()
       listeners.set(name, group.add(entry))

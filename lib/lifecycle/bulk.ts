@@ -48,12 +48,12 @@ export async function revokeAll(
         await audit.record(changes, own)
       } else {
         await audit.recordOnly(changes, own)
-        if (emitter.isHeard('revoked')) later.push(toCompact(changes))
+        if (emitter.hasListener('revoked')) later.push(toCompact(changes))
       }
       keys += changes.length
     }
     if (later.length > 0) {
-      emitter.callAfter(transaction, () => {
+      emitter.callAfter(transaction, 'revoked', () => {
         background.run(() => void announce(parts, later, circumstances))
       })
     }

@@ -53,7 +53,7 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
     if (!isStarted) return
     timer ??= background.startTimer(() => {
       timer = undefined
-      if (!emitter.isHeard('expiring')) return
+      if (!emitter.hasListener('expiring')) return
 
       sweep().then(
         (claimedMs) => sweepIn(claimedMs > 0 ? leaseMs : sweepEveryMs),
@@ -101,7 +101,7 @@ async function announceExpiring(parts: ExpiryNoticesParts): Promise<number> {
 /** Reports every notice that is due and unclaimed, and returns how many notices all listeners have taken. */
 async function reportDue(parts: ExpiryNoticesParts): Promise<number> {
   // Without a listener, a claimed notice would reach no listener.
-  if (!parts.emitter.isHeard('expiring')) return 0
+  if (!parts.emitter.hasListener('expiring')) return 0
 
   /** The claims whose listeners have not succeeded. Failed claims stay here, so that this call does not claim them again. */
   const held = new Set<Claim>()

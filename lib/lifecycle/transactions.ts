@@ -1,8 +1,10 @@
 import type { Transaction } from 'sequelize'
 
 import { setTimeout } from '../database/background'
+import { commitStatusOf } from '../database/commit-status'
 import { isConflict } from '../database/failures'
 import { afterCommit } from '../database/query'
+import { within } from '../database/time-limit'
 import type { Caller } from '../database/turns'
 import type { Parts } from './parts'
 
@@ -14,9 +16,15 @@ const maxAttempts = 5
 /** How many entries a transaction of the library seals itself. It leaves more than that to the time after its end. */
 const maxSealedWithin = 1_000
 
+/** How often the database is asked what became of a transaction of the caller, and how long one answer may take. */
+const answerLimitMs = 5_000
+const lookAgainMs = 1_000
+const maxLooks = 30
+
 /** Creates the function in which every change of a key is made. */
 export function createInTransaction(parts: Omit<Parts, 'inTransaction'>) {
   const { sequelize, background, inTurn, audit, emitter } = parts
+  const followed = new WeakSet<Transaction>()
   let sealing: Promise<void> | undefined
 
   /** Seals what a transaction left, unless this process is at it. If it fails, the next change seals more. */
@@ -31,14 +39,41 @@ export function createInTransaction(parts: Omit<Parts, 'inTransaction'>) {
 
   function committed(transaction: Transaction) {
     emitter.committed(transaction)
-    if (audit.countWritten(transaction) > maxSealedWithin) background.run(sealLater)
+    const { entries = 0 } = audit.writtenIn(transaction) ?? {}
+    if (entries > maxSealedWithin) background.run(sealLater)
+  }
+
+  /**
+   * Reports the changes in a transaction of the caller that has ended, if it has committed. While the database does not say that,
+   * it is asked again. Changes that may not be true are not reported, but the failure is.
+   */
+  async function settle(transaction: Transaction, xid: string, looks = 1): Promise<void> {
+    // The library's own calls change nothing if they are made for nothing.
+    if (!emitter.isAwaited(transaction)) return committed(transaction)
+    try {
+      const status = await within({ limitMs: answerLimitMs }, commitStatusOf(sequelize, xid))
+      if (status === 'committed') return committed(transaction)
+      if (status === 'aborted') return
+      throw new Error(`express-api-keys: it is unknown if transaction ${xid} has committed`)
+    } catch (error) {
+      if (looks === maxLooks) return emitter.lost(transaction, error)
+      background.startTimer(() => void settle(transaction, xid, looks + 1), lookAgainMs)
+    }
+  }
+
+  /** Settles a transaction of the caller after it has ended, once for all changes in it. */
+  function settleLater(transaction: Transaction) {
+    const xid = audit.writtenIn(transaction)?.xid
+    if (xid === undefined || followed.has(transaction)) return
+    followed.add(transaction)
+    afterCommit(transaction, () => settle(transaction, xid))
   }
 
   async function attempt<Result>(work: (own: Transaction) => Promise<Result>): Promise<Result> {
     const [result, own] = await sequelize.transaction(async (own) => {
       const result = await work(own)
-      const written = audit.countWritten(own)
-      if (written > 0 && written <= maxSealedWithin) await audit.seal(own)
+      const { entries = 0 } = audit.writtenIn(own) ?? {}
+      if (entries > 0 && entries <= maxSealedWithin) await audit.seal(own)
       return [result, own] as const
     })
     committed(own)
@@ -57,7 +92,7 @@ export function createInTransaction(parts: Omit<Parts, 'inTransaction'>) {
     const { transaction } = caller
     if (transaction) {
       const result = await work(transaction)
-      afterCommit(transaction, () => committed(transaction))
+      settleLater(transaction)
       return result
     }
 

@@ -40,7 +40,7 @@ interface VerificationParts extends Settings {
   signer: Signer
   format: SecretFormat
   ownChanges: OwnChanges
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
 export type Verification = ReturnType<typeof createVerification>

@@ -6,7 +6,7 @@ import type { Verdict, Verifier } from './verify'
 
 interface VerifyWithoutRequestParts {
   verifier: Pick<Verifier, 'verify'>
-  emitter: Pick<Emitter, 'emit' | 'isHeard'>
+  emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
 /** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
@@ -27,7 +27,7 @@ export function createVerifyWithoutRequest({ verifier, emitter }: VerifyWithoutR
     const answer = verifier.verify(sent, bearer)
     // To wait for a verdict that is there costs a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
-    if (verdict.valid && emitter.isHeard('verified')) {
+    if (verdict.valid && emitter.hasListener('verified')) {
       emitter.emit('verified', { apiKey: verdict.apiKey, address: address ?? null })
     }
     return verdict
