@@ -17,13 +17,19 @@ import { unless, type Step } from './step'
  * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
  */
 export function createApiKeys(tables: Tables, userIdColumn: string): Step {
-  const { keys, retiredSecrets: retired } = tables
-
   return {
     name: '0001-create-api-keys',
-
     tables: {
-      api_keys: `
+      api_keys: keysSql(tables, userIdColumn),
+      api_key_retired_secrets: retiredSecretsSql(tables),
+    },
+    triggers: secretTriggers(tables),
+    finish: referenceSql(tables),
+  }
+}
+
+function keysSql({ keys }: Tables, userIdColumn: string): string {
+  return `
       CREATE TABLE ${keys} (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         user_id ${userIdColumn} NOT NULL,
@@ -74,34 +80,36 @@ export function createApiKeys(tables: Tables, userIdColumn: string): Step {
       CREATE INDEX ON ${keys} (left(prefix, -7), status, created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), expires_at) WHERE expires_at IS NOT NULL;
       CREATE INDEX ON ${keys} USING gin (permissions);
-      CREATE INDEX ON ${keys} USING gin (${searchSql('')});`,
+      CREATE INDEX ON ${keys} USING gin (${searchSql('')});`
+}
 
-      api_key_retired_secrets: `
-      CREATE TABLE ${retired} (
+function retiredSecretsSql({ retiredSecrets }: Tables): string {
+  return `
+      CREATE TABLE ${retiredSecrets} (
         hash text PRIMARY KEY CHECK (hash ~ '^[0-9a-f]{64}$'),
         api_key_id uuid NOT NULL,
         retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         UNIQUE (api_key_id, hash)
-      );`,
-    },
+      );`
+}
 
-    triggers: secretTriggers(tables),
-
-    // Either table may be made anew beside the other. A previous secret that is not retired stops working, because nothing would
-    // recognise it later.
-    finish: unless(
-      `EXISTS (
+/**
+ * The foreign key is added apart, because either table may be made anew beside the other. A previous secret that is not retired
+ * stops working, because nothing would recognise it later.
+ */
+function referenceSql({ keys, retiredSecrets }: Tables): string {
+  return unless(
+    `EXISTS (
           SELECT FROM pg_catalog.pg_constraint
-           WHERE conrelid = ${literal(keys)}::regclass AND confrelid = ${literal(retired)}::regclass
+           WHERE conrelid = ${literal(keys)}::regclass AND confrelid = ${literal(retiredSecrets)}::regclass
         )`,
-      `
+    `
           UPDATE ${keys}
              SET previous_hash = NULL, previous_secret_id = NULL, previous_prefix = NULL,
                  previous_postfix = NULL, previous_works_until = NULL, previous_last_used_at = NULL
            WHERE previous_hash IS NOT NULL
-             AND (id, previous_hash) NOT IN (SELECT api_key_id, hash FROM ${retired});
+             AND (id, previous_hash) NOT IN (SELECT api_key_id, hash FROM ${retiredSecrets});
           ALTER TABLE ${keys}
-            ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retired} (api_key_id, hash);`,
-    ),
-  }
+            ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retiredSecrets} (api_key_id, hash);`,
+  )
 }
