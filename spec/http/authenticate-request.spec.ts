@@ -1,27 +1,19 @@
 import express, { type NextFunction, type Request, type Response } from 'express'
-import request from 'supertest'
 
 import { ApiKeysError, type RequestDenied } from '../../lib'
-import { countVerifications, createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, databaseAway, type Database } from '../support/database'
+import { countVerifications, type TestApiKeys } from '../support/app'
+import { databaseAway } from '../support/database'
 import { newKey } from '../support/keys'
+import { bearer } from '../support/http'
+import { useWorld } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
+const { apiKeys, http, createKey, createProcess } = useWorld()
+
 let plainTextKey: string
 
 beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database)
-  plainTextKey = (await apiKeys.create(newKey())).plainTextKey
+  plainTextKey = (await createKey()).plainTextKey
 })
-
-afterAll(async () => {
-  await databaseAway.drop()
-  await database.drop()
-})
-
-const bearer = (key: string) => ({ Authorization: `Bearer ${key}` })
 
 /** An app whose handler asks by itself, as the code does that tsoa or a GraphQL server calls. */
 function createApp(keys: TestApiKeys, options?: Parameters<TestApiKeys['authenticateRequest']>[1]) {
@@ -40,18 +32,19 @@ function createApp(keys: TestApiKeys, options?: Parameters<TestApiKeys['authenti
 }
 
 describe('authenticateRequest', () => {
-  it('resolves to the key of a request, which is as behind a guard', async () => {
-    const answer = await request(createApp(apiKeys, { permissions: 'READ_GRAPH' }))
+  it('resolves to the key of a request, and leaves the request as a guard does', async () => {
+    const answer = await http
+      .to(createApp(apiKeys, { permissions: 'READ_GRAPH' }))
+      .with(plainTextKey)
       .get('/')
-      .set(bearer(plainTextKey))
 
     expect(answer.body).toMatchObject({ userId: 'alice', user: { id: 'alice' } })
     expect(answer.text).not.toContain(plainTextKey)
   })
 
-  it('demands no permission unless it is told to', async () => {
+  it('demands no permission by default', async () => {
     for (const options of [undefined, {}, { permissions: [] }]) {
-      const answer = await request(createApp(apiKeys, options)).get('/').set(bearer(plainTextKey))
+      const answer = await http.to(createApp(apiKeys, options)).with(plainTextKey).get('/')
       expect(answer.status).toBe(200)
     }
   })
@@ -77,7 +70,7 @@ describe('authenticateRequest', () => {
     const stop = apiKeys.on('denied', (notice) => denied.push(notice))
     const app = createApp(apiKeys, { permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'] })
 
-    const answer = await request(app).get('/').set(headers())
+    const answer = await http.to(app).get('/').set(headers())
     stop()
 
     expect(answer.status).toBe(status)
@@ -86,8 +79,9 @@ describe('authenticateRequest', () => {
     expect(denied.map(({ error }) => error.code)).toEqual([code])
   })
 
-  it('rejects with the refusal where the database is away', async () => {
-    const answer = await request(createApp(createTestApiKeys(databaseAway)))
+  it('rejects with the refusal if the database is unreachable', async () => {
+    const answer = await http
+      .to(createApp(createProcess({ sequelize: databaseAway.connect() }).apiKeys))
       .get('/')
       .set(bearer(plainTextKey))
 
@@ -95,13 +89,14 @@ describe('authenticateRequest', () => {
     expect(answer.headers['retry-after']).toBe('1')
   })
 
-  it('counts towards the limits of the key, for as much as it costs', async () => {
-    const keys = createTestApiKeys(database, { limits: { burst: { limit: 5, windowSeconds: 60 } } })
+  it('counts towards the limits of the key by its cost', async () => {
+    const keys = createProcess({ limits: { burst: { limit: 5, windowSeconds: 60 } } }).apiKeys
     const created = await keys.create(newKey())
     const send = () =>
-      request(createApp(keys, { cost: 3 }))
+      http
+        .to(createApp(keys, { cost: 3 }))
+        .with(created.plainTextKey)
         .get('/')
-        .set(bearer(created.plainTextKey))
 
     const [first, second] = [await send(), await send()]
 
@@ -109,7 +104,7 @@ describe('authenticateRequest', () => {
     expect([second.status, second.body.code]).toEqual([429, 'rate_limited'])
   })
 
-  it('verifies a request once, whatever else asks', async () => {
+  it('verifies a request once, also beside guards', async () => {
     const app = express()
     app.get('/', apiKeys.authenticate(), async (req, res) => {
       await apiKeys.authenticateRequest(req)
@@ -117,7 +112,7 @@ describe('authenticateRequest', () => {
     })
     const before = await countVerifications(apiKeys)
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await http.to(app).with(plainTextKey).get('/')
 
     expect(answer.body.userId).toBe('alice')
     expect(await countVerifications(apiKeys)).toBe(before + 1)

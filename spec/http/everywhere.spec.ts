@@ -1,22 +1,9 @@
-import request from 'supertest'
-
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { createKey } from '../support/keys'
+import { expectFaults } from '../support/problem'
+import { useWorld } from '../support/world'
 
 const boundMs = 200
 
-let database: Database
-let apiKeys: TestApiKeys
-let app: ReturnType<typeof createTestApp>
-
-beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database, { maxStalenessMs: boundMs })
-  app = createTestApp(apiKeys)
-})
-
-afterAll(() => database.drop())
+const { apiKeys, http, rows, createKey } = useWorld({ options: { maxStalenessMs: boundMs } })
 
 describe('?everywhere=true', () => {
   it.each<[string, 'delete' | 'post' | 'put', string, object | undefined]>([
@@ -24,15 +11,13 @@ describe('?everywhere=true', () => {
     ['a suspension', 'post', '/suspend', { reason: 'leaked' }],
     ['a change of permissions', 'put', '/permissions', { permissions: ['READ_BLOCK'] }],
   ])(
-    'has an administrator wait with %s until the bound has passed',
+    'makes an administrator wait for %s until the bound has passed',
     async (_, method, path, body) => {
-      const { id } = await createKey(apiKeys)
+      const { id } = await createKey()
 
       const before = performance.now()
-      const agent = request.agent(app).set('X-User', 'admin')
-      const response = await agent[method](`/admin/api-keys/${id}${path}?everywhere=true`).send(
-        body,
-      )
+      const admin = http.as('admin')
+      const response = await admin[method](`/admin/api-keys/${id}${path}?everywhere=true`, body)
 
       expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
       expect(response.status).toBe(200)
@@ -40,73 +25,57 @@ describe('?everywhere=true', () => {
     },
   )
 
-  it('has an administrator wait with the end of a rotation', async () => {
-    const { id } = await createKey(apiKeys)
+  it('makes an administrator wait for the end of a rotation', async () => {
+    const { id } = await createKey()
     await apiKeys.rotate(id)
 
     const before = performance.now()
-    const response = await request(app)
-      .delete(`/admin/api-keys/${id}/rotation?everywhere=true`)
-      .set('X-User', 'admin')
+    const response = await http.as('admin').delete(`/admin/api-keys/${id}/rotation?everywhere=true`)
 
     expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
     expect(response.body).toMatchObject({ id, previousSecret: null })
   })
 
-  it('has an administrator wait with the revocation of what nobody uses', async () => {
-    const { id } = await createKey(apiKeys)
-    await database
-      .connect()
-      .query(`UPDATE api_keys SET created_at = now() - interval '9 days' WHERE id = '${id}'`)
+  it('makes an administrator wait for the revocation of unused keys', async () => {
+    const { id } = await createKey()
+    await rows(`UPDATE api_keys SET created_at = now() - interval '9 days' WHERE id = '${id}'`)
 
     const before = performance.now()
-    const response = await request(app)
-      .post('/admin/api-keys/revoke-unused?everywhere=true')
-      .set('X-User', 'admin')
-      .send({ unusedForDays: 8 })
+    const response = await http
+      .as('admin')
+      .post('/admin/api-keys/revoke-unused?everywhere=true', { unusedForDays: 8 })
 
     expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
     expect(response.body).toEqual({ revoked: 1 })
   })
 
-  it('has an administrator wait with the revocation of all keys of a user', async () => {
-    await createKey(apiKeys, { userId: 'bob' })
+  it('makes an administrator wait for the revocation of all keys of a user', async () => {
+    await createKey({ userId: 'bob' })
 
     const before = performance.now()
-    const response = await request(app)
-      .post('/admin/api-keys/revoke-all?everywhere=true')
-      .set('X-User', 'admin')
-      .send({ userId: 'bob' })
+    const response = await http
+      .as('admin')
+      .post('/admin/api-keys/revoke-all?everywhere=true', { userId: 'bob' })
 
     expect(performance.now() - before).toBeGreaterThanOrEqual(boundMs)
     expect(response.body).toEqual({ revoked: 1 })
   })
 
   it('is for administrators', async () => {
-    const { id } = await createKey(apiKeys)
+    const { id } = await createKey()
 
-    const response = await request(app)
-      .delete(`/api-keys/${id}?everywhere=true`)
-      .set('X-User', 'alice')
+    const response = await http.as('alice').delete(`/api-keys/${id}?everywhere=true`)
 
-    expect(response.status).toBe(422)
-    expect(response.body.errors).toEqual([
-      { pointer: '#/everywhere', message: 'is for administrators' },
-    ])
+    expectFaults(response, { '#/everywhere': 'is for administrators' })
     expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
   })
 
   it.each(['yes', '', '1', 'true&everywhere=true'])('is refused as %j', async (value) => {
-    const { id } = await createKey(apiKeys)
+    const { id } = await createKey()
 
-    const response = await request(app)
-      .delete(`/admin/api-keys/${id}?everywhere=${value}`)
-      .set('X-User', 'admin')
+    const response = await http.as('admin').delete(`/admin/api-keys/${id}?everywhere=${value}`)
 
-    expect(response.status).toBe(422)
-    expect(response.body.errors).toEqual([
-      { pointer: '#/everywhere', message: 'must be true or false' },
-    ])
+    expectFaults(response, { '#/everywhere': 'must be true or false' })
     expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
   })
 
@@ -121,16 +90,15 @@ describe('?everywhere=true', () => {
     ],
     ['of a reactivation', 'post', '/reactivate?everywhere=true', {}, '#/everywhere'],
     ['of a rotation', 'post', '/rotate?everywhere=true', {}, '#/everywhere'],
-  ])('is refused where it would go unheeded: %s', async (_, method, path, body, pointer) => {
-    const { id } = await createKey(apiKeys)
+  ])('is refused if it would have no effect: %s', async (_, method, path, body, pointer) => {
+    const { id } = await createKey()
     const before = await apiKeys.get(id)
 
     for (const [mount, user] of [
       ['/admin/api-keys', 'admin'],
       ['/api-keys', 'alice'],
     ] as const) {
-      const agent = request.agent(app).set('X-User', user)
-      const response = await agent[method](`${mount}/${id}${path}`).send(body)
+      const response = await http.as(user)[method](`${mount}/${id}${path}`, body)
 
       expect(response.status).toBe(422)
       expect(response.body.errors).toMatchObject([{ pointer }])
@@ -139,11 +107,9 @@ describe('?everywhere=true', () => {
   })
 
   it('may be false', async () => {
-    const { id } = await createKey(apiKeys)
+    const { id } = await createKey()
 
-    const response = await request(app)
-      .delete(`/admin/api-keys/${id}?everywhere=false`)
-      .set('X-User', 'admin')
+    const response = await http.as('admin').delete(`/admin/api-keys/${id}?everywhere=false`)
 
     expect(response.body).toMatchObject({ status: 'REVOKED' })
   })

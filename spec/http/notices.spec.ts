@@ -1,48 +1,28 @@
-import { once } from 'node:events'
-import type { Server } from 'node:http'
-
 import express from 'express'
-import passport from 'passport'
+import { Passport } from 'passport'
 import type { Transaction } from 'sequelize'
-import request from 'supertest'
 
 import type { ApiKeyNotices } from '../../lib'
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
 import { until } from '../support/until'
+import { useWorld } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
-let server: Server
-/** What was told of since a spec began, in order. */
-let told: [name: string, notice: unknown][]
+const { apiKeys, http, sequelize, createKey, createProcess } = useWorld({
+  routes(app, { requirePermission, strategy }) {
+    app.get('/graphs', requirePermission('READ_GRAPH'), (_req, res) => {
+      res.json([])
+    })
+    app.get('/passport', new Passport().use(strategy).authenticate('api-key'), (_req, res) => {
+      res.json([])
+    })
+  },
+})
+
+/** The notices since a spec began, in order. */
+let noticed: [name: string, notice: unknown][]
 let stopListening: (() => void)[]
 
-beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database)
-  const strategies = new passport.Passport()
-  strategies.use(apiKeys.strategy)
-  const app = createTestApp(apiKeys, (app) => {
-    app.get('/graphs', apiKeys.requirePermission('READ_GRAPH'), (_req, res) => {
-      res.json([])
-    })
-    app.get('/passport', strategies.authenticate('api-key'), (_req, res) => {
-      res.json([])
-    })
-  })
-  server = app.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-})
-
-afterAll(async () => {
-  server.close()
-  await database.drop()
-})
-
 beforeEach(() => {
-  told = []
+  noticed = []
   stopListening = []
 })
 
@@ -52,35 +32,30 @@ afterEach(() => {
 
 function listenTo(...names: (keyof ApiKeyNotices)[]) {
   for (const name of names) {
-    stopListening.push(apiKeys.on(name, (notice) => told.push([name, notice])))
+    stopListening.push(apiKeys.on(name, (notice) => noticed.push([name, notice])))
   }
 }
 
-const as = (user: string) => request.agent(server).set('X-User', user)
-
-const get = (path: string, plainTextKey: string) =>
-  request(server).get(path).set('Authorization', `Bearer ${plainTextKey}`)
+const get = (path: string, plainTextKey: string) => http.with(plainTextKey).get(path)
 
 describe('on', () => {
-  it('tells of every change over HTTP, with what was before, who did it and why', async () => {
+  it('reports every change over HTTP with the state before, the actor and the reason', async () => {
     listenTo('created', 'updated', 'permissions_changed', 'suspended', 'reactivated')
     listenTo('rotated', 'rotation_ended', 'revoked')
 
-    const { body } = await as('alice')
-      .post('/api-keys')
-      .send({ name: 'CI', permissions: ['READ_GRAPH'] })
+    const { body } = await http
+      .as('alice')
+      .post('/api-keys', { name: 'CI', permissions: ['READ_GRAPH'] })
     const path = `/api-keys/${body.apiKey.id}`
-    await as('alice').patch(path).send({ name: 'Build' })
-    await as('alice')
-      .put(`${path}/permissions`)
-      .send({ permissions: ['READ_BLOCK'] })
-    await as('admin').post(`/admin${path}/suspend`).send({ reason: 'leaked' })
-    await as('alice').post(`${path}/reactivate`)
-    const rotated = await as('alice').post(`${path}/rotate`)
-    await as('alice').delete(`${path}/rotation`)
-    await as('alice').delete(path)
+    await http.as('alice').patch(path, { name: 'Build' })
+    await http.as('alice').put(`${path}/permissions`, { permissions: ['READ_BLOCK'] })
+    await http.as('admin').post(`/admin${path}/suspend`, { reason: 'leaked' })
+    await http.as('alice').post(`${path}/reactivate`)
+    const rotated = await http.as('alice').post(`${path}/rotate`)
+    await http.as('alice').delete(`${path}/rotation`)
+    await http.as('alice').delete(path)
 
-    expect(told.map(([name]) => name)).toEqual([
+    expect(noticed.map(([name]) => name)).toEqual([
       'created',
       'updated',
       'permissions_changed',
@@ -90,7 +65,7 @@ describe('on', () => {
       'rotation_ended',
       'revoked',
     ])
-    expect(told[0]).toEqual([
+    expect(noticed[0]).toEqual([
       'created',
       {
         apiKey: expect.objectContaining({ id: body.apiKey.id, name: 'CI', status: 'ACTIVE' }),
@@ -99,7 +74,7 @@ describe('on', () => {
         reason: null,
       },
     ])
-    expect(told[3]).toEqual([
+    expect(noticed[3]).toEqual([
       'suspended',
       {
         apiKey: expect.objectContaining({ status: 'SUSPENDED' }),
@@ -108,14 +83,14 @@ describe('on', () => {
         reason: 'leaked',
       },
     ])
-    const text = JSON.stringify(told)
+    const text = JSON.stringify(noticed)
     expect(text).not.toContain(body.plainTextKey)
     expect(text).not.toContain(rotated.body.plainTextKey)
     expect(text).not.toMatch(/[0-9a-f]{64}/)
   })
 
-  it('tells of what changed nothing, or was refused, not at all', async () => {
-    const { apiKey } = await apiKeys.create(newKey())
+  it('reports no call that changed nothing or was refused', async () => {
+    const { apiKey } = await createKey()
     await apiKeys.revoke(apiKey.id)
     listenTo('revoked', 'suspended', 'updated')
 
@@ -123,41 +98,39 @@ describe('on', () => {
     await apiKeys.suspend(apiKey.id).catch(() => {})
     await apiKeys.update(apiKey.id, { name: 'Other' }).catch(() => {})
 
-    expect(told).toEqual([])
+    expect(noticed).toEqual([])
   })
 
-  it('tells of each key that is revoked with all others of its user', async () => {
+  it('reports each key that revokeAll revokes', async () => {
     const ids = []
     for (const name of ['one', 'two', 'three']) {
-      ids.push((await apiKeys.create(newKey({ userId: 'carol', name }))).apiKey.id)
+      ids.push((await createKey({ userId: 'carol', name })).apiKey.id)
     }
     listenTo('revoked')
 
     await apiKeys.revokeAll('carol')
 
-    const revoked = told.map(([, notice]) => (notice as ApiKeyNotices['revoked']).apiKey.id)
+    const revoked = noticed.map(([, notice]) => (notice as ApiKeyNotices['revoked']).apiKey.id)
     expect(revoked.toSorted()).toEqual(ids.toSorted())
   })
 
   it('waits for the transaction of the caller', async () => {
-    const { apiKey } = await apiKeys.create(newKey())
+    const { apiKey } = await createKey()
     listenTo('suspended')
-    const sequelize = database.connect()
     const transaction = await sequelize.transaction()
 
     await apiKeys.suspend(apiKey.id, { transaction })
-    expect(told).toEqual([])
+    expect(noticed).toEqual([])
     await transaction.commit()
 
-    expect(told).toHaveLength(1)
+    expect(noticed).toHaveLength(1)
   })
 
   it.each(['outer', 'inner'])(
-    'tells of nothing when the %s transaction is rolled back',
+    'reports nothing if the %s transaction is rolled back',
     async (which) => {
-      const { apiKey } = await apiKeys.create(newKey())
+      const { apiKey } = await createKey()
       listenTo('suspended', 'revoked')
-      const sequelize = database.connect()
       const outer = await sequelize.transaction()
       const inner: Transaction = await sequelize.transaction({ transaction: outer })
 
@@ -165,13 +138,13 @@ describe('on', () => {
       await (which === 'inner' ? inner.rollback() : inner.commit())
       await (which === 'outer' ? outer.rollback() : outer.commit())
 
-      expect(told).toEqual([])
+      expect(noticed).toEqual([])
       expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'ACTIVE' })
     },
   )
 
-  it('tells of requests that are denied, and why, which the client is not told', async () => {
-    const { apiKey, plainTextKey } = await apiKeys.create(newKey({ permissions: ['READ_BLOCK'] }))
+  it('reports denied requests with the reason, which the client does not get', async () => {
+    const { apiKey, plainTextKey } = await createKey({ permissions: ['READ_BLOCK'] })
     listenTo('denied')
 
     await get('/graphs', plainTextKey)
@@ -179,9 +152,9 @@ describe('on', () => {
     await get('/graphs', plainTextKey)
     await get('/passport', plainTextKey)
     await get('/graphs', 'agpt_nonsense')
-    await request(server).get('/graphs')
+    await http.get('/graphs')
 
-    const notices = told.map(([, notice]) => notice as ApiKeyNotices['denied'])
+    const notices = noticed.map(([, notice]) => notice as ApiKeyNotices['denied'])
     expect(notices.map(({ error, reason }) => [error.code, reason])).toEqual([
       ['missing_permission', null],
       ['invalid_api_key', 'revoked'],
@@ -196,25 +169,25 @@ describe('on', () => {
     expect(JSON.stringify(notices)).not.toContain(plainTextKey)
   })
 
-  it('tells of keys that are accepted, once per request, while somebody listens', async () => {
-    const { apiKey, plainTextKey } = await apiKeys.create(newKey())
+  it('reports accepted keys once per request, while a listener is there', async () => {
+    const { apiKey, plainTextKey } = await createKey()
     await get('/graphs', plainTextKey)
     listenTo('verified')
 
     await get('/graphs', plainTextKey)
 
-    expect(told).toEqual([
+    expect(noticed).toEqual([
       ['verified', { apiKey: expect.objectContaining({ id: apiKey.id }), address: '127.0.0.1' }],
     ])
     for (const stop of stopListening) stop()
     await get('/graphs', plainTextKey)
-    expect(told).toHaveLength(1)
+    expect(noticed).toHaveLength(1)
   })
 
-  it('tells of uses that usage calls accepted, whatever guards refuse them later', async () => {
-    const keys = createTestApiKeys(database, {
+  it('reports the uses that usage counts as accepted, even if later guards refuse them', async () => {
+    const keys = createProcess({
       limits: { burst: { limit: 5, windowSeconds: 3_600 } },
-    })
+    }).apiKeys
     const app = express()
     app.use(keys.authenticate({ cost: 0 }))
     app.get('/graphs', keys.requirePermission('READ_GRAPH'), (_req, res) => {
@@ -225,13 +198,13 @@ describe('on', () => {
       await keys.consume(req, 99).catch(() => {})
       res.end()
     })
-    const { apiKey, plainTextKey } = await keys.create(newKey())
+    const { apiKey, plainTextKey } = await createKey()
     const verified: unknown[] = []
     keys.on('verified', (notice) => verified.push(notice))
     const paths = [...Array.from({ length: 7 }, () => '/graphs'), '/blocks', '/costly']
 
     for (const path of paths) {
-      await request(app).get(path).set('Authorization', `Bearer ${plainTextKey}`)
+      await http.to(app).with(plainTextKey).get(path)
     }
     await keys.verify(plainTextKey)
     await keys.flush()
@@ -241,29 +214,29 @@ describe('on', () => {
     expect(verified).toHaveLength(6)
   })
 
-  it('tells of a secret that is used after its time', async () => {
-    const { apiKey, plainTextKey } = await apiKeys.create(newKey())
+  it('reports the use of a retired secret', async () => {
+    const { apiKey, plainTextKey } = await createKey()
     await apiKeys.rotate(apiKey.id, { gracePeriodSeconds: 0 })
     listenTo('retired_secret_used')
 
     await get('/graphs', plainTextKey)
     await get('/graphs', plainTextKey)
 
-    expect(told).toEqual([['retired_secret_used', { apiKeyId: apiKey.id }]])
+    expect(noticed).toEqual([['retired_secret_used', { apiKeyId: apiKey.id }]])
   })
 
   it('gives listeners a copy, which they cannot change', async () => {
-    const { apiKey } = await apiKeys.create(newKey())
+    const { apiKey } = await createKey()
     stopListening.push(
       apiKeys.on('updated', (notice) => {
-        told.push(['updated', Object.isFrozen(notice) && Object.isFrozen(notice.apiKey)])
+        noticed.push(['updated', Object.isFrozen(notice) && Object.isFrozen(notice.apiKey)])
         Reflect.deleteProperty(notice.apiKey, 'permissions')
       }),
     )
 
     const changed = await apiKeys.update(apiKey.id, { name: 'Other' })
 
-    expect(told).toEqual([['updated', true]])
+    expect(noticed).toEqual([['updated', true]])
     expect(changed.permissions).toEqual(['READ_GRAPH'])
   })
 
@@ -278,14 +251,14 @@ describe('on', () => {
       }),
     )
     listenTo('verified', 'revoked', 'error')
-    const { apiKey, plainTextKey } = await apiKeys.create(newKey())
+    const { apiKey, plainTextKey } = await createKey()
 
     const answer = await get('/graphs', plainTextKey)
     await apiKeys.revoke(apiKey.id)
 
     expect(answer.status).toBe(200)
-    await until(() => told.length === 4)
-    expect(told.map(([name, notice]) => [name, (notice as { notice?: string }).notice])).toEqual(
+    await until(() => noticed.length === 4)
+    expect(noticed.map(([name, notice]) => [name, (notice as { notice?: string }).notice])).toEqual(
       expect.arrayContaining([
         ['verified', undefined],
         ['error', 'verified'],
@@ -295,7 +268,7 @@ describe('on', () => {
     )
   })
 
-  it('refuses names that there are not, and listeners that are none', () => {
+  it('refuses unknown names, and listeners that are no functions', () => {
     expect(() => apiKeys.on('revokd' as 'revoked', () => {})).toThrow(
       'on: there is no notice "revokd". Did you mean revoked?',
     )

@@ -7,29 +7,25 @@ import express, {
   type Response,
 } from 'express'
 import { Passport } from 'passport'
-import request from 'supertest'
 
-import { countVerifications, createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
+import { countVerifications } from '../support/app'
+import { bearer } from '../support/http'
 import { newKey } from '../support/keys'
+import { useWorld } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
+const { apiKeys, http, createKey, createProcess } = useWorld({
+  options: { header: 'X-API-Key' },
+})
+
 let plainTextKey: string
 /** What a log may show of the key. */
 let mask: string
 
 beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database, { header: 'X-API-Key' })
-  const created = await apiKeys.create(newKey())
+  const created = await createKey()
   plainTextKey = created.plainTextKey
   mask = `Bearer ${created.apiKey.prefix}...`
 })
-
-afterAll(() => database.drop())
-
-const bearer = (key: string) => ({ Authorization: `Bearer ${key}` })
 
 /** Shows what is left of the headers, in all views. */
 const showHeaders: RequestHandler = ({ headers, rawHeaders, headersDistinct }, res) => {
@@ -37,7 +33,7 @@ const showHeaders: RequestHandler = ({ headers, rawHeaders, headersDistinct }, r
 }
 
 describe('the mask of a key', () => {
-  it('is one of its own, so that a cache by Authorization behind a guard keeps two users apart', async () => {
+  it('differs between keys, so that a cache by Authorization behind a guard keeps two users apart', async () => {
     const cache = new Map<string, string>()
     const app = express().get('/', apiKeys.authenticate(), (req, res) => {
       const known = cache.get(String(req.headers.authorization))
@@ -45,12 +41,12 @@ describe('the mask of a key', () => {
       cache.set(String(req.headers.authorization), answer)
       res.send(answer)
     })
-    const bob = await apiKeys.create(newKey({ userId: 'bob' }))
+    const bob = await createKey({ userId: 'bob' })
 
     const answers = [
-      await request(app).get('/').set(bearer(plainTextKey)),
-      await request(app).get('/').set(bearer(bob.plainTextKey)),
-      await request(app).get('/').set(bearer(plainTextKey)),
+      await http.to(app).with(plainTextKey).get('/'),
+      await http.to(app).with(bob.plainTextKey).get('/'),
+      await http.to(app).with(plainTextKey).get('/'),
     ]
 
     expect(answers.map(({ text }) => text)).toEqual(['alice', 'bob', 'alice'])
@@ -61,8 +57,8 @@ describe('the mask of a key', () => {
     const app = express().get('/', apiKeys.authenticate(), showHeaders)
 
     const sent = [
-      await request(app).get('/').set('Authorization', mask),
-      await request(app).get('/').set('X-API-Key', mask.slice('Bearer '.length)),
+      await http.to(app).get('/').set('Authorization', mask),
+      await http.to(app).get('/').set('X-API-Key', mask.slice('Bearer '.length)),
     ]
 
     expect(sent.map(({ body }) => body.code)).toEqual([
@@ -82,8 +78,9 @@ describe('the mask of a key', () => {
       showHeaders,
     )
 
-    const plain = await request(app).get('/').set(bearer(plainTextKey))
-    const other = await request(app)
+    const plain = await http.to(app).with(plainTextKey).get('/')
+    const other = await http
+      .to(app)
       .get('/')
       .set({ ...bearer(plainTextKey), 'X-API-Key': 'sk_1' })
 
@@ -114,8 +111,8 @@ const removeHeader: RequestHandler = (req, _res, next) => {
   next()
 }
 
-describe('what a guard has found', () => {
-  it('stands for guards behind it, whatever the app makes of the headers', async () => {
+describe('the result of a guard', () => {
+  it('holds for later guards, whatever the app does with the headers', async () => {
     const app = express().get(
       '/',
       apiKeys.authenticate(),
@@ -124,7 +121,8 @@ describe('what a guard has found', () => {
       showHeaders,
     )
 
-    const answer = await request(app)
+    const answer = await http
+      .to(app)
       .get('/')
       .set({ 'X-API-Key': plainTextKey, Authorization: 'Bearer a.b.c' })
 
@@ -133,13 +131,13 @@ describe('what a guard has found', () => {
 })
 
 describe('maskKeys', () => {
-  it('hides keys from a logger in front, of routes without a guard as well', async () => {
+  it('hides keys from a logger in front, also on routes without a guard', async () => {
     const { app, logged } = createLoggedApp(showHeaders)
 
     const answers = [
-      await request(app).get('/').set(bearer(plainTextKey)),
-      await request(app).get('/').set('X-API-Key', plainTextKey),
-      await request(app).get('/').set('Authorization', `Token ${plainTextKey}`),
+      await http.to(app).with(plainTextKey).get('/'),
+      await http.to(app).get('/').set('X-API-Key', plainTextKey),
+      await http.to(app).get('/').set('Authorization', `Token ${plainTextKey}`),
     ]
 
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200])
@@ -148,7 +146,7 @@ describe('maskKeys', () => {
     expect(logged.join()).toContain(mask)
   })
 
-  it('judges nothing and lets guards judge', async () => {
+  it('decides nothing, and guards behind it decide', async () => {
     const { app } = createLoggedApp(
       apiKeys.maskKeys(),
       apiKeys.requirePermission('READ_GRAPH'),
@@ -159,31 +157,27 @@ describe('maskKeys', () => {
     )
     const before = await countVerifications(apiKeys)
 
-    const accepted = await request(app).get('/').set(bearer(plainTextKey))
-    const inHeader = await request(app).get('/').set('X-API-Key', plainTextKey)
-    const wrong = await request(app)
-      .get('/')
-      .set(bearer(`${plainTextKey}x`))
-    const none = await request(app).get('/')
+    const accepted = await http.to(app).with(plainTextKey).get('/')
+    const inHeader = await http.to(app).get('/').set('X-API-Key', plainTextKey)
+    const wrong = await http.to(app).with(`${plainTextKey}x`).get('/')
+    const none = await http.to(app).get('/')
 
     expect([accepted.text, inHeader.text]).toEqual(['alice', 'alice'])
     expect([wrong.body.code, none.body.code]).toEqual(['invalid_api_key', 'missing_credential'])
     expect(await countVerifications(apiKeys)).toBe(before + 2)
   })
 
-  it('lets the strategy judge', async () => {
+  it('lets the strategy decide', async () => {
     const passport = new Passport().use(apiKeys.strategy)
     const { app } = createLoggedApp(passport.authenticate('api-key'), showHeaders)
 
-    const accepted = await request(app).get('/').set(bearer(plainTextKey))
-    const wrong = await request(app)
-      .get('/')
-      .set(bearer(`${plainTextKey}x`))
+    const accepted = await http.to(app).with(plainTextKey).get('/')
+    const wrong = await http.to(app).with(`${plainTextKey}x`).get('/')
 
     expect([accepted.status, wrong.status]).toEqual([200, 401])
   })
 
-  it('leaves a key that the app puts into the header behind it', async () => {
+  it('does not mask a key that the app puts into the header behind it', async () => {
     const { app } = createLoggedApp(
       (req, _res, next) => {
         req.headers.authorization = `Bearer ${req.get('X-From-Cookie')}`
@@ -193,13 +187,13 @@ describe('maskKeys', () => {
       showHeaders,
     )
 
-    const answer = await request(app).get('/').set('X-From-Cookie', plainTextKey)
+    const answer = await http.to(app).get('/').set('X-From-Cookie', plainTextKey)
 
     expect(answer.body.headers.authorization).toBe(mask)
   })
 
-  it('leaves the keys of another instance, whose prefix begins alike, to that', async () => {
-    const others = createTestApiKeys(database, { keyPrefix: 'agpt_live' })
+  it('leaves the keys of another instance with a similar prefix to that instance', async () => {
+    const others = createProcess({ keyPrefix: 'agpt_live' }).apiKeys
     const other = await others.create(newKey({ userId: 'bob' }))
     const { app, logged } = createLoggedApp(
       others.maskKeys(),
@@ -209,15 +203,14 @@ describe('maskKeys', () => {
       },
     )
 
-    const accepted = await request(app).get('/').set(bearer(other.plainTextKey))
-    const masked = await request(app)
+    const accepted = await http.to(app).with(other.plainTextKey).get('/')
+    const masked = await http.to(app).with(`${other.apiKey.prefix}...`).get('/')
+    const two = await http
+      .to(app)
+      .with(other.plainTextKey)
       .get('/')
-      .set(bearer(`${other.apiKey.prefix}...`))
-    const two = await request(app)
-      .get('/')
-      .set(bearer(other.plainTextKey))
       .set('X-API-Key', other.plainTextKey)
-    const refused = await request(app).get('/').set(bearer(plainTextKey))
+    const refused = await http.to(app).with(plainTextKey).get('/')
 
     expect(accepted.text).toBe('bob')
     expect([masked, two, refused].map(({ body }) => body.code)).toEqual([
@@ -231,7 +224,8 @@ describe('maskKeys', () => {
   it('keeps keys from managing keys', async () => {
     const { app } = createLoggedApp(express().use('/api-keys', apiKeys.router()))
 
-    const answer = await request(app)
+    const answer = await http
+      .to(app)
       .get('/api-keys')
       .set({ ...bearer(plainTextKey), 'X-User': 'alice' })
 
@@ -246,7 +240,7 @@ const partner: RequestHandler = (req, _res, next) => {
 }
 
 describe('req.apiKey of the app’s own', () => {
-  it('is no key of ours', async () => {
+  it('is not taken for a key of the library', async () => {
     const app = express().use(partner)
     app.use('/api-keys', apiKeys.router())
     app.get('/page', apiKeys.requirePermission('READ_GRAPH', { orSignedIn: true }), showHeaders)
@@ -255,9 +249,9 @@ describe('req.apiKey of the app’s own', () => {
       res.end()
     })
 
-    const listed = await request(app).get('/api-keys').set('X-User', 'alice')
-    const page = await request(app).get('/page').set('X-User', 'alice')
-    const open = await request(app).get('/open')
+    const listed = await http.to(app).as('alice').get('/api-keys')
+    const page = await http.to(app).as('alice').get('/page')
+    const open = await http.to(app).get('/open')
 
     expect([listed.status, page.status, open.status]).toEqual([200, 200, 200])
   })
@@ -267,7 +261,7 @@ describe('req.apiKey of the app’s own', () => {
       res.json([req.apiKey, apiKeys.getApiKey(req).userId])
     })
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await http.to(app).with(plainTextKey).get('/')
 
     expect(answer.body).toEqual(['partner', 'alice'])
   })
@@ -310,7 +304,7 @@ const plainRequest = (authorization?: string) => ({
 })
 
 describe('a request without rawHeaders', () => {
-  it('passes with a good key, which is masked, and is verified once', async () => {
+  it('passes with a valid key, which is masked and verified once', async () => {
     const req = plainRequest(`Bearer ${plainTextKey}`)
     const before = await countVerifications(apiKeys)
 
@@ -324,7 +318,7 @@ describe('a request without rawHeaders', () => {
     expect(await countVerifications(apiKeys)).toBe(before + 1)
   })
 
-  it('is another one than the next, if both share a list without lines', async () => {
+  it('is not confused with the next, if both share an empty list of headers', async () => {
     const rawHeaders: string[] = []
     const [mine, others] = [plainRequest(`Bearer ${plainTextKey}`), plainRequest()]
 
@@ -344,7 +338,7 @@ describe('a request without rawHeaders', () => {
     expect(typeof sent[0]).toBe('string')
   })
 
-  it('goes on to the app where there is nothing to answer with', async () => {
+  it('goes on to the app if no response can be sent', async () => {
     const failure = await new Promise((resolve) => {
       const req = plainRequest(`Bearer ${plainTextKey}x`) as unknown as IncomingMessage
       apiKeys.authenticate()(req, {} as ServerResponse, resolve)
@@ -381,7 +375,7 @@ describe('a request whose headers are made anew at each reading', () => {
     const app = createApp(apiKeys.authenticate(), apiKeys.requirePermission('READ_GRAPH'))
     const before = await countVerifications(apiKeys)
 
-    const answer = await request(app).get('/').set(bearer(plainTextKey))
+    const answer = await http.to(app).with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
     expect(answer.text).not.toContain(plainTextKey)
@@ -389,13 +383,11 @@ describe('a request whose headers are made anew at each reading', () => {
     expect(await countVerifications(apiKeys)).toBe(before + 1)
   })
 
-  it('is refused for what the first guard found', async () => {
+  it('is refused by the result of the first guard', async () => {
     const app = createApp(apiKeys.authenticate({ optional: true }), apiKeys.authenticate())
 
-    const none = await request(app).get('/')
-    const wrong = await request(app)
-      .get('/')
-      .set(bearer(`${plainTextKey}x`))
+    const none = await http.to(app).get('/')
+    const wrong = await http.to(app).with(`${plainTextKey}x`).get('/')
 
     expect([none.body.code, wrong.body.code]).toEqual(['missing_credential', 'invalid_api_key'])
   })
