@@ -12,6 +12,10 @@ export const pages = [
   'example-app/README.md',
   'migrations/README.md',
   'lib/audit/README.md',
+  'lib/database/README.md',
+  'lib/freshness/README.md',
+  'lib/limits/README.md',
+  'lib/usage/README.md',
 ]
 
 /** Returns the text of a page. */
