@@ -113,7 +113,7 @@ export function createApiKeys<
     recorder,
     writer,
   })
-  const lifecycle = createLifecycle({
+  const { lifecycle, routeCommands } = createLifecycle({
     ...settings,
     sequelize,
     tables,
@@ -150,6 +150,7 @@ export function createApiKeys<
   const rateLimits = createRateLimits({ rateLimiter, noteRateLimited, emitter })
   const http = {
     lifecycle,
+    routeCommands,
     parse,
     authenticator,
     grantable,

@@ -44,7 +44,10 @@ function idOf({ req }: { req: Request }): string {
 }
 
 /** Returns the routes of one key. Owners and administrators have the same, each for the keys that they may manage. */
-export function createKeyRoutes({ lifecycle, parse }: RouterParts, role: Role): Routes {
+export function createKeyRoutes(
+  { lifecycle, routeCommands, parse }: RouterParts,
+  role: Role,
+): Routes {
   const { parseRestriction, optionsOf, shownTo } = role
   const parseChange = parse.notEverywhere('is not for this')
   const parseRotation = parse.notEverywhere('is not for this: use it to end the rotation')
@@ -93,11 +96,8 @@ export function createKeyRoutes({ lifecycle, parse }: RouterParts, role: Role): 
     [`${keyPath}/rotation`]: { delete: restriction('endRotation') },
     [`${keyPath}/events`]: {
       async get(call) {
-        const { id } = await lifecycle.get(idOf(call), optionsOf(call))
-        // This refuses filters of the trail of all keys. The lifecycle parses the page itself.
-        parse.eventPage(call.query)
-        const { events, nextCursor } = await lifecycle.events({ ...call.query, apiKeyId: id })
-        return { events: events.map((event) => shownTo(call, event)), nextCursor }
+        const page = await routeCommands.eventsOf(idOf(call), call.query, optionsOf(call))
+        return { ...page, events: page.events.map((event) => shownTo(call, event)) }
       },
     },
     [`${keyPath}/usage`]: {

@@ -4,7 +4,7 @@ import { created, createRouter, type RouterParts } from './router'
 
 /** Makes the router with which users manage their own keys. */
 export function createOwnerRouter(parts: RouterParts): Guard {
-  const { lifecycle, parse, settings } = parts
+  const { routeCommands, parse, settings } = parts
   if (!settings.currentUser) {
     throw new TypeError('router: needs the option currentUser of createApiKeys')
   }
@@ -27,14 +27,13 @@ export function createOwnerRouter(parts: RouterParts): Guard {
   return createRouter(parts, settings.currentUser, {
     '/': {
       async get({ query, userId }) {
-        // This refuses what only administrators may ask for. The lifecycle parses the filter itself.
-        parse.ownList(query)
-        return lifecycle.list({ ...query, userId })
+        return routeCommands.listOwn(userId, query)
       },
       async post(call) {
-        const apiKey = { ...parse.newKey(call.body), userId: call.userId }
-        const actor = { type: 'user', id: call.userId } as const
-        return created(call, await lifecycle.create(apiKey, { actor, ...addressOf(call) }))
+        const { userId, body } = call
+        const actor = { type: 'user', id: userId } as const
+        const options = { actor, ...addressOf(call) }
+        return created(call, await routeCommands.createOwn(userId, body, options))
       },
     },
     '/permissions': {

@@ -2,7 +2,7 @@ import { Router, type NextFunction, type Request, type Response } from 'express'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
-import type { UncheckedLifecycle } from '../lifecycle/commands'
+import type { RouteCommands, UncheckedLifecycle } from '../lifecycle/commands'
 import type { Parsers } from '../keys/input'
 import type { MaybePromise, SignedInUser } from '../options'
 import type { Settings } from '../read-options'
@@ -14,6 +14,7 @@ import { isCrossSite } from './same-origin'
 
 export interface RouterParts {
   lifecycle: UncheckedLifecycle
+  routeCommands: RouteCommands
   parse: Parsers
   authenticator: Authenticator
   /** Asks the app for the permissions of a user; `undefined` if every user may give all permissions. */

@@ -25,13 +25,23 @@ import type {
 } from './types'
 
 /** The functions of `Lifecycle`, whose input can be anything. */
-export type UncheckedLifecycle = ReturnType<typeof createLifecycle>
+export type UncheckedLifecycle = ReturnType<typeof createLifecycle>['lifecycle']
 
-/** Creates the functions with which keys are managed. They parse their input first. */
+/** The functions of routes that say themselves whose key, or which key, a request is about. */
+export type RouteCommands = ReturnType<typeof createLifecycle>['routeCommands']
+
+/** Creates the functions with which keys are managed, by the app and by the routes. They parse their input first. */
 export function createLifecycle(given: Omit<Parts, 'inTransaction'>) {
   const parts = { ...given, inTransaction: createInTransaction(given) }
 
-  return { ...createKeyCommands(parts), ...createBulkCommands(parts), ...createLogCommands(parts) }
+  return {
+    lifecycle: {
+      ...createKeyCommands(parts),
+      ...createBulkCommands(parts),
+      ...createLogCommands(parts),
+    },
+    routeCommands: createRouteCommands(parts),
+  }
 }
 
 /** Works with the parsed options of a call, and names the failures of the database. */
@@ -235,6 +245,32 @@ function createLogCommands(parts: Parts) {
 
     async pruneAuditTrail(options: unknown) {
       return onDatabase(async () => ({ events: await audit.prune(parse.pruning(options)) }))
+    },
+  }
+}
+
+/** Creates the functions for input that may not name an owner, or a key, because the route does. */
+function createRouteCommands(parts: Parts) {
+  const { parse, audit } = parts
+
+  return {
+    async createOwn(userId: string | number, apiKey: unknown, options: ChangeOptions) {
+      return change(parts, [], options, (circumstances) =>
+        actions.create(parts, { ...parse.newKey(apiKey), userId }, circumstances),
+      )
+    },
+
+    async listOwn(userId: string | number, filter: unknown) {
+      return read(parts, undefined, (scope) =>
+        list(parts, { ...parse.ownList(filter), userId }, scope),
+      )
+    },
+
+    async eventsOf(id: string, page: unknown, options: ReadOptions) {
+      return read(parts, options, async (scope) => {
+        const apiKey = await get(parts, id, scope)
+        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id }, scope)
+      })
     },
   }
 }
