@@ -4,15 +4,7 @@ import type { UserIdType } from '../models/storage-options'
 import { tablesOf } from '../models/tables'
 import type { ApiKeys } from './api'
 import { createBackground } from './database/background'
-import { createAnswers } from './http/answer'
-import { createAdminRouter } from './http/admin-routes'
-import { createAuthenticator } from './http/authentication'
-import { createCredentialReader, redactionPathsOf } from './http/credentials'
-import { refuseRequest } from './http/guard-options'
-import { createGuards } from './http/guards'
-import { createOwnerRouter } from './http/owner-routes'
-import { createRateLimits } from './http/rate-limits'
-import { createStrategy } from './http/strategy'
+import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createEmitter } from './keys/emitter'
@@ -58,45 +50,26 @@ export function createApiKeys<
 >(
   options: ApiKeysOptions<Permission, User, Type, Req, Res> & VisibleNames<Permission>,
 ): ApiKeys<Permission, UserIdOf<Type>> {
-  // Inside, permissions are strings and users have ids: that names and types fit together is checked out here.
+  // Inside, permissions are strings and ids are of any type. The signature checks that names and types fit together.
   const settings = readOptions(options as unknown as AnyOptions)
   const { storage } = settings
-  const { schema, userIdType } = storage
-  const background = createBackground()
-
   const sequelize = asGuest(settings.sequelize)
-  const inTurn = createInTurn(sequelize)
   const emitter = createEmitter()
-  const signer = createSigner(settings)
-  const tables = tablesOf(schema)
-  const ownChanges = createOwnChanges(systemClock)
-  const audit = createAudit({
+  /** What the floors stand on. */
+  const ground = {
     ...settings,
-    sequelize,
-    inTurn,
-    tables,
-    userIdType,
-    signer,
-    emitter,
-    ownChanges,
-  })
-  const format = createSecretFormat(settings)
-  const parse = createParsers({ ...settings, userIdType })
-  const verification = createVerification({
-    ...settings,
-    background,
+    userIdType: storage.userIdType,
     appSequelize: settings.sequelize,
     sequelize,
-    tables,
-    signer,
-    userIdType,
-    format,
+    inTurn: createInTurn(sequelize),
+    tables: tablesOf(storage.schema),
+    background: createBackground(),
     emitter,
-    ownChanges,
-  })
-  const { verify, verifyAlone, rateLimiter, recorder, writer } = verification
-  const { health, flush } = verification
-  const { noteDenied, noteRateLimited } = recorder
+    signer: createSigner(settings),
+    format: createSecretFormat(settings),
+    parse: createParsers({ ...settings, ...storage }),
+    ownChanges: createOwnChanges(systemClock),
+  }
   const grantable =
     settings.grantable &&
     createAskGrantable({
@@ -104,94 +77,35 @@ export function createApiKeys<
       onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
       isAwaited: true,
     })
-  const usage = createUsageStore({
-    ...settings,
-    sequelize,
-    inTurn,
-    tables,
-    userIdType,
-    recorder,
-    writer,
-  })
-  const { lifecycle, routeCommands } = createLifecycle({
-    ...settings,
-    sequelize,
-    tables,
-    userIdType,
-    parse,
-    format,
-    grantable,
-    emitter,
-    background,
-    inTurn,
-    audit,
-    usage,
-    verification,
-  })
-  const expiryNotices = createExpiryNotices({
-    ...settings,
-    sequelize,
-    tables,
-    background,
-    lifecycle,
-    emitter,
-  })
 
-  const credentials = createCredentialReader({ ...format, header: settings.header })
-  const authenticator = createAuthenticator({
-    credentials,
-    verify,
-    noteDenied,
-    emitter,
-    parse,
-    settings,
-  })
-  const answers = createAnswers(settings)
-  const rateLimits = createRateLimits({ rateLimiter, noteRateLimited, emitter })
-  const http = {
-    lifecycle,
-    routeCommands,
-    parse,
-    authenticator,
-    grantable,
-    rateLimits,
-    noteDenied,
-    answers,
-    settings,
-  }
-
-  async function close() {
-    expiryNotices.stop()
-    await verification.close()
-  }
+  const audit = createAudit(ground)
+  const verification = createVerification(ground)
+  const { recorder, writer } = verification
+  const usage = createUsageStore({ ...ground, recorder, writer })
+  const commands = createLifecycle({ ...ground, grantable, audit, usage, verification })
+  const { lifecycle } = commands
+  const expiryNotices = createExpiryNotices({ ...ground, lifecycle })
 
   const apiKeys = {
     ...lifecycle,
-    ...createGuards(http),
-    verify: verifyAlone,
+    ...createHttp({ ...ground, ...commands, settings, grantable, verification }),
+    verify: verification.verifyAlone,
+    health: verification.health,
+    flush: verification.flush,
     announceExpiring: expiryNotices.announceExpiring,
-    health,
-    flush,
-    close,
-    router: (...given: readonly unknown[]) => {
-      refuseRequest('router', given[0])
-      return createOwnerRouter(http)
-    },
-    adminRouter: (...given: readonly unknown[]) => {
-      refuseRequest('adminRouter', given[0])
-      return createAdminRouter(http)
-    },
-    redactionPaths: redactionPathsOf(settings.header),
-    strategy: createStrategy({ authenticator, rateLimits, answers }),
     on: (name, listener) => {
       const off = emitter.on(name, listener)
       if (name === 'expiring') expiryNotices.start()
       return off
     },
     migrate: () => migrating(() => migrate(settings.sequelize, storage)),
+    close: async () => {
+      expiryNotices.stop()
+      await verification.close()
+    },
   } satisfies ApiKeys
 
-  // And out again: at run time the strings are the app's permissions, and ids have the type of its column.
+  // At run time the strings are the app's permissions, and ids have the type of its column.
   return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>
 }
 

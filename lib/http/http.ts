@@ -1,0 +1,54 @@
+import type { Emitter } from '../keys/emitter'
+import type { Parsers } from '../keys/input'
+import type { SecretFormat } from '../keys/secret'
+import type { Settings } from '../read-options'
+import type { Verification } from '../verification/verification'
+import { createAdminRouter } from './admin-routes'
+import { createAnswers } from './answer'
+import { createAuthenticator } from './authentication'
+import { createCredentialReader, redactionPathsOf } from './credentials'
+import { refuseRequest } from './guard-options'
+import { createGuards } from './guards'
+import { createOwnerRouter } from './owner-routes'
+import { createRateLimits } from './rate-limits'
+import type { RouterParts } from './router'
+import { createStrategy } from './strategy'
+
+interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'grantable'> {
+  settings: Settings
+  parse: Parsers
+  format: SecretFormat
+  emitter: Emitter
+  verification: Pick<Verification, 'verify' | 'rateLimiter' | 'recorder'>
+}
+
+/** Puts together all that an app uses over HTTP: the guards, the Passport strategy and the routers. */
+export function createHttp(given: HttpParts) {
+  const { settings, format, emitter, verification } = given
+  const { verify, rateLimiter, recorder } = verification
+  const { noteDenied, noteRateLimited } = recorder
+  const credentials = createCredentialReader({ ...format, header: settings.header })
+  const parts = {
+    ...given,
+    noteDenied,
+    answers: createAnswers(settings),
+    authenticator: createAuthenticator({ ...given, credentials, verify, noteDenied }),
+    rateLimits: createRateLimits({ rateLimiter, noteRateLimited, emitter }),
+  }
+
+  return {
+    ...createGuards(parts),
+    strategy: createStrategy(parts),
+    redactionPaths: redactionPathsOf(settings.header),
+
+    // These take no arguments. Express passes a request if the app has not called them.
+    router(...args: readonly unknown[]) {
+      refuseRequest('router', args[0])
+      return createOwnerRouter(parts)
+    },
+    adminRouter(...args: readonly unknown[]) {
+      refuseRequest('adminRouter', args[0])
+      return createAdminRouter(parts)
+    },
+  }
+}
