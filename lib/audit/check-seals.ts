@@ -15,22 +15,13 @@ type Misfit = Link & SealedEntry & { previousHash: string }
  */
 export function startWalk(findings: Findings, signer: Signer, head: Head | null) {
   const headCheck = head && checkHead(signer, head)
-  if (head && head.checkpointPosition !== 0 && headCheck === 'invalid') {
+  if (head && head.checkpointPosition !== '0' && headCheck === 'invalid') {
     const message = 'The checkpoint that pruning left is in a head that was changed.'
-    findings.report('checkpoint_changed', { position: head.checkpointPosition }, message)
+    findings.report('checkpoint_changed', { position: endOf(head, null).position }, message)
   }
   const start: Link = head?.checkpointHash ? endOf(head, null) : { position: 0, hash: '' }
-  const counts = { entries: 0, pending: 0 }
-  return {
-    findings,
-    signer,
-    head,
-    headCheck,
-    start,
-    end: start,
-    ...counts,
-    misfits: [] as Misfit[],
-  }
+  const misfits: Misfit[] = []
+  return { findings, signer, head, headCheck, start, end: start, entries: 0, pending: 0, misfits }
 }
 
 /** Checks the next seal of the chain. Returns true if the entry is as it was when it was sealed. */
@@ -54,9 +45,7 @@ export function checkSeal(walk: Walk, seal: Seal): boolean {
   }
 
   const check = signer.check('seal', hash, seal)
-  if (check === 'invalid') {
-    findings.report('edited', place, 'The seal of the entry has a wrong signature.')
-  }
+  if (check === 'invalid') findings.report('edited', place, 'The seal has a wrong signature.')
   walk.pending = check === 'unknown' ? walk.pending + 1 : 0
   walk.end = { position, hash }
   walk.entries++
@@ -70,10 +59,7 @@ function weighDoubts(walk: Walk, doubts: string, place: Place) {
   const check = found && checkHead(signer, found)
   if (check === 'unknown') findings.unverifiable += Math.max(walk.pending, 1)
   else if (found && check === 'valid') compareEnds(walk, found, place)
-  else {
-    const message = 'The end of the trail had been changed when this entry was sealed.'
-    findings.report('head_changed', place, message)
-  }
+  else findings.report('head_changed', place, 'The head had been changed before this seal.')
   walk.pending = 0
 }
 

@@ -40,6 +40,8 @@ const comparisonsSql = ({ keys, auditHead }: Tables) => [
  * entry before and with the row of the key. The entries of a key are in the order of their ids, because each was written under
  * the lock of its row. A TRUNCATE ends what came before it.
  *
+ * Any role that may write to the trail may have written any JSON, so values that are no objects are left out.
+ *
  * What was pruned is not known: entries with ids up to the greatest that was pruned are left out, and a key that is as old as
  * they are needs no entry. The limits come from the table itself, because JavaScript cannot read every time that it may hold.
  */
@@ -53,20 +55,17 @@ export function contradictionsSql(tables: Tables): string {
   return `
     WITH told AS (
       SELECT event.id, event.api_key_id, event.user_id, event.action, event.ref,
-             -- Any role that may write here may have written any JSON.
              CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
              CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
              (SELECT count(*) FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id < event.id) AS era
         FROM ${events} AS event
-       WHERE event.id > coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0)
-         AND event.action NOT IN ('truncated', 'retired_secret_used')
+       WHERE event.id > coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0) AND event.action NOT IN ('truncated', 'retired_secret_used')
     ), attribute AS (
       SELECT told.id::text, told.api_key_id, told.era, name,
              ${valueSql('told.before')} AS before, ${valueSql('told.after')} AS after,
              lag(told.id) OVER each AS known_id, lag(${valueSql('told.after')}) OVER each AS known,
              lead(told.id) OVER each IS NULL AS is_last
-        FROM told
-       CROSS JOIN LATERAL jsonb_object_keys(coalesce(told.before, '{}') || coalesce(told.after, '{}')) AS name
+        FROM told CROSS JOIN LATERAL jsonb_object_keys(coalesce(told.before, '{}') || coalesce(told.after, '{}')) AS name
        WHERE name IN (${toldNames.map(literal).join(', ')})
       WINDOW each AS (PARTITION BY told.api_key_id, told.era, name ORDER BY told.id)
     ), last AS (
@@ -79,8 +78,7 @@ export function contradictionsSql(tables: Tables): string {
         FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, told.id DESC
     ), present AS MATERIALIZED (
       SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner, ${toldSql('key')} AS told
-        FROM last JOIN ${keys} AS key ON key.id = last.api_key_id
-       WHERE NOT last.is_gone
+        FROM last JOIN ${keys} AS key ON key.id = last.api_key_id WHERE NOT last.is_gone
     )
     ${selects.join(' UNION ALL ')}`
 }

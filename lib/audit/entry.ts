@@ -16,9 +16,7 @@ export interface NewEntry extends Omit<ApiKeyEventRow, 'id' | 'userId' | 'create
 }
 
 /** An entry as the database has it, with the signature of the library, if it has one. */
-export interface StoredEntry extends NewEntry {
-  entryMac: string | null
-}
+export type StoredEntry = NewEntry & { entryMac: string | null }
 
 /** The columns that the library writes and signs, in the order in which both texts have them. */
 const columns = { ref: 'ref', ...eventColumns } as const

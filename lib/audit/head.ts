@@ -24,8 +24,8 @@ export interface Link {
  * signature covers both; before the first seal there is none.
  */
 export interface Head extends Link {
-  /** The last seal that was pruned; 0 and an empty hash for none. */
-  checkpointPosition: number
+  /** The last seal that was pruned, by its position as text; 0 and an empty hash for none. */
+  checkpointPosition: string
   checkpointHash: string
   /** The greatest id of an entry that was pruned. */
   lastPrunedId: string
@@ -35,11 +35,8 @@ export interface Head extends Link {
   secretId: string | null
 }
 
-/** The head, and the last seal with the greatest id of an entry that has one. */
-export interface End {
-  head: Head | null
-  tail: (Link & { lastEventId: string }) | null
-}
+/** The head, and the last seal with the greatest id of an entry that has a seal. */
+export type End = { head: Head | null; tail: (Link & { lastEventId: string }) | null }
 
 const columns = {
   position: 'position',
@@ -55,16 +52,17 @@ const names = Object.keys(columns) as (keyof typeof columns)[]
 
 /** SQL for the end of the chain as JSON. One statement has one snapshot, so that no seal comes between head and tail. */
 export function endSql({ auditHead, seals }: Tables): string {
-  const time = `coalesce(${timeSql('pruned_before')}, pruned_before::text)`
-  const read = { ...columns, lastPrunedId: 'last_pruned_id::text', prunedBefore: time }
-  const members = names.map((name) => `'${name}', ${read[name]}`).join(', ')
   return `
-    SELECT json_build_object(
-             'head', (SELECT json_build_object(${members}, 'mac', mac, 'secretId', secret_id) FROM ${auditHead}),
-             'tail', (SELECT json_build_object('position', position, 'hash', hash, 'lastEventId', (
-                        SELECT max(event_id)::text FROM ${seals}
-                      )) FROM ${seals} ORDER BY position DESC LIMIT 1)
-           )::text AS json`
+    SELECT json_build_object('head', (
+      SELECT json_build_object(
+               'position', position, 'hash', hash, 'checkpointPosition', checkpoint_position::text,
+               'checkpointHash', checkpoint_hash, 'lastPrunedId', last_pruned_id::text,
+               'prunedBefore', coalesce(${timeSql('pruned_before')}, pruned_before::text), 'mac', mac, 'secretId', secret_id
+             ) FROM ${auditHead}
+    ), 'tail', (
+      SELECT json_build_object('position', position, 'hash', hash, 'lastEventId', (SELECT max(event_id)::text FROM ${seals}))
+        FROM ${seals} ORDER BY position DESC LIMIT 1
+    ))::text AS json`
 }
 
 /** SQL that writes the head that a parameter holds. */
@@ -93,7 +91,7 @@ export function checkHead(signer: Signer, head: Head): SignatureCheck {
 
 /** True if nothing was sealed or pruned yet, so that the head is as `migrate()` has made it. */
 export function isUnused(head: Head): boolean {
-  return head.mac === null && headText(head) === '[0,"",0,"","0",null]'
+  return head.mac === null && headText(head) === '[0,"","0","","0",null]'
 }
 
 /** True if the head is validly signed and names the last seal. */
@@ -105,7 +103,7 @@ export function isReliable(signer: Signer, head: Head, tail: Link | null): boole
 
 /** Returns the last link, or the place where the chain begins. */
 export function endOf({ checkpointPosition, checkpointHash }: Head, tail: Link | null): Link {
-  return tail ?? { position: checkpointPosition, hash: checkpointHash }
+  return tail ?? { position: Number(checkpointPosition), hash: checkpointHash }
 }
 
 /**

@@ -4,8 +4,8 @@ import { timeSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
-import { checkSeal, startWalk } from './check-seals'
 import type { Pruning } from '../keys/input'
+import { checkSeal, startWalk } from './check-seals'
 import { createFindings } from './faults'
 import { endSql, isReliable, toHeadRow, writeHeadSql } from './head'
 import type { End, Head, Trail } from './head'
@@ -21,13 +21,10 @@ export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): P
   if (dryRun) return countPrunable(trail, before)
 
   await sealAll(trail)
-  let pruned = 0
-  let count: number
-  do {
-    count = await trail.sequelize.transaction((own) => prunePage(trail, before, own))
-    pruned += count
-  } while (count === pageSize)
-  return pruned
+  for (let pruned = 0; ; pruned += pageSize) {
+    const count = await trail.sequelize.transaction((own) => prunePage(trail, before, own))
+    if (count < pageSize) return pruned + count
+  }
 }
 
 /** Returns the number of entries before the first that is younger. */
@@ -47,8 +44,8 @@ async function prunePage(trail: Trail, before: string, transaction: Transaction)
   const { sequelize, signer, tables } = trail
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
   const sql = `${lockHeadSql(tables)}; ${endSql(tables)}; ${sealsSql(tables, after, literal(before))}`
-  const read = selectJson<[End, ...Seal[]]>(sequelize, sql, { transaction })
-  const [{ head, tail }, ...page] = await read
+  const found = await selectJson<[End, ...Seal[]]>(sequelize, sql, { transaction })
+  const [{ head, tail }, ...page] = found
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 
@@ -60,16 +57,16 @@ async function prunePage(trail: Trail, before: string, transaction: Transaction)
 
   const ids = old.map(({ eventId }) => eventId)
   const lastPrunedId = [head.lastPrunedId, ...ids].map(BigInt).reduce((a, b) => (a > b ? a : b))
-  const { position: checkpointPosition, hash: checkpointHash } = last
-  const checkpoint = { checkpointPosition, checkpointHash, lastPrunedId: String(lastPrunedId) }
-  const row = toHeadRow(signer, { ...head, ...checkpoint, prunedBefore: before })
+  const { position, hash: checkpointHash } = last
+  const ends = { checkpointPosition: String(position), checkpointHash, prunedBefore: before }
+  const row = toHeadRow(signer, { ...head, ...ends, lastPrunedId: String(lastPrunedId) })
   const permitSql = `SELECT set_config('${tables.settings.pruning}', pg_current_xact_id()::text, true)`
   await sequelize.query(permitSql, { transaction })
   await sequelize.query(
     `WITH entries AS (DELETE FROM ${tables.events} WHERE id = ANY($1::bigint[])),
           seals AS (DELETE FROM ${tables.seals} WHERE position <= $2)
      ${writeHeadSql(tables, '$3')}`,
-    { bind: [ids, last.position, row], transaction },
+    { bind: [ids, position, row], transaction },
   )
   return old.length
 }

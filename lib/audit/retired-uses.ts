@@ -68,8 +68,6 @@ function retiredUsesSql(tables: Tables, signer: Signer, uses: ReadonlyMap<string
        INSERT INTO ${tables.events} (api_key_id, user_id, action, actor_type, address, ref, entry_mac)
        SELECT key.id, key.user_id, 'retired_secret_used', 'system', used.address, used.ref, used.entry_mac
          FROM (VALUES ${rows.join(', ')}) AS used (id, owner, address, ref, entry_mac)
-         JOIN ${tables.keys} AS key
-           ON key.id = used.id AND encode(convert_to(key.user_id::text, 'UTF8'), 'hex') = used.owner
-        ORDER BY key.id
-           ON CONFLICT DO NOTHING`
+         JOIN ${tables.keys} AS key ON key.id = used.id AND encode(convert_to(key.user_id::text, 'UTF8'), 'hex') = used.owner
+        ORDER BY key.id ON CONFLICT DO NOTHING`
 }

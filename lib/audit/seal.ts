@@ -178,6 +178,8 @@ export function lockHeadSql({ auditHead }: Tables): string {
  * SQL that locks the head, then reads the end of the chain and the entries that wait. It is one text, for one round trip. Each
  * statement sees what was committed when it began, which is after the lock was taken.
  *
+ * Each entry that waits is looked up alone. Otherwise the server, which does not know how few there are, would read all seals.
+ *
  * The savepoint stays open until the end: a row that is locked within a savepoint and written after it costs a multixact. Then
  * the timeouts are put back, because deferred triggers may wait for locks as long as they could before.
  */
@@ -193,10 +195,8 @@ function pageSql(tables: Tables, others: number): string {
            set_config('statement_timeout', split_part(current_setting('${waiting}'), ' ', 2), true);
     ${endSql(tables)};
     SELECT json_build_object('xid', xid::text, 'eventId', event_id::text, 'content', (
-             -- Each entry is looked up alone: the server does not know how few there are, and would read all seals.
              SELECT ${contentSql('event')} FROM ${events} AS event
-              WHERE event.id = waiting.event_id
-                AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id)
+              WHERE event.id = waiting.event_id AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id)
            ))::text AS json
       FROM (
         (SELECT xid, event_id FROM ${unsealed} WHERE xid = pg_current_xact_id() ORDER BY event_id LIMIT ${sealedAtOnce})
@@ -267,8 +267,7 @@ export function sealsSql(tables: Tables, after: number | string, before = `'infi
     SELECT json_build_object(
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'mac', seal.mac, 'secretId', seal.secret_id,
-             'isOld', event.created_at < ${before}::timestamptz,
-             'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END
+             'isOld', event.created_at < ${before}::timestamptz, 'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END
            )::text AS json
       FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id
      WHERE seal.position > ${after}

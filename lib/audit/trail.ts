@@ -42,6 +42,8 @@ interface Circumstances {
   transaction: Transaction
 }
 
+type Reasons = Pick<Circumstances, 'actor' | 'reason'>
+
 interface AuditParts extends Trail {
   inTurn: InTurn
   keyPrefix: string
@@ -150,11 +152,9 @@ function toEntry(change: Change, { actor, address, reason }: Circumstances): New
 }
 
 /** Returns the event of a change, for listeners. */
-export function noticeOf(
-  { before, after }: States,
-  { actor = { type: 'system' }, reason }: Pick<Circumstances, 'actor' | 'reason'>,
-): ApiKeyChanged {
-  return { apiKey: after ?? before, before, actor, reason: reason ?? null }
+export function noticeOf({ before, after }: States, by: Reasons): ApiKeyChanged {
+  const { actor = { type: 'system' }, reason = null } = by
+  return { apiKey: after ?? before, before, actor, reason }
 }
 
 type Told = (typeof toldNames)[number]

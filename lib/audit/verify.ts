@@ -103,8 +103,7 @@ function checkOrigin({ findings, signer }: Walk, seal: Seal) {
   if (entry.actorType === 'database') return
   const check = checkEntry(signer, entry)
   if (check === 'unknown') findings.unverifiable++
-  if (check === 'invalid')
-    findings.report('inserted', seal, 'The entry was not written by the library.')
+  if (check === 'invalid') findings.report('inserted', seal, 'The library did not write the entry.')
 }
 
 type Read = ReturnType<typeof createReader>
@@ -142,15 +141,13 @@ async function checkUnsealed(read: Read, findings: Findings, tables: Tables): Pr
             )::text AS json`,
   )
   for (const eventId of found?.stray ?? []) {
-    const message = 'The entry has no seal, and is not among those that wait for one.'
-    findings.report('inserted', { eventId }, message)
+    findings.report('inserted', { eventId }, 'The entry has no seal, and waits for none.')
   }
 
   const repeated = await read<string>(
     'its references',
     `SELECT to_json(max(id)::text)::text AS json
-       FROM ${events} WHERE ref IS NOT NULL GROUP BY ref HAVING count(*) > 1
-      ORDER BY max(id) LIMIT ${maxFaults}`,
+       FROM ${events} WHERE ref IS NOT NULL GROUP BY ref HAVING count(*) > 1 ORDER BY max(id) LIMIT ${maxFaults}`,
   )
   for (const eventId of repeated) {
     findings.report('inserted', { eventId }, 'The entry repeats another one.')

@@ -1,7 +1,7 @@
 import { createKey } from '../support/keys'
 import { insertKey, useTrail, useTrailForEach, type Tampering } from '../support/trail'
 
-const { apiKeys, sequelize, meddle, expectFaults } = useTrail()
+const { apiKeys, sequelize, rows, meddle, expectFaults } = useTrail()
 
 describe('an audit trail with rows that the library never writes', () => {
   it.each([
@@ -99,6 +99,17 @@ describe('an audit trail with rows that the library never writes', () => {
     await sequelize.query(`UPDATE api_keys SET user_id = ''`)
 
     await expectFaults(['contradicted', null], ['contradicted', null])
+  })
+
+  it('goes on to be sealed behind a head beyond the largest safe integer', async () => {
+    await createKey(apiKeys)
+    await meddle(`UPDATE api_key_audit_head SET position = 9223372036854775807,
+      checkpoint_position = 9223372036854775807, last_pruned_id = 9223372036854775807`)
+
+    await createKey(apiKeys)
+
+    expect(await rows('SELECT FROM api_key_unsealed_events')).toEqual([])
+    await expectFaults(['head_changed', 2], ['contradicted', null])
   })
 
   it('accepts no claims of a head from before the first seal', async () => {
