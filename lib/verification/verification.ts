@@ -5,7 +5,7 @@ import { warn } from '../../models/warnings'
 import { createRetiredUses } from '../audit/retired-uses'
 import type { Signer } from '../audit/signing'
 import type { Background } from '../database/background'
-import { systemClock } from '../database/clock'
+import { systemClock, type Clock } from '../database/clock'
 import { createConnections } from '../database/connections'
 import { acquireLimitMs } from '../database/open-client'
 import type { OwnChanges } from '../database/own-changes'
@@ -45,24 +45,12 @@ interface VerificationParts extends Settings {
 
 export type Verification = ReturnType<typeof createVerification>
 
-const clock = systemClock
-
 /** Puts together the parts that answer the question of this floor: is this key good at this moment? */
 export function createVerification(parts: VerificationParts) {
-  const { appSequelize, background, emitter, grantable, outageGraceMs, signer, tables } = parts
-  const shared = { ...parts, clock, boundMs: parts.maxStalenessMs + outageGraceMs }
+  const { appSequelize, background, emitter, outageGraceMs, signer, tables } = parts
+  const shared = { ...parts, clock: systemClock, boundMs: parts.maxStalenessMs + outageGraceMs }
 
-  const connections = createConnections(shared)
-  const changeLog = createChangeLog({
-    ...shared,
-    connection: connections.polls,
-    followed: grantable ? 'keys and users' : 'keys',
-  })
-  const lookUp = createLookup({
-    ...parts,
-    connection: connections.lookUps,
-    conditions: changeLog.conditions,
-  })
+  const { connections, changeLog, lookUp } = connect(shared)
   const writer = createWriter({ background, connection: connections.usage })
   const usage = createUsageRecorder({ ...shared, writer })
   const memory = createMemory({
@@ -143,6 +131,22 @@ export function createVerification(parts: VerificationParts) {
       }
     },
   }
+}
+
+/** Makes the connections of this process, and what reads on them. None is opened before it is needed. */
+function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) {
+  const connections = createConnections(shared)
+  const changeLog = createChangeLog({
+    ...shared,
+    connection: connections.polls,
+    followed: shared.grantable ? 'keys and users' : 'keys',
+  })
+  const lookUp = createLookup({
+    ...shared,
+    connection: connections.lookUps,
+    conditions: changeLog.conditions,
+  })
+  return { connections, changeLog, lookUp }
 }
 
 function onUnheard() {

@@ -1,31 +1,27 @@
-import { warn } from '../../models/warnings'
-import type { RetiredUses } from '../audit/retired-uses'
-import { hourMs, momentOf } from '../database/clock'
+import { momentOf } from '../database/clock'
 import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
-import { ApiKeysError, type InvalidReason } from '../errors'
-import type { Emitter } from '../keys/emitter'
+import { ApiKeysError } from '../errors'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
 import { answerLimitMs } from './ask-grantable'
 import type { CachedKey, KeyRow } from './cache'
-import type { FailedAttempts } from './failed-attempts'
 import { mayAnswer, mayUse } from './may-use'
 import type { Memory } from './memory'
 import { narrow } from './narrow-permissions'
 import type { OwnerPermissions } from './owner-permissions'
+import {
+  refuse,
+  refuseMalformed,
+  refuseUnknown,
+  type KeyFault,
+  type RefusalParts,
+  type Refused,
+} from './refuse'
 import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from './verified-key'
 
 export type Verdict<Permission extends string = string, UserId = string | number> =
-  | { valid: true; apiKey: VerifiedApiKey<Permission, UserId> }
-  | {
-      valid: false
-      code: InvalidReason
-      /** With `too_many_attempts`: when it may be tried again. */
-      retryAfterSeconds?: number
-    }
-
-type Refused = Extract<Verdict, { valid: false }>
+  { valid: true; apiKey: VerifiedApiKey<Permission, UserId> } | Refused
 
 interface Accepted {
   valid: true
@@ -36,16 +32,11 @@ type Decision = Accepted | Refused
 
 export type Verifier = ReturnType<typeof createVerifier>
 
-interface VerifierParts {
+interface VerifierParts extends RefusalParts {
   format: SecretFormat
   memory: Memory
-  usage: Pick<UsageRecorder, 'noteUse' | 'countUse' | 'noteDenied'>
-  retiredUses: Pick<RetiredUses, 'note'>
-  attempts: FailedAttempts
-  emitter: Pick<Emitter, 'emit'>
+  usage: RefusalParts['usage'] & Pick<UsageRecorder, 'noteUse'>
   makeSignal: MakeSignal
-  /** Warns once if the database has keys of a secret that the app does not have. */
-  secretCheck: { readonly isDone: boolean; run(): void }
 }
 
 /** What a request, or a call, asks of the database. */
@@ -144,11 +135,8 @@ function decide(
   bearer: Bearer,
   parts: VerifierParts,
 ): Decision {
-  const { attempts, usage, makeSignal } = parts
-  if (key === undefined) {
-    attempts.note(bearer)
-    return refused('unknown')
-  }
+  const { usage, makeSignal } = parts
+  if (key === undefined) return refuseUnknown(bearer, parts)
 
   const fault = faultOf(key, wall, bearer)
   if (fault !== null) return refuse(key, fault, wall, bearer, parts)
@@ -275,65 +263,4 @@ async function askOnce(
   const now = momentOf(clock)
   if (!mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, now)) return undefined
   return decide(loaded.key ?? undefined, now.wall, bearer, parts)
-}
-
-function refuseMalformed(
-  sent: SentKey,
-  bearer: Bearer,
-  { format, attempts, secretCheck }: VerifierParts,
-): Refused {
-  if (!secretCheck.isDone && format.hasShape(sent)) secretCheck.run()
-  const waitMs = attempts.note(bearer)
-  if (waitMs === 0) return refused('malformed')
-  return { ...refused('too_many_attempts'), retryAfterSeconds: Math.ceil(waitMs / 1_000) }
-}
-
-/** Refuses a key that is in the database, and notes what its owner should know. */
-function refuse(
-  key: CachedKey,
-  fault: KeyFault,
-  wall: number,
-  bearer: Bearer,
-  parts: VerifierParts,
-): Refused {
-  bearer.refused = key
-  if (fault === 'retired') noteRetiredUse(key, wall, bearer, parts)
-  if (fault === 'address_not_allowed') noteForeignUse(key, wall, bearer, parts)
-  return refused(fault)
-}
-
-/** From when on the use of a secret that no longer works is noted again. */
-const noteRetiredFromMs = new WeakMap<CachedKey, number>()
-
-/** Notes that a client uses an old secret, which may be stolen. Once an hour is enough for the owner. */
-function noteRetiredUse(
-  key: CachedKey,
-  wall: number,
-  { ip }: Bearer,
-  { retiredUses, emitter }: VerifierParts,
-) {
-  if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
-
-  noteRetiredFromMs.set(key, wall - (wall % hourMs) + hourMs)
-  retiredUses.note(key, ip ?? null)
-  emitter.emit('retired_secret_used', { apiKeyId: key.id })
-}
-
-/** Counts the use of a good key from an address that is not the key's, because the key may be stolen. */
-function noteForeignUse(key: CachedKey, wall: number, bearer: Bearer, { usage }: VerifierParts) {
-  if (bearer.ip === undefined || bearer.ip === null) {
-    warn(
-      'API_KEYS_ADDRESS_UNKNOWN',
-      "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
-    )
-  }
-  usage.countUse(key, wall, bearer)
-  usage.noteDenied(key, bearer)
-}
-
-/** Why a key that has the shape of a key may be refused. */
-type KeyFault = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
-
-function refused(code: InvalidReason): Refused {
-  return { valid: false, code }
 }

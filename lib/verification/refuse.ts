@@ -1,0 +1,97 @@
+import { warn } from '../../models/warnings'
+import type { RetiredUses } from '../audit/retired-uses'
+import { hourMs } from '../database/clock'
+import type { InvalidReason } from '../errors'
+import type { Emitter } from '../keys/emitter'
+import type { SecretFormat, SentKey } from '../keys/secret'
+import type { UsageRecorder } from '../usage/recorder'
+import type { CachedKey } from './cache'
+import type { FailedAttempts } from './failed-attempts'
+import type { Bearer } from './verified-key'
+
+/** A verdict against a key. */
+export interface Refused {
+  valid: false
+  code: InvalidReason
+  /** With `too_many_attempts`: when it may be tried again. */
+  retryAfterSeconds?: number
+}
+
+/** Why a key that has the shape of a key may be refused. */
+export type KeyFault = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
+
+/** Where a refusal is noted. */
+export interface RefusalParts {
+  format: Pick<SecretFormat, 'hasShape'>
+  attempts: FailedAttempts
+  usage: Pick<UsageRecorder, 'countUse' | 'noteDenied'>
+  retiredUses: Pick<RetiredUses, 'note'>
+  emitter: Pick<Emitter, 'emit'>
+  /** Warns once if the database has keys of a secret that the app does not have. */
+  secretCheck: { readonly isDone: boolean; run(): void }
+}
+
+/** Refuses what is no key, and counts it against its address. */
+export function refuseMalformed(
+  sent: SentKey,
+  bearer: Bearer,
+  { format, attempts, secretCheck }: RefusalParts,
+): Refused {
+  if (!secretCheck.isDone && format.hasShape(sent)) secretCheck.run()
+  const waitMs = attempts.note(bearer)
+  if (waitMs === 0) return refused('malformed')
+  return { ...refused('too_many_attempts'), retryAfterSeconds: Math.ceil(waitMs / 1_000) }
+}
+
+/** Refuses a key that is not in the database, and counts it against its address. */
+export function refuseUnknown(bearer: Bearer, { attempts }: RefusalParts): Refused {
+  attempts.note(bearer)
+  return refused('unknown')
+}
+
+/** Refuses a key that is in the database, and notes what its owner should know. */
+export function refuse(
+  key: CachedKey,
+  fault: KeyFault,
+  wall: number,
+  bearer: Bearer,
+  parts: RefusalParts,
+): Refused {
+  bearer.refused = key
+  if (fault === 'retired') noteRetiredUse(key, wall, bearer, parts)
+  if (fault === 'address_not_allowed') noteForeignUse(key, wall, bearer, parts)
+  return refused(fault)
+}
+
+/** From when on the use of a secret that no longer works is noted again. */
+const noteRetiredFromMs = new WeakMap<CachedKey, number>()
+
+/** Notes that a client uses an old secret, which may be stolen. Once an hour is enough for the owner. */
+function noteRetiredUse(
+  key: CachedKey,
+  wall: number,
+  { ip }: Bearer,
+  { retiredUses, emitter }: RefusalParts,
+) {
+  if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
+
+  noteRetiredFromMs.set(key, wall - (wall % hourMs) + hourMs)
+  retiredUses.note(key, ip ?? null)
+  emitter.emit('retired_secret_used', { apiKeyId: key.id })
+}
+
+/** Counts the use of a good key from an address that is not the key's, because the key may be stolen. */
+function noteForeignUse(key: CachedKey, wall: number, bearer: Bearer, { usage }: RefusalParts) {
+  if (bearer.ip === undefined || bearer.ip === null) {
+    warn(
+      'API_KEYS_ADDRESS_UNKNOWN',
+      "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
+    )
+  }
+  usage.countUse(key, wall, bearer)
+  usage.noteDenied(key, bearer)
+}
+
+function refused(code: InvalidReason): Refused {
+  return { valid: false, code }
+}
