@@ -16,6 +16,7 @@ export const pages = [
   'lib/freshness/README.md',
   'lib/limits/README.md',
   'lib/usage/README.md',
+  'lib/verification/README.md',
 ]
 
 /** Returns the text of a page. */
