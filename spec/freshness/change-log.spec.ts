@@ -8,11 +8,8 @@ import { createChangeLog } from '../../lib/freshness/change-log'
 import { systemClock } from '../../lib/database/clock'
 import type { Connection } from '../../lib/database/connection'
 import { tablesOf } from '../../models/tables'
-import { createTestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
-import { until } from '../support/until'
 
 const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_LEVELS
 
@@ -288,43 +285,6 @@ describe('the log of changes', () => {
     expect((await readLog(0)).slice(-2).map(({ keyIds }) => keyIds)).toEqual([[one], [other]])
   })
 
-  it('is pruned from its beginning, whoever else is pruning it', async () => {
-    await fillLog([8, 6, 4, 2, 0])
-    const [oldest, ...others] = (await readLog(0)).map(({ revision }) => revision)
-    const another = await sequelize.transaction()
-    await sequelize.query(`SELECT FROM api_key_revisions WHERE revision = ${oldest} FOR UPDATE`, {
-      transaction: another,
-    })
-
-    const pruning = prune()
-    await findBlockedSession(sequelize)
-    const meanwhile = (await readLog(0)).map(({ revision }) => revision)
-    await another.rollback()
-    await pruning
-
-    expect(meanwhile).toEqual([oldest, ...others])
-    expect((await readLog(0)).map(({ revision }) => revision)).toEqual(others.slice(-1))
-  })
-
-  it('is pruned up to the first entry that is younger, whatever follows', async () => {
-    // Of a server whose clock was set back by five hours in between.
-    await fillLog([8, 0, 5, 4, 0])
-    const [, ...others] = (await readLog(0)).map(({ revision }) => revision)
-
-    await prune()
-
-    expect((await readLog(0)).map(({ revision }) => revision)).toEqual(others)
-  })
-
-  it('keeps its newest entry, however old it is', async () => {
-    await fillLog([8, 5])
-    const [, newest] = (await readLog(0)).map(nameOf)
-
-    await prune()
-
-    expect((await readLog(0)).map(nameOf)).toEqual([newest])
-  })
-
   it('is read at the same cost whatever one transaction has left in it', async () => {
     const [id = ''] = await createKeys(crowdSize)
     const from = (await readLog(0)).at(-1) ?? null
@@ -344,34 +304,6 @@ describe('the log of changes', () => {
     for (const { 'Actual Rows': rows } of readings) expect(rows).toBeLessThan(10)
   })
 
-  it('says so if its old entries cannot be removed, as it would grow', async () => {
-    // The first pruning is due at a random time, to come at once here.
-    jest.spyOn(Math, 'random').mockReturnValue(0.999)
-    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
-    const role = `spec_${randomUUID().replaceAll('-', '')}`
-    await sequelize.query(
-      `CREATE ROLE ${role}; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role};
-       REVOKE DELETE ON api_key_revisions FROM ${role}`,
-    )
-    const apiKeys = createTestApiKeys(database, {
-      sequelize: database.connect({ dialectOptions: { options: `-c role=${role}` } }),
-      maxStalenessMs: 300,
-    })
-    const { plainTextKey } = await apiKeys.create(newKey())
-
-    await apiKeys.verify(plainTextKey)
-
-    await until(() =>
-      warned.mock.calls.some(([text, options]) =>
-        /permission denied/.test(`${String(text)} ${JSON.stringify(options)}`),
-      ),
-    )
-    expect(JSON.stringify(warned.mock.calls)).toContain('API_KEYS_LOG_NOT_PRUNED')
-    jest.restoreAllMocks()
-    await apiKeys.close()
-    await sequelize.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
-  })
-
   it('refuses changes while the row that it locks is missing', async () => {
     const [id = ''] = await createKeys(1)
     await sequelize.query('DELETE FROM api_key_log_lock')
@@ -381,24 +313,6 @@ describe('the log of changes', () => {
     await expect(change).rejects.toThrow(/api_key_log_lock/)
   })
 })
-
-/** Has the log consist of entries that are so many hours old. */
-async function fillLog(ages: readonly number[]) {
-  await sequelize.query(
-    `TRUNCATE api_key_revisions, api_key_changes;
-     INSERT INTO api_key_revisions (created_at) SELECT now() - age * interval '1 hour' FROM unnest(ARRAY[${ages.join(', ')}]) AS age;
-     DELETE FROM api_key_changes`,
-  )
-  // The TRUNCATE has left an entry of its own.
-  await sequelize.query(
-    `SELECT set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
-     DELETE FROM api_key_revisions WHERE revision = (SELECT max(revision) FROM api_key_revisions)`,
-  )
-}
-
-function prune() {
-  return createReader({ query: neverAsked }).prune()
-}
 
 function createReader(connection: Pick<Connection, 'query'>) {
   return createChangeLog({
@@ -431,10 +345,6 @@ async function explain(text: string): Promise<PlanNode> {
 
 function withChildren(node: PlanNode): PlanNode[] {
   return [node, ...(node.Plans ?? []).flatMap(withChildren)]
-}
-
-function neverAsked(): never {
-  throw new Error('not for this')
 }
 
 function nameOf({ revision, mark }: Entry) {

@@ -1,8 +1,5 @@
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-
 import { QueryTypes, type Sequelize, type Transaction } from 'sequelize'
 
-import { createSecretFormat } from '../../lib/keys/secret'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { setClock } from '../support/clock'
 import { createDatabase, type Database } from '../support/database'
@@ -323,85 +320,5 @@ describe('verify', () => {
     for (const instance of fleet) await instance.flush()
 
     for (const { id } of keys) expect(await lastUsedAt(id)).toEqual(after(9))
-  })
-})
-
-describe('flush', () => {
-  it('makes no query where nothing was used', async () => {
-    const { plainTextKey } = await create()
-    await apiKeys.verify(plainTextKey)
-    await apiKeys.flush()
-
-    await apiKeys.flush()
-    await createInstance().flush()
-
-    expect(countWrites()).toBe(1)
-  })
-
-  it('forgets a key that is gone', async () => {
-    const { id, plainTextKey } = await create()
-    await apiKeys.verify(plainTextKey)
-    await sequelize.query(`DELETE FROM api_keys WHERE id = '${id}'`)
-
-    await apiKeys.flush()
-    await apiKeys.flush()
-
-    expect(countWrites()).toBe(1)
-  })
-
-  it('while a write is under way keeps no later one from being made', async () => {
-    const [one, other] = [await create(), await create()]
-    for (const { plainTextKey } of [one, other]) await apiKeys.verify(plainTextKey)
-    const first = apiKeys.flush()
-    // By now it is under way.
-    await nextTurn()
-    await apiKeys.verify(one.plainTextKey)
-    await Promise.all([first, apiKeys.flush()])
-
-    // Past the time at which there would be a write if there were anything to write.
-    await sleep(1_200)
-    const later = new Date(Date.now() + 1)
-    setClock(later)
-    await apiKeys.verify(other.plainTextKey)
-    await apiKeys.flush()
-
-    expect(await lastUsedAt(other.id)).toEqual(later)
-  })
-
-  it('writes all there is, 5,000 keys in a statement', async () => {
-    const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
-    const minted = Array.from({ length: 10_001 }, () => format.mint())
-    await sequelize.query(
-      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
-       SELECT 'a crowd', 'one of many', 'agpt_000000', '00000000', hash, '{READ_GRAPH}'
-         FROM unnest($1::text[]) AS hash`,
-      { bind: [minted.map(({ hash }) => hash)] },
-    )
-    const instance = createInstance({ maxStalenessMs: 600_000 })
-    setClock(now)
-
-    await Promise.all(minted.map(({ plainTextKey }) => instance.verify(plainTextKey)))
-    await instance.flush()
-
-    const [count] = await sequelize.query(
-      `SELECT count(*)::int AS used FROM api_keys
-        WHERE user_id = 'a crowd' AND last_used_at IS NOT NULL`,
-      { type: QueryTypes.SELECT },
-    )
-    expect(count).toEqual({ used: minted.length })
-    expect(countWrites()).toBeGreaterThan(1)
-  })
-})
-
-describe('close', () => {
-  it('writes what is noted, and leaves the app its connections', async () => {
-    const { id, plainTextKey } = await create()
-    setClock(now)
-    await apiKeys.verify(plainTextKey)
-
-    await apiKeys.close()
-
-    expect(await lastUsedAt(id)).toEqual(now)
-    expect(await apiKeys.get(id)).toMatchObject({ lastUsedAt: now })
   })
 })

@@ -1,0 +1,76 @@
+import { expectSoon, revokeSql, useLog } from '../support/log'
+import { until } from '../support/until'
+
+const { createInstance, createKnownKey, run } = useLog()
+
+describe('triggers that were altered', () => {
+  const alterations = [
+    [
+      'a function is emptied',
+      `CREATE OR REPLACE FUNCTION api_key_gather_change() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+         SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'`,
+    ],
+    [
+      'a function is run with the rights of its caller',
+      'ALTER FUNCTION api_key_number_changes() SECURITY INVOKER',
+    ],
+    [
+      'a function has another search_path',
+      'ALTER FUNCTION api_key_number_entry() RESET search_path',
+    ],
+    [
+      'a trigger never fires',
+      `DROP TRIGGER api_key_gather_update ON api_keys;
+       CREATE TRIGGER api_key_gather_update AFTER UPDATE ON api_keys
+         FOR EACH ROW WHEN (false) EXECUTE FUNCTION api_key_gather_change();
+       ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_gather_update`,
+    ],
+    [
+      'a trigger fires on fewer occasions',
+      `DROP TRIGGER api_key_gather_row ON api_keys;
+       CREATE TRIGGER api_key_gather_row AFTER INSERT ON api_keys
+         FOR EACH ROW EXECUTE FUNCTION api_key_gather_change();
+       ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_gather_row`,
+    ],
+    ['numbers go down', 'ALTER SEQUENCE api_key_revision_register INCREMENT -1 MINVALUE -9 '],
+    ['numbers may begin again', 'ALTER SEQUENCE api_key_revision_register CYCLE'],
+  ] as const
+
+  it.each(alterations)('are not relied on, such as when %s', async (_, alteration) => {
+    const apiKeys = createInstance({ maxStalenessMs: 300 })
+    const { id, plainTextKey } = await createKnownKey(apiKeys)
+
+    await run(alteration)
+    await until(async () => {
+      await apiKeys.verify(plainTextKey)
+      return (await apiKeys.health()).feed === 'untrusted'
+    })
+    await run(revokeSql(id)).catch(() => {})
+
+    await expectSoon(apiKeys, plainTextKey, 'revoked')
+  })
+
+  it.each([
+    [
+      'api_key_tell_update on api_keys',
+      `DROP TRIGGER api_key_tell_update ON api_keys;
+       CREATE TRIGGER api_key_tell_update AFTER UPDATE ON api_keys
+         FOR EACH ROW WHEN (false) EXECUTE FUNCTION api_key_tell_change();
+       ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_tell_update`,
+    ],
+    [
+      'api_key_queue_events on api_key_events',
+      `CREATE OR REPLACE FUNCTION api_key_queue_events() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+         SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'`,
+    ],
+  ])('are found by verification of the audit trail: %s', async (name, alteration) => {
+    const apiKeys = createInstance()
+    await run(alteration)
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(faults).toEqual([
+      expect.objectContaining({ kind: 'unguarded', message: expect.stringContaining(name) }),
+    ])
+  })
+})

@@ -1,0 +1,108 @@
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+
+import { createSecretFormat } from '../../lib/keys/secret'
+import { setClock } from '../support/clock'
+import { useWorldForEach, type Process } from '../support/world'
+
+/** Every use is written, because two uses within a minute are one to others. */
+const world = useWorldForEach({ options: { lastUsedResolutionMs: 0 } })
+
+afterEach(() => {
+  jest.useRealTimers()
+})
+
+function countWrites({ statements }: Process = world) {
+  return statements.all.filter((sql) => sql.includes('SET last_used_at')).length
+}
+
+/** The last use as the database has it. */
+async function lastUsedAt(id: string): Promise<Date | null | undefined> {
+  const [row] = await world.rows<{ lastUsedAt: Date | null }>(
+    'SELECT last_used_at AS "lastUsedAt" FROM api_keys WHERE id = $1',
+    [id],
+  )
+  return row?.lastUsedAt
+}
+
+const now = new Date('2026-11-01T12:00:00.001Z')
+
+describe('flush', () => {
+  it('makes no query if no key was used', async () => {
+    const { plainTextKey } = await world.createKey()
+    await world.apiKeys.verify(plainTextKey)
+    await world.apiKeys.flush()
+
+    await world.apiKeys.flush()
+    const other = world.createProcess()
+    await other.apiKeys.flush()
+
+    expect(countWrites()).toBe(1)
+    expect(countWrites(other)).toBe(0)
+  })
+
+  it('drops the use of a key that is gone', async () => {
+    const { id, plainTextKey } = await world.createKey()
+    await world.apiKeys.verify(plainTextKey)
+    await world.sequelize.query(`DELETE FROM api_keys WHERE id = '${id}'`)
+
+    await world.apiKeys.flush()
+    await world.apiKeys.flush()
+
+    expect(countWrites()).toBe(1)
+  })
+
+  it('while a write is under way keeps no later one from being made', async () => {
+    const [one, other] = [await world.createKey(), await world.createKey()]
+    for (const { plainTextKey } of [one, other]) await world.apiKeys.verify(plainTextKey)
+    const first = world.apiKeys.flush()
+    // By now it is under way.
+    await nextTurn()
+    await world.apiKeys.verify(one.plainTextKey)
+    await Promise.all([first, world.apiKeys.flush()])
+
+    // Past the time at which there would be a write if there were anything to write.
+    await sleep(1_200)
+    const later = new Date(Date.now() + 1)
+    setClock(later)
+    await world.apiKeys.verify(other.plainTextKey)
+    await world.apiKeys.flush()
+
+    expect(await lastUsedAt(other.id)).toEqual(later)
+  })
+
+  it('writes the uses of all keys, 5,000 in a statement', async () => {
+    const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+    const minted = Array.from({ length: 10_001 }, () => format.mint())
+    await world.sequelize.query(
+      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+       SELECT 'a crowd', 'one of many', 'agpt_000000', '00000000', hash, '{READ_GRAPH}'
+         FROM unnest($1::text[]) AS hash`,
+      { bind: [minted.map(({ hash }) => hash)] },
+    )
+    const other = world.createProcess({ maxStalenessMs: 600_000 })
+    setClock(now)
+
+    await Promise.all(minted.map(({ plainTextKey }) => other.apiKeys.verify(plainTextKey)))
+    await other.apiKeys.flush()
+
+    const [count] = await world.rows(
+      `SELECT count(*)::int AS used FROM api_keys
+        WHERE user_id = 'a crowd' AND last_used_at IS NOT NULL`,
+    )
+    expect(count).toEqual({ used: minted.length })
+    expect(countWrites(other)).toBeGreaterThan(1)
+  })
+})
+
+describe('close', () => {
+  it('writes what is noted, and leaves the app its connections', async () => {
+    const { id, plainTextKey } = await world.createKey()
+    setClock(now)
+    await world.apiKeys.verify(plainTextKey)
+
+    await world.apiKeys.close()
+
+    expect(await lastUsedAt(id)).toEqual(now)
+    expect(await world.apiKeys.get(id)).toMatchObject({ lastUsedAt: now })
+  })
+})
