@@ -39,7 +39,7 @@ export function isListOfNames(value: unknown): boolean {
   return Array.isArray(value) && value.every((name) => typeof name === 'string')
 }
 
-/** True if it has what the two kinds of clients run a script with. */
+/** True for an object with the members by which the two kinds of clients run a script. */
 export function isRedisClient(client: unknown): boolean {
   const { defineCommand, isOpen, eval: evaluate } = Object(client) as Record<string, unknown>
   const isOfEither = typeof defineCommand === 'function' || typeof isOpen === 'boolean'

@@ -13,15 +13,14 @@ import {
   type Lease,
 } from './lease'
 import { createPolls } from './polls'
+import type { Settings } from '../read-options'
 
 export type ChangeFeed = ReturnType<typeof createChangeFeed>
 
-interface ChangeFeedParts {
+interface ChangeFeedParts extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
   background: Background
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   clock: Clock
-  maxStalenessMs: number
-  outageGraceMs: number
   /** How long the first answer is waited for. */
   firstAnswerLimitMs: number
 }

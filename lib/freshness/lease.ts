@@ -2,6 +2,7 @@ import { warn } from '../../models/warnings'
 import { isWithin, type Clock, type Moment } from '../database/clock'
 import { isOutage } from '../database/failures'
 import type { LogReading, Position } from './change-log'
+import type { Settings } from '../read-options'
 
 /** Takes the reports of the feed that it needs, in the order in which things happened. */
 export interface FeedListener {
@@ -66,10 +67,8 @@ export interface Lease {
   gaps: number
 }
 
-export interface LeaseRules {
+export interface LeaseRules extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
   clock: Clock
-  maxStalenessMs: number
-  outageGraceMs: number
   report(reportTo: (listener: FeedListener) => void): void
 }
 

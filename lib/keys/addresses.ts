@@ -10,7 +10,7 @@ interface Range {
   prefixLength: number
 }
 
-/** Addresses from which a key may be used. */
+/** The addresses from which a key may be used. */
 export interface AddressList {
   /** True if the address of a client, as `readClientAddress` returned it, is among them. An unknown one never is. */
   includes(address: string | null | undefined): boolean
@@ -30,8 +30,8 @@ export function readAddressRange(text: string): string | null {
 }
 
 /**
- * Reads the address of a client as servers and proxies write it, with a port, brackets or a zone or without, and returns the
- * address alone, in its shortest form. Returns `null` for all that cannot be read.
+ * Reads the address of a client as servers and proxies write it: alone, or with a port, brackets or a zone. Returns the address
+ * alone, in its shortest form, and `null` for other text.
  */
 export function readClientAddress(text: string | undefined): string | null {
   if (text === undefined || text.length > maxClientLength) return null
@@ -42,26 +42,26 @@ export function readClientAddress(text: string | undefined): string | null {
 const withPort = /^([\d.]+):\d{1,5}$/
 /** `[2001:db8::1]:4711` (RFC 3986, section 3.2.2), or without the port. */
 const inBrackets = /^\[([^\]]+)\](?::\d{1,5})?$/
-/** `fe80::1%eth0` (RFC 4007, section 11): the zone means something to one machine only. */
+/** `fe80::1%eth0` (RFC 4007, section 11). The zone has a meaning on one machine only. */
 const zone = /%[^%]+$/
 
-/** A client that comes once comes again. */
+/** Clients usually send more than one request. */
 const clientAddresses = createInterner((text) => {
   const [, bare = text] = inBrackets.exec(text) ?? withPort.exec(text) ?? []
   const address = parseAnew(bare.includes(':') ? bare.replace(zone, '') : bare)
   return address && formatAddress(address)
 }, copyOf)
 
-/** Whether a range has bits set behind its prefix, and so does not say what it means. */
+/** True if a range has bits set behind its prefix, so that its meaning is not clear. */
 export function isAmbiguousRange(text: string): boolean {
   const range = parseRange(text)
   return range !== null && hasBitsBehind(range)
 }
 
-/** Makes the list of what `readAddressRange` returned. What cannot be read includes nothing. */
+/** Makes a list of ranges as `readAddressRange` returns them. A range that cannot be read includes no address. */
 export function createAddressList(ranges: readonly string[]): AddressList {
   const known = ranges.map(parseRange).filter((range) => range !== null)
-  /** Whoever may use a key goes on using it. */
+  /** The next request of a key most probably comes from the same address. */
   let lastIncluded: string | undefined
 
   return {
@@ -78,8 +78,8 @@ export function createAddressList(ranges: readonly string[]): AddressList {
 }
 
 /**
- * Returns what the address of a client counts as when clients are told apart: an IPv6 address as its network of 64 bits, of
- * which a client has all (RFC 6177). All that cannot be read counts as one.
+ * Returns the group in which an address is counted. IPv6 addresses are counted by their network of 64 bits, because a client
+ * has all of it (RFC 6177). Addresses that cannot be read form one group.
  */
 export function groupOf(address: string | null): string {
   if (address === null) return 'unknown'
@@ -89,7 +89,7 @@ export function groupOf(address: string | null): string {
 
 function isWithinRange(address: Address, range: Range): boolean {
   if (address.kind() !== range.address.kind()) return false
-  // Both are of one kind, which the overloads cannot see.
+  // Both are of one kind, but the overloads cannot know it.
   return (address as ipaddr.IPv6).match(range.address, range.prefixLength)
 }
 
@@ -106,14 +106,14 @@ function parseRange(text: string): Range | null {
   return mapBack({ address, prefixLength })
 }
 
-/** The longest that an address can be as text, and with brackets, a port and a zone. */
+/** The length of the longest address as text, alone and with brackets, a port and a zone. */
 const maxAddressLength = 45
 const maxClientLength = 80
 
-/** Reading an address costs more than finding it. */
+/** To parse an address costs more than to find it. */
 const addresses = createInterner(parseAnew, copyOf)
 
-/** Makes a text of its own: an address that was cut out of a header would keep all of the header. */
+/** Copies a text. An address that was cut out of a header would keep the whole header in memory. */
 function copyOf(text: string): string {
   return Buffer.from(text).toString()
 }
@@ -127,10 +127,10 @@ function parseAnew(text: string): Address | null {
   return address && mapBack({ address, prefixLength: bitsOf(address) }).address
 }
 
-/** Only the usual forms: others, such as 0x7f.1 or 010.0.0.1, are read differently by different programs. */
+/** Takes the usual forms only. Programs differ in how they read other forms, for example 0x7f.1 or 010.0.0.1. */
 function parseUnmapped(text: string): Address | null {
   if (isFourPartDecimal(text)) return ipaddr.IPv4.parse(text)
-  // A zone, as in fe80::1%eth0, is of this machine only.
+  // A zone, as in fe80::1%eth0, has a meaning on one machine only.
   const last = text.slice(text.lastIndexOf(':') + 1)
   const isUsual = !text.includes('%') && (!last.includes('.') || isFourPartDecimal(last))
   if (!text.includes(':') || !isUsual || !ipaddr.IPv6.isValid(text)) return null
@@ -140,8 +140,8 @@ function parseUnmapped(text: string): Address | null {
 }
 
 /**
- * True if an address is written as an IPv4-compatible one, such as ::192.0.2.1, which is deprecated (RFC 4291, section
- * 2.5.5.1). The package takes the shortest form of it for an IPv4-mapped address, which is another one.
+ * True for an IPv4-compatible address, for example ::192.0.2.1. That form is deprecated (RFC 4291, section 2.5.5.1), and the
+ * package takes its shortest form for an IPv4-mapped address, which is a different address.
  */
 function isCompatible(text: string, address: ipaddr.IPv6): boolean {
   return !text.slice(2).includes(':') || address.parts.slice(0, 6).every((part) => part === 0)
@@ -161,7 +161,7 @@ function mapBack({ address, prefixLength }: Range): Range {
   return { address: address.toIPv4Address(), prefixLength: prefixLength - mappedPrefixLength }
 }
 
-/** By its parts: the package would hold it against every special range that there is. */
+/** True for an IPv4-mapped address. It compares the parts, because the package would try every special range. */
 function isMapped(address: Address): address is ipaddr.IPv6 {
   if (!(address instanceof ipaddr.IPv6)) return false
   return address.parts[5] === 0xffff && address.parts.slice(0, 5).every((part) => part === 0)

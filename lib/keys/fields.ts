@@ -25,7 +25,7 @@ import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } f
 import { pathTo, readBy, strict } from './parse-input'
 import { utcTime } from './times'
 
-/** Makes the schema of text that people write, trimmed; over several `lines` or on one. */
+/** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
 export function text({
   min = 0,
   max,
@@ -52,6 +52,7 @@ export function oneOf<const Name extends string>(names: readonly Name[]) {
   return picklist(names, `must be one of ${names.join(', ')}`)
 }
 
+/** Makes the schema of a whole number between two bounds. */
 export function wholeNumber(
   least: number,
   most: number,
@@ -64,7 +65,7 @@ function isWithin(value: unknown, least: number, most: number): boolean {
   return Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most
 }
 
-/** True or false, also as text, because queries have nothing else. */
+/** True or false. Text is taken as well, because queries have nothing else. */
 export const flag = pipe(
   unknown(),
   readBy((value) => {
@@ -73,6 +74,7 @@ export const flag = pipe(
   }, 'must be true or false'),
 )
 
+/** How many entries a page has, 20 by default. Queries give it as text. */
 export const pageSize = optional(
   pipe(
     unknown(),
@@ -84,7 +86,7 @@ export const pageSize = optional(
   20,
 )
 
-/** One status or several, as a list or with commas between them. */
+/** One or several statuses, as a list or as text with commas. */
 export const statusList = pipe(
   unknown(),
   readBy(
@@ -106,7 +108,7 @@ export function permissionSet(permissions: readonly string[]) {
   const most = permissions.length
 
   return pipe(
-    // The length first: a body has room for thousands of names, each of which would be looked at.
+    // The length comes first, because a body has room for thousands of names.
     array(unknown(), 'must be a list of permissions'),
     maxLength(most, `must name at most ${most} permissions, which is all there are`),
     array(oneOf(permissions)),
@@ -115,7 +117,7 @@ export function permissionSet(permissions: readonly string[]) {
   )
 }
 
-/** Makes a check that also works if some names are not known, so that one answer lists every fault. */
+/** Makes a check of a list. It also runs if some members are refused, so that one answer lists every fault. */
 function refuseRepeats<Name>() {
   return rawCheck<Name[]>(({ dataset: { value }, addIssue }) => {
     if (!Array.isArray(value)) return
@@ -127,6 +129,7 @@ function refuseRepeats<Name>() {
   })
 }
 
+/** The metadata of a key, as the database can store it. */
 export const metadata = pipe(
   custom<Metadata>(isPlainObject, 'must be a JSON object'),
   rawCheck(({ dataset, addIssue }) => {
@@ -158,6 +161,7 @@ const addressRange = pipe(
   transform((value) => readAddressRange(value) ?? value),
 )
 
+/** Addresses and ranges, in their shortest form. */
 export const addressList = pipe(
   array(addressRange, 'must be a list of addresses'),
   minLength(1, 'must name at least one address; null means all'),
@@ -173,6 +177,7 @@ function hexadecimal(length: number) {
   )
 }
 
+/** A head of the audit trail, as it was exported. */
 export const auditHead = strict(
   object({
     position: pipe(

@@ -1,20 +1,20 @@
 import type { Transaction } from 'sequelize'
 
-/** The app's option: says which permissions a user may give to keys, and so which ones the user's keys may have. */
+/** The app's option `grantable`: returns the permissions that a user holds, and that the user's keys may have. */
 export type Grantable = (
   userId: string | number,
   context: GrantableContext,
 ) => readonly string[] | Promise<readonly string[]>
 
-/** What the app's `grantable` is told besides the user. */
+/** The second argument of the app's `grantable`. */
 export interface GrantableContext {
-  /** The transaction that the caller passed to a management call. Queries of `grantable` must be part of it. */
+  /** The transaction of the management call, if it has one. Queries of `grantable` must be part of it. */
   readonly transaction?: Transaction | undefined
 }
 
-/** Returns what `grantable` has come to; throws a `TypeError` where that is not a list of names. */
+/** Returns the answer of `grantable`; throws a `TypeError` if it is not a list of names. */
 export function readGranted(granted: unknown): readonly string[] {
-  // `includes()` on a text such as 'READ_ALL' would find permissions that nobody has granted.
+  // `includes()` on a text, for example 'READ_ALL', would find permissions that the user does not hold.
   if (!Array.isArray(granted) || !granted.every((name) => typeof name === 'string')) {
     throw new TypeError('createApiKeys: the option grantable must return a list of permissions')
   }

@@ -42,23 +42,23 @@ interface InputSettings {
   maxGracePeriodSeconds: number
 }
 
-/** The functions that parse everything from outside, for each route and function one. They throw an `InvalidInputError`. */
+/** The functions that parse the input of routes and functions. They throw an `InvalidInputError`. */
 export type Parsers = ReturnType<typeof createParsers>
 
-/** A key to be made. */
+/** The parsed input for a new key. */
 export type NewKey = ReturnType<Parsers['newKeyOf']>
-/** Changes of a key. */
+/** Parsed changes of a key. */
 export type KeyChanges = ReturnType<Parsers['changes']>
-/** Which keys to list. */
+/** The parsed filter of a list of keys. */
 export type KeyFilter = ReturnType<Parsers['list']>
-/** Which events to list. */
+/** The parsed filter of a list of events. */
 export type EventFilter = ReturnType<Parsers['eventList']>
-/** Which keys to revoke because they are not in use. */
+/** The parsed criteria for the revocation of unused keys. */
 export type UnusedKeys = ReturnType<Parsers['unusedKeys']>
-/** What to prune. */
+/** The parsed criteria for pruning. */
 export type Pruning = ReturnType<Parsers['pruning']>
 
-/** Makes the functions that parse what a key may be made of and what may be asked for, over HTTP and without. */
+/** Makes the functions that parse all input: of the routes, and of the functions that an app calls. */
 export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }: InputSettings) {
   const userId = userIdOf(userIdType)
   const ofUser = { userId: optional(userId) }
@@ -71,7 +71,7 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
   const unusedKeys = { unusedForDays: days, ...ofUser, dryRun }
 
   return {
-    /** Returns the id of a user in the form that the database has, and `undefined` if it is none. */
+    /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
     readUserId(id: unknown): string | number | undefined {
       const result = safeParse(userId, id)
       return result.success ? result.output : undefined
@@ -90,9 +90,9 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
     anyOwner: fields(ofUser),
     nothing: fields({}),
 
-    /** Parses the query of a change that may wait until no process goes by the old state. */
+    /** Parses the query of a change that can wait until all processes honour it. */
     everywhere: fields({ everywhere }),
-    /** Makes the function that parses the query of all other changes. The message says why they do not wait. */
+    /** Makes the function that parses the query of a change that cannot wait. The message says why. */
     notEverywhere: (message: string) => fields({}, { everywhere: message }),
 
     circumstances: fields({
@@ -181,7 +181,7 @@ function fields<const Fields extends ObjectEntries>(
 
 const name = text({ min: 1, max: 100 })
 
-/** All but the name may be left out of a new key. */
+/** The fields that a new key can lack. */
 const keyFields = {
   description: nullable(text({ max: 500, lines: true })),
   expiresAt: nullable(expiry),
@@ -193,7 +193,7 @@ const keyFields = {
 /** The reason of a change, for the audit trail. */
 const because = { reason: optional(text({ min: 1, max: 500, lines: true })) }
 
-/** How long the old secret works on after a rotation: a day, unless the app allows less. */
+/** Makes the schema of the seconds that the old secret works after a rotation: a day by default, or the app's maximum. */
 function gracePeriod(most: number) {
   const message = `must be a whole number of seconds from 0 to ${most}`
   return optional(wholeNumber(0, most, message), Math.min(86_400, most))
@@ -223,7 +223,7 @@ function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: S
   return cursor === undefined || cursor.sort === sort
 }
 
-/** Each word costs a look-up of all words that begin with it. */
+/** Each word of a search costs a lookup of all words that begin with it. */
 const maxWords = 10
 
 const searchText = pipe(

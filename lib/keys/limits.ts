@@ -5,7 +5,7 @@ import { wholeNumber } from './fields'
 import { isPlainObject } from './metadata'
 import { strict } from './parse-input'
 
-/** How often a key may be used: so many times in each window of so many seconds. A window begins with its first use. */
+/** How often a key may be used in each window of time. A window begins with its first use. */
 export interface Limit {
   /** From 1 to 1,000,000,000,000. */
   readonly limit: number
@@ -13,10 +13,10 @@ export interface Limit {
   readonly windowSeconds: number
 }
 
-/** Limits that hold at once, by their names, such as `burst` and `monthly`. */
+/** Limits that hold together, by their names, for example `burst` and `monthly`. */
 export type Limits = Readonly<Record<string, Limit>>
 
-/** Limits of one key, which stand over the app's of the same names: `null` for no limit of that name. */
+/** Limits of one key. They replace the app's limits of the same names; `null` removes a limit. */
 export type LimitOverrides = Readonly<Record<string, Limit | null>>
 
 /** A limit as it holds for a key. */
@@ -24,6 +24,7 @@ export interface NamedLimit extends Limit {
   readonly name: string
 }
 
+/** The message for a wrong name of a limit. */
 export const limitNameRule = 'must be a letter, and at most 31 more letters, digits, "_" and "-"'
 
 /** The fields of a limit, of the app or of a key. */
@@ -34,7 +35,7 @@ export const limitFields = {
 
 const maxLimits = 10
 
-/** Makes the schema of limits by their names. `nameRule` is what to say of a wrong name. */
+/** Makes the schema of limits by their names. `nameRule` is the message for a wrong name. */
 export function limitsByName<Limit>(
   limits: GenericSchema<unknown, object>,
   nameRule: string,
@@ -76,7 +77,7 @@ export function limitsOf(limits: Limits, overrides: LimitOverrides | null): read
     .toSorted((a, b) => a.windowSeconds - b.windowSeconds)
 }
 
-/** Returns where a key stands with a limit, for a number of uses in a window that ends in so many milliseconds. */
+/** Returns the state of a limit after a number of uses, in a window that ends in so many milliseconds. */
 export function limitStateOf(limit: NamedLimit, used: number, resetMs: number): LimitState {
   const { name, windowSeconds } = limit
   const remaining = Math.max(limit.limit - used, 0)

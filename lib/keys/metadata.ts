@@ -1,19 +1,21 @@
-/** What an app keeps with a key: a JSON object. */
+/** The data that an app keeps with a key: a JSON object. */
 export type Metadata = Readonly<Record<string, JsonValue>>
 
+/** A value that JSON can hold. */
 export type JsonValue =
   string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue }
 
-/** In UTF-8, as JSON without spaces. */
+/** The size that metadata can have: in UTF-8, as JSON without spaces. */
 export const maxMetadataBytes = 4096
 
 const maxDepth = 32
 
+/** Returns the size of metadata in bytes. */
 export function sizeOf(metadata: Metadata): number {
   return Buffer.byteLength(JSON.stringify(metadata))
 }
 
-/** Returns what keeps a value from being JSON as the database stores it; `null` if nothing does. */
+/** Returns why the database cannot store a value as JSON; `null` if it can. */
 export function faultOfJson(value: unknown, depth = 0): string | null {
   if (depth > maxDepth) return `must not be nested more than ${maxDepth} deep`
 
@@ -50,7 +52,7 @@ function faultOfMembers(value: object, depth: number): string | null {
 function dangerousName(value: object): string | null {
   if (Object.hasOwn(value, '__proto__')) return '__proto__'
   const { constructor } = value as { constructor?: unknown }
-  // What is inherited is the function of that name.
+  // The inherited member of that name is a function.
   const isWay =
     typeof constructor === 'object' &&
     constructor !== null &&
@@ -58,19 +60,20 @@ function dangerousName(value: object): string | null {
   return isWay ? 'constructor.prototype' : null
 }
 
+/** True for an object that is no list and no instance of a class. */
 export function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
   const prototype: unknown = Object.getPrototypeOf(value)
-  // That of another realm, such as Jest's, has a null prototype, too.
+  // The prototype of another realm, for example Jest's, has a null prototype, too.
   return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
-/** Postgres stores no NUL in text, and jsonb, in which the audit trail keeps it, no lone surrogates. */
+/** True for text that Postgres can store. Text has no NUL, and jsonb, which the audit trail uses, has no lone surrogates. */
 function isStorable(text: string): boolean {
   return !text.includes('\0') && text.isWellFormed()
 }
 
-/** Freezes a value with all that is in it, so that it can be shared by requests. */
+/** Freezes a value and all its members, so that requests can share it. */
 export function deepFreeze<Value>(value: Value): Value {
   if (typeof value === 'object' && value !== null) {
     Object.values(value).forEach(deepFreeze)

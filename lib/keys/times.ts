@@ -28,12 +28,14 @@ const moment = pipe(
 
 const year10000 = Date.UTC(10_000, 0)
 
+/** A time at which a key can expire. */
 export const expiry = pipe(
   moment,
   check((time) => time.getTime() > Date.now(), 'must be in the future'),
   check((time) => time.getTime() < year10000, 'must be before the year 10000'),
 )
 
+/** A time that limits a report of usage. */
 export const momentOfUse = pipe(
   moment,
   check(

@@ -1,18 +1,20 @@
 import { dayMs, hourMs } from '../database/clock'
 import { InvalidInputError } from '../errors'
 
+/** The units in which usage is reported. */
 export const usageUnits = ['hour', 'day'] as const
 
+/** A unit in which usage is reported. */
 export type UsageUnit = (typeof usageUnits)[number]
 
-/** A time span, and the hours or days, of UTC, that it is told in. */
+/** A time span, and the length of the hours or days of UTC into which usage is divided. */
 export interface UsagePeriod {
   from: Date
   to: Date
   unitMs: number
 }
 
-/** How long each is, how many are shown unless somebody asks for others, and how many days they may span. */
+/** For each unit, its length, how many are shown by default, and how many days they can span. */
 const units: Record<UsageUnit, { unitMs: number; shown: number; maxDays: number }> = {
   hour: { unitMs: hourMs, shown: 24, maxDays: 31 },
   day: { unitMs: dayMs, shown: 30, maxDays: 366 },
@@ -24,7 +26,7 @@ interface UsageQuery {
   by: UsageUnit
 }
 
-/** Applies the defaults, of which the last hour or day is the present one, and refuses what is no period or too long. */
+/** Applies the defaults, which end with the present hour or day. Refuses a period that is empty or too long. */
 export function readUsagePeriod({ from, to = new Date(), by }: UsageQuery): UsagePeriod {
   const { unitMs, shown, maxDays } = units[by]
   const end = Math.ceil(to.getTime() / unitMs) * unitMs

@@ -16,9 +16,10 @@ import {
 import type { UserIdType } from '../../models/storage-options'
 import { readBy } from './parse-input'
 
+/** A UUID of any version. */
 export const guid = pipe(string('must be a UUID'), uuid('must be a UUID'))
 
-/** An id as text, whatever it is made of. */
+/** An id as text, from text or a whole number. */
 const textId = pipe(
   unknown(),
   readBy((value) => {
@@ -30,7 +31,7 @@ const textId = pipe(
   check((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode'),
 )
 
-/** Makes the schema of a user's id, which brings it into the one form that the column's type has in JavaScript. */
+/** Makes the schema of a user's id. It brings all spellings of an id into the form that the database returns. */
 export function userIdOf(type: UserIdType): GenericSchema<unknown, string | number> {
   switch (type) {
     case 'text':
@@ -57,7 +58,7 @@ function integer(bits: bigint) {
   )
 }
 
-/** Who makes a change, as callers of functions name them. */
+/** The actor of a change, as callers of functions name it. */
 export const actor = union(
   [
     strictObject({ type: literal('system') }),

@@ -4,19 +4,15 @@ import { causeOf } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Clock } from '../database/clock'
 import { createMemoryCounters, type Consumption, type Use } from './memory'
-import type { RedisClient } from '../options'
 import { createRedisCounters, type RedisCounters } from './redis'
 import { within } from '../database/time-limit'
+import type { Settings } from '../read-options'
 
 export type RateLimiter = ReturnType<typeof createRateLimiter>
 
-interface RateLimiterParts {
-  redis: RedisClient | undefined
-  onLimiterOutage: 'refuse' | 'allow'
+interface RateLimiterParts extends Pick<Settings, 'redis' | 'onLimiterOutage' | 'cacheSize'> {
   emitter: Pick<Emitter, 'emit'>
   clock: Clock
-  /** How many keys are cached. This process counts for twice as many. */
-  cacheSize: number
 }
 
 /** How long a server of Redis may take to answer, and how long it is not asked after it took longer. */

@@ -5,20 +5,17 @@ import type { Clock } from '../database/clock'
 import type { Writer } from '../database/writer'
 import { createCounts, type CountedKey, type KeyUse } from './counts'
 import { createLastUses, type UsedKey } from './last-uses'
+import type { Settings } from '../read-options'
 
 export type UsageRecorder = ReturnType<typeof createUsageRecorder>
 
 /** What usage keeps with a secret of a key. */
 export interface RecordedKey extends CountedKey, UsedKey {}
 
-interface UsageRecorderParts {
+interface UsageRecorderParts extends Pick<Settings, 'lastUsedResolutionMs' | 'cacheSize'> {
   writer: Pick<Writer, 'add' | 'writeLater'>
   tables: Tables
   clock: Pick<Clock, 'monotonic'>
-  /** The shortest time between two uses of a key that are both written. */
-  lastUsedResolutionMs: number
-  /** How many keys this process caches. It has room for the counts of twice as many. */
-  cacheSize: number
 }
 
 /** How the counting of uses is doing. */

@@ -15,6 +15,7 @@ import type { Position } from '../freshness/change-log'
 import type { Conditions } from '../freshness/change-log-sql'
 import type { Moment } from '../database/clock'
 import type { Connection, TextRow } from '../database/connection'
+import type { Settings } from '../read-options'
 
 /** Rows of keys, and the newest entry of the log, as they were at one moment. */
 export interface KeyReading {
@@ -35,15 +36,11 @@ export interface KeyReading {
 /** Reads the keys that have these hashes; `null` if the log has no entry at all. */
 export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
-interface LookupParts {
+interface LookupParts extends Pick<Settings, 'limits' | 'preparedStatements'> {
   connection: Connection
   tables: Tables
   userIdType: UserIdType
-  /** The app's, for keys that have no limits of their own. */
-  limits: Limits
   conditions: Conditions
-  /** False if statements must not be prepared: some poolers cannot keep them. */
-  preparedStatements: boolean
 }
 
 /** Makes the look-up of keys: one indexed query in one snapshot, which returns the newest entry of the log also for missing keys. */

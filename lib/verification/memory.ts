@@ -7,21 +7,19 @@ import { createKeyCache } from './cache'
 import { createLoader } from './loader'
 import type { Lookup } from './lookup'
 import { createOwnerPermissions } from './owner-permissions'
+import type { Settings } from '../read-options'
 
-interface MemoryParts {
+interface MemoryParts extends Pick<
+  Settings,
+  'cacheSize' | 'maxStalenessMs' | 'outageGraceMs' | 'grantableMaxAgeMs' | 'permissions'
+> {
   background: Background
   clock: Clock
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   lookUp: Lookup
-  cacheSize: number
-  maxStalenessMs: number
-  outageGraceMs: number
   /** How long the first answer of the database is waited for. */
   firstAnswerLimitMs: number
   grantable: Grantable | undefined
-  grantableMaxAgeMs: number
-  /** All permissions that the app has. */
-  permissions: readonly string[]
   /** Called when the app fails to say what a user may do. */
   onGrantableFailure(userId: string | number, error: unknown): void
   /** Called when a standby answered a look-up. */

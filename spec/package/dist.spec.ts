@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import { root } from '../support/package'
 
@@ -12,5 +14,33 @@ describe('the built package', () => {
 
     expect(files).toContain(join('lib', 'index.js'))
     expect(files.filter((_, index) => /\bimport\s*\(/.test(texts[index] ?? ''))).toEqual([])
+  })
+
+  it('loads six files of other packages, besides those of its peers', async () => {
+    const script = `
+      for (const name of ['express', 'passport', 'pg', 'sequelize']) require(name)
+      const before = new Set(Object.keys(require.cache))
+      require('./dist/lib')
+      const loaded = Object.keys(require.cache).filter((file) => !before.has(file))
+      console.log(loaded.filter((file) => file.includes('node_modules')).join('\\n'))
+    `
+    const { stdout } = await promisify(execFile)(process.execPath, ['--eval', script], {
+      cwd: root,
+    })
+    const packages = stdout
+      .trim()
+      .split('\n')
+      .map((file) => /.*node_modules\/([^/]+)/.exec(file)?.[1])
+
+    expect(new Set(packages)).toEqual(
+      new Set([
+        'fastest-levenshtein',
+        'ipaddr.js',
+        'passport-http-bearer',
+        'structured-headers',
+        'valibot',
+      ]),
+    )
+    expect(packages).toHaveLength(6)
   })
 })
