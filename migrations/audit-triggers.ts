@@ -1,5 +1,5 @@
 import { comparableColumns } from '../models/api-key'
-import { toldSql } from '../models/audit-trail'
+import { shownSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
@@ -16,7 +16,7 @@ function keyTriggers(tables: Tables): Trigger[] {
     table: tables.keys,
     forEach: 'ROW',
     calls: {
-      name: qualify(tables.schema, 'api_key_tell_change'),
+      name: qualify(tables.schema, 'api_key_record_change'),
       body: writeEventBody(tables),
     },
   } as const
@@ -24,23 +24,23 @@ function keyTriggers(tables: Tables): Trigger[] {
   return [
     {
       ...onKeys,
-      name: 'api_key_tell_insert',
+      name: 'api_key_record_insert',
       fires: 'AFTER INSERT',
       when: 'NEW.event_ref IS NULL',
     },
     {
       ...onKeys,
-      name: 'api_key_tell_update',
+      name: 'api_key_record_update',
       fires: 'AFTER UPDATE',
       when: `(${changesAny(comparableColumns('watched', 'shown'))}) AND NOT (${changesAny(['event_ref'])})`,
     },
     {
       ...onKeys,
-      name: 'api_key_tell_delete',
+      name: 'api_key_record_delete',
       fires: 'AFTER DELETE',
       when: isNotIn(tables.settings.deleting),
     },
-    { ...onKeys, name: 'api_key_tell_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
+    { ...onKeys, name: 'api_key_record_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
   ]
 }
 
@@ -104,10 +104,10 @@ function writeEventBody({ events }: Tables): string {
             RETURN NULL;
           END IF;
           IF TG_OP <> 'INSERT' THEN
-            old_key := ${toldSql('OLD')};
+            old_key := ${shownSql('OLD')};
           END IF;
           IF TG_OP <> 'DELETE' THEN
-            new_key := ${toldSql('NEW')};
+            new_key := ${shownSql('NEW')};
           END IF;
 
           -- A key under another id is another key.

@@ -9,25 +9,25 @@ export function isOfKeyWithPrefix(
   id: string,
   { events, table, keyPrefix }: { events: string; table: string; keyPrefix: string },
 ): string {
-  const told = `coalesce(told.after, told.before) ->> 'prefix'`
+  const prefix = `coalesce(entry.after, entry.before) ->> 'prefix'`
   // One entry at a time, by the indexes: as a join, the server would read all keys.
   return `coalesce(
     (SELECT ${keyPrefixSql('key.prefix')} FROM ${table} AS key WHERE key.id = ${id}),
-    (SELECT ${keyPrefixSql(told)} FROM ${events} AS told
-      WHERE told.api_key_id = ${id} AND ${told} IS NOT NULL
-      ORDER BY told.id DESC LIMIT 1),
+    (SELECT ${keyPrefixSql(prefix)} FROM ${events} AS entry
+      WHERE entry.api_key_id = ${id} AND ${prefix} IS NOT NULL
+      ORDER BY entry.id DESC LIMIT 1),
     ${literal(keyPrefix)}
   ) = ${literal(keyPrefix)}`
 }
 
 /** The attributes of a key that entries of the trail show. */
-export const toldNames = [...attributesFor('shown'), 'previousSecret'] as const
+export const shownNames = [...attributesFor('shown'), 'previousSecret'] as const
 
 /**
  * SQL for what the trail shows of a key, as JSON, from a row of the table of keys. Each attribute has the name and the form that
  * it has in records. The times of changes, uses and the revocation are left out, because they change with each entry or use.
  */
-export function toldSql(key: string): string {
+export function shownSql(key: string): string {
   const members = attributesFor('shown').map((attribute) => {
     const { name, type } = keyColumns[attribute]
     return `'${attribute}', ${jsonbOf(`${key}.${name}`, type)}`
@@ -47,7 +47,7 @@ function jsonbOf(value: string, type: ColumnType): string {
 }
 
 /**
- * Not all that json can hold can be jsonb, and no change may fail for what it is told of. An escape string means the same
+ * Not all that json can hold can be jsonb, and no change may fail because of it. An escape string means the same
  * whatever `standard_conforming_strings` is in the session that makes the change.
  */
 function jsonSql(json: string): string {

@@ -1,4 +1,4 @@
-import { toldNames, toldSql } from '../../models/audit-trail'
+import { shownNames, shownSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 
@@ -8,7 +8,7 @@ export type Contradiction = [
   eventId: string | null,
   apiKeyId: string,
   name: string,
-  told: unknown,
+  said: unknown,
   known: unknown,
 ]
 
@@ -19,9 +19,9 @@ export const maxContradictions = 1_000
 const comparisonsSql = ({ keys, auditHead }: Tables) => [
   `SELECT id, api_key_id, name, before, known
      FROM attribute WHERE known_id IS NOT NULL AND before IS DISTINCT FROM known`,
-  `SELECT attribute.id, api_key_id, name, after, ${valueSql('present.told')}
+  `SELECT attribute.id, api_key_id, name, after, ${valueSql('present.state')}
      FROM attribute JOIN present USING (api_key_id, era)
-    WHERE is_last AND after IS DISTINCT FROM ${valueSql('present.told')}`,
+    WHERE is_last AND after IS DISTINCT FROM ${valueSql('present.state')}`,
   `SELECT id, api_key_id, 'userId', user_id, owner
      FROM present WHERE user_id IS DISTINCT FROM owner AND NOT EXISTS (
        SELECT FROM attribute WHERE attribute.api_key_id = present.api_key_id AND attribute.era = present.era AND name = 'userId'
@@ -47,13 +47,13 @@ const comparisonsSql = ({ keys, auditHead }: Tables) => [
  */
 export function contradictionsSql(tables: Tables): string {
   const { keys, events, auditHead } = tables
-  const members = 'event_id, api_key_id, name, told, known'
+  const members = 'event_id, api_key_id, name, said, known'
   const selects = comparisonsSql(tables).map((sql, source) => {
     const found = `(${sql} LIMIT ${maxContradictions}) AS found (${members})`
     return `SELECT json_build_array(${source}, ${members})::text AS json FROM ${found}`
   })
   return `
-    WITH told AS (
+    WITH entry AS (
       SELECT event.id, event.api_key_id, event.user_id, event.action, event.ref,
              CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
              CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
@@ -61,23 +61,23 @@ export function contradictionsSql(tables: Tables): string {
         FROM ${events} AS event
        WHERE event.id > coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0) AND event.action NOT IN ('truncated', 'retired_secret_used')
     ), attribute AS (
-      SELECT told.id::text, told.api_key_id, told.era, name,
-             ${valueSql('told.before')} AS before, ${valueSql('told.after')} AS after,
-             lag(told.id) OVER each AS known_id, lag(${valueSql('told.after')}) OVER each AS known,
-             lead(told.id) OVER each IS NULL AS is_last
-        FROM told CROSS JOIN LATERAL jsonb_object_keys(coalesce(told.before, '{}') || coalesce(told.after, '{}')) AS name
-       WHERE name IN (${toldNames.map(literal).join(', ')})
-      WINDOW each AS (PARTITION BY told.api_key_id, told.era, name ORDER BY told.id)
+      SELECT entry.id::text, entry.api_key_id, entry.era, name,
+             ${valueSql('entry.before')} AS before, ${valueSql('entry.after')} AS after,
+             lag(entry.id) OVER each AS known_id, lag(${valueSql('entry.after')}) OVER each AS known,
+             lead(entry.id) OVER each IS NULL AS is_last
+        FROM entry CROSS JOIN LATERAL jsonb_object_keys(coalesce(entry.before, '{}') || coalesce(entry.after, '{}')) AS name
+       WHERE name IN (${shownNames.map(literal).join(', ')})
+      WINDOW each AS (PARTITION BY entry.api_key_id, entry.era, name ORDER BY entry.id)
     ), last AS (
       SELECT DISTINCT ON (api_key_id) id::text, api_key_id, user_id, era, action = 'deleted' OR EXISTS (
-               SELECT FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id > told.id
+               SELECT FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id > entry.id
              ) AS is_gone
-        FROM told ORDER BY api_key_id, told.id DESC
+        FROM entry ORDER BY api_key_id, entry.id DESC
     ), referred AS (
       SELECT DISTINCT ON (api_key_id) id::text, api_key_id, era, ref
-        FROM told WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, told.id DESC
+        FROM entry WHERE ref IS NOT NULL OR action = 'created' ORDER BY api_key_id, entry.id DESC
     ), present AS MATERIALIZED (
-      SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner, ${toldSql('key')} AS told
+      SELECT last.id, last.api_key_id, last.user_id, last.era, key.event_ref, key.user_id::text AS owner, ${shownSql('key')} AS state
         FROM last JOIN ${keys} AS key ON key.id = last.api_key_id WHERE NOT last.is_gone
     )
     ${selects.join(' UNION ALL ')}`

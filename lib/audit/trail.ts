@@ -1,7 +1,7 @@
 import type { Transaction } from 'sequelize'
 
 import { eventSql, type ApiKeyEventRow } from '../../models/api-key-event'
-import { isOfKeyWithPrefix, toldNames } from '../../models/audit-trail'
+import { isOfKeyWithPrefix, shownNames } from '../../models/audit-trail'
 import { select, selectJson } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { OwnChanges } from '../database/own-changes'
@@ -135,8 +135,8 @@ async function list(parts: AuditParts, filter: EventFilter, transaction?: Transa
 function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
   const read = (userId: string | null) => userId && readUserId(userId, userIdType)
   // Triggers write the ids of owners as text.
-  const withOwner = (told: ApiKeyEventRow['before']) =>
-    typeof told?.userId === 'string' ? { ...told, userId: read(told.userId) } : told
+  const withOwner = (state: ApiKeyEventRow['before']) =>
+    typeof state?.userId === 'string' ? { ...state, userId: read(state.userId) } : state
   const [before, after] = [withOwner(row.before), withOwner(row.after)]
   return { ...row, userId: read(row.userId), before, after, createdAt: readTime(row.createdAt) }
 }
@@ -157,20 +157,20 @@ export function noticeOf({ before, after }: States, by: Reasons): ApiKeyChanged 
   return { apiKey: after ?? before, before, actor, reason }
 }
 
-type Told = (typeof toldNames)[number]
+type Shown = (typeof shownNames)[number]
 
 /** The entry of a key that is created or deleted has all attributes, as a trigger would write them. */
-function changedAttributes({ before, after }: States): readonly Told[] {
-  if (!before || !after) return toldNames
-  return toldNames.filter((name) => !isSame(toldOf(before, name), toldOf(after, name)))
+function changedAttributes({ before, after }: States): readonly Shown[] {
+  if (!before || !after) return shownNames
+  return shownNames.filter((name) => !isSame(shownOf(before, name), shownOf(after, name)))
 }
 
-function pick(record: ApiKeyRecord, names: readonly Told[]) {
-  return Object.fromEntries(names.map((name) => [name, toldOf(record, name)]))
+function pick(record: ApiKeyRecord, names: readonly Shown[]) {
+  return Object.fromEntries(names.map((name) => [name, shownOf(record, name)]))
 }
 
 /** The trail has no uses of keys, because a use is no change. */
-function toldOf(record: ApiKeyRecord, name: Told): unknown {
+function shownOf(record: ApiKeyRecord, name: Shown): unknown {
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
   const { prefix, postfix, worksUntil } = record.previousSecret

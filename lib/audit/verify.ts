@@ -159,9 +159,9 @@ async function checkContradictions(read: Read, findings: Findings, tables: Table
   const sql = contradictionsSql(tables)
   const contradictions = await read<Contradiction>('its entries beside the keys', sql)
   const counts = new Map<number, number>()
-  for (const [source, eventId, apiKeyId, name, told, known] of contradictions) {
+  for (const [source, eventId, apiKeyId, name, said, known] of contradictions) {
     counts.set(source, (counts.get(source) ?? 0) + 1)
-    if (isSameTo(name, told, known)) continue
+    if (isSameTo(name, said, known)) continue
     const message = `The trail and the key ${apiKeyId} do not agree on ${name}.`
     findings.report('contradicted', { eventId }, message)
   }
@@ -172,13 +172,13 @@ async function checkContradictions(read: Read, findings: Findings, tables: Table
 }
 
 /**
- * True if two values are the same in JavaScript. The numbers of metadata may have more digits than JavaScript can tell apart, and
+ * True if two values are the same in JavaScript. The numbers of metadata may have more digits than JavaScript can distinguish, and
  * JSON that cannot be jsonb is in the trail as text.
  */
-function isSameTo(name: string, told: unknown, known: unknown): boolean {
+function isSameTo(name: string, said: unknown, known: unknown): boolean {
   const isJson = name === 'metadata' || name === 'limits'
   try {
-    const [a, b] = [told, known].map((value): unknown =>
+    const [a, b] = [said, known].map((value): unknown =>
       isJson && typeof value === 'string' ? JSON.parse(value) : value,
     )
     return canonical(a) === canonical(b)

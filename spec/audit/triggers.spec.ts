@@ -200,15 +200,15 @@ describe('triggers that are off', () => {
   it('finds triggers that are off', async () => {
     const { apiKeys, sequelize } = trail.world
     await createKey(apiKeys)
-    await sequelize.query('ALTER TABLE api_keys DISABLE TRIGGER api_key_tell_update')
+    await sequelize.query('ALTER TABLE api_keys DISABLE TRIGGER api_key_record_update')
     await sequelize.query('DROP TRIGGER api_key_refuse_delete ON api_key_event_seals')
 
     const { faults, head } = await apiKeys.verifyAuditTrail()
 
     expect(faults.map(({ kind }) => kind)).toEqual(['unguarded', 'unguarded'])
     expect(faults.map(({ message }) => message).toSorted()).toEqual([
+      'The trigger api_key_record_update on api_keys is gone, switched off or not as it was made.',
       'The trigger api_key_refuse_delete on api_key_event_seals is gone, switched off or not as it was made.',
-      'The trigger api_key_tell_update on api_keys is gone, switched off or not as it was made.',
     ])
     expect(head).toBeNull()
   })

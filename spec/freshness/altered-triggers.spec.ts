@@ -52,11 +52,11 @@ describe('triggers that were altered', () => {
 
   it.each([
     [
-      'api_key_tell_update on api_keys',
-      `DROP TRIGGER api_key_tell_update ON api_keys;
-       CREATE TRIGGER api_key_tell_update AFTER UPDATE ON api_keys
-         FOR EACH ROW WHEN (false) EXECUTE FUNCTION api_key_tell_change();
-       ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_tell_update`,
+      'api_key_record_update on api_keys',
+      `DROP TRIGGER api_key_record_update ON api_keys;
+       CREATE TRIGGER api_key_record_update AFTER UPDATE ON api_keys
+         FOR EACH ROW WHEN (false) EXECUTE FUNCTION api_key_record_change();
+       ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_record_update`,
     ],
     [
       'api_key_queue_events on api_key_events',

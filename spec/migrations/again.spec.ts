@@ -110,7 +110,7 @@ describe('migrate, over the tables that are left', () => {
   it.each([
     ['switched off', 'ALTER TABLE api_keys DISABLE TRIGGER api_key_gather_update', 'gather_update'],
     ['half off', 'ALTER TABLE api_key_changes ENABLE TRIGGER api_key_number', 'api_key_number'],
-    ['dropped', 'DROP TRIGGER api_key_tell_delete ON api_keys', 'api_key_tell_delete'],
+    ['dropped', 'DROP TRIGGER api_key_record_delete ON api_keys', 'api_key_record_delete'],
     [
       'calling an empty function',
       `CREATE OR REPLACE FUNCTION api_key_refuse_rewriting() RETURNS trigger LANGUAGE plpgsql
