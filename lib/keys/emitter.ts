@@ -65,7 +65,8 @@ export type Listener<Notice> = (notice: Notice) => unknown
 
 export type Emitter = ReturnType<typeof createEmitter>
 
-const noticeNames = {
+/** The names of all events. */
+export const noticeNames = {
   created: true,
   updated: true,
   permissions_changed: true,

@@ -17,6 +17,8 @@ export const pages = [
   'lib/limits/README.md',
   'lib/usage/README.md',
   'lib/verification/README.md',
+  'lib/keys/README.md',
+  'lib/lifecycle/README.md',
 ]
 
 /** Returns the text of a page. */
