@@ -9,7 +9,7 @@ type Refusal =
   | readonly [status: Status, sentence: string, Challenge?]
 
 /** Every refusal, by its code: the status that HTTP answers, the sentence that says what to do, and the challenge. */
-const refusals = {
+export const refusals = {
   missing_credential: [
     401,
     'This needs an API key. Send it in the header: Authorization: Bearer <key>.',

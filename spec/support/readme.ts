@@ -14,6 +14,7 @@ export const pages = [
   'lib/audit/README.md',
   'lib/database/README.md',
   'lib/freshness/README.md',
+  'lib/http/README.md',
   'lib/limits/README.md',
   'lib/usage/README.md',
   'lib/verification/README.md',

@@ -1,0 +1,76 @@
+import { challengeOf, refusals, ApiKeysError, type ErrorCode } from '../../lib/errors'
+import { createTestApiKeys } from '../support/app'
+import { databaseAway } from '../support/database'
+import { readPage } from '../support/readme'
+
+interface Layer {
+  /** As Express 4 and 5 have it. */
+  route?: { path: string; stack: { method?: string }[] }
+}
+
+const apiKeys = createTestApiKeys(databaseAway)
+
+/** The routes of a router, as the page writes them: `GET /:id`. */
+function routesOf(router: unknown): string[] {
+  const { stack } = router as { stack: Layer[] }
+  return stack.flatMap(({ route }) =>
+    (route?.stack ?? [])
+      // The handler without a method answers all other methods.
+      .filter(({ method }) => method !== undefined)
+      .map(({ method }) => `${method?.toUpperCase()} ${route?.path.replace(/:\w+/, ':id')}`),
+  )
+}
+
+/** The rows of the table of the page that has this title in its first column, as lists of cells. */
+function rowsOf(title: string): string[][] {
+  const table = readPage('lib/http/README.md')
+    .split('\n\n')
+    .find((text) => text.startsWith(`| \`${title}\``))
+  if (table === undefined) throw new Error(`The page has no table of ${title}`)
+
+  return table
+    .trim()
+    .split('\n')
+    .slice(2)
+    .map((row) => row.split(/(?<!\\)\|/).map((cell) => cell.trim()))
+    .map(([, ...cells]) => cells)
+}
+
+function codeOf(cell: string | undefined): string {
+  return /^`(.*)`$/.exec(cell ?? '')?.[1] ?? ''
+}
+
+const ownerRows = rowsOf('router()').map(([cell]) => codeOf(cell))
+const adminRows = rowsOf('adminRouter()').map(([cell]) => codeOf(cell))
+
+describe('the page on HTTP', () => {
+  it('has every endpoint of owners', () => {
+    expect(ownerRows.toSorted()).toEqual(routesOf(apiKeys.router()).toSorted())
+  })
+
+  it('has every endpoint of administrators, who have those of owners as well', () => {
+    expect([...new Set([...ownerRows, ...adminRows])].toSorted()).toEqual(
+      routesOf(apiKeys.adminRouter()).toSorted(),
+    )
+  })
+
+  it('has every refusal once, with its status and its challenge', () => {
+    const rows = rowsOf('code').map(([code, status, challenge]) =>
+      [codeOf(code), status, challenge].join(' | '),
+    )
+    const expected = (Object.keys(refusals) as ErrorCode[]).map((code) =>
+      [code, new ApiKeysError(code).status, challengeCell(code)].join(' | '),
+    )
+
+    expect(rows.toSorted()).toEqual(expected.toSorted())
+  })
+})
+
+function challengeCell(code: ErrorCode): string {
+  const challenge = challengeOf(code)
+  if (challenge === undefined) return ''
+  if (challenge === null) return 'without an error'
+
+  const scope = code === 'missing_permission' ? ', scope="…"' : ''
+  return `\`error="${challenge}"${scope}\``
+}
