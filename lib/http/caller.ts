@@ -4,7 +4,7 @@ import type { ApiKeysError } from '../errors'
 import { closablesOfRequest, isOver, whenOver } from '../keys/closable'
 import type { SentKey } from '../keys/secret'
 import type { MaybePromise } from '../options'
-import { AcceptedKey, type Bearer, type VerifiedApiKey } from '../verification/verified-key'
+import { AcceptedKey, type KeyCaller, type VerifiedApiKey } from '../verification/verified-key'
 import type { Credential } from './credentials'
 import { clientAddressOf, type GuardedRequest } from './request'
 
@@ -30,10 +30,10 @@ export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
  * A request, as one instance of the library knows it: its credential, the result of authenticating it, and what guards have
  * demanded and counted so far. The signal of its key lasts as long as its response.
  */
-export class Caller implements Bearer {
+export class Caller implements KeyCaller {
   countedInHour: number | undefined = undefined
   wasRefused = false
-  declare refused?: NonNullable<Bearer['refused']>
+  declare refused?: NonNullable<KeyCaller['refused']>
   /** The result; `undefined` until a guard or the strategy asks for it. */
   authentication: MaybePromise<Authentication> | undefined = undefined
   /** The key that was accepted, and its user. */

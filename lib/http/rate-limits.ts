@@ -78,7 +78,7 @@ export function createRateLimits({ rateLimiter, noteRateLimited, emitter }: Rate
 
       const consumption = await rateLimiter.consume({ key, limits, cost })
       if (!consumption.isAllowed) {
-        if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.bearerOf(apiKey))
+        if (AcceptedKey.isOne(apiKey)) noteRateLimited(apiKey, AcceptedKey.callerOf(apiKey))
         throw rateLimited(consumption, cost)
       }
       showState(res, limits, consumption)

@@ -21,7 +21,7 @@ export function createAskGrantable({ grantable, onFailure, isAwaited = false }: 
     context: GrantableContext = {},
   ): Promise<readonly string[]> {
     try {
-      // An app that throws is one that rejects. The callers know of the question before the app does.
+      // In a later turn, so that the question is noted before the app is called. A function that throws counts as one that rejects.
       const answer = Promise.resolve(userId).then((id) => grantable(id, context))
       return await within({ limitMs: answerLimitMs, isAwaited }, answer)
     } catch (failure) {

@@ -17,24 +17,27 @@ export interface KeyRow {
   readonly status: Status
   /** Milliseconds since 1970; `null` for a key that does not expire. */
   readonly expiresAtMs: number | null
-  /** As the database has it; `null` for a key that was never used. */
+  /** The last use that the database has; `null` for a key that was never used. */
   readonly lastUsedAtMs: number | null
   /** Until when this secret of the key works, in milliseconds since 1970; `null` for the current one. */
   readonly worksUntilMs: number | null
   readonly policy: KeyPolicy
 }
 
-/** What only some keys are bound to. Apart, as most share one. */
+/** Bounds that only some keys have. It is an object of its own, because most keys share one. */
 export interface KeyPolicy {
-  /** From where the key works; `null` for everywhere. */
+  /** The addresses from which the key works; `null` for all addresses. */
   readonly allowedIps: AddressList | null
-  /** As JSON: parsed, it can take twenty times the room. */
+  /** JSON, because parsed metadata can take twenty times the room. */
   readonly metadata: string
   /** How often the key may be used. */
   readonly limits: readonly NamedLimit[]
 }
 
-/** A key that is remembered: its row, and what this process keeps with it. All in one object, as there may be a million. */
+/**
+ * A cached key: its row, and what the parts of this process keep with it. It is one object, because there may be a million keys
+ * and each request would look up the rest.
+ */
 export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly digest: Digest
   readonly id: string
@@ -46,18 +49,21 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly worksUntilMs: number | null
   readonly policy: KeyPolicy
 
-  /** Whether it was asked for since room was last made. */
+  /** True if it was used since room was last made. */
   wasUsed = false
-  /** When and from where it was used, as far as that was noted. */
+
+  /** The last use that was noted, and its address. Usage keeps it here. */
   lastUsedAtMs: number
   lastUsedFrom: string | null = null
-  /** Where its uses are held against its limits. */
+  /** The uses that count towards its limits. */
   account: Account | undefined = undefined
-  /** The hour of the uses counted below that are not written yet, since 1970. Kept here, as a request looks up no more. */
+
+  /** The hour, since 1970, of the uses that are counted and not written. Usage keeps it here. */
   hour = -1
   verified = 0
-  /** When the first of them was, by the monotonic clock. */
+  /** The time of the first of these uses, by the monotonic clock. */
   countedSinceSeconds = 0
+
   /** Another secret of the same key. */
   sibling: CachedKey | undefined = undefined
 

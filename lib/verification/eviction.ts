@@ -1,19 +1,19 @@
 interface Evictable {
-  /** Whether it was asked for since room was last made. */
+  /** True if it was used since room was last made. */
   wasUsed: boolean
 }
 
-/** How many are passed over in a row at most because they were used. */
+/** How many values are passed over in a row because they were used. */
 const maxPassedOver = 100
 
 /**
- * Makes the function that says which value of a map goes when room is to be made: one that was not used for long (CLOCK, an
- * approximation of LRU that costs a hit nothing but a flag). `undefined` for a map that is empty.
+ * Makes the function that returns the value of a map to evict: a value that was not used for long (CLOCK, an approximation of LRU
+ * that costs a hit no more than a flag). It returns `undefined` if the map is empty.
  */
 export function createEviction<Value extends Evictable>(map: ReadonlyMap<unknown, Value>) {
   /**
-   * Goes round the map. Keeps its place, as finding the first value anew would walk over all that are gone. Not begun before
-   * it is needed: an iterator holds on to what a map has outgrown since.
+   * Goes round the map and keeps its place, because a new iterator would step over all values that were evicted. It begins when it is
+   * needed, because an iterator keeps memory that the map has outgrown.
    */
   let hand: Iterator<Value> | undefined
 

@@ -1,6 +1,6 @@
 import { groupOf } from '../keys/addresses'
 import type { Clock } from '../database/clock'
-import type { Bearer } from './verified-key'
+import type { KeyCaller } from './verified-key'
 
 export type FailedAttempts = ReturnType<typeof createFailedAttempts>
 
@@ -61,9 +61,9 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
 
   return {
     /** Notes a failed attempt. Returns for how many milliseconds its address is refused; 0 if it has not failed too often. */
-    note(bearer: Pick<Bearer, 'ip'>): number {
+    note(caller: Pick<KeyCaller, 'ip'>): number {
       if (maxFailedAttemptsPerMinute === Infinity) return 0
-      const { ip: address } = bearer
+      const { ip: address } = caller
       if (address === undefined) return 0
 
       const now = clock.monotonic()
@@ -73,7 +73,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
     },
 
     /** True if a key that anyone can make may be looked up: always, unless its address has failed too often. */
-    mayLookUp({ ip: address }: Pick<Bearer, 'ip'>): boolean {
+    mayLookUp({ ip: address }: Pick<KeyCaller, 'ip'>): boolean {
       if (address === undefined) return true
 
       const now = clock.monotonic()

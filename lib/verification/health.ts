@@ -14,25 +14,25 @@ import type { UsageHealth, UsageRecorder } from '../usage/recorder'
 import type { Memory } from './memory'
 import type { Verifier } from './verify'
 
-/** How verification in this process is doing. */
+/** The state of verification in this process. */
 export interface Health {
   /**
    * False if keys cannot be verified at the moment, as far as this process knows. A process that has just started, or that
    * verifies nothing, is `ok`: `health({ probe: true })` asks the database.
    */
   ok: boolean
-  /** What is wrong, also if keys are verified all the same; `null` if nothing is. */
+  /** The fault, also if keys are verified in spite of it; `null` if there is none. */
   reason: string | null
-  /** As long as it is live, keys that are remembered are judged without a query. */
+  /** As long as it is live, cached keys are verified without a query. */
   lease: { isLive: boolean; remainingMs: number }
   feed: FeedState
   /** The newest change that this process knows of. */
   revision: number | null
-  /** How old that knowledge is: milliseconds since it was last asked for. */
+  /** Milliseconds since the database was last asked for changes. */
   lagMs: number | null
   /** Why the last look-up of a key failed, and how long ago; `null` once a look-up succeeds. */
   lookUpFailure: { message: string; agoMs: number } | null
-  /** Whether changes are told of at once (LISTEN); `off` where the app wants none. */
+  /** `up` if changes are reported at once (LISTEN); `off` if the app has set `listen: false`. */
   doorbell: 'up' | 'down' | 'off'
   cache: {
     keys: number
@@ -45,7 +45,7 @@ export interface Health {
     hitRate: number | null
   }
   usage: UsageHealth
-  /** How far the clock of the database is ahead of this process's, in milliseconds. Expiry goes by the latter. */
+  /** Milliseconds by which the clock of the database is ahead of this process's clock. Expiry goes by the clock of this process. */
   clockOffsetMs: number | null
   /** Counted on request. */
   livingKeys?: LivingKeys[]
@@ -58,12 +58,12 @@ export interface Health {
 export interface LivingKeys {
   /** The place of the secret in the option `secrets`; `null` for unkeyed hashes and for secrets that are gone. */
   secret: number | null
-  /** Names a secret without telling it; `null` for unkeyed hashes. */
+  /** An id that does not reveal the secret; `null` for unkeyed hashes. */
   secretId: string | null
   keys: number
 }
 
-/** What `health` may find out besides what the process knows. */
+/** The parts of a report that take a query. */
 export interface HealthQuestion {
   /** Counts the keys by the secret that keyed them. */
   livingKeys?: boolean | undefined

@@ -43,7 +43,7 @@ interface LookupParts extends Pick<Settings, 'limits' | 'preparedStatements'> {
   conditions: Conditions
 }
 
-/** Makes the look-up of keys: one indexed query in one snapshot, which returns the newest entry of the log also for missing keys. */
+/** Makes the look-up of keys: one indexed query in one snapshot. If a key is missing, it returns the newest entry of the log alone. */
 export function createLookup({ userIdType, limits, ...parts }: LookupParts): Lookup {
   const ask = createAsk(parts)
   const readRow = createRowReader(userIdType, limits)

@@ -12,7 +12,7 @@ import { createPermissionSet, noPermissions, type PermissionSet } from './narrow
 
 type UserId = string | number
 
-/** What a user may do, as the app's `grantable` answered. */
+/** The permissions of a user, as the app's `grantable` answered. */
 export class UserPermissions {
   /** Empty until the app has answered. */
   permissions: PermissionSet = noPermissions

@@ -7,7 +7,7 @@ import type { SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
 import type { CachedKey } from './cache'
 import type { FailedAttempts } from './failed-attempts'
-import type { Bearer } from './verified-key'
+import type { KeyCaller } from './verified-key'
 
 /** A verdict against a key. */
 export interface Refused {
@@ -20,7 +20,7 @@ export interface Refused {
 /** Why a key that has the shape of a key may be refused. */
 export type KeyFault = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
 
-/** Where a refusal is noted. */
+/** The parts that a refusal is noted with. */
 export interface RefusalParts {
   format: Pick<SecretFormat, 'hasShape'>
   attempts: FailedAttempts
@@ -34,18 +34,18 @@ export interface RefusalParts {
 /** Refuses what is no key, and counts it against its address. */
 export function refuseMalformed(
   sent: SentKey,
-  bearer: Bearer,
+  caller: KeyCaller,
   { format, attempts, secretCheck }: RefusalParts,
 ): Refused {
   if (!secretCheck.isDone && format.hasShape(sent)) secretCheck.run()
-  const waitMs = attempts.note(bearer)
+  const waitMs = attempts.note(caller)
   if (waitMs === 0) return refused('malformed')
   return { ...refused('too_many_attempts'), retryAfterSeconds: Math.ceil(waitMs / 1_000) }
 }
 
 /** Refuses a key that is not in the database, and counts it against its address. */
-export function refuseUnknown(bearer: Bearer, { attempts }: RefusalParts): Refused {
-  attempts.note(bearer)
+export function refuseUnknown(caller: KeyCaller, { attempts }: RefusalParts): Refused {
+  attempts.note(caller)
   return refused('unknown')
 }
 
@@ -54,12 +54,12 @@ export function refuse(
   key: CachedKey,
   fault: KeyFault,
   wall: number,
-  bearer: Bearer,
+  caller: KeyCaller,
   parts: RefusalParts,
 ): Refused {
-  bearer.refused = key
-  if (fault === 'retired') noteRetiredUse(key, wall, bearer, parts)
-  if (fault === 'address_not_allowed') noteForeignUse(key, wall, bearer, parts)
+  caller.refused = key
+  if (fault === 'retired') noteRetiredUse(key, wall, caller, parts)
+  if (fault === 'address_not_allowed') noteForeignUse(key, wall, caller, parts)
   return refused(fault)
 }
 
@@ -70,7 +70,7 @@ const noteRetiredFromMs = new WeakMap<CachedKey, number>()
 function noteRetiredUse(
   key: CachedKey,
   wall: number,
-  { ip }: Bearer,
+  { ip }: KeyCaller,
   { retiredUses, emitter }: RefusalParts,
 ) {
   if (wall < (noteRetiredFromMs.get(key) ?? -Infinity)) return
@@ -81,15 +81,15 @@ function noteRetiredUse(
 }
 
 /** Counts the use of a good key from an address that is not the key's, because the key may be stolen. */
-function noteForeignUse(key: CachedKey, wall: number, bearer: Bearer, { usage }: RefusalParts) {
-  if (bearer.ip === undefined || bearer.ip === null) {
+function noteForeignUse(key: CachedKey, wall: number, caller: KeyCaller, { usage }: RefusalParts) {
+  if (caller.ip === undefined || caller.ip === null) {
     warn(
       'API_KEYS_ADDRESS_UNKNOWN',
       "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
     )
   }
-  usage.countUse(key, wall, bearer)
-  usage.noteDenied(key, bearer)
+  usage.countUse(key, wall, caller)
+  usage.noteDenied(key, caller)
 }
 
 function refused(code: InvalidReason): Refused {

@@ -101,7 +101,7 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
 function watchKey(apiKey: AcceptedKey, state: State): AbortSignal {
   const { memory, watches } = state
   const controller = new AbortController()
-  const { closables = [] } = AcceptedKey.bearerOf(apiKey)
+  const { closables = [] } = AcceptedKey.callerOf(apiKey)
   if (isOver(closables)) return controller.signal
 
   const row = AcceptedKey.rowOf(apiKey)
@@ -148,7 +148,7 @@ function abort(watch: Watch, reason: Error, state: State) {
 function abortHalfOpen(state: State) {
   for (const group of state.watches.values()) {
     for (const watch of group) {
-      const { closables = [] } = AcceptedKey.bearerOf(watch.apiKey)
+      const { closables = [] } = AcceptedKey.callerOf(watch.apiKey)
       if (!isHalfOpen(closables)) continue
       abort(watch, new Error('the client has ended its connection'), state)
     }
@@ -187,12 +187,12 @@ async function check(watch: Watch, state: State) {
 function apply(holding: Holding | null, watch: Watch, state: State) {
   const { memory, checkEveryMs } = state
   const { clock } = memory
-  const bearer = AcceptedKey.bearerOf(watch.apiKey)
-  const fault = faultOf(holding?.row ?? null, clock.wall(), bearer)
+  const caller = AcceptedKey.callerOf(watch.apiKey)
+  const fault = faultOf(holding?.row ?? null, clock.wall(), caller)
   if (!holding || fault) return abort(watch, refusalOf(fault ?? 'unknown'), state)
 
   const { row, permissions } = holding
-  const refusal = bearer.refusalOf(AcceptedKey.again(watch.apiKey, row, permissions))
+  const refusal = caller.refusalOf(AcceptedKey.again(watch.apiKey, row, permissions))
   if (refusal) return abort(watch, refusal, state)
   watch.holding = holding
 

@@ -3,19 +3,20 @@ import type { KeyRow } from './cache'
 import type { Closable } from '../keys/closable'
 import type { KeyUse } from '../usage/counts'
 
-/** What a request or a call may know of the key it came with. Frozen. */
+/** A key that was accepted, as the app sees it. Frozen. */
 export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
   readonly id: string
   readonly userId: UserId
   readonly name: string
-  /** With the option `grantable`, those that its owner holds as well. */
+  /** With the option `grantable`, the permissions that its owner holds as well. */
   readonly permissions: readonly Permission[]
   readonly expiresAt: Date | null
-  /** What the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
+  /** The data that the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
   readonly metadata: Metadata
   /**
-   * Aborts when the key stops being good: once it is revoked, suspended or expired, or it or its owner no longer holds what
-   * the guard of the request demanded. Its `reason` is the refusal that a new request would get. Made when it is first asked for.
+   * Aborts when the key stops being good: when it is revoked, suspended or expired, or when it or its owner no longer holds the
+   * permissions that the guard of the request demanded. Its `reason` is the refusal that a new request would get. It is made
+   * when it is first asked for.
    *
    * @example
    * req.apiKey.signal.addEventListener('abort', () => res.end())
@@ -26,7 +27,10 @@ export interface VerifiedApiKey<Permission extends string = string, UserId = str
 /** Makes the signal of a key. */
 export type MakeSignal = (apiKey: AcceptedKey) => AbortSignal
 
-/** A class, as its instances cost a fraction of frozen literals. One for every acceptance: the signal is its own. */
+/**
+ * A key that one request or call came with, and its signal. It is a class, because its instances cost a fraction of frozen
+ * literals.
+ */
 export class AcceptedKey implements VerifiedApiKey {
   readonly id: string
   readonly userId: string | number
@@ -73,8 +77,8 @@ export class AcceptedKey implements VerifiedApiKey {
     return AcceptedKey.isOne(apiKey) && apiKey.#row.policy.allowedIps !== null
   }
 
-  static bearerOf(apiKey: AcceptedKey): Bearer {
-    return apiKey.#origin.bearer
+  static callerOf(apiKey: AcceptedKey): KeyCaller {
+    return apiKey.#origin.caller
   }
 
   /** Returns the key of the same request by another row, or with other permissions. */
@@ -83,18 +87,18 @@ export class AcceptedKey implements VerifiedApiKey {
   }
 }
 
-/** Where an accepted key comes from. */
+/** The request or call that an accepted key came with, and its way to a signal. */
 interface Origin {
-  bearer: Bearer
+  caller: KeyCaller
   makeSignal: MakeSignal
 }
 
-/** Who came with a key: a request, or a call without one. */
-export interface Bearer extends KeyUse {
-  /** The signal of the key is kept until the first of these ends; without any, until it aborts. */
+/** A request, or a call, that came with a key. */
+export interface KeyCaller extends KeyUse {
+  /** The signal of the key is kept until the first of these ends; without them, until it aborts. */
   readonly closables?: readonly Closable[] | undefined
-  /** The key that was refused, and that there is. The verifier keeps it here, for reports. */
+  /** The key that was refused, if the database has it. It is kept here for reports. */
   refused?: { readonly id: string; readonly userId: string | number }
-  /** Returns why the key may not be used for what it was used for; `null` if it may. */
+  /** Returns why the key does not allow what guards have demanded so far; `null` if it does. */
   refusalOf(apiKey: VerifiedApiKey): Error | null
 }

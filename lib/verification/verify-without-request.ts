@@ -22,9 +22,9 @@ export function createVerifyWithoutRequest({ verifier, emitter }: VerifyWithoutR
     }
     const closables = until && closablesOf(until)
     const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
-    const bearer = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
+    const caller = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
     const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
-    const answer = verifier.verify(sent, bearer)
+    const answer = verifier.verify(sent, caller)
     // To wait for a verdict that is there costs a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
     if (verdict.valid && emitter.hasListener('verified')) {

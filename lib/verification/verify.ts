@@ -18,7 +18,7 @@ import {
   type RefusalParts,
   type Refused,
 } from './refuse'
-import { AcceptedKey, type Bearer, type MakeSignal, type VerifiedApiKey } from './verified-key'
+import { AcceptedKey, type KeyCaller, type MakeSignal, type VerifiedApiKey } from './verified-key'
 
 export type Verdict<Permission extends string = string, UserId = string | number> =
   { valid: true; apiKey: VerifiedApiKey<Permission, UserId> } | Refused
@@ -39,11 +39,11 @@ interface VerifierParts extends RefusalParts {
   makeSignal: MakeSignal
 }
 
-/** What a request, or a call, asks of the database. */
+/** A key that the database is asked for. */
 interface Question {
   sent: SentKey
   digest: Digest
-  bearer: Bearer
+  caller: KeyCaller
   /** By the monotonic clock. */
   askedAt: number
 }
@@ -66,21 +66,21 @@ export function createVerifier(parts: VerifierParts) {
 
   return {
     /** Says if a key is good: at once if the key and what its owner may do are cached, else once they are read. */
-    verify(sent: SentKey, bearer: Bearer): Verdict | Promise<Verdict> {
+    verify(sent: SentKey, caller: KeyCaller): Verdict | Promise<Verdict> {
       // 2. Its shape, length and alphabet are those of a key, and its check is right.
       const digest = format.parse(sent)
-      if (digest === null) return refuseMalformed(sent, bearer, parts)
+      if (digest === null) return refuseMalformed(sent, caller, parts)
 
       // 3, 4, 5 and 7. Its hash is in the database, as read within the bound, and its row allows the use: see `faultOf`.
-      const decision = decideFromCache(digest, bearer, cache.use(digest), parts)
+      const decision = decideFromCache(digest, caller, cache.use(digest), parts)
       if (decision === undefined) {
         misses++
-        return verifyUncached({ sent, digest, bearer, askedAt: clock.monotonic() }, parts)
+        return verifyUncached({ sent, digest, caller, askedAt: clock.monotonic() }, parts)
       }
       hits++
 
       // 8. It holds the permissions that its owner holds as well.
-      return ownerPermissions === undefined ? decision : limitToOwner(decision, sent, bearer, parts)
+      return ownerPermissions === undefined ? decision : limitToOwner(decision, sent, caller, parts)
     },
 
     /** The number of keys that were cached, and of those that were not. */
@@ -95,7 +95,7 @@ export function createVerifier(parts: VerifierParts) {
 }
 
 /** Returns why the row of a key does not allow a use; `null` if it does. */
-export function faultOf(row: KeyRow | null, wall: number, bearer: Bearer): KeyFault | null {
+export function faultOf(row: KeyRow | null, wall: number, caller: KeyCaller): KeyFault | null {
   // 3. Its hash is in the database.
   if (!row) return 'unknown'
   // 4. Its status is ACTIVE.
@@ -106,13 +106,13 @@ export function faultOf(row: KeyRow | null, wall: number, bearer: Bearer): KeyFa
   if (row.worksUntilMs !== null && row.worksUntilMs <= wall) return 'retired'
   // 7. It has no addresses, or one of them covers the client's.
   const { allowedIps } = row.policy
-  return allowedIps === null || allowedIps.includes(bearer.ip) ? null : 'address_not_allowed'
+  return allowedIps === null || allowedIps.includes(caller.ip) ? null : 'address_not_allowed'
 }
 
 /** Decides by what is cached; `undefined` if the database has to be asked. */
 function decideFromCache(
   digest: Digest,
-  bearer: Bearer,
+  caller: KeyCaller,
   key: CachedKey | undefined,
   parts: VerifierParts,
 ): Decision | undefined {
@@ -126,31 +126,31 @@ function decideFromCache(
     return undefined
   }
   feed.noteUse(monotonic)
-  return decide(key, wall, bearer, parts)
+  return decide(key, wall, caller, parts)
 }
 
 function decide(
   key: CachedKey | undefined,
   wall: number,
-  bearer: Bearer,
+  caller: KeyCaller,
   parts: VerifierParts,
 ): Decision {
   const { usage, makeSignal } = parts
-  if (key === undefined) return refuseUnknown(bearer, parts)
+  if (key === undefined) return refuseUnknown(caller, parts)
 
-  const fault = faultOf(key, wall, bearer)
-  if (fault !== null) return refuse(key, fault, wall, bearer, parts)
+  const fault = faultOf(key, wall, caller)
+  if (fault !== null) return refuse(key, fault, wall, caller, parts)
 
-  usage.countUse(key, wall, bearer)
-  usage.noteUse(key, wall, bearer)
-  return { valid: true, apiKey: new AcceptedKey(key, key.permissions, { bearer, makeSignal }) }
+  usage.countUse(key, wall, caller)
+  usage.noteUse(key, wall, caller)
+  return { valid: true, apiKey: new AcceptedKey(key, key.permissions, { caller, makeSignal }) }
 }
 
 /** Condition 8: leaves an accepted key the permissions that its owner holds as well. */
 function limitToOwner(
   decision: Decision,
   sent: SentKey,
-  bearer: Bearer,
+  caller: KeyCaller,
   parts: VerifierParts,
 ): Decision | Promise<Decision> {
   const { ownerPermissions, clock } = parts.memory
@@ -159,14 +159,14 @@ function limitToOwner(
   const { userId } = decision.apiKey
   const owner = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
   if (owner) return { valid: true, apiKey: narrow(decision.apiKey, owner.permissions) }
-  const asking = askForOwner(ownerPermissions, { decision, sent, bearer }, parts)
+  const asking = askForOwner(ownerPermissions, { decision, sent, caller }, parts)
   return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
 }
 
 /** Asks the app what the owner may do, and again if the owner was changed meanwhile. */
 async function askForOwner(
   ownerPermissions: OwnerPermissions,
-  { decision, sent, bearer }: { decision: Accepted; sent: SentKey; bearer: Bearer },
+  { decision, sent, caller }: { decision: Accepted; sent: SentKey; caller: KeyCaller },
   parts: VerifierParts,
 ): Promise<Decision> {
   const { cache, clock, feed } = parts.memory
@@ -177,11 +177,11 @@ async function askForOwner(
     const known = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
     const owner = known ?? (await ownerPermissions.ask(userId))
     // The key may have changed meanwhile as well.
-    if (!isStillGood(apiKey, bearer, parts)) {
+    if (!isStillGood(apiKey, caller, parts)) {
       const { digest } = AcceptedKey.rowOf(apiKey)
       const again =
-        decideFromCache(digest, bearer, cache.use(digest), parts) ??
-        (await askDatabase({ sent, digest, bearer, askedAt: clock.monotonic() }, parts))
+        decideFromCache(digest, caller, cache.use(digest), parts) ??
+        (await askDatabase({ sent, digest, caller, askedAt: clock.monotonic() }, parts))
       if (!again.valid) return again
       apiKey = again.apiKey
     }
@@ -196,18 +196,18 @@ async function askForOwner(
 }
 
 /** True if the cache says that a key which was accepted a moment ago is still good. It counts no further use of the key. */
-function isStillGood(apiKey: AcceptedKey, bearer: Bearer, { memory }: VerifierParts): boolean {
+function isStillGood(apiKey: AcceptedKey, caller: KeyCaller, { memory }: VerifierParts): boolean {
   const { cache, clock, feed } = memory
   const { monotonic, wall } = momentOf(clock)
   const row = AcceptedKey.rowOf(apiKey)
   const key = cache.get(row.digest)
   if (key !== row || !mayUse(key.freshness, feed, monotonic, wall)) return false
-  return faultOf(row, wall, bearer) === null
+  return faultOf(row, wall, caller) === null
 }
 
 async function verifyUncached(question: Question, parts: VerifierParts): Promise<Verdict> {
-  const { sent, bearer } = question
-  return limitToOwner(await askDatabase(question, parts), sent, bearer, parts)
+  const { sent, caller } = question
+  return limitToOwner(await askDatabase(question, parts), sent, caller, parts)
 }
 
 async function askDatabase(question: Question, parts: VerifierParts): Promise<Decision> {
@@ -217,20 +217,20 @@ async function askDatabase(question: Question, parts: VerifierParts): Promise<De
     return await within({ limitMs, isAwaited: true }, askUntilAnswered(question, parts))
   } catch (error) {
     const isOfDatabase = !(error instanceof ApiKeysError) || isOutage(error)
-    if (isOfDatabase) emitter.emit('unavailable', { error, address: question.bearer.ip ?? null })
+    if (isOfDatabase) emitter.emit('unavailable', { error, address: question.caller.ip ?? null })
     throw error
   }
 }
 
 /** Asks the database, and again if the answer came too late, or may lack a change that was reported. */
 async function askUntilAnswered(question: Question, parts: VerifierParts): Promise<Decision> {
-  const { digest, bearer } = question
+  const { digest, caller } = question
   const { cache, feed } = parts.memory
   const { stops } = feed
   for (let attempt = 1; ; attempt++) {
     const decision = await askOnce(question, attempt, parts).catch((error: unknown) => {
       // If the app has set `outageGraceMs`, keys that were good may be used a while longer.
-      const cached = decideFromCache(digest, bearer, cache.get(digest), parts)
+      const cached = decideFromCache(digest, caller, cache.get(digest), parts)
       if (cached) return cached
       const isWorthAnother = attempt < maxAttempts && isOutage(error) && feed.stops === stops
       if (!isWorthAnother) throw error
@@ -242,7 +242,7 @@ async function askUntilAnswered(question: Question, parts: VerifierParts): Promi
 }
 
 async function askOnce(
-  { sent, digest, bearer, askedAt }: Question,
+  { sent, digest, caller, askedAt }: Question,
   attempt: number,
   parts: VerifierParts,
 ): Promise<Decision | undefined> {
@@ -250,17 +250,17 @@ async function askOnce(
   feed.wake()
   // One poll renews the lease, so that all cached keys may be used again.
   if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
-  const cached = decideFromCache(digest, bearer, cache.get(digest), parts)
+  const cached = decideFromCache(digest, caller, cache.get(digest), parts)
   if (cached) return cached
 
   // Without secrets, anyone can forge a key that needs a look-up. An address that fails too often gets only a few.
-  if (!loader.isAwaited(digest) && !parts.attempts.mayLookUp(bearer)) {
+  if (!loader.isAwaited(digest) && !parts.attempts.mayLookUp(caller)) {
     if (parts.format.isForgeable(sent, digest)) throw new ApiKeysError('too_many_lookups')
   }
   const loaded = await loader.load(digest)
-  const cachedNow = decideFromCache(digest, bearer, cache.get(digest), parts)
+  const cachedNow = decideFromCache(digest, caller, cache.get(digest), parts)
   if (cachedNow) return cachedNow
   const now = momentOf(clock)
   if (!mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, now)) return undefined
-  return decide(loaded.key ?? undefined, now.wall, bearer, parts)
+  return decide(loaded.key ?? undefined, now.wall, caller, parts)
 }

@@ -9,7 +9,7 @@ import { systemClock } from '../../lib/database/clock'
 import { createConnections } from '../../lib/database/connections'
 import { createWriter } from '../../lib/database/writer'
 import { createUsageRecorder } from '../../lib/usage/recorder'
-import type { Bearer } from '../../lib/verification/verified-key'
+import type { KeyCaller } from '../../lib/verification/verified-key'
 import { CachedKey, type KeyRow } from '../../lib/verification/cache'
 import { createTestApiKeys } from '../support/app'
 import { createDatabase, databaseAway, type Database } from '../support/database'
@@ -186,7 +186,7 @@ function createTimelessRecorder(connected: Sequelize) {
 
 function noop() {}
 
-function anybody(): Bearer {
+function anybody(): KeyCaller {
   return { refusalOf: () => null }
 }
 

@@ -84,7 +84,8 @@ describe('a key that is remembered', () => {
   })
 
   it('is refused from the millisecond of its expiry, without a look-up', async () => {
-    const apiKeys = createInstance()
+    // A poll that a notification starts before the clock is set would grant no lease after it.
+    const apiKeys = createInstance({ listen: false })
     const expiresAt = new Date(Date.now() + 3_600_000)
     const { plainTextKey } = await apiKeys.create(newKey({ expiresAt }))
     await apiKeys.verify(plainTextKey)
