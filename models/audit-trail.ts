@@ -1,19 +1,17 @@
 import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
 import { literal } from './names'
+import type { Tables } from './tables'
 
 /**
- * SQL that is true for the id of a key that has this prefix, and for no id. If the key is deleted, its entries say which prefix
- * it had. Entries of other instances are in the same trail, because it is one chain.
+ * SQL that is true for the id of a key with this prefix, and for NULL. If the key is deleted, its entries have its prefix. Entries of
+ * other instances are in the same trail, because it is one chain.
  */
-export function isOfKeyWithPrefix(
-  id: string,
-  { events, table, keyPrefix }: { events: string; table: string; keyPrefix: string },
-): string {
+export function isOfKeyWithPrefix(id: string, tables: Tables, keyPrefix: string): string {
   const prefix = `coalesce(entry.after, entry.before) ->> 'prefix'`
   // One entry at a time, by the indexes: as a join, the server would read all keys.
   return `coalesce(
-    (SELECT ${keyPrefixSql('key.prefix')} FROM ${table} AS key WHERE key.id = ${id}),
-    (SELECT ${keyPrefixSql(prefix)} FROM ${events} AS entry
+    (SELECT ${keyPrefixSql('key.prefix')} FROM ${tables.keys} AS key WHERE key.id = ${id}),
+    (SELECT ${keyPrefixSql(prefix)} FROM ${tables.events} AS entry
       WHERE entry.api_key_id = ${id} AND ${prefix} IS NOT NULL
       ORDER BY entry.id DESC LIMIT 1),
     ${literal(keyPrefix)}

@@ -119,7 +119,7 @@ export function checkAnchor(walk: Walk, { position, hash, at }: AuditHead, hashT
     const message = `${counted(position - end.position)} removed that were there at ${at}.`
     findings.report('removed', { position: end.position + 1 }, message)
   } else if (hashThere !== hash && (position > 0 || hash !== '')) {
-    const message = `The entries up to here are not those that were there at ${at}.`
+    const message = `The entries up to here differ from the entries that were there at ${at}.`
     findings.report('edited', { position }, message)
   }
 }

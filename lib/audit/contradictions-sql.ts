@@ -28,7 +28,7 @@ const comparisonsSql = ({ keys, auditHead }: Tables) => [
      )`,
   `SELECT referred.id, api_key_id, 'its last change', ref, event_ref
      FROM referred JOIN present USING (api_key_id, era) WHERE ref IS NOT NULL AND ref IS DISTINCT FROM event_ref`,
-  `SELECT last.id, coalesce(last.api_key_id, key.id), 'whether there is one', true, false
+  `SELECT last.id, coalesce(last.api_key_id, key.id), 'its existence', true, false
      FROM last FULL JOIN ${keys} AS key ON key.id = last.api_key_id
     WHERE (last.id IS NOT NULL AND last.is_gone = (key.id IS NOT NULL)) OR (
       last.id IS NULL AND key.created_at >= coalesce((SELECT min(pruned_before) FROM ${auditHead}), '-infinity')

@@ -47,7 +47,7 @@ const columns = {
   prunedBefore: 'pruned_before',
 } as const
 
-/** The names of what is signed, in that order. The compiler knows them, `Object.keys` does not. */
+/** The names of the signed members, in that order. The compiler knows them, `Object.keys` does not. */
 const names = Object.keys(columns) as (keyof typeof columns)[]
 
 /** SQL for the end of the chain as JSON. One statement has one snapshot, so that no seal comes between head and tail. */

@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto'
 
 import type { Transaction } from 'sequelize'
 
-import { selectJson } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import { sqlStateOf } from '../database/failures'
+import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
 import { checkEntry, contentSql, readContent } from './entry'
 import { checkHead, endOf, endSql, isReliable } from './head'

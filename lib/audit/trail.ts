@@ -112,8 +112,7 @@ async function insert(parts: AuditParts, entries: readonly NewEntry[], transacti
 async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {
   const { sequelize, tables, keyPrefix, userIdType, inTurn } = parts
   const { apiKeyId, userId, action, cursor, limit } = filter
-  const names = { events: tables.events, table: tables.keys, keyPrefix }
-  const conditions = [isOfKeyWithPrefix('event.api_key_id', names)]
+  const conditions = [isOfKeyWithPrefix('event.api_key_id', tables, keyPrefix)]
   const bind: unknown[] = []
   if (apiKeyId !== undefined) conditions.push(`event.api_key_id = $${bind.push(apiKeyId)}`)
   if (userId !== undefined) conditions.push(`event.user_id = $${bind.push(userId)}`)

@@ -92,11 +92,7 @@ export function createUsageStore(parts: UsageParts) {
   const { sequelize, inTurn, tables, keyPrefix, userIdType, recorder, writer } = parts
 
   /** The keys of other instances are left out. Each key is looked for only if there are any: most apps have one instance. */
-  const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', {
-    events: tables.events,
-    table: tables.keys,
-    keyPrefix,
-  })
+  const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', tables, keyPrefix)
   const isOwn = `(NOT ${hasOtherPrefixes(tables.keys, keyPrefix)} OR ${isOfPrefix})`
 
   async function select<Row extends object>(sql: string, bind: unknown[], scope: Scope) {

@@ -27,17 +27,17 @@ describe('verifyAuditTrail, beside the keys', () => {
   it.each([
     ['a changed key', `UPDATE api_keys SET expires_at = '2099-01-01'`, 'expiresAt'],
     ['a key with another owner', `UPDATE api_keys SET user_id = 'mallory'`, 'userId'],
-    ['a deleted key', 'DELETE FROM api_keys', 'whether there is one'],
+    ['a deleted key', 'DELETE FROM api_keys', 'its existence'],
     [
       'another hash',
       'UPDATE api_keys SET hash = md5(hash) || md5(hash), event_ref = gen_random_uuid()',
       'its last change',
     ],
-    ['a key made by hand', insertKey, 'whether there is one'],
+    ['a key made by hand', insertKey, 'its existence'],
     [
       'a key that is made by hand, and claims to be older than the trail',
       `${insertKey}; UPDATE api_keys SET created_at = '2000-01-01' WHERE user_id = 'mallory'`,
-      'whether there is one',
+      'its existence',
     ],
   ])('finds %s that left no entry', async (_, sql, name) => {
     await createKey(apiKeys)
@@ -78,7 +78,7 @@ describe('verifyAuditTrail, beside the keys', () => {
 
   it('says that there are more contradictions than it looks at', async () => {
     const { id } = await createKey(apiKeys)
-    // Numbers that JavaScript does not tell apart.
+    // JavaScript cannot distinguish these numbers.
     await sequelize.query(
       `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
        SELECT $1, 'alice', 'updated', 'database', '',

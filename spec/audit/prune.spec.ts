@@ -6,7 +6,7 @@ import { always, otherSecret, secret, useTrail, type Tampering } from '../suppor
 const { apiKeys, rows, meddle, makeOld, expectFaults, createOf } = useTrail()
 
 describe('pruneAuditTrail', () => {
-  it('removes what is older, up to the first that is not', async () => {
+  it('removes older entries, up to the first that is younger', async () => {
     const keys = [await makeOld(400), await makeOld(365), await makeOld(30), await makeOld(365)]
     const head = await apiKeys.auditHead()
 

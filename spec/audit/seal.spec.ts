@@ -86,7 +86,7 @@ describe('sealing', () => {
           const answer = rest.at(-1)
           if (!sql.includes('FOR UPDATE') || typeof answer !== 'function')
             return query(sql, ...rest)
-          return query(sql, (...told: unknown[]) => hasStopped(() => answer(...told)))
+          return query(sql, (...result: unknown[]) => hasStopped(() => answer(...result)))
         }
       })
     })

@@ -169,7 +169,7 @@ describe('verifyAuditTrail', () => {
   })
 })
 
-/** Makes the chain anew from what the entries say now, as anybody can who has read how it is made. */
+/** Makes the chain anew from the present entries, as a forger can who has read how it is made. */
 async function forge() {
   const forger = createSigner({ secrets: [], acceptUnkeyed: false })
   const [own] = await rows<{ secretId: string | null }>(

@@ -10,7 +10,7 @@ export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
 /** What a fault is, and at which place in the trail. */
 export type Fault = [kind: AuditFault['kind'], position: number | null]
 
-/** A title, the SQL of somebody who meddles, and the faults that are found then. */
+/** A title, the SQL of a forger, and the faults that are found then. */
 export type Tampering = [title: string, sql: string, faults: Fault[]]
 
 /** The limit that every verification names. */
@@ -58,7 +58,7 @@ function trailOf(world: World) {
     return text
   }
 
-  /** Does what a superuser can do who has no secret: with the triggers off, and on again after it. */
+  /** Runs SQL as a superuser without the secret would: with the triggers off, and on again afterwards. */
   async function meddle(sql: string) {
     const triggers = await world.rows<{ table: string; name: string }>(
       `SELECT tgrelid::regclass::text AS "table", tgname AS name FROM pg_trigger
