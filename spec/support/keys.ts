@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { InvalidInputError, type ApiKeyRecord, type NewApiKey, type Status } from '../../lib'
 import { createSecretFormat } from '../../lib/keys/secret'
 import type { Permission, TestApiKeys } from './app'
+import type { Caller } from './http'
 
 type Wishes = Partial<NewApiKey<Permission>>
 
@@ -18,6 +19,14 @@ export async function createKey(
 ): Promise<ApiKeyRecord<Permission, string>> {
   const { apiKey } = await apiKeys.create(newKey(wishes))
   return bringInto(status, apiKey, apiKeys)
+}
+
+/** Creates a key over HTTP, and returns the record of the answer. */
+export async function postKey(caller: Caller, input: object = {}) {
+  const { body } = await caller
+    .post('/api-keys', { name: 'CI', permissions: ['READ_GRAPH'], ...input })
+    .expect(201)
+  return body.apiKey as { id: string } & Record<string, unknown>
 }
 
 /** Suspends or revokes a new key, if that is the status that a spec asks for. */
