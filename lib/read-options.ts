@@ -1,23 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 
 import type { Sequelize } from 'sequelize'
-import {
-  boolean,
-  check,
-  custom,
-  forward,
-  object,
-  optional,
-  partialCheck,
-  picklist,
-  pipe,
-  rawCheck,
-  safeParse,
-  toLowerCase,
-  transform,
-  undefinedable,
-  type BaseIssue,
-} from 'valibot'
+import v = require('valibot')
 
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
@@ -46,93 +30,96 @@ export type Settings = ReturnType<typeof readOptions>
 
 /** Each option but those of storage, with its default and its rule. */
 export const optionFields = {
-  sequelize: pipe(
+  sequelize: v.pipe(
     anything<Sequelize>(),
-    check(
+    v.check(
       (sequelize) => /^6\.|^$/.test(versionOf(sequelize)),
       ({ input }) => `must be an instance of Sequelize 6, not of ${versionOf(input)}`,
     ),
-    check((sequelize) => isPostgres(sequelize), 'must be a Sequelize instance on Postgres'),
+    v.check((sequelize) => isPostgres(sequelize), 'must be a Sequelize instance on Postgres'),
   ),
-  keyPrefix: custom<string>(
+  keyPrefix: v.custom<string>(
     isKeyPrefix,
     'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore',
   ),
-  permissions: pipe(
-    custom<AnyOptions['permissions']>(
+  permissions: v.pipe(
+    v.custom<AnyOptions['permissions']>(
       isObject,
       'must be a list of names, or an object of names and descriptions',
     ),
-    rawCheck(({ dataset: { value }, addIssue }) => {
+    v.rawCheck(({ dataset: { value }, addIssue }) => {
       for (const [name, description] of Array.isArray(value) ? [] : Object.entries(Object(value))) {
         if (typeof description === 'string') continue
         const message = `must be a description, got ${show(description)}`
         addIssue({ path: pathTo(value, name), message })
       }
     }),
-    transform(describe),
-    check(
+    v.transform(describe),
+    v.check(
       (all) => all.every(({ name }) => isScopeToken(name)),
       ({ input }) => {
         const wrong = input.find(({ name }) => !isScopeToken(name))
         return `must have names of 1 to 100 printable ASCII characters without space, " and \\, got ${show(wrong?.name)}`
       },
     ),
-    check((all) => new Set(namesOf(all)).size === all.length, 'must not repeat a name'),
-    check((all) => all.length > 0, 'must name at least one'),
+    v.check((all) => new Set(namesOf(all)).size === all.length, 'must not repeat a name'),
+    v.check((all) => all.length > 0, 'must name at least one'),
   ),
-  currentUser: undefinedable(aFunction<AnyOptions['currentUser']>()),
-  isAdmin: undefinedable(aFunction<AnyOptions['isAdmin']>()),
-  loadUser: undefinedable(aFunction<AnyOptions['loadUser']>()),
-  grantable: undefinedable(aFunction<AnyOptions['grantable']>()),
-  grantableMaxAgeMs: optional(wholeNumber(0, 86_400_000), 60_000),
-  maxKeysPerUser: optional(custom<number>(isPositive, 'must be a whole number above 0'), 1_000),
-  maxLifetimeSeconds: optional(
-    custom<number>(
+  currentUser: v.undefinedable(aFunction<AnyOptions['currentUser']>()),
+  isAdmin: v.undefinedable(aFunction<AnyOptions['isAdmin']>()),
+  loadUser: v.undefinedable(aFunction<AnyOptions['loadUser']>()),
+  grantable: v.undefinedable(aFunction<AnyOptions['grantable']>()),
+  grantableMaxAgeMs: v.optional(wholeNumber(0, 86_400_000), 60_000),
+  maxKeysPerUser: v.optional(v.custom<number>(isPositive, 'must be a whole number above 0'), 1_000),
+  maxLifetimeSeconds: v.optional(
+    v.custom<number>(
       isLifetime,
       'must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity',
     ),
     Infinity,
   ),
-  maxGracePeriodSeconds: optional(wholeNumber(0, 31_536_000), 2_592_000),
-  reservedMetadata: optional(
-    custom<readonly string[]>(isListOfNames, 'must be a list of names'),
+  maxGracePeriodSeconds: v.optional(wholeNumber(0, 31_536_000), 2_592_000),
+  reservedMetadata: v.optional(
+    v.custom<readonly string[]>(isListOfNames, 'must be a list of names'),
     [],
   ),
-  limits: optional(
+  limits: v.optional(
     limitsByName(
-      custom<object>(
+      v.custom<object>(
         (value) => isObject(value) && !Array.isArray(value),
         'must be an object of limits, by their names',
       ),
       limitNameRule,
-      pipe(
-        custom<object>(isObject, 'must be { limit, windowSeconds }'),
+      v.pipe(
+        v.custom<object>(isObject, 'must be { limit, windowSeconds }'),
         withAll(limitFields),
-        object(limitFields),
+        v.object(limitFields),
       ),
     ),
     {},
   ),
-  redis: undefinedable(
-    pipe(
+  redis: v.undefinedable(
+    v.pipe(
       anything<RedisClient>(),
-      check(
+      v.check(
         (client) => isRedisClient(client),
         'must be a client of ioredis, or of redis from version 4',
       ),
     ),
   ),
-  onLimiterOutage: optional(picklist(['refuse', 'allow'], "must be 'refuse' or 'allow'"), 'refuse'),
-  maxFailedAttemptsPerMinute: optional(
-    custom<number>(isPositive, 'must be a whole number above 0'),
+  onLimiterOutage: v.optional(
+    v.picklist(['refuse', 'allow'], "must be 'refuse' or 'allow'"),
+    'refuse',
+  ),
+  maxFailedAttemptsPerMinute: v.optional(
+    v.custom<number>(isPositive, 'must be a whole number above 0'),
     60,
   ),
-  secrets: optional(
-    pipe(
+  secrets: v.optional(
+    v.pipe(
       anything<readonly (string | Uint8Array)[]>(),
-      check(Array.isArray, 'must be a list'),
-      rawCheck(({ dataset: { value, issues }, addIssue }) => {
+      v.check(Array.isArray, 'must be a list'),
+      v.rawCheck(({ dataset: { value, issues }, addIssue }) => {
         if (issues) return
         for (const [index, secret] of value.entries()) {
           const message = faultOfSecret(secret, value.slice(0, index))
@@ -142,21 +129,21 @@ export const optionFields = {
     ),
     [],
   ),
-  acceptUnkeyed: optional(boolean('must be true or false'), false),
-  header: undefinedable(
-    pipe(
-      custom<string>(isHeaderName, 'must be the name of a header other than Authorization'),
-      toLowerCase(),
+  acceptUnkeyed: v.optional(v.boolean('must be true or false'), false),
+  header: v.undefinedable(
+    v.pipe(
+      v.custom<string>(isHeaderName, 'must be the name of a header other than Authorization'),
+      v.toLowerCase(),
     ),
   ),
-  realm: optional(custom<string>(isQuotable, 'must be printable ASCII'), 'api'),
-  trustedOrigins: optional(
-    pipe(
-      custom<TrustedOrigins<IncomingMessage>>(
+  realm: v.optional(v.custom<string>(isQuotable, 'must be printable ASCII'), 'api'),
+  trustedOrigins: v.optional(
+    v.pipe(
+      v.custom<TrustedOrigins<IncomingMessage>>(
         (value) => typeof value === 'function' || Array.isArray(value),
         'must be a list of origins or a function',
       ),
-      check(
+      v.check(
         // The answer of a function is checked when it is asked.
         (origins) => typeof origins === 'function' || origins.every(isOrigin),
         ({ input }) => {
@@ -167,30 +154,30 @@ export const optionFields = {
     ),
     [],
   ),
-  maxStalenessMs: optional(wholeNumber(100, 600_000), 1_000),
-  outageGraceMs: optional(wholeNumber(0, 3_600_000), 0),
-  cacheSize: optional(wholeNumber(1, 10_000_000), 100_000),
-  lastUsedResolutionMs: optional(wholeNumber(0, 86_400_000), 60_000),
-  listen: optional(
-    pipe(
+  maxStalenessMs: v.optional(wholeNumber(100, 600_000), 1_000),
+  outageGraceMs: v.optional(wholeNumber(0, 3_600_000), 0),
+  cacheSize: v.optional(wholeNumber(1, 10_000_000), 100_000),
+  lastUsedResolutionMs: v.optional(wholeNumber(0, 86_400_000), 60_000),
+  listen: v.optional(
+    v.pipe(
       anything<boolean | string>(),
-      check(
+      v.check(
         (listen) => isListenOption(listen),
         'must be true, false or the address of the database',
       ),
     ),
     true,
   ),
-  preparedStatements: optional(boolean('must be true or false'), true),
-  onRefusal: undefinedable(aFunction<AnyOptions['onRefusal']>()),
+  preparedStatements: v.optional(v.boolean('must be true or false'), true),
+  onRefusal: v.undefinedable(aFunction<AnyOptions['onRefusal']>()),
 }
 
-const schema = pipe(
-  custom<object>(isObject),
+const schema = v.pipe(
+  v.custom<object>(isObject),
   withAll(optionFields),
-  object(optionFields),
-  forward(
-    partialCheck(
+  v.object(optionFields),
+  v.forward(
+    v.partialCheck(
       [['acceptUnkeyed'], ['secrets']],
       ({ acceptUnkeyed, secrets }) => !acceptUnkeyed || secrets.length > 0,
       'needs secrets: without them all keys are unkeyed',
@@ -211,7 +198,7 @@ export function readOptions(options: AnyOptions) {
     checks.refuseUnknownNames(limit, Object.keys(limitFields), `limits.${name}.`)
   }
 
-  const result = safeParse(schema, options, { abortEarly: true })
+  const result = v.safeParse(schema, options, { abortEarly: true })
   if (!result.success) return refuse(result.issues[0])
 
   const { permissions, ...settings } = result.output
@@ -224,7 +211,7 @@ export function readOptions(options: AnyOptions) {
 }
 
 /** Throws a `TypeError` for an option. A value is shown if its type is wrong; a check says itself what it may show. */
-function refuse({ kind, path, message, input }: BaseIssue<unknown>): never {
+function refuse({ kind, path, message, input }: v.BaseIssue<unknown>): never {
   const keys = path?.map(({ key }) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`))
   const name = keys?.join('').slice(1)
   const got = kind === 'schema' ? `, got ${show(input)}` : ''
@@ -233,18 +220,18 @@ function refuse({ kind, path, message, input }: BaseIssue<unknown>): never {
 
 /** Gives an object a member for each field, so that a missing field is refused by its own rule. */
 function withAll(fields: object) {
-  return transform((value: object) =>
+  return v.transform((value: object) =>
     Object.fromEntries(Object.keys(fields).map((name) => [name, Reflect.get(value, name)])),
   )
 }
 
 /** Makes the schema of an option that only a check may refuse, because its value may hold a password. */
 function anything<Value>() {
-  return custom<Value>(() => true)
+  return v.custom<Value>(() => true)
 }
 
 function aFunction<Value>() {
-  return custom<NonNullable<Value>>((value) => typeof value === 'function', 'must be a function')
+  return v.custom<NonNullable<Value>>((value) => typeof value === 'function', 'must be a function')
 }
 
 function isObject(value: unknown): value is object {

@@ -1,4 +1,4 @@
-import { pipe, string } from 'valibot'
+import v = require('valibot')
 
 import { readBy } from './parse-input'
 
@@ -66,8 +66,8 @@ export const eventCursor = cursor(/^\d{1,18}$/, ([id]) => ({ id }))
 
 /** Makes the schema of a cursor. `read` returns `null` for a position that cannot exist. */
 function cursor<Position>(shape: RegExp, read: (match: RegExpExecArray) => Position | null) {
-  return pipe(
-    string('must be a cursor'),
+  return v.pipe(
+    v.string('must be a cursor'),
     readBy((text) => {
       const match = shape.exec(Buffer.from(text, 'base64url').toString())
       return match && read(match)

@@ -1,23 +1,4 @@
-import {
-  array,
-  check,
-  custom,
-  literal,
-  maxLength,
-  minLength,
-  minValue,
-  nullable,
-  object,
-  optional,
-  picklist,
-  pipe,
-  rawCheck,
-  string,
-  transform,
-  trim,
-  union,
-  unknown,
-} from 'valibot'
+import v = require('valibot')
 
 import { statuses, type Status } from '../../models/api-key'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
@@ -38,18 +19,18 @@ export function text({
   const controls = lines ? /[^\P{Cc}\n\r\t]/u : /\p{Cc}/u
   const size = min > 0 ? `${min} to ${max}` : `at most ${max}`
 
-  return pipe(
-    string('must be text'),
-    trim(),
-    check(({ length }) => length >= min && length <= max, `must have ${size} characters`),
-    check((value) => !controls.test(value), 'must not contain control characters'),
-    check((value) => value.isWellFormed(), 'must be well-formed Unicode'),
+  return v.pipe(
+    v.string('must be text'),
+    v.trim(),
+    v.check(({ length }) => length >= min && length <= max, `must have ${size} characters`),
+    v.check((value) => !controls.test(value), 'must not contain control characters'),
+    v.check((value) => value.isWellFormed(), 'must be well-formed Unicode'),
   )
 }
 
 /** Makes the schema of one of several names. */
 export function oneOf<const Name extends string>(names: readonly Name[]) {
-  return picklist(names, `must be one of ${names.join(', ')}`)
+  return v.picklist(names, `must be one of ${names.join(', ')}`)
 }
 
 /** Makes the schema of a whole number between two bounds. */
@@ -58,7 +39,7 @@ export function wholeNumber(
   most: number,
   message = `must be a whole number from ${least} to ${most}`,
 ) {
-  return custom<number>((value) => isWithin(value, least, most), message)
+  return v.custom<number>((value) => isWithin(value, least, most), message)
 }
 
 function isWithin(value: unknown, least: number, most: number): boolean {
@@ -66,8 +47,8 @@ function isWithin(value: unknown, least: number, most: number): boolean {
 }
 
 /** True or false. Text is taken as well, because queries have nothing else. */
-export const flag = pipe(
-  unknown(),
+export const flag = v.pipe(
+  v.unknown(),
   readBy((value) => {
     if (typeof value === 'boolean') return value
     return value === 'true' || value === 'false' ? value === 'true' : null
@@ -75,9 +56,9 @@ export const flag = pipe(
 )
 
 /** How many entries a page has, 20 by default. Queries give it as text. */
-export const pageSize = optional(
-  pipe(
-    unknown(),
+export const pageSize = v.optional(
+  v.pipe(
+    v.unknown(),
     readBy((value) => {
       const size = typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value
       return isWithin(size, 1, 100) ? Number(size) : null
@@ -87,8 +68,8 @@ export const pageSize = optional(
 )
 
 /** One or several statuses, as a list or as text with commas. */
-export const statusList = pipe(
-  unknown(),
+export const statusList = v.pipe(
+  v.unknown(),
   readBy(
     (value): Status[] | null => {
       const names: unknown = typeof value === 'string' ? value.split(',') : value
@@ -107,19 +88,19 @@ function isStatus(name: unknown): name is Status {
 export function permissionSet(permissions: readonly string[]) {
   const most = permissions.length
 
-  return pipe(
+  return v.pipe(
     // The length comes first, because a body has room for thousands of names.
-    array(unknown(), 'must be a list of permissions'),
-    maxLength(most, `must name at most ${most} permissions, which is all there are`),
-    array(oneOf(permissions)),
-    minLength(1, 'must name at least one permission'),
+    v.array(v.unknown(), 'must be a list of permissions'),
+    v.maxLength(most, `must name at most ${most} permissions, which is all there are`),
+    v.array(oneOf(permissions)),
+    v.minLength(1, 'must name at least one permission'),
     refuseRepeats(),
   )
 }
 
 /** Makes a check of a list. It also runs if some members are refused, so that one answer lists every fault. */
 function refuseRepeats<Name>() {
-  return rawCheck<Name[]>(({ dataset: { value }, addIssue }) => {
+  return v.rawCheck<Name[]>(({ dataset: { value }, addIssue }) => {
     if (!Array.isArray(value)) return
     const seen = new Set()
     for (const [index, name] of value.entries()) {
@@ -130,9 +111,9 @@ function refuseRepeats<Name>() {
 }
 
 /** The metadata of a key, as the database can store it. */
-export const metadata = pipe(
-  custom<Metadata>(isPlainObject, 'must be a JSON object'),
-  rawCheck(({ dataset, addIssue }) => {
+export const metadata = v.pipe(
+  v.custom<Metadata>(isPlainObject, 'must be a JSON object'),
+  v.rawCheck(({ dataset, addIssue }) => {
     const fault = dataset.typed ? faultOfMetadata(dataset.value) : null
     if (fault !== null) addIssue({ message: fault })
   }),
@@ -147,31 +128,31 @@ function faultOfMetadata(value: Metadata): string | null {
 const noAddress = 'must be an IP address'
 
 /** The address from which a call is made. */
-export const clientAddress = pipe(
-  string(noAddress),
+export const clientAddress = v.pipe(
+  v.string(noAddress),
   readBy((value) => (value.length <= 100 ? readClientAddress(value) : null), noAddress),
 )
 
 const noRange = 'must be an address or a range in CIDR notation, such as 203.0.113.0/24'
 
-const addressRange = pipe(
-  string(noRange),
-  check((value) => value.length <= 100 && readAddressRange(value) !== null, noRange),
-  check((value) => !isAmbiguousRange(value), 'must have no bits set behind its prefix'),
-  transform((value) => readAddressRange(value) ?? value),
+const addressRange = v.pipe(
+  v.string(noRange),
+  v.check((value) => value.length <= 100 && readAddressRange(value) !== null, noRange),
+  v.check((value) => !isAmbiguousRange(value), 'must have no bits set behind its prefix'),
+  v.transform((value) => readAddressRange(value) ?? value),
 )
 
 /** Addresses and ranges, in their shortest form. */
-export const addressList = pipe(
-  array(addressRange, 'must be a list of addresses'),
-  minLength(1, 'must name at least one address; null means all'),
-  maxLength(100, 'must name at most 100 addresses'),
+export const addressList = v.pipe(
+  v.array(addressRange, 'must be a list of addresses'),
+  v.minLength(1, 'must name at least one address; null means all'),
+  v.maxLength(100, 'must name at most 100 addresses'),
   refuseRepeats(),
 )
 
 function hexadecimal(length: number) {
   const shape = new RegExp(`^[0-9a-f]{${length}}$`)
-  return custom<string>(
+  return v.custom<string>(
     (value) => typeof value === 'string' && shape.test(value),
     `must be ${length} hexadecimal characters`,
   )
@@ -179,14 +160,14 @@ function hexadecimal(length: number) {
 
 /** A head of the audit trail, as it was exported. */
 export const auditHead = strict(
-  object({
-    position: pipe(
-      custom<number>(Number.isSafeInteger, 'must be a whole number'),
-      minValue(0, 'must not be negative'),
+  v.object({
+    position: v.pipe(
+      v.custom<number>(Number.isSafeInteger, 'must be a whole number'),
+      v.minValue(0, 'must not be negative'),
     ),
-    hash: union([hexadecimal(64), literal('')], 'must be 64 hexadecimal characters'),
+    hash: v.union([hexadecimal(64), v.literal('')], 'must be 64 hexadecimal characters'),
     at: utcTime,
-    secretId: nullable(hexadecimal(16)),
+    secretId: v.nullable(hexadecimal(16)),
     mac: hexadecimal(64),
   }),
 )

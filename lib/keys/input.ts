@@ -1,18 +1,4 @@
-import {
-  boolean,
-  check,
-  forward,
-  nullable,
-  object,
-  optional,
-  partial,
-  partialCheck,
-  picklist,
-  pipe,
-  safeParse,
-  transform,
-  type ObjectEntries,
-} from 'valibot'
+import v = require('valibot')
 
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
@@ -61,10 +47,10 @@ export type Pruning = ReturnType<Parsers['pruning']>
 /** Makes the functions that parse all input: of the routes, and of the functions that an app calls. */
 export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }: InputSettings) {
   const userId = userIdOf(userIdType)
-  const ofUser = { userId: optional(userId) }
+  const ofUser = { userId: v.optional(userId) }
   const newKey = {
     name,
-    ...partial(object(keyFields)).entries,
+    ...v.partial(v.object(keyFields)).entries,
     permissions: permissionSet(permissions),
   }
   const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
@@ -73,13 +59,13 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
   return {
     /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
     readUserId(id: unknown): string | number | undefined {
-      const result = safeParse(userId, id)
+      const result = v.safeParse(userId, id)
       return result.success ? result.output : undefined
     },
 
     newKey: fields(newKey),
     newKeyOf: fields({ ...newKey, userId }),
-    changes: fields(partial(object({ name, ...keyFields })).entries, {
+    changes: fields(v.partial(v.object({ name, ...keyFields })).entries, {
       permissions: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
     }),
     permissionSet: fields({ permissions: newKey.permissions }),
@@ -97,33 +83,33 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
 
     circumstances: fields({
       ...ofUser,
-      address: optional(clientAddress),
+      address: v.optional(clientAddress),
       ...because,
-      actor: optional(actor),
+      actor: v.optional(actor),
     }),
 
     /** Parses the filter for the keys of one user. */
     ownList: createParser(
       strict(
-        pipe(
-          object(keyPage),
-          forward(partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
+        v.pipe(
+          v.object(keyPage),
+          v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
         ),
       ),
     ),
     /** Parses the filter for the keys of all users. */
     list: createParser(
       strict(
-        pipe(
-          object({
+        v.pipe(
+          v.object({
             ...keyPage,
             ...ofUser,
-            permission: optional(oneOf(permissions)),
-            text: optional(searchText),
+            permission: v.optional(oneOf(permissions)),
+            text: v.optional(searchText),
           }),
-          forward(partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
-          forward(
-            partialCheck(
+          v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
+          v.forward(
+            v.partialCheck(
               [['sort'], ['userId']],
               (filter) => filter.userId !== undefined || filter.sort.endsWith('createdAt'),
               'must be createdAt or -createdAt, unless userId is given',
@@ -138,15 +124,15 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
     /** Parses the filter for the audit trail of all keys. */
     eventList: fields({
       ...eventPage,
-      apiKeyId: optional(guid),
+      apiKeyId: v.optional(guid),
       ...ofUser,
-      action: optional(oneOf(eventActions)),
+      action: v.optional(oneOf(eventActions)),
     }),
     /** Parses the question for the usage of one key. */
     usageQuery: fields(usageQuery),
     /** Parses the question for the usage of all keys. */
-    usageFilter: fields({ ...usageQuery, apiKeyId: optional(guid), ...ofUser }),
-    auditVerification: fields({ head: optional(auditHead) }),
+    usageFilter: fields({ ...usageQuery, apiKeyId: v.optional(guid), ...ofUser }),
+    auditVerification: fields({ head: v.optional(auditHead) }),
 
     revokeAll: fields({ userId, ...because, dryRun }),
     unusedKeys: fields(unusedKeys),
@@ -154,15 +140,15 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
     pruning: fields({ olderThanDays: days, dryRun }),
     housekeeping: createParser(
       strict(
-        pipe(
-          object({
-            revokedKeys: optional(days),
-            events: optional(days),
-            usage: optional(days),
+        v.pipe(
+          v.object({
+            revokedKeys: v.optional(days),
+            events: v.optional(days),
+            usage: v.optional(days),
             dryRun,
             ...because,
           }),
-          check(
+          v.check(
             ({ revokedKeys, events, usage }) => (revokedKeys ?? events ?? usage) !== undefined,
             'must say how many days old revokedKeys, events or usage have to be',
           ),
@@ -172,39 +158,39 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
   }
 }
 
-function fields<const Fields extends ObjectEntries>(
+function fields<const Fields extends v.ObjectEntries>(
   entries: Fields,
   refused?: Readonly<Record<string, string>>,
 ) {
-  return createParser(strict(object(entries), refused))
+  return createParser(strict(v.object(entries), refused))
 }
 
 const name = text({ min: 1, max: 100 })
 
 /** The fields that a new key can lack. */
 const keyFields = {
-  description: nullable(text({ max: 500, lines: true })),
-  expiresAt: nullable(expiry),
-  allowedIps: nullable(addressList),
+  description: v.nullable(text({ max: 500, lines: true })),
+  expiresAt: v.nullable(expiry),
+  allowedIps: v.nullable(addressList),
   metadata,
-  limits: nullable(limitOverrides),
+  limits: v.nullable(limitOverrides),
 }
 
 /** The reason of a change, for the audit trail. */
-const because = { reason: optional(text({ min: 1, max: 500, lines: true })) }
+const because = { reason: v.optional(text({ min: 1, max: 500, lines: true })) }
 
 /** Makes the schema of the seconds that the old secret works after a rotation: a day by default, or the app's maximum. */
 function gracePeriod(most: number) {
   const message = `must be a whole number of seconds from 0 to ${most}`
-  return optional(wholeNumber(0, most, message), Math.min(86_400, most))
+  return v.optional(wholeNumber(0, most, message), Math.min(86_400, most))
 }
 
-const everywhere = pipe(
-  optional(picklist(['true', 'false'], 'must be true or false'), 'false'),
-  transform((text) => text === 'true'),
+const everywhere = v.pipe(
+  v.optional(v.picklist(['true', 'false'], 'must be true or false'), 'false'),
+  v.transform((text) => text === 'true'),
 )
 
-const dryRun = optional(boolean('must be true or false'), false)
+const dryRun = v.optional(v.boolean('must be true or false'), false)
 
 const days = wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500')
 
@@ -212,10 +198,10 @@ const page = { limit: pageSize }
 
 const keyPage = {
   ...page,
-  cursor: optional(keyCursor),
-  status: optional(statusList),
-  isExpired: optional(flag),
-  sort: optional(oneOf(sorts), '-createdAt'),
+  cursor: v.optional(keyCursor),
+  status: v.optional(statusList),
+  isExpired: v.optional(flag),
+  sort: v.optional(oneOf(sorts), '-createdAt'),
 }
 
 /** A page goes on in the order of the page before. */
@@ -226,15 +212,15 @@ function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: S
 /** Each word of a search costs a lookup of all words that begin with it. */
 const maxWords = 10
 
-const searchText = pipe(
+const searchText = v.pipe(
   text({ min: 1, max: 200 }),
-  check((words) => words.split(/\s+/).length <= maxWords, `must have at most ${maxWords} words`),
+  v.check((words) => words.split(/\s+/).length <= maxWords, `must have at most ${maxWords} words`),
 )
 
-const eventPage = { ...page, cursor: optional(eventCursor) }
+const eventPage = { ...page, cursor: v.optional(eventCursor) }
 
 const usageQuery = {
-  from: optional(momentOfUse),
-  to: optional(momentOfUse),
-  by: optional(oneOf(usageUnits), 'hour'),
+  from: v.optional(momentOfUse),
+  to: v.optional(momentOfUse),
+  by: v.optional(oneOf(usageUnits), 'hour'),
 }

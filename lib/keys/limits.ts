@@ -1,4 +1,4 @@
-import { check, custom, map, nullable, object, pipe, transform, type GenericSchema } from 'valibot'
+import v = require('valibot')
 
 import type { LimitState } from '../errors'
 import { wholeNumber } from './fields'
@@ -37,35 +37,38 @@ const maxLimits = 10
 
 /** Makes the schema of limits by their names. `nameRule` is the message for a wrong name. */
 export function limitsByName<Limit>(
-  limits: GenericSchema<unknown, object>,
+  limits: v.GenericSchema<unknown, object>,
   nameRule: string,
-  limit: GenericSchema<unknown, Limit>,
+  limit: v.GenericSchema<unknown, Limit>,
 ) {
-  return pipe(
+  return v.pipe(
     limits,
-    check((value) => !Object.hasOwn(value, '__proto__'), 'must not have a limit called __proto__'),
-    check(
+    v.check(
+      (value) => !Object.hasOwn(value, '__proto__'),
+      'must not have a limit called __proto__',
+    ),
+    v.check(
       (value) => Object.keys(value).length <= maxLimits,
       `must have at most ${maxLimits} limits`,
     ),
     // Valibot's `record` passes over names such as `constructor`.
-    transform((value) => new Map<string, unknown>(Object.entries(value))),
-    map(
-      custom<string>((name) => /^[A-Za-z][\w-]{0,31}$/.test(String(name)), nameRule),
+    v.transform((value) => new Map<string, unknown>(Object.entries(value))),
+    v.map(
+      v.custom<string>((name) => /^[A-Za-z][\w-]{0,31}$/.test(String(name)), nameRule),
       limit,
     ),
-    transform((value) => Object.fromEntries(value)),
+    v.transform((value) => Object.fromEntries(value)),
   )
 }
 
 /** Limits of a key. Their names are sorted, so that equal limits look equal. */
-export const limitOverrides = pipe(
+export const limitOverrides = v.pipe(
   limitsByName(
-    custom<object>(isPlainObject, 'must be a JSON object of limits, by their names'),
+    v.custom<object>(isPlainObject, 'must be a JSON object of limits, by their names'),
     `its name ${limitNameRule}`,
-    nullable(strict(object(limitFields))),
+    v.nullable(strict(v.object(limitFields))),
   ),
-  transform((value) =>
+  v.transform((value) =>
     Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))),
   ),
 )

@@ -1,14 +1,5 @@
-import {
-  custom,
-  pipe,
-  rawTransform,
-  safeParse,
-  type BaseIssue,
-  type GenericSchema,
-  type InferOutput,
-  type IssuePathItem,
-  type ObjectEntries,
-} from 'valibot'
+// `import * as` would copy the 300 exports of Valibot in each file, which takes longer than to load it.
+import v = require('valibot')
 
 import { InvalidInputError, type InputFault } from '../errors'
 
@@ -19,16 +10,16 @@ const maxFaults = 100
 const everyFault = { abortEarly: false, abortPipeEarly: false }
 
 /** Makes the function that returns input as a schema makes it, and throws an `InvalidInputError` that lists every fault. */
-export function createParser<Schema extends GenericSchema>(schema: Schema) {
-  return function parse(input: unknown): InferOutput<Schema> {
-    const result = safeParse(schema, input, everyFault)
+export function createParser<Schema extends v.GenericSchema>(schema: Schema) {
+  return function parse(input: unknown): v.InferOutput<Schema> {
+    const result = v.safeParse(schema, input, everyFault)
     if (result.success) return result.output
 
     throw new InvalidInputError(result.issues.slice(0, maxFaults).map(toFault))
   }
 }
 
-function toFault({ path, input, message }: BaseIssue<unknown>): InputFault {
+function toFault({ path, input, message }: v.BaseIssue<unknown>): InputFault {
   return {
     pointer: pointerTo((path ?? []).map(({ key }) => String(key))),
     message: path && input === undefined ? 'is required' : message,
@@ -51,16 +42,16 @@ function escapePointer(key: string) {
  * Makes the schema of an object that has no other fields than those of `schema`. Valibot's `strictObject` reports only the first
  * of them, and lets a field pass that is called `constructor`. `refused` holds the messages for some of them.
  */
-export function strict<Schema extends GenericSchema & { entries: ObjectEntries }>(
+export function strict<Schema extends v.GenericSchema & { entries: v.ObjectEntries }>(
   schema: Schema,
   refused: Readonly<Record<string, string>> = {},
-): GenericSchema<object, InferOutput<Schema>> {
+): v.GenericSchema<object, v.InferOutput<Schema>> {
   const messages = new Map(Object.entries(refused))
 
-  return pipe(
-    custom<object>(isObject, 'must be a JSON object'),
-    rawTransform<object, InferOutput<Schema>>(({ dataset, addIssue, NEVER }) => {
-      const { issues = [], output, success } = safeParse(schema, dataset.value, everyFault)
+  return v.pipe(
+    v.custom<object>(isObject, 'must be a JSON object'),
+    v.rawTransform<object, v.InferOutput<Schema>>(({ dataset, addIssue, NEVER }) => {
+      const { issues = [], output, success } = v.safeParse(schema, dataset.value, everyFault)
       for (const { input, message, path } of issues) addIssue({ input, message, path })
       for (const name of Object.keys(dataset.value)) {
         if (Object.hasOwn(schema.entries, name)) continue
@@ -77,13 +68,13 @@ function isObject(value: unknown): boolean {
 }
 
 /** Returns the path by which an issue with an object, a list or a map belongs to one of its members. */
-export function pathTo(input: unknown, key: string | number): [IssuePathItem] {
+export function pathTo(input: unknown, key: string | number): [v.IssuePathItem] {
   return [{ type: 'unknown', origin: 'value', input, key, value: undefined }]
 }
 
 /** Makes the action that turns input into what `read` returns, and refuses the input if that is `null`. */
 export function readBy<Input, Output>(read: (input: Input) => Output | null, message: string) {
-  return rawTransform<Input, Output>(({ dataset, addIssue, NEVER }) => {
+  return v.rawTransform<Input, Output>(({ dataset, addIssue, NEVER }) => {
     const output = read(dataset.value)
     if (output !== null) return output
 

@@ -1,4 +1,4 @@
-import { check, custom, pipe, unknown } from 'valibot'
+import v = require('valibot')
 
 import { readBy } from './parse-input'
 
@@ -21,31 +21,31 @@ function isDay(day: string): boolean {
   return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day)
 }
 
-const moment = pipe(
-  unknown(),
+const moment = v.pipe(
+  v.unknown(),
   readBy(readMoment, 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'),
 )
 
 const year10000 = Date.UTC(10_000, 0)
 
 /** A time at which a key can expire. */
-export const expiry = pipe(
+export const expiry = v.pipe(
   moment,
-  check((time) => time.getTime() > Date.now(), 'must be in the future'),
-  check((time) => time.getTime() < year10000, 'must be before the year 10000'),
+  v.check((time) => time.getTime() > Date.now(), 'must be in the future'),
+  v.check((time) => time.getTime() < year10000, 'must be before the year 10000'),
 )
 
 /** A time that limits a report of usage. */
-export const momentOfUse = pipe(
+export const momentOfUse = v.pipe(
   moment,
-  check(
+  v.check(
     (time) => time.getTime() >= 0 && time.getTime() < year10000,
     'must be between the years 1970 and 10000',
   ),
 )
 
 /** A time as `toISOString()` writes it. */
-export const utcTime = custom<string>(
+export const utcTime = v.custom<string>(
   (value) => typeof value === 'string' && /T.+Z$/.test(value) && readMoment(value) !== null,
   'must be a time',
 )
