@@ -11,7 +11,7 @@ import type { Health, HealthQuestion } from './verification/health'
 import type { VerifiedApiKey } from './verification/verified-key'
 import type { Verdict } from './verification/verify'
 
-/** API keys for one app: routers, guards, a Passport strategy, and the same without HTTP. */
+/** API keys for one app: guards, routers, a Passport strategy, and functions for use without HTTP. */
 export interface ApiKeys<
   Permission extends string = string,
   UserId = string | number,
@@ -28,12 +28,12 @@ export interface ApiKeys<
   /** Lets a request through only if it carries a good API key, whatever its permissions. */
   authenticate(options?: AuthenticateOptions): Guard
   /**
-   * Authenticates a request where there is no middleware, as in GraphQL or tsoa. Resolves to its key, and rejects with the
-   * `ApiKeysError` that a guard would answer with: `status` and `headers` say how. Without permissions, or with an empty list,
-   * it takes every good key.
+   * Authenticates a request without a middleware, for example in GraphQL or tsoa. Resolves to its key, and rejects with the
+   * `ApiKeysError` of a guard, which has the `status` and the `headers` of the answer. Without permissions, or with an empty list,
+   * it accepts every good key.
    *
-   * A request is judged once, by the first call or guard. If it lasts, as that of a WebSocket does, watch the `signal` of the
-   * key: later calls with the same request do not notice that the key was revoked.
+   * A request is judged once, by the first call or guard. Later calls with the same request do not notice that the key was
+   * revoked. If a request lasts, like that of a WebSocket, watch the `signal` of the key.
    *
    * @example
    * const { userId } = await apiKeys.authenticateRequest(req, { permissions: 'READ_GRAPH' })
@@ -43,7 +43,7 @@ export interface ApiKeys<
     options?: RequestOptions<Permission>,
   ): Promise<VerifiedApiKey<Permission, UserId>>
   /**
-   * Makes a middleware that masks the keys in the headers of every request, and judges none: put it before what logs
+   * Makes a middleware that masks the keys in the headers of every request, and judges none. Put it before software that logs
    * requests. Guards behind it know the key all the same.
    *
    * @example
@@ -51,22 +51,22 @@ export interface ApiKeys<
    */
   maskKeys(): Guard
   /**
-   * Returns the API key of a request. Throws a `TypeError` where there is none: call it behind a guard.
+   * Returns the API key of a request. Call it behind a guard: without a key it throws a `TypeError`.
    *
    * @example
    * const graphs = await Graph.findAll({ where: { userId: apiKeys.getApiKey(req).userId } })
    */
   getApiKey(req: object): VerifiedApiKey<Permission, UserId>
   /**
-   * Counts further uses of a key towards its limits: for work that turns out to be more than its guard says. Takes a request
-   * behind a guard, or a key that `verify` has accepted; returns where the key stands. Rejects with a `RateLimitedError`
-   * where the limits do not allow it, which then is not counted: pass it on to `next`.
+   * Counts further uses of a key towards its limits, for work that turns out to be more than its guard says. Takes a request
+   * behind a guard, or a key that `verify` has accepted, and returns the state of the limits. If the limits do not allow the uses,
+   * it counts none and rejects with a `RateLimitedError`: pass the error on to `next`.
    *
    * @example
    * await apiKeys.consume(req, nodes.length)
    */
   consume(subject: object, cost?: number): Promise<readonly LimitState[]>
-  /** Whether a key holds all of the permissions named. It says nothing of the key's status or expiry. */
+  /** True if a key holds all of the permissions named, whatever its status or expiry. */
   hasPermission(
     apiKey: { readonly permissions: readonly string[] },
     permission: Permission | readonly Permission[],
@@ -78,7 +78,7 @@ export interface ApiKeys<
    * app.use('/api-keys', apiKeys.router())
    */
   router(): Guard
-  /** Makes the router with which administrators manage everyone's keys. It needs the option `isAdmin`. */
+  /** Makes the router with which administrators manage the keys of all users. It needs the option `isAdmin`. */
   adminRouter(): Guard
   /**
    * The Passport strategy. Authenticate by its name.
@@ -89,27 +89,27 @@ export interface ApiKeys<
    */
   readonly strategy: ApiKeyStrategy
   /**
-   * The paths that pino has to redact so that it prints no key: headers that carry a key, and `plainTextKey` of a new key.
+   * The paths that pino has to redact so that it prints no key: the headers that carry a key, and `plainTextKey` of a new key.
    *
    * @example
    * app.use(apiKeys.maskKeys(), pinoHttp({ redact: apiKeys.redactionPaths }))
    */
   readonly redactionPaths: string[]
   /**
-   * Says whether a plain-text key is good at this moment, and whose it is. Rejects with `database_unavailable` where the
-   * database cannot be asked, and nothing that is remembered may be relied on.
+   * Verifies a plain-text key, and returns the key or the reason why it is not good. Rejects with `database_unavailable` if the
+   * database does not answer and the cache is too old to decide.
    *
-   * The key's `signal` is kept until it aborts, or until `until` ends: a response, a request, a socket, a WebSocket, or another
-   * event emitter that emits `close`, `finish` or `disconnect`. Without `ip`, the address that the key came from, a key with
-   * `allowedIps` is refused.
+   * The `signal` of the key is kept until it aborts, or until `until` ends: a response, a request, a socket, a WebSocket, or
+   * another event emitter that emits `close`, `finish` or `disconnect`. `ip` is the address that the key came from. Without it, a
+   * key with `allowedIps` is refused.
    */
   verify(
     plainTextKey: string,
     options?: { until?: Closable; ip?: string | undefined },
   ): Promise<Verdict<Permission, UserId>>
   /**
-   * Has a function told of what happens to keys in this process, once it has happened: of changes that other processes
-   * make, those tell. A function that fails breaks nothing; `on('error', ...)` hears of it. Returns a function that ends it.
+   * Adds a listener for events of this process. A change of a key is reported in the process that made it, once it is committed. A
+   * listener that fails breaks nothing, and is reported to the listeners of `error`. Returns a function that removes the listener.
    *
    * @example
    * apiKeys.on('revoked', ({ apiKey, reason }) => mail(apiKey.userId, `${apiKey.name} was revoked: ${reason}`))
@@ -119,26 +119,25 @@ export interface ApiKeys<
     listener: Listener<ApiKeyNotices<Permission, UserId>[Name]>,
   ): () => void
   /**
-   * Reports the keys that are due to the listeners of `expiring`, and returns how many notices all listeners have taken. A
-   * process that lives long does so by itself, every 5 minutes: this is for those that do not, called by a timer of yours. If
-   * another process is reporting, it waits up to 5 seconds, and takes over if that process has died.
+   * Reports the keys that are about to expire to the listeners of `expiring`, and returns how many notices all listeners have
+   * taken. A process does so by itself, every 5 minutes. Call this from a timer if your processes do not live that long. If another
+   * process is reporting, it waits up to 5 seconds, and takes over if that process has died.
    */
   announceExpiring(): Promise<number>
-  /** How verification in this process is doing. Makes no query, unless it is to count the `livingKeys` or to `probe` the database. */
+  /** Returns the state of verification in this process. Only the questions `livingKeys` and `probe` make a query. */
   health(options?: HealthQuestion): Promise<Health>
   /**
-   * Brings the tables up to this version, and adds the foreign key of the option `users` where it is missing. Safe to call at
+   * Brings the tables up to this version, and adds the foreign key of the option `users` if it is missing. It is safe to call at
    * every start, in several processes at once.
    */
   migrate(): Promise<void>
   /**
-   * Resolves once the uses of keys so far are in the database, but for keys whose rows somebody else has locked: those
-   * follow with the next write.
+   * Resolves once the uses of keys so far are in the database. The uses of keys whose rows are locked follow with the next write.
    */
   flush(): Promise<void>
   /**
-   * For when the process ends: writes what is pending, like `flush`, then closes our own connections and lets go of all
-   * signals. The app's Sequelize stays open.
+   * Writes pending uses, like `flush`, then closes the connections of the library and drops all signals. Call it when the process
+   * ends. The app's Sequelize stays open.
    */
   close(): Promise<void>
 }

@@ -39,7 +39,7 @@ import { createVerification } from './verification/verification'
  *   permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
  *   currentUser: (req) => req.user,
  * })
- * @throws {TypeError} for options that make no sense
+ * @throws {TypeError} if options break the rules
  */
 export function createApiKeys<
   const Permission extends string,
@@ -109,7 +109,7 @@ export function createApiKeys<
   return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>
 }
 
-/** Refuses a `string[]`: with names that the compiler cannot see, no guard would be checked. */
+/** Refuses a `string[]`, because the compiler could not check the names in guards. */
 type VisibleNames<Permission extends string> = string extends Permission
   ? { permissions: 'The names must be visible to the compiler: write them here, or add `as const`' }
   : unknown

@@ -126,7 +126,7 @@ export type InvalidReason =
   /** The key had this secret before a rotation, and its grace period is over. */
   | 'retired'
   | 'address_not_allowed'
-  /** It is not a key, and its address has sent too much else that was not one. */
+  /** It is not a key, and its address has sent too many malformed keys. */
   | 'too_many_attempts'
 
 /** A rule that the input breaks: its place (a JSON Pointer as a URI fragment, RFC 6901, section 6) and the fault. */
@@ -181,7 +181,7 @@ export class InvalidApiKeyError extends ApiKeysError {
   }
 }
 
-/** An address has sent too much that is not a key. */
+/** An address has sent too many malformed keys. */
 export class TooManyAttemptsError extends ApiKeysError {
   override readonly name = 'TooManyAttemptsError'
 
@@ -274,7 +274,7 @@ function summarize([first, ...others]: readonly InputFault[]): string {
   return [refusals.invalid_input[1], faults.join(', ')].join(': ')
 }
 
-/** The path is known, the method is not. */
+/** The path has other methods. */
 export class MethodNotAllowedError extends ApiKeysError {
   override readonly name = 'MethodNotAllowedError'
 

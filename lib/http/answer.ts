@@ -12,6 +12,7 @@ import {
 import { setFields } from '../limits/fields'
 import type { Settings } from '../read-options'
 
+/** The part that answers refusals. */
 export type Answers = ReturnType<typeof createAnswers>
 
 /** Answers refusals for one app: with its realm, and in its own way if it has an `onRefusal`. */
@@ -110,7 +111,7 @@ export function ensureError(failure: unknown): Error {
  */
 export function withoutStack<Refused extends ApiKeysError>(make: () => Refused): Refused {
   const { stackTraceLimit } = Error
-  // If Node was told to freeze what JavaScript comes with, this changes nothing.
+  // If Node runs with `--frozen-intrinsics`, this changes nothing.
   Reflect.set(Error, 'stackTraceLimit', 0)
   try {
     return make()

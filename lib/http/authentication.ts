@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 
 import { ApiKeysError, InvalidApiKeyError, refusalOf, type InvalidReason } from '../errors'
-import type { Emitter } from '../keys/emitter'
+import type { Emitter, RequestDenied } from '../keys/emitter'
 import type { MaybePromise } from '../options'
 import { AcceptedKey } from '../verification/verified-key'
 import type { Verdict, Verifier } from '../verification/verify'
@@ -19,6 +19,7 @@ import { isOurs, linesOf, type Credential, type CredentialReader } from './crede
 import { createOwnerCheck, type OwnerParts } from './owner'
 import { createTrustCheck, type GuardedRequest } from './request'
 
+/** The part that finds out whose key a request carries. */
 export type Authenticator = ReturnType<typeof createAuthenticator>
 
 interface AuthenticatorParts extends OwnerParts {
@@ -125,16 +126,18 @@ export function createAuthenticator(parts: AuthenticatorParts) {
     /** Reports a refused request to the listeners of `denied`. */
     reportDenied(req: object, failure: unknown) {
       if (!(failure instanceof ApiKeysError) || !emitter.hasListener('denied')) return
-
-      const caller = recall(req)
-      const apiKey = caller?.accepted?.apiKey ?? caller?.refused
-      emitter.emit('denied', {
-        apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
-        error: failure,
-        reason: failure instanceof InvalidApiKeyError ? failure.reason : null,
-        address: caller?.ip ?? null,
-      })
+      emitter.emit('denied', denialOf(recall(req), failure))
     },
+  }
+}
+
+function denialOf(caller: Caller | undefined, error: ApiKeysError): RequestDenied {
+  const apiKey = caller?.accepted?.apiKey ?? caller?.refused
+  return {
+    apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
+    error,
+    reason: error instanceof InvalidApiKeyError ? error.reason : null,
+    address: caller?.ip ?? null,
   }
 }
 

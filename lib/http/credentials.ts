@@ -28,6 +28,7 @@ export type Credential =
   /** A malformed credential. `isOurs` is true if it holds text that begins as our keys do. */
   | { kind: 'unreadable'; isOurs: boolean; error: ApiKeysError }
 
+/** The part that finds the key of a request. */
 export type CredentialReader = ReturnType<typeof createCredentialReader>
 
 interface CredentialOptions {

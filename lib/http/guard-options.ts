@@ -2,23 +2,25 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { createOptionChecks, show, suggest } from '../../models/option-checks'
 
+/** The options of the guards that demand permissions. */
 export interface GuardOptions {
   /**
-   * Also lets a request through that carries no key and for which `currentUser(req)` has someone: for routes that both
-   * programs and the app's own pages call. Protect those against cross-site requests as any that trust a cookie.
+   * Also lets a request through that carries no key, if `currentUser(req)` returns a user. It is for routes that both programs and
+   * the app's own pages call. Protect these routes against cross-site requests, like all routes that trust a cookie.
    *
    * @default false
    */
   orSignedIn?: boolean | undefined
   /**
-   * For how many uses of its key a request counts towards the key's limits. Behind several guards it counts for as many as
-   * the dearest of them says.
+   * The number of uses of its key that a request counts for, towards the limits of the key. Behind several guards, the highest
+   * cost counts.
    *
    * @default 1
    */
   cost?: number | undefined
 }
 
+/** The options of `authenticate`. */
 export interface AuthenticateOptions extends GuardOptions {
   /**
    * Lets a request through that carries no key of ours: nothing, or a token that the app understands.
@@ -28,20 +30,21 @@ export interface AuthenticateOptions extends GuardOptions {
   optional?: boolean | undefined
 }
 
+/** The options of `authenticateRequest`. */
 export interface RequestOptions<Permission extends string = string> {
-  /** The permissions that the key must hold, all of them. */
+  /** The key must hold all of these permissions. */
   permissions?: Permission | readonly Permission[] | undefined
   /**
-   * For how many uses of its key a request counts, as in the options of a guard.
+   * The number of uses of its key that a request counts for, as in the options of a guard.
    *
    * @default 1
    */
   cost?: number | undefined
-  /** The response, for its `RateLimit` fields. With Express it is known without. */
+  /** The response, which gets the `RateLimit` fields. Express keeps it with the request. */
   res?: ServerResponse | undefined
 }
 
-/** Refuses an option that would go unheeded, for example a second permission in the place of the options. */
+/** Refuses an option that would have no effect, for example a second permission in the place of the options. */
 export function checkOptions(
   caller: string,
   options: AuthenticateOptions,

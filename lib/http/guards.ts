@@ -21,8 +21,8 @@ import type { RateLimits } from './rate-limits'
 import type { GuardedRequest } from './request'
 
 /**
- * A middleware of ours. It asks nothing of the types of a route, so that behind it `req.params`, `req.body` and the
- * like keep theirs, under the types of Express 4 as well as 5.
+ * A middleware of the library. It demands nothing of the types of a route, so that `req.params` and `req.body` keep their types
+ * behind it, with the types of Express 4 and of Express 5.
  */
 export type Guard = (req: IncomingMessage, res: ServerResponse, next: Next) => void
 
@@ -42,7 +42,7 @@ export function createGuards(parts: GuardParts) {
   return { ...createMiddlewares(parts), ...createCalls(parts) }
 }
 
-/** Returns the refusal of a request; `null` if the request may pass: at once, unless something has to be waited for. */
+/** Returns the refusal of a request; `null` if the request may pass. With a cached key it returns at once. */
 type Check = (
   req: GuardedRequest,
   res: ServerResponse | undefined,
@@ -161,7 +161,7 @@ function createMiddlewares(parts: GuardParts) {
       }
     },
 
-    // It takes no arguments. Express passes a request if the app has not called it.
+    // It takes no arguments. If the app has not called it, Express passes a request.
     maskKeys(...given: readonly unknown[]): Guard {
       refuseRequest('maskKeys', given[0])
       return function maskKeysMiddleware(req, _res, next) {

@@ -41,7 +41,7 @@ export function createHttp(given: HttpParts) {
     strategy: createStrategy(parts),
     redactionPaths: redactionPathsOf(settings.header),
 
-    // These take no arguments. Express passes a request if the app has not called them.
+    // These take no arguments. If the app has not called them, Express passes a request.
     router(...args: readonly unknown[]) {
       refuseRequest('router', args[0])
       return createOwnerRouter(parts)

@@ -8,17 +8,17 @@ import { isPlainObject } from '../keys/metadata'
 
 const maxBytes = 32 * 1024
 
-// Text or a number is JSON too; that it is no object is for the rules to say.
+// Text or a number is JSON too. The parsers of input say that it is not an object.
 const parse = json({ limit: maxBytes, type: () => true, strict: false, verify: refuseBrokenText })
 
-/** Decoded, it would be something else than what was sent. (RFC 8259, section 8.1) */
+/** Refuses a body that is not UTF-8 (RFC 8259, section 8.1), because decoding would change it. */
 function refuseBrokenText(_: IncomingMessage, __: ServerResponse, body: Buffer, charset: string) {
   if (charset === 'utf-8' && !isUtf8(body)) {
     throw Object.assign(new Error('not UTF-8'), { status: 400 })
   }
 }
 
-/** The statuses of body-parser's errors, and what they are to us. */
+/** The refusals for the statuses of body-parser's errors. */
 const refusals: Record<number, ErrorCode> = {
   400: 'malformed_json',
   413: 'body_too_large',
@@ -26,8 +26,8 @@ const refusals: Record<number, ErrorCode> = {
 }
 
 /**
- * Returns the JSON of a request, `{}` if it has no body. It judges type and size by the headers, so that a form that a
- * parser of the app has read meanwhile does not pass for JSON.
+ * Returns the JSON of a request, `{}` if it has no body. The headers decide about type and size, so that a form that a parser of
+ * the app has read does not pass for JSON.
  */
 export async function readJsonBody(req: Request, res: Response): Promise<unknown> {
   const { 'content-length': length, 'transfer-encoding': encoding } = req.headers
@@ -35,7 +35,7 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
 
   const isSized = encoding === undefined
   if (!req.is(['json', '+json'])) {
-    // In chunks, only reading tells whether there is a body.
+    // If it comes in chunks, only reading shows if there is a body.
     if (!isSized && !(await hasContent(req))) return {}
     throw new ApiKeysError('unsupported_media_type')
   }
@@ -52,7 +52,7 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
   return req.body
 }
 
-/** True if the body of a request has bytes, as far as a parser of the app has read it or by its first bytes. */
+/** True if the body of a request has bytes. It looks at what a parser of the app has read, else it reads. */
 async function hasContent(req: Request): Promise<boolean> {
   const kept: unknown = req.body
   if (typeof kept === 'string' || Buffer.isBuffer(kept)) return kept.length > 0
@@ -72,7 +72,7 @@ async function hasContent(req: Request): Promise<boolean> {
   })
 }
 
-/** A parser of the app keeps every body as it came, for example to check the signatures of webhooks. */
+/** Parses a body that a parser of the app has kept as it came, for example to check the signatures of webhooks. */
 function parseKept(body: string | Buffer): unknown {
   if (Buffer.isBuffer(body) && !isUtf8(body)) throw new ApiKeysError('malformed_json')
   try {
@@ -82,7 +82,7 @@ function parseKept(body: string | Buffer): unknown {
   }
 }
 
-/** The parser's errors hold the body, and so go no further. */
+/** Replaces an error of the parser, because it holds the body. */
 function explain(error: unknown): unknown {
   const code = refusals[Number((error as { status?: unknown }).status)]
   return code ? new ApiKeysError(code) : error

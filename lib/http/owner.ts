@@ -8,6 +8,7 @@ import { withoutStack } from './answer'
 import type { Accepted, Authentication, Caller } from './caller'
 import type { GuardedRequest } from './request'
 
+/** The parts of the library that the owner check uses. */
 export interface OwnerParts {
   parse: Pick<Parsers, 'readUserId'>
   /** Counts a use of a good key as denied. */

@@ -12,6 +12,7 @@ import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
 import { withoutStack } from './answer'
 import type { Accepted } from './caller'
 
+/** The part that counts requests towards the limits of their keys. */
 export type RateLimits = ReturnType<typeof createRateLimits>
 
 interface RateLimitsParts {

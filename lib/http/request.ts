@@ -5,14 +5,14 @@ import { warn } from '../../models/warnings'
 import { readClientAddress } from '../keys/addresses'
 
 /**
- * A request as this library reads it: Node's, with what Express, Passport and the library itself may have added. It is a
- * type of our own, because those of Express 4 and 5 do not fit each other, and an app has either or none.
+ * A request as the library reads it: a request of Node with the properties that Express, Passport and the library may have added.
+ * The types of Express 4 and 5 do not fit each other, and an app may have neither.
  */
 export interface GuardedRequest extends IncomingMessage {
   /** The app may keep something else under this name. */
   apiKey?: unknown
   user?: object | undefined
-  /** By Express's own rules, the app's `trust proxy`. */
+  /** The address by the rules of Express, which depend on `trust proxy`. */
   readonly ip?: string | undefined
   res?: ServerResponse | undefined
   /** Express's app, which has the settings. */

@@ -12,6 +12,7 @@ import type { Guard } from './guards'
 import { readJsonBody } from './json-body'
 import { isCrossSite } from './same-origin'
 
+/** The parts of the library that routes use. */
 export interface RouterParts {
   lifecycle: UncheckedLifecycle
   routeCommands: RouteCommands
@@ -51,7 +52,7 @@ export function createRouter(
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
 ): Guard {
-  /** A key never manages keys: whoever finds one must not be able to make more. */
+  /** A request with a key is not admitted, so that a stolen key cannot make more keys. */
   async function admit(req: Request): Promise<UserId> {
     if (authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
     if (!isSafe(req) && (await isCrossSite(req, settings.trustedOrigins))) {

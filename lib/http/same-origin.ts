@@ -1,12 +1,12 @@
 import type { AppRequest, TrustedOrigins } from '../options'
 import type { GuardedRequest } from './request'
 
-/** What is read of a request of Express's, of either version. */
+/** A request of Express, of either version. */
 type Request = GuardedRequest & Pick<AppRequest, 'get'>
 
 /**
- * True if a page of another site sent this request. A browser says so itself (Sec-Fetch-Site, W3C Fetch Metadata), an
- * old one at least where the page came from (Origin, RFC 6454); a program that is no browser says neither.
+ * True if a page of another site sent this request. A browser says so itself (Sec-Fetch-Site, W3C Fetch Metadata). An old browser
+ * names the origin of the page (Origin, RFC 6454). A program that is not a browser sends neither.
  */
 export async function isCrossSite(
   req: Request,
@@ -24,7 +24,7 @@ async function isTrusted(
   origin: string,
   trusted: TrustedOrigins<Request>,
 ): Promise<boolean> {
-  // Every page without an origin of its own says so, whoever has made it.
+  // All pages without an origin of their own send this, whichever site they are from.
   if (origin === 'null') return false
   if (typeof trusted !== 'function') return trusted.includes(origin)
   return (await trusted(origin, req)) === true
@@ -40,8 +40,8 @@ function isOwnOrigin(req: Request, origin: string): boolean {
 }
 
 /**
- * The host with its port as Express knows it, a proxy that it trusts included. Express 5 has it as `req.host`, which in
- * Express 4 lacks the port.
+ * Returns the host with its port as Express 5 does in `req.host`, also behind a trusted proxy. `req.host` of Express 4 lacks the
+ * port.
  */
 function hostOf(req: Request): string | undefined {
   const isTrusted = req.app?.get('trust proxy fn') as (

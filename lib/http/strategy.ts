@@ -3,21 +3,21 @@ import type { IncomingMessage } from 'node:http'
 import { Strategy as BearerStrategy } from 'passport-http-bearer'
 
 import type { ApiKeysError } from '../errors'
+import { setFields } from '../limits/fields'
 import type { MaybePromise } from '../options'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Authentication } from './caller'
-import { setFields } from '../limits/fields'
 import type { RateLimits } from './rate-limits'
 import type { GuardedRequest } from './request'
 
-/** Our strategy as Passport sees it. */
+/** The strategy as Passport sees it. */
 export interface ApiKeyStrategy {
   readonly name: 'api-key'
   authenticate(req: IncomingMessage, options?: unknown): void
 }
 
-/** What Passport adds to a strategy for each request. */
+/** The functions that Passport adds to a strategy for each request. */
 interface Actions {
   success(user: object, info: object): void
   fail(challenge: string | undefined, status: number): void
@@ -30,11 +30,11 @@ interface StrategyParts {
   answers: Answers
 }
 
-/** The Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
+/** Makes the Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
   const { authenticator, rateLimits, answers } = parts
 
-  /** A request with a key counts as one use of it, unless a guard says more. */
+  /** Counts a request with a key as one use of the key. A guard may count more. */
   function count(
     req: IncomingMessage,
     authentication: Authentication,
@@ -76,7 +76,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     override readonly name = 'api-key'
 
     constructor() {
-      // The stock strategy also reads keys from body and query; `authenticate` replaces it, and this with it.
+      // The stock strategy calls this function, and also reads keys from body and query. `authenticate` replaces all of that.
       super(() => {})
     }
 
