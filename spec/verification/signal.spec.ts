@@ -252,7 +252,7 @@ describe('the signal of a key', () => {
   })
 
   it('aborts by an event if the key had expired before the signal was asked for', async () => {
-    const expiresAt = new Date(Date.now() + 300)
+    const expiresAt = new Date(Date.now() + 1_000)
     const { plainTextKey } = await changing().create(newKey({ expiresAt }))
     const verdict = await serving().verify(plainTextKey)
     if (!verdict.valid) throw new Error('refused')
