@@ -1,5 +1,6 @@
 import * as fc from 'fast-check'
 
+import type { Status, World } from '../verification/simulated-world'
 import {
   actionsOf,
   answers,
@@ -10,8 +11,6 @@ import {
   seldom,
   type Action,
   type Decided,
-  type Status,
-  type World,
 } from '../verification/simulation'
 
 /*

@@ -2,18 +2,17 @@ import * as fc from 'fast-check'
 
 import { createLease } from '../../lib/freshness/lease'
 import { createOwnerPermissions } from '../../lib/verification/owner-permissions'
+import { permissions, type World } from './simulated-world'
 import {
   actionsOf,
   answers,
   background,
   commonActions,
   maxStalenessMs,
-  permissions,
   play,
   runsOf,
   settle,
   type Decided,
-  type World,
 } from './simulation'
 
 /** What users may do, against everything that can come between: also changes that the app does not report. */

@@ -1,0 +1,283 @@
+import { momentOf, type Clock } from '../../lib/database/clock'
+import type { LogReading, Position } from '../../lib/freshness/change-log'
+import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
+import type { KeyRow } from '../../lib/verification/cache'
+import type { KeyReading } from '../../lib/verification/lookup'
+
+/** All permissions that there are, in the one list that keys with all of them share. */
+export const permissions: readonly string[] = Object.freeze(['READ', 'WRITE'])
+
+export const users = ['alice', 'bob', 'carol']
+
+export const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+
+/** One key for each user. The last key does not exist at first. */
+export const minted = users.map(() => format.mint())
+const digests = minted.map(({ plainTextKey }) => format.parse(asSent(plainTextKey)) ?? '')
+const ids = users.map((_, number) => `key-${number}`)
+
+export type Status = KeyRow['status'] | 'MISSING'
+
+interface Entry extends Position {
+  /** The number of a key, or all. */
+  key?: number | 'all'
+  isNew?: boolean
+  user?: number
+}
+
+/** All that a server holds. Never changed in place, so that a look at it is a reference. */
+interface Content {
+  log: readonly Entry[]
+  statuses: readonly Status[]
+  /** What each user may do. */
+  roles: readonly (readonly string[])[]
+  triggers: string | null
+}
+
+/** What a statement sees of a server. */
+interface Sight {
+  at: number
+  content: Content
+  isStandby: boolean
+}
+
+/** A statement, or a question to the app, that is under way. */
+interface Read {
+  /** What it saw, if it was sent and not answered. */
+  saw?: Sight
+  answer(sight: Sight): void
+  fail(error: Error): void
+}
+
+export interface Rules {
+  outageGraceMs: number
+  /** With it, keys are read at once, and questions of what users may do take their time. */
+  grantable?: {
+    maxAgeMs: number
+    /** True if the app reports which users it changes. */
+    isReported: boolean
+  }
+}
+
+export type World = ReturnType<typeof createWorld>
+
+/** Makes the database, the app and the clocks that a simulated process lives with. Time passes when the spec says so. */
+export function createWorld({ grantable }: Rules) {
+  let now = 0
+  let asleep = 0
+  let clockIsSetBy: number | null = null
+  let lostAt = -Infinity
+  let knownFrom = -Infinity
+  let pollHasFailed = false
+  let versions = 0
+  let content: Content = {
+    log: [{ revision: 1, mark: 'mark-0' }],
+    statuses: ['ACTIVE', 'ACTIVE', 'MISSING'],
+    roles: users.map(() => permissions),
+    triggers: 'triggers-0',
+  }
+  let before: Content[] = []
+  /** What the database was like from when on. */
+  const history = [{ from: -Infinity, content }]
+  const reads: Read[] = []
+
+  const clock: Clock = {
+    monotonic: () => 50_000 + now - asleep,
+    wall: () => 1_700_000_000_000 + now + (clockIsSetBy ?? 0),
+  }
+
+  function become(next: Content) {
+    content = next
+    history.push({ from: now, content })
+  }
+
+  function commit(changes: Partial<Content>, entry?: Omit<Entry, keyof Position>) {
+    before = [...before, content]
+    const { log, triggers } = content
+    const newest = { revision: (log.at(-1)?.revision ?? 0) + 1, mark: `mark-${++versions}` }
+    const isLogged = entry !== undefined && triggers !== null
+    become({ ...content, log: isLogged ? [...log, { ...newest, ...entry }] : log, ...changes })
+  }
+
+  function start<Reading>(read: (sight: Sight) => Reading, onFailure = () => {}) {
+    return new Promise<Reading>((resolve, reject) => {
+      reads.push({
+        answer: (sight) => resolve(read(sight)),
+        fail(error) {
+          onFailure()
+          reject(error)
+        },
+      })
+    })
+  }
+
+  return {
+    clock,
+    reads,
+
+    get now() {
+      return now
+    },
+
+    pass(ms: number) {
+      now += ms
+    },
+
+    // On a machine that sleeps and whose clock is set as well, no clock tells the truth, and nothing can be promised.
+
+    sleep(ms: number) {
+      if (clockIsSetBy === null) asleep += ms
+      now += ms
+    },
+
+    setClock(ms: number) {
+      if (asleep === 0) clockIsSetBy = ms
+    },
+
+    /** Lets the wall clock begin anew, years ago. That is noticed after a sleep, too. */
+    loseTime() {
+      clockIsSetBy ??= -1_000_000_000_000
+    },
+
+    /** What the primary has. */
+    get sight(): Sight {
+      return { at: now, content, isStandby: false }
+    },
+
+    /** What a standby has that lags behind. */
+    get sightOfStandby(): Sight {
+      return { at: now, content: before.at(-3) ?? before[0] ?? content, isStandby: true }
+    },
+
+    change(key: number, to: Status) {
+      const { statuses } = content
+      const from = statuses[key]
+      if (from === 'MISSING' && to === 'MISSING') return
+      commit({ statuses: statuses.with(key, to) }, { key, isNew: from === 'MISSING' })
+    },
+
+    changeAll(to: KeyRow['status']) {
+      const statuses = content.statuses.map((from) => (from === 'MISSING' ? from : to))
+      commit({ statuses }, { key: 'all' })
+    },
+
+    changeUser(user: number, to: readonly string[]) {
+      const roles = content.roles.with(user, to)
+      commit({ roles }, grantable?.isReported === true ? { user } : undefined)
+    },
+
+    /** Fails over to a standby that missed the last changes. Their numbers are given out once more. */
+    loseChanges(count: number) {
+      const survivor = before.at(-count)
+      if (!survivor) return
+      before = before.slice(0, -count)
+      become(survivor)
+      lostAt = now
+    },
+
+    cutOff() {
+      commit({ log: content.log.slice(-1) })
+    },
+
+    switchTriggers() {
+      commit({ triggers: content.triggers === null ? `triggers-${++versions}` : null })
+    },
+
+    readLog(from: Position | null): Promise<LogReading> {
+      const sentAt = momentOf(clock)
+      return start(
+        (sight) => {
+          pollHasFailed = false
+          if (!sight.isStandby && sight.content.triggers !== null) knownFrom = sight.at
+          return readingOfLog(sight, from, sentAt)
+        },
+        () => {
+          pollHasFailed = true
+        },
+      )
+    },
+
+    async readKeys(wanted: readonly Digest[]): Promise<KeyReading | null> {
+      const sentAt = momentOf(clock)
+      const readingOf = ({ content, isStandby }: Sight): KeyReading => ({
+        sentAt,
+        triggers: content.triggers,
+        newest: content.log.at(-1) ?? { revision: 0, mark: '' },
+        rows: new Map(wanted.flatMap((digest) => rowOf(digest, content.statuses))),
+        isStandby,
+        isSubscriber: false,
+        isRegistered: true,
+      })
+      return grantable ? readingOf(this.sight) : start(readingOf)
+    },
+
+    grantable(userId: string | number): Promise<readonly string[]> {
+      return start(({ content }) => content.roles[users.indexOf(String(userId))] ?? [])
+    },
+
+    /** Whether the last poll that ended went unanswered. */
+    get pollHasFailed() {
+      return pollHasFailed
+    },
+
+    /** Up to when the process has been told of all changes. */
+    get knownFrom() {
+      return knownFrom
+    },
+
+    /** True if changes were lost that were never reported. */
+    hasLostWithin(ms: number): boolean {
+      return now - lostAt < ms
+    },
+
+    /** True if something was so at any time from then until now. */
+    wasSince(then: number, isSo: (content: Content) => boolean): boolean {
+      return history.some(
+        ({ content }, at) => isSo(content) && (history[at + 1]?.from ?? Infinity) >= then,
+      )
+    },
+  }
+}
+
+function readingOfLog(
+  { content: { log, triggers }, isStandby }: Sight,
+  from: Position | null,
+  sentAt: LogReading['sentAt'],
+): LogReading {
+  const since = from ? log.filter(({ revision }) => revision > from.revision) : []
+  const keys = since.flatMap(({ key }) => key ?? [])
+  return {
+    sentAt,
+    triggers,
+    isStandby,
+    newest: log.at(-1) ?? null,
+    continues: log.some(({ revision, mark }) => revision === from?.revision && mark === from.mark),
+    changedIds: keys.includes('all') ? null : keys.map((key) => ids[Number(key)] ?? ''),
+    changedUserIds: since.flatMap(({ user }) => (user === undefined ? [] : (users[user] ?? []))),
+    hasNew: since.some(({ isNew }) => isNew),
+    isSubscriber: false,
+    xids: [],
+    isRegistered: true,
+    serverMs: 0,
+  }
+}
+
+function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] {
+  const number = digests.indexOf(digest)
+  const status = statuses[number]
+  if (status === undefined || status === 'MISSING') return []
+
+  const row: KeyRow = {
+    digest,
+    id: ids[number] ?? '',
+    userId: users[number] ?? '',
+    name: 'Deployment',
+    permissions,
+    status,
+    expiresAtMs: null,
+    lastUsedAtMs: null,
+    worksUntilMs: null,
+    policy: { allowedIps: null, metadata: '{}', limits: [] },
+  }
+  return [[digest, row]]
+}
