@@ -1,8 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import timers from 'node:timers'
 
-// Taken when the module loads: an app's fake timers replace the globals and the members of `node:timers`. They would hang a
-// key that is not in the cache.
+/**
+ * The timers of Node, taken when the module loads: an app's fake timers replace the globals and the members of `node:timers`, and
+ * would hang a key that is not in the cache.
+ */
 export const { setTimeout, clearTimeout, setImmediate } = timers
 
 /**

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 
-/** The time, told twice: a monotonic clock may stand still while the machine sleeps, a wall clock may be set. */
+/** Two clocks: a monotonic clock may stand still while the machine sleeps, a wall clock may be set. */
 export interface Clock {
   /** Milliseconds since some moment of the past. Never goes back. */
   monotonic(): number
@@ -8,26 +8,29 @@ export interface Clock {
   wall(): number
 }
 
+/** The length of an hour. */
 export const hourMs = 3_600_000
+/** The length of a day. */
 export const dayMs = 24 * hourMs
 
-/** Fake timers of an app may replace `Date`, and keys expire by that, but not what measures how old an answer is. */
+/** The clocks of the system. Fake timers of an app may replace `Date`, by which keys expire, but not the monotonic clock. */
 export const systemClock: Clock = {
   monotonic: () => performance.now(),
   wall: () => Date.now(),
 }
 
-/** A moment as both clocks told it. */
+/** A moment by both clocks. */
 export interface Moment {
   readonly monotonic: number
   readonly wall: number
 }
 
+/** Returns the present moment by both clocks. */
 export function momentOf(clock: Clock): Moment {
   return { monotonic: clock.monotonic(), wall: clock.wall() }
 }
 
-/** Whether both clocks agree that less than `limitMs` has passed. A wall clock that was set back does not. */
+/** True if both clocks agree that less than `limitMs` has passed. A wall clock that was set back does not agree. */
 export function isWithin(since: Moment, limitMs: number, monotonic: number, wall: number): boolean {
   return monotonic - since.monotonic < limitMs && wall - since.wall < limitMs && wall >= since.wall
 }

@@ -21,6 +21,7 @@ export interface Answer {
   sentAt: Moment
 }
 
+/** A connection of our own. */
 export type Connection = ReturnType<typeof createConnection>
 
 interface ConnectionParts {
@@ -90,7 +91,7 @@ export function createConnection(parts: ConnectionParts) {
 
   return {
     /**
-     * Runs one statement, or several in one text, of which the last that returns rows counts. Rejects with
+     * Runs a statement, or several in one text, and returns the rows of the last that has any. Rejects with
      * `database_unavailable` if the connection cannot be opened, or the answer does not come, within the limit. Later answers
      * are ignored.
      */

@@ -11,20 +11,20 @@ const outages = /^(08...|57P0[1-5]|53...|25006|25P0[34]|57014|55P03)$/
 const unreached =
   /^Sequelize(Connection\w*|AccessDenied|HostNotFound|HostNotReachable|InvalidConnection|Timeout)Error$/
 
-/** SQLSTATEs that say a transaction met another one: the deadlock is over, or the conflict. It may succeed if it is tried again. */
+/** SQLSTATEs of a deadlock or a conflict between transactions. The transaction may succeed if it is tried again. */
 const conflicts = /^(40P01|40001)$/
 
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
 
 /**
- * What the server says of an id that the type of `user_id` does not have. An app that leaves the type to its own column has its
- * ids checked by nothing else. All other ids are checked before.
+ * The server's words for an id that does not fit the type of `user_id`. If an app leaves the type to its own column, nothing else
+ * checks its ids.
  */
 const noUserId =
   /^(invalid input syntax for type (uuid|integer|bigint): |value ".*" is out of range for type (integer|bigint))/s
 
-/** What Node and the driver say of a connection that is gone, where there is no SQLSTATE. */
+/** The words of Node and the driver for a connection that is gone, if there is no SQLSTATE. */
 const brokenConnection = /^(E[A-Z]+)$/
 const connectionLost =
   /connection terminated|server closed the connection|not queryable|read timeout/i
@@ -41,12 +41,12 @@ export async function onDatabase<Result>(work: () => Promise<Result>): Promise<R
   }
 }
 
-/** Whether something was refused since the database cannot be asked. */
+/** True if a refusal says that the database cannot be used. */
 export function isOutage(error: unknown): boolean {
   return error instanceof ApiKeysError && error.code === 'database_unavailable'
 }
 
-/** True if a transaction was rolled back because it met another one. */
+/** True if a transaction was rolled back because of a deadlock or a conflict with another transaction. */
 export function isConflict(error: unknown): boolean {
   return conflicts.test(sqlStateOf(error))
 }
@@ -54,7 +54,7 @@ export function isConflict(error: unknown): boolean {
 /** The SQLSTATE of a statement that was cancelled, by `statement_timeout` as a rule. */
 const cancelled = '57014'
 
-/** A limit that is too short for every statement is no outage, and stays until the developer hears of it. */
+/** A limit that is too short for every statement is no passing outage, so the developer is warned. */
 function warnOfTimeLimit(error: Error) {
   warn(
     'API_KEYS_STATEMENT_TIMEOUT',
@@ -65,7 +65,7 @@ function warnOfTimeLimit(error: Error) {
 
 /** Returns what to throw instead of an error of Sequelize or of the driver. */
 export function explain(error: unknown): unknown {
-  forgetValues(error)
+  removeValues(error)
   if (error instanceof Error && sqlStateOf(error) === cancelled) warnOfTimeLimit(error)
   if (comesOfOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
   if (error instanceof Error && isUnmigrated(error)) {
@@ -111,7 +111,7 @@ export function isUnmigrated(error: unknown): boolean {
   return unmigrated.test(sqlStateOf(error))
 }
 
-/** What an error of ours was made of; else the error itself. */
+/** Returns the cause of an error; without a cause, the error itself. */
 export function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause ? error.cause : error
 }
@@ -121,9 +121,9 @@ export function causeOf(error: unknown): unknown {
  * instance to be saved, the row that broke a constraint. The server may repeat parameters as well
  * (`log_parameter_max_length_on_error`). They must not reach a log.
  */
-function forgetValues(error: unknown) {
+function removeValues(error: unknown) {
   if (!(error instanceof Error)) return
-  if (error.cause) forgetValues(error.cause)
+  if (error.cause) removeValues(error.cause)
 
   const { parent, original, errors = [] } = error as SequelizeError
   if (!parent && sqlStateOf(error) === '') return

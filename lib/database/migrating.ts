@@ -1,6 +1,6 @@
 import { causeOf, isOutage, onDatabase, sqlStateOf } from './failures'
 
-/** What to do, by the SQLSTATE that the server gave. */
+/** Advice by the SQLSTATE that the server gave. */
 const advice: readonly (readonly [RegExp, string])[] = [
   [/^3D000$/, 'Create this database, or correct its name in the address of your Sequelize.'],
   [/^28/, 'Correct the user or the password in the address of your Sequelize.'],
@@ -21,7 +21,7 @@ const advice: readonly (readonly [RegExp, string])[] = [
 const otherwise = 'Start it, or correct the host and the port in the address of your Sequelize.'
 
 /**
- * Runs the migrations. An outage is explained, because the developer and not a client reads of it. The error has the code
+ * Runs the migrations. An outage is explained to the developer, because no client reads it. The error has the code
  * `database_unavailable`, as from all functions.
  */
 export async function migrating(work: () => Promise<void>) {

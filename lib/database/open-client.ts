@@ -3,24 +3,25 @@ import type { Sequelize } from 'sequelize'
 
 import { sqlStateOf } from './failures'
 
-/** A statement, or one that the server is to remember by its name. */
+/** A statement, or a statement that the server prepares under its name. */
 export type Statement = string | { name: string; text: string; values: unknown[] }
 
-/** What we ask of a client of the driver. Spelled out, so that an app can do without the driver's types. */
+/** The members of the driver's client that we use. They are spelled out, so that an app can do without the driver's types. */
 export interface Client {
   query(statement: Statement): Promise<unknown>
   on(event: 'end', listener: () => void): unknown
   on(event: 'notification', listener: (notification: Notification) => void): unknown
 }
 
+/** A notification from NOTIFY. */
 export interface Notification {
   channel: string
 }
 
-/** Opens a connection to the database, as the app's Sequelize would, unless it is told to give up before. */
+/** Opens a connection to the database, as the app's Sequelize would, unless the signal aborts before. */
 export type OpenClient = (signal?: AbortSignal) => Promise<Client>
 
-/** Of the app's `dialectOptions` those that Sequelize hands to the driver, and how soon a dead connection is noticed. */
+/** The names of the app's `dialectOptions` that go to the driver, as with Sequelize, and of the options of keep-alive. */
 const passedOn = [
   'application_name',
   'ssl',
@@ -63,9 +64,9 @@ export function createOpenClient(sequelize: Sequelize, address?: string): OpenCl
         : { connectionString: address }),
       types: { getTypeParser: () => String },
     } as ClientConfig)
-    // Before there is anybody to hear it, an error would end the process.
+    // An error without a listener would end the process.
     client.on('error', () => {})
-    // Nothing of ours keeps a process alive. The stream is another one once it is encrypted.
+    // Nothing of ours keeps a process alive. After encryption has begun, the stream is another stream.
     streamOf(client).unref?.()
     signal?.addEventListener('abort', () => abandon(client), { once: true })
     try {
@@ -87,7 +88,7 @@ export function acquireLimitMs(sequelize: Sequelize): number {
   return limitMs > 0 ? Math.min(limitMs, defaultAcquireMs) : defaultAcquireMs
 }
 
-/** Sequelize's. */
+/** The default of Sequelize. */
 const defaultAcquireMs = 60_000
 
 interface ConnectionSettings {
@@ -100,10 +101,10 @@ interface ConnectionSettings {
   native?: boolean
 }
 
-/** What Sequelize 6 has and its types leave out. */
+/** The members of Sequelize 6 that its types leave out. */
 interface SequelizeInternals {
   connectionManager: {
-    /** The driver that the app gave it, or the one that it found. */
+    /** The driver that the app gave it, or that it found. */
     lib: typeof pg
     config: ConnectionSettings & {
       replication?: { write: ConnectionSettings } | false
@@ -113,7 +114,7 @@ interface SequelizeInternals {
   runHooks(name: string, ...args: unknown[]): Promise<void>
 }
 
-/** What servers and poolers say if they have no place for another connection, whatever their code for it. */
+/** The words of servers and poolers that have no place for another connection. Their codes differ. */
 const noPlace =
   /too many|max_?client|max clients|no more connections|connection slots|connection limit/i
 
@@ -125,7 +126,7 @@ export function isRefusedForWantOfRoom(error: unknown): boolean {
   )
 }
 
-/** Ends a connection without a word: one that hangs would not hear it. */
+/** Ends a connection without a word to the server, because a connection that hangs would not answer. */
 export function abandon(client: Client) {
   streamOf(client).destroy()
 }

@@ -1,4 +1,4 @@
-/** A transaction of this process that is to stand in the log of changes. */
+/** A transaction of this process that must appear in the log of changes. */
 interface OwnChange {
   /** The number of the transaction. */
   xid: string
@@ -8,21 +8,22 @@ interface OwnChange {
   committedAt: number
 }
 
-/** How far the log has been read: its highest number, and how often this process had to begin anew. */
+/** How far the log has been read: its highest number, and how many times this process began anew. */
 interface Reach {
   revision: number | null
   gaps: number
 }
 
-/** How long the transactions that were read are remembered: the bell may be faster than the answer to COMMIT. */
-const rememberedMs = 30_000
+/** How long the transactions that were read are kept. A notification may be faster than the answer to COMMIT. */
+const keptMs = 30_000
 
+/** The changes of this process that are looked for in the log. */
 export type OwnChanges = ReturnType<typeof createOwnChanges>
 
 /**
- * Holds what this process has changed against what it reads of the log. The order of the log rests on a sequence and on the
- * clock of the server. If both were set back, a change gets a number that no reader looks at any more. The process that made the
- * change does not find it, and so notices.
+ * Compares the changes of this process with the entries that it reads. The order of the log rests on a sequence and on the clock of
+ * the server. If both were set back, a change gets a number that readers pass over. The process that made the change does not find
+ * it in the log, and so notices.
  */
 export function createOwnChanges(clock: { monotonic(): number }) {
   let reach: Reach = { revision: null, gaps: 0 }
@@ -39,9 +40,9 @@ export function createOwnChanges(clock: { monotonic(): number }) {
       }
     },
 
-    /** Notes which transactions the entries are of that were read, and how far that is. */
+    /** Notes the transactions whose entries were read, and how far the log was read. */
     follow(xids: readonly string[], now: Reach) {
-      if (clock.monotonic() - readSince > rememberedMs) {
+      if (clock.monotonic() - readSince > keptMs) {
         ;[read, readBefore] = [new Set(), read]
         readSince = clock.monotonic()
       }
@@ -49,14 +50,14 @@ export function createOwnChanges(clock: { monotonic(): number }) {
       reach = now
     },
 
-    /** Returns the transactions that were committed before the log was read at that time, and are not in what was read of it. */
+    /** Returns the transactions that were committed before a reading of the log, and are not among its entries. */
     takeMissing(readAt: number): OwnChange[] {
       const due = awaited.filter(({ committedAt }) => committedAt <= readAt)
       awaited = awaited.filter(({ committedAt }) => committedAt > readAt)
       return due.filter(({ xid }) => !read.has(xid) && !readBefore.has(xid))
     },
 
-    /** True if readers pass over an entry with this number, because it should have been above what was read before. */
+    /** True if readers pass over an entry with this number, because it is not above the numbers that were read before. */
     isMisplaced({ before }: OwnChange, revision: number): boolean {
       if (before.revision !== null && revision <= before.revision) return true
       return before.gaps === reach.gaps && reach.revision !== null && revision <= reach.revision

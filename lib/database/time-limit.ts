@@ -34,7 +34,7 @@ export async function within<Result>(
 ): Promise<Result> {
   let timer: NodeJS.Timeout | undefined
   const limit = new Promise<never>((_, reject) => {
-    // What has arrived is read between a timer and an immediate.
+    // Node reads an answer that has arrived between a timer and an immediate.
     timer = setTimeout(() => setImmediate(() => reject(tooLate(limitMs))), limitMs)
     if (!isAwaited) timer.unref()
   })

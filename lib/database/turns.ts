@@ -12,6 +12,7 @@ export interface Caller {
   transaction?: Transaction | undefined
 }
 
+/** Gives calls their turns. */
 export type InTurn = ReturnType<typeof createInTurn>
 
 /** The defaults of Sequelize. */

@@ -10,7 +10,7 @@ export interface Write {
   onFailure?(): void
 }
 
-/** What gathers entries in memory that are to be written. */
+/** A part of the process that gathers entries in memory. */
 export interface WriteSource {
   /** The number of entries that wait. */
   readonly size: number
@@ -22,6 +22,7 @@ export interface WriteSource {
   take(isFlush: boolean): readonly Write[]
 }
 
+/** Writes in the background. */
 export type Writer = ReturnType<typeof createWriter>
 
 const writeEveryMs = 1_000
@@ -31,7 +32,7 @@ const writeLimitMs = 5_000
 /** How long a statement waits for a lock before it is put off. */
 const lockLimitMs = 100
 
-/** Writes what gathers in memory: once a second, in the background, and at once for a caller who waits for it. */
+/** Makes the writer of what gathers in memory. It writes once a second, in the background, and at once for a caller that waits. */
 export function createWriter(parts: { background: Background; connection: Connection }) {
   const { background, connection } = parts
   const sources: WriteSource[] = []
@@ -54,7 +55,7 @@ export function createWriter(parts: { background: Background; connection: Connec
     return writing
   }
 
-  /** Goes on after an error of the server, because a lock may hold up one statement only. */
+  /** After an error of the server, the other statements follow, because a lock may hold up only one of them. */
   async function writeOnce() {
     const failures: unknown[] = []
     for (const { sql, onWritten, onFailure } of sources.flatMap((source) =>
@@ -85,7 +86,7 @@ export function createWriter(parts: { background: Background; connection: Connec
     }, writeEveryMs)
   }
 
-  /** What could not be written waits for the next time. */
+  /** A statement that fails waits for the next time. */
   function writeNow() {
     write().catch(() => {})
   }

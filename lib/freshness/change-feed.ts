@@ -15,6 +15,7 @@ import {
 import { createPolls } from './polls'
 import type { Settings } from '../read-options'
 
+/** Follows the log of changes. */
 export type ChangeFeed = ReturnType<typeof createChangeFeed>
 
 interface ChangeFeedParts extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
@@ -46,9 +47,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   const { background, log, clock, maxStalenessMs } = parts
   const intervalMs = maxStalenessMs / 3
   const listeners: FeedListener[] = []
-  const lease = createLease()
-  const rules = { ...parts, report }
-  const { patienceMs, poll, pollAnew } = createPolls({ ...parts, lease, rules })
+  const lease = createLease({ clock, maxStalenessMs, outageGraceMs: parts.outageGraceMs, report })
+  const { patienceMs, poll, pollAnew } = createPolls({ ...parts, lease })
   const prune = createPruning(log, clock)
   const answerNotification = createThrottle(parts, () => pollAnew().catch(() => {}))
   let timer: NodeJS.Timeout | undefined
@@ -143,7 +143,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     },
 
     /** Relies on nothing before the log was read again. */
-    beginAnew: () => beginAnew(lease, rules),
+    beginAnew: () => beginAnew(lease),
 
     health: (now: Moment) => healthOf(lease, now),
   }

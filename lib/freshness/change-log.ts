@@ -25,7 +25,7 @@ export interface Position {
   readonly mark: string
 }
 
-/** What the log said at a moment, about the entries that follow an entry. */
+/** The answer of the log at a moment, about the entries that follow an entry. */
 export interface LogReading {
   sentAt: Moment
   /** The newest entry; `null` if the log is empty. */
@@ -59,13 +59,14 @@ interface ChangeLogParts {
   sequelize: Sequelize
   tables: Tables
   userIdType: UserIdType
-  /** What must be logged for this process to rely on the log. */
+  /** The changes that must be logged for this process to rely on the log. */
   followed: 'keys' | 'keys and users'
   /** How long this process may go on accepting a key after it was revoked. */
   boundMs: number
   ownChanges: Pick<OwnChanges, 'begin'>
 }
 
+/** Reads and prunes the log of changes. */
 export type ChangeLogReader = ReturnType<typeof createChangeLog>
 
 /** Makes the functions that read and prune the log of changes, and register the bound that this process keeps. */

@@ -35,7 +35,7 @@ export type FeedState =
   | 'idle'
   /** The first answer is under way. */
   | 'starting'
-  /** Changes arrive. What is cached may be used. */
+  /** Changes arrive. The cache may be used. */
   | 'following'
   /** The database cannot be reached, or does not answer in time. */
   | 'unreachable'
@@ -43,17 +43,18 @@ export type FeedState =
   | 'standby'
   /** Logical replication feeds the table of keys, and may lag behind. Nothing that the server says is relied on. */
   | 'subscriber'
-  /** A trigger that logs changes is missing, disabled or altered. What was read is used for as long as the bound, and read again. */
+  /** A trigger that logs changes is missing, disabled or altered. Each key is read again within the bound. */
   | 'untrusted'
 
+interface LeaseParts extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
+  clock: Clock
+  report(reportTo: (listener: FeedListener) => void): void
+}
+
 /** How a process stands to the log: what it has read of it, and how long it may rely on that. */
-export interface Lease {
+export interface Lease extends LeaseParts {
   /** True as long as the process follows the log. */
   isActive: boolean
-  /** The newest entry that was applied; `null` before the first. */
-  applied: Position | null
-  /** The version of the triggers at that time. */
-  triggers: string | null
   /** When the poll was sent that granted the lease; `null` if there is none. */
   grantedAt: Moment | null
   lengthMs: number
@@ -62,30 +63,27 @@ export interface Lease {
   isAnswered: boolean
   /** Why the last poll failed; `null` if it succeeded. */
   failure: unknown
+  /** The newest entry that was applied; `null` before the first. */
+  applied: Position | null
+  /** The version of the triggers at that time. */
+  triggers: string | null
   clockOffsetMs: number | null
-  /** How many times it was not known what had changed. */
+  /** How many times changes may have been missed. */
   gaps: number
 }
 
-export interface LeaseRules extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
-  clock: Clock
-  report(reportTo: (listener: FeedListener) => void): void
-}
+const inactive = {
+  isActive: false,
+  grantedAt: null,
+  lengthMs: 0,
+  state: 'starting',
+  isAnswered: false,
+  failure: null,
+} as const
 
 /** Returns a lease that no poll has granted yet. */
-export function createLease(): Lease {
-  return {
-    isActive: false,
-    applied: null,
-    triggers: null,
-    grantedAt: null,
-    lengthMs: 0,
-    state: 'starting',
-    isAnswered: false,
-    failure: null,
-    clockOffsetMs: null,
-    gaps: 0,
-  }
+export function createLease(parts: LeaseParts): Lease {
+  return { ...parts, ...inactive, applied: null, triggers: null, clockOffsetMs: null, gaps: 0 }
 }
 
 /** True if what is cached may be used: both clocks agree that the lease is not over. */
@@ -93,50 +91,50 @@ export function isLive({ grantedAt, lengthMs }: Lease, monotonic: number, wall: 
   return grantedAt !== null && isWithin(grantedAt, lengthMs, monotonic, wall)
 }
 
-export function isLiveNow(lease: Lease, clock: Clock): boolean {
-  return isLive(lease, clock.monotonic(), clock.wall())
+/** True if what is cached may be used at this moment. */
+export function isLiveNow(lease: Lease): boolean {
+  return isLive(lease, lease.clock.monotonic(), lease.clock.wall())
 }
 
 /** Applies what a poll has read. A reading that can be relied on grants a lease from the moment when the poll was sent. */
-export function applyReading(lease: Lease, reading: LogReading, rules: LeaseRules) {
-  const { clock, report } = rules
+export function applyReading(lease: Lease, reading: LogReading) {
+  const { clock, report } = lease
   lease.isAnswered = true
   lease.failure = null
   lease.clockOffsetMs = reading.serverMs - clock.wall()
   lease.state = stateOf(reading)
   // A lease that was granted before goes on, without grace, because it rests on what was so at that time.
-  lease.lengthMs = rules.maxStalenessMs
+  lease.lengthMs = lease.maxStalenessMs
   // Another connection may lead to the primary.
   if (reading.isStandby) report((listener) => listener.onOutage?.())
   if (reading.isSubscriber) {
-    // What replication brings is not in the log.
+    // Changes that replication brings are not in the log.
     lease.triggers = null
     warnOfSubscriber()
   }
   if (lease.state !== 'following') return report((listener) => listener.onDoubt?.())
 
-  reportChanges(lease, reading, rules)
+  reportChanges(lease, reading)
   lease.applied = reading.newest
   lease.triggers = reading.triggers
   lease.grantedAt = reading.sentAt
   report((listener) => listener.onEntries?.(reading.xids))
 }
 
-/** Reports what has changed since the last reading; a gap if the log is not the one that was read then, or says too much. */
-function reportChanges(lease: Lease, reading: LogReading, rules: LeaseRules) {
+/** Reports the changes since the last reading; a gap if it was another log, or says too much. */
+function reportChanges(lease: Lease, reading: LogReading) {
   const { continues, triggers, changedIds, changedUserIds, hasNew } = reading
-  if (!continues || triggers !== lease.triggers || changedIds === null)
-    return reportGap(lease, rules)
+  if (!continues || triggers !== lease.triggers || changedIds === null) return reportGap(lease)
 
-  const { report } = rules
+  const { report } = lease
   if (changedIds.length > 0) report((listener) => listener.onChanges?.(changedIds))
   if (changedUserIds.length > 0) report((listener) => listener.onUserChanges?.(changedUserIds))
   if (hasNew) report((listener) => listener.onNew?.())
 }
 
 /** Notes that a poll has failed. If the database is unreachable, keys that were good may be accepted for `outageGraceMs` longer. */
-export function noteFailure(lease: Lease, error: unknown, rules: LeaseRules) {
-  const { maxStalenessMs, outageGraceMs, report } = rules
+export function noteFailure(lease: Lease, error: unknown) {
+  const { maxStalenessMs, outageGraceMs, report } = lease
   lease.state = 'unreachable'
   lease.failure = error
   if (!isOutage(error)) return
@@ -148,23 +146,19 @@ export function noteFailure(lease: Lease, error: unknown, rules: LeaseRules) {
 
 /** Ends a lease, because the process no longer follows the log. */
 export function endLease(lease: Lease) {
-  lease.isActive = false
-  lease.grantedAt = null
-  lease.state = 'starting'
-  lease.isAnswered = false
-  lease.failure = null
+  Object.assign(lease, inactive)
 }
 
 /** Ends a lease, and applies nothing before the whole log was read again. */
-export function beginAnew(lease: Lease, rules: LeaseRules) {
+export function beginAnew(lease: Lease) {
   lease.applied = null
   lease.grantedAt = null
-  reportGap(lease, rules)
+  reportGap(lease)
 }
 
-function reportGap(lease: Lease, { report }: LeaseRules) {
+function reportGap(lease: Lease) {
   lease.gaps++
-  report((listener) => listener.onGap?.())
+  lease.report((listener) => listener.onGap?.())
 }
 
 /** Says how the process stands to the log, for reports of its health. */

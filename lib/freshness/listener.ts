@@ -21,6 +21,7 @@ interface ListenerParts {
   onUnheard(): void
 }
 
+/** Listens for new entries of the log. */
 export type Listener = ReturnType<typeof createListener>
 
 /** How often the connection is tried out: a connection that is half open is silent for hours. */
@@ -44,7 +45,7 @@ export function createListener(parts: ListenerParts) {
   let isUp = false
   /** The connection that is open. */
   let client: Client | undefined
-  /** The number of the last try. What comes of earlier tries is ignored. */
+  /** The number of the last try. The outcome of earlier tries is ignored. */
   let lastTry = 0
   let onNote: (() => void) | undefined
   let timer: NodeJS.Timeout | undefined

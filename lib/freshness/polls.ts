@@ -2,7 +2,7 @@ import { ApiKeysError } from '../errors'
 import type { Background } from '../database/background'
 import { leastLimitMs, longestLimitMs } from '../database/time-limit'
 import type { ChangeLogReader } from './change-log'
-import { applyReading, isLiveNow, noteFailure, type Lease, type LeaseRules } from './lease'
+import { applyReading, isLiveNow, noteFailure, type Lease } from './lease'
 
 interface PollsParts {
   background: Pick<Background, 'run'>
@@ -10,12 +10,11 @@ interface PollsParts {
   /** How long the first answer is waited for. */
   firstAnswerLimitMs: number
   lease: Lease
-  rules: LeaseRules
 }
 
 /** Makes the functions that ask the log for changes and apply the answer. One poll is under way at a time. */
-export function createPolls({ background, log, firstAnswerLimitMs, lease, rules }: PollsParts) {
-  const { clock, maxStalenessMs } = rules
+export function createPolls({ background, log, firstAnswerLimitMs, lease }: PollsParts) {
+  const { maxStalenessMs } = lease
   let polling: Promise<void> | undefined
   let nextPoll: Promise<void> | undefined
 
@@ -29,7 +28,7 @@ export function createPolls({ background, log, firstAnswerLimitMs, lease, rules 
 
   async function pollOnce() {
     // A lease leaves time for another try, on another connection.
-    const limitMs = isLiveNow(lease, clock)
+    const limitMs = isLiveNow(lease)
       ? Math.min(Math.max(maxStalenessMs / 3, leastLimitMs), patienceMs())
       : patienceMs()
     try {
@@ -38,9 +37,9 @@ export function createPolls({ background, log, firstAnswerLimitMs, lease, rules 
         await log.register(limitMs)
         reading = await log.read(lease.applied, limitMs)
       }
-      applyReading(lease, reading, rules)
+      applyReading(lease, reading)
     } catch (error) {
-      noteFailure(lease, error, rules)
+      noteFailure(lease, error)
       throw error
     }
   }

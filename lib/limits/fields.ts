@@ -6,14 +6,13 @@ import type { LimitState } from '../errors'
 import type { NamedLimit } from '../keys/limits'
 
 /**
- * Returns the fields in which a client reads where it stands with its limits (draft-ietf-httpapi-ratelimit-headers, of version 8
- * and later).
+ * Returns the fields that say how far the limits of a key are used up (draft-ietf-httpapi-ratelimit-headers, version 8 and later).
  */
 export function fieldsOf(limits: readonly NamedLimit[], states: readonly LimitState[]) {
   return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
 }
 
-/** Sets fields of a response if it is still to be sent. What other limiters of the app have written in theirs stays. */
+/** Sets fields of a response if it is still to be sent. Entries of the app's other limiters stay. */
 export function setFields(
   res: ServerResponse | undefined,
   fields: Readonly<Record<string, string>>,

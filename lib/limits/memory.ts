@@ -2,7 +2,7 @@ import type { Clock } from '../database/clock'
 import type { LimitState } from '../errors'
 import { limitStateOf, type NamedLimit } from '../keys/limits'
 
-/** What came of a use. A use that is not allowed is not counted. */
+/** The answer to a use. A use that is not allowed is not counted. */
 export interface Consumption {
   isAllowed: boolean
   limits: readonly LimitState[]

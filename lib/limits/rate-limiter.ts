@@ -8,6 +8,7 @@ import { createRedisCounters, type RedisCounters } from './redis'
 import { within } from '../database/time-limit'
 import type { Settings } from '../read-options'
 
+/** Counts uses of keys against their limits. */
 export type RateLimiter = ReturnType<typeof createRateLimiter>
 
 interface RateLimiterParts extends Pick<Settings, 'redis' | 'onLimiterOutage' | 'cacheSize'> {
@@ -15,7 +16,7 @@ interface RateLimiterParts extends Pick<Settings, 'redis' | 'onLimiterOutage' | 
   clock: Clock
 }
 
-/** How long a server of Redis may take to answer, and how long it is not asked after it took longer. */
+/** How long a server of Redis may take to answer, and how long it is left alone after it took longer. */
 const redisLimitMs = 1_000
 const restMs = 1_000
 
@@ -67,7 +68,7 @@ export function createRateLimiter(parts: RateLimiterParts) {
 
   return {
     /**
-     * Counts a use of a key towards all of its limits, or towards none if one does not allow it. Returns at once if the
+     * Counts a use of a key towards all of its limits, or towards none if a limit does not allow it. Returns at once if the
      * counts are in this process. Rejects with `limiter_unavailable` if Redis is unavailable and the app wants uses refused
      * then.
      */

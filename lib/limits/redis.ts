@@ -21,6 +21,7 @@ const countAll = `
   end
   return allowed .. ' ' .. table.concat(states, ' ')`
 
+/** Counts uses in Redis. */
 export type RedisCounters = ReturnType<typeof createRedisCounters>
 
 /** Counts uses in a Redis that all processes share. */
@@ -35,7 +36,7 @@ export function createRedisCounters(given: RedisClient) {
       return client.isOpen === false || client.status === 'end'
     },
 
-    /** Returns what names the server that has the counts of a key: its address, or the slot if no address is known. */
+    /** Returns a name of the server that has the counts of a key: its address, or the slot if no address is known. */
     serverOf({ id }: Use['key']): string | number {
       if (!isCluster) return 'the only one'
       const slot = slotOf(id)
@@ -43,6 +44,7 @@ export function createRedisCounters(given: RedisClient) {
       return (servers && 'master' in servers ? servers.master?.address : servers?.[0]) ?? slot
     },
 
+    /** Counts a use in Redis. */
     async consume({ key: { id }, limits, cost }: Use): Promise<Consumption> {
       // In a cluster, the braces keep all counts of a key on one server.
       const keys = limits.map(
@@ -61,26 +63,26 @@ export function createRedisCounters(given: RedisClient) {
   }
 }
 
-/** What the kinds of clients have, some of it each. */
+/** The members of all kinds of clients. Each kind has some of them. */
 interface AnyClient {
   eval(...args: unknown[]): Promise<unknown>
   readonly options?: { legacyMode?: boolean } | undefined
-  /** What a client of `redis` 4 has in its legacy mode: the commands as they are without it. */
+  /** The commands of a client of `redis` 4 in its legacy mode, as they are without that mode. */
   readonly v4?: AnyClient
-  /** Of `redis`. */
+  /** Only in `redis`. */
   readonly isOpen?: boolean
-  /** Of `ioredis`. */
+  /** Only in `ioredis`. */
   readonly status?: string
   readonly defineCommand?: unknown
-  /** Of a cluster, by their numbers, as far as they are known: of `ioredis` the addresses of the servers, the primary first. */
+  /** The known slots of a cluster, by their numbers. `ioredis` has the addresses of the servers, the primary first. */
   readonly slots?: readonly (readonly string[] | { master?: { address?: string } } | undefined)[]
-  /** Of a cluster of `redis`. */
+  /** Only in clusters of `redis`. */
   sendCommand?(firstKey: string, isReadonly: boolean, command: string[]): Promise<unknown>
 }
 
 type RunScript = (keys: string[], args: string[]) => Promise<unknown>
 
-/** The options were checked: a client is of one of the kinds. */
+/** Returns the function that runs the script. The options were checked, so the client is of a known kind. */
 function scriptRunnerOf(given: AnyClient): RunScript {
   // In the legacy mode of `redis` 4, the client's own `eval` takes a callback and returns nothing.
   const client = (given.options?.legacyMode === true ? given.v4 : undefined) ?? given

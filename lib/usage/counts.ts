@@ -14,7 +14,7 @@ export interface CountedKey {
   countedSinceSeconds: number
 }
 
-/** What is noted of a request, or of a call, that came with a key. */
+/** A request, or a call, that came with a key, with what is noted of it. */
 export interface KeyUse {
   /** The address that the key came from; `null` if it cannot be read, `undefined` if a call does not say. */
   readonly ip?: string | null | undefined
@@ -68,7 +68,7 @@ interface Counts extends CountsParts {
   readonly refusals: Map<string, Refusals>
   /** Counts of hours that are over. No use is added to them. */
   readonly finished: Tally[]
-  /** The last batch. Until it is known to be written it is written again, unchanged, before the next one. */
+  /** The last batch. Until it is known to be written, it is written again, unchanged, before the next batch. */
   batch: Batch
   /** The number of uses that were not counted, because there was no room for more counts. */
   dropped: number
@@ -108,6 +108,7 @@ export function createCounts(parts: CountsParts) {
       return { begun: number, written: isWritten ? number : number - 1 }
     },
 
+    /** True if more than a part of the room for counts is taken. */
     isTaken: (part: number) => isTaken(counts, part),
 
     /** Counts a use of a good key. */

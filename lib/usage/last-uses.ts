@@ -23,18 +23,22 @@ interface LastUsesParts {
   maxKeys: number
 }
 
-const nothing: ReadonlyMap<string, UsedKey> = new Map()
-
 /**
- * Notes when and from where keys were used. A last use is written only if the one in the database is older than the resolution,
- * so that many processes together write no more than one.
+ * Notes when and from where keys were used. A last use is written only if the last use in the database is older than the
+ * resolution, so that many processes together write no more than one process.
  */
 export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUsesParts) {
-  /** The keys whose last use is to be written, by their ids. */
-  const noted = new Map<string, UsedKey>()
-  /** The same for another secret of such a key that was used before: in the grace period of a rotation, both are in use. */
-  const notedBefore = new Map<string, UsedKey>()
-  let beingWritten = nothing
+  /** The secrets of each key that were used, by the id of the key, the last used secret last: a key in rotation has two. */
+  const noted = new Map<string, readonly UsedKey[]>()
+  let beingWritten: ReadonlyMap<string, readonly UsedKey[]> = new Map()
+
+  /** Puts uses back that were not written. A later use may have been noted meanwhile. */
+  function putBack(ids: Iterable<string>) {
+    for (const id of ids) {
+      noted.set(id, merge(beingWritten.get(id) ?? [], noted.get(id) ?? []))
+    }
+    beingWritten = new Map()
+  }
 
   return {
     get size() {
@@ -44,63 +48,54 @@ export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUs
     /** Returns the ids of the keys whose last use is being written. */
     idsBeingWritten: () => beingWritten.keys(),
 
-    /** Notes a use if the last one that was noted is older than the resolution. */
+    /** Notes a use if the last use that was noted is older than the resolution. */
     note(key: UsedKey, wall: number, use: KeyUse) {
       if (wall < key.lastUsedAtMs + resolutionMs) return
+      const others = noted.get(key.id)
       // If there is no room, the next use of the key is noted instead.
-      if (noted.size >= maxKeys && !noted.has(key.id)) return
+      if (noted.size >= maxKeys && !others) return
 
       key.lastUsedAtMs = wall
       key.lastUsedFrom = use.ip ?? null
-      const other = noted.get(key.id)
-      if (other && other.digest !== key.digest) notedBefore.set(key.id, other)
-      noted.set(key.id, key)
+      noted.set(key.id, merge(others ?? [], [key]))
       writer.writeLater()
     },
 
     /** Returns the last use of a key that was noted and may not be written yet. */
     lastUseOf(id: string): LastUse | undefined {
-      const key = noted.get(id) ?? beingWritten.get(id)
-      if (!key) return undefined
+      const secrets = noted.get(id) ?? beingWritten.get(id)
+      const last = secrets?.at(-1)
+      if (!last) return undefined
 
-      const previous = [key, notedBefore.get(id)].find((used) => used && used.worksUntilMs !== null)
+      const previous = secrets?.findLast(({ worksUntilMs }) => worksUntilMs !== null)
       const previousAtMs = previous?.lastUsedAtMs ?? null
-      return { atMs: key.lastUsedAtMs, from: key.lastUsedFrom, previousAtMs }
+      return { atMs: last.lastUsedAtMs, from: last.lastUsedFrom, previousAtMs }
     },
 
     /** Takes the last uses of so many keys to be written. */
     take(most: number): Write[] {
-      if (noted.size === 0) return []
-
-      const uses = new Map<string, UsedKey>()
-      const usesBefore = new Map<string, UsedKey>()
-      for (const [id, key] of noted) {
-        if (uses.size === most) break
-        move(key, noted, uses)
-        move(notedBefore.get(id), notedBefore, usesBefore)
+      const taken = new Map<string, readonly UsedKey[]>()
+      for (const [id, secrets] of noted) {
+        if (taken.size === most) break
+        taken.set(id, secrets)
+        noted.delete(id)
       }
-      beingWritten = uses
+      if (taken.size === 0) return []
 
-      const putBack = (ids: Iterable<string>) => {
-        beingWritten = nothing
-        for (const id of ids) {
-          const [key, before] = [uses.get(id), usesBefore.get(id)]
-          // A later use may have been noted meanwhile.
-          if (key && !noted.has(id)) noted.set(id, key)
-          if (before && !notedBefore.has(id)) notedBefore.set(id, before)
-        }
-      }
+      beingWritten = taken
       return [
         {
-          sql: lastUsesSql(tables, [...uses.values(), ...usesBefore.values()], resolutionMs),
+          sql: lastUsesSql(tables, [...taken.values()].flat(), resolutionMs),
           onWritten: (rows) => putBack(rows.map(({ id }) => String(id))),
-          onFailure: () => putBack(uses.keys()),
+          onFailure: () => putBack(taken.keys()),
         },
       ]
     },
   }
 }
 
-function move(key: UsedKey | undefined, from: Map<string, UsedKey>, to: Map<string, UsedKey>) {
-  if (key && from.delete(key.id)) to.set(key.id, key)
+/** Returns the secrets of both lists, those of the newer list last and instead of the same secrets of the older list. */
+function merge(older: readonly UsedKey[], newer: readonly UsedKey[]): readonly UsedKey[] {
+  const others = older.filter(({ digest }) => newer.every((secret) => secret.digest !== digest))
+  return [...others, ...newer]
 }

@@ -7,9 +7,10 @@ import { createCounts, type CountedKey, type KeyUse } from './counts'
 import { createLastUses, type UsedKey } from './last-uses'
 import type { Settings } from '../read-options'
 
+/** Notes and counts uses. */
 export type UsageRecorder = ReturnType<typeof createUsageRecorder>
 
-/** What usage keeps with a secret of a key. */
+/** A secret of a key, with everything that usage keeps of it. */
 export interface RecordedKey extends CountedKey, UsedKey {}
 
 interface UsageRecorderParts extends Pick<Settings, 'lastUsedResolutionMs' | 'cacheSize'> {
@@ -36,7 +37,7 @@ const leastKeys = 10_000
 /** How long counts wait at most, so that a process that is killed loses few. */
 const longestCountMs = 60_000
 
-/** Notes when keys are used and counts how often, in memory, and has the writer write it. */
+/** Notes in memory when keys are used and how often, and gives it to the writer. */
 export function createUsageRecorder(parts: UsageRecorderParts) {
   const { writer, tables, clock, lastUsedResolutionMs, cacheSize } = parts
   // Twice, because a key in use has counts of two hours when a new hour begins.
@@ -98,6 +99,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       counts.refuse(apiKey, use, 'rateLimited')
     },
 
+    /** Says how the counting is doing. */
     health(): UsageHealth {
       return { pending: counts.pending, dropped: counts.dropped }
     },

@@ -14,34 +14,35 @@ import type { Tally } from './counts'
 import { createUsagePruning } from './prune'
 import type { UsageRecorder } from './recorder'
 
-/** What became of requests, and of calls, that came with a good key. */
+/** The requests and calls that came with a good key. */
 export interface UsageCounts {
-  /** They passed, as far as the key was concerned. */
+  /** The key let them pass. */
   accepted: number
-  /** The key lacked a permission, came from an address that is not its own, or its owner was gone or somebody else. */
+  /** The key lacked a permission, came from a foreign address, or its owner was gone or not the user who is signed in. */
   denied: number
   /** A limit was reached. */
   rateLimited: number
 }
 
-/** What a key was used for in an hour or a day. */
+/** The uses of a key in an hour or a day. */
 export interface UsageEntry extends UsageCounts {
   /** When the hour or the day began, in UTC. */
   at: Date
 }
 
-/** What a key was used for, hour by hour or day by day, in order. Those without any use are left out. */
+/** The uses of a key, hour by hour or day by day, in order. Hours and days without any use are left out. */
 export interface Usage {
   usage: UsageEntry[]
   totals: UsageCounts
 }
 
+/** The uses of a key, and its owner at that time. */
 export interface KeyUsage<UserId = string | number> extends UsageCounts {
   apiKeyId: string
   userId: UserId
 }
 
-/** What all keys were used for, and the keys that were used most. */
+/** The uses of all keys, and the keys that were used most. */
 export interface TotalUsage<UserId = string | number> extends Usage {
   /** At most 20, by how often they were accepted. */
   keys: KeyUsage<UserId>[]
@@ -75,9 +76,10 @@ interface CountRow {
   rateLimited: string
 }
 
+/** Reads and prunes usage. */
 export type UsageStore = ReturnType<typeof createUsageStore>
 
-/** How often it is tried to read without a write in between. */
+/** How many times a reading is tried again because a write came in between. */
 const maxAttempts = 3
 
 const maxTopKeys = 20
@@ -87,11 +89,11 @@ const hoursSince1970 = `extract(epoch FROM hour)::bigint / ${hourMs / 1000}`
 const sums = `
   sum(verified)::text AS verified, sum(denied)::text AS denied, sum(rate_limited)::text AS "rateLimited"`
 
-/** Makes the functions that read how keys were used, and prune what is written of it. */
+/** Makes the functions that read how often keys were used, and prune the counts. */
 export function createUsageStore(parts: UsageParts) {
   const { sequelize, inTurn, tables, keyPrefix, userIdType, recorder, writer } = parts
 
-  /** The keys of other instances are left out. Each key is looked for only if there are any: most apps have one instance. */
+  /** Leaves out the keys of other instances. Most apps have one instance, and need no lookup of each key. */
   const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', tables, keyPrefix)
   const isOwn = `(NOT ${hasOtherPrefixes(tables.keys, keyPrefix)} OR ${isOfPrefix})`
 
@@ -173,7 +175,7 @@ export function createUsageStore(parts: UsageParts) {
   }
 }
 
-/** SQL for the hours that begin within a period, whose bounds are the parameters from this one on. */
+/** Returns SQL for the hours that begin within a period, whose bounds are a parameter and the next parameter. */
 function isWithin(parameter: number): string {
   const [from, to] = [parameter, parameter + 1].map(
     (number) => `to_timestamp($${number}::float8 / 1000)`,

@@ -9,14 +9,14 @@ import type { UsedKey } from './last-uses'
  * any text, are written in hexadecimal.
  */
 
-/** Returns the text of an array. */
+/** Returns the items as the text of an array. */
 function arrayOf(items: readonly (string | number)[]): string {
   return `'{${items.join()}}'`
 }
 
 /**
- * Writes the last uses of keys, and returns the ids of the keys that were left out because another transaction has locked their
- * rows. Waiting for a lock would hold up transactions that wait for one of ours.
+ * Returns SQL that writes the last uses of keys. It returns the ids of the keys that it leaves out because another transaction has
+ * locked their rows. Waiting for a lock would hold up transactions that wait for a lock of ours.
  */
 export function lastUsesSql(
   tables: Tables,
@@ -26,7 +26,7 @@ export function lastUsesSql(
   const column = (read: (key: UsedKey) => string | number) => arrayOf(keys.map(read))
   const found = `latest JOIN ${tables.keys} AS key ON key.id = latest.id
            LEFT JOIN noted AS before ON before.id = key.id AND before.hash = key.previous_hash`
-  // Decided on the locked row, so that no use overwrites a later one.
+  // Decided on the locked row, so that no use overwrites a later use.
   const isDue = `(${isDueAfter('key.last_used_at', 'latest.used_at', resolutionMs)}
            OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolutionMs)}))`
   return `
@@ -58,12 +58,12 @@ export function lastUsesSql(
         WHERE ${isDue} AND key.id NOT IN (SELECT id FROM written)`
 }
 
-/** SQL that is true if a use is later than the one that is written, by more than the resolution. */
+/** Returns SQL that is true if a use is later than the use that is written, by more than the resolution. */
 function isDueAfter(written: string, used: string, resolutionMs: number): string {
   return `(${written} IS NULL OR (${written} < ${used} AND ${written} <= ${used} - interval '${resolutionMs} milliseconds'))`
 }
 
-/** Adds the counts of a batch to those of other processes, unless the database has this batch already. */
+/** Returns SQL that adds a batch to the counts of other processes, unless the database has this batch already. */
 export function countsSql(tables: Tables, writerId: string, { number, tallies }: Batch): string {
   const column = (read: (tally: Tally) => string | number) => arrayOf(tallies.map(read))
   return `

@@ -1,5 +1,6 @@
 import * as fc from 'fast-check'
 
+import { systemClock } from '../../lib/database/clock'
 import { createLease } from '../../lib/freshness/lease'
 import { createOwnerPermissions } from '../../lib/verification/owner-permissions'
 import { permissions, type World } from './simulated-world'
@@ -83,8 +84,9 @@ describe('what a key holds', () => {
   )
 })
 
+const lease = createLease({ clock: systemClock, maxStalenessMs, outageGraceMs: 0, report() {} })
 /** A lease that does not end. */
-const endless = { ...createLease(), grantedAt: { monotonic: 0, wall: 0 }, lengthMs: Infinity }
+const endless = { ...lease, grantedAt: { monotonic: 0, wall: 0 }, lengthMs: Infinity }
 
 describe('the permissions of owners', () => {
   const maxAgeMs = 60_000
