@@ -20,7 +20,7 @@ import { limitOverrides } from './limits'
 import { createParser, strict } from './parse-input'
 import { expiry, momentOfUse } from './times'
 import { usageUnits } from './usage-period'
-import { actor, guid, userIdOf } from './user-id'
+import { actor, guid, userIdOf, type UserIdSchema } from './user-id'
 
 interface InputSettings {
   permissions: readonly string[]
@@ -45,24 +45,51 @@ export type UnusedKeys = ReturnType<Parsers['unusedKeys']>
 export type Pruning = ReturnType<Parsers['pruning']>
 
 /** Makes the functions that parse all input: of the routes, and of the functions that an app calls. */
-export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }: InputSettings) {
-  const userId = userIdOf(userIdType)
-  const ofUser = { userId: v.optional(userId) }
+export function createParsers(settings: InputSettings) {
+  const userId = userIdOf(settings.userIdType)
+
+  return {
+    ...createKeyParsers(settings, userId),
+    ...createFilterParsers(settings, userId),
+    ...createBulkParsers(userId),
+
+    /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
+    readUserId(id: unknown): string | number | undefined {
+      const result = v.safeParse(userId, id)
+      return result.success ? result.output : undefined
+    },
+    owner: fields({ userId }),
+    anyOwner: fields({ userId: v.optional(userId) }),
+    nothing: fields({}),
+
+    circumstances: fields({
+      userId: v.optional(userId),
+      address: v.optional(clientAddress),
+      ...because,
+      actor: v.optional(actor),
+    }),
+    explanation: fields(because),
+
+    /** Parses the query of a change that can wait until all processes honour it. */
+    everywhere: fields({ everywhere }),
+    /** Makes the function that parses the query of a change that cannot wait. The message says why. */
+    notEverywhere: (message: string) => fields({}, { everywhere: message }),
+  }
+}
+
+/** Makes the functions for what a key is and becomes. */
+function createKeyParsers(
+  { permissions, maxGracePeriodSeconds }: InputSettings,
+  userId: UserIdSchema,
+) {
   const newKey = {
     name,
     ...v.partial(v.object(keyFields)).entries,
     permissions: permissionSet(permissions),
   }
   const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
-  const unusedKeys = { unusedForDays: days, ...ofUser, dryRun }
 
   return {
-    /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
-    readUserId(id: unknown): string | number | undefined {
-      const result = v.safeParse(userId, id)
-      return result.success ? result.output : undefined
-    },
-
     newKey: fields(newKey),
     newKeyOf: fields({ ...newKey, userId }),
     changes: fields(v.partial(v.object({ name, ...keyFields })).entries, {
@@ -71,23 +98,20 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
     permissionSet: fields({ permissions: newKey.permissions }),
     rotation: fields(rotation),
     rotationWish: fields({ ...rotation, ...because }),
-    explanation: fields(because),
-    owner: fields({ userId }),
-    anyOwner: fields(ofUser),
-    nothing: fields({}),
+  }
+}
 
-    /** Parses the query of a change that can wait until all processes honour it. */
-    everywhere: fields({ everywhere }),
-    /** Makes the function that parses the query of a change that cannot wait. The message says why. */
-    notEverywhere: (message: string) => fields({}, { everywhere: message }),
+/** Makes the functions for the filters of lists and reports. */
+function createFilterParsers({ permissions }: InputSettings, userId: UserIdSchema) {
+  const ofAll = { apiKeyId: v.optional(guid), userId: v.optional(userId) }
+  const list = {
+    ...keyPage,
+    userId: ofAll.userId,
+    permission: v.optional(oneOf(permissions)),
+    text: v.optional(searchText),
+  }
 
-    circumstances: fields({
-      ...ofUser,
-      address: v.optional(clientAddress),
-      ...because,
-      actor: v.optional(actor),
-    }),
-
+  return {
     /** Parses the filter for the keys of one user. */
     ownList: createParser(
       strict(
@@ -101,12 +125,7 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
     list: createParser(
       strict(
         v.pipe(
-          v.object({
-            ...keyPage,
-            ...ofUser,
-            permission: v.optional(oneOf(permissions)),
-            text: v.optional(searchText),
-          }),
+          v.object(list),
           v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
           v.forward(
             v.partialCheck(
@@ -122,18 +141,20 @@ export function createParsers({ permissions, userIdType, maxGracePeriodSeconds }
     /** Parses the filter for the audit trail of one key. */
     eventPage: fields(eventPage),
     /** Parses the filter for the audit trail of all keys. */
-    eventList: fields({
-      ...eventPage,
-      apiKeyId: v.optional(guid),
-      ...ofUser,
-      action: v.optional(oneOf(eventActions)),
-    }),
+    eventList: fields({ ...eventPage, ...ofAll, action: v.optional(oneOf(eventActions)) }),
     /** Parses the question for the usage of one key. */
     usageQuery: fields(usageQuery),
     /** Parses the question for the usage of all keys. */
-    usageFilter: fields({ ...usageQuery, apiKeyId: v.optional(guid), ...ofUser }),
+    usageFilter: fields({ ...usageQuery, ...ofAll }),
     auditVerification: fields({ head: v.optional(auditHead) }),
+  }
+}
 
+/** Makes the functions for changes of many keys. */
+function createBulkParsers(userId: UserIdSchema) {
+  const unusedKeys = { unusedForDays: days, userId: v.optional(userId), dryRun }
+
+  return {
     revokeAll: fields({ userId, ...because, dryRun }),
     unusedKeys: fields(unusedKeys),
     revokeUnused: fields({ ...unusedKeys, ...because }),

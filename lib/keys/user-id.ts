@@ -18,8 +18,11 @@ const textId = v.pipe(
   v.check((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode'),
 )
 
+/** The schema of a user's id. */
+export type UserIdSchema = v.GenericSchema<unknown, string | number>
+
 /** Makes the schema of a user's id. It brings all spellings of an id into the form that the database returns. */
-export function userIdOf(type: UserIdType): v.GenericSchema<unknown, string | number> {
+export function userIdOf(type: UserIdType): UserIdSchema {
   switch (type) {
     case 'text':
       return textId
