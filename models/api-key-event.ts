@@ -1,5 +1,6 @@
 import { msSql, type Time } from './api-key'
 
+/** The actions that entries of the audit trail record. */
 export const eventActions = [
   'created',
   'updated',
@@ -14,10 +15,12 @@ export const eventActions = [
   'truncated',
 ] as const
 
+/** An action that an entry of the audit trail records. */
 export type EventAction = (typeof eventActions)[number]
 
 const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
+/** The kind of actor: a user, an administrator, the app itself, or a role that changed the database without the library. */
 export type ActorType = (typeof actorTypes)[number]
 
 /** An entry of the audit trail as `eventSql` reads it. */

@@ -4,6 +4,7 @@ import type { AuditHead, Head, Link } from './head'
 import { hashOf, type Seal, type SealedEntry } from './seal'
 import type { Signer } from './signing'
 
+/** A walk along the chain, with what it has found so far. */
 export type Walk = ReturnType<typeof startWalk>
 
 /** An entry that does not fit its place, and the hash of the entry before it. */

@@ -24,6 +24,7 @@ export interface AuditFault {
 /** The part of a fault that says where it is. */
 export type Place = Partial<Pick<AuditFault, 'position' | 'eventId'>>
 
+/** The faults of a verification, and how many there are. */
 export type Findings = ReturnType<typeof createFindings>
 
 /** How many faults are listed. */

@@ -9,6 +9,7 @@ import type { Signer } from './signing'
 /** The use of a secret that no longer works: the owner of its key, and the address that used it. */
 type RetiredUse = Pick<NewEntry, 'userId' | 'address'>
 
+/** Notes the uses of secrets that no longer work. */
 export type RetiredUses = ReturnType<typeof createRetiredUses>
 
 /** How many keys may wait. */

@@ -16,6 +16,7 @@ export type SignatureCheck = 'valid' | 'invalid' | 'unknown'
 /** The kinds of text that are signed. The signature of one kind is not valid for another. */
 type Purpose = 'entry' | 'seal' | 'head' | 'exported head'
 
+/** Signs the texts of the audit trail, and checks their signatures. */
 export type Signer = ReturnType<typeof createSigner>
 
 type SignerOptions = { secrets: readonly (string | Uint8Array)[]; acceptUnkeyed: boolean }

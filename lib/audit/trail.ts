@@ -26,6 +26,7 @@ export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
   createdAt: Date
 }
 
+/** The audit trail of an instance: writes, lists, seals, exports, verifies and prunes entries. */
 export type Audit = ReturnType<typeof createAudit>
 
 /** A key before a change and after it; `after` is `null` if the key is deleted. */

@@ -178,6 +178,8 @@ describe('a move by logical replication', () => {
     await move.end()
 
     await expectBoundHeld([createOn(move.target.connect()), early], key)
+    const { faults } = await createOn(move.target.connect()).verifyAuditTrail()
+    expect(new Set(faults.map(({ kind }) => kind))).toEqual(new Set(['contradicted']))
   })
 
   it('of all our tables, by the subscription of a role that is no superuser', async () => {

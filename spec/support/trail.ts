@@ -5,6 +5,7 @@ import { createTestApiKeys, type Options, type TestApiKeys } from './app'
 import { createKey, newKey } from './keys'
 import { useWorld, useWorldForEach, type World } from './world'
 
+/** The secret of the instance, and one that may replace it. */
 export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
 
 /** What a fault is, and at which place in the trail. */
@@ -16,11 +17,10 @@ export type Tampering = [title: string, sql: string, faults: Fault[]]
 /** The limit that every verification names. */
 export const always = expect.stringContaining('looks like one of a trigger')
 
+/** Makes a key without the library. */
 export const insertKey = `
   INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
   VALUES ('mallory', 'By hand', 'agpt_abc123', 'abcd1234', md5('a') || md5('b'), '{READ_GRAPH}')`
-
-export type Trail = ReturnType<typeof trailOf>
 
 /** Gives a spec file a database whose keys and audit trail are empty before each `it`. */
 export function useTrail() {
@@ -36,6 +36,7 @@ export function useTrailForEach() {
   return { world, ...trailOf(world) }
 }
 
+/** Returns the kinds and places of faults. */
 export function shown(faults: readonly AuditFault[]): Fault[] {
   return faults.map(({ kind, position }) => [kind, position])
 }
