@@ -42,38 +42,14 @@ function createListRoutes(parts: RouterParts): Routes {
 
   return {
     '/': {
-      async get({ query }) {
-        return lifecycle.list(query)
-      },
-      async post(call) {
-        return created(call, await lifecycle.create(call.body, asAdmin(call)))
-      },
+      get: ({ query }) => lifecycle.list(query),
+      post: (call) => created(call, lifecycle.create(call.body, asAdmin(call))),
     },
-    '/events': {
-      async get({ query }) {
-        return lifecycle.events(query)
-      },
-    },
-    '/permissions': {
-      async get({ query }) {
-        return listPermissions(parts, parse.anyOwner(query).userId)
-      },
-    },
-    '/usage': {
-      async get({ query }) {
-        return lifecycle.totalUsage(query)
-      },
-    },
-    '/audit-head': {
-      async get() {
-        return lifecycle.auditHead()
-      },
-    },
-    '/audit-verification': {
-      async post({ body }) {
-        return lifecycle.verifyAuditTrail(body)
-      },
-    },
+    '/events': { get: ({ query }) => lifecycle.events(query) },
+    '/permissions': { get: ({ query }) => listPermissions(parts, parse.anyOwner(query).userId) },
+    '/usage': { get: ({ query }) => lifecycle.totalUsage(query) },
+    '/audit-head': { get: () => lifecycle.auditHead() },
+    '/audit-verification': { post: ({ body }) => lifecycle.verifyAuditTrail(body) },
   }
 }
 

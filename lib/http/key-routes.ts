@@ -62,9 +62,7 @@ export function createKeyRoutes(
 
   return {
     [keyPath]: {
-      async get(call) {
-        return lifecycle.get(idOf(call), optionsOf(call))
-      },
+      get: (call) => lifecycle.get(idOf(call), optionsOf(call)),
       async patch(call) {
         parseChange(call.query)
         return lifecycle.update(idOf(call), call.body, optionsOf(call))
@@ -101,9 +99,7 @@ export function createKeyRoutes(
       },
     },
     [`${keyPath}/usage`]: {
-      async get(call) {
-        return lifecycle.usage(idOf(call), call.query, optionsOf(call))
-      },
+      get: (call) => lifecycle.usage(idOf(call), call.query, optionsOf(call)),
     },
   }
 }

@@ -26,14 +26,12 @@ export function createOwnerRouter(parts: RouterParts): Guard {
 
   return createRouter(parts, settings.currentUser, {
     '/': {
-      async get({ query, userId }) {
-        return routeCommands.listOwn(userId, query)
-      },
+      get: ({ query, userId }) => routeCommands.listOwn(userId, query),
       async post(call) {
         const { userId, body } = call
         const actor = { type: 'user', id: userId } as const
         const options = { actor, ...addressOf(call) }
-        return created(call, await routeCommands.createOwn(userId, body, options))
+        return created(call, routeCommands.createOwn(userId, body, options))
       },
     },
     '/permissions': {

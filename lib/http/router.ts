@@ -156,11 +156,12 @@ function sendJson(res: Response, body: unknown) {
   res.end(text)
 }
 
-/** Answers a call with 201 and the location of a new key, and returns the body to send. */
-export function created<Body extends { apiKey: ApiKeyRecord }>(
+/** Answers a call with 201 and the location of a key, once the key is created. Resolves to the body to send. */
+export async function created<Body extends { apiKey: ApiKeyRecord }>(
   { req, res }: Call,
-  body: Body,
-): Body {
+  creation: Promise<Body>,
+): Promise<Body> {
+  const body = await creation
   res.status(201).setHeader('Location', `${selfOf(req)}/${body.apiKey.id}`)
   return body
 }
