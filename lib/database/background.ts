@@ -7,6 +7,13 @@ import timers from 'node:timers'
  */
 export const { setTimeout, clearTimeout, setImmediate } = timers
 
+/** Resolves after a time. It keeps the process alive. */
+export function wait(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms)
+  })
+}
+
 /**
  * Runs the work that requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the opening of
  * connections. That work runs in the async context of `createApiKeys`. Otherwise, the request that happens to start it would

@@ -53,13 +53,13 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   createdAt: Date
   updatedAt: Date
   lastUsedAt: Date | null
-  /** The client's address of the use that `lastUsedAt` tells of; `null` where it is not known. */
+  /** The address of the client at the time of `lastUsedAt`; `null` if it is unknown. */
   lastUsedFrom: string | null
   expiresAt: Date | null
-  /** True if `expiresAt` was over, by the clock of this process, when the record was read. */
+  /** True if `expiresAt` was over when the record was read, by the clock of this process. */
   isExpired: boolean
   revokedAt: Date | null
-  /** The secret before the current one; `null` for none. */
+  /** The secret before the current secret; `null` for none. */
   previousSecret: PreviousSecret | null
 }
 
@@ -68,9 +68,9 @@ export interface PreviousSecret {
   /** Its two ends, for people to tell keys apart. */
   prefix: string
   postfix: string
-  /** Until when it works, or worked. */
+  /** The time from which on it no longer works. */
   worksUntil: Date
-  /** When it was last used: once that is long ago, no program needs it any more. */
+  /** The last use. If that is long ago, no program needs the secret any longer. */
   lastUsedAt: Date | null
 }
 

@@ -204,7 +204,7 @@ async function revokeRows(parts: Parts, ids: readonly string[], transaction: Tra
     { bind: [ids], transaction },
   )
   return rows.map(({ json, ref, ...state }) => {
-    const { before, after } = toRevocation(readRecord(parts, json), state)
+    const { before, after } = toRevocation(readRecord(parts, JSON.parse(json)), state)
     return { action: 'revoked' as const, before, after, ref }
   })
 }

@@ -84,64 +84,58 @@ function createKeyCommands(parts: Parts) {
   return {
     async create(apiKey: unknown, options?: ChangeOptions) {
       refuseUserId(options)
-      return change(parts, [], options, (circumstances) =>
-        actions.create(parts, parse.newKeyOf(apiKey), circumstances),
+      return change(parts, [], options, (call) =>
+        actions.create(parts, parse.newKeyOf(apiKey), call),
       )
     },
 
     async list(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId')
       refuseUserId(options)
-      return read(parts, options, (scope) => list(parts, parse.list(filter), scope))
+      return read(parts, options, (call) => list(parts, parse.list(filter), call))
     },
 
     async get(id: string, options?: ReadOptions) {
-      return read(parts, options, (scope) => get(parts, id, scope))
+      return read(parts, options, (call) => get(parts, id, call))
     },
 
     async update(id: string, changes: unknown, options?: ChangeOptions) {
-      return change(parts, [id], options, (circumstances) =>
-        actions.update(parts, id, parse.changes(changes), circumstances),
+      return change(parts, [id], options, (call) =>
+        actions.update(parts, id, parse.changes(changes), call),
       )
     },
 
     async setPermissions(id: string, given: unknown, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (circumstances) => {
+      return restrict(parts, [id], options, (call) => {
         const { permissions } = parse.permissionSet({ permissions: given })
-        return actions.setPermissions(parts, id, permissions, circumstances)
+        return actions.setPermissions(parts, id, permissions, call)
       })
     },
 
     async suspend(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (circumstances) =>
-        actions.setStatus(parts, 'suspend', id, circumstances),
-      )
+      return restrict(parts, [id], options, (call) => actions.setStatus(parts, 'suspend', id, call))
     },
 
     async reactivate(id: string, options?: ChangeOptions) {
-      return change(parts, [id], options, (circumstances) =>
-        actions.setStatus(parts, 'reactivate', id, circumstances),
+      return change(parts, [id], options, (call) =>
+        actions.setStatus(parts, 'reactivate', id, call),
       )
     },
 
     async revoke(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (circumstances) =>
-        actions.setStatus(parts, 'revoke', id, circumstances),
-      )
+      return restrict(parts, [id], options, (call) => actions.setStatus(parts, 'revoke', id, call))
     },
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */
     async rotate(id: string, { gracePeriodSeconds: given, ...options }: RotateOptions = {}) {
-      return change(parts, [id], options, (circumstances) => {
+      return change(parts, [id], options, (call) => {
         const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
-        return rotate(parts, id, gracePeriodSeconds, circumstances)
+        return rotate(parts, id, gracePeriodSeconds, call)
       })
     },
 
     async endRotation(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (circumstances) =>
-        endRotation(parts, id, circumstances),
-      )
+      return restrict(parts, [id], options, (call) => endRotation(parts, id, call))
     },
   }
 }
@@ -152,17 +146,17 @@ function createBulkCommands(parts: Parts) {
   return {
     async revokeAll(owner: unknown, options?: RestrictOptions) {
       refuseUserId(options)
-      return restrict(parts, 'all', options, async (circumstances) => {
+      return restrict(parts, 'all', options, async (call) => {
         const { userId } = parse.owner({ userId: owner })
-        return { keys: await bulk.revokeAll(parts, userId, circumstances) }
+        return { keys: await bulk.revokeAll(parts, userId, call) }
       })
     },
 
     async countRevocable(owner: unknown, options?: ReadOptions) {
       refuseUserId(options)
-      return read(parts, options, async (scope) => {
+      return read(parts, options, async (call) => {
         const { userId } = parse.owner({ userId: owner })
-        return { keys: await bulk.countRevocable(parts, userId, scope) }
+        return { keys: await bulk.countRevocable(parts, userId, call) }
       })
     },
 
@@ -170,16 +164,16 @@ function createBulkCommands(parts: Parts) {
       refuseUndefined(criteria, 'userId')
       refuseTransaction(options)
       refuseUserId(options)
-      return restrict(parts, 'all', options, async (circumstances) => ({
-        keys: await bulk.revokeUnused(parts, parse.unusedKeys(criteria), circumstances),
+      return restrict(parts, 'all', options, async (call) => ({
+        keys: await bulk.revokeUnused(parts, parse.unusedKeys(criteria), call),
       }))
     },
 
     async pruneRevoked(criteria: unknown, options?: ChangeOptions) {
       refuseTransaction(options)
       refuseUserId(options)
-      return change(parts, 'all', options, async (circumstances) => ({
-        keys: await bulk.pruneRevoked(parts, parse.pruning(criteria), circumstances),
+      return change(parts, 'all', options, async (call) => ({
+        keys: await bulk.pruneRevoked(parts, parse.pruning(criteria), call),
       }))
     },
 
@@ -204,23 +198,23 @@ function createLogCommands(parts: Parts) {
     async events(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId', 'apiKeyId')
       refuseUserId(options)
-      return read(parts, options, (scope) => audit.list(parse.eventList(filter), scope))
+      return read(parts, options, (call) => audit.list(parse.eventList(filter), call))
     },
 
     async usage(id: string, query: object = {}, options?: ReadOptions) {
-      return read(parts, options, async (scope) => {
+      return read(parts, options, async (call) => {
         const period = readUsagePeriod(parse.usageQuery(query))
-        const apiKey = await get(parts, id, scope)
-        return usage.ofKey(apiKey.id, period, scope)
+        const apiKey = await get(parts, id, call)
+        return usage.ofKey(apiKey.id, period, call)
       })
     },
 
     async totalUsage(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId', 'apiKeyId')
       refuseUserId(options)
-      return read(parts, options, (scope) => {
+      return read(parts, options, (call) => {
         const { apiKeyId, userId, ...query } = parse.usageFilter(filter)
-        return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, scope)
+        return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, call)
       })
     },
 
@@ -255,21 +249,21 @@ function createRouteCommands(parts: Parts) {
 
   return {
     async createOwn(userId: string | number, apiKey: unknown, options: ChangeOptions) {
-      return change(parts, [], options, (circumstances) =>
-        actions.create(parts, { ...parse.newKey(apiKey), userId }, circumstances),
+      return change(parts, [], options, (call) =>
+        actions.create(parts, { ...parse.newKey(apiKey), userId }, call),
       )
     },
 
     async listOwn(userId: string | number, filter: unknown) {
-      return read(parts, undefined, (scope) =>
-        list(parts, { ...parse.ownList(filter), userId }, scope),
+      return read(parts, undefined, (call) =>
+        list(parts, { ...parse.ownList(filter), userId }, call),
       )
     },
 
     async eventsOf(id: string, page: unknown, options: ReadOptions) {
-      return read(parts, options, async (scope) => {
-        const apiKey = await get(parts, id, scope)
-        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id }, scope)
+      return read(parts, options, async (call) => {
+        const apiKey = await get(parts, id, call)
+        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id }, call)
       })
     },
   }

@@ -1,6 +1,6 @@
 import type { Transaction } from 'sequelize'
 
-import { clearTimeout, setTimeout, type Background } from '../database/background'
+import { clearTimeout, wait, type Background } from '../database/background'
 import { onDatabase } from '../database/failures'
 import { ApiKeysError } from '../errors'
 import type { Emitter } from '../keys/emitter'
@@ -185,10 +185,4 @@ async function report(
   })
   const reporting = emitter.emitAndWait('expiring', { apiKey, daysLeft })
   return Promise.race([reporting, tooLate]).finally(() => clearTimeout(limit))
-}
-
-function wait(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms)
-  })
 }

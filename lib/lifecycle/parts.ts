@@ -1,5 +1,3 @@
-import type { Sequelize } from 'sequelize'
-
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import type { Audit } from '../audit/trail'
@@ -15,15 +13,7 @@ import type { Verification } from '../verification/verification'
 import type { InTransaction } from './transactions'
 
 /** What the functions of this folder work with. */
-export interface Parts extends Pick<
-  Settings,
-  | 'keyPrefix'
-  | 'lastUsedResolutionMs'
-  | 'maxKeysPerUser'
-  | 'maxLifetimeSeconds'
-  | 'reservedMetadata'
-> {
-  sequelize: Sequelize
+export interface Parts extends Settings {
   tables: Tables
   userIdType: UserIdType
   parse: Parsers

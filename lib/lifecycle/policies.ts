@@ -16,7 +16,7 @@ const forAdministrators = 'is for administrators to write'
 
 /** Refuses metadata of an owner that has reserved names. Administrators and the app write those, and owners read them. */
 export function refuseReserved(
-  { reservedMetadata }: Pick<Parts, 'reservedMetadata'>,
+  { reservedMetadata }: Parts,
   metadata: Metadata,
   actor: Actor | undefined,
 ) {
@@ -31,7 +31,7 @@ export function refuseReserved(
 
 /** Returns the metadata that a change writes. If an owner makes the change, all reserved names stay as they are. */
 export function withReserved(
-  parts: Pick<Parts, 'reservedMetadata'>,
+  parts: Parts,
   metadata: Metadata,
   key: ApiKeyRecord,
   actor: Actor | undefined,
@@ -65,7 +65,7 @@ export function refuseOwnLimits(
 
 /** Refuses an expiry that is more than `maxLifetimeSeconds` after the creation of the key, or none. */
 export function refuseTooLate(
-  { maxLifetimeSeconds }: Pick<Parts, 'maxLifetimeSeconds'>,
+  { maxLifetimeSeconds }: Parts,
   expiresAt: Date | null,
   createdAt: number,
 ) {
@@ -83,7 +83,7 @@ export function refuseTooLate(
  * that may have taken the last connection of the pool.
  */
 export async function refuseUngrantable(
-  { grantable }: Pick<Parts, 'grantable'>,
+  { grantable }: Parts,
   userId: string | number,
   permissions: readonly string[],
   transaction: Transaction | undefined,
@@ -109,7 +109,7 @@ function refuse(faults: readonly InputFault[]) {
  * decides the hash: spellings that the column takes for one user have one lock.
  */
 export async function lockUser(
-  { sequelize, tables }: Pick<Parts, 'sequelize' | 'tables'>,
+  { sequelize, tables }: Parts,
   userId: string | number,
   transaction: Transaction,
 ) {

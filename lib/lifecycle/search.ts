@@ -1,5 +1,5 @@
 import { isOfPrefix, keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
-import { select } from '../database/query'
+import { selectJson } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
 import type { KeyFilter } from '../keys/input'
 import type { Parts } from './parts'
@@ -39,7 +39,7 @@ export async function list(parts: Parts, filter: KeyFilter, { transaction }: Sco
   const shown = found.slice(0, limit)
   const end = found.length > limit ? shown.at(-1) : last
   return {
-    apiKeys: shown.map(({ json }) => readRecord(parts, json)),
+    apiKeys: shown.map(({ json }) => readRecord(parts, JSON.parse(json))),
     nextCursor: end ? formatKeyCursor({ sort, value: end.value, id: end.id }) : null,
   }
 }
@@ -68,34 +68,24 @@ async function find(search: Search): Promise<Reading> {
 }
 
 async function readAll(search: Search): Promise<Reading> {
-  const { bind, own, fixed, sought, order } = conditionsOf(search)
-  const reading = await readPage(
-    search,
-    `${[own, ...fixed, ...sought].join(' AND ')}
-      ORDER BY ${order} LIMIT ${search.filter.limit + 1}`,
-    'true',
-    bind,
-  )
-  return { ...reading, last: null }
+  const { bind, fixed, sought, order } = conditionsOf(search)
+  const selected = `${[...fixed, ...sought].join(' AND ')}
+                    ORDER BY ${order} LIMIT ${search.filter.limit + 1}`
+  return { ...(await readPage(search, selected, 'true', bind)), last: null }
 }
 
 async function readNext(search: Search, most: number): Promise<Reading> {
-  const { bind, own, fixed, sought, order } = conditionsOf(search)
-  const reading = await readPage(
-    search,
-    `${[own, ...fixed].join(' AND ')} ORDER BY ${order} LIMIT ${most}`,
-    sought.join(' AND '),
-    bind,
-  )
+  const { bind, fixed, sought, order } = conditionsOf(search)
+  const selected = `${fixed.join(' AND ')} ORDER BY ${order} LIMIT ${most}`
+  const reading = await readPage(search, selected, sought.join(' AND '), bind)
   return reading.seen < most ? { ...reading, last: null } : reading
 }
 
 async function readFew(search: Search): Promise<Reading> {
   // Without the sum, the server would walk the index on the time through all keys.
-  const { bind, own, fixed, sought } = conditionsOf(search, `key.created_at + interval '0'`)
-  const conditions = [own, ...fixed, ...sought].join(' AND ')
-  const reading = await readPage(search, `${conditions} LIMIT ${maxSorted + 1}`, 'true', bind)
-  return { ...reading, last: null }
+  const { bind, fixed, sought } = conditionsOf(search, `key.created_at + interval '0'`)
+  const selected = `${[...fixed, ...sought].join(' AND ')} LIMIT ${maxSorted + 1}`
+  return { ...(await readPage(search, selected, 'true', bind)), last: null }
 }
 
 /** Reads a page of the keys that `selected` selects and for which `where` is true. */
@@ -107,7 +97,7 @@ async function readPage(
 ): Promise<Reading> {
   const { limit, sort } = filter
   const { order, value } = orderOf(sort)
-  const [row] = await select<{ json: string }>(
+  const [reading] = await selectJson<[Reading]>(
     sequelize,
     `WITH selected AS MATERIALIZED (SELECT key.* FROM ${tables.keys} AS key WHERE ${selected}),
           found AS (
@@ -125,15 +115,14 @@ async function readPage(
             )::text AS json`,
     { bind, transaction: transaction ?? null },
   )
-  // The statement makes this shape.
-  return JSON.parse(row?.json ?? '') as Reading
+  return reading
 }
 
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
 function conditionsOf({ filter, keyPrefix }: Search, time = sortSql.createdAt) {
   const { userId, status = [], isExpired, permission, text, cursor, sort } = filter
   const bind: unknown[] = []
-  const fixed: string[] = []
+  const fixed = [isOfPrefix('key', keyPrefix)]
   const sought: string[] = []
 
   if (userId !== undefined) fixed.push(`key.user_id = $${bind.push(userId)}`)
@@ -146,7 +135,7 @@ function conditionsOf({ filter, keyPrefix }: Search, time = sortSql.createdAt) {
   if (permission) sought.push(`key.permissions @> $${bind.push([permission])}`)
   if (text) sought.push(`${searchSql('key.')} @@ ${queryOf(text, keyPrefix, bind)}`)
   if (cursor) fixed.push(isBehind(cursor, time, bind))
-  return { own: isOfPrefix('key', keyPrefix), bind, fixed, sought, order: orderOf(sort).order }
+  return { bind, fixed, sought, order: orderOf(sort).order }
 }
 
 /** Returns SQL for a text search in which each word of a text is the start of a word. */

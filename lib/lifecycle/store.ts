@@ -8,9 +8,10 @@ import {
   keyColumns,
   keySql,
   parameterSql,
+  type ApiKeyRow,
   type KeyAttribute,
 } from '../../models/api-key'
-import { select } from '../database/query'
+import { selectJson } from '../database/query'
 import { sqlStateOf } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { guid } from '../keys/user-id'
@@ -33,24 +34,22 @@ export interface Condition {
 /** Values of columns, by their attributes. */
 type Values = Partial<Record<KeyAttribute, unknown>>
 
-/** Makes a record from JSON of `keySql`, with the uses that this process has not written yet. */
-export function readRecord({ userIdType, verification }: Parts, json: string): ApiKeyRecord {
-  const record = toRecord(JSON.parse(json), userIdType)
-  return withLastUse(record, verification.lastUseOf(record.id))
+/** Makes the record of a row, with the uses that this process has not written yet. */
+export function readRecord({ userIdType, verification }: Parts, row: ApiKeyRow): ApiKeyRecord {
+  return withLastUse(toRecord(row, userIdType), verification.lastUseOf(row.id))
 }
 
-async function read(
+async function read<Row>(
   { sequelize, tables, keyPrefix, inTurn }: Parts,
-  { columns, rest = '' }: { columns: string; rest?: string },
+  json: string,
   { where, bind }: Condition,
   scope: Scope,
-): Promise<string[]> {
-  const sql = `SELECT ${columns} AS json FROM ${tables.keys} AS key
+  rest = '',
+): Promise<Row[]> {
+  const sql = `SELECT ${json} AS json FROM ${tables.keys} AS key
                 WHERE ${isOfPrefix('key', keyPrefix)} AND ${where} ${rest}`
-  const rows = await inTurn(scope, () =>
-    select<{ json: string }>(sequelize, sql, { bind, transaction: scope.transaction ?? null }),
-  )
-  return rows.map(({ json }) => json)
+  const transaction = scope.transaction ?? null
+  return inTurn(scope, () => selectJson<Row[]>(sequelize, sql, { bind, transaction }))
 }
 
 /** Returns the records of the instance's own keys for which a condition is true, by clauses such as ORDER BY. */
@@ -60,14 +59,14 @@ export async function readAll(
   scope: Scope = {},
   rest = '',
 ): Promise<ApiKeyRecord[]> {
-  const found = await read(parts, { columns: keySql('key'), rest }, condition, scope)
-  return found.map((json) => readRecord(parts, json))
+  const rows = await read<ApiKeyRow>(parts, keySql('key'), condition, scope, rest)
+  return rows.map((row) => readRecord(parts, row))
 }
 
 /** Returns how many of the instance's own keys a condition is true for. */
 export async function count(parts: Parts, condition: Condition, scope: Scope = {}) {
-  const [json] = await read(parts, { columns: 'count(*)::text' }, condition, scope)
-  return Number(json)
+  const [keys = 0] = await read<number>(parts, 'count(*)::text', condition, scope)
+  return keys
 }
 
 /** Returns the record of a key, or throws `api_key_not_found`. */
@@ -101,13 +100,13 @@ export async function insert(
   const ref = randomUUID()
   const bind: unknown[] = []
   const written = assign({ ...values, id: randomUUID(), eventRef: ref }, bind)
-  const [row] = await select<{ json: string }>(
+  const [row] = await selectJson<[ApiKeyRow]>(
     sequelize,
     `INSERT INTO ${tables.keys} AS key (${written.map(({ column }) => column).join(', ')})
      VALUES (${written.map(({ value }) => value).join(', ')}) RETURNING ${keySql('key')} AS json`,
     { bind, transaction: circumstances.transaction },
   ).catch(explainUnknownUser)
-  const after = readRecord(parts, row?.json ?? '')
+  const after = readRecord(parts, row)
   await audit.record([{ action: 'created', before: null, after, ref }], circumstances)
   return after
 }
@@ -164,7 +163,7 @@ async function update(parts: Parts, id: string, values: Values, transaction: Tra
   const bind: unknown[] = [id]
   const assignments = assign(values, bind).map(({ column, value }) => `${column} = ${value}`)
   if (values.status === 'REVOKED') assignments.push('revoked_at = clock_timestamp()')
-  const [row] = await select<{ json: string }>(
+  const [row] = await selectJson<ApiKeyRow[]>(
     parts.sequelize,
     `UPDATE ${parts.tables.keys} AS key
         SET ${assignments.join(', ')}, updated_at = clock_timestamp()
@@ -172,7 +171,7 @@ async function update(parts: Parts, id: string, values: Values, transaction: Tra
     { bind, transaction },
   )
   if (!row) throw new ApiKeysError('api_key_not_found')
-  return readRecord(parts, row.json)
+  return readRecord(parts, row)
 }
 
 function newsIn(values: Values, key: ApiKeyRecord): Values {

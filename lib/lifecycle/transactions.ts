@@ -1,6 +1,6 @@
 import type { Transaction } from 'sequelize'
 
-import { setTimeout } from '../database/background'
+import { wait } from '../database/background'
 import { commitStatusOf } from '../database/commit-status'
 import { isConflict } from '../database/failures'
 import { afterCommit } from '../database/query'
@@ -102,9 +102,7 @@ export function createInTransaction(parts: Omit<Parts, 'inTransaction'>) {
       } catch (error) {
         if (attempts === maxAttempts || !isConflict(error)) throw error
         // Two transactions that met would meet again.
-        await new Promise((resolve) => {
-          setTimeout(resolve, Math.random() * 20 * attempts)
-        })
+        await wait(Math.random() * 20 * attempts)
       }
     }
   }
