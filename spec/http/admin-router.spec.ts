@@ -1,45 +1,19 @@
-import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
-import type { Server } from 'node:http'
+import { permissions } from '../support/app'
+import { newUser } from '../support/keys'
+import { expectFaults, expectProblem } from '../support/problem'
+import { useWorld } from '../support/world'
 
-import request from 'supertest'
-
-import { createApiKeys } from '../../lib'
-import { createTestApiKeys, createTestApp, permissions, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { createKey } from '../support/keys'
-
-let database: Database
-let apiKeys: TestApiKeys
-let server: Server
-
-beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database, {
+const { apiKeys, http, createKey } = useWorld({
+  options: {
     header: 'X-API-Key',
     maxKeysPerUser: 4,
     grantable: (userId) => (userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'READ_BLOCK']),
-  })
-  server = createTestApp(apiKeys).listen(0)
-  await once(server, 'listening')
+  },
 })
 
-afterAll(async () => {
-  server.close()
-  await apiKeys.close()
-  await database.drop()
-})
-
-/** Someone who has no keys yet. */
-function newUser() {
-  return `user-${randomUUID()}`
-}
-
-const as = (user: string) => request.agent(server).set('X-User', user)
-
-/** Makes a key, of somebody who has no other unless a spec names one. */
-function makeKey(wishes: Parameters<typeof createKey>[1] = {}) {
-  return createKey(apiKeys, { userId: newUser(), ...wishes })
+/** Creates a key, of a user who has no other unless a spec names one. */
+function makeKey(wishes: Parameters<typeof createKey>[0] = {}) {
+  return createKey({ userId: newUser(), ...wishes })
 }
 
 function idsOf({ body }: { body: { apiKeys: { id: string }[] } }) {
@@ -50,45 +24,41 @@ describe('POST /', () => {
   it('creates a key on behalf of a user', async () => {
     const userId = newUser()
 
-    const answer = await as('admin')
-      .post('/admin/api-keys')
-      .send({ userId, name: 'CI', permissions: ['READ_GRAPH'] })
+    const answer = await http
+      .as('admin')
+      .post('/admin/api-keys', { userId, name: 'CI', permissions: ['READ_GRAPH'] })
 
     const { apiKey, plainTextKey } = answer.body
     expect(answer.status).toBe(201)
     expect(answer.headers.location).toBe(`./api-keys/${apiKey.id}`)
     expect(answer.headers['cache-control']).toBe('no-store')
     expect(apiKey).toMatchObject({ userId, name: 'CI', status: 'ACTIVE' })
-    expect((await as(userId).get(`/api-keys/${apiKey.id}`)).body).toEqual(apiKey)
+    expect((await http.as(userId).get(`/api-keys/${apiKey.id}`)).body).toEqual(apiKey)
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true, apiKey: { userId } })
     expect((await apiKeys.events({ apiKeyId: apiKey.id })).events).toMatchObject([
       { action: 'created', userId, actorType: 'admin', actorId: 'admin' },
     ])
   })
 
-  it('gives out what is that user’s to give, and no more keys than they may have', async () => {
+  it('holds to the permissions and the number of keys that the user may have', async () => {
     const userId = newUser()
     for (let index = 0; index < 4; index++) await makeKey({ userId })
 
-    const ungrantable = await as('admin')
-      .post('/admin/api-keys')
-      .send({ userId: 'intern', name: 'CI', permissions: ['READ_BLOCK'] })
-    const tooMany = await as('admin')
-      .post('/admin/api-keys')
-      .send({ userId, name: 'CI', permissions: ['READ_GRAPH'] })
+    const ungrantable = await http
+      .as('admin')
+      .post('/admin/api-keys', { userId: 'intern', name: 'CI', permissions: ['READ_BLOCK'] })
+    const tooMany = await http
+      .as('admin')
+      .post('/admin/api-keys', { userId, name: 'CI', permissions: ['READ_GRAPH'] })
 
-    expect(ungrantable.status).toBe(422)
-    expect(ungrantable.body.errors).toEqual([
-      { pointer: '#/permissions/0', message: 'may not be granted by this user' },
-    ])
-    expect(tooMany.status).toBe(409)
-    expect(tooMany.body.code).toBe('too_many_api_keys')
+    expectFaults(ungrantable, { '#/permissions/0': 'may not be granted by this user' })
+    expectProblem(tooMany, 'too_many_api_keys')
   })
 
-  it('refuses every fault at once', async () => {
-    const answer = await as('admin')
-      .post('/admin/api-keys')
-      .send({ name: '', permissions: [], actor: 'alice', status: 'ACTIVE' })
+  it('reports every fault at once', async () => {
+    const answer = await http
+      .as('admin')
+      .post('/admin/api-keys', { name: '', permissions: [], actor: 'alice', status: 'ACTIVE' })
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toEqual([
@@ -105,8 +75,9 @@ describe('GET /', () => {
   it('lists the keys of everyone, newest first, a page at a time', async () => {
     const made = [await makeKey(), await makeKey(), await makeKey()]
 
-    const first = await as('admin').get('/admin/api-keys?limit=2')
-    const second = await as('admin')
+    const first = await http.as('admin').get('/admin/api-keys?limit=2')
+    const second = await http
+      .as('admin')
       .get('/admin/api-keys')
       .query({ limit: 1, cursor: first.body.nextCursor })
 
@@ -125,7 +96,8 @@ describe('GET /', () => {
 
     const list = async (filter: object) =>
       idsOf(
-        await as('admin')
+        await http
+          .as('admin')
           .get('/admin/api-keys')
           .query({ userId, ...filter })
           .expect(200),
@@ -144,15 +116,16 @@ describe('GET /', () => {
     ])
   })
 
-  it('turns pages of what it filters', async () => {
+  it('returns filtered pages', async () => {
     const userId = newUser()
     const older = await makeKey({ userId, name: 'Build one' })
     await makeKey({ userId, name: 'Deploy' })
     const newer = await makeKey({ userId, name: 'Build two' })
     const filter = { userId, text: 'build', limit: 1 }
 
-    const first = await as('admin').get('/admin/api-keys').query(filter)
-    const second = await as('admin')
+    const first = await http.as('admin').get('/admin/api-keys').query(filter)
+    const second = await http
+      .as('admin')
       .get('/admin/api-keys')
       .query({ ...filter, cursor: first.body.nextCursor })
 
@@ -165,18 +138,17 @@ describe('GET /', () => {
     ['userId=a&userId=b', 'userId', 'must be a user id'],
     ['sort=name', 'sort', 'must be createdAt or -createdAt, unless userId is given'],
     ['owner=alice', 'owner', 'is not known here'],
-  ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
-    const answer = await as('admin').get(`/admin/api-keys?${query}`)
+  ])('refuses an invalid filter: %s', async (query, name, message) => {
+    const answer = await http.as('admin').get(`/admin/api-keys?${query}`)
 
-    expect(answer.status).toBe(422)
-    expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+    expectFaults(answer, { [`#/${name}`]: message })
   })
 })
 
 describe('GET /permissions', () => {
-  it('lists all, and with userId what that user may give to a key', async () => {
-    const all = await as('admin').get('/admin/api-keys/permissions?_=1')
-    const ofIntern = await as('admin').get('/admin/api-keys/permissions?userId=intern')
+  it('lists all permissions, and with userId those that the user may give to a key', async () => {
+    const all = await http.as('admin').get('/admin/api-keys/permissions?_=1')
+    const ofIntern = await http.as('admin').get('/admin/api-keys/permissions?userId=intern')
 
     expect(all.status).toBe(200)
     expect(all.body.permissions[0]).toEqual({ name: 'READ_GRAPH', description: null })
@@ -193,14 +165,12 @@ describe('the routes of one key', () => {
     const path = `/admin/api-keys/${id}`
 
     const answers = [
-      await as('admin').get(path),
-      await as('admin').patch(path).send({ name: 'Deploy' }),
-      await as('admin')
-        .put(`${path}/permissions`)
-        .send({ permissions: ['READ_BLOCK'] }),
-      await as('admin').post(`${path}/suspend`).send({ reason: 'Looks odd.' }),
-      await as('admin').post(`${path}/reactivate`),
-      await as('admin').delete(path).send({ reason: 'Odd indeed.' }),
+      await http.as('admin').get(path),
+      await http.as('admin').patch(path, { name: 'Deploy' }),
+      await http.as('admin').put(`${path}/permissions`, { permissions: ['READ_BLOCK'] }),
+      await http.as('admin').post(`${path}/suspend`, { reason: 'Looks odd.' }),
+      await http.as('admin').post(`${path}/reactivate`),
+      await http.as('admin').delete(path, { reason: 'Odd indeed.' }),
     ]
 
     expect(answers.map(({ status, headers }) => [status, headers['cache-control']])).toEqual(
@@ -214,7 +184,7 @@ describe('the routes of one key', () => {
       ['Deploy', ['READ_BLOCK'], 'ACTIVE'],
       ['Deploy', ['READ_BLOCK'], 'REVOKED'],
     ])
-    const { body } = await as('admin').get(`${path}/events`)
+    const { body } = await http.as('admin').get(`${path}/events`)
     expect(body.events.slice(0, 5)).toMatchObject(
       [
         ['revoked', 'Odd indeed.'],
@@ -232,48 +202,44 @@ describe('the routes of one key', () => {
     )
   })
 
-  it('hold a key to what its owner may give', async () => {
+  it('hold a key to the permissions that its owner may give', async () => {
     const { id } = await makeKey({ userId: 'intern' })
 
-    const answer = await as('admin')
-      .put(`/admin/api-keys/${id}/permissions`)
-      .send({ permissions: ['READ_GRAPH', 'READ_BLOCK'] })
+    const answer = await http
+      .as('admin')
+      .put(`/admin/api-keys/${id}/permissions`, { permissions: ['READ_GRAPH', 'READ_BLOCK'] })
 
-    expect(answer.status).toBe(422)
-    expect(answer.body.errors).toEqual([
-      { pointer: '#/permissions/1', message: 'may not be granted by this user' },
-    ])
+    expectFaults(answer, { '#/permissions/1': 'may not be granted by this user' })
   })
 
   it('end with the revocation', async () => {
     const { id } = await makeKey({ status: 'REVOKED' })
 
-    const answer = await as('admin').post(`/admin/api-keys/${id}/reactivate`)
+    const answer = await http.as('admin').post(`/admin/api-keys/${id}/reactivate`)
 
-    expect(answer.status).toBe(409)
-    expect(answer.body.code).toBe('api_key_revoked')
+    expectProblem(answer, 'api_key_revoked')
   })
 })
 
 describe('POST /revoke-all', () => {
-  it('revokes every key of a user and says how many', async () => {
+  it('revokes every key of a user and returns their number', async () => {
     const userId = newUser()
     const active = await makeKey({ userId })
     await makeKey({ userId, status: 'SUSPENDED' })
     await makeKey({ userId, status: 'REVOKED' })
     const other = await makeKey()
 
-    const answer = await as('admin')
-      .post('/admin/api-keys/revoke-all')
-      .send({ userId, reason: 'Left the company.' })
-    const again = await as('admin').post('/admin/api-keys/revoke-all').send({ userId })
+    const answer = await http
+      .as('admin')
+      .post('/admin/api-keys/revoke-all', { userId, reason: 'Left the company.' })
+    const again = await http.as('admin').post('/admin/api-keys/revoke-all', { userId })
 
     expect(answer.status).toBe(200)
     expect(answer.headers['cache-control']).toBe('no-store')
     expect(answer.body).toEqual({ revoked: 2 })
     expect(again.body).toEqual({ revoked: 0 })
     expect(
-      idsOf(await as('admin').get('/admin/api-keys').query({ userId, status: 'REVOKED' })),
+      idsOf(await http.as('admin').get('/admin/api-keys').query({ userId, status: 'REVOKED' })),
     ).toHaveLength(3)
     expect((await apiKeys.get(other.id)).status).toBe('ACTIVE')
     expect((await apiKeys.events({ apiKeyId: active.id, limit: 1 })).events).toMatchObject([
@@ -285,21 +251,21 @@ describe('POST /revoke-all', () => {
     [{}, '#/userId', 'is required'],
     [{ userId: 'alice', status: 'ACTIVE' }, '#/status', 'is not known here'],
   ])('refuses %j', async (input, pointer, message) => {
-    const answer = await as('admin').post('/admin/api-keys/revoke-all').send(input)
+    const answer = await http.as('admin').post('/admin/api-keys/revoke-all', input)
 
-    expect(answer.status).toBe(422)
-    expect(answer.body.errors).toEqual([{ pointer, message }])
+    expectFaults(answer, { [pointer]: message })
   })
 })
 
 describe('GET /events', () => {
-  it('tells what happened to all keys, newest first, a page at a time', async () => {
+  it('returns the events of all keys page by page, newest first', async () => {
     const first = await makeKey()
     const second = await makeKey()
     await apiKeys.revoke(first.id)
 
-    const newest = await as('admin').get('/admin/api-keys/events?limit=1')
-    const others = await as('admin')
+    const newest = await http.as('admin').get('/admin/api-keys/events?limit=1')
+    const others = await http
+      .as('admin')
       .get('/admin/api-keys/events')
       .query({ limit: 2, cursor: newest.body.nextCursor })
 
@@ -334,30 +300,29 @@ describe('GET /events', () => {
   it.each([
     ['apiKeyId=1', 'apiKeyId', 'must be a UUID'],
     ['status=ACTIVE', 'status', 'is not known here'],
-  ])('refuses a filter that makes no sense: %s', async (query, name, message) => {
-    const answer = await as('admin').get(`/admin/api-keys/events?${query}`)
+  ])('refuses an invalid filter: %s', async (query, name, message) => {
+    const answer = await http.as('admin').get(`/admin/api-keys/events?${query}`)
 
-    expect(answer.status).toBe(422)
-    expect(answer.body.errors).toEqual([{ pointer: `#/${name}`, message }])
+    expectFaults(answer, { [`#/${name}`]: message })
   })
 })
 
 async function listEvents(filter: object) {
-  const { body } = await as('admin').get('/admin/api-keys/events').query(filter).expect(200)
+  const { body } = await http.as('admin').get('/admin/api-keys/events').query(filter).expect(200)
   return body.events.map(({ apiKeyId, action }: Record<string, string>) => [apiKeyId, action])
 }
 
 describe('GET /audit-head and POST /audit-verification', () => {
-  it('tell the end of the audit trail, and whether it still leads there', async () => {
+  it('return the end of the audit trail, and if the trail still leads to it', async () => {
     await makeKey()
-    const head = await as('admin').get('/admin/api-keys/audit-head')
+    const head = await http.as('admin').get('/admin/api-keys/audit-head')
     const { id } = await makeKey()
 
-    const wrong = await as('admin').post('/admin/api-keys/audit-verification').send({ head: 7 })
-    const alone = await as('admin').post('/admin/api-keys/audit-verification')
-    const anchored = await as('admin')
-      .post('/admin/api-keys/audit-verification')
-      .send({ head: head.body })
+    const wrong = await http.as('admin').post('/admin/api-keys/audit-verification', { head: 7 })
+    const alone = await http.as('admin').post('/admin/api-keys/audit-verification')
+    const anchored = await http
+      .as('admin')
+      .post('/admin/api-keys/audit-verification', { head: head.body })
 
     expect(head.status).toBe(200)
     expect(head.headers['cache-control']).toBe('no-store')
@@ -375,71 +340,13 @@ describe('GET /audit-head and POST /audit-verification', () => {
     ['a head that was not exported here', { mac: '0'.repeat(64) }, '#/head'],
     ['more than a head', { more: 1 }, '#/head/more'],
   ])('refuse %s', async (_, change, pointer) => {
-    const { body } = await as('admin').get('/admin/api-keys/audit-head')
+    const { body } = await http.as('admin').get('/admin/api-keys/audit-head')
 
-    const answer = await as('admin')
-      .post('/admin/api-keys/audit-verification')
-      .send({ head: { ...body, ...change } })
+    const answer = await http
+      .as('admin')
+      .post('/admin/api-keys/audit-verification', { head: { ...body, ...change } })
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toMatchObject([{ pointer }])
-  })
-})
-
-describe('isAdmin', () => {
-  it.each([
-    ['false', () => false],
-    ['null', () => null],
-    ['nothing', () => undefined],
-    ['a promise of false', async () => false],
-    ['what is as good as true elsewhere', () => 1 as unknown as boolean],
-  ])('lets nobody in with %s', async (_, isAdmin) => {
-    const app = createTestApp(createTestApiKeys(database, { isAdmin }))
-
-    const answer = await request(app).get('/admin/api-keys').set('X-User', 'admin')
-
-    expect(answer.status).toBe(403)
-    expect(answer.body.code).toBe('not_an_admin')
-  })
-
-  it('may take its time', async () => {
-    const keys = createTestApiKeys(database, { isAdmin: async ({ id }) => id === 'root' })
-
-    const answer = await request(createTestApp(keys)).get('/admin/api-keys').set('X-User', 'root')
-
-    expect(answer.status).toBe(200)
-  })
-
-  it.each([
-    [
-      'throws',
-      () => {
-        throw new Error('no directory')
-      },
-    ],
-    ['rejects', () => Promise.reject(new Error('no directory'))],
-  ])('reaches the app’s error handler where it %s', async (_, isAdmin) => {
-    const app = createTestApp(createTestApiKeys(database, { isAdmin }))
-
-    const answer = await request(app).get('/admin/api-keys').set('X-User', 'admin')
-
-    expect(answer.status).toBe(500)
-    expect(answer.body).toEqual({ app: 'no directory' })
-  })
-
-  it('is needed to make the router, and so is currentUser', () => {
-    const options = {
-      sequelize: database.connect(),
-      keyPrefix: 'agpt',
-      permissions: ['READ_GRAPH'],
-    } as const
-    const withoutAdmin = createApiKeys({ ...options, currentUser: () => ({ id: 'alice' }) })
-    const withoutUser = createApiKeys({ ...options, isAdmin: () => true })
-
-    for (const lacking of [withoutAdmin, withoutUser]) {
-      expect(() => lacking.adminRouter()).toThrow(
-        new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys'),
-      )
-    }
   })
 })
