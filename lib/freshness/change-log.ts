@@ -125,7 +125,7 @@ export function createChangeLog(parts: ChangeLogParts) {
     },
 
     /** Logs that the permissions of a user may have changed, for every process. */
-    async tellOfUser(userId: string | number, transaction: Transaction | undefined) {
+    async reportUserChange(userId: string | number, transaction: Transaction | undefined) {
       const [logged] = await select<{ xid: string }>(
         sequelize,
         `WITH logged AS (INSERT INTO ${userChanges} (user_id) VALUES ($1))

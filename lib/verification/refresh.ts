@@ -8,7 +8,7 @@ import type { Memory } from './memory'
 
 interface RefreshParts {
   memory: Memory
-  changeLog: Pick<ChangeLogReader, 'find' | 'remove' | 'tellOfUser'>
+  changeLog: Pick<ChangeLogReader, 'find' | 'remove' | 'reportUserChange'>
   ownChanges: OwnChanges
 }
 
@@ -38,7 +38,7 @@ export function createRefresh(parts: RefreshParts) {
 
     /** Reports to all processes that a user has changed: to this process now, or when the transaction of the caller ends. */
     async userChanged(userId: string | number, transaction: Transaction | undefined) {
-      await changeLog.tellOfUser(userId, transaction)
+      await changeLog.reportUserChange(userId, transaction)
       await refreshIn(transaction, parts, () => ownerPermissions?.evict([userId]))
     },
   }

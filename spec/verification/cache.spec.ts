@@ -35,7 +35,7 @@ const action = fc.oneof(
 )
 
 describe('the cache of keys', () => {
-  it('is bounded, remembers what it was told last, and forgets a key with all of its secrets', () => {
+  it('is bounded, has the keys that were cached last, and evicts a key with all of its secrets', () => {
     fc.assert(
       fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
         const cache = createKeyCache(size)
@@ -74,7 +74,7 @@ describe('the cache of keys', () => {
     )
   })
 
-  it('remembers the hashes of no key that were asked for last, 10,000 at most, until it is to forget them', () => {
+  it('has the hashes of no key that were added last, 10,000 at most, until it evicts them', () => {
     const cache = createKeyCache(size)
     const hashes = Array.from({ length: 25_000 }, (_, number) => `digest-${number}`)
 

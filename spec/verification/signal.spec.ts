@@ -134,7 +134,7 @@ describe('the signal of a key', () => {
     await close()
   })
 
-  it('aborts when the key loses a permission that a guard demanded, and for no other', async () => {
+  it('aborts when the key loses a permission that a guard demanded, and not for another permission', async () => {
     const { id, signal, close } = await openResponse((apiKeys) => [
       apiKeys.requirePermission('READ_GRAPH'),
       apiKeys.requireAnyPermission(['EXECUTE_GRAPH', 'EXECUTE_BLOCK']),
@@ -169,7 +169,7 @@ describe('the signal of a key', () => {
     await Promise.all([close(), closeOther()])
   })
 
-  it('is one for the request, and another for each', async () => {
+  it('is the same within a request, and differs between requests', async () => {
     const { plainTextKey } = await changing().create(newKey())
     const [first, second] = [
       await serving().verify(plainTextKey),
@@ -182,7 +182,7 @@ describe('the signal of a key', () => {
     expect(JSON.stringify(first.apiKey)).not.toContain('signal')
   })
 
-  it('is let go when the response closes', async () => {
+  it('is dropped when the response closes', async () => {
     const [one, two] = [await openResponse(requireRead), await openResponse(requireRead)]
     await one.close()
     if (!one.res.closed) await once(one.res, 'close')
@@ -195,7 +195,7 @@ describe('the signal of a key', () => {
     await two.close()
   })
 
-  it('aborts without a request, until what it is for closes', async () => {
+  it('aborts without a request, until its event emitter closes', async () => {
     const [held, dropped] = [await changing().create(newKey()), await changing().create(newKey())]
     const socket = new EventEmitter()
     const [first, second] = [
@@ -213,7 +213,7 @@ describe('the signal of a key', () => {
     expect(signals[1].aborted).toBe(false)
   })
 
-  it('aborts for a change that comes while it looks at another one', async () => {
+  it('aborts for a change that comes while another change is checked', async () => {
     const statements = recordStatements()
     const slow = createTestApiKeys(database, {
       sequelize: database.connect({ dialectModule: statements.driver }),
@@ -239,7 +239,7 @@ describe('the signal of a key', () => {
     await slow.close()
   })
 
-  it('leaves no listener behind at what it is for', async () => {
+  it('leaves no listener behind at its event emitter', async () => {
     const { apiKey, plainTextKey } = await changing().create(newKey())
     const socket = new EventEmitter()
     const verdict = await serving().verify(plainTextKey, { until: socket })
@@ -264,7 +264,7 @@ describe('the signal of a key', () => {
     expect(verdict.apiKey.signal.reason).toMatchObject({ reason: 'expired' })
   })
 
-  it('aborts at once for a key that was revoked before anybody asked for the signal', async () => {
+  it('aborts at once for a key that was revoked before the signal was asked for', async () => {
     const { apiKey, plainTextKey } = await changing().create(newKey())
     const verdict = await serving().verify(plainTextKey)
     if (!verdict.valid) throw new Error('refused')
@@ -474,7 +474,7 @@ describe('a request whose response does not close', () => {
     expect(await isKept({ id: key.id, signal })).toBe(false)
   })
 
-  it('keeps its signal until its response closes although nobody has told the request of it: plain http', async () => {
+  it('keeps its signal until its response closes, although the request does not know the response: plain http', async () => {
     const guard = serving().authenticate()
     const signals: AbortSignal[] = []
     server = await listen((req, res) => {

@@ -53,8 +53,8 @@ async function createColdKeys(count: number): Promise<string[]> {
   return keys
 }
 
-describe('a key that is remembered', () => {
-  it('is forgotten by its id, in whatever case', async () => {
+describe('a cached key', () => {
+  it('is evicted by its id, in upper or lower case', async () => {
     const apiKeys = createInstance()
     const { apiKey, plainTextKey } = await apiKeys.create(newKey())
     await apiKeys.verify(plainTextKey)
@@ -101,7 +101,7 @@ describe('a key that is remembered', () => {
     expect(statements.lookUps()).toHaveLength(before)
   })
 
-  it('is handed out anew each time, so that nobody can change it for others', async () => {
+  it('is a new object for each request, so that no request can change it for another', async () => {
     const apiKeys = createInstance()
     const { plainTextKey } = await apiKeys.create(
       newKey({ expiresAt: new Date('2090-01-01T00:00:00Z') }),
@@ -120,8 +120,8 @@ describe('a key that is remembered', () => {
   })
 })
 
-describe('a key that is not remembered', () => {
-  it('is looked up once, however many ask for it', async () => {
+describe('a key that is not cached', () => {
+  it('is looked up once for any number of requests', async () => {
     const apiKeys = createInstance()
     const [key = ''] = await createColdKeys(1)
 
@@ -131,7 +131,7 @@ describe('a key that is not remembered', () => {
     expect(statements.lookUps()).toHaveLength(1)
   })
 
-  it('is looked up together with others that are asked for at the same time', async () => {
+  it('is looked up together with the other keys of the same moment', async () => {
     const apiKeys = createInstance()
     const keys = await createColdKeys(100)
 
@@ -149,7 +149,7 @@ describe('a key that is not remembered', () => {
     for (const sql of statements.lookUps()) expect(sql).toContain('READ COMMITTED READ ONLY')
   })
 
-  it('is found by statements whose names tell different texts apart', async () => {
+  it('is found by statements whose names differ if their texts do', async () => {
     const [key = ''] = await createColdKeys(1)
     for (const maxStalenessMs of [1_000, 1_000, 2_000]) {
       await createInstance({ maxStalenessMs }).verify(key)
@@ -158,7 +158,7 @@ describe('a key that is not remembered', () => {
     expect(statements.names.size).toBe(2)
   })
 
-  it('takes the place of another one where the cache is full', async () => {
+  it('takes the place of another key if the cache is full', async () => {
     const apiKeys = createInstance({ cacheSize: 3 })
     const keys = await createColdKeys(10)
 
@@ -169,7 +169,7 @@ describe('a key that is not remembered', () => {
     expect((await apiKeys.health()).cache).toMatchObject({ keys: 3, maxKeys: 3 })
   })
 
-  it('does not take the place of one that is in use', async () => {
+  it('does not take the place of a key in use', async () => {
     const apiKeys = createInstance({ cacheSize: 3 })
     const [busy = '', ...others] = await createColdKeys(10)
     await apiKeys.verify(busy)
@@ -301,7 +301,7 @@ describe('the library', () => {
 })
 
 describe('health()', () => {
-  it('tells how verification is doing', async () => {
+  it('reports the state of verification', async () => {
     const apiKeys = createInstance()
     expect(await apiKeys.health()).toEqual({
       ok: true,
