@@ -4,7 +4,7 @@ import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances } from './call-options'
 import type { Parts } from './parts'
 import * as policies from './policies'
-import { change, changeIn, get, insert } from './store'
+import { changeKey, changeKeyIn, get, insert } from './store'
 
 /** Creates a key under the policies of the app. */
 export async function create(parts: Parts, key: NewKey, circumstances: Circumstances) {
@@ -41,7 +41,7 @@ export async function update(
       await policies.lockUser(parts, userId, transaction)
     }
 
-    return changeIn(parts, id, own, async (key) => {
+    return changeKeyIn(parts, id, own, async (key) => {
       nextStatus('change', key)
       const { expiresAt } = changes
       if (expiresAt !== undefined && !isSame(expiresAt, key.expiresAt)) {
@@ -71,7 +71,7 @@ export async function setPermissions(
     await policies.refuseUngrantable(parts, userId, permissions, circumstances.transaction)
   }
 
-  return change(parts, id, circumstances, (key) => {
+  return changeKey(parts, id, circumstances, (key) => {
     nextStatus('change', key)
     const isSameSet = isSame(key.permissions.toSorted(), permissions.toSorted())
     return { action: 'permissions_changed', values: isSameSet ? {} : { permissions } }
@@ -91,7 +91,7 @@ export async function setStatus(
   id: string,
   circumstances: Circumstances,
 ) {
-  return change(parts, id, circumstances, (key) => ({
+  return changeKey(parts, id, circumstances, (key) => ({
     action: statusActions[action],
     values: { status: nextStatus(action, key) },
   }))

@@ -4,7 +4,7 @@ import { run } from '../database/query'
 import { nextStatus } from '../keys/states'
 import type { Circumstances } from './call-options'
 import type { Parts } from './parts'
-import { change, get, lock } from './store'
+import { changeKey, get, lock } from './store'
 
 /** Gives a key a new secret. The secret before works on for the grace period; the one before that stops working. */
 export async function rotate(
@@ -57,7 +57,7 @@ const noPreviousSecret = {
 
 /** Ends the grace period of a key's previous secret. */
 export async function endRotation(parts: Parts, id: string, circumstances: Circumstances) {
-  return change(parts, id, circumstances, (key) => {
+  return changeKey(parts, id, circumstances, (key) => {
     nextStatus('change', key)
     return { action: 'rotation_ended', values: key.previousSecret ? noPreviousSecret : {} }
   })

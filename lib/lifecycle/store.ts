@@ -130,19 +130,19 @@ interface Decision {
 type Decide = (key: ApiKeyRecord) => Decision | Promise<Decision>
 
 /** Locks a key, decides what becomes of it, and writes that to its row and to the audit trail. */
-export async function change(
+export async function changeKey(
   parts: Parts,
   id: string,
   circumstances: Circumstances,
   decide: Decide,
 ): Promise<ApiKeyRecord> {
   return parts.inTransaction(circumstances, async (transaction) =>
-    changeIn(parts, id, { ...circumstances, transaction }, decide),
+    changeKeyIn(parts, id, { ...circumstances, transaction }, decide),
   )
 }
 
 /** Does the same within a transaction that is open. */
-export async function changeIn(
+export async function changeKeyIn(
   parts: Parts,
   id: string,
   circumstances: Circumstances & { transaction: Transaction },
