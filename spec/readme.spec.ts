@@ -194,6 +194,17 @@ describe('the pages', () => {
     expect(dead).toEqual([])
   })
 
+  const ofRooms = pages.filter((page) => page.startsWith('lib/'))
+
+  it.each(ofRooms)('name each file of their folder: %s', async (page) => {
+    const names = await readdir(join(root, dirname(page)))
+    const files = names
+      .filter((name) => name.endsWith('.ts'))
+      .map((name) => join(dirname(page), name))
+
+    expect(linksOf(page).map(([path]) => path)).toEqual(expect.arrayContaining(files))
+  })
+
   const shipped = pages.filter((page) => /^(README|lib\/|migrations\/)/.test(page))
 
   it.each(shipped)('come with the package: %s', (page) => {
