@@ -89,12 +89,12 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       return counts.batches
     },
 
-    /** Counts a use that was counted as denied: the key is good, but not for this. */
+    /** Moves a use from accepted to denied: the key is good, but not for this. */
     noteDenied(apiKey: Pick<CountedKey, 'id' | 'userId'>, use: KeyUse) {
       counts.refuse(apiKey, use, 'denied')
     },
 
-    /** Counts a use that was counted as refused by a limit. */
+    /** Moves a use from accepted to refused by a limit. */
     noteRateLimited(apiKey: Pick<CountedKey, 'id' | 'userId'>, use: KeyUse) {
       counts.refuse(apiKey, use, 'rateLimited')
     },
