@@ -141,7 +141,7 @@ describe('POST /:id/rotate', () => {
     expect(await saysOf(body.plainTextKey, elsewhere)).toBe('valid')
   })
 
-  it('leaves never more than two secrets', async () => {
+  it('never leaves more than two secrets', async () => {
     const { apiKey, plainTextKey: first } = await create()
     const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
     const { plainTextKey: third } = await apiKeys.rotate(apiKey.id)
@@ -153,7 +153,7 @@ describe('POST /:id/rotate', () => {
     ])
   })
 
-  it('leaves two secrets, however many ask at once', async () => {
+  it('leaves two secrets, however many calls come at once', async () => {
     const { apiKey, plainTextKey: first } = await create()
 
     const rotations = await Promise.all(Array.from({ length: 8 }, () => apiKeys.rotate(apiKey.id)))
@@ -168,7 +168,7 @@ describe('POST /:id/rotate', () => {
     ])
   })
 
-  it('tells the audit trail the ends of the secrets, and no more', async () => {
+  it('writes the ends of the secrets to the audit trail, and nothing else of them', async () => {
     const { apiKey } = await create()
     const { apiKey: rotated } = await apiKeys.rotate(apiKey.id, { userId: 'alice', reason: 'due' })
 
@@ -183,7 +183,7 @@ describe('POST /:id/rotate', () => {
     })
   })
 
-  it('lengthens no life', async () => {
+  it('does not change the expiry of the key', async () => {
     const expiresAt = new Date(Date.now() + 60_000)
     const { apiKey, plainTextKey: old } = await create({ expiresAt })
     const { apiKey: rotated, plainTextKey } = await apiKeys.rotate(apiKey.id)
@@ -204,7 +204,7 @@ describe('POST /:id/rotate', () => {
     expect([await saysOf(old), await saysOf(plainTextKey)]).toEqual(['revoked', 'revoked'])
   })
 
-  it('is answered at once: nothing may come between the secret and its answer', async () => {
+  it('refuses everywhere, because nothing may come between the secret and its answer', async () => {
     const { path, plainTextKey } = await create()
 
     const answer = await as('admin').post(`/admin${path}/rotate?everywhere=true`)
@@ -214,7 +214,7 @@ describe('POST /:id/rotate', () => {
     expect(await saysOf(plainTextKey)).toBe('valid')
   })
 
-  it('is refused for a revoked key', async () => {
+  it('refuses a revoked key', async () => {
     const { apiKey, path } = await create()
     await apiKeys.revoke(apiKey.id)
 
@@ -275,7 +275,7 @@ describe('POST /:id/rotate', () => {
     expect(await saysOf(plainTextKey)).toBe('valid')
   })
 
-  it('tells which secrets of the app are needed still', async () => {
+  it('keeps count of the keys of each secret of the app', async () => {
     const own = await createDatabase()
     const before = createTestApiKeys(own, { secrets: secrets.slice(0, 1) })
     const { apiKey, plainTextKey: old } = await before.create(newKey())
@@ -316,7 +316,7 @@ describe('DELETE /:id/rotation', () => {
 })
 
 describe('a secret whose grace period is over', () => {
-  it('is refused like any bad key, and noted once', async () => {
+  it('is refused like any bad key, and recorded once', async () => {
     const { apiKey, plainTextKey: old } = await create()
     const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
     await apiKeys.rotate(apiKey.id)
@@ -335,7 +335,7 @@ describe('a secret whose grace period is over', () => {
     ])
   })
 
-  it('ends what it had begun', async () => {
+  it('aborts the signals of its keys', async () => {
     const { apiKey, plainTextKey: old } = await create()
     await apiKeys.rotate(apiKey.id, { gracePeriodSeconds: 1 })
     const verdict = await elsewhere.verify(old)
@@ -348,7 +348,7 @@ describe('a secret whose grace period is over', () => {
     expect(await saysOf(old)).toBe('retired')
   })
 
-  it('is nobody’s any more', async () => {
+  it('cannot become the secret of another key', async () => {
     const { apiKey } = await create()
     await apiKeys.rotate(apiKey.id)
 

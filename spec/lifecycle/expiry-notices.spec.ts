@@ -42,7 +42,7 @@ function listen(keys: TestApiKeys) {
 }
 
 describe('expiring', () => {
-  it('is told of 7 days and 1 day before, and of nothing else', async () => {
+  it('is reported 7 days and 1 day before, and at no other time', async () => {
     await createOldKey({ expiresInDays: 7.1 })
     const week = await createOldKey({ expiresInDays: 6.9 })
     const oneDay = await createOldKey({ expiresInDays: 0.9 })
@@ -59,7 +59,7 @@ describe('expiring', () => {
     ])
   })
 
-  it('is not told of keys that never had as long to live', async () => {
+  it('is not reported for keys that were created later than that', async () => {
     await createOldKey({ bornDaysAgo: 1, expiresInDays: 5 })
     await createOldKey({ bornDaysAgo: 0, expiresInDays: 0.5 })
     const short = await createOldKey({ bornDaysAgo: 2, expiresInDays: 0.5 })
@@ -70,7 +70,7 @@ describe('expiring', () => {
     expect(told).toEqual([[short, 1]])
   })
 
-  it('is told of once by all processes together', async () => {
+  it('is reported by one of all processes', async () => {
     const ids = []
     for (let number = 0; number < 20; number++) ids.push(await createOldKey({ expiresInDays: 3 }))
     const fleet = [1, 2, 3, 4].map(() => createTestApiKeys(database))
@@ -86,7 +86,7 @@ describe('expiring', () => {
     ).toEqual(ids.toSorted())
   })
 
-  it('waits for somebody who listens', async () => {
+  it('waits for a listener', async () => {
     await createOldKey({ expiresInDays: 3 })
 
     expect(await apiKeys.announceExpiring()).toBe(0)
@@ -96,7 +96,7 @@ describe('expiring', () => {
     expect(told).toHaveLength(1)
   })
 
-  it('is told of again for a new time', async () => {
+  it('is reported again for a new expiry', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
     const told = listen(apiKeys)
     await apiKeys.announceExpiring()
@@ -112,7 +112,7 @@ describe('expiring', () => {
     ])
   })
 
-  it('is told of later where the database fails half-way', async () => {
+  it('is reported later if the database fails half-way', async () => {
     for (let number = 0; number < 3; number++) await createOldKey({ expiresInDays: 3 })
     const told = listen(apiKeys)
     const sequelize = database.connect()
@@ -126,7 +126,7 @@ describe('expiring', () => {
     expect(told).toHaveLength(3)
   })
 
-  it('is told of again until all listeners have taken it', async () => {
+  it('is reported again until all listeners have succeeded', async () => {
     const failing = await createOldKey({ expiresInDays: 2 })
     const taken = await createOldKey({ expiresInDays: 3 })
     const told = listen(apiKeys)
@@ -147,7 +147,7 @@ describe('expiring', () => {
     expect(failures).toEqual([1, 2].map(() => ({ error: away, notice: 'expiring' })))
   })
 
-  it('is told of again if the process was killed that told of it', async () => {
+  it('is reported again if the process that reported it was killed', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
     const dying = fork(program, [database.url], { execArgv: ['--require', register] })
     expect(await once(dying, 'exit')).toEqual([null, 'SIGKILL'])
@@ -158,7 +158,7 @@ describe('expiring', () => {
     expect(told).toEqual([[id, 7]])
   })
 
-  it('is not told of twice however long a listener takes', async () => {
+  it('is not reported twice, however long a listener takes', async () => {
     await createOldKey({ expiresInDays: 3 })
     const told = listen(apiKeys)
     const working: (() => void)[] = []
@@ -177,7 +177,7 @@ describe('expiring', () => {
     expect(toldByOther).toEqual([])
   })
 
-  it('is told of without being asked for, as long as somebody listens', async () => {
+  it('is reported without a call while there is a listener', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
 
     const { apiKey, daysLeft } = await new Promise<ApiKeyNotices['expiring']>((resolve) => {

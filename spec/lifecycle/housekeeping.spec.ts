@@ -66,7 +66,7 @@ async function statusesOf(...ids: string[]) {
 }
 
 describe('POST /revoke-all', () => {
-  it('says with dryRun how many there would be, and changes nothing', async () => {
+  it('counts the keys with dryRun, and changes nothing', async () => {
     const ids = [await createOldKey({ created: 1 }), await createOldKey({ created: 1 })]
     await createOldKey({ created: 2, revoked: 1 })
 
@@ -81,7 +81,7 @@ describe('POST /revoke-all', () => {
 })
 
 describe('POST /revoke-unused', () => {
-  it('revokes what nobody has used for so long, and says before what it would', async () => {
+  it('counts the unused keys with dryRun, then revokes them', async () => {
     const never = await createOldKey({ created: 100 })
     const long = await createOldKey({ created: 200, used: 91 })
     const lately = await createOldKey({ created: 200, used: 89 })
@@ -111,7 +111,7 @@ describe('POST /revoke-unused', () => {
     expect((await post('/revoke-unused', { unusedForDays: 90 })).body).toEqual({ revoked: 0 })
   })
 
-  it('leaves a key alone whose last use may not be written down yet', async () => {
+  it('skips a key whose last use may not be written yet', async () => {
     const slow = createTestApiKeys(database, { lastUsedResolutionMs: 86_400_000 })
     const id = await createOldKey({ created: 200, used: 90.5 })
 
@@ -120,7 +120,7 @@ describe('POST /revoke-unused', () => {
     expect(await statusesOf(id)).toEqual(['REVOKED'])
   })
 
-  it('may be of one user', async () => {
+  it('revokes the keys of one user on request', async () => {
     const hers = await createOldKey({ created: 100 }, 'alice')
     const his = await createOldKey({ created: 100 }, 'bob')
 
@@ -129,7 +129,7 @@ describe('POST /revoke-unused', () => {
     expect(await statusesOf(hers, his)).toEqual(['ACTIVE', 'REVOKED'])
   })
 
-  it('takes any number, a batch at a time, and its trail holds', async () => {
+  it('revokes any number, a batch at a time, and leaves an intact trail', async () => {
     await database.connect().query(`
       INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, created_at)
       SELECT 'carol', 'Old', 'agpt_000000', '00000000', encode(sha256(n::text::bytea), 'hex'),
@@ -140,7 +140,7 @@ describe('POST /revoke-unused', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5000 })
   })
 
-  it('refuses userId: undefined, which would mean everybody', async () => {
+  it('refuses userId: undefined, which would mean all users', async () => {
     const criteria = { unusedForDays: 90, userId: undefined } as never
 
     await expect(apiKeys.revokeUnused(criteria)).rejects.toThrow('userId is undefined')
@@ -148,7 +148,7 @@ describe('POST /revoke-unused', () => {
 })
 
 describe('POST /prune', () => {
-  it('deletes what was revoked long ago, and its trail says who did it', async () => {
+  it('deletes keys that were revoked long ago, and records who did it', async () => {
     const old = await createOldKey({ created: 200, revoked: 91 })
     const young = await createOldKey({ created: 200, revoked: 89 })
     const deleted: ApiKeyNotices['deleted'][] = []
@@ -175,7 +175,7 @@ describe('POST /prune', () => {
     ])
   })
 
-  it('leaves a trail that is intact', async () => {
+  it('leaves an intact trail', async () => {
     for (let number = 0; number < 3; number++) await createKey(apiKeys, { status: 'REVOKED' })
     await database.connect().query(`UPDATE api_keys SET revoked_at = now() - interval '2 days'`)
 
@@ -184,7 +184,7 @@ describe('POST /prune', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
 
-  it('takes entries of the trail and counts of use that are old', async () => {
+  it('deletes old entries of the trail and old counts of uses', async () => {
     await apiKeys.create(newKey())
     await database.connect().query(`
       INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)

@@ -19,7 +19,7 @@ beforeEach(async () => {
 afterEach(() => database.drop())
 
 describe('user ids that the column compares without regard to case', () => {
-  it('have the keys of a user found, limited and revoked in every spelling', async () => {
+  it('find, limit and revoke the keys of a user in every spelling', async () => {
     const ids = [(await createKey(apiKeys)).id, (await createKey(apiKeys, { userId: 'ALICE' })).id]
     const { id: other } = await createKey(apiKeys, { userId: 'bob' })
 
