@@ -34,11 +34,6 @@ export function isLifetime(seconds: unknown): boolean {
   return isPositive(seconds) && (seconds === Infinity || Number(seconds) <= 100 * 366 * 86_400)
 }
 
-/** True for a list of texts. */
-export function isListOfNames(value: unknown): boolean {
-  return Array.isArray(value) && value.every((name) => typeof name === 'string')
-}
-
 /** True for an object with the members by which the two kinds of clients run a script. */
 export function isRedisClient(client: unknown): boolean {
   const { defineCommand, isOpen, eval: evaluate } = Object(client) as Record<string, unknown>

@@ -6,6 +6,7 @@ import v = require('valibot')
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
 import { wholeNumber } from './keys/fields'
+import { isListOfNames } from './keys/grantable'
 import { limitFields, limitNameRule, limitsByName } from './keys/limits'
 import { pathTo } from './keys/parse-input'
 import {
@@ -14,7 +15,6 @@ import {
   isKeyPrefix,
   isLifetime,
   isListenOption,
-  isListOfNames,
   isOrigin,
   isPositive,
   isPostgres,

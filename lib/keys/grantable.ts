@@ -12,10 +12,14 @@ export interface GrantableContext {
   readonly transaction?: Transaction | undefined
 }
 
+/** True for a list of texts. `includes()` on a text such as '{READ_ALL}' would find permissions that it does not name. */
+export function isListOfNames(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((name) => typeof name === 'string')
+}
+
 /** Returns the answer of `grantable`; throws a `TypeError` if it is not a list of names. */
 export function readGranted(granted: unknown): readonly string[] {
-  // `includes()` on a text, for example 'READ_ALL', would find permissions that the user does not hold.
-  if (!Array.isArray(granted) || !granted.every((name) => typeof name === 'string')) {
+  if (!isListOfNames(granted)) {
     throw new TypeError('createApiKeys: the option grantable must return a list of permissions')
   }
   return granted

@@ -49,10 +49,29 @@ const leastProbeMs = 1_000
  * query. One query runs at a time; the keys that are asked for meanwhile are in the next.
  */
 export function createLoader(parts: LoaderParts) {
-  const { background, feed, clock } = parts
-  const reader = createReader(parts)
+  const { background, feed, clock, lookUp, onStandby } = parts
   let running: Batch | undefined
   const waiting: Batch[] = []
+  /** Why the last look-up failed, and when; `null` if it succeeded. */
+  let failure: { error: unknown; at: Moment } | null = null
+
+  async function read(digests: readonly Digest[], limitMs: number): Promise<KeyReading> {
+    try {
+      const reading = await lookUp(digests, limitMs)
+      // Another connection may lead to the primary.
+      if (reading?.isStandby === true) onStandby()
+      const fault = faultOf(reading)
+      if (!reading || fault !== null) {
+        throw new ApiKeysError('database_unavailable', { cause: new Error(String(fault)) })
+      }
+
+      failure = null
+      return reading
+    } catch (error) {
+      failure = { error, at: momentOf(clock) }
+      throw error
+    }
+  }
 
   async function send(batch: Batch): Promise<Map<Digest, Loaded>> {
     if (batch.isCancelled) throw new ApiKeysError('database_unavailable')
@@ -62,7 +81,7 @@ export function createLoader(parts: LoaderParts) {
     batch.startedAt = momentOf(clock)
     const { gaps } = feed.lease
     try {
-      const reading = await reader.read([...batch.digests], limitMsOf(feed, clock))
+      const reading = await read([...batch.digests], limitMsOf(feed, clock))
       return keep(reading, { digests: batch.digests, gaps }, parts)
     } finally {
       running = undefined
@@ -119,38 +138,13 @@ export function createLoader(parts: LoaderParts) {
 
     /** Finds out if keys can be looked up, by a look-up of no key. */
     async probe() {
-      await reader.read([], Math.max(longestLimitMs(feed.maxStalenessMs), leastProbeMs))
+      await read([], Math.max(longestLimitMs(feed.maxStalenessMs), leastProbeMs))
     },
 
-    /** Why the last look-up failed, and when; `null` if it succeeded. */
     get failure() {
-      return reader.failure
+      return failure
     },
   }
-}
-
-function createReader({ lookUp, clock, onStandby }: LoaderParts) {
-  const reader = { failure: null as { error: unknown; at: Moment } | null, read }
-
-  async function read(digests: readonly Digest[], limitMs: number): Promise<KeyReading> {
-    try {
-      const reading = await lookUp(digests, limitMs)
-      // Another connection may lead to the primary.
-      if (reading?.isStandby === true) onStandby()
-      const fault = faultOf(reading)
-      if (!reading || fault !== null) {
-        throw new ApiKeysError('database_unavailable', { cause: new Error(String(fault)) })
-      }
-
-      reader.failure = null
-      return reading
-    } catch (error) {
-      reader.failure = { error, at: momentOf(clock) }
-      throw error
-    }
-  }
-
-  return reader
 }
 
 /** Returns why a reading is not used. A standby and a subscriber may lag behind. */

@@ -6,6 +6,7 @@ import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { createAddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../database/failures'
+import { isListOfNames } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import { limitsOf, type LimitOverrides, type Limits } from '../keys/limits'
 import { readUserId } from '../keys/record'
@@ -179,13 +180,8 @@ function readTime(text: string | null | undefined): number | null {
 
 function readPermissions(json: string): readonly string[] {
   const permissions: unknown = JSON.parse(json)
-  if (!isListOfText(permissions)) {
+  if (!isListOfNames(permissions)) {
     throw new TypeError('express-api-keys: the permissions of a key are not a list of names')
   }
   return Object.freeze(permissions)
-}
-
-/** `includes()` on a string such as '{READ_ALL}' would find permissions that the key does not hold. */
-function isListOfText(value: unknown): value is string[] {
-  return Array.isArray(value) && value.every((item) => typeof item === 'string')
 }
