@@ -169,7 +169,7 @@ describe('onDatabase', () => {
     await expect(standby.suspend(id)).rejects.toMatchObject({ code: 'database_unavailable' })
   })
 
-  it('passes on what is not ours as it came', async () => {
+  it('passes on errors of others as they are', async () => {
     const failure = new Error('the app’s own')
 
     expect(await failureOf(onDatabase(() => Promise.reject(failure)))).toBe(failure)

@@ -94,7 +94,7 @@ describe('a process that does not find its own change in the log', () => {
     expect((await maker.health()).feed).toBe('following')
   })
 
-  it('forgets nothing of what it remembers while the order holds', async () => {
+  it('evicts nothing from its cache as long as the order holds', async () => {
     const maker = createInstance()
     const { plainTextKey } = await createKnownKey(maker)
     const { id } = await createKnownKey(maker)

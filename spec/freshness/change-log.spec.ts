@@ -209,7 +209,7 @@ async function beginNumbered(ids: readonly string[]): Promise<Transaction> {
 }
 
 describe('the log of changes', () => {
-  it('hides nothing from one who reads on from the newest revision, and fails no writer', async () => {
+  it('hides nothing from a reader that reads on from the newest revision, and fails no writer', async () => {
     const writers = await createWriters()
     const before = await readLog(0)
     const reader = await followLog()
@@ -261,7 +261,7 @@ describe('the log of changes', () => {
     expect(missed.map(({ keyIds }) => keyIds)).toEqual([[one]])
   })
 
-  it('keeps nobody waiting for a transaction that has changed keys and stays open', async () => {
+  it('keeps no change waiting for a transaction that has changed keys and stays open', async () => {
     const [one = '', other = ''] = await createKeys(2)
     const open = await sequelize.transaction()
     try {

@@ -159,7 +159,7 @@ describe('a change', () => {
     expect((await other.health()).doorbell).toBe(doorbell)
   })
 
-  it('is heard of at the address that is listened at', async () => {
+  it('is notified at the address of the option listen', async () => {
     const other = createInstance({ listen: database.url, maxStalenessMs: 600_000 })
     const { id, plainTextKey } = await createKnownKey(other)
     await until(async () => (await other.health()).doorbell === 'up')
@@ -196,7 +196,7 @@ describe('a change', () => {
     await sequelize.query('TRUNCATE api_keys')
   })
 
-  it('of many keys at once has all of them forgotten', async () => {
+  it('of many keys at once evicts all of them', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const { plainTextKey } = await createKnownKey(apiKeys)
     await until(async () => (await apiKeys.health()).doorbell === 'up')
@@ -226,7 +226,7 @@ describe('a change', () => {
     },
   )
 
-  it('is not missed where a trigger is disabled, as nothing is relied on meanwhile', async () => {
+  it('is not missed if a trigger is disabled, because nothing is relied on then', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 300 })
     const { plainTextKey } = await createKnownKey(apiKeys)
 
@@ -254,7 +254,7 @@ describe('a change', () => {
     expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
   })
 
-  it('waits for nobody who has changed keys and not committed', async () => {
+  it('waits for no transaction that has changed keys and is not committed', async () => {
     const apiKeys = createInstance()
     const [first, second] = [await createKnownKey(apiKeys), await createKnownKey(apiKeys)]
     const open = await sequelize.transaction()
@@ -270,7 +270,7 @@ describe('a change', () => {
 })
 
 describe('everywhere', () => {
-  it('waits as long as the longest bound that any process goes by', async () => {
+  it('waits as long as the longest bound that any process keeps', async () => {
     const own = await createDatabase()
     const [short, long] = [
       createTestApiKeys(own, { maxStalenessMs: 100 }),
@@ -288,7 +288,7 @@ describe('everywhere', () => {
     await own.drop()
   })
 
-  it('waits, too, where there is nothing left to change', async () => {
+  it('waits, too, if there is nothing left to change', async () => {
     const own = await createDatabase()
     const apiKeys = createTestApiKeys(own, { maxStalenessMs: 300 })
     const { apiKey } = await apiKeys.create(newKey())
@@ -301,7 +301,7 @@ describe('everywhere', () => {
     await own.drop()
   })
 
-  it('says so if row level security hides how long to wait', async () => {
+  it('fails with an explanation if row level security hides how long to wait', async () => {
     const own = await createDatabase()
     const [owner, role] = [own.connect(), `spec_${randomUUID().replaceAll('-', '')}`]
     await owner.query(
@@ -321,7 +321,7 @@ describe('everywhere', () => {
     await own.drop()
   })
 
-  it('is known before anything is relied on, also when somebody has removed it', async () => {
+  it('is registered before anything is relied on, also after the bound was removed', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 7_777 })
     const { plainTextKey } = await createKnownKey(apiKeys)
     await sequelize.query('DELETE FROM api_key_bounds')

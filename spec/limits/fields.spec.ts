@@ -61,7 +61,7 @@ describe('the fields of limits', () => {
     expect(namesIn(answer.headers.ratelimit)).toEqual(['a, "b"', 'burst'])
   })
 
-  it('name each limit once, whoever speaks last', async () => {
+  it('name each limit once, even if another limiter writes last', async () => {
     const app = express().get('/', apiKeys.authenticate(), limitByAddress, async (req, res) => {
       await apiKeys.consume(req, 2)
       await apiKeys.consume(req, 1)
@@ -92,7 +92,7 @@ describe('the fields of limits', () => {
     expect(namesIn(answer.headers.ratelimit)).toEqual(['a, "b"', 'burst'])
   })
 
-  it('keep what is no list of limits, as of an older draft', async () => {
+  it('keep an entry that is no list of limits, for example of an older draft', async () => {
     const older = 'limit=100, remaining=99, reset=900'
     const app = express().get(
       '/',

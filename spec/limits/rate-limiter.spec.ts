@@ -109,7 +109,7 @@ describe('limits in this process', () => {
     expect(use().isAllowed).toBe(true)
   })
 
-  it('go on counting when only how many they allow has changed', () => {
+  it('go on counting if only the number of uses that they allow has changed', () => {
     const { consume } = createLimiter()
     const use = (limit: number) =>
       consume({ key: { id: 'a' }, limits: [{ ...minutely, limit }], cost: 1 }).isAllowed
@@ -164,7 +164,7 @@ describe('limits in this process', () => {
     )
   })
 
-  it('count a key on that came back after it was forgotten', () => {
+  it('go on counting a key that comes back after it was evicted', () => {
     const { consume, pass } = createLimiter()
     const [key, sameKey] = [{ id: 'a' }, { id: 'a' }]
     const use = (key: { id: string }) =>
@@ -178,7 +178,7 @@ describe('limits in this process', () => {
     expect(use(key)).toEqual(first.map((remaining) => remaining - 1))
   })
 
-  it('forget keys whose windows are over', () => {
+  it('evict keys whose windows are over', () => {
     const { consume, pass } = createLimiter()
     const before = heapUsed()
     for (let number = 0; number < 300_000; number++) {
@@ -230,7 +230,7 @@ describe('failed attempts', () => {
     expect(mayLookUp(undefined)).toBe(true)
   })
 
-  it('are remembered of 10,000 addresses, the latest', () => {
+  it('are kept of the latest 10,000 addresses', () => {
     const { note } = createAttempts()
     for (let time = 0; time < 3; time++) note('first')
     for (let number = 0; number < 10_000; number++) note(`address ${number}`)

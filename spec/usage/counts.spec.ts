@@ -101,7 +101,7 @@ describe('the counts of uses', () => {
     ])
   })
 
-  it('wait for a minute after that, unless somebody flushes', async () => {
+  it('wait for a minute after that, unless the app flushes', async () => {
     const { id, plainTextKey } = await create()
     await apiKeys.verify(plainTextKey)
     await apiKeys.flush()
@@ -137,7 +137,7 @@ describe('the counts of uses', () => {
     expect((await instance.health()).usage.dropped).toBe(0)
   })
 
-  it('are those of an hour of UTC each, whichever way the clock goes', async () => {
+  it('are kept per hour of UTC, even if the clock goes back', async () => {
     const { id, plainTextKey } = await create()
     for (const [time, times] of [
       ['2026-11-04T12:59:59.999Z', 2],
@@ -160,7 +160,7 @@ describe('the counts of uses', () => {
     ])
   })
 
-  it('are of the key, whichever of its secrets is used and whenever it was read', async () => {
+  it('are kept per key, over all of its secrets and however often it is read anew', async () => {
     const { id, plainTextKey } = await create()
     const { plainTextKey: newer } = await apiKeys.rotate(id)
     for (let round = 0; round < 3; round++) {
@@ -210,7 +210,7 @@ describe('counts that cannot be written', () => {
     expect((await apiKeys.get(id)).lastUsedAt).not.toBeNull()
   })
 
-  it('are written once, where nobody heard that they were', async () => {
+  it('are written once, even if the answer to the write is lost', async () => {
     let isDeaf = false
     class DeafClient extends pg.Client {
       constructor(...options: ConstructorParameters<typeof pg.Client>) {

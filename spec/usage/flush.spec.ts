@@ -51,7 +51,7 @@ describe('flush', () => {
     expect(countWrites()).toBe(1)
   })
 
-  it('while a write is under way keeps no later one from being made', async () => {
+  it('keeps no later write from being made if a write is under way', async () => {
     const [one, other] = [await world.createKey(), await world.createKey()]
     for (const { plainTextKey } of [one, other]) await world.apiKeys.verify(plainTextKey)
     const first = world.apiKeys.flush()

@@ -127,7 +127,7 @@ describe('last uses that cannot be written', () => {
 })
 
 describe('a use that a limit refuses', () => {
-  it('counts as such, once, and not as accepted', async () => {
+  it('is counted once as rate limited, and not as accepted', async () => {
     const { recorder, writer } = createRecorder(sequelize)
     const apiKeys = createTestApiKeys(database)
     const { apiKey } = await apiKeys.create(newKey())

@@ -95,7 +95,7 @@ describe('lastUsedAt', () => {
     }
   })
 
-  it('is written within a second, without being asked to', async () => {
+  it('is written within a second by itself', async () => {
     const { id, plainTextKey } = await create()
 
     await apiKeys.verify(plainTextKey)
@@ -122,7 +122,7 @@ describe('lastUsedAt', () => {
     expect(gotElsewhere).toMatchObject({ lastUsedAt: null })
   })
 
-  it('changes nothing else about the key, and is no change that others would have to hear of', async () => {
+  it('changes nothing else about the key, and is not in the log of changes', async () => {
     const { id, plainTextKey } = await create()
     const before = await apiKeys.get(id)
     await apiKeys.verify(plainTextKey)
@@ -139,7 +139,7 @@ describe('lastUsedAt', () => {
     expect(newest).toEqual({ revision })
   })
 
-  it('is the time of no use that was refused', async () => {
+  it('ignores refused uses', async () => {
     const { id, plainTextKey } = await create()
     await apiKeys.suspend(id)
 
@@ -150,7 +150,7 @@ describe('lastUsedAt', () => {
     expect(await lastUsedAt(id)).toBeNull()
   })
 
-  it('never goes back, whichever process comes last and whatever its clock says', async () => {
+  it('never goes back, although clocks of processes differ', async () => {
     const other = createInstance({ lastUsedResolutionMs: 0 })
     const { id, plainTextKey } = await create()
     await other.verify(plainTextKey)
@@ -215,7 +215,7 @@ describe('lastUsedResolutionMs', () => {
     }
   })
 
-  it('has a process that comes later write nothing down, and say so', async () => {
+  it('keeps a process that comes later from writing, and the process shows the time in the database', async () => {
     const { id, plainTextKey } = await create()
     setClock(now)
     await apiKeys.verify(plainTextKey)
@@ -238,7 +238,7 @@ describe('lastUsedResolutionMs', () => {
 })
 
 describe('verify', () => {
-  it('answers while the table is locked, and gathers what comes meanwhile', async () => {
+  it('answers while the table is locked, and gathers the uses until then', async () => {
     const [one, other] = [await create(), await create()]
     setClock(after(-2))
     for (const { plainTextKey } of [one, other]) await apiKeys.verify(plainTextKey)
@@ -303,7 +303,7 @@ describe('verify', () => {
     expect(await lastUsedAt(other.id)).toEqual(now)
   })
 
-  it('is of no harm to others that note the same keys', async () => {
+  it('writes the uses of keys that several processes use at once', async () => {
     const keys = await Promise.all(Array.from({ length: 20 }, create))
     const fleet = Array.from({ length: 3 }, () => createInstance({ lastUsedResolutionMs: 0 }))
 
