@@ -1,10 +1,7 @@
-/** How many values are kept once for all that share them. */
+/** The most values that an interner keeps. */
 const maxShared = 1_000
 
-/**
- * Returns one value, made by `read`, for all equal texts. It starts over when it is full. The texts themselves are kept as
- * `keep` returns them.
- */
+/** Creates what returns one value of `read` for all equal texts. When it is full it starts over. `keep` copies the texts. */
 export function createInterner<Value>(
   read: (text: string) => Value,
   keep: (text: string) => string = (text) => text,

@@ -146,13 +146,13 @@ function isLater(atMs: number, written: Date | null): boolean {
   return atMs > (written?.getTime() ?? -Infinity)
 }
 
-/** The trail may tell of owners from before ids were numbers. */
+/** Returns a user's id by its type. The audit trail may have ids that are no numbers, from before the type was changed. */
 export function readUserId(value: unknown, type: UserIdType): string | number {
   const number = type === 'integer' ? Number(value) : NaN
   return Number.isNaN(number) ? String(value) : number
 }
 
-/** An infinite time becomes an invalid one, which is `null` in JSON. */
+/** Returns a time. An infinite time becomes an invalid date, which is `null` in JSON. */
 export function readTime(time: Time): Date {
   return new Date(Number(time))
 }

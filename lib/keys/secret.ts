@@ -15,15 +15,15 @@ const bodyLength = 43
 const checkLength = 8
 const shownLength = 6
 
-/** What the database holds of a plain-text key. */
+/** The part of a plain-text key that the database holds. */
 interface StoredSecret {
   /** HMAC-SHA-256 under one of the app's secrets, else SHA-256; 64 hexadecimal characters. */
   hash: string
-  /** Which of the app's secrets keyed the hash; `null` for none. */
+  /** The id of the app's secret that keyed the hash; `null` for none. */
   secretId: string | null
 }
 
-/** A new plain-text key and what is kept of it. The plain text itself goes to its owner and nowhere else. */
+/** A new plain-text key, and the stored parts. The plain text goes to its owner and nowhere else. */
 export interface MintedSecret extends StoredSecret {
   plainTextKey: string
   /** The start that lists show: the name and 6 characters of the body. */
@@ -33,51 +33,49 @@ export interface MintedSecret extends StoredSecret {
 }
 
 /**
- * A plain-text key as it was sent: what a text ends in, from one of its characters on. V8 reads the characters of a part
- * that was cut off half as fast.
+ * A plain-text key as it was sent: the end of a text, from its character `start` on. It is not cut off, because V8 reads the
+ * characters of a slice half as fast.
  */
 export interface SentKey {
   readonly text: string
   readonly start: number
 }
 
-/** A plain-text key that was sent without anything before it. */
+/** Returns a plain-text key that was sent with nothing before it. */
 export function asSent(plainTextKey: string): SentKey {
   return { text: plainTextKey, start: 0 }
 }
 
 /** Makes and reads the plain-text keys of one app. */
 export interface SecretFormat {
-  /** What every one of them begins with, such as `agpt_`. */
+  /** The start of every key, for example `agpt_`. */
   marker: string
-  /** How many characters behind that lists show. */
+  /** The number of characters behind the marker that lists show. */
   shownLength: number
+  /** Draws a new key. */
   mint(): MintedSecret
   /**
-   * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a
-   * string that was never minted here: forged where the app has secrets, mistyped or cut off where not.
+   * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a text that
+   * this app never minted. If the app has secrets, such a text may be forged. Otherwise it was mistyped or cut off.
    */
   parse(sent: SentKey): Digest | null
   /** True if a text has the shape of a key, whatever its check. */
   hasShape(sent: SentKey): boolean
-  /** Whether anybody can make such a key: its check was made without a secret. */
+  /** True if anyone can make such a key, because its check needs no secret. */
   isForgeable(sent: SentKey, digest: Digest): boolean
-  /** The ids of the app's secrets in their order, and `null` where unkeyed hashes are accepted. */
+  /** The ids of the app's secrets in their order, and `null` if unkeyed hashes are accepted. */
   secretIds: readonly (string | null)[]
 }
 
-/**
- * The 32 bytes of a hash, one character each: half as long as what the database holds, which tells where a million of
- * them are remembered.
- */
+/** The 32 bytes of a hash, a character each. In a cache of a million keys it matters that the text of the database is longer. */
 export type Digest = string
 
-/** The hash as the database holds it. */
+/** Returns a hash as the database holds it. */
 export function toStoredHash(digest: Digest): string {
   return Buffer.from(digest, 'latin1').toString('hex')
 }
 
-/** The digest of a hash as the database holds it. */
+/** Returns the digest of a hash that the database holds. */
 export function fromStoredHash(stored: string): Digest {
   return Buffer.from(stored, 'hex').toString('latin1')
 }
@@ -93,7 +91,7 @@ interface SecretFormatOptions {
   acceptUnkeyed: boolean
 }
 
-/** The first of `secrets` mints, all of them verify. Without any, hashes are unkeyed. */
+/** Creates the format of an app's keys. The first of `secrets` mints, and all verify. Without secrets, hashes are unkeyed. */
 export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
   const { keyPrefix, secrets, acceptUnkeyed } = options
   const marker = `${keyPrefix}_`
@@ -133,7 +131,7 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
       const signed = text.slice(start, signedEnd)
       for (const hasher of hashers) {
         const digest = hasher.digest(signed)
-        // Numbers below 2^47 compare in constant time, whichever of their digits differ.
+        // Numbers below 2^47 compare in constant time, whatever digits differ.
         if (checkOf(digest) === check) return digest
       }
       return null
@@ -166,10 +164,11 @@ const blockLength = 64
 const digestLength = 32
 
 /**
- * Derives what it needs with HKDF (RFC 5869), so that a secret may also serve the app elsewhere, for sessions say.
+ * Creates a hasher with keys that HKDF (RFC 5869) derives from a secret. So the app may use the secret elsewhere, for example for
+ * sessions.
  *
- * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104, spelled out: for texts of one length both inputs lie
- * ready but for the text, and two hashes at once take half the time of Node's `createHmac`.
+ * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104. It is spelled out because two hashes over prepared inputs
+ * take half the time of Node's `createHmac`. All texts have one length.
  */
 function keyedHasher(secret: string | Uint8Array, textLength: number): Hasher {
   const key = derive(secret, 'hash', digestLength)
@@ -192,8 +191,8 @@ function keyedHasher(secret: string | Uint8Array, textLength: number): Hasher {
 }
 
 /**
- * Returns the key, each byte exclusive-or'ed with `pad`, in a block of its own, and room for what is hashed with it. The memory
- * behind it ends at a multiple of 8 bytes, so that the room is overwritten by 8 bytes at a time: `fill` takes ten times as long.
+ * Returns the key, each byte exclusive-or'ed with `pad`, in a block of its own, and room for the text. The memory ends at a
+ * multiple of 8 bytes, so that the room can be overwritten 8 bytes at a time. `fill` would take ten times as long.
  */
 function padded(key: Buffer, pad: number, length: number): Buffer<ArrayBuffer> {
   const memory = new ArrayBuffer(blockLength + 8 * Math.ceil(length / 8))
@@ -208,7 +207,7 @@ export function derive(secret: string | Uint8Array, purpose: string, length: num
   return Buffer.from(hkdfSync('sha256', secret, '', `express-api-keys v1 ${purpose}`, length))
 }
 
-/** Draws from the operating system and leaves out what would favour some characters (256 is not a multiple of 62). */
+/** Draws bytes from the operating system. It skips the highest bytes, because 256 is not a multiple of 62. */
 function drawBody(): string {
   const fair = 256 - (256 % alphabet.length)
   let body = ''
@@ -221,7 +220,7 @@ function drawBody(): string {
   return body
 }
 
-/** The first 47 bits. */
+/** Returns the first 47 bits of a digest. */
 function checkOf(digest: Digest): number {
   const high = (digest.charCodeAt(0) << 16) | (digest.charCodeAt(1) << 8) | digest.charCodeAt(2)
   const low = (digest.charCodeAt(3) << 16) | (digest.charCodeAt(4) << 8) | digest.charCodeAt(5)
@@ -239,7 +238,7 @@ function formatCheck(check: number): string {
   return text
 }
 
-/** Returns a number that no digest has where a character is not of the alphabet. */
+/** Reads a check. Returns -1, which no digest has, if a character is not in the alphabet. */
 function readCheck(text: string, from: number): number {
   let check = 0
 
