@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { QueryTypes, type Sequelize } from 'sequelize'
 
 /** Resolves once a session of the database waits for a lock that another one holds, with the number of its process. */
@@ -9,5 +11,6 @@ export async function findBlockedSession(sequelize: Sequelize): Promise<number> 
       { type: QueryTypes.SELECT },
     )
     if (blocked) return blocked.pid
+    await sleep(5)
   }
 }

@@ -39,7 +39,10 @@ export function planDatabase(template: Template = 'migrated'): Database {
   return {
     url: url.href,
     create: () =>
-      onServer(`CREATE DATABASE ${name} TEMPLATE ${template === 'empty' ? 'template0' : template}`),
+      onServer(
+        `CREATE DATABASE ${name} STRATEGY FILE_COPY
+           TEMPLATE ${template === 'empty' ? 'template0' : template}`,
+      ),
     closeFirst(user) {
       users.push(user)
     },

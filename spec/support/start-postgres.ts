@@ -1,4 +1,4 @@
-import { mkdtemp } from 'node:fs/promises'
+import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -21,7 +21,7 @@ const fast = {
   wal_level: 'minimal',
   max_wal_senders: 0,
   max_prepared_transactions: 10,
-  max_wal_size: '4GB',
+  max_wal_size: '512MB',
   shared_buffers: '256MB',
   autovacuum: 'off',
   jit: 'off',
@@ -32,11 +32,10 @@ export default async function startPostgresForSpecs() {
   if (!hasRedis) {
     process.stderr.write('redis-server is not installed: the specs that need it are left out.\n')
   }
-  const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-spec-'))
-  const postgres = await startPostgres({
-    folder,
-    settings: { ...fast, max_connections: 300 },
-  })
+  const inMemory = await hasRoom('/dev/shm')
+  const { postgres, folder } = await startBelow(inMemory ? '/dev/shm' : tmpdir()).catch(() =>
+    startBelow(tmpdir()),
+  )
   globalThis.embeddedPostgres = { ...postgres, folder }
 
   try {
@@ -47,6 +46,23 @@ export default async function startPostgresForSpecs() {
     throw error
   }
   process.env.SPEC_POSTGRES_URL = postgres.url
+}
+
+async function startBelow(parent: string) {
+  const folder = await mkdtemp(join(parent, 'express-api-keys-spec-'))
+  try {
+    const postgres = await startPostgres({ folder, settings: { ...fast, max_connections: 300 } })
+    return { postgres, folder }
+  } catch (error) {
+    await rm(folder, { recursive: true })
+    throw error
+  }
+}
+
+/** True if a folder, of files that stay in memory, has room for the databases of all specs that run at once. */
+async function hasRoom(folder: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(folder).catch(() => ({ bavail: 0, bsize: 0 }))
+  return bavail * bsize > 4 * 1024 ** 3
 }
 
 async function prepareTemplate(url: string) {

@@ -1,8 +1,6 @@
-/** Resolves once something is so that no event tells of, asking again and again. Jest limits the time. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** Resolves once something is so that no event reports. It is asked again and again, with rests for others to work. */
 export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await isSo())) {
-    await new Promise((resolve) => {
-      setImmediate(resolve)
-    })
-  }
+  while (!(await isSo())) await sleep(5)
 }
