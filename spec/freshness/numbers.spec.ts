@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { Transaction } from 'sequelize'
 
+import type { TestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 import { expectSoon, revokeSql, useLog } from '../support/log'
 import { until } from '../support/until'
@@ -9,6 +10,13 @@ import { until } from '../support/until'
 const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_LEVELS
 
 const { world, createInstance, createKnownKey, readNumbers, run } = useLog()
+
+/** Creates a key whose use is written. Its row then changes no more, and so fails no transaction that has an older snapshot. */
+async function createUsedKey(apiKeys: TestApiKeys) {
+  const key = await createKnownKey(apiKeys)
+  await apiKeys.flush()
+  return key
+}
 
 /** Ways to have numbers begin again, as a move to another server does. */
 const restarts = [
@@ -29,7 +37,7 @@ describe.each(restarts)('numbers that begin again by %s', (_, restart) => {
     'stay above all others, in an app at %s whose snapshot is older',
     async (isolationLevel) => {
       const apiKeys = createInstance({ maxStalenessMs: 300 })
-      const { id, plainTextKey } = await createKnownKey(apiKeys)
+      const { id, plainTextKey } = await createUsedKey(apiKeys)
       const transaction = await world.sequelize.transaction({ isolationLevel })
       await run('SELECT count(*) FROM api_key_migrations', transaction)
       await createInstance().create(newKey())
@@ -75,7 +83,7 @@ describe.each(restarts)('numbers that begin again by %s', (_, restart) => {
 describe('numbers', () => {
   it('are above those that a restore or a replication has brought', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 300 })
-    const { id, plainTextKey } = await createKnownKey(apiKeys)
+    const { id, plainTextKey } = await createUsedKey(apiKeys)
     const transaction = await world.sequelize.transaction({ isolationLevel: REPEATABLE_READ })
     await run('SELECT count(*) FROM api_key_migrations', transaction)
     await run(
