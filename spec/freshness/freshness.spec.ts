@@ -1,5 +1,6 @@
 import * as fc from 'fast-check'
 
+import { runsOf } from '../support/runs'
 import type { Status, World } from '../verification/simulated-world'
 import {
   actionsOf,
@@ -7,7 +8,6 @@ import {
   commonActions,
   maxStalenessMs,
   play,
-  runsOf,
   seldom,
   type Action,
   type Decided,

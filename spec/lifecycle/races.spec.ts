@@ -4,6 +4,7 @@ import { ApiKeysError, type ApiKeyEvent, type ApiKeyRecord } from '../../lib'
 import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
+import { runsOf } from '../support/runs'
 
 type Key = ApiKeyRecord<Permission, string>
 
@@ -13,7 +14,7 @@ type Move =
   | { action: 'updated'; name: string }
   | { action: 'permissions_changed'; permissions: Permission[] }
 
-const rounds = Number(process.env.RACES_ROUNDS ?? 250)
+const rounds = Number(process.env.RACES_ROUNDS ?? runsOf(250, 50))
 const movesPerRound = 20
 const roundsAtOnce = 4
 const mostSeen = 4

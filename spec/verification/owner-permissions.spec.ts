@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import { systemClock } from '../../lib/database/clock'
 import { createLease } from '../../lib/freshness/lease'
 import { createOwnerPermissions } from '../../lib/verification/owner-permissions'
+import { runsOf } from '../support/runs'
 import { permissions, type World } from './simulated-world'
 import {
   actionsOf,
@@ -11,7 +12,6 @@ import {
   commonActions,
   maxStalenessMs,
   play,
-  runsOf,
   settle,
   type Decided,
 } from './simulation'

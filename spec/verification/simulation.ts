@@ -24,11 +24,6 @@ import {
  * written. Time passes when the spec says so.
  */
 
-/** How often chance plays: a thousand times, or as often as it takes to find what is rare. */
-export function runsOf(all: number): number {
-  return process.env.RUNS === 'all' ? all : 1_000
-}
-
 export const maxStalenessMs = 1_000
 
 export const background = createBackground()

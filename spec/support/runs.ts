@@ -1,0 +1,4 @@
+/** Returns how often chance plays: as often as it takes to find what is rare, or a `few` times in `npm test`. */
+export function runsOf(all: number, few = 1_000): number {
+  return process.env.RUNS === 'all' ? all : few
+}
