@@ -20,6 +20,8 @@ export const pages = [
   'lib/verification/README.md',
   'lib/keys/README.md',
   'lib/lifecycle/README.md',
+  'spec/README.md',
+  'spec/bench/README.md',
 ]
 
 /** Returns the text of a page. */
