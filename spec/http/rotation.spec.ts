@@ -1,53 +1,27 @@
 import { once } from 'node:events'
-import type { Server } from 'node:http'
 
-import type { Sequelize } from 'sequelize'
-import request from 'supertest'
-
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
+import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createDatabase } from '../support/database'
 import { newKey } from '../support/keys'
+import { expectProblem } from '../support/problem'
 import { until } from '../support/until'
+import { useWorld } from '../support/world'
 
 const secrets = ['first', 'second'].map((name) => `${name} of the secrets, 0123456789 abcdef`)
 const day = 86_400
+const options = { secrets: secrets.slice(0, 1) }
 
-let database: Database
-let sequelize: Sequelize
-/** As in the process that answers, and in another one. */
-let apiKeys: TestApiKeys
-let elsewhere: TestApiKeys
-let server: Server
-
-beforeAll(async () => {
-  database = await createDatabase()
-  sequelize = database.connect()
-  apiKeys = createTestApiKeys(database, { secrets: secrets.slice(0, 1) })
-  elsewhere = createTestApiKeys(database, { secrets: secrets.slice(0, 1) })
-  server = createTestApp(apiKeys).listen(0)
-  await once(server, 'listening')
-})
-
-afterAll(async () => {
-  server.close()
-  await database.drop()
-})
-
-const as = (user: string) => request.agent(server).set('X-User', user)
-
-async function create(wishes: Parameters<typeof newKey>[0] = {}) {
-  const { apiKey, plainTextKey } = await apiKeys.create(newKey(wishes))
-  return { apiKey, plainTextKey, path: `/api-keys/${apiKey.id}` }
-}
+const { apiKeys, http, rows, sequelize, createKey, createProcess } = useWorld({ options })
+const elsewhere = createProcess(options).apiKeys
 
 async function saysOf(plainTextKey: string, instance = apiKeys) {
   const verdict = await instance.verify(plainTextKey)
   return verdict.valid ? 'valid' : verdict.code
 }
 
-/** Has the grace period be over, as time would. */
+/** Ends the grace period, as time would. */
 async function endGracePeriod(id: string) {
-  await sequelize.query(
+  await rows(
     `UPDATE api_keys SET previous_works_until = now() - interval '1 second' WHERE id = '${id}'`,
   )
 }
@@ -58,10 +32,10 @@ async function actionsOf(id: string) {
 }
 
 describe('POST /:id/rotate', () => {
-  it('gives the key a new secret, and lets the old one work on for a day', async () => {
-    const { apiKey, plainTextKey: old, path } = await create({ description: 'Nightly' })
+  it('gives the key a new secret, and keeps the old secret valid for a day', async () => {
+    const { apiKey, plainTextKey: old, path } = await createKey({ description: 'Nightly' })
 
-    const answer = await as('alice').post(path + '/rotate')
+    const answer = await http.as('alice').post(path + '/rotate')
 
     const { apiKey: rotated, plainTextKey } = answer.body
     expect(answer.status).toBe(200)
@@ -82,25 +56,23 @@ describe('POST /:id/rotate', () => {
     const graceMs = Date.parse(rotated.previousSecret.worksUntil) - Date.parse(rotated.updatedAt)
     expect(Math.abs(graceMs - day * 1000)).toBeLessThan(100)
     expect(plainTextKey).not.toBe(old)
-    expect((await as('alice').get(path)).body).toEqual(rotated)
+    expect((await http.as('alice').get(path)).body).toEqual(rotated)
     for (const key of [old, plainTextKey]) {
       expect(await apiKeys.verify(key)).toMatchObject({ valid: true, apiKey: { id: apiKey.id } })
     }
   })
 
-  it('says when the old secret was last used, whatever uses the new one', async () => {
-    const { apiKey, plainTextKey: old } = await create()
+  it('returns the last use of the old secret, also if the new secret is used', async () => {
+    const { apiKey, plainTextKey: old } = await createKey()
     const { plainTextKey } = await apiKeys.rotate(apiKey.id)
     const hourAgo = new Date(Date.now() - 3_600_000)
-    await sequelize.query(
-      `UPDATE api_keys SET last_used_at = '${hourAgo.toISOString()}',
-                           previous_last_used_at = '${hourAgo.toISOString()}' WHERE id = '${apiKey.id}'`,
-    )
+    await rows(`UPDATE api_keys SET last_used_at = '${hourAgo.toISOString()}',
+                           previous_last_used_at = '${hourAgo.toISOString()}' WHERE id = '${apiKey.id}'`)
     const lastUsesIn = async (instance: TestApiKeys) => {
       const { lastUsedAt, previousSecret } = await instance.get(apiKey.id)
       return [lastUsedAt, previousSecret?.lastUsedAt].map((time) => time?.getTime() ?? 0)
     }
-    const process = createTestApiKeys(database, { secrets: secrets.slice(0, 1) })
+    const process = createProcess(options).apiKeys
 
     expect(await saysOf(plainTextKey, process)).toBe('valid')
     const [newUse = 0] = await lastUsesIn(process)
@@ -118,7 +90,7 @@ describe('POST /:id/rotate', () => {
   })
 
   it('keeps the last use of the secret that it replaces', async () => {
-    const { apiKey, plainTextKey: old } = await create()
+    const { apiKey, plainTextKey: old } = await createKey()
     await saysOf(old)
     await apiKeys.flush()
     const { lastUsedAt } = await apiKeys.get(apiKey.id)
@@ -130,10 +102,10 @@ describe('POST /:id/rotate', () => {
   })
 
   it('ends the old secret at once on request, in every process', async () => {
-    const { plainTextKey: old, path } = await create()
+    const { plainTextKey: old, path } = await createKey()
     expect(await saysOf(old, elsewhere)).toBe('valid')
 
-    const { body } = await as('alice').post(`${path}/rotate`).send({ gracePeriodSeconds: 0 })
+    const { body } = await http.as('alice').post(`${path}/rotate`, { gracePeriodSeconds: 0 })
 
     expect(body.apiKey.previousSecret).toBeNull()
     expect(await saysOf(old)).toBe('retired')
@@ -142,7 +114,7 @@ describe('POST /:id/rotate', () => {
   })
 
   it('never leaves more than two secrets', async () => {
-    const { apiKey, plainTextKey: first } = await create()
+    const { apiKey, plainTextKey: first } = await createKey()
     const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
     const { plainTextKey: third } = await apiKeys.rotate(apiKey.id)
 
@@ -154,7 +126,7 @@ describe('POST /:id/rotate', () => {
   })
 
   it('leaves two secrets, however many calls come at once', async () => {
-    const { apiKey, plainTextKey: first } = await create()
+    const { apiKey, plainTextKey: first } = await createKey()
 
     const rotations = await Promise.all(Array.from({ length: 8 }, () => apiKeys.rotate(apiKey.id)))
 
@@ -169,7 +141,7 @@ describe('POST /:id/rotate', () => {
   })
 
   it('writes the ends of the secrets to the audit trail, and nothing else of them', async () => {
-    const { apiKey } = await create()
+    const { apiKey } = await createKey()
     const { apiKey: rotated } = await apiKeys.rotate(apiKey.id, { userId: 'alice', reason: 'due' })
 
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
@@ -185,17 +157,17 @@ describe('POST /:id/rotate', () => {
 
   it('does not change the expiry of the key', async () => {
     const expiresAt = new Date(Date.now() + 60_000)
-    const { apiKey, plainTextKey: old } = await create({ expiresAt })
+    const { apiKey, plainTextKey: old } = await createKey({ expiresAt })
     const { apiKey: rotated, plainTextKey } = await apiKeys.rotate(apiKey.id)
 
     expect(rotated.expiresAt).toEqual(expiresAt)
-    await sequelize.query(`UPDATE api_keys SET expires_at = now() WHERE id = '${apiKey.id}'`)
+    await rows(`UPDATE api_keys SET expires_at = now() WHERE id = '${apiKey.id}'`)
     await until(async () => (await saysOf(old)) === 'expired')
     expect(await saysOf(plainTextKey)).toBe('expired')
   })
 
   it('revokes and suspends both secrets with the key', async () => {
-    const { apiKey, plainTextKey: old } = await create()
+    const { apiKey, plainTextKey: old } = await createKey()
     const { plainTextKey } = await apiKeys.rotate(apiKey.id)
 
     await apiKeys.suspend(apiKey.id)
@@ -205,9 +177,9 @@ describe('POST /:id/rotate', () => {
   })
 
   it('refuses everywhere, because nothing may come between the secret and its answer', async () => {
-    const { path, plainTextKey } = await create()
+    const { path, plainTextKey } = await createKey()
 
-    const answer = await as('admin').post(`/admin${path}/rotate?everywhere=true`)
+    const answer = await http.as('admin').post(`/admin${path}/rotate?everywhere=true`)
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors[0].pointer).toBe('#/everywhere')
@@ -215,13 +187,12 @@ describe('POST /:id/rotate', () => {
   })
 
   it('refuses a revoked key', async () => {
-    const { apiKey, path } = await create()
+    const { apiKey, path } = await createKey()
     await apiKeys.revoke(apiKey.id)
 
-    const answer = await as('alice').post(path + '/rotate')
+    const answer = await http.as('alice').post(path + '/rotate')
 
-    expect(answer.status).toBe(409)
-    expect(answer.body.code).toBe('api_key_revoked')
+    expectProblem(answer, 'api_key_revoked')
   })
 
   it('is refused for an expired key until it has a later end', async () => {
@@ -229,40 +200,37 @@ describe('POST /:id/rotate', () => {
       apiKey,
       path,
       plainTextKey: old,
-    } = await create({
+    } = await createKey({
       expiresAt: new Date(Date.now() + 60_000),
     })
-    await sequelize.query(`UPDATE api_keys SET expires_at = now() WHERE id = '${apiKey.id}'`)
+    await rows(`UPDATE api_keys SET expires_at = now() WHERE id = '${apiKey.id}'`)
     await until(async () => (await saysOf(old)) === 'expired')
 
-    const answer = await as('alice').post(path + '/rotate')
+    const answer = await http.as('alice').post(path + '/rotate')
 
-    expect(answer.status).toBe(409)
-    expect(answer.body.code).toBe('api_key_expired')
+    expectProblem(answer, 'api_key_expired')
     expect(answer.body.detail).toContain('later expiresAt')
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ previousSecret: null })
     expect(await actionsOf(apiKey.id)).not.toContain('rotated')
 
     const later = new Date(Date.now() + 60_000).toISOString()
-    await as('alice').patch(path).send({ expiresAt: later })
-    const { plainTextKey } = (await as('alice').post(path + '/rotate')).body
+    await http.as('alice').patch(path, { expiresAt: later })
+    const { plainTextKey } = (await http.as('alice').post(path + '/rotate')).body
     expect(await saysOf(plainTextKey)).toBe('valid')
   })
 
-  it('does not find another’s key', async () => {
-    const { path } = await create()
+  it('does not find the key of another user', async () => {
+    const { path } = await createKey()
 
-    expect((await as('bob').post(path + '/rotate')).status).toBe(404)
-    expect((await as('bob').delete(path + '/rotation')).status).toBe(404)
-    expect((await as('admin').post(`/admin${path}/rotate`)).status).toBe(200)
+    expect((await http.as('bob').post(path + '/rotate')).status).toBe(404)
+    expect((await http.as('bob').delete(path + '/rotation')).status).toBe(404)
+    expect((await http.as('admin').post(`/admin${path}/rotate`)).status).toBe(200)
   })
 
   it.each([30 * day + 1])('refuses a grace of %j', async (given) => {
-    const { apiKey, path, plainTextKey } = await create()
+    const { apiKey, path, plainTextKey } = await createKey()
 
-    const answer = await as('alice')
-      .post(path + '/rotate')
-      .send({ gracePeriodSeconds: given })
+    const answer = await http.as('alice').post(path + '/rotate', { gracePeriodSeconds: given })
 
     expect(answer.status).toBe(422)
     expect(answer.body.errors).toEqual([
@@ -298,13 +266,11 @@ describe('POST /:id/rotate', () => {
 
 describe('DELETE /:id/rotation', () => {
   it('ends the grace period, once', async () => {
-    const { apiKey, plainTextKey: old, path } = await create()
+    const { apiKey, plainTextKey: old, path } = await createKey()
     const { plainTextKey } = await apiKeys.rotate(apiKey.id)
 
-    const answer = await as('alice')
-      .delete(path + '/rotation')
-      .send({ reason: 'all moved' })
-    const again = await as('alice').delete(path + '/rotation')
+    const answer = await http.as('alice').delete(path + '/rotation', { reason: 'all moved' })
+    const again = await http.as('alice').delete(path + '/rotation')
 
     expect(answer.status).toBe(200)
     expect(answer.body).toMatchObject({ id: apiKey.id, previousSecret: null })
@@ -317,7 +283,7 @@ describe('DELETE /:id/rotation', () => {
 
 describe('a secret whose grace period is over', () => {
   it('is refused like any bad key, and recorded once', async () => {
-    const { apiKey, plainTextKey: old } = await create()
+    const { apiKey, plainTextKey: old } = await createKey()
     const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
     await apiKeys.rotate(apiKey.id)
     expect(await saysOf(second)).toBe('valid')
@@ -336,7 +302,7 @@ describe('a secret whose grace period is over', () => {
   })
 
   it('aborts the signals of its keys', async () => {
-    const { apiKey, plainTextKey: old } = await create()
+    const { apiKey, plainTextKey: old } = await createKey()
     await apiKeys.rotate(apiKey.id, { gracePeriodSeconds: 1 })
     const verdict = await elsewhere.verify(old)
     if (!verdict.valid) throw new Error('refused')
@@ -349,7 +315,7 @@ describe('a secret whose grace period is over', () => {
   })
 
   it('cannot become the secret of another key', async () => {
-    const { apiKey } = await create()
+    const { apiKey } = await createKey()
     await apiKeys.rotate(apiKey.id)
 
     await expect(
@@ -362,8 +328,8 @@ describe('a secret whose grace period is over', () => {
     await expect(
       sequelize.query(`DELETE FROM api_key_retired_secrets WHERE api_key_id = '${apiKey.id}'`),
     ).rejects.toThrow(/foreign key/)
-    await sequelize.query(`DELETE FROM api_keys WHERE id = '${apiKey.id}'`)
-    const [left] = await sequelize.query(
+    await rows(`DELETE FROM api_keys WHERE id = '${apiKey.id}'`)
+    const left = await rows(
       `SELECT * FROM api_key_retired_secrets WHERE api_key_id = '${apiKey.id}'`,
     )
     expect(left).toEqual([])

@@ -1,26 +1,16 @@
 import { randomUUID } from 'node:crypto'
 
 import * as fc from 'fast-check'
-import type { Sequelize } from 'sequelize'
 
 import { createApiKeys, type ApiKeyRecord } from '../../lib'
 import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
+import { createDatabase } from '../support/database'
 import { createKey, faultsOf } from '../support/keys'
+import { useWorld } from '../support/world'
 
 const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
 
-let database: Database
-let sequelize: Sequelize
-let apiKeys: TestApiKeys
-
-beforeAll(async () => {
-  database = await createDatabase()
-  sequelize = database.connect()
-  apiKeys = createTestApiKeys(database)
-})
-
-afterAll(() => database.drop())
+const { apiKeys, sequelize, database } = useWorld()
 
 /** Walks through all pages. */
 async function listAll(
