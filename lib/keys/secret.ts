@@ -15,22 +15,8 @@ const bodyLength = 43
 const checkLength = 8
 const shownLength = 6
 
-/** The part of a plain-text key that the database holds. */
-interface StoredSecret {
-  /** HMAC-SHA-256 under one of the app's secrets, else SHA-256; 64 hexadecimal characters. */
-  hash: string
-  /** The id of the app's secret that keyed the hash; `null` for none. */
-  secretId: string | null
-}
-
 /** A new plain-text key, and the stored parts. The plain text goes to its owner and nowhere else. */
-export interface MintedSecret extends StoredSecret {
-  plainTextKey: string
-  /** The start that lists show: the name and 6 characters of the body. */
-  prefix: string
-  /** The end that lists show: the check. */
-  postfix: string
-}
+export type MintedSecret = ReturnType<SecretFormat['mint']>
 
 /**
  * A plain-text key as it was sent: the end of a text, from its character `start` on. It is not cut off, because V8 reads the
@@ -47,25 +33,7 @@ export function asSent(plainTextKey: string): SentKey {
 }
 
 /** Makes and reads the plain-text keys of one app. */
-export interface SecretFormat {
-  /** The start of every key, for example `agpt_`. */
-  marker: string
-  /** The number of characters behind the marker that lists show. */
-  shownLength: number
-  /** Draws a new key. */
-  mint(): MintedSecret
-  /**
-   * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a text that
-   * this app never minted. If the app has secrets, such a text may be forged. Otherwise it was mistyped or cut off.
-   */
-  parse(sent: SentKey): Digest | null
-  /** True if a text has the shape of a key, whatever its check. */
-  hasShape(sent: SentKey): boolean
-  /** True if anyone can make such a key, because its check needs no secret. */
-  isForgeable(sent: SentKey, digest: Digest): boolean
-  /** The ids of the app's secrets in their order, and `null` if unkeyed hashes are accepted. */
-  secretIds: readonly (string | null)[]
-}
+export type SecretFormat = ReturnType<typeof createSecretFormat>
 
 /** The 32 bytes of a hash, a character each. In a cache of a million keys it matters that the text of the database is longer. */
 export type Digest = string
@@ -81,7 +49,9 @@ export function fromStoredHash(stored: string): Digest {
 }
 
 interface Hasher {
+  /** The id of the app's secret that keys the hashes; `null` for none. */
   secretId: string | null
+  /** HMAC-SHA-256 under that secret, else SHA-256. */
   digest(text: string): Digest
 }
 
@@ -92,20 +62,23 @@ interface SecretFormatOptions {
 }
 
 /** Creates the format of an app's keys. The first of `secrets` mints, and all verify. Without secrets, hashes are unkeyed. */
-export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
-  const { keyPrefix, secrets, acceptUnkeyed } = options
+export function createSecretFormat({ keyPrefix, secrets, acceptUnkeyed }: SecretFormatOptions) {
   const marker = `${keyPrefix}_`
   const signedLength = marker.length + bodyLength
   const length = signedLength + checkLength
+  const shape = new RegExp(`^${marker}[0-9A-Za-z]{${bodyLength + checkLength}}$`)
 
   const keyed = secrets.map((secret) => keyedHasher(secret, signedLength))
   const [minter = unkeyedHasher] = keyed
   const hashers = keyed.length === 0 || acceptUnkeyed ? [...keyed, unkeyedHasher] : keyed
 
   return {
+    /** The start of every key, for example `agpt_`. */
     marker,
+    /** The number of characters behind the marker that lists show. */
     shownLength,
 
+    /** Draws a new key. */
     mint() {
       const signed = marker + drawBody()
       const digest = minter.digest(signed)
@@ -115,12 +88,18 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
         plainTextKey: signed + check,
         hash: toStoredHash(digest),
         secretId: minter.secretId,
+        /** The start that lists show: the name and 6 characters of the body. */
         prefix: signed.slice(0, marker.length + shownLength),
+        /** The end that lists show: the check. */
         postfix: check,
       }
     },
 
-    parse({ text, start }) {
+    /**
+     * Reads a plain-text key: its shape (name, length, alphabet), then its check. Returns its digest, or `null` for a text that
+     * this app never minted. If the app has secrets, such a text may be forged. Otherwise it was mistyped or cut off.
+     */
+    parse({ text, start }: SentKey): Digest | null {
       if (text.length - start !== length || !text.startsWith(marker, start)) return null
       const signedEnd = start + signedLength
       for (let at = start + marker.length; at < signedEnd; at++) {
@@ -137,20 +116,18 @@ export function createSecretFormat(options: SecretFormatOptions): SecretFormat {
       return null
     },
 
-    hasShape({ text, start }) {
-      const characters = text.slice(start + marker.length)
-      return (
-        text.length - start === length &&
-        text.startsWith(marker, start) &&
-        characters.split('').every((character) => alphabet.includes(character))
-      )
+    /** True if a text has the shape of a key, whatever its check. */
+    hasShape({ text, start }: SentKey): boolean {
+      return shape.test(text.slice(start))
     },
 
-    isForgeable({ text, start }, digest) {
+    /** True if anyone can make such a key, because its check needs no secret. */
+    isForgeable({ text, start }: SentKey, digest: Digest): boolean {
       if (!hashers.includes(unkeyedHasher)) return false
       return unkeyedHasher.digest(text.slice(start, start + signedLength)) === digest
     },
 
+    /** The ids of the app's secrets in their order, and `null` if unkeyed hashes are accepted. */
     secretIds: hashers.map(({ secretId }) => secretId),
   }
 }
@@ -250,9 +227,9 @@ function readCheck(text: string, from: number): number {
   return check
 }
 
-const values = new Int8Array(128).fill(-1)
-for (const [value, character] of alphabet.split('').entries())
-  values[character.charCodeAt(0)] = value
+const values = Int8Array.from({ length: 128 }, (_, code) =>
+  alphabet.indexOf(String.fromCharCode(code)),
+)
 
 function valueAt(text: string, at: number): number {
   return values[text.charCodeAt(at)] ?? -1
