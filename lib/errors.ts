@@ -96,12 +96,10 @@ export function challengeOf(code: ErrorCode): Challenge | undefined {
   return challenge
 }
 
-type Fields = Readonly<Record<string, string>>
-
-const tryShortly: Fields = { 'Retry-After': '1' }
+const tryShortly = { 'Retry-After': '1' }
 
 /** The header fields that a refusal always has besides its challenge. */
-const fields: Partial<Record<ErrorCode, Fields>> = {
+const fields: Partial<Record<ErrorCode, ApiKeysError['headers']>> = {
   unsupported_media_type: { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' },
   limiter_unavailable: tryShortly,
   grantable_unavailable: tryShortly,
@@ -112,7 +110,7 @@ const fields: Partial<Record<ErrorCode, Fields>> = {
 /** In seconds. More would be over what timers can, 2^31 milliseconds, and clients would not wait at all. */
 const longestRetryAfter = 2_147_483
 
-function retryAfter(seconds: number): Fields {
+function retryAfter(seconds: number) {
   return { 'Retry-After': String(Math.min(seconds, longestRetryAfter)) }
 }
 
@@ -193,14 +191,9 @@ export class TooManyAttemptsError extends ApiKeysError {
 
 /** Returns the refusal of a key that is not accepted: 403 for a foreign address, 429 for too many attempts, 401 for all else. */
 export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeysError {
-  switch (reason) {
-    case 'address_not_allowed':
-      return new ApiKeysError('address_not_allowed')
-    case 'too_many_attempts':
-      return new TooManyAttemptsError(retryAfterSeconds)
-    default:
-      return new InvalidApiKeyError(reason)
-  }
+  if (reason === 'address_not_allowed') return new ApiKeysError(reason)
+  if (reason === 'too_many_attempts') return new TooManyAttemptsError(retryAfterSeconds)
+  return new InvalidApiKeyError(reason)
 }
 
 /** The state of one limit of a key. */
@@ -233,10 +226,8 @@ export class RateLimitedError extends ApiKeysError {
     super('rate_limited')
     const violated = limits.filter(({ remaining }) => remaining < cost)
     this.violated = violated.map(({ name }) => name)
-    this.retryAfterSeconds = Math.max(
-      1,
-      ...violated.map(({ resetMs }) => Math.ceil(resetMs / 1_000)),
-    )
+    const longestMs = Math.max(1_000, ...violated.map(({ resetMs }) => resetMs))
+    this.retryAfterSeconds = Math.ceil(longestMs / 1_000)
     this.headers = retryAfter(this.retryAfterSeconds)
   }
 }
