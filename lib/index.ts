@@ -37,8 +37,7 @@ export type {
 export type { GrantableContext } from './keys/grantable'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
-export type { AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/record'
-export type { Actor } from './keys/types'
+export type { Actor, AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/record'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {
   ApiKeysOptions,

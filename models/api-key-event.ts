@@ -18,6 +18,9 @@ export const eventActions = [
 /** An action that an entry of the audit trail records. */
 export type EventAction = (typeof eventActions)[number]
 
+/** An action on a key that the library carries out. */
+export type ChangeAction = Exclude<EventAction, 'retired_secret_used' | 'truncated'>
+
 const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
 /** The kind of actor: a user, an administrator, the app itself, or a role that changed the database without the library. */

@@ -1,10 +1,10 @@
 import type { Transaction } from 'sequelize'
 
+import { eventActions, type ChangeAction, type EventAction } from '../../models/api-key-event'
 import { show, suggest } from '../../models/option-checks'
 import type { ApiKeysError, InvalidReason } from '../errors'
 import { deepFreeze } from './metadata'
-import type { ApiKeyRecord } from './record'
-import type { Actor, ChangeAction } from './types'
+import type { Actor, ApiKeyRecord } from './record'
 
 /** A change of a key that this process has made and committed. */
 export interface ApiKeyChanged<Permission extends string = string, UserId = string | number> {
@@ -65,18 +65,8 @@ export type Listener<Notice> = (notice: Notice) => unknown
 
 export type Emitter = ReturnType<typeof createEmitter>
 
-/** The names of all events. */
-export const noticeNames = {
-  created: true,
-  updated: true,
-  permissions_changed: true,
-  suspended: true,
-  reactivated: true,
-  revoked: true,
-  rotated: true,
-  rotation_ended: true,
-  deleted: true,
-  retired_secret_used: true,
+/** The names of the events that the audit trail does not have. The compiler sees to it that none is missing. */
+const otherNames = {
   verified: true,
   denied: true,
   expiring: true,
@@ -84,7 +74,13 @@ export const noticeNames = {
   grantable_unavailable: true,
   unavailable: true,
   error: true,
-} satisfies Record<NoticeName, true>
+} satisfies Record<Exclude<NoticeName, EventAction>, true>
+
+/** The names of all events. */
+export const noticeNames: readonly string[] = [
+  ...eventActions.filter((action) => action !== 'truncated'),
+  ...Object.keys(otherNames),
+]
 
 /** A call that waits for the commit of a transaction. */
 interface Waiting {
@@ -183,10 +179,8 @@ export function createEmitter() {
 
     /** Adds a listener of an event. Returns a function that removes it. */
     on<Name extends NoticeName>(name: Name, listener: Listener<ApiKeyNotices[Name]>): () => void {
-      if (!Object.hasOwn(noticeNames, name)) {
-        throw new TypeError(
-          `on: there is no notice ${show(name)}.${suggest(name, Object.keys(noticeNames))}`,
-        )
+      if (!noticeNames.includes(name)) {
+        throw new TypeError(`on: there is no notice ${show(name)}.${suggest(name, noticeNames)}`)
       }
       if (typeof listener !== 'function') throw new TypeError('on: needs a function to call')
 

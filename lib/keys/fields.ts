@@ -1,21 +1,13 @@
 import v = require('valibot')
 
 import { statuses, type Status } from '../../models/api-key'
+import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
 import { pathTo, readBy, strict } from './parse-input'
-import { utcTime } from './times'
 
 /** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
-export function text({
-  min = 0,
-  max,
-  lines = false,
-}: {
-  min?: number
-  max: number
-  lines?: boolean
-}) {
+export function text({ min = 0, max, lines }: { min?: number; max: number; lines?: boolean }) {
   const controls = lines ? /[^\P{Cc}\n\r\t]/u : /\p{Cc}/u
   const size = min > 0 ? `${min} to ${max}` : `at most ${max}`
 
@@ -84,6 +76,108 @@ function isStatus(name: unknown): name is Status {
   return statuses.some((status) => status === name)
 }
 
+/** RFC 3339, section 5.6. The day is looked up, because not every month has 31. */
+const timestamp =
+  /^(\d{4}-\d\d-\d\d)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
+
+function readMoment(value: unknown): Date | null {
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value
+  if (typeof value !== 'string') return null
+
+  // "T" and "Z" may be lower case.
+  const time = value.toUpperCase()
+  const [, day = ''] = timestamp.exec(time) ?? []
+  return isDay(day) ? new Date(time) : null
+}
+
+function isDay(day: string): boolean {
+  const time = Date.parse(day)
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day)
+}
+
+const moment = v.pipe(
+  v.unknown(),
+  readBy(readMoment, 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'),
+)
+
+const year10000 = Date.UTC(10_000, 0)
+
+/** A time at which a key can expire. */
+export const expiry = v.pipe(
+  moment,
+  v.check((time) => time.getTime() > Date.now(), 'must be in the future'),
+  v.check((time) => time.getTime() < year10000, 'must be before the year 10000'),
+)
+
+/** A time that limits a report of usage. */
+export const momentOfUse = v.pipe(
+  moment,
+  v.check(
+    (time) => time.getTime() >= 0 && time.getTime() < year10000,
+    'must be between the years 1970 and 10000',
+  ),
+)
+
+/** A time as `toISOString()` writes it. */
+export const utcTime = v.custom<string>(
+  (value) => typeof value === 'string' && /T.+Z$/.test(value) && readMoment(value) !== null,
+  'must be a time',
+)
+
+/** A UUID of any version. */
+export const guid = v.pipe(v.string('must be a UUID'), v.uuid('must be a UUID'))
+
+/** An id as text, from text or a whole number. */
+const textId = v.pipe(
+  v.unknown(),
+  readBy((value) => {
+    const isId =
+      typeof value === 'string' || typeof value === 'bigint' || Number.isSafeInteger(value)
+    return isId ? String(value) : null
+  }, 'must be a user id'),
+  v.check(({ length }) => length >= 1 && length <= 255, 'must have 1 to 255 characters'),
+  v.check((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode'),
+)
+
+/** The schema of a user's id. */
+export type UserIdSchema = v.GenericSchema<unknown, string | number>
+
+/** Makes the schema of a user's id. It brings all spellings of an id into the form that the database returns. */
+export function userIdOf(type: UserIdType): UserIdSchema {
+  switch (type) {
+    case 'text':
+      return textId
+    case 'uuid':
+      return v.pipe(guid, v.toLowerCase())
+    case 'integer':
+      return v.pipe(integer(31n), v.transform(Number))
+    case 'bigint':
+      return v.pipe(integer(63n), v.transform(String))
+  }
+}
+
+function integer(bits: bigint) {
+  return v.pipe(
+    v.unknown(),
+    readBy((value) => {
+      const isText = typeof value === 'string' && /^-?\d{1,19}$/.test(value)
+      return isText || typeof value === 'bigint' || Number.isSafeInteger(value)
+        ? BigInt(value as string | number | bigint)
+        : null
+    }, 'must be a whole number'),
+    v.check((id) => id >= -(2n ** bits) && id < 2n ** bits, 'is out of range'),
+  )
+}
+
+/** The actor of a change, as callers of functions name it. */
+export const actor = v.union(
+  [
+    v.strictObject({ type: v.literal('system') }),
+    v.strictObject({ type: v.picklist(['user', 'admin']), id: textId }),
+  ],
+  'must be { type: "system" }, or { type: "user", id } or { type: "admin", id }',
+)
+
 /** Makes the schema of a set of the app's permissions. */
 export function permissionSet(permissions: readonly string[]) {
   const most = permissions.length
@@ -130,7 +224,7 @@ const noAddress = 'must be an IP address'
 /** The address from which a call is made. */
 export const clientAddress = v.pipe(
   v.string(noAddress),
-  readBy((value) => (value.length <= 100 ? readClientAddress(value) : null), noAddress),
+  readBy((value: string) => readClientAddress(value), noAddress),
 )
 
 const noRange = 'must be an address or a range in CIDR notation, such as 203.0.113.0/24'

@@ -4,23 +4,26 @@ import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
 import {
+  actor,
   addressList,
   auditHead,
   clientAddress,
+  expiry,
   flag,
+  guid,
   metadata,
   oneOf,
   pageSize,
   permissionSet,
   statusList,
   text,
+  userIdOf,
   wholeNumber,
+  type UserIdSchema,
 } from './fields'
 import { limitOverrides } from './limits'
-import { createParser, strict } from './parse-input'
-import { expiry, momentOfUse } from './times'
-import { usageUnits } from './usage-period'
-import { actor, guid, userIdOf, type UserIdSchema } from './user-id'
+import { createParser, type Messages } from './parse-input'
+import { usageQuery } from './usage-period'
 
 interface InputSettings {
   permissions: readonly string[]
@@ -71,7 +74,7 @@ export function createParsers(settings: InputSettings) {
     explanation: fields(because),
 
     /** Parses the query of a change that can wait until all processes honour it. */
-    everywhere: fields({ everywhere }),
+    everywhere: fields({ everywhere: v.optional(flag, false) }),
     /** Makes the function that parses the query of a change that cannot wait. The message says why. */
     notEverywhere: (message: string) => fields({}, { everywhere: message }),
   }
@@ -114,27 +117,23 @@ function createFilterParsers({ permissions }: InputSettings, userId: UserIdSchem
   return {
     /** Parses the filter for the keys of one user. */
     ownList: createParser(
-      strict(
-        v.pipe(
-          v.object(keyPage),
-          v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
-        ),
+      v.pipe(
+        v.object(keyPage),
+        v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
       ),
     ),
     /** Parses the filter for the keys of all users. */
     list: createParser(
-      strict(
-        v.pipe(
-          v.object(list),
-          v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
-          v.forward(
-            v.partialCheck(
-              [['sort'], ['userId']],
-              (filter) => filter.userId !== undefined || filter.sort.endsWith('createdAt'),
-              'must be createdAt or -createdAt, unless userId is given',
-            ),
-            ['sort'],
+      v.pipe(
+        v.object(list),
+        v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
+        v.forward(
+          v.partialCheck(
+            [['sort'], ['userId']],
+            (filter) => filter.userId !== undefined || filter.sort.endsWith('createdAt'),
+            'must be createdAt or -createdAt, unless userId is given',
           ),
+          ['sort'],
         ),
       ),
     ),
@@ -143,9 +142,9 @@ function createFilterParsers({ permissions }: InputSettings, userId: UserIdSchem
     /** Parses the filter for the audit trail of all keys. */
     eventList: fields({ ...eventPage, ...ofAll, action: v.optional(oneOf(eventActions)) }),
     /** Parses the question for the usage of one key. */
-    usageQuery: fields(usageQuery),
+    usageQuery: createParser(usageQuery),
     /** Parses the question for the usage of all keys. */
-    usageFilter: fields({ ...usageQuery, ...ofAll }),
+    usageFilter: fields({ ...usageQuery.entries, ...ofAll }),
     auditVerification: fields({ head: v.optional(auditHead) }),
   }
 }
@@ -160,30 +159,25 @@ function createBulkParsers(userId: UserIdSchema) {
     revokeUnused: fields({ ...unusedKeys, ...because }),
     pruning: fields({ olderThanDays: days, dryRun }),
     housekeeping: createParser(
-      strict(
-        v.pipe(
-          v.object({
-            revokedKeys: v.optional(days),
-            events: v.optional(days),
-            usage: v.optional(days),
-            dryRun,
-            ...because,
-          }),
-          v.check(
-            ({ revokedKeys, events, usage }) => (revokedKeys ?? events ?? usage) !== undefined,
-            'must say how many days old revokedKeys, events or usage have to be',
-          ),
+      v.pipe(
+        v.object({
+          revokedKeys: v.optional(days),
+          events: v.optional(days),
+          usage: v.optional(days),
+          dryRun,
+          ...because,
+        }),
+        v.check(
+          ({ revokedKeys, events, usage }) => (revokedKeys ?? events ?? usage) !== undefined,
+          'must say how many days old revokedKeys, events or usage have to be',
         ),
       ),
     ),
   }
 }
 
-function fields<const Fields extends v.ObjectEntries>(
-  entries: Fields,
-  refused?: Readonly<Record<string, string>>,
-) {
-  return createParser(strict(v.object(entries), refused))
+function fields<const Fields extends v.ObjectEntries>(entries: Fields, refused?: Messages) {
+  return createParser(v.object(entries), refused)
 }
 
 const name = text({ min: 1, max: 100 })
@@ -206,19 +200,12 @@ function gracePeriod(most: number) {
   return v.optional(wholeNumber(0, most, message), Math.min(86_400, most))
 }
 
-const everywhere = v.pipe(
-  v.optional(v.picklist(['true', 'false'], 'must be true or false'), 'false'),
-  v.transform((text) => text === 'true'),
-)
-
 const dryRun = v.optional(v.boolean('must be true or false'), false)
 
 const days = wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500')
 
-const page = { limit: pageSize }
-
 const keyPage = {
-  ...page,
+  limit: pageSize,
   cursor: v.optional(keyCursor),
   status: v.optional(statusList),
   isExpired: v.optional(flag),
@@ -238,10 +225,4 @@ const searchText = v.pipe(
   v.check((words) => words.split(/\s+/).length <= maxWords, `must have at most ${maxWords} words`),
 )
 
-const eventPage = { ...page, cursor: v.optional(eventCursor) }
-
-const usageQuery = {
-  from: v.optional(momentOfUse),
-  to: v.optional(momentOfUse),
-  by: v.optional(oneOf(usageUnits), 'hour'),
-}
+const eventPage = { limit: pageSize, cursor: v.optional(eventCursor) }

@@ -9,10 +9,20 @@ const maxFaults = 100
 /** The app may have told its copy of Valibot to stop at the first fault. */
 const everyFault = { abortEarly: false, abortPipeEarly: false }
 
-/** Makes the function that returns input as a schema makes it, and throws an `InvalidInputError` that lists every fault. */
-export function createParser<Schema extends v.GenericSchema>(schema: Schema) {
-  return function parse(input: unknown): v.InferOutput<Schema> {
-    const result = v.safeParse(schema, input, everyFault)
+type ObjectSchema = v.GenericSchema & { entries: v.ObjectEntries }
+
+/** Messages for fields, by their names. */
+export type Messages = Readonly<Record<string, string>>
+
+/**
+ * Makes the function that returns an object as its schema makes it, and throws an `InvalidInputError` that lists every fault.
+ * `refused` holds the messages for some fields that the schema does not have.
+ */
+export function createParser<Schema extends ObjectSchema>(schema: Schema, refused?: Messages) {
+  const strictSchema = strict(schema, refused)
+
+  return function parse(input: unknown) {
+    const result = v.safeParse(strictSchema, input, everyFault)
     if (result.success) return result.output
 
     throw new InvalidInputError(result.issues.slice(0, maxFaults).map(toFault))
@@ -42,12 +52,10 @@ function escapePointer(key: string) {
  * Makes the schema of an object that has no other fields than those of `schema`. Valibot's `strictObject` reports only the first
  * of them, and lets a field pass that is called `constructor`. `refused` holds the messages for some of them.
  */
-export function strict<Schema extends v.GenericSchema & { entries: v.ObjectEntries }>(
+export function strict<Schema extends ObjectSchema>(
   schema: Schema,
-  refused: Readonly<Record<string, string>> = {},
+  refused: Messages = {},
 ): v.GenericSchema<object, v.InferOutput<Schema>> {
-  const messages = new Map(Object.entries(refused))
-
   return v.pipe(
     v.custom<object>(isObject, 'must be a JSON object'),
     v.rawTransform<object, v.InferOutput<Schema>>(({ dataset, addIssue, NEVER }) => {
@@ -55,7 +63,7 @@ export function strict<Schema extends v.GenericSchema & { entries: v.ObjectEntri
       for (const { input, message, path } of issues) addIssue({ input, message, path })
       for (const name of Object.keys(dataset.value)) {
         if (Object.hasOwn(schema.entries, name)) continue
-        const message = messages.get(name) ?? 'is not known here'
+        const message = Object.hasOwn(refused, name) ? refused[name] : 'is not known here'
         addIssue({ message, path: pathTo(dataset.value, name) })
       }
       return success ? output : NEVER

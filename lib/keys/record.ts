@@ -7,6 +7,9 @@ import { isExpired } from './states'
 /** An id of a user of the app, in any of the forms that ids come in. */
 export type AnyUserId = string | number | bigint
 
+/** Who does something: a signed-in user, an administrator, or the app itself. */
+export type Actor = { type: 'user' | 'admin'; id: AnyUserId } | { type: 'system' }
+
 /** A key to be created. */
 export interface NewApiKey<Permission extends string = string> {
   /** The owner. */

@@ -1,11 +1,20 @@
+import v = require('valibot')
+
 import { dayMs, hourMs } from '../database/clock'
 import { InvalidInputError } from '../errors'
+import { momentOfUse, oneOf } from './fields'
 
-/** The units in which usage is reported. */
-export const usageUnits = ['hour', 'day'] as const
+/** The fields of a question for usage. */
+export const usageQuery = v.object({
+  from: v.optional(momentOfUse),
+  to: v.optional(momentOfUse),
+  by: v.optional(oneOf(['hour', 'day']), 'hour'),
+})
+
+type UsageQuery = v.InferOutput<typeof usageQuery>
 
 /** A unit in which usage is reported. */
-export type UsageUnit = (typeof usageUnits)[number]
+export type UsageUnit = UsageQuery['by']
 
 /** A time span, and the length of the hours or days of UTC into which usage is divided. */
 export interface UsagePeriod {
@@ -18,12 +27,6 @@ export interface UsagePeriod {
 const units: Record<UsageUnit, { unitMs: number; shown: number; maxDays: number }> = {
   hour: { unitMs: hourMs, shown: 24, maxDays: 31 },
   day: { unitMs: dayMs, shown: 30, maxDays: 366 },
-}
-
-interface UsageQuery {
-  from?: Date | undefined
-  to?: Date | undefined
-  by: UsageUnit
 }
 
 /** Applies the defaults, which end with the present hour or day. Refuses a period that is empty or too long. */

@@ -1,7 +1,7 @@
+import type { Actor } from '../keys/record'
 import type { Transaction } from 'sequelize'
 
 import type { Parsers } from '../keys/input'
-import type { Actor } from '../keys/types'
 import type { ChangeOptions } from './types'
 
 /** What a call was given besides its subject: the owner, the transaction, and what the audit trail notes. */

@@ -11,14 +11,14 @@ import {
   type ApiKeyRow,
   type KeyAttribute,
 } from '../../models/api-key'
+import type { ChangeAction } from '../../models/api-key-event'
 import { selectJson } from '../database/query'
 import { sqlStateOf } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'
-import { guid } from '../keys/user-id'
+import { guid } from '../keys/fields'
 import { isSame } from '../keys/metadata'
 import { pointerTo } from '../keys/parse-input'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
-import type { ChangeAction } from '../keys/types'
 import type { Circumstances } from './call-options'
 import type { Parts } from './parts'
 

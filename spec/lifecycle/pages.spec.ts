@@ -25,7 +25,7 @@ function outcomeOf(action: Action, status: Status): string {
 
 describe('the page of the lifecycle', () => {
   it('lists every event, and no other', () => {
-    expect(namesIn(readmeSection('Events')).toSorted()).toEqual(Object.keys(noticeNames).toSorted())
+    expect(namesIn(readmeSection('Events')).toSorted()).toEqual(noticeNames.toSorted())
   })
 
   it('lists functions that there are, and every function for keys', () => {
