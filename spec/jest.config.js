@@ -74,6 +74,7 @@ module.exports = {
       setupFiles: ['<rootDir>/spec/support/all-runs.js'],
       testMatch: [
         '<rootDir>/spec/faults/**/*.spec.ts',
+        '<rootDir>/spec/freshness/change-log.spec.ts',
         '<rootDir>/spec/freshness/freshness.spec.ts',
         '<rootDir>/spec/lifecycle/races.spec.ts',
         '<rootDir>/spec/verification/owner-permissions.spec.ts',

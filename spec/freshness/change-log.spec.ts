@@ -10,11 +10,12 @@ import type { Connection } from '../../lib/database/connection'
 import { tablesOf } from '../../models/tables'
 import { findBlockedSession } from '../support/blocked'
 import { createDatabase, type Database } from '../support/database'
+import { runsOf } from '../support/runs'
 
 const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_LEVELS
 
-const writingMs = 4000
-const crowdSize = 50_000
+const writingMs = runsOf(4_000, 1_000)
+const crowdSize = runsOf(50_000, 5_000)
 
 let database: Database
 let sequelize: Sequelize

@@ -2,39 +2,21 @@ import { randomUUID } from 'node:crypto'
 
 import * as fc from 'fast-check'
 
-import { createApiKeys, type ApiKeyRecord } from '../../lib'
-import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
-import { createDatabase } from '../support/database'
+import { createApiKeys } from '../../lib'
+import { createTestApiKeys } from '../support/app'
 import { createKey, faultsOf } from '../support/keys'
+import { ids, listAll } from '../support/lists'
 import { useWorld } from '../support/world'
 
 const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
 
 const { apiKeys, sequelize, database } = useWorld()
 
-/** Walks through all pages. */
-async function listAll(
-  apiKeys: TestApiKeys,
-  filter: Parameters<TestApiKeys['list']>[0],
-  between?: () => Promise<unknown>,
-) {
-  const all: ApiKeyRecord<Permission, string>[] = []
-  let cursor: string | undefined
-  do {
-    const page = await apiKeys.list({ ...filter, ...(cursor && { cursor }) })
-    all.push(...page.apiKeys)
-    cursor = page.nextCursor ?? undefined
-    await between?.()
-  } while (cursor)
-  return all
-}
-
 const names = (keys: readonly { name: string }[]) => keys.map(({ name }) => name)
 const inDays = (days: number) => new Date(Date.now() + days * 86_400_000)
 /** A cursor as lists make them, with whatever id and time. */
 const cursorOf = (id: string, time: string) =>
   Buffer.from(`-createdAt.${id}.${time}`).toString('base64url')
-const ids = (keys: readonly { id: string }[]) => keys.map(({ id }) => id)
 
 describe('list', () => {
   it('shows keys of every status, newest first, 20 to a page', async () => {
@@ -249,38 +231,6 @@ describe('list', () => {
     expect(await find(second.prefix)).toEqual([second.id])
     expect(await find("agpt_'\\")).toEqual([])
   })
-
-  it('neither repeats nor skips a key where pages are sought among many', async () => {
-    const own = await createDatabase()
-    const instance = createTestApiKeys(own)
-    await own.connect().query(
-      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, status, revoked_at,
-                             created_at, expires_at)
-       SELECT 'user' || n, CASE WHEN n % 7 = 0 THEN 'seventh' ELSE 'other' END, 'agpt_abc123', 'abcd1234',
-              md5('a' || n) || md5('b' || n),
-              CASE WHEN n > 24000 AND n % 5 = 0 THEN '{READ_BLOCK}'::text[] ELSE '{READ_GRAPH}' END,
-              CASE WHEN n % 11 = 0 THEN 'REVOKED' ELSE 'ACTIVE' END,
-              CASE WHEN n % 11 = 0 THEN now() END,
-              now() - n / 3 * interval '1 second',
-              CASE WHEN n % 1000 = 0 THEN now() END
-         FROM generate_series(1, 25000) AS n`,
-    )
-    const counts = async (filter: Parameters<TestApiKeys['list']>[0]) => {
-      const all = await listAll(instance, { limit: 100, ...filter })
-      return [all.length, new Set(ids(all)).size]
-    }
-
-    expect(await counts({ text: 'seventh' })).toEqual([3571, 3571])
-    expect(await counts({ permission: 'READ_BLOCK' })).toEqual([200, 200])
-    expect(await counts({ permission: 'READ_BLOCK', sort: 'createdAt' })).toEqual([200, 200])
-    expect(await counts({ permission: 'READ_GRAPH', text: 'seventh' })).toEqual([3542, 3542])
-    expect(await counts({ permission: 'EXECUTE_BLOCK' })).toEqual([0, 0])
-    expect(await counts({ isExpired: true })).toEqual([25, 25])
-    expect(await counts({ isExpired: true, status: 'REVOKED' })).toEqual([2, 2])
-    expect(await counts({ status: ['REVOKED', 'SUSPENDED'], text: 'other' })).toEqual([1948, 1948])
-    await instance.close()
-    await own.drop()
-  }, 90_000)
 
   it('filters by all of its filters together', async () => {
     const userId = randomUUID()
