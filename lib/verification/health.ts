@@ -77,7 +77,7 @@ interface HealthParts {
   listener: Pick<Listener, 'isUp'> | undefined
   verifier: Pick<Verifier, 'hits' | 'misses'>
   usage: Pick<UsageRecorder, 'health'>
-  lookUps: Pick<Connection, 'close'>
+  connections: { lookUps: Pick<Connection, 'close'> }
   sequelize: Sequelize
   tables: Tables
   keyPrefix: string
@@ -100,10 +100,11 @@ export function createHealth(parts: HealthParts) {
 }
 
 /** Asks the database, and notes the answer: the process knows it from then on. */
-async function probeDatabase({ background, memory: { feed, loader }, lookUps }: HealthParts) {
+async function probeDatabase({ background, memory, connections }: HealthParts) {
+  const { feed, loader } = memory
   await background.run(loader.probe).catch(() => {})
   if (feed.lease.isActive) await feed.pollAnew().catch(() => {})
-  else lookUps.close()
+  else connections.lookUps.close()
 }
 
 /** Returns how verification is doing, by what the process knows. */

@@ -31,6 +31,9 @@ export interface RefusalParts {
   secretCheck: { readonly isDone: boolean; run(): void }
 }
 
+/** One object for all, because it is all that a refusal of garbage takes. */
+const malformed: Refused = Object.freeze({ valid: false, code: 'malformed' })
+
 /** Refuses what is no key, and counts it against its address. */
 export function refuseMalformed(
   sent: SentKey,
@@ -39,7 +42,7 @@ export function refuseMalformed(
 ): Refused {
   if (!secretCheck.isDone && format.hasShape(sent)) secretCheck.run()
   const waitMs = attempts.note(caller)
-  if (waitMs === 0) return refused('malformed')
+  if (waitMs === 0) return malformed
   return { ...refused('too_many_attempts'), retryAfterSeconds: Math.ceil(waitMs / 1_000) }
 }
 

@@ -5,13 +5,13 @@ import { asSent } from '../keys/secret'
 import type { Verdict, Verifier } from './verify'
 
 interface VerifyWithoutRequestParts {
-  verifier: Pick<Verifier, 'verify'>
+  verify: Verifier['verify']
   emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
 /** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
-export function createVerifyWithoutRequest({ verifier, emitter }: VerifyWithoutRequestParts) {
-  return async function verify(
+export function createVerifyWithoutRequest({ verify, emitter }: VerifyWithoutRequestParts) {
+  return async function verifyWithoutRequest(
     plainTextKey: string,
     { until, ip }: { until?: Closable; ip?: string | undefined } = {},
   ): Promise<Verdict> {
@@ -24,7 +24,7 @@ export function createVerifyWithoutRequest({ verifier, emitter }: VerifyWithoutR
     const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
     const caller = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
     const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
-    const answer = verifier.verify(sent, caller)
+    const answer = verify(sent, caller)
     // To wait for a verdict that is there costs a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
     if (verdict.valid && emitter.hasListener('verified')) {
