@@ -1,12 +1,7 @@
-import { once } from 'node:events'
-
 import express, { type RequestHandler } from 'express'
 import { Passport } from 'passport'
-import request from 'supertest'
 
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import { useWorld } from '../support/world'
 
 interface Caller {
   authorization: string
@@ -15,24 +10,24 @@ interface Caller {
   status: number
 }
 
-let database: Database
-let apiKeys: TestApiKeys
 let callers: Caller[]
 /** Those whose keys are good, and who wait for each other half-way. */
 let arrived: number
 let letAllGo: () => void
 let allAreHere: Promise<void>
 
-beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database, {
+const { apiKeys, http, createKey } = useWorld({
+  options: {
     async loadUser(userId) {
       arrived += 1
       if (arrived === callers.filter((caller) => caller.userId).length) letAllGo()
       await allAreHere
       return { id: userId, name: `The user ${userId}` }
     },
-  })
+  },
+})
+
+beforeAll(async () => {
   callers = await Promise.all(Array.from({ length: 200 }, (_, index) => makeCaller(index)))
 })
 
@@ -43,15 +38,10 @@ beforeEach(() => {
   })
 })
 
-afterAll(async () => {
-  await apiKeys.close()
-  await database.drop()
-})
-
 /** Every second caller has a good key; the others have what is wrong in every way. */
 async function makeCaller(index: number): Promise<Caller> {
   const userId = `user-${index}`
-  const { apiKey, plainTextKey } = await apiKeys.create(newKey({ userId }))
+  const { apiKey, plainTextKey } = await createKey({ userId })
   const authorization = `Bearer ${plainTextKey}`
 
   switch (index % 10) {
@@ -90,15 +80,12 @@ describe('200 overlapping requests', () => {
     app.get('/:caller', (req, res) => {
       res.json({ caller: req.params.caller, user: req.user, owner: req.apiKey?.userId })
     })
-    const server = app.listen(0)
-    await once(server, 'listening')
 
     const answers = await Promise.all(
       callers.map(({ authorization }, index) =>
-        request(server).get(`/${index}`).set('Authorization', authorization),
+        http.to(app).get(`/${index}`).set('Authorization', authorization),
       ),
     )
-    server.close()
 
     const identities = answers.map(({ body }) => (body.owner ? body : null))
     expect(answers.map(({ status }) => status)).toEqual(callers.map(({ status }) => status))

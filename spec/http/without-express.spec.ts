@@ -2,23 +2,16 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 
 import request from 'supertest'
 
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import { bearer } from '../support/http'
+import { useWorld } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
-
-beforeAll(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database, {
+const { apiKeys, createKey } = useWorld({
+  options: {
     limits: { burst: { limit: 5, windowSeconds: 3_600 } },
     maxFailedAttemptsPerMinute: 3,
     lastUsedResolutionMs: 0,
-  })
+  },
 })
-
-afterAll(() => database.drop())
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => void
 
@@ -35,17 +28,17 @@ function createGuardedServer(handle: Handler) {
 }
 
 describe('a guard without Express', () => {
-  it('says on the response that it was given where the key stands with its limits', async () => {
+  it('reports the limits of the key on the response that it was given', async () => {
     const server = createGuardedServer((req, res) => {
       void apiKeys.consume(req, 2).then(() => res.end())
     })
-    const { plainTextKey } = await apiKeys.create(newKey())
-    const send = () => request(server).get('/').set('Authorization', `Bearer ${plainTextKey}`)
+    const { plainTextKey } = await createKey()
+    const send = () => request(server).get('/').set(bearer(plainTextKey))
 
     const first = await send()
     const second = await request(createGuardedServer((_req, res) => res.end()))
       .get('/')
-      .set('Authorization', `Bearer ${plainTextKey}`)
+      .set(bearer(plainTextKey))
 
     expect(first.headers['ratelimit-policy']).toBe('"burst";q=5;w=3600')
     expect(first.headers.ratelimit).toMatch(/^"burst";r=2;t=\d+$/)
@@ -54,9 +47,9 @@ describe('a guard without Express', () => {
 
   it('knows the address of the connection', async () => {
     const server = createGuardedServer((req, res) => res.end(apiKeys.getApiKey(req).userId))
-    const { apiKey, plainTextKey } = await apiKeys.create(newKey({ allowedIps: ['127.0.0.1'] }))
+    const { apiKey, plainTextKey } = await createKey({ allowedIps: ['127.0.0.1'] })
 
-    const answer = await request(server).get('/').set('Authorization', `Bearer ${plainTextKey}`)
+    const answer = await request(server).get('/').set(bearer(plainTextKey))
     await apiKeys.flush()
 
     expect(answer.text).toBe('alice')
@@ -69,7 +62,7 @@ describe('a guard without Express', () => {
     const stop = apiKeys.on('denied', ({ address }) => denied.push(address))
     const statuses: number[] = []
     for (let attempt = 0; attempt < 4; attempt++) {
-      const sent = request(server).get('/').set('Authorization', 'Bearer agpt_nonsense')
+      const sent = request(server).get('/').set(bearer('agpt_nonsense'))
       statuses.push((await sent).status)
     }
     stop()
