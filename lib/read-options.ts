@@ -1,28 +1,15 @@
 import type { IncomingMessage } from 'node:http'
+import { isUint8Array } from 'node:util/types'
 
 import type { Sequelize } from 'sequelize'
 import v = require('valibot')
 
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
-import { wholeNumber } from './keys/fields'
+import { matching, wholeNumber } from './keys/fields'
 import { isListOfNames } from './keys/grantable'
-import { limitFields, limitNameRule, limitsByName } from './keys/limits'
-import { pathTo } from './keys/parse-input'
-import {
-  faultOfSecret,
-  isHeaderName,
-  isKeyPrefix,
-  isLifetime,
-  isListenOption,
-  isOrigin,
-  isPositive,
-  isPostgres,
-  isQuotable,
-  isRedisClient,
-  isScopeToken,
-  versionOf,
-} from './option-rules'
+import { limitFields, limitsOption } from './keys/limits'
+import { pathTo, withAll } from './keys/parse-input'
 import type { AnyOptions, DescribedPermission, RedisClient, TrustedOrigins } from './options'
 
 /** The options as the parts of the library take them: checked, and complete with their defaults. */
@@ -38,8 +25,8 @@ export const optionFields = {
     ),
     v.check((sequelize) => isPostgres(sequelize), 'must be a Sequelize instance on Postgres'),
   ),
-  keyPrefix: v.custom<string>(
-    isKeyPrefix,
+  keyPrefix: matching(
+    /^[a-z][a-z0-9_]{0,14}[a-z0-9]$/,
     'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore',
   ),
   permissions: v.pipe(
@@ -58,8 +45,8 @@ export const optionFields = {
     v.check(
       (all) => all.every(({ name }) => isScopeToken(name)),
       ({ input }) => {
-        const wrong = input.find(({ name }) => !isScopeToken(name))
-        return `must have names of 1 to 100 printable ASCII characters without space, " and \\, got ${show(wrong?.name)}`
+        const wrong = namesOf(input).find((name) => !isScopeToken(name))
+        return `must have names of 1 to 100 printable ASCII characters without space, " and \\, got ${show(wrong)}`
       },
     ),
     v.check((all) => new Set(namesOf(all)).size === all.length, 'must not repeat a name'),
@@ -70,11 +57,11 @@ export const optionFields = {
   loadUser: v.undefinedable(aFunction<AnyOptions['loadUser']>()),
   grantable: v.undefinedable(aFunction<AnyOptions['grantable']>()),
   grantableMaxAgeMs: v.optional(wholeNumber(0, 86_400_000), 60_000),
-  maxKeysPerUser: v.optional(v.custom<number>(isPositive, 'must be a whole number above 0'), 1_000),
+  maxKeysPerUser: v.optional(numberOrInfinity(), 1_000),
   maxLifetimeSeconds: v.optional(
-    v.custom<number>(
-      isLifetime,
+    numberOrInfinity(
       'must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity',
+      3_162_240_000,
     ),
     Infinity,
   ),
@@ -83,38 +70,15 @@ export const optionFields = {
     v.custom<readonly string[]>(isListOfNames, 'must be a list of names'),
     [],
   ),
-  limits: v.optional(
-    limitsByName(
-      v.custom<object>(
-        (value) => isObject(value) && !Array.isArray(value),
-        'must be an object of limits, by their names',
-      ),
-      limitNameRule,
-      v.pipe(
-        v.custom<object>(isObject, 'must be { limit, windowSeconds }'),
-        withAll(limitFields),
-        v.object(limitFields),
-      ),
-    ),
-    {},
-  ),
+  limits: v.optional(limitsOption, {}),
   redis: v.undefinedable(
-    v.pipe(
-      anything<RedisClient>(),
-      v.check(
-        (client) => isRedisClient(client),
-        'must be a client of ioredis, or of redis from version 4',
-      ),
-    ),
+    unshown<RedisClient>(isRedisClient, 'must be a client of ioredis, or of redis from version 4'),
   ),
   onLimiterOutage: v.optional(
     v.picklist(['refuse', 'allow'], "must be 'refuse' or 'allow'"),
     'refuse',
   ),
-  maxFailedAttemptsPerMinute: v.optional(
-    v.custom<number>(isPositive, 'must be a whole number above 0'),
-    60,
-  ),
+  maxFailedAttemptsPerMinute: v.optional(numberOrInfinity(), 60),
   secrets: v.optional(
     v.pipe(
       anything<readonly (string | Uint8Array)[]>(),
@@ -132,11 +96,15 @@ export const optionFields = {
   acceptUnkeyed: v.optional(v.boolean('must be true or false'), false),
   header: v.undefinedable(
     v.pipe(
-      v.custom<string>(isHeaderName, 'must be the name of a header other than Authorization'),
+      // A token (RFC 9110, section 5.6.2) that names no header that servers read themselves.
+      matching(
+        /^(?!(?:authorization|cookie)$)[!#$%&'*+\-.^_`|~0-9a-z]+$/i,
+        'must be the name of a header other than Authorization',
+      ),
       v.toLowerCase(),
     ),
   ),
-  realm: v.optional(v.custom<string>(isQuotable, 'must be printable ASCII'), 'api'),
+  realm: v.optional(matching(/^[\x20-\x7e]*$/, 'must be printable ASCII'), 'api'),
   trustedOrigins: v.optional(
     v.pipe(
       v.custom<TrustedOrigins<IncomingMessage>>(
@@ -159,13 +127,7 @@ export const optionFields = {
   cacheSize: v.optional(wholeNumber(1, 10_000_000), 100_000),
   lastUsedResolutionMs: v.optional(wholeNumber(0, 86_400_000), 60_000),
   listen: v.optional(
-    v.pipe(
-      anything<boolean | string>(),
-      v.check(
-        (listen) => isListenOption(listen),
-        'must be true, false or the address of the database',
-      ),
-    ),
+    unshown<boolean | string>(isListenOption, 'must be true, false or the address of the database'),
     true,
   ),
   preparedStatements: v.optional(v.boolean('must be true or false'), true),
@@ -186,13 +148,12 @@ const schema = v.pipe(
   ),
 )
 
-const fieldNames = Object.keys(optionFields)
 const checks = createOptionChecks('createApiKeys')
 
 /** Applies the defaults and refuses nonsense, so that a mistake shows at start-up and not on a request. */
 export function readOptions(options: AnyOptions) {
   if (!isObject(options)) throw new TypeError('createApiKeys: needs an object of options')
-  checks.refuseUnknownNames(options, [...fieldNames, ...storageOptionNames])
+  checks.refuseUnknownNames(options, [...Object.keys(optionFields), ...storageOptionNames])
   for (const [name, limit] of Object.entries(Object(options.limits))) {
     if (!isObject(limit)) continue
     checks.refuseUnknownNames(limit, Object.keys(limitFields), `limits.${name}.`)
@@ -218,16 +179,18 @@ function refuse({ kind, path, message, input }: v.BaseIssue<unknown>): never {
   throw new TypeError(`createApiKeys: the option ${name} ${message}${got}`)
 }
 
-/** Gives an object a member for each field, so that a missing field is refused by its own rule. */
-function withAll(fields: object) {
-  return v.transform((value: object) =>
-    Object.fromEntries(Object.keys(fields).map((name) => [name, Reflect.get(value, name)])),
-  )
-}
-
 /** Makes the schema of an option that only a check may refuse, because its value may hold a password. */
 function anything<Value>() {
   return v.custom<Value>(() => true)
+}
+
+/** Makes the schema of an option that a message may not show, and that has one rule. */
+function unshown<Value>(isFine: (value: unknown) => boolean, message: string) {
+  return v.pipe(anything<Value>(), v.check<Value, string>(isFine, message))
+}
+
+function numberOrInfinity(message = 'must be a whole number above 0', most = 2 ** 53 - 1) {
+  return v.union([wholeNumber(1, most), v.literal(Infinity)], message)
 }
 
 function aFunction<Value>() {
@@ -246,4 +209,55 @@ function describe(permissions: AnyOptions['permissions']): readonly DescribedPer
 
 function namesOf(permissions: readonly DescribedPermission[]): readonly string[] {
   return permissions.map(({ name }) => name)
+}
+
+/** Returns the version of the class of a Sequelize; 7 is the package `@sequelize/core`. Empty for any other value. */
+function versionOf(sequelize: unknown): string {
+  const { version } = Object(Object(sequelize).constructor) as { version?: unknown }
+  return typeof version === 'string' ? version : ''
+}
+
+/** True for an instance of Sequelize on Postgres. */
+function isPostgres(sequelize: unknown): boolean {
+  const { getDialect } = Object(sequelize) as Partial<Sequelize>
+  return typeof getDialect === 'function' && getDialect.call(sequelize) === 'postgres'
+}
+
+/** True for a scope token (RFC 6749, section 3.3). Challenges name permissions in `scope`. */
+function isScopeToken(name: unknown): boolean {
+  return typeof name === 'string' && /^[\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(name)
+}
+
+/** True for an object with the members by which the two kinds of clients run a script. */
+function isRedisClient(client: unknown): boolean {
+  const { defineCommand, isOpen, eval: evaluate } = Object(client) as Record<string, unknown>
+  const isOfEither = typeof defineCommand === 'function' || typeof isOpen === 'boolean'
+  return isOfEither && typeof evaluate === 'function'
+}
+
+/** Returns the fault of a secret without showing it; `null` if it has none. */
+function faultOfSecret(secret: unknown, others: readonly (string | Uint8Array)[]): string | null {
+  if (typeof secret !== 'string' && !isUint8Array(secret)) {
+    return `must be text or bytes, it is ${typeof secret}`
+  }
+  const bytes = Buffer.from(secret)
+  if (bytes.length < 32) return `must have at least 32 bytes, it has ${bytes.length}`
+  if (new Set(bytes).size < 8) return 'must be random: it repeats a few characters'
+  return others.some((other) => bytes.equals(Buffer.from(other))) ? 'must not be repeated' : null
+}
+
+/** A scheme and a host as browsers send them. To `URL`, schemes other than those of the web have no origin. */
+const otherOrigin = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]+$/
+
+/** True for an origin as browsers send it. */
+function isOrigin(text: unknown): boolean {
+  if (typeof text !== 'string') return false
+  if (/^https?:/.test(text)) return URL.canParse(text) && new URL(text).origin === text
+  return otherOrigin.test(text)
+}
+
+/** True for `true`, `false` and the address of a Postgres server. */
+function isListenOption(listen: unknown): boolean {
+  if (typeof listen !== 'string') return typeof listen === 'boolean'
+  return /^postgres(ql)?:\/\//.test(listen) && URL.canParse(listen)
 }

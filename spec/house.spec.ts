@@ -15,7 +15,7 @@ const floors = [
   ['lib/verification'],
   ['lib/audit', 'lib/usage', 'lib/limits', 'lib/freshness'],
   ['lib/read-options.ts'],
-  ['lib/options.ts', 'lib/option-rules.ts'],
+  ['lib/options.ts'],
   ['lib/keys'],
   ['migrations'],
   ['lib/database'],

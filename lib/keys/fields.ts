@@ -20,6 +20,11 @@ export function text({ min = 0, max, lines }: { min?: number; max: number; lines
   )
 }
 
+/** Makes the schema of text of one shape. */
+export function matching(shape: RegExp, message: string) {
+  return v.custom<string>((value) => typeof value === 'string' && shape.test(value), message)
+}
+
 /** Makes the schema of one of several names. */
 export function oneOf<const Name extends string>(names: readonly Name[]) {
   return v.picklist(names, `must be one of ${names.join(', ')}`)
@@ -246,10 +251,7 @@ export const addressList = v.pipe(
 
 function hexadecimal(length: number) {
   const shape = new RegExp(`^[0-9a-f]{${length}}$`)
-  return v.custom<string>(
-    (value) => typeof value === 'string' && shape.test(value),
-    `must be ${length} hexadecimal characters`,
-  )
+  return matching(shape, `must be ${length} hexadecimal characters`)
 }
 
 /** A head of the audit trail, as it was exported. */

@@ -3,7 +3,7 @@ import v = require('valibot')
 import type { LimitState } from '../errors'
 import { wholeNumber } from './fields'
 import { isPlainObject } from './metadata'
-import { strict } from './parse-input'
+import { isObject, strict, withAll } from './parse-input'
 
 /** How often a key may be used in each window of time. A window begins with its first use. */
 export interface Limit {
@@ -25,7 +25,7 @@ export interface NamedLimit extends Limit {
 }
 
 /** The message for a wrong name of a limit. */
-export const limitNameRule = 'must be a letter, and at most 31 more letters, digits, "_" and "-"'
+const limitNameRule = 'must be a letter, and at most 31 more letters, digits, "_" and "-"'
 
 /** The fields of a limit, of the app or of a key. */
 export const limitFields = {
@@ -36,7 +36,7 @@ export const limitFields = {
 const maxLimits = 10
 
 /** Makes the schema of limits by their names. `nameRule` is the message for a wrong name. */
-export function limitsByName<Limit>(
+function limitsByName<Limit>(
   limits: v.GenericSchema<unknown, object>,
   nameRule: string,
   limit: v.GenericSchema<unknown, Limit>,
@@ -60,6 +60,20 @@ export function limitsByName<Limit>(
     v.transform((value) => Object.fromEntries(value)),
   )
 }
+
+/** The limits of the app. */
+export const limitsOption = limitsByName(
+  v.custom<object>(isObject, 'must be an object of limits, by their names'),
+  limitNameRule,
+  v.pipe(
+    v.custom<object>(
+      (value) => typeof value === 'object' && value !== null,
+      'must be { limit, windowSeconds }',
+    ),
+    withAll(limitFields),
+    v.object(limitFields),
+  ),
+)
 
 /** Limits of a key. Their names are sorted, so that equal limits look equal. */
 export const limitOverrides = v.pipe(

@@ -71,7 +71,15 @@ export function strict<Schema extends ObjectSchema>(
   )
 }
 
-function isObject(value: unknown): boolean {
+/** Gives an object a member for each field, so that a missing field is refused by its own rule. */
+export function withAll(fields: object) {
+  return v.transform((value: object) =>
+    Object.fromEntries(Object.keys(fields).map((name) => [name, Reflect.get(value, name)])),
+  )
+}
+
+/** True for an object that is no list. */
+export function isObject(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
