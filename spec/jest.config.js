@@ -19,6 +19,7 @@ const onExpress = [
   'authenticate-request',
   'browser-session',
   'canary',
+  'errors',
   'everywhere',
   'guards',
   'is-admin',
