@@ -1,4 +1,4 @@
-/** The codes of all warnings. Each has its line in the README, under "Warnings". */
+/** The codes of all warnings. Each has its row in lib/README.md, under "Warnings". */
 export const warningCodes = [
   'API_KEYS_ADDRESS_UNKNOWN',
   'API_KEYS_DATABASE_UNAVAILABLE',

@@ -1,13 +1,13 @@
 import { existsSync } from 'node:fs'
-import { readdir, writeFile } from 'node:fs/promises'
-import { dirname, join, normalize } from 'node:path'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 
 import { QueryTypes } from 'sequelize'
 
 import { createApiKeys } from '../lib'
 import { createDatabase, type Database } from './support/database'
 import { createConsumer, pack, provide, root, unpack, type Consumer } from './support/package'
-import { firstExample, pages, readmeBlocks, readPage, runExample } from './support/readme'
+import { firstExample, pages, readmeBlocks, runExample } from './support/readme'
 import { ourTables } from './support/tables'
 
 /** What the blocks take for granted: the parts of somebody's app. */
@@ -147,64 +147,7 @@ describe('README', () => {
   })
 })
 
-/** The anchors that headings of a page have on GitHub. */
-function anchorsOf(page: string): string[] {
-  return [...readPage(page).matchAll(/^#+ (.*)$/gm)].map(([, title = '']) =>
-    title
-      .toLowerCase()
-      .replace(/[^\p{L}\p{N}\- _]/gu, '')
-      .replaceAll(' ', '-'),
-  )
-}
-
-/** The links of a page that stay in the repository, as path and anchor from its top. */
-function linksOf(page: string): [path: string, anchor: string][] {
-  return [...readPage(page).matchAll(/\]\((?!https?:)([^)#]*)#?([^)]*)\)/g)].map(
-    ([, path = '', anchor = '']) => [
-      path === '' ? page : normalize(join(dirname(page), path)),
-      anchor,
-    ],
-  )
-}
-
 describe('the pages', () => {
-  it('are all README files of the repository', async () => {
-    const folders = ['lib', 'models', 'migrations', 'spec', 'example-app']
-    const found = await Promise.all(
-      folders.map(async (folder) => {
-        const names = await readdir(join(root, folder), { recursive: true })
-        return names
-          .map((name) => join(folder, name))
-          .filter((name) => !/node_modules|adopters/.test(name))
-      }),
-    )
-
-    expect(
-      ['README.md', ...found.flat().filter((name) => name.endsWith('README.md'))].toSorted(),
-    ).toEqual(pages.toSorted())
-  })
-
-  it.each(pages)('have no link that leads nowhere: %s', (page) => {
-    const dead = linksOf(page).filter(
-      ([path, anchor]) =>
-        !existsSync(join(root, path)) ||
-        (anchor !== '' && path.endsWith('.md') && !anchorsOf(path).includes(anchor)),
-    )
-
-    expect(dead).toEqual([])
-  })
-
-  const ofRooms = pages.filter((page) => page.startsWith('lib/'))
-
-  it.each(ofRooms)('name each file of their folder: %s', async (page) => {
-    const names = await readdir(join(root, dirname(page)))
-    const files = names
-      .filter((name) => name.endsWith('.ts'))
-      .map((name) => join(dirname(page), name))
-
-    expect(linksOf(page).map(([path]) => path)).toEqual(expect.arrayContaining(files))
-  })
-
   const shipped = pages.filter((page) => /^(README|lib\/|migrations\/)/.test(page))
 
   it.each(shipped)('come with the package: %s', (page) => {

@@ -1,6 +1,3 @@
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-
 import { warn, warningCodes } from '../models/warnings'
 
 describe('warnings', () => {
@@ -16,15 +13,5 @@ describe('warnings', () => {
       ['One thing is wrong.', { type: 'ApiKeysWarning', code }],
       ['Another is.', { type: 'ApiKeysWarning', code }],
     ])
-  })
-
-  it('have a line each in the README, and the README has no others', async () => {
-    const readme = await readFile(join(__dirname, '..', 'README.md'), 'utf8')
-    const [, table = ''] = readme.split('\n### Warnings\n')
-    const [section = ''] = table.split(/\n##/)
-
-    const documented = [...section.matchAll(/^\| `(API_KEYS_[A-Z_]+)`/gm)].map(([, code]) => code)
-
-    expect(documented).toEqual(warningCodes)
   })
 })

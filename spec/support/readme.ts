@@ -11,6 +11,7 @@ export const pages = [
   'README.md',
   'example-app/README.md',
   'migrations/README.md',
+  'lib/README.md',
   'lib/audit/README.md',
   'lib/database/README.md',
   'lib/freshness/README.md',
@@ -44,10 +45,22 @@ export function blocksOf(text: string, language: string): string[] {
 
 /** Returns the text below a heading of any page, up to the next heading. */
 export function readmeSection(title: string): string {
-  const section = readme.split(/^#+ /m).find((text) => text.startsWith(`${title}\n`))
-  if (section === undefined) throw new Error(`No page has a section ${title}`)
+  return sectionOf(readme, title)
+}
+
+/** Returns the text below a heading of a text, up to the next heading. */
+export function sectionOf(text: string, title: string): string {
+  const section = text.split(/^#+ /m).find((part) => part.startsWith(`${title}\n`))
+  if (section === undefined) throw new Error(`There is no section ${title}`)
 
   return section
+}
+
+/** Returns the names that stand as code in the first column of the tables of a text. */
+export function rowNames(text: string): string[] {
+  return [...text.matchAll(/^\| (`[^|]*) \|/gm)].flatMap(([, cell = '']) =>
+    [...cell.matchAll(/`([^`]+)`/g)].map(([, name]) => String(name)),
+  )
 }
 
 /** Returns the first example, with a port that the system chooses and says. */
