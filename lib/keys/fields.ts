@@ -4,7 +4,7 @@ import { statuses, type Status } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
-import { pathTo, readBy, strict } from './parse-input'
+import { pathTo, readBy, readInput } from './parse-input'
 
 /** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
 export function text({ min = 0, max, lines }: { min?: number; max: number; lines?: boolean }) {
@@ -44,37 +44,28 @@ function isWithin(value: unknown, least: number, most: number): boolean {
 }
 
 /** True or false. Text is taken as well, because queries have nothing else. */
-export const flag = v.pipe(
-  v.unknown(),
-  readBy((value) => {
-    if (typeof value === 'boolean') return value
-    return value === 'true' || value === 'false' ? value === 'true' : null
-  }, 'must be true or false'),
-)
+export const flag = readInput((value) => {
+  if (typeof value === 'boolean') return value
+  return value === 'true' || value === 'false' ? value === 'true' : null
+}, 'must be true or false')
 
 /** How many entries a page has, 20 by default. Queries give it as text. */
 export const pageSize = v.optional(
-  v.pipe(
-    v.unknown(),
-    readBy((value) => {
-      const size = typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value
-      return isWithin(size, 1, 100) ? Number(size) : null
-    }, 'must be a whole number from 1 to 100'),
-  ),
+  readInput((value) => {
+    const size = typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value
+    return isWithin(size, 1, 100) ? Number(size) : null
+  }, 'must be a whole number from 1 to 100'),
   20,
 )
 
 /** One or several statuses, as a list or as text with commas. */
-export const statusList = v.pipe(
-  v.unknown(),
-  readBy(
-    (value): Status[] | null => {
-      const names: unknown = typeof value === 'string' ? value.split(',') : value
-      const isList = Array.isArray(names) && names.length > 0 && names.every(isStatus)
-      return isList ? [...new Set(names)] : null
-    },
-    `must be one of ${statuses.join(', ')}`,
-  ),
+export const statusList = readInput(
+  (value): Status[] | null => {
+    const names: unknown = typeof value === 'string' ? value.split(',') : value
+    const isList = Array.isArray(names) && names.length > 0 && names.every(isStatus)
+    return isList ? [...new Set(names)] : null
+  },
+  `must be one of ${statuses.join(', ')}`,
 )
 
 function isStatus(name: unknown): name is Status {
@@ -100,10 +91,7 @@ function isDay(day: string): boolean {
   return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day)
 }
 
-const moment = v.pipe(
-  v.unknown(),
-  readBy(readMoment, 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'),
-)
+const moment = readInput(readMoment, 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z')
 
 const year10000 = Date.UTC(10_000, 0)
 
@@ -134,8 +122,7 @@ export const guid = v.pipe(v.string('must be a UUID'), v.uuid('must be a UUID'))
 
 /** An id as text, from text or a whole number. */
 const textId = v.pipe(
-  v.unknown(),
-  readBy((value) => {
+  readInput((value) => {
     const isId =
       typeof value === 'string' || typeof value === 'bigint' || Number.isSafeInteger(value)
     return isId ? String(value) : null
@@ -147,24 +134,17 @@ const textId = v.pipe(
 /** The schema of a user's id. */
 export type UserIdSchema = v.GenericSchema<unknown, string | number>
 
-/** Makes the schema of a user's id. It brings all spellings of an id into the form that the database returns. */
-export function userIdOf(type: UserIdType): UserIdSchema {
-  switch (type) {
-    case 'text':
-      return textId
-    case 'uuid':
-      return v.pipe(guid, v.toLowerCase())
-    case 'integer':
-      return v.pipe(integer(31n), v.transform(Number))
-    case 'bigint':
-      return v.pipe(integer(63n), v.transform(String))
-  }
+/** The schema of a user's id of each type. It brings all spellings of an id into the form that the database returns. */
+export const userIds: Readonly<Record<UserIdType, UserIdSchema>> = {
+  text: textId,
+  uuid: v.pipe(guid, v.toLowerCase()),
+  integer: v.pipe(integer(31n), v.transform(Number)),
+  bigint: v.pipe(integer(63n), v.transform(String)),
 }
 
 function integer(bits: bigint) {
   return v.pipe(
-    v.unknown(),
-    readBy((value) => {
+    readInput((value) => {
       const isText = typeof value === 'string' && /^-?\d{1,19}$/.test(value)
       return isText || typeof value === 'bigint' || Number.isSafeInteger(value)
         ? BigInt(value as string | number | bigint)
@@ -247,23 +227,4 @@ export const addressList = v.pipe(
   v.minLength(1, 'must name at least one address; null means all'),
   v.maxLength(100, 'must name at most 100 addresses'),
   refuseRepeats(),
-)
-
-function hexadecimal(length: number) {
-  const shape = new RegExp(`^[0-9a-f]{${length}}$`)
-  return matching(shape, `must be ${length} hexadecimal characters`)
-}
-
-/** A head of the audit trail, as it was exported. */
-export const auditHead = strict(
-  v.object({
-    position: v.pipe(
-      v.custom<number>(Number.isSafeInteger, 'must be a whole number'),
-      v.minValue(0, 'must not be negative'),
-    ),
-    hash: v.union([hexadecimal(64), v.literal('')], 'must be 64 hexadecimal characters'),
-    at: utcTime,
-    secretId: v.nullable(hexadecimal(16)),
-    mac: hexadecimal(64),
-  }),
 )

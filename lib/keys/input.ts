@@ -3,24 +3,7 @@ import v = require('valibot')
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
-import {
-  actor,
-  addressList,
-  auditHead,
-  clientAddress,
-  expiry,
-  flag,
-  guid,
-  metadata,
-  oneOf,
-  pageSize,
-  permissionSet,
-  statusList,
-  text,
-  userIdOf,
-  wholeNumber,
-  type UserIdSchema,
-} from './fields'
+import * as fields from './fields'
 import { limitOverrides } from './limits'
 import { createParser, type Messages } from './parse-input'
 import { usageQuery } from './usage-period'
@@ -49,7 +32,7 @@ export type Pruning = ReturnType<Parsers['pruning']>
 
 /** Makes the functions that parse all input: of the routes, and of the functions that an app calls. */
 export function createParsers(settings: InputSettings) {
-  const userId = userIdOf(settings.userIdType)
+  const userId = fields.userIds[settings.userIdType]
 
   return {
     ...createKeyParsers(settings, userId),
@@ -61,56 +44,56 @@ export function createParsers(settings: InputSettings) {
       const result = v.safeParse(userId, id)
       return result.success ? result.output : undefined
     },
-    owner: fields({ userId }),
-    anyOwner: fields({ userId: v.optional(userId) }),
-    nothing: fields({}),
+    owner: parserOf({ userId }),
+    anyOwner: parserOf({ userId: v.optional(userId) }),
+    nothing: parserOf({}),
 
-    circumstances: fields({
+    circumstances: parserOf({
       userId: v.optional(userId),
-      address: v.optional(clientAddress),
+      address: v.optional(fields.clientAddress),
       ...because,
-      actor: v.optional(actor),
+      actor: v.optional(fields.actor),
     }),
-    explanation: fields(because),
+    explanation: parserOf(because),
 
     /** Parses the query of a change that can wait until all processes honour it. */
-    everywhere: fields({ everywhere: v.optional(flag, false) }),
+    everywhere: parserOf({ everywhere: v.optional(fields.flag, false) }),
     /** Makes the function that parses the query of a change that cannot wait. The message says why. */
-    notEverywhere: (message: string) => fields({}, { everywhere: message }),
+    notEverywhere: (message: string) => parserOf({}, { everywhere: message }),
   }
 }
 
 /** Makes the functions for what a key is and becomes. */
 function createKeyParsers(
   { permissions, maxGracePeriodSeconds }: InputSettings,
-  userId: UserIdSchema,
+  userId: fields.UserIdSchema,
 ) {
   const newKey = {
     name,
     ...v.partial(v.object(keyFields)).entries,
-    permissions: permissionSet(permissions),
+    permissions: fields.permissionSet(permissions),
   }
   const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
 
   return {
-    newKey: fields(newKey),
-    newKeyOf: fields({ ...newKey, userId }),
-    changes: fields(v.partial(v.object({ name, ...keyFields })).entries, {
+    newKey: parserOf(newKey),
+    newKeyOf: parserOf({ ...newKey, userId }),
+    changes: parserOf(v.partial(v.object({ name, ...keyFields })).entries, {
       permissions: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
     }),
-    permissionSet: fields({ permissions: newKey.permissions }),
-    rotation: fields(rotation),
-    rotationWish: fields({ ...rotation, ...because }),
+    permissionSet: parserOf({ permissions: newKey.permissions }),
+    rotation: parserOf(rotation),
+    rotationWish: parserOf({ ...rotation, ...because }),
   }
 }
 
 /** Makes the functions for the filters of lists and reports. */
-function createFilterParsers({ permissions }: InputSettings, userId: UserIdSchema) {
-  const ofAll = { apiKeyId: v.optional(guid), userId: v.optional(userId) }
+function createFilterParsers({ permissions }: InputSettings, userId: fields.UserIdSchema) {
+  const ofAll = { apiKeyId: v.optional(fields.guid), userId: v.optional(userId) }
   const list = {
     ...keyPage,
     userId: ofAll.userId,
-    permission: v.optional(oneOf(permissions)),
+    permission: v.optional(fields.oneOf(permissions)),
     text: v.optional(searchText),
   }
 
@@ -138,26 +121,25 @@ function createFilterParsers({ permissions }: InputSettings, userId: UserIdSchem
       ),
     ),
     /** Parses the filter for the audit trail of one key. */
-    eventPage: fields(eventPage),
+    eventPage: parserOf(eventPage),
     /** Parses the filter for the audit trail of all keys. */
-    eventList: fields({ ...eventPage, ...ofAll, action: v.optional(oneOf(eventActions)) }),
+    eventList: parserOf({ ...eventPage, ...ofAll, action: v.optional(fields.oneOf(eventActions)) }),
     /** Parses the question for the usage of one key. */
     usageQuery: createParser(usageQuery),
     /** Parses the question for the usage of all keys. */
-    usageFilter: fields({ ...usageQuery.entries, ...ofAll }),
-    auditVerification: fields({ head: v.optional(auditHead) }),
+    usageFilter: parserOf({ ...usageQuery.entries, ...ofAll }),
   }
 }
 
 /** Makes the functions for changes of many keys. */
-function createBulkParsers(userId: UserIdSchema) {
+function createBulkParsers(userId: fields.UserIdSchema) {
   const unusedKeys = { unusedForDays: days, userId: v.optional(userId), dryRun }
 
   return {
-    revokeAll: fields({ userId, ...because, dryRun }),
-    unusedKeys: fields(unusedKeys),
-    revokeUnused: fields({ ...unusedKeys, ...because }),
-    pruning: fields({ olderThanDays: days, dryRun }),
+    revokeAll: parserOf({ userId, ...because, dryRun }),
+    unusedKeys: parserOf(unusedKeys),
+    revokeUnused: parserOf({ ...unusedKeys, ...because }),
+    pruning: parserOf({ olderThanDays: days, dryRun }),
     housekeeping: createParser(
       v.pipe(
         v.object({
@@ -176,40 +158,40 @@ function createBulkParsers(userId: UserIdSchema) {
   }
 }
 
-function fields<const Fields extends v.ObjectEntries>(entries: Fields, refused?: Messages) {
+function parserOf<const Fields extends v.ObjectEntries>(entries: Fields, refused?: Messages) {
   return createParser(v.object(entries), refused)
 }
 
-const name = text({ min: 1, max: 100 })
+const name = fields.text({ min: 1, max: 100 })
 
 /** The fields that a new key can lack. */
 const keyFields = {
-  description: v.nullable(text({ max: 500, lines: true })),
-  expiresAt: v.nullable(expiry),
-  allowedIps: v.nullable(addressList),
-  metadata,
+  description: v.nullable(fields.text({ max: 500, lines: true })),
+  expiresAt: v.nullable(fields.expiry),
+  allowedIps: v.nullable(fields.addressList),
+  metadata: fields.metadata,
   limits: v.nullable(limitOverrides),
 }
 
 /** The reason of a change, for the audit trail. */
-const because = { reason: v.optional(text({ min: 1, max: 500, lines: true })) }
+const because = { reason: v.optional(fields.text({ min: 1, max: 500, lines: true })) }
 
 /** Makes the schema of the seconds that the old secret works after a rotation: a day by default, or the app's maximum. */
 function gracePeriod(most: number) {
   const message = `must be a whole number of seconds from 0 to ${most}`
-  return v.optional(wholeNumber(0, most, message), Math.min(86_400, most))
+  return v.optional(fields.wholeNumber(0, most, message), Math.min(86_400, most))
 }
 
 const dryRun = v.optional(v.boolean('must be true or false'), false)
 
-const days = wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500')
+const days = fields.wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500')
 
 const keyPage = {
-  limit: pageSize,
+  limit: fields.pageSize,
   cursor: v.optional(keyCursor),
-  status: v.optional(statusList),
-  isExpired: v.optional(flag),
-  sort: v.optional(oneOf(sorts), '-createdAt'),
+  status: v.optional(fields.statusList),
+  isExpired: v.optional(fields.flag),
+  sort: v.optional(fields.oneOf(sorts), '-createdAt'),
 }
 
 /** A page goes on in the order of the page before. */
@@ -221,8 +203,8 @@ function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: S
 const maxWords = 10
 
 const searchText = v.pipe(
-  text({ min: 1, max: 200 }),
+  fields.text({ min: 1, max: 200 }),
   v.check((words) => words.split(/\s+/).length <= maxWords, `must have at most ${maxWords} words`),
 )
 
-const eventPage = { limit: pageSize, cursor: v.optional(eventCursor) }
+const eventPage = { limit: fields.pageSize, cursor: v.optional(eventCursor) }

@@ -31,21 +31,18 @@ export function createParser<Schema extends ObjectSchema>(schema: Schema, refuse
 
 function toFault({ path, input, message }: v.BaseIssue<unknown>): InputFault {
   return {
-    pointer: pointerTo((path ?? []).map(({ key }) => String(key))),
+    pointer: pointerTo((path ?? []).map(({ key }) => key)),
     message: path && input === undefined ? 'is required' : message,
   }
 }
 
 /** Returns a JSON Pointer in its URI fragment form (RFC 6901, section 6), as in the examples of RFC 9457. */
-export function pointerTo(path: readonly (string | number)[]): string {
-  return [
-    '#',
-    ...path.map((key) => encodeURIComponent(escapePointer(String(key).toWellFormed()))),
-  ].join('/')
-}
-
-function escapePointer(key: string) {
-  return key.replaceAll('~', '~0').replaceAll('/', '~1')
+export function pointerTo(path: readonly unknown[]): string {
+  const keys = path.map((key) => {
+    const escaped = String(key).replaceAll('~', '~0').replaceAll('/', '~1')
+    return encodeURIComponent(escaped.toWellFormed())
+  })
+  return ['#', ...keys].join('/')
 }
 
 /**
@@ -86,6 +83,11 @@ export function isObject(value: unknown): boolean {
 /** Returns the path by which an issue with an object, a list or a map belongs to one of its members. */
 export function pathTo(input: unknown, key: string | number): [v.IssuePathItem] {
   return [{ type: 'unknown', origin: 'value', input, key, value: undefined }]
+}
+
+/** Makes the schema of input of any type, as what `read` returns. If that is `null`, the input is refused. */
+export function readInput<Output>(read: (input: unknown) => Output | null, message: string) {
+  return v.pipe(v.unknown(), readBy(read, message))
 }
 
 /** Makes the action that turns input into what `read` returns, and refuses the input if that is `null`. */

@@ -1,4 +1,5 @@
 import { onDatabase } from '../database/failures'
+import { parseVerification } from '../audit/head'
 import { readUsagePeriod } from '../keys/usage-period'
 import * as actions from './actions'
 import * as bulk from './bulk'
@@ -228,7 +229,7 @@ function createLogCommands(parts: Parts) {
 
     async verifyAuditTrail(options: unknown = {}) {
       return onDatabase(async () => {
-        const { head } = parse.auditVerification(options)
+        const { head } = parseVerification(options)
         return audit.verify(head)
       })
     },

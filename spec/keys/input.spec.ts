@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
+import { parseVerification } from '../../lib/audit/head'
 import { InvalidInputError } from '../../lib/errors'
 import { formatEventCursor, formatKeyCursor } from '../../lib/keys/cursor'
 import { createParsers } from '../../lib/keys/input'
@@ -641,11 +642,9 @@ describe('the head of an audit trail', () => {
   }
 
   it('is what was exported, or nothing', () => {
-    expect(parse.auditVerification({ head })).toEqual({ head })
-    expect(parse.auditVerification({ head: { ...head, position: 0, hash: '' } }).head?.hash).toBe(
-      '',
-    )
-    expect(parse.auditVerification({})).toEqual({})
+    expect(parseVerification({ head })).toEqual({ head })
+    expect(parseVerification({ head: { ...head, position: 0, hash: '' } }).head?.hash).toBe('')
+    expect(parseVerification({})).toEqual({})
   })
 
   it.each<Refused>([
@@ -664,13 +663,11 @@ describe('the head of an audit trail', () => {
   ])('is refused with %s', (_, change, faults) => {
     const changed = { head: { ...head, ...(change as object) } }
 
-    expect(faultsOf(() => parse.auditVerification(changed))).toEqual(faults)
+    expect(faultsOf(() => parseVerification(changed))).toEqual(faults)
   })
 
   it('is refused if it is a number', () => {
-    expect(faultsOf(() => parse.auditVerification({ head: 7 }))).toEqual([
-      '#/head must be a JSON object',
-    ])
+    expect(faultsOf(() => parseVerification({ head: 7 }))).toEqual(['#/head must be a JSON object'])
   })
 })
 
