@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { basename, dirname, join, normalize } from 'node:path'
 
-import { noticeNames } from '../lib/keys/emitter'
 import { optionFields } from '../lib/read-options'
 import { storageOptionNames } from '../models/storage-options'
 import { warningCodes } from '../models/warnings'
@@ -144,23 +143,5 @@ describe('the page of the library', () => {
 
     expect(rows.length).toBeGreaterThan(10)
     expect(rows.length).toBeLessThanOrEqual(20)
-  })
-})
-
-describe('the page of the lifecycle', () => {
-  const page = readPage('lib/lifecycle/README.md')
-
-  it('has every event, once', () => {
-    expect(rowNames(sectionOf(page, 'Events')).toSorted()).toEqual(noticeNames.toSorted())
-  })
-
-  it('has every function of the page of the library that links there', () => {
-    const linked = sectionOf(readPage('lib/README.md'), 'What createApiKeys returns')
-      .split('\n')
-      .filter((row) => row.includes('lifecycle/README.md#functions') && !row.includes('`close`'))
-
-    expect(rowNames(sectionOf(page, 'Functions'))).toEqual(
-      expect.arrayContaining(rowNames(linked.join('\n'))),
-    )
   })
 })

@@ -1,17 +1,10 @@
 import { noticeNames } from '../../lib/keys/emitter'
 import { nextStatus, type Action } from '../../lib/keys/states'
 import { statuses, type Status } from '../../models/api-key'
-import { readPage, readmeSection } from '../support/readme'
+import { readPage, readmeSection, rowNames } from '../support/readme'
 import { useWorld } from '../support/world'
 
 const world = useWorld()
-
-/** The names in code in the first column of the tables of a section. */
-function namesIn(section: string): string[] {
-  return [...section.matchAll(/^\| (`.+?) +\|/gm)].flatMap(([, cell = '']) =>
-    [...cell.matchAll(/`(\w+)`/g)].map(([, name = '']) => name),
-  )
-}
 
 function outcomeOf(action: Action, status: Status): string {
   try {
@@ -25,11 +18,11 @@ function outcomeOf(action: Action, status: Status): string {
 
 describe('the page of the lifecycle', () => {
   it('lists every event, and no other', () => {
-    expect(namesIn(readmeSection('Events')).toSorted()).toEqual(noticeNames.toSorted())
+    expect(rowNames(readmeSection('Events')).toSorted()).toEqual(noticeNames.toSorted())
   })
 
   it('lists functions that there are, and every function for keys', () => {
-    const listed = namesIn(readmeSection('Functions'))
+    const listed = rowNames(readmeSection('Functions'))
     const types = readPage('lib/lifecycle/types.ts').split('export interface Lifecycle<')[1] ?? ''
     const functions = [...types.matchAll(/^ {2}(\w+)\(/gm)].map(([, name = '']) => name)
 
