@@ -2,17 +2,20 @@ import { warn } from '../../models/warnings'
 import { clearTimeout, type Background } from '../database/background'
 import { momentOf, type Clock, type Moment } from '../database/clock'
 import { isOutage } from '../database/failures'
+import { leastLimitMs, longestLimitMs } from '../database/time-limit'
+import { ApiKeysError } from '../errors'
 import type { ChangeLogReader } from './change-log'
 import {
+  applyReading,
   beginAnew,
   createLease,
   endLease,
   healthOf,
   isLive,
+  noteFailure,
   type FeedListener,
   type Lease,
 } from './lease'
-import { createPolls } from './polls'
 import type { Settings } from '../read-options'
 
 /** Follows the log of changes. */
@@ -48,7 +51,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   const intervalMs = maxStalenessMs / 3
   const listeners: FeedListener[] = []
   const lease = createLease({ clock, maxStalenessMs, outageGraceMs: parts.outageGraceMs, report })
-  const { patienceMs, poll, pollAnew } = createPolls({ ...parts, lease })
+  const { patienceMs, poll, pollAnew } = createPolls(parts, lease)
   const prune = createPruning(log, clock)
   const answerNotification = createThrottle(parts, () => pollAnew().catch(() => {}))
   let timer: NodeJS.Timeout | undefined
@@ -146,6 +149,68 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     beginAnew: () => beginAnew(lease),
 
     health: (now: Moment) => healthOf(lease, now),
+  }
+}
+
+/** Makes the functions that ask the log for changes and apply the answer. One poll is under way at a time. */
+function createPolls(parts: ChangeFeedParts, lease: Lease) {
+  const { background, log, clock, maxStalenessMs, firstAnswerLimitMs } = parts
+  let polling: Promise<void> | undefined
+  let nextPoll: Promise<void> | undefined
+
+  /**
+   * How long a statement may take if there is no lease. The first statement waits as long as the app's pool would: a database
+   * that slept, as serverless databases do, wakes for seconds, and the app's own queries wait for it.
+   */
+  function patienceMs(): number {
+    return lease.isAnswered ? longestLimitMs(maxStalenessMs) : firstAnswerLimitMs
+  }
+
+  async function pollOnce() {
+    // A lease leaves time for another try, on another connection.
+    const limitMs = isLive(lease, clock.monotonic(), clock.wall())
+      ? Math.min(Math.max(maxStalenessMs / 3, leastLimitMs), patienceMs())
+      : patienceMs()
+    try {
+      let reading = await log.read(lease.applied, limitMs)
+      if (!reading.isStandby && !reading.isSubscriber && !reading.isRegistered) {
+        await log.register(limitMs)
+        reading = await log.read(lease.applied, limitMs)
+      }
+      applyReading(lease, reading)
+    } catch (error) {
+      noteFailure(lease, error)
+      throw error
+    }
+  }
+
+  /** Asks for changes, or joins the poll that is under way. */
+  async function poll(): Promise<void> {
+    // The connection was closed when the process stopped, and another connection would stay open.
+    if (!lease.isActive) throw new ApiKeysError('database_unavailable')
+
+    polling ??= background.run(pollOnce).finally(() => {
+      polling = undefined
+    })
+    return polling
+  }
+
+  return {
+    patienceMs,
+    poll,
+
+    /** Asks for changes from now on. A poll that is under way may have been sent too early, so it is not joined. */
+    pollAnew(): Promise<void> {
+      if (!polling) return poll()
+
+      nextPoll ??= polling
+        .catch(() => {})
+        .then(() => {
+          nextPoll = undefined
+          return poll()
+        })
+      return nextPoll
+    },
   }
 }
 

@@ -6,33 +6,22 @@ import type { Tables } from '../../models/tables'
 export const maxChanges = 10_000
 
 /** SQL that is read together with the log or keys, and says if a process may rely on what it reads. */
-export interface Conditions {
-  /** True once the bound of this process is registered in the database, confirmed within the hour. */
-  isRegistered: string
-  /**
-   * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
-   * changes when a trigger, its function or the sequence of the numbers is altered or made anew.
-   */
-  fingerprint: string
-  /** True while a subscription feeds the table of keys, or a worker of it is still at work. */
-  isSubscriber: string
-}
-
-interface ConditionsParts {
-  tables: Tables
-  triggers: readonly Trigger[]
-  boundMs: number
-}
+export type Conditions = ReturnType<typeof conditionsOf>
 
 /** Returns the conditions for a process that keeps a bound and needs some triggers. */
-export function conditionsOf({ tables, triggers, boundMs }: ConditionsParts): Conditions {
+export function conditionsOf(tables: Tables, triggers: readonly Trigger[], boundMs: number) {
   const watched = [...new Set(triggers.map(({ table }) => table))]
 
   return {
+    /** True once the bound of this process is registered in the database, confirmed within the hour. */
     isRegistered: `EXISTS (
     SELECT FROM ${tables.bounds} WHERE bound_ms >= ${boundMs} AND registered_at > now() - interval '1 hour'
   )`,
 
+    /**
+     * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
+     * changes when a trigger, its function or the sequence of the numbers is altered or made anew.
+     */
     fingerprint: `
     SELECT string_agg(
              concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
@@ -49,6 +38,7 @@ export function conditionsOf({ tables, triggers, boundMs }: ConditionsParts): Co
        AND trigger.tgenabled = 'A'
     HAVING count(*) = ${triggers.length}`,
 
+    /** True while a subscription feeds the table of keys, or a worker of it is still at work. */
     isSubscriber: `EXISTS (
     SELECT FROM pg_catalog.pg_subscription_rel AS fed
       JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid = fed.srsubid
@@ -121,25 +111,6 @@ function xidsSql(revisions: string, revision: number | null): string {
       SELECT json_agg(entry.xid::text) FROM (
         SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
       ) AS entry`
-}
-
-/** Returns SQL that reads the numbers of the entries of transactions. */
-export function findSql({ revisions }: Tables, xids: readonly string[]): string {
-  return `
-      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-      SELECT xid::text, min(revision)::text AS revision FROM ${revisions}
-       WHERE xid = ANY (${literal(`{${xids.join(',')}}`)}::xid8[]) GROUP BY xid;
-      COMMIT`
-}
-
-/** Returns SQL that registers a bound, or confirms it from time to time. */
-export function registerSql({ bounds }: Tables, boundMs: number): string {
-  return `
-      START TRANSACTION ISOLATION LEVEL READ COMMITTED;
-      INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
-          ON CONFLICT (bound_ms) DO UPDATE SET registered_at = excluded.registered_at
-       WHERE known.registered_at < now() - interval '30 minutes';
-      COMMIT`
 }
 
 /**

@@ -2,22 +2,14 @@ import type { Sequelize, Transaction } from 'sequelize'
 
 import { keyLogTriggers, userLogTriggers } from '../../migrations/change-log-triggers'
 import { afterCommit, run, select } from '../database/query'
+import { literal } from '../../models/names'
 import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { onDatabase } from '../database/failures'
 import type { OwnChanges } from '../database/own-changes'
 import { readUserId } from '../keys/record'
-import type { Moment } from '../database/clock'
 import type { Connection, TextRow } from '../database/connection'
-import {
-  conditionsOf,
-  confirmationSql,
-  findSql,
-  maxChanges,
-  pollSql,
-  pruneSql,
-  registerSql,
-} from './change-log-sql'
+import { conditionsOf, confirmationSql, maxChanges, pollSql, pruneSql } from './change-log-sql'
 
 /** An entry of the log. After a crash or a failover, another entry may have its number, but not its mark. */
 export interface Position {
@@ -26,31 +18,7 @@ export interface Position {
 }
 
 /** The answer of the log at a moment, about the entries that follow an entry. */
-export interface LogReading {
-  sentAt: Moment
-  /** The newest entry; `null` if the log is empty. */
-  newest: Position | null
-  /** True if the entry that the reading began from is there, with the same mark. */
-  continues: boolean
-  /** The ids of the keys that were changed; `null` if anything may have changed, or too much has. */
-  changedIds: readonly string[] | null
-  /** The ids of the users whose permissions may have changed. */
-  changedUserIds: readonly (string | number)[]
-  /** The transactions of the entries. */
-  xids: readonly string[]
-  /** True if keys, or hashes of keys, were added. */
-  hasNew: boolean
-  /** True if the server is a standby, which may lag behind. */
-  isStandby: boolean
-  /** True if logical replication feeds the table of keys, which may lag behind, too. */
-  isSubscriber: boolean
-  /** The version of the triggers that write the log; `null` unless all are as the migrations made them. */
-  triggers: string | null
-  /** True if the bound of this process is registered in the database. */
-  isRegistered: boolean
-  /** The server's clock, in milliseconds since 1970. */
-  serverMs: number
-}
+export type LogReading = Awaited<ReturnType<ChangeLogReader['read']>>
 
 interface ChangeLogParts {
   /** For statements that verification waits for. */
@@ -78,7 +46,7 @@ export function createChangeLog(parts: ChangeLogParts) {
     ...keyLogTriggers(tables),
     ...(parts.followed === 'keys' ? [] : userLogTriggers(tables)),
   ]
-  const conditions = conditionsOf({ tables, triggers, boundMs })
+  const conditions = conditionsOf(tables, triggers, boundMs)
   /** The version of the triggers that was last found to be as the migrations made them. */
   let confirmed: string | null = null
 
@@ -96,13 +64,15 @@ export function createChangeLog(parts: ChangeLogParts) {
     conditions,
 
     /** Reads everything that follows an entry, in one snapshot. */
-    async read(from: Position | null, limitMs: number): Promise<LogReading> {
+    async read(from: Position | null, limitMs: number) {
       const sql = pollSql(tables, from?.revision ?? null, conditions)
       const { rows, sentAt } = await connection.query(sql, limitMs)
       const [row = {}] = rows
       return {
         sentAt,
+        /** True if the entry that the reading began from is there, with the same mark. */
         continues: from !== null && row.seen_mark === from.mark,
+        /** The version of the triggers that write the log; `null` unless all are as the migrations made them. */
         triggers: await confirm(row.fingerprint ?? null, limitMs),
         ...readRow(row, userIdType),
       }
@@ -110,7 +80,12 @@ export function createChangeLog(parts: ChangeLogParts) {
 
     /** Returns the numbers of the entries of transactions, by the transaction. */
     async find(xids: readonly string[], limitMs: number): Promise<Map<string, number>> {
-      const { rows } = await connection.query(findSql(tables, xids), limitMs)
+      const sql = `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+      SELECT xid::text, min(revision)::text AS revision FROM ${revisions}
+       WHERE xid = ANY (${literal(`{${xids.join(',')}}`)}::xid8[]) GROUP BY xid;
+      COMMIT`
+      const { rows } = await connection.query(sql, limitMs)
       return new Map(rows.map((row) => [String(row.xid), Number(row.revision)]))
     },
 
@@ -137,9 +112,15 @@ export function createChangeLog(parts: ChangeLogParts) {
       else committed()
     },
 
-    /** Registers the bound, so that every process that waits for everyone waits for it. */
+    /** Registers the bound, or confirms it from time to time. Every process that waits for everyone waits for it. */
     async register(limitMs: number) {
-      await connection.query(registerSql(tables, boundMs), limitMs)
+      const sql = `
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+      INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
+          ON CONFLICT (bound_ms) DO UPDATE SET registered_at = excluded.registered_at
+       WHERE known.registered_at < now() - interval '30 minutes';
+      COMMIT`
+      await connection.query(sql, limitMs)
     },
 
     /** Removes old entries, and bounds that no process has confirmed for a day. */
@@ -155,18 +136,27 @@ export function createChangeLog(parts: ChangeLogParts) {
 }
 
 function readRow(row: TextRow, userIdType: UserIdType) {
-  const changedIds = JSON.parse(row.ids ?? '[]') as string[]
+  const { revision, mark } = row
   const changedUserIds = JSON.parse(row.user_ids ?? '[]') as string[]
   const isTooMuch = row.has_all === 'true' || Number(row.count) > maxChanges
   return {
-    newest: row.revision && row.mark ? { revision: Number(row.revision), mark: row.mark } : null,
-    changedIds: isTooMuch ? null : changedIds,
+    /** The newest entry; `null` if the log is empty. */
+    newest: revision && mark ? { revision: Number(revision), mark } : null,
+    /** The ids of the keys that were changed; `null` if anything may have changed, or too much has. */
+    changedIds: isTooMuch ? null : (JSON.parse(row.ids ?? '[]') as string[]),
+    /** The ids of the users whose permissions may have changed. */
     changedUserIds: changedUserIds.map((id) => readUserId(id, userIdType)),
+    /** True if keys, or hashes of keys, were added. */
     hasNew: row.has_new === 'true',
+    /** True if the server is a standby, which may lag behind. */
     isStandby: row.is_standby !== 'false',
+    /** True if logical replication feeds the table of keys, which may lag behind, too. */
     isSubscriber: row.is_subscriber !== 'false',
+    /** The transactions of the entries. */
     xids: JSON.parse(row.xids ?? '[]') as string[],
+    /** True if the bound of this process is registered in the database. */
     isRegistered: row.is_registered === 'true',
+    /** The server's clock, in milliseconds since 1970. */
     serverMs: Number(row.server_ms),
   }
 }

@@ -46,13 +46,10 @@ export type FeedState =
   /** A trigger that logs changes is missing, disabled or altered. Each key is read again within the bound. */
   | 'untrusted'
 
-interface LeaseParts extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
+/** How a process stands to the log: what it has read of it, and how long it may rely on that. */
+export interface Lease extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
   clock: Clock
   report(reportTo: (listener: FeedListener) => void): void
-}
-
-/** How a process stands to the log: what it has read of it, and how long it may rely on that. */
-export interface Lease extends LeaseParts {
   /** True as long as the process follows the log. */
   isActive: boolean
   /** When the poll was sent that granted the lease; `null` if there is none. */
@@ -82,18 +79,15 @@ const inactive = {
 } as const
 
 /** Returns a lease that no poll has granted yet. */
-export function createLease(parts: LeaseParts): Lease {
+export function createLease(
+  parts: Pick<Lease, 'maxStalenessMs' | 'outageGraceMs' | 'clock' | 'report'>,
+): Lease {
   return { ...parts, ...inactive, applied: null, triggers: null, clockOffsetMs: null, gaps: 0 }
 }
 
 /** True if what is cached may be used: both clocks agree that the lease is not over. */
 export function isLive({ grantedAt, lengthMs }: Lease, monotonic: number, wall: number): boolean {
   return grantedAt !== null && isWithin(grantedAt, lengthMs, monotonic, wall)
-}
-
-/** True if what is cached may be used at this moment. */
-export function isLiveNow(lease: Lease): boolean {
-  return isLive(lease, lease.clock.monotonic(), lease.clock.wall())
 }
 
 /** Applies what a poll has read. A reading that can be relied on grants a lease from the moment when the poll was sent. */

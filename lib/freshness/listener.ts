@@ -72,10 +72,7 @@ export function createListener(parts: ListenerParts) {
   async function listen(thisTry: number) {
     // Each time anew, because it may be another connection by now.
     await connection.query(`LISTEN ${channel}; LISTEN ${ownChannel}`, heartbeatMs)
-    const heard = new Promise<void>((resolve) => {
-      onNote = resolve
-    })
-    const isHeard = await sendNote(sender, ownChannel, heard)
+    const isHeard = await sendNote()
     if (thisTry !== lastTry) return
     if (isHeard === false) {
       letGo()
@@ -90,6 +87,19 @@ export function createListener(parts: ListenerParts) {
     isUp = true
     // A notification may have been missed.
     onNotification()
+  }
+
+  /** Sends a note. Returns true if it arrives; `undefined` if the note could not be sent, which proves nothing. */
+  async function sendNote(): Promise<boolean | undefined> {
+    const heard = new Promise<true>((resolve) => {
+      onNote = () => resolve(true)
+    })
+    // A statement of its own kind, which proxies that balance loads send to the primary.
+    const sent = sender.query(`NOTIFY ${ownChannel}`, heartbeatMs)
+    return sent.then(
+      () => within({ limitMs: heartbeatMs }, heard).catch(() => false),
+      () => undefined,
+    )
   }
 
   function retryLater() {
@@ -111,7 +121,6 @@ export function createListener(parts: ListenerParts) {
 
   return {
     start() {
-      if (isWanted) return
       isWanted = true
       tryToListen()
     },
@@ -127,22 +136,4 @@ export function createListener(parts: ListenerParts) {
       return isUp
     },
   }
-}
-
-/** Sends a note. Returns true if it arrives; `undefined` if the note could not be sent, which proves nothing. */
-async function sendNote(
-  sender: ListenerParts['sender'],
-  channel: string,
-  heard: Promise<void>,
-): Promise<boolean | undefined> {
-  try {
-    // A statement of its own kind, which proxies that balance loads send to the primary.
-    await sender.query(`NOTIFY ${channel}`, heartbeatMs)
-  } catch {
-    return undefined
-  }
-  return within({ limitMs: heartbeatMs }, heard).then(
-    () => true,
-    () => false,
-  )
 }

@@ -2,7 +2,7 @@ import type { Sequelize } from 'sequelize'
 
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
-import { setTimeout } from '../database/background'
+import { wait } from '../database/background'
 import type { Clock } from '../database/clock'
 import { onDatabase } from '../database/failures'
 import { select } from '../database/query'
@@ -52,9 +52,7 @@ export function createWaitForEveryone(parts: WaitForEveryoneParts) {
     for (;;) {
       const leftMs = endsAt - clock.monotonic()
       if (leftMs <= 0) return
-      await new Promise((resolve) => {
-        setTimeout(resolve, Math.min(Math.ceil(leftMs), longestTimerMs))
-      })
+      await wait(Math.min(Math.ceil(leftMs), longestTimerMs))
     }
   }
 }
