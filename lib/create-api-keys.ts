@@ -15,7 +15,7 @@ import { createSecretFormat } from './keys/secret'
 import { createSigner } from './audit/signing'
 import { createInTurn } from './database/turns'
 import { createUsageStore } from './usage/report'
-import { migrating } from './database/migrating'
+import { migrating } from './database/failures'
 import type {
   AnyOptions,
   ApiKeysOptions,

@@ -14,23 +14,22 @@ export function wait(ms: number): Promise<void> {
   })
 }
 
-/**
- * Runs the work that requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the opening of
- * connections. That work runs in the async context of `createApiKeys`. Otherwise, the request that happens to start it would
- * lend its trace, its log fields and its tenant to all others, for as long as the process lives.
- */
-export interface Background {
-  run<Result>(work: () => Result): Result
-  /** Sets a timer that keeps no process alive. */
-  startTimer(work: () => void, delayMs: number): NodeJS.Timeout
-}
+/** Runs the work that requests share. */
+export type Background = ReturnType<typeof createBackground>
 
-/** Takes the async context of its caller, once for all work. */
-export function createBackground(): Background {
-  const run = AsyncLocalStorage.snapshot()
+/**
+ * Makes the functions that run what requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the
+ * opening of connections. That work runs in the async context of the caller of this function, which is `createApiKeys`. Otherwise,
+ * the request that happens to start it would lend its trace, its log fields and its tenant to all others, for as long as the
+ * process lives.
+ */
+export function createBackground() {
+  const run: <Result>(work: () => Result) => Result = AsyncLocalStorage.snapshot()
 
   return {
     run,
-    startTimer: (work, delayMs) => run(() => setTimeout(work, delayMs).unref()),
+
+    /** Sets a timer that keeps no process alive. */
+    startTimer: (work: () => void, delayMs: number) => run(() => setTimeout(work, delayMs).unref()),
   }
 }

@@ -1,12 +1,12 @@
 import { ApiKeysError } from '../errors'
-import { clearTimeout, setTimeout, type Background } from './background'
-import { momentOf, type Clock, type Moment } from './clock'
+import { clearTimeout, type Background } from './background'
+import { momentOf, type Clock } from './clock'
 import { explain, sqlStateOf } from './failures'
 import {
   abandon,
   isRefusedForWantOfRoom,
   type Client,
-  type OpenClient,
+  type createOpenClient,
   type Statement,
 } from './open-client'
 import { tooLate, within } from './time-limit'
@@ -14,19 +14,12 @@ import { tooLate, within } from './time-limit'
 /** A row as the server wrote it: text, whatever parsers the app gave its driver. */
 export type TextRow = Record<string, string | null>
 
-/** The rows of a statement. */
-export interface Answer {
-  rows: TextRow[]
-  /** When the statement was handed to the driver, on a connection that was open. */
-  sentAt: Moment
-}
-
 /** A connection of our own. */
 export type Connection = ReturnType<typeof createConnection>
 
 interface ConnectionParts {
   background: Background
-  open: OpenClient
+  open: ReturnType<typeof createOpenClient>
   clock: Clock
   /** How long opening it may take before another opening is tried beside it. A query waits at least as long. */
   openingLimitMs: number
@@ -34,12 +27,8 @@ interface ConnectionParts {
   makeRoom(): boolean
   /** Called with what the server said when it had no place for the connection. */
   onRefused(message: string): void
-  /**
-   * How long no other opening is tried after the server had no place for the connection.
-   *
-   * @default 50
-   */
-  refusedRestMs?: number
+  /** How long no other opening is tried after the server had no place for the connection. */
+  refusedRestMs: number
 }
 
 interface Opening {
@@ -67,7 +56,7 @@ const maxUnsettled = 10
 const longestUnsettledMs = 30_000
 
 /** How long no other opening is tried after an opening has failed. */
-const defaultRestMs = 50
+export const defaultRestMs = 50
 
 /** How long the server may take to free the place of a connection that has given way. */
 const roomLimitMs = 1_000
@@ -87,15 +76,15 @@ export function createConnection(parts: ConnectionParts) {
     roomUntil: -Infinity,
     closing: new AbortController(),
   }
-  const { clock, openingLimitMs, refusedRestMs = defaultRestMs } = parts
+  const { clock, openingLimitMs, refusedRestMs } = parts
 
   return {
     /**
      * Runs a statement, or several in one text, and returns the rows of the last that has any. Rejects with
      * `database_unavailable` if the connection cannot be opened, or the answer does not come, within the limit. Later answers
-     * are ignored.
+     * are ignored. `sentAt` is when the statement was handed to the driver, on a connection that was open.
      */
-    async query(statement: Statement, limitMs: number): Promise<Answer> {
+    async query(statement: Statement, limitMs: number) {
       const client = await connect(state, Math.max(limitMs, openingLimitMs)).catch(refuse)
       const sentAt = momentOf(clock)
       try {
@@ -137,7 +126,7 @@ export function createConnection(parts: ConnectionParts) {
 
 /** Waits for a client. While it does not open, others are opened beside it, and the first that is open is used. */
 async function connect(state: State, limitMs: number): Promise<Client> {
-  const { clock } = state
+  const { background, clock } = state
   const endsAt = clock.monotonic() + limitMs
   const { signal } = state.closing
   for (;;) {
@@ -157,7 +146,7 @@ async function connect(state: State, limitMs: number): Promise<Client> {
       if (signal.aborted || now >= endsAt || (!isPending && now >= state.roomUntil)) throw error
       // A pooler that has no place for a connection may let it wait instead of refusing it.
       if (isPending) state.makeRoom()
-      else await rest()
+      else await new Promise<void>((resolve) => void background.startTimer(resolve, defaultRestMs))
     }
   }
 }
@@ -192,20 +181,16 @@ function startOpening(state: State) {
   }
   client.then(
     (client) => {
-      if (settle() && !state.current) use(state, client)
-      else abandon(client)
+      if (!settle() || state.current) return abandon(client)
+      state.current = client
+      // It can be lost at any time.
+      client.on('end', () => discard(state, client))
+      state.onOpen?.(client)
     },
     (error: unknown) => {
       if (settle()) noteFailure(state, error)
     },
   )
-}
-
-function use(state: State, client: Client) {
-  state.current = client
-  // It can be lost at any time.
-  client.on('end', () => discard(state, client))
-  state.onOpen?.(client)
 }
 
 function noteFailure(state: State, error: unknown) {
@@ -215,8 +200,7 @@ function noteFailure(state: State, error: unknown) {
     state.onRefused((error as Error).message)
     if (state.makeRoom()) state.roomUntil = now + roomLimitMs
   }
-  const { refusedRestMs = defaultRestMs } = state
-  const restMs = isRefused && now >= state.roomUntil ? refusedRestMs : defaultRestMs
+  const restMs = isRefused && now >= state.roomUntil ? state.refusedRestMs : defaultRestMs
   state.failure = { error, endsAt: now + restMs }
 }
 
@@ -241,12 +225,6 @@ function discard(state: State, client: Client | undefined) {
   if (!client) return
   if (state.current === client) state.current = undefined
   abandon(client)
-}
-
-function rest(): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, defaultRestMs).unref()
-  })
 }
 
 /** If there is no connection, it is an outage, whatever kept it from opening. */

@@ -3,7 +3,7 @@ import type { Sequelize } from 'sequelize'
 import { warn } from '../../models/warnings'
 import type { Background } from './background'
 import type { Clock } from './clock'
-import { createConnection } from './connection'
+import { createConnection, defaultRestMs } from './connection'
 import { createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 
@@ -36,6 +36,7 @@ export function createConnections(parts: ConnectionsParts) {
     open: createOpenClient(appSequelize),
     openingLimitMs: openingLimitMs(parts.maxStalenessMs),
     onRefused,
+    refusedRestMs: defaultRestMs,
   }
   const listening =
     listen === false

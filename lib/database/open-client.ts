@@ -1,7 +1,7 @@
 import pg, { type ClientConfig } from 'pg'
 import type { Sequelize } from 'sequelize'
 
-import { sqlStateOf } from './failures'
+import { messageOf, sqlStateOf } from './failures'
 
 /** A statement, or a statement that the server prepares under its name. */
 export type Statement = string | { name: string; text: string; values: unknown[] }
@@ -10,16 +10,8 @@ export type Statement = string | { name: string; text: string; values: unknown[]
 export interface Client {
   query(statement: Statement): Promise<unknown>
   on(event: 'end', listener: () => void): unknown
-  on(event: 'notification', listener: (notification: Notification) => void): unknown
+  on(event: 'notification', listener: (notification: { channel: string }) => void): unknown
 }
-
-/** A notification from NOTIFY. */
-export interface Notification {
-  channel: string
-}
-
-/** Opens a connection to the database, as the app's Sequelize would, unless the signal aborts before. */
-export type OpenClient = (signal?: AbortSignal) => Promise<Client>
 
 /** The names of the app's `dialectOptions` that go to the driver, as with Sequelize, and of the options of keep-alive. */
 const passedOn = [
@@ -39,16 +31,16 @@ const passedOn = [
 
 /**
  * Makes the function that opens connections as the app's Sequelize does: to the primary, with its `dialectOptions` and its
- * hooks around connecting, which may fetch a password; or to another address.
+ * hooks around connecting, which may fetch a password; or to another address. A signal that aborts before gives the connection up.
  */
-export function createOpenClient(sequelize: Sequelize, address?: string): OpenClient {
+export function createOpenClient(sequelize: Sequelize, address?: string) {
   const app = sequelize as unknown as SequelizeInternals
 
-  return async function openClient(signal) {
+  return async function openClient(signal: AbortSignal): Promise<Client> {
     const { config } = app.connectionManager
     const settings = { ...(config.replication ? config.replication.write : config) }
     await app.runHooks('beforeConnect', settings)
-    signal?.throwIfAborted()
+    signal.throwIfAborted()
 
     const { username, password, host, port, database, dialectOptions = {} } = settings
     const options = Object.fromEntries(
@@ -68,7 +60,7 @@ export function createOpenClient(sequelize: Sequelize, address?: string): OpenCl
     client.on('error', () => {})
     // Nothing of ours keeps a process alive. After encryption has begun, the stream is another stream.
     streamOf(client).unref?.()
-    signal?.addEventListener('abort', () => abandon(client), { once: true })
+    signal.addEventListener('abort', () => abandon(client), { once: true })
     try {
       await client.connect()
       streamOf(client).unref?.()
@@ -81,15 +73,18 @@ export function createOpenClient(sequelize: Sequelize, address?: string): OpenCl
   }
 }
 
-/** Returns how long the app's pool waits for a connection. */
-export function acquireLimitMs(sequelize: Sequelize): number {
-  const { pool } = (sequelize as unknown as SequelizeInternals).connectionManager.config
-  const limitMs = pool?.acquire ?? defaultAcquireMs
-  return limitMs > 0 ? Math.min(limitMs, defaultAcquireMs) : defaultAcquireMs
+/** Returns the limits of the app's pool, with the defaults of Sequelize: its size, and how long it waits for a connection. */
+export function poolOf(sequelize: Sequelize) {
+  return (sequelize as unknown as SequelizeInternals).connectionManager.config.pool
 }
 
-/** The default of Sequelize. */
-const defaultAcquireMs = 60_000
+const longestAcquireMs = 60_000
+
+/** Returns how long an answer of a database that sleeps is waited for: as long as the app's pool waits for a connection. */
+export function acquireLimitMs(sequelize: Sequelize): number {
+  const { acquire } = poolOf(sequelize)
+  return acquire > 0 ? Math.min(acquire, longestAcquireMs) : longestAcquireMs
+}
 
 interface ConnectionSettings {
   username?: string
@@ -108,7 +103,7 @@ interface SequelizeInternals {
     lib: typeof pg
     config: ConnectionSettings & {
       replication?: { write: ConnectionSettings } | false
-      pool?: { acquire?: number }
+      pool: { max: number; acquire: number }
     }
   }
   runHooks(name: string, ...args: unknown[]): Promise<void>
@@ -121,9 +116,7 @@ const noPlace =
 /** True if the server, or a pooler in front of it, has no place for another connection. */
 export function isRefusedForWantOfRoom(error: unknown): boolean {
   // Class 53 of SQLSTATE: insufficient resources.
-  return (
-    sqlStateOf(error).startsWith('53') || noPlace.test(error instanceof Error ? error.message : '')
-  )
+  return sqlStateOf(error).startsWith('53') || noPlace.test(messageOf(error))
 }
 
 /** Ends a connection without a word to the server, because a connection that hangs would not answer. */

@@ -1,13 +1,3 @@
-/** A transaction of this process that must appear in the log of changes. */
-interface OwnChange {
-  /** The number of the transaction. */
-  xid: string
-  /** How far this process had read the log before the transaction was committed. */
-  before: Reach
-  /** When it was committed, by the monotonic clock. */
-  committedAt: number
-}
-
 /** How far the log has been read: its highest number, and how many times this process began anew. */
 interface Reach {
   revision: number | null
@@ -27,7 +17,8 @@ export type OwnChanges = ReturnType<typeof createOwnChanges>
  */
 export function createOwnChanges(clock: { monotonic(): number }) {
   let reach: Reach = { revision: null, gaps: 0 }
-  let awaited: OwnChange[] = []
+  /** What must appear in the log: how far it was read before the commit, and when that was, by the monotonic clock. */
+  let awaited: { xid: string; before: Reach; committedAt: number }[] = []
   let [read, readBefore] = [new Set<string>(), new Set<string>()]
   let readSince = clock.monotonic()
 
@@ -51,14 +42,14 @@ export function createOwnChanges(clock: { monotonic(): number }) {
     },
 
     /** Returns the transactions that were committed before a reading of the log, and are not among its entries. */
-    takeMissing(readAt: number): OwnChange[] {
+    takeMissing(readAt: number) {
       const due = awaited.filter(({ committedAt }) => committedAt <= readAt)
       awaited = awaited.filter(({ committedAt }) => committedAt > readAt)
       return due.filter(({ xid }) => !read.has(xid) && !readBefore.has(xid))
     },
 
     /** True if readers pass over an entry with this number, because it is not above the numbers that were read before. */
-    isMisplaced({ before }: OwnChange, revision: number): boolean {
+    isMisplaced({ before }: { before: Reach }, revision: number): boolean {
       if (before.revision !== null && revision <= before.revision) return true
       return before.gaps === reach.gaps && reach.revision !== null && revision <= reach.revision
     },

@@ -71,3 +71,20 @@ export function afterCommit(transaction: Transaction, callBack: () => void | Pro
   const { parent } = transaction as Transaction & { parent?: Transaction | null }
   transaction.afterCommit(() => (parent ? afterCommit(parent, callBack) : callBack()))
 }
+
+/**
+ * Asks the database what became of a transaction, by its number. Sequelize runs the hooks of `afterCommit` even if COMMIT failed.
+ * `in progress` after its end means that the server has not noticed the end. Throws if the database does not answer, or no longer
+ * knows.
+ */
+export async function commitStatusOf(sequelize: Sequelize, xid: string) {
+  const [row] = await select<{ status: 'committed' | 'aborted' | 'in progress' | null }>(
+    sequelize,
+    'SELECT pg_xact_status($1::text::xid8) AS status',
+    { bind: [xid], transaction: null },
+  )
+  if (row?.status) return row.status
+  throw new Error(
+    `express-api-keys: the database no longer knows what became of transaction ${xid}`,
+  )
+}

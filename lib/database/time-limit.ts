@@ -14,22 +14,12 @@ export function openingLimitMs(maxStalenessMs: number): number {
 /** How long an answer is waited for at least. */
 export const leastLimitMs = 50
 
-interface TimeLimit {
-  limitMs: number
-  /**
-   * True if the process is kept alive for the answer.
-   *
-   * @default false
-   */
-  isAwaited?: boolean
-}
-
 /**
  * Rejects with `database_unavailable` once the time is over, unless the answer has arrived by then. The answer may be unread,
- * because the process was busy.
+ * because the process was busy. If it is awaited, the process is kept alive for it.
  */
 export async function within<Result>(
-  { limitMs, isAwaited = false }: TimeLimit,
+  { limitMs, isAwaited = false }: { limitMs: number; isAwaited?: boolean },
   work: Promise<Result>,
 ): Promise<Result> {
   let timer: NodeJS.Timeout | undefined

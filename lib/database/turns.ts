@@ -1,7 +1,8 @@
-import type { Options, Sequelize, Transaction } from 'sequelize'
+import type { Sequelize, Transaction } from 'sequelize'
 
 import { ApiKeysError } from '../errors'
 import { clearTimeout, setTimeout } from './background'
+import { poolOf } from './open-client'
 
 /** For whom a call is made: turns go round between users. */
 export interface Caller {
@@ -15,9 +16,6 @@ export interface Caller {
 /** Gives calls their turns. */
 export type InTurn = ReturnType<typeof createInTurn>
 
-/** The defaults of Sequelize. */
-const [defaultPoolMax, defaultAcquireMs] = [5, 60_000]
-
 /** The most connections of the app's pool that calls have at a time. */
 const maxAtOnce = 4
 
@@ -27,10 +25,8 @@ const maxAtOnce = 4
  * from all other users. A call waits as long as it would for a connection.
  */
 export function createInTurn(sequelize: Sequelize) {
-  // The types know of no such member.
-  const { pool } = (sequelize as Sequelize & { options: Options }).options
-  const acquireMs = pool?.acquire ?? defaultAcquireMs
-  const most = Math.max(1, Math.min(maxAtOnce, Math.floor((pool?.max ?? defaultPoolMax) / 2)))
+  const { acquire: acquireMs, max } = poolOf(sequelize)
+  const most = Math.max(1, Math.min(maxAtOnce, Math.floor(max / 2)))
   /** The calls that wait, by their users. The user at the front is next, and goes to the back. */
   const queues = new Map<string, Set<() => void>>()
   let running = 0

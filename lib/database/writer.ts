@@ -58,9 +58,8 @@ export function createWriter(parts: { background: Background; connection: Connec
   /** After an error of the server, the other statements follow, because a lock may hold up only one of them. */
   async function writeOnce() {
     const failures: unknown[] = []
-    for (const { sql, onWritten, onFailure } of sources.flatMap((source) =>
-      source.take(flushes > 0),
-    )) {
+    const writes = sources.flatMap((source) => source.take(flushes > 0))
+    for (const { sql, onWritten, onFailure } of writes) {
       try {
         if (!failures.every(isAnswered)) throw failures[0]
         const { rows } = await connection.query(inTransaction(sql), writeLimitMs)

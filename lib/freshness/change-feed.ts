@@ -1,7 +1,7 @@
 import { warn } from '../../models/warnings'
 import { clearTimeout, type Background } from '../database/background'
 import { momentOf, type Clock, type Moment } from '../database/clock'
-import { isOutage } from '../database/failures'
+import { isOutage, messageOf } from '../database/failures'
 import { leastLimitMs, longestLimitMs } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { ChangeLogReader } from './change-log'
@@ -245,10 +245,9 @@ function createPruning(log: ChangeFeedParts['log'], clock: Clock) {
     log.prune().catch((error: unknown) => {
       // After an outage, there is a next time, and other processes prune as well.
       if (isOutage(error)) return
-      const reason = error instanceof Error ? error.message : ''
       warn(
         'API_KEYS_LOG_NOT_PRUNED',
-        `The log of changes grows, because its old entries cannot be removed: ${reason}`,
+        `The log of changes grows, because its old entries cannot be removed: ${messageOf(error)}`,
       )
     })
   }

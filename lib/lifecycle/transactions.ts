@@ -1,9 +1,8 @@
 import type { Transaction } from 'sequelize'
 
 import { wait } from '../database/background'
-import { commitStatusOf } from '../database/commit-status'
 import { isConflict } from '../database/failures'
-import { afterCommit } from '../database/query'
+import { afterCommit, commitStatusOf } from '../database/query'
 import { within } from '../database/time-limit'
 import type { Caller } from '../database/turns'
 import type { Parts } from './parts'
