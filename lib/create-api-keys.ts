@@ -72,11 +72,7 @@ export function createApiKeys<
   }
   const grantable =
     settings.grantable &&
-    createAskGrantable({
-      grantable: settings.grantable,
-      onFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
-      isAwaited: true,
-    })
+    createAskGrantable({ grantable: settings.grantable, emitter, isAwaited: true })
 
   const audit = createAudit(ground)
   const verification = createVerification(ground)

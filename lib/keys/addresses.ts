@@ -11,10 +11,7 @@ interface Range {
 }
 
 /** The addresses from which a key may be used. */
-export interface AddressList {
-  /** True if the address of a client, as `readClientAddress` returned it, is among them. An unknown one never is. */
-  includes(address: string | null | undefined): boolean
-}
+export type AddressList = ReturnType<typeof createAddressList>
 
 /**
  * Reads an address or a range in CIDR notation (RFC 4632, RFC 4291 section 2.3), and returns it in its shortest form (RFC
@@ -59,13 +56,14 @@ export function isAmbiguousRange(text: string): boolean {
 }
 
 /** Makes a list of ranges as `readAddressRange` returns them. A range that cannot be read includes no address. */
-export function createAddressList(ranges: readonly string[]): AddressList {
+export function createAddressList(ranges: readonly string[]) {
   const known = ranges.map(parseRange).filter((range) => range !== null)
   /** The next request of a key most probably comes from the same address. */
   let lastIncluded: string | undefined
 
   return {
-    includes(text) {
+    /** True if the address of a client, as `readClientAddress` returned it, is among them. An unknown one never is. */
+    includes(text: string | null | undefined): boolean {
       if (text === undefined || text === null) return false
       if (text === lastIncluded) return true
       const address = parseAddress(text)

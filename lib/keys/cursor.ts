@@ -47,15 +47,12 @@ const keyPosition =
 const milliseconds = /^(?:(?:\d{1,15}|-\d{1,14})(?:\.\d{1,12})?|-?Infinity)$/
 
 /** The cursor of a page of keys, as a position. */
-export const keyCursor = cursor(keyPosition, ([, sort = '', id = '', value = '']) => {
-  if (!isSort(sort)) return null
+export const keyCursor = cursor(keyPosition, ([, name, id = '', value = '']) => {
+  const sort = sorts.find((known) => known === name)
+  if (!sort) return null
   const isValue = sort.endsWith('name') ? isText(value) : milliseconds.test(value)
   return isValue ? { sort, value, id } : null
 })
-
-function isSort(text: string): text is Sort {
-  return sorts.some((known) => known === text)
-}
 
 function isText(value: string): boolean {
   return !/\p{Cc}/u.test(value) && value.isWellFormed()

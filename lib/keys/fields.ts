@@ -1,6 +1,6 @@
 import v = require('valibot')
 
-import { statuses, type Status } from '../../models/api-key'
+import { statuses } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
@@ -58,19 +58,16 @@ export const pageSize = v.optional(
   20,
 )
 
+const someStatuses = v.pipe(v.array(v.picklist(statuses)), v.nonEmpty())
+
 /** One or several statuses, as a list or as text with commas. */
 export const statusList = readInput(
-  (value): Status[] | null => {
-    const names: unknown = typeof value === 'string' ? value.split(',') : value
-    const isList = Array.isArray(names) && names.length > 0 && names.every(isStatus)
-    return isList ? [...new Set(names)] : null
+  (value) => {
+    const names = typeof value === 'string' ? value.split(',') : value
+    return v.is(someStatuses, names) ? [...new Set(names)] : null
   },
   `must be one of ${statuses.join(', ')}`,
 )
-
-function isStatus(name: unknown): name is Status {
-  return statuses.some((status) => status === name)
-}
 
 /** RFC 3339, section 5.6. The day is looked up, because not every month has 31. */
 const timestamp =

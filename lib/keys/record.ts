@@ -130,19 +130,16 @@ function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
 export function withLastUse(record: ApiKeyRecord, use: LastUse | undefined): ApiKeyRecord {
   if (!use) return record
 
-  const { previousSecret } = record
-  return {
-    ...record,
-    ...(isLater(use.atMs, record.lastUsedAt) && {
-      lastUsedAt: new Date(use.atMs),
-      lastUsedFrom: use.from,
-    }),
-    ...(previousSecret &&
-      use.previousAtMs !== null &&
-      isLater(use.previousAtMs, previousSecret.lastUsedAt) && {
-        previousSecret: { ...previousSecret, lastUsedAt: new Date(use.previousAtMs) },
-      }),
+  const used = { ...record }
+  if (isLater(use.atMs, record.lastUsedAt)) {
+    used.lastUsedAt = new Date(use.atMs)
+    used.lastUsedFrom = use.from
   }
+  const { previousSecret: previous } = record
+  if (previous && use.previousAtMs !== null && isLater(use.previousAtMs, previous.lastUsedAt)) {
+    used.previousSecret = { ...previous, lastUsedAt: new Date(use.previousAtMs) }
+  }
+  return used
 }
 
 function isLater(atMs: number, written: Date | null): boolean {

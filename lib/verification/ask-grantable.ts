@@ -1,5 +1,6 @@
 import { ApiKeysError } from '../errors'
 import { causeOf } from '../database/failures'
+import type { Emitter } from '../keys/emitter'
 import type { Grantable, GrantableContext } from '../keys/grantable'
 import { within } from '../database/time-limit'
 
@@ -8,14 +9,14 @@ export const answerLimitMs = 5_000
 
 interface AskGrantableParts {
   grantable: Grantable
-  /** Called when the app fails to answer, or does not answer in time. */
-  onFailure(userId: string | number, error: unknown): void
+  /** Reports that the app fails to answer, or does not answer in time. */
+  emitter: Pick<Emitter, 'emit'>
   /** True if the process is kept alive for the answer. */
   isAwaited?: boolean
 }
 
 /** Makes the one way to ask `grantable`: an app that fails or hangs becomes the refusal `grantable_unavailable`. */
-export function createAskGrantable({ grantable, onFailure, isAwaited = false }: AskGrantableParts) {
+export function createAskGrantable({ grantable, emitter, isAwaited = false }: AskGrantableParts) {
   return async function askGrantable(
     userId: string | number,
     context: GrantableContext = {},
@@ -26,7 +27,7 @@ export function createAskGrantable({ grantable, onFailure, isAwaited = false }: 
       return await within({ limitMs: answerLimitMs, isAwaited }, answer)
     } catch (failure) {
       const cause = causeOf(failure)
-      onFailure(userId, cause)
+      emitter.emit('grantable_unavailable', { userId, error: cause })
       throw new ApiKeysError('grantable_unavailable', { cause })
     }
   }

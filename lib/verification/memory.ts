@@ -2,6 +2,7 @@ import type { Background } from '../database/background'
 import type { Clock } from '../database/clock'
 import { createChangeFeed } from '../freshness/change-feed'
 import type { ChangeLogReader } from '../freshness/change-log'
+import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
 import { createKeyCache } from './cache'
 import { createLoader } from './loader'
@@ -20,8 +21,7 @@ interface MemoryParts extends Pick<
   /** How long the first answer of the database is waited for. */
   firstAnswerLimitMs: number
   grantable: Grantable | undefined
-  /** Called when the app fails to say what a user may do. */
-  onGrantableFailure(userId: string | number, error: unknown): void
+  emitter: Pick<Emitter, 'emit'>
   /** Called when a standby answered a look-up. */
   onStandby(): void
 }
@@ -45,7 +45,6 @@ export function createMemory(parts: MemoryParts) {
       feed,
       maxUsers: parts.cacheSize,
       maxAgeMs: parts.grantableMaxAgeMs,
-      onFailure: parts.onGrantableFailure,
     })
 
   feed.listen({

@@ -2,6 +2,7 @@ import type { Background } from '../database/background'
 import { isWithin, momentOf, type Clock } from '../database/clock'
 import { ApiKeysError } from '../errors'
 import type { ChangeFeed } from '../freshness/change-feed'
+import type { Emitter } from '../keys/emitter'
 import { readGranted, type Grantable } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import { createAskGrantable } from './ask-grantable'
@@ -45,8 +46,7 @@ interface OwnerPermissionsParts {
   clock: Clock
   maxUsers: number
   maxAgeMs: number
-  /** Called when the app fails to say what a user may do. */
-  onFailure(userId: UserId, error: unknown): void
+  emitter: Pick<Emitter, 'emit'>
 }
 
 interface State extends OwnerPermissionsParts {

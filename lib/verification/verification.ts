@@ -58,7 +58,6 @@ export function createVerification(parts: VerificationParts) {
     log: changeLog,
     lookUp,
     firstAnswerLimitMs: acquireLimitMs(appSequelize),
-    onGrantableFailure: (userId, error) => emitter.emit('grantable_unavailable', { userId, error }),
     onStandby: connections.lookUps.reset,
   })
   const { feed } = memory

@@ -107,7 +107,7 @@ describe('the permissions of owners', () => {
       clock: { monotonic: () => now, wall: () => now },
       maxUsers,
       maxAgeMs,
-      onFailure: () => {},
+      emitter: { emit() {} },
     })
     owners.listen((userId) => heard.push(userId))
 

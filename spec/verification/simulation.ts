@@ -89,7 +89,7 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
     grantable: grantable && world.grantable,
     grantableMaxAgeMs: grantable?.maxAgeMs ?? 0,
     permissions,
-    onGrantableFailure: () => {},
+    emitter: { emit() {} },
     onStandby: () => {},
   })
   const verifier = createVerifier({
