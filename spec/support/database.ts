@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
+import { Client } from 'pg'
 import { Sequelize, type Options } from 'sequelize'
 
 /** A database that belongs to one spec file. */
@@ -78,9 +79,10 @@ async function closeAll(users: readonly Closable[]) {
 }
 
 async function onServer(sql: string) {
-  const server = new Sequelize(serverUrl(), { logging: false, pool: { max: 1 } })
-  await server.query(sql)
-  await server.close()
+  const client = new Client(serverUrl())
+  await client.connect()
+  await client.query(sql)
+  await client.end()
 }
 
 function serverUrl() {
