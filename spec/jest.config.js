@@ -53,7 +53,7 @@ module.exports = {
       displayName: 'express-5',
       testMatch: ['<rootDir>/spec/**/*.spec.ts'],
       testPathIgnorePatterns: [
-        'install.spec.ts',
+        '<rootDir>/spec/package/(install|types).spec.ts',
         '<rootDir>/spec/faults/',
         '<rootDir>/spec/ground/',
       ],
@@ -67,7 +67,7 @@ module.exports = {
     {
       ...base,
       displayName: 'install',
-      testMatch: ['<rootDir>/spec/package/install.spec.ts'],
+      testMatch: ['<rootDir>/spec/package/{install,types}.spec.ts'],
     },
     {
       ...base,
