@@ -138,6 +138,20 @@ describe('the page of the library', () => {
     expect(names.toSorted()).toEqual(Object.keys(createTestApiKeys(databaseAway)).toSorted())
   })
 
+  it('leads to pages that have the names', () => {
+    const rows = sectionOf(page, 'What createApiKeys returns')
+      .split('\n')
+      .filter((row) => row.startsWith('| `'))
+    const wrong = rows.flatMap((row) => {
+      const [, target = ''] = /\]\(([^)#]+)/.exec(row) ?? []
+      const text = readPage(join('lib', target))
+      return rowNames(row).filter((name) => !new RegExp(`\\b${name}\\b`).test(text))
+    })
+
+    expect(rows.length).toBeGreaterThan(10)
+    expect(wrong).toEqual([])
+  })
+
   it('has a glossary of at most 20 words', () => {
     const rows = [...sectionOf(page, 'Glossary').matchAll(/^\| (?!Word |---)/gm)]
 
