@@ -76,8 +76,7 @@ export function createApiKeys<
 
   const audit = createAudit(ground)
   const verification = createVerification(ground)
-  const { recorder, writer } = verification
-  const usage = createUsageStore({ ...ground, recorder, writer })
+  const usage = createUsageStore({ ...ground, ...verification })
   const commands = createLifecycle({ ...ground, grantable, audit, usage, verification })
   const { lifecycle } = commands
   const expiryNotices = createExpiryNotices({ ...ground, lifecycle })

@@ -9,7 +9,7 @@ import { readStorageOptions, storageOptionNames } from '../models/storage-option
 import { matching, wholeNumber } from './keys/fields'
 import { isListOfNames } from './keys/grantable'
 import { limitFields, limitsOption } from './keys/limits'
-import { pathTo, withAll } from './keys/parse-input'
+import { isObject, pathTo, withAll } from './keys/parse-input'
 import type { AnyOptions, DescribedPermission, RedisClient, TrustedOrigins } from './options'
 
 /** The options as the parts of the library take them: checked, and complete with their defaults. */
@@ -195,10 +195,6 @@ function numberOrInfinity(message = 'must be a whole number above 0', most = 2 *
 
 function aFunction<Value>() {
   return v.custom<NonNullable<Value>>((value) => typeof value === 'function', 'must be a function')
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null
 }
 
 function describe(permissions: AnyOptions['permissions']): readonly DescribedPermission[] {

@@ -52,7 +52,14 @@ const clientAddresses = createInterner((text) => {
 /** True if a range has bits set behind its prefix, so that its meaning is not clear. */
 export function isAmbiguousRange(text: string): boolean {
   const range = parseRange(text)
-  return range !== null && hasBitsBehind(range)
+  if (!range) return false
+
+  const { address, prefixLength } = range
+  return address
+    .toByteArray()
+    .some(
+      (byte, index) => (byte & (0xff >> Math.min(Math.max(prefixLength - 8 * index, 0), 8))) > 0,
+    )
 }
 
 /** Makes a list of ranges as `readAddressRange` returns them. A range that cannot be read includes no address. */
@@ -163,14 +170,6 @@ function mapBack({ address, prefixLength }: Range): Range {
 function isMapped(address: Address): address is ipaddr.IPv6 {
   if (!(address instanceof ipaddr.IPv6)) return false
   return address.parts[5] === 0xffff && address.parts.slice(0, 5).every((part) => part === 0)
-}
-
-function hasBitsBehind({ address, prefixLength }: Range): boolean {
-  return address
-    .toByteArray()
-    .some(
-      (byte, index) => (byte & (0xff >> Math.min(Math.max(prefixLength - 8 * index, 0), 8))) > 0,
-    )
 }
 
 function bitsOf(address: Address): number {

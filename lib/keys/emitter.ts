@@ -116,11 +116,6 @@ export function createEmitter() {
     return listeners.get(name) as Set<Listener<ApiKeyNotices[Name]>> | undefined
   }
 
-  /** True if an event has a listener. */
-  function hasListener(name: NoticeName): boolean {
-    return listeners.has(name)
-  }
-
   /** Calls a function that reports an event, after a transaction has committed. */
   function callAfter(transaction: Transaction, name: NoticeName | null, run: () => void) {
     const queue = waiting.get(transaction) ?? []
@@ -135,9 +130,11 @@ export function createEmitter() {
   }
 
   return {
-    hasListener,
     emit,
     callAfter,
+
+    /** True if an event has a listener. */
+    hasListener: (name: NoticeName) => listeners.has(name),
 
     /** Calls all listeners of an event. Resolves after all are done, with true if there is one and all have succeeded. */
     async emitAndWait<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {
@@ -152,7 +149,7 @@ export function createEmitter() {
       name: Name,
       notice: ApiKeyNotices[Name],
     ) {
-      if (!hasListener(name)) return
+      if (!listeners.has(name)) return
 
       // A copy, because the caller gets the record, too. Listeners share it, so it is frozen.
       const copy = deepFreeze(structuredClone(notice))

@@ -4,7 +4,7 @@ import { statuses } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
-import { pathTo, readBy, readInput } from './parse-input'
+import { pathTo, readInput } from './parse-input'
 
 /** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
 export function text({ min = 0, max, lines }: { min?: number; max: number; lines?: boolean }) {
@@ -201,12 +201,10 @@ function faultOfMetadata(value: Metadata): string | null {
   return `must have at most ${maxMetadataBytes} bytes as JSON`
 }
 
-const noAddress = 'must be an IP address'
-
 /** The address from which a call is made. */
-export const clientAddress = v.pipe(
-  v.string(noAddress),
-  readBy((value: string) => readClientAddress(value), noAddress),
+export const clientAddress = readInput(
+  (value) => (typeof value === 'string' ? readClientAddress(value) : null),
+  'must be an IP address',
 )
 
 const noRange = 'must be an address or a range in CIDR notation, such as 203.0.113.0/24'

@@ -63,13 +63,13 @@ function limitsByName<Limit>(
 
 /** The limits of the app. */
 export const limitsOption = limitsByName(
-  v.custom<object>(isObject, 'must be an object of limits, by their names'),
+  v.custom<object>(
+    (value) => isObject(value) && !Array.isArray(value),
+    'must be an object of limits, by their names',
+  ),
   limitNameRule,
   v.pipe(
-    v.custom<object>(
-      (value) => typeof value === 'object' && value !== null,
-      'must be { limit, windowSeconds }',
-    ),
+    v.custom<object>(isObject, 'must be { limit, windowSeconds }'),
     withAll(limitFields),
     v.object(limitFields),
   ),

@@ -54,7 +54,7 @@ export function strict<Schema extends ObjectSchema>(
   refused: Messages = {},
 ): v.GenericSchema<object, v.InferOutput<Schema>> {
   return v.pipe(
-    v.custom<object>(isObject, 'must be a JSON object'),
+    v.custom<object>((value) => isObject(value) && !Array.isArray(value), 'must be a JSON object'),
     v.rawTransform<object, v.InferOutput<Schema>>(({ dataset, addIssue, NEVER }) => {
       const { issues = [], output, success } = v.safeParse(schema, dataset.value, everyFault)
       for (const { input, message, path } of issues) addIssue({ input, message, path })
@@ -75,9 +75,9 @@ export function withAll(fields: object) {
   )
 }
 
-/** True for an object that is no list. */
-export function isObject(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+/** True for any object, which may be a list. */
+export function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
 }
 
 /** Returns the path by which an issue with an object, a list or a map belongs to one of its members. */
