@@ -33,7 +33,7 @@ export interface Health {
   /** Why the last look-up of a key failed, and how long ago; `null` once a look-up succeeds. */
   lookUpFailure: { message: string; agoMs: number } | null
   /** `up` if changes are reported at once (LISTEN); `off` if the app has set `listen: false`. */
-  doorbell: 'up' | 'down' | 'off'
+  listener: 'up' | 'down' | 'off'
   cache: {
     keys: number
     maxKeys: number
@@ -127,7 +127,7 @@ function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
     reason: feedFault ?? lookUpFault,
     ...followed,
     lookUpFailure,
-    doorbell: listener ? (listener.isUp ? 'up' : 'down') : 'off',
+    listener: listener ? (listener.isUp ? 'up' : 'down') : 'off',
     cache: {
       keys: cache.size,
       maxKeys: cache.maxKeys,

@@ -84,7 +84,7 @@ export type StatementPurpose = 'request' | 'poll' | 'usage' | 'frame'
 export function purposeOf(text: string): StatementPurpose {
   if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|NOTIFY|SET|SHOW)\b/i.test(text))
     return 'frame'
-  // The doorbell finds out whether its connection is still there; the server shows numbers as parameters.
+  // The listener finds out whether its connection is still there; the server shows numbers as parameters.
   if (/^SELECT \$?1$/i.test(text.trim())) return 'poll'
   if (/\blast_used_at\b/.test(text) && /\bUPDATE\b/.test(text)) return 'usage'
   if (/\bapi_key_usage\b/.test(text) && /\bINSERT\b/.test(text)) return 'usage'

@@ -78,7 +78,7 @@ describe('work that requests share', () => {
     const apiKeys = createInstance()
 
     await storage.run('alice', () => apiKeys.verify(plainTextKey))
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
     await storage.run('bob', () => apiKeys.verify(plainTextKey))
     await storage.run('bob', () => apiKeys.flush())
     const polls = contextsOf('poll').length
@@ -100,7 +100,7 @@ describe('work that requests share', () => {
     })
 
     await storage.run('alice', () => apiKeys.verify(plainTextKey))
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
     await storage.run('alice', () => apiKeys.flush())
 
     expect(contextsOf('beforeConnect')).toEqual(['set-up', 'set-up', 'set-up', 'set-up'])

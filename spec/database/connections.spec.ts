@@ -75,7 +75,7 @@ describe('with too few connections', () => {
     expect(await apiKeys.verify(first)).toMatchObject({ valid: true })
     for (const key of others) expect(await apiKeys.verify(key)).toMatchObject({ valid: true })
 
-    expect((await apiKeys.health()).doorbell).toBe('down')
+    expect((await apiKeys.health()).listener).toBe('down')
     expect(warningCodes()).toContain('API_KEYS_TOO_FEW_CONNECTIONS')
   })
 
@@ -135,7 +135,7 @@ describe('LISTEN that is never heard', () => {
     await apiKeys.verify(key)
     await until(() => warningCodes().includes('API_KEYS_LISTEN_UNHEARD'))
 
-    expect((await apiKeys.health()).doorbell).toBe('down')
+    expect((await apiKeys.health()).listener).toBe('down')
   })
 })
 

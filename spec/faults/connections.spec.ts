@@ -57,22 +57,22 @@ describe.each(rounds)('the bound, round %i, holds', () => {
 
     afterAll(() => fleet.stop(), 30_000)
 
-    it('when the connections of the doorbell are killed', async () => {
+    it('when the connections of the listener are killed', async () => {
       const trial = await startTrial({ fleet, apiKeys })
-      await waitUntil('every doorbell is up', async () => (await doorbells()).every(isUp))
+      await waitUntil('every listener is up', async () => (await listeners()).every(isUp))
 
       expect(await terminate(listens)).toBe(fleet.workers.length)
       await trial.end(() => apiKeys.revokeAll('alice'), [...trial.doomed, ...trial.good])
 
       await expectHeld(trial)
-      await waitUntil('every doorbell is up again', async () => (await doorbells()).every(isUp))
+      await waitUntil('every listener is up again', async () => (await listeners()).every(isUp))
     })
 
-    async function doorbells() {
+    async function listeners() {
       return Promise.all(fleet.workers.map((worker) => worker.call('health')))
     }
 
-    it('when the doorbell is killed again and again', async () => {
+    it('when the listener is killed again and again', async () => {
       const trial = await startTrial({ fleet, apiKeys })
 
       for (let times = 0; times < 10; times++) {
@@ -211,7 +211,7 @@ async function hang({ ms, frozen }: (typeof hangs)[number]) {
 }
 
 function isUp(health: unknown): boolean {
-  return (health as { doorbell?: string }).doorbell === 'up'
+  return (health as { listener?: string }).listener === 'up'
 }
 
 function revoke(keys: readonly { id: string }[]) {

@@ -184,7 +184,7 @@ describe('the log', () => {
     const { plainTextKey } = await createKnownKey(apiKeys)
     const [, middle] = await readNumbers()
     await createInstance().create(newKey({ userId: 'bob' }))
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
     expect((await apiKeys.health()).cache.keys).toBe(1)
 
     await run(`DELETE FROM api_key_revisions WHERE revision = ${middle}`)

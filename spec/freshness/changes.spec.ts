@@ -148,21 +148,21 @@ describe('a change', () => {
       },
       'down',
     ],
-  ])('reaches other processes %s', async (_, options, doorbell) => {
+  ])('reaches other processes %s', async (_, options, listener) => {
     const [maker, other] = [createInstance(), createInstance(options)]
     const { id, plainTextKey } = await createKnownKey(maker, other)
-    await until(async () => (await other.health()).doorbell === doorbell)
+    await until(async () => (await other.health()).listener === listener)
 
     await maker.revoke(id)
 
     await expectSoon(other, plainTextKey, 'revoked')
-    expect((await other.health()).doorbell).toBe(doorbell)
+    expect((await other.health()).listener).toBe(listener)
   })
 
   it('is notified at the address of the option listen', async () => {
     const other = createInstance({ listen: database.url, maxStalenessMs: 600_000 })
     const { id, plainTextKey } = await createKnownKey(other)
-    await until(async () => (await other.health()).doorbell === 'up')
+    await until(async () => (await other.health()).listener === 'up')
 
     await createInstance().revoke(id)
 
@@ -188,7 +188,7 @@ describe('a change', () => {
   ])('made by %s of plain SQL counts', async (_, sql, code) => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const { plainTextKey } = await createKnownKey(apiKeys)
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
 
     await sequelize.transaction((transaction) => sequelize.query(sql, { transaction }))
 
@@ -199,7 +199,7 @@ describe('a change', () => {
   it('of many keys at once evicts all of them', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const { plainTextKey } = await createKnownKey(apiKeys)
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
 
     await sequelize.query(
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)

@@ -57,7 +57,7 @@ describe('userChanged', () => {
     const teller = createInstance({ grantable: undefined })
     const { key } = await createKey()
     await holdingOf(other, key)
-    await until(async () => (await other.health()).doorbell === 'up')
+    await until(async () => (await other.health()).listener === 'up')
 
     await hold('alice', [])
     await teller.userChanged('alice')
@@ -151,7 +151,7 @@ describe('a change of roles by plain SQL', () => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const { key } = await createKey()
     await holdingOf(apiKeys, key)
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
 
     await hold('alice', [read])
     await sequelize.transaction((transaction) => sequelize.query(sql, { transaction }))
@@ -164,7 +164,7 @@ describe('a change of roles by plain SQL', () => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const [{ key }, doomed] = [await createKey(), await createKey()]
     for (const each of [key, doomed.key]) await holdingOf(apiKeys, each)
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
     const { revision } = await apiKeys.health()
     await rows('CREATE TRIGGER tell AFTER DELETE ON roles FOR EACH ROW EXECUTE FUNCTION tell()')
 
@@ -186,7 +186,7 @@ describe('a change of roles by plain SQL', () => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const { key } = await createKey()
     await holdingOf(apiKeys, key)
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
     const role = `spec_${randomUUID().replaceAll('-', '')}`
     await rows(`CREATE ROLE ${role}; GRANT INSERT ON api_key_user_changes TO ${role}`)
     const teller = database.connect({ dialectOptions: { options: `-c role=${role}` } })

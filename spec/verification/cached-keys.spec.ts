@@ -237,7 +237,7 @@ describe('the library', () => {
 
     await apiKeys.close()
     await until(async () => (await countOwn()) === 0)
-    expect(await apiKeys.health()).toMatchObject({ feed: 'idle', doorbell: 'down' })
+    expect(await apiKeys.health()).toMatchObject({ feed: 'idle', listener: 'down' })
   })
 
   it('verifies again after close()', async () => {
@@ -311,7 +311,7 @@ describe('health()', () => {
       feed: 'idle',
       revision: null,
       lagMs: null,
-      doorbell: 'down',
+      listener: 'down',
       cache: { keys: 0, maxKeys: 100_000, unknownHashes: 0, hits: 0, misses: 0, hitRate: null },
       usage: { pending: 0, dropped: 0 },
       clockOffsetMs: null,
@@ -319,7 +319,7 @@ describe('health()', () => {
 
     const [key = ''] = await createColdKeys(1)
     for (let use = 0; use < 4; use++) await apiKeys.verify(key)
-    await until(async () => (await apiKeys.health()).doorbell === 'up')
+    await until(async () => (await apiKeys.health()).listener === 'up')
 
     const health = await apiKeys.health()
     expect(health).toMatchObject({

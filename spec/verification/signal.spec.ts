@@ -222,7 +222,7 @@ describe('the signal of a key', () => {
     const verdict = await slow.verify(plainTextKey)
     if (!verdict.valid) throw new Error('refused')
     const { signal } = verdict.apiKey
-    await until(async () => (await slow.health()).doorbell === 'up')
+    await until(async () => (await slow.health()).listener === 'up')
 
     const held = statements.holdLookUps()
     await changing().update(apiKey.id, { name: 'Another name' })
