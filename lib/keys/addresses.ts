@@ -32,7 +32,7 @@ export function readAddressRange(text: string): string | null {
  */
 export function readClientAddress(text: string | undefined): string | null {
   if (text === undefined || text.length > maxClientLength) return null
-  return clientAddresses.of(text)
+  return internClient(text)
 }
 
 /** `203.0.113.7:52311`, as some proxies write it. */
@@ -43,7 +43,7 @@ const inBrackets = /^\[([^\]]+)\](?::\d{1,5})?$/
 const zone = /%[^%]+$/
 
 /** Clients usually send more than one request. */
-const clientAddresses = createInterner((text) => {
+const internClient = createInterner((text) => {
   const [, bare = text] = inBrackets.exec(text) ?? withPort.exec(text) ?? []
   const address = parseAnew(bare.includes(':') ? bare.replace(zone, '') : bare)
   return address && formatAddress(address)
@@ -116,7 +116,7 @@ const maxAddressLength = 45
 const maxClientLength = 80
 
 /** To parse an address costs more than to find it. */
-const addresses = createInterner(parseAnew, copyOf)
+const internAddress = createInterner(parseAnew, copyOf)
 
 /** Copies a text. An address that was cut out of a header would keep the whole header in memory. */
 function copyOf(text: string): string {
@@ -124,7 +124,7 @@ function copyOf(text: string): string {
 }
 
 function parseAddress(text: string): Address | null {
-  return text.length > maxAddressLength ? null : addresses.of(text)
+  return text.length > maxAddressLength ? null : internAddress(text)
 }
 
 function parseAnew(text: string): Address | null {

@@ -3,7 +3,7 @@ import v = require('valibot')
 import { statuses } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
-import { faultOfJson, isPlainObject, maxMetadataBytes, sizeOf, type Metadata } from './metadata'
+import { faultOfJson, faultOfSize, isPlainObject, type Metadata } from './metadata'
 import { pathTo, readInput } from './parse-input'
 
 /** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
@@ -189,17 +189,11 @@ function refuseRepeats<Name>() {
 /** The metadata of a key, as the database can store it. */
 export const metadata = v.pipe(
   v.custom<Metadata>(isPlainObject, 'must be a JSON object'),
-  v.rawCheck(({ dataset, addIssue }) => {
-    const fault = dataset.typed ? faultOfMetadata(dataset.value) : null
-    if (fault !== null) addIssue({ message: fault })
+  v.rawCheck(({ dataset: { typed, value }, addIssue }) => {
+    const message = typed ? (faultOfJson(value) ?? faultOfSize(value)) : null
+    if (message !== null) addIssue({ message })
   }),
 )
-
-function faultOfMetadata(value: Metadata): string | null {
-  const fault = faultOfJson(value)
-  if (fault !== null || sizeOf(value) <= maxMetadataBytes) return fault
-  return `must have at most ${maxMetadataBytes} bytes as JSON`
-}
 
 /** The address from which a call is made. */
 export const clientAddress = readInput(

@@ -8,15 +8,13 @@ export function createInterner<Value>(
 ) {
   let values = new Map<string, Value>()
 
-  return {
-    of(text: string): Value {
-      const known = values.get(text)
-      if (known !== undefined) return known
+  return function intern(text: string): Value {
+    const known = values.get(text)
+    if (known !== undefined) return known
 
-      const value = read(text)
-      if (values.size >= maxShared) values = new Map()
-      values.set(keep(text), value)
-      return value
-    },
+    const value = read(text)
+    if (values.size >= maxShared) values = new Map()
+    values.set(keep(text), value)
+    return value
   }
 }

@@ -6,13 +6,14 @@ export type JsonValue =
   string | number | boolean | null | readonly JsonValue[] | { readonly [name: string]: JsonValue }
 
 /** The size that metadata can have: in UTF-8, as JSON without spaces. */
-export const maxMetadataBytes = 4096
+const maxBytes = 4096
 
 const maxDepth = 32
 
-/** Returns the size of metadata in bytes. */
-export function sizeOf(metadata: Metadata): number {
-  return Buffer.byteLength(JSON.stringify(metadata))
+/** Returns the fault of metadata that is too large; `null` if it is not. */
+export function faultOfSize(metadata: Metadata): string | null {
+  const isFine = Buffer.byteLength(JSON.stringify(metadata)) <= maxBytes
+  return isFine ? null : `must have at most ${maxBytes} bytes as JSON`
 }
 
 /** Returns why the database cannot store a value as JSON; `null` if it can. */

@@ -5,7 +5,7 @@ import { run } from '../database/query'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { readGranted } from '../keys/grantable'
 import type { LimitOverrides } from '../keys/limits'
-import { isSame, maxMetadataBytes, sizeOf, type Metadata } from '../keys/metadata'
+import { faultOfSize, isSame, type Metadata } from '../keys/metadata'
 import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { Parts } from './parts'
@@ -44,10 +44,8 @@ export function withReserved(
   )
   refuseReserved(parts, Object.fromEntries(own), actor)
   const whole = Object.fromEntries([...kept, ...own])
-  if (sizeOf(whole) > maxMetadataBytes) {
-    const message = `must have at most ${maxMetadataBytes} bytes as JSON, with what is reserved`
-    refuse([{ pointer: pointerTo(['metadata']), message }])
-  }
+  const fault = faultOfSize(whole)
+  if (fault) refuse([{ pointer: '#/metadata', message: `${fault}, with what is reserved` }])
   return whole
 }
 
@@ -59,7 +57,7 @@ export function refuseOwnLimits(
 ) {
   if (actor?.type !== 'user' || limits === undefined || isSame(limits, before)) return
 
-  refuse([{ pointer: pointerTo(['limits']), message: forAdministrators }])
+  refuse([{ pointer: '#/limits', message: forAdministrators }])
 }
 
 /** Refuses an expiry that is more than `maxLifetimeSeconds` after the creation of the key, or none. */
@@ -74,7 +72,7 @@ export function refuseTooLate(
   if (expiresAt !== null && expiresAt <= latest) return
   const message =
     expiresAt === null ? 'is required here' : `must not be later than ${latest.toISOString()}`
-  refuse([{ pointer: pointerTo(['expiresAt']), message }])
+  refuse([{ pointer: '#/expiresAt', message }])
 }
 
 /**

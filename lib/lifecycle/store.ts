@@ -17,7 +17,6 @@ import { sqlStateOf } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { guid } from '../keys/fields'
 import { isSame } from '../keys/metadata'
-import { pointerTo } from '../keys/parse-input'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
 import type { Circumstances } from './call-options'
 import type { Parts } from './parts'
@@ -116,7 +115,7 @@ const foreignKeyViolation = '23503'
 function explainUnknownUser(error: unknown): never {
   if (sqlStateOf(error) !== foreignKeyViolation) throw error
 
-  const fault = { pointer: pointerTo(['userId']), message: 'is not a user' }
+  const fault = { pointer: '#/userId', message: 'is not a user' }
   throw new InvalidInputError([fault], { cause: error })
 }
 

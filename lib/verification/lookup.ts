@@ -130,13 +130,13 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
 function createRowReader(userIdType: UserIdType, appLimits: Limits) {
-  const permissionSets = createInterner(readPermissions)
+  const permissionsOf = createInterner(readPermissions)
   // A constraint of the table allows no other.
-  const statuses = createInterner((status) => status as KeyRow['status'])
-  const names = createInterner((name) => name)
+  const statusOf = createInterner((status) => status as KeyRow['status'])
+  const nameOf = createInterner((name) => name)
   // Constraints of the table hold the forms of both.
-  const addressLists = createInterner((json) => createAddressList(JSON.parse(json) as string[]))
-  const limitLists = createInterner((json) =>
+  const addressesOf = createInterner((json) => createAddressList(JSON.parse(json) as string[]))
+  const limitsOfKey = createInterner((json) =>
     limitsOf(appLimits, JSON.parse(json) as LimitOverrides),
   )
   const noPolicy: KeyPolicy = {
@@ -148,9 +148,9 @@ function createRowReader(userIdType: UserIdType, appLimits: Limits) {
   function readPolicy({ allowedIps, metadata, limits }: TextRow): KeyPolicy {
     if (!allowedIps && !limits && metadata === noPolicy.metadata) return noPolicy
     return {
-      allowedIps: allowedIps ? addressLists.of(allowedIps) : null,
+      allowedIps: allowedIps ? addressesOf(allowedIps) : null,
       metadata: metadata ?? noPolicy.metadata,
-      limits: limits ? limitLists.of(limits) : noPolicy.limits,
+      limits: limits ? limitsOfKey(limits) : noPolicy.limits,
     }
   }
 
@@ -159,9 +159,9 @@ function createRowReader(userIdType: UserIdType, appLimits: Limits) {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
       userId: readUserId(row.userId, userIdType),
-      name: names.of(row.name ?? ''),
-      permissions: permissionSets.of(row.permissions ?? '[]'),
-      status: statuses.of(row.status ?? ''),
+      name: nameOf(row.name ?? ''),
+      permissions: permissionsOf(row.permissions ?? '[]'),
+      status: statusOf(row.status ?? ''),
       expiresAtMs: readTime(row.expiresAt),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),

@@ -75,15 +75,14 @@ const longestRestMs = 1_000
 export function createOwnerPermissions(parts: OwnerPermissionsParts) {
   const { feed, clock, maxAgeMs } = parts
   const users = new Map<UserId, UserPermissions>()
-  // The names were written by us.
-  const sets = createInterner((json) => createPermissionSet(JSON.parse(json) as string[]))
   const state: State = {
     ...parts,
     askApp: createAskGrantable(parts),
     users,
     findUnused: createEviction(users),
     questions: new Map(),
-    setOf: sets.of,
+    // The names were written by us.
+    setOf: createInterner((json) => createPermissionSet(JSON.parse(json) as string[])),
     listeners: [],
   }
 
