@@ -17,6 +17,9 @@ export type TextRow = Record<string, string | null>
 /** A connection of our own. */
 export type Connection = ReturnType<typeof createConnection>
 
+/** Why a connection needs room: the server has refused it, or it does not open. */
+export type Need = 'refused' | 'waiting'
+
 interface ConnectionParts {
   background: Background
   open: ReturnType<typeof createOpenClient>
@@ -24,7 +27,7 @@ interface ConnectionParts {
   /** How long opening it may take before another opening is tried beside it. A query waits at least as long. */
   openingLimitMs: number
   /** Has a connection give way that is needed less. Returns false if there is none. */
-  makeRoom(): boolean
+  makeRoom(need: Need): boolean
   /** Called with what the server said when it had no place for the connection. */
   onRefused(message: string): void
   /** How long no other opening is tried after the server had no place for the connection. */
@@ -106,9 +109,12 @@ export function createConnection(parts: ConnectionParts) {
     reset: () => discard(state, state.current),
 
     /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
-    giveWay(): boolean {
-      if (!state.current) return false
+    giveWay(need: Need): boolean {
+      // At the server, what is being opened may have its place already. If the server is only slow, it is left alone.
+      const openings = need === 'refused' ? state.openings : []
+      if (!state.current && openings.length === 0) return false
       discard(state, state.current)
+      for (const opening of openings) giveUp(state, opening)
       const error = new Error('the connection has given way to one that is needed more')
       state.failure = { error, endsAt: clock.monotonic() + refusedRestMs }
       return true
@@ -145,7 +151,7 @@ async function connect(state: State, limitMs: number): Promise<Client> {
       if (isPending && now >= endsAt) throw tooLate(limitMs)
       if (signal.aborted || now >= endsAt || (!isPending && now >= state.roomUntil)) throw error
       // A pooler that has no place for a connection may let it wait instead of refusing it.
-      if (isPending) state.makeRoom()
+      if (isPending) state.makeRoom('waiting')
       else await new Promise<void>((resolve) => void background.startTimer(resolve, defaultRestMs))
     }
   }
@@ -198,7 +204,7 @@ function noteFailure(state: State, error: unknown) {
   const isRefused = isRefusedForWantOfRoom(error)
   if (isRefused) {
     state.onRefused((error as Error).message)
-    if (state.makeRoom()) state.roomUntil = now + roomLimitMs
+    if (state.makeRoom('refused')) state.roomUntil = now + roomLimitMs
   }
   const restMs = isRefused && now >= state.roomUntil ? state.refusedRestMs : defaultRestMs
   state.failure = { error, endsAt: now + restMs }

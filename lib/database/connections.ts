@@ -3,7 +3,7 @@ import type { Sequelize } from 'sequelize'
 import { warn } from '../../models/warnings'
 import type { Background } from './background'
 import type { Clock } from './clock'
-import { createConnection, defaultRestMs } from './connection'
+import { createConnection, defaultRestMs, type Need } from './connection'
 import { createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 
@@ -49,13 +49,13 @@ export function createConnections(parts: ConnectionsParts) {
           onRefused: () => {},
           refusedRestMs: listeningRestMs,
         })
-  const stopListening = () => listening?.giveWay() === true
+  const stopListening = (need: Need) => listening?.giveWay(need) === true
   const usage = createConnection({
     ...shared,
     makeRoom: stopListening,
     refusedRestMs: usageRestMs,
   })
-  const makeRoom = () => stopListening() || usage.giveWay()
+  const makeRoom = (need: Need) => stopListening(need) || usage.giveWay(need)
   const polls = createConnection({ ...shared, makeRoom })
   const lookUps = createConnection({ ...shared, makeRoom })
 

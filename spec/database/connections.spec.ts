@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import * as pg from 'pg'
 import { Sequelize } from 'sequelize'
 
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import { createTestApiKeys, type Options, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
 import { until } from '../support/until'
@@ -39,11 +39,12 @@ function warningCodes(): unknown[] {
 
 describe('with too few connections', () => {
   let role: string
+  let roleUrl: string
   let sequelize: Sequelize
   let apiKeys: TestApiKeys
 
   /** Connects as a role that may have so many connections. */
-  async function createInstance(limit: number) {
+  async function createInstance(limit: number, options: Options = {}) {
     role = `few_${randomUUID().replaceAll('-', '')}`
     await owner.query(`CREATE ROLE ${role} LOGIN PASSWORD 'few' CONNECTION LIMIT ${limit}`)
     await owner.query(
@@ -52,8 +53,9 @@ describe('with too few connections', () => {
     const url = new URL(database.url)
     url.username = role
     url.password = 'few'
-    sequelize = new Sequelize(url.href, { logging: false })
-    apiKeys = createTestApiKeys(database, { sequelize })
+    roleUrl = url.href
+    sequelize = new Sequelize(roleUrl, { logging: false })
+    apiKeys = createTestApiKeys(database, { sequelize, ...options })
   }
 
   afterEach(async () => {
@@ -92,9 +94,32 @@ describe('with too few connections', () => {
     await other.close()
   })
 
+  it('usage is written with three, and LISTEN gives way while its connection still opens', async () => {
+    const [key = ''] = await createKeys(1)
+    await createInstance(3)
+    const listen = `${roleUrl}?application_name=listens`
+    apiKeys = createTestApiKeys(database, { sequelize, listen })
+    // The connection that listens has its place, and a hook of the app keeps it from being used.
+    const hasPlace = new Promise<void>((resolve) => {
+      sequelize.addHook('afterConnect', (client) => {
+        const { connectionParameters } = client as { connectionParameters: object }
+        if (!Object.values(connectionParameters).includes('listens')) return
+        resolve()
+        return new Promise(() => {})
+      })
+    })
+    await apiKeys.verify(key)
+    await hasPlace
+
+    await apiKeys.flush()
+
+    expect((await apiKeys.health()).usage.pending).toBe(0)
+  })
+
   it('usage gives way to look-ups', async () => {
     const [first = '', second = ''] = await createKeys(2)
-    await createInstance(3)
+    // A busy machine takes a while to free a place, and a request waits as long as the bound.
+    await createInstance(3, { maxStalenessMs: 5_000 })
     await apiKeys.verify(first)
     await apiKeys.flush()
 
