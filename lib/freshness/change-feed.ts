@@ -97,11 +97,8 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     report((listener) => listener.onStop?.())
   }
 
-  /** Follows the log from now on, because a key is verified. */
-  function wake() {
-    usedAt = clock.monotonic()
-    if (lease.isActive) return
-
+  /** Follows the log from now on. */
+  function start() {
     lease.isActive = true
     background.run(() => report((listener) => listener.onStart?.()))
     schedule(intervalMs)
@@ -113,7 +110,6 @@ export function createChangeFeed(parts: ChangeFeedParts) {
     patienceMs,
     poll,
     pollAnew,
-    wake,
     stop,
     maxStalenessMs,
 
@@ -129,10 +125,10 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       if (lease.isActive) answerNotification()
     },
 
-    /** Notes that a key is verified. */
+    /** Notes that a key is verified. From then on, the log is followed. */
     noteUse(monotonic: number) {
       usedAt = monotonic
-      if (!lease.isActive) wake()
+      if (!lease.isActive) start()
     },
 
     /** How many times the process stopped following the log. */

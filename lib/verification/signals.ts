@@ -116,7 +116,7 @@ function watchKey(apiKey: AcceptedKey, state: State): AbortSignal {
   }
   const group = watches.get(apiKey.id) ?? new Set()
   watches.set(apiKey.id, group.add(watch))
-  memory.feed.wake()
+  memory.feed.noteUse(memory.clock.monotonic())
   // The key was good when it was verified, which may be a while ago. A later turn gives the caller time to add its listener.
   queueMicrotask(() => {
     if (isWatched(watch, state)) checkByCache(row, watch, state)

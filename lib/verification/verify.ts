@@ -247,7 +247,7 @@ async function askOnce(
   parts: VerifierParts,
 ): Promise<Decision | undefined> {
   const { cache, clock, feed, loader } = parts.memory
-  feed.wake()
+  feed.noteUse(clock.monotonic())
   // One poll renews the lease, so that all cached keys may be used again.
   if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
   const cached = decideFromCache(digest, caller, cache.get(digest), parts)
