@@ -96,15 +96,12 @@ export function challengeOf(code: ErrorCode): Challenge | undefined {
   return challenge
 }
 
-const tryShortly = { 'Retry-After': '1' }
+const acceptable = { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' }
 
-/** The header fields that a refusal always has besides its challenge. */
-const fields: Partial<Record<ErrorCode, ApiKeysError['headers']>> = {
-  unsupported_media_type: { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' },
-  limiter_unavailable: tryShortly,
-  grantable_unavailable: tryShortly,
-  too_many_lookups: tryShortly,
-  database_unavailable: tryShortly,
+/** Returns the header fields that a refusal always has besides its challenge. Every 503 may be tried again shortly. */
+function fieldsOf(code: ErrorCode): ApiKeysError['headers'] {
+  if (code === 'unsupported_media_type') return acceptable
+  return refusals[code][0] === 503 ? retryAfter(1) : {}
 }
 
 /** In seconds. More would be over what timers can, 2^31 milliseconds, and clients would not wait at all. */
@@ -158,7 +155,7 @@ export class ApiKeysError extends Error {
     super(sentence, options)
     this.status = refusals[code][0]
     this.statusCode = this.status
-    this.headers = fields[code] ?? {}
+    this.headers = fieldsOf(code)
   }
 }
 
