@@ -40,14 +40,14 @@ interface Opening {
 }
 
 interface State extends ConnectionParts {
-  current: Client | undefined
-  onOpen: ((client: Client) => void) | undefined
+  current?: Client | undefined
+  onOpen?: (client: Client) => void
   /** Under way, the oldest first. An opening that hangs goes on beside the next: the first client that is open is used. */
   openings: Opening[]
   /** The openings under way, and those that were given up and whose hooks may still hang. */
   unsettled: Set<Opening>
   startedAt: number
-  failure: { error: unknown; endsAt: number } | undefined
+  failure?: { error: unknown; endsAt: number }
   /** Until when the server may be freeing a place for this connection. */
   roomUntil: number
   closing: AbortController
@@ -70,12 +70,9 @@ const roomLimitMs = 1_000
 export function createConnection(parts: ConnectionParts) {
   const state: State = {
     ...parts,
-    current: undefined,
-    onOpen: undefined,
     openings: [],
     unsettled: new Set(),
     startedAt: -Infinity,
-    failure: undefined,
     roomUntil: -Infinity,
     closing: new AbortController(),
   }

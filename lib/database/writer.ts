@@ -43,14 +43,10 @@ export function createWriter(parts: { background: Background; connection: Connec
   let flushes = 0
   let timer: NodeJS.Timeout | undefined
 
-  function size(): number {
-    return sources.reduce((sum, source) => sum + source.size, 0)
-  }
-
   function write(): Promise<void> {
     writing ??= background.run(writeOnce).finally(() => {
       writing = undefined
-      if (size() > 0) writeLater()
+      if (sources.some(({ size }) => size > 0)) writeLater()
     })
     return writing
   }
@@ -102,7 +98,7 @@ export function createWriter(parts: { background: Background; connection: Connec
     },
 
     get size() {
-      return size()
+      return sources.reduce((sum, source) => sum + source.size, 0)
     },
 
     writeLater,

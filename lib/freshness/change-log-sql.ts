@@ -71,7 +71,11 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
   return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
       SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
-             since.ids::text, (${xidsSql(revisions, revision)})::text AS xids,
+             since.ids::text, (
+               SELECT json_agg(entry.xid::text) FROM (
+                 SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
+               ) AS entry
+             )::text AS xids,
              since.user_ids::text, since.has_all::text, since.has_new::text, since.count::text,
              (${fingerprint}) AS fingerprint,
              pg_is_in_recovery()::text AS is_standby, (${isSubscriber})::text AS is_subscriber,
@@ -104,13 +108,6 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
             ) AS change
         ) AS since ON true;
       COMMIT`
-}
-
-function xidsSql(revisions: string, revision: number | null): string {
-  return `
-      SELECT json_agg(entry.xid::text) FROM (
-        SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
-      ) AS entry`
 }
 
 /**

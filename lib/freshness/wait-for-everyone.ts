@@ -28,9 +28,7 @@ const hidden =
  * Makes the function that waits until every process honours the changes made before the call. It waits for the longest bound
  * that any process keeps. Each process registers its bound in the database before it relies on the log.
  */
-export function createWaitForEveryone(parts: WaitForEveryoneParts) {
-  const { sequelize, tables, boundMs, clock } = parts
-
+export function createWaitForEveryone({ sequelize, tables, boundMs, clock }: WaitForEveryoneParts) {
   return async function waitForEveryone(): Promise<void> {
     const [longest] = await onDatabase(() =>
       select<{ ms: string | null; isFiltered: string; isStandby: string }>(
