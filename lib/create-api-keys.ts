@@ -78,11 +78,10 @@ export function createApiKeys<
   const verification = createVerification(ground)
   const usage = createUsageStore({ ...ground, ...verification })
   const commands = createLifecycle({ ...ground, grantable, audit, usage, verification })
-  const { lifecycle } = commands
-  const expiryNotices = createExpiryNotices({ ...ground, lifecycle })
+  const expiryNotices = createExpiryNotices({ ...ground, ...commands })
 
   const apiKeys = {
-    ...lifecycle,
+    ...commands.lifecycle,
     ...createHttp({ ...ground, ...commands, settings, grantable, verification }),
     verify: verification.verifyAlone,
     health: verification.health,
