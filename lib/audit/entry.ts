@@ -1,6 +1,6 @@
 import { eventColumns, type ApiKeyEventRow } from '../../models/api-key-event'
 import { timeSql } from '../../models/audit-trail'
-import { isPlainObject } from '../keys/metadata'
+import { canonical } from '../keys/metadata'
 import type { SignatureCheck, Signer } from './signing'
 
 /*
@@ -78,13 +78,4 @@ export function readContent(content: string): StoredEntry {
 
 function readJson(text: string | null): unknown {
   return text === null ? null : JSON.parse(text)
-}
-
-/** Returns JSON with the names of objects in order. The database keeps the meaning of JSON, but orders the names itself. */
-export function canonical(value: unknown): string {
-  return JSON.stringify(value, (_, member: unknown) =>
-    isPlainObject(member)
-      ? Object.fromEntries(Object.entries(member).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-      : member,
-  )
 }

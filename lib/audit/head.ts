@@ -1,12 +1,9 @@
 import type { Sequelize } from 'sequelize'
-import v = require('valibot')
 
 import { timeSql } from '../../models/audit-trail'
 import type { Tables } from '../../models/tables'
 import { InvalidInputError } from '../errors'
-import { matching, utcTime } from '../keys/fields'
 import { isPlainObject } from '../keys/metadata'
-import { createParser, strict } from '../keys/parse-input'
 import type { Signature, SignatureCheck, Signer } from './signing'
 
 /** What the functions of this folder work with. */
@@ -135,27 +132,6 @@ export function readHead(json: string): Head | null {
 export interface AuditHead extends Link, Signature {
   /** When it was exported. */
   at: string
-}
-
-const exportedHead = strict(
-  v.object({
-    position: v.pipe(
-      v.custom<number>(Number.isSafeInteger, 'must be a whole number'),
-      v.minValue(0, 'must not be negative'),
-    ),
-    hash: v.union([hexadecimal(64), v.literal('')], 'must be 64 hexadecimal characters'),
-    at: utcTime,
-    secretId: v.nullable(hexadecimal(16)),
-    mac: hexadecimal(64),
-  }),
-)
-
-/** Parses the options of a verification: a head that was exported before, or none. */
-export const parseVerification = createParser(v.object({ head: v.optional(exportedHead) }))
-
-function hexadecimal(length: number) {
-  const shape = new RegExp(`^[0-9a-f]{${length}}$`)
-  return matching(shape, `must be ${length} hexadecimal characters`)
 }
 
 /** Signs the end of the chain for use elsewhere. This signature is not valid in the table. */

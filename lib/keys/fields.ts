@@ -4,7 +4,7 @@ import { statuses } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, faultOfSize, isPlainObject, type Metadata } from './metadata'
-import { pathTo, readInput } from './parse-input'
+import { pathTo, readInput, strict } from './parse-input'
 
 /** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
 export function text({ min = 0, max, lines }: { min?: number; max: number; lines?: boolean }) {
@@ -217,3 +217,22 @@ export const addressList = v.pipe(
   v.maxLength(100, 'must name at most 100 addresses'),
   refuseRepeats(),
 )
+
+/** The end of the audit trail, as it was exported. */
+export const auditHead = strict(
+  v.object({
+    position: v.pipe(
+      v.custom<number>(Number.isSafeInteger, 'must be a whole number'),
+      v.minValue(0, 'must not be negative'),
+    ),
+    hash: v.union([hexadecimal(64), v.literal('')], 'must be 64 hexadecimal characters'),
+    at: utcTime,
+    secretId: v.nullable(hexadecimal(16)),
+    mac: hexadecimal(64),
+  }),
+)
+
+function hexadecimal(length: number) {
+  const shape = new RegExp(`^[0-9a-f]{${length}}$`)
+  return matching(shape, `must be ${length} hexadecimal characters`)
+}

@@ -55,6 +55,8 @@ export function createParsers(settings: InputSettings) {
       actor: v.optional(fields.actor),
     }),
     explanation: parserOf(because),
+    /** Parses the options of a verification of the audit trail: a head that was exported before, or none. */
+    auditVerification: parserOf({ head: v.optional(fields.auditHead) }),
 
     /** Parses the query of a change that can wait until all processes honour it. */
     everywhere: parserOf({ everywhere: v.optional(fields.flag, false) }),

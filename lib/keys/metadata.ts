@@ -87,3 +87,12 @@ export function deepFreeze<Value>(value: Value): Value {
 export function isSame(a: unknown, b: unknown): boolean {
   return a === b || JSON.stringify(a) === JSON.stringify(b)
 }
+
+/** Returns JSON with the names of objects in order. The database keeps the meaning of JSON, but orders the names itself. */
+export function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, member: unknown) =>
+    isPlainObject(member)
+      ? Object.fromEntries(Object.entries(member).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : member,
+  )
+}

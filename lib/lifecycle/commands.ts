@@ -1,5 +1,4 @@
 import { onDatabase } from '../database/failures'
-import { parseVerification } from '../audit/head'
 import { readUsagePeriod } from '../keys/usage-period'
 import * as actions from './actions'
 import * as bulk from './bulk'
@@ -229,7 +228,7 @@ function createLogCommands(parts: Parts) {
 
     async verifyAuditTrail(options: unknown = {}) {
       return onDatabase(async () => {
-        const { head } = parseVerification(options)
+        const { head } = parse.auditVerification(options)
         return audit.verify(head)
       })
     },

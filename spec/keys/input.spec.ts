@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 
-import { parseVerification } from '../../lib/audit/head'
 import { InvalidInputError } from '../../lib/errors'
 import { formatEventCursor, formatKeyCursor } from '../../lib/keys/cursor'
 import { createParsers } from '../../lib/keys/input'
@@ -642,9 +641,11 @@ describe('the head of an audit trail', () => {
   }
 
   it('is what was exported, or nothing', () => {
-    expect(parseVerification({ head })).toEqual({ head })
-    expect(parseVerification({ head: { ...head, position: 0, hash: '' } }).head?.hash).toBe('')
-    expect(parseVerification({})).toEqual({})
+    expect(parse.auditVerification({ head })).toEqual({ head })
+    expect(parse.auditVerification({ head: { ...head, position: 0, hash: '' } }).head?.hash).toBe(
+      '',
+    )
+    expect(parse.auditVerification({})).toEqual({})
   })
 
   it.each<Refused>([
@@ -663,11 +664,13 @@ describe('the head of an audit trail', () => {
   ])('is refused with %s', (_, change, faults) => {
     const changed = { head: { ...head, ...(change as object) } }
 
-    expect(faultsOf(() => parseVerification(changed))).toEqual(faults)
+    expect(faultsOf(() => parse.auditVerification(changed))).toEqual(faults)
   })
 
   it('is refused if it is a number', () => {
-    expect(faultsOf(() => parseVerification({ head: 7 }))).toEqual(['#/head must be a JSON object'])
+    expect(faultsOf(() => parse.auditVerification({ head: 7 }))).toEqual([
+      '#/head must be a JSON object',
+    ])
   })
 })
 
