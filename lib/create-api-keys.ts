@@ -25,7 +25,7 @@ import type {
   UserIdOf,
 } from './options'
 import { readOptions } from './read-options'
-import { createAskGrantable } from './verification/ask-grantable'
+import { createAskGrantable } from './verification/owner-permissions'
 import { systemClock } from './database/clock'
 import { createVerification } from './verification/verification'
 

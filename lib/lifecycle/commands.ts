@@ -10,9 +10,8 @@ import {
   refuseUndefined,
   refuseUserId,
   type Circumstances,
-} from './call-options'
-import type { Parts } from './parts'
-import { endRotation, rotate } from './rotation'
+  type Parts,
+} from './calls'
 import { list } from './search'
 import { get } from './store'
 import { createInTransaction } from './transactions'
@@ -130,12 +129,12 @@ function createKeyCommands(parts: Parts) {
     async rotate(id: string, { gracePeriodSeconds: given, ...options }: RotateOptions = {}) {
       return change(parts, [id], options, (call) => {
         const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
-        return rotate(parts, id, gracePeriodSeconds, call)
+        return actions.rotate(parts, id, gracePeriodSeconds, call)
       })
     },
 
     async endRotation(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (call) => endRotation(parts, id, call))
+      return restrict(parts, [id], options, (call) => actions.endRotation(parts, id, call))
     },
   }
 }

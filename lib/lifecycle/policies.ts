@@ -8,7 +8,7 @@ import type { LimitOverrides } from '../keys/limits'
 import { faultOfSize, isSame, type Metadata } from '../keys/metadata'
 import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
-import type { Parts } from './parts'
+import type { Parts } from './calls'
 import { count } from './store'
 
 const forAdministrators = 'is for administrators to write'

@@ -2,7 +2,7 @@ import { isOfPrefix, keySql, msSql, searchSql, timeOfParameter } from '../../mod
 import { selectJson } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
 import type { KeyFilter } from '../keys/input'
-import type { Parts } from './parts'
+import type { Parts } from './calls'
 import { readRecord, type Scope } from './store'
 
 /** Keys that a statement has found. */

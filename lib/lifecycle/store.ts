@@ -18,8 +18,7 @@ import { ApiKeysError, InvalidInputError } from '../errors'
 import { guid } from '../keys/fields'
 import { isSame } from '../keys/metadata'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
-import type { Circumstances } from './call-options'
-import type { Parts } from './parts'
+import type { Circumstances, Parts } from './calls'
 
 /** The owner whose keys a call can reach, and the transaction that it is a part of. */
 export type Scope = Pick<Circumstances, 'userId' | 'transaction'>

@@ -5,7 +5,7 @@ import { isConflict } from '../database/failures'
 import { afterCommit, commitStatusOf } from '../database/query'
 import { within } from '../database/time-limit'
 import type { Caller } from '../database/turns'
-import type { Parts } from './parts'
+import type { Parts } from './calls'
 
 export type InTransaction = ReturnType<typeof createInTransaction>
 

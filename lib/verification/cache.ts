@@ -1,9 +1,11 @@
 import type { Status } from '../../models/api-key'
+import { isWithin, type Moment } from '../database/clock'
+import type { ChangeFeed } from '../freshness/change-feed'
+import { isLive } from '../freshness/lease'
 import type { AddressList } from '../keys/addresses'
 import type { NamedLimit } from '../keys/limits'
 import type { Digest } from '../keys/secret'
-import { createEviction } from './eviction'
-import type { Freshness } from './may-use'
+import type { KeyReading } from './lookup'
 import type { Account, LimitedKey } from '../limits/memory'
 import type { RecordedKey } from '../usage/recorder'
 
@@ -32,6 +34,17 @@ export interface KeyPolicy {
   readonly metadata: string
   /** How often the key may be used. */
   readonly limits: readonly NamedLimit[]
+}
+
+/** When an answer was asked for, and if changes of it are reported. All rows of one reading share one. */
+export interface Freshness extends Moment {
+  /** True while the feed reports every change of the answer. */
+  isFollowed: boolean
+}
+
+/** Makes the freshness of an answer that was asked for at a moment. All have one shape, because each request reads one. */
+export function freshnessOf({ monotonic, wall }: Moment, isFollowed: boolean): Freshness {
+  return { monotonic, wall, isFollowed }
 }
 
 /**
@@ -195,4 +208,82 @@ function createHashSet(maxSize: number) {
       older = new Set()
     },
   }
+}
+
+/** How many values are passed over in a row because they were used. */
+const maxPassedOver = 100
+
+/**
+ * Makes the function that returns the value of a map to evict: a value that was not used for long (CLOCK, an approximation of LRU
+ * that costs a hit no more than a flag). It returns `undefined` if the map is empty.
+ */
+export function createEviction<Value extends { wasUsed: boolean }>(
+  map: ReadonlyMap<unknown, Value>,
+) {
+  /**
+   * Goes round the map and keeps its place, because a new iterator would step over all values that were evicted. It begins when it is
+   * needed, because an iterator keeps memory that the map has outgrown.
+   */
+  let hand: Iterator<Value> | undefined
+
+  return function findUnused(): Value | undefined {
+    for (let passed = 0; map.size > 0;) {
+      hand ??= map.values()
+      const { value, done } = hand.next()
+      if (done === true) {
+        hand = undefined
+      } else if (value.wasUsed && passed < maxPassedOver) {
+        value.wasUsed = false
+        passed++
+      } else {
+        return value
+      }
+    }
+    return undefined
+  }
+}
+
+/**
+ * True if a row may be used at a moment: either the process holds a lease and the feed reports every change of the row, or the row
+ * was asked for within the bound. The same holds for what `grantable` answered.
+ */
+export function mayUse(
+  freshness: Freshness,
+  feed: Pick<ChangeFeed, 'lease' | 'maxStalenessMs'>,
+  monotonic: number,
+  wall: number,
+): boolean {
+  return (
+    (freshness.isFollowed && isLive(feed.lease, monotonic, wall)) ||
+    isWithin(freshness, feed.maxStalenessMs, monotonic, wall)
+  )
+}
+
+/**
+ * Compares what a reading saw of the log with the entry up to which the feed has reported all changes. A reading from before that
+ * entry may lack a change that will not be reported again. An entry that the feed has not applied, or triggers that it does not
+ * know, may be lost in a failover before the feed reports them. Such rows may be used within the bound, but are not followed.
+ */
+export function placeOf(
+  { newest, triggers }: Pick<KeyReading, 'newest' | 'triggers'>,
+  { lease }: Pick<ChangeFeed, 'lease'>,
+): 'older' | 'same' | 'unconfirmed' {
+  const { applied } = lease
+  if (!applied || newest.revision > applied.revision) return 'unconfirmed'
+  if (newest.mark !== applied.mark) return 'older'
+  return triggers === lease.triggers ? 'same' : 'unconfirmed'
+}
+
+/**
+ * True if a row that is not in the cache may answer one question. While the log moves on all the time, each row is old when it
+ * arrives. A row may then answer a retry, unless it was asked for before the question: it may lack a change that was known by then.
+ */
+export function mayAnswer(
+  { freshness, isOld }: { freshness: Freshness; isOld: boolean },
+  { askedAt, isRetry }: { askedAt: number; isRetry: boolean },
+  feed: Pick<ChangeFeed, 'maxStalenessMs'>,
+  { monotonic, wall }: Moment,
+): boolean {
+  if (isOld && (!isRetry || freshness.monotonic < askedAt)) return false
+  return isWithin(freshness, feed.maxStalenessMs, monotonic, wall)
 }

@@ -2,6 +2,7 @@ import type { Sequelize } from 'sequelize'
 
 import { isOfPrefix } from '../../models/api-key'
 import type { Tables } from '../../models/tables'
+import { warn } from '../../models/warnings'
 import type { Background } from '../database/background'
 import { momentOf } from '../database/clock'
 import type { Connection } from '../database/connection'
@@ -71,17 +72,21 @@ export interface HealthQuestion {
   probe?: boolean | undefined
 }
 
-interface HealthParts {
+/** What is needed to find the keys that are neither revoked nor expired. */
+interface LivingKeyParts {
+  sequelize: Sequelize
+  tables: Tables
+  keyPrefix: string
+  format: Pick<SecretFormat, 'secretIds'>
+}
+
+interface HealthParts extends LivingKeyParts {
   background: Background
   memory: Memory
   listener: Pick<Listener, 'isUp'> | undefined
   verifier: Pick<Verifier, 'hits' | 'misses'>
   usage: Pick<UsageRecorder, 'health'>
   connections: { lookUps: Pick<Connection, 'close'> }
-  sequelize: Sequelize
-  tables: Tables
-  keyPrefix: string
-  format: Pick<SecretFormat, 'secretIds'>
 }
 
 /** For how long a look-up that failed counts as the present state. */
@@ -140,8 +145,12 @@ function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
   }
 }
 
-async function countLivingKeys(parts: HealthParts): Promise<LivingKeys[]> {
-  const { sequelize, tables, keyPrefix, format } = parts
+async function countLivingKeys({
+  sequelize,
+  tables,
+  keyPrefix,
+  format,
+}: LivingKeyParts): Promise<LivingKeys[]> {
   const rows = await onDatabase(() =>
     select<{ secretId: string | null; keys: string }>(
       sequelize,
@@ -188,4 +197,42 @@ export function describe(failure: unknown): string {
   // A standby does not get as far as that.
   if (sqlStateOf(cause) !== '25006') return text
   return `${text}: default_transaction_read_only is on for this role or database, and has to be off`
+}
+
+/**
+ * Warns once if the database has living keys of a secret that the app does not have. Such keys are refused as malformed without
+ * a look-up, so that nothing else would say why.
+ */
+export function createSecretCheck(parts: LivingKeyParts & { background: Background }) {
+  return {
+    isDone: false,
+
+    run() {
+      this.isDone = true
+      // It is a hint, and nothing relies on it.
+      parts.background.run(() => warnOfUnknownSecret(parts)).catch(() => {})
+    },
+  }
+}
+
+async function warnOfUnknownSecret({ sequelize, tables, keyPrefix, format }: LivingKeyParts) {
+  const [key] = await select<{ secret: 'keyed' | 'unkeyed' }>(
+    sequelize,
+    `SELECT CASE WHEN secret_id IS NULL THEN 'unkeyed' ELSE 'keyed' END AS secret FROM ${tables.keys} AS key
+      WHERE ${isOfPrefix('key', keyPrefix)}
+        AND status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
+        AND coalesce(secret_id, '') <> ALL ($1::text[])
+      LIMIT 1`,
+    { bind: [format.secretIds.map((id) => id ?? '')], transaction: null },
+  )
+  if (!key) return
+
+  warn(
+    'API_KEYS_SECRET_UNKNOWN',
+    key.secret === 'keyed'
+      ? 'The database has keys that were made with a secret that is not among your secrets, and they are refused as ' +
+          'malformed. Put the old secret behind the new one: secrets: [new, old]. health({ livingKeys: true }) counts them.'
+      : 'The database has keys that were made without a secret, and they are refused as malformed. To accept them, set ' +
+          'acceptUnkeyed: true. health({ livingKeys: true }) counts them.',
+  )
 }

@@ -4,9 +4,8 @@ import { leastLimitMs, longestLimitMs } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { ChangeFeed } from '../freshness/change-feed'
 import type { Digest } from '../keys/secret'
-import { CachedKey, type KeyCache } from './cache'
+import { CachedKey, freshnessOf, placeOf, type Freshness, type KeyCache } from './cache'
 import type { KeyReading, Lookup } from './lookup'
-import { freshnessOf, placeOf, type Freshness } from './may-use'
 
 /** A key as it was loaded. */
 export interface Loaded {

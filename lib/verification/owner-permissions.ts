@@ -1,17 +1,45 @@
 import type { Background } from '../database/background'
 import { isWithin, momentOf, type Clock } from '../database/clock'
+import { causeOf } from '../database/failures'
+import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { ChangeFeed } from '../freshness/change-feed'
 import type { Emitter } from '../keys/emitter'
-import { readGranted, type Grantable } from '../keys/grantable'
+import { readGranted, type Grantable, type GrantableContext } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
-import { createAskGrantable } from './ask-grantable'
-import type { KeyRow } from './cache'
-import { createEviction } from './eviction'
-import { freshnessOf, mayUse, type Freshness } from './may-use'
-import { createPermissionSet, noPermissions, type PermissionSet } from './narrow-permissions'
+import { createEviction, freshnessOf, mayUse, type Freshness, type KeyRow } from './cache'
+import { AcceptedKey } from './verified-key'
 
 type UserId = string | number
+
+/** Permissions that many users have in common. */
+interface PermissionSet {
+  /** Returns which of a key's permissions are in the set: the same list if all of them are. */
+  narrow(permissions: readonly string[]): readonly string[]
+}
+
+/** How many lists of a key's permissions a set keeps the result for. */
+const maxNarrowed = 1_000
+
+/** Makes a set that narrows each list of permissions once: keys with the same permissions share one list. */
+function createPermissionSet(names: readonly string[]): PermissionSet {
+  const narrowed = new Map<readonly string[], readonly string[]>()
+
+  return {
+    narrow(permissions) {
+      const known = narrowed.get(permissions)
+      if (known) return known
+
+      const held = permissions.filter((permission) => names.includes(permission))
+      const result = held.length === permissions.length ? permissions : Object.freeze(held)
+      if (narrowed.size >= maxNarrowed) narrowed.clear()
+      narrowed.set(permissions, result)
+      return result
+    },
+  }
+}
+
+const noPermissions = createPermissionSet([])
 
 /** The permissions of a user, as the app's `grantable` answered. */
 export class UserPermissions {
@@ -197,4 +225,41 @@ function evict(userId: UserId, { users, questions }: State) {
   if (user) user.freshness.isFollowed = false
   users.delete(userId)
   for (const { user } of questions.get(userId) ?? []) user.freshness.isFollowed = false
+}
+
+/** Returns an accepted key with those of its permissions that are in a set. */
+export function narrow(apiKey: AcceptedKey, set: PermissionSet): AcceptedKey {
+  const held = set.narrow(apiKey.permissions)
+  return held === apiKey.permissions
+    ? apiKey
+    : AcceptedKey.again(apiKey, AcceptedKey.rowOf(apiKey), held)
+}
+
+/** How long the app is given for an answer. */
+export const answerLimitMs = 5_000
+
+interface AskGrantableParts {
+  grantable: Grantable
+  /** Reports that the app fails to answer, or does not answer in time. */
+  emitter: Pick<Emitter, 'emit'>
+  /** True if the process is kept alive for the answer. */
+  isAwaited?: boolean
+}
+
+/** Makes the one way to ask `grantable`: an app that fails or hangs becomes the refusal `grantable_unavailable`. */
+export function createAskGrantable({ grantable, emitter, isAwaited = false }: AskGrantableParts) {
+  return async function askGrantable(
+    userId: string | number,
+    context: GrantableContext = {},
+  ): Promise<readonly string[]> {
+    try {
+      // In a later turn, so that the question is noted before the app is called. A function that throws counts as one that rejects.
+      const answer = Promise.resolve(userId).then((id) => grantable(id, context))
+      return await within({ limitMs: answerLimitMs, isAwaited }, answer)
+    } catch (failure) {
+      const cause = causeOf(failure)
+      emitter.emit('grantable_unavailable', { userId, error: cause })
+      throw new ApiKeysError('grantable_unavailable', { cause })
+    }
+  }
 }

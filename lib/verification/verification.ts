@@ -13,23 +13,24 @@ import { createWriter } from '../database/writer'
 import { createChangeLog } from '../freshness/change-log'
 import { createListener } from '../freshness/listener'
 import { createWaitForEveryone } from '../freshness/wait-for-everyone'
+import { readClientAddress } from '../keys/addresses'
+import { closablesOf, isClosable, type Closable } from '../keys/closable'
 import type { Emitter } from '../keys/emitter'
-import type { SecretFormat } from '../keys/secret'
+import { asSent, type SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
 import type { UserIdType } from '../../models/storage-options'
 import type { Settings } from '../read-options'
 import { createUsageRecorder } from '../usage/recorder'
 import { createFailedAttempts } from './failed-attempts'
-import { createHealth, describe } from './health'
+import { createHealth, createSecretCheck, describe } from './health'
 import { createLookup } from './lookup'
 import { createMemory } from './memory'
 import { createRefresh } from './refresh'
-import { createSecretCheck } from './secret-check'
 import { createSignals } from './signals'
-import { createVerifier } from './verify'
-import { createVerifyWithoutRequest } from './verify-without-request'
+import { createVerifier, type Verdict, type Verifier } from './verify'
 
-interface VerificationParts extends Settings {
+/** What the functions of this folder and of the floor above work with. */
+export interface VerificationParts extends Settings {
   background: Background
   /** The app's own, whose connection settings are ours. */
   appSequelize: Sequelize
@@ -40,7 +41,7 @@ interface VerificationParts extends Settings {
   signer: Signer
   format: SecretFormat
   ownChanges: OwnChanges
-  emitter: Pick<Emitter, 'emit' | 'hasListener'>
+  emitter: Emitter
 }
 
 export type Verification = ReturnType<typeof createVerification>
@@ -99,7 +100,7 @@ export function createVerification(parts: VerificationParts) {
 
   return {
     verify,
-    verifyAlone: createVerifyWithoutRequest({ verify, emitter }),
+    verifyAlone: createVerifyWithoutRequest(verify, emitter),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
     waitForEveryone: createWaitForEveryone(shared),
@@ -126,6 +127,35 @@ export function createVerification(parts: VerificationParts) {
       }
     },
   }
+}
+
+/** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
+function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter) {
+  return async function verifyWithoutRequest(
+    plainTextKey: string,
+    { until, ip }: { until?: Closable; ip?: string | undefined } = {},
+  ): Promise<Verdict> {
+    if (until !== undefined && !isClosable(until)) {
+      throw new TypeError(
+        'verify: until must be an event emitter, such as a response or a socket: it needs the methods once() and off()',
+      )
+    }
+    const closables = until && closablesOf(until)
+    const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
+    const caller = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
+    const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
+    const answer = verify(sent, caller)
+    // To wait for a verdict that is there costs a twentieth of a verification.
+    const verdict = answer instanceof Promise ? await answer : answer
+    if (verdict.valid && emitter.hasListener('verified')) {
+      emitter.emit('verified', { apiKey: verdict.apiKey, address: address ?? null })
+    }
+    return verdict
+  }
+}
+
+function demandNothing() {
+  return null
 }
 
 /** Makes the connections of this process, and what reads on them. None is opened before it is needed. */

@@ -4,12 +4,9 @@ import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
-import { answerLimitMs } from './ask-grantable'
-import type { CachedKey, KeyRow } from './cache'
-import { mayAnswer, mayUse } from './may-use'
+import { mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
 import type { Memory } from './memory'
-import { narrow } from './narrow-permissions'
-import type { OwnerPermissions } from './owner-permissions'
+import { answerLimitMs, narrow, type OwnerPermissions } from './owner-permissions'
 import {
   refuse,
   refuseMalformed,

@@ -1,8 +1,26 @@
-import type { Actor } from '../keys/record'
 import type { Transaction } from 'sequelize'
 
+import type { Audit } from '../audit/trail'
+import type { InTurn } from '../database/turns'
+import type { Grantable } from '../keys/grantable'
 import type { Parsers } from '../keys/input'
+import type { Actor } from '../keys/record'
+import type { UsageStore } from '../usage/report'
+import type { Verification, VerificationParts } from '../verification/verification'
+import type { InTransaction } from './transactions'
 import type { ChangeOptions } from './types'
+
+/** What the functions of this folder work with. */
+export interface Parts extends VerificationParts {
+  parse: Parsers
+  /** Asks the app what a user may do; `undefined` if users may give all permissions. */
+  grantable: Grantable | undefined
+  inTurn: InTurn
+  inTransaction: InTransaction
+  audit: Audit
+  usage: UsageStore
+  verification: Verification
+}
 
 /** What a call was given besides its subject: the owner, the transaction, and what the audit trail notes. */
 export interface Circumstances {
