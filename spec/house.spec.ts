@@ -1,6 +1,7 @@
-import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+
+import { codeLinesOf, functionsOf, sourceFiles } from './support/source'
 
 /**
  * The floors of the house, from the top down. An import goes from a floor to a floor below it, and between rooms of one
@@ -35,18 +36,26 @@ const reserved = [
   },
 ]
 
-const files = execFileSync('git', [
-  'ls-files',
-  '--cached',
-  '--others',
-  '--exclude-standard',
-  'lib',
-  'models',
-  'migrations',
-])
-  .toString()
-  .split('\n')
-  .filter((file) => file.endsWith('.ts') && existsSync(file))
+/** The capabilities that stand apart from the core of the library: their rooms, and their files in other rooms. */
+const wings = {
+  audit: ['lib/audit'],
+  usage: ['lib/usage', 'lib/keys/usage-period.ts', 'lib/database/writer.ts'],
+  limits: [
+    'lib/limits',
+    'lib/keys/limits.ts',
+    'lib/http/rate-limits.ts',
+    'lib/verification/failed-attempts.ts',
+  ],
+  'permissions of owners': [
+    'lib/keys/grantable.ts',
+    'lib/verification/ask-grantable.ts',
+    'lib/verification/owner-permissions.ts',
+    'lib/verification/narrow-permissions.ts',
+  ],
+  'notices of expiry': ['lib/lifecycle/expiry-notices.ts', 'lib/lifecycle/notice-claims.ts'],
+}
+
+const files = sourceFiles('lib', 'models', 'migrations')
 
 describe('the floors of the house', () => {
   it('hold every file', () => {
@@ -75,6 +84,40 @@ describe('the floors of the house', () => {
     expect(wrong).toEqual([])
   })
 })
+
+// A line of code is neither blank nor comment.
+describe('the size of the house', () => {
+  it('is at most 250 lines of code in each file', () => {
+    const long = files.filter((file) => codeLinesOf(file) > 250)
+
+    expect(long.map((file) => `${file}: ${codeLinesOf(file)}`)).toEqual([])
+  })
+
+  it('is at most 80 lines of code in each function', () => {
+    const long = files.flatMap(functionsOf).filter(({ codeLines }) => codeLines > 80)
+
+    expect(long.map(({ place, codeLines }) => `${place}: ${codeLines}`)).toEqual([])
+  })
+
+  it.each(Object.entries(wings))('is at most 1,000 lines of code for %s', (_, wing) => {
+    expect(wing.filter((path) => !existsSync(path))).toEqual([])
+    expect(sum(within(wing))).toBeLessThanOrEqual(1_000)
+  })
+
+  it('is at most 7,450 lines of code for the core', () => {
+    const apart = new Set(within(Object.values(wings).flat()))
+
+    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(7_450)
+  })
+})
+
+function within(paths: readonly string[]): string[] {
+  return files.filter((file) => paths.some((path) => file === path || file.startsWith(`${path}/`)))
+}
+
+function sum(list: readonly string[]): number {
+  return list.reduce((total, file) => total + codeLinesOf(file), 0)
+}
 
 function importsBetweenRooms() {
   return files
