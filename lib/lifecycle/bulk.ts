@@ -9,11 +9,9 @@ import { noticeOf } from '../audit/trail'
 import type { Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'
 import { readTime, type ApiKeyRecord } from '../keys/record'
-import type { Circumstances, Parts } from './calls'
+import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import { lockUser } from './policies'
 import { count, readAll, readRecord, type Condition, type Scope } from './store'
-
-type OwnCircumstances = Circumstances & { transaction: Transaction }
 
 /** How many keys `revokeUnused` and `pruneRevoked` change in one transaction. */
 const batchSize = 1_000

@@ -31,6 +31,9 @@ export interface Circumstances {
   reason?: string | undefined
 }
 
+/** The same within a transaction that is open. */
+export type OwnCircumstances = Circumstances & { transaction: Transaction }
+
 /** Parses the last argument of a call. */
 export function readOptions(
   parse: Parsers,

@@ -59,41 +59,31 @@ async function find(search: Search): Promise<Reading> {
   const { userId, isExpired, permission, text, status = [], limit } = search.filter
   const isIndexed =
     userId !== undefined || (isExpired === undefined && !permission && !text && status.length <= 1)
-  if (isIndexed) return readAll(search)
-
-  const next = await readNext(search, text ? keysAtOnce.text : keysAtOnce.other)
-  if (next.last === null || next.found.length > limit) return next
-  const few = await readFew(search)
-  return few.seen > maxSorted ? next : few
-}
-
-async function readAll(search: Search): Promise<Reading> {
   const { bind, fixed, sought, order } = conditionsOf(search)
-  const selected = `${[...fixed, ...sought].join(' AND ')}
-                    ORDER BY ${order} LIMIT ${search.filter.limit + 1}`
-  return { ...(await readPage(search, selected, 'true', bind)), last: null }
-}
+  if (isIndexed) {
+    const selected = `${fixed} AND ${sought} ORDER BY ${order} LIMIT ${limit + 1}`
+    return { ...(await readPage(search, selected, bind)), last: null }
+  }
 
-async function readNext(search: Search, most: number): Promise<Reading> {
-  const { bind, fixed, sought, order } = conditionsOf(search)
-  const selected = `${fixed.join(' AND ')} ORDER BY ${order} LIMIT ${most}`
-  const reading = await readPage(search, selected, sought.join(' AND '), bind)
-  return reading.seen < most ? { ...reading, last: null } : reading
-}
+  const most = text ? keysAtOnce.text : keysAtOnce.other
+  const looked = `${fixed} ORDER BY ${order} LIMIT ${most}`
+  const next = await readPage(search, looked, bind, sought)
+  if (next.seen < most) return { ...next, last: null }
+  if (next.found.length > limit) return next
 
-async function readFew(search: Search): Promise<Reading> {
   // Without the sum, the server would walk the index on the time through all keys.
-  const { bind, fixed, sought } = conditionsOf(search, `key.created_at + interval '0'`)
-  const selected = `${[...fixed, ...sought].join(' AND ')} LIMIT ${maxSorted + 1}`
-  return { ...(await readPage(search, selected, 'true', bind)), last: null }
+  const few = conditionsOf(search, `key.created_at + interval '0'`)
+  const selected = `${few.fixed} AND ${few.sought} LIMIT ${maxSorted + 1}`
+  const reading = await readPage(search, selected, few.bind)
+  return reading.seen > maxSorted ? next : { ...reading, last: null }
 }
 
 /** Reads a page of the keys that `selected` selects and for which `where` is true. */
 async function readPage(
   { sequelize, tables, filter, transaction }: Search,
   selected: string,
-  where: string,
   bind: unknown[],
+  where = 'true',
 ): Promise<Reading> {
   const { limit, sort } = filter
   const { order, value } = orderOf(sort)
@@ -123,7 +113,7 @@ function conditionsOf({ filter, keyPrefix }: Search, time = sortSql.createdAt) {
   const { userId, status = [], isExpired, permission, text, cursor, sort } = filter
   const bind: unknown[] = []
   const fixed = [isOfPrefix('key', keyPrefix)]
-  const sought: string[] = []
+  const sought = ['true']
 
   if (userId !== undefined) fixed.push(`key.user_id = $${bind.push(userId)}`)
   if (status.length === 1) fixed.push(`key.status = $${bind.push(status[0])}`)
@@ -135,7 +125,8 @@ function conditionsOf({ filter, keyPrefix }: Search, time = sortSql.createdAt) {
   if (permission) sought.push(`key.permissions @> $${bind.push([permission])}`)
   if (text) sought.push(`${searchSql('key.')} @@ ${queryOf(text, keyPrefix, bind)}`)
   if (cursor) fixed.push(isBehind(cursor, time, bind))
-  return { bind, fixed, sought, order: orderOf(sort).order }
+  const { order } = orderOf(sort)
+  return { bind, fixed: fixed.join(' AND '), sought: sought.join(' AND '), order }
 }
 
 /** Returns SQL for a text search in which each word of a text is the start of a word. */

@@ -18,7 +18,7 @@ import { ApiKeysError, InvalidInputError } from '../errors'
 import { guid } from '../keys/fields'
 import { isSame } from '../keys/metadata'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
-import type { Circumstances, Parts } from './calls'
+import type { Circumstances, OwnCircumstances, Parts } from './calls'
 
 /** The owner whose keys a call can reach, and the transaction that it is a part of. */
 export type Scope = Pick<Circumstances, 'userId' | 'transaction'>
@@ -92,7 +92,7 @@ function identify(id: string, userId: string | number | undefined): Condition {
 export async function insert(
   parts: Parts,
   values: Values,
-  circumstances: Circumstances & { transaction: Transaction },
+  circumstances: OwnCircumstances,
 ): Promise<ApiKeyRecord> {
   const { sequelize, tables, audit } = parts
   const ref = randomUUID()
@@ -143,7 +143,7 @@ export async function changeKey(
 export async function changeKeyIn(
   parts: Parts,
   id: string,
-  circumstances: Circumstances & { transaction: Transaction },
+  circumstances: OwnCircumstances,
   decide: Decide,
 ): Promise<ApiKeyRecord> {
   const before = await lock(parts, id, circumstances)

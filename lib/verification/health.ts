@@ -84,7 +84,7 @@ interface HealthParts extends LivingKeyParts {
   background: Background
   memory: Memory
   listener: Pick<Listener, 'isUp'> | undefined
-  verifier: Pick<Verifier, 'hits' | 'misses'>
+  verifier: Pick<Verifier, 'counts'>
   usage: Pick<UsageRecorder, 'health'>
   connections: { lookUps: Pick<Connection, 'close'> }
 }
@@ -125,7 +125,7 @@ function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
   const feedFault = faultOf(followed.feed, pollFailure)
   const lookUpFault = isFailing ? `Keys cannot be looked up: ${lookUpFailure.message}` : null
   const isVerifying = feedFault === null || followed.feed === 'untrusted' || followed.lease.isLive
-  const { hits, misses } = verifier
+  const { hits, misses } = verifier.counts
 
   return {
     ok: isVerifying && !isFailing,

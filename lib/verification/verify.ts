@@ -58,8 +58,8 @@ const leastPatienceMs = 1_000
 export function createVerifier(parts: VerifierParts) {
   const { format, memory } = parts
   const { cache, clock, ownerPermissions } = memory
-  let hits = 0
-  let misses = 0
+  /** How many keys were cached, and how many were not. */
+  const counts = { hits: 0, misses: 0 }
 
   return {
     /** Says if a key is good: at once if the key and what its owner may do are cached, else once they are read. */
@@ -71,23 +71,16 @@ export function createVerifier(parts: VerifierParts) {
       // 3, 4, 5 and 7. Its hash is in the database, as read within the bound, and its row allows the use: see `faultOf`.
       const decision = decideFromCache(digest, caller, cache.use(digest), parts)
       if (decision === undefined) {
-        misses++
+        counts.misses++
         return verifyUncached({ sent, digest, caller, askedAt: clock.monotonic() }, parts)
       }
-      hits++
+      counts.hits++
 
       // 8. It holds the permissions that its owner holds as well.
       return ownerPermissions === undefined ? decision : limitToOwner(decision, sent, caller, parts)
     },
 
-    /** The number of keys that were cached, and of those that were not. */
-    get hits() {
-      return hits
-    },
-
-    get misses() {
-      return misses
-    },
+    counts,
   }
 }
 
