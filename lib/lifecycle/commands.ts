@@ -43,109 +43,109 @@ export function createLifecycle(given: Omit<Parts, 'inTransaction'>) {
   }
 }
 
-/** Works with the parsed options of a call, and names the failures of the database. */
-async function read<Result>(
-  { parse }: Parts,
-  options: ReadOptions | undefined,
-  work: (circumstances: Circumstances) => Promise<Result>,
-): Promise<Result> {
-  return onDatabase(async () => work(readOptions(parse, options)))
-}
+/** What a call does with its parsed options. */
+type Work<Result> = (circumstances: Circumstances) => Promise<Result>
 
-/** Makes a change of some keys. This process honours the change before the call returns. */
-async function change<Result>(
-  parts: Parts,
-  keys: readonly string[] | 'all',
-  options: ChangeOptions | undefined,
-  work: (circumstances: Circumstances) => Promise<Result>,
-): Promise<Result> {
-  const result = await read(parts, options, work)
-  await parts.verification.changed(keys, options?.transaction)
-  return result
-}
+/** Creates the three ways to run a call. */
+function createRuns({ parse, verification }: Parts) {
+  /** Works with the parsed options of a call, and names the failures of the database. */
+  async function read<Result>(options: ReadOptions | undefined, work: Work<Result>) {
+    return onDatabase(async () => work(readOptions(parse, options)))
+  }
 
-/** Does the same for changes that restrict keys. With `everywhere`, all processes honour the change before the call returns. */
-async function restrict<Result>(
-  parts: Parts,
-  keys: readonly string[] | 'all',
-  { everywhere = false, ...options }: RestrictOptions = {},
-  work: (circumstances: Circumstances) => Promise<Result>,
-): Promise<Result> {
-  checkEverywhere(everywhere, options.transaction)
-  const result = await change(parts, keys, options, work)
-  if (everywhere) await parts.verification.waitForEveryone()
-  return result
+  /** Makes a change of some keys. This process honours the change before the call returns. */
+  async function change<Result>(
+    keys: readonly string[] | 'all',
+    options: ChangeOptions | undefined,
+    work: Work<Result>,
+  ) {
+    const result = await read(options, work)
+    await verification.changed(keys, options?.transaction)
+    return result
+  }
+
+  /** Does the same for changes that restrict keys. With `everywhere`, all processes honour the change before the call returns. */
+  async function restrict<Result>(
+    keys: readonly string[] | 'all',
+    { everywhere = false, ...options }: RestrictOptions = {},
+    work: Work<Result>,
+  ) {
+    checkEverywhere(everywhere, options.transaction)
+    const result = await change(keys, options, work)
+    if (everywhere) await verification.waitForEveryone()
+    return result
+  }
+
+  return { read, change, restrict }
 }
 
 function createKeyCommands(parts: Parts) {
   const { parse } = parts
+  const { read, change, restrict } = createRuns(parts)
 
   return {
     async create(apiKey: unknown, options?: ChangeOptions) {
       refuseUserId(options)
-      return change(parts, [], options, (call) =>
-        actions.create(parts, parse.newKeyOf(apiKey), call),
-      )
+      return change([], options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
     },
 
     async list(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId')
       refuseUserId(options)
-      return read(parts, options, (call) => list(parts, parse.list(filter), call))
+      return read(options, (call) => list(parts, parse.list(filter), call))
     },
 
     async get(id: string, options?: ReadOptions) {
-      return read(parts, options, (call) => get(parts, id, call))
+      return read(options, (call) => get(parts, id, call))
     },
 
     async update(id: string, changes: unknown, options?: ChangeOptions) {
-      return change(parts, [id], options, (call) =>
+      return change([id], options, (call) =>
         actions.update(parts, id, parse.changes(changes), call),
       )
     },
 
     async setPermissions(id: string, given: unknown, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (call) => {
+      return restrict([id], options, (call) => {
         const { permissions } = parse.permissionSet({ permissions: given })
         return actions.setPermissions(parts, id, permissions, call)
       })
     },
 
     async suspend(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (call) => actions.setStatus(parts, 'suspend', id, call))
+      return restrict([id], options, (call) => actions.setStatus(parts, 'suspend', id, call))
     },
 
     async reactivate(id: string, options?: ChangeOptions) {
-      return change(parts, [id], options, (call) =>
-        actions.setStatus(parts, 'reactivate', id, call),
-      )
+      return change([id], options, (call) => actions.setStatus(parts, 'reactivate', id, call))
     },
 
     async revoke(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (call) => actions.setStatus(parts, 'revoke', id, call))
+      return restrict([id], options, (call) => actions.setStatus(parts, 'revoke', id, call))
     },
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */
     async rotate(id: string, { gracePeriodSeconds: given, ...options }: RotateOptions = {}) {
-      return change(parts, [id], options, (call) => {
+      return change([id], options, (call) => {
         const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
         return actions.rotate(parts, id, gracePeriodSeconds, call)
       })
     },
 
     async endRotation(id: string, options?: RestrictOptions) {
-      return restrict(parts, [id], options, (call) => actions.endRotation(parts, id, call))
+      return restrict([id], options, (call) => actions.endRotation(parts, id, call))
     },
   }
 }
 
 function createBulkCommands(parts: Parts) {
   const { parse, verification } = parts
+  const { read, change, restrict } = createRuns(parts)
 
   return {
     async revokeAll(owner: unknown, options?: RestrictOptions) {
       refuseUserId(options)
-      return restrict(parts, 'all', options, async (call) => {
+      return restrict('all', options, async (call) => {
         const { userId } = parse.owner({ userId: owner })
         return { keys: await bulk.revokeAll(parts, userId, call) }
       })
@@ -153,7 +153,7 @@ function createBulkCommands(parts: Parts) {
 
     async countRevocable(owner: unknown, options?: ReadOptions) {
       refuseUserId(options)
-      return read(parts, options, async (call) => {
+      return read(options, async (call) => {
         const { userId } = parse.owner({ userId: owner })
         return { keys: await bulk.countRevocable(parts, userId, call) }
       })
@@ -163,7 +163,7 @@ function createBulkCommands(parts: Parts) {
       refuseUndefined(criteria, 'userId')
       refuseTransaction(options)
       refuseUserId(options)
-      return restrict(parts, 'all', options, async (call) => ({
+      return restrict('all', options, async (call) => ({
         keys: await bulk.revokeUnused(parts, parse.unusedKeys(criteria), call),
       }))
     },
@@ -171,7 +171,7 @@ function createBulkCommands(parts: Parts) {
     async pruneRevoked(criteria: unknown, options?: ChangeOptions) {
       refuseTransaction(options)
       refuseUserId(options)
-      return change(parts, 'all', options, async (call) => ({
+      return change('all', options, async (call) => ({
         keys: await bulk.pruneRevoked(parts, parse.pruning(criteria), call),
       }))
     },
@@ -192,16 +192,17 @@ function createBulkCommands(parts: Parts) {
 
 function createLogCommands(parts: Parts) {
   const { parse, audit, usage } = parts
+  const { read } = createRuns(parts)
 
   return {
     async events(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId', 'apiKeyId')
       refuseUserId(options)
-      return read(parts, options, (call) => audit.list(parse.eventList(filter), call))
+      return read(options, (call) => audit.list(parse.eventList(filter), call))
     },
 
     async usage(id: string, query: object = {}, options?: ReadOptions) {
-      return read(parts, options, async (call) => {
+      return read(options, async (call) => {
         const period = readUsagePeriod(parse.usageQuery(query))
         const apiKey = await get(parts, id, call)
         return usage.ofKey(apiKey.id, period, call)
@@ -211,7 +212,7 @@ function createLogCommands(parts: Parts) {
     async totalUsage(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId', 'apiKeyId')
       refuseUserId(options)
-      return read(parts, options, (call) => {
+      return read(options, (call) => {
         const { apiKeyId, userId, ...query } = parse.usageFilter(filter)
         return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, call)
       })
@@ -245,22 +246,21 @@ function createLogCommands(parts: Parts) {
 /** Creates the functions for input that may not name an owner, or a key, because the route does. */
 function createRouteCommands(parts: Parts) {
   const { parse, audit } = parts
+  const { read, change } = createRuns(parts)
 
   return {
     async createOwn(userId: string | number, apiKey: unknown, options: ChangeOptions) {
-      return change(parts, [], options, (call) =>
+      return change([], options, (call) =>
         actions.create(parts, { ...parse.newKey(apiKey), userId }, call),
       )
     },
 
     async listOwn(userId: string | number, filter: unknown) {
-      return read(parts, undefined, (call) =>
-        list(parts, { ...parse.ownList(filter), userId }, call),
-      )
+      return read(undefined, (call) => list(parts, { ...parse.ownList(filter), userId }, call))
     },
 
     async eventsOf(id: string, page: unknown, options: ReadOptions) {
-      return read(parts, options, async (call) => {
+      return read(options, async (call) => {
         const apiKey = await get(parts, id, call)
         return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id }, call)
       })

@@ -152,24 +152,21 @@ export async function changeKeyIn(
   if (Object.keys(news).length === 0) return before
 
   const ref = randomUUID()
-  const after = await update(parts, id, { ...news, eventRef: ref }, circumstances.transaction)
-  await parts.audit.record([{ action, before, after, ref }], circumstances)
-  return after
-}
-
-async function update(parts: Parts, id: string, values: Values, transaction: Transaction) {
   const bind: unknown[] = [id]
-  const assignments = assign(values, bind).map(({ column, value }) => `${column} = ${value}`)
-  if (values.status === 'REVOKED') assignments.push('revoked_at = clock_timestamp()')
-  const [row] = await selectJson<ApiKeyRow[]>(
+  const assignments = assign({ ...news, eventRef: ref }, bind).map(
+    ({ column, value }) => `${column} = ${value}`,
+  )
+  if (news.status === 'REVOKED') assignments.push('revoked_at = clock_timestamp()')
+  const [row] = await selectJson<[ApiKeyRow]>(
     parts.sequelize,
     `UPDATE ${parts.tables.keys} AS key
         SET ${assignments.join(', ')}, updated_at = clock_timestamp()
       WHERE id = $1 RETURNING ${keySql('key')} AS json`,
-    { bind, transaction },
+    { bind, transaction: circumstances.transaction },
   )
-  if (!row) throw new ApiKeysError('api_key_not_found')
-  return readRecord(parts, row)
+  const after = readRecord(parts, row)
+  await parts.audit.record([{ action, before, after, ref }], circumstances)
+  return after
 }
 
 function newsIn(values: Values, key: ApiKeyRecord): Values {

@@ -1,18 +1,14 @@
-import type { Sequelize } from 'sequelize'
-
 import { isOfPrefix } from '../../models/api-key'
-import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
-import type { Background } from '../database/background'
 import { momentOf } from '../database/clock'
 import type { Connection } from '../database/connection'
 import { causeOf, isUnmigrated, onDatabase, sqlStateOf } from '../database/failures'
 import { select } from '../database/query'
 import type { FeedState } from '../freshness/lease'
 import type { Listener } from '../freshness/listener'
-import type { SecretFormat } from '../keys/secret'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
 import type { Memory } from './memory'
+import type { VerificationParts } from './verification'
 import type { Verifier } from './verify'
 
 /** The state of verification in this process. */
@@ -72,16 +68,7 @@ export interface HealthQuestion {
   probe?: boolean | undefined
 }
 
-/** What is needed to find the keys that are neither revoked nor expired. */
-interface LivingKeyParts {
-  sequelize: Sequelize
-  tables: Tables
-  keyPrefix: string
-  format: Pick<SecretFormat, 'secretIds'>
-}
-
-interface HealthParts extends LivingKeyParts {
-  background: Background
+interface HealthParts extends VerificationParts {
   memory: Memory
   listener: Pick<Listener, 'isUp'> | undefined
   verifier: Pick<Verifier, 'counts'>
@@ -150,7 +137,7 @@ async function countLivingKeys({
   tables,
   keyPrefix,
   format,
-}: LivingKeyParts): Promise<LivingKeys[]> {
+}: VerificationParts): Promise<LivingKeys[]> {
   const rows = await onDatabase(() =>
     select<{ secretId: string | null; keys: string }>(
       sequelize,
@@ -203,7 +190,7 @@ export function describe(failure: unknown): string {
  * Warns once if the database has living keys of a secret that the app does not have. Such keys are refused as malformed without
  * a look-up, so that nothing else would say why.
  */
-export function createSecretCheck(parts: LivingKeyParts & { background: Background }) {
+export function createSecretCheck(parts: VerificationParts) {
   return {
     isDone: false,
 
@@ -215,7 +202,7 @@ export function createSecretCheck(parts: LivingKeyParts & { background: Backgrou
   }
 }
 
-async function warnOfUnknownSecret({ sequelize, tables, keyPrefix, format }: LivingKeyParts) {
+async function warnOfUnknownSecret({ sequelize, tables, keyPrefix, format }: VerificationParts) {
   const [key] = await select<{ secret: 'keyed' | 'unkeyed' }>(
     sequelize,
     `SELECT CASE WHEN secret_id IS NULL THEN 'unkeyed' ELSE 'keyed' END AS secret FROM ${tables.keys} AS key

@@ -3,7 +3,6 @@ import { hash } from 'node:crypto'
 import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
-import type { Tables } from '../../models/tables'
 import { createAddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../database/failures'
 import { isListOfNames } from '../keys/grantable'
@@ -16,7 +15,7 @@ import type { Position } from '../freshness/change-log'
 import type { Conditions } from '../freshness/change-log-sql'
 import type { Moment } from '../database/clock'
 import type { Connection, TextRow } from '../database/connection'
-import type { Settings } from '../read-options'
+import type { VerificationParts } from './verification'
 
 /** Rows of keys, and the newest entry of the log, as they were at one moment. */
 export interface KeyReading {
@@ -37,17 +36,15 @@ export interface KeyReading {
 /** Reads the keys that have these hashes; `null` if the log has no entry at all. */
 export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
-interface LookupParts extends Pick<Settings, 'limits' | 'preparedStatements'> {
+interface LookupParts extends VerificationParts {
   connection: Connection
-  tables: Tables
-  userIdType: UserIdType
   conditions: Conditions
 }
 
 /** Makes the look-up of keys: one indexed query in one snapshot. If a key is missing, it returns the newest entry of the log alone. */
-export function createLookup({ userIdType, limits, ...parts }: LookupParts): Lookup {
+export function createLookup(parts: LookupParts): Lookup {
   const ask = createAsk(parts)
-  const readRow = createRowReader(userIdType, limits)
+  const readRow = createRowReader(parts.userIdType, parts.limits)
 
   return async function lookUp(digests, limitMs) {
     const { rows, sentAt } = await ask(digests.map(toStoredHash), limitMs)
@@ -70,7 +67,7 @@ export function createLookup({ userIdType, limits, ...parts }: LookupParts): Loo
 /** SQLSTATEs that show that a pooler cannot keep prepared statements: the statement is missing, or there already. */
 const unprepared = /^(26000|42P05)$/
 
-function createAsk(parts: Omit<LookupParts, 'userIdType' | 'limits'>) {
+function createAsk(parts: LookupParts) {
   const { connection } = parts
   const text = lookupSql(parts)
   // Named by its text: behind a pooler, another process may have prepared its statement on the same connection.
@@ -91,7 +88,7 @@ function createAsk(parts: Omit<LookupParts, 'userIdType' | 'limits'>) {
   }
 }
 
-function lookupSql({ tables, conditions }: Pick<LookupParts, 'tables' | 'conditions'>): string {
+function lookupSql({ tables, conditions }: LookupParts): string {
   const { isRegistered, isSubscriber, fingerprint } = conditions
   const attributes = attributesFor('verified')
   const columns = attributes.map((name) => `key.${keyColumns[name].name}`).join(', ')
