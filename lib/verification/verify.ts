@@ -20,12 +20,7 @@ import { AcceptedKey, type KeyCaller, type MakeSignal, type VerifiedApiKey } fro
 export type Verdict<Permission extends string = string, UserId = string | number> =
   { valid: true; apiKey: VerifiedApiKey<Permission, UserId> } | Refused
 
-interface Accepted {
-  valid: true
-  apiKey: AcceptedKey
-}
-
-type Decision = Accepted | Refused
+type Decision = { valid: true; apiKey: AcceptedKey } | Refused
 
 export type Verifier = ReturnType<typeof createVerifier>
 
@@ -149,18 +144,20 @@ function limitToOwner(
   const { userId } = decision.apiKey
   const owner = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
   if (owner) return { valid: true, apiKey: narrow(decision.apiKey, owner.permissions) }
-  const asking = askForOwner(ownerPermissions, { decision, sent, caller }, parts)
+  const asking = askForOwner(ownerPermissions, decision.apiKey, sent, caller, parts)
   return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
 }
 
 /** Asks the app what the owner may do, and again if the owner was changed meanwhile. */
 async function askForOwner(
   ownerPermissions: OwnerPermissions,
-  { decision, sent, caller }: { decision: Accepted; sent: SentKey; caller: KeyCaller },
+  accepted: AcceptedKey,
+  sent: SentKey,
+  caller: KeyCaller,
   parts: VerifierParts,
 ): Promise<Decision> {
   const { cache, clock, feed } = parts.memory
-  let { apiKey } = decision
+  let apiKey = accepted
   for (let attempt = 1; attempt <= maxAttempts; attempt++) {
     const { userId } = apiKey
     // Another request may have asked since.
