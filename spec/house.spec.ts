@@ -46,13 +46,8 @@ const wings = {
     'lib/http/rate-limits.ts',
     'lib/verification/failed-attempts.ts',
   ],
-  'permissions of owners': [
-    'lib/keys/grantable.ts',
-    'lib/verification/ask-grantable.ts',
-    'lib/verification/owner-permissions.ts',
-    'lib/verification/narrow-permissions.ts',
-  ],
-  'notices of expiry': ['lib/lifecycle/expiry-notices.ts', 'lib/lifecycle/notice-claims.ts'],
+  'permissions of owners': ['lib/keys/grantable.ts', 'lib/verification/owner-permissions.ts'],
+  'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
 }
 
 const files = sourceFiles('lib', 'models', 'migrations')
