@@ -153,7 +153,7 @@ async function reportDue(parts: ExpiryNoticesParts): Promise<number> {
   } finally {
     clearTimeout(renewal)
     await renewing
-    await onDatabase(() => setClaims(parts, held, 'clock_timestamp()'))
+    await onDatabase(() => setClaims(parts, held, "'-infinity'"))
   }
 }
 
