@@ -55,7 +55,7 @@ export function createApiKeys<
   const { storage } = settings
   const sequelize = asGuest(settings.sequelize)
   const emitter = createEmitter()
-  /** What the floors stand on. */
+  /** The parts that all floors use. */
   const ground = {
     ...settings,
     userIdType: storage.userIdType,

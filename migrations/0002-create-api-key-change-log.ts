@@ -3,7 +3,7 @@ import { keyLogTriggers, userLogTriggers } from './change-log-triggers'
 import type { Step } from './step'
 
 /**
- * Creates the log of changes. From it, every process learns which of its cached keys have changed. Triggers write it in the
+ * Creates the log of changes. Every process reads in it which of its cached keys have changed. Triggers write it in the
  * transaction that makes the change, so that it has changes made by hand, by a cascade or by TRUNCATE.
  *
  * Triggers gather the changes of a transaction as they happen, without a lock. The first change also queues a deferred trigger,

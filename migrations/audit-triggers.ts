@@ -5,7 +5,10 @@ import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
 import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
 
-/** Returns the triggers that write the audit trail and refuse to change it. */
+/**
+ * Returns the triggers that write the audit trail and refuse to change it. `keyColumns` in models/api-key.ts lists the columns that
+ * are watched, and the columns whose values are shown.
+ */
 export function auditTriggers(tables: Tables): Trigger[] {
   return [...keyTriggers(tables), ...eventTriggers(tables), ...refusingTriggers(tables)]
 }

@@ -9,7 +9,7 @@ export const historyTable = 'api_key_migrations'
  * call for a role without that right.
  */
 export async function readHistory(run: Run, schema: string): Promise<Set<string>> {
-  // From the catalog itself: `to_regclass` may answer from before the wait for the lock that there is no table.
+  // Reads the catalog itself: `to_regclass` may answer from before the wait for the lock that there is no table.
   const found = await run(
     `SELECT 1 FROM pg_catalog.pg_class AS class
        JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace

@@ -3,7 +3,7 @@ import { relationsOf, type Step } from './step'
 import type { Run } from './transaction'
 import { alteredTriggersSql } from './triggers'
 
-/** What the steps make and the database does not have. */
+/** The things that the steps make and the database does not have. */
 export interface Missing {
   /** Tables and sequences. */
   relations: string[]

@@ -53,7 +53,7 @@ function jsonSql(json: string): string {
                THEN to_jsonb(${json}::text) ELSE ${json}::jsonb END`
 }
 
-/** SQL for a time as JavaScript writes it in JSON, with six digits for years from 10000; one that is infinite is none there. */
+/** SQL for a time as JavaScript writes it in JSON: with six digits for years from 10000, and `null` for an infinite time. */
 export function timeSql(time: string): string {
   const utc = `${time} AT TIME ZONE 'UTC'`
   return `CASE WHEN isfinite(${time}) THEN

@@ -75,7 +75,7 @@ function compareEnds({ findings, end }: Walk, named: Link, place: Place) {
     findings.report(
       'edited',
       place,
-      'The last entry is not the one that the end of the trail names.',
+      'The last entry is not the entry that the end of the trail names.',
     )
   }
 }

@@ -42,7 +42,7 @@ const comparisonsSql = ({ keys, auditHead }: Tables) => [
  *
  * Any role that may write to the trail may have written any JSON, so values that are no objects are left out.
  *
- * What was pruned is not known: entries with ids up to the greatest that was pruned are left out, and a key that is as old as
+ * Entries that were pruned are not known: entries with ids up to the greatest that was pruned are left out, and a key that is as old as
  * they are needs no entry. The limits come from the table itself, because JavaScript cannot read every time that it may hold.
  */
 export function contradictionsSql(tables: Tables): string {

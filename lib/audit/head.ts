@@ -6,7 +6,7 @@ import { InvalidInputError } from '../errors'
 import { isPlainObject } from '../keys/metadata'
 import type { Signature, SignatureCheck, Signer } from './signing'
 
-/** What the functions of this folder work with. */
+/** The parts that the functions of this folder work with. */
 export interface Trail {
   sequelize: Sequelize
   tables: Tables
@@ -21,7 +21,8 @@ export interface Link {
 
 /**
  * The row that says where the chain ends. It also holds the checkpoint, where the chain begins after entries were pruned. One
- * signature covers both; before the first seal there is none.
+ * signature covers both; before the first seal there is none. Each change locks this row to seal its entries: seal.ts does so, and
+ * says how long a change waits for the lock.
  */
 export interface Head extends Link {
   /** The last seal that was pruned, by its position as text; 0 and an empty hash for none. */
@@ -107,8 +108,8 @@ export function endOf({ checkpointPosition, checkpointHash }: Head, tail: Link |
 }
 
 /**
- * Returns a head that is not reliable, as a process may sign it. Its claims about what was pruned reach no further than what is
- * sealed by now.
+ * Takes a head that is not reliable, and returns a head that a process may sign. The new head claims no pruning beyond the last
+ * sealed entry.
  */
 export function withoutClaims(head: Head, tail: End['tail']): Head {
   const { lastPrunedId: claimed, prunedBefore: time } = head

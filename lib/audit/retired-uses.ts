@@ -15,7 +15,10 @@ export type RetiredUses = ReturnType<typeof createRetiredUses>
 /** How many keys may wait. */
 const maxKeys = 5_000
 
-/** Gathers uses of secrets that no longer work. The writer enters them in the audit trail. */
+/**
+ * Gathers uses of secrets that no longer work. The writer enters them in the audit trail, once an hour per key. Within a process,
+ * verification/refuse.ts sees to that; between processes, a unique index of migrations/0004 does.
+ */
 export function createRetiredUses(writer: Writer, tables: Tables, signer: Signer) {
   /** By the ids of the keys. */
   let waiting = new Map<string, RetiredUse>()

@@ -66,10 +66,10 @@ export const pageSize = 2_000
 /** How long a change waits for the lock on the head. After that, the next change seals its entries. */
 const lockTimeoutMs = 2_000
 
-/** The longest time that a statement takes which works on a page of the trail. */
+/** How long a statement on a page of the trail may take. */
 const statementLimitMs = 60_000
 
-/** The longest time that a process which stops while it holds the head keeps other processes waiting. */
+/** How long a process that stops may hold the head. Other processes wait for it no longer than this. */
 const idleTimeoutMs = 5_000
 
 /**

@@ -53,8 +53,10 @@ interface State extends ConnectionParts {
   closing: AbortController
 }
 
-/** How many openings may be under way, and how many may be unsettled for how long. */
+/** The number of openings that may be under way. */
 const maxOpenings = 3
+
+/** The number of openings that may be unsettled. After the time below, an opening no longer counts as unsettled. */
 const maxUnsettled = 10
 const longestUnsettledMs = 30_000
 
@@ -105,14 +107,14 @@ export function createConnection(parts: ConnectionParts) {
     /** Gives up the client that is open. The next query opens another client. */
     reset: () => discard(state, state.current),
 
-    /** Leaves its place in the database to a connection that is needed more. Returns false if it has none. */
+    /** Leaves its place in the database to a connection that is needed more. Returns false if it has no place. */
     giveWay(need: Need): boolean {
-      // At the server, what is being opened may have its place already. If the server is only slow, it is left alone.
+      // If the server refuses connections, an opening may have its place there already. If the server is only slow, openings go on.
       const openings = need === 'refused' ? state.openings : []
       if (!state.current && openings.length === 0) return false
       discard(state, state.current)
       for (const opening of openings) giveUp(state, opening)
-      const error = new Error('the connection has given way to one that is needed more')
+      const error = new Error('the connection has given way to a connection that is needed more')
       state.failure = { error, endsAt: clock.monotonic() + refusedRestMs }
       return true
     },

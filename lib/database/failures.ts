@@ -1,7 +1,10 @@
 import { warn } from '../../models/warnings'
 import { ApiKeysError, InvalidInputError } from '../errors'
 
-/** SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. */
+/**
+ * SQLSTATEs that say the server cannot serve: connection lost, shutting down, full, a standby, out of time. connections.ts says
+ * which connection gives way if the server is full.
+ */
 const outages = /^(08...|57P0[1-5]|53...|25006|25P0[34]|57014|55P03)$/
 
 /**

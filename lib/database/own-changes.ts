@@ -17,7 +17,7 @@ export type OwnChanges = ReturnType<typeof createOwnChanges>
  */
 export function createOwnChanges(clock: { monotonic(): number }) {
   let reach: Reach = { revision: null, gaps: 0 }
-  /** What must appear in the log: how far it was read before the commit, and when that was, by the monotonic clock. */
+  /** The changes that must appear in the log: how far it was read before the commit, and the time of the commit, by the monotonic clock. */
   let awaited: { xid: string; before: Reach; committedAt: number }[] = []
   let [read, readBefore] = [new Set<string>(), new Set<string>()]
   let readSince = clock.monotonic()

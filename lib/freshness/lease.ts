@@ -85,7 +85,10 @@ export function createLease(
   return { ...parts, ...inactive, applied: null, triggers: null, clockOffsetMs: null, gaps: 0 }
 }
 
-/** True if what is cached may be used: both clocks agree that the lease is not over. */
+/**
+ * True if what is cached may be used: both clocks agree that the lease is not over. `mayUse` in verification/cache.ts applies this
+ * to a row.
+ */
 export function isLive({ grantedAt, lengthMs }: Lease, monotonic: number, wall: number): boolean {
   return grantedAt !== null && isWithin(grantedAt, lengthMs, monotonic, wall)
 }

@@ -152,6 +152,7 @@ function withoutKey(credential: Exclude<Credential, { kind: 'key' }>): Authentic
   }
 }
 
+/** Returns the refusal of a key. `refusalOf` in errors.ts has the status of each reason. */
 function invalid(reason: InvalidReason, retryAfterSeconds?: number): ApiKeysError {
   return withoutStack(() => refusalOf(reason, retryAfterSeconds))
 }

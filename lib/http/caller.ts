@@ -73,7 +73,7 @@ export class Caller implements KeyCaller {
     return closablesOfRequest(this.#req, this.response)
   }
 
-  /** The response that a guard was given, else the one that Express keeps with the request. */
+  /** The response that a guard was given, else the response that Express keeps with the request. */
   get response(): ServerResponse | undefined {
     return this.#res ?? this.#req.res
   }
@@ -114,7 +114,7 @@ export class Caller implements KeyCaller {
   accept(apiKey: VerifiedApiKey, user: object, userBefore: object | undefined): Accepted {
     const req = this.#req
     this.#userBefore = userBefore
-    // What the app keeps under this name is its own.
+    // A value that the app keeps under this name is its own.
     if (isFree(req.apiKey)) req.apiKey = apiKey
     req.user = user
     this.accepted = { kind: 'accepted', apiKey, user, caller: this }

@@ -22,7 +22,10 @@ interface RateLimitsParts {
   emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
-/** Counts requests towards the limits of their keys, and writes the state of the limits on the responses. */
+/**
+ * Counts requests towards the limits of their keys, and writes the state of the limits on the responses. A key's own limits replace
+ * the app's limits of the same names: see `limitsOf` in keys/limits.ts.
+ */
 export function createRateLimits({ rateLimiter, noteRateLimited, emitter }: RateLimitsParts) {
   /** Lets a request pass. A later guard may still refuse it, and so its use is reported when it ends. */
   function pass({ apiKey, caller }: Accepted): null {

@@ -60,7 +60,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
   ) {
     if (authentication.kind !== 'accepted') {
       const { status, headers } = answers.withChallenge(authentication.error)
-      // From a failure, Passport takes the challenge and the status.
+      // Passport takes only the challenge and the status from a failure.
       const { 'WWW-Authenticate': challenge, ...others } = headers
       if (status === 429) setFields(req.res, others)
       return fail(challenge, status)

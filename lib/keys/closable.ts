@@ -1,4 +1,4 @@
-/** What a signal is kept until: a response, a request, a socket, a WebSocket, or any other event emitter. */
+/** A signal is kept until it closes: a response, a request, a socket, a WebSocket, or any other event emitter. */
 export interface Closable {
   // `never` accepts emitters whatever the types of their events.
   once(event: never, listener: never): unknown
@@ -18,9 +18,9 @@ interface Emitter {
   readonly write?: unknown
   /** True if a readable stream was read to its end. */
   readonly readableEnded?: unknown
-  /** Of a WebSocket: 2 and 3 are closing and closed. */
+  /** The state of a WebSocket: 2 and 3 are closing and closed. */
   readonly readyState?: unknown
-  /** Of a socket of Socket.IO. */
+  /** True if a socket of Socket.IO is disconnected. */
   readonly disconnected?: unknown
 }
 

@@ -7,9 +7,9 @@ import { isObject, strict, withAll } from './parse-input'
 
 /** How often a key may be used in each window of time. A window begins with its first use. */
 export interface Limit {
-  /** From 1 to 1,000,000,000,000. */
+  /** A number from 1 to 1,000,000,000,000. */
   readonly limit: number
-  /** From 1 to 31,622,400 (366 days). */
+  /** A number from 1 to 31,622,400 (366 days). */
   readonly windowSeconds: number
 }
 

@@ -1,7 +1,7 @@
 import type { Status } from '../../models/api-key'
 import { ApiKeysError } from '../errors'
 
-/** What may be done to a key: `change` means its name, permissions and the like. */
+/** An action on a key: `change` changes its name, permissions and the like. */
 export type Action = 'suspend' | 'reactivate' | 'revoke' | 'change' | 'rotate'
 
 type Refusal = 'api_key_suspended' | 'api_key_revoked'

@@ -228,7 +228,7 @@ async function deleteRows(parts: Parts, keys: readonly ApiKeyRecord[], own: OwnC
   await audit.record(changes, own)
 }
 
-/** What a revocation changes of a key, as it was before. */
+/** The values of a key that a revocation changes, as they were before. */
 interface StateBefore {
   status: Status
   updatedAt: Time

@@ -10,7 +10,7 @@ import type { Verification, VerificationParts } from '../verification/verificati
 import type { InTransaction } from './transactions'
 import type { ChangeOptions } from './types'
 
-/** What the functions of this folder work with. */
+/** The parts that the functions of this folder work with. */
 export interface Parts extends VerificationParts {
   parse: Parsers
   /** Asks the app what a user may do; `undefined` if users may give all permissions. */
@@ -22,7 +22,7 @@ export interface Parts extends VerificationParts {
   verification: Verification
 }
 
-/** What a call was given besides its subject: the owner, the transaction, and what the audit trail notes. */
+/** The options of a call besides its subject: the owner, the transaction, and the values that the audit trail notes. */
 export interface Circumstances {
   userId?: string | number | undefined
   transaction?: Transaction | undefined
@@ -70,7 +70,7 @@ export function refuseUndefined(options: object, ...names: string[]) {
 /** Refuses what is no transaction of Sequelize. An app may have two copies of Sequelize, so the class does not matter. */
 export function checkTransaction(transaction: unknown) {
   if (transaction !== undefined && transaction !== null && !('commit' in Object(transaction))) {
-    throw new TypeError('transaction must be one that sequelize.transaction() has made')
+    throw new TypeError('transaction must come from sequelize.transaction()')
   }
 }
 

@@ -43,7 +43,7 @@ export function createLifecycle(given: Omit<Parts, 'inTransaction'>) {
   }
 }
 
-/** What a call does with its parsed options. */
+/** The work that a call does with its parsed options. */
 type Work<Result> = (circumstances: Circumstances) => Promise<Result>
 
 /** Creates the three ways to run a call. */

@@ -11,6 +11,11 @@ import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { Parts } from './calls'
 import { count } from './store'
 
+/*
+ * The table of which action a status allows is in keys/states.ts. The default grace period of a rotation is in `gracePeriod` of
+ * keys/input.ts.
+ */
+
 const forAdministrators = 'is for administrators to write'
 
 /** Refuses metadata of an owner that has reserved names. Administrators and the app write those, and owners read them. */
@@ -60,7 +65,7 @@ export function refuseOwnLimits(
   refuse([{ pointer: '#/limits', message: forAdministrators }])
 }
 
-/** Refuses an expiry that is more than `maxLifetimeSeconds` after the creation of the key, or none. */
+/** Refuses a key without an expiry, or with an expiry that is more than `maxLifetimeSeconds` after its creation. */
 export function refuseTooLate(
   { maxLifetimeSeconds }: Parts,
   expiresAt: Date | null,
@@ -76,8 +81,8 @@ export function refuseTooLate(
 }
 
 /**
- * Refuses permissions that the owner may not give. The app reads within the transaction of the caller, if there is one, because
- * that may have taken the last connection of the pool.
+ * Refuses permissions that the owner may not give. If the caller has a transaction, the app reads within it, because the
+ * transaction may hold the last connection of the pool.
  */
 export async function refuseUngrantable(
   { grantable }: Parts,

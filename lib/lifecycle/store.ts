@@ -118,7 +118,7 @@ function explainUnknownUser(error: unknown): never {
   throw new InvalidInputError([fault], { cause: error })
 }
 
-/** What becomes of a key. Values that are undefined or as before are left out. */
+/** The action on a key, and the new values. Values that are undefined or as before are left out. */
 interface Decision {
   action: ChangeAction
   values: Values

@@ -61,7 +61,10 @@ export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUs
       writer.writeLater()
     },
 
-    /** Returns the last use of a key that was noted and may not be written yet. */
+    /**
+     * Returns the last use of a key that was noted and may not be written yet. Records of keys show it: lifecycle/store.ts asks for
+     * it, and keys/record.ts puts it into the record.
+     */
     lastUseOf(id: string): LastUse | undefined {
       const secrets = noted.get(id) ?? beingWritten.get(id)
       const last = secrets?.at(-1)

@@ -276,7 +276,8 @@ export function placeOf(
 
 /**
  * True if a row that is not in the cache may answer one question. While the log moves on all the time, each row is old when it
- * arrives. A row may then answer a retry, unless it was asked for before the question: it may lack a change that was known by then.
+ * arrives. Such a row may answer a retry. If the process asked for the row before the question came, the row may not answer, because
+ * it may lack a change that was known when the question came.
  */
 export function mayAnswer(
   { freshness, isOld }: { freshness: Freshness; isOld: boolean },

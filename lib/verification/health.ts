@@ -38,7 +38,7 @@ export interface Health {
     unknownHashes: number
     hits: number
     misses: number
-    /** From 0 to 1; `null` before the first. */
+    /** A number from 0 to 1; `null` before the first verification. */
     hitRate: number | null
   }
   usage: UsageHealth

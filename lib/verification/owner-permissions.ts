@@ -47,7 +47,7 @@ export class UserPermissions {
   permissions: PermissionSet = noPermissions
   /** True if a request has used it since room was last made. */
   wasUsed = false
-  /** From when on, by the monotonic clock, the app may be asked again beside the requests. */
+  /** The app may be asked again beside the requests from this time on, by the monotonic clock. */
   refreshFrom = -Infinity
 
   constructor(

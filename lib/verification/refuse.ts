@@ -66,7 +66,7 @@ export function refuse(
   return refused(fault)
 }
 
-/** From when on the use of a secret that no longer works is noted again. */
+/** The time from which on the use of a secret that no longer works is noted again. */
 const noteRetiredFromMs = new WeakMap<CachedKey, number>()
 
 /** Notes that a client uses an old secret, which may be stolen. Once an hour is enough for the owner. */

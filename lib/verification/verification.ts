@@ -28,7 +28,7 @@ import { createMemory, createRefresh } from './memory'
 import { createSignals } from './signals'
 import { createVerifier, type Verdict, type Verifier } from './verify'
 
-/** What the functions of this folder and of the floor above work with. */
+/** The parts that the functions of this folder and of the floor above work with. */
 export interface VerificationParts extends Settings {
   background: Background
   /** The app's own, whose connection settings are ours. */

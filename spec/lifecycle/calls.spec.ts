@@ -96,7 +96,7 @@ describe('every call that takes an id', () => {
 
     for (const transaction of [true, 'now', {}]) {
       await expect(call(id, { transaction } as never)).rejects.toThrow(
-        new TypeError('transaction must be one that sequelize.transaction() has made'),
+        new TypeError('transaction must come from sequelize.transaction()'),
       )
     }
     expect(await apiKeys.get(id)).toEqual(before)
