@@ -85,7 +85,7 @@ export async function prepareDatabase(
   const { sequelize } = database
 
   await sequelize.transaction(async (transaction) => {
-    // If several processes start at once, one of them does the work and the others wait.
+    // If several processes start at once, one process does the work and the other processes wait.
     await sequelize.query('SELECT pg_advisory_xact_lock(20261123)', { transaction })
     await sequelize.sync()
     await fill(database)

@@ -15,7 +15,7 @@ import type { AnyOptions, DescribedPermission, RedisClient, TrustedOrigins } fro
 /** The options as the parts of the library take them: checked, and complete with their defaults. */
 export type Settings = ReturnType<typeof readOptions>
 
-/** Each option but those of storage, with its default and its rule. */
+/** Each option but the options of storage, with its default and its rule. */
 export const optionFields = {
   sequelize: v.pipe(
     anything<Sequelize>(),
@@ -242,7 +242,7 @@ function faultOfSecret(secret: unknown, others: readonly (string | Uint8Array)[]
   return others.some((other) => bytes.equals(Buffer.from(other))) ? 'must not be repeated' : null
 }
 
-/** A scheme and a host as browsers send them. To `URL`, schemes other than those of the web have no origin. */
+/** A scheme and a host as browsers send them. To `URL`, schemes other than the schemes of the web have no origin. */
 const otherOrigin = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]+$/
 
 /** True for an origin as browsers send it. */

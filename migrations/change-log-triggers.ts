@@ -166,7 +166,7 @@ function numberEntryBody({ logLock, revisionRegister: register }: Tables): strin
         END`
 }
 
-/** Deleted entries become one change of everything, with a number above all others. */
+/** Deleted entries become one change of everything, with a number above all other numbers. */
 function closeGapBody(tables: Tables): string {
   const { revisions, changes, logLock, revisionRegister: register } = tables
   return `

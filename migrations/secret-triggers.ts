@@ -17,7 +17,7 @@ export function secretTriggers(tables: Tables): Trigger[] {
     table: keys,
     calls: { name: qualify(schema, 'api_key_forget_retired_secrets'), body: forgetBody(tables) },
   }
-  // After the statement, because one statement of a rotation moves a hash from one table to the other.
+  // Fires after the statement, because one statement of a rotation moves a hash from one table to the other.
   const onInsert = {
     ...unique,
     name: 'api_key_keep_hashes_unique_insert',

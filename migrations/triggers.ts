@@ -24,7 +24,7 @@ export interface Trigger {
   newTable?: string
   /** True if the trigger fires when the transaction commits. */
   isDeferred?: boolean
-  /** True if the trigger does not fire in a session that replicates, or claims to. All others fire always. */
+  /** True if the trigger does not fire in a session that replicates, or claims to. All other triggers fire always. */
   isSilentInReplica?: boolean
   calls: TriggerFunction
 }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 
 import { qualify } from './names'
 
-/** The names of everything that the library has in a schema of the database. Those of tables are qualified and quoted. */
+/** The names of everything that the library has in a schema of the database. Names of tables are qualified and quoted. */
 export type Tables = ReturnType<typeof tablesOf>
 
 /** Returns the names of the tables, sequences and settings that belong to a schema. */

@@ -190,7 +190,7 @@ describe('a guest in the app’s Sequelize', () => {
     const { hostname: host, port, username, password, pathname } = new URL(database.url)
     const primary = { host, port, username, password, database: pathname.slice(1) }
     const sequelize = database.connect({
-      // Nobody listens on port 1: a read that went to the replica would fail.
+      // Nothing listens on port 1: a read that went to the replica would fail.
       replication: { write: primary, read: [{ ...primary, port: '1' }] },
     })
 

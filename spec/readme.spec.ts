@@ -10,7 +10,7 @@ import { createConsumer, pack, provide, root, unpack, type Consumer } from './su
 import { firstExample, pages, readmeBlocks, runExample } from './support/readme'
 import { ourTables } from './support/tables'
 
-/** What the blocks take for granted: the parts of somebody's app. */
+/** The parts of a user's app that the blocks take for granted. */
 const surroundings = `
 import express, { type RequestHandler } from 'express'
 import { createApiKeys } from 'express-api-keys'

@@ -166,7 +166,7 @@ async function putBackHead({ sequelize, tables }: Trail, transaction: Transactio
   })
 }
 
-/** SQL that locks the head. The settings are of the transaction alone, so those of the session stay as they are. */
+/** SQL that locks the head. The settings hold for the transaction alone. The settings of the session stay as they are. */
 export function lockHeadSql({ auditHead }: Tables): string {
   return `
     SELECT set_config('idle_in_transaction_session_timeout', '${idleTimeoutMs}', true),

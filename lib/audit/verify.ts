@@ -201,7 +201,7 @@ function limitsOf({ signer, start, findings }: Walk, anchor?: AuditHead): string
     !anchor &&
       'A trail that was put back as a whole or begun anew, with its head: keep a head elsewhere, and pass it.',
     isPruned &&
-      'A trail other than that of the head that was passed: the last entry of that head was pruned.',
+      'A trail other than the trail of the head that was passed: the last entry of that head was pruned.',
     findings.unverifiable > 0 &&
       'Changes of entries for which only a secret vouches that is not among `secrets`: add it there, at the end.',
   ].filter((sentence) => typeof sentence === 'string')

@@ -44,7 +44,7 @@ interface State extends ConnectionParts {
   onOpen?: (client: Client) => void
   /** Under way, the oldest first. An opening that hangs goes on beside the next: the first client that is open is used. */
   openings: Opening[]
-  /** The openings under way, and those that were given up and whose hooks may still hang. */
+  /** The openings under way, and the openings that were given up and whose hooks may still hang. */
   unsettled: Set<Opening>
   startedAt: number
   failure?: { error: unknown; endsAt: number }
@@ -129,7 +129,7 @@ export function createConnection(parts: ConnectionParts) {
   }
 }
 
-/** Waits for a client. While it does not open, others are opened beside it, and the first that is open is used. */
+/** Waits for a client. While it does not open, other clients are opened beside it. The first client that is open is used. */
 async function connect(state: State, limitMs: number): Promise<Client> {
   const { background, clock } = state
   const endsAt = clock.monotonic() + limitMs

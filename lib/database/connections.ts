@@ -66,7 +66,7 @@ export function createConnections(parts: ConnectionsParts) {
     /** Notifications arrive here, if the app wants any. */
     listening,
 
-    /** Gives up the connections on which requests wait, for others. */
+    /** Gives up the connections on which requests wait. The next requests open other connections. */
     reset() {
       polls.reset()
       lookUps.reset()

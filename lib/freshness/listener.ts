@@ -125,7 +125,7 @@ export function createListener(parts: ListenerParts) {
       tryToListen()
     },
 
-    /** Stops listening. The connection is closed together with the others. */
+    /** Stops listening. The connection is closed together with the other connections. */
     stop() {
       isWanted = false
       letGo()

@@ -68,7 +68,7 @@ export function createCredentialReader({ marker, shownLength, header }: Credenti
   return {
     /**
      * Finds the credential of a plain request, given the list of its header lines: one `Authorization: Bearer`, and nothing that
-     * was read before. Nearly all requests are plain. Returns `null` for all others.
+     * was read before. Nearly all requests are plain. Returns `null` for all other requests.
      */
     readPlain(req: IncomingMessage, lines: string[] | undefined): Credential | null {
       if (lines === undefined) return null

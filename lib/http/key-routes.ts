@@ -23,7 +23,7 @@ export function addressOf({ req }: Call): Pick<ChangeOptions, 'address'> {
   return address === null ? {} : { address }
 }
 
-/** Lists the app's permissions, or those that a user may give to a key. */
+/** Lists the app's permissions, or the permissions that a user may give to a key. */
 export async function listPermissions(
   { grantable, settings }: RouterParts,
   userId: string | number | undefined,

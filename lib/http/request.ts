@@ -19,7 +19,7 @@ export interface GuardedRequest extends IncomingMessage {
   app?: { get(setting: string): unknown } | undefined
 }
 
-/** Returns the address of the client by Express's rules, else that of the connection; `null` if it cannot be read. */
+/** Returns the address of the client by Express's rules, else the address of the connection; `null` if it cannot be read. */
 export function clientAddressOf(req: GuardedRequest): string | null {
   return readClientAddress(req.ip ?? (req as { socket?: Socket }).socket?.remoteAddress)
 }

@@ -6,7 +6,7 @@ type Address = ipaddr.IPv4 | ipaddr.IPv6
 
 interface Range {
   address: Address
-  /** How many leading bits of an address have to be those of this one. */
+  /** The number of leading bits that an address must share with `address`. */
   prefixLength: number
 }
 

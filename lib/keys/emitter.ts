@@ -161,7 +161,7 @@ export function createEmitter() {
       return waiting.get(transaction)?.some(({ name }) => name !== null) ?? false
     },
 
-    /** Makes the calls that wait for a transaction, which has committed. Those of the library come first. */
+    /** Makes the calls that wait for a transaction, which has committed. The calls of the library come first. */
     committed(transaction: Transaction) {
       const queue = takeWaiting(transaction)
       for (const { name, run } of queue) if (name === null) run()

@@ -6,7 +6,7 @@ import { InvalidInputError, type InputFault } from '../errors'
 /** A longer list of faults helps no reader: a body of 32 kB can hold thousands of them. */
 const maxFaults = 100
 
-/** The app may have told its copy of Valibot to stop at the first fault. */
+/** The app may have set its copy of Valibot to stop at the first fault. */
 const everyFault = { abortEarly: false, abortPipeEarly: false }
 
 type ObjectSchema = v.GenericSchema & { entries: v.ObjectEntries }
@@ -46,7 +46,7 @@ export function pointerTo(path: readonly unknown[]): string {
 }
 
 /**
- * Makes the schema of an object that has no other fields than those of `schema`. Valibot's `strictObject` reports only the first
+ * Makes the schema of an object that has no other fields than the fields of `schema`. Valibot's `strictObject` reports only the first
  * of them, and lets a field pass that is called `constructor`. `refused` holds the messages for some of them.
  */
 export function strict<Schema extends ObjectSchema>(

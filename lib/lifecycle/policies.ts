@@ -18,7 +18,7 @@ import { count } from './store'
 
 const forAdministrators = 'is for administrators to write'
 
-/** Refuses metadata of an owner that has reserved names. Administrators and the app write those, and owners read them. */
+/** Refuses metadata of an owner that has reserved names. Administrators and the app write those members, and owners read them. */
 export function refuseReserved(
   { reservedMetadata }: Parts,
   metadata: Metadata,

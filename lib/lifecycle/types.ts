@@ -36,7 +36,7 @@ export interface ApiKeyFilter<Permission extends string = string> extends Page {
    */
   text?: string | undefined
   /**
-   * The order; a `-` means the greatest first. All orders but that of `createdAt` need a `userId`.
+   * The order; a `-` means the greatest first. All orders but the order of `createdAt` need a `userId`.
    *
    * @default '-createdAt'
    */
@@ -66,7 +66,7 @@ export interface UsageQuery {
    */
   to?: Date | string | undefined
   /**
-   * Days are those of UTC.
+   * Days are days of UTC.
    *
    * @default 'hour'
    */
@@ -105,7 +105,7 @@ export interface ChangeOptions extends ReadOptions {
 /** The last argument of calls that restrict keys. */
 export interface RestrictOptions extends ChangeOptions {
   /**
-   * Answers only when no process accepts the old state any more. That is the longest bound (`maxStalenessMs` and
+   * Answers only when no process accepts the old state any more. It waits for the longest bound (`maxStalenessMs` and
    * `outageGraceMs`) of all processes after the commit. It excludes a `transaction`.
    *
    * @default false
@@ -217,7 +217,7 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
 
   /**
    * Revokes all keys of a user in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200
-   * before the answer, and the others a page at a time after it.
+   * before the answer, and the other keys a page at a time after it.
    */
   revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<{ keys: number }>
 

@@ -30,7 +30,7 @@ export function setFields(
 const members = /(?:"(?:[^"\\]|\\.)*"|[^",])+/g
 const memberName = /^\s*("(?:[^"\\]|\\.)*")/
 
-/** Appends members to a list. They replace those of the same names. */
+/** Appends members to a list. They replace members of the same names. */
 function merge(list: string, news: string): string {
   const names = new Set(membersOf(news).map(nameOf))
   const others = membersOf(list).filter((member) => !names.has(nameOf(member)))

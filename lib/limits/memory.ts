@@ -41,7 +41,7 @@ interface Window {
   used: number
 }
 
-/** Counts uses in this process, for at most `maxKeys` keys. Further keys evict those that came first. */
+/** Counts uses in this process, for at most `maxKeys` keys. Further keys evict the keys that came first. */
 export function createMemoryCounters(clock: Clock, maxKeys: number) {
   const accounts = new Map<string, Account>()
   /** Goes round the keys. For each new key it looks at two, and evicts those whose windows are all over. */

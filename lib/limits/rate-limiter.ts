@@ -31,7 +31,7 @@ export function createRateLimiter(parts: RateLimiterParts) {
   const { redis, onLimiterOutage, emitter, clock } = parts
   const consumeHere = createMemoryCounters(clock, 2 * parts.cacheSize)
   const counters = redis && createRedisCounters(redis)
-  /** The servers that do not answer. A server of a cluster that hangs must not keep the others from counting. */
+  /** The servers that do not answer. A server of a cluster that hangs must not keep the other servers from counting. */
   const outages = new Map<string | number, Outage>()
 
   async function askRedis(use: Use, counters: RedisCounters) {

@@ -147,7 +147,7 @@ export function createCounts(parts: CountsParts) {
       return key ? [tallyOf(counts, key), ...others] : others
     },
 
-    /** Takes the counts to be written that are due, or all of them, and those of some keys. */
+    /** Takes the counts to be written that are due, or all counts, and the counts of some keys. */
     take(isFlush: boolean, ids: Iterable<string>): Write[] {
       if (counts.batch.isWritten) {
         const tallies = takeTallies(counts, isFlush, ids)
@@ -221,7 +221,7 @@ function take(counts: Counts, key: CountedKey): Tally {
   return tally
 }
 
-/** Takes the counts that are due, or all counts, and then those of some keys. */
+/** Takes the counts that are due, or all counts, and then the counts of some keys. */
 function takeTallies(counts: Counts, isAllDue: boolean, ids: Iterable<string>): Tally[] {
   const { counting, finished, batchSize, longestMs } = counts
   const tallies = finished.splice(0, batchSize)

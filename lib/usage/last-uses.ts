@@ -97,7 +97,7 @@ export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUs
   }
 }
 
-/** Returns the secrets of both lists, those of the newer list last and instead of the same secrets of the older list. */
+/** Returns the secrets of both lists. Secrets of the newer list come last, and replace the same secrets of the older list. */
 function merge(older: readonly UsedKey[], newer: readonly UsedKey[]): readonly UsedKey[] {
   const others = older.filter(({ digest }) => newer.every((secret) => secret.digest !== digest))
   return [...others, ...newer]

@@ -84,7 +84,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     countUse: counts.count,
     countsOf: counts.countsOf,
 
-    /** The number of batches so far, and of those that are known to be written. */
+    /** The number of batches so far, and the number of batches that are known to be written. */
     get batches() {
       return counts.batches
     },

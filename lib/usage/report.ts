@@ -140,7 +140,7 @@ export function createUsageStore(parts: UsageParts) {
       }
     },
 
-    /** Returns the usage of all keys, or of those of a filter. */
+    /** Returns the usage of all keys, or of the keys that match a filter. */
     async ofAll(filter: UsageFilter, scope: Scope): Promise<TotalUsage> {
       // This process writes its uses first. If it cannot, they are missing.
       await writer.flush().catch(() => {})

@@ -22,7 +22,7 @@ const maxAddresses = 10_000
 
 const windowMs = 60_000
 
-/** How many look-ups a second an address gets that fails too often, if anyone can make a key that needs a look-up. */
+/** The look-ups per second of an address that fails too often, if anyone can make a key that needs a look-up. */
 const maxLookups = 10
 const lookupWindowMs = 1_000
 

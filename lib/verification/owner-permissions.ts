@@ -227,7 +227,7 @@ function evict(userId: UserId, { users, questions }: State) {
   for (const { user } of questions.get(userId) ?? []) user.freshness.isFollowed = false
 }
 
-/** Returns an accepted key with those of its permissions that are in a set. */
+/** Returns an accepted key with only the permissions that are in a set. */
 export function narrow(apiKey: AcceptedKey, set: PermissionSet): AcceptedKey {
   const held = set.narrow(apiKey.permissions)
   return held === apiKey.permissions

@@ -91,7 +91,7 @@ export function createVerification(parts: VerificationParts) {
       listener?.stop()
       connections.close()
     },
-    // If one connection hangs, the others may hang, too. That would not show before a request waits for them.
+    // If one connection hangs, the other connections may hang, too. Nothing would show this before a request waits for them.
     onOutage: connections.reset,
     onNeverReached,
     isNeeded: () => writer.size > 0,

@@ -47,8 +47,9 @@ const maxAttempts = 3
 const leastPatienceMs = 1_000
 
 /**
- * Makes `verify`, which accepts a key if and only if it meets the nine conditions in the README of this folder. Those of the key
- * are below, by their numbers. Those of the request (1, 6, 9, and the permissions that a route demands) are in `lib/http`.
+ * Makes `verify`, which accepts a key if and only if it meets the nine conditions in the README of this folder. The
+ * conditions on the key are below, by their numbers. The conditions on the request (1, 6, 9, and the permissions that a route
+ * demands) are in `lib/http`.
  */
 export function createVerifier(parts: VerifierParts) {
   const { format, memory } = parts
@@ -59,7 +60,7 @@ export function createVerifier(parts: VerifierParts) {
   return {
     /** Says if a key is good: at once if the key and what its owner may do are cached, else once they are read. */
     verify(sent: SentKey, caller: KeyCaller): Verdict | Promise<Verdict> {
-      // 2. Its shape, length and alphabet are those of a key, and its check is right.
+      // 2. It has the shape, length and alphabet of a key, and its check is right.
       const digest = format.parse(sent)
       if (digest === null) return refuseMalformed(sent, caller, parts)
 
@@ -87,7 +88,7 @@ export function faultOf(row: KeyRow | null, wall: number, caller: KeyCaller): Ke
   if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
   // 5. It is not expired. It expires with the millisecond that `expiresAt` names.
   if (row.expiresAtMs !== null && row.expiresAtMs <= wall) return 'expired'
-  // 3. The hash is that of its current secret, or of one in its grace period.
+  // 3. The hash is the hash of its current secret, or of an old secret in its grace period.
   if (row.worksUntilMs !== null && row.worksUntilMs <= wall) return 'retired'
   // 7. It has no addresses, or one of them covers the client's.
   const { allowedIps } = row.policy

@@ -102,7 +102,7 @@ export async function fillWithOurKeys(
   }: {
     keys: readonly MintedKey[]
     tableSize?: number
-    /** Whether the keys expire, work from some addresses only, and have metadata. */
+    /** True if the keys expire, work from some addresses only, and have metadata. */
     areBound?: boolean
   },
 ) {

@@ -18,7 +18,7 @@ export function inventTokens(count: number): string[] {
   return Array.from({ length: count }, () => randomBytes(42).toString('base64url'))
 }
 
-/** What somebody can make who knows how keys look, but not the secret: the check is that of another secret. */
+/** A key as anyone can make it who knows how keys look, but not the secret: its check is made with another secret. */
 export function forgeKeys(count: number): string[] {
   return plainTexts(mintKeys(count, [randomBytes(32).toString('base64')]))
 }

@@ -17,7 +17,7 @@ export interface LoadQuestion {
 
 export interface TokenList {
   file: string
-  /** Whether the list may begin again from the start; otherwise a run that needs more fails. */
+  /** True if the list may begin again from the start; otherwise a run that needs more fails. */
   isRepeatable: boolean
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 /** Which processors do what, as `taskset` takes them. */
 export interface Pinning {
-  /** The one that the measured process has to itself. */
+  /** The processor that the measured process has to itself. */
   measured: string
   /** Those of the load, of Postgres and of this process. */
   others: string

@@ -109,7 +109,7 @@ describe.each(rounds)('the bound, round %i, holds for', () => {
       await transaction.commit()
     })
 
-    // Nobody else saw it before.
+    // No other transaction saw it before.
     const reports = await expectHeld(trial)
     const refusals = reports.flatMap(({ sightings }) =>
       sightings.slice(trial.good.length).map(({ firstRefusedAt }) => firstRefusedAt),
@@ -126,7 +126,7 @@ describe.each(rounds)('the bound, round %i, holds for', () => {
               encode(sha256((random()::text || n)::bytea), 'hex'), '{READ_GRAPH}'
          FROM generate_series(1, 49900) AS n`,
     )
-    // The last of them, should anybody read the first ones only.
+    // The last of them, in case a process reads only the first.
     const watched = await createKeys(apiKeys, 100, 'crowd')
     const good = await createKeys(apiKeys, 8)
     const trial = await watchTrial({ fleet, good, doomed: watched })

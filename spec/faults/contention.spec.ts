@@ -14,7 +14,7 @@ jest.setTimeout(60_000)
 
 const cleanup = createCleanup()
 const users = { table: 'users', column: 'id', type: 'text' } as const
-/** Far more than anything takes here that waits for nobody. */
+/** Far more than anything takes here that does not wait. */
 const generousMs = 2000
 
 let sequelize: Sequelize

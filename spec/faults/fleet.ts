@@ -132,7 +132,7 @@ export async function startFleet({
         workers.map(async (worker) => {
           worker.signal('SIGCONT')
           if (worker.ending() === undefined) {
-            // Whether it ends in order is a question for other specs.
+            // Other specs hold down that it ends in order.
             await within(closeLimitMs, 'a process closes', worker.call('close')).catch(() => {})
           }
           await worker.remove()

@@ -88,7 +88,7 @@ describe('a process that is killed after any statement', () => {
         if (ending === 'SIGKILL') states.push(await readState())
       }
 
-      // The last one was killed after its COMMIT, and before anybody was told.
+      // The last process was killed after its COMMIT, and before it reported the change.
       expect(states.length).toBeGreaterThan(5)
       expect(states).toEqual([...states.slice(1).map(() => stateOf({})), stateOf(done)])
     },

@@ -11,7 +11,7 @@ const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_
 
 const { world, createInstance, createKnownKey, readNumbers, run } = useLog()
 
-/** Creates a key whose use is written. Its row then changes no more, and so fails no transaction that has an older snapshot. */
+/** Creates a key whose use is written. Its row then no longer changes, and so fails no transaction that has an older snapshot. */
 async function createUsedKey(apiKeys: TestApiKeys) {
   const key = await createKnownKey(apiKeys)
   await apiKeys.flush()

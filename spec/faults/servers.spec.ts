@@ -126,7 +126,7 @@ describe.each(rounds)('the bound, round %i, holds when the server', () => {
     const trial = await watchTrial({ fleet, good, doomed: [...doomed, ...undone] })
     await waitForReplay(onPrimary, onStandby)
 
-    // The standby hears no more. Every process follows the primary to a number that it alone knows.
+    // The standby no longer gets any changes. Every process follows the primary to a number that it alone knows.
     replication?.refuse()
     trial.forget(undone)
     for (const key of undone) await revokeBySql(onPrimary, [key])

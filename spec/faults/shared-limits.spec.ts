@@ -109,7 +109,7 @@ describeWithRedis('limits that four processes share', () => {
 
       expect({ passed, limited }).toEqual({ passed: 190, limited: 1_810 })
       await apiKeys.update(apiKey.id, { limits: { ...limits, daily: null } })
-      // Each process hears of that in its own time.
+      // Each process notices that in its own time.
       let more = 0
       await until(async () => {
         const argument = { plainTextKey, uses: 5 }

@@ -53,7 +53,7 @@ interface TrialSettings {
   doomed?: number
   userId?: string
   load?: Load
-  /** Whether to begin only when every process has accepted every key. */
+  /** True to begin only when every process has accepted every key. */
   isWarm?: boolean
 }
 

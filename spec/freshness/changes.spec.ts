@@ -33,7 +33,7 @@ function createInstance(options: Options = {}) {
   return apiKeys
 }
 
-/** A key that both processes remember: the one that changes it and the one that is to hear of it. */
+/** A key that both processes cache: the process that changes it, and the process to which the change is reported. */
 async function createKnownKey(...verifiers: TestApiKeys[]) {
   const { apiKey, plainTextKey } = await createInstance().create(
     newKey({ permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'] }),

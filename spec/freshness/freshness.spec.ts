@@ -49,7 +49,7 @@ const actions = actionsOf(
 function playWith(outageGraceMs: number, actions: readonly Action[]) {
   function faultsOf({ key, verdict, knownFrom }: Decided, world: World): string[] {
     const oldestAt = world.now - maxStalenessMs - (world.pollHasFailed ? outageGraceMs : 0)
-    // What was read and then lost is not told of. It may be used for as long as the bound.
+    // A change that was read and then lost is not reported. The row may be used for as long as the bound.
     const since = world.hasLostWithin(maxStalenessMs) ? oldestAt : Math.max(oldestAt, knownFrom)
     const said = verdict.valid ? 'active' : verdict.code
     const status = said === 'unknown' ? 'MISSING' : said.toUpperCase()

@@ -110,13 +110,13 @@ function createLoggedApp(keys: TestApiKeys) {
     )
 }
 
-/** Whether a text tells 14 characters or more of what lists do not show of the key. */
+/** True if a text shows 14 characters or more of the part of the key that lists do not show. */
 function tells(text: string) {
   const hidden = plainTextKey.slice(11, -8)
   return [0, 5, 10, 15, 20, 25].some((at) => text.includes(hidden.slice(at, at + 10)))
 }
 
-/** Whether a text tells the hash of the key, as the database has it or as it is remembered. */
+/** True if a text shows the hash of the key, as the database or the cache has it. */
 function tellsHash(text: string) {
   return [hash, dump(fromStoredHash(hash)).slice(1, -1)].some((form) => text.includes(form))
 }

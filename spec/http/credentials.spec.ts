@@ -9,7 +9,7 @@ import { sendRaw } from '../support/raw-http'
 const options = { marker: 'agpt_', shownLength: 6, header: undefined }
 const key = `agpt_${'k'.repeat(51)}`
 const otherKey = `agpt_${'q'.repeat(51)}`
-/** A token of somebody else that holds what our keys begin with. */
+/** A token of another issuer that contains the prefix of our keys. */
 const jwt = `eyJhbGciOiJIUzI1NiJ9.agpt_${'k'.repeat(51)}.x-agpt_y/agpt_z`
 
 const none: Credential = { kind: 'none' }

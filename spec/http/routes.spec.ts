@@ -210,7 +210,7 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
   }
 
   if (isOfOneKey(route)) {
-    // A user learns of no key by what its owner may give to it.
+    // The permissions that the owner of a key may give show a user nothing about the key.
     const inputs = route.method === 'put' ? [body, { permissions: ['EXECUTE_BLOCK'] }] : [body]
 
     it('is the same 404 to the byte for each id that names no key of the user', async () => {

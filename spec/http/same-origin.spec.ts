@@ -170,7 +170,7 @@ type TrustedOrigins = NonNullable<Parameters<typeof createTestApiKeys>[1]>['trus
 describe('trustedOrigins', () => {
   const ownHost = 'Host: app.example'
 
-  /** Whether a page of an origin may change keys. */
+  /** True if a page of an origin may change keys. */
   async function isTrusted(trustedOrigins: TrustedOrigins, origin: string) {
     const app = createTestApp(createTestApiKeys(databaseAway, { trustedOrigins }))
     const answer = await sendRaw(app, [

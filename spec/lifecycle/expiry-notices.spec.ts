@@ -34,7 +34,7 @@ async function createOldKey({ bornDaysAgo = 30, expiresInDays = 0, revoked = fal
   return id
 }
 
-/** Those told of, in an order of their own. */
+/** Collects the keys that are reported, with the days that are left. */
 function listen(keys: TestApiKeys) {
   const told: [id: string, daysLeft: number][] = []
   keys.on('expiring', ({ apiKey, daysLeft }) => told.push([apiKey.id, daysLeft]))

@@ -6,7 +6,7 @@ import { createDatabase, type Database } from '../support/database'
 import { createKey, newKey } from '../support/keys'
 
 let database: Database
-/** Of the app, with few connections, for which nobody waits long. */
+/** The app's Sequelize, with few connections, for which no caller waits long. */
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
 let other: Sequelize

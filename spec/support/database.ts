@@ -62,7 +62,7 @@ export function planDatabase(template: Template = 'migrated'): Database {
 
 const usersOfNothing: Closable[] = []
 
-/** A database out of reach: nobody listens there. To drop it stops those who go on asking for it. */
+/** A database out of reach: nothing listens there. To drop it stops those who go on asking for it. */
 export const databaseAway: Omit<Database, 'url' | 'create'> = {
   connect(options) {
     return new Sequelize('postgres://nobody@127.0.0.1:1/nothing', { logging: false, ...options })

@@ -1,4 +1,4 @@
 import { spawnSync } from 'node:child_process'
 
-/** Whether Redis is installed here. */
+/** True if Redis is installed here. */
 export const hasRedis = spawnSync('redis-server', ['--version']).status === 0

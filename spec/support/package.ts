@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 export const root = join(__dirname, '..', '..')
 const run = promisify(execFile)
 
-/** A project of somebody who uses the package, in a folder of its own. */
+/** A project that uses the package, in a folder of its own. */
 export interface Consumer {
   folder: string
   /** Runs a program in the folder. Rejects with all that it printed where it fails. */

@@ -10,7 +10,7 @@ export interface Proxy {
   pointAt(port: number): void
   /** Ends every connection, as a server that goes down does. New ones are let through. */
   cut(): void
-  /** Keeps every connection and forwards nothing; new ones are accepted and hang. No end learns of it. */
+  /** Keeps every connection and forwards nothing; new ones are accepted and hang. Neither end notices it. */
   freeze(): void
   /** Lets new connections through. Those that hung go on, or stay silent for good. */
   thaw(frozen: Frozen): void
@@ -21,7 +21,7 @@ export interface Proxy {
   close(): Promise<void>
 }
 
-/** What becomes of connections after the network hung: they go on, or no end hears of the other any more. */
+/** The state of connections after the network hung: they go on, or no end receives anything from the other end. */
 export type Frozen = 'resumed' | 'abandoned' | 'abandoned with those begun since'
 
 interface Link {
@@ -40,7 +40,7 @@ export async function startProxy(targetPort: number): Promise<Proxy> {
     links.add(link)
     client.on('error', () => {})
     client.once('close', () => {
-      // An abandoned end learns nothing of the other's.
+      // An abandoned end receives nothing from the other end.
       if (!link.isFrozen) link.server?.destroy()
       if (!link.isFrozen || !link.server) links.delete(link)
     })

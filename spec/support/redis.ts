@@ -14,7 +14,7 @@ import { until } from './until'
 /** A group of specs that needs Redis: where it is not installed they are left out, and counted as such. */
 export const describeWithRedis = hasRedis ? describe : describe.skip
 
-/** A client of a Redis out of reach: nobody listens there. */
+/** A client of a Redis out of reach: nothing listens there. */
 export const redisAway = new Redis(1, '127.0.0.1', {
   lazyConnect: true,
   enableOfflineQueue: false,

@@ -5,7 +5,7 @@ import { createTestApiKeys, type Options, type TestApiKeys } from './app'
 import { createKey, newKey } from './keys'
 import { useWorld, useWorldForEach, type World } from './world'
 
-/** The secret of the instance, and one that may replace it. */
+/** The secret of the instance, and a secret that may replace it. */
 export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
 
 /** What a fault is, and at which place in the trail. */

@@ -130,7 +130,7 @@ describe('the counts of uses', () => {
     await instance.flush()
     await useOften(plainTextKey, 4, instance)
 
-    // Nobody uses it any more.
+    // It is no longer used.
     await until(async () => (await accepted(id)) === 5)
     // It is written a moment before this process is told so.
     await until(async () => (await instance.health()).usage.pending === 0)

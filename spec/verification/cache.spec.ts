@@ -61,7 +61,7 @@ describe('the cache of keys', () => {
           // Nothing goes but to make room.
           const sizeAfter = what === 'set' && isNew ? Math.min(sizeBefore + 1, size) : sizeBefore
           expect(what === 'set' || what === 'use' ? cache.size : sizeAfter).toBe(sizeAfter)
-          // What was told last is there, whatever had to go for it.
+          // The values that were reported last are there, whatever values were evicted for them.
           expect(what !== 'set' || cache.get(digest) === cached).toBe(true)
 
           const remembered = [...told].filter(([digest]) => cache.get(digest) !== undefined)

@@ -58,7 +58,7 @@ describe('a cached key', () => {
     const apiKeys = createInstance()
     const { apiKey, plainTextKey } = await apiKeys.create(newKey())
     await apiKeys.verify(plainTextKey)
-    // Nobody follows the log for it now.
+    // No process follows the log for it now.
     await apiKeys.close()
 
     await apiKeys.revoke(apiKey.id.toUpperCase())

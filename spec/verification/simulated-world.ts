@@ -215,12 +215,12 @@ export function createWorld({ grantable }: Rules) {
       return start(({ content }) => content.roles[users.indexOf(String(userId))] ?? [])
     },
 
-    /** Whether the last poll that ended went unanswered. */
+    /** True if the last poll that ended went unanswered. */
     get pollHasFailed() {
       return pollHasFailed
     },
 
-    /** Up to when the process has been told of all changes. */
+    /** The time up to which all changes have been reported to the process. */
     get knownFrom() {
       return knownFrom
     },

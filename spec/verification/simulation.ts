@@ -121,7 +121,7 @@ export interface Decided {
   key: number
   verdict: Verdict
   askedAt: number
-  /** Up to when the process had been told of all changes. */
+  /** The time up to which all changes had been reported to the process. */
   knownFrom: number
 }
 

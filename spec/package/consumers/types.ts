@@ -94,7 +94,7 @@ void apiKeys.list({ permission: 'WRITE' })
 // @ts-expect-error there is no such option
 apiKeys.authenticate({ orSignedin: true })
 void apiKeys.userChanged('alice', { everywhere: true })
-// @ts-expect-error nobody would note it
+// @ts-expect-error no entry would note it
 void apiKeys.userChanged('alice', { reason: 'moved on' })
 
 createApiKeys({
@@ -211,7 +211,7 @@ export async function useWithoutHttp() {
   })
   isTrue<Equal<typeof apiKey, ApiKeyRecord<'READ_GRAPH' | 'EXECUTE_GRAPH', string>>>()
   isTrue<Equal<typeof plainTextKey, string>>()
-  // @ts-expect-error the hash is nobody's business
+  // @ts-expect-error records have no hash
   apiKey.hash
 
   const verdict = await numbered.verify(plainTextKey)
