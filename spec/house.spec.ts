@@ -24,7 +24,7 @@ const floors = [
   ['lib/errors.ts'],
 ]
 
-/** What only some floors may import. */
+/** The modules that only some floors may import. */
 const reserved = [
   {
     imported: /^sequelize$|^pg$|^models\/(?!warnings|option-checks)|^migrations/,

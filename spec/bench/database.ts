@@ -22,12 +22,12 @@ export interface Server {
   createDatabase(name: string, template?: string): Promise<string>
   /** Counts, on the server, what has been sent to a database so far. */
   countStatements(name: string): Promise<Statements>
-  /** Where the bench may leave its files. */
+  /** The folder in which the bench may leave its files. */
   folder: string
   stop(): Promise<void>
 }
 
-/** What is committed survives a crash, as in production. There is no standby, and memory enough for the large table. */
+/** Committed changes survive a crash, as in production. There is no standby, and memory enough for the large table. */
 const settings = {
   shared_preload_libraries: 'pg_stat_statements',
   wal_level: 'minimal',
@@ -71,7 +71,7 @@ export async function startServer(): Promise<Server> {
   }
 }
 
-/** What was sent between two counts. */
+/** Returns what was sent between two counts. */
 export function statementsBetween(before: Statements, after: Statements): Statements {
   const counts = [...after].map(([text, calls]) => [text, calls - (before.get(text) ?? 0)] as const)
   return new Map(counts.filter(([, calls]) => calls > 0))

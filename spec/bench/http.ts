@@ -43,7 +43,7 @@ export interface Participant {
 /** One participant in one round. */
 export interface Sample {
   requestsPerSecond: number
-  /** What the server used for all of the requests. */
+  /** The resources that the server used for all of the requests. */
   cpuMicroseconds: number
   requests: number
   seconds: number

@@ -129,7 +129,7 @@ function timeGuard(guard: Guard, keys: readonly string[]): Measure {
   }
 }
 
-/** What a guard reads of a request. */
+/** The parts of a request that a guard reads. */
 function makeRequest(key: string): IncomingMessage {
   const authorization = `Bearer ${key}`
   return {

@@ -5,7 +5,7 @@ import { createSecretFormat, type MintedSecret } from '../../lib/keys/secret'
 
 export type MintedKey = MintedSecret
 
-/** What the keys of all variants begin with. */
+/** The prefix of the keys of all variants. */
 export const keyPrefix = 'agpt'
 
 export function mintKeys(count: number, secrets: readonly string[] = []): MintedKey[] {

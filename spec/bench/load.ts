@@ -156,7 +156,7 @@ const blankLine = Buffer.from('\r\n\r\n')
 const contentLength = Buffer.from('\r\nContent-Length: ')
 const [zero, carriageReturn] = [48, 13]
 
-/** Where the response at the start of these bytes ends; `Infinity` as long as that is not to be told. */
+/** Returns where the response at the start of these bytes ends; `Infinity` as long as that is unknown. */
 function endOfResponse(bytes: Buffer): number {
   const headersEnd = bytes.indexOf(blankLine)
   if (headersEnd === -1) return Infinity

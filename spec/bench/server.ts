@@ -30,7 +30,7 @@ const limits = {
   monthly: { limit: 1_000_000_000, windowSeconds: 30 * 86_400 },
 }
 
-/** What stands in front of the route. */
+/** The middleware in front of the route. */
 const guards: Record<VariantName, () => RequestHandler | undefined> = {
   bare: () => undefined,
   control: () => undefined,
@@ -71,7 +71,7 @@ async function startServer() {
 
 void startServer()
 
-/** What our guard answers to a key that it does not accept, to the letter; the bench compares. */
+/** Our guard's answer to a key that it does not accept, to the letter. The bench compares it. */
 function refuseLikeOurs(_req: Request, res: Response) {
   const problem = {
     title: 'Unauthorized',

@@ -19,6 +19,6 @@ export const variants = {
 
 export type VariantName = keyof typeof variants
 
-/** Where a variant has its keys. */
+/** The place where a variant has its keys. */
 export type KeyStorage =
   'none' | 'map' | 'ours' | 'oursKeyed' | 'oursBound' | 'sequelize' | 'betterAuth'

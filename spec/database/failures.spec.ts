@@ -31,7 +31,7 @@ beforeAll(async () => {
 
 afterAll(() => database.drop())
 
-/** What a promise is rejected with. */
+/** Returns the error with which a promise is rejected. */
 async function failureOf(promise: Promise<unknown>): Promise<unknown> {
   return promise.then(
     (result) => `no failure, but ${inspect(result)}`,
@@ -68,7 +68,7 @@ describe('onDatabase', () => {
 
     const failure = await failureOf(call(away))
 
-    // That of migrate() says what to do, and never becomes a response.
+    // The error of migrate() says what to do, and never becomes a response.
     expect(failure).toBeInstanceOf(name === 'migrate' ? Error : ApiKeysError)
     expect(failure).toMatchObject({ code: 'database_unavailable', cause: expect.anything() })
     expect(inspect(failure, { depth: 10 })).not.toMatch(hash)

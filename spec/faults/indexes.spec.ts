@@ -23,7 +23,7 @@ interface PlanNode {
 }
 
 const rowCount = 100_000
-/** Of a key that was used. */
+/** The id of a key that was used. */
 const idOfUsage = createHash('md5')
   .update('key 7')
   .digest('hex')

@@ -7,9 +7,9 @@ import { waitUntil } from './waiting'
 
 /** A database that is moved to another server by logical replication. */
 export interface Move {
-  /** Where the app runs at first. */
+  /** The server on which the app runs at first. */
   source: Server
-  /** Where it is to run. */
+  /** The server on which it is to run. */
   target: Server
   onSource: Sequelize
   onTarget: Sequelize
@@ -17,7 +17,7 @@ export interface Move {
   begin(tables: string, options?: { by?: Sequelize; with?: string }): Promise<void>
   /** Resolves once the target has all that was committed on the source. */
   catchUp(): Promise<void>
-  /** What has failed while rows were copied and changes were applied. */
+  /** The failures while rows were copied and changes were applied. */
   countErrors(): Promise<{ apply: number; sync: number }>
   /** Ends the subscription. */
   end(): Promise<void>

@@ -25,7 +25,7 @@ export interface Load {
   pauseMs: number
 }
 
-/** What a process saw of one key. Times as by `monotonicMs`. */
+/** The events that a process saw of one key. Times as by `monotonicMs`. */
 export interface Sighting {
   accepted: number
   firstAcceptedAt: number
@@ -166,7 +166,7 @@ async function verifyOnce(key: string, sighting: Sighting) {
   const calledAt = monotonicMs()
   try {
     const verdict = await apiKeys.verify(key)
-    // Where nothing was waited for, the call itself decided: the process may have been stopped before it got here.
+    // If nothing was waited for, the call itself decided: the process may have been stopped before it got here.
     note(sighting, verdict, isImmediate ? calledAt : monotonicMs())
   } catch (error) {
     noteRejection(error instanceof ApiKeysError ? error.code : String(error), monotonicMs())

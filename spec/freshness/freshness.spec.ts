@@ -80,7 +80,7 @@ const outlastTheBound = [wait(600), poll, answer(0), wait(600)]
 /** The log is read again, then the key. */
 const askAgain = [answer(0), answer(0)]
 
-/** What only a rare order of things breaks, and the verdicts that are right. */
+/** The cases that only a rare order of events breaks, and the verdicts that are right. */
 const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
   [
     'does not rest on a look-up that was under way when a change became known',

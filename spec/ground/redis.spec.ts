@@ -14,7 +14,7 @@ beforeAll(async () => {
 
 afterAll(() => adopter.remove())
 
-/** Of five keys with a limit of 20, each used 30 times. */
+/** The uses of five keys with a limit of 20, each used 30 times. */
 const exactly = { passed: 100, rate_limited: 50 }
 
 describe('limits that a mock counts', () => {

@@ -15,13 +15,13 @@ let database: Database
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
 let app: Express
-/** What Sequelize logged. */
+/** The log of Sequelize. */
 let statements: string[]
-/** What any connection was asked, Sequelize's and ours. */
+/** The statements of every connection, Sequelize's and ours. */
 let asked: jest.SpyInstance
-/** What was printed. */
+/** The printed output. */
 let printed: jest.SpyInstance[]
-/** What a logger made of every request when it was done, and of every refusal. */
+/** The lines of a logger for every request when it was done, and for every refusal. */
 let dumps: string[]
 
 /** Everything that the one answer said. */

@@ -12,7 +12,7 @@ import { useWorld } from '../support/world'
 
 const { apiKeys, http, createKey, createProcess } = useWorld()
 
-/** Of alice's, which may read graphs and blocks. */
+/** A key of alice, which may read graphs and blocks. */
 let plainTextKey: string
 let id: string
 

@@ -84,7 +84,7 @@ interface Row {
   extra?: object
 }
 
-/** What HTTP answers to every refusal, to the byte. It does not compile while a code lacks its row. */
+/** The HTTP answer to every refusal, to the byte. It does not compile while a code lacks its row. */
 const refusals: Record<ErrorCode, Row> = {
   missing_credential: {
     when: 'no credential',

@@ -18,7 +18,7 @@ const { apiKeys, http, createKey, createProcess } = useWorld({
 })
 
 let plainTextKey: string
-/** What a log may show of the key. */
+/** The part of the key that a log may show. */
 let mask: string
 
 beforeAll(async () => {

@@ -9,7 +9,7 @@ import { useWorld } from '../support/world'
 
 const { apiKeys, http, sequelize, database, createKey, createProcess } = useWorld()
 
-/** Of alice's, which may read graphs and blocks. */
+/** A key of alice, which may read graphs and blocks. */
 let plainTextKey: string
 
 beforeAll(async () => {

@@ -10,7 +10,7 @@ import { useWorld } from '../support/world'
 
 const { apiKeys, http, createKey } = useWorld()
 
-/** Of alice's, which may read graphs and blocks. */
+/** A key of alice, which may read graphs and blocks. */
 let plainTextKey: string
 let id: string
 

@@ -140,7 +140,7 @@ describe('two instances with different key prefixes on one schema', () => {
     expect(await live.totalUsage()).toMatchObject({ usage: [], keys: [] })
     expect(await test.totalUsage()).toMatchObject({ keys: [{ apiKeyId: id, accepted: 5 }] })
 
-    // What the trail says of a key that is gone goes on to count.
+    // The entries of a key that is gone still count.
     await createKey(test)
     await sequelize.query('DELETE FROM api_keys WHERE id = $1', { bind: [id] })
     expect(await live.totalUsage()).toMatchObject({ usage: [], keys: [] })

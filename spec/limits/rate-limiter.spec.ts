@@ -30,7 +30,7 @@ function createLimiter() {
   }
 }
 
-/** What is in use after all garbage was collected. */
+/** Returns the memory in use after all garbage was collected. */
 function heapUsed(): number {
   setFlagsFromString('--expose-gc')
   runInNewContext('gc')()
@@ -39,7 +39,7 @@ function heapUsed(): number {
 
 type Limiter = ReturnType<typeof createLimiter>
 
-/** What a limiter should do, said as simply as can be: it keeps every use that it allowed. */
+/** The rules of a limiter, as simple as can be: it keeps every use that it allowed. */
 function createModel(): Limiter {
   let now = 0
   const windows = new Map<string, { endsAt: number; uses: number[] }>()

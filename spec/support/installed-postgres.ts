@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 const needed = ['initdb', 'postgres', 'pg_dump', 'pg_restore', 'psql']
 
-/** Where Debian puts each version. Its PATH has no more than wrappers of the clients. */
+/** The folder where Debian puts each version. Its PATH has only wrappers of the clients. */
 const versions = '/usr/lib/postgresql'
 
 /** The folder of an installed Postgres with its clients, which the npm package does not have; `undefined` if there is none. */

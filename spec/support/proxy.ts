@@ -6,7 +6,7 @@ export interface Proxy {
   port: number
   /** Rewrites the address of a server into that of the proxy. */
   through(url: string): string
-  /** Where new connections lead from now on. */
+  /** The server to which new connections lead from now on. */
   pointAt(port: number): void
   /** Ends every connection, as a server that goes down does. New ones are let through. */
   cut(): void

@@ -2,7 +2,7 @@ import { EventEmitter, once } from 'node:events'
 
 import * as pg from 'pg'
 
-/** What a driver was asked to run, on any connection, Sequelize's and ours. */
+/** The statements that a driver was asked to run, on any connection, Sequelize's and ours. */
 export interface Statements {
   /** The driver, for the option `dialectModule` of Sequelize. */
   driver: object

@@ -8,7 +8,7 @@ import { useWorld, useWorldForEach, type World } from './world'
 /** The secret of the instance, and a secret that may replace it. */
 export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
 
-/** What a fault is, and at which place in the trail. */
+/** The kind of a fault, and its place in the trail. */
 export type Fault = [kind: AuditFault['kind'], position: number | null]
 
 /** A title, the SQL of a forger, and the faults that are found then. */

@@ -24,7 +24,7 @@ interface WorldOptions {
   options?: Options
   /** Adds routes to the app, behind both routers. */
   routes?: Routes
-  /** What the database is a copy of. */
+  /** The database to copy. */
   template?: 'migrated' | 'empty'
 }
 
@@ -35,7 +35,7 @@ export interface Process {
   readonly app: Express
   /** Requests of the app, on a port of its own. */
   http: Http
-  /** What the instance has asked the database, unless it was given a Sequelize. */
+  /** The statements that the instance has sent, unless it was given a Sequelize. */
   statements: Statements
   /** Creates a key and brings it into a status. */
   createKey(wishes?: Parameters<typeof newKey>[0] & { status?: Status }): Promise<CreatedKey>

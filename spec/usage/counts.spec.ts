@@ -55,7 +55,7 @@ interface Written {
   limited: number
 }
 
-/** What the database has of a key's uses, hour by hour. */
+/** The uses of a key in the database, hour by hour. */
 function written(id: string): Promise<Written[]> {
   return sequelize.query<Written>(
     `SELECT to_char(hour AT TIME ZONE 'UTC', 'DD HH24') AS hour, verified::int, denied::int,

@@ -16,7 +16,7 @@ import {
   type Decided,
 } from './simulation'
 
-/** What users may do, against everything that can come between: also changes that the app does not report. */
+/** Checks what users may do, against everything that can come between: also changes that the app does not report. */
 const user = fc.constantFrom(0, 0, 0, 1)
 
 const actions = actionsOf(
@@ -91,7 +91,7 @@ const endless = { ...lease, grantedAt: { monotonic: 0, wall: 0 }, lengthMs: Infi
 describe('the permissions of owners', () => {
   const maxAgeMs = 60_000
 
-  /** What is remembered by a process that hears of every change, and an app that answers when it is told to. */
+  /** The cache of a process to which every change is reported, and an app that answers on demand. */
   function createMemory({ maxUsers = 10 } = {}) {
     let now = 0
     const asked: { answer(held: readonly string[]): void; fail(error: Error): void }[] = []
@@ -118,7 +118,7 @@ describe('the permissions of owners', () => {
       pass(ms: number) {
         now += ms
       },
-      /** What a user holds, as far as it is known at once. */
+      /** The permissions of a user, as far as they are known at once. */
       recall(userId: string) {
         return owners.get(userId, now, now)?.permissions.narrow(permissions)
       },

@@ -29,12 +29,12 @@ interface Entry extends Position {
 interface Content {
   log: readonly Entry[]
   statuses: readonly Status[]
-  /** What each user may do. */
+  /** The permissions of each user. */
   roles: readonly (readonly string[])[]
   triggers: string | null
 }
 
-/** What a statement sees of a server. */
+/** The state of a server that a statement sees. */
 interface Sight {
   at: number
   content: Content
@@ -43,7 +43,7 @@ interface Sight {
 
 /** A statement, or a question to the app, that is under way. */
 interface Read {
-  /** What it saw, if it was sent and not answered. */
+  /** The state that it saw, if it was sent and not answered. */
   saw?: Sight
   answer(sight: Sight): void
   fail(error: Error): void
@@ -139,12 +139,12 @@ export function createWorld({ grantable }: Rules) {
       clockIsSetBy ??= -1_000_000_000_000
     },
 
-    /** What the primary has. */
+    /** The state of the primary. */
     get sight(): Sight {
       return { at: now, content, isStandby: false }
     },
 
-    /** What a standby has that lags behind. */
+    /** The state of a standby that lags behind. */
     get sightOfStandby(): Sight {
       return { at: now, content: before.at(-3) ?? before[0] ?? content, isStandby: true }
     },

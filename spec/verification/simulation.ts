@@ -59,7 +59,7 @@ export function answers(standby: fc.Arbitrary<boolean>): fc.Arbitrary<Action> {
   return fc.record({ do: fc.constant('answer'), read, fails: seldom, standby })
 }
 
-/** What happens in every simulation. */
+/** The events of every simulation. */
 export const commonActions = {
   look: fc.record({ do: fc.constant('look'), read }),
   ring: fc.constant({ do: 'ring' }),

@@ -1,5 +1,5 @@
 /*
- * What the types promise, as a program that has to compile in a project of its own, with the types of Express 4 and of
+ * The promises of the types, as a program that has to compile in a project of its own, with the types of Express 4 and of
  * Express 5. A line below `@ts-expect-error` has to be an error.
  */
 import express, { type NextFunction, type Request, type Response } from 'express'
