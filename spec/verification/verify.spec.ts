@@ -33,6 +33,23 @@ describe('verify', () => {
     expect(Object.isFrozen(verdict.valid && verdict.apiKey.permissions)).toBe(true)
   })
 
+  it('reports the address of a key that it was given, in its shortest form', async () => {
+    const { apiKey, plainTextKey } = await createKey()
+    const verified: unknown[] = []
+    const off = apiKeys.on('verified', (notice) =>
+      verified.push([notice.apiKey.id, notice.address]),
+    )
+
+    await apiKeys.verify(plainTextKey, { ip: '::ffff:203.0.113.5' })
+    await apiKeys.verify(plainTextKey)
+    off()
+
+    expect(verified).toEqual([
+      [apiKey.id, '203.0.113.5'],
+      [apiKey.id, null],
+    ])
+  })
+
   it('refuses a key while it is suspended, and always after its revocation', async () => {
     const { apiKey, plainTextKey } = await createKey()
 
