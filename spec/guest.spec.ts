@@ -119,7 +119,7 @@ describe('a guest in the app’s Sequelize', () => {
     ['another isolation level', { isolationLevel: Transaction.ISOLATION_LEVELS.SERIALIZABLE }],
     ['another schema', { schema: 'app' }],
     ['another time zone', { timezone: '+05:45' }],
-  ])('works whatever the app has set: %s', async (_, options) => {
+  ])('works with every setting of the app: %s', async (_, options) => {
     const apiKeys = createTestApiKeys(database, { sequelize: database.connect(options) })
 
     expectAllWorked(await useEverything(apiKeys))
@@ -197,7 +197,7 @@ describe('a guest in the app’s Sequelize', () => {
     expectAllWorked(await useEverything(createTestApiKeys(database, { sequelize })))
   })
 
-  it('leaves a model ApiKey of the app’s alone, whichever came first', async () => {
+  it('leaves a model ApiKey of the app as it is, before or after the library', async () => {
     const sequelize = database.connect()
     const first = sequelize.define('ApiKeyEvent', { vendor: DataTypes.TEXT })
     const apiKeys = createTestApiKeys(database, { sequelize })
@@ -255,7 +255,7 @@ describe('a guest in the app’s Sequelize', () => {
     expect(given.flat().join()).not.toContain(row?.hash)
   })
 
-  it('changes nothing of the app’s Sequelize', () => {
+  it('changes nothing in the app’s Sequelize', () => {
     const sequelize = database.connect({ define: { underscored: true } })
     const before = Object.entries(sequelize)
     const options = Object.entries(optionsOf(sequelize))
@@ -298,7 +298,7 @@ describe('an ambient transaction (CLS)', () => {
     Sequelize.useCLS(namespace)
   })
 
-  it('is never joined: what we do stays when the app rolls back', async () => {
+  it('is never joined: changes of the library stay when the app rolls back', async () => {
     const sequelize = database.connect()
     const apiKeys = createTestApiKeys(database, { sequelize, maxKeysPerUser: 5 })
 
@@ -319,7 +319,7 @@ describe('an ambient transaction (CLS)', () => {
     })
   })
 
-  it('does not learn of ours', async () => {
+  it('stays the ambient transaction after calls of the library', async () => {
     const sequelize = database.connect()
     const apiKeys = createTestApiKeys(database, { sequelize })
 
@@ -330,7 +330,7 @@ describe('an ambient transaction (CLS)', () => {
     })
   })
 
-  it('is joined where the app passes it', async () => {
+  it('is joined if the app passes it', async () => {
     const sequelize = database.connect()
     const apiKeys = createTestApiKeys(database, { sequelize })
 

@@ -311,7 +311,7 @@ describe('createApiKeys', () => {
       ],
     ]),
   )(
-    'does not know %s, and names the nearest option, or all of them if they are few',
+    'rejects %s as unknown, and names the nearest option, or all options if they are few',
     (_, options, refusal) => {
       const message = messageOf(() => create({ ...needed, ...options }))
 
@@ -356,8 +356,8 @@ describe('createApiKeys', () => {
     ['unkeyed keys beside keyed ones', { secrets: [secret], acceptUnkeyed: true }],
     ['a second header', { header: 'X-API-Key' }],
     ['an empty realm', { realm: '' }],
-    ['no ear for changes', { listen: false }],
-    ['an ear for changes at an address', { listen: 'postgres://alice:hunter2@db:5432/app' }],
+    ['no listener', { listen: false }],
+    ['a listener at an address', { listen: 'postgres://alice:hunter2@db:5432/app' }],
     ['the other scheme of addresses', { listen: 'postgresql://db/app?sslmode=require' }],
     ['statements that are not prepared', { preparedStatements: false }],
     ['origins', { trustedOrigins: ['https://acme.com', 'http://localhost:3000'] }],
@@ -442,7 +442,7 @@ describe('migrations', () => {
 })
 
 describe('readOptions', () => {
-  it('takes an explicit undefined for what was left out', () => {
+  it('takes an explicit undefined for a missing option', () => {
     const undefinedOptions = {
       schema: undefined,
       users: undefined,
@@ -505,7 +505,7 @@ describe('readOptions', () => {
     expect(readOptions({ ...needed, permissions }).permissions).toEqual(['WRITE', 'READ'])
   })
 
-  it('knows the second header by its name in lower case, as Node does', () => {
+  it('stores the name of the second header in lower case, like Node', () => {
     expect(readOptions({ ...needed, header: 'X-API-Key' }).header).toBe('x-api-key')
   })
 })

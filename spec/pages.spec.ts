@@ -128,7 +128,7 @@ describe('the first page', () => {
 describe('the page of the library', () => {
   const page = readPage('lib/README.md')
 
-  it('has every warning, and no other', () => {
+  it('has every warning, and nothing else', () => {
     expect(rowNames(sectionOf(page, 'Warnings'))).toEqual(warningCodes)
   })
 

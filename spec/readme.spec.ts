@@ -63,7 +63,7 @@ afterAll(async () => {
 })
 
 describe('README', () => {
-  it('opens with an example that runs, and answers what it shows', async () => {
+  it('opens with an example that runs and gives the answers on the page', async () => {
     await writeFile(join(consumer.folder, 'example.mjs'), firstExample())
     const example = await runExample(consumer, 'example.mjs', database.url)
     const [okBlock = '', forbiddenBlock = ''] = readmeBlocks('http')

@@ -66,7 +66,7 @@ describe('two instances in one process, on one schema', () => {
     expect(await liveKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
   })
 
-  it('hear of a user who was changed, whichever of them is told', async () => {
+  it('are both notified of a user who was changed, by a call on either', async () => {
     const { plainTextKey } = await testKeys.create(newKey({ userId: 'carol' }))
     await testKeys.verify(plainTextKey)
     asked.length = 0

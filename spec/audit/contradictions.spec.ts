@@ -76,7 +76,7 @@ describe('verifyAuditTrail, beside the keys', () => {
     await expectFaults(['contradicted', null])
   })
 
-  it('says that there are more contradictions than it looks at', async () => {
+  it('reports that there are more contradictions than it looks at', async () => {
     const { id } = await createKey(apiKeys)
     // JavaScript cannot distinguish these numbers.
     await sequelize.query(

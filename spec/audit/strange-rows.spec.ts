@@ -9,7 +9,7 @@ describe('an audit trail with rows that the library never writes', () => {
     `{"secretId": "SECRET", "mac": 5}`,
     `{"secretId": "SECRET", "mac": "${'é'.repeat(64)}", "checkpoint": 5}`,
     '[',
-  ])('is verified if a seal doubts what was never a head: %s', async (doubts) => {
+  ])('is verified if a seal doubts a value that was never a head: %s', async (doubts) => {
     await createKey(apiKeys)
     await meddle(
       `UPDATE api_key_event_seals SET doubts = replace($doubts$${doubts}$doubts$, 'SECRET', secret_id)`,

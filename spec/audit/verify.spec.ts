@@ -200,7 +200,7 @@ async function forge() {
 }
 
 describe('verifyAuditTrail, against a forger who knows how the trail is made', () => {
-  it('finds a chain that was made anew without the secret', async () => {
+  it('finds a chain that was made again without the secret', async () => {
     await makeTrail()
     await meddle(`UPDATE api_key_events SET reason = 'Found.' WHERE id = #3`)
     await forge()

@@ -106,7 +106,7 @@ describe('work that requests share', () => {
     expect(contextsOf('beforeConnect')).toEqual(['set-up', 'set-up', 'set-up', 'set-up'])
   })
 
-  it('reads back there what a request has changed', async () => {
+  it('reads the change of a request there', async () => {
     const { apiKey, plainTextKey } = await createKey()
     const apiKeys = createInstance()
     await apiKeys.verify(plainTextKey)

@@ -134,9 +134,9 @@ describe('with too few connections', () => {
   })
 })
 
-describe('LISTEN that is never heard', () => {
+describe('LISTEN without notifications', () => {
   /** What a pooler in transaction mode makes of it: it succeeds, on a connection that is another client's by then. */
-  class DeafClient extends pg.Client {
+  class ClientWithoutListen extends pg.Client {
     constructor(...options: ConstructorParameters<typeof pg.Client>) {
       super(...options)
       const query = this.query.bind(this) as (statement: unknown, ...rest: unknown[]) => unknown
@@ -154,7 +154,7 @@ describe('LISTEN that is never heard', () => {
 
   it('is not up, and a warning says why', async () => {
     const [key = ''] = await createKeys(1)
-    const sequelize = database.connect({ dialectModule: { ...pg, Client: DeafClient } })
+    const sequelize = database.connect({ dialectModule: { ...pg, Client: ClientWithoutListen } })
     const apiKeys = createTestApiKeys(database, { sequelize })
 
     await apiKeys.verify(key)

@@ -62,7 +62,7 @@ describe('onDatabase', () => {
     ['migrate', (apiKeys) => apiKeys.migrate()],
   ]
 
-  it.each(calls)('calls it an outage when %s finds no server', async (name, call) => {
+  it.each(calls)('reports an outage when %s finds no server', async (name, call) => {
     const nowhere = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
     const away = createTestApiKeys(database, { sequelize: nowhere })
 
@@ -76,7 +76,7 @@ describe('onDatabase', () => {
 
   // Verification asks again: see below.
   it.each(calls.filter(([name]) => !['migrate', 'verify'].includes(name)))(
-    'calls it an outage when the server ends the session of %s',
+    'reports an outage when the server ends the session of %s',
     async (_, call) => {
       const lock = await sequelize.transaction()
       const tables = 'api_keys, api_key_events, api_key_user_changes'
@@ -120,17 +120,20 @@ describe('onDatabase', () => {
         return outcome
       },
     ],
-  ])('is not noticed when the server ends the sessions of verify %s', async (_, interfere) => {
-    const verifier = createTestApiKeys(database)
-    await verifier.verify(plainTextKey)
-    const { plainTextKey: coldKey } = await apiKeys.create(newKey({ name: randomUUID() }))
+  ])(
+    'hides from callers that the server has ended the sessions of verify %s',
+    async (_, interfere) => {
+      const verifier = createTestApiKeys(database)
+      await verifier.verify(plainTextKey)
+      const { plainTextKey: coldKey } = await apiKeys.create(newKey({ name: randomUUID() }))
 
-    const outcome = await interfere(() => failureOf(verifier.verify(coldKey)))
+      const outcome = await interfere(() => failureOf(verifier.verify(coldKey)))
 
-    expect(outcome).toMatch(/^no failure, but \{\s+valid: true/)
-  })
+      expect(outcome).toMatch(/^no failure, but \{\s+valid: true/)
+    },
+  )
 
-  it('calls it an outage when every connection is taken', async () => {
+  it('reports an outage when every connection is taken', async () => {
     const busy = database.connect({ pool: { max: 1, acquire: 50 } })
     const transaction = await busy.transaction()
 
@@ -144,7 +147,7 @@ describe('onDatabase', () => {
     ['the server ends a statement that takes too long', { statement_timeout: 50 }],
     ['the driver gives up on an answer', { query_timeout: 50 }],
     ['the server gives up on a lock', { options: '-c lock_timeout=50' }],
-  ])('calls it an outage when %s', async (_, dialectOptions) => {
+  ])('reports an outage when %s', async (_, dialectOptions) => {
     const impatient = createTestApiKeys(database, {
       sequelize: database.connect({ dialectOptions }),
     })
@@ -158,7 +161,7 @@ describe('onDatabase', () => {
     expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
   })
 
-  it('calls it an outage when the server is a standby that takes no changes', async () => {
+  it('reports an outage when the server is a standby that takes no changes', async () => {
     const standby = createTestApiKeys(database, {
       sequelize: database.connect({
         dialectOptions: { options: '-c default_transaction_read_only=on' },
@@ -169,13 +172,13 @@ describe('onDatabase', () => {
     await expect(standby.suspend(id)).rejects.toMatchObject({ code: 'database_unavailable' })
   })
 
-  it('passes on errors of others as they are', async () => {
+  it('passes errors of the app on, unchanged', async () => {
     const failure = new Error('the app’s own')
 
     expect(await failureOf(onDatabase(() => Promise.reject(failure)))).toBe(failure)
   })
 
-  it('passes on the errors of the database that say nothing of an outage', async () => {
+  it('passes errors of the database on if they are no outage', async () => {
     await withinRollback(async (transaction) => {
       await sequelize.query(
         `CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
@@ -194,7 +197,7 @@ describe('onDatabase', () => {
   it.each([
     ['a check', `ALTER TABLE api_keys ADD CHECK (name <> 'Forbidden')`, DatabaseError],
     ['a unique index', 'CREATE UNIQUE INDEX ON api_keys (user_id, name)', UniqueConstraintError],
-  ])('keeps the hash out of what %s of the app complains about', async (_, sql, kind) => {
+  ])('keeps the hash out of the error of %s that the app has added', async (_, sql, kind) => {
     await withinRollback(async (transaction) => {
       const key = newKey({ userId: 'bob', name: 'Taken' })
       const bad = newKey({ userId: 'bob', name: sql.includes('Forbidden') ? 'Forbidden' : 'Taken' })
@@ -209,7 +212,7 @@ describe('onDatabase', () => {
     })
   })
 
-  it('keeps the hash out where the server repeats the parameters of a statement that fails', async () => {
+  it('keeps the hash out if the server repeats the parameters of a statement that fails', async () => {
     const talkative = createTestApiKeys(database, {
       sequelize: database.connect({
         dialectOptions: { options: '-c log_parameter_max_length_on_error=-1' },

@@ -27,7 +27,7 @@ describe('a process that does not find its own change in the log', () => {
   ] as const
 
   it.each(transactions)(
-    'has every process begin anew if the entry is below what they read, by a transaction %s',
+    'makes every process start over if its entry is below the entries that they have read, by a transaction %s',
     async (_, isOfCaller) => {
       const [maker, other] = [createInstance(), createInstance()]
       const { id, plainTextKey } = await createKnownKey(maker, other)
@@ -43,7 +43,7 @@ describe('a process that does not find its own change in the log', () => {
     },
   )
 
-  it('numbers what follows above all others', async () => {
+  it('gives the next entries the highest numbers', async () => {
     const [maker, other] = [createInstance(), createInstance()]
     const { id } = await createKnownKey(maker, other)
     const { id: next, plainTextKey } = await createKnownKey(maker, other)
@@ -57,7 +57,7 @@ describe('a process that does not find its own change in the log', () => {
     expect(numbers.at(-1)).toBe(numbers.reduce((a, b) => (a > b ? a : b)))
   })
 
-  it('does so for users whose permissions have changed', async () => {
+  it('makes every process start over for users whose permissions have changed', async () => {
     const held = new Map<string, readonly Permission[]>([['alice', ['READ_GRAPH']]])
     const grantable = (userId: string) => held.get(userId) ?? []
     const [maker, other] = [createInstance({ grantable }), createInstance({ grantable })]
@@ -74,7 +74,7 @@ describe('a process that does not find its own change in the log', () => {
     expect((await maker.health()).feed).toBe('following')
   })
 
-  it('begins anew by itself if the entry was removed at once, and goes on', async () => {
+  it('starts over alone if the entry was removed at once, and goes on', async () => {
     const maker = createInstance()
     const { id, plainTextKey } = await createKnownKey(maker)
     // As pruning does, after the server's clock has jumped ahead.

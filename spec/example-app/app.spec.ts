@@ -261,7 +261,7 @@ describe('the list of files on the page of the example app', () => {
 })
 
 describeWithCurl('the page of the example app', () => {
-  it('has commands that answer what it shows', async () => {
+  it('has commands that give the answers on the page', async () => {
     const cookies = await mkdtemp(join(tmpdir(), 'express-api-keys-cookies-'))
     const [, ...commands] = blocksOf(readme, 'sh')
     const script = commands

@@ -29,7 +29,7 @@ beforeAll(async () => {
 
 afterAll(() => cleanup.run(), 60_000)
 
-it('a standby is not asked for the bounds that others go by', async () => {
+it('a standby is not asked for the bounds of other processes', async () => {
   const waitForEveryone = createWaitForEveryone({
     sequelize: standby.connect(),
     tables: tablesOf('public'),

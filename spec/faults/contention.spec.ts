@@ -37,7 +37,7 @@ beforeAll(async () => {
 afterAll(() => cleanup.run(), 30_000)
 
 describe.each(rounds)(`an app's transaction that deletes a user and stays open, round %i`, () => {
-  it('delays no flush, no revocation and no creation for anybody else', async () => {
+  it('delays no flush, no revocation and no creation for other users', async () => {
     await sequelize.query(`INSERT INTO users VALUES ('leaver') ON CONFLICT DO NOTHING`)
     const leaving = await createKeys(apiKeys, 20, 'leaver')
     const [good, doomed] = [await createKeys(apiKeys, 4), await createKeys(apiKeys, 4)]

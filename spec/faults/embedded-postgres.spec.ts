@@ -65,7 +65,7 @@ describe('startPostgres', () => {
     expect(rows).toEqual([{ answer: 42 }])
   })
 
-  it('refuses a folder that is in use, and leaves its user alone', async () => {
+  it('refuses a folder that is in use, and does not disturb the server that uses it', async () => {
     const { child, url } = await startElsewhere()
 
     await expect(startPostgres({ folder })).rejects.toThrow('another run is using the data')
@@ -77,7 +77,7 @@ describe('startPostgres', () => {
     await (await startPostgres({ folder })).stop()
   })
 
-  it('says what the server said when it cannot start', async () => {
+  it('reports the message of a server that cannot start', async () => {
     await expect(startPostgres({ folder, settings: { shared_buffers: 'plenty' } })).rejects.toThrow(
       /invalid value for parameter "shared_buffers"/,
     )

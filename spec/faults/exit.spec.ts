@@ -29,11 +29,11 @@ describe('a program that has used the library', () => {
     ['called close()', 'close'],
     ['called close() twice', 'twice'],
     ['called close() while usage was being written', 'while it writes'],
-    ['forgot to call close()', 'forgot'],
-    ['forgot to call close(), and Sequelize as well', 'forgot both'],
+    ['did not call close()', 'no close'],
+    ['did not call close(), nor closed Sequelize', 'no close at all'],
     ['never verified a key', 'unused'],
   ])(
-    'ends by itself where it %s',
+    'ends by itself if it %s',
     async (_, ending) => {
       const args = ['--require', register, script, ending, database.url, key]
 

@@ -329,7 +329,7 @@ describe('the indexes', () => {
     expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
-  it('serve those who ask for changes, however long the log is', async () => {
+  it('serve polls, however long the log is', async () => {
     await verifier.verify(String(minted[99]?.plainTextKey))
     const { revision } = await verifier.health()
     await apiKeys.update(await findId('user12'), { name: 'Other' })
@@ -342,7 +342,7 @@ describe('the indexes', () => {
     expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
-  it('serve the removal of what is old in the log, which leaves the rest', async () => {
+  it('serve the removal of old entries of the log, and only of these', async () => {
     const log = createChangeLog({
       connection: { query: () => Promise.reject(new Error('not for this')) },
       sequelize: explained,
@@ -384,7 +384,7 @@ describe('the indexes', () => {
     expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
-  it('would be missed where a statement has none', async () => {
+  it('would be missed by a statement without an index', async () => {
     await explained.query(`SELECT id FROM api_keys WHERE postfix = 'nobody’s'`)
 
     expect(tablesReadWhole()).toEqual(['api_keys'])

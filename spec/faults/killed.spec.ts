@@ -37,7 +37,7 @@ function makeKilled(change: string, id: string, statements: number): Promise<str
   })
 }
 
-/** Everything that has to agree: keys, the secrets they had, and what the trail tells of them. */
+/** Everything that has to agree: the keys, the secrets that they had, and their entries in the trail. */
 async function readState() {
   const [retired] = await sequelize.query<{ count: number }>(
     'SELECT count(*)::int AS count FROM api_key_retired_secrets',
@@ -54,11 +54,11 @@ async function readState() {
     revoked: keys.filter(({ status }) => status === 'REVOKED').length,
     rotated: keys.filter(({ previousSecret }) => previousSecret !== null).length,
     retired: retired?.count,
-    told: { created: count('created'), revoked: count('revoked'), rotated: count('rotated') },
+    entries: { created: count('created'), revoked: count('revoked'), rotated: count('rotated') },
   }
 }
 
-/** What has to be there where so much was done to three keys. */
+/** The state after so many changes of three keys. */
 function stateOf({ created = 3, rotated = 0, revoked = 0 }) {
   return {
     trail: { isIntact: true, faults: [], isSealed: true },
@@ -66,7 +66,7 @@ function stateOf({ created = 3, rotated = 0, revoked = 0 }) {
     revoked,
     rotated,
     retired: rotated,
-    told: { created, revoked, rotated },
+    entries: { created, revoked, rotated },
   }
 }
 

@@ -5,7 +5,7 @@ import { useWorld } from '../support/world'
 const world = useWorld()
 
 describe('list', () => {
-  it('neither repeats nor skips a key where pages are sought among many', async () => {
+  it('neither repeats nor skips a key if few of very many keys match', async () => {
     const { apiKeys, database } = world
     await database.connect().query(
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, status, revoked_at,

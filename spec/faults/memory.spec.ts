@@ -26,7 +26,7 @@ describe('the memory of a process', () => {
   const limitMs = 60_000 * Math.min(roundCount, 30)
 
   it(
-    `stays flat under ${malformed + unknown} distinct keys that nobody made`,
+    `stays flat under ${malformed + unknown} distinct keys that were never created`,
     async () => {
       const { stdout } = await run(
         process.execPath,

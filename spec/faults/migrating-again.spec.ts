@@ -21,7 +21,7 @@ async function expectToWork(apiKeys = createInstance(world)) {
 }
 
 describe('migrate, over the tables that are left', () => {
-  it('makes all of them anew after dropAllTables(), which leaves the functions', async () => {
+  it('makes all of them again after dropAllTables(), which leaves the functions', async () => {
     await createInstance(world).create(key)
     await world.sequelize.getQueryInterface().dropAllTables()
 
@@ -56,7 +56,7 @@ describe('migrate, over the tables that are left', () => {
     'api_key_usage',
     'api_key_usage_writers',
     'api_key_expiry_notices',
-  ])('makes %s anew', async (table) => {
+  ])('makes %s again', async (table) => {
     await createInstance(world).migrate()
     await world.sequelize.query(`DROP TABLE ${table} CASCADE`)
 
@@ -65,7 +65,7 @@ describe('migrate, over the tables that are left', () => {
     await expectToWork()
   })
 
-  it('makes the chain of the audit trail anew over all entries', async () => {
+  it('makes the chain of the audit trail again over all entries', async () => {
     await createInstance(world).create(key)
     await world.sequelize.query(
       `DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_head`,
@@ -77,7 +77,7 @@ describe('migrate, over the tables that are left', () => {
     expect(await createInstance(world).verifyAuditTrail()).toMatchObject({ entries: 4 })
   })
 
-  it('makes the chain anew, and finds an entry in it that the library did not write', async () => {
+  it('makes the chain again, and finds an entry in it that the library did not write', async () => {
     await createInstance(world).create(key)
     await world.sequelize.query(`
       INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)

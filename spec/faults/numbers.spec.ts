@@ -34,7 +34,7 @@ const restarts = [
 
 describe.each(restarts)('numbers that begin again by %s', (_, restart) => {
   it.each([READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE])(
-    'stay above all others, in an app at %s whose snapshot is older',
+    'stay above all earlier numbers, in an app at %s whose snapshot is older',
     async (isolationLevel) => {
       const apiKeys = createInstance({ maxStalenessMs: 300 })
       const { id, plainTextKey } = await createUsedKey(apiKeys)
@@ -81,7 +81,7 @@ describe.each(restarts)('numbers that begin again by %s', (_, restart) => {
 })
 
 describe('numbers', () => {
-  it('are above those that a restore or a replication has brought', async () => {
+  it('are above the numbers that a restore or a replication has brought', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 300 })
     const { id, plainTextKey } = await createUsedKey(apiKeys)
     const transaction = await world.sequelize.transaction({ isolationLevel: REPEATABLE_READ })

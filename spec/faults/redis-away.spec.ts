@@ -58,12 +58,12 @@ describeWithRedis('a Redis that is away', () => {
     const { plainTextKey } = await apiKeys.create(newKey({ limits }))
     const verdict = await apiKeys.verify(plainTextKey)
     if (!verdict.valid) throw new Error(verdict.code)
-    const told: ApiKeyNotices['limiter_unavailable'][] = []
-    apiKeys.on('limiter_unavailable', (notice) => told.push(notice))
-    return { consume: () => apiKeys.consume(verdict.apiKey), told, id: verdict.apiKey.id }
+    const reported: ApiKeyNotices['limiter_unavailable'][] = []
+    apiKeys.on('limiter_unavailable', (notice) => reported.push(notice))
+    return { consume: () => apiKeys.consume(verdict.apiKey), reported, id: verdict.apiKey.id }
   }
 
-  it('is read where the client leaves numbers as text', async () => {
+  it('is read if the client returns numbers as text', async () => {
     const client = new Redis(redis.port, '127.0.0.1', { stringNumbers: true })
     clients.push(client)
     const apiKeys = createTestApiKeys(database, { redis: client })
@@ -133,8 +133,8 @@ describeWithRedis('a Redis that is away', () => {
   })
 
   describe.each(['ioredis', 'redis'])('with the package %s', (kind) => {
-    it.each(['killed', 'frozen'])('has keys with limits refused: %s', async (how) => {
-      const { consume, told, id } = await open(kind)
+    it.each(['killed', 'frozen'])('makes the library refuse keys with limits: %s', async (how) => {
+      const { consume, reported, id } = await open(kind)
       await expect(consume()).resolves.toMatchObject([{ remaining: 999 }])
 
       if (how === 'killed') await redis.kill()
@@ -142,18 +142,18 @@ describeWithRedis('a Redis that is away', () => {
 
       await expect(consume()).rejects.toMatchObject({ code: 'limiter_unavailable', status: 503 })
       await expect(consume()).rejects.toMatchObject({ code: 'limiter_unavailable', status: 503 })
-      expect(told).toEqual([
+      expect(reported).toEqual([
         { apiKeyId: id, isAllowed: false, error: expect.any(Error) },
         { apiKeyId: id, isAllowed: false, error: expect.any(Error) },
       ])
     })
 
-    it('has them pass uncounted where the app says so', async () => {
-      const { consume, told, id } = await open(kind, { onLimiterOutage: 'allow' })
+    it('lets them pass uncounted if the app says so', async () => {
+      const { consume, reported, id } = await open(kind, { onLimiterOutage: 'allow' })
       redis.freeze()
 
       await expect(consume()).resolves.toEqual([])
-      expect(told).toEqual([{ apiKeyId: id, isAllowed: true, error: expect.any(Error) }])
+      expect(reported).toEqual([{ apiKeyId: id, isAllowed: true, error: expect.any(Error) }])
     })
 
     it('is asked again at once after it has answered with an error', async () => {

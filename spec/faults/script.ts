@@ -1,6 +1,6 @@
 /*
- * A program that uses the library for a moment: `node --require .../register.js script.ts <ending> <url> <key>`. What
- * its last lines do, or forget, is its first argument.
+ * A program that uses the library for a moment: `node --require .../register.js script.ts <ending> <url> <key>`.
+ * Its first argument names its ending.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -21,7 +21,7 @@ async function main([ending = '', url = '', key = '']: readonly string[]) {
   if (ending === 'twice') await Promise.all([apiKeys.close(), apiKeys.close()])
   if (ending === 'while it writes') await holdUpWrite(url)
   if (ending === 'close' || ending === 'while it writes') await apiKeys.close()
-  if (ending !== 'forgot both') await sequelize.close()
+  if (ending !== 'no close at all') await sequelize.close()
   process.stdout.write('done\n')
 }
 

@@ -128,7 +128,7 @@ describe.each(rounds)('the bound, round %i, holds when the server', () => {
 
     // The standby no longer gets any changes. Every process follows the primary to a number that it alone knows.
     replication?.refuse()
-    trial.forget(undone)
+    trial.exclude(undone)
     for (const key of undone) await revokeBySql(onPrimary, [key])
     const lastOfPrimary = await newestRevision(onPrimary)
     await sleep(500)

@@ -36,8 +36,8 @@ async function startProcess(): Promise<ChildProcess> {
   return child
 }
 
-/** Has each process do the same, and sums up what came of it. */
-async function tellAll(
+/** Gives all processes the same order, and adds up their outcomes. */
+async function orderAll(
   processes: readonly ChildProcess[],
   order: { name: 'open'; argument: LimitedProcessSettings } | { name: 'run'; argument: Order },
 ) {
@@ -79,14 +79,14 @@ describeWithRedis('limits that four processes share', () => {
       const started = await start()
       servers.push(...started)
       const ports = started.map(({ port }) => port)
-      await tellAll(processes, { name: 'open', argument: { url: database.url, ports, client } })
+      await orderAll(processes, { name: 'open', argument: { url: database.url, ports, client } })
     })
 
     it('let through exactly as many as one limit says', async () => {
       const limits = { hourly: { limit: 1_000, windowSeconds: hour } }
       const { plainTextKey } = await apiKeys.create(newKey({ limits }))
 
-      const outcomes = await tellAll(processes, {
+      const outcomes = await orderAll(processes, {
         name: 'run',
         argument: { plainTextKey, uses: 5_000 },
       })
@@ -102,7 +102,7 @@ describeWithRedis('limits that four processes share', () => {
       }
       const { apiKey, plainTextKey } = await apiKeys.create(newKey({ limits }))
 
-      const { passed, limited } = await tellAll(processes, {
+      const { passed, limited } = await orderAll(processes, {
         name: 'run',
         argument: { plainTextKey, uses: 500 },
       })
@@ -113,7 +113,7 @@ describeWithRedis('limits that four processes share', () => {
       let more = 0
       await until(async () => {
         const argument = { plainTextKey, uses: 5 }
-        more += (await tellAll(processes, { name: 'run', argument })).passed
+        more += (await orderAll(processes, { name: 'run', argument })).passed
         return more >= 10
       })
       expect(more).toBe(10)
@@ -165,7 +165,7 @@ describeWithRedis('a cluster of which one server is frozen', () => {
     return keys
   }
 
-  it.each(['ioredis', 'redis'])('refuses no key of the others: package %s', async (kind) => {
+  it.each(['ioredis', 'redis'])('refuses no key of the other servers: package %s', async (kind) => {
     const apiKeys = createTestApiKeys(database, { redis: await connect(kind) })
     const keys = await useKeys(apiKeys)
     const [frozen] = servers

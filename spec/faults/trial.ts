@@ -28,12 +28,12 @@ export interface Trial {
   good: readonly IssuedKey[]
   /** Keys that the fault's spec brings to their end. */
   doomed: readonly IssuedKey[]
-  /** Ends doomed keys, all unless told which, by whatever is done: they may be refused from its beginning on. */
+  /** Ends doomed keys (all, or the keys given) by `work`. They may be refused from its beginning on. */
   end(work: () => Promise<unknown>, keys?: readonly IssuedKey[]): Promise<End>
   /** Says that the database is away while the work is done. */
   outage<Result>(work: () => Promise<Result>): Promise<Result>
   /** Leaves keys out of the judgement: a failover undid what was done to them. */
-  forget(keys: readonly IssuedKey[]): void
+  exclude(keys: readonly IssuedKey[]): void
   /** Waits until every lateness would have shown, and says what broke a promise. `any` excuses missing answers. */
   judge(answers: 'all' | 'any'): Promise<Judgement>
 }
@@ -101,7 +101,7 @@ export async function watchTrial({
 }: WatchSettings): Promise<Trial> {
   const keys = [...good, ...doomed]
   const ends = new Map<string, End>()
-  const forgotten = new Set<string>()
+  const excluded = new Set<string>()
   const outages: { from: number; backAt: number }[] = []
 
   await fleet.watch(
@@ -141,8 +141,8 @@ export async function watchTrial({
       }
     },
 
-    forget(keys) {
-      for (const { id } of keys) forgotten.add(id)
+    exclude(keys) {
+      for (const { id } of keys) excluded.add(id)
     },
 
     async judge(answers) {
@@ -156,7 +156,7 @@ export async function watchTrial({
       const faults = reports.flatMap((report, number) => [
         ...keys.flatMap(({ id }, index) => {
           const sighting = report.sightings[index]
-          if (forgotten.has(id)) return []
+          if (excluded.has(id)) return []
           return judge(sighting, ends.get(id)).map(
             (fault) => `process ${number}, key ${index}: ${fault}`,
           )

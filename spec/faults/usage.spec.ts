@@ -102,7 +102,7 @@ describe.each(rounds)('the last uses of keys, round %i,', () => {
     }
   })
 
-  it('are written in one statement a second, however many more come in meanwhile', async () => {
+  it('are written in one statement a second, however many more come in during the write', async () => {
     const keys = await createKeys(apiKeys, 200)
     await sequelize.query(
       `CREATE TABLE IF NOT EXISTS writes (at timestamptz DEFAULT clock_timestamp());
@@ -168,7 +168,7 @@ describe.each(rounds)('the last uses of keys, round %i,', () => {
     }
   })
 
-  it('are written, and a process ends, where its connections have fallen silent', async () => {
+  it('are written, and a process ends, if its connections have fallen silent', async () => {
     const keys = await createKeys(apiKeys, 20)
     const plainTextKeys = keys.map(({ plainTextKey }) => plainTextKey)
     const proxy = await startProxy(Number(new URL(database.url).port))
@@ -192,7 +192,7 @@ describe.each(rounds)('the last uses of keys, round %i,', () => {
     }
   })
 
-  it('are kept through an outage, for when it is over', async () => {
+  it('are kept through an outage, and written after it', async () => {
     const keys = await createKeys(apiKeys, 20)
     const worker = await startWorker({ url: database.url, options })
     try {

@@ -276,7 +276,7 @@ describe('the log of changes', () => {
     }
   })
 
-  it('begins a second entry for what a transaction changes after it was numbered', async () => {
+  it('begins a second entry for changes that a transaction makes after it was numbered', async () => {
     const [one = '', other = ''] = await createKeys(2)
 
     const transaction = await beginNumbered([one])

@@ -163,7 +163,7 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'revoked'],
   ],
   [
-    'rests on all that is remembered again after one poll',
+    'rests on the whole cache again after one poll',
     [start, [verify(0), answer(0), wait(1_001)], [verify(1), answer(0), verify(0)]],
     ['active', 'active', 'active', 'active'],
   ],
@@ -183,7 +183,7 @@ const runs = runsOf(10_000)
 
 describe('a verdict', () => {
   it.each([0, 500])(
-    'never rests on what was longer ago than the bound, nor on what is known to be over, with a grace of %i ms',
+    'never rests on a state from before the bound, nor on a state that is known to be over, with a grace of %i ms',
     async (outageGraceMs) => {
       await fc.assert(
         fc.asyncProperty(actions, async (actions) => {

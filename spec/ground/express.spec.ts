@@ -30,7 +30,7 @@ describe('behind a guard', () => {
   it.each([
     ['apicache', '/cached'],
     ['express-rate-limit', '/limited'],
-  ])('%s tells two keys apart by their Authorization', async (_, path) => {
+  ])('%s separates two keys by their Authorization', async (_, path) => {
     app = await adopter.start('limiters.cjs')
 
     const alices = await get(path, await adopter.createKey('alice'))
@@ -121,7 +121,7 @@ describe('without Express', () => {
 })
 
 describe('connections that last', () => {
-  it('are refused, and end when their key is revoked, with Socket.IO and ws', async () => {
+  it('are refused without a key, and end when their key is revoked, with Socket.IO and ws', async () => {
     const printed = await adopter.run('node', 'sockets.cjs')
 
     const connections = printed

@@ -53,8 +53,8 @@ describe.each(['10', '11'])('Sentry %s, set up as the README says', (version) =>
   })
 })
 
-describe('OpenTelemetry, for HTTP and pg', () => {
-  it('has spans without keys, and none that a request is not waiting for', async () => {
+describe('OpenTelemetry for HTTP and pg', () => {
+  it('has spans without keys, and only spans that a request waits for', async () => {
     adopter = await installAdopter('opentelemetry')
 
     const { cutOff, printed } = await trace()

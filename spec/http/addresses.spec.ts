@@ -52,7 +52,7 @@ describe('the address of a client', () => {
     ['2001:db8::1', '[2001:db8::1]:4711'],
     ['2001:db8::2', '[2001:db8::2]'],
     ['203.0.113.8', '::ffff:203.0.113.8'],
-  ])('%s is one to all that go by it, sent as %s', async (address, sent) => {
+  ])('%s is the same for policies, usage and events, sent as %s', async (address, sent) => {
     const app = createApp(1)
     const denied: RequestDenied[] = []
     apiKeys.on('denied', (notice) => denied.push(notice))
@@ -68,7 +68,7 @@ describe('the address of a client', () => {
     expect(denied).toMatchObject([{ address }])
   })
 
-  it('is counted for what fails, whatever its port', async () => {
+  it('is counted for failed attempts, whatever its port', async () => {
     const app = createApp(1)
     const codes: string[] = []
     for (let port = 2000; port < 2005; port++) {
@@ -80,7 +80,7 @@ describe('the address of a client', () => {
     expect(other.body.code).toBe('invalid_api_key')
   })
 
-  it('is counted as one with all others that cannot be read', async () => {
+  it('is counted together with all addresses that cannot be read', async () => {
     const app = createApp(1)
     for (const sent of ['unknown', '_hidden', 'nonsense']) await get(app, 'agpt_nonsense', sent)
     const folder = await mkdtemp(join(tmpdir(), 'addresses-'))
@@ -113,7 +113,7 @@ describe('the address of a client', () => {
     ])
   })
 
-  it('is warned of if it cannot be known, and a key needs it', async () => {
+  it('causes a warning if it cannot be known and a key needs it', async () => {
     const { plainTextKey } = await apiKeys.create(newKey({ allowedIps: ['203.0.113.7'] }))
 
     expect((await get(createApp(1), plainTextKey, 'unknown')).status).toBe(403)
@@ -135,7 +135,7 @@ describe('README, "Behind proxies"', () => {
     return { status, lastUsedFrom: (await apiKeys.get(apiKey.id)).lastUsedFrom }
   }
 
-  it('sets what has the app see the address that the proxy has seen', async () => {
+  it('has a setting by which the app sees the address that the proxy has seen', async () => {
     const app = createApp(false)
     runInNewContext(setting, { app })
 
@@ -143,11 +143,11 @@ describe('README, "Behind proxies"', () => {
     expect(warningCodes()).not.toContain('API_KEYS_TRUST_PROXY')
   })
 
-  it('says what becomes of addresses without it', async () => {
+  it('describes addresses without the setting', async () => {
     expect(await claim(createApp(false))).toMatchObject({ status: 403 })
   })
 
-  it('says what becomes of addresses with true, which is warned of once', async () => {
+  it('describes addresses with true, which causes one warning', async () => {
     const app = createApp(true)
 
     expect(await claim(app)).toEqual({ status: 200, lastUsedFrom: forged })

@@ -146,7 +146,7 @@ describe('GET /', () => {
 })
 
 describe('GET /permissions', () => {
-  it('lists all permissions, and with userId those that the user may give to a key', async () => {
+  it('lists all permissions, or with userId the permissions that the user may give to a key', async () => {
     const all = await http.as('admin').get('/admin/api-keys/permissions?_=1')
     const ofIntern = await http.as('admin').get('/admin/api-keys/permissions?userId=intern')
 

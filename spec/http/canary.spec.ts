@@ -111,20 +111,20 @@ function createLoggedApp(keys: TestApiKeys) {
 }
 
 /** True if a text shows 14 characters or more of the part of the key that lists do not show. */
-function tells(text: string) {
+function showsKey(text: string) {
   const hidden = plainTextKey.slice(11, -8)
   return [0, 5, 10, 15, 20, 25].some((at) => text.includes(hidden.slice(at, at + 10)))
 }
 
 /** True if a text shows the hash of the key, as the database or the cache has it. */
-function tellsHash(text: string) {
+function showsHash(text: string) {
   return [hash, dump(fromStoredHash(hash)).slice(1, -1)].some((form) => text.includes(form))
 }
 
 describe('the plain text of a key', () => {
   it('is in the answer to its creation, once', () => {
     expect(answer.split(plainTextKey)).toHaveLength(2)
-    expect(tells(answer.replace(plainTextKey, ''))).toBe(false)
+    expect(showsKey(answer.replace(plainTextKey, ''))).toBe(false)
   })
 
   it.each<[string, string[]]>([
@@ -156,11 +156,11 @@ describe('the plain text of a key', () => {
     const { body } = await sendRaw(app, [`${requestLine} HTTP/1.1`, ...headers])
 
     expect(dumps.length).toBeGreaterThan(0)
-    expect(tells(body)).toBe(false)
+    expect(showsKey(body)).toBe(false)
     for (const dump of dumps) {
       expect(dump).toContain(`${plainTextKey.slice(0, 11)}...`)
-      expect(tells(dump)).toBe(false)
-      expect(tellsHash(dump)).toBe(false)
+      expect(showsKey(dump)).toBe(false)
+      expect(showsHash(dump)).toBe(false)
     }
   })
 
@@ -179,9 +179,9 @@ describe('the plain text of a key', () => {
     ]
 
     expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200))
-    expect(tells(answers.map(({ text }) => text).join())).toBe(false)
+    expect(showsKey(answers.map(({ text }) => text).join())).toBe(false)
     expect(dumps).toHaveLength(answers.length)
-    expect(tells(dumps.join())).toBe(false)
+    expect(showsKey(dumps.join())).toBe(false)
   })
 
   it('is in no error, whatever goes wrong, and neither is its hash', async () => {
@@ -211,11 +211,11 @@ describe('the plain text of a key', () => {
       }
     }
 
-    const told = errors.map((error) => dump(error) + String((error as Error).stack)).join()
+    const shown = errors.map((error) => dump(error) + String((error as Error).stack)).join()
     expect(errors.length).toBeGreaterThanOrEqual(9)
-    expect(told).toContain('statement timeout')
-    expect(tells(told)).toBe(false)
-    expect(tellsHash(told)).toBe(false)
+    expect(shown).toContain('statement timeout')
+    expect(showsKey(shown)).toBe(false)
+    expect(showsHash(shown)).toBe(false)
   })
 
   it('is in no column of any table', async () => {
@@ -239,20 +239,20 @@ describe('the plain text of a key', () => {
     // Both of its ends, in the key and in the entry of its creation, and so the search finds what is there.
     expect(rows.filter((row) => row.includes(plainTextKey.slice(0, 11)))).toHaveLength(2)
     expect(rows.filter((row) => row.includes(id)).length).toBeGreaterThan(5)
-    expect(tells(rows.join())).toBe(false)
+    expect(showsKey(rows.join())).toBe(false)
   })
 
   it('is in no audit entry', async () => {
     const { events } = await apiKeys.events({ apiKeyId: id })
 
     expect(events.map(({ action }) => action)).toContain('created')
-    expect(tells(dump(events) + JSON.stringify(events))).toBe(false)
+    expect(showsKey(dump(events) + JSON.stringify(events))).toBe(false)
   })
 
   it('is in no log of Sequelize, its options and parameters included, nor is its hash', () => {
     expect(statements.some((statement) => statement.includes('INSERT INTO'))).toBe(true)
-    expect(tells(statements.join())).toBe(false)
-    expect(tellsHash(statements.join())).toBe(false)
+    expect(showsKey(statements.join())).toBe(false)
+    expect(showsHash(statements.join())).toBe(false)
   })
 
   it('is in no statement or parameter that any connection was asked', () => {
@@ -261,16 +261,16 @@ describe('the plain text of a key', () => {
     )
 
     // The hash is, where the key is made and looked up, and so the search would find what is there.
-    expect(tellsHash(calls)).toBe(true)
+    expect(showsHash(calls)).toBe(true)
     expect(calls).toContain('key.hash = ANY')
-    expect(tells(calls)).toBe(false)
+    expect(showsKey(calls)).toBe(false)
   })
 
-  it('is nowhere in what was printed, which is warnings of a database that is away or cancels statements', () => {
+  it('is in nothing that was printed: warnings of a database that is away or cancels statements', () => {
     const calls: unknown[][] = printed.flatMap(({ mock }) => mock.calls)
 
-    expect(tells(dump(calls))).toBe(false)
-    expect(tellsHash(dump(calls))).toBe(false)
+    expect(showsKey(dump(calls))).toBe(false)
+    expect(showsHash(dump(calls))).toBe(false)
     const codes = ['API_KEYS_DATABASE_UNAVAILABLE', 'API_KEYS_STATEMENT_TIMEOUT']
     const warnings = calls.map(([, options]) => options as { type: string; code: string })
     expect(new Set(warnings.map(({ type }) => type))).toEqual(new Set(['ApiKeysWarning']))
@@ -278,7 +278,7 @@ describe('the plain text of a key', () => {
   })
 })
 
-describe('the credential of somebody else', () => {
+describe('a credential that is no key of the library', () => {
   it.each([
     'Authorization: Bearer eyJ0eXAi.agpt_x.c2ln',
     'Authorization: Basic YWxpY2U6c2VjcmV0',

@@ -170,7 +170,7 @@ describe('createCredentialReader', () => {
     expect(req.headers).toEqual({ authorization: 'Bearer agpt_kkkkkk...' })
   })
 
-  it('knows a request that it has masked as one that carries a key', () => {
+  it('still finds a key in a request that it has masked', () => {
     const credentials = createCredentialReader(options)
     const req = new IncomingMessage(new Socket())
     req.headers = { authorization: `Bearer ${key}` }

@@ -42,11 +42,11 @@ describe('grantable', () => {
         isAway ? Promise.reject(new Error('no roles today')) : rolesOf(userId),
     })
     const app = createApp(apiKeys)
-    const told: unknown[] = []
-    apiKeys.on('grantable_unavailable', (notice) => told.push(notice))
+    const reported: unknown[] = []
+    apiKeys.on('grantable_unavailable', (notice) => reported.push(notice))
     const { key } = await createKey()
     expect(await statusOf(app, read, key)).toBe(200)
-    expect(told).toEqual([])
+    expect(reported).toEqual([])
 
     isAway = true
     const statuses: number[] = []
@@ -63,7 +63,7 @@ describe('grantable', () => {
       code: 'grantable_unavailable',
       cause: new Error('no roles today'),
     })
-    expect(told[0]).toEqual({ userId: 'alice', error: new Error('no roles today') })
+    expect(reported[0]).toEqual({ userId: 'alice', error: new Error('no roles today') })
 
     isAway = false
     expect(await statusOf(app, read, key)).toBe(200)
@@ -90,8 +90,8 @@ describe('grantable', () => {
     ['never answers', () => new Promise(() => {})],
   ])('prevents new keys and new permissions if it %s', async (_, grantable) => {
     const apiKeys = createInstance({ grantable })
-    const told = jest.fn()
-    apiKeys.on('grantable_unavailable', told)
+    const reported = jest.fn()
+    apiKeys.on('grantable_unavailable', reported)
     const app = createApp(apiKeys)
     const { id } = await createKey()
     const wish = { name: 'CI', permissions: [read] }
@@ -106,8 +106,8 @@ describe('grantable', () => {
       expectProblem(answer, 'grantable_unavailable')
       expect(answer.headers['retry-after']).toBe('1')
     }
-    expect(told).toHaveBeenCalledTimes(3)
-    expect(told).toHaveBeenCalledWith({ userId: 'alice', error: expect.any(Error) })
+    expect(reported).toHaveBeenCalledTimes(3)
+    expect(reported).toHaveBeenCalledWith({ userId: 'alice', error: expect.any(Error) })
   })
 
   it('grants nothing if it throws', async () => {

@@ -57,7 +57,7 @@ describe('requirePermission', () => {
     expect(answer.status).toBe(200)
   })
 
-  it('refuses a key that lacks one, and names what the route needs and what is missing', async () => {
+  it('refuses a key that lacks one, and names the needed and the missing permissions', async () => {
     const app = createApp(
       apiKeys.requirePermission(['READ_GRAPH', 'EXECUTE_GRAPH', 'EXECUTE_BLOCK']),
     )
@@ -90,7 +90,7 @@ describe('requirePermission', () => {
     expectProblem(answer, 'invalid_api_key')
   })
 
-  it('decides anew for each request', async () => {
+  it('decides for each request by itself', async () => {
     const app = createApp(apiKeys.requirePermission('READ_GRAPH'))
     const created = await createKey()
     const send = async () => (await app.with(created.plainTextKey).get('/')).status
@@ -265,7 +265,7 @@ describe('a mistake in the making of a guard', () => {
 })
 
 describe('Express', () => {
-  it('has guards in routers, sub-apps and routes, each for what is below it', async () => {
+  it('takes guards in routers, sub-apps and routes, each for the routes below it', async () => {
     const routes = express.Router({ mergeParams: true })
     routes.use(apiKeys.requirePermission('READ_GRAPH'))
     routes.get('/', (req, res) => {
@@ -305,7 +305,7 @@ describe('Express', () => {
       },
     ],
     ['passes on', (_req, _res, next) => next(new Error('mine'))],
-  ])('hands the error that a handler %s to the app once, as it is', async (_, handler) => {
+  ])('hands the error that a handler %s to the app once, unchanged', async (_, handler) => {
     const failures: unknown[] = []
     const app = express()
     app.get('/', apiKeys.authenticate(), apiKeys.authenticate(), handler)

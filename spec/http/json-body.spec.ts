@@ -63,7 +63,7 @@ describe('a body', () => {
     'application/json;charset="UTF-8"',
     'application/merge-patch+json',
     'application/vnd.example+json; charset=utf-8',
-  ])('is read as JSON where it says so: %s', async (type) => {
+  ])('is read as JSON if its type says so: %s', async (type) => {
     const answer = await post(createApp()).set('Content-Type', type).send('{"nonsense":true}')
 
     expect(answer.status).toBe(422)
@@ -86,7 +86,7 @@ describe('a body', () => {
     'application/json, text/plain',
     'application/json; charset=latin1',
     'application/json; charset=nonsense',
-  ])('is refused unread where it says anything else: %s', async (type) => {
+  ])('is refused unread if it has another type: %s', async (type) => {
     const answer = await post(createApp()).set('Content-Type', type).send('{"name":"CI"}')
 
     expect(answer.status).toBe(415)
@@ -94,7 +94,7 @@ describe('a body', () => {
     expect(answer.text).toBe(JSON.stringify(unsupportedMediaType))
   })
 
-  it('is refused unread where it says nothing', async () => {
+  it('is refused unread if it has no type', async () => {
     const answer = await sendRaw(
       createApp(),
       ['POST /api-keys HTTP/1.1', 'X-User: alice', 'Content-Length: 2'],
@@ -106,7 +106,7 @@ describe('a body', () => {
   })
 
   it.each(['compress', 'x-nonsense', 'gzip, gzip'])(
-    'is refused in an encoding that nobody speaks: %s',
+    'is refused in an unknown encoding: %s',
     async (encoding) => {
       const answer = await post(createApp())
         .type('json')
@@ -119,7 +119,7 @@ describe('a body', () => {
   )
 
   it.each(['{', '{"name":}', "{'name':1}", '{} {}', 'nonsense', ' ', '\0'])(
-    'is refused where it is no JSON: %j',
+    'is refused if it is no JSON: %j',
     async (text) => {
       const answer = await post(createApp()).type('json').send(text)
 
@@ -131,7 +131,7 @@ describe('a body', () => {
   it.each<[string, RequestHandler[]]>([
     ['by us', []],
     ['by a parser of the app that keeps it as it came', [express.raw({ type: '*/*' })]],
-  ])('is refused where it is not UTF-8, read %s', async (_, parsers) => {
+  ])('is refused if it is not UTF-8, read %s', async (_, parsers) => {
     const body = Buffer.from('{"name":"caf\u00e9"}', 'latin1')
 
     const answer = await sendRaw(
@@ -149,7 +149,7 @@ describe('a body', () => {
     expect(answer.body).toBe(JSON.stringify(malformedJson))
   })
 
-  it('is refused where it is not what its encoding says', async () => {
+  it('is refused if it is not encoded as its Content-Encoding says', async () => {
     const answer = await sendRaw(
       createApp(),
       [
@@ -167,7 +167,7 @@ describe('a body', () => {
   })
 
   it.each(['[]', 'null', 'true', '7', '"text"'])(
-    'breaks the rules where it is JSON, but no object: %s',
+    'is invalid input if it is JSON, but no object: %s',
     async (text) => {
       const answer = await post(createApp()).type('json').send(text)
 
@@ -283,7 +283,7 @@ describe('a body of 32 kB', () => {
     expect(answer.body).toBe(JSON.stringify(bodyTooLarge))
   })
 
-  it('is refused with far more than its few bytes of gzip let on', async () => {
+  it('is refused if a few bytes of gzip become too many bytes', async () => {
     const bomb = gzipSync(`{"name":"${'x'.repeat(10_000_000)}"}`)
     expect(bomb.length).toBeLessThan(maxBytes)
 
@@ -293,7 +293,7 @@ describe('a body of 32 kB', () => {
     expect(answer.body).toBe(JSON.stringify(bodyTooLarge))
   })
 
-  it('is refused with more even where a parser of the app has read it', async () => {
+  it('is refused with more, even if a parser of the app has read it', async () => {
     const answer = await post(createApp(express.json({ limit: '1mb' })))
       .type('json')
       .send(tooLarge)
@@ -312,7 +312,7 @@ function chunk(text: string) {
 }
 
 describe('a body that a parser of the app has read', () => {
-  it('counts where it was JSON', async () => {
+  it('counts if it was JSON', async () => {
     const answer = await post(createApp(express.json())).send({ name: 'CI', nonsense: true })
 
     expect(answer.status).toBe(422)
@@ -323,7 +323,7 @@ describe('a body that a parser of the app has read', () => {
   })
 
   it.each(['application/x-www-form-urlencoded', 'text/plain', 'application/x-pretends'])(
-    'does not pass for JSON where it was none: %s',
+    'does not pass for JSON if it was no JSON: %s',
     async (type) => {
       const app = createApp(
         express.json({ type: 'application/x-pretends' }),
@@ -341,7 +341,7 @@ describe('a body that a parser of the app has read', () => {
   it.each([
     ['text', express.text({ type: '*/*' })],
     ['bytes', express.raw({ type: '*/*' })],
-  ])('counts where it was kept as %s', async (_, parser) => {
+  ])('counts if it was kept as %s', async (_, parser) => {
     const answer = await post(createApp(parser)).send({ name: 'CI', nonsense: true })
 
     expect(answer.status).toBe(422)
@@ -354,7 +354,7 @@ describe('a body that a parser of the app has read', () => {
   it.each([
     ['text', express.text({ type: '*/*' })],
     ['bytes', express.raw({ type: '*/*' })],
-  ])('is refused where it was kept as %s and is no JSON', async (_, parser) => {
+  ])('is refused if it was kept as %s and is no JSON', async (_, parser) => {
     const answer = await post(createApp(parser)).type('json').send('{"name":')
 
     expect(answer.status).toBe(400)

@@ -74,7 +74,7 @@ describe('limits of a key', () => {
     expect(await statusesOf(plainTextKey, 2)).toEqual([200, 429])
   })
 
-  it('ask clients to wait no longer than their timers can', async () => {
+  it('never ask clients to wait longer than their timers can', async () => {
     const yearly = { limit: 1, windowSeconds: 366 * 86_400 }
     const { plainTextKey } = await createKey({ limits: { yearly } })
     await use(plainTextKey)

@@ -18,7 +18,7 @@ async function reasonOf(signal: AbortSignal): Promise<unknown> {
 }
 
 describe('a key', () => {
-  it('holds no more than its owner', async () => {
+  it('holds no permission that its owner lacks', async () => {
     const apiKeys = createInstance()
     const app = createApp(apiKeys)
     const { id, key } = await createKey()
@@ -136,7 +136,7 @@ describe('a key', () => {
 })
 
 describe('the signal of a key', () => {
-  it('aborts when the owner has lost a permission that a guard demanded, and for no other change', async () => {
+  it('aborts only when the owner has lost a permission that a guard demanded', async () => {
     const [apiKeys, other] = [createInstance(), createInstance()]
     const { key } = await createKey()
     const { signal, close } = await openResponse(apiKeys, key)
@@ -254,7 +254,7 @@ describe('any sequence of actions', () => {
     isSuspended: boolean
   }
 
-  it('lets no key pass for a permission that its owner lacks, and every other key', async () => {
+  it('refuses a key exactly when its owner lacks the permission', async () => {
     const roles = new Map<string, readonly Permission[]>()
     const apiKeys = createInstance({
       grantableMaxAgeMs: 0,

@@ -199,7 +199,7 @@ describe('a function of the app that fails without an error', () => {
   })
 })
 
-describe('an answer that the app gave meanwhile', () => {
+describe('an answer that the app gave while a guard waited', () => {
   it('stands, and the refusal goes to the app', async () => {
     const passedOn: unknown[] = []
     const app = express()

@@ -136,7 +136,7 @@ describe('GET /', () => {
 })
 
 describe('GET /permissions', () => {
-  it('lists what the user may give to a key, with descriptions', async () => {
+  it('lists the permissions that the user may give to a key, with descriptions', async () => {
     const described = createProcess({
       permissions: {
         READ_GRAPH: 'Read graphs',
@@ -201,7 +201,7 @@ describe('a query', () => {
   )
 
   it.each(['staus=REVOKED', '__=1', 'utm=1'])(
-    'may have no other unknown parameter, so that a mistyped filter is refused: ?%s',
+    'is refused with an unknown parameter, for example a mistyped filter: ?%s',
     async (query) => {
       const answer = await http.as('alice').get(`/api-keys?${query}`)
 

@@ -48,7 +48,7 @@ describe('the page on HTTP', () => {
     expect(ownerRows.toSorted()).toEqual(routesOf(apiKeys.router()).toSorted())
   })
 
-  it('has every endpoint of administrators, who have those of owners as well', () => {
+  it('has every endpoint of administrators, and all endpoints of owners are among them', () => {
     expect([...new Set([...ownerRows, ...adminRows])].toSorted()).toEqual(
       routesOf(apiKeys.adminRouter()).toSorted(),
     )

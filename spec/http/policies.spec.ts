@@ -71,7 +71,7 @@ describe('expiresAt', () => {
 })
 
 describe('allowedIps', () => {
-  it('admit only requests from these addresses, as Express reports them', async () => {
+  it('admit only requests from these addresses, by req.ip', async () => {
     const { apiKey, plainTextKey } = await create({
       allowedIps: ['203.0.113.0/24', '2001:db8:0::1'],
     })

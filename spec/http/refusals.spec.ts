@@ -323,7 +323,7 @@ function headersOf({ headers }: { headers: Record<string, string> }) {
 }
 
 describe('an invalid key', () => {
-  it('is refused in the same words, whatever is wrong with it', async () => {
+  it('is refused in the same words, whatever its fault', async () => {
     const suspended = await createKey({ userId: 'bob', status: 'SUSPENDED' })
     const expired = await createKey({ userId: 'carol' })
     await rows(`UPDATE api_keys SET expires_at = now() WHERE id = '${expired.id}'`)

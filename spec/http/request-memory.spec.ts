@@ -67,7 +67,7 @@ describe('the mask of a key', () => {
     ])
   })
 
-  it('stands in every view, also in those that the app read before', async () => {
+  it('is in every view of the headers, also in views that the app read before', async () => {
     const app = express().get(
       '/',
       (req, _res, next) => {
@@ -370,7 +370,7 @@ function createApp(...middlewares: RequestHandler[]) {
   return app
 }
 
-describe('a request whose headers are made anew at each reading', () => {
+describe('a request whose headers are a new object at each reading', () => {
   it('is verified once, and masked for good', async () => {
     const app = createApp(apiKeys.authenticate(), apiKeys.requirePermission('READ_GRAPH'))
     const before = await countVerifications(apiKeys)

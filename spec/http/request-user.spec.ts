@@ -145,7 +145,7 @@ describe('req.user', () => {
     ['alone', undefined, { id: 'alice' }],
     ['with loadUser', (id: string) => ({ id, loaded: true }), { id: 'alice', loaded: true }],
   ])(
-    'is the owner in place of a guest, for whom currentUser returns null: %s',
+    'is the owner in place of a guest, if currentUser returns null: %s',
     async (_, loadUser, owner) => {
       const keys = createProcess({
         currentUser: ({ user }) => (user && 'guest' in user ? null : (user as User | undefined)),

@@ -95,7 +95,7 @@ describe.each([
     route?: { path: string; stack: { method?: string }[] }
   }
 
-  it('has the routes of this table and no others', () => {
+  it('has exactly the routes of this table', () => {
     const all = stack.flatMap(({ route }) =>
       (route?.stack ?? [])
         // Without a method: what answers all others.
@@ -111,7 +111,7 @@ describe.each([
     )
   })
 
-  it('has nothing beside its routes but what answers refusals', () => {
+  it('has nothing beside its routes but the handlers of refusals', () => {
     const others = stack.filter(({ route }) => !route)
 
     expect(others.map(({ handle }) => handle.name)).toEqual(['apiKeysErrorHandler'])
@@ -278,7 +278,7 @@ describe.each(paths)('the methods of $path', ({ path, allow }) => {
     }
   })
 
-  it('are named with the 405 to any other method', async () => {
+  it('are named in the 405 for each method that the path lacks', async () => {
     const others = ['GET', 'PUT', 'POST', 'PATCH', 'DELETE', 'TRACE', 'PROPFIND', 'M-SEARCH']
     for (const method of others.filter((method) => !allow.split(', ').includes(method))) {
       const answer = await sendRaw(app, [`${method} ${actual} HTTP/1.1`, 'Content-Length: 0'])

@@ -116,7 +116,7 @@ describe('GET /usage', () => {
   const withUsers = useWorld({ template: 'empty', options: { users: { table: 'users' } } })
   const ask = (query: string) => own.http.as('admin').get(`/admin/api-keys/usage${query}`)
 
-  it('reports the use of all keys to administrators, and the keys with most use', async () => {
+  it('reports the use of all keys to administrators, and the most used keys', async () => {
     const keys = await Promise.all(
       Array.from({ length: 21 }, (_, index) =>
         own.createKey({ userId: index < 20 ? 'alice' : 'bob' }),
@@ -170,7 +170,7 @@ describe('GET /usage', () => {
     await expect(apiKeys.usage(id)).rejects.toMatchObject({ code: 'api_key_not_found' })
   })
 
-  it('omits counts that this process cannot write at the moment', async () => {
+  it('leaves out counts that this process cannot write at the moment', async () => {
     const { id, userId, plainTextKey } = await createKey({ userId: newUser() })
     await apiKeys.verify(plainTextKey)
     await apiKeys.flush()

@@ -240,7 +240,7 @@ describe('lastUsedFrom', () => {
     ['2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
     ["'); DROP TABLE api_keys; --", null],
     ['fe80::1%eth0', 'fe80::1'],
-  ])('is the address of the last use, as Express knows it: %s', async (from, expected) => {
+  ])('is the address of the last use, by req.ip: %s', async (from, expected) => {
     const { id, userId, plainTextKey } = await create()
     expect((await http.as(userId).get(`/api-keys/${id}`)).body.lastUsedFrom).toBeNull()
 

@@ -13,7 +13,7 @@ const { database, sequelize, rows, asked, hold, createInstance, createKey } = us
 
 beforeAll(() =>
   rows(`
-    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION report_roles() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
         INSERT INTO api_key_user_changes (user_id) VALUES (OLD.user_id);
         RETURN NULL;
@@ -54,16 +54,16 @@ describe('userChanged', () => {
 
   it('reaches verifying processes from a process without verification and grantable', async () => {
     const other = createInstance({ maxStalenessMs: 600_000 })
-    const teller = createInstance({ grantable: undefined })
+    const reporter = createInstance({ grantable: undefined })
     const { key } = await createKey()
     await holdingOf(other, key)
     await until(async () => (await other.health()).listener === 'up')
 
     await hold('alice', [])
-    await teller.userChanged('alice')
+    await reporter.userChanged('alice')
 
     await until(async () => String(await holdingOf(other, key)) === '')
-    expect((await teller.health()).feed).toBe('idle')
+    expect((await reporter.health()).feed).toBe('idle')
   })
 
   it('resolves with everywhere when no process uses the old roles', async () => {
@@ -166,7 +166,9 @@ describe('a change of roles by plain SQL', () => {
     for (const each of [key, doomed.key]) await holdingOf(apiKeys, each)
     await until(async () => (await apiKeys.health()).listener === 'up')
     const { revision } = await apiKeys.health()
-    await rows('CREATE TRIGGER tell AFTER DELETE ON roles FOR EACH ROW EXECUTE FUNCTION tell()')
+    await rows(
+      'CREATE TRIGGER report_roles AFTER DELETE ON roles FOR EACH ROW EXECUTE FUNCTION report_roles()',
+    )
 
     await rows(
       `BEGIN;
@@ -179,7 +181,7 @@ describe('a change of roles by plain SQL', () => {
     expect(await holdingOf(apiKeys, doomed.key)).toBe('unknown')
     const since = await rows(`SELECT 1 FROM api_key_revisions WHERE revision > ${revision}`)
     expect(since).toHaveLength(1)
-    await rows('DROP TRIGGER tell ON roles')
+    await rows('DROP TRIGGER report_roles ON roles')
   })
 
   it('needs no right but to insert', async () => {
@@ -189,17 +191,17 @@ describe('a change of roles by plain SQL', () => {
     await until(async () => (await apiKeys.health()).listener === 'up')
     const role = `spec_${randomUUID().replaceAll('-', '')}`
     await rows(`CREATE ROLE ${role}; GRANT INSERT ON api_key_user_changes TO ${role}`)
-    const teller = database.connect({ dialectOptions: { options: `-c role=${role}` } })
+    const reporter = database.connect({ dialectOptions: { options: `-c role=${role}` } })
 
     await hold('alice', [])
-    await teller.query(`INSERT INTO api_key_user_changes VALUES ('alice')`)
+    await reporter.query(`INSERT INTO api_key_user_changes VALUES ('alice')`)
 
     await until(async () => String(await holdingOf(apiKeys, key)) === '')
-    await expect(teller.query('SELECT FROM api_key_user_changes')).rejects.toThrow('permission')
+    await expect(reporter.query('SELECT FROM api_key_user_changes')).rejects.toThrow('permission')
     await rows(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
   })
 
-  it('is not missed if the trigger is disabled, because the cache is not trusted meanwhile', async () => {
+  it('is not missed if the trigger is disabled, because the cache is then not trusted', async () => {
     const [apiKeys, without] = [
       createInstance({ maxStalenessMs: 300 }),
       createInstance({ maxStalenessMs: 300, grantable: undefined }),

@@ -116,7 +116,7 @@ describe('readClientAddress', () => {
 })
 
 describe('groupOf', () => {
-  it('is one for a network of IPv6, one for each address of IPv4, and one for all that cannot be read', () => {
+  it('is one per network of IPv6, one per address of IPv4, and one for all text that cannot be read', () => {
     expect(groupOf('2001:db8::1')).toBe(groupOf('2001:db8::ffff:1'))
     expect(groupOf('2001:db8::1')).not.toBe(groupOf('2001:db8:0:1::1'))
     expect(groupOf('203.0.113.7')).not.toBe(groupOf('203.0.113.8'))
@@ -144,11 +144,11 @@ describe('a list of addresses', () => {
     expect(createAddressList([range]).includes(address)).toBe(isIncluded)
   })
 
-  it('includes no address that is not known', () => {
+  it('never includes an unknown address', () => {
     expect(createAddressList(['0.0.0.0/0', '::/0']).includes(undefined)).toBe(false)
   })
 
-  it('judges each address anew, whichever was included before', () => {
+  it('judges each address by itself, whichever was included before', () => {
     const list = createAddressList(['192.0.2.0/25', '2001:db8::/64'])
     const addresses = ['192.0.2.1', '192.0.2.128', '192.0.2.128', '192.0.2.1', '2001:db8::1']
 

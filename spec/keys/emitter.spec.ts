@@ -7,37 +7,37 @@ const transaction = {} as Transaction
 
 function createListened() {
   const emitter = createEmitter()
-  const heard: unknown[] = []
-  emitter.on('retired_secret_used', ({ apiKeyId }) => heard.push(apiKeyId))
-  emitter.on('error', (notice) => heard.push(notice))
-  return { emitter, heard }
+  const received: unknown[] = []
+  emitter.on('retired_secret_used', ({ apiKeyId }) => received.push(apiKeyId))
+  emitter.on('error', (notice) => received.push(notice))
+  return { emitter, received }
 }
 
 describe('an event that waits for a transaction', () => {
   it('is emitted once, after calls of the library', () => {
-    const { emitter, heard } = createListened()
+    const { emitter, received } = createListened()
     emitter.emitAfter(transaction, 'retired_secret_used', { apiKeyId: 'one' })
-    emitter.callAfter(transaction, null, () => heard.push('library'))
-    expect(heard).toEqual([])
+    emitter.callAfter(transaction, null, () => received.push('library'))
+    expect(received).toEqual([])
 
     emitter.committed(transaction)
     emitter.committed(transaction)
 
-    expect(heard).toEqual(['library', 'one'])
+    expect(received).toEqual(['library', 'one'])
   })
 
   it('becomes one error per event if it is unknown whether the transaction has committed', () => {
-    const { emitter, heard } = createListened()
+    const { emitter, received } = createListened()
     const error = new Error('no answer')
     for (const apiKeyId of ['one', 'two']) {
       emitter.emitAfter(transaction, 'retired_secret_used', { apiKeyId })
     }
-    emitter.callAfter(transaction, null, () => heard.push('library'))
+    emitter.callAfter(transaction, null, () => received.push('library'))
 
     emitter.lost(transaction, error)
     emitter.committed(transaction)
 
-    expect(heard).toEqual([{ error, notice: 'retired_secret_used' }])
+    expect(received).toEqual([{ error, notice: 'retired_secret_used' }])
   })
 
   it('is awaited only if it has a listener', () => {

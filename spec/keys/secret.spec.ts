@@ -66,7 +66,7 @@ const unkeyed = createFormat()
 const keyed = createFormat({ secrets: [secret] })
 
 describe('createSecretFormat', () => {
-  it('mints no two alike in 100,000, of characters drawn uniformly', () => {
+  it('mints 100,000 different keys, of characters drawn uniformly', () => {
     const many = Array.from({ length: 100_000 }, () => unkeyed.mint())
 
     expect(new Set(many.map(({ plainTextKey }) => plainTextKey)).size).toBe(many.length)
@@ -123,7 +123,7 @@ describe('createSecretFormat', () => {
       )
     })
 
-    it('refuses every other character in every place of a key', () => {
+    it('refuses a key if any one of its characters is changed to any other', () => {
       const { plainTextKey } = format.mint()
       const accepted = plainTextKey.split('').flatMap((character, at) =>
         [...alphabet.split(''), '_', '-', ' ', '\0', '\u0661', '\uff21']
@@ -191,7 +191,7 @@ describe('createSecretFormat', () => {
     )
   })
 
-  it('tells hashes of the database from digests and back, whatever their bytes', () => {
+  it('converts hashes of the database to digests and back, whatever their bytes', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), (bytes) => {
         const stored = Buffer.from(bytes).toString('hex')
@@ -213,7 +213,7 @@ describe('createSecretFormat', () => {
     expect(createFormat({ keyPrefix: 'acme' }).parse(asSent(plainTextKey))).toBeNull()
   })
 
-  it('refuses a key minted under another secret, under none, or under one where it has none', () => {
+  it('refuses a key minted under another secret, under none, or under one if it has none itself', () => {
     const other = createFormat({ secrets: [otherSecret] })
 
     expect(keyed.parse(asSent(other.mint().plainTextKey))).toBeNull()
@@ -221,7 +221,7 @@ describe('createSecretFormat', () => {
     expect(unkeyed.parse(asSent(keyed.mint().plainTextKey))).toBeNull()
   })
 
-  it('rotates secrets: the first mints, all of them verify, and each key knows its own', () => {
+  it('rotates secrets: the first mints, all of them verify, and each key names its own', () => {
     const rotated = createFormat({ secrets: [otherSecret, secret] })
     const old = keyed.mint()
     const young = rotated.mint()
@@ -252,7 +252,7 @@ describe('createSecretFormat', () => {
     expect(left).toEqual([])
   })
 
-  it('goes on accepting unkeyed keys where it is told to, and mints keyed ones', () => {
+  it('still accepts unkeyed keys with acceptUnkeyed, and mints keyed keys', () => {
     const transitional = createFormat({ secrets: [secret], acceptUnkeyed: true })
     const old = unkeyed.mint()
 
@@ -295,7 +295,7 @@ describe('verify', () => {
     expect(await apiKeys.health()).toMatchObject({ feed: 'following' })
   })
 
-  it('looks up a key of the right form that nobody has, and finds it unknown', async () => {
+  it('looks up a key of the right form that does not exist, and reports it as unknown', async () => {
     const apiKeys = createTestApiKeys(database)
 
     await expect(apiKeys.verify(unkeyed.mint().plainTextKey)).resolves.toEqual({

@@ -25,7 +25,7 @@ function outcomeOf(action: Action, key: Parameters<typeof nextStatus>[1], now?: 
 }
 
 describe('nextStatus', () => {
-  it.each(cases)('says for %s of a key that is %s: %s', (action, status, outcome) => {
+  it.each(cases)('answers %s of a key that is %s with %s', (action, status, outcome) => {
     expect(outcomeOf(action, { status, expiresAt: null })).toBe(outcome)
   })
 
@@ -35,7 +35,7 @@ describe('nextStatus', () => {
     ['revoke', 'REVOKED'],
     ['change', 'ACTIVE'],
     ['rotate', 'api_key_expired'],
-  ] as const)('says for %s of an expired key: %s', (action, outcome) => {
+  ] as const)('answers %s of an expired key with %s', (action, outcome) => {
     expect(outcomeOf(action, { status: 'ACTIVE', expiresAt }, 1_000)).toBe(outcome)
   })
 

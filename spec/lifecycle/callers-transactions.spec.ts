@@ -72,7 +72,7 @@ async function failureOf(transaction: Transaction): Promise<string> {
   )
 }
 
-describe('on, for a change in a transaction of the caller', () => {
+describe('on, after a change in a transaction of the caller', () => {
   it('reports each change, in order, before the commit resolves', async () => {
     const { id, transaction } = await begin()
 

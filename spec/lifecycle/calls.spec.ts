@@ -51,7 +51,7 @@ describe('every call that takes an id', () => {
     ['revoke', (id, options) => apiKeys.revoke(id, options)],
   ]
 
-  it.each(calls)('%s finds the owner’s key, and no other user’s', async (_, call) => {
+  it.each(calls)('%s finds a key for its owner only', async (_, call) => {
     const apiKey = await create({ userId: 'alice' })
     const trail = await eventsOf(apiKey)
 
@@ -79,7 +79,7 @@ describe('every call that takes an id', () => {
     ...calls,
     ['list', (_, options) => apiKeys.list({ ...options })],
     ['events', (_, options) => apiKeys.events({ ...options })],
-  ] as typeof calls)('%s takes an undefined owner for the mistake that it is', async (_, call) => {
+  ] as typeof calls)('%s refuses an undefined owner as a mistake', async (_, call) => {
     const { id } = await create()
 
     for (const userId of [undefined, null]) {

@@ -151,7 +151,7 @@ describe('grantable', () => {
 })
 
 describe('maxKeysPerUser', () => {
-  it('is exact under 50 concurrent creates, for each user alone', async () => {
+  it('is exact under 50 concurrent creates, and counts each user by itself', async () => {
     const [one, other] = [limitTo(7), limitTo(7)]
     const [userId, neighbour] = [randomUUID(), randomUUID()]
 

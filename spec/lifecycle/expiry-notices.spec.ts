@@ -36,50 +36,50 @@ async function createOldKey({ bornDaysAgo = 30, expiresInDays = 0, revoked = fal
 
 /** Collects the keys that are reported, with the days that are left. */
 function listen(keys: TestApiKeys) {
-  const told: [id: string, daysLeft: number][] = []
-  keys.on('expiring', ({ apiKey, daysLeft }) => told.push([apiKey.id, daysLeft]))
-  return told
+  const reported: [id: string, daysLeft: number][] = []
+  keys.on('expiring', ({ apiKey, daysLeft }) => reported.push([apiKey.id, daysLeft]))
+  return reported
 }
 
 describe('expiring', () => {
-  it('is reported 7 days and 1 day before, and at no other time', async () => {
+  it('is reported exactly twice, 7 days and 1 day before', async () => {
     await createOldKey({ expiresInDays: 7.1 })
     const week = await createOldKey({ expiresInDays: 6.9 })
     const oneDay = await createOldKey({ expiresInDays: 0.9 })
     await createOldKey({ expiresInDays: -0.1 })
     await createOldKey({ expiresInDays: 6, revoked: true })
     await createKey(apiKeys)
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
 
     expect(await apiKeys.announceExpiring()).toBe(2)
 
-    expect(told).toEqual([
+    expect(reported).toEqual([
       [oneDay, 1],
       [week, 7],
     ])
   })
 
-  it('is not reported for keys that were created later than that', async () => {
+  it('is not reported for keys that were created after the time of the notice', async () => {
     await createOldKey({ bornDaysAgo: 1, expiresInDays: 5 })
     await createOldKey({ bornDaysAgo: 0, expiresInDays: 0.5 })
     const short = await createOldKey({ bornDaysAgo: 2, expiresInDays: 0.5 })
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
 
     await apiKeys.announceExpiring()
 
-    expect(told).toEqual([[short, 1]])
+    expect(reported).toEqual([[short, 1]])
   })
 
   it('is reported by one of all processes', async () => {
     const ids = []
     for (let number = 0; number < 20; number++) ids.push(await createOldKey({ expiresInDays: 3 }))
     const fleet = [1, 2, 3, 4].map(() => createTestApiKeys(database))
-    const told = fleet.map(listen)
+    const reported = fleet.map(listen)
 
     await Promise.all([...fleet, ...fleet].map((keys) => keys.announceExpiring()))
 
     expect(
-      told
+      reported
         .flat()
         .map(([id]) => id)
         .toSorted(),
@@ -91,22 +91,22 @@ describe('expiring', () => {
 
     expect(await apiKeys.announceExpiring()).toBe(0)
 
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
     expect(await apiKeys.announceExpiring()).toBe(1)
-    expect(told).toHaveLength(1)
+    expect(reported).toHaveLength(1)
   })
 
   it('is reported again for a new expiry', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
     await apiKeys.announceExpiring()
     await apiKeys.announceExpiring()
-    expect(told).toEqual([[id, 7]])
+    expect(reported).toEqual([[id, 7]])
 
     await apiKeys.update(id, { expiresAt: new Date(Date.now() + 4 * day) })
     await apiKeys.announceExpiring()
 
-    expect(told).toEqual([
+    expect(reported).toEqual([
       [id, 7],
       [id, 7],
     ])
@@ -114,22 +114,22 @@ describe('expiring', () => {
 
   it('is reported later if the database fails half-way', async () => {
     for (let number = 0; number < 3; number++) await createOldKey({ expiresInDays: 3 })
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
     const sequelize = database.connect()
     await sequelize.query('ALTER TABLE api_keys RENAME COLUMN description TO away')
     await expect(apiKeys.announceExpiring()).rejects.toThrow('description does not exist')
     await sequelize.query('ALTER TABLE api_keys RENAME COLUMN away TO description')
-    expect(told).toEqual([])
+    expect(reported).toEqual([])
 
     expect(await apiKeys.announceExpiring()).toBe(3)
 
-    expect(told).toHaveLength(3)
+    expect(reported).toHaveLength(3)
   })
 
   it('is reported again until all listeners have succeeded', async () => {
     const failing = await createOldKey({ expiresInDays: 2 })
     const taken = await createOldKey({ expiresInDays: 3 })
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
     const failures: unknown[] = []
     apiKeys.on('error', (failure) => failures.push(failure))
     const away = new Error('the mail server is away')
@@ -143,7 +143,7 @@ describe('expiring', () => {
     expect(await apiKeys.announceExpiring()).toBe(1)
     expect(await apiKeys.announceExpiring()).toBe(0)
 
-    expect(told.map(([id]) => id)).toEqual([failing, taken, failing, failing])
+    expect(reported.map(([id]) => id)).toEqual([failing, taken, failing, failing])
     expect(failures).toEqual([1, 2].map(() => ({ error: away, notice: 'expiring' })))
   })
 
@@ -151,22 +151,22 @@ describe('expiring', () => {
     const id = await createOldKey({ expiresInDays: 3 })
     const dying = fork(program, [database.url], { execArgv: ['--require', register] })
     expect(await once(dying, 'exit')).toEqual([null, 'SIGKILL'])
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
 
     expect(await apiKeys.announceExpiring()).toBe(1)
 
-    expect(told).toEqual([[id, 7]])
+    expect(reported).toEqual([[id, 7]])
   })
 
   it('is not reported twice, however long a listener takes', async () => {
     await createOldKey({ expiresInDays: 3 })
-    const told = listen(apiKeys)
+    const reported = listen(apiKeys)
     const working: (() => void)[] = []
     apiKeys.on('expiring', () => new Promise<void>((resolve) => working.push(resolve)))
     const other = createTestApiKeys(database)
-    const toldByOther = listen(other)
+    const reportedByOther = listen(other)
     const announcing = apiKeys.announceExpiring()
-    await until(() => told.length > 0)
+    await until(() => reported.length > 0)
 
     // As long as a claim lasts that is not renewed.
     expect(await other.announceExpiring()).toBe(0)
@@ -174,7 +174,7 @@ describe('expiring', () => {
 
     expect(await announcing).toBe(1)
     expect(await other.announceExpiring()).toBe(0)
-    expect(toldByOther).toEqual([])
+    expect(reportedByOther).toEqual([])
   })
 
   it('is reported without a call while there is a listener', async () => {

@@ -175,7 +175,7 @@ describe('POST /prune', () => {
     ])
   })
 
-  it('leaves an intact trail', async () => {
+  it('keeps the trail intact', async () => {
     for (let number = 0; number < 3; number++) await createKey(apiKeys, { status: 'REVOKED' })
     await database.connect().query(`UPDATE api_keys SET revoked_at = now() - interval '2 days'`)
 

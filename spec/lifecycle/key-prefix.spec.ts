@@ -36,7 +36,7 @@ describe('two instances with different key prefixes on one schema', () => {
     ['rotate', () => live.rotate(id)],
     ['endRotation', () => live.endRotation(id)],
     ['usage', () => live.usage(id)],
-  ])('do not find each other’s keys with %s', async (_, call) => {
+  ])('find no key of the other instance with %s', async (_, call) => {
     const before = await test.get(id)
 
     await expect(call()).rejects.toMatchObject(notFound)

@@ -39,7 +39,7 @@ describe('list', () => {
     expect(second).toEqual({ apiKeys: keys.slice(20), nextCursor: null })
   })
 
-  it('has no next page where the last one is just full', async () => {
+  it('has no next page if the last page is just full', async () => {
     const userId = randomUUID()
     const [older, newer] = [
       await createKey(apiKeys, { userId }),
@@ -52,7 +52,7 @@ describe('list', () => {
     })
   })
 
-  it('neither repeats nor skips a key while others are created', async () => {
+  it('neither repeats nor skips a key while new keys are created', async () => {
     const unindexed = createTestApiKeys(database, {
       sequelize: database.connect({
         dialectOptions: { options: '-c enable_indexscan=off -c enable_bitmapscan=off' },
@@ -118,7 +118,7 @@ describe('list', () => {
     },
   )
 
-  it('takes any text for a cursor, if only to refuse it', async () => {
+  it('reads or rejects any text as a cursor', async () => {
     const text = fc.oneof(
       fc.string({ unit: 'binary' }),
       fc.uint8Array().map((bytes) => Buffer.from(bytes).toString('base64url')),
@@ -158,7 +158,7 @@ describe('list', () => {
     expect(names(await listAll(apiKeys, filter))).toEqual(['REVOKED', 'ACTIVE'])
   })
 
-  it('filters by what has expired, whatever its status', async () => {
+  it('filters by isExpired, whatever the status', async () => {
     const userId = randomUUID()
     const { id: expired } = await createKey(apiKeys, { userId, expiresAt: inDays(1) })
     const { id: revoked } = await createKey(apiKeys, { userId, expiresAt: inDays(1) })
@@ -215,7 +215,7 @@ describe('list', () => {
     ])
   })
 
-  it('finds keys by what lists show of their plain text, and other words', async () => {
+  it('finds keys by the shown ends of their plain text, and other words', async () => {
     const userId = randomUUID()
     const [first, second] = [
       await createKey(apiKeys, { userId, name: 'Backup' }),

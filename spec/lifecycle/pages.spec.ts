@@ -17,11 +17,11 @@ function outcomeOf(action: Action, status: Status): string {
 }
 
 describe('the page of the lifecycle', () => {
-  it('lists every event, and no other', () => {
+  it('lists exactly the events that there are', () => {
     expect(rowNames(readmeSection('Events')).toSorted()).toEqual(noticeNames.toSorted())
   })
 
-  it('lists functions that there are, and every function for keys', () => {
+  it('lists only functions that exist, and every function for keys', () => {
     const listed = rowNames(readmeSection('Functions'))
     const types = readPage('lib/lifecycle/types.ts').split('export interface Lifecycle<')[1] ?? ''
     const functions = [...types.matchAll(/^ {2}(\w+)\(/gm)].map(([, name = '']) => name)

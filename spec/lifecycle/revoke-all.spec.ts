@@ -104,18 +104,18 @@ describe('revokeAll, of more keys than memory should hold', () => {
       statuses.set(apiKey.id, before?.status)
     })
     const errors: unknown[] = []
-    let toldBefore = 0
+    let reportedBefore = 0
     apiKeys.on('error', ({ error }) => errors.push(error))
 
     await (isCallers
       ? sequelize.transaction(async (transaction) => {
           await apiKeys.revokeAll('alice', { transaction, reason: 'left' })
-          toldBefore = statuses.size
+          reportedBefore = statuses.size
         })
       : apiKeys.revokeAll('alice', { reason: 'left' }))
 
     await until(() => statuses.size === keyCount || errors.length > 0)
-    expect({ errors, toldBefore }).toEqual({ errors: [], toldBefore: 0 })
+    expect({ errors, reportedBefore }).toEqual({ errors: [], reportedBefore: 0 })
     expect([...statuses.values()].filter((status) => status === 'SUSPENDED')).toHaveLength(250)
   })
 

@@ -180,7 +180,7 @@ describe('setPermissions', () => {
 })
 
 describe('revokeAll', () => {
-  it('misses no key that is created meanwhile', async () => {
+  it('misses no key that is created during the call', async () => {
     const userId = randomUUID()
     const transaction = await sequelize.transaction()
     const { plainTextKey } = await apiKeys.create(newKey({ userId }), { transaction })
@@ -193,7 +193,7 @@ describe('revokeAll', () => {
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
   })
 
-  it('revokes every key of a user and no other, and returns their number', async () => {
+  it('revokes exactly the keys of the user, and returns their number', async () => {
     const [userId, neighbour] = [randomUUID(), randomUUID()]
     const keys = [
       await create({ userId }),

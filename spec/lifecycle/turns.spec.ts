@@ -93,7 +93,7 @@ describe('management calls', () => {
     await expect(impatient.list()).resolves.toMatchObject({ nextCursor: null })
   })
 
-  it('need none in a transaction of the caller, nor does grantable, which is handed it', async () => {
+  it('need no further connection in a transaction of the caller, nor does grantable, which is handed it', async () => {
     const small = database.connect({ pool: { max: 1, acquire: 500 } })
     const given: unknown[] = []
     const own = createTestApiKeys(database, {

@@ -49,7 +49,7 @@ describe('the fields of limits', () => {
       'before several guards',
       () => [limitByAddress, apiKeys.authenticate(), apiKeys.requirePermission('READ_GRAPH')],
     ],
-  ])('keep what another limiter has said %s', async (_, middlewares) => {
+  ])('keep the fields of another limiter %s', async (_, middlewares) => {
     const app = express().get('/', ...middlewares(), end)
 
     const answer = await request(app).get('/').set(headers)

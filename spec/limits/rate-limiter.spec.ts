@@ -78,7 +78,7 @@ const minutely: NamedLimit = { name: 'burst', limit: 2, windowSeconds: 60 }
 const monthly: NamedLimit = { name: 'monthly', limit: 3, windowSeconds: 30 * 86_400 }
 
 describe('limits in this process', () => {
-  it('begin anew when a window is over, which began with its first use', () => {
+  it('begin again when a window is over, and a window begins with its first use', () => {
     const { consume, pass } = createLimiter()
     const use = () => consume({ key: { id: 'a' }, limits: [minutely], cost: 1 }).isAllowed
     pass(12_345)
@@ -124,7 +124,7 @@ describe('limits in this process', () => {
     ])
   })
 
-  it('allow what a simple model allows, whatever is used when, and however the limits change', () => {
+  it('allow the same uses as a simple model, in any order and with changing limits', () => {
     const limit = fc.record({
       name: fc.constantFrom('a', 'b', 'c'),
       limit: fc.integer({ min: 1, max: 6 }),

@@ -73,7 +73,7 @@ describe('migrations', () => {
     await useEverything(createInstance(world), 'alice')
   })
 
-  it('let no other role call the functions of the triggers', async () => {
+  it('let only their own role call the functions of the triggers', async () => {
     await createInstance(world).migrate()
     const { role } = await createRole(world)
 

@@ -37,7 +37,7 @@ describe('the option users.table', () => {
     ])
   })
 
-  it('holds again after the app has made its table of users anew, or the error says what is in the way', async () => {
+  it('holds again after the app has made a new table of users, or the error names the obstacle', async () => {
     await createUsers()
     const apiKeys = createInstance(world, { users: { table: 'users' } })
     await apiKeys.migrate()

@@ -73,18 +73,21 @@ async function provideExpress(version: 4 | 5, folder = '') {
 const compile = () => consumer.run(join(root, 'node_modules', '.bin', 'tsc'))
 
 describe('the types of the packed package', () => {
-  it.each([4, 5] as const)('keep their promises beside those of Express %i', async (version) => {
-    await createTypedConsumer('types.ts')
-    await provideExpress(version)
+  it.each([4, 5] as const)(
+    'keep their promises beside the types of Express %i',
+    async (version) => {
+      await createTypedConsumer('types.ts')
+      await provideExpress(version)
 
-    expect(await compile()).toBe('')
-  })
+      expect(await compile()).toBe('')
+    },
+  )
 
   it.each([
     [4, 5],
     [5, 4],
   ] as const)(
-    'keep them in an app with Express %i where the package finds %i',
+    'keep them in an app with Express %i if the package finds Express %i',
     async (app, other) => {
       await createTypedConsumer('types.ts')
       await provideExpress(app)

@@ -160,7 +160,7 @@ describe('the counts of uses', () => {
     ])
   })
 
-  it('are kept per key, over all of its secrets and however often it is read anew', async () => {
+  it('are kept per key, over all of its secrets and however often it is read again', async () => {
     const { id, plainTextKey } = await create()
     const { plainTextKey: newer } = await apiKeys.rotate(id)
     for (let round = 0; round < 3; round++) {
@@ -211,8 +211,8 @@ describe('counts that cannot be written', () => {
   })
 
   it('are written once, even if the answer to the write is lost', async () => {
-    let isDeaf = false
-    class DeafClient extends pg.Client {
+    let losesAnswers = false
+    class LosingClient extends pg.Client {
       constructor(...options: ConstructorParameters<typeof pg.Client>) {
         super(...options)
         const query = this.query.bind(this) as (...args: unknown[]) => unknown
@@ -220,19 +220,19 @@ describe('counts that cannot be written', () => {
           query(...args: unknown[]) {
             const answer = query(...args)
             const isWrite = String(args[0]).includes('api_key_usage_writers')
-            return isDeaf && isWrite && answer instanceof Promise
+            return losesAnswers && isWrite && answer instanceof Promise
               ? answer.then(() => Promise.reject(new Error('Connection terminated unexpectedly')))
               : answer
           },
         })
       }
     }
-    const connection = database.connect({ dialectModule: { ...pg, Client: DeafClient } })
+    const connection = database.connect({ dialectModule: { ...pg, Client: LosingClient } })
     const instance = createTestApiKeys(database, { sequelize: connection })
     const { id, plainTextKey } = await create()
     await useOften(plainTextKey, 2, instance)
 
-    isDeaf = true
+    losesAnswers = true
     for (const times of [3, 4]) {
       await expect(instance.flush()).rejects.toMatchObject({ code: 'database_unavailable' })
       expect(await accepted(id)).toBe(2)
@@ -240,7 +240,7 @@ describe('counts that cannot be written', () => {
     }
     const total = 2 + 3 + 4
     expect((await instance.usage(id)).totals.accepted).toBe(total)
-    isDeaf = false
+    losesAnswers = false
     await instance.flush()
 
     expect(await accepted(id)).toBe(total)

@@ -95,7 +95,7 @@ describe('flush', () => {
 })
 
 describe('close', () => {
-  it('writes what is noted, and leaves the app its connections', async () => {
+  it('writes all noted uses, and leaves the app its connections', async () => {
     const { id, plainTextKey } = await world.createKey()
     setClock(now)
     await world.apiKeys.verify(plainTextKey)

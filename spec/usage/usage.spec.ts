@@ -283,7 +283,7 @@ describe('verify', () => {
     expect(await lastUsedAt(locked.id)).toEqual(now)
   })
 
-  it('answers while uses cannot be noted, and keeps them until they can', async () => {
+  it('answers while uses cannot be written, and keeps them until they can', async () => {
     const [one, other] = [await create(), await create()]
     await sequelize.query(`
       CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS

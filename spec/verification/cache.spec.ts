@@ -27,10 +27,10 @@ const secret = fc.nat(2)
 const action = fc.oneof(
   { weight: 4, arbitrary: fc.record({ do: fc.constant('set' as const), key, secret }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('use' as const), key, secret }) },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant('forget' as const), key, secret }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('evict' as const), key, secret }) },
   {
     weight: 1,
-    arbitrary: fc.record({ do: fc.constant('forget all' as const), key, secret }),
+    arbitrary: fc.record({ do: fc.constant('evict all' as const), key, secret }),
   },
 )
 
@@ -39,7 +39,7 @@ describe('the cache of keys', () => {
     fc.assert(
       fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
         const cache = createKeyCache(size)
-        const told = new Map<string, CachedKey>()
+        const added = new Map<string, CachedKey>()
 
         for (const { do: what, key, secret } of actions) {
           const cached = secretOf(key, secret)
@@ -48,14 +48,14 @@ describe('the cache of keys', () => {
           const isNew = cache.get(digest) === undefined
           if (what === 'set') {
             cache.set(cached)
-            told.set(digest, cached)
+            added.set(digest, cached)
           } else if (what === 'use') {
             cache.use(digest)
           } else {
-            if (what === 'forget') cache.evict(id)
+            if (what === 'evict') cache.evict(id)
             else cache.evictAll()
-            for (const [digest, other] of told) {
-              if (what === 'forget all' || other.id === id) told.delete(digest)
+            for (const [digest, other] of added) {
+              if (what === 'evict all' || other.id === id) added.delete(digest)
             }
           }
           // Nothing goes but to make room.
@@ -64,10 +64,10 @@ describe('the cache of keys', () => {
           // The values that were reported last are there, whatever values were evicted for them.
           expect(what !== 'set' || cache.get(digest) === cached).toBe(true)
 
-          const remembered = [...told].filter(([digest]) => cache.get(digest) !== undefined)
-          expect(cache.size).toBe(remembered.length)
+          const stored = [...added].filter(([digest]) => cache.get(digest) !== undefined)
+          expect(cache.size).toBe(stored.length)
           expect(cache.size).toBeLessThanOrEqual(size)
-          for (const [digest, cached] of remembered) expect(cache.get(digest)).toBe(cached)
+          for (const [digest, cached] of stored) expect(cache.get(digest)).toBe(cached)
         }
       }),
       { numRuns: 1_000 },
@@ -83,10 +83,10 @@ describe('the cache of keys', () => {
       cache.setUnknown(hash)
       largest = Math.max(largest, cache.unknownSize)
     }
-    const remembered = hashes.filter((hash) => cache.isUnknown(hash))
+    const cached = hashes.filter((hash) => cache.isUnknown(hash))
     expect(largest).toBe(10_000)
-    expect(remembered.length).toBeGreaterThanOrEqual(5_000)
-    expect(remembered).toEqual(hashes.slice(-remembered.length))
+    expect(cached.length).toBeGreaterThanOrEqual(5_000)
+    expect(cached).toEqual(hashes.slice(-cached.length))
 
     cache.evictUnknown()
     expect(hashes.filter((hash) => cache.isUnknown(hash))).toEqual([])

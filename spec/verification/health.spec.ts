@@ -71,7 +71,7 @@ async function asRole(
 }
 
 describe('health', () => {
-  it('is ok in a process that has verified nothing, and in one that does', async () => {
+  it('is ok before the first verification and after it', async () => {
     const apiKeys = createTestApiKeys(database)
 
     expect(await apiKeys.health()).toMatchObject({ ok: true, reason: null, feed: 'idle' })
@@ -160,7 +160,7 @@ describe('health', () => {
     )
   })
 
-  it('asks the database if it is told to, and leaves a process at rest', async () => {
+  it('asks the database with probe: true, and starts no feed', async () => {
     const apiKeys = createTestApiKeys(database)
 
     expect(await apiKeys.health({ probe: true })).toMatchObject({ ok: true, feed: 'idle' })

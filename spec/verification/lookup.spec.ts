@@ -60,7 +60,7 @@ describe('the look-up of a key', () => {
     }
   })
 
-  it.each(["'-infinity'", "'infinity'"])('refuses a time that is none: %s', async (time) => {
+  it.each(["'-infinity'", "'infinity'"])('refuses a value that is not a time: %s', async (time) => {
     const key = await createKeyExpiring(time)
 
     expect(await createTestApiKeys(database).verify(key)).toEqual({ valid: false, code: 'expired' })
@@ -71,7 +71,7 @@ describe('the look-up of a key', () => {
     '2030-06-15T12:34:56.511Z',
     '2099-12-31T23:59:59.999Z',
     '9999-12-31T23:59:59.999Z',
-  ])('knows the millisecond: %s', async (time) => {
+  ])('reads the millisecond: %s', async (time) => {
     const key = await createKeyExpiring(`'${time}'`)
     const apiKeys = createTestApiKeys(database)
 

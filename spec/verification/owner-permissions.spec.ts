@@ -45,7 +45,7 @@ interface Rules {
   isReported: boolean
 }
 
-describe('what a key holds', () => {
+describe('the permissions of a key', () => {
   const runs = runsOf(4_000)
 
   it.each<[string, Rules]>([
@@ -55,7 +55,7 @@ describe('what a key holds', () => {
     ['twice an age of 5 s', { maxAgeMs: 5_000, outageGraceMs: 500, isReported: false }],
     ['the request, with an age of 0', { maxAgeMs: 0, outageGraceMs: 0, isReported: false }],
   ])(
-    'never rests on what its owner held longer ago than %s',
+    'never rest on permissions that the owner held longer ago than %s',
     async (_, { outageGraceMs, ...grantable }) => {
       function faultsOf({ key, verdict, askedAt }: Decided, world: World): string[] {
         if (!verdict.valid) return [`was ${verdict.code}`]
@@ -95,7 +95,7 @@ describe('the permissions of owners', () => {
   function createMemory({ maxUsers = 10 } = {}) {
     let now = 0
     const asked: { answer(held: readonly string[]): void; fail(error: Error): void }[] = []
-    const heard: unknown[] = []
+    const changed: unknown[] = []
     const owners = createOwnerPermissions({
       background,
       grantable: () =>
@@ -109,12 +109,12 @@ describe('the permissions of owners', () => {
       maxAgeMs,
       emitter: { emit() {} },
     })
-    owners.listen((userId) => heard.push(userId))
+    owners.listen((userId) => changed.push(userId))
 
     return {
       owners,
       asked,
-      heard,
+      changed,
       pass(ms: number) {
         now += ms
       },
@@ -144,7 +144,7 @@ describe('the permissions of owners', () => {
   }
 
   it('are used up to their age, and up to twice that age while they are asked for once', async () => {
-    const { recall, pass, answer, asked, heard } = await createFilled()
+    const { recall, pass, answer, asked, changed } = await createFilled()
 
     pass(maxAgeMs - 1)
     expect(recall('alice')).toEqual(['READ'])
@@ -161,7 +161,7 @@ describe('the permissions of owners', () => {
     expect(recall('alice')).toBeUndefined()
 
     await answer(['WRITE'])
-    expect(heard).toEqual(['alice'])
+    expect(changed).toEqual(['alice'])
   })
 
   it('are as old as the question, not the answer', async () => {

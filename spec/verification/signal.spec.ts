@@ -312,8 +312,8 @@ class SocketOfSocketIo extends EventEmitter {
   }
 }
 
-describe('what a signal is kept until', () => {
-  it.each(['close', 'finish', 'disconnect'])('may end with %s', async (event) => {
+describe('the end until which a signal is kept', () => {
+  it.each(['close', 'finish', 'disconnect'])('may be the event %s', async (event) => {
     const lifetime = new EventEmitter()
     const use = await useUntil(lifetime)
 
@@ -323,7 +323,7 @@ describe('what a signal is kept until', () => {
     expect(lifetime.eventNames()).toEqual([])
   })
 
-  it('is not ended by an event that the client of a Socket.IO socket sends', async () => {
+  it('is no event that the client of a Socket.IO socket sends', async () => {
     const [kept, ended] = [new SocketOfSocketIo(), new SocketOfSocketIo()]
     const [keptUse, endedUse] = [await useUntil(kept), await useUntil(ended)]
 
@@ -335,7 +335,7 @@ describe('what a signal is kept until', () => {
     expect(await isKept(await useUntil(ended))).toBe(false)
   })
 
-  it('goes on when this side of a connection has finished and the other side still sends', async () => {
+  it('is not the moment when this side of a connection has finished and the client still sends', async () => {
     const [connection, other] = [new PassThrough(), new PassThrough()]
     const [use, otherUse] = [await useUntil(connection), await useUntil(other)]
 
@@ -351,7 +351,7 @@ describe('what a signal is kept until', () => {
     ['an address', '127.0.0.1'],
     ['a WebSocket without once and off', new EventTarget()],
     ['null', null],
-  ])('is refused if it is no emitter: %s', async (_, lifetime) => {
+  ])('must be an event emitter, not %s', async (_, lifetime) => {
     const { plainTextKey } = await changing().create(newKey())
 
     await expect(serving().verify(plainTextKey, { until: lifetime as never })).rejects.toThrow(
