@@ -1,6 +1,9 @@
 import { hash, randomBytes } from 'node:crypto'
 import { cpus } from 'node:os'
+import { resolve } from 'node:path'
+import { parseArgs } from 'node:util'
 
+import { measureCpu } from './cpu'
 import { startServer, type Server } from './database'
 import { measureHttp } from './http-report'
 import { measureInProcess, measureScale } from './in-process-report'
@@ -12,6 +15,7 @@ import { formatTargets, type Target } from './tables'
  * npm run bench -- quick      the same with fewer rounds, for trying out: it proves nothing
  * npm run bench -- scale      a million keys in the cache, five million in the table; takes minutes
  * npm run bench -- http       one part; also: in-process
+ * npm run bench -- cpu        CPU time per request, in two minutes; --against DIR compares with the build of another checkout
  *
  * Tables go to stdout, progress to stderr.
  */
@@ -21,6 +25,8 @@ export interface BenchContext {
   pinning: ReturnType<typeof pinProcesses>
   secret: string
   isQuick: boolean
+  /** The folder of another checkout of the library, which is built. */
+  against: string | undefined
   log(line: string): void
   print(text: string): void
 }
@@ -29,14 +35,21 @@ const parts = {
   http: measureHttp,
   'in-process': measureInProcess,
   scale: measureScale,
+  cpu: measureCpu,
 }
 
 type Part = keyof typeof parts
 
-async function runBench(words: readonly string[]) {
+async function runBench() {
+  const { values, positionals: words } = parseArgs({
+    allowPositionals: true,
+    options: { against: { type: 'string' } },
+  })
   const unknown = words.filter((word) => word !== 'quick' && !(word in parts))
-  if (unknown.length > 0)
-    throw new Error(`the bench knows quick, http, in-process and scale, not ${unknown.join(', ')}`)
+  if (unknown.length > 0) {
+    const known = ['quick', ...Object.keys(parts)].join(', ')
+    throw new Error(`the bench knows ${known}, not ${unknown.join(', ')}`)
+  }
   const named = words.filter((word): word is Part => word in parts)
   const wanted: Part[] = named.length > 0 ? named : ['http', 'in-process']
 
@@ -47,6 +60,7 @@ async function runBench(words: readonly string[]) {
     pinning,
     secret: randomBytes(32).toString('base64'),
     isQuick: words.includes('quick'),
+    against: values.against && resolve(values.against),
     log: (line) => console.error(line),
     print: (text) => console.log(`${text}\n`),
   }
@@ -97,7 +111,7 @@ function nanosecondsPerHash(): number {
   return ((performance.now() - begunAt) * 1e6) / calls
 }
 
-runBench(process.argv.slice(2)).catch((error: unknown) => {
+runBench().catch((error: unknown) => {
   console.error(error)
   process.exitCode = 1
 })

@@ -10,6 +10,8 @@ import { answerQuestions } from './processes'
 
 export interface LoadQuestion {
   port: number
+  /** @default '/graphs/7' */
+  path?: string
   tokens: TokenList
   expectedStatuses: readonly number[]
   until: LoadEnd
@@ -39,7 +41,7 @@ const connectionCount = 50
 
 /** By the port that they lead to. All stay open, so that a short run need not begin with a handshake. */
 const connectionsTo = new Map<number, Connection[]>()
-/** Every list goes on where its last run stopped, so that keys which are to be used once are. */
+/** By path and file. Every list goes on where its last run stopped, so that keys which are to be used once are. */
 const lists = new Map<string, { requests: Buffer[]; next: number }>()
 let expectedStatuses: readonly number[] = []
 let failure: Error | undefined
@@ -47,9 +49,9 @@ let failure: Error | undefined
 answerQuestions(run)
 
 async function run(question: LoadQuestion): Promise<LoadAnswer> {
-  const { port, until, tokens } = question
+  const { port, until, tokens, path = '/graphs/7' } = question
   const connections = connectionsTo.get(port) ?? (await openAll(port))
-  const list = listOf(tokens.file)
+  const list = listOf(tokens.file, path)
   expectedStatuses = question.expectedStatuses
   failure = undefined
 
@@ -87,20 +89,21 @@ async function run(question: LoadQuestion): Promise<LoadAnswer> {
   return { requests: sent, seconds: (performance.now() - begunAt) / 1000 }
 }
 
-function listOf(file: string) {
-  let list = lists.get(file)
+function listOf(file: string, path: string) {
+  const name = `${path} ${file}`
+  let list = lists.get(name)
   if (!list) {
     const tokens = readFileSync(file, 'latin1').trimEnd().split('\n')
-    list = { requests: tokens.map(formatRequest), next: 0 }
-    lists.set(file, list)
+    list = { requests: tokens.map((token) => formatRequest(token, path)), next: 0 }
+    lists.set(name, list)
   }
   return list
 }
 
-function formatRequest(token: string): Buffer {
+function formatRequest(token: string, path: string): Buffer {
   return Buffer.from(
     [
-      'GET /graphs/7 HTTP/1.1',
+      `GET ${path} HTTP/1.1`,
       'Host: 127.0.0.1',
       'User-Agent: bench',
       'Accept: application/json',

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 
 import express, { type Request, type RequestHandler, type Response } from 'express'
@@ -11,6 +10,7 @@ import { DataTypes, Sequelize, type Model } from 'sequelize'
 import type * as BetterAuth from './better-auth'
 import { openOurs } from './ours'
 import { answerQuestions } from './processes'
+import { findInMap, readMap, refuseLikeOurs } from './stand-ins'
 import type { VariantName } from './variants'
 
 /*
@@ -36,7 +36,7 @@ const guards: Record<VariantName, () => RequestHandler | undefined> = {
   control: () => undefined,
   bareRefusal: () => refuseLikeOurs,
   map: lookUpInMap,
-  passportMap: () => authenticateWith('bearer', new BearerStrategy(findInMap())),
+  passportMap: () => authenticateWith('bearer', new BearerStrategy(findInMap(tokens))),
   sequelize: authenticateWithSequelize,
   betterAuth: authenticateWithBetterAuth,
   guard: () => openOurs({ url, ...lenient }).requirePermission('READ_GRAPH'),
@@ -71,36 +71,8 @@ async function startServer() {
 
 void startServer()
 
-/** Our guard's answer to a key that it does not accept, to the letter. The bench compares it. */
-function refuseLikeOurs(_req: Request, res: Response) {
-  const problem = {
-    title: 'Unauthorized',
-    status: 401,
-    detail: 'The API key is not valid. It is unknown, revoked, suspended or expired.',
-    code: 'invalid_api_key',
-  }
-  const body = Buffer.from(JSON.stringify(problem))
-
-  res.statusCode = 401
-  res.setHeader('WWW-Authenticate', 'Bearer realm="api", error="invalid_token"')
-  res.setHeader('Cache-Control', 'no-store')
-  res.setHeader('Content-Type', 'application/problem+json')
-  res.setHeader('Content-Length', body.length)
-  res.end(body)
-}
-
-interface MapEntry {
-  id: string
-  permissions: string[]
-}
-
-function readMap() {
-  const known = readFileSync(tokens, 'latin1').split('\n')
-  return new Map(known.map((token, id) => [token, { id: String(id), permissions: ['READ_GRAPH'] }]))
-}
-
 function lookUpInMap(): RequestHandler {
-  const map = readMap()
+  const map = readMap(tokens)
 
   return function authenticate(req, res, next) {
     const key = map.get(bearerToken(req) ?? '')
@@ -109,14 +81,6 @@ function lookUpInMap(): RequestHandler {
 
     req.user = key
     next()
-  }
-}
-
-function findInMap() {
-  const map = readMap()
-
-  return function verify(token: string, done: (error: unknown, user: MapEntry | false) => void) {
-    done(null, map.get(token) ?? false)
   }
 }
 
