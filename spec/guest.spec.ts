@@ -16,7 +16,7 @@ beforeAll(async () => {
 
 afterAll(() => database.drop())
 
-/** Every call of the library once, by a user of its own. */
+/** Makes every call of the library once, for a user of its own. */
 async function useEverything(apiKeys: TestApiKeys) {
   const userId = randomUUID()
   const { apiKey, plainTextKey } = await apiKeys.create({
@@ -268,12 +268,12 @@ describe('a guest in the app’s Sequelize', () => {
   })
 })
 
-/** Connects by another copy of Sequelize, as monorepos, `npm link` and pnpm with differing peers have. */
+/** Connects by another copy of Sequelize, like apps in monorepos, with `npm link`, or with pnpm and differing peers. */
 async function connectByAnotherCopy(url = database.url): Promise<Sequelize> {
   let sequelize: Sequelize | undefined
   await jest.isolateModulesAsync(async () => {
     const copy = await import('sequelize')
-    // It loads the rest of itself when it connects.
+    // pg loads the rest of itself when it connects.
     sequelize = new copy.Sequelize(url, { logging: false })
   })
   if (!sequelize || sequelize instanceof Sequelize) throw new Error('there is only one copy')

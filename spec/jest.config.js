@@ -38,8 +38,8 @@ const onExpress = [
 ]
 
 /**
- * All specs on Express 5, those that touch Express once more on Express 4; apart, what needs a package registry and what
- * breaks things.
+ * All specs run on Express 5. Specs that touch Express also run on Express 4. Specs that need a package registry or
+ * break servers run apart.
  */
 module.exports = {
   rootDir,
@@ -92,7 +92,7 @@ module.exports = {
   ],
 }
 
-/** What takes too long for each change, and the versions of Postgres, which are made for this one platform. */
+/** Specs that take too long for each change, and versions of Postgres that exist for one platform only. */
 function leftOutOfGround() {
   const tooLong = process.env.GROUND === 'all' ? [] : ['runtimes.spec.ts']
   const isLinux = process.platform === 'linux' && process.arch === 'x64'

@@ -17,12 +17,12 @@ const secret = 'correct horse battery staple, 32 bytes'
 
 const redisRule = 'redis must be a client of ioredis, or of redis from version 4'
 
-/** Calls it as JavaScript may. */
+/** Calls `createApiKeys` without types, like JavaScript. */
 function create(options: unknown) {
   return createApiKeys(options as never)
 }
 
-/** Puts the options in front of each row, as text for its title. */
+/** Puts the options in front of each row, so that they are in its title. */
 function titled(rows: [options: object, refusal: string][]) {
   return rows.map(
     ([options, refusal]) =>
@@ -420,7 +420,7 @@ function readCell(text: string): unknown {
   return text === 'required' ? text : undefined
 }
 
-/** Returns the value of a literal as documents write it. */
+/** Returns the value of a literal in a document. */
 function valueOf(literal: string): unknown {
   return runInNewContext(`(${literal})`)
 }

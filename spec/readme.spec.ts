@@ -10,7 +10,7 @@ import { createConsumer, pack, provide, root, unpack, type Consumer } from './su
 import { firstExample, pages, readmeBlocks, runExample } from './support/readme'
 import { ourTables } from './support/tables'
 
-/** The parts of a user's app that the blocks take for granted. */
+/** The parts of an app that the blocks expect. */
 const surroundings = `
 import express, { type RequestHandler } from 'express'
 import { createApiKeys } from 'express-api-keys'

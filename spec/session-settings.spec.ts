@@ -12,7 +12,7 @@ beforeEach(async () => {
 
 afterEach(() => database.drop())
 
-/** Has every session of the database begin with these settings, the library's own and those of others. */
+/** Makes every session of the database begin with these settings: sessions of the library and all other sessions. */
 async function setForAll(settings: Record<string, string>) {
   const { pathname } = new URL(database.url)
   for (const [name, value] of Object.entries(settings)) {
@@ -20,7 +20,7 @@ async function setForAll(settings: Record<string, string>) {
   }
 }
 
-/** As `psql` does: Sequelize sets some settings of its own sessions. */
+/** Like `psql`, because Sequelize sets some settings of its own sessions. */
 async function runByHand(sql: string) {
   const client = new Client(database.url)
   await client.connect()

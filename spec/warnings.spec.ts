@@ -3,7 +3,7 @@ import { warn, warningCodes } from '../models/warnings'
 describe('warnings', () => {
   it('are given once per process and sentence', () => {
     const [code] = warningCodes
-    // Within Jest, the process's own event has no listener.
+    // In Jest, the event of the process has no listener.
     const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
 
     for (const message of ['One thing is wrong.', 'One thing is wrong.', 'Another is.'])

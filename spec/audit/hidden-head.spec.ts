@@ -17,7 +17,7 @@ afterEach(async () => {
 })
 
 describe('row level security that hides the end of the audit trail', () => {
-  // A warning is given once, so that each has a schema of its own.
+  // A sentence is given once as a warning. So each case has a schema of its own, which the sentence names.
   it.each([
     ['without a policy', 'one', ''],
     [

@@ -23,7 +23,7 @@ describe('sealing', () => {
     const rolledBack = await sequelize.transaction()
     await apiKeys.create(newKey({ userId: 'bob' }), { transaction: rolledBack })
 
-    // Nobody waits for them, and what has a greater id may come first.
+    // No entry waits for another transaction, so an entry with a greater id may come first.
     await createKey(apiKeys)
     const meanwhile = await apiKeys.verifyAuditTrail()
     await transaction.commit()
@@ -79,7 +79,7 @@ describe('sealing', () => {
     const stopping = database.connect()
     const stopped = new Promise<() => void>((hasStopped) => {
       stopping.addHook('afterConnect', (connection) => {
-        // A client of the driver's, whose answers can be held back as by a process that stands still.
+        // A client of the driver whose answers can be held back, like in a process that stands still.
         const client = connection as { query(sql: string, ...rest: unknown[]): unknown }
         const query = client.query.bind(client)
         client.query = (sql, ...rest) => {

@@ -161,7 +161,7 @@ describe('verifyAuditTrail', () => {
     await meddle(sql)
 
     await expectFaults(...faults)
-    // And still, when there is more.
+    // The same holds when there are more entries.
     await createKey(apiKeys)
     const { isIntact, faults: later } = await apiKeys.verifyAuditTrail()
     expect(isIntact).toBe(false)
@@ -169,7 +169,7 @@ describe('verifyAuditTrail', () => {
   })
 })
 
-/** Makes the chain anew from the present entries, as a forger can who has read how it is made. */
+/** Makes the chain again from the present entries, like a forger who has read this library. */
 async function forge() {
   const forger = createSigner({ secrets: [], acceptUnkeyed: false })
   const [own] = await rows<{ secretId: string | null }>(
@@ -180,7 +180,7 @@ async function forge() {
        FROM api_key_event_seals AS seal JOIN api_key_events AS event ON event.id = seal.event_id
       ORDER BY seal.position`,
   )
-  // A signature of the secret's would be better; the forger has none.
+  // The forger does not have the secret for a valid signature.
   const secretId = own?.secretId ?? null
   const statements: string[] = []
   let hash = ''
@@ -241,7 +241,7 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
       )
     }
 
-    // It agrees with the key then.
+    // Then the entry agrees with the key.
     await meddle(`UPDATE api_keys SET status = 'SUSPENDED'`)
     const { faults } = await apiKeys.verifyAuditTrail()
 

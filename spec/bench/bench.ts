@@ -98,7 +98,7 @@ function printCircumstances({ pinning, isQuick, print }: BenchContext) {
   )
 }
 
-/** How fast this machine is at the moment, for those who compare it with another one. */
+/** Prints the present speed of this machine, to compare it with another machine. */
 function nanosecondsPerHash(): number {
   const text = 'x'.repeat(48)
   const calls = 200_000

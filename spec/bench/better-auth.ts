@@ -8,7 +8,7 @@ import { Pool } from 'pg'
 import { withClient } from './database'
 import { plainTexts, type MintedKey } from './keys'
 
-/** As its documentation has it, but for the limit of ten requests a day. */
+/** Like its documentation, without the limit of ten requests a day. */
 function optionsOf(url: string) {
   return {
     database: new Pool({ connectionString: url, max: 10 }),
@@ -24,7 +24,7 @@ export function openBetterAuth(url: string) {
   return betterAuth(optionsOf(url))
 }
 
-/** Creates its tables, with rows like those that its own `createApiKey` makes. */
+/** Creates its tables, with rows like the rows of its own `createApiKey`. */
 export async function fillWithBetterAuthKeys(url: string, keys: readonly MintedKey[]) {
   const options = optionsOf(url)
   const { runMigrations } = await getMigrations(options)

@@ -13,14 +13,14 @@ import { makeSteps } from '../../migrations/step'
 import { exclusively } from '../../migrations/transaction'
 import { keyPrefix, plainTexts, type MintedKey } from './keys'
 
-/** How often a process has sent a statement, by its text. */
+/** The number of times that a process has sent each statement, by its text. */
 export type Statements = ReadonlyMap<string, number>
 
 /** A Postgres for the bench, with a database for every process that is measured. */
 export interface Server {
   /** Creates a database, empty or as a copy, and returns its URL. */
   createDatabase(name: string, template?: string): Promise<string>
-  /** Counts, on the server, what has been sent to a database so far. */
+  /** Counts, on the server, the statements that a database has received so far. */
   countStatements(name: string): Promise<Statements>
   /** The folder in which the bench may leave its files. */
   folder: string
@@ -71,20 +71,23 @@ export async function startServer(): Promise<Server> {
   }
 }
 
-/** Returns what was sent between two counts. */
+/** Returns the statements between two counts. */
 export function statementsBetween(before: Statements, after: Statements): Statements {
   const counts = [...after].map(([text, calls]) => [text, calls - (before.get(text) ?? 0)] as const)
   return new Map(counts.filter(([, calls]) => calls > 0))
 }
 
-/** A look-up of keys, or anything else for the sake of a request; what goes on by itself; what frames the others. */
+/**
+ * The purpose of a statement: a look-up, another part of a request, work in the background, or a frame of other
+ * statements.
+ */
 export type StatementPurpose = 'request' | 'poll' | 'usage' | 'frame'
 
-/** Tells apart what our library sends, by its text. What it does not know counts as sent for a request. */
+/** Classifies a statement of the library by its text. An unknown statement counts as sent for a request. */
 export function purposeOf(text: string): StatementPurpose {
   if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|NOTIFY|SET|SHOW)\b/i.test(text))
     return 'frame'
-  // The listener finds out whether its connection is still there; the server shows numbers as parameters.
+  // The listener tries its connection out. The server shows numbers as parameters.
   if (/^SELECT \$?1$/i.test(text.trim())) return 'poll'
   if (/\blast_used_at\b/.test(text) && /\bUPDATE\b/.test(text)) return 'usage'
   if (/\bapi_key_usage\b/.test(text) && /\bINSERT\b/.test(text)) return 'usage'
@@ -92,7 +95,7 @@ export function purposeOf(text: string): StatementPurpose {
   return 'request'
 }
 
-/** Creates our tables with these keys in them, and as many others as it takes to make the table so large. */
+/** Creates the tables of the library with these keys, and fills the table of keys up to a number of rows. */
 export async function fillWithOurKeys(
   url: string,
   {
@@ -113,7 +116,7 @@ export async function fillWithOurKeys(
   )
   await sequelize.query('ALTER TABLE api_keys DISABLE TRIGGER USER')
   const others = tableSize - keys.length
-  // In turns, so that ours lie all over the table.
+  // The keys of the bench lie all over the table.
   const turns = others > 0 ? 50 : 1
   for (let turn = 0; turn < turns; turn++) {
     await insertOthers(sequelize, part(others, turn, turns))
@@ -172,7 +175,7 @@ function part(count: number, turn: number, turns: number) {
   }
 }
 
-/** The table of an app that does it all by itself. */
+/** The table of an app without the library. */
 export async function fillWithSequelizeKeys(url: string, keys: readonly MintedKey[]) {
   await withClient(url, async (client) => {
     await client.query(

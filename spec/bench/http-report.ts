@@ -12,7 +12,7 @@ import { median, sum } from './statistics'
 import { expectMedian, formatCount, formatSpread, formatTable, type Target } from './tables'
 import { variants, type VariantName } from './variants'
 
-/** Measures all variants behind HTTP, prints the tables, and returns what became of the targets. */
+/** Measures all variants behind HTTP, prints the tables, and returns the targets with their results. */
 export async function measureHttp(context: BenchContext): Promise<Target[]> {
   const { server, pinning, secret, isQuick, log, print } = context
   const bench = await startHttpBench({ server, pinning, secret, coldKeys: 60_000, log })
@@ -154,7 +154,7 @@ function speed({ requestsPerSecond }: Sample): number {
   return requestsPerSecond
 }
 
-/** Of all turns together: the system tells the time that a process has used in steps of several milliseconds. */
+/** The sum of all turns, because the system counts the time of a process in steps of several milliseconds. */
 function cpuPerRequest({ samples }: Measured): number {
   return cpuOf(samples) / sum(samples.map(({ requests }) => requests))
 }
@@ -176,7 +176,7 @@ const loadTitles: Record<LoadName, string> = {
   computed: 'forged, with the right check',
 }
 
-/** Takes one plan or more, each of which has measured what the others are compared with. */
+/** Takes one plan or more. Each has measured the variant with which the other variants are compared. */
 function formatLoads(plans: readonly (readonly Measured[])[], reference: VariantName): string {
   const isMixed = new Set(plans.flat().map(({ load }) => load)).size > 1
   const shown = new Set<string>()
@@ -230,7 +230,7 @@ function sqlPerRequest(measured: Measured): number {
   )
 }
 
-/** Polls, notes of use and the like, which are sent however many requests there are. */
+/** The number of statements in the background, for example polls, which does not depend on the number of requests. */
 function sqlPerSecond(measured: Measured): number {
   const count =
     countStatements(measured, 'poll') +

@@ -17,11 +17,11 @@ import type { ServerQuestion } from './server'
 import { variants, type KeyStorage, type VariantName } from './variants'
 
 /*
- * The variants behind HTTP. All servers are up at once and only one of them is ever under load. A round measures
- * each once, in turn and only for a moment; each round begins with another one, and every second one goes the other way
- * round. So what slows the machine down for a while, be it less than a second, weighs on both sides of a comparison, and
- * all come after the same others. Two processes that run the same code differ by some percent for as long as they live: where
- * it matters, each variant has several in turn.
+ * The variants behind HTTP. All servers are up at once and only one of them is ever under load. A round measures each
+ * variant once, only for a moment. Each round begins with a different variant, and every second round goes backwards.
+ * So a slow phase of the machine, even below a second, weighs on both sides of a comparison, and each variant follows
+ * every other variant. Two processes with the same code differ by some percent for as long as they live. In close
+ * comparisons, each variant has several processes in turn.
  */
 
 export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'cold'
@@ -29,7 +29,7 @@ export type LoadName = 'warm' | 'hot' | 'garbage' | 'forged' | 'computed' | 'col
 export interface Plan {
   title: string
   rounds: number
-  /** How many processes of each variant share the rounds. */
+  /** The number of processes of each variant that share the rounds. */
   processes?: number
   participants: readonly Participant[]
 }
@@ -123,7 +123,7 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
     const { keys } = variants[variant]
     const { port } = await runningVariant(variant)
     const isGood = name === 'warm' || name === 'hot' || name === 'cold'
-    // Of those that are limited, the first of each minute are no different.
+    // The strict guard answers the first bad keys of each minute with 401, and all further bad keys with 429.
     const refusals = variant === 'guardStrict' ? [401, 429] : [401]
     const expectedStatuses = isGood ? [200] : refusals
     return load.ask({ port, tokens: tokens.listOf(name, keys), expectedStatuses, until })
@@ -148,7 +148,7 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
     }
   }
 
-  /** So that V8 has compiled, and caches hold, what they will. */
+  /** The first run warms up: V8 compiles, and caches fill. */
   async function warmUp(participants: readonly Participant[]) {
     for (const participant of participants) {
       const { slice } = participant
@@ -189,7 +189,7 @@ export async function startHttpBench(options: HttpBenchOptions): Promise<HttpBen
   }
 }
 
-/** All of a response but its date. */
+/** A response without its date. */
 async function refusalOf(port: number): Promise<string> {
   const response = await fetch(`http://127.0.0.1:${port}/graphs/7`, {
     headers: { authorization: 'Bearer garbage' },
@@ -214,7 +214,7 @@ function scale(end: LoadEnd, factor: number): LoadEnd {
     : { requests: Math.max(50, Math.round(end.requests * factor)) }
 }
 
-/** Those that ask the database for every request. */
+/** The variants that query the database for every request. */
 function isRival(variant: VariantName) {
   return variant === 'sequelize' || variant === 'betterAuth'
 }
@@ -273,7 +273,7 @@ async function prepare({ server, secret, coldKeys, log }: HttpBenchOptions) {
   }
 }
 
-/** Statements of one purpose, over all rounds. Whatever others send, they send for a request. */
+/** The statements of one purpose, over all rounds. All statements of other libraries count as sent for a request. */
 export function countStatements({ variant, samples }: Measured, purpose: StatementPurpose): number {
   let count = 0
   for (const { statements } of samples) {

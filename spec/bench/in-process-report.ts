@@ -10,7 +10,7 @@ import { expectMedian, formatCount, formatSpread, formatTable, type Target } fro
 
 type InProcess = Helper<InProcessQuestion, InProcessAnswer>
 
-/** How keys are hashed, and what that may cost. */
+/** The kinds of hashes, and the cost that each may have. */
 const kinds = [
   {
     title: 'unkeyed',
@@ -28,7 +28,7 @@ const kinds = [
   },
 ] as const
 
-/** Measures the library without HTTP, prints the tables, and returns what became of the targets. */
+/** Measures the library without HTTP, prints the tables, and returns the targets with their results. */
 export async function measureInProcess(context: BenchContext): Promise<Target[]> {
   const { print, log, server } = context
   const rows: string[][] = []

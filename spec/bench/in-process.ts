@@ -7,15 +7,15 @@ import { answerQuestions } from './processes'
 import { quantile } from './statistics'
 
 /*
- * The library alone, in a process of its own, without HTTP. Between two batches the event loop gets its turn, as it does
- * in a server: polls are answered and leases renewed.
+ * The library alone, in a process of its own, without HTTP. Between two batches the event loop runs, like in a server,
+ * so that polls are answered and leases renewed.
  */
 
 export interface InProcessQuestion {
   kind: 'guard' | 'nothing' | 'verify' | 'manyKeys' | 'together' | 'coldLookups'
   ours: OurOptions
   tokens: TokenRange
-  /** How often the timed kinds are measured. */
+  /** The number of rounds of the timed kinds. */
   rounds: number
 }
 
@@ -77,7 +77,7 @@ answerQuestions(
   },
 )
 
-/** As flat strings of their own, as they come from a header: not parts of one long text. */
+/** Makes flat strings, like the strings of a header, and not parts of one long text. */
 function readTokens({ file, from, count, times = 1 }: TokenRange): string[] {
   const bytes = readFileSync(file)
   const length = bytes.indexOf('\n')
@@ -93,7 +93,7 @@ type Measure = () => Promise<number>
 
 type Guard = (req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void) => void
 
-/** The time of the calls alone: what stands for the requests is made beforehand, anew for each call. */
+/** Measures the calls alone. A new object in place of the request is made before, for each call. */
 function timeGuard(guard: Guard, keys: readonly string[]): Measure {
   const calls = 100_000
   const response = {} as ServerResponse
@@ -157,7 +157,7 @@ function timeVerify(apiKeys: Ours, keys: readonly string[]): Measure {
 }
 
 async function inRounds(rounds: number, measure: Measure): Promise<number[]> {
-  // So that V8 has compiled, and the cache holds, what they will.
+  // The first run warms up: V8 compiles, and the cache fills.
   await measure()
 
   const results: number[] = []
@@ -204,7 +204,7 @@ async function verifyAll(apiKeys: Ours, keys: readonly string[]) {
   }
 }
 
-/** One after the other, in nanoseconds each. */
+/** The nanoseconds of each call, one after the other. */
 async function timeColdLookups(apiKeys: Ours, keys: readonly string[]): Promise<number> {
   const begunAt = performance.now()
   for (const key of keys) await verifyValid(apiKeys, key)

@@ -13,12 +13,12 @@ export function mintKeys(count: number, secrets: readonly string[] = []): Minted
   return Array.from({ length: count }, () => format.mint())
 }
 
-/** Tokens that are nothing of ours, as long as our keys are. */
+/** Tokens of another kind, as long as keys of the library. */
 export function inventTokens(count: number): string[] {
   return Array.from({ length: count }, () => randomBytes(42).toString('base64url'))
 }
 
-/** A key as anyone can make it who knows how keys look, but not the secret: its check is made with another secret. */
+/** A forged key: the form is right, and the check is made with another secret. */
 export function forgeKeys(count: number): string[] {
   return plainTexts(mintKeys(count, [randomBytes(32).toString('base64')]))
 }

@@ -4,8 +4,8 @@ import { connect, type Socket } from 'node:net'
 import { answerQuestions } from './processes'
 
 /*
- * The process that sends the requests. It has to cost less than the server that it measures, so it knows just enough of
- * HTTP: requests are prepared as bytes, and of a response it reads the status and the length.
+ * The process that sends the requests. It must cost less than the server that it measures, so it uses little of HTTP.
+ * Requests are prepared as bytes, and only the status and the length of a response are read.
  */
 
 export interface LoadQuestion {
@@ -39,9 +39,12 @@ interface Connection {
 
 const connectionCount = 50
 
-/** By the port that they lead to. All stay open, so that a short run need not begin with a handshake. */
+/** The connections, by port. All stay open, so that a short run does not begin with a handshake. */
 const connectionsTo = new Map<number, Connection[]>()
-/** By path and file. Every list goes on where its last run stopped, so that keys which are to be used once are. */
+/**
+ * The requests by path and file. Each list continues at the place of its last run, so that no key for one use is used
+ * twice.
+ */
 const lists = new Map<string, { requests: Buffer[]; next: number }>()
 let expectedStatuses: readonly number[] = []
 let failure: Error | undefined
@@ -159,7 +162,7 @@ const blankLine = Buffer.from('\r\n\r\n')
 const contentLength = Buffer.from('\r\nContent-Length: ')
 const [zero, carriageReturn] = [48, 13]
 
-/** Returns where the response at the start of these bytes ends; `Infinity` as long as that is unknown. */
+/** Returns the end of the response at the start of these bytes; `Infinity` as long as it is unknown. */
 function endOfResponse(bytes: Buffer): number {
   const headersEnd = bytes.indexOf(blankLine)
   if (headersEnd === -1) return Infinity

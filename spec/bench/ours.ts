@@ -11,7 +11,7 @@ export interface OurOptions {
   maxFailedAttemptsPerMinute?: number
 }
 
-/** The library as an app would set it up: as it is shipped, with the defaults. */
+/** The built library in an app, with the default options. */
 export function openOurs({ url, ...options }: OurOptions) {
   const sequelize = new Sequelize(url, { logging: false, pool: { max: 10 } })
   return createApiKeys({

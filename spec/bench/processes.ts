@@ -3,11 +3,11 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** Which processors do what, as `taskset` takes them. */
+/** The processors of each part, in the notation of `taskset`. */
 export interface Pinning {
   /** The processor that the measured process has to itself. */
   measured: string
-  /** Those of the load, of Postgres and of this process. */
+  /** The processors of the load, of Postgres and of this process. */
   others: string
 }
 
@@ -29,8 +29,8 @@ interface HelperOptions {
 type Reply<Answer> = { answer: Answer } | { failure: string }
 
 /**
- * Gives the measured process one processor and moves this one, and with it all that it starts from now on, to the
- * others. Returns `undefined` where that cannot be done: then everything shares everything.
+ * Gives the measured process one processor, and moves this process and its future children to the remaining processors.
+ * Returns `undefined` if that is not possible. Then all processes share all processors.
  */
 export function pinProcesses(): Pinning | undefined {
   try {
@@ -111,13 +111,15 @@ async function nextAnswer<Answer>(child: ChildProcess, { file, argument = '' }: 
   })
 }
 
-/** The other side of `startHelper`: says that the process is ready, and answers. Ends with its parent, however that ends. */
+/**
+ * The other side of `startHelper`: reports that the process is ready, and answers. It ends with its parent in any case.
+ */
 export function answerQuestions(answer: (question: never) => unknown) {
   process.on('disconnect', () => process.exit())
 
   async function reply(question: unknown): Promise<Reply<unknown>> {
     try {
-      // Both sides are ours: each asks what the other answers.
+      // Both sides are files of the bench, which use the same types.
       return { answer: await answer(question as never) }
     } catch (error) {
       return { failure: error instanceof Error ? String(error.stack) : String(error) }

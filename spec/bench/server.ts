@@ -14,7 +14,7 @@ import { findInMap, readMap, refuseLikeOurs } from './stand-ins'
 import type { VariantName } from './variants'
 
 /*
- * One server, with one way of guarding the same route. It tells where it listens and how much CPU time it has used.
+ * One server, with one kind of guard before the same route. It reports its port and its CPU time.
  */
 
 export type ServerQuestion = 'port' | 'cpu'
@@ -59,7 +59,7 @@ async function startServer() {
   await once(server, 'listening')
   // The connections wait while the other variants have their turn.
   server.keepAliveTimeout = 0
-  // A TCP server's address is never a pipe's string.
+  // The address of a TCP server is never the string of a pipe.
   const { port } = server.address() as AddressInfo
 
   answerQuestions((question: ServerQuestion): number => {
@@ -86,7 +86,7 @@ function lookUpInMap(): RequestHandler {
 
 function authenticateWith(name: string, strategy: passport.Strategy): RequestHandler {
   passport.use(name, strategy)
-  // Typed as any middleware whatever.
+  // The type fits any middleware.
   return passport.authenticate(name, { session: false }) as RequestHandler
 }
 
@@ -131,7 +131,7 @@ function authenticateWithSequelize(): RequestHandler {
 }
 
 function authenticateWithBetterAuth(): RequestHandler {
-  // Only here: what it brings along is no business of the others.
+  // Loaded only here, so that its dependencies do not weigh on the other variants.
   const { openBetterAuth } = require('./better-auth') as typeof BetterAuth
   const auth = openBetterAuth(url)
 

@@ -2,7 +2,7 @@ import { spreadOf } from './statistics'
 
 type Row = readonly string[]
 
-/** Formats a table in Markdown. The first column is text, the others are numbers. */
+/** Formats a table in Markdown. The first column is text, the remaining columns are numbers. */
 export function formatTable(head: Row, rows: readonly Row[]): string {
   const widths = head.map((_, column) =>
     Math.max(3, ...[head, ...rows].map((row) => row[column]?.length ?? 0)),
@@ -18,7 +18,7 @@ function pad(text: string, width: number, column: number) {
   return column === 0 ? text.padEnd(width) : text.padStart(width)
 }
 
-/** The median, and between which values half of all rounds lie. */
+/** The median, and the two values between which half of all rounds lie. */
 export function formatSpread(values: readonly number[], digits: number): string {
   const { median, low, high } = spreadOf(values)
   return `${median.toFixed(digits)} (${low.toFixed(digits)}–${high.toFixed(digits)})`
@@ -28,7 +28,7 @@ export function formatCount(value: number): string {
   return Math.round(value).toLocaleString('en')
 }
 
-/** A promise of the issue, and what this run says of it. */
+/** A promise on speed, and its result in this run. */
 export interface Target {
   what: string
   wanted: string

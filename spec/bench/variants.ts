@@ -1,4 +1,7 @@
-/** The servers that are compared, in the order in which they are measured: what is compared most closely lies side by side. */
+/**
+ * The servers that are compared, in the order of the measurement. Servers that are compared most closely are
+ * neighbours.
+ */
 export const variants = {
   bare: { title: 'bare Express', keys: 'none' },
   guard: { title: '**ours, guard**', keys: 'ours' },

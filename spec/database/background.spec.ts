@@ -165,7 +165,7 @@ describe('fake timers of an app', () => {
     const { plainTextKey } = await createKey()
     const apiKeys = createTestApiKeys(database)
     jest.useFakeTimers()
-    // As Sinon does it.
+    // Like Sinon.
     for (const name of ['setTimeout', 'setImmediate', 'setInterval'] as const)
       jest.spyOn(timers, name).mockImplementation(globalThis[name])
 

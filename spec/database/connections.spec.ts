@@ -43,7 +43,7 @@ describe('with too few connections', () => {
   let sequelize: Sequelize
   let apiKeys: TestApiKeys
 
-  /** Connects as a role that may have so many connections. */
+  /** Connects as a role that may have this number of connections. */
   async function createInstance(limit: number, options: Options = {}) {
     role = `few_${randomUUID().replaceAll('-', '')}`
     await owner.query(`CREATE ROLE ${role} LOGIN PASSWORD 'few' CONNECTION LIMIT ${limit}`)
@@ -124,7 +124,7 @@ describe('with too few connections', () => {
     await apiKeys.flush()
 
     await owner.query(`ALTER ROLE ${role} CONNECTION LIMIT 2`)
-    // The connection of the look-ups is lost, and two others hold all places.
+    // The connection of the look-ups is lost, and two connections of the role hold all places.
     await owner.query(
       `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE usename = '${role}' AND query LIKE '%key.hash = ANY%'`,
@@ -135,7 +135,7 @@ describe('with too few connections', () => {
 })
 
 describe('LISTEN without notifications', () => {
-  /** What a pooler in transaction mode makes of it: it succeeds, on a connection that is another client's by then. */
+  /** A client behind a pooler in transaction mode: LISTEN succeeds, on a connection that then serves another client. */
   class ClientWithoutListen extends pg.Client {
     constructor(...options: ConstructorParameters<typeof pg.Client>) {
       super(...options)

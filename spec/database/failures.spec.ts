@@ -44,7 +44,7 @@ const endOwnSessions = `
   SELECT pg_terminate_backend(pid) FROM pg_stat_activity
    WHERE datname = current_database() AND application_name = 'express-api-keys'`
 
-/** Anything that could be a stored hash. */
+/** Matches any text that could be a stored hash. */
 const hash = /[0-9a-f]{64}/
 
 describe('onDatabase', () => {
@@ -94,7 +94,7 @@ describe('onDatabase', () => {
       })
       expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
 
-      // Through connections of its own: the pool may not know yet that its one is dead.
+      // Verification has connections of its own. The pool may still have one that is dead.
       const elsewhere = createTestApiKeys(database)
       await expect(elsewhere.get(id)).resolves.toMatchObject({ id, status: 'ACTIVE' })
     },

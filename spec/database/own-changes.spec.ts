@@ -5,7 +5,7 @@ import { until } from '../support/until'
 
 const { world, createInstance, createKnownKey, readNumbers, run } = useLog()
 
-/** Has all that is numbered from now on be below what was read: the sequence and the clock are behind it. */
+/** Gives later entries lower numbers than the entries that were read: the sequence and the clock are behind. */
 async function setBack(...readers: TestApiKeys[]) {
   await run(
     `INSERT INTO api_key_revisions (revision) OVERRIDING SYSTEM VALUE
@@ -77,7 +77,7 @@ describe('a process that does not find its own change in the log', () => {
   it('starts over alone if the entry was removed at once, and goes on', async () => {
     const maker = createInstance()
     const { id, plainTextKey } = await createKnownKey(maker)
-    // As pruning does, after the server's clock has jumped ahead.
+    // Like pruning after the server's clock has jumped ahead.
     await run(`
       CREATE FUNCTION remove_at_once() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN

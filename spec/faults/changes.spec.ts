@@ -35,7 +35,7 @@ afterAll(() => cleanup.run(), 30_000)
 
 const idsOf = (keys: readonly IssuedKey[]) => keys.map(({ id }) => `'${id}'`).join(', ')
 
-/** Only by its name is a trigger enabled for all sessions. */
+/** A trigger is enabled for all sessions only by its name. */
 const enableTriggers = `
   DO $$
     DECLARE name text;
@@ -109,7 +109,7 @@ describe.each(rounds)('the bound, round %i, holds for', () => {
       await transaction.commit()
     })
 
-    // No other transaction saw it before.
+    // No transaction saw the change before.
     const reports = await expectHeld(trial)
     const refusals = reports.flatMap(({ sightings }) =>
       sightings.slice(trial.good.length).map(({ firstRefusedAt }) => firstRefusedAt),

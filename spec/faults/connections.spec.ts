@@ -31,7 +31,7 @@ beforeAll(async () => {
 
 afterAll(() => cleanup.run(), 30_000)
 
-/** Ends sessions of the database that the condition finds, other than those of this spec, and counts them. */
+/** Ends the sessions of the database that meet the condition, except the sessions of this spec, and counts them. */
 async function terminate(condition: string): Promise<number> {
   const { count } = await readOne<{ count: number }>(
     sequelize,
@@ -151,7 +151,7 @@ describe.each(rounds)('the bound, round %i, holds', () => {
         const [first, ...others] = trial.doomed
         if (!first) throw new Error('there are two')
         await trial.end(() => sequelize.query(revoke([first])), [first])
-        // By a poll long after the first one.
+        // A poll long after the first revocation reports the second.
         await sleep(1500)
         await trial.end(() => sequelize.query(revoke(others)), others)
 
@@ -179,12 +179,12 @@ describe.each(rounds)('the bound, round %i, holds', () => {
   })
 })
 
-/** How long the network hangs, and what becomes of its connections once it is back. */
+/** The time for which the network hangs, and the state of its connections once it is back. */
 const hangs = [
   { ms: 10_000, frozen: 'resumed' },
   { ms: 10_000, frozen: 'abandoned' },
   { ms: 10_000, frozen: 'abandoned with those begun since' },
-  // Before the driver gives up on any of those.
+  // Shorter, so that the driver has not given up any of these connections by then.
   { ms: 5_000, frozen: 'abandoned with those begun since' },
 ] as const
 

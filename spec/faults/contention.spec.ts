@@ -14,7 +14,7 @@ jest.setTimeout(60_000)
 
 const cleanup = createCleanup()
 const users = { table: 'users', column: 'id', type: 'text' } as const
-/** Far more than anything takes here that does not wait. */
+/** Far more time than a call takes if it does not wait. */
 const generousMs = 2000
 
 let sequelize: Sequelize
@@ -49,7 +49,7 @@ describe.each(rounds)(`an app's transaction that deletes a user and stays open, 
 
       const all = []
       for (let time = 0; time < 4; time++) {
-        // Every process has uses of the locked keys to write down, and goes on having them.
+        // Every process has uses of the locked keys to write, and gets more of them.
         const usedAt = await lastUse(good)
         all.push(
           await isQuick('a flush', () =>
@@ -99,14 +99,14 @@ describe.each(rounds)(`an app's transaction that deletes a user and stays open, 
   })
 })
 
-/** Measures what must end while the transaction is open. */
+/** Measures calls that must end while the transaction is open. */
 async function isQuick<Result>(what: string, work: () => Promise<Result>) {
   const begunAt = monotonicMs()
   const result = await within(generousMs, `${what}, while the transaction is open`, work())
   return { what, ms: monotonicMs() - begunAt, result }
 }
 
-/** The oldest last use of the keys, in milliseconds since 1970; 0 where one was never used. */
+/** The oldest last use of the keys, in milliseconds since 1970; 0 if a key was never used. */
 async function lastUse(keys: readonly { id: string }[]): Promise<number> {
   const [row] = await sequelize.query<{ oldest: number }>(
     `SELECT min(coalesce(extract(epoch FROM last_used_at), 0) * 1000)::float8 AS oldest

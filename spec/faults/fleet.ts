@@ -14,7 +14,7 @@ const closeLimitMs = 3_000
 
 export const usualLoad: Load = { loops: 4, batch: 20, pauseMs: 2 }
 
-/** A process of the library, led from here. */
+/** A process of the library that takes commands. */
 export interface Worker {
   pid: number
   call<Name extends keyof Commands>(
@@ -22,9 +22,9 @@ export interface Worker {
     ...args: Parameters<Commands[Name]>
   ): ReturnType<Commands[Name]>
   signal(signal: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void
-  /** How it ended; undefined while it lives. */
+  /** Its exit code or signal; undefined while it lives. */
   ending(): string | undefined
-  /** Kills it where it has not ended. */
+  /** Kills it if it has not ended. */
   remove(): Promise<void>
 }
 
@@ -33,7 +33,7 @@ export interface Fleet {
   workers: readonly Worker[]
   watch(keys: readonly string[], load?: Load): Promise<void>
   reports(): Promise<WorkerReport[]>
-  /** Ends all in order, and kills those that do not end. */
+  /** Ends all processes in order, and kills the processes that do not end. */
   stop(): Promise<void>
 }
 
@@ -81,7 +81,7 @@ function leadWorker(child: ChildProcess): Worker {
 
   return {
     pid: child.pid ?? 0,
-    // Each command answers what its type says: both ends have the same types.
+    // The answer to each command has the type of the command, because both ends share the types.
     call: call as Worker['call'],
     signal: (signal) => void child.kill(signal),
     ending() {
@@ -132,7 +132,7 @@ export async function startFleet({
         workers.map(async (worker) => {
           worker.signal('SIGCONT')
           if (worker.ending() === undefined) {
-            // Other specs hold down that it ends in order.
+            // Other specs check that it ends in order.
             await within(closeLimitMs, 'a process closes', worker.call('close')).catch(() => {})
           }
           await worker.remove()

@@ -1,7 +1,7 @@
 /*
  * A process under attack: `node --expose-gc --require .../register.js garbage.ts <url> <malformed> <unknown>` verifies
- * so many distinct strings that are no keys, and so many well-formed keys that were never created. Prints its heap, in bytes,
- * after a third and at the end.
+ * these numbers of distinct strings that are no keys, and of well-formed keys that were never created. It prints its
+ * heap, in bytes, after a third and at the end.
  */
 import { randomBytes } from 'node:crypto'
 

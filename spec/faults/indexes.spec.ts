@@ -13,7 +13,7 @@ import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
 import { until } from '../support/until'
 
-/** A step of a query plan, as `EXPLAIN (FORMAT JSON)` shows it. */
+/** A step of a query plan of `EXPLAIN (FORMAT JSON)`. */
 interface PlanNode {
   'Node Type': string
   'Relation Name'?: string
@@ -36,7 +36,7 @@ let database: Database
 let sequelize: Sequelize
 /** Gives `plans` the plan of every statement that it runs. */
 let explained: Sequelize
-/** Verifies nothing, and so asks for no changes meanwhile. */
+/** Verifies nothing, so it sends no polls. */
 let apiKeys: TestApiKeys
 let verifier: TestApiKeys
 let plans: PlanNode[] = []
@@ -84,8 +84,8 @@ beforeEach(() => {
 afterEach(() => verifier.close())
 
 /**
- * Makes keys of 1,000 users, 200 of them with a plain text known here, their audit trail, a long log of changes, a
- * hundredth of which is old, and the usage of 1,000 hours.
+ * Makes keys of 1,000 users and their audit trail. The plain text of 200 keys is known here. Also makes a long log of
+ * changes, of which a hundredth is old, and the usage of 1,000 hours.
  */
 async function fillTables() {
   await sequelize.query(
@@ -136,14 +136,14 @@ async function select<Row extends object>(sql: string) {
   return sequelize.query<Row>(sql, { type: QueryTypes.SELECT })
 }
 
-/** Some key of a user, by the status it has. */
+/** Finds a key of a user by its status. */
 async function findId(userId: string, status: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE') {
   const { apiKeys: found } = await apiKeys.list({ userId, status, limit: 1 })
   plans = []
   return String(found[0]?.id)
 }
 
-/** Those that grow. What has a few rows is read whole in one go, whatever its indexes. */
+/** The tables that grow. Postgres reads a table of a few rows as a whole, whatever its indexes. */
 const growing = new Set([
   'api_keys',
   'api_key_events',
@@ -176,7 +176,7 @@ function tablesReadWhole() {
   return whole.map((node) => node['Relation Name'])
 }
 
-/** How many rows were read for nothing. */
+/** The number of rows that were read for nothing. */
 function countRowsInVain() {
   return readings().reduce((count, node) => {
     const {
@@ -402,7 +402,7 @@ describe('the indexes', () => {
   })
 
   it('let the note of a use be a HOT update', async () => {
-    // One in which nothing else is updated.
+    // A table in which nothing else is updated.
     const own = await createDatabase()
     const observer = own.connect()
     await observer.query(
@@ -424,7 +424,7 @@ describe('the indexes', () => {
 
     const user = createTestApiKeys(own)
     await Promise.all(minted.map(({ plainTextKey }) => user.verify(plainTextKey)))
-    // A session tells what it has done when it ends.
+    // A session reports its statistics when it ends.
     await user.close()
     await until(async () => (await countUpdates())?.all !== 0)
 

@@ -11,7 +11,7 @@ import { secret } from './killed'
 const register = join(__dirname, '..', 'support', 'register.js')
 const program = join(__dirname, 'killed.ts')
 
-/** More than any change has. */
+/** More statements than any change has. */
 const mostStatements = 20
 
 let database: Database
@@ -26,7 +26,9 @@ beforeEach(async () => {
 
 afterEach(() => database.drop())
 
-/** Makes a change in a process that is killed after so many statements, and returns how it ended. */
+/**
+ * Makes a change in a process that is killed after a number of statements. Returns the way in which the process ended.
+ */
 function makeKilled(change: string, id: string, statements: number): Promise<string> {
   const args = ['--require', register, program, database.url, change, id, `${statements}`]
 

@@ -1,6 +1,6 @@
 /*
- * A program that makes one change and is killed on the way: `node --require .../register.js killed.ts <url> <change> <id>
- * <statements>`. It kills itself, by SIGKILL, when so many statements of the change were answered.
+ * A program that makes one change and is killed on the way: `node --require .../register.js killed.ts <url> <change>
+ * <id> <statements>`. It kills itself, by SIGKILL, when that number of statements was answered.
  */
 import * as pg from 'pg'
 import { Sequelize } from 'sequelize'
@@ -13,7 +13,7 @@ export const secret = 'a secret that is of these two programs, and of no others'
 
 let left = Infinity
 
-/** Counts what was answered. */
+/** Counts the statements that were answered. */
 class CountingClient extends pg.Client {
   constructor(...options: ConstructorParameters<typeof pg.Client>) {
     super(...options)
@@ -39,7 +39,7 @@ async function main([url = '', change = '', id = '', statements = '']: readonly 
     dialectModule: { ...pg, Client: CountingClient },
   })
   const apiKeys = createTestApiKeys({ connect: () => sequelize }, { secrets: [secret] })
-  // Whatever a new connection asks for is not of the change.
+  // The first statements of a new connection are not part of the change.
   await apiKeys.list()
 
   left = Number(statements)

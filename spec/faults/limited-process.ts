@@ -1,6 +1,6 @@
 /*
- * One process of an app whose keys have limits that it counts in Redis. Told over IPC, it uses a key over and over and says what
- * came of it (see `shared-limits.spec.ts`).
+ * One process of an app whose keys have limits that it counts in Redis. On an order over IPC, it uses a key over and
+ * over and reports the outcomes (see `shared-limits.spec.ts`).
  */
 import { Cluster, Redis } from 'ioredis'
 import { createClient, createCluster } from 'redis'
@@ -20,10 +20,10 @@ export interface Order {
   uses: number
 }
 
-/** How many uses passed, and how many were refused with what code. */
+/** The numbers of uses that passed, and of uses that were refused, by code. */
 export type Outcomes = Record<string, number>
 
-/** How many uses are under way at once. */
+/** The number of uses under way at once. */
 const concurrency = 50
 
 function createRedisClient({ ports, client }: LimitedProcessSettings) {
@@ -38,7 +38,7 @@ function createRedisClient({ ports, client }: LimitedProcessSettings) {
 async function open(settings: LimitedProcessSettings) {
   const sequelize = new Sequelize(settings.url, { logging: false })
   const redis = createRedisClient(settings)
-  // When its server is gone, another one comes.
+  // When its server is gone, a new server comes.
   redis.on('error', () => {})
   if ('connect' in redis && settings.client === 'redis') await redis.connect()
   return createTestApiKeys({ connect: () => sequelize }, { redis })

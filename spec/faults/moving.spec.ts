@@ -40,7 +40,7 @@ async function createKnownKey(apiKeys: TestApiKeys): Promise<KnownKey> {
   return { id: apiKey.id, plainTextKey }
 }
 
-/** So many keys that are made by SQL. */
+/** The number of keys that are made by SQL. */
 async function fill(sequelize: Sequelize, count: number) {
   await sequelize.query(
     `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
@@ -49,7 +49,7 @@ async function fill(sequelize: Sequelize, count: number) {
   )
 }
 
-/** Changes keys in every way until it is stopped, and returns how often. */
+/** Changes keys in every way until it is stopped, and returns the number of changes. */
 function keepChanging(apiKeys: TestApiKeys, sequelize: Sequelize) {
   const over = new AbortController()
   let changes = 0
@@ -73,7 +73,7 @@ function keepChanging(apiKeys: TestApiKeys, sequelize: Sequelize) {
   }
 }
 
-/** Removes the oldest entries of the log and of the audit trail, as pruning does. */
+/** Removes the oldest entries of the log and of the audit trail, like pruning. */
 async function prune(sequelize: Sequelize) {
   await sequelize.query(
     `SELECT set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
@@ -83,7 +83,7 @@ async function prune(sequelize: Sequelize) {
   )
 }
 
-/** What was reported, numbered and kept in the audit trail, and the keys themselves. */
+/** The keys, their entries in the log with the numbers, and their entries in the audit trail. */
 async function contentOf(sequelize: Sequelize) {
   const [content] = await sequelize.query<object>(
     `SELECT (SELECT json_agg(entry ORDER BY revision)::text FROM api_key_revisions AS entry) AS log,
@@ -95,7 +95,7 @@ async function contentOf(sequelize: Sequelize) {
   return content
 }
 
-/** Holds the promise of this library against a process, and another one, after a move. */
+/** Checks the promise of the library with two processes after a move. */
 async function expectBoundHeld(makers: [TestApiKeys, TestApiKeys], { id, plainTextKey }: KnownKey) {
   const [maker, other] = makers
   for (const each of makers) {

@@ -11,14 +11,14 @@ const { READ_COMMITTED, REPEATABLE_READ, SERIALIZABLE } = Transaction.ISOLATION_
 
 const { world, createInstance, createKnownKey, readNumbers, run } = useLog()
 
-/** Creates a key whose use is written. Its row then no longer changes, and so fails no transaction that has an older snapshot. */
+/** Creates a key whose use is written. Its row no longer changes, so it fails no transaction with an older snapshot. */
 async function createUsedKey(apiKeys: TestApiKeys) {
   const key = await createKnownKey(apiKeys)
   await apiKeys.flush()
   return key
 }
 
-/** Ways to have numbers begin again, as a move to another server does. */
+/** Ways in which numbers begin again, for example by a move to another server. */
 const restarts = [
   [
     'RESTART WITH 1',
@@ -122,7 +122,7 @@ describe('numbers', () => {
   })
 
   it('fail no SERIALIZABLE transaction of the app that changes keys', async () => {
-    // So many that what the app itself reads of one is no part of what it reads of another.
+    // So many keys that reads of different keys by the app do not overlap.
     await run(
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
        SELECT 'many', 'Bulk', 'agpt_000000', '00000000', md5(n::text) || md5(n::text), '{READ_GRAPH}'

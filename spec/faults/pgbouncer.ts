@@ -7,7 +7,7 @@ import { join } from 'node:path'
 
 import { waitUntil } from './waiting'
 
-/** The version of the PgBouncer that is installed here; undefined where none is. */
+/** The version of the installed PgBouncer; undefined if none is installed. */
 export const pgbouncerVersion = findVersion()
 
 /** Starts PgBouncer in transaction mode in front of a server. Named statements fail in it. */
@@ -26,7 +26,8 @@ export async function startPgbouncer(url: string) {
     'pool_mode = transaction',
     'default_pool_size = 6',
     'max_client_conn = 500',
-    // From 1.21 on it could prepare, unless told not to; before, it does not know the setting.
+    // From 1.21 on, PgBouncer prepares statements unless this setting forbids it. Older versions do not have the
+    // setting.
     ...(isFrom121() ? ['max_prepared_statements = 0'] : []),
     '',
   ]

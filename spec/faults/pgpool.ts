@@ -11,7 +11,7 @@ import { waitUntil } from './waiting'
 /** True if pgpool-II is installed here. */
 export const hasPgpool = findProgram() !== undefined
 
-/** Starts pgpool-II, which sends all that it may to the standby. */
+/** Starts pgpool-II, which sends every statement to the standby that it may send there. */
 export async function startPgpool(primary: Server, standby: Server) {
   const program = findProgram()
   if (program === undefined) throw new Error('pgpool is not installed')
@@ -34,7 +34,7 @@ export async function startPgpool(primary: Server, standby: Server) {
       `backend_weight${node} = ${node}`,
     ]),
     'load_balance_mode = on',
-    // As its sample configuration had it for long: other functions do not tie a statement to the primary.
+    // The list of its old sample configuration. Only these functions tie a statement to the primary.
     `write_function_list = 'nextval,setval'`,
     'allow_clear_text_frontend_auth = on',
     'sr_check_period = 1',

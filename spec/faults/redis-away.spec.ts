@@ -18,7 +18,7 @@ beforeAll(async () => {
 
 afterAll(() => database.drop())
 
-/** A client that runs no script, as mocks and wrappers may be. */
+/** A client that runs no script, like some mocks and wrappers. */
 function clientThatReplies(reply: unknown) {
   return { isOpen: true, eval: async () => reply }
 }

@@ -13,9 +13,9 @@ export interface Move {
   target: Server
   onSource: Sequelize
   onTarget: Sequelize
-  /** Has the target subscribe to a publication of these tables. */
+  /** Subscribes the target to a publication of these tables. */
   begin(tables: string, options?: { by?: Sequelize; with?: string }): Promise<void>
-  /** Resolves once the target has all that was committed on the source. */
+  /** Resolves once the target has every change that was committed on the source. */
   catchUp(): Promise<void>
   /** The failures while rows were copied and changes were applied. */
   countErrors(): Promise<{ apply: number; sync: number }>

@@ -36,7 +36,7 @@ describe(`a revocation, seen by ${size} processes under load`, () => {
         const trial = await startTrial({ fleet, apiKeys, good: 4, doomed: revocationsPerBatch })
         const ends = []
         for (const [number, key] of trial.doomed.entries()) {
-          // At every point of the time between two polls.
+          // The revocations lie at every point of the time between two polls.
           await sleep(Math.random() * 40)
           const end = await trial.end(() => apiKeys.revoke(key.id), [key])
           ends.push({ index: trial.good.length + number, end })

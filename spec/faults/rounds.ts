@@ -1,4 +1,4 @@
-/** How often every fault happens: once in the short run, as often as `FAULTS_ROUNDS` says in a long one. */
+/** The number of times that every fault happens: once, unless `FAULTS_ROUNDS` says otherwise. */
 export const roundCount = Math.max(1, Math.trunc(Number(process.env.FAULTS_ROUNDS ?? 1)))
 
 /** The numbers of the rounds, for `describe.each`. */

@@ -11,7 +11,7 @@ import { createTestApiKeys } from '../support/app'
 
 async function main([ending = '', url = '', key = '']: readonly string[]) {
   const sequelize = new Sequelize(url, { logging: false, pool: { max: 5, idle: 1000, evict: 500 } })
-  // So that every use is worth writing.
+  // With this, every use is written.
   const apiKeys = createTestApiKeys({ connect: () => sequelize }, { lastUsedResolutionMs: 0 })
 
   if (ending !== 'unused') {
@@ -25,7 +25,7 @@ async function main([ending = '', url = '', key = '']: readonly string[]) {
   process.stdout.write('done\n')
 }
 
-/** Resolves once a write of usage waits for a lock, which is soon released. Nothing of that keeps the process alive. */
+/** Resolves once a write of usage waits for a lock, which is soon released. None of this keeps the process alive. */
 async function holdUpWrite(url: string) {
   const client = new Client(url)
   await client.connect()

@@ -13,7 +13,7 @@ const run = promisify(execFile)
 
 type ServerSettings = Record<string, string | number>
 
-/** A Postgres of one spec's own, to be stopped, crashed and copied. Its port changes with every start. */
+/** A Postgres of one spec, which the spec stops, crashes and copies. Its port changes with every start. */
 export interface Server {
   readonly url: string
   readonly port: number
@@ -24,7 +24,7 @@ export interface Server {
   /** Kills it with all its processes, at one moment. */
   crash(): Promise<void>
   start(settings?: ServerSettings): Promise<void>
-  /** Stops the server, copies it as a hot standby, and starts both. The standby reaches its primary at `primaryPort`. */
+  /** Stops the server, copies it as a hot standby, and starts both. The standby finds its primary at `primaryPort`. */
   copyAsStandby(standBehind: (primaryPort: number) => Promise<number> | number): Promise<Server>
   remove(): Promise<void>
 }
@@ -120,7 +120,7 @@ async function startIn(folder: string, firstSettings: ServerSettings): Promise<S
   }
 }
 
-/** Resolves once the standby has replayed all that the primary has written. */
+/** Resolves once the standby has replayed everything that the primary has written. */
 export async function waitForReplay(primary: Sequelize, standby: Sequelize) {
   const { position } = await readOne<{ position: string }>(
     primary,
@@ -142,7 +142,7 @@ export async function readOne<Row extends object>(sequelize: Sequelize, sql: str
   return row
 }
 
-/** Makes a change, and answers when its COMMIT was answered. */
+/** Makes a change, and returns the time when its COMMIT was answered. */
 export async function commitAt(work: () => Promise<unknown>): Promise<number> {
   await work()
   return monotonicMs()
@@ -172,7 +172,7 @@ function kill(pid: number) {
   try {
     process.kill(pid, 'SIGKILL')
   } catch {
-    // It ended by itself meanwhile.
+    // It has ended by itself.
   }
 }
 

@@ -16,7 +16,7 @@ const cleanup = createCleanup()
 
 afterEach(() => cleanup.run(), 60_000)
 
-/** A server, its keys, and processes that reach it over a network of ours. */
+/** A server, its keys, and processes that reach it over a network that the spec controls. */
 async function setUp(settings: Record<string, string> = {}) {
   const server = await startServer(settings)
   cleanup.defer(() => server.remove())
@@ -33,12 +33,12 @@ async function startFleetThrough(proxy: Proxy, server: Server): Promise<Fleet> {
   return fleet
 }
 
-/** The keys of a server as it runs now. */
+/** The keys of the server that runs now. */
 function manage(server: Server): TestApiKeys {
   return createTestApiKeys({ connect: () => server.connect() })
 }
 
-/** Leaves nothing for a process to write before it verifies: a standby would refuse that. */
+/** Writes everything that a process writes before it verifies, because a standby would refuse that. */
 async function relyOn(apiKeys: TestApiKeys, keys: readonly IssuedKey[]) {
   for (const { plainTextKey } of keys) await apiKeys.verify(plainTextKey)
   await apiKeys.close()
@@ -92,7 +92,7 @@ describe.each(rounds)('the bound, round %i, holds when the server', () => {
 
     await trial.outage(async () => {
       await trial.end(() => revokeBySql(sequelize, trial.doomed))
-      // Nothing but the crash itself proves that this server loses commits.
+      // Only the crash itself proves that this server loses commits.
       await sequelize.query('INSERT INTO lost VALUES (1)')
       await server.crash()
       await server.start()
@@ -182,7 +182,7 @@ describe.each(rounds)('the bound, round %i, holds when the server', () => {
       proxy.cut()
     })
 
-    // Not even of good keys: a standby cannot tell.
+    // Good keys are not accepted either, because a standby may be behind.
     expect(acceptedLate).toBeLessThanOrEqual(boundMs)
     await expectHeld(trial)
   })

@@ -109,7 +109,7 @@ describeWithRedis('limits that four processes share', () => {
 
       expect({ passed, limited }).toEqual({ passed: 190, limited: 1_810 })
       await apiKeys.update(apiKey.id, { limits: { ...limits, daily: null } })
-      // Each process notices that in its own time.
+      // Each process notices that at another time.
       let more = 0
       await until(async () => {
         const argument = { plainTextKey, uses: 5 }
@@ -151,7 +151,7 @@ describeWithRedis('a cluster of which one server is frozen', () => {
     return cluster
   }
 
-  /** Makes keys and uses each once, so that their counts are on the servers. */
+  /** Makes keys and uses each key once, so that their counts are on the servers. */
   async function useKeys(apiKeys: TestApiKeys) {
     const keys = await Promise.all(
       Array.from({ length: 30 }, async () => {

@@ -8,7 +8,7 @@ import type { Load, Sighting, WorkerReport } from './worker'
 
 /** The library's default for `maxStalenessMs`. */
 export const boundMs = 1000
-/** How long after the database is back a refusal to answer is still excused. */
+/** The time after the return of the database within which a 503 is still excused. */
 const recoveryMs = 1000
 
 export interface IssuedKey {
@@ -16,32 +16,34 @@ export interface IssuedKey {
   plainTextKey: string
 }
 
-/** A key that stopped being good. Times as by `monotonicMs`. */
+/** A key that stopped being good. Times are those of `monotonicMs`. */
 export interface End {
   begunAt: number
   committedAt: number
 }
 
-/** Keys watched by a fleet through a fault, and what has to hold of them. */
+/** Keys that a fleet watches through a fault, and the promises about them. */
 export interface Trial {
   /** Keys that stay good throughout. */
   good: readonly IssuedKey[]
-  /** Keys that the fault's spec brings to their end. */
+  /** Keys that the spec ends. */
   doomed: readonly IssuedKey[]
   /** Ends doomed keys (all, or the keys given) by `work`. They may be refused from its beginning on. */
   end(work: () => Promise<unknown>, keys?: readonly IssuedKey[]): Promise<End>
   /** Says that the database is away while the work is done. */
   outage<Result>(work: () => Promise<Result>): Promise<Result>
-  /** Leaves keys out of the judgement: a failover undid what was done to them. */
+  /** Leaves keys out of the judgement, because a failover undid their changes. */
   exclude(keys: readonly IssuedKey[]): void
-  /** Waits until every lateness would have shown, and says what broke a promise. `any` excuses missing answers. */
+  /**
+   * Waits until every late acceptance would have shown, and lists the broken promises. `any` excuses missing answers.
+   */
   judge(answers: 'all' | 'any'): Promise<Judgement>
 }
 
 interface Judgement {
   reports: readonly WorkerReport[]
   faults: readonly string[]
-  /** How processes ended that should live. */
+  /** The ends of processes that should live. */
   dead: readonly string[]
 }
 
@@ -53,7 +55,7 @@ interface TrialSettings {
   doomed?: number
   userId?: string
   load?: Load
-  /** True to begin only when every process has accepted every key. */
+  /** If true, the trial begins when every process has accepted every key. */
   isWarm?: boolean
 }
 
@@ -91,7 +93,7 @@ interface WatchSettings extends Pick<TrialSettings, 'fleet' | 'isWarm'> {
   load?: Load | undefined
 }
 
-/** The same with keys that are there already. */
+/** Watches keys that exist already. */
 export async function watchTrial({
   fleet,
   good,
@@ -116,7 +118,7 @@ export async function watchTrial({
     )
   }
 
-  // Until then a process has only just begun, on a machine that may be busy starting others.
+  // Until then a process has only just begun, and the machine may be busy with the start of more processes.
   const warmAt = isWarm ? monotonicMs() : 0
 
   return {
@@ -174,8 +176,8 @@ export async function watchTrial({
 }
 
 /**
- * Expects what the library promises: no acceptance later than the bound after the commit, no refusal of a good key, and
- * no missing answer but for the outages and a second after.
+ * Expects the promises of the library. No key is accepted later than the bound after the commit. No good key is
+ * refused. No answer is missing except during outages and a second after them.
  */
 export async function expectHeld(
   trial: Trial,
@@ -186,7 +188,7 @@ export async function expectHeld(
   return reports
 }
 
-/** Reports in which every process has answered for every key since now. A process that is silent has proved nothing. */
+/** Returns reports in which every process has answered for every key since now. A silent process proves nothing. */
 async function freshReports(
   fleet: Fleet,
   keys: readonly IssuedKey[],
@@ -247,7 +249,9 @@ function judgeRejections(
   })
 }
 
-/** Milliseconds from the commit to the last acceptance in any process, for keys that were accepted after it; else 0. */
+/**
+ * The milliseconds from the commit to the last acceptance in any process; 0 for keys that were not accepted after it.
+ */
 export function latencies(
   reports: readonly WorkerReport[],
   ends: readonly { index: number; end: End }[],

@@ -13,10 +13,10 @@ import { createCleanup, waitUntil, within } from './waiting'
 jest.setTimeout(60_000)
 
 const cleanup = createCleanup()
-/** Every use counts here, however soon it follows another. */
+/** Every use is written, however soon it follows the use before. */
 const options = { lastUsedResolutionMs: 1 }
 const flushIntervalMs = 1000
-/** For a write to be made on a machine that does more than it can. */
+/** The time for a write on an overloaded machine. */
 const writeMs = 500
 
 let database: Database

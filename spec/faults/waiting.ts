@@ -5,7 +5,7 @@ export function monotonicMs(): number {
   return Number(process.hrtime.bigint()) / 1e6
 }
 
-/** Resolves once the condition holds. Rejects after a limit, saying what did not come to be. */
+/** Resolves once the condition holds. Rejects after a limit, with the name of the condition. */
 export async function waitUntil(
   what: string,
   condition: () => boolean | Promise<boolean>,
@@ -18,7 +18,7 @@ export async function waitUntil(
   }
 }
 
-/** Rejects where the promise takes longer than the limit. */
+/** Rejects if the promise takes longer than the limit. */
 export async function within<Result>(
   limitMs: number,
   what: string,
@@ -38,7 +38,7 @@ export async function within<Result>(
   }
 }
 
-/** Runs what was deferred, last first, and goes on where one fails: the others still have to be cleaned up. */
+/** Runs the deferred functions, the last first. If a function fails, the remaining functions still run. */
 export function createCleanup() {
   const deferred: (() => unknown)[] = []
 

@@ -1,5 +1,5 @@
 /*
- * One process of an app: it verifies keys all the time and takes down what it was told and when. The specs lead it
+ * One process of an app. It verifies keys all the time and records each verdict with its time. The specs command it
  * over IPC (see `fleet.ts`).
  */
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -12,7 +12,7 @@ import { monotonicMs } from './waiting'
 
 export interface WorkerSettings {
   url: string
-  /** Options of `createApiKeys`, as far as they can be sent. */
+  /** The options of `createApiKeys` that can be sent. */
   options?: Record<string, unknown>
   /** Connections of the app's own pool. */
   pool?: number
@@ -25,7 +25,7 @@ export interface Load {
   pauseMs: number
 }
 
-/** The events that a process saw of one key. Times as by `monotonicMs`. */
+/** The events that a process saw of one key. Times are those of `monotonicMs`. */
 export interface Sighting {
   accepted: number
   firstAcceptedAt: number
@@ -46,14 +46,14 @@ export interface Rejections {
 }
 
 export interface WorkerReport {
-  /** In the order of the keys that are watched. */
+  /** In the order of the watched keys. */
   sightings: Sighting[]
   rejections: Rejections[]
 }
 
-/** Rejections closer to each other than this count as one stretch. */
+/** Rejections at shorter distances than this count as one stretch. */
 const stretchMs = 20
-/** Continuations that an answer without any input or output needs at most. */
+/** The maximum number of continuations of an answer without input or output. */
 const immediateTicks = 16
 
 let sequelize: Sequelize
@@ -166,7 +166,7 @@ async function verifyOnce(key: string, sighting: Sighting) {
   const calledAt = monotonicMs()
   try {
     const verdict = await apiKeys.verify(key)
-    // If nothing was waited for, the call itself decided: the process may have been stopped before it got here.
+    // If the call waited for nothing, the time of the call counts, because the process may have stopped after it.
     note(sighting, verdict, isImmediate ? calledAt : monotonicMs())
   } catch (error) {
     noteRejection(error instanceof ApiKeysError ? error.code : String(error), monotonicMs())
@@ -207,7 +207,7 @@ interface Call {
 }
 
 process.on('message', ({ number, name, args }: Call) => {
-  // The types of the arguments are checked where they are sent.
+  // The sender checks the types of the arguments.
   const command = commands[name] as (...args: unknown[]) => Promise<unknown>
   command(...args).then(
     (result) => process.send?.({ number, result }),

@@ -27,7 +27,7 @@ beforeEach(async () => {
 
 afterEach(() => database.drop())
 
-/** One committed transaction, as the log has it. */
+/** One committed transaction in the log. */
 interface Entry {
   revision: number
   mark: string
@@ -44,7 +44,7 @@ function readLog(after: number): Promise<Entry[]> {
   )
 }
 
-/** A reader as every process is one: it reads on from the newest revision that it has seen. */
+/** A reader like every process: it reads on from the newest revision that it has seen. */
 async function followLog() {
   const seen = await readLog(0)
   const over = new AbortController()
@@ -62,7 +62,7 @@ async function followLog() {
   const reading = readUntilOver()
 
   return {
-    /** Everything that it has seen, once the writers have come to rest. */
+    /** Returns everything that it has seen, once the writers rest. */
     async stop(): Promise<Entry[]> {
       over.abort()
       await reading
@@ -94,12 +94,12 @@ type Run = (sql: string, bind?: unknown[]) => Promise<unknown>
 
 interface Writer {
   isolationLevel: Transaction.ISOLATION_LEVELS
-  /** Changes keys, and answers the ids of those that count if it commits. */
+  /** Changes keys, and returns the ids of the keys that must be in the log if the transaction commits. */
   write(run: Run): Promise<string[]>
   ends: 'commits' | 'rolls back' | 'either'
 }
 
-/** Writes over and over for a time, and answers what it has committed: the ids of each transaction. */
+/** Writes over and over for a time, and returns the ids of each committed transaction. */
 async function writeFor(ms: number, { isolationLevel, write, ends }: Writer) {
   const connection = database.connect({ pool: { max: 1 } })
   const committed: string[][] = []
@@ -124,7 +124,7 @@ async function writeFor(ms: number, { isolationLevel, write, ends }: Writer) {
   return { committed, failures }
 }
 
-/** As the library does, whose changes leave no entry in the audit trail by themselves. */
+/** Like the library, whose changes leave no entry of the database in the audit trail. */
 function change(run: Run, ids: readonly string[]) {
   return run(
     'UPDATE api_keys SET name = $1, event_ref = gen_random_uuid() WHERE id = ANY($2::uuid[])',
@@ -137,7 +137,7 @@ function changeIn(transaction: Transaction | null, ids: readonly string[]) {
   return change((sql, bind = []) => sequelize.query(sql, { bind, transaction }), ids)
 }
 
-/** Six apps' ways to change keys, each with keys of its own. */
+/** Six ways in which apps change keys, each with keys of its own. */
 async function createWriters(): Promise<Writer[]> {
   const crowd = await createKeys(crowdSize)
 
@@ -145,7 +145,7 @@ async function createWriters(): Promise<Writer[]> {
     const [id = ''] = await createKeys(1)
     return {
       async write(run) {
-        // A snapshot that is old when the change is made, as in an app that reads first.
+        // Takes a snapshot that is old when the change is made, like an app that reads first.
         await run('SELECT count(*) FROM api_key_migrations')
         await sleep(Math.random() * 4)
         await change(run, [id])
@@ -201,7 +201,7 @@ async function removeLock() {
   await sequelize.query(unlocked)
 }
 
-/** Has its number, and has not committed: what every transaction is for an instant. */
+/** Begins a transaction that has its number and has not committed, like every transaction for an instant. */
 async function beginNumbered(ids: readonly string[]): Promise<Transaction> {
   const transaction = await sequelize.transaction()
   await changeIn(transaction, ids)
@@ -221,12 +221,12 @@ describe('the log of changes', () => {
     const written = outcomes.flatMap(({ committed }) => committed)
     expect(outcomes.flatMap(({ failures }) => failures)).toEqual([])
     expect(outcomes.map(({ committed }) => committed.length > 0)).toEqual(writers.map(() => true))
-    // Each committed transaction once, whole, and nothing of what was rolled back.
+    // Each committed transaction is there once, whole, and no transaction that was rolled back.
     const noticed = seen.slice(before.length)
     expect(noticed.map(({ keyIds }) => asText(keyIds)).toSorted()).toEqual(
       written.map(asText).toSorted(),
     )
-    // What was read first is what is there last.
+    // The entries that were read first are still there at the end.
     expect(seen.map(nameOf)).toEqual((await readLog(0)).map(nameOf))
     expect(new Set(seen.map(({ mark }) => mark)).size).toBe(seen.length)
   }, 120_000)
@@ -333,7 +333,7 @@ interface PlanNode {
   Plans?: PlanNode[]
 }
 
-/** Runs the SELECT of a text with several statements, and returns what the server did for it. */
+/** Runs the SELECT of a text with several statements, and returns the work of the server for it. */
 async function explain(text: string): Promise<PlanNode> {
   const [select = ''] = /SELECT newest.*(?=;\s*COMMIT)/s.exec(text) ?? []
   const [row] = await sequelize.query<{ 'QUERY PLAN': [{ Plan: PlanNode }] }>(

@@ -26,7 +26,7 @@ afterEach(async () => {
 
 afterAll(() => database.drop())
 
-/** The library as in one more process. */
+/** Makes one more process of the library. */
 function createInstance(options: Options = {}) {
   const apiKeys = createTestApiKeys(database, options)
   instances.push(apiKeys)
@@ -46,7 +46,7 @@ async function expectValid(apiKeys: TestApiKeys, plainTextKey: string) {
   expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
 }
 
-/** Waits until a process says so. Jest limits the time. */
+/** Waits until a process answers with this code. Jest limits the time. */
 async function expectSoon(apiKeys: TestApiKeys, plainTextKey: string, code: string) {
   await until(async () => (await saysOf(apiKeys, plainTextKey)) === code)
 }

@@ -14,8 +14,8 @@ import {
 } from '../verification/simulation'
 
 /*
- * The rules of freshness against everything that can come between them. Chance finds the rules that are broken often. The rules
- * that only a rare order of things breaks have a scenario each.
+ * Checks the rules of freshness against every order of events. Chance finds faults that many orders cause. A fault that
+ * only a rare order causes has a scenario of its own.
  */
 
 const key = fc.constantFrom(0, 0, 0, 1, 2, 2)
@@ -45,7 +45,10 @@ const actions = actionsOf(
   [1, fc.constant({ do: 'go idle' })],
 )
 
-/** Plays what happens, and finds the verdicts that rest on what was longer ago than the bound, or is known to be over. */
+/**
+ * Plays the actions, and finds the verdicts that rest on a state from before the bound, or on a state that is known to
+ * be over.
+ */
 function playWith(outageGraceMs: number, actions: readonly Action[]) {
   function faultsOf({ key, verdict, knownFrom }: Decided, world: World): string[] {
     const oldestAt = world.now - maxStalenessMs - (world.pollHasFailed ? outageGraceMs : 0)
@@ -75,7 +78,7 @@ const loseTheTime: Action = { do: 'lose the time' }
 
 /** The log is read, then a key. There is a lease. */
 const start = [verify(1), answer(0), answer(0)]
-/** There is a lease all the time, and what was read before is older than the bound. */
+/** There is a lease all the time, and the rows that were read before are older than the bound. */
 const outlastTheBound = [wait(600), poll, answer(0), wait(600)]
 /** The log is read again, then the key. */
 const askAgain = [answer(0), answer(0)]

@@ -9,7 +9,7 @@ import { useWorldForEach } from '../support/world'
 
 const world = useWorldForEach()
 
-/** Has the log consist of entries that are so many hours old. */
+/** Replaces the log by entries of these ages, in hours. */
 async function fillLog(ages: readonly number[]) {
   await world.sequelize.query(
     `TRUNCATE api_key_revisions, api_key_changes;

@@ -72,7 +72,7 @@ function createInstance(sequelize: Sequelize) {
 
 const createUsers = 'CREATE TABLE users (id text PRIMARY KEY)'
 
-/** Keys in every state, some of them changed by hand, entries that are sealed and such that are not yet. */
+/** Makes keys in every state, some of them changed by hand, with entries that are sealed and entries that are not. */
 async function fill(name: string): Promise<{ plainTextKeys: string[]; head: AuditHead }> {
   const sequelize = await createDatabase(name)
   await sequelize.query(`${createUsers}; INSERT INTO users VALUES ('alice')`)

@@ -12,7 +12,9 @@ let adopter: Adopter
 
 afterEach(() => adopter.remove())
 
-/** Makes a key through the app and sends it wherever it may stand, good and bad. Returns all keys and what the app printed. */
+/**
+ * Makes a key through the app and sends it in every place, good and bad. Returns all keys and the output of the app.
+ */
 async function trace() {
   const app = await adopter.start('app.cjs')
   const created = await fetch(`${app.url}/api-keys`, {

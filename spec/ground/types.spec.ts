@@ -4,7 +4,10 @@ import { join } from 'node:path'
 import { inFull, installAdopter, type Adopter } from '../support/adopter'
 import { firstExample } from '../support/readme'
 
-/** As small as a strict project's can be: it checks our declarations and those of our dependencies, too. */
+/**
+ * The smallest configuration of a strict project. It checks our declarations and the declarations of our dependencies,
+ * too.
+ */
 const compilerOptions = { target: 'es2022', module: 'nodenext', strict: true, noEmit: true }
 
 describe.each(inFull ? ['4', '5'] : ['5'])(

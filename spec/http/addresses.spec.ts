@@ -32,7 +32,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** An app behind as many proxies as its `trust proxy` says. */
+/** Makes an app with this setting of `trust proxy`. */
 function createApp(trustProxy: unknown) {
   const app = express().set('trust proxy', trustProxy)
   return app.get('/', apiKeys.authenticate(), (_req, res) => {
@@ -43,7 +43,7 @@ function createApp(trustProxy: unknown) {
 const get = (app: Express, key: string, forwardedFor = '') =>
   request(app).get('/').set('Authorization', `Bearer ${key}`).set('X-Forwarded-For', forwardedFor)
 
-/** The codes of what was warned of until now. */
+/** The codes of all warnings until now. */
 const warningCodes = () => emitWarning.mock.calls.map(([, { code }]) => code as string)
 
 describe('the address of a client', () => {
@@ -127,7 +127,7 @@ describe('README, "Behind proxies"', () => {
   const real = '198.51.100.7'
   const forged = '203.0.113.7'
 
-  /** Uses a key that is bound to an address which is not the client's, but which it claims. */
+  /** Uses a key with an address that is not the client's, but that the client claims. */
   async function claim(app: Express) {
     const { plainTextKey, apiKey } = await apiKeys.create(newKey({ allowedIps: [forged, real] }))
     const { status } = await get(app, plainTextKey, `${forged}, ${real}`)

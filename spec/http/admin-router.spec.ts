@@ -11,7 +11,7 @@ const { apiKeys, http, createKey } = useWorld({
   },
 })
 
-/** Creates a key, of a user who has no other unless a spec names one. */
+/** Creates a key of a user without keys, unless a spec names the user. */
 function makeKey(wishes: Parameters<typeof createKey>[0] = {}) {
   return createKey({ userId: newUser(), ...wishes })
 }

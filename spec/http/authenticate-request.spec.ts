@@ -15,7 +15,7 @@ beforeAll(async () => {
   plainTextKey = (await createKey()).plainTextKey
 })
 
-/** An app whose handler asks by itself, as the code does that tsoa or a GraphQL server calls. */
+/** An app whose handler calls `authenticateRequest`, like code behind tsoa or a GraphQL server. */
 function createApp(keys: TestApiKeys, options?: Parameters<TestApiKeys['authenticateRequest']>[1]) {
   const app = express()
   app.get('/', (req, res, next) => {

@@ -21,10 +21,10 @@ let statements: string[]
 let asked: jest.SpyInstance
 /** The printed output. */
 let printed: jest.SpyInstance[]
-/** The lines of a logger for every request when it was done, and for every refusal. */
+/** The lines of a logger for every finished request and for every refusal. */
 let dumps: string[]
 
-/** Everything that the one answer said. */
+/** Everything in the answer to the creation. */
 let answer: string
 let id: string
 let plainTextKey: string
@@ -71,7 +71,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** All there is to print of a value. */
+/** Returns everything that can be printed of a value. */
 function dump(value: unknown) {
   return inspect(value, {
     depth: 20,
@@ -90,7 +90,7 @@ const show: RequestHandler = (req, res) => {
   res.json({ headers: req.headers, rawHeaders: req.rawHeaders })
 }
 
-/** An app that dumps every request as it ends, however it ends. */
+/** An app that dumps every request at its end. */
 function createLoggedApp(keys: TestApiKeys) {
   const passport = new Passport().use(keys.strategy)
 
@@ -116,7 +116,7 @@ function showsKey(text: string) {
   return [0, 5, 10, 15, 20, 25].some((at) => text.includes(hidden.slice(at, at + 10)))
 }
 
-/** True if a text shows the hash of the key, as the database or the cache has it. */
+/** True if a text shows the hash of the key in the form of the database or of the cache. */
 function showsHash(text: string) {
   return [hash, dump(fromStoredHash(hash)).slice(1, -1)].some((form) => text.includes(form))
 }
@@ -195,7 +195,7 @@ describe('the plain text of a key', () => {
       createTestApiKeys(database, { onRefusal }),
       createTestApiKeys(databaseAway, { onRefusal }),
       createTestApiKeys(database, { schema: 'unmigrated', onRefusal }),
-      // The hash is in the text of the statement then.
+      // Then the hash is in the text of the statement.
       createTestApiKeys(database, { sequelize: slow, preparedStatements: false, onRefusal }),
     ]) {
       const app = createTestApp(keys, (app) => {
@@ -236,7 +236,7 @@ describe('the plain text of a key', () => {
     expect(tables.map(({ name }) => name)).toEqual(
       expect.arrayContaining(['api_keys', 'api_key_events', 'api_key_migrations']),
     )
-    // Both of its ends, in the key and in the entry of its creation, and so the search finds what is there.
+    // The ends of the key are there, in its row and in the entry of its creation. So the search works.
     expect(rows.filter((row) => row.includes(plainTextKey.slice(0, 11)))).toHaveLength(2)
     expect(rows.filter((row) => row.includes(id)).length).toBeGreaterThan(5)
     expect(showsKey(rows.join())).toBe(false)
@@ -260,7 +260,7 @@ describe('the plain text of a key', () => {
       asked.mock.calls.map(([statement, values]: unknown[]) => [statement, values]),
     )
 
-    // The hash is, where the key is made and looked up, and so the search would find what is there.
+    // The hash is in the statements that create and look up the key. So the search works.
     expect(showsHash(calls)).toBe(true)
     expect(calls).toContain('key.hash = ANY')
     expect(showsKey(calls)).toBe(false)

@@ -27,12 +27,12 @@ function unreadable(code: string, { isOurs }: { isOurs: boolean }) {
   }
 }
 
-/** Sends header lines to a server that reads them, and returns what it found and what it left behind. */
+/** Sends header lines to a server that reads them, and returns the credential and the headers after it. */
 async function read(lines: readonly string[], header?: string) {
   const credentials = createCredentialReader({ marker: 'agpt_', shownLength: 6, header })
   const listener: RequestListener = (req, res) => {
     const { headers, rawHeaders } = req
-    // Before that, whether it is plain, of a copy.
+    // Reads from a copy, before that, if the key is in plain text.
     const copy = new IncomingMessage(new Socket())
     Object.assign(copy, { headers: { ...headers }, rawHeaders: [...rawHeaders] })
     const plain = {
@@ -47,7 +47,7 @@ async function read(lines: readonly string[], header?: string) {
 
   const { body } = await sendRaw(listener, ['GET / HTTP/1.1', ...lines])
   const { plain, unread, ...found } = JSON.parse(body)
-  // What is read in one go is what is read thoroughly; all else it leaves as it is.
+  // The short way of reading finds the same as the thorough way, and leaves all other headers unchanged.
   expect(plain).toEqual(plain.credential ? found : { credential: null, ...unread })
   return found
 }

@@ -15,7 +15,7 @@ beforeEach(async () => {
 
 afterEach(() => database.drop())
 
-/** Runs the example up to where the user is deactivated, and returns what does that. */
+/** Runs the example up to the deactivation of the user, and returns the function that deactivates. */
 async function runExample(statements: string[]) {
   const sequelize = database.connect({ logging: (statement) => statements.push(statement) })
   await sequelize.query('CREATE TABLE users (id text PRIMARY KEY, active boolean NOT NULL)')

@@ -19,7 +19,7 @@ function createStrict(options: Options) {
   return { apiKeys, createKey, from }
 }
 
-/** Fails as often as it may. */
+/** Fails as often as is allowed. */
 async function exhaust(from: (address: string, key: string) => Test, address: string) {
   for (let time = 0; time < 5; time++) {
     expect((await from(address, 'agpt_nonsense')).status).toBe(401)

@@ -23,12 +23,12 @@ function createApp(...parsers: RequestHandler[]): Express {
   return app
 }
 
-/** Creates a key; without a database that comes no further than to the rules. */
+/** Creates a key. Without a database, the request comes no further than to the rules. */
 function post(app: Express) {
   return request(app).post('/api-keys').set('X-User', 'alice')
 }
 
-/** What the rules say of a JSON object without anything that they ask for. */
+/** The faults of an empty JSON object. */
 const nothingInside = [
   { pointer: '#/name', message: 'is required' },
   { pointer: '#/permissions', message: 'is required' },
@@ -227,7 +227,7 @@ describe('a body', () => {
 
     expect(created.status).toBe(422)
     expect(JSON.parse(created.body).errors).toEqual(nothingInside)
-    // As far as the database, which is out of reach.
+    // The request has come as far as the database, which is out of reach.
     expect(deleted.status).toBe(503)
   })
 

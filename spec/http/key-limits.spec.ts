@@ -101,7 +101,7 @@ describe('limits of a key', () => {
     }
     const seen = await http.as('alice').get(path)
     expect(seen.body.limits).toEqual({ burst: { limit: 1, windowSeconds: 60 } })
-    // What was read may be sent back.
+    // A record that was read may be sent back.
     const same = await http.as('alice').patch(path, { name: 'Other', limits: seen.body.limits })
     expect([same.status, same.body.name]).toEqual([200, 'Other'])
   })

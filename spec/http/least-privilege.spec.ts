@@ -179,7 +179,7 @@ describe('the signal of a key', () => {
     })
     const { key } = await createKey()
     const { signal, close } = await openResponse(apiKeys, key)
-    // For the request, and for the signal when it was made.
+    // The first call was for the request, the second for the new signal.
     await until(() => asked.length === 2)
 
     held = []
@@ -266,7 +266,7 @@ describe('any sequence of actions', () => {
       return app.as(name)[method](`/api-keys${path}`)
     }
 
-    /** Plays what happens, and returns what was answered wrongly. */
+    /** Plays the actions, and returns the wrong answers. */
     async function play(actions: readonly Action[]): Promise<string[]> {
       const keys: KnownKey[] = []
       const faults: string[] = []

@@ -248,7 +248,7 @@ describe('consume', () => {
     ])
     expect(answer.headers.ratelimit).toMatch(/^"burst";r=1;/)
 
-    // The request itself takes the last one, and two more would be too many.
+    // The request itself takes the last use, and two more uses are too many.
     const refused = await use(plainTextKey, '/nodes/2')
     expect(refused.status).toBe(500)
     expect((await use(plainTextKey)).status).toBe(429)

@@ -163,7 +163,7 @@ describe('on', () => {
       ['missing_credential', null],
     ])
     const holder = { id: apiKey.id, userId: 'alice' }
-    // Also of a key that is no longer good: an app that lists such requests shows whose it was.
+    // The key is named although it is no longer good, because an app that lists such requests shows its owner.
     expect(notices.map(({ apiKey }) => apiKey)).toEqual([holder, holder, holder, null, null])
     expect(notices[0]).toMatchObject({ address: '127.0.0.1' })
     expect(JSON.stringify(notices)).not.toContain(plainTextKey)

@@ -116,7 +116,7 @@ describe('onRefusal', () => {
     expect(routed.headers.allow).toBe('GET, POST, HEAD, OPTIONS')
     expect(inside.status).toBe(401)
     expect(inside.headers['www-authenticate']).toBe('Bearer realm="api"')
-    // Once for each.
+    // Once for each request.
     expect(seen).toEqual(['missing_credential', 'method_not_allowed', 'not_signed_in'])
   })
 
@@ -149,7 +149,7 @@ describe('onRefusal', () => {
 })
 
 describe('a function of the app that fails without an error', () => {
-  // To Express, some of these mean that a request may pass.
+  // Express lets a request pass for some of these values.
   const noErrors = [undefined, null, false, 0, '', 'route', 'router', { status: 200 }]
 
   it.each(noErrors)('lets no request through with %p', async (nothing) => {
@@ -205,7 +205,7 @@ describe('an answer that the app gave while a guard waited', () => {
     const app = express()
     app.get(
       '/graphs',
-      // It has to ask the database, because it has not cached the key.
+      // The guard has to ask the database, because the key is not cached.
       apiKeys.authenticate(),
       // Not reached: the guard refuses.
       (_req, res) => {

@@ -15,7 +15,7 @@ beforeAll(async () => {
   plainTextKey = (await createKey()).plainTextKey
 })
 
-/** The callers of an app that shows what a handler sees behind these middlewares. */
+/** The callers of an app whose handler shows its request behind these middlewares. */
 function createApp(...middlewares: RequestHandler[]) {
   return http.to(createEchoApp(...middlewares))
 }

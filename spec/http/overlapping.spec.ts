@@ -5,13 +5,13 @@ import { useWorld } from '../support/world'
 
 interface Caller {
   authorization: string
-  /** Whose key it is, if it is a good one. */
+  /** The owner of the key, if the key is good. */
   userId?: string
   status: number
 }
 
 let callers: Caller[]
-/** Those whose keys are good, and who wait for each other half-way. */
+/** The callers with good keys, who wait for each other half-way. */
 let arrived: number
 let letAllGo: () => void
 let allAreHere: Promise<void>
@@ -38,7 +38,7 @@ beforeEach(() => {
   })
 })
 
-/** Every second caller has a good key; the others have what is wrong in every way. */
+/** Every second caller has a good key. The remaining callers have bad credentials of every kind. */
 async function makeCaller(index: number): Promise<Caller> {
   const userId = `user-${index}`
   const { apiKey, plainTextKey } = await createKey({ userId })

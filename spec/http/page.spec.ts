@@ -4,13 +4,13 @@ import { databaseAway } from '../support/database'
 import { readPage } from '../support/readme'
 
 interface Layer {
-  /** As Express 4 and 5 have it. */
+  /** The stack of a router of Express 4 and 5. */
   route?: { path: string; stack: { method?: string }[] }
 }
 
 const apiKeys = createTestApiKeys(databaseAway)
 
-/** The routes of a router, as the page writes them: `GET /:id`. */
+/** The routes of a router in the notation of the page, for example `GET /:id`. */
 function routesOf(router: unknown): string[] {
   const { stack } = router as { stack: Layer[] }
   return stack.flatMap(({ route }) =>
@@ -21,7 +21,7 @@ function routesOf(router: unknown): string[] {
   )
 }
 
-/** The rows of the table of the page that has this title in its first column, as lists of cells. */
+/** Returns the rows of the table with this title in its first column, each as a list of cells. */
 function rowsOf(title: string): string[][] {
   const table = readPage('lib/http/README.md')
     .split('\n\n')

@@ -29,7 +29,7 @@ const withoutRedis = createProcess(
   { limits: { burst: { limit: 1, windowSeconds: 60 } }, redis: redisAway },
   addGraphs,
 )
-/** Has a secret, and so does not accept the audit trail of the others. */
+/** An instance with a secret, which does not accept the audit trail of the instances without it. */
 const foreign = createProcess({ secrets: [randomBytes(32)] }, addGraphs)
 
 /** Alice's one key, which may read graphs and nothing else. */
@@ -73,7 +73,7 @@ function addGraphs(app: Express, keys: TestApiKeys) {
 
 interface Row {
   when: string
-  /** Leads to the refusal. */
+  /** Sends the request that is refused. */
   before?: () => Promise<unknown>
   send: () => Test
   status: number

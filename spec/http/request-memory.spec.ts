@@ -27,7 +27,7 @@ beforeAll(async () => {
   mask = `Bearer ${created.apiKey.prefix}...`
 })
 
-/** Shows what is left of the headers, in all views. */
+/** Shows the headers in all views. */
 const showHeaders: RequestHandler = ({ headers, rawHeaders, headersDistinct }, res) => {
   res.json({ headers, rawHeaders, headersDistinct })
 }
@@ -105,7 +105,7 @@ function createLoggedApp(...middlewares: RequestHandler[]) {
   return { app, logged }
 }
 
-/** A middleware of the app's that takes away what it has no use for. */
+/** A middleware of the app that removes headers. */
 const removeHeader: RequestHandler = (req, _res, next) => {
   delete req.headers['x-api-key']
   next()
@@ -267,7 +267,7 @@ describe('req.apiKey of the app’s own', () => {
   })
 })
 
-/** The test double of a response that keeps what it was sent. */
+/** The test double of a response, which keeps the body. */
 function createResponse() {
   const fields: Record<string, unknown> = {}
   const sent: unknown[] = []
@@ -278,7 +278,7 @@ function createResponse() {
     getHeader: (name: string) => fields[name],
     end: (body?: unknown) => void sent.push(body),
   }
-  // All that a guard needs of one.
+  // Everything that a guard needs of a response.
   return { res: res as unknown as ServerResponse, fields, sent }
 }
 
@@ -348,7 +348,7 @@ describe('a request without rawHeaders', () => {
   })
 })
 
-/** As in some versions of Deno, and in other servers that take Express's middlewares. */
+/** Like requests in some versions of Deno, and in servers that take middlewares of Express. */
 const renew: RequestHandler = (req, _res, next) => {
   const lines = [...req.rawHeaders]
   Object.setPrototypeOf(

@@ -19,7 +19,7 @@ async function saysOf(plainTextKey: string, instance = apiKeys) {
   return verdict.valid ? 'valid' : verdict.code
 }
 
-/** Ends the grace period, as time would. */
+/** Ends the grace period, as if its time had passed. */
 async function endGracePeriod(id: string) {
   await rows(
     `UPDATE api_keys SET previous_works_until = now() - interval '1 second' WHERE id = '${id}'`,

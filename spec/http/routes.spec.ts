@@ -10,13 +10,13 @@ import { useWorld } from '../support/world'
 
 interface Route {
   method: Method
-  /** Below the mount of its router; `:id` stands for a key's id. */
+  /** The path below the mount of its router; `:id` stands for the id of a key. */
   path: string
   /** The user who may use it: the owner of the key, or an administrator. */
   who: 'alice' | 'admin'
   /** Input by the rules of the route. */
   body?: object
-  /** The status that its user is answered with. */
+  /** The status of the answer to its user. */
   ok: 200 | 201
 }
 
@@ -34,7 +34,7 @@ const routesOfOneKey = (who: Route['who']): Route[] => [
 ]
 const newKey = { name: 'CI', permissions: ['READ_GRAPH'] }
 
-/** All routes of both routers. A route that is added to a router has its row here, and so is held to all that follows. */
+/** All routes of both routers. A new route needs a row here, and is then held to all specs below. */
 const routes: Route[] = [
   { who: 'alice', method: 'get', path: '/', ok: 200 },
   { who: 'alice', method: 'post', path: '/', body: newKey, ok: 201 },
@@ -91,14 +91,14 @@ describe.each([
 
   interface Layer {
     handle: RequestHandler
-    /** As Express 4 and 5 have it. */
+    /** The stack of a router of Express 4 and 5. */
     route?: { path: string; stack: { method?: string }[] }
   }
 
   it('has exactly the routes of this table', () => {
     const all = stack.flatMap(({ route }) =>
       (route?.stack ?? [])
-        // Without a method: what answers all others.
+        // The handler without a method answers all other methods.
         .filter(({ method }) => method !== undefined)
         .map(({ method }) => `${method} ${route?.path.replace(/:\w+/, ':id')}`),
     )

@@ -248,7 +248,7 @@ describe('a request that changes nothing', () => {
         line,
       ])
 
-      // As far as the database, which is out of reach.
+      // The request has come as far as the database, which is out of reach.
       expect(answer.status).toBe(503)
     }
   })

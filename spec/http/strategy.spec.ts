@@ -35,7 +35,10 @@ function createPassport(keys = apiKeys) {
   return new Passport().use(keys.strategy).use(new JwtStrategy())
 }
 
-/** The callers of an app that shows what a handler sees behind its middlewares, and what reaches its error handler. */
+/**
+ * The callers of an app whose handler shows its request behind these middlewares, and whose error handler shows its
+ * errors.
+ */
 function createApp(...middlewares: RequestHandler[]): Http {
   const app = express()
   app.use(...middlewares, (_req, _res, next) => next())
@@ -85,7 +88,7 @@ describe('passport.authenticate', () => {
     ['another scheme', { Authorization: 'Basic eA==' }, 401, 'Bearer realm="api"'],
     ['a wrong key', bearer('agpt_x'), 401, 'Bearer realm="api", error="invalid_token"'],
     ['a token of somebody else', bearer('a.b.c'), 401, 'Bearer realm="api", error="invalid_token"'],
-    // Passport sends challenges with 401 alone.
+    // Passport sends challenges only with 401.
     ['a malformed header', { Authorization: 'Bearer a b' }, 400, undefined],
     ['two keys', { ...bearer('agpt_x'), 'X-API-Key': 'agpt_y' }, 400, undefined],
   ])('refuses %s', async (_, headers, status, challenge) => {
@@ -187,7 +190,7 @@ describe('passport.authenticate', () => {
   })
 })
 
-/** Authenticates with a callback that gets to see request and response, as Passport documents it. */
+/** Authenticates with a callback that has the request and the response, as in the documentation of Passport. */
 function withCallback(
   callback: (req: Request, res: Response, next: NextFunction) => AuthenticateCallback,
   keys = apiKeys,
@@ -199,7 +202,7 @@ function withCallback(
   })
 }
 
-/** Answers with what Passport calls back with. */
+/** Answers with the arguments of Passport's call. */
 function showArguments(_req: Request, res: Response): AuthenticateCallback {
   return (error, ...others) => {
     res.json([error ? [error.code, error.status] : error, ...others])

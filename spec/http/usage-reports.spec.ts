@@ -20,7 +20,7 @@ async function totalsOf(id: string) {
 
 const counts = (accepted: number, denied = 0) => ({ accepted, denied, rateLimited: 0 })
 
-/** Writes that a key was accepted so often in the hour of a time, as a process would. */
+/** Writes a number of accepted uses for the hour of a time, like a process. */
 async function insertUsage(key: { id: string; userId: string }, at: string, accepted = 1) {
   await rows(
     `INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)

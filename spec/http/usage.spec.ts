@@ -59,7 +59,7 @@ function use(plainTextKey: string, path = '/graphs', from = '203.0.113.7') {
   return http.with(plainTextKey).get(path).set('X-Forwarded-For', from)
 }
 
-/** Creates a key of a user who has no other. */
+/** Creates a key of a user without keys. */
 function create(wishes: Parameters<typeof createKey>[0] = {}) {
   return createKey({ userId: newUser(), ...wishes })
 }

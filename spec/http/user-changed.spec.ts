@@ -67,7 +67,7 @@ describe('userChanged', () => {
   })
 
   it('resolves with everywhere when no process uses the old roles', async () => {
-    // The bounds of other specs' processes stand in the database that they share.
+    // The database, which specs share, also has the bounds of processes of other specs.
     const own = await createDatabase()
     let held = [read, execute]
     const options = { grantable: () => held, maxStalenessMs: 300 }

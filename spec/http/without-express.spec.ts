@@ -15,7 +15,7 @@ const { apiKeys, createKey } = useWorld({
 
 type Handler = (req: IncomingMessage, res: ServerResponse) => void
 
-/** A server of Node's own, whose requests know nothing of their responses. */
+/** A server of Node alone, whose requests do not have their responses. */
 function createGuardedServer(handle: Handler) {
   const guard = apiKeys.requirePermission('READ_GRAPH')
   return createServer((req, res) => {

@@ -89,7 +89,7 @@ describe('readClientAddress', () => {
     ['[fe80::1%25eth0]:4711', 'fe80::1'],
   ])('reads %s as %s', (text, address) => {
     expect(readClientAddress(text)).toBe(address)
-    // And once more, when it is known.
+    // The second reading finds it cached.
     expect(readClientAddress(text)).toBe(address)
   })
 
@@ -165,7 +165,7 @@ describe('a list of addresses', () => {
   it('includes exactly the addresses that begin with the bits of a range', () => {
     const bits32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
     const place = fc.record({ start: bits32, prefixLength: fc.integer({ min: 0, max: 32 }) })
-    // Mostly near each other, as addresses chosen at random share no bits.
+    // Most addresses are near each other, because random addresses share no bits.
     const distance = fc.oneof(bits32, fc.integer({ min: 0, max: 300 }))
 
     fc.assert(

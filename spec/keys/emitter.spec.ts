@@ -2,7 +2,7 @@ import type { Transaction } from 'sequelize'
 
 import { createEmitter } from '../../lib/keys/emitter'
 
-// A transaction is no more than a key here.
+// A transaction only identifies its events here.
 const transaction = {} as Transaction
 
 function createListened() {

@@ -11,7 +11,7 @@ const settings = {
 } as const
 const parse = createParsers(settings)
 
-/** Input that is refused, and every fault of it as its pointer and its message. */
+/** Input that is refused, and its faults, each with a pointer and a message. */
 type Refused = [title: string, input: unknown, faults: string[]]
 
 /** Returns the faults that a parse function finds. */

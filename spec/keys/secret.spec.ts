@@ -23,7 +23,7 @@ const characters = fc.oneof(
 )
 const place = fc.nat({ max: 'agpt_'.length + 43 + 8 })
 
-/** Ways in which a key may arrive that is not the one that was handed out. */
+/** Ways in which the text of a key may be altered. */
 const alterations = {
   'a change of one character': fc.tuple(place, characters).map(
     ([at, other]) =>
@@ -56,7 +56,7 @@ function createFormat(options: Partial<Parameters<typeof createSecretFormat>[0]>
   return createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false, ...options })
 }
 
-/** The hash under which a plain-text key is looked up; `null` where it is not. */
+/** The hash under which a plain-text key is looked up; `null` if it is not looked up. */
 function readHash(format: SecretFormat, plainTextKey: string): string | null {
   const digest = format.parse(asSent(plainTextKey))
   return digest === null ? null : toStoredHash(digest)
@@ -175,7 +175,7 @@ describe('createSecretFormat', () => {
     fc.assert(
       fc.property(keyPrefix, secrets, (keyPrefix, secrets) => {
         const format = createFormat({ keyPrefix, secrets })
-        // One after the other, as no hash may depend on what was hashed before.
+        // All in one format, because no hash may depend on the texts that were hashed before.
         for (const [place, secret] of [...secrets, ...secrets].entries()) {
           const { plainTextKey, hash, secretId } = createFormat({
             keyPrefix,
@@ -339,7 +339,7 @@ async function mint(apiKeys: TestApiKeys) {
   return plainTextKey
 }
 
-/** For every place of the texts, how often each character of the alphabet stands there. */
+/** Counts the characters of the alphabet at each place of the texts. */
 function countByPlace(texts: readonly string[]): number[][] {
   const counts = Array.from({ length: 43 }, () => alphabet.split('').map(() => 0))
   for (const text of texts) {
@@ -351,7 +351,7 @@ function countByPlace(texts: readonly string[]): number[][] {
   return counts
 }
 
-/** How far the counts are from equal ones. */
+/** Returns the distance of the counts from equal counts (chi-squared). */
 function chiSquare(counts: readonly number[]) {
   const expected = sum(counts) / counts.length
   return sum(counts.map((count) => (count - expected) ** 2 / expected))

@@ -10,12 +10,12 @@ let proxy: Proxy
 let behindProxy: Sequelize
 let changer: Process
 let reported: string[]
-/** How often the library has asked what became of a transaction. */
+/** The number of times that the library has asked for the outcome of a transaction. */
 let looks: number
 
 beforeAll(async () => {
   proxy = await startProxy(Number(new URL(world.database.url).port))
-  // Checked at COMMIT: a row may hold COMMIT up, or refuse it.
+  // The trigger runs at COMMIT. A row may hold COMMIT up, or refuse it.
   await world.rows(`CREATE TABLE commits (refusal text)`)
   await world.rows(`
     CREATE FUNCTION check_commit() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -23,7 +23,7 @@ beforeEach(async () => {
 
 afterEach(() => database.drop())
 
-/** Makes a key that is so many days old and expires in so many. */
+/** Makes a key of an age, which expires after a time, both in days. */
 async function createOldKey({ bornDaysAgo = 30, expiresInDays = 0, revoked = false }) {
   const { id } = await createKey(apiKeys, { status: revoked ? 'REVOKED' : 'ACTIVE' })
   await database.connect().query(
@@ -168,7 +168,7 @@ describe('expiring', () => {
     const announcing = apiKeys.announceExpiring()
     await until(() => reported.length > 0)
 
-    // As long as a claim lasts that is not renewed.
+    // Longer than a claim lasts without a renewal.
     expect(await other.announceExpiring()).toBe(0)
     for (const finish of working) finish()
 

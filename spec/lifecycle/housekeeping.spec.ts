@@ -33,7 +33,7 @@ function ago(days: number | undefined): string {
   return days === undefined ? 'NULL' : `now() - interval '${days} days'`
 }
 
-/** Makes a key that is so many days old, used and revoked so many days ago. */
+/** Makes a key, with its age and the days since its last use and its revocation. */
 async function createOldKey(
   ages: { created: number; used?: number; revoked?: number },
   userId = 'alice',
@@ -42,7 +42,7 @@ async function createOldKey(
     userId,
     status: ages.revoked === undefined ? 'ACTIVE' : 'REVOKED',
   })
-  // What is put back in time is what no key of today can be.
+  // A statement sets the times back, because no call makes an old key.
   await database.connect().query(`
     BEGIN;
     SET LOCAL session_replication_role = replica;

@@ -10,7 +10,7 @@ let sequelize: Sequelize
 let live: TestApiKeys
 let test: TestApiKeys
 
-/** A key of the instance `test`, which the instance `live` shares the tables with. */
+/** A key of the instance `test`, which shares its tables with the instance `live`. */
 let id: string
 
 beforeEach(async () => {

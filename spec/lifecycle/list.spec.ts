@@ -14,7 +14,7 @@ const { apiKeys, sequelize, database } = useWorld()
 
 const names = (keys: readonly { name: string }[]) => keys.map(({ name }) => name)
 const inDays = (days: number) => new Date(Date.now() + days * 86_400_000)
-/** A cursor as lists make them, with whatever id and time. */
+/** Makes a cursor in the form of lists, with any id and time. */
 const cursorOf = (id: string, time: string) =>
   Buffer.from(`-createdAt.${id}.${time}`).toString('base64url')
 

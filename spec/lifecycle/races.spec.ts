@@ -8,7 +8,7 @@ import { runsOf } from '../support/runs'
 
 type Key = ApiKeyRecord<Permission, string>
 
-/** What is done to a key at once, each by its own reason, so that the audit trail can be held against it. */
+/** The moves of a round. Each has a reason of its own, so that its entry can be found in the audit trail. */
 type Move =
   | { action: 'suspended' | 'reactivated' | 'revoked' }
   | { action: 'updated'; name: string }
@@ -69,7 +69,7 @@ async function make(move: Move, id: string, number: number): Promise<Key> {
   }
 }
 
-/** Makes all moves at once and watches the key meanwhile. */
+/** Makes all moves at once, and watches the key. */
 async function play(moves: readonly Move[]) {
   const [apiKeys] = instances
   const { apiKey } = await apiKeys.create(newKey())
@@ -94,7 +94,7 @@ async function watchUntil(signal: AbortSignal, id: string): Promise<Key[]> {
 
 type Round = Awaited<ReturnType<typeof play>>
 
-/** Everything that a round breaks of what must hold. */
+/** Returns every rule that a round has broken. */
 function findFaults({ moves, outcomes, seen, end, events }: Round): string[] {
   const faults: string[] = []
   function demand(isFine: boolean, claim: string) {
@@ -104,12 +104,12 @@ function findFaults({ moves, outcomes, seen, end, events }: Round): string[] {
   const results = outcomes.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []))
   const keys = [...results, ...seen, end]
 
-  // The audit trail is a chain from how the key was made to how it is.
+  // The entries lead from the created key to the present key.
   const states = followTrail(events, faults)
   demand(states.at(-1) === stateOf(end), 'the last entry is how the key ended')
   for (const key of keys) demand(states.includes(stateOf(key)), `${stateOf(key)} is in the trail`)
 
-  // Each entry is of one move that was made, and each move that changed something has its entry.
+  // Each entry belongs to one move, and each move that changed the key has its entry.
   const entries = new Map(events.slice(1).map((event) => [Number(event.reason), event]))
   demand(entries.size === events.length - 1, 'no move has two entries')
   for (const [number, { action }] of moves.entries()) {
@@ -125,7 +125,7 @@ function findFaults({ moves, outcomes, seen, end, events }: Round): string[] {
     }
   }
 
-  // Once revoked, for ever revoked, at one time.
+  // A revoked key stays revoked, with one `revokedAt`.
   demand((end.status === 'REVOKED') === isRevoked, 'revoke wins')
   demand(!isRevoked || events.at(-1)?.action === 'revoked', 'nothing comes after revoke')
   const revoked = keys.filter(({ status }) => status === 'REVOKED')
@@ -181,7 +181,7 @@ describe('a key', () => {
 
       expect(played).toHaveLength(rounds)
       expect(played.flatMap((round) => findFaults(round))).toEqual([])
-      // They were races: moves were refused, others were not, and the key was seen in between.
+      // The moves did compete: some were refused, some were not, and the key was seen in between.
       const outcomes = played.flatMap((round) => round.outcomes.map(({ status }) => status))
       expect(new Set(outcomes)).toEqual(new Set(['fulfilled', 'rejected']))
       const seen = played.flatMap((round) => round.seen.map(({ status }) => status))

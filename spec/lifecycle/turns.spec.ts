@@ -22,7 +22,7 @@ beforeEach(async () => {
 
 afterEach(() => database.drop())
 
-/** Has every management call wait. */
+/** Makes every management call wait. */
 async function holdTables() {
   lock = await other.transaction()
   await other.query('LOCK TABLE api_keys, api_key_events, api_key_usage', { transaction: lock })

@@ -39,7 +39,7 @@ const end: RequestHandler = (_req, res) => {
   res.end()
 }
 
-/** The names in a field, as a parser of structured fields understands it. */
+/** The names that a parser of structured fields finds in a field. */
 const namesIn = (field: string | undefined) => parseList(String(field)).map(([name]) => name)
 
 describe('the fields of limits', () => {

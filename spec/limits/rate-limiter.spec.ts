@@ -8,7 +8,7 @@ import { createFailedAttempts } from '../../lib/verification/failed-attempts'
 import type { Consumption, Use } from '../../lib/limits/memory'
 import { createRateLimiter } from '../../lib/limits/rate-limiter'
 
-/** A limiter that counts in this process, on a clock of the spec's. */
+/** A limiter that counts in this process, on a clock that the spec sets. */
 function createLimiter() {
   let now = 0
   const limiter = createRateLimiter({
@@ -39,7 +39,7 @@ function heapUsed(): number {
 
 type Limiter = ReturnType<typeof createLimiter>
 
-/** The rules of a limiter, as simple as can be: it keeps every use that it allowed. */
+/** The simplest limiter: it keeps every use that it allowed. */
 function createModel(): Limiter {
   let now = 0
   const windows = new Map<string, { endsAt: number; uses: number[] }>()
@@ -186,7 +186,7 @@ describe('limits in this process', () => {
       pass(60)
     }
 
-    // A thousand are in their windows; all of them would take 60 MB.
+    // The windows of a thousand keys last. All keys together would take 60 MB.
     expect(heapUsed() - before).toBeLessThan(5_000_000)
   })
 })

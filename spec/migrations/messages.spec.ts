@@ -18,7 +18,7 @@ function failureOf(call: Promise<unknown>): Promise<Error & { code?: string }> {
   )
 }
 
-/** The address of the database, but for what is wrong with it. */
+/** Returns the address of the database with some parts replaced by wrong ones. */
 function addressWith(change: (url: URL) => void): string {
   const url = new URL(world.database.url)
   change(url)

@@ -20,7 +20,7 @@ import {
 } from '../support/tables'
 import { useWorld, useWorldForEach, type World } from '../support/world'
 
-/** Makes or undoes some of the steps that the migration consists of. */
+/** Makes or undoes some of the steps of the migration. */
 function change(
   { sequelize }: World,
   work: typeof makeSteps | typeof undoSteps,
@@ -30,7 +30,7 @@ function change(
   return exclusively(sequelize, 'public', (run) => work(run, 'public', given))
 }
 
-/** A runner of the app's own, with a history of its own. */
+/** A runner of the app with a history of its own. */
 function createRunner({ sequelize }: World) {
   const context = sequelize.getQueryInterface()
   const { name, up, down } = migrations.initial()

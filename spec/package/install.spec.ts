@@ -6,7 +6,7 @@ import { createConsumer, pack, root, type Consumer } from '../support/package'
 import { asCommonJs, firstExample, runExample } from '../support/readme'
 
 /*
- * Installs from the registry, and so runs apart from the other specs: npm run check:install
+ * Installs from the registry, so it runs apart from the other specs: npm run check:install
  */
 
 const peers = ['express', 'passport', 'sequelize', 'pg']

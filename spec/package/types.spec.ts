@@ -19,13 +19,13 @@ let consumer: Consumer
 
 afterEach(() => consumer.remove())
 
-/** Types of Express, and what they need, in the places where they are installed here. */
+/** The types of Express and their dependencies, by the places where they are installed here. */
 const expressTypes = {
   5: { express: 'express', core: 'express-serve-static-core' },
   4: { express: 'express4', core: 'express4/node_modules/@types/express-serve-static-core' },
 }
 
-/** Makes a consumer of the packed package that has the types of all but Express. */
+/** Makes a consumer of the packed package with the types of everything except Express. */
 async function createTypedConsumer(file: string) {
   consumer = await createConsumer({
     files: {
@@ -46,7 +46,7 @@ async function createTypedConsumer(file: string) {
   }
 }
 
-/** Copies, so that all of them find the same types of Express. */
+/** The types are copied, so that all packages find the same types of Express. */
 async function provideExpress(version: 4 | 5, folder = '') {
   const { express, core } = expressTypes[version]
   const types = `${folder}@types`

@@ -9,30 +9,33 @@ import { createDatabase, type Database } from './database'
 import { createConsumer, type Consumer } from './package'
 
 const adopters = join(__dirname, '..', 'ground', 'adopters')
-/** True if everything is to be driven, what takes too long for each change, too: `GROUND=all npm run test:ground`. */
+/** True if all adopters run, also those that take too long for each change: `GROUND=all npm run test:ground`. */
 export const inFull = process.env.GROUND === 'all'
 
 const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH'] as const
 
-/** A project of an adopter: a folder of `spec/ground/adopters`, with the packed package and all that it pins installed. */
+/**
+ * A project of an adopter: a folder of `spec/ground/adopters`, in which the packed package and the pinned packages are
+ * installed.
+ */
 export interface Adopter extends Consumer {
   /** The project's database. */
   database: Database
   /** Runs a program of the project on its database until it listens. */
   start(program: string, ...args: string[]): Promise<RunningProgram>
-  /** Creates a key in the project's database, as another process would, and returns it in plain text. */
+  /** Creates a key in the project's database from this process, and returns it in plain text. */
   createKey(userId?: string, wishes?: { allowedIps?: string[] }): Promise<string>
 }
 
 export interface RunningProgram {
   url: string
-  /** Stops the program, and returns all that it has printed. */
+  /** Stops the program, and returns its whole output. */
   stop(): Promise<string>
 }
 
 /**
- * Copies the files of an adopter's folder, and of those above it, to where no other package is in reach, and has npm install
- * what they need.
+ * Copies the files of an adopter's folder and of the folders above it to a place without other packages, and lets npm
+ * install their packages.
  */
 export async function installAdopter(name: string): Promise<Adopter> {
   const { GROUND_PACKAGE: tarball } = process.env

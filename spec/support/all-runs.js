@@ -1,2 +1,2 @@
-/** Lets chance play as often as it takes to find what is rare: see `runsOf`. */
+/** Makes properties play to their full length: see `runsOf`. */
 process.env.RUNS = 'all'

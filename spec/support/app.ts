@@ -47,7 +47,7 @@ export function createTestApiKeys(
 
 export type TestApiKeys = ReturnType<typeof createTestApiKeys>
 
-/** How many keys were judged so far, from memory or by the database, and not for their form alone. */
+/** Returns the number of verifications so far that needed the cache or the database. */
 export async function countVerifications(apiKeys: TestApiKeys): Promise<number> {
   const { hits, misses } = (await apiKeys.health()).cache
   return hits + misses
@@ -58,7 +58,7 @@ function signedInUser(req: Request): User | undefined {
   return id ? { id, admin: id.startsWith('admin') } : undefined
 }
 
-/** An app with both routers, and whatever `addRoutes` adds behind them. */
+/** Makes an app with both routers, and the routes of `addRoutes` behind them. */
 export function createTestApp(apiKeys: TestApiKeys, addRoutes?: (app: Express) => void): Express {
   const app = express()
   app.use('/api-keys', apiKeys.router())
@@ -74,7 +74,7 @@ export function createTestApp(apiKeys: TestApiKeys, addRoutes?: (app: Express) =
   return app
 }
 
-/** An app that shows what a handler sees behind these middlewares, or the error that reached its error handler. */
+/** Makes an app whose handler shows its request behind these middlewares, and whose error handler shows its error. */
 export function createEchoApp(...middlewares: RequestHandler[]): Express {
   const app = express()
   app.use(...middlewares)

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { QueryTypes, type Sequelize } from 'sequelize'
 
-/** Resolves once a session of the database waits for a lock that another one holds, with the number of its process. */
+/** Resolves once a session of the database waits for a lock, with the number of its process. */
 export async function findBlockedSession(sequelize: Sequelize): Promise<number> {
   for (;;) {
     const [blocked] = await sequelize.query<{ pid: number }>(

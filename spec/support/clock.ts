@@ -1,4 +1,4 @@
-/** Sets the clock of this process, and nothing else that passes time. `jest.useRealTimers()` sets it right again. */
+/** Sets the clock of this process, and no timers. `jest.useRealTimers()` sets it right again. */
 export function setClock(now: Date) {
   jest.useFakeTimers({
     now,

@@ -6,11 +6,11 @@ import { Sequelize, type Options } from 'sequelize'
 /** A database that belongs to one spec file. */
 export interface Database {
   url: string
-  /** Creates it. Instances may be made before, because they ask nothing of a database until they are used. */
+  /** Creates the database. Instances may be made before, because they send nothing until they are used. */
   create(): Promise<void>
-  /** Connects once more, as another process would. */
+  /** Makes one more connection, for one more process. */
   connect(options?: Options): Sequelize
-  /** Has `drop` close something before the connections go: an instance of the library, which would go on asking. */
+  /** Gives `drop` an object to close before the connections, for example an instance, which would go on polling. */
   closeFirst(user: Closable): void
   /** Closes all connections and drops the database. */
   drop(): Promise<void>
@@ -62,7 +62,7 @@ export function planDatabase(template: Template = 'migrated'): Database {
 
 const usersOfNothing: Closable[] = []
 
-/** A database out of reach: nothing listens there. To drop it stops those who go on asking for it. */
+/** A database out of reach, because nothing listens there. `drop` stops the instances that go on asking for it. */
 export const databaseAway: Omit<Database, 'url' | 'create'> = {
   connect(options) {
     return new Sequelize('postgres://nobody@127.0.0.1:1/nothing', { logging: false, ...options })
@@ -73,7 +73,7 @@ export const databaseAway: Omit<Database, 'url' | 'create'> = {
   drop: () => closeAll(usersOfNothing),
 }
 
-/** What could not be written down at the end is of no interest: some specs leave a database behind that cannot be written to. */
+/** A last write may fail, because some specs leave a database that cannot be written to. */
 async function closeAll(users: readonly Closable[]) {
   await Promise.allSettled(users.map((user) => user.close()))
 }

@@ -9,7 +9,7 @@ export type Method = (typeof methods)[number]
 
 type Send = (path: string, body?: string | object) => Test
 
-/** Sends requests to an app. What a `get` is given beside its path is the query. */
+/** Sends requests to an app. The second argument of `get` is the query. */
 export type Caller = Record<Method, Send>
 
 export interface Http extends Caller {
@@ -19,7 +19,7 @@ export interface Http extends Caller {
   with(key: string): Caller
   /** Sends with these headers. */
   set(headers: Record<string, string>): Caller
-  /** The same callers, of another app. */
+  /** Returns the same callers for another app. */
   to(app: Express): Http
 }
 

@@ -6,7 +6,9 @@ const needed = ['initdb', 'postgres', 'pg_dump', 'pg_restore', 'psql']
 /** The folder where Debian puts each version. Its PATH has only wrappers of the clients. */
 const versions = '/usr/lib/postgresql'
 
-/** The folder of an installed Postgres with its clients, which the npm package does not have; `undefined` if there is none. */
+/**
+ * The folder of an installed Postgres with its clients; `undefined` if there is none. The npm package has no clients.
+ */
 export function findInstalledPostgres(): string | undefined {
   const folders = existsSync(versions)
     ? readdirSync(versions).map((version) => join(versions, version, 'bin'))

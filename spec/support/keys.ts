@@ -7,12 +7,12 @@ import type { Caller } from './http'
 
 type Wishes = Partial<NewApiKey<Permission>>
 
-/** A key to be made, with what a spec wants of it. */
+/** The input for a new key, with the fields that a spec names. */
 export function newKey(wishes: Wishes = {}): NewApiKey<Permission> {
   return { userId: 'alice', name: 'Deployment', permissions: ['READ_GRAPH'], ...wishes }
 }
 
-/** Creates a key and brings it into the status that a spec asks for. */
+/** Creates a key and brings it into a status. */
 export async function createKey(
   apiKeys: TestApiKeys,
   { status, ...wishes }: Wishes & { status?: Status } = {},
@@ -29,7 +29,7 @@ export async function postKey(caller: Caller, input: object = {}) {
   return body.apiKey as { id: string } & Record<string, unknown>
 }
 
-/** Suspends or revokes a new key, if that is the status that a spec asks for. */
+/** Suspends or revokes a new key, if the status demands it. */
 export async function bringInto(
   status: Status | undefined,
   apiKey: ApiKeyRecord<Permission, string>,
@@ -46,12 +46,12 @@ export function forgeKey() {
   return format.mint().plainTextKey
 }
 
-/** Names a user who has no keys yet. */
+/** Returns the name of a user without keys. */
 export function newUser() {
   return `user-${randomUUID()}`
 }
 
-/** The faults that a call is refused for. */
+/** Returns the faults with which a call is refused. */
 export async function faultsOf(call: Promise<unknown>) {
   const error: unknown = await call.catch((error: unknown) => error)
   if (!(error instanceof InvalidInputError)) throw new Error('no fault was found', { cause: error })

@@ -5,16 +5,16 @@ import { newKey } from './keys'
 import { until } from './until'
 import { useWorldForEach } from './world'
 
-/** Gives each `it` a database, and the functions that see what processes make of its log. */
+/** Gives each `it` a database, and functions that watch how processes read its log. */
 export function useLog() {
   const world = useWorldForEach()
 
-  /** Makes the library as in one more process. */
+  /** Makes one more process of the library. */
   function createInstance(options: Options = {}): TestApiKeys {
     return world.createProcess(options).apiKeys
   }
 
-  /** Creates a key that these processes have cached, and rely on the log for. */
+  /** Creates a key that these processes have cached. */
   async function createKnownKey(...verifiers: TestApiKeys[]) {
     const { apiKey, plainTextKey } = await createInstance().create(newKey())
     for (const verifier of verifiers) {
@@ -51,7 +51,7 @@ export async function expectSoon(apiKeys: TestApiKeys, plainTextKey: string, cod
   })
 }
 
-/** Returns a statement that revokes a key as by hand. */
+/** Returns a statement that revokes a key by hand. */
 export function revokeSql(id: string): string {
   return `UPDATE api_keys SET status = 'REVOKED', revoked_at = now() WHERE id = '${id}'`
 }

@@ -7,10 +7,10 @@ import { promisify } from 'node:util'
 export const root = join(__dirname, '..', '..')
 const run = promisify(execFile)
 
-/** A project that uses the package, in a folder of its own. */
+/** A project that uses the package in a folder of its own. */
 export interface Consumer {
   folder: string
-  /** Runs a program in the folder. Rejects with all that it printed where it fails. */
+  /** Runs a program in the folder. If it fails, rejects with its output. */
   run(program: string, ...args: string[]): Promise<string>
   remove(): Promise<void>
 }
@@ -53,7 +53,7 @@ export async function pack(into: string): Promise<string> {
   return join(into, packed.filename)
 }
 
-/** Unpacks the package into a consumer, as an installer would. */
+/** Unpacks the package into a consumer, like an installer. */
 export async function unpack(tarball: string, { folder }: Consumer) {
   const target = join(folder, 'node_modules', 'express-api-keys')
   await mkdir(target, { recursive: true })
@@ -68,7 +68,7 @@ export async function unpack(tarball: string, { folder }: Consumer) {
   ])
 }
 
-/** Gives a consumer a package that is installed here, under a name of choice. Copies resolve on their own. */
+/** Gives a consumer a package that is installed here, under any name. A copy finds its own dependencies. */
 export async function provide(
   { folder }: Consumer,
   name: string,
@@ -80,7 +80,7 @@ export async function provide(
   await (copy ? cp(source, target, { recursive: true }) : symlink(source, target))
 }
 
-/** npm hands its own settings, such as the prefix, down to what it runs. */
+/** npm passes its own settings, for example the prefix, to the programs that it runs. */
 function cleanEnvironment() {
   return Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^npm_(?!config_(registry|cache))/i.test(name)),

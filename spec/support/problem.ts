@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 
 import { ApiKeysError, InvalidInputError, type ErrorCode, type InputFault } from '../../lib'
 
-/** The challenge of each refusal that has one and the same. `missing_permission` names the permissions in its own. */
+/** The challenges that are always the same. The challenge of `missing_permission` names the permissions. */
 const challenges: Partial<Record<ErrorCode, string>> = {
   missing_credential: 'Bearer realm="api"',
   not_signed_in: 'Bearer realm="api"',
@@ -18,8 +18,8 @@ interface Answer {
 }
 
 /**
- * Expects an answer to be the refusal of a code: its status, its challenge, its problem document with nothing else but the
- * `extra` members, and that no cache may keep it. `refusals.spec.ts` holds the sentence of each code to the letter.
+ * Expects an answer to be the refusal of a code, by its status, its challenge and `Cache-Control`. The problem document
+ * has only the `extra` members besides. `refusals.spec.ts` checks the sentence of each code.
  *
  * @example
  * expectProblem(answer, 'missing_permission', { missing: ['READ_BLOCK'] })

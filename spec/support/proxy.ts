@@ -8,13 +8,13 @@ export interface Proxy {
   through(url: string): string
   /** The server to which new connections lead from now on. */
   pointAt(port: number): void
-  /** Ends every connection, as a server that goes down does. New ones are let through. */
+  /** Ends every connection, like a server that goes down. New connections are let through. */
   cut(): void
-  /** Keeps every connection and forwards nothing; new ones are accepted and hang. Neither end notices it. */
+  /** Keeps every connection and forwards nothing. New connections are accepted and hang. Neither end notices it. */
   freeze(): void
-  /** Lets new connections through. Those that hung go on, or stay silent for good. */
+  /** Lets new connections through. The connections that hung go on, or stay silent for good. */
   thaw(frozen: Frozen): void
-  /** Ends every connection and refuses new ones. */
+  /** Ends every connection and refuses new connections. */
   refuse(): void
   /** Lets new connections through after `refuse()`. */
   accept(): Promise<void>
@@ -52,7 +52,7 @@ export async function startProxy(targetPort: number): Promise<Proxy> {
   async function listen(wanted: number) {
     listener.listen(wanted, '127.0.0.1')
     await once(listener, 'listening')
-    // A TCP server's address is never a pipe's string.
+    // The address of a TCP server is never the string of a pipe.
     return (listener.address() as AddressInfo).port
   }
 

@@ -4,15 +4,15 @@ import { connect, type AddressInfo } from 'node:net'
 
 export interface RawAnswer {
   status: number
-  /** By name in lower case. */
+  /** The headers, by name in lower case. */
   headers: Record<string, string>
-  /** Every byte after the head, as latin1. */
+  /** Every byte after the head, read as latin1. */
   body: string
 }
 
 /**
- * Sends a request line and header lines as they stand, in latin1, and a body: for what HTTP clients tidy up or refuse to send, such
- * as a header that comes twice.
+ * Sends a request line, header lines and a body unchanged, in latin1. HTTP clients tidy up some requests or refuse to
+ * send them, for example a header that comes twice.
  */
 export async function sendRaw(
   app: RequestListener,

@@ -63,7 +63,7 @@ export function rowNames(text: string): string[] {
   )
 }
 
-/** Returns the first example, with a port that the system chooses and says. */
+/** Returns the first example with a port that the system chooses. It then prints the port. */
 export function firstExample(): string {
   const [example = ''] = readmeBlocks('ts')
   const listening = example.replace(
@@ -99,7 +99,7 @@ export async function runExample({ folder }: Consumer, file: string, databaseUrl
   })
 
   for await (const line of createInterface(child.stdout)) {
-    // The address is printed over several lines where it is long.
+    // A long address is printed over several lines.
     const [, port] = /port: (\d+)/.exec(line) ?? []
     if (port === undefined) continue
 

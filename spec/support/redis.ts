@@ -11,7 +11,7 @@ import { Redis } from 'ioredis'
 import { hasRedis } from './has-redis'
 import { until } from './until'
 
-/** A group of specs that needs Redis: where it is not installed they are left out, and counted as such. */
+/** A `describe` for specs that need Redis. If Redis is not installed, they are skipped, and counted as skipped. */
 export const describeWithRedis = hasRedis ? describe : describe.skip
 
 /** A client of a Redis out of reach: nothing listens there. */
@@ -25,12 +25,12 @@ redisAway.on('error', () => {})
 
 export interface RedisServer {
   port: number
-  /** Ends it, as a crash would. */
+  /** Ends the server like a crash. */
   kill(): Promise<void>
-  /** Has it answer nothing any more, and answer again. */
+  /** Stops all answers of the server, and lets it answer again. */
   freeze(): void
   thaw(): void
-  /** Changes one of its settings while it runs. */
+  /** Changes a setting of the running server. */
   /** Returns the names of the keys that it holds. */
   keys(): Promise<string[]>
   set(setting: string, value: string): Promise<unknown>
@@ -48,7 +48,7 @@ async function findPort(): Promise<number> {
   return port < 50_000 ? port : findPort()
 }
 
-/** Starts a Redis that keeps nothing, on the port given or on one that is free. */
+/** Starts a Redis without persistence, on the given port or on a free port. */
 export async function startRedis(
   settings: readonly string[] = [],
   givenPort?: number,
@@ -94,7 +94,7 @@ export async function startRedisCluster(): Promise<RedisServer[]> {
   const addresses = servers.map(({ port }) => `127.0.0.1:${port}`)
   const create = ['--cluster', 'create', ...addresses, '--cluster-replicas', '0', '--cluster-yes']
   await redisCli(create)
-  // They agree on who has what before each of them says that the whole is up.
+  // The servers agree on their shares before each of them reports the cluster as up.
   for (const { port } of servers) {
     await until(async () =>
       (await redisCli(['-p', `${port}`, 'cluster', 'info'])).includes('cluster_state:ok'),

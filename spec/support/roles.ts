@@ -18,7 +18,7 @@ export function useRoles() {
   const world = useWorld()
   const { http, rows, createProcess } = world
   let instances: TestApiKeys[] = []
-  /** The users for whom `grantable` was asked, in all processes. */
+  /** The users for whom `grantable` was called, in all processes. */
   const asked: string[] = []
 
   beforeAll(() => rows('CREATE TABLE roles (user_id text, permission text)'))
@@ -42,7 +42,7 @@ export function useRoles() {
     return roles.map(({ permission }) => permission)
   }
 
-  /** Gives a user these roles and no others, and notifies no process. */
+  /** Replaces the roles of a user, and notifies no process. */
   async function hold(userId: string, held: readonly Permission[]) {
     await rows('DELETE FROM roles WHERE user_id = $1', [userId])
     for (const permission of held) {
@@ -55,18 +55,21 @@ export function useRoles() {
     asked,
     rolesOf,
     hold,
-    /** Makes the library as in one more process. */
+    /** Makes one more process of the library. */
     createInstance(options: Options = {}) {
       const { apiKeys } = createProcess({ grantable: rolesOf, ...options })
       instances.push(apiKeys)
       return apiKeys
     },
-    /** Creates a key whose owner may give it all that it holds. */
+    /** Creates a key whose owner holds all of its permissions. */
     async createKey(wishes: Partial<NewApiKey<Permission>> = {}) {
       const created = await world.createKey({ permissions: [read, execute], ...wishes })
       return { id: created.id, key: created.plainTextKey }
     },
-    /** The callers of an app with a route for each permission, and one for any key; each answers what the key holds. */
+    /**
+     * The callers of an app with a route for each permission, and a route for any key. Each route returns the
+     * permissions of the key.
+     */
     createApp(apiKeys: TestApiKeys): Http {
       const app = createTestApp(apiKeys, (app) => {
         const answer: RequestHandler = (req, res) => {
@@ -106,7 +109,7 @@ export function createAnswers() {
       new Promise<readonly Permission[]>((give, fail) => {
         waiting.push({ give, fail })
       }),
-    /** Resolves once the app is asked. */
+    /** Resolves once `grantable` is called. */
     async next() {
       await until(() => waiting.length > 0)
       const answer = waiting.shift()

@@ -40,7 +40,7 @@ const kinds = new Set([
 export function functionsOf(file: string): SourceFunction[] {
   const bytes = readFileSync(file)
   const program = parseSync(bytes.toString(), { syntax: 'typescript' })
-  // The parser counts in bytes, and goes on counting from one file to the next.
+  // The parser counts bytes, and does not start again at zero for the next file.
   const start = program.span.end - bytes.length
   const found: SourceFunction[] = []
 

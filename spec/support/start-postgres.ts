@@ -13,7 +13,7 @@ declare global {
   var embeddedPostgres: (EmbeddedPostgres & { folder: string }) | undefined
 }
 
-/** Nothing here has to survive a crash. */
+/** None of these data have to survive a crash. */
 const fast = {
   fsync: 'off',
   synchronous_commit: 'off',
@@ -41,7 +41,7 @@ export default async function startPostgresForSpecs() {
   try {
     await prepareTemplate(postgres.url)
   } catch (error) {
-    // Jest does not call the teardown where the setup failed.
+    // Jest does not call the teardown if the setup failed.
     await postgres.stop()
     throw error
   }
@@ -59,7 +59,7 @@ async function startBelow(parent: string) {
   }
 }
 
-/** True if a folder, of files that stay in memory, has room for the databases of all specs that run at once. */
+/** True if a folder in memory has room for the databases of all specs that run at once. */
 async function hasRoom(folder: string): Promise<boolean> {
   const { bavail, bsize } = await statfs(folder).catch(() => ({ bavail: 0, bsize: 0 }))
   return bavail * bsize > 4 * 1024 ** 3
@@ -78,7 +78,7 @@ async function prepareTemplate(url: string) {
   await sequelize.close()
 }
 
-/** Specs connect some thousand times, and each time the password is hashed 4096 times, if nothing else is said. */
+/** Specs connect some thousand times. By default, the password would be hashed 4096 times for each connection. */
 async function checkPasswordsFast(server: Sequelize, { username, password }: URL) {
   await server.query(`SET scram_iterations = 1; ALTER ROLE ${username} PASSWORD '${password}'`)
 }

@@ -9,12 +9,12 @@ export interface Statements {
   all: string[]
   /** The names under which statements were prepared. */
   names: Set<string>
-  /** Keeps the answers of look-ups back, until `letGo()`. Resolves when the first one is there. */
+  /** Holds the answers of look-ups back until `letGo()`. Resolves when the first answer is there. */
   holdLookUps(): Promise<void>
   letGo(): void
-  /** Those that look up keys for verification. */
+  /** The statements that look up keys for verification. */
   lookUps(): string[]
-  /** Those that ask for changes. */
+  /** The statements that poll the log. */
   polls(): string[]
 }
 

@@ -29,7 +29,7 @@ export function tablesIn(schema: string) {
   return ourTables.map((table) => `${schema}.${table}`)
 }
 
-/** Lists all tables of the database but for Postgres's own, with their schema. */
+/** Lists all tables of the database with their schema, without the tables of Postgres itself. */
 export async function listTables({ rows }: Pick<World, 'rows'>) {
   const tables = await rows<{ name: string }>(
     `SELECT schemaname || '.' || tablename AS name FROM pg_tables
@@ -38,7 +38,7 @@ export async function listTables({ rows }: Pick<World, 'rows'>) {
   return tables.map(({ name }) => name)
 }
 
-/** Creates an instance with any storage options, and with a connection of its own unless it is given one. */
+/** Creates an instance with any storage options, and with a connection of its own unless `sequelize` is given. */
 export function createInstance(
   { database }: Pick<World, 'database'>,
   options: StorageOptions = {},
@@ -64,7 +64,7 @@ export async function createRole({ database, sequelize }: World, attributes = ''
   return { role, connection: database.connect({ dialectOptions: { options: `-c role=${role}` } }) }
 }
 
-/** Uses every part of the library as `userId`, and returns the owner as the database gives it back. */
+/** Uses every part of the library as `userId`, and returns the owner that the database then has. */
 export async function useEverything(apiKeys: Instance, userId: string | number) {
   const { apiKey, plainTextKey } = await apiKeys.create({
     userId,

@@ -11,7 +11,7 @@ export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
 /** The kind of a fault, and its place in the trail. */
 export type Fault = [kind: AuditFault['kind'], position: number | null]
 
-/** A title, the SQL of a forger, and the faults that are found then. */
+/** A title, the SQL of a forger, and the faults that verification then finds. */
 export type Tampering = [title: string, sql: string, faults: Fault[]]
 
 /** The limit that every verification names. */
@@ -30,7 +30,7 @@ export function useTrail() {
   return { ...world, ...trail }
 }
 
-/** Gives each `it` a database of its own, for what damages tables. Parts of the world are read when they are needed. */
+/** Gives each `it` a database of its own, for specs that damage tables. Read the parts of the world inside an `it`. */
 export function useTrailForEach() {
   const world = useWorldForEach({ options: { secrets: [secret] } })
   return { world, ...trailOf(world) }
@@ -59,7 +59,7 @@ function trailOf(world: World) {
     return text
   }
 
-  /** Runs SQL as a superuser without the secret would: with the triggers off, and on again afterwards. */
+  /** Runs SQL like a superuser without the secret, with the triggers off, and switches them on again afterwards. */
   async function meddle(sql: string) {
     const triggers = await world.rows<{ table: string; name: string }>(
       `SELECT tgrelid::regclass::text AS "table", tgname AS name FROM pg_trigger
@@ -76,7 +76,7 @@ function trailOf(world: World) {
     idAt,
     meddle,
 
-    /** Removes all keys and entries, and what specs have put beside them. */
+    /** Removes all keys and entries, and the objects that specs have added to them. */
     clear: () =>
       meddle(`
         TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events;
@@ -97,7 +97,7 @@ function trailOf(world: World) {
       return apiKeys.revoke(id, { actor: { type: 'admin', id: 'root' } })
     },
 
-    /** Makes a key whose entry is as old as that, as waiting would. */
+    /** Makes a key whose entry has this age. */
     async makeOld(days: number) {
       const { apiKeys, sequelize } = world
       const time = `clock_timestamp() - ${days} * interval '1 day' - interval '1 minute'`

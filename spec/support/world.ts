@@ -28,7 +28,7 @@ interface WorldOptions {
   template?: 'migrated' | 'empty'
 }
 
-/** An instance as in a process of its own, with an app. */
+/** An instance like that of one more process, with an app. */
 export interface Process {
   apiKeys: TestApiKeys
   /** Has both routers. It is made when it is first used, because not every instance can have routers. */
@@ -54,7 +54,7 @@ export interface World extends Process {
   database: Database
   /** A connection beside those of the instances. */
   sequelize: Sequelize
-  /** Makes one more instance, as in another process. */
+  /** Makes one more instance, for one more process. */
   createProcess(options?: Options, routes?: Routes): Process
   /** Runs a statement and returns its rows. */
   rows<Row extends object = Record<string, unknown>>(sql: string, bind?: unknown[]): Promise<Row[]>
@@ -86,7 +86,7 @@ export function useWorld(options: WorldOptions = {}): World {
   return world
 }
 
-/** Does the same for each `it`. Its parts are those of the present `it`, and so are read from the world when they are needed. */
+/** Does the same for each `it`. Read the parts of the world inside an `it`, because each `it` has its own. */
 export function useWorldForEach(options: WorldOptions = {}): World {
   let present: ReturnType<typeof planWorld> | undefined
 

@@ -36,7 +36,7 @@ afterEach(async () => {
 
 afterAll(() => database.drop())
 
-/** The library as in one more process, with the statements that all of them send. */
+/** One more process, and the statements of all processes. */
 function createInstance(options: Options = {}) {
   const { driver } = statements
   const connection = database.connect({ dialectModule: driver, pool: { max: 2 } })
@@ -73,7 +73,7 @@ function countWrites() {
   return statements.all.filter((sql) => sql.includes('INTO "public"."api_key_usage"')).length
 }
 
-/** Runs `sql` in a transaction of the app, and keeps its locks until that ends, or the spec. */
+/** Runs `sql` in a transaction of the app, which keeps its locks until it is ended, or the spec ends. */
 async function hold(sql: string): Promise<Transaction> {
   const transaction = await sequelize.transaction()
   held.push(transaction)
@@ -108,7 +108,7 @@ describe('the counts of uses', () => {
     await useOften(plainTextKey, 5)
     const other = await create()
     await apiKeys.verify(other.plainTextKey)
-    // The database has a batch before the process knows that it does.
+    // The database has a batch before the process has the answer.
     await until(async () => (await apiKeys.health()).usage.pending === 1)
 
     expect(await accepted(other.id)).toBe(1)
@@ -130,9 +130,9 @@ describe('the counts of uses', () => {
     await instance.flush()
     await useOften(plainTextKey, 4, instance)
 
-    // It is no longer used.
+    // The key is no longer used.
     await until(async () => (await accepted(id)) === 5)
-    // It is written a moment before this process is told so.
+    // The counts are written a moment before this process has the answer.
     await until(async () => (await instance.health()).usage.pending === 0)
     expect((await instance.health()).usage.dropped).toBe(0)
   })

@@ -4,7 +4,7 @@ import { createSecretFormat } from '../../lib/keys/secret'
 import { setClock } from '../support/clock'
 import { useWorldForEach, type Process } from '../support/world'
 
-/** Every use is written, because two uses within a minute are one to others. */
+/** Makes an instance that writes every use. By default, only one use in a minute is written. */
 const world = useWorldForEach({ options: { lastUsedResolutionMs: 0 } })
 
 afterEach(() => {
@@ -15,7 +15,7 @@ function countWrites({ statements }: Process = world) {
   return statements.all.filter((sql) => sql.includes('SET last_used_at')).length
 }
 
-/** The last use as the database has it. */
+/** Reads the last use from the database. */
 async function lastUsedAt(id: string): Promise<Date | null | undefined> {
   const [row] = await world.rows<{ lastUsedAt: Date | null }>(
     'SELECT last_used_at AS "lastUsedAt" FROM api_keys WHERE id = $1',
@@ -55,12 +55,12 @@ describe('flush', () => {
     const [one, other] = [await world.createKey(), await world.createKey()]
     for (const { plainTextKey } of [one, other]) await world.apiKeys.verify(plainTextKey)
     const first = world.apiKeys.flush()
-    // By now it is under way.
+    // By now, the write is under way.
     await nextTurn()
     await world.apiKeys.verify(one.plainTextKey)
     await Promise.all([first, world.apiKeys.flush()])
 
-    // Past the time at which there would be a write if there were anything to write.
+    // Waits until after the time of the next write, if there were anything to write.
     await sleep(1_200)
     const later = new Date(Date.now() + 1)
     setClock(later)

@@ -96,7 +96,7 @@ describe('the counts of many keys', () => {
     const { recorder, writer } = createRecorder(databaseAway.connect(), 1)
     const keys = Array.from({ length: 20_001 }, (_, index) => cachedKey(index))
     for (const key of keys) recorder.countUse(key, Date.now(), anybody())
-    // The first counts are on their way to the database, and would be counted anew.
+    // The first counts are on their way to the database, and must not be counted twice.
     const [known, unknown] = [keys[19_999], keys[20_000]]
     if (!known || !unknown) throw new Error('there are too few')
 
@@ -140,7 +140,7 @@ describe('a use that a limit refuses', () => {
     recorder.noteRateLimited(key, first)
     recorder.noteDenied(key, second)
     await writer.flush()
-    // Another hour has begun meanwhile.
+    // A new hour has begun.
     recorder.countUse(key, noon + 1_000, anybody())
     recorder.noteRateLimited(key, third)
     for (const again of [first, second, third]) recorder.noteRateLimited(key, again)
@@ -155,7 +155,7 @@ describe('a use that a limit refuses', () => {
   })
 })
 
-/** The recorder of one more process, and what writes for it. */
+/** Makes the recorder of one more process, and its writer. */
 function createRecorder(
   connected: Sequelize,
   cacheSize = 100_000,

@@ -11,7 +11,7 @@ type Options = Parameters<typeof createTestApiKeys>[1]
 
 let database: Database
 let sequelize: Sequelize
-/** Writes down every use, as two within a minute are one to others. */
+/** Makes an instance that writes every use. By default, only one use in a minute is written. */
 let apiKeys: TestApiKeys
 let statements: Statements
 let held: (Transaction & { finished?: string })[] = []
@@ -37,7 +37,7 @@ afterEach(async () => {
   instances = []
 })
 
-/** The library as in one more process, with the statements that all of them send. */
+/** One more process, and the statements of all processes. */
 function createInstance(options: Options = {}) {
   const { driver } = statements
   const connection = database.connect({ dialectModule: driver, pool: { max: 2 } })
@@ -51,7 +51,7 @@ async function create() {
   return { id: apiKey.id, plainTextKey }
 }
 
-/** The last use as the database has it. */
+/** Reads the last use from the database. */
 async function lastUsedAt(id: string): Promise<Date | null> {
   const [row] = await sequelize.query<{ lastUsedAt: Date | null }>(
     'SELECT last_used_at AS "lastUsedAt" FROM api_keys WHERE id = $1',
@@ -65,7 +65,7 @@ function countWrites() {
   return statements.all.filter((sql) => sql.includes('SET last_used_at')).length
 }
 
-/** Runs `sql` in a transaction of the app, and keeps its locks until that ends, or the spec. */
+/** Runs `sql` in a transaction of the app, which keeps its locks until it is ended, or the spec ends. */
 async function hold(sql: string): Promise<Transaction> {
   const transaction = await sequelize.transaction()
   held.push(transaction)
@@ -107,7 +107,7 @@ describe('lastUsedAt', () => {
   it('is seen in the process of the use before it is written', async () => {
     const other = createInstance()
     const { id, plainTextKey } = await create()
-    // It cannot be written as long as the key is locked.
+    // The use cannot be written as long as the key is locked.
     const lock = await hold(`SELECT 1 FROM api_keys WHERE id = '${id}' FOR UPDATE`)
     setClock(now)
     await apiKeys.verify(plainTextKey)
@@ -192,7 +192,7 @@ describe('lastUsedResolutionMs', () => {
         await instance.flush()
         expect(await lastUsedAt(id)).toEqual(written)
       }
-      // The others were not even tried.
+      // The uses in between caused no write.
       expect(countWrites()).toBe(2)
     },
   )
@@ -262,7 +262,7 @@ describe('verify', () => {
 
     expect(await lastUsedAt(one.id)).toEqual(after(1))
     expect(await lastUsedAt(other.id)).toEqual(now)
-    // One that is asked for, and perhaps the one of the second.
+    // The flush writes once, unless the write of that second came before it.
     expect(countWrites()).toBeLessThanOrEqual(before + 1)
   })
 

@@ -58,10 +58,10 @@ describe('the cache of keys', () => {
               if (what === 'evict all' || other.id === id) added.delete(digest)
             }
           }
-          // Nothing goes but to make room.
+          // A key is evicted only to make room.
           const sizeAfter = what === 'set' && isNew ? Math.min(sizeBefore + 1, size) : sizeBefore
           expect(what === 'set' || what === 'use' ? cache.size : sizeAfter).toBe(sizeAfter)
-          // The values that were reported last are there, whatever values were evicted for them.
+          // The value that was added last is there, whichever value was evicted for it.
           expect(what !== 'set' || cache.get(digest) === cached).toBe(true)
 
           const stored = [...added].filter(([digest]) => cache.get(digest) !== undefined)

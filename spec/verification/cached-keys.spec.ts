@@ -30,7 +30,7 @@ afterEach(async () => {
 
 afterAll(() => database.drop())
 
-/** The library as in one more process, with the statements that it sends. */
+/** One more process, with the statements that it sends. */
 function createInstance(options: Options = {}) {
   const { driver } = statements
   const sequelize = database.connect({ dialectModule: driver, pool: { max: 2 } })
@@ -58,7 +58,7 @@ describe('a cached key', () => {
     const apiKeys = createInstance()
     const { apiKey, plainTextKey } = await apiKeys.create(newKey())
     await apiKeys.verify(plainTextKey)
-    // No process follows the log for it now.
+    // No process follows the log now.
     await apiKeys.close()
 
     await apiKeys.revoke(apiKey.id.toUpperCase())

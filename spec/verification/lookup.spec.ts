@@ -20,14 +20,14 @@ afterEach(() => {
 
 afterAll(() => database.drop())
 
-/** Makes a key whose expiry, as the database has it, is `expiresAt`: a value of SQL. */
+/** Makes a key whose expiry in the database is `expiresAt`, a value of SQL. */
 async function createKeyExpiring(expiresAt: string): Promise<string> {
   const { plainTextKey } = await createTestApiKeys(database).create(newKey())
   await sequelize.query(`UPDATE api_keys SET expires_at = ${expiresAt}`)
   return plainTextKey
 }
 
-/** With a day that no style takes for a month. */
+/** The day is no month in any style. */
 const someday = '2035-02-25T12:34:56.789Z'
 const goodUntilSomeday = { valid: true, apiKey: { expiresAt: new Date(someday) } }
 

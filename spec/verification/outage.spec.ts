@@ -34,7 +34,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** The library as in a process that reaches the database through a network that can fail. */
+/** A process that reaches the database through a network that can fail. */
 function createInstance(options: Options = {}) {
   sequelize = new Sequelize(proxy.through(database.url), { logging: false })
   apiKeys = createTestApiKeys(database, { sequelize, ...options })
@@ -48,7 +48,7 @@ async function createKeys(count: number) {
   return created.map(({ apiKey, plainTextKey }) => ({ id: apiKey.id, plainTextKey }))
 }
 
-/** What a verification comes to: accepted, why not, or the refusal it rejects with. */
+/** The outcome of a verification: accepted, the reason why not, or the code of the refusal. */
 async function outcomeOf(plainTextKey: string): Promise<string> {
   try {
     const verdict = await apiKeys.verify(plainTextKey)
@@ -193,7 +193,7 @@ describe('a database that wakes slowly', () => {
       const own = sequelize.query('SELECT 1')
       const outcome = outcomeOf(key?.plainTextKey ?? '')
 
-      // As long as it takes, but longer than an answer is waited for from a database that is awake.
+      // Longer than a process waits for the answer of a database that is awake.
       await sleep(1_500)
       proxy.thaw('resumed')
 

@@ -16,7 +16,7 @@ import {
   type Decided,
 } from './simulation'
 
-/** Checks what users may do, against everything that can come between: also changes that the app does not report. */
+/** Checks the permissions of owners against every order of events, with changes that the app does not report, too. */
 const user = fc.constantFrom(0, 0, 0, 1)
 
 const actions = actionsOf(
@@ -41,7 +41,7 @@ const actions = actionsOf(
 interface Rules {
   maxAgeMs: number
   outageGraceMs: number
-  /** True if the app reports what it changes. */
+  /** True if the app reports its changes. */
   isReported: boolean
 }
 
@@ -118,7 +118,7 @@ describe('the permissions of owners', () => {
       pass(ms: number) {
         now += ms
       },
-      /** The permissions of a user, as far as they are known at once. */
+      /** The permissions of a user, if they are cached. */
       recall(userId: string) {
         return owners.get(userId, now, now)?.permissions.narrow(permissions)
       },

@@ -160,7 +160,7 @@ describe('the signal of a key', () => {
     })
     await changing().update(id, { expiresAt: new Date(Date.now() + 3_600_000_000) })
 
-    // Made later, to expire later: by then, the timer of the first is over as well.
+    // The second key expires later. By then, the timer of the first key is over as well.
     expect(await reasonOf(other)).toMatchObject({ reason: 'expired' })
     expect(signal.aborted).toBe(false)
     await changing().suspend(id)
@@ -289,7 +289,7 @@ async function useUntil(lifetime: EventEmitter): Promise<Use> {
   return { id: apiKey.id, signal: verdict.apiKey.signal }
 }
 
-/** True if the signal aborts when its key is revoked. Another signal shows when it should have. */
+/** True if the signal aborts when its key is revoked. A second signal shows the time at which it should abort. */
 async function isKept({ id, signal }: Use): Promise<boolean> {
   const other = await useUntil(new EventEmitter())
   await changing().revoke(id)
@@ -298,7 +298,7 @@ async function isKept({ id, signal }: Use): Promise<boolean> {
   return signal.aborted
 }
 
-/** As the socket of Socket.IO: it emits what its client sends, by names that the client chooses. */
+/** Like the socket of Socket.IO, which emits the messages of its client, by names that the client chooses. */
 class SocketOfSocketIo extends EventEmitter {
   connected = true
 
@@ -385,7 +385,7 @@ describe('a request whose response does not close', () => {
 
   afterEach(() => {
     jest.restoreAllMocks()
-    // A server no longer closes what was upgraded.
+    // A server does not close upgraded connections.
     for (const socket of upgraded.splice(0)) socket.destroy()
     server?.closeAllConnections()
     server?.close()
@@ -458,7 +458,7 @@ describe('a request whose response does not close', () => {
       signal = serving().getApiKey(req).signal
       res.end()
     })
-    // As adapters make them, which no server has made.
+    // Like the request and the response of an adapter, which no server has made.
     const req = Object.assign(new IncomingMessage(new Socket()), {
       method: 'GET',
       url: '/',

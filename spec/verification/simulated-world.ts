@@ -51,7 +51,7 @@ interface Read {
 
 export interface Rules {
   outageGraceMs: number
-  /** With it, keys are read at once, and questions of what users may do take their time. */
+  /** With it, keys are read at once, and answers of `grantable` take time. */
   grantable?: {
     maxAgeMs: number
     /** True if the app reports which users it changes. */
@@ -61,7 +61,7 @@ export interface Rules {
 
 export type World = ReturnType<typeof createWorld>
 
-/** Makes the database, the app and the clocks that a simulated process lives with. Time passes when the spec says so. */
+/** Makes the database, the app and the clocks of a simulated process. Time passes when the spec says so. */
 export function createWorld({ grantable }: Rules) {
   let now = 0
   let asleep = 0
@@ -77,7 +77,7 @@ export function createWorld({ grantable }: Rules) {
     triggers: 'triggers-0',
   }
   let before: Content[] = []
-  /** What the database was like from when on. */
+  /** The states of the database, with the time from which each held. */
   const history = [{ from: -Infinity, content }]
   const reads: Read[] = []
 
@@ -123,7 +123,7 @@ export function createWorld({ grantable }: Rules) {
       now += ms
     },
 
-    // On a machine that sleeps and whose clock is set as well, no clock tells the truth, and nothing can be promised.
+    // If a machine sleeps and its clock is set as well, no clock is right, and nothing can be promised.
 
     sleep(ms: number) {
       if (clockIsSetBy === null) asleep += ms
@@ -134,7 +134,7 @@ export function createWorld({ grantable }: Rules) {
       if (asleep === 0) clockIsSetBy = ms
     },
 
-    /** Lets the wall clock begin anew, years ago. That is noticed after a sleep, too. */
+    /** Sets the wall clock back by years. A process notices that after a sleep, too. */
     loseTime() {
       clockIsSetBy ??= -1_000_000_000_000
     },
@@ -230,7 +230,7 @@ export function createWorld({ grantable }: Rules) {
       return now - lostAt < ms
     },
 
-    /** True if something was so at any time from then until now. */
+    /** True if the condition held at any time from then until now. */
     wasSince(then: number, isSo: (content: Content) => boolean): boolean {
       return history.some(
         ({ content }, at) => isSo(content) && (history[at + 1]?.from ?? Infinity) >= then,

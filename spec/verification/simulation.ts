@@ -19,9 +19,9 @@ import {
 } from './simulated-world'
 
 /*
- * A process as it is shipped, in a world of the spec's own: polls, look-ups and questions to the app are answered late, in any
- * order, never, by a standby or by a server that has lost its last changes; clocks stop or are set; the log is cut off or no longer
- * written. Time passes when the spec says so.
+ * The shipped parts of a process in a simulated world. Polls, look-ups and questions to the app are answered late, in
+ * any order, or never. A standby may answer, or a server that has lost its last changes. Clocks stop or are set. The
+ * log is cut off, or is no longer written. Time passes when the spec says so.
  */
 
 export const maxStalenessMs = 1_000
@@ -46,7 +46,7 @@ export type Action =
   | { do: 'switch triggers' }
   | { do: 'go idle' }
 
-/** Among the statements under way; mostly the oldest. */
+/** The number of a statement under way, mostly the oldest. */
 const read = fc.constantFrom(0, 0, 0, 1, 2, 3)
 
 /** Happens once in ten times. */
@@ -69,13 +69,13 @@ export const commonActions = {
   switchTriggers: fc.constant({ do: 'switch triggers' }),
 } satisfies Record<string, fc.Arbitrary<Action>>
 
-/** Draws a number of actions, each kind as often as its weight says. */
+/** Draws actions, each kind as often as its weight says. */
 export function actionsOf(...kinds: [weight: number, arbitrary: fc.Arbitrary<Action>][]) {
   const action = fc.oneof(...kinds.map(([weight, arbitrary]) => ({ weight, arbitrary })))
   return fc.array(action, { minLength: 20, maxLength: 80, size: 'max' })
 }
 
-/** One process as it is shipped, but for its connections, its signals and its counts. */
+/** The shipped parts of one process, without its connections, its signals and its counts. */
 function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
   const memory = createMemory({
     background,
@@ -107,7 +107,7 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
 
 const anyone = { refusalOf: () => null }
 
-/** Lets the process do all that it can do without another answer. */
+/** Lets the process go on until it needs another answer. */
 export async function settle() {
   for (let turn = 0; turn < 3; turn++) {
     await new Promise((resolve) => {
@@ -116,7 +116,7 @@ export async function settle() {
   }
 }
 
-/** A verdict, and what was known when it was asked for. */
+/** A verdict, and the state of the process when the verdict was asked for. */
 export interface Decided {
   key: number
   verdict: Verdict
@@ -125,7 +125,7 @@ export interface Decided {
   knownFrom: number
 }
 
-/** Plays what happens. Returns the verdicts, and all that was wrong: `faultsOf` says what is wrong with a verdict. */
+/** Plays the actions. Returns the verdicts, and the faults that `faultsOf` finds in them. */
 export async function play(
   actions: readonly Action[],
   rules: Rules,

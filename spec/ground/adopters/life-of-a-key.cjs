@@ -5,7 +5,7 @@ const express = require('express')
 const { createApiKeys, migrations } = require('express-api-keys')
 
 /**
- * Takes a key through all that can happen to it, over HTTP and by function, and the tables away again. Returns the server's
+ * Does everything with a key that can be done, over HTTP and by function, and drops the tables. Returns the server's
  * version.
  */
 exports.live = async function live(sequelize) {

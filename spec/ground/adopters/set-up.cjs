@@ -3,7 +3,7 @@ const { createServer } = require('node:http')
 const { createApiKeys } = require('express-api-keys')
 const { Sequelize } = require('sequelize')
 
-/** Creates what an adopter's program begins with: a connection to its database, and the library on it. */
+/** Creates the first objects of an adopter's program: a connection to its database, and the library on it. */
 exports.setUp = function setUp(options) {
   const sequelize = new Sequelize(process.env.DATABASE_URL, { logging: false })
   const apiKeys = createApiKeys({
@@ -21,7 +21,7 @@ exports.listen = function listen(listener) {
   server.listen(0, '127.0.0.1', () => console.log(`listening on ${server.address().port}`))
 }
 
-/** Does some work when the program is told to stop, and then ends. */
+/** Does some work when a signal stops the program, and then ends. */
 exports.beforeEnd = function beforeEnd(work) {
   process.once('SIGTERM', () => void work().then(() => process.exit()))
 }

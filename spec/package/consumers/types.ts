@@ -1,6 +1,6 @@
 /*
- * The promises of the types, as a program that has to compile in a project of its own, with the types of Express 4 and of
- * Express 5. A line below `@ts-expect-error` has to be an error.
+ * The promises of the types. This program must compile in a project of its own, with the types of Express 4 and of
+ * Express 5. A line below `@ts-expect-error` must be an error.
  */
 import express, { type NextFunction, type Request, type Response } from 'express'
 import {
@@ -19,7 +19,7 @@ declare global {
       id: string
       admin: boolean
     }
-    // An app declares what it uses: the package adds nothing to the type of a request.
+    // The app declares the properties that it uses, because the package adds nothing to the type of a request.
     interface Request {
       apiKey?: VerifiedApiKey
     }
@@ -82,7 +82,7 @@ app.post(
   },
 )
 
-// Permission names are checked wherever they are used.
+// Permission names are checked in every place.
 // @ts-expect-error there is no such permission
 apiKeys.requirePermission('READ_GRAPHS')
 // @ts-expect-error there is no such permission
@@ -105,7 +105,7 @@ createApiKeys({
   grantable: () => ['A', 'C'],
 })
 
-// What the app's functions take has the app's types, written or not.
+// The parameters of the app's functions have the app's types, written or not.
 createApiKeys({
   sequelize,
   keyPrefix: 'acme',
@@ -123,7 +123,7 @@ createApiKeys({
   sequelize,
   keyPrefix: 'acme',
   permissions: ['A'],
-  // @ts-expect-error what not all versions of Express have needs the type of one
+  // @ts-expect-error a property that not all versions of Express have needs the types of one version
   currentUser: (req) => req.session,
 })
 

@@ -1,6 +1,6 @@
 /*
- * The same for an app without types of Express: it has JavaScript elsewhere, or another server. A line below
- * `@ts-expect-error` has to be an error.
+ * The promises of the types in an app without types of Express, for example with another server. A line below
+ * `@ts-expect-error` must be an error.
  */
 import { createServer } from 'node:http'
 

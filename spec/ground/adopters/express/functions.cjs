@@ -5,8 +5,9 @@ const serverless = require('serverless-http')
 const { setUp } = require('./set-up.cjs')
 
 /*
- * An app as a function: called with an event for each request, and answering with an object. Prints, for each adapter and
- * each format of events, what becomes of a key, of one that is bound to an address, of a request without one, and of a body.
+ * An app as a function, which is called with an event for each request and returns an object. For each adapter and each
+ * format of events, it prints the answers to a key, to a key that is bound to an address, to a request without a key,
+ * and to a body.
  */
 
 const [key, boundKey] = process.argv.slice(2)

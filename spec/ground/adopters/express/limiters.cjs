@@ -4,7 +4,7 @@ const { rateLimit } = require('express-rate-limit')
 
 const { listen, setUp } = require('./set-up.cjs')
 
-/* What tells callers apart by their Authorization. */
+/* Middlewares that separate callers by their Authorization. */
 
 const { apiKeys } = setUp({ limits: { burst: { limit: 100, windowSeconds: 3600 } } })
 const guard = apiKeys.requirePermission('READ_GRAPH')

@@ -5,7 +5,7 @@ const { createProxyMiddleware } = require('http-proxy-middleware')
 
 const { listen, setUp } = require('./set-up.cjs')
 
-/* A proxy in front of a server that answers with what it is told. */
+/* A proxy in front of a server that answers with the headers that it received. */
 
 const { apiKeys } = setUp()
 const upstream = createServer((req, res) => {

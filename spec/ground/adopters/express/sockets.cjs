@@ -8,8 +8,8 @@ const { WebSocket, WebSocketServer } = require('ws')
 const { setUp } = require('./set-up.cjs')
 
 /*
- * Connections that last. Prints, for Socket.IO and for ws, who a key is taken for, what its revocation does to the
- * connection, and what becomes of one without a good key.
+ * Connections that last. For Socket.IO and for ws, it prints the owner of a key, the end of the connection after a
+ * revocation, and the end of a connection without a good key.
  */
 
 const { apiKeys, sequelize } = setUp()

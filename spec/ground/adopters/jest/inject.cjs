@@ -3,7 +3,7 @@ const inject = require('light-my-request')
 
 const { setUp } = require('./set-up.cjs')
 
-/* Tests with light-my-request, which Jest cannot load without a transform: it prints what a key is answered with. */
+/* Tests with light-my-request, which Jest cannot load without a transform. Prints the answers to a key. */
 
 const { apiKeys, sequelize } = setUp({ currentUser: () => ({ id: 'alice' }) })
 const app = express()

@@ -24,7 +24,7 @@ function bodyOf(res) {
   return JSON.parse(res._getData())
 }
 
-/** Calls a guard with a request of node-mocks-http, and returns the mocks once it has let the request through or answered. */
+/** Calls a guard with a request of node-mocks-http, and returns the mocks once the guard has decided. */
 async function call(guard, headers) {
   const { req, res } = createMocks({ headers }, { eventEmitter: require('node:events') })
   const isThrough = await new Promise((resolve) => {

@@ -8,8 +8,8 @@ const passport = require('passport')
 const { setUp } = require('./set-up.cjs')
 
 /*
- * An app of Nest's, its decorators applied by hand, as the TypeScript compiler would. Passport's strategy guards one
- * route, the library's own guard those below /guarded.
+ * An app of Nest. Its decorators are applied by hand, in place of the TypeScript compiler. The Passport strategy guards
+ * one route, and the guard of the library guards the routes below /guarded.
  */
 
 const { apiKeys } = setUp({ limits: { burst: { limit: 1, windowSeconds: 3600 } } })

@@ -1,6 +1,6 @@
 const { setUp } = require('./set-up.cjs')
 
-/* Uses five keys 30 times each, through a client of Redis, and prints what came of it: clients.cjs <client> <port>... */
+/* Uses five keys 30 times each, through a client of Redis, and prints the outcome: clients.cjs <client> <port>... */
 
 const [kind, ...ports] = process.argv.slice(2)
 const [port] = ports

@@ -1,6 +1,6 @@
 const Sentry = require('@sentry/node')
 
-/* An app that reports to Sentry, set up as the README says. It prints what it would send. */
+/* An app that reports to Sentry, set up as the README says. It prints everything that it would send. */
 
 Sentry.init({
   dsn: 'https://public@sentry.example/1',
