@@ -7,6 +7,7 @@ import { measureCpu } from './cpu'
 import { startServer, type Server } from './database'
 import { measureHttp } from './http-report'
 import { measureInProcess, measureScale } from './in-process-report'
+import { measureManage } from './manage-report'
 import { pinProcesses } from './processes'
 import { formatTargets, type Target } from './tables'
 
@@ -16,6 +17,9 @@ import { formatTargets, type Target } from './tables'
  * npm run bench -- scale      a million keys in the cache, five million in the table; takes minutes
  * npm run bench -- http       one part; also: in-process
  * npm run bench -- cpu        CPU time per request, in two minutes; --against DIR compares with the build of another checkout
+ * npm run bench -- manage     the speed of creating and changing keys, in half an hour; --against DIR as above
+ *
+ * npm run bench -- manage --only create,list     some operations; also: stall, verify
  *
  * Tables go to stdout, progress to stderr.
  */
@@ -27,6 +31,8 @@ export interface BenchContext {
   isQuick: boolean
   /** The folder of another checkout of the library, which is built. */
   against: string | undefined
+  /** The operations that the part `manage` measures; empty for all. */
+  only: readonly string[]
   log(line: string): void
   print(text: string): void
 }
@@ -36,6 +42,7 @@ const parts = {
   'in-process': measureInProcess,
   scale: measureScale,
   cpu: measureCpu,
+  manage: measureManage,
 }
 
 type Part = keyof typeof parts
@@ -43,7 +50,7 @@ type Part = keyof typeof parts
 async function runBench() {
   const { values, positionals: words } = parseArgs({
     allowPositionals: true,
-    options: { against: { type: 'string' } },
+    options: { against: { type: 'string' }, only: { type: 'string' } },
   })
   const unknown = words.filter((word) => word !== 'quick' && !(word in parts))
   if (unknown.length > 0) {
@@ -53,7 +60,8 @@ async function runBench() {
   const named = words.filter((word): word is Part => word in parts)
   const wanted: Part[] = named.length > 0 ? named : ['http', 'in-process']
 
-  const pinning = pinProcesses()
+  // The part `manage` has several processes of an app, which share all processors.
+  const pinning = wanted.includes('manage') ? undefined : pinProcesses()
   const server = await startServer()
   const context: BenchContext = {
     server,
@@ -61,6 +69,7 @@ async function runBench() {
     secret: randomBytes(32).toString('base64'),
     isQuick: words.includes('quick'),
     against: values.against && resolve(values.against),
+    only: values.only?.split(',') ?? [],
     log: (line) => console.error(line),
     print: (text) => console.log(`${text}\n`),
   }
@@ -90,7 +99,7 @@ function printCircumstances({ pinning, isQuick, print }: BenchContext) {
       `Node ${process.version}, ${process.platform} ${process.arch}, ${cpus().length} x ${cpu?.model ?? 'unknown'}.`,
       pinning
         ? `The measured process has processor ${pinning.measured} to itself; load and Postgres run on ${pinning.others}.`
-        : 'Nothing is pinned: there is no taskset, or one processor only.',
+        : 'Nothing is pinned: all processes share all processors.',
       `One SHA-256 of 48 characters takes ${nanosecondsPerHash().toFixed(0)} ns here: measure for measure, compare with that.`,
       'In brackets: what half of all rounds lie between.',
       ...(isQuick ? ['**A quick run: it proves nothing.**'] : []),

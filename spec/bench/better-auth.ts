@@ -14,6 +14,7 @@ function optionsOf(url: string) {
     database: new Pool({ connectionString: url, max: 10 }),
     baseURL: 'http://127.0.0.1',
     secret: createHash('sha256').update(url).digest('hex'),
+    emailAndPassword: { enabled: true },
     plugins: [apiKey({ rateLimit: { enabled: false } })],
     logger: { disabled: true },
     telemetry: { enabled: false },
@@ -24,13 +25,16 @@ export function openBetterAuth(url: string) {
   return betterAuth(optionsOf(url))
 }
 
-/** Creates its tables, with rows like the rows of its own `createApiKey`. */
-export async function fillWithBetterAuthKeys(url: string, keys: readonly MintedKey[]) {
+export async function createBetterAuthTables(url: string) {
   const options = optionsOf(url)
   const { runMigrations } = await getMigrations(options)
   await runMigrations()
   await options.database.end()
+}
 
+/** Creates its tables, with rows like the rows of its own `createApiKey`. */
+export async function fillWithBetterAuthKeys(url: string, keys: readonly MintedKey[]) {
+  await createBetterAuthTables(url)
   await withClient(url, async (client) => {
     await client.query(
       `INSERT INTO apikey (id, "configId", "referenceId", key, enabled, "rateLimitEnabled", "requestCount",

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -22,6 +23,13 @@ export interface Server {
   createDatabase(name: string, template?: string): Promise<string>
   /** Counts, on the server, the statements that a database has received so far. */
   countStatements(name: string): Promise<Statements>
+  /** Returns how many milliseconds the server has spent on the statements of a database so far: planned and executed them. */
+  statementTime(name: string): Promise<number>
+  /**
+   * Returns the processor time of the connections to a database so far, in milliseconds by process id. Only Linux says so; the
+   * map is empty elsewhere.
+   */
+  processorTime(name: string): Promise<ReadonlyMap<number, number>>
   /** The folder in which the bench may leave its files. */
   folder: string
   stop(): Promise<void>
@@ -36,7 +44,7 @@ const settings = {
   shared_buffers: '1GB',
   maintenance_work_mem: '1GB',
   jit: 'off',
-  max_connections: 200,
+  max_connections: 600,
 }
 
 export async function startServer(): Promise<Server> {
@@ -63,11 +71,37 @@ export async function startServer(): Promise<Server> {
       )
       return new Map(rows.map(({ query, calls }) => [query, calls]))
     },
+    async statementTime(name) {
+      const { rows } = await client.query<{ ms: number | null }>(
+        `SELECT sum(total_plan_time + total_exec_time) AS ms
+           FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid WHERE datname = $1`,
+        [name],
+      )
+      return rows[0]?.ms ?? 0
+    },
+    async processorTime(name) {
+      const { rows } = await client.query<{ pid: number }>(
+        'SELECT pid FROM pg_stat_activity WHERE datname = $1',
+        [name],
+      )
+      return new Map(rows.flatMap(({ pid }) => processorTimeOf(pid)))
+    },
     async stop() {
       await client.end()
       await postgres.stop()
       await rm(folder, { recursive: true, force: true })
     },
+  }
+}
+
+/** The first number of this file is the time on a processor, in nanoseconds (Linux, Documentation/scheduler/sched-stats.rst). */
+function processorTimeOf(pid: number): [pid: number, ms: number][] {
+  try {
+    const [nanoseconds] = readFileSync(`/proc/${pid}/schedstat`, 'latin1').split(' ')
+    return [[pid, Number(nanoseconds) / 1e6]]
+  } catch {
+    // Not Linux, or the connection is gone.
+    return []
   }
 }
 
