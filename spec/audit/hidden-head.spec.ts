@@ -1,20 +1,13 @@
 import { randomUUID } from 'node:crypto'
 
 import { createApiKeys } from '../../lib'
-import { createDatabase, type Database } from '../support/database'
+import { useWorldForEach } from '../support/world'
 
 const permissions = ['READ_GRAPH'] as const
 
-let database: Database
+const world = useWorldForEach({ template: 'empty' })
 
-beforeEach(async () => {
-  database = await createDatabase('empty')
-})
-
-afterEach(async () => {
-  jest.restoreAllMocks()
-  await database.drop()
-})
+afterEach(() => jest.restoreAllMocks())
 
 describe('row level security that hides the end of the audit trail', () => {
   // A sentence is given once as a warning. So each case has a schema of its own, which the sentence names.
@@ -27,7 +20,7 @@ describe('row level security that hides the end of the audit trail', () => {
     ],
   ])('leaves changes possible and unsealed, with a warning, %s', async (_, schema, policy) => {
     const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
-    const owner = database.connect()
+    const owner = world.database.connect()
     const options = { keyPrefix: 'agpt', permissions, schema }
     const whole = createApiKeys({ sequelize: owner, ...options })
     await whole.migrate()
@@ -36,9 +29,9 @@ describe('row level security that hides the end of the audit trail', () => {
       CREATE ROLE ${role}; GRANT USAGE ON SCHEMA ${schema} TO ${role};
       GRANT ALL ON ALL TABLES IN SCHEMA ${schema} TO ${role};
       ALTER TABLE ${schema}.api_key_audit_head ENABLE ROW LEVEL SECURITY; ${policy}`)
-    const sequelize = database.connect({ dialectOptions: { options: `-c role=${role}` } })
+    const sequelize = world.database.connect({ dialectOptions: { options: `-c role=${role}` } })
     const apiKeys = createApiKeys({ sequelize, ...options })
-    database.closeFirst(apiKeys)
+    world.database.closeFirst(apiKeys)
 
     const { apiKey } = await apiKeys.create({ userId: 'alice', name: 'A', permissions })
     await apiKeys.revoke(apiKey.id)

@@ -5,31 +5,23 @@ import { DatabaseError, Sequelize, UniqueConstraintError } from 'sequelize'
 
 import { ApiKeysError } from '../../lib'
 import { onDatabase } from '../../lib/database/failures'
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import type { Options, TestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
-import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
+import { useWorld } from '../support/world'
 
 type Call = (apiKeys: TestApiKeys) => Promise<unknown>
 
-let database: Database
-let sequelize: Sequelize
-let apiKeys: TestApiKeys
+const { database, sequelize, apiKeys, createKey, createProcess } = useWorld()
+const createInstance = (options?: Options) => createProcess(options).apiKeys
 let id: string
 let plainTextKey: string
 
 beforeAll(async () => {
   // Sequelize says there that a dead connection cannot roll back.
   jest.spyOn(console, 'warn').mockImplementation()
-  database = await createDatabase()
-  sequelize = database.connect()
-  apiKeys = createTestApiKeys(database)
-  const created = await apiKeys.create(newKey())
-  id = created.apiKey.id
-  plainTextKey = created.plainTextKey
+  ;({ id, plainTextKey } = await createKey())
 })
-
-afterAll(() => database.drop())
 
 /** Returns the error with which a promise is rejected. */
 async function failureOf(promise: Promise<unknown>): Promise<unknown> {
@@ -64,7 +56,7 @@ describe('onDatabase', () => {
 
   it.each(calls)('reports an outage when %s finds no server', async (name, call) => {
     const nowhere = new Sequelize('postgres://127.0.0.1:1/nowhere', { logging: false })
-    const away = createTestApiKeys(database, { sequelize: nowhere })
+    const away = createInstance({ sequelize: nowhere })
 
     const failure = await failureOf(call(away))
 
@@ -95,7 +87,7 @@ describe('onDatabase', () => {
       expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
 
       // Verification has connections of its own. The pool may still have one that is dead.
-      const elsewhere = createTestApiKeys(database)
+      const elsewhere = createInstance()
       await expect(elsewhere.get(id)).resolves.toMatchObject({ id, status: 'ACTIVE' })
     },
   )
@@ -123,7 +115,7 @@ describe('onDatabase', () => {
   ])(
     'hides from callers that the server has ended the sessions of verify %s',
     async (_, interfere) => {
-      const verifier = createTestApiKeys(database)
+      const verifier = createInstance()
       await verifier.verify(plainTextKey)
       const { plainTextKey: coldKey } = await apiKeys.create(newKey({ name: randomUUID() }))
 
@@ -137,7 +129,7 @@ describe('onDatabase', () => {
     const busy = database.connect({ pool: { max: 1, acquire: 50 } })
     const transaction = await busy.transaction()
 
-    const failure = await failureOf(createTestApiKeys(database, { sequelize: busy }).get(id))
+    const failure = await failureOf(createInstance({ sequelize: busy }).get(id))
     await transaction.rollback()
 
     expect(failure).toMatchObject({ code: 'database_unavailable' })
@@ -148,7 +140,7 @@ describe('onDatabase', () => {
     ['the driver gives up on an answer', { query_timeout: 50 }],
     ['the server gives up on a lock', { options: '-c lock_timeout=50' }],
   ])('reports an outage when %s', async (_, dialectOptions) => {
-    const impatient = createTestApiKeys(database, {
+    const impatient = createInstance({
       sequelize: database.connect({ dialectOptions }),
     })
     const lock = await sequelize.transaction()
@@ -162,7 +154,7 @@ describe('onDatabase', () => {
   })
 
   it('reports an outage when the server is a standby that takes no changes', async () => {
-    const standby = createTestApiKeys(database, {
+    const standby = createInstance({
       sequelize: database.connect({
         dialectOptions: { options: '-c default_transaction_read_only=on' },
       }),
@@ -213,7 +205,7 @@ describe('onDatabase', () => {
   })
 
   it('keeps the hash out if the server repeats the parameters of a statement that fails', async () => {
-    const talkative = createTestApiKeys(database, {
+    const talkative = createInstance({
       sequelize: database.connect({
         dialectOptions: { options: '-c log_parameter_max_length_on_error=-1' },
       }),

@@ -9,28 +9,20 @@ import express, { type Express } from 'express'
 import request from 'supertest'
 
 import type { RequestDenied } from '../../lib'
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
+import type { TestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 import { readmeBlocks } from '../support/readme'
+import { useWorld } from '../support/world'
 
-let database: Database
+const { createProcess } = useWorld()
+const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
 let apiKeys: TestApiKeys
-let emitWarning: jest.SpyInstance
-
-beforeAll(async () => {
-  emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
-  database = await createDatabase()
-})
 
 beforeEach(() => {
-  apiKeys = createTestApiKeys(database, { lastUsedResolutionMs: 0, maxFailedAttemptsPerMinute: 3 })
+  ;({ apiKeys } = createProcess({ lastUsedResolutionMs: 0, maxFailedAttemptsPerMinute: 3 }))
 })
 
-afterAll(async () => {
-  emitWarning.mockRestore()
-  await database.drop()
-})
+afterAll(() => emitWarning.mockRestore())
 
 /** Makes an app with this setting of `trust proxy`. */
 function createApp(trustProxy: unknown) {
@@ -44,7 +36,8 @@ const get = (app: Express, key: string, forwardedFor = '') =>
   request(app).get('/').set('Authorization', `Bearer ${key}`).set('X-Forwarded-For', forwardedFor)
 
 /** The codes of all warnings until now. */
-const warningCodes = () => emitWarning.mock.calls.map(([, { code }]) => code as string)
+const warningCodes = () =>
+  emitWarning.mock.calls.map(([, options]) => (options as { code: string }).code)
 
 describe('the address of a client', () => {
   it.each([

@@ -8,10 +8,11 @@ import request from 'supertest'
 
 import { fromStoredHash } from '../../lib/keys/secret'
 import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
-import { createDatabase, databaseAway, type Database } from '../support/database'
+import { databaseAway } from '../support/database'
 import { sendRaw } from '../support/raw-http'
+import { useWorld } from '../support/world'
 
-let database: Database
+const { database, createProcess } = useWorld()
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
 let app: Express
@@ -42,13 +43,12 @@ beforeAll(async () => {
   statements = []
   dumps = []
 
-  database = await createDatabase()
   sequelize = database.connect({
     logging: (...given) => statements.push(dump(given)),
     logQueryParameters: true,
     benchmark: true,
   })
-  apiKeys = createTestApiKeys(database, { sequelize, header: 'X-API-Key' })
+  ;({ apiKeys } = createProcess({ sequelize, header: 'X-API-Key' }))
   app = createLoggedApp(apiKeys)
 
   const created = await request(app)
@@ -68,7 +68,6 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const spy of [...printed, asked]) spy.mockRestore()
   await databaseAway.drop()
-  await database.drop()
 })
 
 /** Returns everything that can be printed of a value. */

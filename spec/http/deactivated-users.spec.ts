@@ -4,16 +4,10 @@ import express from 'express'
 import request from 'supertest'
 
 import { createApiKeys, type ApiKeys } from '../../lib'
-import { createDatabase, type Database } from '../support/database'
 import { readmeBlocks } from '../support/readme'
+import { useWorld } from '../support/world'
 
-let database: Database
-
-beforeEach(async () => {
-  database = await createDatabase()
-})
-
-afterEach(() => database.drop())
+const { database } = useWorld()
 
 /** Runs the example up to the deactivation of the user, and returns the function that deactivates. */
 async function runExample(statements: string[]) {

@@ -3,33 +3,24 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 
 import type { ApiKeyNotices } from '../../lib'
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { createKey } from '../support/keys'
+import type { TestApiKeys } from '../support/app'
 import { until } from '../support/until'
+import { useWorldForEach } from '../support/world'
 
 const register = join(__dirname, '..', 'support', 'register.js')
 const program = join(__dirname, 'dying-process.ts')
 
 const day = 86_400_000
 
-let database: Database
-let apiKeys: TestApiKeys
-
-beforeEach(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database)
-})
-
-afterEach(() => database.drop())
+const world = useWorldForEach()
 
 /** Makes a key of an age, which expires after a time, both in days. */
 async function createOldKey({ bornDaysAgo = 30, expiresInDays = 0, revoked = false }) {
-  const { id } = await createKey(apiKeys, { status: revoked ? 'REVOKED' : 'ACTIVE' })
-  await database.connect().query(
+  const { id } = await world.createKey({ status: revoked ? 'REVOKED' : 'ACTIVE' })
+  await world.rows(
     `UPDATE api_keys SET created_at = now() - $1 * interval '1 day',
                          expires_at = now() + $2 * interval '1 day' WHERE id = $3`,
-    { bind: [bornDaysAgo, expiresInDays, id] },
+    [bornDaysAgo, expiresInDays, id],
   )
   return id
 }
@@ -48,10 +39,10 @@ describe('expiring', () => {
     const oneDay = await createOldKey({ expiresInDays: 0.9 })
     await createOldKey({ expiresInDays: -0.1 })
     await createOldKey({ expiresInDays: 6, revoked: true })
-    await createKey(apiKeys)
-    const reported = listen(apiKeys)
+    await world.createKey()
+    const reported = listen(world.apiKeys)
 
-    expect(await apiKeys.announceExpiring()).toBe(2)
+    expect(await world.apiKeys.announceExpiring()).toBe(2)
 
     expect(reported).toEqual([
       [oneDay, 1],
@@ -63,9 +54,9 @@ describe('expiring', () => {
     await createOldKey({ bornDaysAgo: 1, expiresInDays: 5 })
     await createOldKey({ bornDaysAgo: 0, expiresInDays: 0.5 })
     const short = await createOldKey({ bornDaysAgo: 2, expiresInDays: 0.5 })
-    const reported = listen(apiKeys)
+    const reported = listen(world.apiKeys)
 
-    await apiKeys.announceExpiring()
+    await world.apiKeys.announceExpiring()
 
     expect(reported).toEqual([[short, 1]])
   })
@@ -73,7 +64,7 @@ describe('expiring', () => {
   it('is reported by one of all processes', async () => {
     const ids = []
     for (let number = 0; number < 20; number++) ids.push(await createOldKey({ expiresInDays: 3 }))
-    const fleet = [1, 2, 3, 4].map(() => createTestApiKeys(database))
+    const fleet = [1, 2, 3, 4].map(() => world.createProcess().apiKeys)
     const reported = fleet.map(listen)
 
     await Promise.all([...fleet, ...fleet].map((keys) => keys.announceExpiring()))
@@ -89,22 +80,22 @@ describe('expiring', () => {
   it('waits for a listener', async () => {
     await createOldKey({ expiresInDays: 3 })
 
-    expect(await apiKeys.announceExpiring()).toBe(0)
+    expect(await world.apiKeys.announceExpiring()).toBe(0)
 
-    const reported = listen(apiKeys)
-    expect(await apiKeys.announceExpiring()).toBe(1)
+    const reported = listen(world.apiKeys)
+    expect(await world.apiKeys.announceExpiring()).toBe(1)
     expect(reported).toHaveLength(1)
   })
 
   it('is reported again for a new expiry', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
-    const reported = listen(apiKeys)
-    await apiKeys.announceExpiring()
-    await apiKeys.announceExpiring()
+    const reported = listen(world.apiKeys)
+    await world.apiKeys.announceExpiring()
+    await world.apiKeys.announceExpiring()
     expect(reported).toEqual([[id, 7]])
 
-    await apiKeys.update(id, { expiresAt: new Date(Date.now() + 4 * day) })
-    await apiKeys.announceExpiring()
+    await world.apiKeys.update(id, { expiresAt: new Date(Date.now() + 4 * day) })
+    await world.apiKeys.announceExpiring()
 
     expect(reported).toEqual([
       [id, 7],
@@ -114,14 +105,13 @@ describe('expiring', () => {
 
   it('is reported later if the database fails half-way', async () => {
     for (let number = 0; number < 3; number++) await createOldKey({ expiresInDays: 3 })
-    const reported = listen(apiKeys)
-    const sequelize = database.connect()
-    await sequelize.query('ALTER TABLE api_keys RENAME COLUMN description TO away')
-    await expect(apiKeys.announceExpiring()).rejects.toThrow('description does not exist')
-    await sequelize.query('ALTER TABLE api_keys RENAME COLUMN away TO description')
+    const reported = listen(world.apiKeys)
+    await world.rows('ALTER TABLE api_keys RENAME COLUMN description TO away')
+    await expect(world.apiKeys.announceExpiring()).rejects.toThrow('description does not exist')
+    await world.rows('ALTER TABLE api_keys RENAME COLUMN away TO description')
     expect(reported).toEqual([])
 
-    expect(await apiKeys.announceExpiring()).toBe(3)
+    expect(await world.apiKeys.announceExpiring()).toBe(3)
 
     expect(reported).toHaveLength(3)
   })
@@ -129,19 +119,19 @@ describe('expiring', () => {
   it('is reported again until all listeners have succeeded', async () => {
     const failing = await createOldKey({ expiresInDays: 2 })
     const taken = await createOldKey({ expiresInDays: 3 })
-    const reported = listen(apiKeys)
+    const reported = listen(world.apiKeys)
     const failures: unknown[] = []
-    apiKeys.on('error', (failure) => failures.push(failure))
+    world.apiKeys.on('error', (failure) => failures.push(failure))
     const away = new Error('the mail server is away')
-    const off = apiKeys.on('expiring', async ({ apiKey }) => {
+    const off = world.apiKeys.on('expiring', async ({ apiKey }) => {
       if (apiKey.id === failing) throw away
     })
 
-    expect(await apiKeys.announceExpiring()).toBe(1)
-    expect(await apiKeys.announceExpiring()).toBe(0)
+    expect(await world.apiKeys.announceExpiring()).toBe(1)
+    expect(await world.apiKeys.announceExpiring()).toBe(0)
     off()
-    expect(await apiKeys.announceExpiring()).toBe(1)
-    expect(await apiKeys.announceExpiring()).toBe(0)
+    expect(await world.apiKeys.announceExpiring()).toBe(1)
+    expect(await world.apiKeys.announceExpiring()).toBe(0)
 
     expect(reported.map(([id]) => id)).toEqual([failing, taken, failing, failing])
     expect(failures).toEqual([1, 2].map(() => ({ error: away, notice: 'expiring' })))
@@ -149,23 +139,23 @@ describe('expiring', () => {
 
   it('is reported again if the process that reported it was killed', async () => {
     const id = await createOldKey({ expiresInDays: 3 })
-    const dying = fork(program, [database.url], { execArgv: ['--require', register] })
+    const dying = fork(program, [world.database.url], { execArgv: ['--require', register] })
     expect(await once(dying, 'exit')).toEqual([null, 'SIGKILL'])
-    const reported = listen(apiKeys)
+    const reported = listen(world.apiKeys)
 
-    expect(await apiKeys.announceExpiring()).toBe(1)
+    expect(await world.apiKeys.announceExpiring()).toBe(1)
 
     expect(reported).toEqual([[id, 7]])
   })
 
   it('is not reported twice, however long a listener takes', async () => {
     await createOldKey({ expiresInDays: 3 })
-    const reported = listen(apiKeys)
+    const reported = listen(world.apiKeys)
     const working: (() => void)[] = []
-    apiKeys.on('expiring', () => new Promise<void>((resolve) => working.push(resolve)))
-    const other = createTestApiKeys(database)
+    world.apiKeys.on('expiring', () => new Promise<void>((resolve) => working.push(resolve)))
+    const other = world.createProcess().apiKeys
     const reportedByOther = listen(other)
-    const announcing = apiKeys.announceExpiring()
+    const announcing = world.apiKeys.announceExpiring()
     await until(() => reported.length > 0)
 
     // Longer than a claim lasts without a renewal.
@@ -181,7 +171,7 @@ describe('expiring', () => {
     const id = await createOldKey({ expiresInDays: 3 })
 
     const { apiKey, daysLeft } = await new Promise<ApiKeyNotices['expiring']>((resolve) => {
-      apiKeys.on('expiring', resolve)
+      world.apiKeys.on('expiring', resolve)
     })
 
     expect([apiKey.id, daysLeft]).toEqual([id, 7])

@@ -1,33 +1,10 @@
-import { once } from 'node:events'
-import type { Server } from 'node:http'
-
-import request from 'supertest'
-
 import type { ApiKeyNotices } from '../../lib'
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { createKey, newKey } from '../support/keys'
+import { useWorldForEach } from '../support/world'
 
-let database: Database
-let apiKeys: TestApiKeys
-let server: Server
-
-beforeEach(async () => {
-  database = await createDatabase()
-  apiKeys = createTestApiKeys(database)
-  server = createTestApp(apiKeys).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-})
-
-afterEach(async () => {
-  server.close()
-  await database.drop()
-})
-
-const as = (user: string) => request.agent(server).set('X-User', user)
+const world = useWorldForEach()
 
 const post = (path: string, body: object, user = 'admin') =>
-  as(user).post(`/admin/api-keys${path}`).send(body)
+  world.http.as(user).post(`/admin/api-keys${path}`).send(body)
 
 function ago(days: number | undefined): string {
   return days === undefined ? 'NULL' : `now() - interval '${days} days'`
@@ -38,12 +15,12 @@ async function createOldKey(
   ages: { created: number; used?: number; revoked?: number },
   userId = 'alice',
 ) {
-  const { id } = await createKey(apiKeys, {
+  const { id } = await world.createKey({
     userId,
     status: ages.revoked === undefined ? 'ACTIVE' : 'REVOKED',
   })
   // A statement sets the times back, because no call makes an old key.
-  await database.connect().query(`
+  await world.sequelize.query(`
     BEGIN;
     SET LOCAL session_replication_role = replica;
     ALTER TABLE api_keys DISABLE TRIGGER USER;
@@ -57,7 +34,7 @@ async function createOldKey(
 async function statusesOf(...ids: string[]) {
   return Promise.all(
     ids.map(async (id) =>
-      apiKeys.get(id).then(
+      world.apiKeys.get(id).then(
         ({ status }) => status,
         ({ code }: { code: string }) => code,
       ),
@@ -100,7 +77,7 @@ describe('POST /revoke-unused', () => {
       'ACTIVE',
       'ACTIVE',
     ])
-    const { events } = await apiKeys.events({ apiKeyId: never, limit: 1 })
+    const { events } = await world.apiKeys.events({ apiKeyId: never, limit: 1 })
     expect(events[0]).toMatchObject({
       action: 'revoked',
       actorType: 'admin',
@@ -112,11 +89,11 @@ describe('POST /revoke-unused', () => {
   })
 
   it('skips a key whose last use may not be written yet', async () => {
-    const slow = createTestApiKeys(database, { lastUsedResolutionMs: 86_400_000 })
+    const slow = world.createProcess({ lastUsedResolutionMs: 86_400_000 }).apiKeys
     const id = await createOldKey({ created: 200, used: 90.5 })
 
     expect(await slow.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 0 })
-    expect(await apiKeys.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 1 })
+    expect(await world.apiKeys.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 1 })
     expect(await statusesOf(id)).toEqual(['REVOKED'])
   })
 
@@ -130,20 +107,20 @@ describe('POST /revoke-unused', () => {
   })
 
   it('revokes any number, a batch at a time, and leaves an intact trail', async () => {
-    await database.connect().query(`
+    await world.sequelize.query(`
       INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, created_at)
       SELECT 'carol', 'Old', 'agpt_000000', '00000000', encode(sha256(n::text::bytea), 'hex'),
              '{READ_GRAPH}', now() - interval '100 days'
         FROM generate_series(1, 2500) AS n`)
 
-    expect(await apiKeys.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 2500 })
-    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5000 })
+    expect(await world.apiKeys.revokeUnused({ unusedForDays: 90 })).toEqual({ keys: 2500 })
+    expect(await world.apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 5000 })
   })
 
   it('refuses userId: undefined, which would mean all users', async () => {
     const criteria = { unusedForDays: 90, userId: undefined } as never
 
-    await expect(apiKeys.revokeUnused(criteria)).rejects.toThrow('userId is undefined')
+    await expect(world.apiKeys.revokeUnused(criteria)).rejects.toThrow('userId is undefined')
   })
 })
 
@@ -152,7 +129,7 @@ describe('POST /prune', () => {
     const old = await createOldKey({ created: 200, revoked: 91 })
     const young = await createOldKey({ created: 200, revoked: 89 })
     const deleted: ApiKeyNotices['deleted'][] = []
-    apiKeys.on('deleted', (notice) => deleted.push(notice))
+    world.apiKeys.on('deleted', (notice) => deleted.push(notice))
 
     const dry = await post('/prune', { revokedKeys: 90, dryRun: true })
     expect([dry.status, dry.body]).toEqual([200, { revokedKeys: 1 }])
@@ -161,7 +138,7 @@ describe('POST /prune', () => {
     const wet = await post('/prune', { revokedKeys: 90, reason: 'retention' })
     expect(wet.body).toEqual({ revokedKeys: 1 })
     expect(await statusesOf(old, young)).toEqual(['api_key_not_found', 'REVOKED'])
-    const { events } = await apiKeys.events({ apiKeyId: old })
+    const { events } = await world.apiKeys.events({ apiKeyId: old })
     expect(events.map(({ action }) => action)).toEqual(['deleted', 'revoked', 'created'])
     expect(events[0]).toMatchObject({
       actorType: 'admin',
@@ -176,17 +153,17 @@ describe('POST /prune', () => {
   })
 
   it('keeps the trail intact', async () => {
-    for (let number = 0; number < 3; number++) await createKey(apiKeys, { status: 'REVOKED' })
-    await database.connect().query(`UPDATE api_keys SET revoked_at = now() - interval '2 days'`)
+    for (let number = 0; number < 3; number++) await world.createKey({ status: 'REVOKED' })
+    await world.sequelize.query(`UPDATE api_keys SET revoked_at = now() - interval '2 days'`)
 
-    expect(await apiKeys.pruneRevoked({ olderThanDays: 1 })).toEqual({ keys: 3 })
+    expect(await world.apiKeys.pruneRevoked({ olderThanDays: 1 })).toEqual({ keys: 3 })
 
-    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+    expect(await world.apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
 
   it('deletes old entries of the trail and old counts of uses', async () => {
-    await apiKeys.create(newKey())
-    await database.connect().query(`
+    await world.createKey()
+    await world.sequelize.query(`
       INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
       VALUES (gen_random_uuid(), 'alice', date_trunc('hour', now() - interval '500 days'), 1, 0, 0)`)
 
@@ -210,6 +187,6 @@ describe('POST /prune', () => {
     const body = { usage: 7, unusedForDays: 7 }
 
     expect((await post(path, body, 'alice')).status).toBe(403)
-    expect((await as('alice').post(`/api-keys${path}`).send(body)).status).toBe(405)
+    expect((await world.http.as('alice').post(`/api-keys${path}`).send(body)).status).toBe(405)
   })
 })

@@ -1,12 +1,8 @@
-import type { Sequelize } from 'sequelize'
-import request from 'supertest'
-
-import { createTestApiKeys, createTestApp, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
+import type { Options, TestApiKeys } from '../support/app'
 import { createKey, newKey } from '../support/keys'
+import { useWorldForEach } from '../support/world'
 
-let database: Database
-let sequelize: Sequelize
+const world = useWorldForEach({ options: { keyPrefix: 'acme_live', maxKeysPerUser: 1 } })
 let live: TestApiKeys
 let test: TestApiKeys
 
@@ -14,14 +10,12 @@ let test: TestApiKeys
 let id: string
 
 beforeEach(async () => {
-  database = await createDatabase()
-  sequelize = database.connect()
-  live = createTestApiKeys(database, { keyPrefix: 'acme_live', maxKeysPerUser: 1 })
-  test = createTestApiKeys(database, { keyPrefix: 'acme_test' })
+  live = world.apiKeys
+  test = createInstance({ keyPrefix: 'acme_test' })
   id = (await createKey(test)).id
 })
 
-afterEach(() => database.drop())
+const createInstance = (options: Options) => world.createProcess(options).apiKeys
 
 const notFound = { code: 'api_key_not_found' }
 
@@ -45,14 +39,12 @@ describe('two instances with different key prefixes on one schema', () => {
   })
 
   it('answer with 404 on their routers', async () => {
-    const app = createTestApp(live)
-
     const answers = [
-      await request(app).get(`/api-keys/${id}`).set('X-User', 'alice'),
-      await request(app).post(`/api-keys/${id}/rotate`).set('X-User', 'alice').send({}),
-      await request(app).post(`/admin/api-keys/${id}/rotate`).set('X-User', 'admin').send({}),
-      await request(app).get(`/admin/api-keys/${id}/usage`).set('X-User', 'admin'),
-      await request(app).delete(`/admin/api-keys/${id}`).set('X-User', 'admin'),
+      await world.http.as('alice').get(`/api-keys/${id}`),
+      await world.http.as('alice').post(`/api-keys/${id}/rotate`).send({}),
+      await world.http.as('admin').post(`/admin/api-keys/${id}/rotate`).send({}),
+      await world.http.as('admin').get(`/admin/api-keys/${id}/usage`),
+      await world.http.as('admin').delete(`/admin/api-keys/${id}`),
     ]
 
     expect(answers.map(({ status }) => status)).toEqual([404, 404, 404, 404, 404])
@@ -82,7 +74,7 @@ describe('two instances with different key prefixes on one schema', () => {
     const { id: revoked } = await createKey(test, { status: 'REVOKED' })
 
     expect(await live.revokeAll('alice')).toEqual({ keys: 1 })
-    await sequelize.query(
+    await world.rows(
       `UPDATE api_keys SET created_at = now() - interval '100 days',
               revoked_at = revoked_at - interval '50 days'`,
     )
@@ -98,7 +90,7 @@ describe('two instances with different key prefixes on one schema', () => {
   it('report the expiry of their own keys only', async () => {
     const expiresAt = new Date(Date.now() + 3_600_000)
     const { id: expiring } = await createKey(test, { expiresAt })
-    await sequelize.query(`UPDATE api_keys SET created_at = now() - interval '100 days'`)
+    await world.rows(`UPDATE api_keys SET created_at = now() - interval '100 days'`)
     const [liveNotices, testNotices]: [string[], string[]] = [[], []]
     live.on('expiring', ({ apiKey }) => liveNotices.push(apiKey.id))
     test.on('expiring', ({ apiKey }) => testNotices.push(apiKey.id))
@@ -117,7 +109,7 @@ describe('two instances with different key prefixes on one schema', () => {
     expect((await live.events({ apiKeyId: id })).events).toEqual([])
     expect((await live.events()).events).toMatchObject([{ apiKeyId: mine.id }])
 
-    await sequelize.query('DELETE FROM api_keys')
+    await world.rows('DELETE FROM api_keys')
 
     expect((await live.events({ apiKeyId: id })).events).toEqual([])
     expect((await live.events()).events).toMatchObject([
@@ -132,7 +124,7 @@ describe('two instances with different key prefixes on one schema', () => {
   })
 
   it('show the usage of their own keys', async () => {
-    await sequelize.query(
+    await world.rows(
       `INSERT INTO api_key_usage SELECT id, user_id, date_trunc('hour', now()), 5, 0, 0 FROM api_keys`,
     )
 
@@ -142,7 +134,7 @@ describe('two instances with different key prefixes on one schema', () => {
 
     // The entries of a key that is gone still count.
     await createKey(test)
-    await sequelize.query('DELETE FROM api_keys WHERE id = $1', { bind: [id] })
+    await world.rows('DELETE FROM api_keys WHERE id = $1', [id])
     expect(await live.totalUsage()).toMatchObject({ usage: [], keys: [] })
     expect(await test.totalUsage({ apiKeyId: id })).toMatchObject({ totals: { accepted: 5 } })
   })
@@ -154,12 +146,8 @@ describe('two instances with different key prefixes on one schema', () => {
 
     it('are warned that they cannot verify their audit trail', async () => {
       const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
-      await createKey(
-        createTestApiKeys(database, { keyPrefix: 'acme_live', secrets: [first], ...own }),
-      )
-      await createKey(
-        createTestApiKeys(database, { keyPrefix: 'acme_test', secrets: [second], ...own }),
-      )
+      await createKey(createInstance({ keyPrefix: 'acme_live', secrets: [first], ...own }))
+      await createKey(createInstance({ keyPrefix: 'acme_test', secrets: [second], ...own }))
 
       const codes = warnings.mock.calls.map(([, options]) => (options as { code: string }).code)
       expect(codes).toEqual(['API_KEYS_TRAIL_SECRET_UNKNOWN'])
@@ -168,8 +156,8 @@ describe('two instances with different key prefixes on one schema', () => {
 
     it('verify it if each has the secrets of all', async () => {
       const both = [
-        createTestApiKeys(database, { keyPrefix: 'acme_live', secrets: [first, second], ...own }),
-        createTestApiKeys(database, { keyPrefix: 'acme_test', secrets: [second, first], ...own }),
+        createInstance({ keyPrefix: 'acme_live', secrets: [first, second], ...own }),
+        createInstance({ keyPrefix: 'acme_test', secrets: [second, first], ...own }),
       ]
       for (const instance of [...both, ...both]) await createKey(instance)
 

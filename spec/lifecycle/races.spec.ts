@@ -1,10 +1,9 @@
 import * as fc from 'fast-check'
 
 import { ApiKeysError, type ApiKeyEvent, type ApiKeyRecord } from '../../lib'
-import { createTestApiKeys, type Permission, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import type { Permission } from '../support/app'
 import { runsOf } from '../support/runs'
+import { useWorld } from '../support/world'
 
 type Key = ApiKeyRecord<Permission, string>
 
@@ -40,19 +39,11 @@ const move = fc.oneof<fc.MaybeWeightedArbitrary<Move>[]>(
   },
 )
 
-let database: Database
-/** Two processes. */
-let instances: [TestApiKeys, TestApiKeys]
-
-beforeAll(async () => {
-  database = await createDatabase()
-  instances = [createTestApiKeys(database), createTestApiKeys(database)]
-})
-
-afterAll(() => database.drop())
+const { apiKeys: first, createKey, createProcess } = useWorld()
+const { apiKeys: second } = createProcess()
 
 async function make(move: Move, id: string, number: number): Promise<Key> {
-  const apiKeys = instances[number % 2 === 0 ? 0 : 1]
+  const apiKeys = number % 2 === 0 ? first : second
   const options = { reason: `${number}` }
 
   switch (move.action) {
@@ -71,9 +62,7 @@ async function make(move: Move, id: string, number: number): Promise<Key> {
 
 /** Makes all moves at once, and watches the key. */
 async function play(moves: readonly Move[]) {
-  const [apiKeys] = instances
-  const { apiKey } = await apiKeys.create(newKey())
-  const { id } = apiKey
+  const { id } = await createKey()
 
   const watch = new AbortController()
   const watching = watchUntil(watch.signal, id)
@@ -81,14 +70,14 @@ async function play(moves: readonly Move[]) {
   watch.abort()
 
   const seen = await watching
-  const end = await apiKeys.get(id)
-  const { events } = await apiKeys.events({ apiKeyId: id, limit: 100 })
+  const end = await first.get(id)
+  const { events } = await first.events({ apiKeyId: id, limit: 100 })
   return { moves, outcomes, seen, end, events: events.toReversed() }
 }
 
 async function watchUntil(signal: AbortSignal, id: string): Promise<Key[]> {
   const seen: Key[] = []
-  while (!signal.aborted && seen.length < mostSeen) seen.push(await instances[0].get(id))
+  while (!signal.aborted && seen.length < mostSeen) seen.push(await first.get(id))
   return seen
 }
 

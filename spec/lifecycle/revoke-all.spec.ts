@@ -1,22 +1,18 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
+import type { TestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
-import { createDatabase, type Database } from '../support/database'
 import { createKey } from '../support/keys'
 import { until } from '../support/until'
+import { useWorldForEach } from '../support/world'
 
-let database: Database
+const world = useWorldForEach({ options: { secrets: ['pG4u9Tq1ZbX7mWc2Rk8sVn5yLd3hJf6e'] } })
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
 
-beforeEach(async () => {
-  database = await createDatabase()
-  sequelize = database.connect()
-  apiKeys = createTestApiKeys(database, { secrets: ['pG4u9Tq1ZbX7mWc2Rk8sVn5yLd3hJf6e'] })
+beforeEach(() => {
+  ;({ sequelize, apiKeys } = world)
 })
-
-afterEach(() => database.drop())
 
 const keyCount = 2_500
 
@@ -39,7 +35,7 @@ describe('revokeAll, of more keys than memory should hold', () => {
   it('revokes all in one transaction, and keeps no page of more than 200 keys', async () => {
     await insertKeys()
     let most = 0
-    const counted = database.connect({
+    const counted = world.database.connect({
       hooks: {
         afterConnect(connection) {
           const client = connection as { query: (...args: unknown[]) => unknown }
@@ -56,7 +52,7 @@ describe('revokeAll, of more keys than memory should hold', () => {
         },
       },
     })
-    const own = createTestApiKeys(database, { sequelize: counted })
+    const own = world.createProcess({ sequelize: counted }).apiKeys
 
     expect(await own.revokeAll('alice', { reason: 'left' })).toEqual({ keys: keyCount })
 
@@ -187,10 +183,9 @@ describe('a change that meets another transaction', () => {
 })
 
 describe('a statement_timeout of the app', () => {
-  beforeEach(async () => {
-    apiKeys = createTestApiKeys(database, {
-      sequelize: database.connect({ dialectOptions: { statement_timeout: 500 } }),
-    })
+  beforeEach(() => {
+    const impatient = world.database.connect({ dialectOptions: { statement_timeout: 500 } })
+    apiKeys = world.createProcess({ sequelize: impatient }).apiKeys
   })
 
   it('lets a change go on while the end of the trail is kept', async () => {

@@ -1,31 +1,24 @@
-import type { Sequelize, Transaction } from 'sequelize'
+import type { Sequelize } from 'sequelize'
 
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { findBlockedSession } from '../support/blocked'
-import { createDatabase, type Database } from '../support/database'
-import { createKey, newKey } from '../support/keys'
+import type { TestApiKeys } from '../support/app'
+import { newKey } from '../support/keys'
+import { useWorldForEach, type Lock } from '../support/world'
 
-let database: Database
+const world = useWorldForEach()
 /** The app's Sequelize, with few connections, for which no caller waits long. */
 let sequelize: Sequelize
 let apiKeys: TestApiKeys
-let other: Sequelize
-let lock: Transaction
+let lock: Lock
 
 beforeEach(async () => {
-  database = await createDatabase()
-  sequelize = database.connect({ pool: { max: 4, acquire: 5_000 } })
-  apiKeys = createTestApiKeys(database, { sequelize })
-  other = database.connect()
-  await createKey(apiKeys)
+  sequelize = world.database.connect({ pool: { max: 4, acquire: 5_000 } })
+  ;({ apiKeys } = world.createProcess({ sequelize }))
+  await world.createKey()
 })
-
-afterEach(() => database.drop())
 
 /** Makes every management call wait. */
 async function holdTables() {
-  lock = await other.transaction()
-  await other.query('LOCK TABLE api_keys, api_key_events, api_key_usage', { transaction: lock })
+  lock = await world.holdLock('LOCK TABLE api_keys, api_key_events, api_key_usage')
 }
 
 const many = Array.from({ length: 30 })
@@ -41,12 +34,12 @@ describe('management calls', () => {
       apiKeys.events(),
       apiKeys.totalUsage(),
     ])
-    await findBlockedSession(other)
+    await lock.waitedFor()
     const answers = await Promise.all([
       sequelize.query('SELECT 1 AS one', { plain: true }),
       sequelize.query('SELECT 1 AS one', { plain: true }),
     ])
-    await lock.rollback()
+    await lock.release()
 
     expect(answers).toEqual([{ one: 1 }, { one: 1 }])
     expect(await Promise.all(calls)).toHaveLength(150)
@@ -62,8 +55,8 @@ describe('management calls', () => {
     }
 
     const calls = [...many.map(() => create('alice')), create('bob')]
-    await findBlockedSession(other)
-    await lock.rollback()
+    await lock.waitedFor()
+    await lock.release()
     await Promise.all(calls)
 
     expect(done).toHaveLength(31)
@@ -80,23 +73,23 @@ describe('management calls', () => {
   })
 
   it('wait no longer for their turn than for a connection', async () => {
-    const impatient = createTestApiKeys(database, {
-      sequelize: database.connect({ pool: { max: 2, acquire: 100 } }),
-    })
+    const impatient = world.createProcess({
+      sequelize: world.database.connect({ pool: { max: 2, acquire: 100 } }),
+    }).apiKeys
     await holdTables()
     const running = impatient.list()
 
     await expect(impatient.list()).rejects.toMatchObject({ code: 'database_unavailable' })
 
-    await lock.rollback()
+    await lock.release()
     await expect(running).resolves.toMatchObject({ nextCursor: null })
     await expect(impatient.list()).resolves.toMatchObject({ nextCursor: null })
   })
 
   it('need no further connection in a transaction of the caller, nor does grantable, which is handed it', async () => {
-    const small = database.connect({ pool: { max: 1, acquire: 500 } })
+    const small = world.database.connect({ pool: { max: 1, acquire: 500 } })
     const given: unknown[] = []
-    const own = createTestApiKeys(database, {
+    const { apiKeys: own } = world.createProcess({
       sequelize: small,
       async grantable(userId, { transaction }) {
         given.push(transaction)
@@ -120,7 +113,7 @@ describe('management calls', () => {
 
 describe('maxKeysPerUser', () => {
   it('is 1,000 unless the app says otherwise', async () => {
-    await other.query(`
+    await world.rows(`
       INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
       SELECT 'bob', 'Key ' || n, 'agpt_abc123', 'abcd1234', md5('a' || n) || md5('b' || n), '{READ_GRAPH}'
         FROM generate_series(1, 999) AS n`)
@@ -129,7 +122,7 @@ describe('maxKeysPerUser', () => {
     await expect(apiKeys.create(newKey({ userId: 'bob' }))).rejects.toMatchObject({
       code: 'too_many_api_keys',
     })
-    const unlimited = createTestApiKeys(database, { maxKeysPerUser: Infinity })
+    const { apiKeys: unlimited } = world.createProcess({ maxKeysPerUser: Infinity })
     await expect(unlimited.create(newKey({ userId: 'bob' }))).resolves.toBeDefined()
   })
 })

@@ -1,22 +1,19 @@
-import { createTestApiKeys, type TestApiKeys } from '../support/app'
-import { createDatabase, type Database } from '../support/database'
+import type { TestApiKeys } from '../support/app'
 import { createKey, newKey } from '../support/keys'
+import { useWorldForEach } from '../support/world'
 
-let database: Database
+const options = { users: { table: 'users' }, maxKeysPerUser: 3 }
+const world = useWorldForEach({ template: 'empty', options })
 let apiKeys: TestApiKeys
 
 beforeEach(async () => {
-  database = await createDatabase('empty')
-  const sequelize = database.connect()
-  await sequelize.query(`
+  await world.sequelize.query(`
     CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     CREATE TABLE users (id text COLLATE any_case PRIMARY KEY);
     INSERT INTO users VALUES ('alice'), ('bob')`)
-  apiKeys = createTestApiKeys(database, { sequelize, users: { table: 'users' }, maxKeysPerUser: 3 })
+  apiKeys = world.apiKeys
   await apiKeys.migrate()
 })
-
-afterEach(() => database.drop())
 
 describe('user ids that the column compares without regard to case', () => {
   it('find, limit and revoke the keys of a user in every spelling', async () => {
