@@ -12,6 +12,9 @@ import type { Step } from './step'
  * `event_ref` as it was, the library did not make it, and a trigger writes its entry. So changes by the library cost no function
  * call.
  *
+ * `before` and `after` are `json`, the text as it was written: each verification reads them, and Postgres makes the text of `jsonb`
+ * anew for each reading. Verification reads the entries of a key in the order of their ids, so an index has this order.
+ *
  * Entries never change, and only the pruning call deletes them. They are sealed one after the other, in a table of their own.
  * Each transaction of the library seals all entries that wait by then, when it ends.
  */
@@ -37,8 +40,9 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
         address text,
         reason text CHECK (char_length(reason) <= 500),
-        before jsonb,
-        after jsonb,
+        -- Text that cannot be jsonb would make statements fail that look into it.
+        before json CHECK (jsonb_typeof(before::jsonb) <> ''),
+        after json CHECK (jsonb_typeof(after::jsonb) <> ''),
         created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         ref uuid,
         entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9a-f]{64}$'),
@@ -46,7 +50,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         CHECK (action <> 'retired_secret_used' OR actor_type = 'system')
       );
 
-      CREATE INDEX ON ${events} (api_key_id, id DESC);
+      CREATE INDEX ON ${events} (api_key_id, id);
       CREATE INDEX ON ${events} (user_id, id DESC);
       CREATE INDEX ON ${events} (action, id DESC);
       CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
@@ -58,8 +62,9 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         event_id bigint NOT NULL UNIQUE,
         is_genuine boolean NOT NULL,
         doubts text,
+        digest text NOT NULL CHECK (digest ~ '^([0-9a-f]{64})?$'),
         hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
-        mac text NOT NULL CHECK (mac ~ '^[0-9a-f]{64}$'),
+        mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
       );`,
 

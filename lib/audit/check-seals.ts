@@ -28,7 +28,7 @@ export function startWalk(findings: Findings, signer: Signer, head: Head | null)
 /** Checks the next seal of the chain. Returns true if the entry is as it was when it was sealed. */
 export function checkSeal(walk: Walk, seal: Seal): boolean {
   const { findings, signer, end } = walk
-  const { position, eventId, content, hash, doubts } = seal
+  const { position, eventId, found, hash, doubts, mac } = seal
   const place = { position, eventId }
   const missing = position - end.position - 1
   if (missing > 0) {
@@ -36,21 +36,21 @@ export function checkSeal(walk: Walk, seal: Seal): boolean {
     findings.report('removed', { position: end.position + 1 }, message)
   }
   if (doubts !== null) weighDoubts(walk, doubts, place)
-  if (content === null) findings.report('removed', place, 'The entry was removed.')
+  if (found === null) findings.report('removed', place, 'The entry was removed.')
 
   const isMisfit =
-    content !== null && missing === 0 && hashOf(end.hash, { ...seal, content }) !== hash
+    found !== null && missing === 0 && hashOf(end.hash, { ...seal, digest: found }) !== hash
   // More misfits than faults that are listed change nothing.
   if (isMisfit && walk.misfits.length < maxFaults) {
-    walk.misfits.push({ ...seal, content, previousHash: end.hash })
+    walk.misfits.push({ ...seal, digest: found, previousHash: end.hash })
   }
 
-  const check = signer.check('seal', hash, seal)
+  const check = mac === null ? 'unknown' : signer.check('seal', hash, { ...seal, mac })
   if (check === 'invalid') findings.report('edited', place, 'The seal has a wrong signature.')
   walk.pending = check === 'unknown' ? walk.pending + 1 : 0
   walk.end = { position, hash }
   walk.entries++
-  return content !== null && !isMisfit
+  return found !== null && !isMisfit
 }
 
 /** A seal does not vouch for entries before it if it doubts them, unless the head that it found is valid after all. */
@@ -100,13 +100,13 @@ export function endWalk(walk: Walk) {
   }
 }
 
-/** True if two misfits have exchanged their content, their ids or the entries before them. */
+/** True if two misfits have exchanged what their entries say, their ids or the entries before them. */
 function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
-  const { hash, previousHash, eventId, content } = misfit
+  const { hash, previousHash } = misfit
   return [
-    hashOf(previousHash, { ...misfit, eventId: other.eventId, content: other.content }),
-    hashOf(previousHash, { ...misfit, eventId, content: other.content }),
-    hashOf(previousHash, { ...misfit, eventId: other.eventId, content }),
+    hashOf(previousHash, { ...misfit, eventId: other.eventId, digest: other.digest }),
+    hashOf(previousHash, { ...misfit, digest: other.digest }),
+    hashOf(previousHash, { ...misfit, eventId: other.eventId }),
     hashOf(other.previousHash, misfit),
     hashOf(other.hash, misfit),
   ].includes(hash)

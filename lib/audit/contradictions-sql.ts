@@ -55,8 +55,8 @@ export function contradictionsSql(tables: Tables): string {
   return `
     WITH entry AS (
       SELECT event.id, event.api_key_id, event.user_id, event.action, event.ref,
-             CASE jsonb_typeof(event.before) WHEN 'object' THEN event.before END AS before,
-             CASE jsonb_typeof(event.after) WHEN 'object' THEN event.after END AS after,
+             CASE json_typeof(event.before) WHEN 'object' THEN event.before::jsonb END AS before,
+             CASE json_typeof(event.after) WHEN 'object' THEN event.after::jsonb END AS after,
              (SELECT count(*) FROM ${events} AS emptied WHERE emptied.action = 'truncated' AND emptied.id < event.id) AS era
         FROM ${events} AS event
        WHERE event.id > coalesce((SELECT max(last_pruned_id) FROM ${auditHead}), 0) AND event.action NOT IN ('truncated', 'retired_secret_used')

@@ -5,7 +5,8 @@ import type { SignatureCheck, Signer } from './signing'
 
 /*
  * An entry has two texts. The library signs `signedText` before it writes the entry, so it can only use values that it knows.
- * The seal covers `contentSql`, the whole row as the database has it: its numbers may be longer than those of JavaScript.
+ * The seal covers a digest of the whole row as the database has it: its numbers may be longer than those of JavaScript. The database
+ * computes the digest, so that verification reads no entry that is as it was sealed.
  */
 
 /** An entry as the library writes it. The database adds an id and a time. */
@@ -65,6 +66,16 @@ function signedText(entry: NewEntry): string {
 export function contentSql(event: string): string {
   const texts = storedColumns.map((column) => `${event}.${column}::text`)
   return `jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
+}
+
+/**
+ * SQL for the digest of everything that an entry says, except its id, in hexadecimal. `record_send` writes the length of each value
+ * before it, so no two entries have one form, and no setting of the session changes it. Text is converted first, because the form
+ * of text depends on the encoding of the client.
+ */
+export function entryDigestSql(event: string): string {
+  const values = storedColumns.map((column) => `convert_to(${event}.${column}::text, 'UTF8')`)
+  return `encode(sha256(record_send(ROW(${[...values, `${event}.created_at`].join(', ')}))), 'hex')`
 }
 
 /** Reads an entry from its content. Its members may be anything: the signature says if the library wrote them. */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash as digestOf } from 'node:crypto'
 
 import type { Transaction } from 'sequelize'
 
@@ -7,17 +7,19 @@ import { warn } from '../../models/warnings'
 import { sqlStateOf } from '../database/failures'
 import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
-import { checkEntry, contentSql, readContent } from './entry'
+import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
 import { checkHead, endOf, endSql, isReliable } from './head'
 import { signExport, toHeadRow, withoutClaims, writeHeadSql } from './head'
 import type { AuditHead, End, Head, Trail, Link } from './head'
-import type { Signature } from './signing'
 
 /*
  * Each entry has a seal, and the seals are a chain:
  *
- *   hash = SHA-256(hash of the seal before, members of the seal, the whole entry as the database has it)
- *   mac  = HMAC(secret, hash)
+ *   digest = SHA-256(the whole entry as the database has it)
+ *   hash   = SHA-256(hash of the seal before, members of the seal, the digest among them)
+ *   mac    = HMAC(secret, hash)
+ *
+ * Only the last seal of those that are written at once has a MAC. It vouches for all entries up to there.
  *
  * The hash covers the id of the secret. Otherwise a seal could pass for a seal of a secret that is gone.
  *
@@ -38,18 +40,23 @@ export interface SealedEntry {
   doubts: string | null
   /** The secret that signs the seal; `null` for none. */
   secretId: string | null
-  content: string
+  /** Of the entry, by the database. */
+  digest: string
 }
 
 /** A seal as `sealsSql` reads it. */
-export interface Seal extends Link, Signature, Omit<SealedEntry, 'content' | 'secretId'> {
-  /** `null` if the entry is gone; and so is `isOld`. */
+export interface Seal extends Link, SealedEntry {
+  /** `null` for a seal before the last of those that were written at once. */
+  mac: string | null
+  /** The digest of the entry as it is now; `null` if the entry is gone; and so is `isOld`. */
+  found: string | null
+  /** `null` if the seal says that the library wrote the entry. */
   content: string | null
   isOld: boolean | null
 }
 
 /** An entry that waits for its seal; without content if it is gone or has a seal already. */
-type Waiting = { xid: string; eventId: string; content: string | null }
+type Waiting = { xid: string; eventId: string; digest: string; content: string | null }
 
 /** The entries that wait, and the end of the chain; `isGood` is true if the head is reliable. */
 type Page = { head: Head; tail: End['tail']; isGood: boolean; waiting: readonly Waiting[] }
@@ -194,15 +201,15 @@ function pageSql(tables: Tables, others: number): string {
     SELECT set_config('lock_timeout', split_part(current_setting('${waiting}'), ' ', 1), true),
            set_config('statement_timeout', split_part(current_setting('${waiting}'), ' ', 2), true);
     ${endSql(tables)};
-    SELECT json_build_object('xid', xid::text, 'eventId', event_id::text, 'content', (
-             SELECT ${contentSql('event')} FROM ${events} AS event
-              WHERE event.id = waiting.event_id AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id)
-           ))::text AS json
+    SELECT json_build_object(
+             'xid', xid::text, 'eventId', event_id::text, 'digest', ${entryDigestSql('event')},
+             'content', CASE WHEN event.id IS NOT NULL AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id) THEN ${contentSql('event')} END
+           )::text AS json
       FROM (
         (SELECT xid, event_id FROM ${unsealed} WHERE xid = pg_current_xact_id() ORDER BY event_id LIMIT ${sealedAtOnce})
          UNION
         (SELECT xid, event_id FROM ${unsealed} ORDER BY xid, event_id LIMIT ${others})
-      ) AS waiting
+      ) AS waiting LEFT JOIN LATERAL (SELECT * FROM ${events} WHERE id = waiting.event_id OFFSET 0) AS event ON true
      ORDER BY event_id`
 }
 
@@ -238,27 +245,35 @@ function sealEntries({ signer }: Trail, { head, tail, isGood, waiting }: Page) {
   let doubts = isGood ? null : JSON.stringify(head)
   const sealed = []
   // An entry may wait twice, or may have been removed.
-  const contents = new Map(waiting.map(({ eventId, content }) => [eventId, content]))
-  for (const [eventId, content] of contents) {
+  const entries = new Map(waiting.map((entry) => [entry.eventId, entry]))
+  for (const { eventId, digest, content } of entries.values()) {
     if (content === null) continue
 
     const isGenuine = checkEntry(signer, readContent(content)) === 'valid'
     position++
-    hash = hashOf(hash, { eventId, isGenuine, doubts, secretId: signer.secretId, content })
-    const { mac, secretId: secret_id } = signer.sign('seal', hash)
-    const row = { position, event_id: eventId, is_genuine: isGenuine, doubts, hash, mac, secret_id }
+    const { secretId: secret_id } = signer
+    hash = hashOf(hash, { eventId, isGenuine, doubts, secretId: secret_id, digest })
+    const row = {
+      position,
+      event_id: eventId,
+      is_genuine: isGenuine,
+      doubts,
+      digest,
+      hash,
+      secret_id,
+    }
     sealed.push(row)
     doubts = null
   }
+  Object.assign(sealed.at(-1) ?? {}, { mac: signer.sign('seal', hash).mac })
   return sealed
 }
 
 /** Returns the hash of a seal, which covers the entry and everything before it. */
 export function hashOf(previous: string, entry: SealedEntry): string {
-  const { eventId, isGenuine, doubts, secretId, content } = entry
-  return createHash('sha256')
-    .update([previous, JSON.stringify([eventId, isGenuine, doubts, secretId]), content].join('\n'))
-    .digest('hex')
+  const { eventId, isGenuine, doubts, secretId, digest } = entry
+  const members = JSON.stringify([eventId, isGenuine, doubts, secretId])
+  return digestOf('sha256', [previous, members, digest].join('\n'))
 }
 
 /** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
@@ -267,7 +282,9 @@ export function sealsSql(tables: Tables, after: number | string, before = `'infi
     SELECT json_build_object(
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'mac', seal.mac, 'secretId', seal.secret_id,
-             'isOld', event.created_at < ${before}::timestamptz, 'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END
+             'digest', seal.digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
+             'isOld', event.created_at < ${before}::timestamptz,
+             'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
            )::text AS json
       FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id
      WHERE seal.position > ${after}

@@ -1,4 +1,4 @@
-import { contentSql } from '../../lib/audit/entry'
+import { entryDigestSql } from '../../lib/audit/entry'
 import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf } from '../../lib/audit/seal'
 import { createSigner } from '../../lib/audit/signing'
@@ -175,8 +175,8 @@ async function forge() {
   const [own] = await rows<{ secretId: string | null }>(
     'SELECT secret_id AS "secretId" FROM api_key_audit_head',
   )
-  const entries = await rows<{ position: number; eventId: string; content: string }>(
-    `SELECT seal.position::int, event.id::text AS "eventId", ${contentSql('event')} AS content
+  const entries = await rows<{ position: number; eventId: string; digest: string }>(
+    `SELECT seal.position::int, event.id::text AS "eventId", ${entryDigestSql('event')} AS digest
        FROM api_key_event_seals AS seal JOIN api_key_events AS event ON event.id = seal.event_id
       ORDER BY seal.position`,
   )
@@ -184,11 +184,11 @@ async function forge() {
   const secretId = own?.secretId ?? null
   const statements: string[] = []
   let hash = ''
-  for (const { position, eventId, content } of entries) {
-    hash = hashOf(hash, { eventId, isGenuine: true, doubts: null, secretId, content })
+  for (const { position, eventId, digest } of entries) {
+    hash = hashOf(hash, { eventId, isGenuine: true, doubts: null, secretId, digest })
     const { mac } = forger.sign('seal', hash)
     statements.push(
-      `UPDATE api_key_event_seals SET hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
+      `UPDATE api_key_event_seals SET digest = '${digest}', hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
     )
   }
   const [found] = await rows<{ json: string }>(endSql(tablesOf('public')))
