@@ -26,7 +26,7 @@ import type {
 } from './options'
 import { readOptions } from './read-options'
 import { createAskGrantable } from './verification/owner-permissions'
-import { systemClock } from './database/clock'
+import { createServerClock, systemClock } from './database/clock'
 import { createVerification } from './verification/verification'
 
 /**
@@ -69,6 +69,7 @@ export function createApiKeys<
     format: createSecretFormat(settings),
     parse: createParsers({ ...settings, ...storage }),
     ownChanges: createOwnChanges(systemClock),
+    serverClock: createServerClock(),
   }
   const grantable =
     settings.grantable &&

@@ -1,6 +1,7 @@
 import { searchSql } from '../models/api-key'
 import { literal } from '../models/names'
 import type { Tables } from '../models/tables'
+import { createFunction } from './create-function'
 import { secretTriggers } from './secret-triggers'
 import { unless, type Step } from './step'
 
@@ -24,6 +25,7 @@ export function createApiKeys(tables: Tables, userIdColumn: string): Step {
       api_key_retired_secrets: retiredSecretsSql(tables),
     },
     triggers: secretTriggers(tables),
+    routines: [createFunction(tables)],
     finish: referenceSql(tables),
   }
 }

@@ -8,9 +8,8 @@ import type { Step } from './step'
  * Events refer to keys and users without foreign keys, and to users by text, because the trail outlives keys, users and the type
  * of their ids.
  *
- * A change by the library gives the row of the key a new `event_ref`, which its entry has as `ref`. If a change leaves
- * `event_ref` as it was, the library did not make it, and a trigger writes its entry. So changes by the library cost no function
- * call.
+ * A change by the library gives the row of the key a new `event_ref`, and writes an entry that has it as `ref`, in one statement. A
+ * trigger looks for that entry, and writes an entry itself for every other change.
  *
  * `before` and `after` are `json`, the text as it was written: each verification reads them, and Postgres makes the text of `jsonb`
  * anew for each reading. Verification reads the entries of a key in the order of their ids, so an index has this order.
@@ -45,7 +44,9 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         after json CHECK (jsonb_typeof(after::jsonb) <> ''),
         created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         ref uuid,
-        entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9a-f]{64}$'),
+        entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9]{1,15}:[0-9a-f]{64}$'),
+        -- The transaction that wrote the entry. A trigger compares it, so that an old entry does not pass for a new change.
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
         -- One of these warnings may be written per hour. No other entry takes its place.
         CHECK (action <> 'retired_secret_used' OR actor_type = 'system')
       );

@@ -13,7 +13,10 @@ export function auditTriggers(tables: Tables): Trigger[] {
   return [...keyTriggers(tables), ...eventTriggers(tables), ...refusingTriggers(tables)]
 }
 
-/** The triggers that write an entry for each change that the library has not made. */
+/**
+ * The triggers that write an entry for each change that the library has not made. They fire for every insertion and deletion, and for
+ * an update that changes what the trail has of a key. The function looks for the entry of the library.
+ */
 function keyTriggers(tables: Tables): Trigger[] {
   const onKeys = {
     table: tables.keys,
@@ -29,20 +32,14 @@ function keyTriggers(tables: Tables): Trigger[] {
       ...onKeys,
       name: 'api_key_record_insert',
       fires: 'AFTER INSERT',
-      when: 'NEW.event_ref IS NULL',
     },
     {
       ...onKeys,
       name: 'api_key_record_update',
       fires: 'AFTER UPDATE',
-      when: `(${changesAny(comparableColumns('watched', 'shown'))}) AND NOT (${changesAny(['event_ref'])})`,
+      when: changesAny([...comparableColumns('watched', 'shown'), 'event_ref']),
     },
-    {
-      ...onKeys,
-      name: 'api_key_record_delete',
-      fires: 'AFTER DELETE',
-      when: isNotIn(tables.settings.deleting),
-    },
+    { ...onKeys, name: 'api_key_record_delete', fires: 'AFTER DELETE' },
     { ...onKeys, name: 'api_key_record_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
   ]
 }
@@ -91,9 +88,21 @@ function refusingTriggers({ schema, events, seals, settings }: Tables): Trigger[
   ])
 }
 
+/**
+ * A change counts as made by the library if the newest entry of its key was written by the same transaction and has the new
+ * `event_ref` of the row. Neither is enough alone: the row may name an older entry, and a role with rights on the keys alone may
+ * write any reference. A deletion has no row to refer to. Uses of retired secrets are no changes, and come at any time.
+ */
 function writeEventBody({ events }: Tables): string {
+  const newest = (
+    id: string,
+  ) => `event.ref, event.xid, event.action INTO last FROM ${events} AS event
+             WHERE event.api_key_id = ${id} AND event.action <> 'retired_secret_used'
+             ORDER BY event.id DESC LIMIT 1`
   return `
         DECLARE
+          last record;
+          is_told boolean;
           old_key jsonb;
           new_key jsonb;
           what text;
@@ -104,6 +113,16 @@ function writeEventBody({ events }: Tables): string {
           IF TG_OP = 'TRUNCATE' THEN
             INSERT INTO ${events} (action, actor_type, actor_id)
             VALUES ('truncated', 'database', session_user);
+            RETURN NULL;
+          END IF;
+          IF TG_OP = 'DELETE' THEN
+            SELECT ${newest('OLD.id')};
+            is_told := last.xid = pg_current_xact_id() AND last.action = 'deleted' AND last.ref IS NOT NULL;
+          ELSIF TG_OP = 'INSERT' OR NEW.event_ref IS DISTINCT FROM OLD.event_ref THEN
+            SELECT ${newest('NEW.id')};
+            is_told := last.xid = pg_current_xact_id() AND last.ref = NEW.event_ref;
+          END IF;
+          IF is_told THEN
             RETURN NULL;
           END IF;
           IF TG_OP <> 'INSERT' THEN

@@ -1,13 +1,14 @@
 import { qualify } from '../models/names'
 import { relationsOf, type Step } from './step'
 import type { Run } from './transaction'
+import { alteredRoutinesSql } from './routines'
 import { alteredTriggersSql } from './triggers'
 
 /** The things that the steps make and the database does not have. */
 export interface Missing {
   /** Tables and sequences. */
   relations: string[]
-  /** Triggers that are gone, switched off, or altered. They are not looked for if a table is missing. */
+  /** Triggers and functions that are gone, switched off, or altered. They are not looked for if a table is missing. */
   triggers: string[]
   /** True if a table is empty that must not be. */
   isRow: boolean
@@ -32,7 +33,10 @@ export async function findMissing(
   if (missing.length > 0) return { relations: missing, triggers: [], isRow: false }
 
   const triggers = steps.flatMap((step) => step.triggers ?? [])
-  const altered = await run(alteredTriggersSql(triggers))
+  const routines = steps.flatMap((step) => step.routines ?? [])
+  const altered = await run(
+    `${alteredTriggersSql(triggers)} UNION ALL ${alteredRoutinesSql(routines)}`,
+  )
   const conditions = steps
     .flatMap(({ neverEmpty = [] }) => neverEmpty)
     .filter((name) => readable.get(name))

@@ -7,6 +7,7 @@ import {
   removeFromHistory,
 } from './history'
 import { reasonOf, type Run } from './transaction'
+import { createRoutines, dropRoutines, type Routine } from './routines'
 import { createFunctions, createTriggers, dropFunctions, type Trigger } from './triggers'
 
 /**
@@ -20,6 +21,8 @@ export interface Step {
   /** SQL for each table and its indexes, in the order in which they are made. */
   readonly tables: Readonly<Record<string, string>>
   readonly triggers?: readonly Trigger[]
+  /** The functions that statements of the library call. */
+  readonly routines?: readonly Routine[]
   /** The tables that need a row. If they have none, they get a row of defaults, in this order. */
   readonly neverEmpty?: readonly string[]
   /** SQL that runs once all tables and triggers of all steps are there. */
@@ -46,6 +49,7 @@ export async function makeSteps(run: Run, schema: string, steps: readonly Step[]
       ${steps.map((step) => createRelations(schema, step)).join('')}
       ${createFunctions(triggers)}
       ${createTriggers(triggers)}
+      ${createRoutines(steps.flatMap((step) => step.routines ?? []))}
       ${steps.map((step) => createRows(schema, step)).join('')}`)
     for (const { name } of steps) await noteInHistory(run, schema, name)
   } catch (error) {
@@ -58,12 +62,13 @@ export async function undoSteps(run: Run, schema: string, steps: readonly Step[]
   const history = await readHistory(run, schema)
   const made = steps.filter(({ name }) => history.has(name))
   for (const step of made.toReversed()) {
-    const { sequences = [], tables, triggers = [] } = step
+    const { sequences = [], tables, triggers = [], routines = [] } = step
     const named = (names: readonly string[]) =>
       names.map((name) => qualify(schema, name)).join(', ')
     await run(`
       DROP TABLE IF EXISTS ${named(Object.keys(tables))};
       ${dropFunctions(triggers)}
+      ${dropRoutines(routines)}
       ${sequences.length > 0 ? `DROP SEQUENCE IF EXISTS ${named(sequences)};` : ''}`)
     await removeFromHistory(run, schema, step.name)
   }

@@ -1,4 +1,5 @@
 import { msSql, type Time } from './api-key'
+import type { Tables } from './tables'
 
 /** The actions that entries of the audit trail record. */
 export const eventActions = [
@@ -61,6 +62,21 @@ export const eventColumns = {
   before: 'before',
   after: 'after',
 } as const satisfies Partial<Record<keyof ApiKeyEventRow, string>>
+
+/** The columns of an entry that the library writes. The database fills the other columns. */
+export const writtenColumns = ['ref', ...Object.values(eventColumns), 'entry_mac']
+
+/**
+ * SQL that writes entries. Their rows come from the given clauses under the name `entry`, and `after` may be another value.
+ */
+export function insertEntriesSql(
+  { events }: Tables,
+  clauses: string,
+  after = 'entry.after',
+): string {
+  const values = writtenColumns.map((name) => (name === 'after' ? after : `entry.${name}`))
+  return `INSERT INTO ${events} (${writtenColumns.join(', ')}) SELECT ${values.join(', ')} ${clauses}`
+}
 
 /** SQL for an entry as JSON, from a row of the audit trail. */
 export function eventSql(event: string): string {

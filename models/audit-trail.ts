@@ -18,8 +18,19 @@ export function isOfKeyWithPrefix(id: string, tables: Tables, keyPrefix: string)
   ) = ${literal(keyPrefix)}`
 }
 
-/** The attributes of a key that entries of the trail show. */
-export const shownNames = [...attributesFor('shown'), 'previousSecret'] as const
+/**
+ * The attributes of a key that tell two secrets apart: SHA-256 of the hash, in hexadecimal. So the trail shows that a hash was
+ * exchanged, and holds no hash. Calls and routes leave them out.
+ */
+export const digestNames = ['hashDigest', 'previousHashDigest'] as const
+
+/** The attributes of a key that entries of the trail have. */
+export const shownNames = [...attributesFor('shown'), 'previousSecret', ...digestNames] as const
+
+/** SQL for the digest of a hash. */
+export function digestSql(hash: string): string {
+  return `encode(sha256(convert_to(${hash}, 'UTF8')), 'hex')`
+}
 
 /**
  * SQL for what the trail shows of a key, as JSON, from a row of the table of keys. Each attribute has the name and the form that
@@ -34,7 +45,12 @@ export function shownSql(key: string): string {
                        'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
                        'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`
 
-  return `jsonb_build_object(${[...members, `'previousSecret', ${previousSecret}`].join(', ')})`
+  const others = [
+    `'previousSecret', ${previousSecret}`,
+    `'hashDigest', ${digestSql(`${key}.hash`)}`,
+    `'previousHashDigest', ${digestSql(`${key}.previous_hash`)}`,
+  ]
+  return `jsonb_build_object(${[...members, ...others].join(', ')})`
 }
 
 function jsonbOf(value: string, type: ColumnType): string {

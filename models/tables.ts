@@ -59,8 +59,6 @@ export function tablesOf(schema: string) {
       entry: `${channel}.entry`,
       /** Holds the number of a transaction that prunes. */
       pruning: `${channel}.pruning`,
-      /** Holds the number of a transaction that deletes keys and writes their audit entries itself. */
-      deleting: `${channel}.deleting`,
       /** Holds how long a transaction waits for locks while it waits for the head of the chain. */
       waiting: `${channel}.waiting`,
     },

@@ -109,10 +109,10 @@ describe('the size of the house', () => {
     expect(sum(within(wing))).toBeLessThanOrEqual(1_000)
   })
 
-  it('is at most 7,360 lines of code for the core', () => {
+  it('is at most 8,000 lines of code for the core', () => {
     const apart = new Set(within(Object.values(wings).flat()))
 
-    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(7_360)
+    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(8_000)
   })
 })
 

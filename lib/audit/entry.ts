@@ -1,4 +1,4 @@
-import { eventColumns, type ApiKeyEventRow } from '../../models/api-key-event'
+import { eventColumns, writtenColumns, type ApiKeyEventRow } from '../../models/api-key-event'
 import { timeSql } from '../../models/audit-trail'
 import { canonical } from '../keys/metadata'
 import type { SignatureCheck, Signer } from './signing'
@@ -7,6 +7,17 @@ import type { SignatureCheck, Signer } from './signing'
  * An entry has two texts. The library signs `signedText` before it writes the entry, so it can only use values that it knows.
  * The seal covers a digest of the whole row as the database has it: its numbers may be longer than those of JavaScript. The database
  * computes the digest, so that verification reads no entry that is as it was sealed.
+ *
+ * The column `entry_mac` holds three parts, with colons between them: the id of the secret, or nothing; the time of signing, in
+ * milliseconds since 1970; and the MAC. The time is the server's, as far as the process knows it from its polls. The MAC covers
+ *
+ *   JSON of [time, ref, apiKeyId, userId, action, actorType, actorId, address, reason, before, after]
+ *
+ * with the names of objects in order, the owner as text, and without `createdAt` of `after`: the database sets that time when it makes
+ * the key, so the process cannot know it. The seal covers it.
+ *
+ * `before` and `after` of entries that make, rotate or delete a key have `hashDigest`, SHA-256 of the hash of its secret, and
+ * `previousHashDigest`, the same of the secret before it. Entries of triggers have them whenever a hash changes.
  */
 
 /** An entry as the library writes it. The database adds an id and a time. */
@@ -25,46 +36,58 @@ const columns = { ref: 'ref', ...eventColumns } as const
 // The compiler knows the names, `Object.keys` does not.
 const names = Object.keys(columns) as (keyof typeof columns)[]
 
-const storedColumns = [...Object.values(columns), 'entry_mac']
-
-/** SQL that writes the entries of `$1`, a JSON array of what `toRow` returns. The table itself knows the types of its columns. */
-export function insertEntriesSql(events: string): string {
-  const list = storedColumns.join(', ')
-  return `INSERT INTO ${events} (${list}) SELECT ${list} FROM json_populate_recordset(NULL::${events}, $1::json)`
-}
-
-/** Returns an entry as a row of the table, with its signature. */
-export function toRow(signer: Signer, entry: NewEntry): Record<string, unknown> {
-  const row = Object.fromEntries(names.map((name) => [columns[name], entry[name]]))
-  return { ...row, entry_mac: signEntry(signer, entry) }
+/** Returns an entry as a row of the table, signed at a time of the server, in milliseconds since 1970. */
+export function toRow(signer: Signer, entry: NewEntry, at: number): Record<string, unknown> {
+  const row: Record<string, unknown> = { entry_mac: signEntry(signer, entry, at) }
+  for (const name of names) row[columns[name]] = entry[name]
+  return row
 }
 
 /** Signs an entry, so that no other role can write an entry that passes for one of the library. */
-export function signEntry(signer: Signer, entry: NewEntry): string {
-  const { mac, secretId } = signer.sign('entry', signedText(entry))
-  return `${secretId ?? ''}:${mac}`
+export function signEntry(signer: Signer, entry: NewEntry, at: number): string {
+  // A clock may be set before 1970.
+  const time = String(Math.max(0, Math.round(at)))
+  const { mac, secretId } = signer.sign('entry', signedText(entry, time))
+  return `${secretId ?? ''}:${time}:${mac}`
+}
+
+/** Returns when the library signed an entry, in milliseconds since 1970; `null` for an entry without a signature. */
+export function signedAt({ entryMac }: Pick<StoredEntry, 'entryMac'>): number | null {
+  const [, time] = (entryMac ?? '').split(':')
+  return time === undefined ? null : Number(time)
 }
 
 /** Checks if the library wrote an entry. */
 export function checkEntry(signer: Signer, entry: StoredEntry): SignatureCheck {
-  const [secretId, mac] = (entry.entryMac ?? '').split(':')
-  if (mac === undefined) return 'invalid'
+  const [secretId, time, mac] = (entry.entryMac ?? '').split(':')
+  if (time === undefined || mac === undefined) return 'invalid'
   try {
-    return signer.check('entry', signedText(entry), { mac, secretId: secretId || null })
+    const text = signedText(entry, time)
+    return signer.check('entry', text, { mac, secretId: secretId || null })
   } catch {
     // JavaScript cannot follow values that are nested so deep, so the library did not write them.
     return 'invalid'
   }
 }
 
-function signedText(entry: NewEntry): string {
-  const owner = entry.userId === null ? null : String(entry.userId)
-  return canonical(names.map((name) => (name === 'userId' ? owner : entry[name])))
+function signedText(entry: NewEntry, time: string): string {
+  const values = names.map((name) => {
+    if (name === 'userId') return entry.userId === null ? null : String(entry.userId)
+    return name === 'after' ? withoutCreation(entry.after) : entry[name]
+  })
+  return canonical([time, ...values])
+}
+
+function withoutCreation(after: NewEntry['after']): unknown {
+  // Other roles may have written any JSON.
+  if (typeof after !== 'object' || after === null || !('createdAt' in after)) return after
+  const { createdAt: _, ...known } = after
+  return known
 }
 
 /** SQL for everything that an entry says, except its id, as one text. */
 export function contentSql(event: string): string {
-  const texts = storedColumns.map((column) => `${event}.${column}::text`)
+  const texts = writtenColumns.map((column) => `${event}.${column}::text`)
   return `jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
 }
 
@@ -74,7 +97,7 @@ export function contentSql(event: string): string {
  * of text depends on the encoding of the client.
  */
 export function entryDigestSql(event: string): string {
-  const values = storedColumns.map((column) => `convert_to(${event}.${column}::text, 'UTF8')`)
+  const values = writtenColumns.map((column) => `convert_to(${event}.${column}::text, 'UTF8')`)
   return `encode(sha256(record_send(ROW(${[...values, `${event}.created_at`].join(', ')}))), 'hex')`
 }
 

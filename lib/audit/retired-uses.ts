@@ -1,13 +1,15 @@
 import { randomUUID } from 'node:crypto'
 
 import { literal } from '../../models/names'
-import type { Tables } from '../../models/tables'
+import type { ServerClock } from '../database/clock'
 import type { Writer } from '../database/writer'
 import { signEntry, type NewEntry } from './entry'
-import type { Signer } from './signing'
+import type { Trail } from './head'
 
 /** The use of a secret that no longer works: the owner of its key, and the address that used it. */
 type RetiredUse = Pick<NewEntry, 'userId' | 'address'>
+
+type RetiredUsesParts = Pick<Trail, 'tables' | 'signer'> & { serverClock: ServerClock }
 
 /** Notes the uses of secrets that no longer work. */
 export type RetiredUses = ReturnType<typeof createRetiredUses>
@@ -19,7 +21,7 @@ const maxKeys = 5_000
  * Gathers uses of secrets that no longer work. The writer enters them in the audit trail, once an hour per key. Within a process,
  * verification/refuse.ts sees to that; between processes, a unique index of migrations/0004 does.
  */
-export function createRetiredUses(writer: Writer, tables: Tables, signer: Signer) {
+export function createRetiredUses(writer: Writer, parts: RetiredUsesParts) {
   /** By the ids of the keys. */
   let waiting = new Map<string, RetiredUse>()
 
@@ -39,7 +41,7 @@ export function createRetiredUses(writer: Writer, tables: Tables, signer: Signer
       const onFailure = () => {
         waiting = new Map([...waiting, ...uses].slice(0, maxKeys))
       }
-      return [{ sql: retiredUsesSql(tables, signer, uses), onFailure }]
+      return [{ sql: retiredUsesSql(parts, uses), onFailure }]
     },
   })
 
@@ -58,12 +60,13 @@ export function createRetiredUses(writer: Writer, tables: Tables, signer: Signer
  * entered instead. Several statements in one text take no parameters. Ids, addresses and signatures have safe forms. User ids may
  * be any text, so they are written in hexadecimal.
  */
-function retiredUsesSql(tables: Tables, signer: Signer, uses: ReadonlyMap<string, RetiredUse>) {
+function retiredUsesSql(parts: RetiredUsesParts, uses: ReadonlyMap<string, RetiredUse>) {
+  const { tables, signer, serverClock } = parts
   const rows = [...uses].map(([apiKeyId, { userId, address }]) => {
     const ref = randomUUID()
     const none = { actorId: null, reason: null, before: null, after: null }
     const entry = { ...none, ref, apiKeyId, userId, address, actorType: 'system' } as const
-    const mac = signEntry(signer, { ...entry, action: 'retired_secret_used' })
+    const mac = signEntry(signer, { ...entry, action: 'retired_secret_used' }, serverClock.now())
     const from = address === null ? 'NULL' : literal(address)
     return `('${apiKeyId}'::uuid, '${Buffer.from(String(userId)).toString('hex')}', ${from}, '${ref}'::uuid, '${mac}')`
   })

@@ -202,7 +202,7 @@ function pageSql(tables: Tables, others: number): string {
            set_config('statement_timeout', split_part(current_setting('${waiting}'), ' ', 2), true);
     ${endSql(tables)};
     SELECT json_build_object(
-             'xid', xid::text, 'eventId', event_id::text, 'digest', ${entryDigestSql('event')},
+             'xid', waiting.xid::text, 'eventId', event_id::text, 'digest', ${entryDigestSql('event')},
              'content', CASE WHEN event.id IS NOT NULL AND NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id) THEN ${contentSql('event')} END
            )::text AS json
       FROM (

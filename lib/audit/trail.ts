@@ -2,16 +2,17 @@ import type { Transaction } from 'sequelize'
 
 import { eventSql, type ApiKeyEventRow, type ChangeAction } from '../../models/api-key-event'
 import { isOfKeyWithPrefix, shownNames } from '../../models/audit-trail'
-import { select, selectJson } from '../database/query'
+import { selectJson } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
+import type { ServerClock } from '../database/clock'
 import type { OwnChanges } from '../database/own-changes'
 import { formatEventCursor } from '../keys/cursor'
-import type { ApiKeyChanged, Emitter } from '../keys/emitter'
+import type { Emitter } from '../keys/emitter'
 import type { EventFilter } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import { readTime, readUserId, type Actor, type ApiKeyRecord } from '../keys/record'
 import type { InTurn } from '../database/turns'
-import { insertEntriesSql, toRow, type NewEntry } from './entry'
+import { toRow, type NewEntry } from './entry'
 import type { AuditHead, Trail } from './head'
 import { prune } from './prune'
 import { exportHead, seal, sealAll } from './seal'
@@ -28,21 +29,24 @@ export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
 /** The audit trail of an instance: writes, lists, seals, exports, verifies and prunes entries. */
 export type Audit = ReturnType<typeof createAudit>
 
-/** A key before a change and after it; `after` is `null` if the key is deleted. */
-type States =
-  { before: ApiKeyRecord | null; after: ApiKeyRecord } | { before: ApiKeyRecord; after: null }
+/** A key, and what the trail has of its secrets. No caller gets the digests. */
+export interface KeyState {
+  record: ApiKeyRecord
+  hashDigest: string
+  previousHashDigest: string | null
+}
 
-/** A change of a key, and the `event_ref` that it has given to the row of the key. */
-type Change = States & { action: ChangeAction; ref: string }
+/** A key before a change and after it; `after` is `null` if the key is deleted. */
+type States = { before: KeyState | null; after: KeyState } | { before: KeyState; after: null }
+
+/** A change of a key, and the `event_ref` that it gives to the row of the key. */
+export type Change = States & { action: ChangeAction; ref: string }
 
 interface Circumstances {
   actor?: Actor | undefined
   address?: string | undefined
   reason?: string | undefined
-  transaction: Transaction
 }
-
-type Reasons = Pick<Circumstances, 'actor' | 'reason'>
 
 interface AuditParts extends Trail {
   inTurn: InTurn
@@ -50,31 +54,24 @@ interface AuditParts extends Trail {
   userIdType: UserIdType
   emitter: Emitter
   ownChanges: OwnChanges
+  serverClock: ServerClock
 }
 
 /** Creates the audit trail of an instance. */
 export function createAudit(parts: AuditParts) {
+  const { signer, serverClock, emitter, ownChanges } = parts
   const written = new WeakMap<Transaction, { entries: number; xid: string }>()
 
-  /** Writes one entry per change, in the transaction that makes the changes. */
-  async function recordOnly(changes: readonly Change[], circumstances: Circumstances) {
-    const { transaction } = circumstances
-    const entries = changes.map((change) => toEntry(change, circumstances))
-    const xid = await insert(parts, entries, transaction)
-    const before = written.get(transaction)?.entries ?? 0
-    written.set(transaction, { entries: before + entries.length, xid })
-  }
-
   return {
-    recordOnly,
+    /** Returns the signed entry of a change as a row of the table, for the statement that makes the change. */
+    toRow: (change: Change, circumstances: Circumstances) =>
+      toRow(signer, toEntry(change, circumstances), serverClock.now()),
 
-    /** Does the same as `recordOnly`, and emits the events of the changes after the transaction has committed. */
-    async record(changes: readonly Change[], circumstances: Circumstances) {
-      await recordOnly(changes, circumstances)
-      for (const change of changes) {
-        const notice = noticeOf(change, circumstances)
-        parts.emitter.emitAfter(circumstances.transaction, change.action, notice)
-      }
+    /** Notes the entries that a transaction has written, so that they are sealed and their changes are found in the log. */
+    noteWritten(transaction: Transaction, entries: number, xid: string, isLogged: boolean) {
+      const before = written.get(transaction)?.entries ?? 0
+      written.set(transaction, { entries: before + entries, xid })
+      if (isLogged) emitter.callAfter(transaction, null, ownChanges.begin(xid))
     },
 
     /** Returns how many entries a transaction has written, and its number; `undefined` if it has written none. */
@@ -90,23 +87,6 @@ export function createAudit(parts: AuditParts) {
     verify: (anchor?: AuditHead) => verify(parts, anchor),
     prune: (options: Parameters<typeof prune>[1]) => prune(parts, options),
   }
-}
-
-/** Writes entries, and returns the number of the transaction. */
-async function insert(parts: AuditParts, entries: readonly NewEntry[], transaction: Transaction) {
-  const { sequelize, tables, signer, emitter, ownChanges } = parts
-  const rows = entries.map((entry) => toRow(signer, entry))
-  // Triggers note in a setting if the transaction is in the change log. A new description, for example, is not.
-  const [own] = await select<{ xid: string; logged: string | null }>(
-    sequelize,
-    `WITH written AS (${insertEntriesSql(tables.events)})
-     SELECT pg_current_xact_id()::text AS xid,
-            split_part(current_setting('${tables.settings.entry}', true), ' ', 1) AS logged`,
-    { bind: [JSON.stringify(rows)], transaction },
-  )
-  const xid = own?.xid ?? ''
-  if (own?.logged === xid) emitter.callAfter(transaction, null, ownChanges.begin(xid))
-  return xid
 }
 
 async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {
@@ -133,27 +113,25 @@ async function list(parts: AuditParts, filter: EventFilter, transaction?: Transa
 
 function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
   const read = (userId: string | null) => userId && readUserId(userId, userIdType)
-  // Triggers write the ids of owners as text.
-  const withOwner = (state: ApiKeyEventRow['before']) =>
-    typeof state?.userId === 'string' ? { ...state, userId: read(state.userId) } : state
-  const [before, after] = [withOwner(row.before), withOwner(row.after)]
+  const shown = (state: ApiKeyEventRow['before']) => {
+    if (typeof state !== 'object' || state === null || Array.isArray(state)) return state
+    const { hashDigest: _, previousHashDigest: __, ...attributes } = state
+    // Triggers write the ids of owners as text.
+    const { userId } = attributes
+    return typeof userId === 'string' ? { ...attributes, userId: read(userId) } : attributes
+  }
+  const [before, after] = [shown(row.before), shown(row.after)]
   return { ...row, userId: read(row.userId), before, after, createdAt: readTime(row.createdAt) }
 }
 
 function toEntry(change: Change, { actor, address, reason }: Circumstances): NewEntry {
   const { action, before, after, ref } = change
-  const { id: apiKeyId, userId } = after ?? before
+  const { id: apiKeyId, userId } = (after ?? before).record
   const changed = changedAttributes(change)
   const actorId = actor && actor.type !== 'system' ? String(actor.id) : null
   const by = { actorType: actor?.type ?? 'system', actorId, address: address ?? null } as const
   const states = { before: before && pick(before, changed), after: after && pick(after, changed) }
   return { ref, apiKeyId, userId, action, ...by, reason: reason ?? null, ...states }
-}
-
-/** Returns the event of a change, for listeners. */
-export function noticeOf({ before, after }: States, by: Reasons): ApiKeyChanged {
-  const { actor = { type: 'system' }, reason = null } = by
-  return { apiKey: after ?? before, before, actor, reason }
 }
 
 type Shown = (typeof shownNames)[number]
@@ -164,12 +142,16 @@ function changedAttributes({ before, after }: States): readonly Shown[] {
   return shownNames.filter((name) => !isSame(shownOf(before, name), shownOf(after, name)))
 }
 
-function pick(record: ApiKeyRecord, names: readonly Shown[]) {
-  return Object.fromEntries(names.map((name) => [name, shownOf(record, name)]))
+function pick(state: KeyState, names: readonly Shown[]) {
+  const shown: Record<string, unknown> = {}
+  for (const name of names) shown[name] = shownOf(state, name)
+  return shown
 }
 
 /** The trail has no uses of keys, because a use is no change. */
-function shownOf(record: ApiKeyRecord, name: Shown): unknown {
+function shownOf(state: KeyState, name: Shown): unknown {
+  if (name === 'hashDigest' || name === 'previousHashDigest') return state[name]
+  const { record } = state
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
   const { prefix, postfix, worksUntil } = record.previousSecret

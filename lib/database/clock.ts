@@ -19,6 +19,24 @@ export const systemClock: Clock = {
   wall: () => Date.now(),
 }
 
+/** The clock of the server, as far as the process knows it. */
+export type ServerClock = ReturnType<typeof createServerClock>
+
+/** Creates the clock of the server. Until a poll has measured how far it is ahead, it is the clock of the process. */
+export function createServerClock() {
+  let offsetMs = 0
+
+  return {
+    /** Whole milliseconds since 1970. */
+    now: () => Math.round(Date.now() + offsetMs),
+
+    /** Notes how far the clock of the server is ahead. */
+    set(aheadMs: number) {
+      offsetMs = aheadMs
+    },
+  }
+}
+
 /** A moment by both clocks. */
 export interface Moment {
   readonly monotonic: number

@@ -20,6 +20,9 @@ const conflicts = /^(40P01|40001)$/
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
 
+/** SQLSTATEs that say the same if they name something of ours: no such function, no such type. */
+const unknownName = /^(42883|42704)$/
+
 /**
  * The server's words for an id that does not fit the type of `user_id`. If an app leaves the type to its own column, nothing else
  * checks its ids.
@@ -109,9 +112,10 @@ export function sqlStateOf(error: unknown): string {
   return typeof code === 'string' && severity !== undefined ? code : ''
 }
 
-/** True if our tables, or some of their columns, are not there. */
+/** True if our tables or functions, or some of their columns, are not there. */
 export function isUnmigrated(error: unknown): boolean {
-  return unmigrated.test(sqlStateOf(error))
+  const state = sqlStateOf(error)
+  return unmigrated.test(state) || (unknownName.test(state) && messageOf(error).includes('api_key'))
 }
 
 /** Returns the cause of an error; without a cause, the error itself. */

@@ -1,5 +1,7 @@
 import type { QueryTypes, Sequelize, Transaction } from 'sequelize'
 
+import type { TextRow } from './connection'
+
 /*
  * There are two ways to the database.
  *
@@ -40,6 +42,14 @@ export async function select<Row extends object>(
     type: 'SELECT' as QueryTypes.SELECT,
     useMaster: true,
   })
+}
+
+/** Runs a statement and returns its rows, whose values are text. */
+export type Run = (sql: string, values: readonly unknown[]) => Promise<TextRow[]>
+
+/** Returns the function that runs statements in a transaction. */
+export function runIn(sequelize: Sequelize, transaction: Transaction): Run {
+  return (sql, values) => select<TextRow>(sequelize, sql, { bind: values, transaction })
 }
 
 /** Runs statements that return JSON, each in one column `json`, and returns what they have. The callers know its shape. */

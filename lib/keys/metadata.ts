@@ -90,9 +90,11 @@ export function isSame(a: unknown, b: unknown): boolean {
 
 /** Returns JSON with the names of objects in order. The database keeps the meaning of JSON, but orders the names itself. */
 export function canonical(value: unknown): string {
-  return JSON.stringify(value, (_, member: unknown) =>
-    isPlainObject(member)
-      ? Object.fromEntries(Object.entries(member).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-      : member,
-  )
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+  if (!isPlainObject(value)) return JSON.stringify(value ?? null)
+  const members = Object.keys(value)
+    .toSorted()
+    .filter((name) => value[name] !== undefined)
+    .map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`)
+  return `{${members.join(',')}}`
 }

@@ -1,12 +1,12 @@
-import { randomUUID } from 'node:crypto'
-
-import { run } from '../database/query'
+import { runIn } from '../database/query'
 import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
-import { changeKey, changeKeyIn, get, insert, lock } from './store'
+import { changeKey, changeKeyIn } from './change-key'
+import { createKeys, explainUnknownUser } from './new-keys'
+import { get } from './store'
 
 /** Creates a key under the policies of the app. */
 export async function create(parts: Parts, key: NewKey, circumstances: Circumstances) {
@@ -19,10 +19,20 @@ export async function create(parts: Parts, key: NewKey, circumstances: Circumsta
   const { plainTextKey, ...secret } = parts.format.mint()
 
   const apiKey = await parts.inTransaction({ ...circumstances, userId }, async (transaction) => {
-    await policies.lockUser(parts, userId, transaction)
-    await policies.refuseTooManyKeys(parts, userId, transaction)
-    const values = { ...key, metadata, ...secret }
-    return insert(parts, values, { ...circumstances, transaction })
+    const run = runIn(parts.sequelize, transaction)
+    const { outcomes, xids } = await createKeys(
+      parts,
+      run,
+      [{ key, secret, circumstances }],
+      null,
+    ).catch(explainUnknownUser)
+    const [outcome] = outcomes
+    if (outcome instanceof Error || !outcome) throw outcome
+    parts.noteMade(transaction, [{ change: outcome, circumstances }], {
+      xid: xids[0],
+      isLogged: true,
+    })
+    return outcome.after.record
   })
   return { apiKey, plainTextKey }
 }
@@ -56,7 +66,7 @@ export async function update(
       policies.refuseOwnLimits(changes.limits, key.limits, circumstances.actor)
       const metadata =
         changes.metadata && policies.withReserved(parts, changes.metadata, key, circumstances.actor)
-      return { action: 'updated', values: { ...changes, metadata } }
+      return { action: 'updated', changes: { ...changes, metadata } }
     })
   })
 }
@@ -76,7 +86,10 @@ export async function setPermissions(
   return changeKey(parts, id, circumstances, (key) => {
     nextStatus('change', key)
     const isSameSet = isSame(key.permissions.toSorted(), permissions.toSorted())
-    return { action: 'permissions_changed', values: isSameSet ? {} : { permissions } }
+    return {
+      action: 'permissions_changed',
+      changes: isSameSet ? {} : { permissions: [...permissions] },
+    }
   })
 }
 
@@ -95,7 +108,7 @@ export async function setStatus(
 ) {
   return changeKey(parts, id, circumstances, (key) => ({
     action: statusActions[action],
-    values: { status: nextStatus(action, key) },
+    changes: { status: nextStatus(action, key) },
   }))
 }
 
@@ -106,52 +119,28 @@ export async function rotate(
   gracePeriodSeconds: number,
   circumstances: Circumstances,
 ) {
-  const { sequelize, tables, audit } = parts
-  const { plainTextKey, hash, secretId, prefix, postfix } = parts.format.mint()
+  const { plainTextKey, ...secret } = parts.format.mint()
+  const { prefix, postfix } = secret
 
-  const apiKey = await parts.inTransaction(circumstances, async (transaction) => {
-    const own = { ...circumstances, transaction }
-    const before = await lock(parts, id, own)
-    nextStatus('rotate', before)
-    const ref = randomUUID()
-    // In one statement, because a hash may not be both current and retired.
-    await run(
-      sequelize,
-      `WITH retired AS (
-         INSERT INTO ${tables.retiredSecrets} (hash, api_key_id)
-         SELECT hash, id FROM ${tables.keys} WHERE id = $1
-       )
-       UPDATE ${tables.keys} AS key
-          SET hash = $2, secret_id = $3, prefix = $4, postfix = $5, event_ref = $7, updated_at = clock_timestamp(),
-              (previous_hash, previous_secret_id, previous_prefix, previous_postfix, previous_works_until,
-               previous_last_used_at) = (
-                SELECT key.hash, key.secret_id, key.prefix, key.postfix,
-                       clock_timestamp() + $6::float8 * interval '1 second', key.last_used_at
-                 WHERE $6::float8 > 0
-              )
-        WHERE key.id = $1`,
-      { bind: [id, hash, secretId, prefix, postfix, gracePeriodSeconds, ref], transaction },
-    )
-    const after = await get(parts, id, { transaction })
-    await audit.record([{ action: 'rotated', before, after, ref }], own)
-    return after
+  const apiKey = await changeKey(parts, id, circumstances, (key) => {
+    nextStatus('rotate', key)
+    const worksUntil = new Date(parts.serverClock.now() + gracePeriodSeconds * 1_000)
+    const before = {
+      prefix: key.prefix,
+      postfix: key.postfix,
+      worksUntil,
+      lastUsedAt: key.lastUsedAt,
+    }
+    const previousSecret = gracePeriodSeconds > 0 ? before : null
+    return { action: 'rotated', changes: { prefix, postfix, previousSecret }, secret }
   })
   return { apiKey, plainTextKey }
-}
-
-const noPreviousSecret = {
-  previousHash: null,
-  previousSecretId: null,
-  previousPrefix: null,
-  previousPostfix: null,
-  previousWorksUntil: null,
-  previousLastUsedAt: null,
 }
 
 /** Ends the grace period of a key's previous secret. */
 export async function endRotation(parts: Parts, id: string, circumstances: Circumstances) {
   return changeKey(parts, id, circumstances, (key) => {
     nextStatus('change', key)
-    return { action: 'rotation_ended', values: key.previousSecret ? noPreviousSecret : {} }
+    return { action: 'rotation_ended', changes: { previousSecret: null } }
   })
 }

@@ -2,16 +2,18 @@ import { randomUUID } from 'node:crypto'
 
 import type { Transaction } from 'sequelize'
 
-import { isOfPrefix, keySql, msSql, type Status, type Time } from '../../models/api-key'
+import type { Status } from '../../models/api-key'
+import { insertEntriesSql } from '../../models/api-key-event'
 import { quote } from '../../models/names'
-import { limitStatements, run, select } from '../database/query'
-import { noticeOf } from '../audit/trail'
+import type { TextRow } from '../database/connection'
+import { limitStatements, run, runIn, select } from '../database/query'
 import type { Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'
-import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
+import { lockKeysSql, plan, toReadKey, writeChanges, type ReadKey } from './key-changes'
 import { lockUser } from './policies'
-import { count, readAll, readRecord, type Condition, type Scope } from './store'
+import { count, readAll, type Condition, type Scope } from './store'
+import { noticeOf } from './transactions'
 
 /** How many keys `revokeUnused` and `pruneRevoked` change in one transaction. */
 const batchSize = 1_000
@@ -31,7 +33,7 @@ export async function revokeAll(
   userId: string | number,
   circumstances: Circumstances,
 ): Promise<number> {
-  const { audit, emitter, background } = parts
+  const { audit, emitter, background, noteMade } = parts
 
   return parts.inTransaction({ ...circumstances, userId }, async (transaction) => {
     const own = { ...circumstances, transaction }
@@ -39,15 +41,15 @@ export async function revokeAll(
     let keys = 0
     if (!circumstances.transaction) await allowTime(parts, transaction)
     await lockUser(parts, userId, transaction)
-    for await (const ids of lockInPages(parts, revocable(userId), transaction)) {
-      const changes = await revokeRows(parts, ids, transaction)
+    for await (const page of lockInPages(parts, revocable(userId), transaction)) {
+      const { made, xid } = await revokeKeys(parts, page, own)
       if (keys === 0) {
-        await audit.record(changes, own)
-      } else {
-        await audit.recordOnly(changes, own)
-        if (emitter.hasListener('revoked')) later.push(toCompact(changes))
+        noteMade(transaction, made, { xid, isLogged: true })
+      } else if (xid !== null) {
+        audit.noteWritten(transaction, made.length, xid, true)
+        if (emitter.hasListener('revoked')) later.push(toCompact(page))
       }
-      keys += changes.length
+      keys += made.length
     }
     if (later.length > 0) {
       emitter.callAfter(transaction, 'revoked', () => {
@@ -79,8 +81,9 @@ async function announce(parts: Parts, pages: readonly string[], circumstances: C
       for (const state of states) {
         const after = found.get(state.id)
         if (!after) continue
-        const notice = noticeOf(toRevocation(after, state), circumstances)
-        emitter.emit('revoked', deepFreeze(notice))
+        const { status, updatedAt } = state
+        const before = { ...after, status, updatedAt: new Date(updatedAt), revokedAt: null }
+        emitter.emit('revoked', deepFreeze(noticeOf(before, after, circumstances)))
       }
     }
   } catch (error) {
@@ -92,26 +95,18 @@ async function allowTime({ sequelize }: Parts, transaction: Transaction) {
   await run(sequelize, limitStatements(statementLimitMs), { transaction })
 }
 
-/** Locks keys in the order of their ids, and returns the ids a page at a time. The server keeps the rest. */
-async function* lockInPages(
-  { sequelize, tables, keyPrefix }: Parts,
-  { where, bind }: Condition,
-  transaction: Transaction,
-) {
+/** Locks keys in the order of their ids, and returns them a page at a time. The server keeps the rest. */
+async function* lockInPages(parts: Parts, condition: Condition, transaction: Transaction) {
+  const { sequelize } = parts
   const cursor = quote(`api_key_pages_${randomUUID()}`)
-  await run(
-    sequelize,
-    `DECLARE ${cursor} NO SCROLL CURSOR FOR
-      SELECT key.id::text AS id FROM ${tables.keys} AS key
-       WHERE ${isOfPrefix('key', keyPrefix)} AND ${where}
-       ORDER BY key.id FOR NO KEY UPDATE`,
-    { bind, transaction },
-  )
+  const sql = lockKeysSql(parts, condition.where, 'ORDER BY key.id')
+  const { bind } = condition
+  await run(sequelize, `DECLARE ${cursor} NO SCROLL CURSOR FOR ${sql}`, { bind, transaction })
   for (;;) {
-    const rows = await select<{ id: string }>(sequelize, `FETCH ${pageSize} FROM ${cursor}`, {
+    const rows = await select<TextRow>(sequelize, `FETCH ${pageSize} FROM ${cursor}`, {
       transaction,
     })
-    if (rows.length > 0) yield rows.map(({ id }) => id)
+    if (rows.length > 0) yield rows.map((row) => toReadKey(parts, row))
     if (rows.length < pageSize) break
   }
   await run(sequelize, `CLOSE ${cursor}`, { transaction })
@@ -133,8 +128,8 @@ export async function revokeUnused(
   if (dryRun) return count(parts, condition)
 
   return inBatches(parts, condition, circumstances, async (keys, own) => {
-    const ids = keys.map(({ id }) => id)
-    await parts.audit.record(await revokeRows(parts, ids, own.transaction), own)
+    const { made, xid } = await revokeKeys(parts, keys, own)
+    parts.noteMade(own.transaction, made, { xid, isLogged: true })
   })
 }
 
@@ -150,7 +145,7 @@ export async function pruneRevoked(
   }
   if (dryRun) return count(parts, condition)
 
-  return inBatches(parts, condition, circumstances, (keys, own) => deleteRows(parts, keys, own))
+  return inBatches(parts, condition, circumstances, (keys, own) => deleteKeys(parts, keys, own))
 }
 
 /**
@@ -161,22 +156,23 @@ async function inBatches(
   parts: Parts,
   condition: Condition,
   circumstances: Circumstances,
-  work: (keys: ApiKeyRecord[], own: OwnCircumstances) => Promise<void>,
+  work: (keys: ReadKey[], own: OwnCircumstances) => Promise<void>,
 ): Promise<number> {
   let last: string | undefined
   for (let total = 0; ;) {
     const keys = await parts.inTransaction({ actor: circumstances.actor }, async (transaction) => {
       await allowTime(parts, transaction)
       const next = last === undefined ? condition : and(condition, 'key.id >', last)
-      const clauses = `ORDER BY key.id LIMIT ${batchSize} FOR NO KEY UPDATE`
-      const batch = await readAll(parts, next, { transaction }, clauses)
+      const sql = lockKeysSql(parts, next.where, `ORDER BY key.id LIMIT ${batchSize}`)
+      const rows = await runIn(parts.sequelize, transaction)(sql, next.bind)
+      const batch = rows.map((row) => toReadKey(parts, row))
       for (let first = 0; first < batch.length; first += pageSize) {
         await work(batch.slice(first, first + pageSize), { ...circumstances, transaction })
       }
       return batch
     })
     total += keys.length
-    last = keys.at(-1)?.id
+    last = keys.at(-1)?.record.id
     if (keys.length < batchSize) return total
   }
 }
@@ -185,68 +181,47 @@ function and({ where, bind }: Condition, comparison: string, value: unknown): Co
   return { where: `${where} AND ${comparison} $${bind.length + 1}`, bind: [...bind, value] }
 }
 
-/** Revokes keys whose rows are locked. Each row gets a reference of its own, because each key has its own entry. */
-async function revokeRows(parts: Parts, ids: readonly string[], transaction: Transaction) {
-  if (ids.length === 0) return []
-
-  const rows = await select<{ json: string; ref: string } & StateBefore>(
-    parts.sequelize,
-    `UPDATE ${parts.tables.keys} AS key
-        SET status = 'REVOKED', revoked_at = clock_timestamp(), updated_at = clock_timestamp(),
-            event_ref = gen_random_uuid()
-       FROM ${parts.tables.keys} AS old
-      WHERE old.id = key.id AND key.id = ANY($1::uuid[])
-      RETURNING ${keySql('key')} AS json, key.event_ref::text AS ref, old.status,
-                (${msSql('old.updated_at')})::text AS "updatedAt"`,
-    { bind: [ids], transaction },
-  )
-  return rows.map(({ json, ref, ...state }) => {
-    const { before, after } = toRevocation(readRecord(parts, JSON.parse(json)), state)
-    return { action: 'revoked' as const, before, after, ref }
-  })
+/** Revokes keys whose rows are locked. */
+async function revokeKeys(parts: Parts, keys: readonly ReadKey[], own: OwnCircumstances) {
+  const changes = { status: 'REVOKED' } as const
+  const planned = keys.flatMap((key) => plan(key, { action: 'revoked', changes }, own) ?? [])
+  return writeChanges(parts, runIn(parts.sequelize, own.transaction), planned)
 }
 
-async function deleteRows(parts: Parts, keys: readonly ApiKeyRecord[], own: OwnCircumstances) {
+/** Deletes keys whose rows are locked, and writes their entries. */
+async function deleteKeys(parts: Parts, keys: readonly ReadKey[], own: OwnCircumstances) {
   const { sequelize, tables, audit } = parts
   const { transaction } = own
-  // Otherwise a trigger would write entries that say that the database deleted the keys.
-  await run(sequelize, `SELECT set_config($1, pg_current_xact_id()::text, true)`, {
-    bind: [tables.settings.deleting],
-    transaction,
+  const deleted = keys.map((before) => {
+    const change = { action: 'deleted' as const, before, after: null, ref: randomUUID() }
+    return { change, circumstances: own }
   })
-  const bind = [keys.map(({ id }) => id)]
-  await run(sequelize, `DELETE FROM ${tables.keys} WHERE id = ANY($1::uuid[])`, {
-    bind,
-    transaction,
-  })
-  const changes = keys.map((before) => ({
-    action: 'deleted' as const,
-    before,
-    after: null,
-    ref: randomUUID(),
-  }))
-  await audit.record(changes, own)
-}
-
-/** The values of a key that a revocation changes, as they were before. */
-interface StateBefore {
-  status: Status
-  updatedAt: Time
-}
-
-function toRevocation(after: ApiKeyRecord, { status, updatedAt }: StateBefore) {
-  const before = { ...after, status, updatedAt: readTime(updatedAt), revokedAt: null }
-  return { before, after }
+  const entries = JSON.stringify(deleted.map(({ change }) => audit.toRow(change, own)))
+  const [row] = await runIn(sequelize, transaction)(
+    `WITH entry AS MATERIALIZED (
+       SELECT * FROM json_populate_recordset(NULL::${tables.events}, $1::json)
+     ), gone AS (
+       DELETE FROM ${tables.keys} AS key USING entry WHERE key.id = entry.api_key_id
+     ), told AS (
+       ${insertEntriesSql(tables, 'FROM entry')}
+     )
+     SELECT pg_current_xact_id()::text AS xid`,
+    [entries],
+  )
+  parts.noteMade(transaction, deleted, { xid: row?.xid, isLogged: true })
 }
 
 /** Returns the states of many keys before their revocation in one text, which `fromCompact` reads. */
-function toCompact(changes: readonly { before: ApiKeyRecord }[]): string {
+function toCompact(keys: readonly ReadKey[]): string {
   return JSON.stringify(
-    changes.map(({ before: { id, status, updatedAt } }) => [id, status, updatedAt.getTime()]),
+    keys.map(({ record: { id, status, updatedAt } }) => [id, status, updatedAt.getTime()]),
   )
 }
 
-function fromCompact(text: string): (StateBefore & { id: string })[] {
+/** The values of a key that a revocation changes, as they were before. */
+type StateBefore = { id: string; status: Status; updatedAt: number }
+
+function fromCompact(text: string): StateBefore[] {
   const states = JSON.parse(text) as [string, Status, number][]
   return states.map(([id, status, updatedAt]) => ({ id, status, updatedAt }))
 }

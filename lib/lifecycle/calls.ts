@@ -7,7 +7,7 @@ import type { Parsers } from '../keys/input'
 import type { Actor } from '../keys/record'
 import type { UsageStore } from '../usage/report'
 import type { Verification, VerificationParts } from '../verification/verification'
-import type { InTransaction } from './transactions'
+import type { InTransaction, NoteMade } from './transactions'
 import type { ChangeOptions } from './types'
 
 /** The parts that the functions of this folder work with. */
@@ -17,6 +17,7 @@ export interface Parts extends VerificationParts {
   grantable: Grantable | undefined
   inTurn: InTurn
   inTransaction: InTransaction
+  noteMade: NoteMade
   audit: Audit
   usage: UsageStore
   verification: Verification

@@ -14,7 +14,7 @@ import {
 } from './calls'
 import { list } from './search'
 import { get } from './store'
-import { createInTransaction } from './transactions'
+import { createInTransaction, createNoteMade } from './transactions'
 import type {
   ChangeOptions,
   ReadOptions,
@@ -30,8 +30,9 @@ export type UncheckedLifecycle = ReturnType<typeof createLifecycle>['lifecycle']
 export type RouteCommands = ReturnType<typeof createLifecycle>['routeCommands']
 
 /** Creates the functions with which keys are managed, by the app and by the routes. They parse their input first. */
-export function createLifecycle(given: Omit<Parts, 'inTransaction'>) {
-  const parts = { ...given, inTransaction: createInTransaction(given) }
+export function createLifecycle(given: Omit<Parts, 'inTransaction' | 'noteMade'>) {
+  const inTransaction = createInTransaction(given)
+  const parts = { ...given, inTransaction, noteMade: createNoteMade(given) }
 
   return {
     lifecycle: {

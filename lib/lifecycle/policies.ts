@@ -1,5 +1,6 @@
 import type { Transaction } from 'sequelize'
 
+import { userLockSql } from '../../migrations/create-function'
 import { timeOfParameter } from '../../models/api-key'
 import { run } from '../database/query'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
@@ -107,8 +108,7 @@ function refuse(faults: readonly InputFault[]) {
 
 /**
  * Locks a user until the transaction ends, so that one transaction at a time can change how many keys the user has. It comes
- * before any lock on a row. It is an advisory lock, because the user's row is the app's to lock. The collation of the column
- * decides the hash: spellings that the column takes for one user have one lock.
+ * before any lock on a row. It is an advisory lock, because the user's row is the app's to lock.
  */
 export async function lockUser(
   { sequelize, tables }: Parts,
@@ -117,10 +117,9 @@ export async function lockUser(
 ) {
   await run(
     sequelize,
-    `SELECT pg_advisory_xact_lock(hashtextextended(
-       $1 || coalesce((SELECT key.user_id::text FROM ${tables.keys} AS key WHERE false), $2), 0
-     ))`,
-    { bind: [`express-api-keys ${tables.keys} `, String(userId)], transaction },
+    `SELECT pg_advisory_xact_lock(${userLockSql(tables, 'key.user_id')})
+       FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
+    { bind: [JSON.stringify({ user_id: String(userId) })], transaction },
   )
 }
 

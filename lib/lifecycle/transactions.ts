@@ -5,9 +5,13 @@ import { isConflict } from '../database/failures'
 import { afterCommit, commitStatusOf } from '../database/query'
 import { within } from '../database/time-limit'
 import type { Caller } from '../database/turns'
+import type { Change } from '../audit/trail'
+import type { ApiKeyChanged } from '../keys/emitter'
+import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { Parts } from './calls'
 
 export type InTransaction = ReturnType<typeof createInTransaction>
+export type NoteMade = ReturnType<typeof createNoteMade>
 
 /** How often a transaction of the library runs that meets a deadlock or a conflict with other transactions. */
 const maxAttempts = 5
@@ -20,8 +24,44 @@ const answerLimitMs = 5_000
 const lookAgainMs = 1_000
 const maxLooks = 30
 
+/** A change that was made, and the reasons that its event gives. */
+export interface Made {
+  change: Change
+  circumstances: { actor?: Actor | undefined; reason?: string | undefined }
+}
+
+/** Returns the event of a change, for listeners. */
+export function noticeOf(
+  before: ApiKeyRecord | null,
+  apiKey: ApiKeyRecord,
+  { actor, reason }: Made['circumstances'],
+): ApiKeyChanged {
+  return { apiKey, before, actor: actor ?? { type: 'system' }, reason: reason ?? null }
+}
+
+/** Creates the function that notes changes in a transaction, so that their events follow its commit. */
+export function createNoteMade({ audit, emitter }: Pick<Parts, 'audit' | 'emitter'>) {
+  return function noteMade(
+    transaction: Transaction,
+    made: readonly Made[],
+    { xid, isLogged }: { xid: string | null | undefined; isLogged: boolean },
+  ) {
+    if (typeof xid !== 'string') return
+    audit.noteWritten(transaction, made.length, xid, isLogged)
+    for (const { change, circumstances } of made) {
+      const { action, before } = change
+      const { record } = change.after ?? change.before
+      emitter.emitAfter(
+        transaction,
+        action,
+        noticeOf(before?.record ?? null, record, circumstances),
+      )
+    }
+  }
+}
+
 /** Creates the function in which every change of a key is made. */
-export function createInTransaction(parts: Omit<Parts, 'inTransaction'>) {
+export function createInTransaction(parts: Omit<Parts, 'inTransaction' | 'noteMade'>) {
   const { sequelize, background, inTurn, audit, emitter } = parts
   const followed = new WeakSet<Transaction>()
   let sealing: Promise<void> | undefined

@@ -1,7 +1,7 @@
 import type { Transaction } from 'sequelize'
 
 import type { Background } from '../database/background'
-import type { Clock } from '../database/clock'
+import type { Clock, ServerClock } from '../database/clock'
 import type { OwnChanges } from '../database/own-changes'
 import { afterCommit } from '../database/query'
 import { longestLimitMs } from '../database/time-limit'
@@ -72,18 +72,19 @@ interface RefreshParts {
   memory: Memory
   changeLog: Pick<ChangeLogReader, 'find' | 'remove' | 'reportUserChange'>
   ownChanges: OwnChanges
+  serverClock: ServerClock
 }
 
 /** Makes the functions that bring this process up to date with a change of its own, before the caller is answered. */
-export function createRefresh({ memory, changeLog, ownChanges }: RefreshParts) {
+export function createRefresh({ memory, changeLog, ownChanges, serverClock }: RefreshParts) {
   const { cache, feed, ownerPermissions } = memory
 
   feed.listen({
-    onEntries: (xids) =>
-      ownChanges.follow(xids, {
-        revision: feed.lease.applied?.revision ?? null,
-        gaps: feed.lease.gaps,
-      }),
+    onEntries(xids) {
+      const { applied, gaps, clockOffsetMs } = feed.lease
+      ownChanges.follow(xids, { revision: applied?.revision ?? null, gaps })
+      serverClock.set(clockOffsetMs ?? 0)
+    },
   })
 
   /** Begins anew if the log, as it was read since, lacks a change that this process has committed. */

@@ -5,7 +5,7 @@ import { warn } from '../../models/warnings'
 import { createRetiredUses } from '../audit/retired-uses'
 import type { Signer } from '../audit/signing'
 import type { Background } from '../database/background'
-import { systemClock, type Clock } from '../database/clock'
+import { systemClock, type Clock, type ServerClock } from '../database/clock'
 import { createConnections } from '../database/connections'
 import { acquireLimitMs } from '../database/open-client'
 import type { OwnChanges } from '../database/own-changes'
@@ -40,6 +40,7 @@ export interface VerificationParts extends Settings {
   signer: Signer
   format: SecretFormat
   ownChanges: OwnChanges
+  serverClock: ServerClock
   emitter: Emitter
 }
 
@@ -47,7 +48,7 @@ export type Verification = ReturnType<typeof createVerification>
 
 /** Puts together the parts that answer the question of this floor: is this key good at this moment? */
 export function createVerification(parts: VerificationParts) {
-  const { appSequelize, background, emitter, outageGraceMs, signer, tables } = parts
+  const { appSequelize, background, emitter, outageGraceMs, tables } = parts
   const shared = { ...parts, clock: systemClock, boundMs: parts.maxStalenessMs + outageGraceMs }
 
   const { connections, changeLog, lookUp } = connect(shared)
@@ -68,7 +69,7 @@ export function createVerification(parts: VerificationParts) {
     emitter,
     memory,
     usage,
-    retiredUses: createRetiredUses(writer, tables, signer),
+    retiredUses: createRetiredUses(writer, parts),
     attempts: createFailedAttempts(shared),
     makeSignal: signals.makeSignal,
     secretCheck: createSecretCheck(shared),

@@ -28,9 +28,10 @@ describe('verifyAuditTrail, beside the keys', () => {
     ['a changed key', `UPDATE api_keys SET expires_at = '2099-01-01'`, 'expiresAt'],
     ['a key with another owner', `UPDATE api_keys SET user_id = 'mallory'`, 'userId'],
     ['a deleted key', 'DELETE FROM api_keys', 'its existence'],
+    ['another hash', 'UPDATE api_keys SET hash = md5(hash) || md5(hash)', 'hashDigest'],
     [
-      'another hash',
-      'UPDATE api_keys SET hash = md5(hash) || md5(hash), event_ref = gen_random_uuid()',
+      'a reference to no entry',
+      'UPDATE api_keys SET event_ref = gen_random_uuid()',
       'its last change',
     ],
     ['a key made by hand', insertKey, 'its existence'],

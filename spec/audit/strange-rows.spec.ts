@@ -79,7 +79,7 @@ describe('an audit trail with rows that the library never writes', () => {
     await sequelize.query(
       `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, entry_mac)
        VALUES (gen_random_uuid(), '', 'updated', 'user', '', (repeat('[', 5000) || repeat(']', 5000))::jsonb,
-               ':' || repeat('0', 64))`,
+               ':1:' || repeat('0', 64))`,
     )
 
     await createKey(apiKeys)

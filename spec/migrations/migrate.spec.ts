@@ -165,7 +165,7 @@ describe('without the migrations', () => {
     ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
   ])('%s names the remedy', async (_, call) => {
     await expect(call(createInstance(world))).rejects.toThrow(
-      /^express-api-keys: the tables are missing or older than this version \(relation "public.api_key.*" does not exist\)\. Run "await apiKeys\.migrate\(\)", or the migrations with your own runner\.$/,
+      /^express-api-keys: the tables are missing or older than this version \((relation|type|function) "?public\.api_key.* does not exist\)\. Run "await apiKeys\.migrate\(\)", or the migrations with your own runner\.$/,
     )
   })
 })

@@ -79,11 +79,22 @@ describe('migrations', () => {
 
     const allowed = await world.rows(
       `SELECT proname FROM pg_proc
-        WHERE proname LIKE 'api_key%' AND has_function_privilege($1, oid, 'EXECUTE')`,
+        WHERE prorettype = 'trigger'::regtype AND proname LIKE 'api_key%' AND has_function_privilege($1, oid, 'EXECUTE')`,
       [role],
     )
 
     expect(allowed).toEqual([])
+  })
+
+  it('let a role without rights on the keys do nothing by the function that creates keys', async () => {
+    await createInstance(world).migrate()
+    const { connection } = await createRole(world)
+
+    const call = connection.query(
+      `SELECT * FROM api_key_create('[]', '[]', '[{"user_id": "alice"}]', 1, 'agpt', 0, '10s')`,
+    )
+
+    await expect(call).rejects.toThrow('permission denied for table api_keys')
   })
 
   it('change nothing the second time, up and down', async () => {

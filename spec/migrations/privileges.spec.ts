@@ -43,7 +43,7 @@ describe('rights on new tables', () => {
     expect(await tablesOpenTo(role)).toEqual([])
     const functions = await world.rows(
       `SELECT proname FROM pg_proc
-        WHERE proname LIKE 'api_key%' AND has_function_privilege('${role}', oid, 'EXECUTE')`,
+        WHERE prorettype = 'trigger'::regtype AND proname LIKE 'api_key%' AND has_function_privilege('${role}', oid, 'EXECUTE')`,
     )
     expect(functions).toEqual([])
     const sequences = await world.rows(

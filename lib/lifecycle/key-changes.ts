@@ -1,0 +1,252 @@
+import { hash, randomUUID } from 'node:crypto'
+
+import {
+  attributesFor,
+  isOfPrefix,
+  keyColumns,
+  keySql,
+  msSql,
+  type ApiKeyRow,
+  type KeyAttribute,
+} from '../../models/api-key'
+import { insertEntriesSql, type ChangeAction } from '../../models/api-key-event'
+import { digestSql } from '../../models/audit-trail'
+import type { Tables } from '../../models/tables'
+import type { Change, KeyState } from '../audit/trail'
+import type { TextRow } from '../database/connection'
+import type { Run } from '../database/query'
+import { isSame } from '../keys/metadata'
+import { readTime, type ApiKeyRecord } from '../keys/record'
+import type { MintedSecret } from '../keys/secret'
+import type { Circumstances, Parts } from './calls'
+import { readRecord } from './store'
+
+/** The id of a key, and its owner if only that owner may reach it. */
+export type Wanted = { id: string; userId?: string | number | undefined }
+
+/** A key as it was read, and the version of its row. A write finds by it that the row has changed since. */
+export interface ReadKey extends KeyState {
+  version: string
+  place: string
+}
+
+/** What becomes of a key. */
+export interface Decision {
+  action: ChangeAction
+  /** New values. Values that are undefined or as before are left out. */
+  changes: { [Name in keyof ApiKeyRecord]?: ApiKeyRecord[Name] | undefined }
+  /** The new secret. The secret before works on if `changes` has it as `previousSecret`. */
+  secret?: Omit<MintedSecret, 'plainTextKey'>
+}
+
+/** A change that is decided. */
+export interface Planned {
+  change: Change & { before: ReadKey; after: KeyState }
+  /** What the statement takes. */
+  row: { id: string; version: string; place: string; changes: object; keeps_secret: boolean }
+  circumstances: Circumstances
+}
+
+/** SQL that reads keys of the instance. */
+function readKeysSql({ tables, keyPrefix }: Parts, join: string, where: string): string {
+  return `
+    SELECT ${keySql('key')} AS json, ${digestSql('key.hash')} AS hash_digest,
+           ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place
+      FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefix('key', keyPrefix)} AND ${where}`
+}
+
+/** SQL that reads the keys of the instance for which a condition is true, and locks their rows. */
+export function lockKeysSql(parts: Parts, where: string, order: string): string {
+  return `${readKeysSql(parts, '', where)} ${order} FOR NO KEY UPDATE OF key`
+}
+
+/** Reads a row of these statements. */
+export function toReadKey(parts: Parts, row: TextRow): ReadKey {
+  return {
+    record: readRecord(parts, JSON.parse(row.json ?? '') as ApiKeyRow),
+    hashDigest: row.hash_digest ?? '',
+    previousHashDigest: row.previous_hash_digest ?? null,
+    version: row.version ?? '',
+    place: row.place ?? '',
+  }
+}
+
+/** Reads keys of the instance by their ids. */
+export async function readKeys(
+  parts: Parts,
+  run: Run,
+  wanted: readonly Wanted[],
+  locks: '' | 'FOR NO KEY UPDATE OF key',
+): Promise<ReadKey[]> {
+  const row = `json_populate_recordset(NULL::${parts.tables.keys}, $1::json) AS wanted`
+  const isOwner = '(wanted.user_id IS NULL OR key.user_id = wanted.user_id)'
+  const rows = await run(
+    `${readKeysSql(parts, `JOIN ${row} ON key.id = wanted.id`, isOwner)} ${locks}`,
+    [JSON.stringify(wanted.map(({ id, userId }) => ({ id, user_id: userId?.toString() })))],
+  )
+  return rows.map((row) => toReadKey(parts, row))
+}
+
+/** Plans a change that was decided; `null` if it changes nothing. */
+export function plan(
+  read: ReadKey,
+  { action, changes, secret }: Decision,
+  circumstances: Circumstances,
+): Planned | null {
+  const { record } = read
+  const news = Object.entries(changes).filter(
+    ([name, value]) => value !== undefined && !isSame(value, record[name as keyof ApiKeyRecord]),
+  )
+  if (news.length === 0 && !secret) return null
+
+  const ref = randomUUID()
+  const row: Record<string, unknown> = { event_ref: ref }
+  for (const [name, value] of news) {
+    // `previousSecret` alone is no column.
+    if (name !== 'previousSecret') row[keyColumns[name as KeyAttribute].name] = value
+  }
+  const { previousSecret = record.previousSecret } = changes
+  const keepsSecret = secret !== undefined && previousSecret !== null
+  if (secret) Object.assign(row, { hash: secret.hash, secret_id: secret.secretId })
+  if (keepsSecret) row.previous_works_until = previousSecret.worksUntil
+  else if (previousSecret === null) Object.assign(row, noPreviousSecret)
+
+  const after = {
+    record: { ...record, ...Object.fromEntries(news) },
+    hashDigest: secret ? hash('sha256', secret.hash) : read.hashDigest,
+    previousHashDigest: keepsSecret ? read.hashDigest : previousSecret && read.previousHashDigest,
+  }
+  return {
+    change: { action, before: read, after, ref },
+    row: {
+      id: record.id,
+      version: read.version,
+      place: read.place,
+      changes: row,
+      keeps_secret: keepsSecret,
+    },
+    circumstances,
+  }
+}
+
+const noPreviousSecret = {
+  previous_hash: null,
+  previous_secret_id: null,
+  previous_prefix: null,
+  previous_postfix: null,
+  previous_works_until: null,
+  previous_last_used_at: null,
+}
+
+/**
+ * Writes changes and their entries in one statement, and returns the changes that were made. A change is not made if the row of the
+ * key has changed since it was read, or if another transaction has locked it.
+ */
+export async function writeChanges(
+  { tables, audit }: Parts,
+  run: Run,
+  planned: readonly Planned[],
+): Promise<{ made: Planned[]; xid: string | null }> {
+  const rows = await run(changeSql(tables, planned.some(isRotation)), [
+    JSON.stringify(planned.map(({ row }) => row)),
+    JSON.stringify(planned.map(({ change, circumstances }) => audit.toRow(change, circumstances))),
+  ])
+  const byRef = new Map(planned.map((each) => [each.change.ref, each]))
+  const made: Planned[] = []
+  for (const { ref, updated_ms: updatedMs, revoked_ms: revokedMs } of rows) {
+    const each = byRef.get(ref ?? '')
+    if (!each) continue
+    const { record } = each.change.after
+    record.updatedAt = readTime(updatedMs ?? '')
+    record.revokedAt = typeof revokedMs === 'string' ? readTime(revokedMs) : null
+    made.push(each)
+  }
+  return { made, xid: rows[0]?.xid ?? null }
+}
+
+function isRotation({ row }: Planned): boolean {
+  return 'hash' in row.changes
+}
+
+/** True if the change log has a change, for all processes. */
+export function isLogged({ row }: Planned): boolean {
+  return Object.keys(row.changes).some((column) => loggedColumns.has(column))
+}
+
+const loggedColumns = new Set<string>(attributesFor('logged').map((name) => keyColumns[name].name))
+
+/** The columns that a change may write. The secret before comes from the row itself. */
+const changedColumns = (
+  [
+    'name',
+    'description',
+    'prefix',
+    'postfix',
+    'hash',
+    'secretId',
+    'permissions',
+    'status',
+    'allowedIps',
+    'metadata',
+    'limits',
+    'expiresAt',
+    'previousWorksUntil',
+    'eventRef',
+  ] as const
+).map((name) => keyColumns[name].name)
+
+/** The columns of the secret before, and the columns of the current secret that they take over. */
+const keptColumns = {
+  previous_hash: 'hash',
+  previous_secret_id: 'secret_id',
+  previous_prefix: 'prefix',
+  previous_postfix: 'postfix',
+  previous_last_used_at: 'last_used_at',
+}
+
+/**
+ * SQL that writes the changes of `$1` and the entries of `$2`. `xmin` and `ctid` are compared both, because a transaction of the caller may
+ * write two versions of a row with one `xmin`. A hash moves from one table to the other in one statement, because it may not be both
+ * current and retired. The columns that a change does not name come from the row itself.
+ */
+function changeSql(tables: Tables, hasRotations: boolean): string {
+  const { keys, events, retiredSecrets } = tables
+  const kept = Object.entries(keptColumns)
+  const columns = [...changedColumns, ...kept.map(([column]) => column)]
+  const values = [
+    ...changedColumns.map((column) => `new.${column}`),
+    ...kept.map(
+      ([column, from]) => `CASE WHEN wanted.keeps_secret THEN key.${from} ELSE new.${column} END`,
+    ),
+  ]
+  // A role that may not write retired secrets can make all other changes.
+  const retiredSql = `
+      INSERT INTO ${retiredSecrets} (hash, api_key_id)
+      SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash' IS NOT NULL`
+  return `
+    WITH wanted AS MATERIALIZED (
+      SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean)
+    ), mine AS MATERIALIZED (
+      SELECT key.id FROM ${keys} AS key
+        JOIN wanted ON wanted.id = key.id AND wanted.version = key.xmin::text AND wanted.place = key.ctid::text
+       ORDER BY key.id FOR NO KEY UPDATE OF key SKIP LOCKED
+    )${
+      hasRotations
+        ? `, retired AS (${retiredSql}
+    )`
+        : ''
+    }, done AS (
+      UPDATE ${keys} AS key
+         SET (${columns.join(', ')}) = (SELECT ${values.join(', ')} FROM json_populate_record(key, wanted.changes) AS new),
+             revoked_at = CASE WHEN wanted.changes ->> 'status' = 'REVOKED' THEN clock_timestamp() ELSE key.revoked_at END,
+             updated_at = clock_timestamp()
+        FROM wanted JOIN mine USING (id) WHERE key.id = wanted.id
+      RETURNING key.event_ref, key.updated_at, key.revoked_at
+    ), told AS (
+      ${insertEntriesSql(tables, `FROM json_populate_recordset(NULL::${events}, $2::json) AS entry JOIN done ON done.event_ref = entry.ref`)}
+      RETURNING id, ref
+    )
+    SELECT done.event_ref::text AS ref, (${msSql('done.updated_at')})::text AS updated_ms, (${msSql('done.revoked_at')})::text AS revoked_ms,
+           told.id::text AS event_id, pg_current_xact_id()::text AS xid
+      FROM done JOIN told ON told.ref = done.event_ref`
+}

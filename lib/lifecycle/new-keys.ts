@@ -1,0 +1,146 @@
+import { hash, randomUUID } from 'node:crypto'
+
+import { createFunctionName, newKeyAttributes } from '../../migrations/create-function'
+import { keyColumns } from '../../models/api-key'
+import type { Tables } from '../../models/tables'
+import type { Change, KeyState } from '../audit/trail'
+import { sqlStateOf } from '../database/failures'
+import type { Run } from '../database/query'
+import { ApiKeysError, InvalidInputError } from '../errors'
+import type { NewKey } from '../keys/input'
+import { readTime, readUserId, type ApiKeyRecord } from '../keys/record'
+import type { MintedSecret } from '../keys/secret'
+import { isExpired } from '../keys/states'
+import type { Circumstances, Parts } from './calls'
+
+/** A key to be created, and the circumstances that its entry of the audit trail notes. */
+export interface NewMember {
+  key: NewKey
+  secret: Omit<MintedSecret, 'plainTextKey'>
+  circumstances: Circumstances
+}
+
+/** A new key, and the row that the statement takes. */
+interface Draft {
+  change: NewChange
+  row: Record<string, unknown>
+}
+
+/** The change that makes a key. */
+export type NewChange = Change & { before: null; after: KeyState }
+
+/** What became of each new key: the change that made it, or the refusal. */
+export interface Created {
+  outcomes: (NewChange | ApiKeysError)[]
+  /** The transactions that made keys. */
+  xids: string[]
+}
+
+/**
+ * Creates keys and their entries of the audit trail in one statement, each key or none. Returns the outcomes in the order of the
+ * members. It waits for locks no longer than `patienceMs`; `null` leaves that to the transaction of a caller.
+ */
+export async function createKeys(
+  parts: Parts,
+  run: Run,
+  members: readonly NewMember[],
+  patienceMs: number | null,
+): Promise<Created> {
+  const { userIdType, maxKeysPerUser: most } = parts
+  const drafts = members.map(draftOf)
+  const owners = new Set(members.map(({ key }) => String(key.userId)))
+  const rows = await run(createSql(parts.tables), [
+    JSON.stringify(drafts.map(({ row }) => row)),
+    JSON.stringify(drafts.map(({ change }, at) => entryOf(parts, change, members[at]))),
+    JSON.stringify([...owners].map((userId) => ({ user_id: userId }))),
+    most === Infinity ? null : most,
+    parts.keyPrefix,
+    Date.now(),
+    patienceMs === null ? null : `${patienceMs}ms`,
+  ])
+
+  const outcomes: Created['outcomes'] = []
+  const respelled = new Map<number, NewMember>()
+  for (const { place, owner, created_ms: createdMs } of rows) {
+    const at = Number(place) - 1
+    const [draft, member] = [drafts[at], members[at]]
+    if (!draft || !member) continue
+    if (typeof owner === 'string') {
+      const userId = readUserId(owner, userIdType)
+      respelled.set(at, { ...member, key: { ...member.key, userId } })
+    } else if (typeof createdMs === 'string') {
+      const { record } = draft.change.after
+      record.createdAt = readTime(createdMs)
+      record.updatedAt = readTime(createdMs)
+      outcomes[at] = draft.change
+    } else {
+      outcomes[at] = new ApiKeysError('too_many_api_keys')
+    }
+  }
+  const xids = rows.slice(0, 1).flatMap(({ xid }) => (typeof xid === 'string' ? [xid] : []))
+  if (respelled.size === 0) return { outcomes, xids }
+
+  const again = await createKeys(parts, run, [...respelled.values()], patienceMs)
+  for (const [index, at] of [...respelled.keys()].entries()) {
+    const outcome = again.outcomes[index]
+    if (outcome) outcomes[at] = outcome
+  }
+  return { outcomes, xids: [...xids, ...again.xids] }
+}
+
+function createSql(tables: Tables): string {
+  return `
+    SELECT made.place::text, made.owner, made.created_ms, made.event_id, pg_current_xact_id_if_assigned()::text AS xid
+      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::integer, $5, $6::float8, $7) AS made`
+}
+
+function entryOf({ audit }: Parts, change: Change, member: NewMember | undefined) {
+  return audit.toRow(change, member?.circumstances ?? {})
+}
+
+const foreignKeyViolation = '23503'
+
+/** Throws an error of the database; a refusal if the owner of a new key is no user. */
+export function explainUnknownUser(error: unknown): never {
+  if (sqlStateOf(error) !== foreignKeyViolation) throw error
+
+  const fault = { pointer: '#/userId', message: 'is not a user' }
+  throw new InvalidInputError([fault], { cause: error })
+}
+
+/** Returns a key as it will be. The database sets the time of its creation. */
+function draftOf({ key, secret }: NewMember): Draft {
+  const { hash: stored, prefix, postfix } = secret
+  const id = randomUUID()
+  const ref = randomUUID()
+  const given = { ...key, ...secret, id, eventRef: ref, metadata: key.metadata ?? {} }
+  const row: Record<string, unknown> = {}
+  for (const name of newKeyAttributes) row[keyColumns[name].name] = given[name]
+  const { expiresAt = null } = key
+  const record: ApiKeyRecord = {
+    id,
+    name: key.name,
+    description: key.description ?? null,
+    prefix,
+    postfix,
+    status: 'ACTIVE',
+    permissions: [...key.permissions],
+    allowedIps: key.allowedIps ? [...key.allowedIps] : null,
+    metadata: given.metadata,
+    limits: key.limits ?? null,
+    userId: key.userId,
+    createdAt: notYet,
+    updatedAt: notYet,
+    lastUsedAt: null,
+    lastUsedFrom: null,
+    expiresAt,
+    isExpired: isExpired({ expiresAt }, Date.now()),
+    revokedAt: null,
+    previousSecret: null,
+  }
+  const hashDigest = hash('sha256', stored)
+  const after = { record, hashDigest, previousHashDigest: null }
+  return { change: { action: 'created', before: null, after, ref }, row }
+}
+
+const notYet = new Date(0)

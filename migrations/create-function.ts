@@ -1,0 +1,140 @@
+import { keyColumns, keyPrefixSql, msSql, type KeyAttribute } from '../models/api-key'
+import { insertEntriesSql } from '../models/api-key-event'
+import { timeSql } from '../models/audit-trail'
+import { literal, qualify } from '../models/names'
+import type { Tables } from '../models/tables'
+import type { Routine } from './routines'
+
+/** The attributes that a new key is given. The database fills the other columns. */
+export const newKeyAttributes = [
+  'id',
+  'userId',
+  'name',
+  'description',
+  'prefix',
+  'postfix',
+  'hash',
+  'secretId',
+  'permissions',
+  'allowedIps',
+  'metadata',
+  'limits',
+  'expiresAt',
+  'eventRef',
+] as const satisfies readonly KeyAttribute[]
+
+/** The SQLSTATE with which the function refuses a transaction in which it could not count keys. */
+export const wrongIsolation = '25001'
+
+/**
+ * Returns the function that creates keys and their entries of the audit trail, each key or none. It takes the keys and the entries as
+ * JSON arrays of rows in the same order, and the owners, each once, as rows of keys. It returns a row for each key: its place, from 1;
+ * `owner` if the database spells the owner in another way than the entry, so that no key was made; and the time of its creation, if it was
+ * made. A key of a user who has `most` keys is not made.
+ *
+ * It is a function because a statement sees what was committed when it began. So the users must be locked by a statement before the
+ * statement that counts their keys. The lock is exclusive, because two transactions that share a lock would each count without the
+ * other. Without a limit, nothing is counted, and the lock only keeps out what revokes all keys of a user.
+ *
+ * With `patience`, the function waits for locks no longer than that. It puts the setting back, because triggers that wait at COMMIT obey
+ * it as well.
+ */
+export function createFunction(tables: Tables): Routine {
+  return {
+    name: createFunctionName(tables),
+    parameters: {
+      given_keys: 'json',
+      given_entries: 'json',
+      owners: 'json',
+      most: 'integer',
+      key_prefix: 'text',
+      at_ms: 'double precision',
+      patience: 'text',
+    },
+    returns: 'TABLE (place integer, owner text, created_ms text, event_id text)',
+    body: bodyOf(tables),
+  }
+}
+
+/** Returns the name of the function, qualified and quoted. */
+export function createFunctionName({ schema }: Tables): string {
+  return qualify(schema, 'api_key_create')
+}
+
+/**
+ * SQL for the number of the advisory lock of a user. The collation of the column decides: spellings that the column takes for one user
+ * have one lock.
+ */
+export function userLockSql({ keys }: Tables, userId: string): string {
+  return `hashtextextended(${literal(`express-api-keys ${keys} `)} || ${userId}::text, 0)`
+}
+
+function bodyOf(tables: Tables): string {
+  const { keys, events } = tables
+  const columns = newKeyAttributes.map((name) => keyColumns[name].name)
+  const after = `entry.after::jsonb || jsonb_build_object('createdAt', ${timeSql('made.created_at')})`
+  const ofMade = 'FROM made JOIN entry ON entry.ref = made.event_ref ORDER BY entry.ordinality'
+  return `
+        #variable_conflict use_column
+        DECLARE
+          patience_before text := current_setting('lock_timeout');
+          user_lock bigint;
+        BEGIN
+          -- Before any lock: all roles may call the function.
+          IF NOT has_table_privilege(${literal(keys)}, 'INSERT') THEN
+            RAISE insufficient_privilege USING MESSAGE = 'permission denied for table api_keys';
+          END IF;
+          IF patience IS NOT NULL THEN
+            IF current_setting('transaction_isolation') <> 'read committed' THEN
+              RAISE active_sql_transaction USING MESSAGE = 'express-api-keys: the transaction must be READ COMMITTED';
+            END IF;
+            PERFORM set_config('lock_timeout', patience, true);
+          END IF;
+          -- By their own numbers, because collations of users differ.
+          FOR user_lock IN
+            SELECT DISTINCT ${userLockSql(tables, 'key.user_id')} FROM json_populate_recordset(NULL::${keys}, owners) AS key ORDER BY 1
+          LOOP
+            IF most IS NULL THEN
+              PERFORM pg_advisory_xact_lock_shared(user_lock);
+            ELSE
+              PERFORM pg_advisory_xact_lock(user_lock);
+            END IF;
+          END LOOP;
+          RETURN QUERY
+            WITH entry AS MATERIALIZED (
+              SELECT * FROM json_populate_recordset(NULL::${events}, given_entries) WITH ORDINALITY
+            ), wanted AS MATERIALIZED (
+              SELECT key.*, key.user_id::text COLLATE "C" = entry.user_id AS is_spelled
+                FROM json_populate_recordset(NULL::${keys}, given_keys) WITH ORDINALITY AS key
+                JOIN entry ON entry.ordinality = key.ordinality
+            ), counted AS MATERIALIZED (
+              SELECT key.user_id, (
+                       SELECT count(*) FROM (
+                         SELECT FROM ${keys} AS living
+                          WHERE living.user_id = key.user_id AND ${keyPrefixSql('living.prefix')} = key_prefix AND living.status <> 'REVOKED'
+                            AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(at_ms / 1000))
+                          LIMIT most
+                       ) AS living
+                     ) AS number
+                FROM (SELECT DISTINCT user_id FROM wanted) AS key WHERE most IS NOT NULL
+            ), numbered AS (
+              SELECT wanted.*, row_number() OVER (PARTITION BY wanted.user_id ORDER BY wanted.ordinality) AS number
+                FROM wanted WHERE is_spelled
+            ), made AS (
+              INSERT INTO ${keys} (${columns.join(', ')})
+              SELECT ${columns.map((column) => `numbered.${column}`).join(', ')} FROM numbered
+               WHERE most IS NULL OR numbered.number + (SELECT number FROM counted WHERE counted.user_id = numbered.user_id) <= most
+               ORDER BY numbered.ordinality
+              RETURNING id, event_ref, created_at
+            ), told AS (
+              ${insertEntriesSql(tables, ofMade, after)}
+              RETURNING id, ref
+            )
+            SELECT wanted.ordinality::integer, CASE WHEN NOT wanted.is_spelled THEN wanted.user_id::text END,
+                   (${msSql('made.created_at')})::text, told.id::text
+              FROM wanted LEFT JOIN made ON made.id = wanted.id LEFT JOIN told ON told.ref = made.event_ref;
+          IF patience IS NOT NULL THEN
+            PERFORM set_config('lock_timeout', patience_before, true);
+          END IF;
+        END`
+}
