@@ -4,6 +4,7 @@ import type { UserIdType } from '../models/storage-options'
 import { tablesOf } from '../models/tables'
 import type { ApiKeys } from './api'
 import { createBackground } from './database/background'
+import { createConnections } from './database/connections'
 import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
@@ -12,6 +13,7 @@ import { createLifecycle } from './lifecycle/commands'
 import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
 import { createSecretFormat } from './keys/secret'
+import { createSealer } from './audit/sealer'
 import { createSigner } from './audit/signing'
 import { createInTurn } from './database/turns'
 import { createUsageStore } from './usage/report'
@@ -52,30 +54,38 @@ export function createApiKeys<
 ): ApiKeys<Permission, UserIdOf<Type>> {
   // Inside, permissions are strings and ids are of any type. The signature checks that names and types fit together.
   const settings = readOptions(options as unknown as AnyOptions)
-  const { storage } = settings
-  const sequelize = asGuest(settings.sequelize)
+  const { storage, sequelize: appSequelize } = settings
+  const sequelize = asGuest(appSequelize)
   const emitter = createEmitter()
+  const tables = tablesOf(storage.schema)
+  const background = createBackground()
+  const signer = createSigner(settings)
+  const clock = systemClock
+  const connections = createConnections({ ...settings, appSequelize, background, clock })
+  const connection = connections.usage
   /** The parts that all floors use. */
   const ground = {
     ...settings,
     userIdType: storage.userIdType,
-    appSequelize: settings.sequelize,
+    appSequelize,
     sequelize,
     inTurn: createInTurn(sequelize),
-    tables: tablesOf(storage.schema),
-    background: createBackground(),
+    tables,
+    background,
+    connections,
     emitter,
-    signer: createSigner(settings),
+    signer,
+    sealer: createSealer({ background, clock, connection, tables, signer }),
     format: createSecretFormat(settings),
     parse: createParsers({ ...settings, ...storage }),
-    ownChanges: createOwnChanges(systemClock),
+    ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),
   }
   const grantable =
     settings.grantable &&
     createAskGrantable({ grantable: settings.grantable, emitter, isAwaited: true })
 
-  const audit = createAudit(ground)
+  const audit = createAudit({ ...ground, connection })
   const verification = createVerification(ground)
   const usage = createUsageStore({ ...ground, ...verification })
   const commands = createLifecycle({ ...ground, grantable, audit, usage, verification })
@@ -93,7 +103,7 @@ export function createApiKeys<
       if (name === 'expiring') expiryNotices.start()
       return off
     },
-    migrate: () => migrating(() => migrate(settings.sequelize, storage)),
+    migrate: () => migrating(() => migrate(appSequelize, storage)),
     close: async () => {
       expiryNotices.stop()
       await verification.close()

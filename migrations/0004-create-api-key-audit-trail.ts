@@ -14,11 +14,11 @@ import type { Step } from './step'
  * `before` and `after` are `json`, the text as it was written: each verification reads them, and Postgres makes the text of `jsonb`
  * anew for each reading. Verification reads the entries of a key in the order of their ids, so an index has this order.
  *
- * Entries never change, and only the pruning call deletes them. They are sealed one after the other, in a table of their own.
- * Each transaction of the library seals all entries that wait by then, when it ends.
+ * Entries never change, and only the pruning call deletes them. They are sealed in the background, one after the other, in a table
+ * of their own.
  */
 export function createApiKeyAuditTrail(tables: Tables): Step {
-  const { events, seals, unsealed, auditHead } = tables
+  const { events, seals, unsealed, auditHead, origins } = tables
 
   return {
     name: '0004-create-api-key-audit-trail',
@@ -64,6 +64,8 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         is_genuine boolean NOT NULL,
         doubts text,
         digest text NOT NULL CHECK (digest ~ '^([0-9a-f]{64})?$'),
+        -- When the process that sealed the entry read it, by the clock of the server.
+        sealed_at timestamptz(3) NOT NULL,
         hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
         mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
@@ -80,7 +82,8 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
       SELECT id FROM ${events} AS event
        WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id);`,
 
-      // The row has both ends of the chain, so one signature covers them: the last seal, and the last seal that was pruned.
+      // The row has both ends of the chain, so one signature covers them: the last seal, and the last seal that was pruned. Each page
+      // of seals updates it, so its page of the table has room for its versions.
       api_key_audit_head: `
       CREATE TABLE ${auditHead} (
         is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one),
@@ -90,9 +93,19 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         checkpoint_hash text NOT NULL DEFAULT '' CHECK (checkpoint_hash ~ '^([0-9a-f]{64})?$'),
         last_pruned_id bigint NOT NULL DEFAULT 0,
         pruned_before timestamptz(3),
+        -- How many origins there are, and the sum of their signatures; how many keys from before the trail were adopted.
+        origin_count bigint NOT NULL DEFAULT 0,
+        origin_sum text NOT NULL DEFAULT repeat('0', 64) CHECK (origin_sum ~ '^[0-9a-f]{64}$'),
+        adopted bigint,
+        -- Not signed: when the row was last written.
+        sealed_at timestamptz(3),
         mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
-      );`,
+      ) WITH (fillfactor = 10);`,
+
+      // What the entries that were pruned said last of each key.
+      api_key_origins: `
+      CREATE TABLE ${origins} (api_key_id uuid PRIMARY KEY, as_of bigint NOT NULL, state jsonb NOT NULL);`,
     },
 
     triggers: auditTriggers(tables),

@@ -49,6 +49,8 @@ export function tablesOf(schema: string) {
     unsealed: named('api_key_unsealed_events'),
     /** The one row that says where the chain ends, and where it begins after entries were pruned. */
     auditHead: named('api_key_audit_head'),
+    /** What the events that were pruned said last of each key. */
+    origins: named('api_key_origins'),
     /** The sequence that the ids of events are drawn from. It serves for nothing else. */
     eventRegister: named('api_key_event_register'),
 
@@ -59,8 +61,6 @@ export function tablesOf(schema: string) {
       entry: `${channel}.entry`,
       /** Holds the number of a transaction that prunes. */
       pruning: `${channel}.pruning`,
-      /** Holds how long a transaction waits for locks while it waits for the head of the chain. */
-      waiting: `${channel}.waiting`,
     },
   }
 }

@@ -48,7 +48,12 @@ const wings = {
     'lib/audit/trail.ts',
     'lib/audit/verify.ts',
   ],
-  'seals of the audit trail': ['lib/audit/head.ts', 'lib/audit/prune.ts', 'lib/audit/seal.ts'],
+  'seals of the audit trail': [
+    'lib/audit/head.ts',
+    'lib/audit/prune.ts',
+    'lib/audit/seal.ts',
+    'lib/audit/sealer.ts',
+  ],
   usage: ['lib/usage', 'lib/keys/usage-period.ts', 'lib/database/writer.ts'],
   limits: [
     'lib/limits',

@@ -1,14 +1,23 @@
 import type { Sequelize } from 'sequelize'
 
 import { timeSql } from '../../models/audit-trail'
+import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
-import { InvalidInputError } from '../errors'
+import type { Connection } from '../database/connection'
+import { selectJson } from '../database/query'
+import { ApiKeysError, InvalidInputError } from '../errors'
 import { isPlainObject } from '../keys/metadata'
 import type { Signature, SignatureCheck, Signer } from './signing'
 
 /** The parts that the functions of this folder work with. */
-export interface Trail {
+export interface Trail extends SigningParts {
   sequelize: Sequelize
+  /** For what is written in the background: neither the app nor a change waits for it. */
+  connection: Connection
+}
+
+/** The parts that suffice to sign. */
+export interface SigningParts {
   tables: Tables
   signer: Signer
 }
@@ -21,8 +30,7 @@ export interface Link {
 
 /**
  * The row that says where the chain ends. It also holds the checkpoint, where the chain begins after entries were pruned. One
- * signature covers both; before the first seal there is none. Each change locks this row to seal its entries: seal.ts does so, and
- * says how long a change waits for the lock.
+ * signature covers both; before the first seal there is none. A process writes the row only if it is still as the process read it.
  */
 export interface Head extends Link {
   /** The last seal that was pruned, by its position as text; 0 and an empty hash for none. */
@@ -32,12 +40,22 @@ export interface Head extends Link {
   lastPrunedId: string
   /** All entries that were pruned are older; `null` for none. */
   prunedBefore: string | null
+  /** How many origins there are, as text, and the sum of their signatures, in hexadecimal. */
+  originCount: string
+  originSum: string
+  /** How many keys from before the trail were adopted as origins, as text; `null` before that. */
+  adopted: string | null
   mac: string | null
   secretId: string | null
 }
 
-/** The head, and the last seal with the greatest id of an entry that has a seal. */
-export type End = { head: Head | null; tail: (Link & { lastEventId: string }) | null }
+/** The head, its version, and the last seal with the greatest id of an entry that has a seal. */
+export interface End {
+  head: Head | null
+  /** Another one after each write to the row, whatever wrote it. */
+  version: string | null
+  tail: (Link & { lastEventId: string }) | null
+}
 
 const columns = {
   position: 'position',
@@ -46,19 +64,26 @@ const columns = {
   checkpointHash: 'checkpoint_hash',
   lastPrunedId: 'last_pruned_id',
   prunedBefore: 'pruned_before',
+  originCount: 'origin_count',
+  originSum: 'origin_sum',
+  adopted: 'adopted',
 } as const
 
 /** The names of the signed members, in that order. The compiler knows them, `Object.keys` does not. */
 const names = Object.keys(columns) as (keyof typeof columns)[]
 
+/** SQL for the version of the head. Not only its values count, because a new trail may begin with the values of an old one. */
+const versionSql = `xmin::text || ctid::text`
+
 /** SQL for the end of the chain as JSON. One statement has one snapshot, so that no seal comes between head and tail. */
 export function endSql({ auditHead, seals }: Tables): string {
   return `
-    SELECT json_build_object('head', (
+    SELECT json_build_object('version', (SELECT ${versionSql} FROM ${auditHead}), 'head', (
       SELECT json_build_object(
                'position', position, 'hash', hash, 'checkpointPosition', checkpoint_position::text,
                'checkpointHash', checkpoint_hash, 'lastPrunedId', last_pruned_id::text,
-               'prunedBefore', coalesce(${timeSql('pruned_before')}, pruned_before::text), 'mac', mac, 'secretId', secret_id
+               'prunedBefore', coalesce(${timeSql('pruned_before')}, pruned_before::text), 'originCount', origin_count::text,
+               'originSum', origin_sum, 'adopted', adopted::text, 'mac', mac, 'secretId', secret_id
              ) FROM ${auditHead}
     ), 'tail', (
       SELECT json_build_object('position', position, 'hash', hash, 'lastEventId', (SELECT max(event_id)::text FROM ${seals}))
@@ -66,17 +91,19 @@ export function endSql({ auditHead, seals }: Tables): string {
     ))::text AS json`
 }
 
-/** SQL that writes the head that a parameter holds. */
-export function writeHeadSql({ auditHead }: Tables, parameter: string): string {
-  const list = [...Object.values(columns), 'mac', 'secret_id'].join(', ')
-  return `UPDATE ${auditHead} SET (${list}) = (SELECT ${list} FROM json_populate_record(NULL::${auditHead}, ${parameter}::json))`
-}
-
-/** Signs a head, and returns the parameter for `writeHeadSql`. */
-export function toHeadRow(signer: Signer, head: Head): string {
+/**
+ * Signs a head, and returns SQL that writes it if the row still has the version that was read. It returns a row if it does. Else
+ * another process has been faster. No lock is held from the reading to the writing.
+ */
+export function moveHeadSql({ signer, tables }: SigningParts, version: string | null, head: Head) {
   const { mac, secretId } = signer.sign('head', headText(head))
   const row = Object.fromEntries(names.map((name) => [columns[name], head[name]]))
-  return JSON.stringify({ ...row, mac, secret_id: secretId })
+  const json = literal(JSON.stringify({ ...row, mac, secret_id: secretId }))
+  const list = [...Object.values(columns), 'mac', 'secret_id'].join(', ')
+  return `
+    UPDATE ${tables.auditHead} SET sealed_at = clock_timestamp(),
+           (${list}) = (SELECT ${list} FROM json_populate_record(NULL::${tables.auditHead}, ${json}))
+     WHERE ${versionSql} = ${literal(version ?? '')} RETURNING position`
 }
 
 /** Returns the text of a head that is signed. */
@@ -90,9 +117,11 @@ export function checkHead(signer: Signer, head: Head): SignatureCheck {
   return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
 }
 
+const unusedText = JSON.stringify([0, '', '0', '', '0', null, '0', '0'.repeat(64), null])
+
 /** True if nothing was sealed or pruned yet, so that the head is as `migrate()` has made it. */
 export function isUnused(head: Head): boolean {
-  return head.mac === null && headText(head) === '[0,"","0","","0",null]'
+  return head.mac === null && headText(head) === unusedText
 }
 
 /** True if the head is validly signed and names the last seal. */
@@ -133,6 +162,14 @@ export function readHead(json: string): Head | null {
 export interface AuditHead extends Link, Signature {
   /** When it was exported. */
   at: string
+}
+
+/** Returns the signed end of the chain, to be kept elsewhere. */
+export async function exportHead({ sequelize, signer, tables }: Trail): Promise<AuditHead> {
+  const options = { transaction: null }
+  const [{ head, tail }] = await selectJson<[End]>(sequelize, endSql(tables), options)
+  if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
+  return signExport(signer, head)
 }
 
 /** Signs the end of the chain for use elsewhere. This signature is not valid in the table. */

@@ -1,15 +1,14 @@
-import type { Transaction } from 'sequelize'
-
 import { timeSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import { selectJson } from '../database/query'
+import { inTransaction, writeLimitMs } from '../database/writer'
 import { ApiKeysError } from '../errors'
 import type { Pruning } from '../keys/input'
 import { checkSeal, startWalk } from './check-seals'
 import { createFindings } from './faults'
-import { endSql, isReliable, toHeadRow, writeHeadSql } from './head'
+import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
-import { lockHeadSql, pageSize, sealAll, sealsSql, type Seal } from './seal'
+import { durably, lockLimitMs, pageSize, sealsSql, type Seal } from './seal'
 
 /**
  * Removes entries from the start of the chain up to the first that is younger, a page at a time. With each page it moves the
@@ -20,10 +19,12 @@ export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): P
   const [before] = await selectJson<[string]>(trail.sequelize, sql, { transaction: null })
   if (dryRun) return countPrunable(trail, before)
 
-  await sealAll(trail)
-  for (let pruned = 0; ; pruned += pageSize) {
-    const count = await trail.sequelize.transaction((own) => prunePage(trail, before, own))
-    if (count < pageSize) return pruned + count
+  for (let pruned = 0; ;) {
+    const count = await prunePage(trail, before)
+    // A process has sealed meanwhile.
+    if (count === null) continue
+    pruned += count
+    if (count < pageSize) return pruned
   }
 }
 
@@ -40,12 +41,14 @@ async function countPrunable(trail: Trail, before: string): Promise<number> {
   return count
 }
 
-async function prunePage(trail: Trail, before: string, transaction: Transaction): Promise<number> {
-  const { sequelize, signer, tables } = trail
+/** Removes a page, and returns how many entries it had; `null` if the head was written meanwhile, so that nothing was removed. */
+async function prunePage(trail: Trail, before: string): Promise<number | null> {
+  const { sequelize, signer, tables, connection } = trail
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
-  const sql = `${lockHeadSql(tables)}; ${endSql(tables)}; ${sealsSql(tables, after, literal(before))}`
-  const found = await selectJson<[End, ...Seal[]]>(sequelize, sql, { transaction })
-  const [{ head, tail }, ...page] = found
+  const options = { transaction: null }
+  const [{ head, version, tail }] = await selectJson<[End]>(sequelize, endSql(tables), options)
+  const pageSql = sealsSql(tables, after, literal(before))
+  const page = await selectJson<Seal[]>(sequelize, pageSql, options)
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 
@@ -53,29 +56,35 @@ async function prunePage(trail: Trail, before: string, transaction: Transaction)
   const old = firstYoung === -1 ? page : page.slice(0, firstYoung)
   const last = old.at(-1)
   if (!last) return 0
-  await refuseBroken(trail, head, old, transaction)
+  await refuseBroken(trail, head, old)
 
   const ids = old.map(({ eventId }) => eventId)
   const lastPrunedId = [head.lastPrunedId, ...ids].map(BigInt).reduce((a, b) => (a > b ? a : b))
   const { position, hash: checkpointHash } = last
   const ends = { checkpointPosition: String(position), checkpointHash, prunedBefore: before }
-  const row = toHeadRow(signer, { ...head, ...ends, lastPrunedId: String(lastPrunedId) })
-  const permitSql = `SELECT set_config('${tables.settings.pruning}', pg_current_xact_id()::text, true)`
-  await sequelize.query(permitSql, { transaction })
-  await sequelize.query(
-    `WITH entries AS (DELETE FROM ${tables.events} WHERE id = ANY($1::bigint[])),
-          seals AS (DELETE FROM ${tables.seals} WHERE position <= $2)
-     ${writeHeadSql(tables, '$3')}`,
-    { bind: [ids, position, row], transaction },
+  const next = { ...head, ...ends, lastPrunedId: String(lastPrunedId) }
+  const { rows } = await connection.query(
+    inTransaction(
+      `${durably};
+       SELECT set_config('${tables.settings.pruning}', pg_current_xact_id()::text, true);
+       WITH moved AS (${moveHeadSql(trail, version, next)}),
+            entries AS (
+              DELETE FROM ${tables.events} WHERE id = ANY('{${ids.join()}}'::bigint[]) AND EXISTS (SELECT FROM moved)
+            ),
+            seals AS (DELETE FROM ${tables.seals} WHERE position <= ${position} AND EXISTS (SELECT FROM moved))
+       SELECT count(*)::text AS moved FROM moved`,
+      lockLimitMs,
+    ),
+    writeLimitMs,
   )
-  return old.length
+  return rows[0]?.moved === '1' ? old.length : null
 }
 
 /**
  * Refuses to prune entries that are not as they were sealed. A known secret must vouch for the last of them, so the walk goes on
  * to a seal that it signed, or to the end: the head was found to be reliable.
  */
-async function refuseBroken(trail: Trail, head: Head, old: Seal[], transaction: Transaction) {
+async function refuseBroken(trail: Trail, head: Head, old: Seal[]) {
   const findings = createFindings()
   const walk = startWalk(findings, trail.signer, head)
   for (let page = old; ;) {
@@ -85,6 +94,6 @@ async function refuseBroken(trail: Trail, head: Head, old: Seal[], transaction: 
     }
     if (walk.pending === 0 || page.length === 0) return
     const sql = sealsSql(trail.tables, walk.end.position)
-    page = await selectJson<Seal[]>(trail.sequelize, sql, { transaction })
+    page = await selectJson<Seal[]>(trail.sequelize, sql, { transaction: null })
   }
 }

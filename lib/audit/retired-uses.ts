@@ -4,15 +4,19 @@ import { literal } from '../../models/names'
 import type { ServerClock } from '../database/clock'
 import type { Writer } from '../database/writer'
 import { signEntry, type NewEntry } from './entry'
-import type { Trail } from './head'
+import type { SigningParts } from './head'
+import type { Sealer } from './sealer'
 
 /** The use of a secret that no longer works: the owner of its key, and the address that used it. */
 type RetiredUse = Pick<NewEntry, 'userId' | 'address'>
 
-type RetiredUsesParts = Pick<Trail, 'tables' | 'signer'> & { serverClock: ServerClock }
-
 /** Notes the uses of secrets that no longer work. */
 export type RetiredUses = ReturnType<typeof createRetiredUses>
+
+interface RetiredUsesParts extends SigningParts {
+  serverClock: ServerClock
+  sealer: Pick<Sealer, 'sealSoon'>
+}
 
 /** How many keys may wait. */
 const maxKeys = 5_000
@@ -41,7 +45,8 @@ export function createRetiredUses(writer: Writer, parts: RetiredUsesParts) {
       const onFailure = () => {
         waiting = new Map([...waiting, ...uses].slice(0, maxKeys))
       }
-      return [{ sql: retiredUsesSql(parts, uses), onFailure }]
+      const sql = retiredUsesSql(parts, uses)
+      return [{ sql, onWritten: parts.sealer.sealSoon, onFailure }]
     },
   })
 

@@ -8,14 +8,14 @@ import type { ServerClock } from '../database/clock'
 import type { OwnChanges } from '../database/own-changes'
 import { formatEventCursor } from '../keys/cursor'
 import type { Emitter } from '../keys/emitter'
-import type { EventFilter } from '../keys/input'
+import type { EventFilter, Pruning } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import { readTime, readUserId, type Actor, type ApiKeyRecord } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import { toRow, type NewEntry } from './entry'
-import type { AuditHead, Trail } from './head'
+import { exportHead, type AuditHead, type Trail } from './head'
 import { prune } from './prune'
-import { exportHead, seal, sealAll } from './seal'
+import type { Sealer } from './sealer'
 import { verify } from './verify'
 
 type ReadAsItIs = Omit<ApiKeyEventRow, 'userId' | 'createdAt'>
@@ -49,6 +49,7 @@ interface Circumstances {
 }
 
 interface AuditParts extends Trail {
+  sealer: Sealer
   inTurn: InTurn
   keyPrefix: string
   userIdType: UserIdType
@@ -59,7 +60,7 @@ interface AuditParts extends Trail {
 
 /** Creates the audit trail of an instance. */
 export function createAudit(parts: AuditParts) {
-  const { signer, serverClock, emitter, ownChanges } = parts
+  const { sealer, signer, serverClock, emitter, ownChanges } = parts
   const written = new WeakMap<Transaction, { entries: number; xid: string }>()
 
   return {
@@ -81,11 +82,20 @@ export function createAudit(parts: AuditParts) {
     list: (filter: EventFilter, options: { transaction?: Transaction | undefined } = {}) =>
       list(parts, filter, options.transaction),
 
-    seal: (transaction: Transaction) => seal(parts, transaction),
-    sealAll: () => sealAll(parts),
-    exportHead: () => exportHead(parts),
-    verify: (anchor?: AuditHead) => verify(parts, anchor),
-    prune: (options: Parameters<typeof prune>[1]) => prune(parts, options),
+    async exportHead() {
+      await sealer.sealAll()
+      return exportHead(parts)
+    },
+
+    async verify(anchor?: AuditHead) {
+      await sealer.sealAll()
+      return verify(parts, anchor)
+    },
+
+    async prune(options: Pruning) {
+      if (!options.dryRun) await sealer.sealAll()
+      return prune(parts, options)
+    },
   }
 }
 

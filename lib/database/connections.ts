@@ -7,6 +7,9 @@ import { createConnection, defaultRestMs, type Need } from './connection'
 import { createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 
+/** The connections of a process. */
+export type Connections = ReturnType<typeof createConnections>
+
 interface ConnectionsParts {
   /** The app's own, whose connection settings are ours. */
   appSequelize: Sequelize

@@ -27,7 +27,8 @@ export type Writer = ReturnType<typeof createWriter>
 
 const writeEveryMs = 1_000
 
-const writeLimitMs = 5_000
+/** How long a statement in the background may take. */
+export const writeLimitMs = 5_000
 
 /** How long a statement waits for a lock before it is put off. */
 const lockLimitMs = 100
@@ -58,7 +59,7 @@ export function createWriter(parts: { background: Background; connection: Connec
     for (const { sql, onWritten, onFailure } of writes) {
       try {
         if (!failures.every(isAnswered)) throw failures[0]
-        const { rows } = await connection.query(inTransaction(sql), writeLimitMs)
+        const { rows } = await connection.query(inTransaction(sql, lockLimitMs), writeLimitMs)
         onWritten?.(rows)
       } catch (error) {
         onFailure?.()
@@ -126,11 +127,14 @@ export function createWriter(parts: { background: Background; connection: Connec
   }
 }
 
-/** Returns one text, so that the limits reach no further than the statement. */
-function inTransaction(sql: string): string {
+/**
+ * Returns one text, so that the limits reach no further than the statements, and no lock is held while the server waits for this
+ * process.
+ */
+export function inTransaction(sql: string, lockMs: number): string {
   return `
     START TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL lock_timeout = ${lockLimitMs};
+    SET LOCAL lock_timeout = ${lockMs};
     SET LOCAL statement_timeout = ${writeLimitMs};
     ${sql};
     COMMIT`

@@ -16,9 +16,6 @@ export type NoteMade = ReturnType<typeof createNoteMade>
 /** How often a transaction of the library runs that meets a deadlock or a conflict with other transactions. */
 const maxAttempts = 5
 
-/** How many entries a transaction of the library seals itself. It leaves more than that to the time after its end. */
-const maxSealedWithin = 1_000
-
 /** How often the database is asked what became of a transaction of the caller, and how long one answer may take. */
 const answerLimitMs = 5_000
 const lookAgainMs = 1_000
@@ -62,24 +59,12 @@ export function createNoteMade({ audit, emitter }: Pick<Parts, 'audit' | 'emitte
 
 /** Creates the function in which every change of a key is made. */
 export function createInTransaction(parts: Omit<Parts, 'inTransaction' | 'noteMade'>) {
-  const { sequelize, background, inTurn, audit, emitter } = parts
+  const { sequelize, background, inTurn, audit, emitter, sealer } = parts
   const followed = new WeakSet<Transaction>()
-  let sealing: Promise<void> | undefined
-
-  /** Seals what a transaction left, unless this process is at it. If it fails, the next change seals more. */
-  function sealLater() {
-    sealing ??= audit
-      .sealAll()
-      .catch(() => {})
-      .finally(() => {
-        sealing = undefined
-      })
-  }
 
   function committed(transaction: Transaction) {
     emitter.committed(transaction)
-    const { entries = 0 } = audit.writtenIn(transaction) ?? {}
-    if (entries > maxSealedWithin) background.run(sealLater)
+    if (audit.writtenIn(transaction)) sealer.sealSoon()
   }
 
   /**
@@ -108,21 +93,9 @@ export function createInTransaction(parts: Omit<Parts, 'inTransaction' | 'noteMa
     afterCommit(transaction, () => settle(transaction, xid))
   }
 
-  async function attempt<Result>(work: (own: Transaction) => Promise<Result>): Promise<Result> {
-    const [result, own] = await sequelize.transaction(async (own) => {
-      const result = await work(own)
-      const { entries = 0 } = audit.writtenIn(own) ?? {}
-      if (entries > 0 && entries <= maxSealedWithin) await audit.seal(own)
-      return [result, own] as const
-    })
-    committed(own)
-    return result
-  }
-
   /**
    * Works in the transaction of the caller, or else in a transaction of the library, and reports the changes after its commit.
-   * Entries in a transaction of the caller are sealed later, because the lock on the chain would last as long as it. Only a
-   * transaction of the library can run again: `work` reads everything anew.
+   * Only a transaction of the library can run again: `work` reads everything anew.
    */
   return async function inTransaction<Result>(
     caller: Caller,
@@ -137,7 +110,10 @@ export function createInTransaction(parts: Omit<Parts, 'inTransaction' | 'noteMa
 
     for (let attempts = 1; ; attempts++) {
       try {
-        return await inTurn(caller, () => attempt(work))
+        const attempt = async (own: Transaction) => [await work(own), own] as const
+        const [result, own] = await inTurn(caller, () => sequelize.transaction(attempt))
+        committed(own)
+        return result
       } catch (error) {
         if (attempts === maxAttempts || !isConflict(error)) throw error
         // Two transactions that met would meet again.

@@ -1,7 +1,6 @@
 import { isOfPrefix } from '../../models/api-key'
 import { warn } from '../../models/warnings'
 import { momentOf } from '../database/clock'
-import type { Connection } from '../database/connection'
 import { causeOf, isUnmigrated, onDatabase, sqlStateOf } from '../database/failures'
 import { select } from '../database/query'
 import type { FeedState } from '../freshness/lease'
@@ -73,7 +72,6 @@ interface HealthParts extends VerificationParts {
   listener: Pick<Listener, 'isUp'> | undefined
   verifier: Pick<Verifier, 'counts'>
   usage: Pick<UsageRecorder, 'health'>
-  connections: { lookUps: Pick<Connection, 'close'> }
 }
 
 /** For how long a look-up that failed counts as the present state. */

@@ -3,13 +3,15 @@ import type { Sequelize } from 'sequelize'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import { createRetiredUses } from '../audit/retired-uses'
+import type { Sealer } from '../audit/sealer'
 import type { Signer } from '../audit/signing'
 import type { Background } from '../database/background'
 import { systemClock, type Clock, type ServerClock } from '../database/clock'
-import { createConnections } from '../database/connections'
+import type { Connections } from '../database/connections'
 import { acquireLimitMs } from '../database/open-client'
 import type { OwnChanges } from '../database/own-changes'
 import { createWriter } from '../database/writer'
+import type { ChangeFeed } from '../freshness/change-feed'
 import { createChangeLog } from '../freshness/change-log'
 import { createListener } from '../freshness/listener'
 import { createWaitForEveryone } from '../freshness/wait-for-everyone'
@@ -31,6 +33,8 @@ import { createVerifier, type Verdict, type Verifier } from './verify'
 /** The parts that the functions of this folder and of the floor above work with. */
 export interface VerificationParts extends Settings {
   background: Background
+  connections: Connections
+  sealer: Sealer
   /** The app's own, whose connection settings are ours. */
   appSequelize: Sequelize
   /** The same, as the library sees it. */
@@ -48,10 +52,11 @@ export type Verification = ReturnType<typeof createVerification>
 
 /** Puts together the parts that answer the question of this floor: is this key good at this moment? */
 export function createVerification(parts: VerificationParts) {
-  const { appSequelize, background, emitter, outageGraceMs, tables } = parts
-  const shared = { ...parts, clock: systemClock, boundMs: parts.maxStalenessMs + outageGraceMs }
+  const { appSequelize, background, connections, emitter, sealer } = parts
+  const boundMs = parts.maxStalenessMs + parts.outageGraceMs
+  const shared = { ...parts, clock: systemClock, boundMs }
 
-  const { connections, changeLog, lookUp } = connect(shared)
+  const { changeLog, lookUp } = connect(shared)
   const writer = createWriter({ background, connection: connections.usage })
   const usage = createUsageRecorder({ ...shared, writer })
   const memory = createMemory({
@@ -75,21 +80,19 @@ export function createVerification(parts: VerificationParts) {
     secretCheck: createSecretCheck(shared),
   })
   const { verify } = verifier
-  const listener =
-    connections.listening &&
-    createListener({
-      background,
-      connection: connections.listening,
-      sender: connections.usage,
-      channel: tables.channel,
-      onNotification: feed.catchUp,
-      onUnheard,
-    })
+  const listener = listen(parts, feed)
+  const finish = () => writer.flush().then(sealer.flush)
 
   feed.listen({
-    onStart: () => listener?.start(),
+    onStart() {
+      listener?.start()
+      sealer.start()
+    },
+    onChanges: sealer.sealLater,
+    onNew: sealer.sealLater,
     onStop() {
       listener?.stop()
+      sealer.stop()
       connections.close()
     },
     // If one connection hangs, the other connections may hang, too. Nothing would show this before a request waits for them.
@@ -111,7 +114,7 @@ export function createVerification(parts: VerificationParts) {
 
     async flush() {
       try {
-        await writer.flush()
+        await finish()
       } finally {
         if (!feed.lease.isActive) connections.usage.close()
       }
@@ -120,9 +123,10 @@ export function createVerification(parts: VerificationParts) {
     async close() {
       signals.close()
       try {
-        await writer.flush()
+        await finish()
       } finally {
         writer.stop()
+        sealer.close()
         feed.stop()
       }
     },
@@ -158,9 +162,9 @@ function demandNothing() {
   return null
 }
 
-/** Makes the connections of this process, and what reads on them. None is opened before it is needed. */
+/** Makes what reads on the connections of this process. None is opened before it is needed. */
 function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) {
-  const connections = createConnections(shared)
+  const { connections } = shared
   const changeLog = createChangeLog({
     ...shared,
     connection: connections.polls,
@@ -171,7 +175,14 @@ function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) 
     connection: connections.lookUps,
     conditions: changeLog.conditions,
   })
-  return { connections, changeLog, lookUp }
+  return { changeLog, lookUp }
+}
+
+/** Makes what listens for notifications, if the app wants any. */
+function listen({ background, connections, tables }: VerificationParts, feed: ChangeFeed) {
+  const { listening: connection, usage: sender } = connections
+  const shared = { background, sender, channel: tables.channel, onUnheard }
+  return connection && createListener({ ...shared, connection, onNotification: feed.catchUp })
 }
 
 function onUnheard() {

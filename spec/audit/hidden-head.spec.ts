@@ -35,6 +35,7 @@ describe('row level security that hides the end of the audit trail', () => {
 
     const { apiKey } = await apiKeys.create({ userId: 'alice', name: 'A', permissions })
     await apiKeys.revoke(apiKey.id)
+    await apiKeys.flush()
 
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
     expect(warnings.mock.calls).toContainEqual([

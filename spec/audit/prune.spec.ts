@@ -157,8 +157,14 @@ describe('pruneAuditTrail', () => {
   it('removes entries of a secret that is gone, if a known secret vouches for them', async () => {
     await makeOld(3)
     const thirdSecret = randomBytes(32)
-    await createKey(createOf({ secrets: [thirdSecret, secret] }))
-    await createKey(createOf({ secrets: [otherSecret, thirdSecret, secret] }))
+    for (const secrets of [
+      [thirdSecret, secret],
+      [otherSecret, thirdSecret, secret],
+    ]) {
+      const instance = createOf({ secrets })
+      await createKey(instance)
+      await instance.flush()
+    }
     const later = createOf({ secrets: [otherSecret] })
     const pruning = { olderThanDays: 1 }
     const seal = 'UPDATE api_key_event_seals SET mac = '

@@ -1,18 +1,44 @@
 import { QueryTypes } from 'sequelize'
 
 import { createTestApiKeys } from '../support/app'
-import { findBlockedSession } from '../support/blocked'
 import { createKey, newKey } from '../support/keys'
 import { secret, useTrail } from '../support/trail'
+import { until } from '../support/until'
 
-const { apiKeys, database, sequelize, rows, expectFaults, idAt, createOf } = useTrail()
+const { apiKeys, database, sequelize, rows, holdLock, expectFaults, createOf } = useTrail()
 
-async function sessionsIn(state: string): Promise<number> {
-  const sessions = await rows(
-    'SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = $1',
-    [state],
+async function waiting(): Promise<string[]> {
+  const found = await rows<{ id: string }>(
+    'SELECT event_id::text AS id FROM api_key_unsealed_events ORDER BY event_id',
   )
-  return sessions.length
+  return found.map(({ id }) => id)
+}
+
+async function sealed(): Promise<string[]> {
+  const found = await rows<{ id: string }>(
+    'SELECT event_id::text AS id FROM api_key_event_seals ORDER BY position',
+  )
+  return found.map(({ id }) => id)
+}
+
+/** An instance whose sealing stops between its two statements, as in a process that stands still. */
+function createStopping() {
+  const sequelize = database.connect()
+  let isStopped = false
+  const stopped = new Promise<() => void>((hasStopped) => {
+    sequelize.addHook('afterConnect', (connection) => {
+      const client = connection as { query(sql: string, ...rest: unknown[]): unknown }
+      const query = client.query.bind(client)
+      client.query = async (sql, ...rest) => {
+        const answer = await query(sql, ...rest)
+        const isFirst = !isStopped && sql.includes('isBusy')
+        isStopped ||= isFirst
+        if (isFirst) await new Promise<void>((goOn) => hasStopped(goOn))
+        return answer
+      }
+    })
+  })
+  return { instance: createOf({ sequelize, secrets: [secret] }), stopped }
 }
 
 describe('sealing', () => {
@@ -28,79 +54,52 @@ describe('sealing', () => {
     const meanwhile = await apiKeys.verifyAuditTrail()
     await transaction.commit()
     await rolledBack.rollback()
-    const [waiting] = await rows<{ count: number }>(
-      'SELECT count(*)::int AS count FROM api_key_unsealed_events',
-    )
     const after = await apiKeys.verifyAuditTrail()
 
     expect(meanwhile).toMatchObject({ isIntact: true, entries: 2, unsealed: 0 })
-    expect(waiting).toEqual({ count: 1 })
     expect(after).toMatchObject({ isIntact: true, entries: 3, unsealed: 0 })
   })
 
-  it('locks the head after everything else', async () => {
-    const { id } = await createKey(apiKeys)
-    const lock = await sequelize.transaction()
-    await sequelize.query('SELECT FROM api_key_audit_head FOR UPDATE', { transaction: lock })
+  it('follows each change, in a process that verifies nothing and calls nothing else', async () => {
+    await createKey(apiKeys)
 
-    const suspended = apiKeys.suspend(id)
-    await findBlockedSession(sequelize)
-    const [row] = await rows<{ isFree: boolean }>(
-      `SELECT NOT EXISTS (SELECT FROM api_keys WHERE id = $1 AND status = 'SUSPENDED') AS "isFree"`,
-      [id],
-    )
-    await lock.rollback()
+    await until(async () => (await waiting()).length === 0)
 
-    expect(row).toEqual({ isFree: true })
-    expect(await suspended).toMatchObject({ status: 'SUSPENDED' })
-    await expectFaults()
+    expect(await rows('SELECT FROM api_key_event_seals')).toHaveLength(1)
   })
 
-  it('lets a change through if the head stays locked, and covers its entry with the next change', async () => {
-    const [{ id }, other] = [await createKey(apiKeys), await createKey(apiKeys)]
-    const lock = await sequelize.transaction()
-    await sequelize.query('SELECT FROM api_key_audit_head FOR UPDATE', { transaction: lock })
+  it('keeps no change waiting while the head is locked, and follows once it is free', async () => {
+    const { id } = await createKey(apiKeys)
+    await apiKeys.flush()
+    const lock = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
 
     const revoked = await apiKeys.revoke(id)
-    const [waiting] = await rows<{ ids: string[] }>(
-      'SELECT json_agg(event_id::text) AS ids FROM api_key_unsealed_events',
-    )
-    await lock.rollback()
-    await apiKeys.revoke(other.id)
+    await lock.waitedFor()
+    const meanwhile = await waiting()
+    await lock.release()
 
     expect(revoked).toMatchObject({ status: 'REVOKED' })
-    expect(waiting).toEqual({ ids: [await idAt(3)] })
-    expect(await rows('SELECT FROM api_key_unsealed_events')).toEqual([])
+    expect(meanwhile).toHaveLength(1)
+    await until(async () => (await waiting()).length === 0)
+    expect((await sealed()).slice(1)).toEqual(meanwhile)
     await expectFaults()
   })
 
-  it('does not wait for a process that stopped while it held the head', async () => {
-    const { id } = await createKey(apiKeys)
-    const stopping = database.connect()
-    const stopped = new Promise<() => void>((hasStopped) => {
-      stopping.addHook('afterConnect', (connection) => {
-        // A client of the driver whose answers can be held back, like in a process that stands still.
-        const client = connection as { query(sql: string, ...rest: unknown[]): unknown }
-        const query = client.query.bind(client)
-        client.query = (sql, ...rest) => {
-          const answer = rest.at(-1)
-          if (!sql.includes('FOR UPDATE') || typeof answer !== 'function')
-            return query(sql, ...rest)
-          return query(sql, (...result: unknown[]) => hasStopped(() => answer(...result)))
-        }
-      })
-    })
-    const refused = createOf({ sequelize: stopping })
-      .suspend(id)
-      .catch((error: unknown) => error)
+  it('does not wait for a process that stopped between reading and writing', async () => {
+    const { instance, stopped } = createStopping()
+    await createKey(instance)
     const goOn = await stopped
 
-    while ((await sessionsIn('idle in transaction')) > 0);
-    const revoked = await apiKeys.revoke(id)
+    await createKey(apiKeys)
+    await apiKeys.flush()
+    const meanwhile = await sealed()
+    await createKey(apiKeys)
     goOn()
+    await instance.flush()
+    await apiKeys.flush()
 
-    expect(revoked).toMatchObject({ status: 'REVOKED' })
-    expect(await refused).toMatchObject({ code: 'database_unavailable' })
+    expect(meanwhile).toHaveLength(2)
+    expect((await sealed()).slice(0, 2)).toEqual(meanwhile)
     await expectFaults()
   })
 
@@ -114,7 +113,9 @@ describe('sealing', () => {
       )
     await one.query(`SET lock_timeout = '11s'; SET idle_in_transaction_session_timeout = '12s'`)
 
-    await createKey(createOf({ sequelize: one }))
+    const instance = createOf({ sequelize: one, secrets: [secret] })
+    await createKey(instance)
+    await instance.flush()
 
     expect(await settings()).toEqual([{ lock: '11s', idle: '12s' }])
   })
@@ -151,40 +152,66 @@ describe('sealing', () => {
     expect(entries).toBe(count)
   })
 
-  it('covers 100 entries of other transactions with a change, and 3,000 of its own after it', async () => {
+  it('covers thousands of entries, of the database too', async () => {
     await sequelize.query(`
       INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
       SELECT 'alice', 'Key ' || n, 'agpt_abc123', 'abcd1234', md5('a' || n) || md5('b' || n), '{READ_GRAPH}'
         FROM generate_series(1, 3000) AS n`)
     await createKey(apiKeys, { userId: 'bob' })
-    const [left] = await rows<{ count: number }>(
-      'SELECT count(*)::int AS count FROM api_key_unsealed_events',
-    )
+    await apiKeys.flush()
 
-    expect(left).toEqual({ count: 2_900 })
+    expect(await waiting()).toEqual([])
     expect(await apiKeys.revokeAll('alice')).toEqual({ keys: 3_000 })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({
       isIntact: true,
       entries: 6_001,
+      unsealed: 0,
       faults: [],
     })
   })
 
-  it('passes over entries that wait twice or are gone', async () => {
+  it('passes over entries that wait twice', async () => {
     await createKey(apiKeys)
-    await sequelize.query(
-      `INSERT INTO api_key_unsealed_events (event_id) VALUES (${await idAt(1)}), (77)`,
-    )
-    await sequelize.query(
-      `INSERT INTO api_key_unsealed_events (event_id) VALUES (${await idAt(1)})`,
-    )
+    const again = `INSERT INTO api_key_unsealed_events (event_id) SELECT id FROM api_key_events`
+    await sequelize.query(again)
+    await sequelize.query(again)
+    await createKey(apiKeys)
+    await apiKeys.flush()
+    await sequelize.query(again)
 
     await createKey(apiKeys)
 
     await expectFaults()
+    expect(await waiting()).toEqual([])
   })
+
+  it.each([['without a row'], ['removed while it waited']])(
+    'seals an entry as missing that is %s',
+    async (how) => {
+      const lock = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
+      const transaction = await sequelize.transaction()
+      await apiKeys.create(newKey(), { transaction })
+      if (how === 'without a row') await transaction.rollback()
+      else await transaction.commit()
+      await sequelize.query(
+        how === 'without a row'
+          ? 'INSERT INTO api_key_unsealed_events (event_id) VALUES (77)'
+          : `SET session_replication_role = replica;
+             BEGIN; ALTER TABLE api_key_events DISABLE TRIGGER api_key_refuse_delete;
+             DELETE FROM api_key_events; ALTER TABLE api_key_events ENABLE ALWAYS TRIGGER api_key_refuse_delete; COMMIT;
+             DELETE FROM api_keys; RESET session_replication_role`,
+      )
+      await lock.release()
+
+      const { faults } = await apiKeys.verifyAuditTrail()
+
+      expect(faults).toContainEqual(expect.objectContaining({ kind: 'removed', position: 1 }))
+    },
+  )
+
   it('cannot be prevented without a fault', async () => {
     await createKey(apiKeys)
+    await apiKeys.flush()
     const transaction = await sequelize.transaction()
     await apiKeys.create(newKey(), { transaction })
     await transaction.commit()

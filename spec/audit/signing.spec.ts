@@ -1,7 +1,14 @@
+import type { TestApiKeys } from '../support/app'
 import { createKey, newKey } from '../support/keys'
 import { otherSecret, secret, shown, useTrail } from '../support/trail'
 
 const { apiKeys, sequelize, meddle, makeTrail, createOf } = useTrail()
+
+/** Creates a key by an instance, which seals the entry itself. */
+async function createBy(instance: TestApiKeys) {
+  await createKey(instance)
+  await instance.flush()
+}
 
 async function verifyWith(options: Parameters<typeof createOf>[0]) {
   const { isIntact, unverifiable, faults, cannotFind } = await createOf(options).verifyAuditTrail()
@@ -15,7 +22,7 @@ describe('secrets of the audit trail', () => {
   it('may be replaced, because the seals of the new secret vouch for those of the old one', async () => {
     await makeTrail()
 
-    await createKey(createOf({ secrets: [otherSecret, secret] }))
+    await createBy(createOf({ secrets: [otherSecret, secret] }))
 
     expect(await verifyWith({ secrets: [otherSecret, secret] })).toEqual(fine)
     expect(await verifyWith({ secrets: [otherSecret] })).toEqual(fine)
@@ -41,7 +48,7 @@ describe('secrets of the audit trail', () => {
       cannotFind: gone,
     })
     await expect(early.auditHead()).rejects.toMatchObject({ code: 'audit_trail_not_intact' })
-    await createKey(early)
+    await createBy(early)
     expect(await verifyWith({ secrets: [otherSecret] })).toEqual({
       isIntact: false,
       unverifiable: 5,
@@ -53,11 +60,11 @@ describe('secrets of the audit trail', () => {
 
   it('may reach processes at different times', async () => {
     const [old, young] = [apiKeys, createOf({ secrets: [otherSecret, secret] })]
-    for (const each of [old, young, old, young]) await createKey(each)
+    for (const each of [old, young, old, young]) await createBy(each)
     const transaction = await sequelize.transaction()
     await young.create(newKey(), { transaction })
     await transaction.commit()
-    await createKey(old)
+    await createBy(old)
 
     expect(await verifyWith({ secrets: [otherSecret, secret] })).toEqual(fine)
   })
@@ -71,7 +78,7 @@ describe('secrets of the audit trail', () => {
         (SELECT position, hash FROM api_key_event_seals WHERE position = 4)`)
 
     expect(await verifyWith({ secrets: [secret] })).toMatchObject({ unverifiable: 1 })
-    await createKey(apiKeys)
+    await createBy(apiKeys)
     expect(await verifyWith({ secrets: [secret] })).toMatchObject({ unverifiable: 1 })
   })
 
@@ -79,7 +86,7 @@ describe('secrets of the audit trail', () => {
     await makeTrail(createOf({}))
 
     expect(await verifyWith({ secrets: [secret] })).toMatchObject({ isIntact: false, faults: [] })
-    await createKey(createOf({ secrets: [secret], acceptUnkeyed: true }))
+    await createBy(createOf({ secrets: [secret], acceptUnkeyed: true }))
 
     expect(await verifyWith({ secrets: [secret] })).toEqual(fine)
   })

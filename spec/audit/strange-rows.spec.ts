@@ -107,6 +107,7 @@ describe('an audit trail with rows that the library never writes', () => {
       checkpoint_position = 9223372036854775807, last_pruned_id = 9223372036854775807`)
 
     await createKey(apiKeys)
+    await apiKeys.flush()
 
     expect(await rows('SELECT FROM api_key_unsealed_events')).toEqual([])
     await expectFaults(['head_changed', 2], ['contradicted', null])

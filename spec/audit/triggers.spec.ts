@@ -181,6 +181,7 @@ describe('the tables of the audit trail', () => {
 
   it('refuse every update, and every deletion but by pruning', async () => {
     await createKey(apiKeys)
+    await apiKeys.flush()
 
     for (const [table, sql] of refusedStatements) {
       const attempt = sequelize.transaction((transaction) =>

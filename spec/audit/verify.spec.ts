@@ -2,6 +2,7 @@ import { entryDigestSql } from '../../lib/audit/entry'
 import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf } from '../../lib/audit/seal'
 import { createSigner } from '../../lib/audit/signing'
+import { msSql } from '../../models/api-key'
 import { tablesOf } from '../../models/tables'
 import { createKey } from '../support/keys'
 import { always, shown, useTrail, type Tampering } from '../support/trail'
@@ -175,8 +176,14 @@ async function forge() {
   const [own] = await rows<{ secretId: string | null }>(
     'SELECT secret_id AS "secretId" FROM api_key_audit_head',
   )
-  const entries = await rows<{ position: number; eventId: string; digest: string }>(
-    `SELECT seal.position::int, event.id::text AS "eventId", ${entryDigestSql('event')} AS digest
+  const entries = await rows<{
+    position: number
+    eventId: string
+    sealedAt: number
+    digest: string
+  }>(
+    `SELECT seal.position::int, event.id::text AS "eventId", (${msSql('sealed_at')})::float8 AS "sealedAt",
+            ${entryDigestSql('event')} AS digest
        FROM api_key_event_seals AS seal JOIN api_key_events AS event ON event.id = seal.event_id
       ORDER BY seal.position`,
   )
@@ -184,11 +191,11 @@ async function forge() {
   const secretId = own?.secretId ?? null
   const statements: string[] = []
   let hash = ''
-  for (const { position, eventId, digest } of entries) {
-    hash = hashOf(hash, { eventId, isGenuine: true, doubts: null, secretId, digest })
+  for (const { position, ...entry } of entries) {
+    hash = hashOf(hash, { ...entry, isGenuine: true, doubts: null, secretId })
     const { mac } = forger.sign('seal', hash)
     statements.push(
-      `UPDATE api_key_event_seals SET digest = '${digest}', hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
+      `UPDATE api_key_event_seals SET digest = '${entry.digest}', hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
     )
   }
   const [found] = await rows<{ json: string }>(endSql(tablesOf('public')))
@@ -273,6 +280,7 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
 
   it('finds a trail that was restored as a whole only with a head that was kept elsewhere', async () => {
     const { id } = await createKey(apiKeys)
+    await apiKeys.auditHead()
     await sequelize.query('CREATE TABLE kept AS SELECT * FROM api_key_audit_head')
     await sequelize.query('CREATE TABLE kept_key AS SELECT * FROM api_keys')
     await apiKeys.suspend(id)

@@ -146,8 +146,14 @@ describe('two instances with different key prefixes on one schema', () => {
 
     it('are warned that they cannot verify their audit trail', async () => {
       const warnings = jest.spyOn(process, 'emitWarning').mockImplementation()
-      await createKey(createInstance({ keyPrefix: 'acme_live', secrets: [first], ...own }))
-      await createKey(createInstance({ keyPrefix: 'acme_test', secrets: [second], ...own }))
+      for (const [keyPrefix, secret] of [
+        ['acme_live', first],
+        ['acme_test', second],
+      ] as const) {
+        const instance = createInstance({ keyPrefix, secrets: [secret], ...own })
+        await createKey(instance)
+        await instance.flush()
+      }
 
       const codes = warnings.mock.calls.map(([, options]) => (options as { code: string }).code)
       expect(codes).toEqual(['API_KEYS_TRAIL_SECRET_UNKNOWN'])

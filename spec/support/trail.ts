@@ -42,8 +42,16 @@ export function shown(faults: readonly AuditFault[]): Fault[] {
 }
 
 function trailOf(world: World) {
+  const others: TestApiKeys[] = []
+
+  /** Resolves once the changes of the instances have their seals, as they would after a moment. */
+  async function sealAll() {
+    for (const instance of [world.apiKeys, ...others]) await instance.flush()
+  }
+
   /** The id of the entry at a place in the chain. */
   async function idAt(position: number): Promise<string> {
+    await sealAll()
     const sql = 'SELECT event_id::text AS id FROM api_key_event_seals WHERE position = $1'
     const [seal] = await world.rows<{ id: string }>(sql, [position])
     if (!seal) throw new Error(`there is no entry at ${position}`)
@@ -61,6 +69,7 @@ function trailOf(world: World) {
 
   /** Runs SQL like a superuser without the secret, with the triggers off, and switches them on again afterwards. */
   async function meddle(sql: string) {
+    await sealAll()
     const triggers = await world.rows<{ table: string; name: string }>(
       `SELECT tgrelid::regclass::text AS "table", tgname AS name FROM pg_trigger
         WHERE NOT tgisinternal AND tgenabled = 'A'`,
@@ -73,6 +82,7 @@ function trailOf(world: World) {
   }
 
   return {
+    sealAll,
     idAt,
     meddle,
 
@@ -85,32 +95,40 @@ function trailOf(world: World) {
 
     /** Makes one more instance. Without options, it has no secrets. */
     createOf(options: Options): TestApiKeys {
-      return createTestApiKeys(world.database, { sequelize: world.sequelize, ...options })
+      const instance = createTestApiKeys(world.database, {
+        sequelize: world.sequelize,
+        ...options,
+      })
+      others.push(instance)
+      return instance
     },
 
-    /** Makes a trail of five entries, of one key. */
+    /** Makes a trail of five entries, of one key. Each is sealed alone. */
     async makeTrail(apiKeys: TestApiKeys = world.apiKeys) {
       const { id } = await createKey(apiKeys)
+      await apiKeys.flush()
       await apiKeys.update(id, { name: 'Backup' })
+      await apiKeys.flush()
       await apiKeys.suspend(id, { reason: 'Lost.' })
+      await apiKeys.flush()
       await apiKeys.reactivate(id)
-      return apiKeys.revoke(id, { actor: { type: 'admin', id: 'root' } })
+      await apiKeys.flush()
+      const revoked = await apiKeys.revoke(id, { actor: { type: 'admin', id: 'root' } })
+      await apiKeys.flush()
+      return revoked
     },
 
     /** Makes a key whose entry has this age. */
     async makeOld(days: number) {
       const { apiKeys, sequelize } = world
       const time = `clock_timestamp() - ${days} * interval '1 day' - interval '1 minute'`
-      const setDefault = (sql: string) =>
-        sequelize.query(`ALTER TABLE api_keys ALTER COLUMN created_at SET DEFAULT ${sql}`)
-      await setDefault(time)
-      const { apiKey } = await sequelize.transaction((transaction) =>
-        apiKeys.create(newKey(), { transaction }),
-      )
-      await setDefault('now()')
-      await meddle(
-        `UPDATE api_key_events SET created_at = ${time} WHERE api_key_id = '${apiKey.id}'`,
-      )
+      const setDefaults = (sql: string) =>
+        sequelize.query(`
+          ALTER TABLE api_keys ALTER COLUMN created_at SET DEFAULT ${sql};
+          ALTER TABLE api_key_events ALTER COLUMN created_at SET DEFAULT ${sql}`)
+      await setDefaults(time)
+      const { apiKey } = await apiKeys.create(newKey())
+      await setDefaults('clock_timestamp()')
       await apiKeys.auditHead()
       return apiKey
     },

@@ -1,0 +1,129 @@
+import type { Tables } from '../../models/tables'
+import { clearTimeout, type Background } from '../database/background'
+import type { Clock } from '../database/clock'
+import type { Connection } from '../database/connection'
+import { within } from '../database/time-limit'
+import { sealPage } from './seal'
+import type { Signer } from './signing'
+
+/** Seals entries in the background. */
+export type Sealer = ReturnType<typeof createSealer>
+
+interface SealerParts {
+  background: Background
+  clock: Clock
+  connection: Connection
+  tables: Tables
+  signer: Signer
+}
+
+/** How long after a change its process looks what waits: by chance, so that processes do not look together. */
+const soonMs = () => 50 + 200 * Math.random()
+/** How long after other changes. By then, the process that made them has sealed them, unless it ended or the change was by SQL. */
+const laterMs = () => 300 + 500 * Math.random()
+
+/** How soon a process looks again after sealing has failed. */
+const retryMs = 1_000
+
+/** How often a process looks that verifies keys. It seals what a process has left that ended. */
+const lookEveryMs = 60_000
+
+/** How long a caller waits for the seals, and a process that ends. */
+const longestMs = 60_000
+const farewellMs = 10_000
+
+/** How long the connection stays open in a process that verifies no keys. */
+const idleMs = 30_000
+
+/**
+ * Makes the part that seals entries beside the changes, so that no change waits for the chain. A process that has changed a key
+ * looks within a quarter of a second. If another process has just sealed, it leaves the entries to that process, and looks again.
+ */
+export function createSealer(parts: SealerParts) {
+  const { background, clock, connection } = parts
+  /** Where this process has left the chain. */
+  const end = { position: 0, hash: '' }
+  let turn = Promise.resolve()
+  let timer: NodeJS.Timeout | undefined
+  let watch: NodeJS.Timeout | undefined
+  let idle: NodeJS.Timeout | undefined
+  let turns = 0
+  let isClosed = false
+
+  async function seal(isForced: boolean, limitMs: number) {
+    const endsAt = clock.monotonic() + limitMs
+    clearTimeout(timer)
+    timer = undefined
+    try {
+      for (;;) {
+        const outcome = await sealPage(parts, isForced ? 'at once' : end)
+        if (outcome === 'done') return
+        if (outcome === 'busy' || clock.monotonic() > endsAt) return sealSoon()
+      }
+    } catch (error) {
+      if (!isClosed) sealSoon(retryMs)
+      throw error
+    } finally {
+      turns--
+      clearTimeout(idle)
+      idle = watch ? undefined : background.startTimer(connection.close, idleMs)
+    }
+  }
+
+  /** Seals after what is under way. */
+  function sealNext(isForced: boolean, limitMs: number): Promise<void> {
+    turns++
+    const next = turn.then(() => background.run(() => seal(isForced, limitMs)))
+    turn = next.catch(() => {})
+    return next
+  }
+
+  /** Seals the entries that a change has written, in a moment. */
+  function sealSoon(delayMs = soonMs()) {
+    timer ??= background.startTimer(() => void sealNext(false, longestMs).catch(() => {}), delayMs)
+  }
+
+  /** Seals all entries that are committed. Keeps the process alive meanwhile. */
+  function sealAll(limitMs = longestMs): Promise<void> {
+    return within({ limitMs, isAwaited: true }, sealNext(true, limitMs))
+  }
+
+  function startWatch(delayMs: number) {
+    watch = background.startTimer(() => {
+      startWatch(lookEveryMs)
+      sealNext(false, longestMs).catch(() => {})
+    }, delayMs)
+  }
+
+  return {
+    sealSoon() {
+      isClosed = false
+      sealSoon()
+    },
+
+    /** Does the same for a change that another process may have made, or no process. */
+    sealLater: () => sealSoon(laterMs()),
+
+    sealAll,
+
+    /** Looks once a minute from now on, because this process verifies keys. */
+    start: () => startWatch(retryMs + soonMs()),
+
+    stop() {
+      clearTimeout(watch)
+      watch = undefined
+    },
+
+    /** Leaves what waits to other processes. The next change begins anew. */
+    close() {
+      isClosed = true
+      clearTimeout(timer)
+      timer = undefined
+    },
+
+    /** Seals what this process has to seal. If that fails, another process seals it. */
+    async flush() {
+      if (timer || turns > 0) await sealAll(farewellMs).catch(() => {})
+    },
+  }
+}
