@@ -1,3 +1,4 @@
+/** @jest-environment node */
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'

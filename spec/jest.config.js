@@ -2,7 +2,10 @@ const rootDir = require('node:path').dirname(__dirname)
 
 const base = {
   rootDir,
-  testEnvironment: 'node',
+  testEnvironment: '<rootDir>/spec/support/jest/environment.js',
+  // Node's own streams wait for ticks.
+  fakeTimers: { doNotFake: ['nextTick'] },
+  runtime: '<rootDir>/spec/support/jest/runtime.js',
   transform: {
     '\\.ts$': ['@swc/jest', { jsc: { target: 'es2023', parser: { syntax: 'typescript' } } }],
   },

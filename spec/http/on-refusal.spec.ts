@@ -1,3 +1,5 @@
+import { runInNewContext } from 'node:vm'
+
 import express, {
   type NextFunction,
   type Request,
@@ -146,6 +148,21 @@ describe('onRefusal', () => {
       expect(answer.body).toEqual({ app: 'no template' })
     }
   })
+})
+
+it('passes on an error of another realm, for example Jest’s', async () => {
+  const failure = runInNewContext(`new Error('no session store')`)
+  const { apiKeys } = createProcess({ currentUser: () => Promise.reject(failure) })
+  const app = express()
+  app.use(apiKeys.authenticate({ orSignedIn: true }))
+  app.use((error: Error, _req: Request, res: Response, next: NextFunction) => {
+    if (res.headersSent) return next(error)
+    res.status(500).json({ isSame: error === failure })
+  })
+
+  const { body } = await http.to(app).get('/')
+
+  expect(body).toEqual({ isSame: true })
 })
 
 describe('a function of the app that fails without an error', () => {

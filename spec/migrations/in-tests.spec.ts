@@ -1,3 +1,4 @@
+/** @jest-environment node */
 import { runInThisContext } from 'node:vm'
 
 import type { Sequelize } from 'sequelize'

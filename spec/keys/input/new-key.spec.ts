@@ -1,3 +1,5 @@
+import { runInNewContext } from 'node:vm'
+
 import { faultsOf, parse, permissionRule, type Refused, timeRule } from '../../support/input'
 
 const rangeRule = 'must be an address or a range in CIDR notation, such as 203.0.113.0/24'
@@ -28,6 +30,12 @@ describe('a new key', () => {
     expect(parse.newKeyOf({ ...key, description: ' two\n\tlines ' })).toMatchObject({
       description: 'two\n\tlines',
     })
+  })
+
+  it('may have metadata of another realm, for example Jest’s', () => {
+    const metadata = runInNewContext(`({ plan: 'gold', tags: [{ deep: true }] })`)
+
+    expect(parse.newKeyOf({ ...key, metadata })).toEqual({ ...key, metadata })
   })
 
   it.each([
