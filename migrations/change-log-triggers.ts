@@ -13,7 +13,15 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
   }
 
   return [
-    { ...onKeys, name: 'api_key_gather_row', fires: 'AFTER INSERT OR DELETE', forEach: 'ROW' },
+    {
+      name: 'api_key_gather_insert',
+      table: keys,
+      fires: 'AFTER INSERT',
+      forEach: 'ROW',
+      when: 'NEW.event_ref IS NULL',
+      calls: { name: qualify(schema, 'api_key_gather_insert'), body: gatherInsertBody(tables) },
+    },
+    { ...onKeys, name: 'api_key_gather_delete', fires: 'AFTER DELETE', forEach: 'ROW' },
     {
       ...onKeys,
       name: 'api_key_gather_update',
@@ -22,6 +30,14 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
       when: changesAny(comparableColumns('logged')),
     },
     { ...onKeys, name: 'api_key_gather_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
+    {
+      name: 'api_key_keep_insert',
+      table: keys,
+      fires: 'AFTER INSERT',
+      forEach: 'STATEMENT',
+      when: isLostInCrash,
+      calls: { name: qualify(schema, 'api_key_keep_commit'), body: keepCommitBody },
+    },
     {
       name: 'api_key_number',
       table: changes,
@@ -67,7 +83,12 @@ export function userLogTriggers(tables: Tables): Trigger[] {
 
 /*
  * Changes are gathered as they happen, without a lock. A setting holds the transaction that has begun an entry, the mark of the
- * entry and the place of its last change. The setting lasts as long as the transaction.
+ * entry, the place of its last change, and 'added' if one of the changes says that keys were added. The setting lasts as long as
+ * the transaction.
+ *
+ * A key that the library creates is not gathered, and so needs no number. No process can have cached it, and a process takes its
+ * hash for unknown no longer than the bound. Keys that SQL inserts are gathered as one change, so that a test that inserts a key can
+ * use it at once.
  */
 
 function declareEntry({ settings }: Tables): string {
@@ -78,7 +99,7 @@ function declareEntry({ settings }: Tables): string {
           entry_place integer;`
 }
 
-function continueEntry({ settings }: Tables): string {
+function continueEntry({ settings }: Tables, added = 'entry[4]'): string {
   return `
             IF entry[1] = this_transaction AND entry[2] IS NOT NULL THEN
               entry_mark := entry[2];
@@ -86,8 +107,11 @@ function continueEntry({ settings }: Tables): string {
             ELSE
               entry_mark := gen_random_uuid();
               entry_place := 0;
+              entry[4] := NULL;
             END IF;
-            PERFORM set_config('${settings.entry}', concat_ws(' ', this_transaction, entry_mark, entry_place), true);`
+            PERFORM set_config(
+              '${settings.entry}', concat_ws(' ', this_transaction, entry_mark, entry_place, ${added}), true
+            );`
 }
 
 function gatherBody(tables: Tables): string {
@@ -97,10 +121,7 @@ function gatherBody(tables: Tables): string {
           is_new boolean := false;
         BEGIN
           IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables)}
-            IF TG_OP = 'INSERT' THEN
-              changed := NEW.id;
-              is_new := true;
-            ELSIF TG_OP = 'UPDATE' THEN
+            IF TG_OP = 'UPDATE' THEN
               changed := OLD.id;
               is_new := (OLD.id, OLD.hash) IS DISTINCT FROM (NEW.id, NEW.hash);
             ELSIF TG_OP = 'DELETE' THEN
@@ -112,6 +133,33 @@ function gatherBody(tables: Tables): string {
           RETURN NULL;
         END`
 }
+
+/** Added keys become one change without ids, however many rows a transaction inserts. */
+function gatherInsertBody(tables: Tables): string {
+  return `
+        DECLARE ${declareEntry(tables)}
+        BEGIN
+          IF entry[1] = this_transaction AND entry[4] = 'added' THEN
+            RETURN NULL;
+          END IF;
+          IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables, "'added'")}
+            INSERT INTO ${tables.changes} (mark, place, is_new) VALUES (entry_mark, entry_place, true);
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+/** SQL that is true if a crash or a failover may lose what the transaction commits. */
+const isLostInCrash = `current_setting('synchronous_commit') = ANY (ARRAY['off', 'local', 'remote_write'])`
+
+/** Without it, an app might hand out a key that a crash takes back. */
+const keepCommitBody = `
+        BEGIN
+          IF NOT (${isReplicationWorker}) THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+          END IF;
+          RETURN NULL;
+        END`
 
 /** A row without a user reports all users: a change with neither key nor user is a change of everything. */
 function gatherUserBody(tables: Tables): string {
@@ -134,7 +182,7 @@ function numberBody({ revisions, channel, settings }: Tables): string {
             INSERT INTO ${revisions} (mark) VALUES (NEW.mark);
             -- Later changes in this transaction, for example after SET CONSTRAINTS, begin an entry of their own.
             PERFORM set_config('${settings.entry}', pg_current_xact_id()::text, true);
-            IF current_setting('synchronous_commit') IN ('off', 'local', 'remote_write') THEN
+            IF ${isLostInCrash} THEN
               PERFORM set_config('synchronous_commit', 'on', true);
             END IF;
             PERFORM pg_notify('${channel}', '');
@@ -178,7 +226,7 @@ function closeGapBody(tables: Tables): string {
             PERFORM setval(${literal(register)}, greatest(
               (SELECT last_value FROM ${register}), (SELECT max(revision) FROM ${revisions})
             ));
-            INSERT INTO ${changes} (mark, place, is_new) VALUES (gen_random_uuid(), 0, true);
+            INSERT INTO ${changes} (mark, place, is_new) VALUES (gen_random_uuid(), 0, false);
           END IF;
           RETURN NULL;
         END`

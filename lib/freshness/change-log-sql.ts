@@ -20,14 +20,15 @@ export function conditionsOf(tables: Tables, triggers: readonly Trigger[], bound
 
     /**
      * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
-     * changes when a trigger, its function or the sequence of the numbers is altered or made anew.
+     * changes when a trigger, its function or the sequence of the numbers is altered or made anew. It also changes when another
+     * server takes over, or the server starts again. That server may lack the last keys, whose creation has no number.
      */
     fingerprint: `
     SELECT string_agg(
              concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
              ', ' ORDER BY trigger.oid
            ) || (
-             SELECT concat_ws(' ', ',', sequence.seqrelid, sequence.xmin)
+             SELECT concat_ws(' ', ',', sequence.seqrelid, sequence.xmin, extract(epoch FROM pg_postmaster_start_time()))
                FROM pg_catalog.pg_sequence AS sequence
               WHERE sequence.seqrelid = ${toRelation(tables.revisionRegister)} AND sequence.seqincrement = 1 AND NOT sequence.seqcycle
            )
@@ -89,7 +90,7 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
         LEFT JOIN (
           SELECT json_agg(key_id) FILTER (WHERE key_id IS NOT NULL) AS ids,
                  json_agg(user_id::text) FILTER (WHERE user_id IS NOT NULL) AS user_ids, count(*),
-                 coalesce(bool_or(key_id IS NULL AND user_id IS NULL), false) AS has_all,
+                 coalesce(bool_or(key_id IS NULL AND user_id IS NULL AND is_new IS NOT TRUE), false) AS has_all,
                  coalesce(bool_or(is_new), false) AS has_new
             FROM (
               -- An entry without changes is damaged, and so counts as a change of everything.

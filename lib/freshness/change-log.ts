@@ -146,7 +146,7 @@ function readRow(row: TextRow, userIdType: UserIdType) {
     changedIds: isTooMuch ? null : (JSON.parse(row.ids ?? '[]') as string[]),
     /** The ids of the users whose permissions may have changed. */
     changedUserIds: changedUserIds.map((id) => readUserId(id, userIdType)),
-    /** True if keys, or hashes of keys, were added. */
+    /** True if SQL has added keys, or keys have new hashes. */
     hasNew: row.has_new === 'true',
     /** True if the server is a standby, which may lag behind. */
     isStandby: row.is_standby !== 'false',

@@ -10,7 +10,7 @@ export interface FeedListener {
   onChanges?(ids: readonly string[]): void
   /** Reports users whose permissions may have changed. */
   onUserChanges?(userIds: readonly (string | number)[]): void
-  /** Reports that keys, or hashes of keys, were added. */
+  /** Reports that SQL has added keys, or that keys have new hashes. Keys that the library creates are not reported. */
   onNew?(): void
   /** Reports the transactions whose entries were read. */
   onEntries?(xids: readonly string[]): void

@@ -30,10 +30,11 @@ export async function create(parts: Parts, key: NewKey, circumstances: Circumsta
     if (outcome instanceof Error || !outcome) throw outcome
     parts.noteMade(transaction, [{ change: outcome, circumstances }], {
       xid: xids[0],
-      isLogged: true,
+      isLogged: false,
     })
     return outcome.after.record
   })
+  parts.verification.added(secret.hash, given)
   return { apiKey, plainTextKey }
 }
 

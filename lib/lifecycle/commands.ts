@@ -87,7 +87,7 @@ function createKeyCommands(parts: Parts) {
   return {
     async create(apiKey: unknown, options?: ChangeOptions) {
       refuseUserId(options)
-      return change([], options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
+      return read(options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
     },
 
     async list(filter: object = {}, options?: ReadOptions) {
@@ -247,11 +247,11 @@ function createLogCommands(parts: Parts) {
 /** Creates the functions for input that may not name an owner, or a key, because the route does. */
 function createRouteCommands(parts: Parts) {
   const { parse, audit } = parts
-  const { read, change } = createRuns(parts)
+  const { read } = createRuns(parts)
 
   return {
     async createOwn(userId: string | number, apiKey: unknown, options: ChangeOptions) {
-      return change([], options, (call) =>
+      return read(options, (call) =>
         actions.create(parts, { ...parse.newKey(apiKey), userId }, call),
       )
     },

@@ -109,7 +109,7 @@ export function createKeyCache(maxKeys: number) {
   const keys = new Map<Digest, CachedKey>()
   /** By the id of a key, the first of its secrets that are cached. */
   const firsts = new Map<string, CachedKey>()
-  const unknown = createHashSet(maxUnknown)
+  const unknown = createUnknownHashes(maxUnknown)
   const findUnused = createEviction(keys)
 
   function remove(key: CachedKey) {
@@ -162,10 +162,10 @@ export function createKeyCache(maxKeys: number) {
       firsts.set(id, key)
     },
 
-    /** True if a hash is known to belong to no key. */
-    isUnknown: unknown.has,
+    /** Returns when it was asked for that no key has a hash; `undefined` if that is not known. */
+    unknownSince: unknown.get,
 
-    setUnknown: unknown.add,
+    setUnknown: unknown.set,
 
     /** Evicts a key by its id, with all of its secrets. */
     evict(id: string) {
@@ -173,7 +173,10 @@ export function createKeyCache(maxKeys: number) {
       firsts.delete(id)
     },
 
-    evictUnknown: unknown.clear,
+    /** Evicts a hash that a key has now. */
+    evictUnknown: unknown.delete,
+
+    evictAllUnknown: unknown.clear,
 
     evictAll() {
       keys.clear()
@@ -183,29 +186,34 @@ export function createKeyCache(maxKeys: number) {
   }
 }
 
-/** Makes a set of the hashes that were added last: at least half of the most that it holds. */
-function createHashSet(maxSize: number) {
-  let newer = new Set<Digest>()
-  let older = new Set<Digest>()
+/** Makes a map of the hashes that were found last to belong to no key: at least half of the most that it holds. */
+function createUnknownHashes(maxSize: number) {
+  let newer = new Map<Digest, Moment>()
+  let older = new Map<Digest, Moment>()
 
   return {
     get size() {
       return newer.size + older.size
     },
 
-    has: (digest: Digest): boolean => newer.has(digest) || older.has(digest),
+    get: (digest: Digest): Moment | undefined => newer.get(digest) ?? older.get(digest),
 
-    add(digest: Digest) {
+    set(digest: Digest, askedAt: Moment) {
       if (newer.size >= maxSize / 2) {
         older = newer
-        newer = new Set()
+        newer = new Map()
       }
-      newer.add(digest)
+      newer.set(digest, askedAt)
+    },
+
+    delete(digest: Digest) {
+      newer.delete(digest)
+      older.delete(digest)
     },
 
     clear() {
-      newer = new Set()
-      older = new Set()
+      newer = new Map()
+      older = new Map()
     },
   }
 }
@@ -256,6 +264,23 @@ export function mayUse(
   return (
     (freshness.isFollowed && isLive(feed.lease, monotonic, wall)) ||
     isWithin(freshness, feed.maxStalenessMs, monotonic, wall)
+  )
+}
+
+/**
+ * True if a hash that a look-up has not found may still be taken for the hash of no key. The log does not report each key that is
+ * added. So neither a poll nor an outage makes this time longer, and it begins when the look-up was sent.
+ */
+export function isStillUnknown(
+  askedAt: Moment | undefined,
+  { lease, maxStalenessMs }: Pick<ChangeFeed, 'lease' | 'maxStalenessMs'>,
+  monotonic: number,
+  wall: number,
+): boolean {
+  if (askedAt === undefined || lease.grantedAt === null) return false
+  return (
+    isWithin(askedAt, maxStalenessMs, monotonic, wall) &&
+    isWithin(lease.grantedAt, maxStalenessMs, monotonic, wall)
   )
 }
 

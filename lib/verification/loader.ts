@@ -19,6 +19,8 @@ export interface Loaded {
 /** Keys that are read in one query. */
 interface Batch {
   digests: Set<Digest>
+  /** The hashes of keys that this process has added since the query was sent. */
+  added: Set<Digest>
   /** When the query was sent, or will be at the earliest. */
   startedAt: Moment
   result: Promise<Map<Digest, Loaded>>
@@ -81,7 +83,7 @@ export function createLoader(parts: LoaderParts) {
     const { gaps } = feed.lease
     try {
       const reading = await read([...batch.digests], limitMsOf(feed, clock))
-      return keep(reading, { digests: batch.digests, gaps }, parts)
+      return keep(reading, batch, gaps, parts)
     } finally {
       running = undefined
     }
@@ -91,6 +93,7 @@ export function createLoader(parts: LoaderParts) {
     const previous = waiting.at(-1)?.result ?? running?.result
     const batch: Batch = {
       digests: new Set(),
+      added: new Set(),
       startedAt: momentOf(clock),
       isCancelled: false,
       // In a later turn, so that the keys that are asked for in this turn are in the same query.
@@ -105,16 +108,11 @@ export function createLoader(parts: LoaderParts) {
     return batch
   }
 
-  /** True if a request of now may use the result of a batch. */
-  function mayJoin({ startedAt }: Batch): boolean {
-    return isWithin(startedAt, feed.maxStalenessMs, clock.monotonic(), clock.wall())
-  }
-
   return {
     /** Reads a key from the database, and caches it if changes of it will be reported. */
     async load(digest: Digest): Promise<Loaded> {
       let batch = running
-      if (!batch?.digests.has(digest) || !mayJoin(batch)) {
+      if (!batch?.digests.has(digest) || !mayJoin(batch, parts)) {
         batch = waiting.find(({ digests }) => digests.has(digest) || digests.size < maxDigests)
         batch ??= startBatch()
         batch.digests.add(digest)
@@ -128,6 +126,11 @@ export function createLoader(parts: LoaderParts) {
     isAwaited(digest: Digest): boolean {
       const batches = running ? [running, ...waiting] : waiting
       return batches.some(({ digests }) => digests.has(digest))
+    },
+
+    /** Notes that this process has added a key. A look-up that is under way may be from before that, and miss the key. */
+    noteAdded(digest: Digest) {
+      running?.added.add(digest)
     },
 
     /** Lets the batches fail that are not sent yet. */
@@ -144,6 +147,11 @@ export function createLoader(parts: LoaderParts) {
       return failure
     },
   }
+}
+
+/** True if a request of now may use the result of a batch. */
+function mayJoin({ startedAt }: Batch, { feed, clock }: LoaderParts): boolean {
+  return isWithin(startedAt, feed.maxStalenessMs, clock.monotonic(), clock.wall())
 }
 
 /** Returns why a reading is not used. A standby and a subscriber may lag behind. */
@@ -163,25 +171,27 @@ function limitMsOf(feed: ChangeFeed, clock: Clock): number {
 /** Caches the keys of a reading, unless the log has moved on since `gaps` was read and the query was sent. */
 function keep(
   reading: KeyReading,
-  { digests, gaps }: { digests: ReadonlySet<Digest>; gaps: number },
+  { digests, added }: Batch,
+  gaps: number,
   { feed, cache }: LoaderParts,
 ): Map<Digest, Loaded> {
   // No call with `everywhere` waits for a bound that is not registered.
   if (!reading.isRegistered) throw new ApiKeysError('database_unavailable')
 
   const place = placeOf(reading, feed)
-  const isOld = gaps !== feed.lease.gaps || place === 'older'
+  const isOlder = gaps !== feed.lease.gaps || place === 'older'
   if (place === 'unconfirmed') feed.catchUp()
   const freshness = freshnessOf(reading.sentAt, place === 'same')
   const all = new Map<Digest, Loaded>()
   for (const digest of digests) {
     const row = reading.rows.get(digest)
     const key = row ? new CachedKey(row, freshness) : null
+    const isOld = isOlder || added.has(digest)
     all.set(digest, { key, freshness, isOld })
     if (isOld) continue
 
     if (key) cache.set(key)
-    else if (freshness.isFollowed) cache.setUnknown(digest)
+    else if (freshness.isFollowed) cache.setUnknown(digest, freshness)
   }
   return all
 }

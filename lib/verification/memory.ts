@@ -9,6 +9,7 @@ import { createChangeFeed } from '../freshness/change-feed'
 import type { ChangeLogReader } from '../freshness/change-log'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
+import { fromStoredHash } from '../keys/secret'
 import { createKeyCache } from './cache'
 import { createLoader } from './loader'
 import type { Lookup } from './lookup'
@@ -57,7 +58,7 @@ export function createMemory(parts: MemoryParts) {
       for (const id of ids) cache.evict(id)
     },
     onUserChanges: (userIds) => ownerPermissions?.evict(userIds),
-    onNew: () => cache.evictUnknown(),
+    onNew: () => cache.evictAllUnknown(),
     onGap() {
       cache.evictAll()
       ownerPermissions?.evictAll()
@@ -77,7 +78,7 @@ interface RefreshParts {
 
 /** Makes the functions that bring this process up to date with a change of its own, before the caller is answered. */
 export function createRefresh({ memory, changeLog, ownChanges, serverClock }: RefreshParts) {
-  const { cache, feed, ownerPermissions } = memory
+  const { cache, feed, loader, ownerPermissions } = memory
 
   feed.listen({
     onEntries(xids) {
@@ -123,13 +124,27 @@ export function createRefresh({ memory, changeLog, ownChanges, serverClock }: Re
   }
 
   return {
+    /**
+     * Notes the hash of a key that was added, or that the transaction of the caller adds when it ends. From then on this process
+     * accepts the key. Other processes accept it within the bound, because the log does not report it.
+     */
+    added(storedHash: string, transaction: Transaction | undefined) {
+      const digest = fromStoredHash(storedHash)
+      function note() {
+        cache.evictUnknown(digest)
+        loader.noteAdded(digest)
+      }
+      if (transaction) afterCommit(transaction, note)
+      else note()
+    },
+
     /** Refreshes the cache after a key, or any number of keys, was changed, or when the transaction of the caller ends. */
     async changed(ids: readonly string[] | 'all', transaction: Transaction | undefined) {
       await refreshIn(transaction, () => {
         if (ids === 'all') cache.evictAll()
         // The caller may have written an id in upper case.
         else for (const id of ids) cache.evict(id.toLowerCase())
-        cache.evictUnknown()
+        cache.evictAllUnknown()
       })
     },
 

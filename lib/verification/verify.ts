@@ -4,7 +4,7 @@ import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
-import { mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
+import { isStillUnknown, mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
 import type { Memory } from './memory'
 import { answerLimitMs, narrow, type OwnerPermissions } from './owner-permissions'
 import {
@@ -107,7 +107,7 @@ function decideFromCache(
   const wall = clock.wall()
 
   if (key === undefined) {
-    if (!cache.isUnknown(digest) || !feed.isLive(monotonic, wall)) return undefined
+    if (!isStillUnknown(cache.unknownSince(digest), feed, monotonic, wall)) return undefined
   } else if (!mayUse(key.freshness, feed, monotonic, wall)) {
     return undefined
   }

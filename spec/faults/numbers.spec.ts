@@ -41,7 +41,9 @@ describe.each(restarts)('numbers that begin again by %s', (_, restart) => {
       const transaction = await world.sequelize.transaction({ isolationLevel })
       await run('SELECT count(*) FROM api_key_migrations', transaction)
       await createInstance().create(newKey())
-      await createInstance().create(newKey())
+      for (const name of ['First', 'Second']) {
+        await run(`UPDATE api_keys SET name = '${name}' WHERE id <> '${id}'`)
+      }
       await run(restart)
 
       await run(revokeSql(id), transaction)
@@ -182,8 +184,9 @@ describe('the log', () => {
   it('reports everything as changed when an entry in its middle is deleted', async () => {
     const apiKeys = createInstance({ maxStalenessMs: 600_000 })
     const { plainTextKey } = await createKnownKey(apiKeys)
+    const { apiKey } = await createInstance().create(newKey({ userId: 'bob' }))
+    for (const name of ['First', 'Second']) await createInstance().update(apiKey.id, { name })
     const [, middle] = await readNumbers()
-    await createInstance().create(newKey({ userId: 'bob' }))
     await until(async () => (await apiKeys.health()).listener === 'up')
     expect((await apiKeys.health()).cache.keys).toBe(1)
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import type { Sequelize } from 'sequelize'
+import { Sequelize } from 'sequelize'
 
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { startFleet, type Fleet } from './fleet'
@@ -8,7 +8,7 @@ import { startProxy, type Proxy } from '../support/proxy'
 import { rounds } from './rounds'
 import { readOne, startServer, waitForReplay, type Server } from './server'
 import { boundMs, createKeys, expectHeld, type IssuedKey, startTrial, watchTrial } from './trial'
-import { createCleanup, monotonicMs } from './waiting'
+import { createCleanup, monotonicMs, waitUntil } from './waiting'
 
 jest.setTimeout(90_000)
 
@@ -36,6 +36,12 @@ async function startFleetThrough(proxy: Proxy, server: Server): Promise<Fleet> {
 /** The keys of the server that runs now. */
 function manage(server: Server): TestApiKeys {
   return createTestApiKeys({ connect: () => server.connect() })
+}
+
+function connectThrough(proxy: Proxy, server: Server): Sequelize {
+  const sequelize = new Sequelize(proxy.through(server.url), { logging: false })
+  cleanup.defer(() => sequelize.close())
+  return sequelize
 }
 
 /** Writes everything that a process writes before it verifies, because a standby would refuse that. */
@@ -149,6 +155,39 @@ describe.each(rounds)('the bound, round %i, holds when the server', () => {
     await failover
 
     await expectHeld(trial)
+  })
+
+  it('fails over to a standby that missed new keys, which nothing but the other server shows', async () => {
+    const { server: primary, proxy, apiKeys } = await setUp()
+    await relyOn(apiKeys, await createKeys(apiKeys, 1))
+    let replication: Proxy | undefined
+    const standby = await primary.copyAsStandby(async (port) => {
+      replication = await startProxy(port)
+      return replication.port
+    })
+    cleanup.defer(() => standby.remove())
+    cleanup.defer(() => replication?.close())
+    proxy.pointAt(primary.port)
+    const [onPrimary, onStandby] = [primary.connect(), standby.connect()]
+    await waitForReplay(onPrimary, onStandby)
+    replication?.refuse()
+    const { plainTextKey } = firstOf(await createKeys(manage(primary), 1))
+    const user = createTestApiKeys({ connect: () => connectThrough(proxy, primary) })
+    expect(await user.verify(plainTextKey)).toMatchObject({ valid: true })
+    const newest = await newestRevision(onPrimary)
+
+    proxy.refuse()
+    await primary.stop()
+    await onStandby.query('SELECT pg_promote(true, 30)')
+    expect(await newestRevision(onStandby)).toBe(newest)
+    proxy.pointAt(standby.port)
+    await proxy.accept()
+
+    await waitUntil('the lost key is unknown', async () => {
+      const verdict = await user.verify(plainTextKey).catch(() => undefined)
+      return verdict?.valid === false && verdict.code === 'unknown'
+    })
+    await user.close()
   })
 
   it('is suddenly a standby that lags behind', async () => {

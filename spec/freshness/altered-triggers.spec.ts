@@ -27,10 +27,14 @@ describe('triggers that were altered', () => {
     ],
     [
       'a trigger fires on fewer occasions',
-      `DROP TRIGGER api_key_gather_row ON api_keys;
-       CREATE TRIGGER api_key_gather_row AFTER INSERT ON api_keys
-         FOR EACH ROW EXECUTE FUNCTION api_key_gather_change();
-       ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_gather_row`,
+      `DO $$
+         DECLARE definition text;
+         BEGIN
+           SELECT pg_get_triggerdef(oid) INTO definition FROM pg_trigger WHERE tgname = 'api_key_close_gap';
+           DROP TRIGGER api_key_close_gap ON api_key_revisions;
+           EXECUTE replace(definition, ' OR TRUNCATE', '');
+         END $$;
+       ALTER TABLE api_key_revisions ENABLE ALWAYS TRIGGER api_key_close_gap`,
     ],
     ['numbers go down', 'ALTER SEQUENCE api_key_revision_register INCREMENT -1 MINVALUE -9 '],
     ['numbers may begin again', 'ALTER SEQUENCE api_key_revision_register CYCLE'],

@@ -204,7 +204,8 @@ describe('a change', () => {
     await sequelize.query(
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
        SELECT 'many', 'Bulk', 'agpt_000000', '00000000', md5(n::text) || md5(n::text), '{READ_GRAPH}'
-         FROM generate_series(1, 10001) AS n`,
+         FROM generate_series(1, 10001) AS n;
+       UPDATE api_keys SET name = 'Changed' WHERE user_id = 'many'`,
     )
     await until(async () => (await apiKeys.health()).cache.keys === 0)
 

@@ -30,6 +30,10 @@ const actions = actionsOf(
       to: fc.constantFrom('ACTIVE', 'ACTIVE', 'REVOKED', 'SUSPENDED', 'MISSING'),
     }),
   ],
+  [
+    4,
+    fc.record({ do: fc.constant('create'), key, by: fc.constantFrom('this process', 'another') }),
+  ],
   [1, fc.record({ do: fc.constant('change all'), to: fc.constantFrom('ACTIVE', 'SUSPENDED') })],
   [24, answers(seldom)],
   [6, commonActions.look],
@@ -50,11 +54,15 @@ const actions = actionsOf(
  * be over.
  */
 function playWith(outageGraceMs: number, actions: readonly Action[]) {
-  function faultsOf({ key, verdict, knownFrom }: Decided, world: World): string[] {
-    const oldestAt = world.now - maxStalenessMs - (world.pollHasFailed ? outageGraceMs : 0)
+  function faultsOf(decided: Decided, world: World): string[] {
+    const { key, verdict } = decided
+    const said = verdict.valid ? 'active' : verdict.code
+    // An outage makes no bad key good, and no new key unknown.
+    const graceMs = said !== 'unknown' && world.pollHasFailed ? outageGraceMs : 0
+    const oldestAt = world.now - maxStalenessMs - graceMs
+    const knownFrom = said === 'unknown' ? absenceKnownFrom(decided, world) : decided.knownFrom
     // A change that was read and then lost is not reported. The row may be used for as long as the bound.
     const since = world.hasLostWithin(maxStalenessMs) ? oldestAt : Math.max(oldestAt, knownFrom)
-    const said = verdict.valid ? 'active' : verdict.code
     const status = said === 'unknown' ? 'MISSING' : said.toUpperCase()
     return world.wasSince(since, ({ statuses }) => statuses[key] === status)
       ? []
@@ -64,8 +72,17 @@ function playWith(outageGraceMs: number, actions: readonly Action[]) {
   return play(actions, { outageGraceMs }, faultsOf)
 }
 
+/** The time up to which the process knows if a key was added. The log does not report a key that another process has created. */
+function absenceKnownFrom({ key, askedAt, knownFrom }: Decided, world: World): number {
+  const addition = world.additionOf(key)
+  if (addition === undefined || addition.isLogged) return knownFrom
+  return addition.isOwn && addition.at <= askedAt ? addition.at : -Infinity
+}
+
 const verify = (key: number): Action => ({ do: 'verify', key })
 const change = (key: number, to: Status): Action => ({ do: 'change', key, to })
+const create = (key: number): Action => ({ do: 'create', key, by: 'another' })
+const createOwn = (key: number): Action => ({ do: 'create', key, by: 'this process' })
 const loseChanges = (count: number): Action => ({ do: 'lose changes', count })
 const look = (read: number): Action => ({ do: 'look', read })
 const answer = (read: number): Action => ({ do: 'answer', read, fails: false, standby: false })
@@ -151,6 +168,58 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'unknown', 'active'],
   ],
   [
+    'does not take a key for unknown that was created longer ago than the bound, whatever is polled',
+    [
+      start,
+      [verify(2), answer(0), create(2), wait(500), poll, answer(0), wait(499), verify(2)],
+      [wait(1), verify(2), answer(0)],
+    ],
+    ['active', 'unknown', 'unknown', 'active'],
+  ],
+  [
+    'does not add the time of a slow answer to the bound of a key that was created meanwhile',
+    [
+      start,
+      [verify(2), look(0), wait(1), create(2), wait(500), answer(0), poll, answer(0)],
+      [wait(498), verify(2), wait(1), verify(2), answer(0)],
+    ],
+    ['active', 'unknown', 'unknown', 'active'],
+  ],
+  [
+    'accepts a key that SQL has added once the log is read',
+    [
+      [...start, verify(2), answer(0), change(2, 'ACTIVE'), poll, answer(0)],
+      [verify(2), answer(0)],
+    ],
+    ['active', 'unknown', 'active'],
+  ],
+  [
+    'accepts a key at once that the process itself creates, though it was just looked for',
+    [
+      [...start, verify(2), answer(0), createOwn(2)],
+      [verify(2), answer(0)],
+    ],
+    ['active', 'unknown', 'active'],
+  ],
+  [
+    'accepts a key at once that the process itself creates, though it is being looked for',
+    [
+      [...start, verify(2), look(0), wait(1), createOwn(2), verify(2), answer(0)],
+      askAgain,
+      [verify(2)],
+    ],
+    ['active', 'active', 'active', 'active'],
+  ],
+  [
+    'does not rest on a key whose creation was lost',
+    [
+      [...start, create(2), verify(2), answer(0), loseChanges(1), poll, answer(0)],
+      [verify(2)],
+      [answer(0)],
+    ],
+    ['active', 'active', 'unknown'],
+  ],
+  [
     'does not rest on what was before a sleep, though the clock has begun anew',
     [start, [sleep(1_001), loseTheTime, change(1, 'REVOKED'), wait(1), verify(1)], askAgain],
     ['active', 'revoked'],
@@ -201,6 +270,18 @@ describe('a verdict', () => {
   describe.each([0, 500])('with a grace of %i ms', (outageGraceMs) => {
     it.each(scenarios)('%s', async (_, steps, verdicts) => {
       expect(await playWith(outageGraceMs, steps.flat())).toEqual({ verdicts, faults: [] })
+    })
+  })
+
+  it('does not take a key for unknown in the grace of an outage, though it was just looked for', async () => {
+    const steps = [
+      [...start, wait(600), verify(2), answer(0), create(2), poll, fail(0), wait(401)],
+      [verify(1), verify(2), answer(0)],
+    ]
+
+    expect(await playWith(500, steps.flat())).toEqual({
+      verdicts: ['active', 'unknown', 'active', 'active'],
+      faults: [],
     })
   })
 })

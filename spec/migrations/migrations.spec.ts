@@ -176,12 +176,13 @@ describe('migrations', () => {
     await Promise.all([one.migrate(), other.migrate()])
 
     const { apiKey } = await one.create({ userId: 'alice', name: 'A', permissions: ['READ_GRAPH'] })
+    const suspended = await one.suspend(apiKey.id)
 
-    expect(await one.get(apiKey.id)).toEqual(apiKey)
+    expect(await one.get(apiKey.id)).toEqual(suspended)
     await expect(other.get(apiKey.id)).rejects.toMatchObject({ code: 'api_key_not_found' })
     const changes = 'SELECT key_id::text AS id, is_new AS "isNew" FROM'
     expect(await world.rows(`${changes} one.api_key_changes`)).toEqual([
-      { id: apiKey.id, isNew: true },
+      { id: apiKey.id, isNew: false },
     ])
     expect(await world.rows(`${changes} other.api_key_changes`)).toEqual([])
   })

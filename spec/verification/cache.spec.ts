@@ -76,20 +76,25 @@ describe('the cache of keys', () => {
 
   it('has the hashes of no key that were added last, 10,000 at most, until it evicts them', () => {
     const cache = createKeyCache(size)
+    const moment = { monotonic: 0, wall: 0 }
     const hashes = Array.from({ length: 25_000 }, (_, number) => `digest-${number}`)
 
     let largest = 0
     for (const hash of hashes) {
-      cache.setUnknown(hash)
+      cache.setUnknown(hash, moment)
       largest = Math.max(largest, cache.unknownSize)
     }
-    const cached = hashes.filter((hash) => cache.isUnknown(hash))
+    const cached = hashes.filter((hash) => cache.unknownSince(hash) === moment)
     expect(largest).toBe(10_000)
     expect(cached.length).toBeGreaterThanOrEqual(5_000)
     expect(cached).toEqual(hashes.slice(-cached.length))
 
-    cache.evictUnknown()
-    expect(hashes.filter((hash) => cache.isUnknown(hash))).toEqual([])
+    const [first = '', ...others] = cached
+    cache.evictUnknown(first)
+    expect(cached.filter((hash) => cache.unknownSince(hash))).toEqual(others)
+
+    cache.evictAllUnknown()
+    expect(hashes.filter((hash) => cache.unknownSince(hash))).toEqual([])
     expect(cache.unknownSize).toBe(0)
   })
 })

@@ -1,10 +1,9 @@
 import { Sequelize } from 'sequelize'
 
-import { createSecretFormat } from '../../lib/keys/secret'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { setClock } from '../support/clock'
 import { createDatabase, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import { forgeKey, newKey } from '../support/keys'
 import { recordStatements, type Statements } from '../support/statements'
 import { until } from '../support/until'
 
@@ -185,13 +184,9 @@ describe('a key that is not cached', () => {
 })
 
 describe('a key that does not exist', () => {
-  it('is looked up once, until keys are added', async () => {
-    const apiKeys = createInstance()
-    const { plainTextKey } = createSecretFormat({
-      keyPrefix: 'agpt',
-      secrets: [],
-      acceptUnkeyed: false,
-    }).mint()
+  it('is looked up once, until SQL adds keys', async () => {
+    const apiKeys = createInstance({ maxStalenessMs: 600_000 })
+    const plainTextKey = forgeKey()
 
     for (let attempt = 0; attempt < 10; attempt++) {
       expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
@@ -200,7 +195,26 @@ describe('a key that does not exist', () => {
 
     await apiKeys.create(newKey())
     await apiKeys.verify(plainTextKey)
-    expect(statements.lookUps()).toHaveLength(2)
+    expect(statements.lookUps()).toHaveLength(1)
+
+    await database.connect().query(
+      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+       VALUES ('alice', 'By hand', 'agpt_000000', '00000000', md5('') || md5(''), '{READ_GRAPH}')`,
+    )
+    await until(async () => {
+      await apiKeys.verify(plainTextKey)
+      return statements.lookUps().length === 2
+    })
+  })
+
+  it('is looked up again when the bound is over', async () => {
+    const apiKeys = createInstance({ maxStalenessMs: 100, listen: false })
+    const plainTextKey = forgeKey()
+
+    await until(async () => {
+      expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
+      return statements.lookUps().length > 2
+    })
   })
 
   it('is accepted at once when it is made', async () => {

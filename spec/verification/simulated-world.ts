@@ -13,7 +13,7 @@ export const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], accep
 
 /** One key for each user. The last key does not exist at first. */
 export const minted = users.map(() => format.mint())
-const digests = minted.map(({ plainTextKey }) => format.parse(asSent(plainTextKey)) ?? '')
+export const digests = minted.map(({ plainTextKey }) => format.parse(asSent(plainTextKey)) ?? '')
 const ids = users.map((_, number) => `key-${number}`)
 
 export type Status = KeyRow['status'] | 'MISSING'
@@ -32,6 +32,17 @@ interface Content {
   /** The permissions of each user. */
   roles: readonly (readonly string[])[]
   triggers: string | null
+  /** How many keys were added that the log does not report. */
+  unloggedKeys: number
+  /** The name of the server. */
+  server: string
+}
+
+/** How a key was added last: when, if the log reports it, and if this process has added it. */
+interface Addition {
+  at: number
+  isLogged: boolean
+  isOwn: boolean
 }
 
 /** The state of a server that a statement sees. */
@@ -75,11 +86,15 @@ export function createWorld({ grantable }: Rules) {
     statuses: ['ACTIVE', 'ACTIVE', 'MISSING'],
     roles: users.map(() => permissions),
     triggers: 'triggers-0',
+    unloggedKeys: 0,
+    server: 'server-0',
   }
   let before: Content[] = []
   /** The states of the database, with the time from which each held. */
   const history = [{ from: -Infinity, content }]
   const reads: Read[] = []
+  /** By the number of the key. */
+  const additions: Addition[] = []
 
   const clock: Clock = {
     monotonic: () => 50_000 + now - asleep,
@@ -153,8 +168,21 @@ export function createWorld({ grantable }: Rules) {
       const { statuses } = content
       const from = statuses[key]
       if (from === 'MISSING' && to === 'MISSING') return
-      commit({ statuses: statuses.with(key, to) }, { key, isNew: from === 'MISSING' })
+      if (from === 'MISSING') additions[key] = { at: now, isLogged: true, isOwn: false }
+      commit({ statuses: statuses.with(key, to) }, from === 'MISSING' ? { isNew: true } : { key })
     },
+
+    /** Creates a key as the library does, which the log does not report. Returns false if it is there. */
+    create(key: number, isOwn: boolean): boolean {
+      const { statuses, unloggedKeys } = content
+      if (statuses[key] !== 'MISSING') return false
+
+      additions[key] = { at: now, isLogged: false, isOwn }
+      commit({ statuses: statuses.with(key, 'ACTIVE'), unloggedKeys: unloggedKeys + 1 })
+      return true
+    },
+
+    additionOf: (key: number) => additions[key],
 
     changeAll(to: KeyRow['status']) {
       const statuses = content.statuses.map((from) => (from === 'MISSING' ? from : to))
@@ -166,12 +194,17 @@ export function createWorld({ grantable }: Rules) {
       commit({ roles }, grantable?.isReported === true ? { user } : undefined)
     },
 
-    /** Fails over to a standby that missed the last changes. Their numbers are given out once more. */
+    /**
+     * Fails over to a standby that missed the last changes. Their numbers are given out once more. It stays unnoticed that it is
+     * another server, unless only that shows the loss of a key.
+     */
     loseChanges(count: number) {
       const survivor = before.at(-count)
       if (!survivor) return
       before = before.slice(0, -count)
-      become(survivor)
+      const hasLostKeys = survivor.unloggedKeys !== content.unloggedKeys
+      const server = hasLostKeys ? `server-${++versions}` : content.server
+      become({ ...survivor, server })
       lostAt = now
     },
 
@@ -201,7 +234,7 @@ export function createWorld({ grantable }: Rules) {
       const sentAt = momentOf(clock)
       const readingOf = ({ content, isStandby }: Sight): KeyReading => ({
         sentAt,
-        triggers: content.triggers,
+        triggers: versionOf(content),
         newest: content.log.at(-1) ?? { revision: 0, mark: '' },
         rows: new Map(wanted.flatMap((digest) => rowOf(digest, content.statuses))),
         isStandby,
@@ -239,16 +272,22 @@ export function createWorld({ grantable }: Rules) {
   }
 }
 
+/** The version of the triggers, and of the server. */
+function versionOf({ triggers, server }: Content): string | null {
+  return triggers && `${triggers} of ${server}`
+}
+
 function readingOfLog(
-  { content: { log, triggers }, isStandby }: Sight,
+  { content, isStandby }: Sight,
   from: Position | null,
   sentAt: LogReading['sentAt'],
 ): LogReading {
+  const { log } = content
   const since = from ? log.filter(({ revision }) => revision > from.revision) : []
   const keys = since.flatMap(({ key }) => key ?? [])
   return {
     sentAt,
-    triggers,
+    triggers: versionOf(content),
     isStandby,
     newest: log.at(-1) ?? null,
     continues: log.some(({ revision, mark }) => revision === from?.revision && mark === from.mark),

@@ -2,14 +2,16 @@ import * as fc from 'fast-check'
 
 import { ApiKeysError } from '../../lib'
 import { createBackground } from '../../lib/database/background'
-import { momentOf } from '../../lib/database/clock'
+import { createServerClock, momentOf } from '../../lib/database/clock'
+import { createOwnChanges } from '../../lib/database/own-changes'
 import { createEmitter } from '../../lib/keys/emitter'
-import { asSent } from '../../lib/keys/secret'
+import { asSent, toStoredHash } from '../../lib/keys/secret'
 import type { KeyRow } from '../../lib/verification/cache'
-import { createMemory } from '../../lib/verification/memory'
+import { createMemory, createRefresh } from '../../lib/verification/memory'
 import { createVerifier, type Verdict } from '../../lib/verification/verify'
 import {
   createWorld,
+  digests,
   format,
   minted,
   permissions,
@@ -31,6 +33,7 @@ export const background = createBackground()
 export type Action =
   | { do: 'verify'; key: number }
   | { do: 'change'; key: number; to: Status }
+  | { do: 'create'; key: number; by: 'this process' | 'another' }
   | { do: 'change all'; to: KeyRow['status'] }
   | { do: 'change user'; user: number; to: readonly string[] }
   | { do: 'answer'; read: number; fails: boolean; standby: boolean }
@@ -102,7 +105,17 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
     makeSignal: () => new AbortController().signal,
     secretCheck: { isDone: true, run: () => {} },
   })
-  return { feed: memory.feed, verifier }
+  const { added } = createRefresh({
+    memory,
+    changeLog: {
+      find: async () => new Map(),
+      remove: async () => {},
+      reportUserChange: async () => {},
+    },
+    ownChanges: createOwnChanges(world.clock),
+    serverClock: createServerClock(),
+  })
+  return { feed: memory.feed, verifier, added }
 }
 
 const anyone = { refusalOf: () => null }
@@ -132,7 +145,7 @@ export async function play(
   faultsOf: (decided: Decided, world: World) => readonly string[],
 ) {
   const world = createWorld(rules)
-  const { feed, verifier } = createProcess(world, rules)
+  const { feed, verifier, added } = createProcess(world, rules)
   const verdicts: string[] = []
   const faults: string[] = []
   const deciding: Promise<void>[] = []
@@ -166,6 +179,12 @@ export async function play(
         return void deciding.push(verify(action.key))
       case 'change':
         return world.change(action.key, action.to)
+      case 'create': {
+        const isOwn = action.by === 'this process'
+        const isCreated = world.create(action.key, isOwn)
+        if (isCreated && isOwn) added(toStoredHash(digests[action.key] ?? ''), undefined)
+        return
+      }
       case 'change all':
         return world.changeAll(action.to)
       case 'change user':
