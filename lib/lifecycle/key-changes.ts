@@ -105,16 +105,20 @@ export function plan(
     // `previousSecret` alone is no column.
     if (name !== 'previousSecret') row[keyColumns[name as KeyAttribute].name] = value
   }
-  const { previousSecret = record.previousSecret } = changes
-  const keepsSecret = secret !== undefined && previousSecret !== null
+  const { previousSecret } = changes
+  const keepsSecret = Boolean(secret && previousSecret)
   if (secret) Object.assign(row, { hash: secret.hash, secret_id: secret.secretId })
-  if (keepsSecret) row.previous_works_until = previousSecret.worksUntil
+  if (keepsSecret) row.previous_works_until = previousSecret?.worksUntil
   else if (previousSecret === null) Object.assign(row, noPreviousSecret)
 
   const after = {
     record: { ...record, ...Object.fromEntries(news) },
     hashDigest: secret ? hash('sha256', secret.hash) : read.hashDigest,
-    previousHashDigest: keepsSecret ? read.hashDigest : previousSecret && read.previousHashDigest,
+    previousHashDigest: keepsSecret
+      ? read.hashDigest
+      : previousSecret === null
+        ? null
+        : read.previousHashDigest,
   }
   return {
     change: { action, before: read, after, ref },
