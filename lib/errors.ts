@@ -104,7 +104,7 @@ function fieldsOf(code: ErrorCode): ApiKeysError['headers'] {
   return refusals[code][0] === 503 ? retryAfter(1) : {}
 }
 
-/** In seconds. More would be over what timers can, 2^31 milliseconds, and clients would not wait at all. */
+/** In seconds. A timer takes at most 2^31 milliseconds. With a longer time, clients would not wait at all. */
 const longestRetryAfter = 2_147_483
 
 function retryAfter(seconds: number) {
@@ -170,7 +170,7 @@ export class InvalidApiKeyError extends ApiKeysError {
     this.#reason = reason
   }
 
-  /** For the app's logs. No property of its own, so that an error sent as JSON does not tell it to a client. */
+  /** For the app's logs. A getter, so that an error sent as JSON does not show it to a client. */
   get reason(): InvalidReason {
     return this.#reason
   }
@@ -193,14 +193,14 @@ export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeys
   return new InvalidApiKeyError(reason)
 }
 
-/** The state of one limit of a key. */
+/** The state of a limit of a key. */
 export interface LimitState {
   readonly name: string
   readonly limit: number
   readonly windowSeconds: number
   /** The number of uses that are left in this window. */
   readonly remaining: number
-  /** The window ends after so many milliseconds. */
+  /** The milliseconds until the window ends. */
   readonly resetMs: number
 }
 
@@ -211,13 +211,13 @@ export class RateLimitedError extends ApiKeysError {
   /** The names of the limits that do not allow it. */
   readonly violated: readonly string[]
 
-  /** After so many seconds, all of them allow it again. */
+  /** The seconds until all limits allow it again. */
   readonly retryAfterSeconds: number
 
   constructor(
     /** All limits of the key. */
     readonly limits: readonly LimitState[],
-    /** The number of uses that this one counts for. */
+    /** The number of uses that this use counts for. */
     readonly cost: number,
   ) {
     super('rate_limited')

@@ -103,9 +103,10 @@ export interface ApiKeysOptions<
     | ((userId: UserIdOf<NoInfer<Type>>, req: Req) => MaybePromise<object | null | undefined>)
     | undefined
   /**
-   * Returns the permissions that a user holds. The user's keys cannot be given other permissions, and on every request a key has
-   * only those of its permissions that its owner still holds. Without the option, all users hold all permissions. Answers are cached; `userChanged` makes all processes ask again. If
-   * a management call has a `transaction`, it is `context.transaction`: pass it on to your queries.
+   * Returns the permissions that a user holds. The user's keys cannot be given other permissions, and on every request
+   * a key has only those of its permissions that its owner still holds. Without the option, all users hold all
+   * permissions. Answers are cached, and `userChanged` makes all processes ask again. If a management call has a
+   * `transaction`, it is `context.transaction`: pass it on to your queries.
    */
   grantable?:
     | ((
@@ -166,9 +167,9 @@ export interface ApiKeysOptions<
    */
   onLimiterOutage?: 'refuse' | 'allow' | undefined
   /**
-   * How many malformed or unknown keys an address (an IPv6 network of 64 bits) may send in a minute; `Infinity` for any number.
-   * After that, malformed keys get 429. Keys that anyone could have made, because they have no keyed hash, get ten lookups a second,
-   * and 503 beyond. Good keys still pass. Each process counts for itself.
+   * How many malformed or unknown keys an address (an IPv6 network of 64 bits) may send in a minute; `Infinity` for any
+   * number. After that, malformed keys get 429. Keys that every client could make, because they have no keyed hash, get
+   * ten look-ups a second, and 503 beyond. Good keys still pass. Each process counts for itself.
    *
    * @default 60
    */
@@ -202,9 +203,9 @@ export interface ApiKeysOptions<
    */
   trustedOrigins?: TrustedOrigins<Req> | undefined
   /**
-   * How many milliseconds after a change a process may still go by the old state of a key, at most: a revoked key is refused
-   * everywhere by then, and as a rule within milliseconds. From 100 to 600,000. Each process asks the database for changes three
-   * times as often.
+   * The most milliseconds after a change for which a process may use the old state of a key. A revoked key is refused
+   * everywhere by then, and as a rule within milliseconds. From 100 to 600,000. Each process asks the database for
+   * changes three times as often.
    *
    * @default 1_000
    */
@@ -238,7 +239,7 @@ export interface ApiKeysOptions<
    */
   listen?: boolean | string | undefined
   /**
-   * Has the server prepare lookups. Set it to `false` for poolers that cannot keep prepared statements.
+   * Lets the server prepare look-ups. Set it to `false` for poolers that cannot keep prepared statements.
    *
    * @default true
    */

@@ -12,7 +12,7 @@ import { limitFields, limitsOption } from './keys/limits'
 import { isObject, pathTo, withAll } from './keys/parse-input'
 import type { AnyOptions, DescribedPermission, RedisClient, TrustedOrigins } from './options'
 
-/** The options as the parts of the library take them: checked, and complete with their defaults. */
+/** The options for the parts of the library: checked, and complete with their defaults. */
 export type Settings = ReturnType<typeof readOptions>
 
 /** Each option but the options of storage, with its default and its rule. */

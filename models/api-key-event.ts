@@ -38,14 +38,14 @@ export interface ApiKeyEventRow {
   action: EventAction
   /** `database` for changes that were not made through the library: by hand or by a cascade. */
   actorType: ActorType
-  /** For `database`, the role that was connected. */
+  /** The role that was connected, for `database`. */
   actorId: string | null
   /** The address that the change was requested from; `null` if it is not known. */
   address: string | null
   reason: string | null
-  /** The attributes that changed, as they were; all attributes if the key was deleted. */
+  /** The old values of the attributes that changed; all attributes if the key was deleted. */
   before: Record<string, unknown> | null
-  /** The attributes that changed, as they are now; all attributes if the key was created. */
+  /** The new values of the attributes that changed; all attributes if the key was created. */
   after: Record<string, unknown> | null
   createdAt: Time
 }

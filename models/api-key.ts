@@ -5,7 +5,7 @@ export const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
 
 export type Status = (typeof statuses)[number]
 
-/** A key as `keySql` reads it. It has no hash. */
+/** A key in the form of `keySql`. It has no hash. */
 export interface ApiKeyRow {
   id: string
   /** As text, whatever its type. */
@@ -95,7 +95,7 @@ function column<const Uses extends ColumnUse[]>(name: string, type: ColumnType, 
 /** Returns the attributes whose columns have a use. */
 export function attributesFor<Use extends ColumnUse>(use: Use): AttributeFor<Use>[] {
   const columns = Object.entries<{ uses: ColumnUse[] }>(keyColumns)
-  // The condition is the one of the type.
+  // The condition is that of the type.
   return columns.flatMap(([name, { uses }]) => (uses.includes(use) ? [name as never] : []))
 }
 

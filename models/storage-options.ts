@@ -27,8 +27,8 @@ export interface UserModel {
 
 interface UserOptions<Type extends UserIdType> {
   /**
-   * The type of a user's id. Ids of type `integer` are numbers in JavaScript and JSON, all others are strings. Without this option,
-   * the column has the type of the app's own column, and ids are strings.
+   * The type of a user's id. Ids of type `integer` are numbers in JavaScript and JSON. All other ids are strings.
+   * Without this option, the column has the type of the app's own column, and ids are strings.
    *
    * @default 'text'
    */

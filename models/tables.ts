@@ -34,7 +34,7 @@ export function tablesOf(schema: string) {
     /** The bounds that processes keep. */
     bounds: named('api_key_bounds'),
 
-    /** How often each key was used, per hour. */
+    /** The uses of each key, per hour. */
     usage: named('api_key_usage'),
     /** The processes that write usage. */
     usageWriters: named('api_key_usage_writers'),
@@ -49,7 +49,7 @@ export function tablesOf(schema: string) {
     unsealed: named('api_key_unsealed_events'),
     /** The one row that says where the chain ends, and where it begins after entries were pruned. */
     auditHead: named('api_key_audit_head'),
-    /** What the events that were pruned said last of each key. */
+    /** The last state of each key in events that were pruned. */
     origins: named('api_key_origins'),
     /** The sequence that the ids of events are drawn from. It serves for nothing else. */
     eventRegister: named('api_key_event_register'),

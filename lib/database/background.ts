@@ -2,8 +2,8 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import timers from 'node:timers'
 
 /**
- * The timers of Node, taken when the module loads: an app's fake timers replace the globals and the members of `node:timers`, and
- * would hang a key that is not in the cache.
+ * The timers of Node, taken when the module loads: An app's fake timers replace the globals and the members of
+ * `node:timers`. They would hang the look-up of a key.
  */
 export const { setTimeout, clearTimeout, setImmediate } = timers
 
@@ -18,10 +18,10 @@ export function wait(ms: number): Promise<void> {
 export type Background = ReturnType<typeof createBackground>
 
 /**
- * Makes the functions that run what requests share: polls, notifications, look-ups, answers of `grantable`, writes of usage, and the
- * opening of connections. That work runs in the async context of the caller of this function, which is `createApiKeys`. Otherwise,
- * the request that happens to start it would lend its trace, its log fields and its tenant to all others, for as long as the
- * process lives.
+ * Makes the functions that run work that requests share: polls, notifications, look-ups, answers of `grantable`, writes
+ * of usage, and the opening of connections. That work runs in the async context of the caller of this function, which
+ * is `createApiKeys`. Otherwise, the first request would lend its trace, its log fields and its tenant to all later
+ * requests.
  */
 export function createBackground() {
   const run: <Result>(work: () => Result) => Result = AsyncLocalStorage.snapshot()

@@ -19,7 +19,7 @@ export const systemClock: Clock = {
   wall: () => Date.now(),
 }
 
-/** The clock of the server, as far as the process knows it. */
+/** The clock of the server, measured by polls. */
 export type ServerClock = ReturnType<typeof createServerClock>
 
 /** Creates the clock of the server. Until a poll has measured how far it is ahead, it is the clock of the process. */

@@ -11,7 +11,7 @@ import {
 } from './open-client'
 import { tooLate, within } from './time-limit'
 
-/** A row as the server wrote it: text, whatever parsers the app gave its driver. */
+/** A row with the text of the server, whatever parsers the app gave its driver. */
 export type TextRow = Record<string, string | null>
 
 /** A connection of our own. */
@@ -26,9 +26,9 @@ interface ConnectionParts {
   clock: Clock
   /** How long opening it may take before another opening is tried beside it. A query waits at least as long. */
   openingLimitMs: number
-  /** Has a connection give way that is needed less. Returns false if there is none. */
+  /** Makes a connection give way that is needed less. Returns false if there is none. */
   makeRoom(need: Need): boolean
-  /** Called with what the server said when it had no place for the connection. */
+  /** Called with the words of the server when it had no place for the connection. */
   onRefused(message: string): void
   /** How long no other opening is tried after the server had no place for the connection. */
   refusedRestMs: number
@@ -99,7 +99,7 @@ export function createConnection(parts: ConnectionParts) {
       }
     },
 
-    /** Has a function called with each client that is opened, for its events. */
+    /** Calls a function with each client that is opened, for its events. */
     onOpen(listener: (client: Client) => void) {
       state.onOpen = listener
     },
@@ -119,7 +119,7 @@ export function createConnection(parts: ConnectionParts) {
       return true
     },
 
-    /** Gives up what is open and what is being opened. A query after that begins anew. */
+    /** Gives up the open client and the openings under way. The next query opens a client again. */
     close() {
       state.closing.abort()
       state.closing = new AbortController()
@@ -142,7 +142,7 @@ async function connect(state: State, limitMs: number): Promise<Client> {
       startOpeningIfDue(state)
       const anyClient = Promise.any(state.openings.map(({ client }) => client))
       const client = await within({ limitMs: Math.min(leftMs, untilNextOpening(state)) }, anyClient)
-      // Another client may have been quicker meanwhile.
+      // Another client may have been quicker.
       return state.current ?? client
     } catch (error) {
       const now = clock.monotonic()
@@ -177,7 +177,7 @@ function startOpening(state: State) {
   state.startedAt = clock.monotonic()
   state.openings.push(opening)
   unsettled.add(opening)
-  // A hook that hangs for ever holds its place only for so long.
+  // A hook that never returns holds its place only for this time.
   const timer = background.startTimer(() => unsettled.delete(opening), longestUnsettledMs)
   const settle = () => {
     clearTimeout(timer)
@@ -188,7 +188,7 @@ function startOpening(state: State) {
     (client) => {
       if (!settle() || state.current) return abandon(client)
       state.current = client
-      // It can be lost at any time.
+      // A client can be lost at any time.
       client.on('end', () => discard(state, client))
       state.onOpen?.(client)
     },

@@ -11,7 +11,7 @@ import { openingLimitMs } from './time-limit'
 export type Connections = ReturnType<typeof createConnections>
 
 interface ConnectionsParts {
-  /** The app's own, whose connection settings are ours. */
+  /** The app's Sequelize. The connections have its settings. */
   appSequelize: Sequelize
   background: Background
   clock: Clock
@@ -28,8 +28,8 @@ const listeningRestMs = 10_000
 const listeningLimitMs = 15_000
 
 /**
- * The connections of a process. They are apart, so that a table that is locked holds up look-ups and not the polls, and a slow
- * write holds up neither. If the database has too few, verification comes first: the connection that listens gives way, then
+ * The connections of a process. They are separate. So a locked table holds up look-ups but no polls, and a slow write
+ * holds up neither. If the database has too few, verification comes first: the connection that listens gives way, then
  * the connection of usage.
  */
 export function createConnections(parts: ConnectionsParts) {

@@ -20,7 +20,7 @@ const conflicts = /^(40P01|40001)$/
 /** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
 const unmigrated = /^(42P01|42703|3F000)$/
 
-/** SQLSTATEs that say the same if they name something of ours: no such function, no such type. */
+/** SQLSTATEs that say the same if they name a part of the library: no such function, no such type. */
 const unknownName = /^(42883|42704)$/
 
 /**
@@ -36,8 +36,8 @@ const connectionLost =
   /connection terminated|server closed the connection|not queryable|read timeout/i
 
 /**
- * Runs work on the database and gives its failures a name: an outage becomes the refusal `database_unavailable`,
- * missing tables become an error that says what to do. Anything else stays as it is.
+ * Runs work on the database and gives its failures a name. An outage becomes the refusal `database_unavailable`.
+ * Missing tables become an error that names the remedy. All other errors stay unchanged.
  */
 export async function onDatabase<Result>(work: () => Promise<Result>): Promise<Result> {
   try {
@@ -165,7 +165,7 @@ const otherwise = 'Start it, or correct the host and the port in the address of 
 
 /**
  * Runs the migrations. An outage is explained to the developer, because no client reads it. The error has the code
- * `database_unavailable`, as from all functions.
+ * `database_unavailable`, like that of all functions.
  */
 export async function migrating(work: () => Promise<void>) {
   try {
@@ -183,7 +183,7 @@ export async function migrating(work: () => Promise<void>) {
   }
 }
 
-/** Returns the message of an error; else what was thrown, as text. */
+/** Returns the message of an error; for any other thrown value, its text. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }

@@ -30,8 +30,9 @@ const passedOn = [
 ] as const
 
 /**
- * Makes the function that opens connections as the app's Sequelize does: to the primary, with its `dialectOptions` and its
- * hooks around connecting, which may fetch a password; or to another address. A signal that aborts before gives the connection up.
+ * Makes the function that opens connections like the app's Sequelize: to the primary, with its `dialectOptions`, and
+ * with its hooks around connecting, which may fetch a password. It may open a connection to another address instead. A
+ * signal that aborts before gives the connection up.
  */
 export function createOpenClient(sequelize: Sequelize, address?: string) {
   const app = sequelize as unknown as SequelizeInternals
@@ -124,7 +125,7 @@ export function abandon(client: Client) {
   streamOf(client).destroy()
 }
 
-/** The types know of no such members. */
+/** The types lack these members. */
 function streamOf(client: Client): { destroy(): void; unref?(): void } {
   return (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream
 }

@@ -1,4 +1,4 @@
-/** How far the log has been read: its highest number, and how many times this process began anew. */
+/** The part of the log that was read: its highest number, and the number of times that this process started over. */
 interface Reach {
   revision: number | null
   gaps: number
@@ -11,13 +11,16 @@ const keptMs = 30_000
 export type OwnChanges = ReturnType<typeof createOwnChanges>
 
 /**
- * Compares the changes of this process with the entries that it reads. The order of the log rests on a sequence and on the clock of
- * the server. If both were set back, a change gets a number that readers pass over. The process that made the change does not find
- * it in the log, and so notices.
+ * Compares the changes of this process with the entries that it reads. The order of the log rests on a sequence and on
+ * the clock of the server. If both were set back, a change gets a number that readers pass over. The process that made
+ * the change notices, because it does not find the change in the log.
  */
 export function createOwnChanges(clock: { monotonic(): number }) {
   let reach: Reach = { revision: null, gaps: 0 }
-  /** The changes that must appear in the log: how far it was read before the commit, and the time of the commit, by the monotonic clock. */
+  /**
+   * The changes that must appear in the log, each with the part of the log that was read before the commit, and the
+   * time of the commit by the monotonic clock.
+   */
   let awaited: { xid: string; before: Reach; committedAt: number }[] = []
   let [read, readBefore] = [new Set<string>(), new Set<string>()]
   let readSince = clock.monotonic()

@@ -11,8 +11,8 @@ import type { TextRow } from './connection'
  * copies of Sequelize. A value of our copy (`literal()`, `Op.lt`, a lock) means nothing to the app's copy, and an error of the
  * app's copy is no instance of our classes.
  *
- * The connections of our own (connections.ts) serve what requests wait for, polls and look-ups of keys, and what is written in the
- * background (writer.ts). An app whose pool is exhausted still verifies keys, and no statement becomes part of its transactions.
+ * The connections of the library (connections.ts) serve polls and look-ups, for which requests wait, and writes in
+ * the background (writer.ts). An app whose pool is exhausted still verifies keys, and no statement becomes part of its transactions.
  */
 
 interface QueryOptions {
@@ -23,7 +23,10 @@ interface QueryOptions {
   logging?: false
 }
 
-/** Has pgpool-II send a statement to the primary; to all others a comment. It counts only at the start of a statement. */
+/**
+ * Makes pgpool-II send a statement to the primary. For every other server it is a comment. It counts only at the start
+ * of a statement.
+ */
 export const onPrimary = '/*NO LOAD BALANCE*/'
 
 /**
@@ -52,7 +55,9 @@ export function runIn(sequelize: Sequelize, transaction: Transaction): Run {
   return (sql, values) => select<TextRow>(sequelize, sql, { bind: values, transaction })
 }
 
-/** Runs statements that return JSON, each in one column `json`, and returns what they have. The callers know its shape. */
+/**
+ * Runs statements that return JSON, each in one column `json`, and returns the values. The callers know their shape.
+ */
 export async function selectJson<Rows extends unknown[]>(
   sequelize: Sequelize,
   sql: string,
@@ -77,15 +82,15 @@ export function limitStatements(ms: number): string {
 
 /** Calls back once a transaction has committed. A transaction within another, a savepoint, commits with the outer one. */
 export function afterCommit(transaction: Transaction, callBack: () => void | Promise<void>) {
-  // The types know of no such member.
+  // The types lack this member.
   const { parent } = transaction as Transaction & { parent?: Transaction | null }
   transaction.afterCommit(() => (parent ? afterCommit(parent, callBack) : callBack()))
 }
 
 /**
- * Asks the database what became of a transaction, by its number. Sequelize runs the hooks of `afterCommit` even if COMMIT failed.
- * `in progress` after its end means that the server has not noticed the end. Throws if the database does not answer, or no longer
- * knows.
+ * Asks the database for the outcome of a transaction, by its number. Sequelize runs the hooks of `afterCommit` even if
+ * COMMIT failed. `in progress` after its end means that the server has not noticed the end. Throws if the database does
+ * not answer, or no longer knows.
  */
 export async function commitStatusOf(sequelize: Sequelize, xid: string) {
   const [row] = await select<{ status: 'committed' | 'aborted' | 'in progress' | null }>(

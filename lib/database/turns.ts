@@ -4,10 +4,10 @@ import { ApiKeysError } from '../errors'
 import { clearTimeout, setTimeout } from './background'
 import { poolOf } from './open-client'
 
-/** For whom a call is made: turns go round between users. */
+/** The user for whom a call is made. Turns go round between users. */
 export interface Caller {
   userId?: string | number | undefined
-  /** Who does it; the app itself has no id. */
+  /** The actor. The app itself has no id. */
   actor?: { readonly type: string; readonly id?: string | number | bigint } | undefined
   /** A transaction of the caller's, which has its connection already. */
   transaction?: Transaction | undefined

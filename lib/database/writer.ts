@@ -3,7 +3,7 @@ import type { Connection, TextRow } from './connection'
 import { causeOf, sqlStateOf } from './failures'
 import { within } from './time-limit'
 
-/** A statement that the writer runs in a transaction of its own. To run it twice must have the same effect as once. */
+/** A statement that the writer runs in a transaction of its own. A second run must have no further effect. */
 export interface Write {
   sql: string
   onWritten?(rows: readonly TextRow[]): void
@@ -33,7 +33,10 @@ export const writeLimitMs = 5_000
 /** How long a statement waits for a lock before it is put off. */
 const lockLimitMs = 100
 
-/** Makes the writer of what gathers in memory. It writes once a second, in the background, and at once for a caller that waits. */
+/**
+ * Makes the writer of the entries that gather in memory. It writes once a second, in the background, and at once for a
+ * caller that waits.
+ */
 export function createWriter(parts: { background: Background; connection: Connection }) {
   const { background, connection } = parts
   const sources: WriteSource[] = []
@@ -72,7 +75,7 @@ export function createWriter(parts: { background: Background; connection: Connec
 
   /** Writes in a second; at once if room is about to run out, because no entry is dropped that can be written. */
   function writeLater() {
-    // The end of a write comes back here.
+    // The end of each write calls this function again.
     if (writing) return
     if (!hasFailed && sources.some(({ isUrgent }) => isUrgent)) return writeNow()
 

@@ -37,7 +37,7 @@ export function createAnswers({ realm, onRefusal }: Pick<Settings, 'realm' | 'on
     return failure instanceof ApiKeysError ? withChallenge(failure) : ensureError(failure)
   }
 
-  /** Answers a refusal, or has the app answer it. Passes all other failures on to the app. */
+  /** Answers a refusal, or lets the app answer it. Passes all other failures on to the app. */
   function refuse(
     failure: unknown,
     req: IncomingMessage,
@@ -93,8 +93,8 @@ function sendProblem(res: ServerResponse, refusal: ApiKeysError) {
 }
 
 /**
- * Returns a failure as an error. To Express, `next()` with nothing, and with the text 'route' or 'router', means that a request
- * may pass. A promise of the app that rejects with such a value must not open a guard.
+ * Returns a failure as an error. `next()` with nothing, or with the text 'route' or 'router', lets a request pass in
+ * Express. A promise of the app that rejects with such a value must not open a guard.
  */
 export function ensureError(failure: unknown): Error {
   // Node's own errors are no instances of the `Error` of another realm, such as Jest's.

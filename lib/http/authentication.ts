@@ -19,7 +19,7 @@ import { isOurs, linesOf, type Credential, type CredentialReader } from './crede
 import { createOwnerCheck, type OwnerParts } from './owner'
 import { createTrustCheck, type GuardedRequest } from './request'
 
-/** The part that finds out whose key a request carries. */
+/** The part that identifies the key of a request. */
 export type Authenticator = ReturnType<typeof createAuthenticator>
 
 interface AuthenticatorParts extends OwnerParts {
@@ -28,7 +28,7 @@ interface AuthenticatorParts extends OwnerParts {
   emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
-/** Makes the part that finds out whose key a request carries, for one instance of the library. */
+/** Makes the part that identifies the key of a request, for one instance of the library. */
 export function createAuthenticator(parts: AuthenticatorParts) {
   const { credentials, verify, emitter, settings } = parts
   const owner = createOwnerCheck(parts)
@@ -78,7 +78,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
   }
 
   return {
-    /** Finds out whose key a request carries. Later calls with the same request get the first result. */
+    /** Identifies the key of a request. Later calls with the same request get the first result. */
     authenticate(req: GuardedRequest, res?: ServerResponse): MaybePromise<Authentication> {
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
@@ -91,7 +91,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
         if (before instanceof Promise) return before.then((before) => judgeAgain(req, before))
         if (before) return judgeAgain(req, before)
         caller.masked = undefined
-        // Since it was masked, the app may have put a key into a header that had none.
+        // After the masking, the app may have put a key into a header that had none.
         if (masked?.kind === 'key' || masked?.kind === 'unreadable') credential = masked
       } else {
         caller = addCaller(keeper, instance, req, res)
@@ -113,7 +113,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
       addCaller(keeper, instance, req, undefined).masked = credential
     },
 
-    /** Returns what the instance knows of a request; `undefined` if it has not read the request. */
+    /** Returns the caller of a request; `undefined` if this instance has not read the request. */
     recall,
 
     /** True if a request carries a key of ours, good or bad, or came with a key that another instance accepted. */

@@ -36,9 +36,9 @@ export class Caller implements KeyCaller {
   declare refused?: NonNullable<KeyCaller['refused']>
   /** The result; `undefined` until a guard or the strategy asks for it. */
   authentication: MaybePromise<Authentication> | undefined = undefined
-  /** The key that was accepted, and its user. */
+  /** The accepted key, and its user. */
   accepted: Accepted | undefined = undefined
-  /** How many uses of its key the request was counted for so far. */
+  /** The number of uses that the request was counted for so far. */
   countedUses = 0
   /** No property, so that no dump of a request shows a key. */
   #masked: Credential | undefined = undefined
@@ -49,11 +49,11 @@ export class Caller implements KeyCaller {
   #userBefore: object | undefined = undefined
 
   constructor(
-    /** The instance that knows this. */
+    /** The instance to which this caller belongs. */
     readonly instance: symbol,
     req: GuardedRequest,
     res: ServerResponse | undefined,
-    /** The same request, as another instance knows it. */
+    /** The caller of the same request in another instance. */
     readonly next: Caller | undefined,
   ) {
     this.#req = req
@@ -87,7 +87,7 @@ export class Caller implements KeyCaller {
     return clientAddressOf(this.#req)
   }
 
-  /** Adds what a guard demands of the key. The signal aborts once the key lacks it. */
+  /** Adds the permissions that a guard demands. The signal aborts once the key lacks them. */
   addDemand(demand: Demand) {
     const before = this.#demand
     this.#demand = before === demandsNothing ? demand : (apiKey) => before(apiKey) ?? demand(apiKey)
@@ -150,10 +150,10 @@ interface Keeper {
 const keepers = new WeakMap<object, Keeper>()
 
 /**
- * Returns the keeper of a request: the list of its header lines. Before Node 24, Express gives each request object a shape of
- * its own. To read a property of such an object takes a quarter as long as all else that a guard does, and to add a property
- * takes longer than that. A WeakMap costs even more. It is for requests without such a list, or with an empty one, because all
- * requests of an adapter or a test may share an empty list.
+ * Returns the keeper of a request: the list of its header lines. Before Node 24, Express gives each request object a
+ * shape of its own. Reading a property of such an object takes a quarter of the time of a guard, and adding a property
+ * takes longer. A WeakMap costs even more. The WeakMap is for requests without such a list. It is also for empty lists,
+ * because all requests of an adapter or a test may share an empty list.
  */
 export function keeperOf(req: object, lines: string[] | undefined): Keeper {
   if (lines !== undefined && lines.length > 0) return lines as Keeper
@@ -173,7 +173,7 @@ export function findCaller(keeper: Keeper, instance: symbol): Caller | undefined
   return caller
 }
 
-/** Adds a caller for an instance. It comes before all others. */
+/** Adds a caller for an instance. It comes before all other callers. */
 export function addCaller(
   keeper: Keeper,
   instance: symbol,

@@ -34,7 +34,7 @@ export type CredentialReader = ReturnType<typeof createCredentialReader>
 interface CredentialOptions {
   /** The text that every key of ours begins with. */
   marker: string
-  /** How many characters behind the marker lists show of a key. */
+  /** The number of characters behind the marker that lists show of a key. */
   shownLength: number
   /** A second header that may carry a key, in lower case. */
   header: string | undefined
@@ -122,8 +122,8 @@ export function isOurs(credential: Credential): boolean {
 }
 
 /**
- * Masks the keys in headers. A mask shows as much of a key as lists do, so that a cache or a limiter behind a guard can still
- * tell keys apart. All other values stay as they are.
+ * Masks the keys in headers. A mask shows as much of a key as lists do, so that a cache or a limiter behind a guard can
+ * still distinguish keys. All other values stay unchanged.
  */
 function createMasks(marker: string, shownLength: number) {
   // A key may stand behind any character that no token has, such as the bracket of a template. Inside the token of another
@@ -195,7 +195,7 @@ function findOnlyLine(rawHeaders: readonly string[], name: string): number {
   return line
 }
 
-/** True if a header, as it was sent, has a name, which is given in lower case. */
+/** True if a header of a request has a name, which is given in lower case. */
 function isName(sent: string | undefined, name: string): boolean {
   return sent !== undefined && sent.length === name.length && sent.toLowerCase() === name
 }

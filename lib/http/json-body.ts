@@ -52,7 +52,7 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
   return req.body
 }
 
-/** True if the body of a request has bytes. It looks at what a parser of the app has read, else it reads. */
+/** True if the body of a request has bytes. It uses the body that a parser of the app has read, or reads it. */
 async function hasContent(req: Request): Promise<boolean> {
   const kept: unknown = req.body
   if (typeof kept === 'string' || Buffer.isBuffer(kept)) return kept.length > 0
@@ -72,7 +72,7 @@ async function hasContent(req: Request): Promise<boolean> {
   })
 }
 
-/** Parses a body that a parser of the app has kept as it came, for example to check the signatures of webhooks. */
+/** Parses a body that a parser of the app has kept unparsed, for example to check the signatures of webhooks. */
 function parseKept(body: string | Buffer): unknown {
   if (Buffer.isBuffer(body) && !isUtf8(body)) throw new ApiKeysError('malformed_json')
   try {

@@ -16,7 +16,7 @@ export interface OwnerParts {
   settings: Pick<Settings, 'currentUser' | 'loadUser' | 'storage'>
 }
 
-/** Holds the owner of a key against the user who is signed in, and finds the user that the request acts for. */
+/** Compares the owner of a key with the user who is signed in, and finds the user that the request acts for. */
 export function createOwnerCheck({ parse, noteDenied, settings }: OwnerParts) {
   const { currentUser, loadUser, storage } = settings
 

@@ -5,8 +5,8 @@ import { warn } from '../../models/warnings'
 import { readClientAddress } from '../keys/addresses'
 
 /**
- * A request as the library reads it: a request of Node with the properties that Express, Passport and the library may have added.
- * The types of Express 4 and 5 do not fit each other, and an app may have neither.
+ * A request as the library reads it: a request of Node with the properties that Express, Passport and the library may
+ * have added. The types of Express 4 do not fit those of Express 5, and an app may have neither.
  */
 export interface GuardedRequest extends IncomingMessage {
   /** The app may keep something else under this name. */

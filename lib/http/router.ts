@@ -110,8 +110,8 @@ function isUndecodable(error: unknown): boolean {
 }
 
 /**
- * Returns the query of a request. It leaves out `_`, which pages add to get past caches, and the parameters that links carry for
- * statistics. All else counts, because a mistyped filter must not show more than was asked for.
+ * Returns the query of a request. It leaves out `_`, which pages add to get past caches, and the parameters that links
+ * carry for statistics. All other parameters count, because a mistyped filter must not show more than was asked for.
  */
 function queryOf(req: Request): Record<string, unknown> {
   const query: Request['query'] = req.query
@@ -167,8 +167,8 @@ export async function created<Body extends { apiKey: ApiKeyRecord }>(
 }
 
 /**
- * Returns the path of a request relative to itself (RFC 9110, section 10.2.2), without a slash at its end, because a proxy may
- * have taken a prefix away that the app does not know.
+ * Returns the path of a request relative to itself (RFC 9110, section 10.2.2), without a slash at its end. A full path
+ * could be wrong, because a proxy may have removed a prefix.
  */
 function selfOf({ originalUrl }: Request): string {
   const [path = ''] = originalUrl.split(/[?#]/)

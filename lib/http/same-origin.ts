@@ -24,7 +24,7 @@ async function isTrusted(
   origin: string,
   trusted: TrustedOrigins<Request>,
 ): Promise<boolean> {
-  // All pages without an origin of their own send this, whichever site they are from.
+  // All pages without an origin of their own send this, whatever their site is.
   if (origin === 'null') return false
   if (typeof trusted !== 'function') return trusted.includes(origin)
   return (await trusted(origin, req)) === true

@@ -120,8 +120,8 @@ interface LogInRequest {
 }
 
 /**
- * Keeps Passport from turning a key into a signed-in browser session, as it does on routes without `{ session: false }`, and as
- * callbacks of the app do. As long as the request lasts, logging this user in starts no session.
+ * Keeps Passport from turning a key into a signed-in browser session. Passport does that on routes without `{ session:
+ * false }`, and callbacks of the app may do it. As long as the request lasts, a login of this user starts no session.
  */
 function withoutSession(req: IncomingMessage, user: object) {
   const request = req as unknown as LogInRequest

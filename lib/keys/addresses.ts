@@ -42,7 +42,7 @@ const inBrackets = /^\[([^\]]+)\](?::\d{1,5})?$/
 /** `fe80::1%eth0` (RFC 4007, section 11). The zone has a meaning on one machine only. */
 const zone = /%[^%]+$/
 
-/** Clients usually send more than one request. */
+/** Most clients send more than one request. */
 const internClient = createInterner((text) => {
   const [, bare = text] = inBrackets.exec(text) ?? withPort.exec(text) ?? []
   const address = parseAnew(bare.includes(':') ? bare.replace(zone, '') : bare)
@@ -62,14 +62,16 @@ export function isAmbiguousRange(text: string): boolean {
     )
 }
 
-/** Makes a list of ranges as `readAddressRange` returns them. A range that cannot be read includes no address. */
+/** Makes a list of ranges in the form of `readAddressRange`. A range that cannot be read includes no address. */
 export function createAddressList(ranges: readonly string[]) {
   const known = ranges.map(parseRange).filter((range) => range !== null)
   /** The next request of a key most probably comes from the same address. */
   let lastIncluded: string | undefined
 
   return {
-    /** True if the address of a client, as `readClientAddress` returned it, is among them. An unknown one never is. */
+    /**
+     * True if the address of a client, in the form of `readClientAddress`, is among them. An unknown address never is.
+     */
     includes(text: string | null | undefined): boolean {
       if (text === undefined || text === null) return false
       if (text === lastIncluded) return true
@@ -115,7 +117,7 @@ function parseRange(text: string): Range | null {
 const maxAddressLength = 45
 const maxClientLength = 80
 
-/** To parse an address costs more than to find it. */
+/** Parsing an address costs more than finding it. */
 const internAddress = createInterner(parseAnew, copyOf)
 
 /** Copies a text. An address that was cut out of a header would keep the whole header in memory. */

@@ -1,11 +1,11 @@
 /** A signal is kept until it closes: a response, a request, a socket, a WebSocket, or any other event emitter. */
 export interface Closable {
-  // `never` accepts emitters whatever the types of their events.
+  // `never` accepts emitters with events of any types.
   once(event: never, listener: never): unknown
   off(event: never, listener: never): unknown
 }
 
-/** An emitter as JavaScript sees it, and what some kinds of emitters say about their own state. */
+/** An emitter of any kind, and the members by which some kinds report their own state. */
 interface Emitter {
   once(event: string, listener: () => void): unknown
   off(event: string, listener: () => void): unknown
@@ -37,15 +37,15 @@ export function isClosable(value: unknown): value is Closable {
 }
 
 /**
- * Returns the emitters of which the first that ends, ends the request. A response that no server sends, as behind an upgrade or
- * in some runtimes, never says that it ends: the socket does.
+ * Returns the emitters of a request. The first that ends, ends the request. A response that no server sends, for
+ * example behind an upgrade, never reports its end, but its socket does.
  */
 export function closablesOfRequest(req: EndingRequest, res: unknown = req.res): Closable[] {
   // In HTTP/1 a request closes once its body is read. In HTTP/2 many requests share a socket.
   return [res, req.httpVersionMajor > 1 ? req : req.socket].filter(isClosable)
 }
 
-/** Returns the same for what a caller has named. */
+/** Returns the emitters of the object that a caller has named. */
 export function closablesOf(given: Closable): Closable[] {
   if (isRequest(given)) return closablesOfRequest(given)
 
@@ -63,7 +63,7 @@ export function isOver(closables: readonly Closable[]): boolean {
   })
 }
 
-/** True if the other side of a connection has stopped sending, and this side has not ended the connection yet. */
+/** True if the client has stopped sending, and this side has not ended the connection yet. */
 export function isHalfOpen(closables: readonly Closable[]): boolean {
   return closables.some(
     (emitter: Emitter) =>
@@ -71,7 +71,7 @@ export function isHalfOpen(closables: readonly Closable[]): boolean {
   )
 }
 
-/** Calls a function once the first of them ends. Returns what takes its listeners off again. */
+/** Calls a function once the first of them ends. Returns the function that removes the listeners. */
 export function whenOver(closables: readonly Closable[], listener: () => void): () => void {
   // An emitter takes any event name at run time, whatever its types say.
   const emitters: readonly Emitter[] = closables

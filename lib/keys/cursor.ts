@@ -3,8 +3,8 @@ import v = require('valibot')
 import { readBy } from './parse-input'
 
 /*
- * A cursor names the last entry of the page before, instead of counting entries. So a page neither repeats nor skips an entry if
- * others are created meanwhile. The text of a cursor is opaque to clients.
+ * A cursor names the last entry of the page before, instead of counting entries. So a page neither repeats nor skips an
+ * entry if new entries are created in between. The text of a cursor is opaque to clients.
  */
 
 /** The message for a cursor that names no page. */

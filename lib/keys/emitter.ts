@@ -65,7 +65,7 @@ export type Listener<Notice> = (notice: Notice) => unknown
 
 export type Emitter = ReturnType<typeof createEmitter>
 
-/** The names of the events that the audit trail does not have. The compiler sees to it that none is missing. */
+/** The names of the events that the audit trail does not have. It does not compile if a name is missing. */
 const otherNames = {
   verified: true,
   denied: true,
@@ -89,7 +89,7 @@ interface Waiting {
   run(): void
 }
 
-/** Creates what reports to the app's listeners. A listener that fails breaks nothing. */
+/** Creates the emitter that reports to the app's listeners. A listener that fails breaks nothing. */
 export function createEmitter() {
   const listeners = new Map<string, Set<Listener<never>>>()
   const waiting = new WeakMap<Transaction, Waiting[]>()

@@ -43,7 +43,7 @@ function isWithin(value: unknown, least: number, most: number): boolean {
   return Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most
 }
 
-/** True or false. Text is taken as well, because queries have nothing else. */
+/** True or false. Text is taken as well, because queries have only text. */
 export const flag = readInput((value) => {
   if (typeof value === 'boolean') return value
   return value === 'true' || value === 'false' ? value === 'true' : null
@@ -151,7 +151,7 @@ function integer(bits: bigint) {
   )
 }
 
-/** The actor of a change, as callers of functions name it. */
+/** The actor of a change in the options of a function. */
 export const actor = v.union(
   [
     v.strictObject({ type: v.literal('system') }),
@@ -186,7 +186,7 @@ function refuseRepeats<Name>() {
   })
 }
 
-/** The metadata of a key, as the database can store it. */
+/** The metadata of a key, if the database can store it. */
 export const metadata = v.pipe(
   v.custom<Metadata>(isPlainObject, 'must be a JSON object'),
   v.rawCheck(({ dataset: { typed, value }, addIssue }) => {
@@ -218,7 +218,7 @@ export const addressList = v.pipe(
   refuseRepeats(),
 )
 
-/** The end of the audit trail, as it was exported. */
+/** The exported end of the audit trail. */
 export const auditHead = strict(
   v.object({
     position: v.pipe(

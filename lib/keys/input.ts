@@ -65,7 +65,7 @@ export function createParsers(settings: InputSettings) {
   }
 }
 
-/** Makes the functions for what a key is and becomes. */
+/** Makes the functions for new keys and for changes of keys. */
 function createKeyParsers(
   { permissions, maxGracePeriodSeconds }: InputSettings,
   userId: fields.UserIdSchema,
@@ -201,7 +201,7 @@ function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: S
   return cursor === undefined || cursor.sort === sort
 }
 
-/** Each word of a search costs a lookup of all words that begin with it. */
+/** Each word of a search costs a search for all words that begin with it. */
 const maxWords = 10
 
 const searchText = v.pipe(

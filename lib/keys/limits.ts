@@ -19,7 +19,7 @@ export type Limits = Readonly<Record<string, Limit>>
 /** Limits of one key. They replace the app's limits of the same names; `null` removes a limit. */
 export type LimitOverrides = Readonly<Record<string, Limit | null>>
 
-/** A limit as it holds for a key. */
+/** A limit that holds for a key. */
 export interface NamedLimit extends Limit {
   readonly name: string
 }
@@ -94,7 +94,7 @@ export function limitsOf(limits: Limits, overrides: LimitOverrides | null): read
     .toSorted((a, b) => a.windowSeconds - b.windowSeconds)
 }
 
-/** Returns the state of a limit after a number of uses, in a window that ends in so many milliseconds. */
+/** Returns the state of a limit after a number of uses, in a window with the milliseconds until its end. */
 export function limitStateOf(limit: NamedLimit, used: number, resetMs: number): LimitState {
   const { name, windowSeconds } = limit
   const remaining = Math.max(limit.limit - used, 0)

@@ -46,14 +46,14 @@ function faultOfMembers(value: object, depth: number): string | null {
 }
 
 /**
- * Returns the name of a member that changes prototypes, if there is one. An app that copies or merges metadata into an object
- * of its own sets the prototype of that object by `__proto__`, past what is reserved, and that of all objects by way of
- * `constructor.prototype`.
+ * Returns the name of a member that changes prototypes, if there is one. If an app copies or merges metadata into an
+ * object, `__proto__` sets the prototype of that object, and so gets around reserved names. `constructor.prototype`
+ * even reaches the prototype of all objects.
  */
 function dangerousName(value: object): string | null {
   if (Object.hasOwn(value, '__proto__')) return '__proto__'
   const { constructor } = value as { constructor?: unknown }
-  // The inherited member of that name is a function.
+  // The inherited `constructor` is a function.
   const isWay =
     typeof constructor === 'object' &&
     constructor !== null &&

@@ -15,7 +15,7 @@ type ObjectSchema = v.GenericSchema & { entries: v.ObjectEntries }
 export type Messages = Readonly<Record<string, string>>
 
 /**
- * Makes the function that returns an object as its schema makes it, and throws an `InvalidInputError` that lists every fault.
+ * Makes the function that parses an object by its schema, and throws an `InvalidInputError` that lists every fault.
  * `refused` holds the messages for some fields that the schema does not have.
  */
 export function createParser<Schema extends ObjectSchema>(schema: Schema, refused?: Messages) {
@@ -85,12 +85,15 @@ export function pathTo(input: unknown, key: string | number): [v.IssuePathItem] 
   return [{ type: 'unknown', origin: 'value', input, key, value: undefined }]
 }
 
-/** Makes the schema of input of any type, as what `read` returns. If that is `null`, the input is refused. */
+/**
+ * Makes the schema of input of any type, which becomes the result of `read`. If the result is `null`, the input is
+ * refused.
+ */
 export function readInput<Output>(read: (input: unknown) => Output | null, message: string) {
   return v.pipe(v.unknown(), readBy(read, message))
 }
 
-/** Makes the action that turns input into what `read` returns, and refuses the input if that is `null`. */
+/** Makes the action that turns input into the result of `read`, and refuses the input if the result is `null`. */
 export function readBy<Input, Output>(read: (input: Input) => Output | null, message: string) {
   return v.rawTransform<Input, Output>(({ dataset, addIssue, NEVER }) => {
     const output = read(dataset.value)

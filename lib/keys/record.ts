@@ -7,7 +7,7 @@ import { isExpired } from './states'
 /** An id of a user of the app, in any of the forms that ids come in. */
 export type AnyUserId = string | number | bigint
 
-/** Who does something: a signed-in user, an administrator, or the app itself. */
+/** The actor of a change: a signed-in user, an administrator, or the app itself. */
 export type Actor = { type: 'user' | 'admin'; id: AnyUserId } | { type: 'system' }
 
 /** A key to be created. */
@@ -36,14 +36,14 @@ export interface NewApiKey<Permission extends string = string> {
 /** Changes of a key, besides its permissions and its status. Fields that are left out stay. */
 export type ApiKeyChanges = Partial<Omit<NewApiKey, 'userId' | 'permissions'>>
 
-/** A key as its owner and the app see it. Times become ISO 8601 text in JSON. */
+/** A key in answers, results and events. Times become ISO 8601 text in JSON. */
 export interface ApiKeyRecord<Permission extends string = string, UserId = string | number> {
   id: string
   name: string
   description: string | null
-  /** The start of the plain-text key, for people to tell keys apart. */
+  /** The start of the plain-text key, by which people recognize it. */
   prefix: string
-  /** The end of the plain-text key, for people to tell keys apart. */
+  /** The end of the plain-text key, by which people recognize it. */
   postfix: string
   status: Status
   permissions: Permission[]
@@ -68,7 +68,7 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
 
 /** The secret that a rotation has replaced. */
 export interface PreviousSecret {
-  /** Its two ends, for people to tell keys apart. */
+  /** Its two ends, by which people recognize it. */
   prefix: string
   postfix: string
   /** The time from which on it no longer works. */
@@ -85,7 +85,7 @@ export interface LastUse {
   previousAtMs: number | null
 }
 
-/** Makes the record of a key from what `keySql` reads. */
+/** Makes the record of a key from a row of `keySql`. */
 export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
   const expiresAt = row.expiresAt === null ? null : readTime(row.expiresAt)
 
@@ -98,7 +98,7 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     status: row.status,
     permissions: row.permissions,
     allowedIps: row.allowedIps,
-    // Both are written by us, as they are read here.
+    // The library has written both, in the form that is read here.
     metadata: row.metadata as Metadata,
     limits: row.limits as LimitOverrides | null,
     userId: readUserId(row.userId, userIdType),

@@ -35,7 +35,10 @@ export function asSent(plainTextKey: string): SentKey {
 /** Makes and reads the plain-text keys of one app. */
 export type SecretFormat = ReturnType<typeof createSecretFormat>
 
-/** The 32 bytes of a hash, a character each. In a cache of a million keys it matters that the text of the database is longer. */
+/**
+ * The 32 bytes of a hash, a character each. The text of the database is longer, which matters in a cache of a million
+ * keys.
+ */
 export type Digest = string
 
 /** Returns a hash as the database holds it. */
@@ -121,7 +124,7 @@ export function createSecretFormat({ keyPrefix, secrets, acceptUnkeyed }: Secret
       return shape.test(text.slice(start))
     },
 
-    /** True if anyone can make such a key, because its check needs no secret. */
+    /** True if every client can make such a key, because its check needs no secret. */
     isForgeable({ text, start }: SentKey, digest: Digest): boolean {
       if (!hashers.includes(unkeyedHasher)) return false
       return unkeyedHasher.digest(text.slice(start, start + signedLength)) === digest

@@ -23,7 +23,7 @@ export interface UsagePeriod {
   unitMs: number
 }
 
-/** For each unit, its length, how many are shown by default, and how many days they can span. */
+/** The units: the length of each, the number that is shown by default, and the most days of a report. */
 const units: Record<UsageUnit, { unitMs: number; shown: number; maxDays: number }> = {
   hour: { unitMs: hourMs, shown: 24, maxDays: 31 },
   day: { unitMs: dayMs, shown: 30, maxDays: 366 },

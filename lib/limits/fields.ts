@@ -6,7 +6,8 @@ import type { LimitState } from '../errors'
 import type { NamedLimit } from '../keys/limits'
 
 /**
- * Returns the fields that say how far the limits of a key are used up (draft-ietf-httpapi-ratelimit-headers, version 8 and later).
+ * Returns the fields that report the state of a key's limits (draft-ietf-httpapi-ratelimit-headers, version 8 and
+ * later).
  */
 export function fieldsOf(limits: readonly NamedLimit[], states: readonly LimitState[]) {
   return { 'RateLimit-Policy': policyOf(limits), RateLimit: stateOf(states) }
@@ -17,7 +18,7 @@ export function setFields(
   res: ServerResponse | undefined,
   fields: Readonly<Record<string, string>>,
 ) {
-  // A guard without a server may be given anything for a response.
+  // A guard without a server may get any object as the response.
   if (res === undefined || res.headersSent || typeof res.setHeader !== 'function') return
   for (const name in fields) {
     const value = fields[name] ?? ''

@@ -11,7 +11,7 @@ export interface Consumption {
 /** A key whose uses are counted against limits. */
 export interface LimitedKey {
   readonly id: string
-  /** Its counts, if they are in this process. They are kept here, so that a request makes no lookup. */
+  /** Its counts, if they are in this process. They are kept here, so that a request searches no map. */
   account?: Account | undefined
 }
 
@@ -19,7 +19,7 @@ export interface LimitedKey {
 export interface Use {
   key: LimitedKey
   limits: readonly NamedLimit[]
-  /** How many uses it counts for. */
+  /** The number of uses that it counts for. */
   cost: number
 }
 
@@ -44,7 +44,7 @@ interface Window {
 /** Counts uses in this process, for at most `maxKeys` keys. Further keys evict the keys that came first. */
 export function createMemoryCounters(clock: Clock, maxKeys: number) {
   const accounts = new Map<string, Account>()
-  /** Goes round the keys. For each new key it looks at two, and evicts those whose windows are all over. */
+  /** Goes round the keys. For each new key it looks at two keys, and evicts them if their windows are over. */
   let hand = accounts.entries()
 
   function sweep(now: number) {
@@ -99,7 +99,7 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
   }
 }
 
-/** Applies other limits. A limit of the same name and length goes on with what was counted. */
+/** Applies other limits. A limit of the same name and length keeps its count. */
 function changeLimits(account: Account, limits: readonly NamedLimit[], now: number) {
   const known = windowsOf(account).filter(({ endsAt }) => endsAt > now)
   const kept = limits.map(({ name, windowSeconds }) =>

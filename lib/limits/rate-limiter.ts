@@ -16,13 +16,13 @@ interface RateLimiterParts extends Pick<Settings, 'redis' | 'onLimiterOutage' | 
   clock: Clock
 }
 
-/** How long a server of Redis may take to answer, and how long it is left alone after it took longer. */
+/** How long a server of Redis may take to answer, and how long it gets no requests after it took longer. */
 const redisLimitMs = 1_000
 const restMs = 1_000
 
 interface Outage {
   error: unknown
-  /** By the monotonic clock. */
+  /** The time until which it gets no requests, by the monotonic clock. */
   endsAt: number
 }
 
@@ -40,7 +40,7 @@ export function createRateLimiter(parts: RateLimiterParts) {
     if (outage) {
       const now = clock.monotonic()
       if (now < outage.endsAt) return giveUp(use, outage.error)
-      // This request probes the server and may hang. All others fail at once until it returns.
+      // This request probes the server and may hang. All other requests fail at once until it returns.
       outage.endsAt = now + redisLimitMs + restMs
     }
 
@@ -68,9 +68,9 @@ export function createRateLimiter(parts: RateLimiterParts) {
 
   return {
     /**
-     * Counts a use of a key towards all of its limits, or towards none if a limit does not allow it. Returns at once if the
-     * counts are in this process. Rejects with `limiter_unavailable` if Redis is unavailable and the app wants uses refused
-     * then.
+     * Counts a use of a key towards all of its limits, or towards none if a limit does not allow it. Returns at once if
+     * the counts are in this process. Rejects with `limiter_unavailable` if Redis is unavailable and `onLimiterOutage`
+     * is `'refuse'`.
      */
     consume(use: Use): Consumption | Promise<Consumption> {
       return counters ? askRedis(use, counters) : consumeHere(use)

@@ -67,7 +67,7 @@ export function createRedisCounters(given: RedisClient) {
 interface AnyClient {
   eval(...args: unknown[]): Promise<unknown>
   readonly options?: { legacyMode?: boolean } | undefined
-  /** The commands of a client of `redis` 4 in its legacy mode, as they are without that mode. */
+  /** The usual commands of a client of `redis` 4 that is in its legacy mode. */
   readonly v4?: AnyClient
   /** Only in `redis`. */
   readonly isOpen?: boolean
@@ -90,7 +90,7 @@ function scriptRunnerOf(given: AnyClient): RunScript {
     return (keys, args) => client.eval(countAll, keys.length, ...keys, ...args)
   }
   if (Array.isArray(client.slots)) {
-    // A cluster of `redis` 4 sends what `eval` is given to any of its servers.
+    // A cluster of `redis` 4 sends the script of `eval` to any of its servers.
     return async (keys, args) => {
       const command = ['EVAL', countAll, `${keys.length}`, ...keys, ...args]
       return client.sendCommand?.(keys[0] ?? '', false, command)
@@ -99,7 +99,7 @@ function scriptRunnerOf(given: AnyClient): RunScript {
   return (keys, args) => client.eval(countAll, { keys, arguments: args })
 }
 
-/** Reads the reply of the script. It may be bytes, and of a mock it may be anything. */
+/** Reads the reply of the script. It may be bytes, and a mock may return anything. */
 function numbersOf(reply: unknown, count: number): number[] {
   const text = typeof reply === 'string' || Buffer.isBuffer(reply) ? String(reply) : ''
   const numbers = text.split(' ').map(Number)

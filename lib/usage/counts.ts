@@ -3,7 +3,10 @@ import { hourMs, type Clock } from '../database/clock'
 import type { Write, Writer } from '../database/writer'
 import { countsSql } from './usage-sql'
 
-/** A secret of a key, with the uses that are counted but not written: in the object itself, so that a request makes no lookup. */
+/**
+ * A secret of a key, with the uses that are counted but not written: in the object itself, so that a request searches
+ * no map.
+ */
 export interface CountedKey {
   readonly id: string
   readonly userId: string | number
@@ -14,7 +17,7 @@ export interface CountedKey {
   countedSinceSeconds: number
 }
 
-/** A request, or a call, that came with a key, with what is noted of it. */
+/** A request, or a call, that came with a key, and its notes. */
 export interface KeyUse {
   /** The address that the key came from; `null` if it cannot be read, `undefined` if a call does not say. */
   readonly ip?: string | null | undefined
@@ -28,7 +31,7 @@ export interface KeyUse {
 export interface Tally {
   readonly id: string
   readonly userId: string | number
-  /** Since 1970, UTC. */
+  /** The hour since 1970, UTC. */
   readonly hour: number
   readonly verified: number
   readonly denied: number
@@ -155,7 +158,7 @@ export function createCounts(parts: CountsParts) {
         counts.batch = { number: counts.batch.number + 1, tallies, isWritten: false }
       }
       const { batch, tables, writerId } = counts
-      // After a failure it may have been written all the same: the answer may be lost.
+      // After a failure, the batch may have been written all the same, if only the answer was lost.
       return [
         { sql: countsSql(tables, writerId, batch), onWritten: () => (batch.isWritten = true) },
       ]
@@ -182,7 +185,7 @@ function nowSeconds({ clock }: Counts): number {
   return Math.floor(clock.monotonic() / 1000)
 }
 
-/** Gives a key, as one of its secrets, the counts of this hour. Returns true if there is room for them. */
+/** Gives the counts of this hour to a secret of a key. Returns true if there is room for them. */
 function startCounting(counts: Counts, key: CountedKey, hour: number): boolean {
   const { counting, finished, writer } = counts
   const current = counting.get(key.id)

@@ -5,7 +5,7 @@ import type { Digest } from '../keys/secret'
 import type { KeyUse } from './counts'
 import { lastUsesSql } from './usage-sql'
 
-/** A secret of a key, with its last use as far as it was noted: in the object itself, so that a request makes no lookup. */
+/** A secret of a key, with its last noted use in the object itself, so that a request searches no map. */
 export interface UsedKey {
   readonly id: string
   readonly digest: Digest
@@ -32,7 +32,7 @@ export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUs
   const noted = new Map<string, readonly UsedKey[]>()
   let beingWritten: ReadonlyMap<string, readonly UsedKey[]> = new Map()
 
-  /** Puts uses back that were not written. A later use may have been noted meanwhile. */
+  /** Puts uses back that were not written. A later use may have been noted since then. */
   function putBack(ids: Iterable<string>) {
     for (const id of ids) {
       noted.set(id, merge(beingWritten.get(id) ?? [], noted.get(id) ?? []))
@@ -75,7 +75,7 @@ export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUs
       return { atMs: last.lastUsedAtMs, from: last.lastUsedFrom, previousAtMs }
     },
 
-    /** Takes the last uses of so many keys to be written. */
+    /** Takes the last uses of at most this number of keys, to write them. */
     take(most: number): Write[] {
       const taken = new Map<string, readonly UsedKey[]>()
       for (const [id, secrets] of noted) {

@@ -17,7 +17,7 @@ const batchSize = 10_000
 /** How long such a statement may take. */
 const statementLimitMs = 60_000
 
-/** Makes the functions that count and delete the counts of hours that began so many days ago. */
+/** Makes the functions that count and delete the counts of hours that began a number of days ago. */
 export function createUsagePruning({ sequelize, inTurn, tables }: UsagePruningParts) {
   async function pruneBatch(before: string, transaction: Transaction): Promise<number> {
     await select(sequelize, limitStatements(statementLimitMs), { transaction })
@@ -41,7 +41,7 @@ export function createUsagePruning({ sequelize, inTurn, tables }: UsagePruningPa
     async prune(olderThanDays: number): Promise<number> {
       const before = startOf(olderThanDays)
       await inTurn({}, () =>
-        // A process that still runs writes its row again, so only the rows of processes that are gone stay away.
+        // A running process writes its row again, so only the rows of dead processes are gone for good.
         select(sequelize, `DELETE FROM ${tables.usageWriters} WHERE written_at < $1::timestamptz`, {
           bind: [before],
           transaction: null,

@@ -19,7 +19,7 @@ interface UsageRecorderParts extends Pick<Settings, 'lastUsedResolutionMs' | 'ca
   clock: Pick<Clock, 'monotonic'>
 }
 
-/** How the counting of uses is doing. */
+/** The state of counting. */
 export interface UsageHealth {
   /** The number of counts that are not in the database yet. Each is of one key and hour. */
   pending: number
@@ -27,7 +27,7 @@ export interface UsageHealth {
   dropped: number
 }
 
-/** How many keys are written in one statement, and the last uses of how many if there are many counts. */
+/** The most keys in one statement, and the most last uses in it if there are many counts. */
 const maxKeys = 5_000
 const fewKeys = 500
 
@@ -37,7 +37,7 @@ const leastKeys = 10_000
 /** How long counts wait at most, so that a process that is killed loses few. */
 const longestCountMs = 60_000
 
-/** Notes in memory when keys are used and how often, and gives it to the writer. */
+/** Notes in memory when and how often keys are used, and gives the notes to the writer. */
 export function createUsageRecorder(parts: UsageRecorderParts) {
   const { writer, tables, clock, lastUsedResolutionMs, cacheSize } = parts
   // Twice, because a key in use has counts of two hours when a new hour begins.
@@ -99,7 +99,7 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
       counts.refuse(apiKey, use, 'rateLimited')
     },
 
-    /** Says how the counting is doing. */
+    /** Returns the state of counting. */
     health(): UsageHealth {
       return { pending: counts.pending, dropped: counts.dropped }
     },

@@ -44,7 +44,7 @@ export interface KeyUsage<UserId = string | number> extends UsageCounts {
 
 /** The uses of all keys, and the keys that were used most. */
 export interface TotalUsage<UserId = string | number> extends Usage {
-  /** At most 20, by how often they were accepted. */
+  /** At most 20, the most accepted first. */
   keys: KeyUsage<UserId>[]
 }
 
@@ -67,7 +67,7 @@ interface Scope {
   transaction?: Transaction | undefined
 }
 
-/** Counts as the database gives them: text, whatever parsers the app gave its driver. */
+/** Counts of the database as text, whatever parsers the app gave its driver. */
 interface CountRow {
   /** Since 1970. */
   hour?: string | null
@@ -79,7 +79,7 @@ interface CountRow {
 /** Reads and prunes usage. */
 export type UsageStore = ReturnType<typeof createUsageStore>
 
-/** How many times a reading is tried again because a write came in between. */
+/** The number of times that a reading is tried again because a write came in between. */
 const maxAttempts = 3
 
 const maxTopKeys = 20
@@ -93,7 +93,7 @@ const sums = `
 export function createUsageStore(parts: UsageParts) {
   const { sequelize, inTurn, tables, keyPrefix, userIdType, recorder, writer } = parts
 
-  /** Leaves out the keys of other instances. Most apps have one instance, and need no lookup of each key. */
+  /** Leaves out the keys of other instances. Most apps have one instance, and need not find each key. */
   const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', tables, keyPrefix)
   const isOwn = `(NOT ${hasOtherPrefixes(tables.keys, keyPrefix)} OR ${isOfPrefix})`
 
@@ -130,7 +130,7 @@ export function createUsageStore(parts: UsageParts) {
       for (let attempt = 1; ; attempt++) {
         const { batches } = recorder
         const { counts, seenBatch } = await readCounts(id, period, scope)
-        // Otherwise, a batch that was written meanwhile may be in neither.
+        // Otherwise, a batch that was written in between may be in neither.
         if (recorder.batches.begun !== batches.begun && attempt < maxAttempts) continue
 
         const unwritten = recorder
