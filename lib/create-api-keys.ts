@@ -75,7 +75,7 @@ export function createApiKeys<
     connections,
     emitter,
     signer,
-    sealer: createSealer({ background, clock, connection, tables, signer }),
+    sealer: createSealer({ background, clock, connection, emitter, tables, signer }),
     format: createSecretFormat(settings),
     parse: createParsers({ ...settings, ...storage }),
     ownChanges: createOwnChanges(clock),

@@ -50,7 +50,6 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         -- One of these warnings may be written per hour. No other entry takes its place.
         CHECK (action <> 'retired_secret_used' OR actor_type = 'system')
       );
-
       CREATE INDEX ON ${events} (api_key_id, id);
       CREATE INDEX ON ${events} (user_id, id DESC);
       CREATE INDEX ON ${events} (action, id DESC);
@@ -75,11 +74,9 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
       api_key_unsealed_events: `
       CREATE TABLE ${unsealed} (
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-        event_id bigint NOT NULL,
-        PRIMARY KEY (xid, event_id)
+        event_id bigint NOT NULL, PRIMARY KEY (xid, event_id)
       );
-      INSERT INTO ${unsealed} (event_id)
-      SELECT id FROM ${events} AS event
+      INSERT INTO ${unsealed} (event_id) SELECT id FROM ${events} AS event
        WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id);`,
 
       // The row has both ends of the chain, so one signature covers them: the last seal, and the last seal that was pruned. Each page

@@ -11,6 +11,7 @@ import { inTransaction, writeLimitMs } from '../database/writer'
 import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
 import { checkHead, endOf, endSql, isReliable, moveHeadSql, withoutClaims } from './head'
 import type { End, Head, Link, SigningParts } from './head'
+import type { Emitter } from '../keys/emitter'
 
 /*
  * Each entry has a seal, and the seals are a chain:
@@ -61,12 +62,12 @@ export interface Seal extends Link, SealedEntry {
   isOld: boolean | null
 }
 
-/** An entry in the queue. It has no content if it is gone. */
+/** An entry in the queue. It has no digest if it is gone, and no content if it cannot be read. */
 interface Waiting {
   xid: string
   eventId: string
   isSealed: boolean
-  digest: string
+  digest: string | null
   content: string | null
 }
 
@@ -77,19 +78,37 @@ interface Page extends End {
   /** True if another process has just sealed. Then `waiting` is empty, whatever waits. */
   isBusy: boolean
   isAny: boolean
+  /** All transactions before this one had ended. */
+  xmin: string
   waiting: readonly Waiting[]
+  /** True if there may be more. */
+  isFull: boolean
 }
 
 /** The parts that seal. */
 export interface SealingParts extends SigningParts {
   connection: Pick<Connection, 'query'>
+  emitter: Pick<Emitter, 'emit'>
+}
+
+/** What a process knows of the chain and of the queue. It is in memory alone, because it is wrong after a restore. */
+export interface Look {
+  /** True to seal although another process has just sealed. */
+  isForced: boolean
+  /** The hash of the last seal that this process has written. */
+  hash: string
+  /** The first transaction whose entries may wait. Rows of the queue before it may be dead, and slow to pass over. */
+  from: string
 }
 
 /** `busy` if another process has just sealed, and entries wait. */
 export type Outcome = 'done' | 'more' | 'busy'
 
-/** How many entries are sealed at a time: so few that requests of the process do not wait. */
-const sealedAtOnce = 500
+/** How many entries are sealed at a time. If they cannot be read, fewer are read; at last one, without what it says. */
+const sizes = [500, 25, 1, 0] as const
+
+/** The SQLSTATEs of a statement that fails because of what it reads, or of how much. */
+const isOfRows = /^(2[12]...|54...|53200|XX...)$/
 
 /** How many seals are read at a time. */
 export const pageSize = 2_000
@@ -116,10 +135,10 @@ const notAllowed = '42501'
 /** There is a head that the role does not see. A process that sees it seals the entries. */
 class HiddenHeadError extends Error {}
 
-/** Seals a page of the entries that wait; none if another process has just sealed, unless the head is where this process left it. */
-export async function sealPage(parts: SealingParts, mode: 'at once' | Link): Promise<Outcome> {
+/** Seals a page of the entries that wait, and notes in the look how far it got. */
+export async function sealPage(parts: SealingParts, look: Look): Promise<Outcome> {
   try {
-    return await trySealPage(parts, mode)
+    return await trySealPage(parts, look)
   } catch (error) {
     if (error instanceof HiddenHeadError) warnOfHiddenHead(parts.tables)
     else if (!sealless.test(stateOf(error))) throw error
@@ -127,27 +146,30 @@ export async function sealPage(parts: SealingParts, mode: 'at once' | Link): Pro
   }
 }
 
-async function trySealPage(parts: SealingParts, mode: 'at once' | Link): Promise<Outcome> {
+async function trySealPage(parts: SealingParts, look: Look): Promise<Outcome> {
   const { signer, tables } = parts
-  let page = await readPage(parts, mode)
+  let page = await readPage(parts, look)
   if (!page.head) {
     // The row was removed. Sealing goes on all the same, because the seals show the removal.
     await putBackHead(parts)
-    page = await readPage(parts, mode)
+    page = await readPage(parts, look)
   }
-  const { head, tail, isBusy, isAny, waiting } = page
+  const { head, tail, waiting } = page
   if (!head) throw new HiddenHeadError()
-  if (isBusy) return isAny ? 'busy' : 'done'
+  if (page.isBusy) return page.isAny ? 'busy' : 'done'
 
   const isGood = isReliable(signer, head, tail)
   if (!isGood && checkHead(signer, head) === 'unknown') warnOfUnknownSecret(tables)
   // Instances with different secrets do not take turns to sign a head that stays as it is.
-  const isDue =
-    mode === 'at once' && isGood && head.mac !== null && head.secretId !== signer.secretId
-  if (waiting.length === 0 && !isDue) return 'done'
-  const end = await write(parts, { ...page, head }, isGood)
-  if (end && mode !== 'at once') Object.assign(mode, end)
-  return end && waiting.length < sealedAtOnce ? 'done' : 'more'
+  const isDue = look.isForced && isGood && head.mac !== null && head.secretId !== signer.secretId
+  if (waiting.length > 0 || isDue) {
+    const hash = await write(parts, { ...page, head }, isGood)
+    if (hash === null) return 'more'
+    look.hash = hash
+  }
+  if (page.isFull) return 'more'
+  look.from = page.xmin
+  return 'done'
 }
 
 function stateOf(error: unknown): string {
@@ -178,41 +200,62 @@ async function putBackHead({ connection, tables }: SealingParts) {
   })
 }
 
+/** Reads a page, a smaller one if that fails. One entry that cannot be read must not keep the others from their seals. */
+async function readPage(parts: SealingParts, look: Look): Promise<Page> {
+  for (const size of sizes) {
+    try {
+      return await readPageOf(parts, look, size)
+    } catch (error) {
+      if (size === 0 || !isOfRows.test(stateOf(error))) throw error
+      if (size === 1) parts.emitter.emit('error', { error, notice: 'audit_entry_unreadable' })
+    }
+  }
+  throw new Error('there is a last size')
+}
+
 /**
  * Reads the end of the chain and entries that wait. Each entry that waits is looked up alone. Otherwise the server, which does not
- * know how few there are, would read all seals.
+ * know how few there are, would read all seals. An entry whose content cannot be read has the digest of its row as text.
  */
-async function readPage({ connection, tables }: SealingParts, mode: 'at once' | Link) {
+async function readPageOf({ connection, tables }: SealingParts, look: Look, size: number) {
   const { auditHead, events, seals, unsealed } = tables
-  const isBusy =
-    mode === 'at once'
-      ? 'false'
-      : `EXISTS (
-           SELECT FROM ${auditHead} WHERE hash <> ${literal(mode.hash)}
-              AND sealed_at BETWEEN clock_timestamp() - interval '${busyMs} milliseconds' AND clock_timestamp()
-         )`
+  const digest =
+    size > 0
+      ? entryDigestSql('event')
+      : `encode(sha256(convert_to(event::text, getdatabaseencoding())), 'hex')`
+  const limit = Math.max(size, 1)
+  // After a restore into another cluster, transactions have smaller numbers.
+  const queue = `${unsealed} WHERE xid >= CASE WHEN clock.xmin < '${look.from}' THEN '0' ELSE '${look.from}' END::xid8`
   const sql = `${onPrimary}
     SELECT (stored.json::jsonb || jsonb_build_object(
-             'readAt', ${msSql('clock.at')}, 'isBusy', is_busy, 'isAny', EXISTS (SELECT FROM ${unsealed})
+             'readAt', ${msSql('clock.at')}, 'isBusy', is_busy, 'xmin', xmin::text, 'isAny', EXISTS (
+               SELECT FROM (SELECT xid FROM ${queue} ORDER BY xid, event_id LIMIT 1) AS first
+             )
            ))::text AS stored, (
       SELECT json_agg(json_build_object(
                'xid', waiting.xid::text, 'eventId', event_id::text,
                'isSealed', EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = waiting.event_id),
-               'digest', ${entryDigestSql('event')}, 'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END
+               'content', CASE WHEN event.id IS NOT NULL AND ${size > 0} THEN ${contentSql('event')} END,
+               'digest', CASE WHEN event.id IS NOT NULL THEN ${digest} END
              ) ORDER BY event_id)::text
-        FROM (SELECT xid, event_id FROM ${unsealed} WHERE NOT is_busy ORDER BY xid, event_id LIMIT ${sealedAtOnce}) AS waiting
+        FROM (SELECT xid, event_id FROM ${queue} AND NOT is_busy ORDER BY xid, event_id LIMIT ${limit}) AS waiting
         LEFT JOIN LATERAL (SELECT * FROM ${events} WHERE id = waiting.event_id OFFSET 0) AS event ON true
     ) AS waiting
-      FROM (${endSql(tables)}) AS stored, (SELECT ${isBusy} AS is_busy, clock_timestamp()::timestamptz(3) AS at) AS clock`
+      FROM (${endSql(tables)}) AS stored, (
+        SELECT clock_timestamp()::timestamptz(3) AS at, pg_snapshot_xmin(pg_current_snapshot()) AS xmin, ${!look.isForced} AND EXISTS (
+          SELECT FROM ${auditHead} WHERE hash <> ${literal(look.hash)}
+             AND sealed_at BETWEEN clock_timestamp() - interval '${busyMs} milliseconds' AND clock_timestamp()
+        ) AS is_busy
+      ) AS clock`
   const { rows } = await connection.query(sql, writeLimitMs)
-  const [{ stored = null, waiting = null } = {}] = rows
-  return {
-    ...JSON.parse(stored ?? '{}'),
-    waiting: JSON.parse(waiting ?? '[]'),
-  } as Page
+  const [{ stored = null, waiting: list = null } = {}] = rows
+  const waiting = JSON.parse(list ?? '[]') as Waiting[]
+  const page = { ...JSON.parse(stored ?? '{}'), waiting, isFull: waiting.length === limit }
+  // The statement names its members so.
+  return page as Page
 }
 
-/** Seals the entries of a page, and writes the head under the app's first secret. Returns the new end; `null` if it had moved. */
+/** Seals the entries of a page, and writes the head under the app's first secret. Returns the hash of the new end; `null` if the end had moved. */
 async function write(parts: SealingParts, page: Page & { head: Head }, isGood: boolean) {
   const { connection, tables } = parts
   const { head, tail, version, waiting } = page
@@ -223,7 +266,7 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
   // An unreliable head is only replaced together with a seal that doubts it.
   if (!isGood && sealed.length === 0) {
     await connection.query(inTransaction(dequeueSql, lockLimitMs), writeLimitMs)
-    return null
+    return head.hash
   }
 
   const { position, hash } = sealed.at(-1) ?? head
@@ -242,7 +285,7 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
     ),
     writeLimitMs,
   )
-  return rows[0]?.moved === '1' ? { position, hash } : null
+  return rows[0]?.moved === '1' ? hash : null
 }
 
 /** Returns the seals of the entries of a page, as rows of the table. */
@@ -257,9 +300,9 @@ function sealEntries({ signer }: SealingParts, page: Page & { head: Head }, isGo
   const entries = new Map(
     waiting.filter(({ isSealed }) => !isSealed).map((entry) => [entry.eventId, entry]),
   )
-  for (const { eventId, content, ...entry } of entries.values()) {
+  for (const { eventId, content, digest: found } of entries.values()) {
     const isGenuine = content !== null && checkEntry(signer, readContent(content)) === 'valid'
-    const digest = content === null ? '' : entry.digest
+    const digest = found ?? ''
     position++
     hash = hashOf(hash, { eventId, isGenuine, doubts, secretId, sealedAt, digest })
     const row = { position, event_id: eventId, is_genuine: isGenuine, doubts, sealed_at, digest }

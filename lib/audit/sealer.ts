@@ -1,20 +1,17 @@
-import type { Tables } from '../../models/tables'
 import { clearTimeout, type Background } from '../database/background'
 import type { Clock } from '../database/clock'
 import type { Connection } from '../database/connection'
+import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
-import { sealPage } from './seal'
-import type { Signer } from './signing'
+import { sealPage, type SealingParts } from './seal'
 
 /** Seals entries in the background. */
 export type Sealer = ReturnType<typeof createSealer>
 
-interface SealerParts {
+interface SealerParts extends SealingParts {
   background: Background
   clock: Clock
   connection: Connection
-  tables: Tables
-  signer: Signer
 }
 
 /** How long after a change its process looks what waits: by chance, so that processes do not look together. */
@@ -40,9 +37,11 @@ const idleMs = 30_000
  * looks within a quarter of a second. If another process has just sealed, it leaves the entries to that process, and looks again.
  */
 export function createSealer(parts: SealerParts) {
-  const { background, clock, connection } = parts
-  /** Where this process has left the chain. */
-  const end = { position: 0, hash: '' }
+  const { background, clock, connection, emitter } = parts
+  const look = { isForced: false, hash: '', from: '0' }
+  let lookedAt = -Infinity
+  /** True once a failure was reported. The next that follows a success is reported again. */
+  let hasFailed = false
   let turn = Promise.resolve()
   let timer: NodeJS.Timeout | undefined
   let watch: NodeJS.Timeout | undefined
@@ -54,13 +53,22 @@ export function createSealer(parts: SealerParts) {
     const endsAt = clock.monotonic() + limitMs
     clearTimeout(timer)
     timer = undefined
+    if (isForced || clock.monotonic() - lookedAt > lookEveryMs) {
+      look.from = '0'
+      lookedAt = clock.monotonic()
+    }
     try {
       for (;;) {
-        const outcome = await sealPage(parts, isForced ? 'at once' : end)
+        look.isForced = isForced
+        const outcome = await sealPage(parts, look)
+        hasFailed = false
         if (outcome === 'done') return
         if (outcome === 'busy' || clock.monotonic() > endsAt) return sealSoon()
       }
     } catch (error) {
+      look.from = '0'
+      if (!hasFailed && !isOutage(error)) emitter.emit('error', { error, notice: 'audit_sealing' })
+      hasFailed = true
       if (!isClosed) sealSoon(retryMs)
       throw error
     } finally {

@@ -55,7 +55,10 @@ export interface ApiKeyNotices<
   grantable_unavailable: { userId: UserId; error: unknown }
   /** A key could not be verified, because the database did not answer. */
   unavailable: { error: unknown; address: string | null }
-  /** A listener of `notice` failed, or changes could not be reported to it. */
+  /**
+   * A listener of `notice` failed, or changes could not be reported to it. If `notice` begins with `audit_`, the audit trail has a
+   * fault, which lib/audit/README.md explains.
+   */
   error: { error: unknown; notice: string }
 }
 

@@ -1,0 +1,84 @@
+import { Transaction } from 'sequelize'
+
+import { createKey } from '../support/keys'
+import { secret, useTrail, useTrailForEach } from '../support/trail'
+import { until } from '../support/until'
+
+const { sequelize, rows, createProcess } = useTrail()
+
+/** How many blocks of the database a statement touches. */
+async function blocksOf(sql: string | undefined): Promise<number> {
+  const [plan] = await rows<{ 'QUERY PLAN': [{ Plan: Record<string, number> }] }>(
+    `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ${sql}`,
+  )
+  const [{ Plan }] = plan?.['QUERY PLAN'] ?? [{ Plan: {} }]
+  return Number(Plan['Shared Hit Blocks']) + Number(Plan['Shared Read Blocks'])
+}
+
+describe('the queue of entries without a seal', () => {
+  it('stays fast to read under a snapshot that keeps its dead rows', async () => {
+    const { apiKeys, statements } = createProcess({ secrets: [secret] })
+    const looks = () => statements.all.filter((sql) => sql.includes('isBusy'))
+    const isolationLevel = Transaction.ISOLATION_LEVELS.REPEATABLE_READ
+    const snapshot = await sequelize.transaction({ isolationLevel })
+    await sequelize.query('SELECT FROM api_keys', { transaction: snapshot })
+    await sequelize.query(`
+      INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+      SELECT 'alice', 'Key ' || n, 'agpt_abc123', 'abcd1234', md5('a' || n) || md5('b' || n), '{READ_GRAPH}'
+        FROM generate_series(1, 6000) AS n`)
+    for (let change = 0; change < 3; change++) {
+      await createKey(apiKeys, { userId: 'bob' })
+      await until(async () => (await rows('SELECT FROM api_key_unsealed_events')).length === 0)
+      await until(() => /xid >= .* ELSE '[1-9]/.test(looks().at(-1) ?? '') || change === 0)
+    }
+    const [first, last] = [await blocksOf(looks()[0]), await blocksOf(looks().at(-1))]
+    await snapshot.rollback()
+
+    expect(last).toBeLessThan(first / 2)
+  })
+
+  it('is read from its start if another cluster has smaller numbers of transactions', async () => {
+    const { apiKeys, statements } = createProcess({ secrets: [secret] })
+    const from = `'18446744073709551615'`
+    await createKey(apiKeys)
+    await apiKeys.flush()
+    await createKey(apiKeys)
+    await apiKeys.flush()
+    const look = statements.all.findLast((sql) => sql.includes('isBusy')) ?? ''
+    await sequelize.query('INSERT INTO api_key_unsealed_events (event_id) VALUES (1)')
+
+    const [read] = await rows<{ waiting: string }>(
+      look.replaceAll(/ELSE '\d+'/g, `ELSE ${from}`).replaceAll(/xmin < '\d+'/g, `xmin < ${from}`),
+    )
+
+    expect(JSON.parse(read?.waiting ?? '[]')).toHaveLength(1)
+  })
+})
+
+describe('an entry that cannot be read', () => {
+  const trail = useTrailForEach()
+
+  it('has a seal, as those behind it have, and is reported', async () => {
+    const { apiKeys, sequelize, rows } = trail.world
+    const errors: unknown[] = []
+    apiKeys.on('error', (error) => errors.push(error))
+    await createKey(apiKeys)
+    await apiKeys.flush()
+    await sequelize.query(`
+      CREATE TYPE place AS (name text);
+      CREATE FUNCTION spell(place) RETURNS text STRICT LANGUAGE plpgsql AS $$ BEGIN
+        RAISE invalid_text_representation;
+      END $$;
+      CREATE CAST (place AS text) WITH FUNCTION spell(place);
+      ALTER TABLE api_key_events ALTER COLUMN address TYPE place USING NULL;
+      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, address)
+      VALUES (gen_random_uuid(), 'alice', 'created', 'database', 'x', ROW('here'))`)
+    await createKey(apiKeys)
+    await apiKeys.flush()
+
+    expect(await rows('SELECT FROM api_key_unsealed_events')).toEqual([])
+    expect(await rows('SELECT FROM api_key_event_seals')).toHaveLength(3)
+    expect(errors).toEqual([{ error: expect.any(Error), notice: 'audit_entry_unreadable' }])
+    expect((await apiKeys.verifyAuditTrail()).isIntact).toBe(false)
+  })
+})
