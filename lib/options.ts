@@ -239,7 +239,7 @@ export interface ApiKeysOptions<
    */
   listen?: boolean | string | undefined
   /**
-   * Lets the server prepare look-ups. Set it to `false` for poolers that cannot keep prepared statements.
+   * Has the server prepare lookups and changes. Set it to `false` for poolers that cannot keep prepared statements.
    *
    * @default true
    */

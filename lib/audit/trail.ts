@@ -72,7 +72,9 @@ export function createAudit(parts: AuditParts) {
     noteWritten(transaction: Transaction, entries: number, xid: string, isLogged: boolean) {
       const before = written.get(transaction)?.entries ?? 0
       written.set(transaction, { entries: before + entries, xid })
-      if (isLogged) emitter.callAfter(transaction, null, ownChanges.begin(xid))
+      if (!isLogged) return
+      const committed = ownChanges.begin()
+      emitter.callAfter(transaction, null, () => committed(xid))
     },
 
     /** Returns how many entries a transaction has written, and its number; `undefined` if it has written none. */

@@ -26,10 +26,10 @@ export function createOwnChanges(clock: { monotonic(): number }) {
   let readSince = clock.monotonic()
 
   return {
-    /** Notes a transaction that is about to be committed, and returns the function to call once it is. */
-    begin(xid: string): () => void {
+    /** Notes that a transaction is about to be committed, and returns the function to call with its number once it is. */
+    begin(): (xid: string) => void {
       const before = reach
-      return () => {
+      return (xid) => {
         awaited.push({ xid, before, committedAt: clock.monotonic() })
       }
     },

@@ -13,6 +13,11 @@ export interface Caller {
   transaction?: Transaction | undefined
 }
 
+/** Returns how many connections of the app's pool calls have at a time: half of it, and at most four. */
+export function mostAtOnceOf(sequelize: Sequelize): number {
+  return Math.max(1, Math.min(maxAtOnce, Math.floor(poolOf(sequelize).max / 2)))
+}
+
 /** Gives calls their turns. */
 export type InTurn = ReturnType<typeof createInTurn>
 
@@ -20,13 +25,13 @@ export type InTurn = ReturnType<typeof createInTurn>
 const maxAtOnce = 4
 
 /**
- * Makes the function that lets few calls at a time have a connection of the app's pool: half of it, and at most four. The next
+ * Makes the function that lets few calls at a time have a connection of the app's pool. The next
  * turn is another user's, if another user waits. Otherwise one user who sends many requests would keep the pool from the app and
  * from all other users. A call waits as long as it would for a connection.
  */
 export function createInTurn(sequelize: Sequelize) {
-  const { acquire: acquireMs, max } = poolOf(sequelize)
-  const most = Math.max(1, Math.min(maxAtOnce, Math.floor(max / 2)))
+  const { acquire: acquireMs } = poolOf(sequelize)
+  const most = mostAtOnceOf(sequelize)
   /** The calls that wait, by their users. The user at the front is next, and goes to the back. */
   const queues = new Map<string, Set<() => void>>()
   let running = 0
@@ -81,7 +86,8 @@ export function createInTurn(sequelize: Sequelize) {
   }
 }
 
-function nameOf({ userId, actor }: Caller): string {
+/** Returns the name under which a call waits: its user's. */
+export function nameOf({ userId, actor }: Pick<Caller, 'userId' | 'actor'>): string {
   if (actor?.id !== undefined) return `${actor.type} ${actor.id}`
   return userId === undefined ? '' : `user ${userId}`
 }

@@ -107,9 +107,9 @@ export function createChangeLog(parts: ChangeLogParts) {
          SELECT pg_current_xact_id()::text AS xid`,
         { bind: [userId], transaction: transaction ?? null },
       )
-      const committed = ownChanges.begin(String(logged?.xid))
-      if (transaction) afterCommit(transaction, committed)
-      else committed()
+      const committed = ownChanges.begin()
+      if (transaction) afterCommit(transaction, () => committed(String(logged?.xid)))
+      else committed(String(logged?.xid))
     },
 
     /** Registers the bound, or confirms it from time to time. Every process that waits for everyone waits for it. */

@@ -92,6 +92,11 @@ interface Waiting {
   run(): void
 }
 
+/** Returns a copy, because the caller gets the record, too. Listeners share it, so it is frozen. */
+function copyOf<Notice>(notice: Notice): Notice {
+  return deepFreeze(structuredClone(notice))
+}
+
 /** Creates the emitter that reports to the app's listeners. A listener that fails breaks nothing. */
 export function createEmitter() {
   const listeners = new Map<string, Set<Listener<never>>>()
@@ -154,9 +159,13 @@ export function createEmitter() {
     ) {
       if (!listeners.has(name)) return
 
-      // A copy, because the caller gets the record, too. Listeners share it, so it is frozen.
-      const copy = deepFreeze(structuredClone(notice))
+      const copy = copyOf(notice)
       callAfter(transaction, name, () => emit(name, copy))
+    },
+
+    /** Emits an event with a copy of its notice, because the caller has what is in it. */
+    emitCopy<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {
+      emit(name, copyOf(notice))
     },
 
     /** True if a listener waits for a transaction. */

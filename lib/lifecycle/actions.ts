@@ -1,3 +1,5 @@
+import type { Transaction } from 'sequelize'
+
 import { runIn } from '../database/query'
 import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
@@ -5,7 +7,7 @@ import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
 import { changeKey, changeKeyIn } from './change-key'
-import { createKeys, explainUnknownUser } from './new-keys'
+import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
 import { get } from './store'
 
 /** Creates a key under the policies of the app. */
@@ -18,24 +20,30 @@ export async function create(parts: Parts, key: NewKey, circumstances: Circumsta
   await policies.refuseUngrantable(parts, userId, permissions, given)
   const { plainTextKey, ...secret } = parts.format.mint()
 
-  const apiKey = await parts.inTransaction({ ...circumstances, userId }, async (transaction) => {
-    const run = runIn(parts.sequelize, transaction)
-    const { outcomes, xids } = await createKeys(
-      parts,
-      run,
-      [{ key, secret, circumstances }],
-      null,
-    ).catch(explainUnknownUser)
-    const [outcome] = outcomes
-    if (outcome instanceof Error || !outcome) throw outcome
-    parts.noteMade(transaction, [{ change: outcome, circumstances }], {
-      xid: xids[0],
-      isLogged: false,
-    })
-    return outcome.after.record
-  })
+  const member = { key, secret, circumstances }
+  const apiKey = given
+    ? await createWithin(parts, member, given)
+    : await parts.submit(parts.creations, member, {
+        ...circumstances,
+        userId,
+        subject: `user ${userId}`,
+        bytes: JSON.stringify(key).length,
+      })
   parts.verification.added(secret.hash, given)
   return { apiKey, plainTextKey }
+}
+
+/** Creates a key in a transaction of the caller. */
+async function createWithin(parts: Parts, member: NewMember, transaction: Transaction) {
+  const { circumstances } = member
+  return parts.inTransaction({ transaction }, async () => {
+    const run = runIn(parts.sequelize, transaction)
+    const { outcomes, xid } = await createKeys(parts, run, [member], null).catch(explainUnknownUser)
+    const [change] = outcomes
+    if (change instanceof Error || !change) throw change
+    parts.noteMade(transaction, [{ change, circumstances }], { xid, isLogged: false })
+    return change.after.record
+  })
 }
 
 /** Changes fields of a key under the policies of the app. A key that no longer expires counts towards its owner's number. */

@@ -1,26 +1,41 @@
 import type { Transaction } from 'sequelize'
 
 import type { Audit } from '../audit/trail'
+import type { OnPool } from '../database/pool'
 import type { InTurn } from '../database/turns'
 import type { Grantable } from '../keys/grantable'
 import type { Parsers } from '../keys/input'
-import type { Actor } from '../keys/record'
+import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { UsageStore } from '../usage/report'
 import type { Verification, VerificationParts } from '../verification/verification'
-import type { InTransaction, NoteMade } from './transactions'
+import type { Line, Submit } from './combine'
+import type { NewMember } from './new-keys'
+import type { InTransaction, NoteMade, ReportMade } from './transactions'
 import type { ChangeOptions } from './types'
 
-/** The parts that the functions of this folder work with. */
-export interface Parts extends VerificationParts {
+/** The parts that the functions of this folder are given. */
+export interface GivenParts extends VerificationParts {
   parse: Parsers
   /** Asks the app what a user may do; `undefined` if users may give all permissions. */
   grantable: Grantable | undefined
   inTurn: InTurn
-  inTransaction: InTransaction
-  noteMade: NoteMade
   audit: Audit
   usage: UsageStore
   verification: Verification
+}
+
+/** The parts with which changes are made. */
+export interface WritingParts extends GivenParts {
+  inTransaction: InTransaction
+  noteMade: NoteMade
+  reportMade: ReportMade
+  onPool: OnPool
+  submit: Submit
+}
+
+/** All parts that the functions of this folder work with. */
+export interface Parts extends WritingParts {
+  creations: Line<NewMember, ApiKeyRecord>
 }
 
 /** The options of a call besides its subject: the owner, the transaction, and the values that the audit trail notes. */

@@ -10,11 +10,12 @@ import {
   refuseUndefined,
   refuseUserId,
   type Circumstances,
+  type GivenParts,
   type Parts,
 } from './calls'
+import { createParts } from './parts'
 import { list } from './search'
 import { get } from './store'
-import { createInTransaction, createNoteMade } from './transactions'
 import type {
   ChangeOptions,
   ReadOptions,
@@ -30,9 +31,8 @@ export type UncheckedLifecycle = ReturnType<typeof createLifecycle>['lifecycle']
 export type RouteCommands = ReturnType<typeof createLifecycle>['routeCommands']
 
 /** Creates the functions with which keys are managed, by the app and by the routes. They parse their input first. */
-export function createLifecycle(given: Omit<Parts, 'inTransaction' | 'noteMade'>) {
-  const inTransaction = createInTransaction(given)
-  const parts = { ...given, inTransaction, noteMade: createNoteMade(given) }
+export function createLifecycle(given: GivenParts) {
+  const parts = createParts(given)
 
   return {
     lifecycle: {

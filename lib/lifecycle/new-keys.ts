@@ -11,7 +11,7 @@ import type { NewKey } from '../keys/input'
 import { readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { isExpired } from '../keys/states'
-import type { Circumstances, Parts } from './calls'
+import type { Circumstances, GivenParts } from './calls'
 
 /** A key to be created, and the circumstances that its entry of the audit trail notes. */
 export interface NewMember {
@@ -32,8 +32,8 @@ export type NewChange = Change & { before: null; after: KeyState }
 /** What became of each new key: the change that made it, or the refusal. */
 export interface Created {
   outcomes: (NewChange | ApiKeysError)[]
-  /** The transactions that made keys. */
-  xids: string[]
+  /** The transaction that made keys; `null` if it made none. */
+  xid: string | null
 }
 
 /**
@@ -41,7 +41,7 @@ export interface Created {
  * members. It waits for locks no longer than `patienceMs`; `null` leaves that to the transaction of a caller.
  */
 export async function createKeys(
-  parts: Parts,
+  parts: GivenParts,
   run: Run,
   members: readonly NewMember[],
   patienceMs: number | null,
@@ -77,15 +77,15 @@ export async function createKeys(
       outcomes[at] = new ApiKeysError('too_many_api_keys')
     }
   }
-  const xids = rows.slice(0, 1).flatMap(({ xid }) => (typeof xid === 'string' ? [xid] : []))
-  if (respelled.size === 0) return { outcomes, xids }
+  const xid = rows[0]?.xid ?? null
+  if (respelled.size === 0) return { outcomes, xid }
 
   const again = await createKeys(parts, run, [...respelled.values()], patienceMs)
   for (const [index, at] of [...respelled.keys()].entries()) {
     const outcome = again.outcomes[index]
     if (outcome) outcomes[at] = outcome
   }
-  return { outcomes, xids: [...xids, ...again.xids] }
+  return { outcomes, xid: xid ?? again.xid }
 }
 
 function createSql(tables: Tables): string {
@@ -94,7 +94,7 @@ function createSql(tables: Tables): string {
       FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::integer, $5, $6::float8, $7) AS made`
 }
 
-function entryOf({ audit }: Parts, change: Change, member: NewMember | undefined) {
+function entryOf({ audit }: GivenParts, change: Change, member: NewMember | undefined) {
   return audit.toRow(change, member?.circumstances ?? {})
 }
 

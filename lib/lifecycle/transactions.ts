@@ -8,10 +8,11 @@ import type { Caller } from '../database/turns'
 import type { Change } from '../audit/trail'
 import type { ApiKeyChanged } from '../keys/emitter'
 import type { Actor, ApiKeyRecord } from '../keys/record'
-import type { Parts } from './calls'
+import type { GivenParts } from './calls'
 
 export type InTransaction = ReturnType<typeof createInTransaction>
 export type NoteMade = ReturnType<typeof createNoteMade>
+export type ReportMade = ReturnType<typeof createReportMade>
 
 /** How often a transaction of the library runs that meets a deadlock or a conflict with other transactions. */
 const maxAttempts = 5
@@ -36,8 +37,13 @@ export function noticeOf(
   return { apiKey, before, actor: actor ?? { type: 'system' }, reason: reason ?? null }
 }
 
+function noticeOfMade({ change, circumstances }: Made): ApiKeyChanged {
+  const { record } = change.after ?? change.before
+  return noticeOf(change.before?.record ?? null, record, circumstances)
+}
+
 /** Creates the function that notes changes in a transaction, so that their events follow its commit. */
-export function createNoteMade({ audit, emitter }: Pick<Parts, 'audit' | 'emitter'>) {
+export function createNoteMade({ audit, emitter }: Pick<GivenParts, 'audit' | 'emitter'>) {
   return function noteMade(
     transaction: Transaction,
     made: readonly Made[],
@@ -45,20 +51,25 @@ export function createNoteMade({ audit, emitter }: Pick<Parts, 'audit' | 'emitte
   ) {
     if (typeof xid !== 'string') return
     audit.noteWritten(transaction, made.length, xid, isLogged)
-    for (const { change, circumstances } of made) {
-      const { action, before } = change
-      const { record } = change.after ?? change.before
-      emitter.emitAfter(
-        transaction,
-        action,
-        noticeOf(before?.record ?? null, record, circumstances),
-      )
+    for (const each of made) {
+      emitter.emitAfter(transaction, each.change.action, noticeOfMade(each))
+    }
+  }
+}
+
+/** Creates the function that reports changes that are committed. */
+export function createReportMade({ emitter, sealer }: Pick<GivenParts, 'emitter' | 'sealer'>) {
+  return function reportMade(made: readonly Made[]) {
+    if (made.length > 0) sealer.sealSoon()
+    for (const each of made) {
+      const { action } = each.change
+      if (emitter.hasListener(action)) emitter.emitCopy(action, noticeOfMade(each))
     }
   }
 }
 
 /** Creates the function in which every change of a key is made. */
-export function createInTransaction(parts: Omit<Parts, 'inTransaction' | 'noteMade'>) {
+export function createInTransaction(parts: GivenParts) {
   const { sequelize, background, inTurn, audit, emitter, sealer } = parts
   const followed = new WeakSet<Transaction>()
 

@@ -1,0 +1,295 @@
+import { wait, type Background } from '../database/background'
+import { isConflict, sqlStateOf } from '../database/failures'
+import { nameOf, type Caller, type InTurn } from '../database/turns'
+
+/*
+ * What arrives while a statement is under way goes into the next one. COMMITs of numbered changes are serial, so a process that sent
+ * each change by itself could not make a thousand of them in a second. A statement also holds one connection for all its members.
+ */
+
+/** How one kind of change is made. */
+export interface Line<Member, Result> {
+  /** True if one statement may have several members with one subject. */
+  repeats: boolean
+  /** Makes changes in one statement. Throws if the statement has failed, so that nothing was changed. */
+  send(members: readonly Member[]): Promise<Sent<Result>>
+  /** Makes one change, and waits for locks no longer than that. */
+  sendAlone(member: Member, patienceMs: number): Promise<Sent<Result>>
+}
+
+/** What became of each member. */
+export interface Sent<Result> {
+  /** `again` for a member that another transaction was in the way of. */
+  outcomes: readonly (Outcome<Result> | 'again')[]
+  /** Called before the members are answered, when the connection is free again. */
+  finish(): Promise<void>
+}
+
+export type Outcome<Result> = { result: Result } | { error: unknown }
+
+/** For whom a change is made, and what it is about. */
+export interface Request extends Pick<Caller, 'userId' | 'actor'> {
+  /** Two changes with one subject are not under way at once: the user of a new key, or a key. */
+  subject: string
+  /** Revocations come before all else. */
+  isUrgent?: boolean
+  /** How long the texts are that a statement has of it. */
+  bytes: number
+}
+
+interface Waiting {
+  line: Line<unknown, unknown>
+  member: unknown
+  request: Request
+  endsAt: number
+  tries: number
+  settle(outcome: Outcome<unknown>): void
+}
+
+/** The most changes in one statement, and how long their texts are together. */
+const mostMembers = 500
+const mostBytes = 1_000_000
+
+/** How many statements for several changes are under way at once. */
+const mostStatements = 2
+
+/** How many changes are made by themselves at once, because a statement for several has failed. */
+const mostAlone = 2
+
+/** How often a change goes into a statement with others. After that, it waits for what is in its way. */
+const mostTries = 3
+
+/** How long the first try of a change by itself waits for a lock, and each further try. */
+const firstPatienceMs = 25
+const patienceMs = 500
+
+/** How long changes of a user or a key go by themselves after such a change had to wait. */
+const slowMs = 5_000
+
+/** How many such users and keys are kept. */
+const mostSlow = 10_000
+
+/** The SQLSTATEs of a wait that took too long, a deadlock and a conflict. */
+const waits = /^(55P03|40P01|40001)$/
+
+/** The SQLSTATEs that one member of a statement may be to blame for: these, its values, and a limit that many values exceed. */
+const ofMembers = /^(55P03|40P01|40001|2[23]...|57014|54...)$/
+
+interface CombinerParts {
+  background: Background
+  inTurn: InTurn
+  /** How many connections of the app's pool there are for calls. */
+  mostAtOnce: number
+  /** How long a call waits in all. */
+  limitMs: number
+}
+
+interface State extends CombinerParts {
+  /** What waits for a statement, in the order of arrival. */
+  waiting: Waiting[]
+  /** What goes by itself. */
+  alone: Waiting[]
+  /** The subjects that are under way. */
+  busy: Set<string>
+  /** Until when changes of a subject go by themselves. */
+  slow: Map<string, number>
+  /** The statements, and the changes by themselves, that are under way or wait for their turn. */
+  statements: number
+  singles: number
+  last: Line<unknown, unknown> | undefined
+}
+
+/** Submits a change, and resolves with its result after it is made. */
+export type Submit = ReturnType<typeof createCombiner>
+
+/** Creates the function that makes changes, several in one statement if they arrive together. */
+export function createCombiner(parts: CombinerParts) {
+  const state: State = {
+    ...parts,
+    waiting: [],
+    alone: [],
+    busy: new Set(),
+    slow: new Map(),
+    statements: 0,
+    singles: 0,
+    last: undefined,
+  }
+
+  return function submit<Member, Result>(
+    line: Line<Member, Result>,
+    member: Member,
+    request: Request,
+  ): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      const each: Waiting = {
+        line,
+        member,
+        request,
+        endsAt: Date.now() + state.limitMs,
+        tries: 0,
+        settle: (outcome) =>
+          'error' in outcome ? reject(outcome.error) : resolve(outcome.result as Result),
+      }
+      if (isSlow(state, each)) state.alone.push(each)
+      else state.waiting.push(each)
+      start(state)
+    })
+  }
+}
+
+/** Starts as many statements as there may be, if there is something for them. */
+function start(state: State) {
+  const { background } = state
+  const mostSingles = Math.max(1, Math.min(mostAlone, state.mostAtOnce - 1))
+  const isFree = (each: Waiting) => !state.busy.has(each.request.subject)
+  if (state.statements < mostStatements && state.waiting.some(isFree)) {
+    state.statements++
+    background.run(() => void makeStatement(state))
+  }
+  if (state.singles < mostSingles && state.alone.some(isFree)) {
+    state.singles++
+    background.run(() => void makeSingle(state))
+  }
+}
+
+async function makeStatement(state: State) {
+  const startedAt = Date.now()
+  try {
+    // What arrives in the same tick goes into the same statement.
+    await Promise.resolve()
+    await state.inTurn({}, () => makeTogether(state, takeMembers(state)))
+  } catch (error) {
+    // There was no turn. What has waited as long for it is given up.
+    const isOver = ({ endsAt }: Waiting) => endsAt <= startedAt + state.limitMs
+    for (const each of state.waiting.filter(isOver)) each.settle({ error })
+    state.waiting = state.waiting.filter((each) => !isOver(each))
+  } finally {
+    state.statements--
+    start(state)
+  }
+}
+
+/** Takes the members of the next statement: revocations first, then one of each user in turn. */
+function takeMembers(state: State): Waiting[] {
+  const free = state.waiting.filter(({ request }) => !state.busy.has(request.subject))
+  const urgent = free.find(({ request }) => request.isUrgent)
+  const { line } = urgent ?? free.find((each) => each.line !== state.last) ?? free[0] ?? {}
+  if (!line) return []
+
+  const users = new Map<string, Waiting[]>()
+  for (const each of free.toSorted((a, b) => rank(a) - rank(b))) {
+    if (each.line !== line) continue
+    const name = nameOf(each.request)
+    const queue = users.get(name)
+    if (queue) queue.push(each)
+    else users.set(name, [each])
+  }
+  const taken = new Set<Waiting>()
+  const subjects = new Set<string>()
+  let bytes = 0
+  for (let round = 0; users.size > 0; round++) {
+    for (const [name, queue] of users) {
+      const each = queue[round]
+      if (!each || taken.size === mostMembers || bytes + each.request.bytes > mostBytes) {
+        users.delete(name)
+      } else if (line.repeats || !subjects.has(each.request.subject)) {
+        taken.add(each)
+        subjects.add(each.request.subject)
+        bytes += each.request.bytes
+      }
+    }
+  }
+  state.last = line
+  state.waiting = state.waiting.filter((each) => !taken.has(each))
+  for (const subject of subjects) state.busy.add(subject)
+  start(state)
+  return [...taken]
+}
+
+function rank({ request }: Waiting): number {
+  return request.isUrgent ? 0 : 1
+}
+
+async function makeTogether(state: State, members: readonly Waiting[]) {
+  const [first] = members
+  if (!first) return
+
+  try {
+    const sent = await first.line.send(members.map(({ member }) => member))
+    answer(state, members, sent)
+  } catch (error) {
+    const mayGoAlone = members.length > 1 ? ofMembers : waits
+    if (mayGoAlone.test(sqlStateOf(error))) state.alone.push(...members)
+    else for (const each of members) each.settle({ error })
+  } finally {
+    for (const { request } of members) state.busy.delete(request.subject)
+  }
+}
+
+async function makeSingle(state: State) {
+  const each = takeSingle(state)
+  const { request } = each
+  try {
+    await state.inTurn(request, () => makeAlone(state, each))
+  } catch (error) {
+    each.settle({ error })
+  } finally {
+    state.busy.delete(request.subject)
+    state.singles--
+    start(state)
+  }
+}
+
+/** Takes a change that has not waited long for a lock, if there is one: it may be there only because others had to wait. */
+function takeSingle(state: State): Waiting {
+  const free = state.alone.filter(({ request }) => !state.busy.has(request.subject))
+  const order = (each: Waiting) => (isSlow(state, each) ? 1_000 : 0) + each.tries
+  const next = free.reduce((best, each) => (order(each) < order(best) ? each : best))
+  state.alone.splice(state.alone.indexOf(next), 1)
+  state.busy.add(next.request.subject)
+  return next
+}
+
+async function makeAlone(state: State, each: Waiting) {
+  const isPatient = isSlow(state, each)
+  try {
+    const { line, member } = each
+    const sent = await line.sendAlone(member, isPatient ? patienceMs : firstPatienceMs)
+    answer(state, [each], sent)
+  } catch (error) {
+    if (!waits.test(sqlStateOf(error)) || Date.now() >= each.endsAt) throw error
+
+    // A deadlock that met would meet again.
+    if (isConflict(error)) await wait(Math.random() * 20)
+    if (state.slow.size > mostSlow) state.slow.clear()
+    state.slow.set(each.request.subject, Date.now() + slowMs)
+    each.tries++
+    state.alone.push(each)
+  }
+}
+
+function isSlow({ slow }: State, { request }: Waiting): boolean {
+  const until = slow.get(request.subject)
+  if (until === undefined) return false
+  if (until > Date.now()) return true
+  slow.delete(request.subject)
+  return false
+}
+
+/** Answers the members, in their order, and has those go again that another transaction was in the way of. */
+function answer(state: State, members: readonly Waiting[], sent: Sent<unknown>) {
+  const answered: [Waiting, Outcome<unknown>][] = []
+  for (const [index, each] of members.entries()) {
+    const outcome = sent.outcomes[index] ?? 'again'
+    if (outcome !== 'again') {
+      answered.push([each, outcome])
+      continue
+    }
+    each.tries++
+    if (each.tries < mostTries) state.waiting.unshift(each)
+    else state.alone.push(each)
+  }
+  void sent.finish().finally(() => {
+    for (const [each, outcome] of answered) each.settle(outcome)
+  })
+}
