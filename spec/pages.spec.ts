@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { basename, dirname, join, normalize } from 'node:path'
 
@@ -149,6 +149,17 @@ describe('the page of the library', () => {
     })
 
     expect(rows.length).toBeGreaterThan(10)
+    expect(wrong).toEqual([])
+  })
+
+  it('names the file of a rule, and a function that is in the file', () => {
+    const rules = sectionOf(page, 'Where a rule is')
+    const named = [...rules.matchAll(/`(\w+)` in \[[^\]]+\]\(([^)]+)\)/g)]
+    const wrong = named.filter(
+      ([, name = '', path = '']) => !readFileSync(join(root, 'lib', path), 'utf8').includes(name),
+    )
+
+    expect(named.length).toBeGreaterThan(2)
     expect(wrong).toEqual([])
   })
 

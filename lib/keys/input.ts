@@ -178,10 +178,13 @@ const keyFields = {
 /** The reason of a change, for the audit trail. */
 const because = { reason: v.optional(fields.text({ min: 1, max: 500, lines: true })) }
 
-/** Makes the schema of the seconds that the old secret works after a rotation: a day by default, or the app's maximum. */
+/** The seconds that the old secret works after a rotation, unless the call or the app's maximum says otherwise: a day. */
+const defaultGraceSeconds = 86_400
+
+/** Makes the schema of the seconds that the old secret works after a rotation. */
 function gracePeriod(most: number) {
   const message = `must be a whole number of seconds from 0 to ${most}`
-  return v.optional(fields.wholeNumber(0, most, message), Math.min(86_400, most))
+  return v.optional(fields.wholeNumber(0, most, message), Math.min(defaultGraceSeconds, most))
 }
 
 const dryRun = v.optional(v.boolean('must be true or false'), false)

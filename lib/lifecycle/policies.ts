@@ -12,10 +12,7 @@ import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { Parts } from './calls'
 import { count } from './store'
 
-/*
- * The table of which action a status allows is in keys/states.ts. The default grace period of a rotation is in `gracePeriod` of
- * keys/input.ts.
- */
+// The table of which action a status allows is in keys/states.ts. The default grace of a rotation is in keys/input.ts.
 
 const forAdministrators = 'is for administrators to write'
 
