@@ -76,6 +76,12 @@ describe('the pages', () => {
 
   const ofSource = ofFolders.filter((page) => page !== 'spec/README.md')
 
+  it.each(ofSource)('show their files before any other table: %s', (page) => {
+    const [, header = ''] = /^\| (\w+)/m.exec(readPage(page)) ?? []
+
+    expect(header).toBe('File')
+  })
+
   it.each(ofSource)('name each file of their folder: %s', async (page) => {
     const names = await readdir(join(root, dirname(page)))
     const files = names.filter((name) => name.endsWith('.ts'))
