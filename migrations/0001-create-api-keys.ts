@@ -50,6 +50,8 @@ function keysSql({ keys }: Tables, userIdColumn: string): string {
         created_at timestamptz(3) NOT NULL DEFAULT now(),
         updated_at timestamptz(3) NOT NULL DEFAULT now(),
         last_used_at timestamptz(3),
+        -- The first use of the current secret.
+        first_used_at timestamptz(3),
         last_used_from text CHECK (last_used_from ~ '^[0-9a-f.:]{2,45}$'),
         expires_at timestamptz(3),
         revoked_at timestamptz(3),

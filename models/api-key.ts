@@ -69,6 +69,7 @@ export const keyColumns = {
   updatedAt: column('updated_at', 'time', 'record'),
   lastUsedAt: column('last_used_at', 'time', 'record'),
   lastUsedFrom: column('last_used_from', 'text', 'record'),
+  firstUsedAt: column('first_used_at', 'time'),
   expiresAt: column('expires_at', 'time', 'record', 'shown', 'logged', 'verified'),
   revokedAt: column('revoked_at', 'time', 'record', 'watched'),
   previousHash: column('previous_hash', 'text', 'watched', 'logged'),

@@ -121,7 +121,10 @@ export async function setStatus(
   }))
 }
 
-/** Gives a key a new secret. The secret before works on for the grace period; the one before that stops working. */
+/**
+ * Gives a key a new secret. The secret before works on for the grace period; the one before that stops working. If the secret before
+ * was never used, because the answer that had it was lost, it stops working instead, and the grace period goes on.
+ */
 export async function rotate(
   parts: Parts,
   id: string,
@@ -131,8 +134,14 @@ export async function rotate(
   const { plainTextKey, ...secret } = parts.format.mint()
   const { prefix, postfix } = secret
 
-  const apiKey = await changeKey(parts, id, circumstances, (key) => {
+  // A use that this process has not written yet counts. If it cannot be written, that secret stops working.
+  await parts.verification.flush().catch(() => {})
+
+  const apiKey = await changeKey(parts, id, circumstances, (key, { isUnused }) => {
     nextStatus('rotate', key)
+    if (isUnused && gracePeriodSeconds > 0) {
+      return { action: 'rotated', changes: { prefix, postfix }, secret }
+    }
     const worksUntil = new Date(parts.serverClock.now() + gracePeriodSeconds * 1_000)
     const before = {
       prefix: key.prefix,

@@ -2,11 +2,11 @@ import { runIn } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
-import { isLogged, plan, readKeys, writeChanges, type Decision } from './key-changes'
+import { isLogged, plan, readKeys, writeChanges, type Decision, type ReadKey } from './key-changes'
 import { identify } from './store'
 
 /** Decides what becomes of a key, or throws a refusal. */
-type Decide = (key: ApiKeyRecord) => Decision | Promise<Decision>
+type Decide = (key: ApiKeyRecord, read: ReadKey) => Decision | Promise<Decision>
 
 /** Reads a key, decides what becomes of it, and writes that to its row and to the audit trail. */
 export async function changeKey(
@@ -32,7 +32,7 @@ export async function changeKeyIn(
   const run = runIn(parts.sequelize, transaction)
   const [key] = await readKeys(parts, run, [{ id, userId }], 'FOR NO KEY UPDATE OF key')
   if (!key) throw new ApiKeysError('api_key_not_found')
-  const planned = plan(key, await decide(key.record), circumstances)
+  const planned = plan(key, await decide(key.record, key), circumstances)
   if (!planned) return key.record
 
   const { xid } = await writeChanges(parts, run, [planned])

@@ -28,6 +28,8 @@ export type Wanted = { id: string; userId?: string | number | undefined }
 export interface ReadKey extends KeyState {
   version: string
   place: string
+  /** True if the last rotation has made a secret that was never used, while the secret before still works. */
+  isUnused: boolean
 }
 
 /** What becomes of a key. */
@@ -35,7 +37,10 @@ export interface Decision {
   action: ChangeAction
   /** New values. Values that are undefined or as before are left out. */
   changes: { [Name in keyof ApiKeyRecord]?: ApiKeyRecord[Name] | undefined }
-  /** The new secret. The secret before works on if `changes` has it as `previousSecret`. */
+  /**
+   * The new secret. The secret before works on if `changes` has it as `previousSecret`. Without a `previousSecret`, the new secret
+   * replaces it, and the secret before that works on as it does.
+   */
   secret?: Omit<MintedSecret, 'plainTextKey'>
 }
 
@@ -51,7 +56,8 @@ export interface Planned {
 function readKeysSql({ tables, keyPrefix }: Parts, join: string, where: string): string {
   return `
     SELECT ${keySql('key')} AS json, ${digestSql('key.hash')} AS hash_digest,
-           ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place
+           ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place,
+           (key.first_used_at IS NULL AND key.previous_works_until > clock_timestamp())::text AS is_unused
       FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefix('key', keyPrefix)} AND ${where}`
 }
 
@@ -68,6 +74,7 @@ export function toReadKey(parts: Parts, row: TextRow): ReadKey {
     previousHashDigest: row.previous_hash_digest ?? null,
     version: row.version ?? '',
     place: row.place ?? '',
+    isUnused: row.is_unused === 'true',
   }
 }
 
@@ -107,7 +114,9 @@ export function plan(
   }
   const { previousSecret } = changes
   const keepsSecret = Boolean(secret && previousSecret)
-  if (secret) Object.assign(row, { hash: secret.hash, secret_id: secret.secretId })
+  if (secret) {
+    Object.assign(row, { hash: secret.hash, secret_id: secret.secretId, first_used_at: null })
+  }
   if (keepsSecret) row.previous_works_until = previousSecret?.worksUntil
   else if (previousSecret === null) Object.assign(row, noPreviousSecret)
 
@@ -194,6 +203,7 @@ const changedColumns = (
     'metadata',
     'limits',
     'expiresAt',
+    'firstUsedAt',
     'previousWorksUntil',
     'eventRef',
   ] as const

@@ -15,7 +15,7 @@ function arrayOf(items: readonly (string | number)[]): string {
 }
 
 /**
- * Returns SQL that writes the last uses of keys. It returns the ids of the keys that it leaves out because another transaction has
+ * Returns SQL that writes the last uses of keys, and the first use of each current secret. It returns the ids of the keys that it leaves out because another transaction has
  * locked their rows. Waiting for a lock would hold up transactions that wait for a lock of ours.
  */
 export function lastUsesSql(
@@ -25,10 +25,12 @@ export function lastUsesSql(
 ): string {
   const column = (read: (key: UsedKey) => string | number) => arrayOf(keys.map(read))
   const found = `latest JOIN ${tables.keys} AS key ON key.id = latest.id
-           LEFT JOIN noted AS before ON before.id = key.id AND before.hash = key.previous_hash`
+           LEFT JOIN noted AS before ON before.id = key.id AND before.hash = key.previous_hash
+           LEFT JOIN noted AS current ON current.id = key.id AND current.hash = key.hash`
   // Decided on the locked row, so that no use overwrites a later use.
   const isDue = `(${isDueAfter('key.last_used_at', 'latest.used_at', resolutionMs)}
-           OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolutionMs)}))`
+           OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolutionMs)})
+           OR (current.id IS NOT NULL AND key.first_used_at IS NULL))`
   return `
        WITH noted AS (
          SELECT id, hash, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
@@ -40,7 +42,8 @@ export function lastUsesSql(
        ), latest AS (
          SELECT DISTINCT ON (id) id, used_at, used_from FROM noted ORDER BY id, used_at DESC
        ), used AS (
-         SELECT key.id, latest.used_at, latest.used_from, before.used_at AS before_used_at
+         SELECT key.id, latest.used_at, latest.used_from, before.used_at AS before_used_at,
+                current.used_at AS current_used_at, current.hash AS current_hash
            FROM ${found}
           WHERE ${isDue}
           ORDER BY key.id
@@ -49,6 +52,7 @@ export function lastUsesSql(
          UPDATE ${tables.keys} AS key
             SET last_used_at = greatest(key.last_used_at, used.used_at),
                 last_used_from = CASE WHEN key.last_used_at >= used.used_at THEN key.last_used_from ELSE used.used_from END,
+                first_used_at = coalesce(key.first_used_at, CASE WHEN key.hash = used.current_hash THEN used.current_used_at END),
                 previous_last_used_at = greatest(key.previous_last_used_at, used.before_used_at)
            FROM used WHERE key.id = used.id
          RETURNING key.id

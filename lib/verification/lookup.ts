@@ -104,7 +104,9 @@ function lookupSql({ tables, conditions }: LookupParts): string {
         SELECT revision, mark FROM ${tables.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
       LEFT JOIN (
-        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until, key.last_used_at, ${columns}
+        -- The first use of a secret is noted whenever the key was used last.
+        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until,
+               CASE WHEN key.first_used_at IS NOT NULL THEN key.last_used_at END AS last_used_at, ${columns}
           FROM ${tables.keys} AS key WHERE key.hash = ANY($1::text[])
          UNION ALL
         SELECT old.hash,

@@ -116,11 +116,71 @@ describe('POST /:id/rotate', () => {
   it('never leaves more than two secrets', async () => {
     const { apiKey, plainTextKey: first } = await createKey()
     const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
+    await saysOf(second)
     const { plainTextKey: third } = await apiKeys.rotate(apiKey.id)
 
     expect(await Promise.all([first, second, third].map((key) => saysOf(key)))).toEqual([
       'retired',
       'valid',
+      'valid',
+    ])
+  })
+
+  it('replaces a new secret that was never used, and leaves the secret before its time', async () => {
+    const { plainTextKey: inUse, path } = await createKey()
+    await saysOf(inUse)
+    const wish = { gracePeriodSeconds: 3_600 }
+    const { body: lost } = await http.as('alice').post(path + '/rotate', wish)
+
+    const { status, body } = await http.as('alice').post(path + '/rotate')
+
+    expect(status).toBe(200)
+    expect(body.apiKey.previousSecret).toEqual(lost.apiKey.previousSecret)
+    const all = [inUse, lost.plainTextKey, body.plainTextKey]
+    expect(await Promise.all(all.map((key) => saysOf(key)))).toEqual(['valid', 'retired', 'valid'])
+    expect(await Promise.all(all.map((key) => saysOf(key, elsewhere)))).toEqual([
+      'valid',
+      'retired',
+      'valid',
+    ])
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
+  it('ends the secret before if the new secret was used, also in a process that has written it just now', async () => {
+    const { apiKey, plainTextKey: inUse } = await createKey()
+    await saysOf(inUse, elsewhere)
+    const { plainTextKey } = await apiKeys.rotate(apiKey.id)
+    expect(await saysOf(plainTextKey, elsewhere)).toBe('valid')
+    await elsewhere.flush()
+
+    const { apiKey: rotated } = await apiKeys.rotate(apiKey.id)
+
+    expect(rotated.previousSecret).toMatchObject({ postfix: plainTextKey.slice(-8) })
+    expect(await Promise.all([inUse, plainTextKey].map((key) => saysOf(key)))).toEqual([
+      'retired',
+      'valid',
+    ])
+  })
+
+  it('ends the secret before at once if that is asked for, though the new secret was never used', async () => {
+    const { apiKey, plainTextKey: inUse } = await createKey()
+    await apiKeys.rotate(apiKey.id)
+
+    const { apiKey: rotated } = await apiKeys.rotate(apiKey.id, { gracePeriodSeconds: 0 })
+
+    expect(rotated.previousSecret).toBeNull()
+    expect(await saysOf(inUse)).toBe('retired')
+  })
+
+  it('gives a secret that was never used its grace period if no other secret works', async () => {
+    const { apiKey, plainTextKey: first } = await createKey()
+    const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
+    await endGracePeriod(apiKey.id)
+
+    await apiKeys.rotate(apiKey.id)
+
+    expect(await Promise.all([first, second].map((key) => saysOf(key)))).toEqual([
+      'retired',
       'valid',
     ])
   })
@@ -285,8 +345,8 @@ describe('a secret whose grace period is over', () => {
   it('is refused like any bad key, and recorded once', async () => {
     const { apiKey, plainTextKey: old } = await createKey()
     const { plainTextKey: second } = await apiKeys.rotate(apiKey.id)
-    await apiKeys.rotate(apiKey.id)
     expect(await saysOf(second)).toBe('valid')
+    await apiKeys.rotate(apiKey.id)
 
     await endGracePeriod(apiKey.id)
     await until(async () => (await saysOf(second)) === 'retired')
