@@ -17,7 +17,7 @@ export const refusals = {
   ],
   malformed_credential: [
     400,
-    'The API key is not sent as it should be. Send it in the header: Authorization: Bearer <key>.',
+    'The API key is sent in a wrong form. Send it in the header: Authorization: Bearer <key>.',
     'invalid_request',
   ],
   multiple_credentials: [
@@ -55,7 +55,7 @@ export const refusals = {
   precondition_failed: [412, 'API keys have no ETag here, so If-Match is never met. Leave it out.'],
   method_not_allowed: [
     405,
-    'This method is not allowed here. The header Allow names those that are.',
+    'This method is not allowed here. The header Allow names the allowed methods.',
   ],
   api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
   api_key_expired: [409, 'The API key has expired. Give it a later expiresAt first.'],
@@ -63,7 +63,7 @@ export const refusals = {
   too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
   audit_trail_not_intact: [
     409,
-    'The end of the audit trail is not as it was left. Verify the trail to see what is wrong.',
+    'The audit trail was altered at its end. Verify it to see the faults.',
   ],
   unsupported_media_type: [
     415,
@@ -78,7 +78,7 @@ export const refusals = {
   ],
   grantable_unavailable: [
     503,
-    'What the owner of the API key may do cannot be checked at the moment. Try again shortly.',
+    'The permissions of the owner of the API key cannot be checked at the moment. Try again shortly.',
   ],
   too_many_lookups: [503, 'Too many unknown API keys from this address. Try again shortly.'],
   database_unavailable: [

@@ -64,7 +64,7 @@ const cancelled = '57014'
 function warnOfTimeLimit(error: Error) {
   warn(
     'API_KEYS_STATEMENT_TIMEOUT',
-    `Postgres cancelled a statement of the library (${error.message}). If it does so when the database is not busy, raise ` +
+    `Postgres cancelled a statement of the library (${error.message}). If that happens without load, raise ` +
       'statement_timeout for the role that the app connects as.',
   )
 }

@@ -88,7 +88,7 @@ function noteForeignUse(key: CachedKey, wall: number, caller: KeyCaller, { usage
   if (caller.ip === undefined || caller.ip === null) {
     warn(
       'API_KEYS_ADDRESS_UNKNOWN',
-      "A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set Express's `trust proxy`; give it to verify() as { ip }.",
+      'A key with allowedIps was refused because the address of the client is not known. Behind a proxy, set `trust proxy` of Express. For verify(), give the address as { ip }.',
     )
   }
   usage.countUse(key, wall, caller)

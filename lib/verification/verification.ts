@@ -196,7 +196,7 @@ function onUnheard() {
 function onNeverReached(error: unknown) {
   warn(
     'API_KEYS_DATABASE_UNAVAILABLE',
-    `The database cannot be used: ${describe(error)}. Until it can, keys are answered with 503. Check where your Sequelize ` +
+    `The database cannot be used: ${describe(error)}. Until it can be used, keys get 503. Check where your Sequelize ` +
       'connects to, and as which role.',
   )
 }

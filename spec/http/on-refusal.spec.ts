@@ -71,7 +71,7 @@ describe('onRefusal', () => {
           status: 405,
           headers: { Allow: 'GET, POST, HEAD, OPTIONS' },
           expose: true,
-          message: 'This method is not allowed here. The header Allow names those that are.',
+          message: 'This method is not allowed here. The header Allow names the allowed methods.',
         },
       ],
       [

@@ -99,7 +99,7 @@ const refusals: Record<ErrorCode, Row> = {
     status: 400,
     headers: { 'www-authenticate': 'Bearer realm="api", error="invalid_request"' },
     detail:
-      'The API key is not sent as it should be. Send it in the header: Authorization: Bearer <key>.',
+      'The API key is sent in a wrong form. Send it in the header: Authorization: Bearer <key>.',
   },
   multiple_credentials: {
     when: 'two keys',
@@ -151,7 +151,7 @@ const refusals: Record<ErrorCode, Row> = {
     status: 503,
     headers: { 'retry-after': '1' },
     detail:
-      'What the owner of the API key may do cannot be checked at the moment. Try again shortly.',
+      'The permissions of the owner of the API key cannot be checked at the moment. Try again shortly.',
   },
   too_many_lookups: {
     when: 'many unknown keys',
@@ -221,7 +221,7 @@ const refusals: Record<ErrorCode, Row> = {
     send: () => alice.put('/api-keys'),
     status: 405,
     headers: { allow: 'GET, POST, HEAD, OPTIONS' },
-    detail: 'This method is not allowed here. The header Allow names those that are.',
+    detail: 'This method is not allowed here. The header Allow names the allowed methods.',
   },
   api_key_suspended: {
     when: 'a new secret for a suspended key',
@@ -251,8 +251,7 @@ const refusals: Record<ErrorCode, Row> = {
     when: 'an audit trail that another secret has sealed',
     send: () => foreign.http.as('admin').get('/admin/api-keys/audit-head'),
     status: 409,
-    detail:
-      'The end of the audit trail is not as it was left. Verify the trail to see what is wrong.',
+    detail: 'The audit trail was altered at its end. Verify it to see the faults.',
   },
   unsupported_media_type: {
     when: 'a form',
