@@ -19,7 +19,7 @@ export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
 export type { AuditHead } from './audit/head'
 export type { AuditFault } from './audit/faults'
-export type { AuditVerification } from './audit/verify'
+export type { AuditVerification, VerificationOptions } from './audit/verify'
 export type { ApiKeyChanged, ApiKeyNotices, Listener, RequestDenied } from './keys/emitter'
 export type {
   ApiKeyFilter,

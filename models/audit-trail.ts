@@ -41,17 +41,40 @@ export function shownSql(key: string): string {
     const { name, type } = keyColumns[attribute]
     return `'${attribute}', ${jsonbOf(`${key}.${name}`, type)}`
   })
-  const previousSecret = `CASE WHEN ${key}.previous_hash IS NOT NULL THEN jsonb_build_object(
-                       'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
-                       'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`
 
   const others = [
-    `'previousSecret', ${previousSecret}`,
+    `'previousSecret', ${previousSecretSql(key)}`,
     `'hashDigest', ${digestSql(`${key}.hash`)}`,
     `'previousHashDigest', ${digestSql(`${key}.previous_hash`)}`,
   ]
   return `jsonb_build_object(${[...members, ...others].join(', ')})`
 }
+
+function previousSecretSql(key: string): string {
+  return `CASE WHEN ${key}.previous_hash IS NOT NULL THEN jsonb_build_object(
+                       'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
+                       'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`
+}
+
+/**
+ * SQL for the same as JSON of a list, which the server writes several times as fast: in the order of `shownNames`, with times in
+ * milliseconds since 1970.
+ */
+export function stateSql(key: string): string {
+  const members = attributesFor('shown').map((attribute) => {
+    const { name, type } = keyColumns[attribute]
+    const value = `${key}.${name}`
+    if (type === 'id') return `${value}::text`
+    return type === 'time' ? `date_part('epoch', ${value}) * 1000` : value
+  })
+  const digests = [digestSql(`${key}.hash`), digestSql(`${key}.previous_hash`)]
+  return `json_build_array(${[...members, previousSecretSql(key), ...digests].join(', ')})`
+}
+
+/** The names of times. */
+export const timeNames: ReadonlySet<string> = new Set(
+  attributesFor('shown').filter((name) => keyColumns[name].type === 'time'),
+)
 
 function jsonbOf(value: string, type: ColumnType): string {
   // As text, whatever type an id has: all instances share one trigger.

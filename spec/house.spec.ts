@@ -39,10 +39,12 @@ const reserved = [
 /** The capabilities that stand apart from the core of the library: their rooms, and their files in other rooms. */
 const wings = {
   audit: [
+    'lib/audit/check-entries.ts',
+    'lib/audit/check-keys.ts',
     'lib/audit/check-seals.ts',
-    'lib/audit/contradictions-sql.ts',
     'lib/audit/entry.ts',
     'lib/audit/faults.ts',
+    'lib/audit/read-trail.ts',
     'lib/audit/retired-uses.ts',
     'lib/audit/signing.ts',
     'lib/audit/trail.ts',

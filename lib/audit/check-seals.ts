@@ -1,13 +1,17 @@
 import { maxFaults, type Findings, type Place } from './faults'
 import { checkHead, endOf, isUnused, readHead } from './head'
 import type { AuditHead, Head, Link } from './head'
+import { pageSql, type Row, type Verification } from './read-trail'
 import { hashOf, type Seal, type SealedEntry } from './seal'
 import type { Signer } from './signing'
 
 /** A walk along the chain, with what it has found so far. */
 export type Walk = ReturnType<typeof startWalk>
 
-/** An entry that does not fit its place, and the hash of the entry before it. */
+/** A seal, with the digest that its entry has now; `null` if the entry is gone. */
+type FoundSeal = { position: number; eventId: string; digest: string; found: string | null }
+
+/** A seal that does not fit its place, and the hash of the seal before it. */
 type Misfit = Link & SealedEntry & { previousHash: string }
 
 /**
@@ -22,13 +26,60 @@ export function startWalk(findings: Findings, signer: Signer, head: Head | null)
   }
   const start: Link = head?.checkpointHash ? endOf(head, null) : { position: 0, hash: '' }
   const misfits: Misfit[] = []
-  return { findings, signer, head, headCheck, start, end: start, entries: 0, pending: 0, misfits }
+  const edited: FoundSeal[] = []
+  const found = { misfits, edited }
+  return { findings, signer, head, headCheck, start, end: start, entries: 0, pending: 0, ...found }
 }
 
-/** Checks the next seal of the chain. Returns true if the entry is as it was when it was sealed. */
-export function checkSeal(walk: Walk, seal: Seal): boolean {
+/** Checks all seals. Returns the hash at the position of a head that was kept elsewhere, if there is a seal. */
+export async function checkSeals(walk: Walk, { reader, tables, anchor, onRows }: Verification) {
+  const columns = ['position', 'hash', 'digest', 'event_id', 'is_genuine', 'secret_id', 'mac']
+  const values = [...columns, 'to_json(doubts)', `date_part('epoch', sealed_at) * 1000`]
+  const rows = reader.rowsOf('its seals', (last) => {
+    const after = last ? last[0] : walk.start.position
+    return pageSql(values, `FROM ${tables.seals} WHERE position > ${after} ORDER BY position`)
+  })
+  let anchoredHash = anchor?.position === walk.start.position ? walk.start.hash : undefined
+  for await (const part of rows) {
+    for (const row of part) {
+      const seal = readSeal(row)
+      checkSeal(walk, seal)
+      if (seal.position === anchor?.position) anchoredHash = seal.hash
+    }
+    onRows(part.length)
+  }
+  return anchoredHash
+}
+
+function readSeal(row: Row): Omit<Seal, 'found' | 'content' | 'isOld'> {
+  const [
+    position,
+    hash = '',
+    digest = '',
+    eventId = '',
+    isGenuine,
+    secretId,
+    mac,
+    doubts,
+    sealedAt,
+  ] = row
+  return {
+    position: Number(position),
+    hash,
+    digest,
+    eventId,
+    isGenuine: isGenuine === 't',
+    secretId: secretId || null,
+    mac: mac || null,
+    doubts: doubts ? String(JSON.parse(doubts)) : null,
+    sealedAt: Math.round(Number(sealedAt)),
+  }
+}
+
+/** Checks the next seal of the chain. */
+export function checkSeal(walk: Walk, seal: Omit<Seal, 'found' | 'content' | 'isOld'>) {
   const { findings, signer, end } = walk
-  const { position, eventId, found, hash, doubts, mac } = seal
+  const { position, eventId, hash, doubts, mac } = seal
   const place = { position, eventId }
   const missing = position - end.position - 1
   if (missing > 0) {
@@ -36,13 +87,9 @@ export function checkSeal(walk: Walk, seal: Seal): boolean {
     findings.report('removed', { position: end.position + 1 }, message)
   }
   if (doubts !== null) weighDoubts(walk, doubts, place)
-  if (found === null) findings.report('removed', place, 'The entry was removed.')
-
-  const isMisfit =
-    found !== null && missing === 0 && hashOf(end.hash, { ...seal, digest: found }) !== hash
   // More misfits than faults that are listed change nothing.
-  if (isMisfit && walk.misfits.length < maxFaults) {
-    walk.misfits.push({ ...seal, digest: found, previousHash: end.hash })
+  if (missing === 0 && walk.misfits.length < maxFaults && hashOf(end.hash, seal) !== hash) {
+    walk.misfits.push({ ...seal, previousHash: end.hash })
   }
 
   const check = mac === null ? 'unknown' : signer.check('seal', hash, { ...seal, mac })
@@ -50,7 +97,15 @@ export function checkSeal(walk: Walk, seal: Seal): boolean {
   walk.pending = check === 'unknown' ? walk.pending + 1 : 0
   walk.end = { position, hash }
   walk.entries++
-  return found !== null && !isMisfit
+}
+
+/** Compares an entry with its seal. Returns true if it is as it was sealed. */
+export function checkContent({ findings, edited }: Walk, seal: FoundSeal): boolean {
+  const { digest, found } = seal
+  if (digest === '') findings.report('removed', seal, 'The entry was removed before it was sealed.')
+  else if (found === null) findings.report('removed', seal, 'The entry was removed.')
+  else if (found !== digest && edited.length < maxFaults) edited.push(seal)
+  return found === digest
 }
 
 /** A seal does not vouch for entries before it if it doubts them, unless the head that it found is valid after all. */
@@ -80,13 +135,26 @@ function compareEnds({ findings, end }: Walk, named: Link, place: Place) {
   }
 }
 
-/** Ends a walk: says what became of the entries that did not fit, and checks the head. */
+/** Ends a walk: says what became of the entries that are not as they were sealed, and checks the head. */
 export function endWalk(walk: Walk) {
-  const { findings, misfits, head, headCheck, end, entries } = walk
+  const { findings, misfits, edited, head, headCheck, end, entries } = walk
+  const report = (isMoved: boolean, place: Place) => {
+    if (isMoved) findings.report('reordered', place, 'The entry has the place of another.')
+    else findings.report('edited', place, 'The entry is not what was sealed.')
+  }
   for (const misfit of misfits) {
-    const isMoved = misfits.some((other) => other !== misfit && fitsInPlaceOf(misfit, other))
-    if (isMoved) findings.report('reordered', misfit, 'The entry has the place of another.')
-    else findings.report('edited', misfit, 'The entry is not what was sealed.')
+    report(
+      misfits.some((other) => other !== misfit && fitsInPlaceOf(misfit, other)),
+      misfit,
+    )
+  }
+  for (const seal of edited) {
+    const isMisfit = misfits.some(({ position }) => position === seal.position)
+    if (!isMisfit)
+      report(
+        edited.some(({ found }) => found === seal.digest),
+        seal,
+      )
   }
   const place = { position: end.position }
   if (!head) {
@@ -100,7 +168,7 @@ export function endWalk(walk: Walk) {
   }
 }
 
-/** True if two misfits have exchanged what their entries say, their ids or the entries before them. */
+/** True if two misfits have exchanged their digests, their ids or the entries before them. */
 function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
   const { hash, previousHash } = misfit
   return [

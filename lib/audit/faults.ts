@@ -30,6 +30,15 @@ export type Findings = ReturnType<typeof createFindings>
 /** How many faults are listed. */
 export const maxFaults = 100
 
+/** Returns what several parts of a verification have found. */
+export function joinFindings(parts: readonly Findings[]) {
+  return {
+    faults: parts.flatMap(({ faults }) => faults).slice(0, maxFaults),
+    faultCount: parts.reduce((sum, part) => sum + part.faultCount, 0),
+    unverifiable: parts.reduce((sum, part) => sum + part.unverifiable, 0),
+  }
+}
+
 /** Creates the list of what verification finds. */
 export function createFindings() {
   const findings = {

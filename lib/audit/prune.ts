@@ -4,7 +4,7 @@ import { selectJson } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import { ApiKeysError } from '../errors'
 import type { Pruning } from '../keys/input'
-import { checkSeal, startWalk } from './check-seals'
+import { checkContent, checkSeal, startWalk } from './check-seals'
 import { createFindings } from './faults'
 import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
@@ -88,8 +88,14 @@ async function refuseBroken(trail: Trail, head: Head, old: Seal[]) {
   const findings = createFindings()
   const walk = startWalk(findings, trail.signer, head)
   for (let page = old; ;) {
-    for (const seal of page) checkSeal(walk, seal)
-    if (findings.faultCount + findings.unverifiable + walk.misfits.length > 0) {
+    for (const seal of page) {
+      checkSeal(walk, seal)
+      checkContent(walk, seal)
+    }
+    if (
+      findings.faultCount + findings.unverifiable + walk.misfits.length + walk.edited.length >
+      0
+    ) {
       throw new ApiKeysError('audit_trail_not_intact')
     }
     if (walk.pending === 0 || page.length === 0) return

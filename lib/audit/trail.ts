@@ -13,10 +13,10 @@ import { isSame } from '../keys/metadata'
 import { readTime, readUserId, type Actor, type ApiKeyRecord } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import { toRow, type NewEntry } from './entry'
-import { exportHead, type AuditHead, type Trail } from './head'
+import { exportHead, type Trail } from './head'
 import { prune } from './prune'
 import type { Sealer } from './sealer'
-import { verify } from './verify'
+import { verify, type VerificationOptions } from './verify'
 
 type ReadAsItIs = Omit<ApiKeyEventRow, 'userId' | 'createdAt'>
 
@@ -89,9 +89,9 @@ export function createAudit(parts: AuditParts) {
       return exportHead(parts)
     },
 
-    async verify(anchor?: AuditHead) {
+    async verify(options: VerificationOptions) {
       await sealer.sealAll()
-      return verify(parts, anchor)
+      return verify(parts, options)
     },
 
     async prune(options: Pruning) {

@@ -236,3 +236,17 @@ function hexadecimal(length: number) {
   const shape = new RegExp(`^[0-9a-f]{${length}}$`)
   return matching(shape, `must be ${length} hexadecimal characters`)
 }
+
+/** How far a verification of the audit trail is. */
+export interface AuditProgress {
+  /** How many entries were verified. */
+  verified: number
+  /** How many entries there are. */
+  total: number
+}
+
+/** A function that is called again and again. */
+export const progressListener = v.custom<(progress: AuditProgress) => void>(
+  (value) => typeof value === 'function',
+  'must be a function',
+)

@@ -56,7 +56,10 @@ export function createParsers(settings: InputSettings) {
     }),
     explanation: parserOf(because),
     /** Parses the options of a verification of the audit trail: a head that was exported before, or none. */
-    auditVerification: parserOf({ head: v.optional(fields.auditHead) }),
+    auditVerification: parserOf({
+      head: v.optional(fields.auditHead),
+      onProgress: v.optional(fields.progressListener),
+    }),
 
     /** Parses the query of a change that can wait until all processes honour it. */
     everywhere: parserOf({ everywhere: v.optional(fields.flag, false) }),

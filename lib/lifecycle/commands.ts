@@ -229,8 +229,7 @@ function createLogCommands(parts: Parts) {
 
     async verifyAuditTrail(options: unknown = {}) {
       return onDatabase(async () => {
-        const { head } = parse.auditVerification(options)
-        return audit.verify(head)
+        return audit.verify(parse.auditVerification(options))
       })
     },
 

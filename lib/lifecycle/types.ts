@@ -4,7 +4,7 @@ import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { AuditHead } from '../audit/head'
 import type { ApiKeyEvent } from '../audit/trail'
-import type { AuditVerification } from '../audit/verify'
+import type { AuditVerification, VerificationOptions } from '../audit/verify'
 import type { Sort } from '../keys/cursor'
 import type { Actor, AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
 import type { UsageUnit } from '../keys/usage-period'
@@ -275,9 +275,9 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   /**
    * Reads the whole audit trail and finds every entry that was changed, removed, inserted or moved, the last entry included, and
    * every key that contradicts the trail. With a `head` that was exported before and kept elsewhere, it also finds a trail that
-   * was put back as a whole.
+   * was put back as a whole. `onProgress` is called again and again. If it throws, the verification ends with its error.
    */
-  verifyAuditTrail(options?: { head?: AuditHead | undefined }): Promise<AuditVerification>
+  verifyAuditTrail(options?: VerificationOptions): Promise<AuditVerification>
 
   /**
    * Returns the signed end of the audit trail, for `verifyAuditTrail`. Keep it out of reach of everyone who can change the

@@ -77,9 +77,8 @@ describe('verifyAuditTrail, beside the keys', () => {
     await expectFaults(['contradicted', null])
   })
 
-  it('reports that there are more contradictions than it looks at', async () => {
+  it('finds each contradiction among many values that JavaScript cannot distinguish', async () => {
     const { id } = await createKey(apiKeys)
-    // JavaScript cannot distinguish these numbers.
     await sequelize.query(
       `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
        SELECT $1, 'alice', 'updated', 'database', '',
@@ -88,13 +87,9 @@ describe('verifyAuditTrail, beside the keys', () => {
       { bind: [id] },
     )
 
-    const { isIntact, faults } = await apiKeys.verifyAuditTrail()
-
-    expect(isIntact).toBe(false)
-    expect(faults).toContainEqual(
-      expect.objectContaining({
-        message: expect.stringContaining('more places than were looked at'),
-      }),
-    )
+    // The first of them does not agree with the entry of the creation, and the last does not agree with the key.
+    await expectFaults(['contradicted', null], ['contradicted', null])
+    const { faults } = await apiKeys.verifyAuditTrail()
+    expect(faults.map(({ eventId }) => eventId)).toEqual([await idAt(2), await idAt(1101)])
   })
 })

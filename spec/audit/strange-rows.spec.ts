@@ -1,5 +1,6 @@
+import { createSigner } from '../../lib/audit/signing'
 import { createKey } from '../support/keys'
-import { insertKey, useTrail, useTrailForEach, type Tampering } from '../support/trail'
+import { insertKey, secret, useTrail, useTrailForEach, type Tampering } from '../support/trail'
 
 const { apiKeys, sequelize, rows, meddle, expectFaults } = useTrail()
 
@@ -79,7 +80,8 @@ describe('an audit trail with rows that the library never writes', () => {
     await sequelize.query(
       `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, entry_mac)
        VALUES (gen_random_uuid(), '', 'updated', 'user', '', (repeat('[', 5000) || repeat(']', 5000))::jsonb,
-               ':1:' || repeat('0', 64))`,
+               $1 || ':1:' || repeat('0', 64))`,
+      { bind: [createSigner({ secrets: [secret], acceptUnkeyed: false }).secretId] },
     )
 
     await createKey(apiKeys)
@@ -153,7 +155,10 @@ describe('an audit trail in tables that were damaged', () => {
       'metadata that cannot be jsonb',
       `ALTER TABLE api_keys DROP CONSTRAINT api_keys_metadata_check;
        UPDATE api_keys SET metadata = ('{"a":' || repeat('9', 140000) || '}')::json`,
-      [['unreadable', null]],
+      [
+        ['contradicted', null],
+        ['contradicted', null],
+      ],
     ],
   ])('is verified, and changed, with %s', async (_, sql, faults) => {
     await createKey(world.apiKeys)

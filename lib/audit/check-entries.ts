@@ -1,0 +1,79 @@
+import type { Tables } from '../../models/tables'
+import { checkContent, type Walk } from './check-seals'
+import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
+import { inParts, pageSize, type Verification } from './read-trail'
+
+/** An entry that is not as its seal says, or has no seal, or that was not found to be genuine. */
+interface Found {
+  eventId: string
+  /** `null` if the entry has no seal; and so is `digest`. */
+  position: number | null
+  digest: string | null
+  /** `null` if the entry is gone; and so is `content`. */
+  found: string | null
+  content: string | null
+  isWaiting: boolean
+}
+
+/**
+ * Compares each entry with its seal, in the order of the ids, and checks the signatures of entries for which no seal vouches. The
+ * database compares the digests, so it returns nothing of an entry that is as it was sealed. Returns how many entries wait for a seal.
+ */
+export async function checkEntries(walk: Walk, { reader, tables }: Verification) {
+  let unsealed = 0
+  for (let last: string | null = '-9223372036854775808'; last !== null;) {
+    const rows: string[] = await reader.read(
+      'its entries beside their seals',
+      pageSql(tables, last),
+    )
+    last = (JSON.parse(rows[0] ?? '{"last":null}') as { last: string | null }).last
+    for await (const part of inParts(rows.slice(1))) {
+      for (const row of part) {
+        const entry = JSON.parse(row) as Found
+        if (entry.isWaiting) unsealed++
+        checkFound(walk, entry)
+      }
+    }
+  }
+  return unsealed
+}
+
+function checkFound(walk: Walk, entry: Found) {
+  const { findings, signer } = walk
+  const { eventId, position, digest, content, isWaiting } = entry
+  const place = { eventId, position }
+  if (position !== null && digest !== null && !checkContent(walk, { ...entry, position, digest }))
+    return
+  if (position === null && !isWaiting) {
+    findings.report('inserted', place, 'The entry has no seal, and waits for none.')
+    return
+  }
+  const stored = readContent(content ?? '[]')
+  if (stored.actorType === 'database') return
+
+  // If a process has sealed the entry, it did not find that the library wrote it. The secrets may have been added since.
+  const check = checkEntry(signer, stored)
+  if (check === 'unknown') findings.unverifiable++
+  if (check === 'invalid')
+    findings.report('inserted', place, 'The library did not write the entry.')
+}
+
+/** SQL for the end of a page of entries and seals, then for what is not in order between the last page and this end. */
+function pageSql({ events, seals, unsealed }: Tables, after: string): string {
+  const nth = (id: string, table: string) =>
+    `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${pageSize - 1} LIMIT 1)`
+  const within = (id: string) =>
+    `${id} > '${after}' AND ${id} <= (SELECT coalesce(last, 9223372036854775807) FROM page)`
+  return `
+    WITH page AS MATERIALIZED (SELECT least(${nth('event_id', seals)}, ${nth('id', events)}) AS last)
+    SELECT json_build_object('last', last::text)::text AS json FROM page
+    UNION ALL
+    SELECT json_build_object(
+             'eventId', coalesce(event.id, seal.event_id)::text, 'position', seal.position, 'digest', seal.digest, 'found', event.found,
+             'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END,
+             'isWaiting', seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed})
+           )::text
+      FROM (SELECT *, ${entryDigestSql('own')} AS found FROM ${events} AS own WHERE ${within('id')}) AS event
+      FULL JOIN (SELECT * FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
+     WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')`
+}

@@ -1,0 +1,213 @@
+import { shownNames, stateSql, timeNames } from '../../models/audit-trail'
+import type { Tables } from '../../models/tables'
+import { canonical, isPlainObject, isSame } from '../keys/metadata'
+import type { Findings } from './faults'
+import { lineSql, pageSql, type Row, type Verification } from './read-trail'
+
+/** What the entries of a key say of it, up to one of them. */
+interface Story {
+  apiKeyId: string
+  /** By the names of attributes. */
+  values: Record<string, unknown>
+  /** The ids of the entries that changed attributes last, by their names. All other attributes are of the first entry. */
+  sources: Record<string, string>
+  firstId: string
+  lastId: string
+  /** The last action; '' if there are no entries. */
+  action: string
+  /** The last reference that an entry gave to the row of the key, and the id of that entry. */
+  ref: string
+  refId: string
+  /** The owner that the last entry names, as JSON. */
+  userId: string
+}
+
+/** A change of an attribute. */
+type Change = [name: string, before: unknown, after: unknown]
+
+const shown: ReadonlySet<string> = new Set(shownNames)
+
+/**
+ * Compares what each entry says of a key with the entries before it, and the whole with the row of the key. Entries and keys are read
+ * side by side, in the order of the ids of the keys. The entries of a key are in the order of their ids, because each was written
+ * under the lock of its row. A TRUNCATE ends what came before it.
+ *
+ * Any role that may write to the trail may have written any JSON, so values that are no objects are left out.
+ */
+export async function checkKeys(findings: Findings, { reader, tables, onRows }: Verification) {
+  const { events } = tables
+  const truncationsSql = `SELECT id::text AS json FROM ${events} WHERE action = 'truncated' ORDER BY id`
+  const truncations = (await reader.read('its truncations', truncationsSql)).map(BigInt)
+  const keys = cursorOf(reader.rowsOf('its keys', (last) => keysSql(tables, last)))
+  const entries = cursorOf(reader.rowsOfCursor('its entries beside the keys'), onRows)
+  await Promise.all([keys.goOn(), entries.goOn()])
+  const refs = new Set<string>()
+  for (;;) {
+    const apiKeyId = least(keys.row?.[0], entries.row?.[0])
+    // If a part cannot be read, what is left looks as if it were gone.
+    if (apiKeyId === undefined || reader.findings.faultCount > 0) return
+
+    const story = emptyStory(apiKeyId)
+    refs.clear()
+    while (entries.row?.[0] === apiKeyId) {
+      const [, id = '', ref = ''] = entries.row
+      if (refs.has(ref)) {
+        findings.report('inserted', { eventId: id }, 'The entry repeats another one.')
+      }
+      if (ref !== '') refs.add(ref)
+      if (isBetween(truncations, story.lastId, id)) Object.assign(story, emptyStory(apiKeyId))
+      addEntry(findings, story, entries.row)
+      if (!entries.advance()) await entries.goOn()
+    }
+    const row = keys.row?.[0] === apiKeyId ? keys.row : undefined
+    const isGone = story.action === 'deleted' || isBetween(truncations, story.lastId)
+    compareRow(findings, { ...story, isGone }, row)
+    if (row && !keys.advance()) await keys.goOn()
+  }
+}
+
+function least(a: string | undefined, b: string | undefined): string | undefined {
+  return a === undefined || (b !== undefined && b < a) ? b : a
+}
+
+/** Goes from row to row. The next row is often there already, so nothing is awaited for it. */
+function cursorOf(parts: AsyncGenerator<Row[], void>, onRows?: (count: number) => void) {
+  let part: Row[] = []
+  let index = 0
+  return {
+    get row(): Row | undefined {
+      return part[index]
+    },
+    /** Returns false if the next row must be read. */
+    advance(): boolean {
+      return ++index < part.length
+    },
+    async goOn() {
+      onRows?.(part.length)
+      const { value } = await parts.next()
+      part = value ?? []
+      index = 0
+    },
+  }
+}
+
+/** SQL for a page of keys in the order of their ids, after the last. */
+function keysSql({ keys, auditHead }: Tables, last: Row | null): string {
+  const isNew = `key.created_at >= coalesce((SELECT min(pruned_before) FROM ${auditHead}), '-infinity')`
+  const values = ['key.id', 'key.event_ref', `CASE WHEN ${isNew} THEN 1 END`, stateSql('key')]
+  const after = last ? `WHERE key.id > '${last[0]}'` : ''
+  return pageSql(values, `FROM ${keys} AS key ${after} ORDER BY key.id`)
+}
+
+/**
+ * SQL for all entries that tell of keys. Entries that were pruned are not known, so entries with ids up to the greatest that was pruned
+ * are left out.
+ */
+export function entriesByKeySql({ events, auditHead }: Tables): string {
+  const values = ['api_key_id', 'id', 'ref', 'action', 'to_json(user_id)', 'before', 'after']
+  const pruned = `(SELECT max(last_pruned_id) FROM ${auditHead})`
+  return `SELECT ${lineSql(values)} AS json FROM ${events}
+     WHERE api_key_id IS NOT NULL AND id > coalesce(${pruned}, 0) ORDER BY api_key_id, id`
+}
+
+function emptyStory(apiKeyId: string): Story {
+  const none = { firstId: '', lastId: '', action: '', ref: '', refId: '', userId: 'null' }
+  return { apiKeyId, values: {}, sources: {}, ...none }
+}
+
+/** True if there was a TRUNCATE after an entry, and before another entry. */
+function isBetween(truncations: readonly bigint[], id: string, otherId?: string): boolean {
+  if (truncations.length === 0 || id === '') return false
+  const [from, to] = [BigInt(id), otherId === undefined ? null : BigInt(otherId)]
+  return truncations.some((truncation) => truncation > from && (to === null || truncation < to))
+}
+
+function addEntry(findings: Findings, story: Story, entry: Row) {
+  const [, id = '', ref = '', action = '', userId = '', beforeText = '', afterText = ''] = entry
+  if (action === 'retired_secret_used') return
+
+  const [before, after] = [readObject(beforeText), readObject(afterText)]
+  if (story.firstId === '' && action === 'created') story.values = after
+  else for (const name in after) addValue(findings, story, id, [name, before[name], after[name]])
+  for (const name in before) {
+    if (!Object.hasOwn(after, name)) addValue(findings, story, id, [name, before[name], null])
+  }
+  if (story.firstId === '') story.firstId = id
+  if (ref !== '' || action === 'created') Object.assign(story, { ref, refId: id })
+  story.lastId = id
+  story.action = action
+  story.userId = userId
+}
+
+function readObject(text: string): Record<string, unknown> {
+  try {
+    const value: unknown = text === '' ? null : JSON.parse(text)
+    return isPlainObject(value) ? value : {}
+  } catch {
+    return {}
+  }
+}
+
+function addValue({ report }: Findings, story: Story, id: string, [name, before, after]: Change) {
+  if (!shown.has(name)) return
+  const { apiKeyId, values, sources } = story
+  if (Object.hasOwn(values, name) && !isSameTo(name, values[name], before)) {
+    report('contradicted', { eventId: id }, contradiction(apiKeyId, name))
+  }
+  values[name] = after
+  if (story.firstId !== '') sources[name] = id
+}
+
+function contradiction(apiKeyId: string, name: string): string {
+  return `The trail and the key ${apiKeyId} do not agree on ${name}.`
+}
+
+/** Compares a key with its entries. A key that is as old as entries that were pruned needs no entry. */
+function compareRow(findings: Findings, story: Story & { isGone: boolean }, row?: Row) {
+  const { apiKeyId, values, sources, firstId, lastId, isGone, ref, refId } = story
+  const disagree = (name: string, eventId = firstId) => {
+    const place = { eventId: eventId === '' ? null : eventId }
+    findings.report('contradicted', place, contradiction(apiKeyId, name))
+  }
+  if (lastId === '') {
+    if (row && row[2] !== '') disagree('its existence')
+  } else if (isGone === (row !== undefined)) disagree('its existence', lastId)
+  if (!row || lastId === '' || isGone) return
+
+  const [, eventRef, , state = ''] = row
+  const now = JSON.parse(state) as unknown[]
+  for (const [index, name] of shownNames.entries()) {
+    const value = timeNames.has(name) ? toTime(now[index]) : now[index]
+    if (!Object.hasOwn(values, name)) {
+      // If the entry of its creation was pruned, each entry still names the owner.
+      if (name === 'userId' && story.userId !== JSON.stringify(value)) disagree(name, lastId)
+    } else if (!isSameTo(name, values[name], value)) disagree(name, sources[name])
+  }
+  if (ref !== '' && ref !== eventRef) disagree('its last change', refId)
+}
+
+/** The time of a row, in milliseconds since 1970, as entries have it. An infinite time is text. */
+function toTime(ms: unknown): string | null {
+  return typeof ms === 'number' ? new Date(Math.round(ms)).toJSON() : null
+}
+
+/**
+ * True if two values are the same in JavaScript. The numbers of metadata may have more digits than JavaScript can distinguish, and
+ * JSON that cannot be jsonb is in the trail as text. Owners are compared as text, because an app may change the type of its ids from
+ * a number to text. No value and `null` are the same.
+ */
+function isSameTo(name: string, said: unknown, known: unknown): boolean {
+  if (said === known || (said ?? null) === (known ?? null)) return true
+  if (name === 'userId') return String(said) === String(known)
+  const isJson = name === 'metadata' || name === 'limits'
+  if (!isJson && (typeof said !== 'object' || typeof known !== 'object')) return false
+  try {
+    const [a, b] = [said, known].map((value): unknown =>
+      typeof value === 'string' ? JSON.parse(value) : value,
+    )
+    return isSame(a, b) || canonical(a) === canonical(b)
+  } catch {
+    // Text that is no JSON, or values nested too deep for JavaScript.
+    return false
+  }
+}
