@@ -262,6 +262,15 @@ function summarize([first, ...others]: readonly InputFault[]): string {
   return [refusals.invalid_input[1], faults.join(', ')].join(': ')
 }
 
+/** Some users of many new keys would have too many. `errors` names the keys that are too many. */
+export class TooManyApiKeysError extends ApiKeysError {
+  override readonly name = 'TooManyApiKeysError'
+
+  constructor(readonly errors: readonly InputFault[]) {
+    super('too_many_api_keys')
+  }
+}
+
 /** The path has other methods. */
 export class MethodNotAllowedError extends ApiKeysError {
   override readonly name = 'MethodNotAllowedError'

@@ -112,6 +112,13 @@ export function sqlStateOf(error: unknown): string {
   return typeof code === 'string' && severity !== undefined ? code : ''
 }
 
+/** Returns what the server says besides the message of its error. It has values: no log, error or client may get it. */
+export function detailOf(error: unknown): string {
+  const { parent } = (error ?? {}) as Partial<SequelizeError>
+  const { detail } = (parent ?? error ?? {}) as { detail?: unknown }
+  return typeof detail === 'string' ? detail : ''
+}
+
 /** True if our tables or functions, or some of their columns, are not there. */
 export function isUnmigrated(error: unknown): boolean {
   const state = sqlStateOf(error)

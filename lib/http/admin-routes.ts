@@ -2,6 +2,7 @@ import type { Request } from 'express'
 
 import { ApiKeysError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/types'
+import { problemOf } from './answer'
 import type { Guard } from './guards'
 import { addressOf, createKeyRoutes, listPermissions, type Role } from './key-routes'
 import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
@@ -45,12 +46,21 @@ function createListRoutes(parts: RouterParts): Routes {
       get: ({ query }) => lifecycle.list(query),
       post: (call) => created(call, lifecycle.create(call.body, asAdmin(call))),
     },
+    '/batch': { post: (call) => createBatch(parts, call) },
     '/events': { get: ({ query }) => lifecycle.events(query) },
     '/permissions': { get: ({ query }) => listPermissions(parts, parse.anyOwner(query).userId) },
     '/usage': { get: ({ query }) => lifecycle.totalUsage(query) },
     '/audit-head': { get: () => lifecycle.auditHead() },
     '/audit-verification': { post: ({ body }) => lifecycle.verifyAuditTrail(body) },
   }
+}
+
+/** Creates many keys. If not all are created, the answer has these, and the refusal of the others. */
+async function createBatch({ lifecycle, parse }: RouterParts, call: Call) {
+  const { apiKeys: given } = parse.batch(call.body)
+  const { apiKeys, failure } = await lifecycle.createMany(given, asAdmin(call))
+  call.res.status(201)
+  return { apiKeys, failure: failure && problemOf(failure) }
 }
 
 function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
@@ -63,6 +73,14 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
           ? await lifecycle.countRevocable(userId)
           : await lifecycle.revokeAll(userId, options)
         return { revoked: keys }
+      },
+    },
+    '/revoke-many': {
+      async post(call) {
+        const { reason, ...criteria } = parse.revokeMany(call.body)
+        const options = { ...asAdmin(call), ...parse.everywhere(call.query), reason }
+        const { keys, notFound } = await lifecycle.revokeMany(criteria, options)
+        return { revoked: keys, notFound }
       },
     },
     '/revoke-unused': {

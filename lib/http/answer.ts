@@ -7,6 +7,7 @@ import {
   InvalidInputError,
   MissingPermissionError,
   RateLimitedError,
+  TooManyApiKeysError,
   type ErrorCode,
 } from '../errors'
 import { setFields } from '../limits/fields'
@@ -69,9 +70,22 @@ const problemTypes: Partial<Record<ErrorCode, string>> = {
  * phrase of its status for a title. Programs branch on `code`.
  */
 function sendProblem(res: ServerResponse, refusal: ApiKeysError) {
-  const { status, headers, code, message } = refusal
+  // As text, because test doubles of a response show no Buffer.
+  const body = JSON.stringify(problemOf(refusal))
+
+  res.statusCode = refusal.status
+  setFields(res, refusal.headers)
+  res.setHeader('Cache-Control', 'no-store')
+  res.setHeader('Content-Type', 'application/problem+json')
+  res.setHeader('Content-Length', Buffer.byteLength(body))
+  res.end(body)
+}
+
+/** Returns the problem document of a refusal. */
+export function problemOf(refusal: ApiKeysError) {
+  const { status, code, message } = refusal
   const type = problemTypes[code]
-  const problem = {
+  return {
     ...(type !== undefined && { type }),
     title: STATUS_CODES[status],
     status,
@@ -79,17 +93,10 @@ function sendProblem(res: ServerResponse, refusal: ApiKeysError) {
     code,
     ...(refusal instanceof MissingPermissionError && { missing: refusal.missing }),
     ...(refusal instanceof RateLimitedError && { 'violated-policies': refusal.violated }),
-    ...(refusal instanceof InvalidInputError && { errors: refusal.errors }),
+    ...((refusal instanceof InvalidInputError || refusal instanceof TooManyApiKeysError) && {
+      errors: refusal.errors,
+    }),
   }
-  // As text, because test doubles of a response show no Buffer.
-  const body = JSON.stringify(problem)
-
-  res.statusCode = status
-  setFields(res, headers)
-  res.setHeader('Cache-Control', 'no-store')
-  res.setHeader('Content-Type', 'application/problem+json')
-  res.setHeader('Content-Length', Buffer.byteLength(body))
-  res.end(body)
 }
 
 /**

@@ -6,10 +6,16 @@ import { json, type Request, type Response } from 'express'
 import { ApiKeysError, type ErrorCode } from '../errors'
 import { isPlainObject } from '../keys/metadata'
 
-const maxBytes = 32 * 1024
+/** How many bytes a body may have. */
+export const bodyLimits = { usual: 32 * 1024, manyKeys: 4 * 1024 * 1024 } as const
 
-// Text or a number is JSON too. The parsers of input say that it is not an object.
-const parse = json({ limit: maxBytes, type: () => true, strict: false, verify: refuseBrokenText })
+const parseUsual = parserUpTo(bodyLimits.usual)
+const parseManyKeys = parserUpTo(bodyLimits.manyKeys)
+
+/** Text or a number is JSON too. The parsers of input say that it is not an object. */
+function parserUpTo(limit: number) {
+  return json({ limit, type: () => true, strict: false, verify: refuseBrokenText })
+}
 
 /** Refuses a body that is not UTF-8 (RFC 8259, section 8.1), because decoding would change it. */
 function refuseBrokenText(_: IncomingMessage, __: ServerResponse, body: Buffer, charset: string) {
@@ -29,7 +35,11 @@ const refusals: Record<number, ErrorCode> = {
  * Returns the JSON of a request, `{}` if it has no body. The headers decide about type and size, so that a form that a parser of
  * the app has read does not pass for JSON.
  */
-export async function readJsonBody(req: Request, res: Response): Promise<unknown> {
+export async function readJsonBody(
+  req: Request,
+  res: Response,
+  limit: keyof typeof bodyLimits = 'usual',
+): Promise<unknown> {
   const { 'content-length': length, 'transfer-encoding': encoding } = req.headers
   if (encoding === undefined && !Number(length)) return {}
 
@@ -39,7 +49,7 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
     if (!isSized && !(await hasContent(req))) return {}
     throw new ApiKeysError('unsupported_media_type')
   }
-  if (Number(length) > maxBytes) throw new ApiKeysError('body_too_large')
+  if (Number(length) > bodyLimits[limit]) throw tooLarge(limit)
 
   const kept: unknown = req.body
   if (typeof kept === 'string' || Buffer.isBuffer(kept)) {
@@ -47,7 +57,8 @@ export async function readJsonBody(req: Request, res: Response): Promise<unknown
   }
 
   await new Promise<void>((resolve, reject) => {
-    parse(req, res, (error?: unknown) => (error ? reject(explain(error)) : resolve()))
+    const parse = limit === 'usual' ? parseUsual : parseManyKeys
+    parse(req, res, (error?: unknown) => (error ? reject(explain(error, limit)) : resolve()))
   })
   return req.body
 }
@@ -83,7 +94,13 @@ function parseKept(body: string | Buffer): unknown {
 }
 
 /** Replaces an error of the parser, because it holds the body. */
-function explain(error: unknown): unknown {
+function explain(error: unknown, limit: keyof typeof bodyLimits): unknown {
   const code = refusals[Number((error as { status?: unknown }).status)]
+  if (code === 'body_too_large') return tooLarge(limit)
   return code ? new ApiKeysError(code) : error
+}
+
+function tooLarge(limit: keyof typeof bodyLimits): ApiKeysError {
+  const sentence = limit === 'manyKeys' ? 'The body is larger than 4 MB.' : undefined
+  return new ApiKeysError('body_too_large', undefined, sentence)
 }

@@ -46,6 +46,9 @@ type Method = 'get' | 'post' | 'put' | 'patch' | 'delete'
  */
 export type Routes = Record<string, Partial<Record<Method, (call: Call) => Promise<unknown>>>>
 
+/** The paths whose bodies may be larger than others. */
+const pathsOfManyKeys = new Set(['/batch', '/revoke-many'])
+
 /** Makes a router: it admits requests, reads their input, calls the handlers and sends what they return. */
 export function createRouter(
   { authenticator, answers, parse, settings }: RouterParts,
@@ -76,12 +79,13 @@ export function createRouter(
 
   for (const [path, handlers] of Object.entries(routes)) {
     const route = router.route(path)
+    const limit = pathsOfManyKeys.has(path) ? 'manyKeys' : 'usual'
     for (const [method, handle] of Object.entries(handlers)) {
       route[method as Method](async function apiKeysHandler(req, res, next) {
         try {
           res.set('Cache-Control', 'no-store')
           const userId = await admit(req)
-          const body = isSafe(req) ? {} : await readJsonBody(req, res)
+          const body = isSafe(req) ? {} : await readJsonBody(req, res, limit)
           sendJson(res, await handle({ req, res, userId, query: queryOf(req), body }))
         } catch (error) {
           next(ensureError(error))

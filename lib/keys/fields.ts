@@ -117,6 +117,16 @@ export const utcTime = v.custom<string>(
 /** A UUID of any version. */
 export const guid = v.pipe(v.string('must be a UUID'), v.uuid('must be a UUID'))
 
+/** How many keys one call may create or name. */
+export const mostKeys = 10_000
+
+/** The ids of many keys. */
+export const idList = v.pipe(
+  v.array(v.unknown(), 'must be a list of ids'),
+  v.maxLength(mostKeys, `must have at most ${mostKeys} ids`),
+  v.array(guid),
+)
+
 /** An id as text, from text or a whole number. */
 const textId = v.pipe(
   readInput((value) => {

@@ -27,6 +27,10 @@ export type KeyFilter = ReturnType<Parsers['list']>
 export type EventFilter = ReturnType<Parsers['eventList']>
 /** The parsed criteria for the revocation of unused keys. */
 export type UnusedKeys = ReturnType<Parsers['unusedKeys']>
+/** The parsed criteria for the revocation of many keys. */
+export type ManyKeys = ReturnType<Parsers['manyKeys']>
+/** The parsed filter of such a revocation. */
+export type ManyFilter = Omit<ManyKeys, 'ids' | 'dryRun'>
 /** The parsed criteria for pruning. */
 export type Pruning = ReturnType<Parsers['pruning']>
 
@@ -37,7 +41,7 @@ export function createParsers(settings: InputSettings) {
   return {
     ...createKeyParsers(settings, userId),
     ...createFilterParsers(settings, userId),
-    ...createBulkParsers(userId),
+    ...createBulkParsers(settings, userId),
 
     /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
     readUserId(id: unknown): string | number | undefined {
@@ -137,11 +141,34 @@ function createFilterParsers({ permissions }: InputSettings, userId: fields.User
 }
 
 /** Makes the functions for changes of many keys. */
-function createBulkParsers(userId: fields.UserIdSchema) {
+function createBulkParsers({ permissions }: InputSettings, userId: fields.UserIdSchema) {
+  const manyKeys = {
+    ids: v.optional(fields.idList),
+    userId: v.optional(userId),
+    status: v.optional(fields.statusList),
+    isExpired: v.optional(fields.flag),
+    permission: v.optional(fields.oneOf(permissions)),
+    text: v.optional(searchText),
+    dryRun,
+  }
   const unusedKeys = { unusedForDays: days, userId: v.optional(userId), dryRun }
 
   return {
+    /** Parses the body with many new keys, which are parsed one by one later. */
+    batch: parserOf({ apiKeys: v.unknown() }),
     revokeAll: parserOf({ userId, ...because, dryRun }),
+    manyKeys: createParser(
+      v.pipe(
+        v.object(manyKeys),
+        v.check((criteria) => namesKeys(criteria), notNamed),
+      ),
+    ),
+    revokeMany: createParser(
+      v.pipe(
+        v.object({ ...manyKeys, ...because }),
+        v.check((criteria) => namesKeys(criteria), notNamed),
+      ),
+    ),
     unusedKeys: parserOf(unusedKeys),
     revokeUnused: parserOf({ ...unusedKeys, ...because }),
     pruning: parserOf({ olderThanDays: days, dryRun }),
@@ -162,6 +189,16 @@ function createBulkParsers(userId: fields.UserIdSchema) {
     ),
   }
 }
+
+const filterNames = ['userId', 'status', 'isExpired', 'permission', 'text'] as const
+
+/** True if ids or a filter say which keys a call is about. Without either, it would be about all keys. */
+function namesKeys(criteria: Partial<Record<(typeof filterNames)[number] | 'ids', unknown>>) {
+  const isFiltered = filterNames.some((name) => criteria[name] !== undefined)
+  return isFiltered !== (criteria.ids !== undefined)
+}
+
+const notNamed = 'must have either ids, or some of userId, status, isExpired, permission and text'
 
 function parserOf<const Fields extends v.ObjectEntries>(entries: Fields, refused?: Messages) {
   return createParser(v.object(entries), refused)

@@ -12,12 +12,9 @@ import { get } from './store'
 
 /** Creates a key under the policies of the app. */
 export async function create(parts: Parts, key: NewKey, circumstances: Circumstances) {
-  const { userId, permissions, metadata = {}, limits = null, expiresAt = null } = key
-  const { actor, transaction: given } = circumstances
-  policies.refuseReserved(parts, metadata, actor)
-  policies.refuseOwnLimits(limits, null, actor)
-  policies.refuseTooLate(parts, expiresAt, Date.now())
-  await policies.refuseUngrantable(parts, userId, permissions, given)
+  const { userId } = key
+  const { transaction: given } = circumstances
+  await policies.refuseNewKey(parts, key, circumstances)
   const { plainTextKey, ...secret } = parts.format.mint()
 
   const member = { key, secret, circumstances }

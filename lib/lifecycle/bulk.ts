@@ -7,12 +7,13 @@ import { insertEntriesSql } from '../../models/api-key-event'
 import { quote } from '../../models/names'
 import type { TextRow } from '../database/connection'
 import { limitStatements, run, runIn, select } from '../database/query'
-import type { Pruning, UnusedKeys } from '../keys/input'
+import type { ManyKeys, Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import { lockKeysSql, plan, toReadKey, writeChanges, type ReadKey } from './key-changes'
 import { lockUser } from './policies'
-import { count, readAll, type Condition, type Scope } from './store'
+import { conditionOf } from './search'
+import { count, readAll, readIds, type Condition, type Scope } from './store'
 import { noticeOf } from './transactions'
 
 /** How many keys `revokeUnused` and `pruneRevoked` change in one transaction. */
@@ -127,10 +128,38 @@ export async function revokeUnused(
   const condition = userId === undefined ? unused : and(unused, 'key.user_id =', userId)
   if (dryRun) return count(parts, condition)
 
-  return inBatches(parts, condition, circumstances, async (keys, own) => {
+  return inBatches(parts, condition, circumstances, revokeNoted(parts))
+}
+
+function revokeNoted(parts: Parts) {
+  return async function revokeNoted(keys: readonly ReadKey[], own: OwnCircumstances) {
     const { made, xid } = await revokeKeys(parts, keys, own)
     parts.noteMade(own.transaction, made, { xid, isLogged: true })
-  })
+  }
+}
+
+/** Revokes the keys of a list or a filter, and returns how many it revoked, and which ids of the list are unknown. */
+export async function revokeMany(
+  parts: Parts,
+  { ids, dryRun, ...filter }: ManyKeys,
+  circumstances: Circumstances,
+): Promise<{ keys: number; notFound: string[] }> {
+  const wanted = ids
+    ? { where: 'key.id = ANY($1::uuid[])', bind: [ids] }
+    : conditionOf(parts, filter)
+  const notFound = ids ? await unknownOf(parts, ids) : []
+  const condition = { ...wanted, where: `${wanted.where} AND key.status <> 'REVOKED'` }
+  const keys = dryRun
+    ? await count(parts, condition)
+    : await inBatches(parts, condition, circumstances, revokeNoted(parts))
+  return { keys, notFound }
+}
+
+/** Returns the ids of a list that no key of the instance has. */
+async function unknownOf(parts: Parts, ids: readonly string[]): Promise<string[]> {
+  const condition = { where: 'key.id = ANY($1::uuid[])', bind: [ids] }
+  const known = new Set(await readIds(parts, condition))
+  return [...new Set(ids)].filter((id) => !known.has(id.toLowerCase()))
 }
 
 /** Deletes the keys that were revoked so many days ago, and returns how many it deleted. Their audit trail stays. */

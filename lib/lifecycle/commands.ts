@@ -13,6 +13,7 @@ import {
   type GivenParts,
   type Parts,
 } from './calls'
+import { createMany } from './many-keys'
 import { createParts } from './parts'
 import { list } from './search'
 import { get } from './store'
@@ -158,6 +159,21 @@ function createBulkCommands(parts: Parts) {
         const { userId } = parse.owner({ userId: owner })
         return { keys: await bulk.countRevocable(parts, userId, call) }
       })
+    },
+
+    async createMany(apiKeys: unknown, options?: ChangeOptions) {
+      refuseUserId(options)
+      return read(options, (call) => createMany(parts, apiKeys, call))
+    },
+
+    async revokeMany(criteria: object, options?: RestrictOptions) {
+      // Without its value, a criterion would let all keys pass.
+      refuseUndefined(criteria, 'ids', 'userId', 'status', 'isExpired', 'permission', 'text')
+      refuseTransaction(options)
+      refuseUserId(options)
+      return restrict('all', options, (call) =>
+        bulk.revokeMany(parts, parse.manyKeys(criteria), call),
+      )
     },
 
     async revokeUnused(criteria: object, options?: RestrictOptions) {

@@ -98,7 +98,8 @@ function entryOf({ audit }: GivenParts, change: Change, member: NewMember | unde
   return audit.toRow(change, member?.circumstances ?? {})
 }
 
-const foreignKeyViolation = '23503'
+/** The SQLSTATE for a key whose owner is no user. */
+export const foreignKeyViolation = '23503'
 
 /** Throws an error of the database; a refusal if the owner of a new key is no user. */
 export function explainUnknownUser(error: unknown): never {

@@ -5,16 +5,29 @@ import { timeOfParameter } from '../../models/api-key'
 import { run } from '../database/query'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { readGranted } from '../keys/grantable'
+import type { NewKey } from '../keys/input'
 import type { LimitOverrides } from '../keys/limits'
 import { faultOfSize, isSame, type Metadata } from '../keys/metadata'
 import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
-import type { Parts } from './calls'
+import type { Circumstances, Parts } from './calls'
 import { count } from './store'
 
 // The table of which action a status allows is in keys/states.ts. The default grace of a rotation is in keys/input.ts.
 
 const forAdministrators = 'is for administrators to write'
+
+/** Refuses a new key that the policies of the app do not allow. */
+export async function refuseNewKey(
+  parts: Parts,
+  { userId, permissions, metadata = {}, limits = null, expiresAt = null }: NewKey,
+  { actor, transaction }: Circumstances,
+) {
+  refuseReserved(parts, metadata, actor)
+  refuseOwnLimits(limits, null, actor)
+  refuseTooLate(parts, expiresAt, Date.now())
+  await refuseUngrantable(parts, userId, permissions, transaction)
+}
 
 /** Refuses metadata of an owner that has reserved names. Administrators and the app write those members, and owners read them. */
 export function refuseReserved(

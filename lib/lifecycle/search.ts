@@ -1,9 +1,9 @@
 import { isOfPrefix, keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
 import { selectJson } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
-import type { KeyFilter } from '../keys/input'
+import type { KeyFilter, ManyFilter } from '../keys/input'
 import type { Parts } from './calls'
-import { readRecord, type Scope } from './store'
+import { readRecord, type Condition, type Scope } from './store'
 
 /** Keys that a statement has found. */
 interface Reading {
@@ -108,8 +108,20 @@ async function readPage(
   return reading
 }
 
+/** Returns the condition for the keys of a filter. */
+export function conditionOf({ keyPrefix }: Parts, filter: ManyFilter): Condition {
+  const { bind, fixed, sought } = conditionsOf({
+    filter: { ...filter, sort: '-createdAt', limit: 1 },
+    keyPrefix,
+  })
+  return { where: `${fixed} AND ${sought}`, bind }
+}
+
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
-function conditionsOf({ filter, keyPrefix }: Search, time = sortSql.createdAt) {
+function conditionsOf(
+  { filter, keyPrefix }: Pick<Search, 'filter' | 'keyPrefix'>,
+  time = sortSql.createdAt,
+) {
   const { userId, status = [], isExpired, permission, text, cursor, sort } = filter
   const bind: unknown[] = []
   const fixed = [isOfPrefix('key', keyPrefix)]

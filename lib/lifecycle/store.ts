@@ -45,6 +45,11 @@ export async function readAll(
   return rows.map((row) => readRecord(parts, row))
 }
 
+/** Returns the ids of the instance's own keys for which a condition is true. */
+export async function readIds(parts: Parts, condition: Condition): Promise<string[]> {
+  return read(parts, 'to_json(key.id)::text', condition, {})
+}
+
 /** Returns how many of the instance's own keys a condition is true for. */
 export async function count(parts: Parts, condition: Condition, scope: Scope = {}) {
   const [keys = 0] = await read<number>(parts, 'count(*)::text', condition, scope)

@@ -2,6 +2,7 @@ import type { Transaction } from 'sequelize'
 
 import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
+import type { ApiKeysError } from '../errors'
 import type { AuditHead } from '../audit/head'
 import type { ApiKeyEvent } from '../audit/trail'
 import type { AuditVerification, VerificationOptions } from '../audit/verify'
@@ -138,6 +139,22 @@ export interface PruneOptions {
   dryRun?: boolean | undefined
 }
 
+/** Which keys `revokeMany` revokes: the keys of a list, or the keys for which all criteria of a filter are true. */
+export type ManyKeys<Permission extends string = string> = (
+  | {
+      /** At most 10,000 ids. */
+      ids: readonly string[]
+    }
+  | Pick<ApiKeyFilter<Permission>, 'userId' | 'status' | 'isExpired' | 'permission' | 'text'>
+) & {
+  /**
+   * Revokes nothing, and returns how many keys the call would revoke.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
+}
+
 /** Which keys `revokeUnused` revokes. */
 export interface UnusedOptions {
   /** The least number of days since the last use, or since the creation of a key without uses; from 1 to 36,500. */
@@ -166,6 +183,22 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
     apiKey: NewApiKey<Permission>,
     options?: Omit<ChangeOptions, 'userId'>,
   ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+
+  /**
+   * Creates at most 10,000 keys, a thousand in one transaction: each of a thousand, or none. All rules of `create` hold. Rejects with
+   * `invalid_input` if any key breaks a rule, with `#/apiKeys/17/name` as the place of a fault. Rejects with `too_many_api_keys` if
+   * users would have more than `maxKeysPerUser` keys, and lists those keys in `errors`.
+   *
+   * If a later thousand cannot be created, the call resolves with the keys before it, because their plain text is in this answer only.
+   * `failure` then says why the others are missing. In a `transaction` of yours, the call rejects.
+   */
+  createMany(
+    apiKeys: readonly NewApiKey<Permission>[],
+    options?: Omit<ChangeOptions, 'userId'>,
+  ): Promise<{
+    apiKeys: { apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }[]
+    failure: ApiKeysError | null
+  }>
 
   /**
    * Lists keys of every status, newest first, a page at a time. A page of a long list may have fewer keys than `limit`. The last
@@ -214,6 +247,15 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
 
   /** Ends the grace period of a rotation: only the new secret works. Rejects with `api_key_revoked` for a revoked key. */
   endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+
+  /**
+   * Revokes the keys of a list of ids, or of a filter, and returns how many it revoked. A filter must have a criterion. `notFound` has
+   * the ids of the list that no key has. The call works through any number, a thousand in one transaction.
+   */
+  revokeMany(
+    criteria: ManyKeys<Permission>,
+    options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
+  ): Promise<{ keys: number; notFound: string[] }>
 
   /**
    * Revokes all keys of a user in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200

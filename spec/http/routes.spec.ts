@@ -43,6 +43,14 @@ const routes: Route[] = [
 
   { who: 'admin', method: 'get', path: '/', ok: 200 },
   { who: 'admin', method: 'post', path: '/', body: { ...newKey, userId: 'alice' }, ok: 201 },
+  {
+    who: 'admin',
+    method: 'post',
+    path: '/batch',
+    body: { apiKeys: [{ ...newKey, userId: 'alice' }] },
+    ok: 201,
+  },
+  { who: 'admin', method: 'post', path: '/revoke-many', body: { userId: 'bob' }, ok: 200 },
   { who: 'admin', method: 'post', path: '/revoke-all', body: { userId: 'bob' }, ok: 200 },
   { who: 'admin', method: 'post', path: '/revoke-unused', body: { unusedForDays: 90 }, ok: 200 },
   { who: 'admin', method: 'post', path: '/prune', body: { usage: 90 }, ok: 200 },

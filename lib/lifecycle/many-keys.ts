@@ -1,0 +1,194 @@
+import { setImmediate } from '../database/background'
+import { detailOf, explain, sqlStateOf } from '../database/failures'
+import { run, runIn } from '../database/query'
+import { ApiKeysError, InvalidInputError, TooManyApiKeysError, type InputFault } from '../errors'
+import { mostKeys } from '../keys/fields'
+import type { NewKey } from '../keys/input'
+import type { ApiKeyRecord } from '../keys/record'
+import type { Circumstances, Parts } from './calls'
+import {
+  createKeys,
+  foreignKeyViolation,
+  type Created,
+  type NewChange,
+  type NewMember,
+} from './new-keys'
+import * as policies from './policies'
+
+/** How many keys are created in one transaction, each or none. */
+const batchSize = 1_000
+
+/** How many keys are checked at once: so few that other requests do not wait, nor too many ask `grantable`. */
+const checkedAtOnce = 16
+
+/** The most faults that are reported. A longer list helps no reader. */
+const maxFaults = 100
+
+/** How long a batch waits for a lock: longer than a single creation, because it holds the locks of many users. */
+const patienceMs = 5_000
+
+const readCommitted = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
+
+/** What `createMany` returns. */
+export interface ManyCreated {
+  apiKeys: { apiKey: ApiKeyRecord; plainTextKey: string }[]
+  failure: ApiKeysError | null
+}
+
+/**
+ * Creates keys in their order, a thousand in a transaction, each or none. If a later thousand fails, the keys before it exist, and only
+ * this answer has their plain text. So it returns them, with the failure.
+ */
+export async function createMany(
+  parts: Parts,
+  given: unknown,
+  circumstances: Circumstances,
+): Promise<ManyCreated> {
+  const keys = await parseKeys(parts, given, circumstances)
+  const apiKeys: ManyCreated['apiKeys'] = []
+  for (let first = 0; first < keys.length; first += batchSize) {
+    try {
+      const batch = keys.slice(first, first + batchSize)
+      apiKeys.push(...(await createBatch(parts, batch, first, circumstances)))
+    } catch (error) {
+      // In a transaction of the caller, nothing of this call may be kept.
+      if (first === 0 || circumstances.transaction) throw error
+      return { apiKeys, failure: toFailure(error) }
+    }
+  }
+  return { apiKeys, failure: null }
+}
+
+function toFailure(error: unknown): ApiKeysError {
+  const explained = explain(error)
+  if (explained instanceof ApiKeysError) return explained
+  return new ApiKeysError('database_unavailable', { cause: explained })
+}
+
+/** Parses the keys and holds them to the policies of the app. Throws an error that lists the faults of all keys. */
+async function parseKeys(parts: Parts, given: unknown, circumstances: Circumstances) {
+  if (!Array.isArray(given)) refuse('#/apiKeys', 'must be a list of API keys')
+  if (given.length > mostKeys) refuse('#/apiKeys', `must have at most ${mostKeys} API keys`)
+
+  const asking = { ...parts, grantable: askedOnce(parts.grantable) }
+  const keys: NewKey[] = []
+  const faults: InputFault[] = []
+  for (let first = 0; first < given.length; first += checkedAtOnce) {
+    await nextTurn()
+    // `slice` keeps the holes of a list, and `map` passes over them.
+    const some = Array.from<unknown>(given.slice(first, first + checkedAtOnce))
+    await Promise.all(
+      some.map(async (input, index) => {
+        const place = first + index
+        try {
+          const key = parts.parse.newKeyOf(input)
+          await policies.refuseNewKey(asking, key, circumstances)
+          keys[place] = key
+        } catch (error) {
+          if (!(error instanceof InvalidInputError)) throw error
+          faults.push(...error.errors.map((fault) => faultAt(place, fault)))
+        }
+      }),
+    )
+    if (faults.length >= maxFaults) break
+  }
+  if (faults.length > 0) throw new InvalidInputError(faults.slice(0, maxFaults))
+  return keys
+}
+
+function refuse(pointer: string, message: string): never {
+  throw new InvalidInputError([{ pointer, message }])
+}
+
+/** Returns the fault of a key as a fault of the list. */
+function faultAt(place: number, { pointer, message }: InputFault): InputFault {
+  return { pointer: `#/apiKeys/${place}${pointer.slice(1)}`, message }
+}
+
+/** Lets other work of the process have its turn. */
+async function nextTurn() {
+  await new Promise<void>((resolve) => {
+    setImmediate(resolve)
+  })
+}
+
+/** Makes a `grantable` that asks the app once for each user. */
+function askedOnce(grantable: Parts['grantable']): Parts['grantable'] {
+  if (!grantable) return undefined
+
+  const answers = new Map<string | number, ReturnType<typeof grantable>>()
+  return (userId, context) => {
+    const answer = answers.get(userId) ?? grantable(userId, context)
+    answers.set(userId, answer)
+    return answer
+  }
+}
+
+async function createBatch(
+  parts: Parts,
+  keys: readonly NewKey[],
+  first: number,
+  circumstances: Circumstances,
+): Promise<ManyCreated['apiKeys']> {
+  const plainTextKeys: string[] = []
+  const members = keys.map((key): NewMember => {
+    const { plainTextKey, ...secret } = parts.format.mint()
+    plainTextKeys.push(plainTextKey)
+    return { key, secret, circumstances }
+  })
+  const isOwn = !circumstances.transaction
+  const changes = await parts.inTransaction(circumstances, async (transaction) => {
+    const runHere = runIn(parts.sequelize, transaction)
+    // Keys of a user are counted, which takes a view of what other transactions have committed.
+    if (isOwn) await run(parts.sequelize, readCommitted, { transaction })
+    const { outcomes, xid } = await createKeys(
+      parts,
+      runHere,
+      members,
+      isOwn ? patienceMs : null,
+    ).catch((error: unknown) => explainUnknownUsers(error, keys, first))
+    const made = madeOrRefused(outcomes, first)
+    parts.noteMade(
+      transaction,
+      made.map((change) => ({ change, circumstances })),
+      { xid, isLogged: false },
+    )
+    return made
+  })
+  for (const { secret } of members) parts.verification.added(secret.hash, circumstances.transaction)
+  return changes.map(({ after }, index) => ({
+    apiKey: after.record,
+    plainTextKey: plainTextKeys[index] ?? '',
+  }))
+}
+
+/** Returns the changes of a batch, or throws an error that names the keys that are too many. */
+function madeOrRefused(outcomes: Created['outcomes'], first: number): NewChange[] {
+  const made: NewChange[] = []
+  const faults: InputFault[] = []
+  for (const [index, outcome] of outcomes.entries()) {
+    if (outcome instanceof Error) faults.push(faultAt(first + index, tooMany))
+    else made.push(outcome)
+  }
+  if (faults.length > 0) throw new TooManyApiKeysError(faults.slice(0, maxFaults))
+  return made
+}
+
+const tooMany: InputFault = { pointer: '#', message: 'is one more than its user may have' }
+
+/** Throws an error of the database; a refusal if the owners of some keys are no users. */
+function explainUnknownUsers(error: unknown, keys: readonly NewKey[], first: number): never {
+  if (sqlStateOf(error) !== foreignKeyViolation) throw error
+
+  // The server names one owner, in any language: Key (user_id)=(nobody) is not present in table "users".
+  const [, unknown] = /=\((.*)\)[^)]*$/s.exec(detailOf(error)) ?? []
+  const faults = keys.flatMap(({ userId }, index) =>
+    String(userId) === unknown ? [faultAt(first + index, notAUser)] : [],
+  )
+  const whole = { pointer: '#/apiKeys', message: 'have an owner who is not a user' }
+  throw new InvalidInputError(faults.length > 0 ? faults.slice(0, maxFaults) : [whole], {
+    cause: error,
+  })
+}
+
+const notAUser: InputFault = { pointer: '#/userId', message: 'is not a user' }
