@@ -11,7 +11,7 @@ import type { Step } from './step'
  * commits; and so late that an open transaction keeps no other transaction waiting. The locked row is never updated, because an
  * updated row would make transactions of the app fail at REPEATABLE READ and SERIALIZABLE.
  *
- * A key that the library creates is not in the log. So creations do not wait for the lock, nor for each other's notifications.
+ * A key that the library creates is not in the log. So creations wait neither for the lock nor for notifications of other transactions.
  *
  * The primary key of the changes has them in the order of mark and place. Readers use that index, however many rows one
  * transaction has left and whatever the statistics say of them.

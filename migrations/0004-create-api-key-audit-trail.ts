@@ -11,8 +11,8 @@ import type { Step } from './step'
  * A change by the library gives the row of the key a new `event_ref`, and writes an entry that has it as `ref`, in one statement. A
  * trigger looks for that entry, and writes an entry itself for every other change.
  *
- * `before` and `after` are `json`, the text as it was written: each verification reads them, and Postgres makes the text of `jsonb`
- * anew for each reading. Verification reads the entries of a key in the order of their ids, so an index has this order.
+ * `before` and `after` are `json`, which keeps the written text. Each verification reads them, and Postgres would
+ * make the text of `jsonb` again for each reading. Verification reads the entries of a key in the order of their ids, so an index has this order.
  *
  * Entries never change, and only the pruning call deletes them. They are sealed in the background, one after the other, in a table
  * of their own.
@@ -39,7 +39,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
         address text,
         reason text CHECK (char_length(reason) <= 500),
-        -- Text that cannot be jsonb would make statements fail that look into it.
+        -- Text that cannot be jsonb would make statements fail that read its members.
         before json CHECK (jsonb_typeof(before::jsonb) <> ''),
         after json CHECK (jsonb_typeof(after::jsonb) <> ''),
         created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
@@ -90,7 +90,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         checkpoint_hash text NOT NULL DEFAULT '' CHECK (checkpoint_hash ~ '^([0-9a-f]{64})?$'),
         last_pruned_id bigint NOT NULL DEFAULT 0,
         pruned_before timestamptz(3),
-        -- How many origins there are, and the sum of their signatures; how many keys from before the trail were adopted.
+        -- The number of origins, and the sum of their signatures; the number of adopted keys from before the trail.
         origin_count bigint NOT NULL DEFAULT 0,
         origin_sum text NOT NULL DEFAULT repeat('0', 64) CHECK (origin_sum ~ '^[0-9a-f]{64}$'),
         adopted bigint,
@@ -100,7 +100,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
       ) WITH (fillfactor = 10);`,
 
-      // What the entries that were pruned said last of each key.
+      // The last state of each key in entries that were pruned.
       api_key_origins: `
       CREATE TABLE ${origins} (api_key_id uuid PRIMARY KEY, as_of bigint NOT NULL, state jsonb NOT NULL);`,
     },

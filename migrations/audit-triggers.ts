@@ -14,8 +14,8 @@ export function auditTriggers(tables: Tables): Trigger[] {
 }
 
 /**
- * The triggers that write an entry for each change that the library has not made. They fire for every insertion and deletion, and for
- * an update that changes what the trail has of a key. The function looks for the entry of the library.
+ * The triggers that write an entry for each change that the library has not made. They fire for every insertion and
+ * deletion, and for an update that changes an attribute in the trail. The function looks for the entry of the library.
  */
 function keyTriggers(tables: Tables): Trigger[] {
   const onKeys = {

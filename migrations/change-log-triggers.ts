@@ -82,13 +82,13 @@ export function userLogTriggers(tables: Tables): Trigger[] {
 }
 
 /*
- * Changes are gathered as they happen, without a lock. A setting holds the transaction that has begun an entry, the mark of the
- * entry, the place of its last change, and 'added' if one of the changes says that keys were added. The setting lasts as long as
- * the transaction.
+ * Changes are gathered as they happen, without a lock. A setting holds the transaction that has begun an entry, the
+ * mark of the entry, the place of its last change, and 'added' if one of the changes says that keys were added. The
+ * setting lasts as long as the transaction.
  *
- * A key that the library creates is not gathered, and so needs no number. No process can have cached it, and a process takes its
- * hash for unknown no longer than the bound. Keys that SQL inserts are gathered as one change, so that a test that inserts a key can
- * use it at once.
+ * A key that the library creates is not gathered, and needs no number. No process can have cached it, and a process
+ * caches its hash as unknown no longer than the bound. Keys that SQL inserts are gathered as one change, so that a
+ * test can use an inserted key at once.
  */
 
 function declareEntry({ settings }: Tables): string {

@@ -4,12 +4,13 @@ import { canonical } from '../keys/metadata'
 import type { SignatureCheck, Signer } from './signing'
 
 /*
- * An entry has two texts. The library signs `signedText` before it writes the entry, so it can only use values that it knows.
- * The seal covers a digest of the whole row as the database has it: its numbers may be longer than those of JavaScript. The database
- * computes the digest, so that verification reads no entry that is as it was sealed.
+ * An entry has two texts. The library signs `signedText` before it writes the entry, so it can only use values that it
+ * knows. The seal covers a digest of the whole row in the database, whose numbers may be longer than those of
+ * JavaScript. The database computes the digest, so that verification need not read an entry that has not changed since
+ * it was sealed.
  *
  * The column `entry_mac` holds three parts, with colons between them: the id of the secret, or nothing; the time of signing, in
- * milliseconds since 1970; and the MAC. The time is the server's, as far as the process knows it from its polls. The MAC covers
+ * milliseconds since 1970; and the MAC. The time is the time of the server, which the process measures by its polls. The MAC covers
  *
  *   JSON of [time, ref, apiKeyId, userId, action, actorType, actorId, address, reason, before, after]
  *

@@ -12,7 +12,7 @@ import type { Signature, SignatureCheck, Signer } from './signing'
 /** The parts that the functions of this folder work with. */
 export interface Trail extends SigningParts {
   sequelize: Sequelize
-  /** For what is written in the background: neither the app nor a change waits for it. */
+  /** For writes in the background, for which neither the app nor a change waits. */
   connection: Connection
 }
 
@@ -40,10 +40,10 @@ export interface Head extends Link {
   lastPrunedId: string
   /** All entries that were pruned are older; `null` for none. */
   prunedBefore: string | null
-  /** How many origins there are, as text, and the sum of their signatures, in hexadecimal. */
+  /** The number of origins, as text, and the sum of their signatures, in hexadecimal. */
   originCount: string
   originSum: string
-  /** How many keys from before the trail were adopted as origins, as text; `null` before that. */
+  /** The number of keys from before the trail that were adopted as origins, as text; `null` before that. */
   adopted: string | null
   mac: string | null
   secretId: string | null
@@ -52,7 +52,7 @@ export interface Head extends Link {
 /** The head, its version, and the last seal with the greatest id of an entry that has a seal. */
 export interface End {
   head: Head | null
-  /** Another one after each write to the row, whatever wrote it. */
+  /** It changes with each write to the row. */
   version: string | null
   tail: (Link & { lastEventId: string }) | null
 }
@@ -72,7 +72,10 @@ const columns = {
 /** The names of the signed members, in that order. The compiler knows them, `Object.keys` does not. */
 const names = Object.keys(columns) as (keyof typeof columns)[]
 
-/** SQL for the version of the head. Not only its values count, because a new trail may begin with the values of an old one. */
+/**
+ * SQL for the version of the head. Its values are not enough, because a new trail may begin with the values of an old
+ * trail.
+ */
 const versionSql = `xmin::text || ctid::text`
 
 /** SQL for the end of the chain as JSON. One statement has one snapshot, so that no seal comes between head and tail. */
@@ -92,8 +95,8 @@ export function endSql({ auditHead, seals }: Tables): string {
 }
 
 /**
- * Signs a head, and returns SQL that writes it if the row still has the version that was read. It returns a row if it does. Else
- * another process has been faster. No lock is held from the reading to the writing.
+ * Signs a head, and returns SQL that writes it if the row still has the version that was read. It returns a row if it
+ * does. Otherwise another process was faster. No lock is held from the reading to the writing.
  */
 export function moveHeadSql({ signer, tables }: SigningParts, version: string | null, head: Head) {
   const { mac, secretId } = signer.sign('head', headText(head))

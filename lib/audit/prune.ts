@@ -21,7 +21,7 @@ export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): P
 
   for (let pruned = 0; ;) {
     const count = await prunePage(trail, before)
-    // A process has sealed meanwhile.
+    // Another process has sealed in between.
     if (count === null) continue
     pruned += count
     if (count < pageSize) return pruned
@@ -41,7 +41,10 @@ async function countPrunable(trail: Trail, before: string): Promise<number> {
   return count
 }
 
-/** Removes a page, and returns how many entries it had; `null` if the head was written meanwhile, so that nothing was removed. */
+/**
+ * Removes a page, and returns how many entries it had; `null` if the head was written in between, so that nothing was
+ * removed.
+ */
 async function prunePage(trail: Trail, before: string): Promise<number | null> {
   const { sequelize, signer, tables, connection } = trail
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`

@@ -27,10 +27,10 @@ import type { Emitter } from '../keys/emitter'
  * The head has the number of seals and the hash of the last seal, under an HMAC of its own. A hash covers everything before it,
  * so one signature that can be checked vouches for all entries up to there, whatever secrets signed them.
  *
- * Each entry waits in a queue, which a trigger fills. sealer.ts says which process seals when. A process reads the end of the chain
+ * Each entry waits in a queue, which a trigger fills. sealer.ts decides when a process seals. A process reads the end of the chain
  * and a page of the queue in one statement, and writes in another, if the head still has the version that was read. Between the
- * two, it holds no lock. So a process that stops delays no other process. Of two processes that have read the same head, one
- * writes. The chain is in the order of the sealing, which may differ from the order of the ids.
+ * two, it holds no lock. So a process that stops delays no other process. If two processes have read the same head,
+ * only one of them writes. The chain is in the order of the sealing, which may differ from the order of the ids.
  */
 
 /** An entry as it is sealed. */
@@ -45,15 +45,15 @@ export interface SealedEntry {
   /** When the entry was read to be sealed, in milliseconds since 1970, by the clock of the server. */
   sealedAt: number
   /**
-   * Of the entry, by the database. Empty if the entry was *missing*: it waited for its seal, and was gone when it was sealed. Such a
-   * seal is not genuine.
+   * The digest of the entry, by the database. It is empty if the entry was *missing*: it waited for its seal, and was
+   * gone when it was sealed. Such a seal is not genuine.
    */
   digest: string
 }
 
 /** A seal as `sealsSql` reads it. */
 export interface Seal extends Link, SealedEntry {
-  /** `null` for a seal before the last of those that were written at once. */
+  /** `null` for all seals but the last of those that were written at once. */
   mac: string | null
   /** The digest of the entry as it is now; `null` if the entry is gone, or was missing when it was sealed; and so is `isOld`. */
   found: string | null
@@ -75,7 +75,7 @@ interface Waiting {
 interface Page extends End {
   /** In milliseconds since 1970, by the clock of the server. */
   readAt: number
-  /** True if another process has just sealed. Then `waiting` is empty, whatever waits. */
+  /** True if another process has just sealed. Then `waiting` is empty, even if entries wait. */
   isBusy: boolean
   isAny: boolean
   /** All transactions before this one had ended. */
@@ -91,41 +91,49 @@ export interface SealingParts extends SigningParts {
   emitter: Pick<Emitter, 'emit'>
 }
 
-/** What a process knows of the chain and of the queue. It is in memory alone, because it is wrong after a restore. */
+/**
+ * The view that a process has of the chain and of the queue. It is only in memory, because it is wrong after a restore.
+ */
 export interface Look {
   /** True to seal although another process has just sealed. */
   isForced: boolean
   /** The hash of the last seal that this process has written. */
   hash: string
-  /** The first transaction whose entries may wait. Rows of the queue before it may be dead, and slow to pass over. */
+  /**
+   * The first transaction whose entries may wait. Before it, the queue may have many dead rows, which are slow to skip.
+   */
   from: string
 }
 
 /** `busy` if another process has just sealed, and entries wait. */
 export type Outcome = 'done' | 'more' | 'busy'
 
-/** How many entries are sealed at a time. If they cannot be read, fewer are read; at last one, without what it says. */
+/**
+ * How many entries are sealed at a time. If they cannot be read, fewer are read, and at last one entry without its
+ * contents.
+ */
 const sizes = [500, 25, 1, 0] as const
 
-/** The SQLSTATEs of a statement that fails because of what it reads, or of how much. */
+/** The SQLSTATEs of a statement that fails because of the values that it reads, or of their size. */
 const isOfRows = /^(2[12]...|54...|53200|XX...)$/
 
 /** How many seals are read at a time. */
 export const pageSize = 2_000
 
-/** How long the head is waited for. */
+/** How long a process waits for the head. */
 export const lockLimitMs = 2_000
 
-/** SQL that has a commit survive a crash. A crash must not take back seals if their head was exported. */
+/** SQL that makes a commit survive a crash. A crash must not undo seals whose head was exported. */
 export const durably = `SELECT set_config('synchronous_commit', 'on', true)
      WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')`
 
-/** For how long a process that has sealed is left to it by the other processes. */
+/** How long the other processes leave sealing to a process that has just sealed. */
 const busyMs = 250
 
 /**
- * The SQLSTATEs that put sealing off: a lock or the statement took too long, or transactions met. Or the rows of the chain have
- * values that the library never writes, so that the next seal has no place. Verification reports such rows.
+ * The SQLSTATEs that put sealing off: a lock or the statement took too long, or transactions met. The third group is
+ * for rows of the chain with values that the library never writes, so that the next seal has no place. Verification
+ * reports such rows.
  */
 const sealless = /^(55P03|57014|40001|40P01|2[123]...)$/
 
@@ -200,7 +208,10 @@ async function putBackHead({ connection, tables }: SealingParts) {
   })
 }
 
-/** Reads a page, a smaller one if that fails. One entry that cannot be read must not keep the others from their seals. */
+/**
+ * Reads a page, a smaller one if that fails. One entry that cannot be read must not hold up the seals of all other
+ * entries.
+ */
 async function readPage(parts: SealingParts, look: Look): Promise<Page> {
   for (const size of sizes) {
     try {
@@ -214,8 +225,9 @@ async function readPage(parts: SealingParts, look: Look): Promise<Page> {
 }
 
 /**
- * Reads the end of the chain and entries that wait. Each entry that waits is looked up alone. Otherwise the server, which does not
- * know how few there are, would read all seals. An entry whose content cannot be read has the digest of its row as text.
+ * Reads the end of the chain and entries that wait. Each entry that waits is looked up alone. Otherwise the server
+ * would read all seals, because it expects many entries. An entry whose content cannot be read has the digest of its
+ * row as text.
  */
 async function readPageOf({ connection, tables }: SealingParts, look: Look, size: number) {
   const { auditHead, events, seals, unsealed } = tables
@@ -251,7 +263,7 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
   const [{ stored = null, waiting: list = null } = {}] = rows
   const waiting = JSON.parse(list ?? '[]') as Waiting[]
   const page = { ...JSON.parse(stored ?? '{}'), waiting, isFull: waiting.length === limit }
-  // The statement names its members so.
+  // These are the names in the statement.
   return page as Page
 }
 

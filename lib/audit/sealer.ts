@@ -14,18 +14,23 @@ interface SealerParts extends SealingParts {
   connection: Connection
 }
 
-/** How long after a change its process looks what waits: by chance, so that processes do not look together. */
+/**
+ * How long after a change its process looks for entries. The time is random, so that processes do not look together.
+ */
 const soonMs = () => 50 + 200 * Math.random()
-/** How long after other changes. By then, the process that made them has sealed them, unless it ended or the change was by SQL. */
+/**
+ * How long after a change by another process. By then, that process has sealed its entries, unless it ended or the
+ * change was by SQL.
+ */
 const laterMs = () => 300 + 500 * Math.random()
 
 /** How soon a process looks again after sealing has failed. */
 const retryMs = 1_000
 
-/** How often a process looks that verifies keys. It seals what a process has left that ended. */
+/** How often a process that verifies keys looks for entries. It seals the entries of processes that ended. */
 const lookEveryMs = 60_000
 
-/** How long a caller waits for the seals, and a process that ends. */
+/** How long a caller, or a process that ends, waits for the seals. */
 const longestMs = 60_000
 const farewellMs = 10_000
 
@@ -33,14 +38,15 @@ const farewellMs = 10_000
 const idleMs = 30_000
 
 /**
- * Makes the part that seals entries beside the changes, so that no change waits for the chain. A process that has changed a key
- * looks within a quarter of a second. If another process has just sealed, it leaves the entries to that process, and looks again.
+ * Makes the part that seals entries beside the changes, so that no change waits for the chain. A process that has
+ * changed a key looks within a quarter of a second. If another process has just sealed, it leaves the entries to that
+ * process, and looks again later.
  */
 export function createSealer(parts: SealerParts) {
   const { background, clock, connection, emitter } = parts
   const look = { isForced: false, hash: '', from: '0' }
   let lookedAt = -Infinity
-  /** True once a failure was reported. The next that follows a success is reported again. */
+  /** True once a failure was reported. After a success, the next failure is reported again. */
   let hasFailed = false
   let turn = Promise.resolve()
   let timer: NodeJS.Timeout | undefined
@@ -78,7 +84,7 @@ export function createSealer(parts: SealerParts) {
     }
   }
 
-  /** Seals after what is under way. */
+  /** Seals once the sealing under way has ended. */
   function sealNext(isForced: boolean, limitMs: number): Promise<void> {
     turns++
     const next = turn.then(() => background.run(() => seal(isForced, limitMs)))
@@ -86,12 +92,12 @@ export function createSealer(parts: SealerParts) {
     return next
   }
 
-  /** Seals the entries that a change has written, in a moment. */
+  /** Soon seals the entries that a change has written. */
   function sealSoon(delayMs = soonMs()) {
     timer ??= background.startTimer(() => void sealNext(false, longestMs).catch(() => {}), delayMs)
   }
 
-  /** Seals all entries that are committed. Keeps the process alive meanwhile. */
+  /** Seals all entries that are committed. Keeps the process alive until then. */
   function sealAll(limitMs = longestMs): Promise<void> {
     return within({ limitMs, isAwaited: true }, sealNext(true, limitMs))
   }
@@ -109,7 +115,7 @@ export function createSealer(parts: SealerParts) {
       sealSoon()
     },
 
-    /** Does the same for a change that another process may have made, or no process. */
+    /** Does the same for a change by another process, or by SQL. */
     sealLater: () => sealSoon(laterMs()),
 
     sealAll,
@@ -122,14 +128,14 @@ export function createSealer(parts: SealerParts) {
       watch = undefined
     },
 
-    /** Leaves what waits to other processes. The next change begins anew. */
+    /** Leaves the waiting entries to other processes. The next change starts the sealing again. */
     close() {
       isClosed = true
       clearTimeout(timer)
       timer = undefined
     },
 
-    /** Seals what this process has to seal. If that fails, another process seals it. */
+    /** Seals the entries that this process has to seal. If that fails, another process seals them. */
     async flush() {
       if (timer || turns > 0) await sealAll(farewellMs).catch(() => {})
     },

@@ -29,7 +29,7 @@ export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
 /** The audit trail of an instance: writes, lists, seals, exports, verifies and prunes entries. */
 export type Audit = ReturnType<typeof createAudit>
 
-/** A key, and what the trail has of its secrets. No caller gets the digests. */
+/** A key, and the digests of its secrets in the trail. No caller gets the digests. */
 export interface KeyState {
   record: ApiKeyRecord
   hashDigest: string

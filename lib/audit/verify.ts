@@ -18,7 +18,7 @@ export interface AuditVerification {
   entries: number
   /** How many entries came before them and were pruned. */
   pruned: number
-  /** How many entries were written meanwhile. They are sealed soon. */
+  /** How many entries were written during the verification. They are sealed soon. */
   unsealed: number
   /** How many entries only a secret could vouch for that is not among `secrets`. */
   unverifiable: number

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import timers from 'node:timers'
 
 /**
- * The timers of Node, taken when the module loads: An app's fake timers replace the globals and the members of
+ * The timers of Node, taken when the module loads. An app's fake timers replace the globals and the members of
  * `node:timers`. They would hang the look-up of a key.
  */
 export const { setTimeout, clearTimeout, setImmediate } = timers

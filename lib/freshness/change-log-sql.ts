@@ -19,9 +19,10 @@ export function conditionsOf(tables: Tables, triggers: readonly Trigger[], bound
   )`,
 
     /**
-     * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up. It
-     * changes when a trigger, its function or the sequence of the numbers is altered or made anew. It also changes when another
-     * server takes over, or the server starts again. That server may lack the last keys, whose creation has no number.
+     * The version of the triggers that write the log; NULL unless all are there and enabled, and their numbers go up.
+     * It changes when a trigger, its function or the sequence of the numbers is altered or made again. It also changes
+     * when another server takes over, or the server starts again, because such a server may lack the last keys. Their
+     * creation has no number.
      */
     fingerprint: `
     SELECT string_agg(
@@ -93,15 +94,15 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
                  coalesce(bool_or(key_id IS NULL AND user_id IS NULL AND is_new IS NOT TRUE), false) AS has_all,
                  coalesce(bool_or(is_new), false) AS has_new
             FROM (
-              -- An entry without changes is damaged, and so counts as a change of everything.
+              -- An entry without changes is damaged. It counts as a change of everything.
               SELECT change.key_id, change.user_id, change.is_new
                 FROM (
                   SELECT mark FROM ${revisions} WHERE revision > ${revision}
                    ORDER BY revision LIMIT ${maxChanges + 1}
                 ) AS entry
                 LEFT JOIN LATERAL (
-                  -- In the order of the primary key, so that the server reads these rows and no others, whatever it takes
-                  -- their number for: after one transaction with a million changes, it would read the whole table.
+                  -- In the order of the primary key, so that the server reads only these rows. Otherwise it would
+                  -- read the whole table after a transaction with a million changes.
                   SELECT change.key_id, change.user_id, change.is_new FROM ${changes} AS change
                    WHERE change.mark = entry.mark ORDER BY change.mark, change.place LIMIT ${maxChanges + 1}
                 ) AS change ON true
