@@ -27,11 +27,11 @@ function createStopping() {
   let isStopped = false
   const stopped = new Promise<() => void>((hasStopped) => {
     sequelize.addHook('afterConnect', (connection) => {
-      const client = connection as { query(sql: string, ...rest: unknown[]): unknown }
+      const client = connection as { query(sql: string | object, ...rest: unknown[]): unknown }
       const query = client.query.bind(client)
       client.query = async (sql, ...rest) => {
         const answer = await query(sql, ...rest)
-        const isFirst = !isStopped && sql.includes('isBusy')
+        const isFirst = !isStopped && typeof sql === 'string' && sql.includes('isBusy')
         isStopped ||= isFirst
         if (isFirst) await new Promise<void>((goOn) => hasStopped(goOn))
         return answer
