@@ -1,4 +1,5 @@
 import type { Tables } from '../../models/tables'
+import { dayMs } from '../database/clock'
 import { checkContent, type Walk } from './check-seals'
 import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
 import { inParts, pageSize, type Verification } from './read-trail'
@@ -13,7 +14,20 @@ interface Found {
   found: string | null
   content: string | null
   isWaiting: boolean
+  /** Times in milliseconds since 1970: of the signature of the library, of the seal, and of the seal before it. */
+  signedAt: number | null
+  sealedAt: number | null
+  sealedBefore: number | null
 }
+
+/**
+ * How long before the seal before its own the library may have signed an entry: longer than transactions are open. It is not compared
+ * with its own seal, because entries wait for their seals if no process lives.
+ */
+const oldestMs = dayMs
+
+/** How long after its seal an entry may claim that it was signed: clocks differ. */
+const newestMs = 300_000
 
 /**
  * Compares each entry with its seal, in the order of the ids, and checks the signatures of entries for which no seal vouches. The
@@ -48,6 +62,11 @@ function checkFound(walk: Walk, entry: Found) {
     findings.report('inserted', place, 'The entry has no seal, and waits for none.')
     return
   }
+  if (isOutOfTime(entry)) {
+    const message =
+      'The entry was signed long before it was sealed, or after it: it was put back, or its transaction was open for a day, or a clock was set.'
+    findings.report('inserted', place, message)
+  }
   const stored = readContent(content ?? '[]')
   if (stored.actorType === 'database') return
 
@@ -58,8 +77,17 @@ function checkFound(walk: Walk, entry: Found) {
     findings.report('inserted', place, 'The library did not write the entry.')
 }
 
+/** An entry that was pruned and put back is genuine, and as old as it was. */
+function isOutOfTime({ signedAt, sealedAt, sealedBefore }: Found): boolean {
+  if (signedAt === null || sealedAt === null) return false
+  return (
+    signedAt > sealedAt + newestMs || (sealedBefore !== null && signedAt < sealedBefore - oldestMs)
+  )
+}
+
 /** SQL for the end of a page of entries and seals, then for what is not in order between the last page and this end. */
 function pageSql({ events, seals, unsealed }: Tables, after: string): string {
+  const sealedMs = `date_part('epoch', sealed_at) * 1000`
   const nth = (id: string, table: string) =>
     `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${pageSize - 1} LIMIT 1)`
   const within = (id: string) =>
@@ -71,9 +99,16 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
     SELECT json_build_object(
              'eventId', coalesce(event.id, seal.event_id)::text, 'position', seal.position, 'digest', seal.digest, 'found', event.found,
              'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END,
-             'isWaiting', seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed})
+             'isWaiting', seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed}),
+             'signedAt', event.signed_at, 'sealedAt', seal.ms, 'sealedBefore', (
+               SELECT ${sealedMs} FROM ${seals} WHERE position = seal.position - 1
+             )
            )::text
-      FROM (SELECT *, ${entryDigestSql('own')} AS found FROM ${events} AS own WHERE ${within('id')}) AS event
-      FULL JOIN (SELECT * FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
-     WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')`
+      FROM (
+        SELECT *, split_part(entry_mac, ':', 2)::float8 AS signed_at, ${entryDigestSql('own')} AS found
+          FROM ${events} AS own WHERE ${within('id')}
+      ) AS event
+      FULL JOIN (SELECT *, ${sealedMs} AS ms FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
+     WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')
+        OR event.signed_at > seal.ms + ${newestMs} OR event.signed_at < seal.ms - ${oldestMs}`
 }

@@ -13,6 +13,8 @@ interface Story {
   sources: Record<string, string>
   firstId: string
   lastId: string
+  /** True if the first entry is of the creation. */
+  isBegun: boolean
   /** The last action; '' if there are no entries. */
   action: string
   /** The last reference that an entry gave to the row of the key, and the id of that entry. */
@@ -112,7 +114,7 @@ export function entriesByKeySql({ events, auditHead }: Tables): string {
 
 function emptyStory(apiKeyId: string): Story {
   const none = { firstId: '', lastId: '', action: '', ref: '', refId: '', userId: 'null' }
-  return { apiKeyId, values: {}, sources: {}, ...none }
+  return { apiKeyId, values: {}, sources: {}, isBegun: false, ...none }
 }
 
 /** True if there was a TRUNCATE after an entry, and before another entry. */
@@ -132,7 +134,7 @@ function addEntry(findings: Findings, story: Story, entry: Row) {
   for (const name in before) {
     if (!Object.hasOwn(after, name)) addValue(findings, story, id, [name, before[name], null])
   }
-  if (story.firstId === '') story.firstId = id
+  if (story.firstId === '') Object.assign(story, { firstId: id, isBegun: action === 'created' })
   if (ref !== '' || action === 'created') Object.assign(story, { ref, refId: id })
   story.lastId = id
   story.action = action
@@ -174,7 +176,8 @@ function compareRow(findings: Findings, story: Story & { isGone: boolean }, row?
   } else if (isGone === (row !== undefined)) disagree('its existence', lastId)
   if (!row || lastId === '' || isGone) return
 
-  const [, eventRef, , state = ''] = row
+  const [, eventRef, isNew, state = ''] = row
+  if (isNew !== '' && !story.isBegun) disagree('its creation')
   const now = JSON.parse(state) as unknown[]
   for (const [index, name] of shownNames.entries()) {
     const value = timeNames.has(name) ? toTime(now[index]) : now[index]

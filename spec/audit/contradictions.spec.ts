@@ -34,6 +34,7 @@ describe('verifyAuditTrail, beside the keys', () => {
       'UPDATE api_keys SET event_ref = gen_random_uuid()',
       'its last change',
     ],
+    ['another hash alone', 'UPDATE api_keys SET hash = md5(hash) || md5(hash)', 'hashDigest'],
     ['a key made by hand', insertKey, 'its existence'],
     [
       'a key that is made by hand, and claims to be older than the trail',
@@ -48,6 +49,19 @@ describe('verifyAuditTrail, beside the keys', () => {
     const { faults } = await apiKeys.verifyAuditTrail()
     expect(faults).toMatchObject([
       { kind: 'contradicted', message: expect.stringMatching(`do not agree on ${name}\\.$`) },
+    ])
+  })
+
+  it('finds a key made by hand that has an entry, though not of its creation', async () => {
+    await meddle(insertKey)
+    await sequelize.query(`
+      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
+      SELECT id, user_id, 'updated', 'database', 'postgres', '{}', '{}' FROM api_keys`)
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(faults).toMatchObject([
+      { kind: 'contradicted', message: expect.stringMatching(/do not agree on its creation\.$/) },
     ])
   })
 

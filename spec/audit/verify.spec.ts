@@ -140,7 +140,10 @@ describe('verifyAuditTrail', () => {
       'an inserted entry without a seal',
       `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type) SELECT api_key_id, user_id, 'suspended', 'system'
          FROM api_key_events LIMIT 1`,
-      [['inserted', null]],
+      [
+        ['inserted', null],
+        ['contradicted', null],
+      ],
     ],
     ['a head that is gone', 'DELETE FROM api_key_audit_head', [['head_changed', 5]]],
     [

@@ -1,0 +1,86 @@
+import { contentSql, readContent, toRow } from '../../lib/audit/entry'
+import { createSigner } from '../../lib/audit/signing'
+import { insertEntriesSql } from '../../models/api-key-event'
+import { tablesOf } from '../../models/tables'
+import { createKey } from '../support/keys'
+import { secret, useTrail } from '../support/trail'
+
+const { apiKeys, sequelize, rows, meddle, sealAll, expectFaults } = useTrail()
+
+const signer = createSigner({ secrets: [secret], acceptUnkeyed: false })
+const hourMs = 3_600_000
+
+/**
+ * Puts back a key with the genuine entry of its creation, after both were pruned: the entry that the library signed at a time, or
+ * with another time than it signed.
+ */
+async function putBack({ at, claimed = at }: { at: number; claimed?: number }) {
+  await createKey(apiKeys)
+  await sealAll()
+  const [row] = await rows<{ content: string }>(
+    `SELECT ${contentSql('event')} AS content FROM api_key_events AS event`,
+  )
+  const signed = toRow(signer, readContent(String(row?.content)), at)
+  const entryMac = String(signed.entry_mac).replace(`:${at}:`, `:${claimed}:`)
+  await meddle(`
+    CREATE TABLE kept_key AS SELECT * FROM api_keys;
+    TRUNCATE api_keys, api_key_events, api_key_event_seals, api_key_unsealed_events;
+    DELETE FROM api_key_audit_head; INSERT INTO api_key_audit_head DEFAULT VALUES`)
+  await createKey(apiKeys, { userId: 'bob' })
+  await sealAll()
+
+  await sequelize.transaction(async (transaction) => {
+    const clauses = 'FROM json_populate_record(NULL::api_key_events, $1::json) AS entry'
+    const bind = [JSON.stringify({ ...signed, entry_mac: entryMac })]
+    await sequelize.query(insertEntriesSql(tablesOf('public'), clauses), { bind, transaction })
+    await sequelize.query('INSERT INTO api_keys SELECT * FROM kept_key', { transaction })
+  })
+  await sealAll()
+}
+
+describe('verifyAuditTrail, of a genuine entry that was put back', () => {
+  it.each([
+    ['that is days old', -72 * hourMs],
+    ['that is from the future', hourMs],
+  ])('finds an entry %s', async (_, ageMs) => {
+    await putBack({ at: Date.now() + ageMs })
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(faults).toMatchObject([
+      {
+        kind: 'inserted',
+        position: 2,
+        message: expect.stringMatching(/^The entry was signed long/),
+      },
+    ])
+  })
+
+  it('finds an entry that claims to be of now', async () => {
+    await putBack({ at: Date.now() - 72 * hourMs, claimed: Date.now() })
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(faults).toMatchObject([
+      { kind: 'inserted', position: 2, message: 'The library did not write the entry.' },
+    ])
+  })
+
+  it('accepts an entry whose transaction was open for less than a day', async () => {
+    await putBack({ at: Date.now() - 23 * hourMs })
+
+    await expectFaults()
+  })
+})
+
+describe('verifyAuditTrail, of the first entry after days without any process', () => {
+  it('accepts its time', async () => {
+    await createKey(apiKeys)
+    await sealAll()
+    await meddle(`
+      UPDATE api_key_event_seals SET sealed_at = sealed_at + interval '3 days' WHERE position = 1`)
+
+    // The time of the seal was edited, and the entry is not out of time.
+    await expectFaults(['edited', 1])
+  })
+})
