@@ -80,6 +80,7 @@ module.exports = {
         '<rootDir>/spec/faults/**/*.spec.ts',
         '<rootDir>/spec/freshness/change-log.spec.ts',
         '<rootDir>/spec/freshness/freshness.spec.ts',
+        '<rootDir>/spec/keys/secret.spec.ts',
         '<rootDir>/spec/lifecycle/races.spec.ts',
         '<rootDir>/spec/verification/owner-permissions.spec.ts',
       ],

@@ -127,7 +127,7 @@ describe('onDatabase', () => {
   )
 
   it('reports an outage when every connection is taken', async () => {
-    const busy = database.connect({ pool: { max: 1, acquire: 50 } })
+    const busy = database.connect({ pool: { max: 1, acquire: 1_000 } })
     const transaction = await busy.transaction()
 
     const failure = await failureOf(createInstance({ sequelize: busy }).get(id))

@@ -20,6 +20,13 @@ interface Closable {
   close(): Promise<void>
 }
 
+const defaults = {
+  logging: false,
+  /** Otherwise, Sequelize first opens one more connection, to ask for the version. */
+  databaseVersion: '14.0.0',
+  pool: { max: 10 },
+} as const
+
 type Template = 'migrated' | 'empty'
 
 /** Creates a database: a copy of the migrated one, or an `empty` one. */
@@ -34,28 +41,32 @@ export function planDatabase(template: Template = 'migrated'): Database {
   const name = `spec_${randomUUID().replaceAll('-', '')}`
   const url = new URL(serverUrl())
   url.pathname = `/${name}`
+  const server = new Client(serverUrl())
   const connections: Sequelize[] = []
   const users: Closable[] = []
 
   return {
     url: url.href,
-    create: () =>
-      onServer(
+    async create() {
+      await server.connect()
+      await server.query(
         `CREATE DATABASE ${name} STRATEGY FILE_COPY
            TEMPLATE ${template === 'empty' ? 'template0' : template}`,
-      ),
+      )
+    },
     closeFirst(user) {
       users.push(user)
     },
     connect(options) {
-      const sequelize = new Sequelize(url.href, { logging: false, pool: { max: 10 }, ...options })
+      const sequelize = new Sequelize(url.href, { ...defaults, ...options })
       connections.push(sequelize)
       return sequelize
     },
     async drop() {
       await closeAll(users)
       for (const connection of connections) await connection.close()
-      await onServer(`DROP DATABASE ${name} WITH (FORCE)`)
+      await server.query(`DROP DATABASE ${name} WITH (FORCE)`)
+      await server.end()
     },
   }
 }
@@ -76,13 +87,6 @@ export const databaseAway: Omit<Database, 'url' | 'create'> = {
 /** A last write may fail, because some specs leave a database that cannot be written to. */
 async function closeAll(users: readonly Closable[]) {
   await Promise.allSettled(users.map((user) => user.close()))
-}
-
-async function onServer(sql: string) {
-  const client = new Client(serverUrl())
-  await client.connect()
-  await client.query(sql)
-  await client.end()
 }
 
 function serverUrl() {
