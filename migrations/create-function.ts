@@ -120,11 +120,13 @@ function bodyOf(tables: Tables): string {
             ), numbered AS (
               SELECT wanted.*, row_number() OVER (PARTITION BY wanted.user_id ORDER BY wanted.ordinality) AS number
                 FROM wanted WHERE is_spelled
+            ), allowed AS (
+              -- A join, because a subquery would read all counts for each key.
+              SELECT numbered.* FROM numbered LEFT JOIN counted USING (user_id)
+               WHERE most IS NULL OR numbered.number + counted.number <= most
             ), made AS (
               INSERT INTO ${keys} (${columns.join(', ')})
-              SELECT ${columns.map((column) => `numbered.${column}`).join(', ')} FROM numbered
-               WHERE most IS NULL OR numbered.number + (SELECT number FROM counted WHERE counted.user_id = numbered.user_id) <= most
-               ORDER BY numbered.ordinality
+              SELECT ${columns.map((column) => `allowed.${column}`).join(', ')} FROM allowed ORDER BY allowed.ordinality
               RETURNING id, event_ref, created_at
             ), told AS (
               ${insertEntriesSql(tables, ofMade, after)}
