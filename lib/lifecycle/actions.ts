@@ -3,10 +3,12 @@ import type { Transaction } from 'sequelize'
 import { runIn } from '../database/query'
 import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
+import type { ApiKeyRecord } from '../keys/record'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
 import { changeKey, changeKeyIn } from './change-key'
+import type { Decision, ReadKey } from './key-changes'
 import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
 import { get } from './store'
 
@@ -50,30 +52,36 @@ export async function update(
   changes: KeyChanges,
   circumstances: Circumstances,
 ) {
-  const mayRevive = changes.expiresAt !== undefined && parts.maxKeysPerUser !== Infinity
+  const { actor } = circumstances
 
-  return parts.inTransaction(circumstances, async (transaction) => {
-    const own = { ...circumstances, transaction }
-    if (mayRevive) {
-      const { userId } = await get(parts, id, own)
-      await policies.lockUser(parts, userId, transaction)
+  function decide(key: ApiKeyRecord): Decision {
+    nextStatus('change', key)
+    const { expiresAt } = changes
+    if (expiresAt !== undefined && !isSame(expiresAt, key.expiresAt)) {
+      policies.refuseTooLate(parts, expiresAt, key.createdAt.getTime())
     }
+    policies.refuseOwnLimits(changes.limits, key.limits, actor)
+    const metadata = changes.metadata && policies.withReserved(parts, changes.metadata, key, actor)
+    return { action: 'updated', changes: { ...changes, metadata } }
+  }
 
-    return changeKeyIn(parts, id, own, async (key) => {
-      nextStatus('change', key)
-      const { expiresAt } = changes
-      if (expiresAt !== undefined && !isSame(expiresAt, key.expiresAt)) {
-        policies.refuseTooLate(parts, expiresAt, key.createdAt.getTime())
-      }
-      if (mayRevive && isExpired(key, Date.now())) {
+  const member = { id, circumstances, decide }
+  if (changes.expiresAt === undefined || parts.maxKeysPerUser === Infinity) {
+    return changeKey(parts, member, { bytes: JSON.stringify(changes).length })
+  }
+
+  // The key may be expired by the time of the change, so its user is locked before it.
+  return changeKeyIn(parts, circumstances, async (transaction) => {
+    const { userId } = await get(parts, id, { ...circumstances, transaction })
+    await policies.lockUser(parts, userId, transaction)
+    async function decideAndCount(key: ApiKeyRecord) {
+      const decision = decide(key)
+      if (isExpired(key, Date.now())) {
         await policies.refuseTooManyKeys(parts, key.userId, transaction)
       }
-
-      policies.refuseOwnLimits(changes.limits, key.limits, circumstances.actor)
-      const metadata =
-        changes.metadata && policies.withReserved(parts, changes.metadata, key, circumstances.actor)
-      return { action: 'updated', changes: { ...changes, metadata } }
-    })
+      return decision
+    }
+    return { ...member, decide: decideAndCount }
   })
 }
 
@@ -89,14 +97,15 @@ export async function setPermissions(
     await policies.refuseUngrantable(parts, userId, permissions, circumstances.transaction)
   }
 
-  return changeKey(parts, id, circumstances, (key) => {
+  function decide(key: ApiKeyRecord): Decision {
     nextStatus('change', key)
     const isSameSet = isSame(key.permissions.toSorted(), permissions.toSorted())
     return {
       action: 'permissions_changed',
       changes: isSameSet ? {} : { permissions: [...permissions] },
     }
-  })
+  }
+  return changeKey(parts, { id, circumstances, decide })
 }
 
 const statusActions = {
@@ -112,10 +121,11 @@ export async function setStatus(
   id: string,
   circumstances: Circumstances,
 ) {
-  return changeKey(parts, id, circumstances, (key) => ({
+  const decide = (key: ApiKeyRecord): Decision => ({
     action: statusActions[action],
     changes: { status: nextStatus(action, key) },
-  }))
+  })
+  return changeKey(parts, { id, circumstances, decide }, { isUrgent: action !== 'reactivate' })
 }
 
 /**
@@ -134,7 +144,7 @@ export async function rotate(
   // A use that this process has not written yet counts. If it cannot be written, that secret stops working.
   await parts.verification.flush().catch(() => {})
 
-  const apiKey = await changeKey(parts, id, circumstances, (key, { isUnused }) => {
+  function decide(key: ApiKeyRecord, { isUnused }: ReadKey): Decision {
     nextStatus('rotate', key)
     if (isUnused && gracePeriodSeconds > 0) {
       return { action: 'rotated', changes: { prefix, postfix }, secret }
@@ -148,14 +158,17 @@ export async function rotate(
     }
     const previousSecret = gracePeriodSeconds > 0 ? before : null
     return { action: 'rotated', changes: { prefix, postfix, previousSecret }, secret }
-  })
+  }
+  const apiKey = await changeKey(parts, { id, circumstances, decide })
   return { apiKey, plainTextKey }
 }
 
 /** Ends the grace period of a key's previous secret. */
 export async function endRotation(parts: Parts, id: string, circumstances: Circumstances) {
-  return changeKey(parts, id, circumstances, (key) => {
-    nextStatus('change', key)
-    return { action: 'rotation_ended', changes: { previousSecret: null } }
-  })
+  return changeKey(parts, { id, circumstances, decide: decideEnd }, { isUrgent: true })
+}
+
+function decideEnd(key: ApiKeyRecord): Decision {
+  nextStatus('change', key)
+  return { action: 'rotation_ended', changes: { previousSecret: null } }
 }

@@ -36,7 +36,7 @@ export async function revokeAll(
 ): Promise<number> {
   const { audit, emitter, background, noteMade } = parts
 
-  return parts.inTransaction({ ...circumstances, userId }, async (transaction) => {
+  const revoked = await parts.inTransaction({ ...circumstances, userId }, async (transaction) => {
     const own = { ...circumstances, transaction }
     const later: string[] = []
     let keys = 0
@@ -59,6 +59,8 @@ export async function revokeAll(
     }
     return keys
   })
+  await parts.verification.changed('all', circumstances.transaction)
+  return revoked
 }
 
 /** Returns how many keys of a user `revokeAll` would revoke. */
@@ -202,7 +204,10 @@ async function inBatches(
     })
     total += keys.length
     last = keys.at(-1)?.record.id
-    if (keys.length < batchSize) return total
+    if (keys.length === batchSize) continue
+
+    await parts.verification.changed('all', undefined)
+    return total
   }
 }
 

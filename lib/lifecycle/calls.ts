@@ -8,6 +8,7 @@ import type { Parsers } from '../keys/input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { UsageStore } from '../usage/report'
 import type { Verification, VerificationParts } from '../verification/verification'
+import type { ChangeMember } from './change-key'
 import type { Line, Submit } from './combine'
 import type { NewMember } from './new-keys'
 import type { InTransaction, NoteMade, ReportMade } from './transactions'
@@ -36,6 +37,7 @@ export interface WritingParts extends GivenParts {
 /** All parts that the functions of this folder work with. */
 export interface Parts extends WritingParts {
   creations: Line<NewMember, ApiKeyRecord>
+  changes: Line<ChangeMember, ApiKeyRecord>
 }
 
 /** The options of a call besides its subject: the owner, the transaction, and the values that the audit trail notes. */

@@ -1,41 +1,86 @@
+import type { Transaction } from 'sequelize'
+
 import { runIn } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
-import type { Circumstances, OwnCircumstances, Parts } from './calls'
-import { isLogged, plan, readKeys, writeChanges, type Decision, type ReadKey } from './key-changes'
+import type { Circumstances, GivenParts, Parts } from './calls'
+import {
+  isLogged,
+  plan,
+  readKeys,
+  writeChanges,
+  type Decision,
+  type Planned,
+  type ReadKey,
+} from './key-changes'
 import { identify } from './store'
 
-/** Decides what becomes of a key, or throws a refusal. */
-type Decide = (key: ApiKeyRecord, read: ReadKey) => Decision | Promise<Decision>
-
-/** Reads a key, decides what becomes of it, and writes that to its row and to the audit trail. */
-export async function changeKey(
-  parts: Parts,
-  id: string,
-  circumstances: Circumstances,
-  decide: Decide,
-): Promise<ApiKeyRecord> {
-  return parts.inTransaction(circumstances, async (transaction) =>
-    changeKeyIn(parts, id, { ...circumstances, transaction }, decide),
-  )
+/** A key to be changed, and the function that decides what becomes of it, or throws a refusal. */
+export interface ChangeMember<Decided = Decision> {
+  id: string
+  circumstances: Circumstances
+  decide(key: ApiKeyRecord, read: ReadKey): Decided
 }
 
-/** Does the same within a transaction that is open, under the lock of the row. */
+/** Changes a key, in one statement with other keys or in the transaction of the caller. This process honours the change afterwards. */
+export async function changeKey(
+  parts: Parts,
+  member: ChangeMember,
+  { isUrgent = false, bytes = 0 } = {},
+): Promise<ApiKeyRecord> {
+  const { id, circumstances } = member
+  identify(id, circumstances.userId)
+  if (circumstances.transaction) return changeKeyIn(parts, circumstances, () => member)
+
+  const subject = `key ${id.toLowerCase()}`
+  return parts.submit(parts.changes, member, { ...circumstances, subject, isUrgent, bytes })
+}
+
+/**
+ * Changes a key in the transaction of the caller, or else in a transaction of its own. The work that comes before the lock on the row
+ * returns the key and the decision, which may need the transaction.
+ */
 export async function changeKeyIn(
   parts: Parts,
-  id: string,
-  circumstances: OwnCircumstances,
-  decide: Decide,
+  circumstances: Circumstances,
+  prepare: (transaction: Transaction) => Awaitable<ChangeMember<Awaitable<Decision>>>,
 ): Promise<ApiKeyRecord> {
-  const { transaction, userId } = circumstances
-  identify(id, userId)
+  const { transaction: given } = circumstances
+  const record = await parts.inTransaction(circumstances, async (transaction) => {
+    const { record, planned, xid } = await changeLocked(
+      parts,
+      await prepare(transaction),
+      transaction,
+    )
+    if (planned) parts.noteMade(transaction, [planned], { xid, isLogged: isLogged(planned) })
+    return record
+  })
+  await parts.verification.changed([record.id], given)
+  return record
+}
+
+type Awaitable<Value> = Value | Promise<Value>
+
+/** A key as it is now; `planned` is the change, if there was one. */
+interface Changed {
+  record: ApiKeyRecord
+  planned: Planned | null
+  xid: string | null
+}
+
+/** Changes a key under the lock of its row. */
+export async function changeLocked(
+  parts: GivenParts,
+  { id, circumstances, decide }: ChangeMember<Awaitable<Decision>>,
+  transaction: Transaction,
+): Promise<Changed> {
   const run = runIn(parts.sequelize, transaction)
+  const { userId } = circumstances
   const [key] = await readKeys(parts, run, [{ id, userId }], 'FOR NO KEY UPDATE OF key')
   if (!key) throw new ApiKeysError('api_key_not_found')
   const planned = plan(key, await decide(key.record, key), circumstances)
-  if (!planned) return key.record
+  if (!planned) return { record: key.record, planned, xid: null }
 
   const { xid } = await writeChanges(parts, run, [planned])
-  parts.noteMade(transaction, [planned], { xid, isLogged: isLogged(planned) })
-  return planned.change.after.record
+  return { record: planned.change.after.record, planned, xid }
 }

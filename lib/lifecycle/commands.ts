@@ -48,106 +48,92 @@ export function createLifecycle(given: GivenParts) {
 /** The work that a call does with its parsed options. */
 type Work<Result> = (circumstances: Circumstances) => Promise<Result>
 
-/** Creates the three ways to run a call. */
+/** Creates the two ways to run a call. */
 function createRuns({ parse, verification }: Parts) {
   /** Works with the parsed options of a call, and names the failures of the database. */
-  async function read<Result>(options: ReadOptions | undefined, work: Work<Result>) {
+  async function run<Result>(options: ReadOptions | undefined, work: Work<Result>) {
     return onDatabase(async () => work(readOptions(parse, options)))
-  }
-
-  /** Makes a change of some keys. This process honours the change before the call returns. */
-  async function change<Result>(
-    keys: readonly string[] | 'all',
-    options: ChangeOptions | undefined,
-    work: Work<Result>,
-  ) {
-    const result = await read(options, work)
-    await verification.changed(keys, options?.transaction)
-    return result
   }
 
   /** Does the same for changes that restrict keys. With `everywhere`, all processes honour the change before the call returns. */
   async function restrict<Result>(
-    keys: readonly string[] | 'all',
     { everywhere = false, ...options }: RestrictOptions = {},
     work: Work<Result>,
   ) {
     checkEverywhere(everywhere, options.transaction)
-    const result = await change(keys, options, work)
+    const result = await run(options, work)
     if (everywhere) await verification.waitForEveryone()
     return result
   }
 
-  return { read, change, restrict }
+  return { run, restrict }
 }
 
 function createKeyCommands(parts: Parts) {
   const { parse } = parts
-  const { read, change, restrict } = createRuns(parts)
+  const { run, restrict } = createRuns(parts)
 
   return {
     async create(apiKey: unknown, options?: ChangeOptions) {
       refuseUserId(options)
-      return read(options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
+      return run(options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
     },
 
     async list(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId')
       refuseUserId(options)
-      return read(options, (call) => list(parts, parse.list(filter), call))
+      return run(options, (call) => list(parts, parse.list(filter), call))
     },
 
     async get(id: string, options?: ReadOptions) {
-      return read(options, (call) => get(parts, id, call))
+      return run(options, (call) => get(parts, id, call))
     },
 
     async update(id: string, changes: unknown, options?: ChangeOptions) {
-      return change([id], options, (call) =>
-        actions.update(parts, id, parse.changes(changes), call),
-      )
+      return run(options, (call) => actions.update(parts, id, parse.changes(changes), call))
     },
 
     async setPermissions(id: string, given: unknown, options?: RestrictOptions) {
-      return restrict([id], options, (call) => {
+      return restrict(options, (call) => {
         const { permissions } = parse.permissionSet({ permissions: given })
         return actions.setPermissions(parts, id, permissions, call)
       })
     },
 
     async suspend(id: string, options?: RestrictOptions) {
-      return restrict([id], options, (call) => actions.setStatus(parts, 'suspend', id, call))
+      return restrict(options, (call) => actions.setStatus(parts, 'suspend', id, call))
     },
 
     async reactivate(id: string, options?: ChangeOptions) {
-      return change([id], options, (call) => actions.setStatus(parts, 'reactivate', id, call))
+      return run(options, (call) => actions.setStatus(parts, 'reactivate', id, call))
     },
 
     async revoke(id: string, options?: RestrictOptions) {
-      return restrict([id], options, (call) => actions.setStatus(parts, 'revoke', id, call))
+      return restrict(options, (call) => actions.setStatus(parts, 'revoke', id, call))
     },
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */
     async rotate(id: string, { gracePeriodSeconds: given, ...options }: RotateOptions = {}) {
-      return change([id], options, (call) => {
+      return run(options, (call) => {
         const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
         return actions.rotate(parts, id, gracePeriodSeconds, call)
       })
     },
 
     async endRotation(id: string, options?: RestrictOptions) {
-      return restrict([id], options, (call) => actions.endRotation(parts, id, call))
+      return restrict(options, (call) => actions.endRotation(parts, id, call))
     },
   }
 }
 
 function createBulkCommands(parts: Parts) {
   const { parse, verification } = parts
-  const { read, change, restrict } = createRuns(parts)
+  const { run, restrict } = createRuns(parts)
 
   return {
     async revokeAll(owner: unknown, options?: RestrictOptions) {
       refuseUserId(options)
-      return restrict('all', options, async (call) => {
+      return restrict(options, async (call) => {
         const { userId } = parse.owner({ userId: owner })
         return { keys: await bulk.revokeAll(parts, userId, call) }
       })
@@ -155,7 +141,7 @@ function createBulkCommands(parts: Parts) {
 
     async countRevocable(owner: unknown, options?: ReadOptions) {
       refuseUserId(options)
-      return read(options, async (call) => {
+      return run(options, async (call) => {
         const { userId } = parse.owner({ userId: owner })
         return { keys: await bulk.countRevocable(parts, userId, call) }
       })
@@ -163,7 +149,7 @@ function createBulkCommands(parts: Parts) {
 
     async createMany(apiKeys: unknown, options?: ChangeOptions) {
       refuseUserId(options)
-      return read(options, (call) => createMany(parts, apiKeys, call))
+      return run(options, (call) => createMany(parts, apiKeys, call))
     },
 
     async revokeMany(criteria: object, options?: RestrictOptions) {
@@ -171,16 +157,14 @@ function createBulkCommands(parts: Parts) {
       refuseUndefined(criteria, 'ids', 'userId', 'status', 'isExpired', 'permission', 'text')
       refuseTransaction(options)
       refuseUserId(options)
-      return restrict('all', options, (call) =>
-        bulk.revokeMany(parts, parse.manyKeys(criteria), call),
-      )
+      return restrict(options, (call) => bulk.revokeMany(parts, parse.manyKeys(criteria), call))
     },
 
     async revokeUnused(criteria: object, options?: RestrictOptions) {
       refuseUndefined(criteria, 'userId')
       refuseTransaction(options)
       refuseUserId(options)
-      return restrict('all', options, async (call) => ({
+      return restrict(options, async (call) => ({
         keys: await bulk.revokeUnused(parts, parse.unusedKeys(criteria), call),
       }))
     },
@@ -188,7 +172,7 @@ function createBulkCommands(parts: Parts) {
     async pruneRevoked(criteria: unknown, options?: ChangeOptions) {
       refuseTransaction(options)
       refuseUserId(options)
-      return change('all', options, async (call) => ({
+      return run(options, async (call) => ({
         keys: await bulk.pruneRevoked(parts, parse.pruning(criteria), call),
       }))
     },
@@ -209,17 +193,17 @@ function createBulkCommands(parts: Parts) {
 
 function createLogCommands(parts: Parts) {
   const { parse, audit, usage } = parts
-  const { read } = createRuns(parts)
+  const { run } = createRuns(parts)
 
   return {
     async events(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId', 'apiKeyId')
       refuseUserId(options)
-      return read(options, (call) => audit.list(parse.eventList(filter), call))
+      return run(options, (call) => audit.list(parse.eventList(filter), call))
     },
 
     async usage(id: string, query: object = {}, options?: ReadOptions) {
-      return read(options, async (call) => {
+      return run(options, async (call) => {
         const period = readUsagePeriod(parse.usageQuery(query))
         const apiKey = await get(parts, id, call)
         return usage.ofKey(apiKey.id, period, call)
@@ -229,7 +213,7 @@ function createLogCommands(parts: Parts) {
     async totalUsage(filter: object = {}, options?: ReadOptions) {
       refuseUndefined(filter, 'userId', 'apiKeyId')
       refuseUserId(options)
-      return read(options, (call) => {
+      return run(options, (call) => {
         const { apiKeyId, userId, ...query } = parse.usageFilter(filter)
         return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, call)
       })
@@ -262,21 +246,21 @@ function createLogCommands(parts: Parts) {
 /** Creates the functions for input that may not name an owner, or a key, because the route does. */
 function createRouteCommands(parts: Parts) {
   const { parse, audit } = parts
-  const { read } = createRuns(parts)
+  const { run } = createRuns(parts)
 
   return {
     async createOwn(userId: string | number, apiKey: unknown, options: ChangeOptions) {
-      return read(options, (call) =>
+      return run(options, (call) =>
         actions.create(parts, { ...parse.newKey(apiKey), userId }, call),
       )
     },
 
     async listOwn(userId: string | number, filter: unknown) {
-      return read(undefined, (call) => list(parts, { ...parse.ownList(filter), userId }, call))
+      return run(undefined, (call) => list(parts, { ...parse.ownList(filter), userId }, call))
     },
 
     async eventsOf(id: string, page: unknown, options: ReadOptions) {
-      return read(options, async (call) => {
+      return run(options, async (call) => {
         const apiKey = await get(parts, id, call)
         return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id }, call)
       })

@@ -18,7 +18,7 @@ import type { Run } from '../database/query'
 import { isSame } from '../keys/metadata'
 import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
-import type { Circumstances, Parts } from './calls'
+import type { Circumstances, GivenParts } from './calls'
 import { readRecord } from './store'
 
 /** The id of a key, and its owner if only that owner may reach it. */
@@ -53,7 +53,7 @@ export interface Planned {
 }
 
 /** SQL that reads keys of the instance. */
-function readKeysSql({ tables, keyPrefix }: Parts, join: string, where: string): string {
+function readKeysSql({ tables, keyPrefix }: GivenParts, join: string, where: string): string {
   return `
     SELECT ${keySql('key')} AS json, ${digestSql('key.hash')} AS hash_digest,
            ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place,
@@ -62,12 +62,12 @@ function readKeysSql({ tables, keyPrefix }: Parts, join: string, where: string):
 }
 
 /** SQL that reads the keys of the instance for which a condition is true, and locks their rows. */
-export function lockKeysSql(parts: Parts, where: string, order: string): string {
+export function lockKeysSql(parts: GivenParts, where: string, order: string): string {
   return `${readKeysSql(parts, '', where)} ${order} FOR NO KEY UPDATE OF key`
 }
 
 /** Reads a row of these statements. */
-export function toReadKey(parts: Parts, row: TextRow): ReadKey {
+export function toReadKey(parts: GivenParts, row: TextRow): ReadKey {
   return {
     record: readRecord(parts, JSON.parse(row.json ?? '') as ApiKeyRow),
     hashDigest: row.hash_digest ?? '',
@@ -80,7 +80,7 @@ export function toReadKey(parts: Parts, row: TextRow): ReadKey {
 
 /** Reads keys of the instance by their ids. */
 export async function readKeys(
-  parts: Parts,
+  parts: GivenParts,
   run: Run,
   wanted: readonly Wanted[],
   locks: '' | 'FOR NO KEY UPDATE OF key',
@@ -156,7 +156,7 @@ const noPreviousSecret = {
  * key has changed since it was read, or if another transaction has locked it.
  */
 export async function writeChanges(
-  { tables, audit }: Parts,
+  { tables, audit }: GivenParts,
   run: Run,
   planned: readonly Planned[],
 ): Promise<{ made: Planned[]; xid: string | null }> {

@@ -1,9 +1,19 @@
+import { run as runAlone } from '../database/query'
+import { ApiKeysError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
-import type { Line, Outcome, Sent } from './combine'
 import type { WritingParts } from './calls'
+import { changeLocked, type ChangeMember } from './change-key'
+import type { Line, Outcome } from './combine'
+import { isLogged, plan, readKeys, writeChanges, type Planned, type ReadKey } from './key-changes'
 import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
 
-/** Makes the line of new keys. Its members are refused by their results, so that one of them fails alone. */
+/**
+ * How long a statement for several waits for a lock. That is far below `deadlock_timeout`, so that an app that waits for the
+ * library gets it out of the way before its own check for deadlocks.
+ */
+const togetherPatienceMs = 25
+
+/** Makes the line of new keys. A key that is refused does not keep the others from being created. */
 export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyRecord> {
   async function create(members: readonly NewMember[], patienceMs: number) {
     const { onPool, reportMade } = parts
@@ -19,8 +29,9 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
       outcomes: outcomes.map((outcome): Outcome<ApiKeyRecord> =>
         outcome instanceof Error ? { error: outcome } : { result: outcome.after.record },
       ),
-      finish: nothing,
-    } satisfies Sent<ApiKeyRecord>
+      // Other processes do not wait for a new key, and this process has none of it.
+      finish: async () => {},
+    }
   }
 
   return {
@@ -34,9 +45,73 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
 }
 
 /**
- * How long a statement for several waits for a lock. That is far below `deadlock_timeout`, so that an app that waits for the
- * library gets it out of the way before its own check for deadlocks.
+ * Makes the line of changes. It reads the keys, has each change decided, and writes the changes whose keys are as they were read. Nothing is
+ * locked between the two statements. A key that another transaction has changed or locked meanwhile goes again, and in the end
+ * waits for the lock.
  */
-const togetherPatienceMs = 25
+export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKeyRecord> {
+  const { sequelize, onPool, ownChanges, reportMade, verification } = parts
 
-async function nothing() {}
+  /** Reports changes that are committed, and returns what is left to do. */
+  function finishOf(made: readonly Planned[], ids: readonly string[]) {
+    reportMade(made)
+    return () => verification.changed(ids, undefined)
+  }
+
+  return {
+    repeats: false,
+
+    async send(members) {
+      const committed = ownChanges.begin()
+      const decided = await onPool(async (run) => {
+        const wanted = members.map(({ id, circumstances }) => ({
+          id,
+          userId: circumstances.userId,
+        }))
+        const keys = await readKeys(parts, run, wanted, '')
+        const found = new Map(keys.map((key) => [key.record.id, key]))
+        const decisions = members.map((member) =>
+          decide(member, found.get(member.id.toLowerCase())),
+        )
+        const planned = decisions.flatMap((decision) => ('row' in decision ? [decision] : []))
+        if (planned.length === 0) return { decisions, made: [], xid: null }
+        return { decisions, ...(await writeChanges(parts, run, planned)) }
+      })
+      const { decisions, made, xid } = decided
+      if (xid !== null && made.some(isLogged)) committed(xid)
+
+      const isMade = new Set<unknown>(made)
+      const outcomes = decisions.map((decision) => {
+        if (!('row' in decision)) return decision
+        return isMade.has(decision) ? { result: decision.change.after.record } : 'again'
+      })
+      const ids = outcomes.flatMap((outcome) =>
+        outcome !== 'again' && 'result' in outcome ? [outcome.result.id] : [],
+      )
+      return { outcomes, finish: finishOf(made, ids) }
+    },
+
+    async sendAlone(member, patienceMs) {
+      const committed = ownChanges.begin()
+      const { record, planned, xid } = await sequelize.transaction(async (transaction) => {
+        const sql = `SELECT set_config('lock_timeout', '${patienceMs}ms', true)`
+        await runAlone(sequelize, sql, { transaction })
+        return changeLocked(parts, member, transaction)
+      })
+      const made = planned ? [planned] : []
+      if (xid !== null && made.some(isLogged)) committed(xid)
+      return { outcomes: [{ result: record }], finish: finishOf(made, [record.id]) }
+    },
+  }
+}
+
+/** Returns the change of a key; or what its caller is answered, if nothing is to be written. */
+function decide(member: ChangeMember, key: ReadKey | undefined): Planned | Outcome<ApiKeyRecord> {
+  if (!key) return { error: new ApiKeysError('api_key_not_found') }
+  try {
+    const planned = plan(key, member.decide(key.record, key), member.circumstances)
+    return planned ?? { result: key.record }
+  } catch (error) {
+    return { error }
+  }
+}

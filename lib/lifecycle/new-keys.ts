@@ -10,6 +10,7 @@ import { ApiKeysError, InvalidInputError } from '../errors'
 import type { NewKey } from '../keys/input'
 import { readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
+import { newId } from '../keys/new-id'
 import { isExpired } from '../keys/states'
 import type { Circumstances, GivenParts } from './calls'
 
@@ -112,7 +113,7 @@ export function explainUnknownUser(error: unknown): never {
 /** Returns a key as it will be. The database sets the time of its creation. */
 function draftOf({ key, secret }: NewMember): Draft {
   const { hash: stored, prefix, postfix } = secret
-  const id = randomUUID()
+  const id = newId()
   const ref = randomUUID()
   const given = { ...key, ...secret, id, eventRef: ref, metadata: key.metadata ?? {} }
   const row: Record<string, unknown> = {}

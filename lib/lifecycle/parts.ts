@@ -3,7 +3,7 @@ import { createOnPool } from '../database/pool'
 import { mostAtOnceOf } from '../database/turns'
 import type { GivenParts, Parts } from './calls'
 import { createCombiner } from './combine'
-import { createCreationLine } from './lines'
+import { createChangeLine, createCreationLine } from './lines'
 import { createInTransaction, createNoteMade, createReportMade } from './transactions'
 
 /** Adds the parts with which the functions of this folder make changes. */
@@ -18,5 +18,5 @@ export function createParts(given: GivenParts): Parts {
     onPool: createOnPool(sequelize, given),
     submit: createCombiner({ ...given, ...limits }),
   }
-  return { ...own, creations: createCreationLine(own) }
+  return { ...own, creations: createCreationLine(own), changes: createChangeLine(own) }
 }

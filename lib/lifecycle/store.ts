@@ -5,7 +5,7 @@ import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
 import { guid } from '../keys/fields'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
-import type { Circumstances, Parts } from './calls'
+import type { Circumstances, GivenParts, Parts } from './calls'
 
 /** The owner whose keys a call can reach, and the transaction that it is a part of. */
 export type Scope = Pick<Circumstances, 'userId' | 'transaction'>
@@ -17,7 +17,7 @@ export interface Condition {
 }
 
 /** Makes the record of a row, with the uses that this process has not written yet. */
-export function readRecord({ userIdType, verification }: Parts, row: ApiKeyRow): ApiKeyRecord {
+export function readRecord({ userIdType, verification }: GivenParts, row: ApiKeyRow): ApiKeyRecord {
   return withLastUse(toRecord(row, userIdType), verification.lastUseOf(row.id))
 }
 

@@ -151,3 +151,130 @@ describe('keys that are created at once', () => {
     expect((await apiKeys.verifyAuditTrail()).entries).toBe(500)
   })
 })
+
+/** Creates keys of many users. */
+const createKeys = (count: number) =>
+  Promise.all(
+    each(count, async (number) => {
+      const { apiKey } = await create(`user ${(number % 20) + 1}`, `Key ${number}`)
+      return apiKey.id
+    }),
+  )
+
+/** Statements that write changes of keys that were there. */
+const writes = (statements = world.statements) =>
+  statements.all.filter((sql) => sql.includes('SKIP LOCKED'))
+
+describe('keys that are changed at once', () => {
+  it('are changed by few statements, in the order of the calls', async () => {
+    const ids = await createKeys(200)
+    const reported: string[] = []
+    world.apiKeys.on('suspended', ({ apiKey }) => reported.push(apiKey.id))
+
+    const records = await Promise.all(ids.map((id) => world.apiKeys.suspend(id)))
+
+    expect(records.map(({ id, status }) => `${id} ${status}`)).toEqual(
+      ids.map((id) => `${id} SUSPENDED`),
+    )
+    expect(reported.toSorted()).toEqual(ids.toSorted())
+    expect(writes().length).toBeLessThan(6)
+    expect((await world.apiKeys.verifyAuditTrail()).entries).toBe(400)
+  })
+
+  it('are refused one by one if their state does not allow the change', async () => {
+    const ids = await createKeys(30)
+    const [gone, revoked, foreign] = ids
+    await world.apiKeys.revoke(String(revoked))
+    await world.rows('DELETE FROM api_keys WHERE id = $1', [gone])
+
+    const results = await Promise.allSettled(
+      ids.map((id) =>
+        world.apiKeys.update(id, { name: 'New' }, id === foreign ? { userId: 'user 1' } : {}),
+      ),
+    )
+
+    const refusals = results.flatMap((each) =>
+      each.status === 'rejected' ? [each.reason.code] : [],
+    )
+    expect(refusals).toEqual(['api_key_not_found', 'api_key_revoked', 'api_key_not_found'])
+    expect(await world.rows(`SELECT count(*)::int FROM api_keys WHERE name = 'New'`)).toEqual([
+      { count: 27 },
+    ])
+  })
+
+  it('are changed once if a value of the app is refused for one of them', async () => {
+    const ids = await createKeys(30)
+    await world.rows('CREATE UNIQUE INDEX ON api_keys (name)')
+
+    const results = await Promise.allSettled(
+      ids.map((id, index) => world.apiKeys.update(id, { name: `New ${Math.max(index, 1)}` })),
+    )
+
+    const refusals = results.flatMap((each) => (each.status === 'rejected' ? [each.reason] : []))
+    expect(refusals).toMatchObject([{ name: 'SequelizeUniqueConstraintError' }])
+    expect((await world.apiKeys.verifyAuditTrail()).entries).toBe(59)
+  })
+
+  it('do not wait for a key that the app has locked', async () => {
+    const [locked, ...others] = await createKeys(20)
+    const lock = await world.holdLock(`SELECT FROM api_keys WHERE id = '${locked}' FOR UPDATE`)
+    let isDone = false
+    const blocked = world.apiKeys.revoke(String(locked)).then((record) => {
+      isDone = true
+      return record
+    })
+
+    await Promise.all(others.map((id) => world.apiKeys.revoke(id)))
+    expect(isDone).toBe(false)
+    await lock.release()
+
+    expect(await blocked).toMatchObject({ id: locked, status: 'REVOKED' })
+  })
+
+  it('are refused with 503 if the app keeps the key locked', async () => {
+    const sequelize = world.database.connect({ pool: { max: 4, acquire: 1_000 } })
+    const { apiKeys } = world.createProcess({ users, sequelize })
+    const [locked, other] = await createKeys(2)
+    await world.holdLock(`SELECT FROM api_keys WHERE id = '${locked}' FOR UPDATE`)
+
+    await expect(apiKeys.revoke(String(locked))).rejects.toMatchObject({
+      code: 'database_unavailable',
+    })
+    await expect(apiKeys.revoke(String(other))).resolves.toMatchObject({ status: 'REVOKED' })
+  })
+
+  it('do not keep a key from its revocation, however many callers change it', async () => {
+    const [id] = await createKeys(1)
+    const revoker = world.createProcess({ users })
+    const end = new AbortController()
+    async function change(caller: number) {
+      for (let time = 0; !end.signal.aborted; time++) {
+        await world.apiKeys.update(String(id), { name: `${caller} ${time}` }).catch(() => {})
+      }
+    }
+    const changes = Promise.all(each(8, change))
+
+    const record = await revoker.apiKeys.revoke(String(id))
+    end.abort()
+    await changes
+
+    expect(record).toMatchObject({ status: 'REVOKED' })
+    expect(writes(revoker.statements).length).toBeLessThan(5)
+    const { events } = await world.apiKeys.events({ apiKeyId: id })
+    expect(events[0]).toMatchObject({ action: 'revoked' })
+    expect(await world.apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
+  })
+
+  it('are read back from the log once for each statement', async () => {
+    const ids = await createKeys(100)
+    const { plainTextKey } = await create('user 1')
+    await world.apiKeys.verify(plainTextKey)
+    const before = { polls: world.statements.polls().length, writes: writes().length }
+
+    await Promise.all(ids.map((id) => world.apiKeys.revoke(id)))
+
+    const polls = world.statements.polls().length - before.polls
+    expect(writes().length - before.writes).toBeLessThan(6)
+    expect(polls).toBeLessThan(15)
+  })
+})
