@@ -11,8 +11,8 @@ import { unless, type Step } from './step'
  * Indexes and constraints have no names of ours, because such names belong to the whole schema and the app may use them. No
  * index has `last_used_at`, so that the note of a use stays a HOT update; the fill factor leaves room for it. Lists are of one
  * key prefix, because instances with different prefixes may share the table: `prefix` is the key prefix, an underscore and six
- * characters. Metadata and limits are `json`: the text of `jsonb` can be far longer than the text that was stored, so that its
- * size could not be limited.
+ * characters. Metadata and limits are `json`. The text of `jsonb` can be far longer than the stored text, so its size
+ * could not be limited.
  *
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
  * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
@@ -98,8 +98,8 @@ function retiredSecretsSql({ retiredSecrets }: Tables): string {
 }
 
 /**
- * The foreign key is added apart, because either table may be made anew beside the other. A previous secret that is not retired
- * stops working, because nothing would recognise it later.
+ * The foreign key is added by itself, because each of the two tables may be made again alone. A previous secret that is
+ * not retired stops working, because nothing would recognise it later.
  */
 function referenceSql({ keys, retiredSecrets }: Tables): string {
   return unless(

@@ -7,8 +7,8 @@ import type { Step } from './step'
  * transaction that makes the change, so that it has changes made by hand, by a cascade or by TRUNCATE.
  *
  * Triggers gather the changes of a transaction as they happen, without a lock. The first change also queues a deferred trigger,
- * which numbers the transaction when it commits. It does so under a lock, so that the order of the numbers is the order of the
- * commits; and so late that an open transaction keeps no other transaction waiting. The locked row is never updated, because an
+ * which numbers the transaction when it commits. It does so under a lock, so that the order of the numbers is the
+ * order of the commits. It does so late, so that an open transaction keeps no other transaction waiting. The locked row is never updated, because an
  * updated row would make transactions of the app fail at REPEATABLE READ and SERIALIZABLE.
  *
  * A key that the library creates is not in the log. So creations wait neither for the lock nor for notifications of other transactions.

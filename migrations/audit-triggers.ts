@@ -183,9 +183,9 @@ const refuseBody = `
         END`
 
 /**
- * An open transaction must not keep other transactions waiting for a number. So the function takes each number of the sequence that is
- * not below the time in whole seconds. If the sequence is behind, one transaction per second sets it, and all others see that at
- * once.
+ * An open transaction must not keep other transactions waiting for a number. So the function takes each number of the
+ * sequence that is not below the time in whole seconds. If the sequence is behind, one transaction per second sets it,
+ * and all other transactions see that at once.
  */
 function numberBody({ eventRegister: register }: Tables): string {
   return `

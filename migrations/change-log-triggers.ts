@@ -65,7 +65,7 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
   ]
 }
 
-/** Returns the trigger that logs what is inserted into the table of changed users. */
+/** Returns the trigger that logs the rows that are inserted into the table of changed users. */
 export function userLogTriggers(tables: Tables): Trigger[] {
   return [
     {
@@ -149,7 +149,7 @@ function gatherInsertBody(tables: Tables): string {
         END`
 }
 
-/** SQL that is true if a crash or a failover may lose what the transaction commits. */
+/** SQL that is true if a crash or a failover may lose the changes of the transaction. */
 const isLostInCrash = `current_setting('synchronous_commit') = ANY (ARRAY['off', 'local', 'remote_write'])`
 
 /** Without it, an app might hand out a key that a crash takes back. */
@@ -192,8 +192,8 @@ function numberBody({ revisions, channel, settings }: Tables): string {
 }
 
 /**
- * The function does not read the log: the snapshot of the transaction may be old, and a SERIALIZABLE transaction would fail. It goes
- * by a sequence, which belongs to no snapshot, and by the clock if the sequence was set back.
+ * The function does not read the log: the snapshot of the transaction may be old, and a SERIALIZABLE transaction would
+ * fail. It comes from a sequence, which belongs to no snapshot, or from the clock if the sequence was set back.
  */
 function numberEntryBody({ logLock, revisionRegister: register }: Tables): string {
   return `

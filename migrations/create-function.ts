@@ -27,14 +27,14 @@ export const newKeyAttributes = [
 export const wrongIsolation = '25001'
 
 /**
- * Returns the function that creates keys and their entries of the audit trail, each key or none. It takes the keys and the entries as
- * JSON arrays of rows in the same order, and the owners, each once, as rows of keys. It returns a row for each key: its place, from 1;
- * `owner` if the database spells the owner in another way than the entry, so that no key was made; and the time of its creation, if it was
- * made. A key of a user who has `most` keys is not made.
+ * Returns the function that creates keys and their entries of the audit trail, each key or none. It takes the keys and
+ * the entries as JSON arrays of rows in the same order, and the owners, each once, as rows of keys. It returns a row
+ * for each key: its place, from 1; `owner` if the database spells the owner in another way than the entry, so that no
+ * key was made; and the time of its creation, if it was made. A key of a user who has `most` keys is not made.
  *
- * It is a function because a statement sees what was committed when it began. So the users must be locked by a statement before the
- * statement that counts their keys. The lock is exclusive, because two transactions that share a lock would each count without the
- * other. Without a limit, nothing is counted, and the lock only keeps out what revokes all keys of a user.
+ * It is a function because a statement sees only the changes that were committed when it began. So the users must be locked by a statement before the
+ * statement that counts their keys. The lock is exclusive. Two transactions that share a lock would each count
+ * without the keys of the other. Without a limit, nothing is counted, and the lock only keeps out what revokes all keys of a user.
  *
  * With `patience`, the function waits for locks no longer than that. It puts the setting back, because triggers that wait at COMMIT obey
  * it as well.
@@ -90,7 +90,7 @@ function bodyOf(tables: Tables): string {
             END IF;
             PERFORM set_config('lock_timeout', patience, true);
           END IF;
-          -- By their own numbers, because collations of users differ.
+          -- Ordered by the numbers of the locks, because collations of users differ.
           FOR user_lock IN
             SELECT DISTINCT ${userLockSql(tables, 'key.user_id')} FROM json_populate_recordset(NULL::${keys}, owners) AS key ORDER BY 1
           LOOP

@@ -14,7 +14,7 @@ export interface Missing {
   isRow: boolean
 }
 
-/** Returns what the steps make and the database does not have. It needs no right but to read. */
+/** Returns the parts of the steps that the database does not have. It needs no right but to read. */
 export async function findMissing(
   run: Run,
   schema: string,

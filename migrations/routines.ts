@@ -16,8 +16,9 @@ export interface Routine {
 const searchPath = 'pg_catalog, pg_temp'
 
 /**
- * SQL that creates functions. They run with the rights of their caller, so every role may call them: a role can do nothing by them
- * that its rights on the tables do not let it do. Their search path is fixed, so that no role can replace a name in them.
+ * SQL that creates functions. They run with the rights of their caller, so every role may call them. A role can do
+ * nothing by them that its rights on the tables forbid. Their search path is fixed, so that no role can replace a name
+ * in them.
  */
 export function createRoutines(routines: readonly Routine[]): string {
   return routines

@@ -3,8 +3,8 @@ import type { Tables } from '../models/tables'
 import { changesAny, type Trigger } from './triggers'
 
 /**
- * Returns the triggers that keep the hashes of all secrets unique, and that delete retired secrets with their key. They are silent
- * in a session that replicates, because it receives both tables of the other server.
+ * Returns the triggers that keep the hashes of all secrets unique, and that delete retired secrets with their key. They
+ * are silent in a session that replicates, because it receives the rows of both tables from the other server.
  */
 export function secretTriggers(tables: Tables): Trigger[] {
   const { schema, keys, retiredSecrets: retired } = tables
@@ -17,7 +17,7 @@ export function secretTriggers(tables: Tables): Trigger[] {
     table: keys,
     calls: { name: qualify(schema, 'api_key_forget_retired_secrets'), body: forgetBody(tables) },
   }
-  // Fires after the statement, because one statement of a rotation moves a hash from one table to the other.
+  // Fires after the statement, because one statement of a rotation moves a hash between the two tables.
   const onInsert = {
     ...unique,
     name: 'api_key_keep_hashes_unique_insert',

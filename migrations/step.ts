@@ -11,8 +11,8 @@ import { createRoutines, dropRoutines, type Routine } from './routines'
 import { createFunctions, createTriggers, dropFunctions, type Trigger } from './triggers'
 
 /**
- * One change of the schema, as data. It can be made again over the parts of it that are there: a clean-up, a schema tool or a
- * restore may have removed a table but not its functions, a trigger, a row, or the history.
+ * One change of the schema, as data. It can be made again over the parts of it that are there. A clean-up, a schema
+ * tool or a restore may have removed single parts: a table but not its functions, a trigger, a row, or the history.
  */
 export interface Step {
   readonly name: string

@@ -16,9 +16,9 @@ export interface ColumnType {
 }
 
 /**
- * Returns the type that `user_id` must have: the type that the app named, else the type of its own column, else the type that
- * `user_id` has. If the app named none, ids are strings in JavaScript, for bigint and integer alike. Text has the collation of the app's
- * column, which may ignore case.
+ * Returns the type that `user_id` must have: the type that the app named, else the type of its own column, else the
+ * type that `user_id` has. If the app named no type, ids are strings in JavaScript, for bigint and integer alike. Text
+ * has the collation of the app's column, which may ignore case.
  */
 export async function findUserIdType(run: Run, storage: Storage): Promise<ColumnType> {
   const { schema, users, columnType } = storage
@@ -70,8 +70,8 @@ async function typeOf(run: Run, { schema, table, column }: Column): Promise<Foun
 }
 
 /**
- * Gives `user_id` another type if all owners keep their ids by it, as text. Returns true if it did. The triggers of the table are
- * gone then.
+ * Gives `user_id` another type if the text of all owners' ids stays the same. Returns true if it did. The triggers of
+ * the table are gone then.
  *
  * @throws {Error} that says which keys are in the way
  */

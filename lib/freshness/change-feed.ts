@@ -43,8 +43,8 @@ const notificationEveryMs = 5
 const pruneEveryMs = 60_000
 
 /**
- * Follows the log of changes with a poll every third of `maxStalenessMs`, as long as keys are verified. An answer grants a lease:
- * until `maxStalenessMs` after the poll was sent, what is cached may be used.
+ * Follows the log of changes with a poll every third of `maxStalenessMs`, as long as keys are verified. An answer
+ * grants a lease: until `maxStalenessMs` after the poll was sent, the cache may be used.
  */
 export function createChangeFeed(parts: ChangeFeedParts) {
   const { background, log, clock, maxStalenessMs } = parts
@@ -105,7 +105,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
   }
 
   return {
-    /** How the process stands to the log. */
+    /** The state of the process and the log. */
     lease: lease as Readonly<Lease>,
     patienceMs,
     poll,
@@ -136,7 +136,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
       return stops
     },
 
-    /** Notes a change that the log did not report: what is being read may be from before it. */
+    /** Notes a change that the log did not report. A reading under way may be from before it. */
     noteGap() {
       lease.gaps++
     },
@@ -155,8 +155,8 @@ function createPolls(parts: ChangeFeedParts, lease: Lease) {
   let nextPoll: Promise<void> | undefined
 
   /**
-   * How long a statement may take if there is no lease. The first statement waits as long as the app's pool would: a database
-   * that slept, as serverless databases do, wakes for seconds, and the app's own queries wait for it.
+   * How long a statement may take if there is no lease. The first statement waits as long as the app's pool would. A
+   * serverless database that slept takes seconds to wake, and the app's own queries wait for it.
    */
   function patienceMs(): number {
     return lease.isAnswered ? longestLimitMs(maxStalenessMs) : firstAnswerLimitMs

@@ -5,7 +5,7 @@ import type { Tables } from '../../models/tables'
 /** The most changes that are read one by one. After more changes, the whole cache is evicted. */
 export const maxChanges = 10_000
 
-/** SQL that is read together with the log or keys, and says if a process may rely on what it reads. */
+/** SQL that is read together with the log or keys. It decides if a process may rely on the reading. */
 export type Conditions = ReturnType<typeof conditionsOf>
 
 /** Returns the conditions for a process that keeps a bound and needs some triggers. */
@@ -113,10 +113,11 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
 }
 
 /**
- * Returns SQL that removes the entries of more than an hour ago, because a process that was away for longer begins anew. The newest
- * entry stays. It removes a limited number, always from the beginning up to an entry that stays: a gap behind an entry that is
- * still there would hide changes from a process that reads on from it. Times may be in another order than numbers, if the
- * server's clock was set back. Processes that prune at once wait for each other. One text is one transaction.
+ * Returns SQL that removes the entries of more than an hour ago, because a process that was away for longer evicts its
+ * cache. The newest entry stays. It removes a limited number, always from the beginning up to an entry that stays. A
+ * gap behind an older entry would hide changes from a process that reads on from that entry. Times may be in another
+ * order than numbers, if the server's clock was set back. Processes that prune at once wait for each other. One text is
+ * one transaction.
  */
 export function pruneSql({ revisions, changes, settings }: Tables): string {
   return `SELECT set_config('${settings.pruning}', pg_current_xact_id()::text, true);

@@ -89,7 +89,10 @@ export function createChangeLog(parts: ChangeLogParts) {
       return new Map(rows.map((row) => [String(row.xid), Number(row.revision)]))
     },
 
-    /** Removes entries that readers pass over. After the deletion, every process begins anew, with a number above all others. */
+    /**
+     * Removes entries that readers pass over. After the deletion, every process evicts its cache, with a number above
+     * all earlier numbers.
+     */
     async remove(numbers: readonly number[]) {
       await onDatabase(() =>
         run(sequelize, `DELETE FROM ${revisions} WHERE revision = ANY ($1::bigint[])`, {
@@ -99,7 +102,7 @@ export function createChangeLog(parts: ChangeLogParts) {
       )
     },
 
-    /** Logs that the permissions of a user may have changed, for every process. */
+    /** Reports to every process that the permissions of a user may have changed. */
     async reportUserChange(userId: string | number, transaction: Transaction | undefined) {
       const [logged] = await select<{ xid: string }>(
         sequelize,

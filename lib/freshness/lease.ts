@@ -29,7 +29,7 @@ export interface FeedListener {
   isNeeded?(): boolean
 }
 
-/** How the feed is doing. */
+/** The state of the feed. */
 export type FeedState =
   /** No key is verified. */
   | 'idle'
@@ -46,7 +46,7 @@ export type FeedState =
   /** A trigger that logs changes is missing, disabled or altered. Each key is read again within the bound. */
   | 'untrusted'
 
-/** How a process stands to the log: what it has read of it, and how long it may rely on that. */
+/** The state of a process and the log: the part that it has read, and how long it may rely on that part. */
 export interface Lease extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
   clock: Clock
   report(reportTo: (listener: FeedListener) => void): void
@@ -86,21 +86,23 @@ export function createLease(
 }
 
 /**
- * True if what is cached may be used: both clocks agree that the lease is not over. `mayUse` in verification/cache.ts applies this
- * to a row.
+ * True if the cache may be used: both clocks agree that the lease is not over. `mayUse` in verification/cache.ts
+ * applies this to a row.
  */
 export function isLive({ grantedAt, lengthMs }: Lease, monotonic: number, wall: number): boolean {
   return grantedAt !== null && isWithin(grantedAt, lengthMs, monotonic, wall)
 }
 
-/** Applies what a poll has read. A reading that can be relied on grants a lease from the moment when the poll was sent. */
+/**
+ * Applies the reading of a poll. A reading that can be relied on grants a lease from the moment when the poll was sent.
+ */
 export function applyReading(lease: Lease, reading: LogReading) {
   const { clock, report } = lease
   lease.isAnswered = true
   lease.failure = null
   lease.clockOffsetMs = reading.serverMs - clock.wall()
   lease.state = stateOf(reading)
-  // A lease that was granted before goes on, without grace, because it rests on what was so at that time.
+  // A lease that was granted before goes on, without grace, because it rests on the state at that time.
   lease.lengthMs = lease.maxStalenessMs
   // Another connection may lead to the primary.
   if (reading.isStandby) report((listener) => listener.onOutage?.())
@@ -158,7 +160,7 @@ function reportGap(lease: Lease) {
   lease.report((listener) => listener.onGap?.())
 }
 
-/** Says how the process stands to the log, for reports of its health. */
+/** Returns the state of the feed, for reports of health. */
 export function healthOf(lease: Lease, now: Moment) {
   const { grantedAt, lengthMs } = lease
   const ageMs = grantedAt && now.monotonic - grantedAt.monotonic

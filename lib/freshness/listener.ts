@@ -35,8 +35,9 @@ const longestRestMs = 5_000
 const unheardRestMs = 60_000
 
 /**
- * Reports new entries of the log at once. It makes the feed faster, and nothing relies on it. It is up if a note arrives that
- * another connection of this process sends: behind a pooler in transaction mode LISTEN succeeds, and no notification arrives.
+ * Reports new entries of the log at once. It makes the feed faster, and nothing relies on it. It is up if a note
+ * arrives that another connection of this process sends. Behind a pooler in transaction mode, LISTEN succeeds, and no
+ * notification arrives.
  */
 export function createListener(parts: ListenerParts) {
   const { background, connection, sender, channel, onNotification, onUnheard } = parts
@@ -70,7 +71,7 @@ export function createListener(parts: ListenerParts) {
   }
 
   async function listen(thisTry: number) {
-    // Each time anew, because it may be another connection by now.
+    // Sent each time, because the connection may be a new one.
     await connection.query(`LISTEN ${channel}; LISTEN ${ownChannel}`, heartbeatMs)
     const isHeard = await sendNote()
     if (thisTry !== lastTry) return

@@ -252,7 +252,7 @@ function toCompact(keys: readonly ReadKey[]): string {
   )
 }
 
-/** The values of a key that a revocation changes, as they were before. */
+/** The old values of a key that a revocation changes. */
 type StateBefore = { id: string; status: Status; updatedAt: number }
 
 function fromCompact(text: string): StateBefore[] {

@@ -17,7 +17,7 @@ import type { ChangeOptions } from './types'
 /** The parts that the functions of this folder are given. */
 export interface GivenParts extends VerificationParts {
   parse: Parsers
-  /** Asks the app what a user may do; `undefined` if users may give all permissions. */
+  /** Asks the app for the permissions of a user; `undefined` if users may give all permissions. */
   grantable: Grantable | undefined
   inTurn: InTurn
   audit: Audit
@@ -85,7 +85,10 @@ export function refuseUndefined(options: object, ...names: string[]) {
   }
 }
 
-/** Refuses what is no transaction of Sequelize. An app may have two copies of Sequelize, so the class does not matter. */
+/**
+ * Refuses a value that is no transaction of Sequelize. An app may have two copies of Sequelize, so the class does not
+ * matter.
+ */
 export function checkTransaction(transaction: unknown) {
   if (transaction !== undefined && transaction !== null && !('commit' in Object(transaction))) {
     throw new TypeError('transaction must come from sequelize.transaction()')

@@ -95,8 +95,8 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
 }
 
 /**
- * Reports the notices that are due, and again the notices of a process that dies meanwhile. Returns how many notices all
- * listeners have taken.
+ * Reports the notices that are due, and the notices of processes that have died. Returns how many notices all listeners
+ * have taken.
  */
 async function announceExpiring(parts: ExpiryNoticesParts): Promise<number> {
   const reported = await reportDue(parts)
@@ -157,7 +157,7 @@ async function reportDue(parts: ExpiryNoticesParts): Promise<number> {
   }
 }
 
-/** A claimed notice, and the key; `null` if the key was deleted meanwhile. */
+/** A claimed notice, and the key; `null` if the key was deleted in between. */
 interface Notice {
   claim: Claim
   apiKey: ApiKeyRecord | null

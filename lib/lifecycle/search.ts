@@ -51,9 +51,9 @@ interface Search extends Pick<Parts, 'sequelize' | 'tables' | 'keyPrefix'> {
 }
 
 /**
- * Finds the keys of a page. If an index has the keys in order, they are read in that order. Otherwise the next keys are looked
- * through, which finds what many keys have. Then an index without an order finds what few keys have. If neither makes a full
- * page, the page has what was found among the next keys.
+ * Finds the keys of a page. If an index has the keys in order, they are read in that order. Otherwise the next keys are
+ * looked through, which finds what many keys have. Then an index without an order finds what few keys have. If neither
+ * makes a full page, the page has the keys that were found among the next keys.
  */
 async function find(search: Search): Promise<Reading> {
   const { userId, isExpired, permission, text, status = [], limit } = search.filter
@@ -145,7 +145,7 @@ function conditionsOf(
 function queryOf(text: string, keyPrefix: string, bind: unknown[]): string {
   const words = text.split(/\s+/)
   const start = `${keyPrefix}_`
-  // Lists show no more of a key than this.
+  // Lists show only this part of a key.
   const keys = words
     .filter((word) => word.startsWith(start))
     .map((key) => key.slice(0, start.length + 6))

@@ -17,7 +17,7 @@ export type ReportMade = ReturnType<typeof createReportMade>
 /** How often a transaction of the library runs that meets a deadlock or a conflict with other transactions. */
 const maxAttempts = 5
 
-/** How often the database is asked what became of a transaction of the caller, and how long one answer may take. */
+/** How often the database is asked for the outcome of a transaction of the caller, and how long one answer may take. */
 const answerLimitMs = 5_000
 const lookAgainMs = 1_000
 const maxLooks = 30
@@ -105,8 +105,8 @@ export function createInTransaction(parts: GivenParts) {
   }
 
   /**
-   * Works in the transaction of the caller, or else in a transaction of the library, and reports the changes after its commit.
-   * Only a transaction of the library can run again: `work` reads everything anew.
+   * Works in the transaction of the caller, or else in a transaction of the library, and reports the changes after its
+   * commit. Only a transaction of the library can run again: `work` reads everything again.
    */
   return async function inTransaction<Result>(
     caller: Caller,

@@ -185,12 +185,13 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
 
   /**
-   * Creates at most 10,000 keys, a thousand in one transaction: each of a thousand, or none. All rules of `create` hold. Rejects with
-   * `invalid_input` if any key breaks a rule, with `#/apiKeys/17/name` as the place of a fault. Rejects with `too_many_api_keys` if
-   * users would have more than `maxKeysPerUser` keys, and lists those keys in `errors`.
+   * Creates at most 10,000 keys, a thousand in one transaction: each of a thousand, or none. All rules of `create`
+   * hold. Rejects with `invalid_input` if any key breaks a rule, with `#/apiKeys/17/name` as the place of a fault.
+   * Rejects with `too_many_api_keys` if users would have more than `maxKeysPerUser` keys, and lists those keys in
+   * `errors`.
    *
    * If a later thousand cannot be created, the call resolves with the keys before it, because their plain text is in this answer only.
-   * `failure` then says why the others are missing. In a `transaction` of yours, the call rejects.
+   * `failure` then says why the remaining keys are missing. In a `transaction` of yours, the call rejects.
    */
   createMany(
     apiKeys: readonly NewApiKey<Permission>[],
@@ -209,7 +210,7 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
     options?: Omit<ReadOptions, 'userId'>,
   ): Promise<{ apiKeys: ApiKeyRecord<Permission, UserId>[]; nextCursor: string | null }>
 
-  /** Returns the record of a key. Rejects with `api_key_not_found`, as all calls for one key do. */
+  /** Returns the record of a key. Rejects with `api_key_not_found`, like all calls for one key. */
   get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<Permission, UserId>>
 
   /** Changes the fields that `changes` names. Rejects with `api_key_revoked` for a revoked key. */
@@ -315,9 +316,10 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   pruneUsage(options: PruneOptions): Promise<{ hours: number }>
 
   /**
-   * Reads the whole audit trail and finds every entry that was changed, removed, inserted or moved, the last entry included, and
-   * every key that contradicts the trail. With a `head` that was exported before and kept elsewhere, it also finds a trail that
-   * was put back as a whole. `onProgress` is called again and again. If it throws, the verification ends with its error.
+   * Reads the whole audit trail. It finds every entry that was changed, removed, inserted or moved, the last entry
+   * included, and every key that contradicts the trail. With a `head` that was exported before and kept elsewhere, it
+   * also finds a trail that was put back as a whole. `onProgress` is called again and again. If it throws, the
+   * verification ends with its error.
    */
   verifyAuditTrail(options?: VerificationOptions): Promise<AuditVerification>
 

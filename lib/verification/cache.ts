@@ -9,7 +9,7 @@ import type { KeyReading } from './lookup'
 import type { Account, LimitedKey } from '../limits/memory'
 import type { RecordedKey } from '../usage/recorder'
 
-/** A row of the table of keys, as it was read at a moment. */
+/** A row of the table of keys, read at a moment. */
 export interface KeyRow {
   readonly digest: Digest
   readonly id: string
@@ -48,8 +48,8 @@ export function freshnessOf({ monotonic, wall }: Moment, isFollowed: boolean): F
 }
 
 /**
- * A cached key: its row, and what the parts of this process keep with it. It is one object, because there may be a million keys
- * and each request would look up the rest.
+ * A cached key: its row, and the notes of the parts of this process. It is one object, because there may be a million
+ * keys and each request would look up the rest.
  */
 export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly digest: Digest
@@ -99,7 +99,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
 
 export type KeyCache = ReturnType<typeof createKeyCache>
 
-/** How many hashes of no key are cached. Without `secrets`, anyone can make any number of them. */
+/** How many hashes of no key are cached. Without `secrets`, every client can make any number of them. */
 const maxUnknown = 10_000
 
 /**
@@ -162,7 +162,7 @@ export function createKeyCache(maxKeys: number) {
       firsts.set(id, key)
     },
 
-    /** Returns when it was asked for that no key has a hash; `undefined` if that is not known. */
+    /** Returns the time of the look-up that found no key for a hash; `undefined` if there is none. */
     unknownSince: unknown.get,
 
     setUnknown: unknown.set,
@@ -173,7 +173,7 @@ export function createKeyCache(maxKeys: number) {
       firsts.delete(id)
     },
 
-    /** Evicts a hash that a key has now. */
+    /** Evicts a hash that now belongs to a key. */
     evictUnknown: unknown.delete,
 
     evictAllUnknown: unknown.clear,
@@ -186,7 +186,9 @@ export function createKeyCache(maxKeys: number) {
   }
 }
 
-/** Makes a map of the hashes that were found last to belong to no key: at least half of the most that it holds. */
+/**
+ * Makes a map of the hashes that the last look-ups found to belong to no key. It holds at least half of its maximum.
+ */
 function createUnknownHashes(maxSize: number) {
   let newer = new Map<Digest, Moment>()
   let older = new Map<Digest, Moment>()
@@ -222,8 +224,8 @@ function createUnknownHashes(maxSize: number) {
 const maxPassedOver = 100
 
 /**
- * Makes the function that returns the value of a map to evict: a value that was not used for long (CLOCK, an approximation of LRU
- * that costs a hit no more than a flag). It returns `undefined` if the map is empty.
+ * Makes the function that returns the value of a map to evict: a value that was not used for long. The algorithm is
+ * CLOCK, an approximation of LRU that costs a hit only a flag. It returns `undefined` if the map is empty.
  */
 export function createEviction<Value extends { wasUsed: boolean }>(
   map: ReadonlyMap<unknown, Value>,
@@ -268,8 +270,8 @@ export function mayUse(
 }
 
 /**
- * True if a hash that a look-up has not found may still be taken for the hash of no key. The log does not report each key that is
- * added. So neither a poll nor an outage makes this time longer, and it begins when the look-up was sent.
+ * True if a hash that a look-up has not found may still count as unknown. The log does not report each new key. So
+ * neither a poll nor an outage extends this time, which begins when the look-up was sent.
  */
 export function isStillUnknown(
   askedAt: Moment | undefined,
@@ -285,9 +287,10 @@ export function isStillUnknown(
 }
 
 /**
- * Compares what a reading saw of the log with the entry up to which the feed has reported all changes. A reading from before that
- * entry may lack a change that will not be reported again. An entry that the feed has not applied, or triggers that it does not
- * know, may be lost in a failover before the feed reports them. Such rows may be used within the bound, but are not followed.
+ * Compares the entry that a reading saw with the entry up to which the feed has reported all changes. A reading from
+ * before that entry may lack a change that will not be reported again. An entry that the feed has not applied, or
+ * triggers that it does not know, may be lost in a failover before the feed reports them. Such rows may be used within
+ * the bound, but are not followed.
  */
 export function placeOf(
   { newest, triggers }: Pick<KeyReading, 'newest' | 'triggers'>,

@@ -22,7 +22,7 @@ const maxAddresses = 10_000
 
 const windowMs = 60_000
 
-/** The look-ups per second of an address that fails too often, if anyone can make a key that needs a look-up. */
+/** The look-ups per second of an address that fails too often, if every client can make a key that needs a look-up. */
 const maxLookups = 10
 const lookupWindowMs = 1_000
 
@@ -72,7 +72,7 @@ export function createFailedAttempts({ clock, maxFailedAttemptsPerMinute }: Fail
       return attempts.failed > maxFailedAttemptsPerMinute ? attempts.endsAt - now : 0
     },
 
-    /** True if a key that anyone can make may be looked up: always, unless its address has failed too often. */
+    /** True if a key that every client can make may be looked up: always, unless its address has failed too often. */
     mayLookUp({ ip: address }: Pick<KeyCaller, 'ip'>): boolean {
       if (address === undefined) return true
 

@@ -13,8 +13,8 @@ import type { Verifier } from './verify'
 /** The state of verification in this process. */
 export interface Health {
   /**
-   * False if keys cannot be verified at the moment, as far as this process knows. A process that has just started, or that
-   * verifies nothing, is `ok`: `health({ probe: true })` asks the database.
+   * False if this process cannot verify keys at the moment. A process that has just started, or that verifies nothing,
+   * is `ok`: `health({ probe: true })` asks the database.
    */
   ok: boolean
   /** The fault, also if keys are verified in spite of it; `null` if there is none. */
@@ -22,7 +22,7 @@ export interface Health {
   /** As long as it is live, cached keys are verified without a query. */
   lease: { isLive: boolean; remainingMs: number }
   feed: FeedState
-  /** The newest change that this process knows of. */
+  /** The newest change that this process has read. */
   revision: number | null
   /** Milliseconds since the database was last asked for changes. */
   lagMs: number | null
@@ -41,7 +41,10 @@ export interface Health {
     hitRate: number | null
   }
   usage: UsageHealth
-  /** Milliseconds by which the clock of the database is ahead of this process's clock. Expiry goes by the clock of this process. */
+  /**
+   * Milliseconds by which the clock of the database is ahead of this process's clock. Keys expire by the clock of this
+   * process.
+   */
   clockOffsetMs: number | null
   /** Counted on request. */
   livingKeys?: LivingKeys[]
@@ -97,7 +100,7 @@ async function probeDatabase({ background, memory, connections }: HealthParts) {
   else connections.lookUps.close()
 }
 
-/** Returns how verification is doing, by what the process knows. */
+/** Returns the state of verification in this process. */
 function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
   const { cache, clock, feed, loader } = memory
   const now = momentOf(clock)

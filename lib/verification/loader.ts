@@ -46,8 +46,8 @@ const maxDigests = 500
 const leastProbeMs = 1_000
 
 /**
- * Loads keys that are not cached. Requests for one key share one read, and keys that are asked for at about the same time share one
- * query. One query runs at a time; the keys that are asked for meanwhile are in the next.
+ * Loads keys that are not cached. Requests for one key share one read, and keys that are asked for at about the same
+ * time share one query. One query runs at a time. The next query has the keys that were asked for during it.
  */
 export function createLoader(parts: LoaderParts) {
   const { background, feed, clock, lookUp, onStandby } = parts
@@ -128,7 +128,9 @@ export function createLoader(parts: LoaderParts) {
       return batches.some(({ digests }) => digests.has(digest))
     },
 
-    /** Notes that this process has added a key. A look-up that is under way may be from before that, and miss the key. */
+    /**
+     * Notes that this process has added a key. A look-up under way may have been sent before that, and miss the key.
+     */
     noteAdded(digest: Digest) {
       running?.added.add(digest)
     },
@@ -138,7 +140,7 @@ export function createLoader(parts: LoaderParts) {
       for (const batch of waiting.splice(0)) batch.isCancelled = true
     },
 
-    /** Finds out if keys can be looked up, by a look-up of no key. */
+    /** Tries out if keys can be looked up, by a look-up of no key. */
     async probe() {
       await read([], Math.max(longestLimitMs(feed.maxStalenessMs), leastProbeMs))
     },

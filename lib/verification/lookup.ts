@@ -17,7 +17,7 @@ import type { Moment } from '../database/clock'
 import type { Connection, TextRow } from '../database/connection'
 import type { VerificationParts } from './verification'
 
-/** Rows of keys, and the newest entry of the log, as they were at one moment. */
+/** Rows of keys, and the newest entry of the log, read at one moment. */
 export interface KeyReading {
   sentAt: Moment
   newest: Position
@@ -104,7 +104,7 @@ function lookupSql({ tables, conditions }: LookupParts): string {
         SELECT revision, mark FROM ${tables.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
       LEFT JOIN (
-        -- The first use of a secret is noted whenever the key was used last.
+        -- The first use of a secret is noted, however recent the last use of the key is.
         SELECT key.hash AS found_hash, NULL::timestamptz AS works_until,
                CASE WHEN key.first_used_at IS NOT NULL THEN key.last_used_at END AS last_used_at, ${columns}
           FROM ${tables.keys} AS key WHERE key.hash = ANY($1::text[])
@@ -130,7 +130,7 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
 function createRowReader(userIdType: UserIdType, appLimits: Limits) {
   const permissionsOf = createInterner(readPermissions)
-  // A constraint of the table allows no other.
+  // A constraint of the table guarantees it.
   const statusOf = createInterner((status) => status as KeyRow['status'])
   const nameOf = createInterner((name) => name)
   // Constraints of the table hold the forms of both.

@@ -35,8 +35,8 @@ interface MemoryParts extends Pick<
 export type Memory = ReturnType<typeof createMemory>
 
 /**
- * Makes what a process keeps of the database to verify keys: the cache of keys, what their owners may do, the feed of the changes
- * that make both old, and the loader that fills the cache.
+ * Makes the parts that a process needs to verify keys from memory: the cache of keys, the permissions of their owners,
+ * the feed that reports changes of both, and the loader that fills the cache.
  */
 export function createMemory(parts: MemoryParts) {
   const { clock, grantable } = parts
@@ -88,7 +88,7 @@ export function createRefresh({ memory, changeLog, ownChanges, serverClock }: Re
     },
   })
 
-  /** Begins anew if the log, as it was read since, lacks a change that this process has committed. */
+  /** Evicts the cache if the log that was read since then lacks a change that this process has committed. */
   async function confirmOwnChanges() {
     const missing = ownChanges.takeMissing(feed.lease.grantedAt?.monotonic ?? -Infinity)
     if (missing.length === 0) return
@@ -105,7 +105,7 @@ export function createRefresh({ memory, changeLog, ownChanges, serverClock }: Re
     await feed.pollAnew()
   }
 
-  /** Reads the change back from the log. If that fails, evicts what the change may have made old. */
+  /** Reads the change back from the log. If that fails, evicts the rows that the change may have made old. */
   async function refresh(evict: () => void) {
     try {
       await feed.pollAnew()

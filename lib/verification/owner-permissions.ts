@@ -41,7 +41,7 @@ function createPermissionSet(names: readonly string[]): PermissionSet {
 
 const noPermissions = createPermissionSet([])
 
-/** The permissions of a user, as the app's `grantable` answered. */
+/** The permissions of a user, from an answer of the app's `grantable`. */
 export class UserPermissions {
   /** Empty until the app has answered. */
   permissions: PermissionSet = noPermissions
@@ -91,10 +91,10 @@ interface State extends OwnerPermissionsParts {
 const longestRestMs = 1_000
 
 /**
- * Caches what users may do. An answer younger than `maxAgeMs` is used; up to twice as old, it is used and refreshed beside the
- * requests; after that, requests wait for a new one.
+ * Caches what users may do. An answer younger than `maxAgeMs` is used. Up to twice as old, it is used, and refreshed
+ * beside the requests. After that, requests wait for a new answer.
  *
- * Besides, answers keep the bound within which changes are honoured, as the rows of keys do. If an answer lacks a change, the
+ * Like rows of keys, answers also keep the bound within which changes are honoured. If an answer lacks a change, the
  * change was committed after the question, so that the log's entry is newer than all that the feed had read by then. The poll that
  * grants the next lease reports it and evicts the answer, even an answer that is still on its way. If the feed loses track, it
  * evicts all answers. Unlike a row, an answer does not say which entry of the log it is as new as, so that this relies on failovers
@@ -114,7 +114,7 @@ export function createOwnerPermissions(parts: OwnerPermissionsParts) {
     listeners: [],
   }
 
-  /** Returns what a user may do, if it is cached and may be used. */
+  /** Returns the permissions of a user, if they are cached and may be used. */
   function get(userId: UserId, monotonic: number, wall: number): UserPermissions | undefined {
     const user = users.get(userId)
     if (!user || !mayUse(user.freshness, feed, monotonic, wall)) return undefined
@@ -128,8 +128,8 @@ export function createOwnerPermissions(parts: OwnerPermissionsParts) {
   }
 
   /**
-   * Asks the app what a user may do, or joins a question that is younger than `maxAgeMs`. Rejects with `grantable_unavailable` if
-   * the app does not answer.
+   * Asks the app for the permissions of a user, or joins a question that is younger than `maxAgeMs`. Rejects with
+   * `grantable_unavailable` if the app does not answer.
    */
   async function ask(userId: UserId): Promise<UserPermissions> {
     const latest = state.questions.get(userId)?.at(-1)
@@ -144,7 +144,7 @@ export function createOwnerPermissions(parts: OwnerPermissionsParts) {
     get,
     ask,
 
-    /** Returns the permissions of a key that its owner has as well, if what the owner may do is cached. */
+    /** Returns the permissions of a key that its owner has as well, if the owner's permissions are cached. */
     getHeld({ userId, permissions }: KeyRow): readonly string[] | undefined {
       return get(userId, clock.monotonic(), clock.wall())?.permissions.narrow(permissions)
     },
@@ -198,7 +198,7 @@ async function readAnswer(user: UserPermissions, state: State): Promise<UserPerm
   }
 }
 
-/** Caches what a user may do, unless a later question was answered before. */
+/** Caches the permissions of a user, unless a later question was answered before. */
 function keep(user: UserPermissions, { users, maxUsers, findUnused, listeners }: State) {
   const before = users.get(user.userId)
   if (before && before.freshness.monotonic > user.freshness.monotonic) return
@@ -253,7 +253,8 @@ export function createAskGrantable({ grantable, emitter, isAwaited = false }: As
     context: GrantableContext = {},
   ): Promise<readonly string[]> {
     try {
-      // In a later turn, so that the question is noted before the app is called. A function that throws counts as one that rejects.
+      // In a later turn, so that the question is noted before the app is called. A function that throws is treated like
+      // a function that rejects.
       const answer = Promise.resolve(userId).then((id) => grantable(id, context))
       return await within({ limitMs: answerLimitMs, isAwaited }, answer)
     } catch (failure) {

@@ -34,7 +34,7 @@ export interface RefusalParts {
 /** One object for all, because it is all that a refusal of garbage takes. */
 const malformed: Refused = Object.freeze({ valid: false, code: 'malformed' })
 
-/** Refuses what is no key, and counts it against its address. */
+/** Refuses a text that is no key, and counts it against its address. */
 export function refuseMalformed(
   sent: SentKey,
   caller: KeyCaller,

@@ -9,7 +9,7 @@ import type { Memory } from './memory'
 import { AcceptedKey } from './verified-key'
 import { faultOf } from './verify'
 
-/** A key as it was read, and the permissions that both it and its owner hold. */
+/** A row of a key, and the permissions that both the key and its owner hold. */
 interface Holding {
   readonly row: KeyRow
   readonly permissions: readonly string[]
@@ -20,7 +20,7 @@ interface Watch {
   /** Runs listeners in the async context of the request that asked for the signal. */
   inRequest: Background['run']
   apiKey: AcceptedKey
-  /** As it was last read. */
+  /** The last reading. */
   holding: Holding
   /** When reads of the key began to fail, by the monotonic clock. */
   unreadableSince: number | undefined
@@ -41,7 +41,7 @@ interface State extends Pick<SignalsParts, 'background' | 'memory'> {
   readonly checkEveryMs: number
 }
 
-/** The shortest time between two checks of what the owner of a key may do. */
+/** The shortest time between two checks of the owner's permissions. */
 const leastCheckMs = 1_000
 
 /** A timer that is set for longer than 2^31 - 1 ms fires at once. */
@@ -142,8 +142,8 @@ function abort(watch: Watch, reason: Error, state: State) {
 }
 
 /**
- * Aborts the signals whose clients have stopped sending on a connection that the app leaves open, maybe for ever. For such a
- * connection alone, a process must not go on following changes.
+ * Aborts the signals whose clients have stopped sending on a connection that the app leaves open. Otherwise, such a
+ * connection could keep a process following changes for ever.
  */
 function abortHalfOpen(state: State) {
   for (const group of state.watches.values()) {

@@ -37,7 +37,7 @@ export interface VerificationParts extends Settings {
   sealer: Sealer
   /** The app's own, whose connection settings are ours. */
   appSequelize: Sequelize
-  /** The same, as the library sees it. */
+  /** The same function for the library. */
   sequelize: Sequelize
   tables: Tables
   userIdType: UserIdType
@@ -149,7 +149,7 @@ function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter
     const caller = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
     const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
     const answer = verify(sent, caller)
-    // To wait for a verdict that is there costs a twentieth of a verification.
+    // Waiting for a verdict that is already there would cost a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
     if (verdict.valid && emitter.hasListener('verified')) {
       emitter.emit('verified', { apiKey: verdict.apiKey, address: address ?? null })
@@ -162,7 +162,7 @@ function demandNothing() {
   return null
 }
 
-/** Makes what reads on the connections of this process. None is opened before it is needed. */
+/** Makes the reader for the connections of this process. No connection is opened before it is needed. */
 function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) {
   const { connections } = shared
   const changeLog = createChangeLog({
@@ -178,7 +178,7 @@ function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) 
   return { changeLog, lookUp }
 }
 
-/** Makes what listens for notifications, if the app wants any. */
+/** Makes the listener for notifications, if the app wants any. */
 function listen({ background, connections, tables }: VerificationParts, feed: ChangeFeed) {
   const { listening: connection, usage: sender } = connections
   const shared = { background, sender, channel: tables.channel, onUnheard }

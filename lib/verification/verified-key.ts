@@ -3,7 +3,7 @@ import type { KeyRow } from './cache'
 import type { Closable } from '../keys/closable'
 import type { KeyUse } from '../usage/counts'
 
-/** A key that was accepted, as the app sees it. Frozen. */
+/** An accepted key, in the form that the app gets. Frozen. */
 export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
   readonly id: string
   readonly userId: UserId
@@ -14,9 +14,9 @@ export interface VerifiedApiKey<Permission extends string = string, UserId = str
   /** The data that the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
   readonly metadata: Metadata
   /**
-   * Aborts when the key stops being good: when it is revoked, suspended or expired, or when it or its owner no longer holds the
-   * permissions that the guard of the request demanded. Its `reason` is the refusal that a new request would get. It is made
-   * when it is first asked for.
+   * Aborts when the key is revoked, suspended or expired. Also aborts when the key or its owner no longer holds the
+   * permissions that the guards of the request demanded. Its `reason` is the refusal that a new request would get. It
+   * is made when it is first asked for.
    *
    * @example
    * req.apiKey.signal.addEventListener('abort', () => res.end())

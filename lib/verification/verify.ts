@@ -64,7 +64,7 @@ export function createVerifier(parts: VerifierParts) {
       const digest = format.parse(sent)
       if (digest === null) return refuseMalformed(sent, caller, parts)
 
-      // 3, 4, 5 and 7. Its hash is in the database, as read within the bound, and its row allows the use: see `faultOf`.
+      // 3, 4, 5 and 7. Its hash was in the database within the bound, and its row allows the use: see `faultOf`.
       const decision = decideFromCache(digest, caller, cache.use(digest), parts)
       if (decision === undefined) {
         counts.misses++
@@ -95,7 +95,7 @@ export function faultOf(row: KeyRow | null, wall: number, caller: KeyCaller): Ke
   return allowedIps === null || allowedIps.includes(caller.ip) ? null : 'address_not_allowed'
 }
 
-/** Decides by what is cached; `undefined` if the database has to be asked. */
+/** Decides from the cache; `undefined` if the database has to be asked. */
 function decideFromCache(
   digest: Digest,
   caller: KeyCaller,
@@ -149,7 +149,7 @@ function limitToOwner(
   return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
 }
 
-/** Asks the app what the owner may do, and again if the owner was changed meanwhile. */
+/** Asks the app for the owner's permissions, and asks again if the owner was changed in between. */
 async function askForOwner(
   ownerPermissions: OwnerPermissions,
   accepted: AcceptedKey,
@@ -164,7 +164,7 @@ async function askForOwner(
     // Another request may have asked since.
     const known = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
     const owner = known ?? (await ownerPermissions.ask(userId))
-    // The key may have changed meanwhile as well.
+    // The key may have changed in between as well.
     if (!isStillGood(apiKey, caller, parts)) {
       const { digest } = AcceptedKey.rowOf(apiKey)
       const again =
@@ -241,7 +241,8 @@ async function askOnce(
   const cached = decideFromCache(digest, caller, cache.get(digest), parts)
   if (cached) return cached
 
-  // Without secrets, anyone can forge a key that needs a look-up. An address that fails too often gets only a few.
+  // Without secrets, every client can forge a key that needs a look-up. An address that fails too often gets only a
+  // few.
   if (!loader.isAwaited(digest) && !parts.attempts.mayLookUp(caller)) {
     if (parts.format.isForgeable(sent, digest)) throw new ApiKeysError('too_many_lookups')
   }

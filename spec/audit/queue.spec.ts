@@ -6,7 +6,7 @@ import { until } from '../support/until'
 
 const { sequelize, rows, createProcess } = useTrail()
 
-/** How many blocks of the database a statement touches. */
+/** Returns the number of blocks that a statement touches. */
 async function blocksOf(sql: string | undefined): Promise<number> {
   const [plan] = await rows<{ 'QUERY PLAN': [{ Plan: Record<string, number> }] }>(
     `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ${sql}`,

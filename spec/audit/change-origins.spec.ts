@@ -11,7 +11,7 @@ beforeAll(() =>
   rows(`CREATE ROLE ${role}; GRANT SELECT, INSERT, UPDATE, DELETE ON api_keys TO ${role}`),
 )
 
-/** Runs statements in one transaction, as a role that has rights on the keys alone. */
+/** Runs statements in one transaction, by a role that has rights on the keys alone. */
 async function changeByRole(sql: string) {
   await sequelize.query(`BEGIN; SET LOCAL ROLE ${role}; ${sql}; COMMIT`)
 }
