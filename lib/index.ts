@@ -50,6 +50,7 @@ export type {
   UserIdOf,
 } from './options'
 export type { FeedState } from './freshness/lease'
+export type { AuditHealth } from './audit/own-entries'
 export type { UsageHealth } from './usage/recorder'
 export type { Health, HealthQuestion, LivingKeys } from './verification/health'
 export type { Closable } from './keys/closable'

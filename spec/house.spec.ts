@@ -52,6 +52,7 @@ const wings = {
   ],
   'seals of the audit trail': [
     'lib/audit/head.ts',
+    'lib/audit/own-entries.ts',
     'lib/audit/prune.ts',
     'lib/audit/seal.ts',
     'lib/audit/sealer.ts',

@@ -38,8 +38,10 @@ const columns = { ref: 'ref', ...eventColumns } as const
 const names = Object.keys(columns) as (keyof typeof columns)[]
 
 /** Returns an entry as a row of the table, signed at a time of the server, in milliseconds since 1970. */
-export function toRow(signer: Signer, entry: NewEntry, at: number): Record<string, unknown> {
-  const row: Record<string, unknown> = { entry_mac: signEntry(signer, entry, at) }
+export function toRow(signer: Signer, entry: NewEntry, at: number) {
+  const row: { entry_mac: string; [column: string]: unknown } = {
+    entry_mac: signEntry(signer, entry, at),
+  }
   for (const name of names) row[columns[name]] = entry[name]
   return row
 }

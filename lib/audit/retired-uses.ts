@@ -46,7 +46,7 @@ export function createRetiredUses(writer: Writer, parts: RetiredUsesParts) {
         waiting = new Map([...waiting, ...uses].slice(0, maxKeys))
       }
       const sql = retiredUsesSql(parts, uses)
-      return [{ sql, onWritten: parts.sealer.sealSoon, onFailure }]
+      return [{ sql, onWritten: () => parts.sealer.sealSoon(), onFailure }]
     },
   })
 

@@ -3,6 +3,7 @@ import type { Clock } from '../database/clock'
 import type { Connection } from '../database/connection'
 import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
+import { createOwnEntries, lostAfterMs, type OwnEntries, type OwnEntry } from './own-entries'
 import { sealPage, type SealingParts } from './seal'
 
 /** Seals entries in the background. */
@@ -43,13 +44,14 @@ const idleMs = 30_000
  * process, and looks again later.
  */
 export function createSealer(parts: SealerParts) {
-  const { background, clock, connection, emitter } = parts
+  const { background, clock, connection } = parts
+  const own = createOwnEntries(parts)
   const look = { isForced: false, hash: '', from: '0' }
   let lookedAt = -Infinity
   /** True once a failure was reported. After a success, the next failure is reported again. */
   let hasFailed = false
   let turn = Promise.resolve()
-  let timer: NodeJS.Timeout | undefined
+  const alarm = createAlarm(parts, () => void sealNext(false, longestMs).catch(() => {}))
   let watch: NodeJS.Timeout | undefined
   let idle: NodeJS.Timeout | undefined
   let turns = 0
@@ -57,8 +59,7 @@ export function createSealer(parts: SealerParts) {
 
   async function seal(isForced: boolean, limitMs: number) {
     const endsAt = clock.monotonic() + limitMs
-    clearTimeout(timer)
-    timer = undefined
+    alarm.clear()
     if (isForced || clock.monotonic() - lookedAt > lookEveryMs) {
       look.from = '0'
       lookedAt = clock.monotonic()
@@ -68,14 +69,14 @@ export function createSealer(parts: SealerParts) {
         look.isForced = isForced
         const outcome = await sealPage(parts, look)
         hasFailed = false
-        if (outcome === 'done') return
-        if (outcome === 'busy' || clock.monotonic() > endsAt) return sealSoon()
+        if (outcome === 'done') return await checkOwn(own, alarm)
+        if (outcome === 'busy' || clock.monotonic() > endsAt) return alarm.set(soonMs())
       }
     } catch (error) {
       look.from = '0'
-      if (!hasFailed && !isOutage(error)) emitter.emit('error', { error, notice: 'audit_sealing' })
+      if (!hasFailed) report(parts, error)
       hasFailed = true
-      if (!isClosed) sealSoon(retryMs)
+      if (!isClosed) alarm.set(retryMs)
       throw error
     } finally {
       turns--
@@ -92,11 +93,6 @@ export function createSealer(parts: SealerParts) {
     return next
   }
 
-  /** Soon seals the entries that a change has written. */
-  function sealSoon(delayMs = soonMs()) {
-    timer ??= background.startTimer(() => void sealNext(false, longestMs).catch(() => {}), delayMs)
-  }
-
   /** Seals all entries that are committed. Keeps the process alive until then. */
   function sealAll(limitMs = longestMs): Promise<void> {
     return within({ limitMs, isAwaited: true }, sealNext(true, limitMs))
@@ -110,15 +106,18 @@ export function createSealer(parts: SealerParts) {
   }
 
   return {
-    sealSoon() {
+    /** Soon seals the entries of a change, and checks that they are sealed as this process has written them. */
+    sealSoon(entries: readonly OwnEntry[] = []) {
       isClosed = false
-      sealSoon()
+      own.add(entries)
+      alarm.set(soonMs())
     },
 
-    /** Does the same for a change by another process, or by SQL. */
-    sealLater: () => sealSoon(laterMs()),
+    /** Soon seals the entries of a change by another process, or by SQL. */
+    sealLater: () => alarm.set(laterMs()),
 
     sealAll,
+    health: own.health,
 
     /** Looks once a minute from now on, because this process verifies keys. */
     start: () => startWatch(retryMs + soonMs()),
@@ -131,13 +130,50 @@ export function createSealer(parts: SealerParts) {
     /** Leaves the waiting entries to other processes. The next change starts the sealing again. */
     close() {
       isClosed = true
-      clearTimeout(timer)
-      timer = undefined
+      alarm.clear()
     },
 
     /** Seals the entries that this process has to seal. If that fails, another process seals them. */
     async flush() {
-      if (timer || turns > 0) await sealAll(farewellMs).catch(() => {})
+      if (alarm.isSet || turns > 0) await sealAll(farewellMs).catch(() => {})
+    },
+  }
+}
+
+/** Looks if the entries of this process are sealed, and again later if some are not. */
+async function checkOwn(own: OwnEntries, alarm: ReturnType<typeof createAlarm>) {
+  const { waiting, oldestAgeMs } = await own.check()
+  if (waiting > 0) alarm.set((oldestAgeMs ?? 0) > lostAfterMs ? lookEveryMs : retryMs)
+}
+
+/** Reports why entries are not sealed. An outage shows elsewhere. */
+function report({ emitter }: SealerParts, error: unknown) {
+  if (!isOutage(error)) emitter.emit('error', { error, notice: 'audit_sealing' })
+}
+
+/** Makes a timer that keeps the sooner of two times. */
+function createAlarm({ background, clock }: SealerParts, ring: () => void) {
+  let timer: NodeJS.Timeout | undefined
+  let dueAt = 0
+
+  function clear() {
+    clearTimeout(timer)
+    timer = undefined
+  }
+
+  return {
+    clear,
+
+    get isSet() {
+      return timer !== undefined
+    },
+
+    set(delayMs: number) {
+      const at = clock.monotonic() + delayMs
+      if (timer && at >= dueAt) return
+      clear()
+      dueAt = at
+      timer = background.startTimer(ring, delayMs)
     },
   }
 }

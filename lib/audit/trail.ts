@@ -15,6 +15,7 @@ import type { InTurn } from '../database/turns'
 import { toRow, type NewEntry } from './entry'
 import { exportHead, type Trail } from './head'
 import { prune } from './prune'
+import type { OwnEntry } from './own-entries'
 import type { Sealer } from './sealer'
 import { verify, type VerificationOptions } from './verify'
 
@@ -61,23 +62,35 @@ interface AuditParts extends Trail {
 /** Creates the audit trail of an instance. */
 export function createAudit(parts: AuditParts) {
   const { sealer, signer, serverClock, emitter, ownChanges } = parts
-  const written = new WeakMap<Transaction, { entries: number; xid: string }>()
+  const written = new WeakMap<Transaction, { entries: OwnEntry[]; xid: string }>()
+  const signed = new WeakMap<Change, OwnEntry>()
 
   return {
     /** Returns the signed entry of a change as a row of the table, for the statement that makes the change. */
-    toRow: (change: Change, circumstances: Circumstances) =>
-      toRow(signer, toEntry(change, circumstances), serverClock.now()),
+    toRow(change: Change, circumstances: Circumstances) {
+      const entry = toEntry(change, circumstances)
+      const row = toRow(signer, entry, serverClock.now())
+      const { apiKeyId, ref } = entry
+      if (apiKeyId !== null && ref !== null)
+        signed.set(change, { apiKeyId, ref, mac: row.entry_mac })
+      return row
+    },
+
+    /** Returns the entries of changes, as the process keeps them until it finds them sealed. */
+    entriesOf: (changes: readonly Change[]) =>
+      changes.flatMap((change) => signed.get(change) ?? []),
 
     /** Notes the entries that a transaction has written, so that they are sealed and their changes are found in the log. */
-    noteWritten(transaction: Transaction, entries: number, xid: string, isLogged: boolean) {
-      const before = written.get(transaction)?.entries ?? 0
-      written.set(transaction, { entries: before + entries, xid })
+    noteWritten(transaction: Transaction, entries: OwnEntry[], xid: string, isLogged: boolean) {
+      const before = written.get(transaction)?.entries ?? []
+      before.push(...entries)
+      written.set(transaction, { entries: before, xid })
       if (!isLogged) return
       const committed = ownChanges.begin()
       emitter.callAfter(transaction, null, () => committed(xid))
     },
 
-    /** Returns how many entries a transaction has written, and its number; `undefined` if it has written none. */
+    /** Returns the entries that a transaction has written, and its number; `undefined` if it has written none. */
     writtenIn: (transaction: Transaction) => written.get(transaction),
 
     /** Lists the entries of the keys of this instance, newest first. */

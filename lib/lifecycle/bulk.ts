@@ -14,7 +14,7 @@ import { lockKeysSql, plan, toReadKey, writeChanges, type ReadKey } from './key-
 import { lockUser } from './policies'
 import { conditionOf } from './search'
 import { count, readAll, readIds, type Condition, type Scope } from './store'
-import { noticeOf } from './transactions'
+import { entriesOf, noticeOf } from './transactions'
 
 /** How many keys `revokeUnused` and `pruneRevoked` change in one transaction. */
 const batchSize = 1_000
@@ -47,7 +47,7 @@ export async function revokeAll(
       if (keys === 0) {
         noteMade(transaction, made, { xid, isLogged: true })
       } else if (xid !== null) {
-        audit.noteWritten(transaction, made.length, xid, true)
+        audit.noteWritten(transaction, entriesOf(audit, made), xid, true)
         if (emitter.hasListener('revoked')) later.push(toCompact(page))
       }
       keys += made.length

@@ -5,7 +5,7 @@ import { isConflict } from '../database/failures'
 import { afterCommit, commitStatusOf } from '../database/query'
 import { within } from '../database/time-limit'
 import type { Caller } from '../database/turns'
-import type { Change } from '../audit/trail'
+import type { Audit, Change } from '../audit/trail'
 import type { ApiKeyChanged } from '../keys/emitter'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { GivenParts } from './calls'
@@ -42,6 +42,11 @@ function noticeOfMade({ change, circumstances }: Made): ApiKeyChanged {
   return noticeOf(change.before?.record ?? null, record, circumstances)
 }
 
+/** Returns the entries of changes that were made. */
+export function entriesOf(audit: Pick<Audit, 'entriesOf'>, made: readonly Made[]) {
+  return audit.entriesOf(made.map(({ change }) => change))
+}
+
 /** Creates the function that notes changes in a transaction, so that their events follow its commit. */
 export function createNoteMade({ audit, emitter }: Pick<GivenParts, 'audit' | 'emitter'>) {
   return function noteMade(
@@ -50,7 +55,7 @@ export function createNoteMade({ audit, emitter }: Pick<GivenParts, 'audit' | 'e
     { xid, isLogged }: { xid: string | null | undefined; isLogged: boolean },
   ) {
     if (typeof xid !== 'string') return
-    audit.noteWritten(transaction, made.length, xid, isLogged)
+    audit.noteWritten(transaction, entriesOf(audit, made), xid, isLogged)
     for (const each of made) {
       emitter.emitAfter(transaction, each.change.action, noticeOfMade(each))
     }
@@ -58,9 +63,13 @@ export function createNoteMade({ audit, emitter }: Pick<GivenParts, 'audit' | 'e
 }
 
 /** Creates the function that reports changes that are committed. */
-export function createReportMade({ emitter, sealer }: Pick<GivenParts, 'emitter' | 'sealer'>) {
+export function createReportMade({
+  audit,
+  emitter,
+  sealer,
+}: Pick<GivenParts, 'audit' | 'emitter' | 'sealer'>) {
   return function reportMade(made: readonly Made[]) {
-    if (made.length > 0) sealer.sealSoon()
+    if (made.length > 0) sealer.sealSoon(entriesOf(audit, made))
     for (const each of made) {
       const { action } = each.change
       if (emitter.hasListener(action)) emitter.emitCopy(action, noticeOfMade(each))
@@ -75,7 +84,8 @@ export function createInTransaction(parts: GivenParts) {
 
   function committed(transaction: Transaction) {
     emitter.committed(transaction)
-    if (audit.writtenIn(transaction)) sealer.sealSoon()
+    const written = audit.writtenIn(transaction)
+    if (written) sealer.sealSoon(written.entries)
   }
 
   /**

@@ -1,5 +1,6 @@
 import { isOfPrefix } from '../../models/api-key'
 import { warn } from '../../models/warnings'
+import type { AuditHealth } from '../audit/own-entries'
 import { momentOf } from '../database/clock'
 import { causeOf, isUnmigrated, onDatabase, sqlStateOf } from '../database/failures'
 import { select } from '../database/query'
@@ -41,6 +42,7 @@ export interface Health {
     hitRate: number | null
   }
   usage: UsageHealth
+  audit: AuditHealth
   /**
    * Milliseconds by which the clock of the database is ahead of this process's clock. Keys expire by the clock of this
    * process.
@@ -101,7 +103,7 @@ async function probeDatabase({ background, memory, connections }: HealthParts) {
 }
 
 /** Returns the state of verification in this process. */
-function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
+function healthOf({ memory, listener, verifier, usage, sealer }: HealthParts): Health {
   const { cache, clock, feed, loader } = memory
   const now = momentOf(clock)
   const { failure: pollFailure, ...followed } = feed.health(now)
@@ -130,6 +132,7 @@ function healthOf({ memory, listener, verifier, usage }: HealthParts): Health {
       hitRate: hits + misses > 0 ? hits / (hits + misses) : null,
     },
     usage: usage.health(),
+    audit: sealer.health(),
   }
 }
 

@@ -21,7 +21,7 @@ async function putBack({ at, claimed = at }: { at: number; claimed?: number }) {
     `SELECT ${contentSql('event')} AS content FROM api_key_events AS event`,
   )
   const signed = toRow(signer, readContent(String(row?.content)), at)
-  const entryMac = String(signed.entry_mac).replace(`:${at}:`, `:${claimed}:`)
+  const entryMac = signed.entry_mac.replace(`:${at}:`, `:${claimed}:`)
   await meddle(`
     CREATE TABLE kept_key AS SELECT * FROM api_keys;
     TRUNCATE api_keys, api_key_events, api_key_event_seals, api_key_unsealed_events;

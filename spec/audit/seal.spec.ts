@@ -27,14 +27,16 @@ function createStopping() {
   let isStopped = false
   const stopped = new Promise<() => void>((hasStopped) => {
     sequelize.addHook('afterConnect', (connection) => {
-      const client = connection as { query(sql: string | object, ...rest: unknown[]): unknown }
+      const client = connection as { query(sql: unknown, ...rest: unknown[]): unknown }
       const query = client.query.bind(client)
-      client.query = async (sql, ...rest) => {
-        const answer = await query(sql, ...rest)
-        const isFirst = !isStopped && typeof sql === 'string' && sql.includes('isBusy')
-        isStopped ||= isFirst
-        if (isFirst) await new Promise<void>((goOn) => hasStopped(goOn))
-        return answer
+      client.query = (sql, ...rest) => {
+        const answer = query(sql, ...rest)
+        if (isStopped || typeof sql !== 'string' || !sql.includes('isBusy')) return answer
+        isStopped = true
+        return Promise.resolve(answer).then(async (result) => {
+          await new Promise<void>((goOn) => hasStopped(goOn))
+          return result
+        })
       }
     })
   })

@@ -328,6 +328,7 @@ describe('health()', () => {
       listener: 'down',
       cache: { keys: 0, maxKeys: 100_000, unknownHashes: 0, hits: 0, misses: 0, hitRate: null },
       usage: { pending: 0, dropped: 0 },
+      audit: { waiting: 0, oldestAgeMs: null, lost: 0 },
       clockOffsetMs: null,
     })
 
