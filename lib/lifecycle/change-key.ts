@@ -15,7 +15,7 @@ import {
 } from './key-changes'
 import { identify } from './store'
 
-/** A key to be changed, and the function that decides what becomes of it, or throws a refusal. */
+/** A key to be changed, and the function that decides its change, or throws a refusal. */
 export interface ChangeMember<Decided = Decision> {
   id: string
   circumstances: Circumstances
@@ -61,7 +61,7 @@ export async function changeKeyIn(
 
 type Awaitable<Value> = Value | Promise<Value>
 
-/** A key as it is now; `planned` is the change, if there was one. */
+/** A key in its present state; `planned` is the change, if there was one. */
 interface Changed {
   record: ApiKeyRecord
   planned: Planned | null

@@ -3,23 +3,24 @@ import { isConflict, sqlStateOf } from '../database/failures'
 import { nameOf, type Caller, type InTurn } from '../database/turns'
 
 /*
- * What arrives while a statement is under way goes into the next one. COMMITs of numbered changes are serial, so a process that sent
- * each change by itself could not make a thousand of them in a second. A statement also holds one connection for all its members.
+ * Changes that arrive while a statement is under way go into the next statement. COMMITs of numbered changes are
+ * serial, so a process that sent each change by itself could not make a thousand changes in a second. A statement also
+ * needs one connection for all its members.
  */
 
-/** How one kind of change is made. */
+/** The functions that make one kind of change. */
 export interface Line<Member, Result> {
   /** True if one statement may have several members with one subject. */
   repeats: boolean
   /** Makes changes in one statement. Throws if the statement has failed, so that nothing was changed. */
   send(members: readonly Member[]): Promise<Sent<Result>>
-  /** Makes one change, and waits for locks no longer than that. */
+  /** Makes one change, and waits for locks no longer than `patienceMs`. */
   sendAlone(member: Member, patienceMs: number): Promise<Sent<Result>>
 }
 
-/** What became of each member. */
+/** The outcome of each member. */
 export interface Sent<Result> {
-  /** `again` for a member that another transaction was in the way of. */
+  /** `again` for a member that another transaction held up. */
   outcomes: readonly (Outcome<Result> | 'again')[]
   /** Called before the members are answered, when the connection is free again. */
   finish(): Promise<void>
@@ -27,13 +28,13 @@ export interface Sent<Result> {
 
 export type Outcome<Result> = { result: Result } | { error: unknown }
 
-/** For whom a change is made, and what it is about. */
+/** The user, the actor and the subject of a change. */
 export interface Request extends Pick<Caller, 'userId' | 'actor'> {
-  /** Two changes with one subject are not under way at once: the user of a new key, or a key. */
+  /** The user of a new key, or the key. Two changes with one subject are not under way at once. */
   subject: string
-  /** Revocations come before all else. */
+  /** Revocations come before all other changes. */
   isUrgent?: boolean
-  /** How long the texts are that a statement has of it. */
+  /** The length of its texts in a statement. */
   bytes: number
 }
 
@@ -46,7 +47,7 @@ interface Waiting {
   settle(outcome: Outcome<unknown>): void
 }
 
-/** The most changes in one statement, and how long their texts are together. */
+/** The most changes in one statement, and the greatest length of their texts together. */
 const mostMembers = 500
 const mostBytes = 1_000_000
 
@@ -56,10 +57,10 @@ const mostStatements = 2
 /** How many changes are made by themselves at once, because a statement for several has failed. */
 const mostAlone = 2
 
-/** How often a change goes into a statement with others. After that, it waits for what is in its way. */
+/** How often a change goes into a statement with other changes. After that, it waits for the lock that holds it up. */
 const mostTries = 3
 
-/** How long the first try of a change by itself waits for a lock, and each further try. */
+/** How long the first try of a change by itself waits for a lock, and how long each further try. */
 const firstPatienceMs = 25
 const patienceMs = 500
 
@@ -72,7 +73,10 @@ const mostSlow = 10_000
 /** The SQLSTATEs of a wait that took too long, a deadlock and a conflict. */
 const waits = /^(55P03|40P01|40001)$/
 
-/** The SQLSTATEs that one member of a statement may be to blame for: these, its values, and a limit that many values exceed. */
+/**
+ * The SQLSTATEs that one member of a statement may cause: by waiting, by its values, or by a limit that many values
+ * exceed.
+ */
 const ofMembers = /^(55P03|40P01|40001|2[23]...|57014|54...)$/
 
 interface CombinerParts {
@@ -85,13 +89,13 @@ interface CombinerParts {
 }
 
 interface State extends CombinerParts {
-  /** What waits for a statement, in the order of arrival. */
+  /** The changes that wait for a statement, in the order of arrival. */
   waiting: Waiting[]
-  /** What goes by itself. */
+  /** The changes that go by themselves. */
   alone: Waiting[]
   /** The subjects that are under way. */
   busy: Set<string>
-  /** Until when changes of a subject go by themselves. */
+  /** The times until which changes of a subject go by themselves. */
   slow: Map<string, number>
   /** The statements, and the changes by themselves, that are under way or wait for their turn. */
   statements: number
@@ -137,7 +141,7 @@ export function createCombiner(parts: CombinerParts) {
   }
 }
 
-/** Starts as many statements as there may be, if there is something for them. */
+/** Starts as many statements as are allowed, if changes wait for them. */
 function start(state: State) {
   const { background } = state
   const mostSingles = Math.max(1, Math.min(mostAlone, state.mostAtOnce - 1))
@@ -155,11 +159,11 @@ function start(state: State) {
 async function makeStatement(state: State) {
   const startedAt = Date.now()
   try {
-    // What arrives in the same tick goes into the same statement.
+    // Changes that arrive in the same tick go into the same statement.
     await Promise.resolve()
     await state.inTurn({}, () => makeTogether(state, takeMembers(state)))
   } catch (error) {
-    // There was no turn. What has waited as long for it is given up.
+    // There was no turn. Changes that have waited as long for it are given up.
     const isOver = ({ endsAt }: Waiting) => endsAt <= startedAt + state.limitMs
     for (const each of state.waiting.filter(isOver)) each.settle({ error })
     state.waiting = state.waiting.filter((each) => !isOver(each))
@@ -240,7 +244,10 @@ async function makeSingle(state: State) {
   }
 }
 
-/** Takes a change that has not waited long for a lock, if there is one: it may be there only because others had to wait. */
+/**
+ * Takes a change that has not waited long for a lock, if there is one. It may be there only because other changes had
+ * to wait.
+ */
 function takeSingle(state: State): Waiting {
   const free = state.alone.filter(({ request }) => !state.busy.has(request.subject))
   const order = (each: Waiting) => (isSlow(state, each) ? 1_000 : 0) + each.tries
@@ -259,7 +266,7 @@ async function makeAlone(state: State, each: Waiting) {
   } catch (error) {
     if (!waits.test(sqlStateOf(error)) || Date.now() >= each.endsAt) throw error
 
-    // A deadlock that met would meet again.
+    // The members of a deadlock would meet again.
     if (isConflict(error)) await wait(Math.random() * 20)
     if (state.slow.size > mostSlow) state.slow.clear()
     state.slow.set(each.request.subject, Date.now() + slowMs)
@@ -276,7 +283,7 @@ function isSlow({ slow }: State, { request }: Waiting): boolean {
   return false
 }
 
-/** Answers the members, in their order, and has those go again that another transaction was in the way of. */
+/** Answers the members, in their order, and queues the members again that another transaction held up. */
 function answer(state: State, members: readonly Waiting[], sent: Sent<unknown>) {
   const answered: [Waiting, Outcome<unknown>][] = []
   for (const [index, each] of members.entries()) {

@@ -24,7 +24,7 @@ import { readRecord } from './store'
 /** The id of a key, and its owner if only that owner may reach it. */
 export type Wanted = { id: string; userId?: string | number | undefined }
 
-/** A key as it was read, and the version of its row. A write finds by it that the row has changed since. */
+/** A key, and the version of its row. By the version, a write notices that the row has changed since it was read. */
 export interface ReadKey extends KeyState {
   version: string
   place: string
@@ -32,22 +32,22 @@ export interface ReadKey extends KeyState {
   isUnused: boolean
 }
 
-/** What becomes of a key. */
+/** The decision about a key. */
 export interface Decision {
   action: ChangeAction
-  /** New values. Values that are undefined or as before are left out. */
+  /** New values. Undefined and unchanged values are left out. */
   changes: { [Name in keyof ApiKeyRecord]?: ApiKeyRecord[Name] | undefined }
   /**
-   * The new secret. The secret before works on if `changes` has it as `previousSecret`. Without a `previousSecret`, the new secret
-   * replaces it, and the secret before that works on as it does.
+   * The new secret. The secret before works on if `changes` has it as `previousSecret`. Without a `previousSecret`, the
+   * new secret replaces it, and the secret before that keeps its time.
    */
   secret?: Omit<MintedSecret, 'plainTextKey'>
 }
 
-/** A change that is decided. */
+/** A decided change. */
 export interface Planned {
   change: Change & { before: ReadKey; after: KeyState }
-  /** What the statement takes. */
+  /** The parameters of the statement. */
   row: { id: string; version: string; place: string; changes: object; keeps_secret: boolean }
   circumstances: Circumstances
 }
@@ -181,7 +181,7 @@ function isRotation({ row }: Planned): boolean {
   return 'hash' in row.changes
 }
 
-/** True if the change log has a change, for all processes. */
+/** True if the change log reports a change to all processes. */
 export function isLogged({ row }: Planned): boolean {
   return Object.keys(row.changes).some((column) => loggedColumns.has(column))
 }
@@ -219,9 +219,10 @@ const keptColumns = {
 }
 
 /**
- * SQL that writes the changes of `$1` and the entries of `$2`. `xmin` and `ctid` are compared both, because a transaction of the caller may
- * write two versions of a row with one `xmin`. A hash moves from one table to the other in one statement, because it may not be both
- * current and retired. The columns that a change does not name come from the row itself.
+ * SQL that writes the changes of `$1` and the entries of `$2`. Both `xmin` and `ctid` are compared, because a
+ * transaction of the caller may write two versions of a row with one `xmin`. A hash moves between the two tables in one
+ * statement, because it may not be both current and retired. The columns that a change does not name come from the row
+ * itself.
  */
 function changeSql(tables: Tables, hasRotations: boolean): string {
   const { keys, events, retiredSecrets } = tables

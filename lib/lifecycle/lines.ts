@@ -8,12 +8,12 @@ import { isLogged, plan, readKeys, writeChanges, type Planned, type ReadKey } fr
 import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
 
 /**
- * How long a statement for several waits for a lock. That is far below `deadlock_timeout`, so that an app that waits for the
- * library gets it out of the way before its own check for deadlocks.
+ * How long a statement for several changes waits for a lock. It is far below `deadlock_timeout`. So if the app waits
+ * for the library, the library gives way before the app's own check for deadlocks.
  */
 const togetherPatienceMs = 25
 
-/** Makes the line of new keys. A key that is refused does not keep the others from being created. */
+/** Makes the line of new keys. A refused key does not hold up the other keys. */
 export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyRecord> {
   async function create(members: readonly NewMember[], patienceMs: number) {
     const { onPool, reportMade } = parts
@@ -29,7 +29,7 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
       outcomes: outcomes.map((outcome): Outcome<ApiKeyRecord> =>
         outcome instanceof Error ? { error: outcome } : { result: outcome.after.record },
       ),
-      // Other processes do not wait for a new key, and this process has none of it.
+      // Neither other processes nor this process have cached a new key.
       finish: async () => {},
     }
   }
@@ -45,14 +45,14 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
 }
 
 /**
- * Makes the line of changes. It reads the keys, has each change decided, and writes the changes whose keys are as they were read. Nothing is
- * locked between the two statements. A key that another transaction has changed or locked meanwhile goes again, and in the end
- * waits for the lock.
+ * Makes the line of changes. It reads the keys, decides each change, and writes the changes whose keys were not changed
+ * in between. Nothing is locked between the two statements. If another transaction has changed or locked a key, its
+ * change is queued again, and in the end waits for the lock.
  */
 export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKeyRecord> {
   const { sequelize, onPool, ownChanges, reportMade, verification } = parts
 
-  /** Reports changes that are committed, and returns what is left to do. */
+  /** Reports committed changes, and returns the remaining work. */
   function finishOf(made: readonly Planned[], ids: readonly string[]) {
     reportMade(made)
     return () => verification.changed(ids, undefined)
@@ -105,7 +105,7 @@ export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKey
   }
 }
 
-/** Returns the change of a key; or what its caller is answered, if nothing is to be written. */
+/** Returns the change of a key; if nothing is to be written, the answer to its caller. */
 function decide(member: ChangeMember, key: ReadKey | undefined): Planned | Outcome<ApiKeyRecord> {
   if (!key) return { error: new ApiKeysError('api_key_not_found') }
   try {

@@ -65,7 +65,7 @@ function toFailure(error: unknown): ApiKeysError {
   return new ApiKeysError('database_unavailable', { cause: explained })
 }
 
-/** Parses the keys and holds them to the policies of the app. Throws an error that lists the faults of all keys. */
+/** Parses the keys and applies the policies of the app. Throws an error that lists the faults of all keys. */
 async function parseKeys(parts: Parts, given: unknown, circumstances: Circumstances) {
   if (!Array.isArray(given)) refuse('#/apiKeys', 'must be a list of API keys')
   if (given.length > mostKeys) refuse('#/apiKeys', `must have at most ${mostKeys} API keys`)
@@ -105,7 +105,7 @@ function faultAt(place: number, { pointer, message }: InputFault): InputFault {
   return { pointer: `#/apiKeys/${place}${pointer.slice(1)}`, message }
 }
 
-/** Lets other work of the process have its turn. */
+/** Gives other work of the process its turn. */
 async function nextTurn() {
   await new Promise<void>((resolve) => {
     setImmediate(resolve)
@@ -139,7 +139,7 @@ async function createBatch(
   const isOwn = !circumstances.transaction
   const changes = await parts.inTransaction(circumstances, async (transaction) => {
     const runHere = runIn(parts.sequelize, transaction)
-    // Keys of a user are counted, which takes a view of what other transactions have committed.
+    // The keys of a user are counted, for which the statement must see the keys that other transactions have committed.
     if (isOwn) await run(parts.sequelize, readCommitted, { transaction })
     const { outcomes, xid } = await createKeys(
       parts,
@@ -162,7 +162,7 @@ async function createBatch(
   }))
 }
 
-/** Returns the changes of a batch, or throws an error that names the keys that are too many. */
+/** Returns the changes of a batch, or throws an error that names the keys beyond the maximum. */
 function madeOrRefused(outcomes: Created['outcomes'], first: number): NewChange[] {
   const made: NewChange[] = []
   const faults: InputFault[] = []

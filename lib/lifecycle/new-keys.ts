@@ -30,7 +30,7 @@ interface Draft {
 /** The change that makes a key. */
 export type NewChange = Change & { before: null; after: KeyState }
 
-/** What became of each new key: the change that made it, or the refusal. */
+/** The outcome of each new key: the change that made it, or the refusal. */
 export interface Created {
   outcomes: (NewChange | ApiKeysError)[]
   /** The transaction that made keys; `null` if it made none. */
@@ -110,7 +110,7 @@ export function explainUnknownUser(error: unknown): never {
   throw new InvalidInputError([fault], { cause: error })
 }
 
-/** Returns a key as it will be. The database sets the time of its creation. */
+/** Returns the future key. The database sets the time of its creation. */
 function draftOf({ key, secret }: NewMember): Draft {
   const { hash: stored, prefix, postfix } = secret
   const id = newId()

@@ -37,7 +37,7 @@ export interface VerificationParts extends Settings {
   sealer: Sealer
   /** The app's own, whose connection settings are ours. */
   appSequelize: Sequelize
-  /** The same function for the library. */
+  /** The view of it that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
   tables: Tables
   userIdType: UserIdType
