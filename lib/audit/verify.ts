@@ -1,4 +1,6 @@
 import { auditTriggers } from '../../migrations/audit-triggers'
+import { createFunction } from '../../migrations/create-function'
+import { alteredRoutinesSql } from '../../migrations/routines'
 import { alteredTriggersSql } from '../../migrations/triggers'
 import type { AuditProgress } from '../keys/fields'
 import { checkEntries } from './check-entries'
@@ -102,12 +104,12 @@ function createCounter(total: number, onProgress: VerificationOptions['onProgres
 }
 
 async function checkTriggers(findings: Findings, { reader, tables }: Verification) {
-  const altered = alteredTriggersSql(auditTriggers(tables))
-  for (const trigger of await reader.read(
-    'its triggers',
-    `SELECT name AS json FROM (${altered}) AS altered`,
-  )) {
-    const message = `The trigger ${trigger} is gone, switched off or not as it was made.`
+  const altered = `
+    SELECT 'trigger ' || name AS json FROM (${alteredTriggersSql(auditTriggers(tables))}) AS trigger
+     UNION ALL
+    SELECT 'function ' || name FROM (${alteredRoutinesSql([createFunction(tables)])}) AS function`
+  for (const guard of await reader.read('its triggers', altered)) {
+    const message = `The ${guard} is gone, switched off or not as it was made.`
     findings.report('unguarded', {}, message)
   }
 }

@@ -213,4 +213,25 @@ describe('triggers that are off', () => {
     ])
     expect(head).toBeNull()
   })
+
+  it('finds a function that creates keys in another way', async () => {
+    const { apiKeys, sequelize } = trail.world
+    await createKey(apiKeys)
+    const [row] = await trail.world.rows<{ sql: string }>(
+      `SELECT pg_get_functiondef('api_key_create'::regproc) AS sql`,
+    )
+    await sequelize.query(String(row?.sql).replace('LIMIT most', 'LIMIT most - 1'))
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+    await apiKeys.migrate()
+
+    expect(faults).toMatchObject([
+      {
+        kind: 'unguarded',
+        message:
+          'The function "public"."api_key_create" is gone, switched off or not as it was made.',
+      },
+    ])
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
+  })
 })

@@ -221,7 +221,7 @@ describe('a body', () => {
     )
     const deleted = await sendRaw(
       app,
-      ['DELETE /api-keys/none HTTP/1.1', ...chunked, ...lines],
+      ['DELETE /api-keys/00000000-0000-4000-8000-000000000000 HTTP/1.1', ...chunked, ...lines],
       '0\r\n\r\n',
     )
 
