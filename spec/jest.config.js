@@ -1,3 +1,4 @@
+const { availableParallelism } = require('node:os')
 const rootDir = require('node:path').dirname(__dirname)
 
 const base = {
@@ -48,7 +49,8 @@ module.exports = {
   rootDir,
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
   globalTeardown: '<rootDir>/spec/support/stop-postgres.ts',
-  maxWorkers: '100%',
+  // Specs wait half of the time: for timers, for Postgres, for processes that they start.
+  maxWorkers: 2 * availableParallelism(),
   testTimeout: 30_000,
   projects: [
     {
