@@ -60,6 +60,22 @@ export const refusals = {
   api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
   api_key_expired: [409, 'The API key has expired. Give it a later expiresAt first.'],
   api_key_revoked: [409, 'The API key is revoked, and stays so. Create a new one.'],
+  already_created: [
+    409,
+    'A request with this Idempotency-Key was carried out before. If you do not have its secret, rotate the API key.',
+  ],
+  request_under_way: [
+    409,
+    'A request with this Idempotency-Key is being carried out. Try again shortly.',
+  ],
+  idempotency_key_reused: [
+    422,
+    'This Idempotency-Key belongs to a request with other input. Send another one.',
+  ],
+  malformed_idempotency_key: [
+    400,
+    'Idempotency-Key must be text of 1 to 255 characters in quotes: Idempotency-Key: "8e03978e".',
+  ],
   too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
   audit_trail_not_intact: [
     409,
@@ -101,7 +117,7 @@ const acceptable = { Accept: 'application/json', 'Accept-Encoding': 'gzip, defla
 /** Returns the header fields that a refusal always has besides its challenge. Every 503 may be tried again shortly. */
 function fieldsOf(code: ErrorCode): ApiKeysError['headers'] {
   if (code === 'unsupported_media_type') return acceptable
-  return refusals[code][0] === 503 ? retryAfter(1) : {}
+  return refusals[code][0] === 503 || code === 'request_under_way' ? retryAfter(1) : {}
 }
 
 /** In seconds. A timer takes at most 2^31 milliseconds. With a longer time, clients would not wait at all. */
@@ -268,6 +284,18 @@ export class TooManyApiKeysError extends ApiKeysError {
 
   constructor(readonly errors: readonly InputFault[]) {
     super('too_many_api_keys')
+  }
+}
+
+/** A request with the same idempotency key has made the secret. */
+export class AlreadyCreatedError extends ApiKeysError {
+  override readonly name = 'AlreadyCreatedError'
+
+  constructor(
+    /** The record of the key; `null` if the key is deleted. */
+    readonly apiKey: { readonly id: string } | null,
+  ) {
+    super('already_created')
   }
 }
 

@@ -3,6 +3,7 @@ export { createApiKeys } from './create-api-keys'
 export {
   ApiKeysError,
   InvalidApiKeyError,
+  AlreadyCreatedError,
   InvalidInputError,
   MethodNotAllowedError,
   MissingPermissionError,

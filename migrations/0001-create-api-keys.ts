@@ -6,7 +6,7 @@ import { secretTriggers } from './secret-triggers'
 import { unless, type Step } from './step'
 
 /**
- * Creates the table of keys and the table of retired secrets.
+ * Creates the table of keys, the table of retired secrets and the table of requests.
  *
  * Indexes and constraints have no names of ours, because such names belong to the whole schema and the app may use them. No
  * index has `last_used_at`, so that the note of a use stays a HOT update; the fill factor leaves room for it. Lists are of one
@@ -16,6 +16,8 @@ import { unless, type Step } from './step'
  *
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
  * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
+ *
+ * The table of requests has what was made under an idempotency key. The statement that makes it writes the row, too.
  */
 export function createApiKeys(tables: Tables, userIdColumn: string): Step {
   return {
@@ -23,6 +25,7 @@ export function createApiKeys(tables: Tables, userIdColumn: string): Step {
     tables: {
       api_keys: keysSql(tables, userIdColumn),
       api_key_retired_secrets: retiredSecretsSql(tables),
+      api_key_requests: requestsSql(tables),
     },
     triggers: secretTriggers(tables),
     routines: [createFunction(tables)],
@@ -95,6 +98,21 @@ function retiredSecretsSql({ retiredSecrets }: Tables): string {
         retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         UNIQUE (api_key_id, hash)
       );`
+}
+
+/** The time is set after a wait for another request, so that no claim is older than it looks. */
+function requestsSql({ requests }: Tables): string {
+  return `
+      CREATE TABLE ${requests} (
+        scope text CHECK (scope ~ '^[0-9a-f]{64}$'),
+        key text CHECK (octet_length(key) BETWEEN 1 AND 255),
+        part integer,
+        body text NOT NULL CHECK (body ~ '^[0-9a-f]{64}$'),
+        api_key_ids uuid[] NOT NULL,
+        created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (scope, key, part)
+      );
+      CREATE INDEX ON ${requests} (created_at);`
 }
 
 /**

@@ -1,5 +1,6 @@
 import { keyColumns, keyPrefixSql, msSql, type KeyAttribute } from '../models/api-key'
 import { insertEntriesSql } from '../models/api-key-event'
+import { claimSql } from '../models/api-key-request'
 import { timeSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
@@ -32,6 +33,9 @@ export const wrongIsolation = '25001'
  * for each key: its place, from 1; `owner` if the database spells the owner in another way than the entry, so that no
  * key was made; and the time of its creation, if it was made. A key of a user who has `most` keys is not made.
  *
+ * `given_claims` has the requests with an idempotency key, as rows of their table in the order of the keys, with `{}` for none. A key whose
+ * request was made before is not made, and is `is_repeated`. A role that sends no claims needs no rights on that table.
+ *
  * It is a function because a statement sees only the changes that were committed when it began. So the users must be locked by a statement before the
  * statement that counts their keys. The lock is exclusive. Two transactions that share a lock would each count
  * without the keys of the other. Without a limit, nothing is counted, and the lock only keeps out what revokes all keys of a user.
@@ -50,8 +54,9 @@ export function createFunction(tables: Tables): Routine {
       key_prefix: 'text',
       at_ms: 'double precision',
       patience: 'text',
+      given_claims: 'json',
     },
-    returns: 'TABLE (place integer, owner text, created_ms text, event_id text)',
+    returns: 'TABLE (place integer, owner text, created_ms text, event_id text, is_repeated text)',
     body: bodyOf(tables),
   }
 }
@@ -70,10 +75,7 @@ export function userLockSql({ keys }: Tables, userId: string): string {
 }
 
 function bodyOf(tables: Tables): string {
-  const { keys, events } = tables
-  const columns = newKeyAttributes.map((name) => keyColumns[name].name)
-  const after = `entry.after::jsonb || jsonb_build_object('createdAt', ${timeSql('made.created_at')})`
-  const ofMade = 'FROM made JOIN entry ON entry.ref = made.event_ref ORDER BY entry.ordinality'
+  const { keys } = tables
   return `
         #variable_conflict use_column
         DECLARE
@@ -100,7 +102,38 @@ function bodyOf(tables: Tables): string {
               PERFORM pg_advisory_xact_lock(user_lock);
             END IF;
           END LOOP;
-          RETURN QUERY
+          IF given_claims IS NULL THEN
+            RETURN QUERY ${createSql(tables, '', 'allowed')};
+          ELSE
+            RETURN QUERY ${createSql(tables, claimsSql(tables), 'claimed')};
+          END IF;
+          IF patience IS NOT NULL THEN
+            PERFORM set_config('lock_timeout', patience_before, true);
+          END IF;
+        END`
+}
+
+/** SQL for the keys that are allowed and have no claim, or a claim that succeeded. */
+function claimsSql(tables: Tables): string {
+  const from = `FROM (
+        SELECT claim.scope, claim.key, claim.part, claim.body, allowed.id FROM allowed JOIN claim USING (ordinality) WHERE claim.scope IS NOT NULL
+      ) AS claim`
+  return `, claim AS MATERIALIZED (
+              SELECT * FROM json_populate_recordset(NULL::${tables.requests}, given_claims) WITH ORDINALITY
+            ), succeeded AS (${claimSql(tables, from)}
+            ), claimed AS MATERIALIZED (
+              SELECT allowed.* FROM allowed JOIN claim USING (ordinality)
+               WHERE claim.scope IS NULL OR allowed.id IN (SELECT id FROM succeeded)
+            )`
+}
+
+/** SQL that creates the keys of one of its tables, and answers for all. */
+function createSql(tables: Tables, claims: string, creatable: string): string {
+  const { keys, events } = tables
+  const columns = newKeyAttributes.map((name) => keyColumns[name].name)
+  const after = `entry.after::jsonb || jsonb_build_object('createdAt', ${timeSql('made.created_at')})`
+  const ofMade = 'FROM made JOIN entry ON entry.ref = made.event_ref ORDER BY entry.ordinality'
+  return `
             WITH entry AS MATERIALIZED (
               SELECT * FROM json_populate_recordset(NULL::${events}, given_entries) WITH ORDINALITY
             ), wanted AS MATERIALIZED (
@@ -124,19 +157,16 @@ function bodyOf(tables: Tables): string {
               -- A join, because a subquery would read all counts for each key.
               SELECT numbered.* FROM numbered LEFT JOIN counted USING (user_id)
                WHERE most IS NULL OR numbered.number + counted.number <= most
-            ), made AS (
+            )${claims}, made AS (
               INSERT INTO ${keys} (${columns.join(', ')})
-              SELECT ${columns.map((column) => `allowed.${column}`).join(', ')} FROM allowed ORDER BY allowed.ordinality
+              SELECT ${columns.map((column) => `new.${column}`).join(', ')} FROM ${creatable} AS new ORDER BY new.ordinality
               RETURNING id, event_ref, created_at
             ), told AS (
               ${insertEntriesSql(tables, ofMade, after)}
               RETURNING id, ref
             )
             SELECT wanted.ordinality::integer, CASE WHEN NOT wanted.is_spelled THEN wanted.user_id::text END,
-                   (${msSql('made.created_at')})::text, told.id::text
-              FROM wanted LEFT JOIN made ON made.id = wanted.id LEFT JOIN told ON told.ref = made.event_ref;
-          IF patience IS NOT NULL THEN
-            PERFORM set_config('lock_timeout', patience_before, true);
-          END IF;
-        END`
+                   (${msSql('made.created_at')})::text, told.id::text,
+                   (made.id IS NULL AND wanted.id IN (SELECT id FROM allowed))::text
+              FROM wanted LEFT JOIN made ON made.id = wanted.id LEFT JOIN told ON told.ref = made.event_ref`
 }

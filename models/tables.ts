@@ -20,6 +20,8 @@ export function tablesOf(schema: string) {
     keys: named('api_keys'),
     /** The secrets that rotations have replaced. */
     retiredSecrets: named('api_key_retired_secrets'),
+    /** The requests that came with an idempotency key. */
+    requests: named('api_key_requests'),
 
     /** One row per transaction that changed keys or users, numbered in the order of the commits. */
     revisions: named('api_key_revisions'),

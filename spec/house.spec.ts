@@ -66,6 +66,10 @@ const wings = {
   ],
   'permissions of owners': ['lib/keys/grantable.ts', 'lib/verification/owner-permissions.ts'],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
+  'requests that are carried out once': [
+    'lib/lifecycle/idempotency.ts',
+    'lib/http/idempotency-key.ts',
+  ],
 }
 
 const files = sourceFiles('lib', 'models', 'migrations')
@@ -117,10 +121,10 @@ describe('the size of the house', () => {
     expect(sum(within(wing))).toBeLessThanOrEqual(1_000)
   })
 
-  it('is at most 8,600 lines of code for the core', () => {
+  it('is at most 8,700 lines of code for the core', () => {
     const apart = new Set(within(Object.values(wings).flat()))
 
-    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(8_600)
+    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(8_700)
   })
 })
 

@@ -4,6 +4,7 @@ import { ApiKeysError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/types'
 import { problemOf } from './answer'
 import type { Guard } from './guards'
+import { idempotencyKeyOf } from './idempotency-key'
 import { addressOf, createKeyRoutes, listPermissions, type Role } from './key-routes'
 import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
 
@@ -44,7 +45,10 @@ function createListRoutes(parts: RouterParts): Routes {
   return {
     '/': {
       get: ({ query }) => lifecycle.list(query),
-      post: (call) => created(call, lifecycle.create(call.body, asAdmin(call))),
+      async post(call) {
+        const options = { ...asAdmin(call), ...idempotencyKeyOf(call) }
+        return created(call, lifecycle.create(call.body, options))
+      },
     },
     '/batch': { post: (call) => createBatch(parts, call) },
     '/events': { get: ({ query }) => lifecycle.events(query) },

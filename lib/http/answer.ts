@@ -2,6 +2,7 @@ import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:ht
 import { isNativeError } from 'node:util/types'
 
 import {
+  AlreadyCreatedError,
   ApiKeysError,
   challengeOf,
   InvalidInputError,
@@ -93,6 +94,7 @@ export function problemOf(refusal: ApiKeysError) {
     code,
     ...(refusal instanceof MissingPermissionError && { missing: refusal.missing }),
     ...(refusal instanceof RateLimitedError && { 'violated-policies': refusal.violated }),
+    ...(refusal instanceof AlreadyCreatedError && { apiKey: refusal.apiKey }),
     ...((refusal instanceof InvalidInputError || refusal instanceof TooManyApiKeysError) && {
       errors: refusal.errors,
     }),

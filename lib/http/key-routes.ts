@@ -4,6 +4,7 @@ import type { ApiKeyEvent } from '../audit/trail'
 import { readGranted } from '../keys/grantable'
 import type { ChangeOptions } from '../lifecycle/types'
 import type { DescribedPermission } from '../options'
+import { idempotencyKeyOf } from './idempotency-key'
 import { clientAddressOf } from './request'
 import type { Call, RouterParts, Routes } from './router'
 
@@ -87,7 +88,7 @@ export function createKeyRoutes(
     [`${keyPath}/rotate`]: {
       async post(call) {
         parseRotation(call.query)
-        const wish = parse.rotationWish(call.body)
+        const wish = { ...parse.rotationWish(call.body), ...idempotencyKeyOf(call) }
         return lifecycle.rotate(idOf(call), { ...optionsOf(call), ...wish })
       },
     },

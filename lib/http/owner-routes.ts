@@ -1,4 +1,5 @@
 import type { Guard } from './guards'
+import { idempotencyKeyOf } from './idempotency-key'
 import { addressOf, createKeyRoutes, listPermissions, type Role } from './key-routes'
 import { created, createRouter, type RouterParts } from './router'
 
@@ -30,7 +31,7 @@ export function createOwnerRouter(parts: RouterParts): Guard {
       async post(call) {
         const { userId, body } = call
         const actor = { type: 'user', id: userId } as const
-        const options = { actor, ...addressOf(call) }
+        const options = { actor, ...addressOf(call), ...idempotencyKeyOf(call) }
         return created(call, routeCommands.createOwn(userId, body, options))
       },
     },

@@ -25,6 +25,12 @@ export function matching(shape: RegExp, message: string) {
   return v.custom<string>((value) => typeof value === 'string' && shape.test(value), message)
 }
 
+/** A text that names a request, so that it is carried out once. */
+export const idempotencyKey = matching(
+  /^[ -~]{1,255}$/,
+  'must have 1 to 255 printable characters of ASCII',
+)
+
 /** Makes the schema of one of several names. */
 export function oneOf<const Name extends string>(names: readonly Name[]) {
   return v.picklist(names, `must be one of ${names.join(', ')}`)

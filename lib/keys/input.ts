@@ -92,6 +92,7 @@ function createKeyParsers(
     }),
     permissionSet: parserOf({ permissions: newKey.permissions }),
     rotation: parserOf(rotation),
+    request: parserOf({ idempotencyKey: v.optional(fields.idempotencyKey) }),
     rotationWish: parserOf({ ...rotation, ...because }),
   }
 }

@@ -1,6 +1,7 @@
 import type { Transaction } from 'sequelize'
 
 import { runIn } from '../database/query'
+import { ApiKeysError } from '../errors'
 import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import type { ApiKeyRecord } from '../keys/record'
@@ -8,28 +9,44 @@ import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
 import { changeKey, changeKeyIn } from './change-key'
+import { once, type Claim } from './idempotency'
 import type { Decision, ReadKey } from './key-changes'
 import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
 import { get } from './store'
 
 /** Creates a key under the policies of the app. */
 export async function create(parts: Parts, key: NewKey, circumstances: Circumstances) {
-  const { userId } = key
   const { transaction: given } = circumstances
-  await policies.refuseNewKey(parts, key, circumstances)
-  const { plainTextKey, ...secret } = parts.format.mint()
 
-  const member = { key, secret, circumstances }
-  const apiKey = given
-    ? await createWithin(parts, member, given)
-    : await parts.submit(parts.creations, member, {
-        ...circumstances,
-        userId,
-        subject: `user ${userId}`,
-        bytes: JSON.stringify(key).length,
-      })
-  parts.verification.added(secret.hash, given)
-  return { apiKey, plainTextKey }
+  return once(parts, 'create', key, circumstances, async (claim) => {
+    await policies.refuseNewKey(parts, key, circumstances)
+    const { plainTextKey, ...secret } = parts.format.mint()
+
+    const member = { key, secret, circumstances, claim }
+    const apiKey = given ? await createWithin(parts, member, given) : await createNow(parts, member)
+    parts.verification.added(secret.hash, given)
+    return { apiKey, plainTextKey }
+  })
+}
+
+/** How long the creation of a key whose request is carried out once waits for a lock. Another such request may be in its way. */
+const patienceMs = 500
+
+/** Creates a key in a statement with others; in one of its own if its request is carried out once. */
+async function createNow(parts: Parts, member: NewMember) {
+  const { key, circumstances, claim } = member
+  const caller = { ...circumstances, userId: key.userId }
+  if (!claim) {
+    const [subject, bytes] = [`user ${key.userId}`, JSON.stringify(key).length]
+    return parts.submit(parts.creations, member, { ...caller, subject, bytes })
+  }
+
+  const sent = await parts.inTurn(caller, () => parts.creations.sendAlone(member, patienceMs))
+  await sent.finish()
+  const [outcome = 'again'] = sent.outcomes
+  if (outcome === 'again') throw new ApiKeysError('database_unavailable')
+  if ('error' in outcome) throw outcome.error
+  return outcome.result
 }
 
 /** Creates a key in a transaction of the caller. */
@@ -138,6 +155,17 @@ export async function rotate(
   gracePeriodSeconds: number,
   circumstances: Circumstances,
 ) {
+  return once(parts, `rotate ${id.toLowerCase()}`, { gracePeriodSeconds }, circumstances, (claim) =>
+    rotateNow(parts, id, gracePeriodSeconds, { ...circumstances, claim }),
+  )
+}
+
+async function rotateNow(
+  parts: Parts,
+  id: string,
+  gracePeriodSeconds: number,
+  { claim, ...circumstances }: Circumstances & { claim: Claim | undefined },
+) {
   const { plainTextKey, ...secret } = parts.format.mint()
   const { prefix, postfix } = secret
 
@@ -147,7 +175,7 @@ export async function rotate(
   function decide(key: ApiKeyRecord, { isUnused }: ReadKey): Decision {
     nextStatus('rotate', key)
     if (isUnused && gracePeriodSeconds > 0) {
-      return { action: 'rotated', changes: { prefix, postfix }, secret }
+      return { action: 'rotated', changes: { prefix, postfix }, secret, claim }
     }
     const worksUntil = new Date(parts.serverClock.now() + gracePeriodSeconds * 1_000)
     const before = {
@@ -157,7 +185,7 @@ export async function rotate(
       lastUsedAt: key.lastUsedAt,
     }
     const previousSecret = gracePeriodSeconds > 0 ? before : null
-    return { action: 'rotated', changes: { prefix, postfix, previousSecret }, secret }
+    return { action: 'rotated', changes: { prefix, postfix, previousSecret }, secret, claim }
   }
   const apiKey = await changeKey(parts, { id, circumstances, decide })
   return { apiKey, plainTextKey }

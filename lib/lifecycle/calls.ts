@@ -10,6 +10,7 @@ import type { UsageStore } from '../usage/report'
 import type { Verification, VerificationParts } from '../verification/verification'
 import type { ChangeMember } from './change-key'
 import type { Line, Submit } from './combine'
+import type { Requests } from './idempotency'
 import type { NewMember } from './new-keys'
 import type { InTransaction, NoteMade, ReportMade } from './transactions'
 import type { ChangeOptions } from './types'
@@ -32,6 +33,7 @@ export interface WritingParts extends GivenParts {
   reportMade: ReportMade
   onPool: OnPool
   submit: Submit
+  requests: Requests
 }
 
 /** All parts that the functions of this folder work with. */
@@ -47,6 +49,8 @@ export interface Circumstances {
   actor?: Actor | undefined
   address?: string | undefined
   reason?: string | undefined
+  /** Names a request that makes a secret, so that it is carried out once. */
+  idempotencyKey?: string | undefined
 }
 
 /** The same within a transaction that is open. */

@@ -81,6 +81,8 @@ export async function changeLocked(
   const planned = plan(key, await decide(key.record, key), circumstances)
   if (!planned) return { record: key.record, planned, xid: null }
 
-  const { xid } = await writeChanges(parts, run, [planned])
+  const { made, xid } = await writeChanges(parts, run, [planned])
+  // The row is locked, so only another request with the same idempotency key can be in the way.
+  if (made.length === 0 && planned.row.claim) throw new ApiKeysError('already_created')
   return { record: planned.change.after.record, planned, xid }
 }

@@ -19,6 +19,7 @@ import { list } from './search'
 import { get } from './store'
 import type {
   ChangeOptions,
+  IssueOptions,
   ReadOptions,
   RestrictOptions,
   RotateOptions,
@@ -48,7 +49,7 @@ export function createLifecycle(given: GivenParts) {
 /** The work that a call does with its parsed options. */
 type Work<Result> = (circumstances: Circumstances) => Promise<Result>
 
-/** Creates the two ways to run a call. */
+/** Creates the three ways to run a call. */
 function createRuns({ parse, verification }: Parts) {
   /** Works with the parsed options of a call, and names the failures of the database. */
   async function run<Result>(options: ReadOptions | undefined, work: Work<Result>) {
@@ -66,17 +67,25 @@ function createRuns({ parse, verification }: Parts) {
     return result
   }
 
-  return { run, restrict }
+  /** Makes a secret, once for all calls with one idempotency key. */
+  async function issue<Result>(
+    { idempotencyKey, ...options }: IssueOptions = {},
+    work: Work<Result>,
+  ) {
+    return run(options, (call) => work({ ...call, ...parse.request({ idempotencyKey }) }))
+  }
+
+  return { run, issue, restrict }
 }
 
 function createKeyCommands(parts: Parts) {
   const { parse } = parts
-  const { run, restrict } = createRuns(parts)
+  const { run, issue, restrict } = createRuns(parts)
 
   return {
-    async create(apiKey: unknown, options?: ChangeOptions) {
+    async create(apiKey: unknown, options?: IssueOptions) {
       refuseUserId(options)
-      return run(options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
+      return issue(options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
     },
 
     async list(filter: object = {}, options?: ReadOptions) {
@@ -114,7 +123,7 @@ function createKeyCommands(parts: Parts) {
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */
     async rotate(id: string, { gracePeriodSeconds: given, ...options }: RotateOptions = {}) {
-      return run(options, (call) => {
+      return issue(options, (call) => {
         const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
         return actions.rotate(parts, id, gracePeriodSeconds, call)
       })
@@ -246,11 +255,11 @@ function createLogCommands(parts: Parts) {
 /** Creates the functions for input that may not name an owner, or a key, because the route does. */
 function createRouteCommands(parts: Parts) {
   const { parse, audit } = parts
-  const { run } = createRuns(parts)
+  const { run, issue } = createRuns(parts)
 
   return {
-    async createOwn(userId: string | number, apiKey: unknown, options: ChangeOptions) {
-      return run(options, (call) =>
+    async createOwn(userId: string | number, apiKey: unknown, options: IssueOptions) {
+      return issue(options, (call) =>
         actions.create(parts, { ...parse.newKey(apiKey), userId }, call),
       )
     },

@@ -11,6 +11,7 @@ import {
 } from '../../models/api-key'
 import { insertEntriesSql, type ChangeAction } from '../../models/api-key-event'
 import { digestSql } from '../../models/audit-trail'
+import { claimSql } from '../../models/api-key-request'
 import type { Tables } from '../../models/tables'
 import type { Change, KeyState } from '../audit/trail'
 import type { TextRow } from '../database/connection'
@@ -19,6 +20,7 @@ import { isSame } from '../keys/metadata'
 import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import type { Circumstances, GivenParts } from './calls'
+import type { Claim } from './idempotency'
 import { readRecord } from './store'
 
 /** The id of a key, and its owner if only that owner may reach it. */
@@ -42,13 +44,22 @@ export interface Decision {
    * new secret replaces it, and the secret before that keeps its time.
    */
   secret?: Omit<MintedSecret, 'plainTextKey'>
+  /** The request that is carried out once. */
+  claim?: Claim | undefined
 }
 
 /** A decided change. */
 export interface Planned {
   change: Change & { before: ReadKey; after: KeyState }
   /** The parameters of the statement. */
-  row: { id: string; version: string; place: string; changes: object; keeps_secret: boolean }
+  row: {
+    id: string
+    version: string
+    place: string
+    changes: object
+    keeps_secret: boolean
+    claim: Claim | null
+  }
   circumstances: Circumstances
 }
 
@@ -97,7 +108,7 @@ export async function readKeys(
 /** Plans a change that was decided; `null` if it changes nothing. */
 export function plan(
   read: ReadKey,
-  { action, changes, secret }: Decision,
+  { action, changes, secret, claim }: Decision,
   circumstances: Circumstances,
 ): Planned | null {
   const { record } = read
@@ -137,6 +148,7 @@ export function plan(
       place: read.place,
       changes: row,
       keeps_secret: keepsSecret,
+      claim: claim ?? null,
     },
     circumstances,
   }
@@ -160,10 +172,19 @@ export async function writeChanges(
   run: Run,
   planned: readonly Planned[],
 ): Promise<{ made: Planned[]; xid: string | null }> {
-  const rows = await run(changeSql(tables, planned.some(isRotation)), [
-    JSON.stringify(planned.map(({ row }) => row)),
-    JSON.stringify(planned.map(({ change, circumstances }) => audit.toRow(change, circumstances))),
-  ])
+  const rows = await run(
+    changeSql(
+      tables,
+      planned.some(isRotation),
+      planned.some(({ row }) => row.claim),
+    ),
+    [
+      JSON.stringify(planned.map(({ row }) => row)),
+      JSON.stringify(
+        planned.map(({ change, circumstances }) => audit.toRow(change, circumstances)),
+      ),
+    ],
+  )
   const byRef = new Map(planned.map((each) => [each.change.ref, each]))
   const made: Planned[] = []
   for (const { ref, updated_ms: updatedMs, revoked_ms: revokedMs } of rows) {
@@ -224,7 +245,7 @@ const keptColumns = {
  * statement, because it may not be both current and retired. The columns that a change does not name come from the row
  * itself.
  */
-function changeSql(tables: Tables, hasRotations: boolean): string {
+function changeSql(tables: Tables, hasRotations: boolean, hasClaims: boolean): string {
   const { keys, events, retiredSecrets } = tables
   const kept = Object.entries(keptColumns)
   const columns = [...changedColumns, ...kept.map(([column]) => column)]
@@ -240,12 +261,12 @@ function changeSql(tables: Tables, hasRotations: boolean): string {
       SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash' IS NOT NULL`
   return `
     WITH wanted AS MATERIALIZED (
-      SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean)
-    ), mine AS MATERIALIZED (
+      SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean, claim json)
+    ), ${hasClaims ? 'free' : 'mine'} AS MATERIALIZED (
       SELECT key.id FROM ${keys} AS key
         JOIN wanted ON wanted.id = key.id AND wanted.version = key.xmin::text AND wanted.place = key.ctid::text
        ORDER BY key.id FOR NO KEY UPDATE OF key SKIP LOCKED
-    )${
+    )${hasClaims ? claimsSql(tables) : ''}${
       hasRotations
         ? `, retired AS (${retiredSql}
     )`
@@ -264,4 +285,15 @@ function changeSql(tables: Tables, hasRotations: boolean): string {
     SELECT done.event_ref::text AS ref, (${msSql('done.updated_at')})::text AS updated_ms, (${msSql('done.revoked_at')})::text AS revoked_ms,
            told.id::text AS event_id, pg_current_xact_id()::text AS xid
       FROM done JOIN told ON told.ref = done.event_ref`
+}
+
+/** SQL for the keys whose rows are free and that have no claim, or a claim that succeeded. */
+function claimsSql(tables: Tables): string {
+  const from = `FROM (
+        SELECT claim.*, free.id FROM free JOIN wanted USING (id), json_to_record(wanted.claim) AS claim (scope text, key text, part integer, body text)
+      ) AS claim`
+  return `, succeeded AS (${claimSql(tables, from)}
+    ), mine AS MATERIALIZED (
+      SELECT free.id FROM free JOIN wanted USING (id) WHERE wanted.claim IS NULL OR free.id IN (SELECT id FROM succeeded)
+    )`
 }

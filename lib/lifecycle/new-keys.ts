@@ -13,12 +13,15 @@ import type { MintedSecret } from '../keys/secret'
 import { newId } from '../keys/new-id'
 import { isExpired } from '../keys/states'
 import type { Circumstances, GivenParts } from './calls'
+import type { Claim } from './idempotency'
 
 /** A key to be created, and the circumstances that its entry of the audit trail notes. */
 export interface NewMember {
   key: NewKey
   secret: Omit<MintedSecret, 'plainTextKey'>
   circumstances: Circumstances
+  /** The request that is carried out once. */
+  claim?: Claim | undefined
 }
 
 /** A new key, and the row that the statement takes. */
@@ -58,11 +61,14 @@ export async function createKeys(
     parts.keyPrefix,
     Date.now(),
     patienceMs === null ? null : `${patienceMs}ms`,
+    members.some(({ claim }) => claim)
+      ? JSON.stringify(members.map(({ claim = {} }) => claim))
+      : null,
   ])
 
   const outcomes: Created['outcomes'] = []
   const respelled = new Map<number, NewMember>()
-  for (const { place, owner, created_ms: createdMs } of rows) {
+  for (const { place, owner, created_ms: createdMs, is_repeated: isRepeated } of rows) {
     const at = Number(place) - 1
     const [draft, member] = [drafts[at], members[at]]
     if (!draft || !member) continue
@@ -75,7 +81,9 @@ export async function createKeys(
       record.updatedAt = readTime(createdMs)
       outcomes[at] = draft.change
     } else {
-      outcomes[at] = new ApiKeysError('too_many_api_keys')
+      outcomes[at] = new ApiKeysError(
+        isRepeated === 'true' ? 'already_created' : 'too_many_api_keys',
+      )
     }
   }
   const xid = rows[0]?.xid ?? null
@@ -91,8 +99,8 @@ export async function createKeys(
 
 function createSql(tables: Tables): string {
   return `
-    SELECT made.place::text, made.owner, made.created_ms, made.event_id, pg_current_xact_id_if_assigned()::text AS xid
-      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::integer, $5, $6::float8, $7) AS made`
+    SELECT made.place::text, made.owner, made.created_ms, made.event_id, made.is_repeated, pg_current_xact_id_if_assigned()::text AS xid
+      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::integer, $5, $6::float8, $7, $8::json) AS made`
 }
 
 function entryOf({ audit }: GivenParts, change: Change, member: NewMember | undefined) {

@@ -3,6 +3,7 @@ import { createOnPool } from '../database/pool'
 import { mostAtOnceOf } from '../database/turns'
 import type { GivenParts, Parts } from './calls'
 import { createCombiner } from './combine'
+import { createRequests } from './idempotency'
 import { createChangeLine, createCreationLine } from './lines'
 import { createInTransaction, createNoteMade, createReportMade } from './transactions'
 
@@ -16,6 +17,7 @@ export function createParts(given: GivenParts): Parts {
     noteMade: createNoteMade(given),
     reportMade: createReportMade(given),
     onPool: createOnPool(sequelize, given),
+    requests: createRequests(given),
     submit: createCombiner({ ...given, ...limits }),
   }
   return { ...own, creations: createCreationLine(own), changes: createChangeLine(own) }

@@ -117,8 +117,18 @@ export interface RestrictOptions extends ChangeOptions {
 /** The last argument of `userChanged`. */
 export type UserChangeOptions = Pick<RestrictOptions, 'transaction' | 'everywhere'>
 
+/** The options of calls that make a secret. */
+export interface IssueOptions extends ChangeOptions {
+  /**
+   * A text of the caller's for this request, 1 to 255 characters of ASCII, for example a UUID. The request is carried out once in 24
+   * hours for all calls with this text, the same `actor` and the same input. Calls after the first reject with `already_created`, and
+   * with `idempotency_key_reused` if the input differs. Within a minute, the process that has answered the first call answers again.
+   */
+  idempotencyKey?: string | undefined
+}
+
 /** The last argument of `rotate`. */
-export interface RotateOptions extends ChangeOptions {
+export interface RotateOptions extends IssueOptions {
   /**
    * How many seconds the old secret still works: from 0 to `maxGracePeriodSeconds`. It never outlives the key.
    *
@@ -181,7 +191,7 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    */
   create(
     apiKey: NewApiKey<Permission>,
-    options?: Omit<ChangeOptions, 'userId'>,
+    options?: Omit<IssueOptions, 'userId'>,
   ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
 
   /**
@@ -238,8 +248,9 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
 
   /**
    * Gives a key a new secret under the same id. Its plain text is in this answer, and nowhere else ever. The old secret works on
-   * for the grace period, and the secret before the old one stops working. So a call that is repeated because its answer was lost
-   * ends the secret that was in use. Rejects with `api_key_suspended`, `api_key_expired` or `api_key_revoked`.
+   * for the grace period, and the secret before the old one stops working. A call that is repeated because its answer was lost
+   * replaces the secret that was never used, and leaves the old one its time. Rejects with `api_key_suspended`, `api_key_expired`
+   * or `api_key_revoked`.
    */
   rotate(
     id: string,

@@ -56,6 +56,7 @@ describe('migrate, over the tables that are left', () => {
     'api_key_usage',
     'api_key_usage_writers',
     'api_key_expiry_notices',
+    'api_key_requests',
   ])('makes %s again', async (table) => {
     await createInstance(world).migrate()
     await world.sequelize.query(`DROP TABLE ${table} CASCADE`)

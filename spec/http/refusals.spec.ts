@@ -5,6 +5,8 @@ import express, { type Express } from 'express'
 import type { Test } from 'supertest'
 
 import { createApiKeys, type ErrorCode } from '../../lib'
+import { userLockSql } from '../../migrations/create-function'
+import { tablesOf } from '../../models/tables'
 import { type TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
@@ -14,10 +16,11 @@ import { redisAway } from '../support/redis'
 import { sendRaw } from '../support/raw-http'
 import { useWorld } from '../support/world'
 
-const { app, http, rows, sequelize, database, createKey, createProcess } = useWorld({
-  options: { header: 'X-API-Key', maxKeysPerUser: 1 },
-  routes: addGraphs,
-})
+const { apiKeys, app, http, rows, sequelize, database, createKey, createProcess, holdLock } =
+  useWorld({
+    options: { header: 'X-API-Key', maxKeysPerUser: 1 },
+    routes: addGraphs,
+  })
 const alice = http.as('alice')
 const withoutDatabase = createProcess({ sequelize: databaseAway.connect() }, addGraphs)
 const withoutRoles = createProcess(
@@ -41,6 +44,18 @@ let limitedKey: string
 let suspendedId: string
 let expiredId: string
 let revokedId: string
+
+const newInput = { name: 'CI', permissions: ['READ_GRAPH'] }
+/** The headers of a request that is sent twice. */
+const twice = { 'X-User': 'twice', 'Idempotency-Key': '"request"' }
+
+/** Has another process carry out the request that is sent twice, and returns what the second answer shows. */
+async function createTwice() {
+  const { body } = await strict.http.set(twice).post('/api-keys', newInput).expect(201)
+  return { apiKey: body.apiKey as object }
+}
+
+const repeated: { apiKey?: object } = {}
 
 beforeAll(async () => {
   revokedId = (await createKey({ status: 'REVOKED' })).id
@@ -241,6 +256,43 @@ const refusals: Record<ErrorCode, Row> = {
     status: 409,
     detail: 'The API key is revoked, and stays so. Create a new one.',
   },
+  already_created: {
+    when: 'a request that another process has carried out',
+    before: async () => Object.assign(repeated, await createTwice()),
+    send: () => http.set(twice).post('/api-keys', newInput),
+    status: 409,
+    detail:
+      'A request with this Idempotency-Key was carried out before. If you do not have its secret, rotate the API key.',
+    extra: repeated,
+  },
+  request_under_way: {
+    when: 'a request that is being carried out',
+    before: () =>
+      holdLock(`SELECT pg_advisory_xact_lock(${userLockSql(tablesOf('public'), `'busy'`)})`),
+    send: () => http.set({ ...twice, 'X-User': 'busy' }).post('/api-keys', newInput),
+    status: 409,
+    headers: { 'retry-after': '1' },
+    detail: 'A request with this Idempotency-Key is being carried out. Try again shortly.',
+  },
+  idempotency_key_reused: {
+    when: 'another body under the same Idempotency-Key',
+    before: () =>
+      http
+        .set({ ...twice, 'X-User': 'judy' })
+        .post('/api-keys', newInput)
+        .expect(201),
+    send: () =>
+      http.set({ ...twice, 'X-User': 'judy' }).post('/api-keys', { ...newInput, name: 'B' }),
+    status: 422,
+    detail: 'This Idempotency-Key belongs to a request with other input. Send another one.',
+  },
+  malformed_idempotency_key: {
+    when: 'an Idempotency-Key of two words',
+    send: () => http.set({ ...twice, 'Idempotency-Key': 'two words' }).post('/api-keys', newInput),
+    status: 400,
+    detail:
+      'Idempotency-Key must be text of 1 to 255 characters in quotes: Idempotency-Key: "8e03978e".',
+  },
   too_many_api_keys: {
     when: 'a key more than a user may have',
     send: () => alice.post('/api-keys', { name: 'Second', permissions: ['READ_GRAPH'] }),
@@ -249,6 +301,7 @@ const refusals: Record<ErrorCode, Row> = {
   },
   audit_trail_not_intact: {
     when: 'an audit trail that another secret has sealed',
+    before: () => apiKeys.flush(),
     send: () => foreign.http.as('admin').get('/admin/api-keys/audit-head'),
     status: 409,
     detail: 'The audit trail was altered at its end. Verify it to see the faults.',

@@ -16,6 +16,7 @@ export const ourTables = [
   'api_key_log_lock',
   'api_key_migrations',
   'api_key_origins',
+  'api_key_requests',
   'api_key_retired_secrets',
   'api_key_revisions',
   'api_key_unsealed_events',

@@ -1,0 +1,204 @@
+import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto'
+
+import { isKnownSql } from '../../models/api-key-request'
+import { systemClock } from '../database/clock'
+import { sqlStateOf } from '../database/failures'
+import { afterCommit, run, select } from '../database/query'
+import { AlreadyCreatedError, ApiKeysError, type ErrorCode } from '../errors'
+import type { ApiKeyRecord } from '../keys/record'
+import { derive } from '../keys/secret'
+import type { Circumstances, GivenParts, Parts } from './calls'
+import { identify, readAll } from './store'
+
+/** A request that is carried out once. It is a row of the table of requests. */
+export interface Claim {
+  /** Who asks, and for what. */
+  scope: string
+  key: string
+  part: number
+  /** The digest of the input. */
+  body: string
+}
+
+/** The answer of a request that makes a secret. */
+export interface Issued {
+  apiKey: ApiKeyRecord
+  plainTextKey: string
+}
+
+/** The requests with an idempotency key that this process knows of. */
+export type Requests = ReturnType<typeof createRequests>
+
+/** How long, and how many, answers are kept for a client that has lost its answer and asks again. */
+const answerKeptMs = 60_000
+const mostAnswers = 1_000
+
+const pruneEveryMs = 3_600_000
+
+/** The refusals that another request with the same idempotency key may be the reason of. */
+const ofOthers = new Set<ErrorCode>(['already_created', 'too_many_api_keys'])
+
+const lockNotAvailable = '55P03'
+
+/**
+ * Makes a secret, and does so once for all calls with one idempotency key. Only calls that succeed count. `make` gets the claim, and
+ * writes it in the statement that makes the change, so that there is no change without its claim.
+ *
+ * A call whose answer was lost is answered once more by the process that made it, within a minute. All other repeated calls are refused with
+ * the record of the key.
+ */
+export async function once(
+  parts: Parts,
+  action: string,
+  input: object,
+  circumstances: Circumstances,
+  make: (claim: Claim | undefined) => Promise<Issued>,
+): Promise<Issued> {
+  const { requests } = parts
+  const claim = claimOf(parts, action, input, circumstances)
+  if (!claim) return make(undefined)
+
+  return requests.alone(claim, async () => {
+    const known = await findAnswer(parts, claim, circumstances)
+    if (known) return known
+    try {
+      const issued = await make(claim)
+      requests.keepAnswer(claim, issued.plainTextKey, circumstances)
+      return issued
+    } catch (error) {
+      if (sqlStateOf(error) === lockNotAvailable) throw underWay(error)
+      if (!(error instanceof ApiKeysError) || !ofOthers.has(error.code)) throw error
+      const known = await findAnswer(parts, claim, circumstances)
+      if (known) return known
+      throw error.code === 'already_created' ? underWay(error) : error
+    }
+  })
+}
+
+function underWay(cause?: unknown) {
+  return new ApiKeysError('request_under_way', { cause })
+}
+
+/** The owner of a key is no part of the scope, because an administrator may ask on behalf of owners. */
+function claimOf(
+  { keyPrefix }: Parts,
+  action: string,
+  input: object,
+  { actor, idempotencyKey: key }: Circumstances,
+): Claim | undefined {
+  if (key === undefined) return undefined
+
+  const id = actor && actor.type !== 'system' ? String(actor.id) : null
+  const scope = JSON.stringify([keyPrefix, actor?.type ?? 'system', id, action])
+  return {
+    scope: hash('sha256', scope),
+    key,
+    part: 0,
+    body: hash('sha256', JSON.stringify(input)),
+  }
+}
+
+/** Returns the answer of an earlier call, refuses a call that was made before, or returns `undefined` for a new call. */
+async function findAnswer(
+  parts: Parts,
+  claim: Claim,
+  circumstances: Circumstances,
+): Promise<Issued | undefined> {
+  const { sequelize, tables, requests, inTurn } = parts
+  const { scope, key, part, body } = claim
+  const transaction = circumstances.transaction ?? null
+  const [known] = await inTurn(circumstances, () =>
+    select<{ body: string; id: string }>(
+      sequelize,
+      `SELECT body, api_key_ids[1]::text AS id FROM ${tables.requests}
+        WHERE scope = $1 AND key = $2 AND part = $3 AND ${isKnownSql('created_at')}`,
+      { bind: [scope, key, part], transaction },
+    ),
+  )
+  if (!known) return undefined
+  if (known.body !== body) throw new ApiKeysError('idempotency_key_reused')
+
+  const [apiKey = null] = await readAll(
+    parts,
+    identify(known.id, circumstances.userId),
+    circumstances,
+  )
+  const plainTextKey = requests.answerTo(claim)
+  // The key may have another secret by now, or be revoked.
+  const isGood = apiKey?.status === 'ACTIVE' && plainTextKey?.endsWith(apiKey.postfix)
+  if (isGood === true && plainTextKey !== undefined) return { apiKey, plainTextKey }
+  throw new AlreadyCreatedError(apiKey)
+}
+
+/** Creates what this process knows of its requests with idempotency keys. */
+export function createRequests({ background, sequelize, tables }: GivenParts) {
+  const underWayIds = new Set<string>()
+  const answers = new Map<string, Buffer>()
+  let prunedAt = -Infinity
+
+  /** Deletes requests that are known no longer. If that fails, there is a next time. */
+  function prune() {
+    if (systemClock.monotonic() - prunedAt < pruneEveryMs) return
+    prunedAt = systemClock.monotonic()
+    const sql = `DELETE FROM ${tables.requests} WHERE NOT ${isKnownSql('created_at')}`
+    background.run(() => void run(sequelize, sql, { transaction: null }).catch(() => {}))
+  }
+
+  return {
+    /** Works for a request. Refuses a request with the same idempotency key that comes meanwhile. */
+    async alone<Result>(claim: Claim, work: () => Promise<Result>): Promise<Result> {
+      const id = idOf(claim)
+      if (underWayIds.has(id)) throw underWay()
+      underWayIds.add(id)
+      try {
+        return await work()
+      } finally {
+        underWayIds.delete(id)
+        prune()
+      }
+    },
+
+    /** Keeps the secret of an answer for a minute, encrypted under the idempotency key, which is not kept. */
+    keepAnswer(claim: Claim, plainTextKey: string, { transaction }: Circumstances) {
+      const id = idOf(claim)
+      function keep() {
+        const [oldest] = answers.keys()
+        if (answers.size === mostAnswers && oldest !== undefined) answers.delete(oldest)
+        answers.set(id, encrypt(claim, plainTextKey))
+        background.startTimer(() => answers.delete(id), answerKeptMs)
+      }
+      if (transaction) afterCommit(transaction, keep)
+      else keep()
+    },
+
+    /** Returns the secret of an answer that was kept. */
+    answerTo(claim: Claim): string | undefined {
+      const sealed = answers.get(idOf(claim))
+      return sealed && decrypt(claim, sealed)
+    },
+  }
+}
+
+function idOf({ scope, key, part }: Claim): string {
+  return hash('sha256', JSON.stringify([scope, key, part]))
+}
+
+const algorithm = 'aes-256-gcm'
+const [ivLength, tagLength] = [12, 16]
+
+function encrypt(claim: Claim, plainTextKey: string): Buffer {
+  const iv = randomBytes(ivLength)
+  const cipher = createCipheriv(algorithm, cipherKeyOf(claim), iv)
+  const text = Buffer.concat([cipher.update(plainTextKey, 'utf8'), cipher.final()])
+  return Buffer.concat([iv, cipher.getAuthTag(), text])
+}
+
+function decrypt(claim: Claim, sealed: Buffer): string {
+  const decipher = createDecipheriv(algorithm, cipherKeyOf(claim), sealed.subarray(0, ivLength))
+  decipher.setAuthTag(sealed.subarray(ivLength, ivLength + tagLength))
+  return `${decipher.update(sealed.subarray(ivLength + tagLength), undefined, 'utf8')}${decipher.final('utf8')}`
+}
+
+function cipherKeyOf({ scope, key }: Claim): Buffer {
+  return derive(key, `answer ${scope}`, 32)
+}
