@@ -2,7 +2,7 @@ import type { Tables } from '../../models/tables'
 import { dayMs } from '../database/clock'
 import { checkContent, type Walk } from './check-seals'
 import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
-import { inParts, pageSize, type Verification } from './read-trail'
+import { inParts, type Verification } from './read-trail'
 
 /** An entry that is not as its seal says, or has no seal, or that was not found to be genuine. */
 interface Found {
@@ -19,6 +19,9 @@ interface Found {
   sealedAt: number | null
   sealedBefore: number | null
 }
+
+/** How many entries a statement compares. It returns few of them, unless there are many faults. */
+const entriesAtOnce = 20_000
 
 /**
  * How long before the seal before its own the library may have signed an entry: longer than transactions are open. It is not compared
@@ -77,6 +80,9 @@ function checkFound(walk: Walk, entry: Found) {
     findings.report('inserted', place, 'The library did not write the entry.')
 }
 
+/** The middle of the time in which an entry may have been signed, before its seal. */
+const middleMs = (oldestMs - newestMs) / 2
+
 /** An entry that was pruned and put back is genuine, and as old as it was. */
 function isOutOfTime({ signedAt, sealedAt, sealedBefore }: Found): boolean {
   if (signedAt === null || sealedAt === null) return false
@@ -89,7 +95,7 @@ function isOutOfTime({ signedAt, sealedAt, sealedBefore }: Found): boolean {
 function pageSql({ events, seals, unsealed }: Tables, after: string): string {
   const sealedMs = `date_part('epoch', sealed_at) * 1000`
   const nth = (id: string, table: string) =>
-    `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${pageSize - 1} LIMIT 1)`
+    `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${entriesAtOnce - 1} LIMIT 1)`
   const within = (id: string) =>
     `${id} > '${after}' AND ${id} <= (SELECT coalesce(last, 9223372036854775807) FROM page)`
   return `
@@ -110,5 +116,5 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
       ) AS event
       FULL JOIN (SELECT *, ${sealedMs} AS ms FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
      WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')
-        OR event.signed_at > seal.ms + ${newestMs} OR event.signed_at < seal.ms - ${oldestMs}`
+        OR abs(event.signed_at - seal.ms + ${middleMs}) > ${newestMs + middleMs}`
 }

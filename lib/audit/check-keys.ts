@@ -63,7 +63,7 @@ export async function checkKeys(findings: Findings, { reader, tables, onRows }: 
     }
     const row = keys.row?.[0] === apiKeyId ? keys.row : undefined
     const isGone = story.action === 'deleted' || isBetween(truncations, story.lastId)
-    compareRow(findings, { ...story, isGone }, row)
+    compareRow(findings, story, isGone, row)
     if (row && !keys.advance()) await keys.goOn()
   }
 }
@@ -113,8 +113,18 @@ export function entriesByKeySql({ events, auditHead }: Tables): string {
 }
 
 function emptyStory(apiKeyId: string): Story {
-  const none = { firstId: '', lastId: '', action: '', ref: '', refId: '', userId: 'null' }
-  return { apiKeyId, values: {}, sources: {}, isBegun: false, ...none }
+  return {
+    apiKeyId,
+    values: {},
+    sources: {},
+    firstId: '',
+    lastId: '',
+    isBegun: false,
+    action: '',
+    ref: '',
+    refId: '',
+    userId: 'null',
+  }
 }
 
 /** True if there was a TRUNCATE after an entry, and before another entry. */
@@ -132,10 +142,16 @@ function addEntry(findings: Findings, story: Story, entry: Row) {
   if (story.firstId === '' && action === 'created') story.values = after
   else for (const name in after) addValue(findings, story, id, [name, before[name], after[name]])
   for (const name in before) {
-    if (!Object.hasOwn(after, name)) addValue(findings, story, id, [name, before[name], null])
+    if (!(name in after)) addValue(findings, story, id, [name, before[name], null])
   }
-  if (story.firstId === '') Object.assign(story, { firstId: id, isBegun: action === 'created' })
-  if (ref !== '' || action === 'created') Object.assign(story, { ref, refId: id })
+  if (story.firstId === '') {
+    story.firstId = id
+    story.isBegun = action === 'created'
+  }
+  if (ref !== '' || action === 'created') {
+    story.ref = ref
+    story.refId = id
+  }
   story.lastId = id
   story.action = action
   story.userId = userId
@@ -153,7 +169,7 @@ function readObject(text: string): Record<string, unknown> {
 function addValue({ report }: Findings, story: Story, id: string, [name, before, after]: Change) {
   if (!shown.has(name)) return
   const { apiKeyId, values, sources } = story
-  if (Object.hasOwn(values, name) && !isSameTo(name, values[name], before)) {
+  if (name in values && !isSameTo(name, values[name], before)) {
     report('contradicted', { eventId: id }, contradiction(apiKeyId, name))
   }
   values[name] = after
@@ -165,8 +181,8 @@ function contradiction(apiKeyId: string, name: string): string {
 }
 
 /** Compares a key with its entries. A key that is as old as entries that were pruned needs no entry. */
-function compareRow(findings: Findings, story: Story & { isGone: boolean }, row?: Row) {
-  const { apiKeyId, values, sources, firstId, lastId, isGone, ref, refId } = story
+function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row) {
+  const { apiKeyId, values, sources, firstId, lastId, isBegun, ref, refId } = story
   const disagree = (name: string, eventId = firstId) => {
     const place = { eventId: eventId === '' ? null : eventId }
     findings.report('contradicted', place, contradiction(apiKeyId, name))
@@ -177,21 +193,24 @@ function compareRow(findings: Findings, story: Story & { isGone: boolean }, row?
   if (!row || lastId === '' || isGone) return
 
   const [, eventRef, isNew, state = ''] = row
-  if (isNew !== '' && !story.isBegun) disagree('its creation')
+  let isWhole = isBegun || isNew === ''
   const now = JSON.parse(state) as unknown[]
-  for (const [index, name] of shownNames.entries()) {
-    const value = timeNames.has(name) ? toTime(now[index]) : now[index]
-    if (!Object.hasOwn(values, name)) {
-      // If the entry of its creation was pruned, each entry still names the owner.
-      if (name === 'userId' && story.userId !== JSON.stringify(value)) disagree(name, lastId)
-    } else if (!isSameTo(name, values[name], value)) disagree(name, sources[name])
+  for (let index = 0; index < shownNames.length; index++) {
+    const name = shownNames[index] ?? ''
+    if (name in values) {
+      const isSame = timeNames.has(name) ? isAtTime : isSameTo
+      if (!isSame(name, values[name], now[index])) disagree(name, sources[name])
+    } else if (isBegun) isWhole = false
   }
+  if (!isWhole) disagree('its creation')
+  // If the entry of its creation was pruned, each entry still names the owner.
+  if (!('userId' in values) && story.userId !== JSON.stringify(now[0])) disagree('userId', lastId)
   if (ref !== '' && ref !== eventRef) disagree('its last change', refId)
 }
 
-/** The time of a row, in milliseconds since 1970, as entries have it. An infinite time is text. */
-function toTime(ms: unknown): string | null {
-  return typeof ms === 'number' ? new Date(Math.round(ms)).toJSON() : null
+/** True if an entry has the time of a row, which is in milliseconds since 1970. An infinite time is text, and `null` in the entry. */
+function isAtTime(_: string, said: unknown, ms: unknown): boolean {
+  return typeof ms === 'number' ? Date.parse(String(said)) === Math.round(ms) : said === null
 }
 
 /**

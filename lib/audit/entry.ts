@@ -94,14 +94,19 @@ export function contentSql(event: string): string {
   return `jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
 }
 
+/** The columns that may hold any character. */
+const freeColumns = new Set(['user_id', 'actor_id', 'address', 'reason', 'before', 'after'])
+
 /**
  * SQL for the digest of everything that an entry says, except its id, in hexadecimal. `record_send` writes the length of each value
- * before it, so no two entries have one form, and no setting of the session changes it. Text is converted first, because the form
- * of text depends on the encoding of the client.
+ * before it, so no two entries have one form, and no setting of the session changes it. Free text is converted first, because its
+ * form depends on the encoding of the client.
  */
 export function entryDigestSql(event: string): string {
-  const values = writtenColumns.map((column) => `convert_to(${event}.${column}::text, 'UTF8')`)
-  return `encode(sha256(record_send(ROW(${[...values, `${event}.created_at`].join(', ')}))), 'hex')`
+  const values = [...writtenColumns, 'created_at'].map((column) =>
+    freeColumns.has(column) ? `convert_to(${event}.${column}::text, 'UTF8')` : `${event}.${column}`,
+  )
+  return `encode(sha256(record_send(ROW(${values.join(', ')}))), 'hex')`
 }
 
 /** Reads an entry from its content. Its members may be anything: the signature says if the library wrote them. */

@@ -65,6 +65,19 @@ describe('verifyAuditTrail, beside the keys', () => {
     ])
   })
 
+  it('finds a key made by hand whose entry says nothing of it', async () => {
+    await meddle(insertKey)
+    await sequelize.query(`
+      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, after)
+      SELECT id, user_id, 'created', 'database', 'postgres', '{"name": "By hand"}' FROM api_keys`)
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+
+    expect(faults).toMatchObject([
+      { kind: 'contradicted', message: expect.stringMatching(/do not agree on its creation\.$/) },
+    ])
+  })
+
   it('finds another owner of a key whose creation was pruned', async () => {
     const { id } = await makeOld(3)
     await apiKeys.suspend(id)

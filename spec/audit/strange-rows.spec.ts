@@ -63,6 +63,7 @@ describe('an audit trail with rows that the library never writes', () => {
       [
         ['edited', 1],
         ['contradicted', null],
+        ['contradicted', null],
       ],
     ],
   ])('is verified, and changed, with %s', async (_, sql, faults) => {
