@@ -62,7 +62,7 @@ describe('verifyAuditTrail, of a long trail', () => {
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: count + 1 })
   })
 
-  it('refuses what is no listener', async () => {
+  it('refuses a listener that is no function', async () => {
     const error = await apiKeys
       .verifyAuditTrail({ onProgress: 5 as never })
       .catch((reason: InvalidInputError) => reason)

@@ -58,7 +58,7 @@ describe('the queue of entries without a seal', () => {
 describe('an entry that cannot be read', () => {
   const trail = useTrailForEach()
 
-  it('has a seal, as those behind it have, and is reported', async () => {
+  it('has a seal, like the entries behind it, and is reported', async () => {
     const { apiKeys, sequelize, rows } = trail.world
     const errors: unknown[] = []
     apiKeys.on('error', (error) => errors.push(error))

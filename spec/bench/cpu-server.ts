@@ -23,7 +23,7 @@ export type CpuServerQuestion =
   | { kind: 'verify'; build: BuildName; calls: number }
   | { kind: 'cpu' }
 
-/** The answer to `open`: where the app listens. The answer to `verify`, and to `cpu`: microseconds of CPU time. */
+/** The answer to `open`: the port of the app. The answer to `verify`, and to `cpu`: microseconds of CPU time. */
 export type CpuServerAnswer = number
 
 const { DATABASE_URL: url = '', SECRET: secret = '', FOLDER: folder = '' } = process.env

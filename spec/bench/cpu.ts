@@ -29,7 +29,7 @@ const warmUpTurns = 10
 
 const variantNames = Object.keys(cpuVariants) as CpuVariantName[]
 
-/** Measures the CPU time of each variant, prints the tables, and returns what became of the targets. */
+/** Measures the CPU time of each variant, prints the tables, and returns the targets with their results. */
 export async function measureCpu(context: BenchContext): Promise<Target[]> {
   const { isQuick, against, log } = context
   const builds: BuildName[] = against === undefined ? ['this'] : ['this', 'other']
@@ -115,7 +115,7 @@ function orderOf(turns: readonly Turn[], round: number): Turn[] {
   return round % 2 === 0 ? order : order.toReversed()
 }
 
-/** The pairs that are compared: a variant, and what it is held against. */
+/** The pairs that are compared: a variant, and the variant beside it. */
 const bases: Partial<Record<CpuVariantName, CpuVariantName>> = {
   control: 'bare',
   guard: 'bare',

@@ -14,7 +14,7 @@ export function userOf(number: number): string {
   return `user-${number % userCount}`
 }
 
-/** Fills a database for one variant with so many keys. */
+/** Fills a database for one variant with a number of keys. */
 export async function fillForVariant(
   url: string,
   {
@@ -38,7 +38,7 @@ async function fillOurs(url: string, build: string, keys: number) {
   await sequelize.close()
 
   await withClient(url, async (client) => {
-    // The keys are from before there was an audit trail, as they are in an app that imports its keys.
+    // The keys are older than the audit trail, like the keys of an app that imports them.
     const { rows } = await client.query<{ name: string }>(
       `SELECT tgname AS name FROM pg_trigger
         WHERE tgrelid = 'api_keys'::regclass AND NOT tgisinternal AND tgenabled = 'A'`,
@@ -75,7 +75,7 @@ async function fillBetterAuth(url: string, keys: number) {
   })
 }
 
-/** The tables of an app that does it all by itself, one of them for an audit trail. */
+/** The tables of an app without the library, one of them for an audit trail. */
 async function fillByHand(url: string, keys: number) {
   await withClient(url, async (client) => {
     await client.query(

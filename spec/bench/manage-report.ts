@@ -9,9 +9,9 @@ import { median, sum } from './statistics'
 import { expectMedian, formatCount, formatSpread, formatTable, type Target } from './tables'
 
 /*
- * The part `manage`: how fast keys are created and changed. A turn measures each variant once, for some seconds; each turn begins
- * with another variant, and every second turn goes the other way round. Nothing is pinned, because four processes need all
- * processors.
+ * The part `manage`: how fast keys are created and changed. A turn measures each variant once, for some seconds; each
+ * turn begins with another variant, and every second turn goes backwards. Nothing is pinned, because four processes
+ * need all processors.
  */
 
 /** How many processes and callers make operations at the same time. */
@@ -33,7 +33,7 @@ const titles: Record<Operation, string> = {
   createMany: `create ${keysPerCall.toLocaleString('en')} keys per call`,
 }
 
-/** What is measured besides operations. */
+/** The measurements besides operations. */
 const others = new Set(['stall', 'verify'])
 
 /** One variant in one turn. Numbers per operation are of all processes together. */
@@ -59,7 +59,7 @@ interface Running {
 
 type Samples = Map<string, Sample[]>
 
-/** Measures how keys are created and changed, prints the tables, and returns what became of the targets. */
+/** Measures how keys are created and changed, prints the tables, and returns the targets with their results. */
 export async function measureManage(context: BenchContext): Promise<Target[]> {
   const { isQuick, only } = context
   const plan = isQuick
@@ -262,7 +262,7 @@ function printSpeeds(
   )
 }
 
-/** What an operation takes: for one at a time, and in brackets for 16 at once. */
+/** The cost of an operation: one at a time, and in brackets 16 at once. */
 function printCosts(
   { print }: BenchContext,
   operations: readonly Operation[],

@@ -1,4 +1,4 @@
-/** What is compared in the part `manage`, and where each variant has its keys. */
+/** The variants of the part `manage`, and the databases of their keys. */
 export const manageVariants = {
   ours: { title: '**ours**', tables: 'ours', isKeyed: false },
   oursKeyed: { title: '**ours, `secrets`**', tables: 'ours', isKeyed: true },
@@ -22,7 +22,7 @@ export interface Key {
   userId: string
 }
 
-/** The functions with which a variant manages keys. What a variant does not have is not measured. */
+/** The functions with which a variant manages keys. An operation that a variant lacks is not measured. */
 export interface Manager {
   /** Returns the id of the new key. */
   create?(userId: string): Promise<string>
@@ -33,7 +33,7 @@ export interface Manager {
   /** Returns how many keys the page has. */
   list?(userId: string): Promise<number>
   createMany?: ((userIds: readonly string[]) => Promise<unknown>) | undefined
-  /** Resolves when the work that operations have left to the time after them is done. */
+  /** Resolves when the work that follows operations is done. */
   settle?(): Promise<unknown>
   /** Returns the keys that are there, in an order that has nothing to do with their places in the table. */
   existing(): Promise<Key[]>

@@ -11,8 +11,8 @@ import { answerQuestions } from './processes'
 import { countRoundTrips, type RoundTrips } from './round-trips'
 
 /*
- * One process of an app that manages keys, with one variant. It makes one kind of operation for some time, one at a time or many
- * at once, and says how many it made and what they took.
+ * One process of an app that manages keys, with one variant. It makes one kind of operation for some time, one at a
+ * time or many at once, and reports their number and their cost.
  */
 
 export type Operation =

@@ -66,7 +66,7 @@ function openOurs(options: { url: string; build: string; secrets: string[] }): M
     },
     async existing() {
       const [rows] = await sequelize.query(existingSql('api_keys'))
-      // As the statement selects them.
+      // The columns of the statement.
       return rows as Key[]
     },
   }
@@ -83,7 +83,7 @@ function permissionsOfBetterAuth(isMany: boolean) {
 }
 
 async function openBetterAuth(url: string): Promise<Manager> {
-  // Only here: what it brings along is no business of the others.
+  // Loaded only here, so that its dependencies do not weigh on the other variants.
   const { openBetterAuth } = require('./better-auth') as typeof BetterAuth
   const auth = openBetterAuth(url)
 
@@ -131,7 +131,7 @@ function withoutAttributes(cookie: string): string {
   return cookie.split(';', 1)[0] ?? ''
 }
 
-/** What an app has to know of a new key. */
+/** The parts of a new key that an app needs. */
 function mint() {
   const plainTextKey = `agpt_${randomBytes(32).toString('base64url')}`
   return { plainTextKey, hash: createHash('sha256').update(plainTextKey).digest('hex') }
@@ -286,7 +286,7 @@ function openCopy(url: string): Manager {
   }
 }
 
-/** What `pg` has for COPY, and its types do not. */
+/** The members of `pg` for COPY, which its types lack. */
 interface CopyConnection {
   sendCopyFromChunk(chunk: Buffer): void
   endCopyFrom(): void

@@ -5,13 +5,13 @@ import type * as Pg from 'pg'
 
 import { purposeOf } from './database'
 
-/** How often a process has sent something to the database and waited for the answer. */
+/** The number of times that a process has sent a statement to the database and waited for the answer. */
 export interface RoundTrips {
-  /** For the sake of an operation: all that is not below. */
+  /** The statements of operations: all statements that are not counted below. */
   own: number
-  /** What our library asks by itself, for example if keys have changed. */
+  /** The statements that the library sends by itself, for example polls. */
   polls: number
-  /** What seals the audit trail outside of the transactions of operations. */
+  /** The statements that seal the audit trail, outside of the transactions of operations. */
   sealing: number
 }
 

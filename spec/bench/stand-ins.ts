@@ -8,7 +8,7 @@ export interface MapEntry {
   permissions: string[]
 }
 
-/** Reads a file of tokens into a Map, as an app without a database might keep its keys. */
+/** Reads a file of tokens into a Map, like an app without a database. */
 export function readMap(tokens: string): Map<string, MapEntry> {
   const known = readFileSync(tokens, 'latin1').split('\n')
   return new Map(known.map((token, id) => [token, { id: String(id), permissions: ['READ_GRAPH'] }]))
@@ -23,7 +23,7 @@ export function findInMap(tokens: string) {
   }
 }
 
-/** Answers as our guard answers a key that it does not accept, to the letter. The bench compares it. */
+/** Gives the exact answer of our guard to a bad key. The bench compares both. */
 export function refuseLikeOurs(_req: Request, res: Response) {
   const problem = {
     title: 'Unauthorized',

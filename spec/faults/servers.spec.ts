@@ -157,7 +157,7 @@ describe.each(rounds)('the bound, round %i, holds when the server', () => {
     await expectHeld(trial)
   })
 
-  it('fails over to a standby that missed new keys, which nothing but the other server shows', async () => {
+  it('fails over to a standby that missed new keys, which only the change of servers shows', async () => {
     const { server: primary, proxy, apiKeys } = await setUp()
     await relyOn(apiKeys, await createKeys(apiKeys, 1))
     let replication: Proxy | undefined

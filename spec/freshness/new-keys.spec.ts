@@ -12,7 +12,7 @@ import { useWorldForEach } from '../support/world'
 const world = useWorldForEach()
 const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
 
-/** So long that only a report of the log, or the process itself, can be why a new key is accepted. */
+/** So long that a new key can only be accepted because of a report of the log, or of the process itself. */
 const maxStalenessMs = 600_000
 
 /** A process that follows the log, and is notified. */
@@ -25,7 +25,7 @@ async function startProcess(options: Options = {}) {
   return process
 }
 
-/** Has a process look for a key that is not there yet. */
+/** Lets a process look up a key that does not exist yet. */
 async function lookFor(plainTextKey: string, ...processes: TestApiKeys[]) {
   for (const apiKeys of processes) {
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
@@ -40,7 +40,10 @@ async function run(sql: string, transaction?: Transaction) {
   await world.sequelize.query(sql, { transaction: transaction ?? null })
 }
 
-/** A statement that inserts a key as by hand, or as the library does, with the reference of its entry in the audit trail. */
+/**
+ * Returns a statement that inserts a key by hand, or like the library, with the reference of its entry in the audit
+ * trail.
+ */
 function insertSql(
   hash: string,
   { id = randomUUID(), ref = 'NULL' }: { id?: string; ref?: string } = {},
@@ -71,7 +74,7 @@ describe('a key that the library creates', () => {
     expect(await readChanges()).toEqual([])
   })
 
-  it('is accepted at once by its process, which has just looked for it', async () => {
+  it('is accepted at once by its process just after a look-up of it', async () => {
     const { apiKeys } = await startProcess({ listen: false })
     const transaction = await world.sequelize.transaction()
     const { plainTextKey } = await apiKeys.create(newKey(), { transaction })
@@ -82,7 +85,7 @@ describe('a key that the library creates', () => {
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
   })
 
-  it('is accepted at once by its process, which is looking for it', async () => {
+  it('is accepted at once by its process during a look-up of it', async () => {
     const { apiKeys, statements } = await startProcess({ listen: false })
     const transaction = await world.sequelize.transaction()
     const { plainTextKey } = await apiKeys.create(newKey(), { transaction })
@@ -110,7 +113,7 @@ describe('a key that the library creates', () => {
     expect(statements.lookUps()).toHaveLength(lookUps)
   })
 
-  it('is accepted within the bound by other processes that have looked for it', async () => {
+  it('is accepted within the bound by other processes that have looked it up', async () => {
     const [{ apiKeys: maker }, { apiKeys: other }] = [
       await startProcess(),
       await startProcess({ maxStalenessMs: 300, listen: false }),
@@ -160,7 +163,7 @@ describe('a key that the library creates', () => {
     expect(await readChanges()).toEqual([{ key: apiKey.id, isNew: false }])
   })
 
-  it('outlives a crash of the server, whatever the app has set', async () => {
+  it('outlives a crash of the server, with every setting of the app', async () => {
     const transaction = await world.sequelize.transaction()
     await run('SET LOCAL synchronous_commit = off', transaction)
 
@@ -176,7 +179,7 @@ describe('a key that the library creates', () => {
 })
 
 describe('a key that SQL inserts', () => {
-  it('is accepted at once by processes that have looked for it', async () => {
+  it('is accepted at once by processes that have looked it up', async () => {
     const { apiKeys } = await startProcess()
     const { plainTextKey, hash } = format.mint()
     await lookFor(plainTextKey, apiKeys)
@@ -186,7 +189,7 @@ describe('a key that SQL inserts', () => {
     await expectAccepted(apiKeys, plainTextKey)
   })
 
-  it('evicts no cached key, and is one change together with all others of its transaction', async () => {
+  it('evicts no cached key, and is one change with all other inserts of its transaction', async () => {
     const { apiKeys } = await startProcess()
     const { misses } = (await apiKeys.health()).cache
 
@@ -287,7 +290,7 @@ describe('the hash of a key', () => {
     await expectSoon(apiKeys, old, 'unknown')
   })
 
-  it('is refused at once if its key is deleted and inserted anew with another hash', async () => {
+  it('is refused at once if its key is deleted and inserted again with another hash', async () => {
     const { apiKeys } = await startProcess()
     const { apiKey, plainTextKey: old } = await world.apiKeys.create(newKey())
     const { plainTextKey, hash } = format.mint()
@@ -304,7 +307,7 @@ describe('the hash of a key', () => {
     await expectSoon(apiKeys, plainTextKey, 'revoked')
   })
 
-  it('stands at once for the key that has it now, if its key is deleted and another is inserted', async () => {
+  it('belongs at once to the new key, if its key is deleted and a new key is inserted with it', async () => {
     const { apiKeys } = await startProcess()
     const { plainTextKey, hash } = format.mint()
     const [before, now] = [randomUUID(), randomUUID()]

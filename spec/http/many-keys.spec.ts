@@ -15,7 +15,7 @@ const { apiKeys, http, createKey, createProcess, rows } = useWorld({
 
 const newKey = (userId: string) => ({ userId, name: 'Deployment', permissions: ['READ_GRAPH'] })
 
-/** A batch without keys that has so many bytes. */
+/** A batch without keys that has this number of bytes. */
 const spaces = (bytes: number) => `{"apiKeys":[]${' '.repeat(bytes - 14)}}`
 
 const sendBatch = (text: string) =>
@@ -82,7 +82,7 @@ describe('POST /batch', () => {
     expectFaults(await postBatch(body), faults)
   })
 
-  it('names the keys that are too many', async () => {
+  it('names the keys beyond the maximum', async () => {
     const userId = newUser()
     await apiKeys.createMany(Array.from({ length: 1_000 }, () => newKey(userId)) as never)
 

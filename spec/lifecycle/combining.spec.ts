@@ -56,7 +56,7 @@ describe('keys that are created at once', () => {
     ).toEqual(each(3, (number) => ({ user_id: `user ${number}`, count: 7 })))
   })
 
-  it('are all created but the key of a user who is missing', async () => {
+  it('are all created except the key of a missing user', async () => {
     const calls = each(40, (number) =>
       create(number === 20 ? 'nobody' : `user ${(number % 20) + 1}`),
     )
@@ -69,7 +69,7 @@ describe('keys that are created at once', () => {
     expect((await world.apiKeys.verifyAuditTrail()).entries).toBe(39)
   })
 
-  it('are all created but a key that an index of the app refuses', async () => {
+  it('are all created except a key that an index of the app refuses', async () => {
     await world.rows('CREATE UNIQUE INDEX ON api_keys (name)')
 
     const results = await Promise.allSettled(
@@ -161,7 +161,7 @@ const createKeys = (count: number) =>
     }),
   )
 
-/** Statements that write changes of keys that were there. */
+/** The statements that write changes of existing keys. */
 const writes = (statements = world.statements) =>
   statements.all.filter((sql) => sql.includes('SKIP LOCKED'))
 
@@ -243,7 +243,7 @@ describe('keys that are changed at once', () => {
     await expect(apiKeys.revoke(String(other))).resolves.toMatchObject({ status: 'REVOKED' })
   })
 
-  it('do not keep a key from its revocation, however many callers change it', async () => {
+  it('do not hold up the revocation of their key, however many callers change it', async () => {
     const [id] = await createKeys(1)
     const revoker = world.createProcess({ users })
     const end = new AbortController()

@@ -12,7 +12,7 @@ import { useWorld, useWorldForEach } from '../support/world'
 const program = join(__dirname, 'dying-batch.ts')
 const register = join(__dirname, '../support/register.js')
 
-/** The input for so many keys, each with its number in its name. */
+/** The input for a number of keys, each with its place in its name. */
 function manyKeys(count: number, wishes: Partial<NewApiKey<Permission>> = {}) {
   return Array.from({ length: count }, (_, index) => newKey({ name: `Key ${index}`, ...wishes }))
 }
@@ -85,7 +85,7 @@ describe('createMany', () => {
     expect(world.statements.all.length).toBe(before)
   })
 
-  it('creates other keys if it is called twice', async () => {
+  it('creates further keys if it is called twice', async () => {
     const first = await world.apiKeys.createMany(manyKeys(3))
     const second = await world.apiKeys.createMany(manyKeys(3))
 
@@ -134,7 +134,7 @@ describe('createMany', () => {
     expect(faults[0]?.pointer).toBe('#/apiKeys/0/name')
   })
 
-  it('holds each key to the policies of the app, and asks once what a user may give', async () => {
+  it('applies the policies of the app to each key, and asks once for the permissions of a user', async () => {
     const asked: (string | number)[] = []
     const { apiKeys } = world.createProcess({
       reservedMetadata: ['plan'],
@@ -165,7 +165,7 @@ describe('createMany', () => {
     expect(await countKeys()).toBe(0)
   })
 
-  it('lets the number of keys of a user be exact', async () => {
+  it('counts the keys of a user exactly', async () => {
     const { apiKeys } = world.createProcess({ maxKeysPerUser: 10 })
     await apiKeys.createMany(manyKeys(8))
     const keys = [newKey(), newKey({ userId: 'bob' }), newKey(), newKey(), newKey()]
@@ -186,7 +186,7 @@ describe('createMany', () => {
     expect(await countKeys()).toBe(11)
   })
 
-  it('lets the number be exact if many calls come at once, in two processes', async () => {
+  it('counts exactly if many calls come at once, in two processes', async () => {
     const processes = [1, 2].map(() => world.createProcess({ maxKeysPerUser: 100 }))
 
     const results = await Promise.allSettled(
@@ -229,7 +229,7 @@ describe('createMany', () => {
     expect(await countKeys()).toBe(0)
   })
 
-  it('says that the database is away', async () => {
+  it('reports that the database is away', async () => {
     const { apiKeys } = world.createProcess({ sequelize: databaseAway.connect() })
 
     await expect(apiKeys.createMany(manyKeys(2))).rejects.toMatchObject({
@@ -298,7 +298,7 @@ describe('revokeMany', () => {
     return Promise.all(ids.map(async (id) => (await world.apiKeys.get(id)).status))
   }
 
-  it('revokes the keys of a list, and says how many and which are unknown', async () => {
+  it('revokes the keys of a list, and returns their number and the unknown ids', async () => {
     const ids = [
       ...(await createSome(2, { userId: newUser() })),
       ...(await createSome(1, { userId: newUser() })),
@@ -332,7 +332,7 @@ describe('revokeMany', () => {
     expect(await world.apiKeys.revokeMany({ ids: [] })).toEqual({ keys: 0, notFound: [] })
   })
 
-  it('revokes keys by a filter, all of whose criteria hold', async () => {
+  it('revokes the keys for which all criteria of a filter hold', async () => {
     const userId = newUser()
     const [kept = ''] = await createSome(1, { userId, permissions: ['READ_BLOCK'] })
     const [suspended = ''] = await createSome(1, { userId })
@@ -392,7 +392,7 @@ describe('revokeMany', () => {
   })
 
   it.each(['ids', 'userId', 'status', 'isExpired', 'permission', 'text'])(
-    'refuses a criterion without its value, which would be about all keys: %s',
+    'refuses a criterion without its value, which would mean all keys: %s',
     async (name) => {
       const criteria = { userId: 'alice', [name]: undefined } as never
 

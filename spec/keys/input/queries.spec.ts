@@ -185,7 +185,7 @@ describe('the head of an audit trail', () => {
     mac: 'b'.repeat(64),
   }
 
-  it('is what was exported, or nothing', () => {
+  it('is an exported head, or nothing', () => {
     expect(parse.auditVerification({ head })).toEqual({ head })
     expect(parse.auditVerification({ head: { ...head, position: 0, hash: '' } }).head?.hash).toBe(
       '',

@@ -11,8 +11,8 @@ const compiled = new Map()
 const hasState = /^passport$/
 
 /**
- * Loads modules among the globals of Node (environment.js). Each file of specs runs the files of the project anew, but a worker
- * compiles them once. Packages are loaded once in a worker: a spec undoes what it changes in them.
+ * Loads modules among the globals of Node (environment.js). Each file of specs runs the files of the project again, but
+ * a worker compiles them once. Packages are loaded once in a worker, so a spec undoes its changes in them.
  */
 module.exports = class NodeRealmRuntime extends Runtime {
   #isInNodeRealm
@@ -51,7 +51,10 @@ module.exports = class NodeRealmRuntime extends Runtime {
     })
   }
 
-  /** Ends what each promise would otherwise be handed to for as long as the worker lives: Jest makes a storage for each file. */
+  /**
+   * Ends the storage that Jest makes for each file. Otherwise each promise would be handed to it for as long as the
+   * worker lives.
+   */
   teardown() {
     super.teardown()
     for (const storage of this.#storages) storage.disable()
