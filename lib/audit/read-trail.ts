@@ -46,7 +46,7 @@ const cursor = 'api_key_entries'
 
 /**
  * SQL that begins to read, with a cursor for a query. The time limits of the session are the app's, for its requests. The server
- * plans the query for all of its rows: it sorts them, unless an index is cheaper.
+ * plans the query for all of its rows: it sorts them, unless an index is cheaper. Times are read with all of their digits.
  */
 export function beginReadingSql(query: string): string {
   return `
@@ -55,6 +55,7 @@ export function beginReadingSql(query: string): string {
     SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
      WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout');
     SET LOCAL cursor_tuple_fraction = 1;
+    SET LOCAL extra_float_digits = 1;
     DECLARE ${cursor} NO SCROLL CURSOR FOR ${query};
     SAVEPOINT ${savepoint}`
 }
