@@ -80,11 +80,11 @@ module.exports = {
       setupFiles: ['<rootDir>/spec/support/all-runs.js'],
       testMatch: [
         '<rootDir>/spec/faults/**/*.spec.ts',
-        '<rootDir>/spec/freshness/change-log.spec.ts',
-        '<rootDir>/spec/freshness/freshness.spec.ts',
-        '<rootDir>/spec/keys/secret.spec.ts',
+        '<rootDir>/spec/freshness/{change-log,freshness}.spec.ts',
+        '<rootDir>/spec/keys/{addresses,secret}.spec.ts',
         '<rootDir>/spec/lifecycle/races.spec.ts',
-        '<rootDir>/spec/verification/owner-permissions.spec.ts',
+        '<rootDir>/spec/limits/rate-limiter.spec.ts',
+        '<rootDir>/spec/verification/{cache,owner-permissions}.spec.ts',
       ],
     },
     {

@@ -7,6 +7,7 @@ import {
   readAddressRange,
   readClientAddress,
 } from '../../lib/keys/addresses'
+import { runsOf } from '../support/runs'
 
 describe('readAddressRange', () => {
   it.each([
@@ -178,7 +179,7 @@ describe('a list of addresses', () => {
           Math.floor(start / size) === Math.floor(other / size),
         )
       }),
-      { numRuns: 2_000 },
+      { numRuns: runsOf(2_000) },
     )
   })
 })

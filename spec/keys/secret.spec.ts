@@ -122,7 +122,7 @@ describe('createSecretFormat', () => {
             read: null,
           })
         }),
-        { numRuns: 1_000 },
+        { numRuns: runsOf(1_000) },
       )
     })
 
@@ -288,7 +288,7 @@ describe('verify', () => {
 
         expect(await apiKeys.verify(altered)).toEqual({ valid: false, code: 'malformed' })
       }),
-      { numRuns: 1_000 },
+      { numRuns: runsOf(1_000) },
     )
     expect(await countVerifications(apiKeys)).toBe(0)
     expect(await apiKeys.health()).toMatchObject({ feed: 'idle', lagMs: null })

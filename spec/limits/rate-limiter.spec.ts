@@ -7,6 +7,7 @@ import type { NamedLimit } from '../../lib/keys/limits'
 import { createFailedAttempts } from '../../lib/verification/failed-attempts'
 import type { Consumption, Use } from '../../lib/limits/memory'
 import { createRateLimiter } from '../../lib/limits/rate-limiter'
+import { runsOf } from '../support/runs'
 
 /** A limiter that counts in this process, on a clock that the spec sets. */
 function createLimiter() {
@@ -160,7 +161,7 @@ describe('limits in this process', () => {
 
         expect(run(createLimiter())).toEqual(run(createModel()))
       }),
-      { numRuns: 2_000 },
+      { numRuns: runsOf(2_000) },
     )
   })
 

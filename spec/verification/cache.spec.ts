@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 
 import { CachedKey, createKeyCache, type KeyRow } from '../../lib/verification/cache'
+import { runsOf } from '../support/runs'
 
 const size = 4
 
@@ -70,7 +71,7 @@ describe('the cache of keys', () => {
           for (const [digest, cached] of stored) expect(cache.get(digest)).toBe(cached)
         }
       }),
-      { numRuns: 1_000 },
+      { numRuns: runsOf(1_000) },
     )
   })
 
