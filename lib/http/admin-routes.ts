@@ -62,7 +62,8 @@ function createListRoutes(parts: RouterParts): Routes {
 /** Creates many keys. If not all are created, the answer has these, and the refusal of the others. */
 async function createBatch({ lifecycle, parse }: RouterParts, call: Call) {
   const { apiKeys: given } = parse.batch(call.body)
-  const { apiKeys, failure } = await lifecycle.createMany(given, asAdmin(call))
+  const options = { ...asAdmin(call), ...idempotencyKeyOf(call) }
+  const { apiKeys, failure } = await lifecycle.createMany(given, options)
   call.res.status(201)
   return { apiKeys, failure: failure && problemOf(failure) }
 }

@@ -137,7 +137,7 @@ function createKeyCommands(parts: Parts) {
 
 function createBulkCommands(parts: Parts) {
   const { parse, verification } = parts
-  const { run, restrict } = createRuns(parts)
+  const { run, issue, restrict } = createRuns(parts)
 
   return {
     async revokeAll(owner: unknown, options?: RestrictOptions) {
@@ -156,9 +156,9 @@ function createBulkCommands(parts: Parts) {
       })
     },
 
-    async createMany(apiKeys: unknown, options?: ChangeOptions) {
+    async createMany(apiKeys: unknown, options?: IssueOptions) {
       refuseUserId(options)
-      return run(options, (call) => createMany(parts, apiKeys, call))
+      return issue(options, (call) => createMany(parts, apiKeys, call))
     },
 
     async revokeMany(criteria: object, options?: RestrictOptions) {

@@ -3,7 +3,7 @@ import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto
 import { isKnownSql } from '../../models/api-key-request'
 import { systemClock } from '../database/clock'
 import { sqlStateOf } from '../database/failures'
-import { afterCommit, run, select } from '../database/query'
+import { afterCommit, run, selectJson } from '../database/query'
 import { AlreadyCreatedError, ApiKeysError, type ErrorCode } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
 import { derive } from '../keys/secret'
@@ -58,17 +58,31 @@ export async function once(
   const claim = claimOf(parts, action, input, circumstances)
   if (!claim) return make(undefined)
 
-  return requests.alone(claim, async () => {
-    const known = await findAnswer(parts, claim, circumstances)
-    if (known) return known
-    try {
+  return onceFor(parts, claim, {
+    find: () => findAnswer(parts, claim, circumstances),
+    async make() {
       const issued = await make(claim)
       requests.keepAnswer(claim, issued.plainTextKey, circumstances)
       return issued
+    },
+  })
+}
+
+/** Makes what a request is about, or finds what an earlier call has made. */
+export async function onceFor<Result>(
+  { requests }: Parts,
+  claim: Claim,
+  { find, make }: { find(): Promise<Result | undefined>; make(): Promise<Result> },
+): Promise<Result> {
+  return requests.alone(claim, async () => {
+    const known = await find()
+    if (known) return known
+    try {
+      return await make()
     } catch (error) {
       if (sqlStateOf(error) === lockNotAvailable) throw underWay(error)
       if (!(error instanceof ApiKeysError) || !ofOthers.has(error.code)) throw error
-      const known = await findAnswer(parts, claim, circumstances)
+      const known = await find()
       if (known) return known
       throw error.code === 'already_created' ? underWay(error) : error
     }
@@ -79,8 +93,11 @@ function underWay(cause?: unknown) {
   return new ApiKeysError('request_under_way', { cause })
 }
 
-/** The owner of a key is no part of the scope, because an administrator may ask on behalf of owners. */
-function claimOf(
+/**
+ * Returns the claim of a call, or of its first part; `undefined` without an idempotency key. The owner of a key is no part of the scope,
+ * because an administrator may ask on behalf of owners.
+ */
+export function claimOf(
   { keyPrefix }: Parts,
   action: string,
   input: object,
@@ -104,30 +121,35 @@ async function findAnswer(
   claim: Claim,
   circumstances: Circumstances,
 ): Promise<Issued | undefined> {
-  const { sequelize, tables, requests, inTurn } = parts
-  const { scope, key, part, body } = claim
-  const transaction = circumstances.transaction ?? null
-  const [known] = await inTurn(circumstances, () =>
-    select<{ body: string; id: string }>(
-      sequelize,
-      `SELECT body, api_key_ids[1]::text AS id FROM ${tables.requests}
-        WHERE scope = $1 AND key = $2 AND part = $3 AND ${isKnownSql('created_at')}`,
-      { bind: [scope, key, part], transaction },
-    ),
-  )
-  if (!known) return undefined
-  if (known.body !== body) throw new ApiKeysError('idempotency_key_reused')
+  const { requests } = parts
+  const [id] = (await findIds(parts, claim, circumstances)) ?? []
+  if (id === undefined) return undefined
 
-  const [apiKey = null] = await readAll(
-    parts,
-    identify(known.id, circumstances.userId),
-    circumstances,
-  )
+  const [apiKey = null] = await readAll(parts, identify(id, circumstances.userId), circumstances)
   const plainTextKey = requests.answerTo(claim)
   // The key may have another secret by now, or be revoked.
   const isGood = apiKey?.status === 'ACTIVE' && plainTextKey?.endsWith(apiKey.postfix)
   if (isGood === true && plainTextKey !== undefined) return { apiKey, plainTextKey }
   throw new AlreadyCreatedError(apiKey)
+}
+
+/** Returns the ids of the keys that an earlier call has made; `undefined` for a new call. Refuses a call with other input. */
+export async function findIds(
+  { sequelize, tables, inTurn }: Parts,
+  { scope, key, part, body }: Claim,
+  circumstances: Circumstances,
+): Promise<string[] | undefined> {
+  const transaction = circumstances.transaction ?? null
+  const [known] = await inTurn(circumstances, () =>
+    selectJson<{ body: string; ids: string[] }[]>(
+      sequelize,
+      `SELECT json_build_object('body', body, 'ids', api_key_ids)::text AS json FROM ${tables.requests}
+        WHERE scope = $1 AND key = $2 AND part = $3 AND ${isKnownSql('created_at')}`,
+      { bind: [scope, key, part], transaction },
+    ),
+  )
+  if (known && known.body !== body) throw new ApiKeysError('idempotency_key_reused')
+  return known?.ids
 }
 
 /** Creates what this process knows of its requests with idempotency keys. */

@@ -1,3 +1,5 @@
+import type { Transaction } from 'sequelize'
+
 import { setImmediate } from '../database/background'
 import { detailOf, explain, sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
@@ -6,6 +8,7 @@ import { mostKeys } from '../keys/fields'
 import type { NewKey } from '../keys/input'
 import type { ApiKeyRecord } from '../keys/record'
 import type { Circumstances, Parts } from './calls'
+import { claimOf, findIds, onceFor, type Claim } from './idempotency'
 import {
   createKeys,
   foreignKeyViolation,
@@ -14,6 +17,7 @@ import {
   type NewMember,
 } from './new-keys'
 import * as policies from './policies'
+import { readAll } from './store'
 
 /** How many keys are created in one transaction, each or none. */
 const batchSize = 1_000
@@ -31,13 +35,24 @@ const readCommitted = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
 
 /** What `createMany` returns. */
 export interface ManyCreated {
-  apiKeys: { apiKey: ApiKeyRecord; plainTextKey: string }[]
+  /** Keys that an earlier call with the same idempotency key has created are without their plain text. */
+  apiKeys: { apiKey: ApiKeyRecord; plainTextKey: string | null }[]
   failure: ApiKeysError | null
+}
+
+/** Keys that are created in one transaction. */
+interface Batch {
+  keys: readonly NewKey[]
+  /** The place of the first key in the list. */
+  first: number
+  /** The request that is carried out once. */
+  claim: Claim | undefined
 }
 
 /**
  * Creates keys in their order, a thousand in a transaction, each or none. If a later thousand fails, the keys before it exist, and only
- * this answer has their plain text. So it returns them, with the failure.
+ * this answer has their plain text. So it returns them, with the failure. Each thousand is a part of its own of a request with an
+ * idempotency key, so that a call that is repeated goes on where the call before stopped.
  */
 export async function createMany(
   parts: Parts,
@@ -45,11 +60,16 @@ export async function createMany(
   circumstances: Circumstances,
 ): Promise<ManyCreated> {
   const keys = await parseKeys(parts, given, circumstances)
+  const claim = claimOf(parts, 'createMany', keys, circumstances)
   const apiKeys: ManyCreated['apiKeys'] = []
   for (let first = 0; first < keys.length; first += batchSize) {
     try {
-      const batch = keys.slice(first, first + batchSize)
-      apiKeys.push(...(await createBatch(parts, batch, first, circumstances)))
+      const batch = {
+        keys: keys.slice(first, first + batchSize),
+        first,
+        claim: claim && { ...claim, part: first / batchSize },
+      }
+      apiKeys.push(...(await createOnce(parts, batch, circumstances)))
     } catch (error) {
       // In a transaction of the caller, nothing of this call may be kept.
       if (first === 0 || circumstances.transaction) throw error
@@ -124,17 +144,45 @@ function askedOnce(grantable: Parts['grantable']): Parts['grantable'] {
   }
 }
 
+/** Creates the keys of a batch, or finds the keys that an earlier call with the same idempotency key has created. */
+async function createOnce(
+  parts: Parts,
+  batch: Batch,
+  circumstances: Circumstances,
+): Promise<ManyCreated['apiKeys']> {
+  const { claim } = batch
+  if (!claim) return createBatch(parts, batch, circumstances)
+
+  return onceFor(parts, claim, {
+    find: () => findBatch(parts, claim, circumstances),
+    make: () => createBatch(parts, batch, circumstances),
+  })
+}
+
+/** Keys that are deleted since are left out. */
+async function findBatch(parts: Parts, claim: Claim, circumstances: Circumstances) {
+  const ids = await findIds(parts, claim, circumstances)
+  if (!ids) return undefined
+
+  const condition = { where: 'key.id = ANY($1::uuid[])', bind: [ids] }
+  const records = await readAll(parts, condition, { transaction: circumstances.transaction })
+  const known = new Map(records.map((record) => [record.id, record]))
+  return ids.flatMap((id) => {
+    const apiKey = known.get(id)
+    return apiKey ? [{ apiKey, plainTextKey: null }] : []
+  })
+}
+
 async function createBatch(
   parts: Parts,
-  keys: readonly NewKey[],
-  first: number,
+  { keys, first, claim }: Batch,
   circumstances: Circumstances,
 ): Promise<ManyCreated['apiKeys']> {
   const plainTextKeys: string[] = []
-  const members = keys.map((key): NewMember => {
+  const members = keys.map((key, index): NewMember => {
     const { plainTextKey, ...secret } = parts.format.mint()
     plainTextKeys.push(plainTextKey)
-    return { key, secret, circumstances }
+    return { key, secret, circumstances, claim: index === 0 ? claim : undefined }
   })
   const isOwn = !circumstances.transaction
   const changes = await parts.inTransaction(circumstances, async (transaction) => {
@@ -148,6 +196,7 @@ async function createBatch(
       isOwn ? patienceMs : null,
     ).catch((error: unknown) => explainUnknownUsers(error, keys, first))
     const made = madeOrRefused(outcomes, first)
+    if (claim) await noteIds(parts, claim, made, transaction)
     parts.noteMade(
       transaction,
       made.map((change) => ({ change, circumstances })),
@@ -162,13 +211,29 @@ async function createBatch(
   }))
 }
 
+/** Notes all keys of a batch with its claim, which its first key has made. */
+async function noteIds(
+  { sequelize, tables }: Parts,
+  { scope, key, part }: Claim,
+  made: readonly NewChange[],
+  transaction: Transaction,
+) {
+  const ids = made.map(({ after }) => after.record.id)
+  await run(
+    sequelize,
+    `UPDATE ${tables.requests} SET api_key_ids = $4::uuid[] WHERE scope = $1 AND key = $2 AND part = $3`,
+    { bind: [scope, key, part, ids], transaction },
+  )
+}
+
 /** Returns the changes of a batch, or throws an error that names the keys beyond the maximum. */
 function madeOrRefused(outcomes: Created['outcomes'], first: number): NewChange[] {
   const made: NewChange[] = []
   const faults: InputFault[] = []
   for (const [index, outcome] of outcomes.entries()) {
-    if (outcome instanceof Error) faults.push(faultAt(first + index, tooMany))
-    else made.push(outcome)
+    if (!(outcome instanceof Error)) made.push(outcome)
+    else if (outcome.code === 'already_created') throw outcome
+    else faults.push(faultAt(first + index, tooMany))
   }
   if (faults.length > 0) throw new TooManyApiKeysError(faults.slice(0, maxFaults))
   return made

@@ -202,12 +202,15 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    *
    * If a later thousand cannot be created, the call resolves with the keys before it, because their plain text is in this answer only.
    * `failure` then says why the remaining keys are missing. In a `transaction` of yours, the call rejects.
+   *
+   * A call that is repeated with its `idempotencyKey` creates the thousands that are missing. The keys that exist come without their
+   * plain text, so that it is `null` only then.
    */
   createMany(
     apiKeys: readonly NewApiKey<Permission>[],
-    options?: Omit<ChangeOptions, 'userId'>,
+    options?: Omit<IssueOptions, 'userId'>,
   ): Promise<{
-    apiKeys: { apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }[]
+    apiKeys: { apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string | null }[]
     failure: ApiKeysError | null
   }>
 

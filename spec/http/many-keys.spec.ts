@@ -55,6 +55,23 @@ describe('POST /batch', () => {
     expect(events[0]?.address).toMatch(/127\.0\.0\.1|::1/)
   })
 
+  it('creates keys once for requests with one Idempotency-Key', async () => {
+    const userId = newUser()
+    const body = { apiKeys: [newKey(userId), newKey(userId)] }
+    const caller = http.set({ 'X-User': 'admin', 'Idempotency-Key': '"batch of today"' })
+
+    const first = await caller.post('/admin/api-keys/batch', body)
+    const again = await caller.post('/admin/api-keys/batch', body)
+    const other = await caller.post('/admin/api-keys/batch', { apiKeys: [newKey(userId)] })
+
+    expect([first.status, again.status]).toEqual([201, 201])
+    expect(again.body.apiKeys).toEqual(
+      first.body.apiKeys.map(({ apiKey }: { apiKey: object }) => ({ apiKey, plainTextKey: null })),
+    )
+    expectProblem(other, 'idempotency_key_reused')
+    expect(await countKeys(userId)).toBe(2)
+  })
+
   it('creates nothing of an empty list', async () => {
     const answer = await postBatch({ apiKeys: [] })
 

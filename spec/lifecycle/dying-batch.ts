@@ -7,9 +7,14 @@ import { Sequelize } from 'sequelize'
 import { createTestApiKeys } from '../support/app'
 import { newKey } from '../support/keys'
 
-const [, , url = ''] = process.argv
-const apiKeys = createTestApiKeys({ connect: () => new Sequelize(url, { logging: false }) })
+export const idempotencyKey = 'deployments of 2026-11-29'
 
-const keys = Array.from({ length: 3_500 }, (_, index) => newKey({ userId: `user-${index % 100}` }))
-keys[2_500] = newKey({ userId: 'held' })
-void apiKeys.createMany(keys)
+export const keysOfBatch = Array.from({ length: 3_500 }, (_, index) =>
+  newKey({ name: `Key ${index}`, userId: index === 2_500 ? 'held' : `user-${index % 100}` }),
+)
+
+if (require.main === module) {
+  const [, , url = ''] = process.argv
+  const apiKeys = createTestApiKeys({ connect: () => new Sequelize(url, { logging: false }) })
+  void apiKeys.createMany(keysOfBatch, { idempotencyKey })
+}

@@ -8,6 +8,7 @@ import type { Permission } from '../support/app'
 import { databaseAway } from '../support/database'
 import { faultsOf, newKey, newUser } from '../support/keys'
 import { useWorld, useWorldForEach } from '../support/world'
+import { idempotencyKey, keysOfBatch } from './dying-batch'
 
 const program = join(__dirname, 'dying-batch.ts')
 const register = join(__dirname, '../support/register.js')
@@ -41,7 +42,7 @@ describe('createMany', () => {
       (created) => created !== undefined,
     )) {
       expect(await world.apiKeys.get(apiKey.id)).toEqual(apiKey)
-      expect(await world.apiKeys.verify(plainTextKey)).toMatchObject({
+      expect(await world.apiKeys.verify(String(plainTextKey))).toMatchObject({
         valid: true,
         apiKey: { id: apiKey.id, userId: apiKey.userId, permissions: apiKey.permissions },
       })
@@ -229,6 +230,17 @@ describe('createMany', () => {
     expect(await countKeys()).toBe(0)
   })
 
+  it('has its process accept the keys as soon as a transaction of the caller has committed', async () => {
+    const transaction = await world.sequelize.transaction()
+    const { apiKeys } = await world.apiKeys.createMany(manyKeys(2), { transaction })
+    const plainTextKey = String(apiKeys[1]?.plainTextKey)
+    expect(await world.apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'unknown' })
+
+    await transaction.commit()
+
+    expect(await world.apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+  })
+
   it('reports that the database is away', async () => {
     const { apiKeys } = world.createProcess({ sequelize: databaseAway.connect() })
 
@@ -243,7 +255,7 @@ describe('createMany', () => {
     await expect(world.apiKeys.createMany(manyKeys(1), options)).rejects.toThrow(TypeError)
   })
 
-  it('leaves whole thousands if its process is killed in the third', async () => {
+  it('leaves whole thousands if its process is killed in the third, and goes on if it is called again', async () => {
     const transaction = await world.sequelize.transaction()
     await world.apiKeys.create(newKey({ userId: 'held' }), { transaction })
     const dying = fork(program, [world.database.url], { execArgv: ['--require', register] })
@@ -253,9 +265,60 @@ describe('createMany', () => {
     dying.kill('SIGKILL')
     expect(await once(dying, 'exit')).toEqual([null, 'SIGKILL'])
     await transaction.rollback()
-
     expect(await countKeys()).toBe(2_000)
+
+    const again = await world.apiKeys.createMany(keysOfBatch, { idempotencyKey })
+    expect(again.failure).toBeNull()
+    expect(again.apiKeys.map(({ apiKey }) => apiKey.name)).toEqual(
+      keysOfBatch.map(({ name }) => name),
+    )
+    const isKnown = again.apiKeys.map(({ plainTextKey }) => plainTextKey === null)
+    expect(isKnown.lastIndexOf(true)).toBe(1_999)
+    expect(isKnown.indexOf(false)).toBe(2_000)
+    expect(await countKeys()).toBe(3_500)
     expect(await world.apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
+
+    const repeated = await world.apiKeys.createMany(keysOfBatch, { idempotencyKey })
+    expect(repeated.apiKeys.map(({ apiKey }) => apiKey.id)).toEqual(
+      again.apiKeys.map(({ apiKey }) => apiKey.id),
+    )
+    expect(repeated.apiKeys.filter(({ plainTextKey }) => plainTextKey !== null)).toEqual([])
+    expect(await countKeys()).toBe(3_500)
+  })
+
+  it('creates the keys of one idempotency key once, if two processes are called at once', async () => {
+    const processes = [world, world.createProcess({ maxKeysPerUser: 2_000 })]
+    const keys = manyKeys(1_500)
+
+    const results = await Promise.allSettled(
+      processes.map(({ apiKeys }) => apiKeys.createMany(keys, { idempotencyKey })),
+    )
+
+    expect(await countKeys()).toBe(1_500)
+    const plainTexts = results.flatMap((result) =>
+      result.status === 'fulfilled'
+        ? result.value.apiKeys.flatMap(({ plainTextKey }) => plainTextKey ?? [])
+        : [],
+    )
+    expect(new Set(plainTexts).size).toBe(1_500)
+  })
+
+  it('refuses other keys with an idempotency key that was used, and leaves no claim of a refusal', async () => {
+    const { apiKeys } = world.createProcess({ maxKeysPerUser: 3 })
+    await expect(apiKeys.createMany(manyKeys(4), { idempotencyKey })).rejects.toMatchObject({
+      code: 'too_many_api_keys',
+    })
+    await apiKeys.createMany(manyKeys(3), { idempotencyKey })
+
+    await expect(apiKeys.createMany(manyKeys(2), { idempotencyKey })).rejects.toMatchObject({
+      code: 'idempotency_key_reused',
+    })
+    expect(await countKeys()).toBe(3)
+
+    const actor = { type: 'admin', id: 'root' } as const
+    const bobs = manyKeys(1, { userId: 'bob' })
+    const other = await apiKeys.createMany(bobs, { actor, idempotencyKey })
+    expect(other.apiKeys[0]?.plainTextKey).toEqual(expect.any(String))
   })
 })
 
