@@ -5,13 +5,16 @@ import type { Transaction } from 'sequelize'
 import type { Status } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { quote } from '../../models/names'
+import { wait } from '../database/background'
 import type { TextRow } from '../database/connection'
+import { sqlStateOf } from '../database/failures'
 import { limitStatements, run, runIn, select } from '../database/query'
+import type { Caller } from '../database/turns'
 import type { ManyKeys, Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import { lockKeysSql, plan, toReadKey, writeChanges, type ReadKey } from './key-changes'
-import { lockUser } from './policies'
+import { lockUser, lockUserRow } from './policies'
 import { conditionOf } from './search'
 import { count, readAll, readIds, type Condition, type Scope } from './store'
 import { entriesOf, noticeOf } from './transactions'
@@ -21,6 +24,14 @@ const batchSize = 1_000
 
 /** How long a statement takes at most that reads all keys, or all keys of a user. */
 const statementLimitMs = 600_000
+
+/**
+ * How long a transaction waits for a lock before it gives way, which is below the default of `deadlock_timeout`; how long it rests then
+ * at most; and how long a call goes on so.
+ */
+const patienceMs = 300
+const longestRestMs = 2_000
+const waitLimitMs = 60_000
 
 /** How many keys of a transaction are in memory at once: so few that other requests do not wait. */
 const pageSize = 200
@@ -36,11 +47,11 @@ export async function revokeAll(
 ): Promise<number> {
   const { audit, emitter, background, noteMade } = parts
 
-  const revoked = await parts.inTransaction({ ...circumstances, userId }, async (transaction) => {
+  const revoked = await giveWay(parts, { ...circumstances, userId }, async (transaction) => {
     const own = { ...circumstances, transaction }
     const later: string[] = []
     let keys = 0
-    if (!circumstances.transaction) await allowTime(parts, transaction)
+    await lockUserRow(parts, userId, transaction)
     await lockUser(parts, userId, transaction)
     for await (const page of lockInPages(parts, revocable(userId), transaction)) {
       const { made, xid } = await revokeKeys(parts, page, own)
@@ -94,9 +105,35 @@ async function announce(parts: Parts, pages: readonly string[], circumstances: C
   }
 }
 
-async function allowTime({ sequelize }: Parts, transaction: Transaction) {
-  await run(sequelize, limitStatements(statementLimitMs), { transaction })
+/**
+ * Works on many keys in the transaction of the caller, or else in a transaction of the library. If an app has locked one of the keys, it may
+ * wait for another of them. So the transaction of the library does not wait for long: it gives way before the server looks for
+ * a deadlock, and begins anew.
+ */
+async function giveWay<Result>(
+  parts: Parts,
+  caller: Caller,
+  work: (transaction: Transaction) => Promise<Result>,
+): Promise<Result> {
+  if (caller.transaction) return parts.inTransaction(caller, work)
+
+  const { sequelize } = parts
+  const limits = `${limitStatements(statementLimitMs)}, set_config('lock_timeout', '${patienceMs}ms', true)`
+  const endsAt = Date.now() + waitLimitMs
+  for (let attempts = 1; ; attempts++) {
+    try {
+      return await parts.inTransaction(caller, async (transaction) => {
+        await run(sequelize, limits, { transaction })
+        return work(transaction)
+      })
+    } catch (error) {
+      if (sqlStateOf(error) !== lockNotAvailable || Date.now() > endsAt) throw error
+      await wait(Math.random() * Math.min(20 * 2 ** attempts, longestRestMs))
+    }
+  }
 }
+
+const lockNotAvailable = '55P03'
 
 /** Locks keys in the order of their ids, and returns them a page at a time. The server keeps the rest. */
 async function* lockInPages(parts: Parts, condition: Condition, transaction: Transaction) {
@@ -191,8 +228,7 @@ async function inBatches(
 ): Promise<number> {
   let last: string | undefined
   for (let total = 0; ;) {
-    const keys = await parts.inTransaction({ actor: circumstances.actor }, async (transaction) => {
-      await allowTime(parts, transaction)
+    const keys = await giveWay(parts, { actor: circumstances.actor }, async (transaction) => {
       const next = last === undefined ? condition : and(condition, 'key.id >', last)
       const sql = lockKeysSql(parts, next.where, `ORDER BY key.id LIMIT ${batchSize}`)
       const rows = await runIn(parts.sequelize, transaction)(sql, next.bind)

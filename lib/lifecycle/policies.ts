@@ -2,7 +2,8 @@ import type { Transaction } from 'sequelize'
 
 import { userLockSql } from '../../migrations/create-function'
 import { timeOfParameter } from '../../models/api-key'
-import { run } from '../database/query'
+import { qualify, quote } from '../../models/names'
+import { run, select } from '../database/query'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import { readGranted } from '../keys/grantable'
 import type { NewKey } from '../keys/input'
@@ -129,6 +130,35 @@ export async function lockUser(
     sequelize,
     `SELECT pg_advisory_xact_lock(${userLockSql(tables, 'key.user_id')})
        FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
+    { bind: [JSON.stringify({ user_id: String(userId) })], transaction },
+  )
+}
+
+/**
+ * Locks the row of a user in the app's table until the transaction ends. It comes before all other locks, because a deletion of the user
+ * takes that lock first, too. Otherwise each could wait for the other. A role that may not lock the row does without.
+ */
+export async function lockUserRow(
+  { sequelize, tables, storage }: Parts,
+  userId: string | number,
+  transaction: Transaction,
+) {
+  if (!storage.users) return
+  const { schema, table, column } = storage.users
+  const users = qualify(schema, table)
+  const [right] = await select<{ mayLock: string }>(
+    sequelize,
+    `SELECT (has_any_column_privilege(users.oid, 'SELECT') AND has_any_column_privilege(users.oid, 'UPDATE'))::text AS "mayLock"
+       FROM pg_catalog.pg_class AS users WHERE users.oid = to_regclass($1)`,
+    { bind: [users], transaction },
+  )
+  if (right?.mayLock !== 'true') return
+
+  await run(
+    sequelize,
+    `SELECT FROM ${users} AS owner
+       JOIN json_populate_record(NULL::${tables.keys}, $1::json) AS key ON owner.${quote(column)} = key.user_id
+        FOR KEY SHARE OF owner`,
     { bind: [JSON.stringify({ user_id: String(userId) })], transaction },
   )
 }
