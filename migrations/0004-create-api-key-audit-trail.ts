@@ -74,8 +74,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
       api_key_unsealed_events: `
       CREATE TABLE ${unsealed} (
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-        event_id bigint NOT NULL, PRIMARY KEY (xid, event_id)
-      );
+        event_id bigint NOT NULL, PRIMARY KEY (xid, event_id));
       INSERT INTO ${unsealed} (event_id) SELECT id FROM ${events} AS event
        WHERE NOT EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = event.id);`,
 
@@ -93,6 +92,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         -- The number of origins, and the sum of their signatures; the number of adopted keys from before the trail.
         origin_count bigint NOT NULL DEFAULT 0,
         origin_sum text NOT NULL DEFAULT repeat('0', 64) CHECK (origin_sum ~ '^[0-9a-f]{64}$'),
+        origin_secret_id text,
         adopted bigint,
         -- Not signed: when the row was last written.
         sealed_at timestamptz(3),

@@ -51,7 +51,9 @@ const wings = {
     'lib/audit/verify.ts',
   ],
   'seals of the audit trail': [
+    'lib/audit/check-origins.ts',
     'lib/audit/head.ts',
+    'lib/audit/origins.ts',
     'lib/audit/own-entries.ts',
     'lib/audit/prune.ts',
     'lib/audit/seal.ts',

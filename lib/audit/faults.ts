@@ -9,7 +9,8 @@ export interface AuditFault {
    * `edited`, `removed`, `inserted` and `reordered` are about an entry. With the other kinds, no entry is known to be changed:
    *
    * - `head_changed`: the end of the trail was changed or removed.
-   * - `checkpoint_changed`: the beginning of the trail, which pruning left, cannot be relied on, because the end was changed.
+   * - `checkpoint_changed`: the beginning of the trail, which pruning left, cannot be relied on, because the end or an origin
+   *   was changed.
    * - `contradicted`: an entry does not agree with the entries before it or with the key, or a key has no entry.
    * - `unguarded`: a trigger that keeps the trail is off or altered.
    * - `unreadable`: the database cannot read a part of the trail.

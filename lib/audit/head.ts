@@ -43,6 +43,8 @@ export interface Head extends Link {
   /** The number of origins, as text, and the sum of their signatures, in hexadecimal. */
   originCount: string
   originSum: string
+  /** The secret of those signatures. */
+  originSecretId: string | null
   /** The number of keys from before the trail that were adopted as origins, as text; `null` before that. */
   adopted: string | null
   mac: string | null
@@ -66,6 +68,7 @@ const columns = {
   prunedBefore: 'pruned_before',
   originCount: 'origin_count',
   originSum: 'origin_sum',
+  originSecretId: 'origin_secret_id',
   adopted: 'adopted',
 } as const
 
@@ -86,7 +89,7 @@ export function endSql({ auditHead, seals }: Tables): string {
                'position', position, 'hash', hash, 'checkpointPosition', checkpoint_position::text,
                'checkpointHash', checkpoint_hash, 'lastPrunedId', last_pruned_id::text,
                'prunedBefore', coalesce(${timeSql('pruned_before')}, pruned_before::text), 'originCount', origin_count::text,
-               'originSum', origin_sum, 'adopted', adopted::text, 'mac', mac, 'secretId', secret_id
+               'originSum', origin_sum, 'originSecretId', origin_secret_id, 'adopted', adopted::text, 'mac', mac, 'secretId', secret_id
              ) FROM ${auditHead}
     ), 'tail', (
       SELECT json_build_object('position', position, 'hash', hash, 'lastEventId', (SELECT max(event_id)::text FROM ${seals}))
@@ -120,7 +123,7 @@ export function checkHead(signer: Signer, head: Head): SignatureCheck {
   return mac === null ? 'invalid' : signer.check('head', headText(head), { mac, secretId })
 }
 
-const unusedText = JSON.stringify([0, '', '0', '', '0', null, '0', '0'.repeat(64), null])
+const unusedText = JSON.stringify([0, '', '0', '', '0', null, '0', '0'.repeat(64), null, null])
 
 /** True if nothing was sealed or pruned yet, so that the head is as `migrate()` has made it. */
 export function isUnused(head: Head): boolean {

@@ -8,7 +8,8 @@ import { checkContent, checkSeal, startWalk } from './check-seals'
 import { createFindings } from './faults'
 import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
-import { durably, lockLimitMs, pageSize, sealsSql, type Seal } from './seal'
+import { readOriginChanges, sumAfter, sumAnew, writeOriginsSql } from './origins'
+import { durably, keptSql, lockLimitMs, pageSize, sealsSql, type Seal } from './seal'
 
 /**
  * Removes entries from the start of the chain up to the first that is younger, a page at a time. With each page it moves the
@@ -33,7 +34,7 @@ async function countPrunable(trail: Trail, before: string): Promise<number> {
   const { seals, events, auditHead } = trail.tables
   const kept = `${seals} AS seal JOIN ${events} AS event ON event.id = seal.event_id
      WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
-  const isYoung = `event.created_at >= ${literal(before)}::timestamptz`
+  const isYoung = `(event.created_at >= ${literal(before)}::timestamptz OR seal.sealed_at >= ${keptSql(trail.tables)})`
   const firstYoung = `SELECT seal.position FROM ${kept} AND ${isYoung} ORDER BY seal.position LIMIT 1`
   const sql = `SELECT to_json(count(*))::text AS json
       FROM ${kept} AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})`
@@ -45,12 +46,12 @@ async function countPrunable(trail: Trail, before: string): Promise<number> {
  * Removes a page, and returns how many entries it had; `null` if the head was written in between, so that nothing was
  * removed.
  */
-async function prunePage(trail: Trail, before: string): Promise<number | null> {
+async function prunePage(trail: Trail, time: string): Promise<number | null> {
   const { sequelize, signer, tables, connection } = trail
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
   const options = { transaction: null }
   const [{ head, version, tail }] = await selectJson<[End]>(sequelize, endSql(tables), options)
-  const pageSql = sealsSql(tables, after, literal(before))
+  const pageSql = sealsSql(tables, after, literal(time))
   const page = await selectJson<Seal[]>(sequelize, pageSql, options)
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
@@ -64,8 +65,15 @@ async function prunePage(trail: Trail, before: string): Promise<number | null> {
   const ids = old.map(({ eventId }) => eventId)
   const lastPrunedId = [head.lastPrunedId, ...ids].map(BigInt).reduce((a, b) => (a > b ? a : b))
   const { position, hash: checkpointHash } = last
-  const ends = { checkpointPosition: String(position), checkpointHash, prunedBefore: before }
-  const next = { ...head, ...ends, lastPrunedId: String(lastPrunedId) }
+  const ends = { checkpointPosition: String(position), checkpointHash, prunedBefore: time }
+  const changes = await readOriginChanges(trail, ids)
+  const before = (await sumAnew(trail, head)) ?? head
+  // The sum is of a secret that the app does not have.
+  if (before.originCount !== '0' && before.originSecretId !== signer.secretId) {
+    throw new ApiKeysError('audit_trail_not_intact')
+  }
+  const sum = sumAfter(trail, before, changes)
+  const next = { ...head, ...ends, ...sum, lastPrunedId: String(lastPrunedId) }
   const { rows } = await connection.query(
     inTransaction(
       `${durably};
@@ -74,6 +82,7 @@ async function prunePage(trail: Trail, before: string): Promise<number | null> {
             entries AS (
               DELETE FROM ${tables.events} WHERE id = ANY('{${ids.join()}}'::bigint[]) AND EXISTS (SELECT FROM moved)
             ),
+            ${writeOriginsSql(tables, changes)},
             seals AS (DELETE FROM ${tables.seals} WHERE position <= ${position} AND EXISTS (SELECT FROM moved))
        SELECT count(*)::text AS moved FROM moved`,
       lockLimitMs,

@@ -9,9 +9,11 @@ import { causeOf, sqlStateOf } from '../database/failures'
 import { onPrimary } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
-import { checkHead, endOf, endSql, isReliable, moveHeadSql, withoutClaims } from './head'
+import { checkHead, endOf, endSql, isReliable, isUnused, moveHeadSql, withoutClaims } from './head'
 import type { End, Head, Link, SigningParts } from './head'
 import type { Emitter } from '../keys/emitter'
+
+import { readKeysWithoutEntries, sumAfter, sumAnew, writeOriginsSql } from './origins'
 
 /*
  * Each entry has a seal, and the seals are a chain:
@@ -169,9 +171,11 @@ async function trySealPage(parts: SealingParts, look: Look): Promise<Outcome> {
   const isGood = isReliable(signer, head, tail)
   if (!isGood && checkHead(signer, head) === 'unknown') warnOfUnknownSecret(tables)
   // Instances with different secrets do not take turns to sign a head that stays as it is.
-  const isDue = look.isForced && isGood && head.mac !== null && head.secretId !== signer.secretId
+  const isOurs = look.isForced && isGood && head.mac !== null
+  const sum = isOurs ? await sumAnew(parts, head) : null
+  const isDue = isOurs && (head.secretId !== signer.secretId || sum !== null)
   if (waiting.length > 0 || isDue) {
-    const hash = await write(parts, { ...page, head }, isGood)
+    const hash = await write(parts, { ...page, head: { ...head, ...sum } }, isGood)
     if (hash === null) return 'more'
     look.hash = hash
   }
@@ -283,11 +287,17 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
 
   const { position, hash } = sealed.at(-1) ?? head
   const next = { ...(isGood ? head : withoutClaims(head, tail)), position, hash }
+  // From the first seal on, each key has an entry.
+  const adopted = isUnused(head) && !tail ? await readKeysWithoutEntries(parts) : null
+  if (adopted) {
+    Object.assign(next, sumAfter(parts, head, adopted), { adopted: String(adopted.length) })
+  }
   const { rows } = await connection.query(
     inTransaction(
       `${durably};
        WITH moved AS (${moveHeadSql(parts, version, next)}),
             done AS (${dequeueSql} AND EXISTS (SELECT FROM moved)),
+            ${writeOriginsSql(tables, adopted ?? [])},
             sealed AS (
               INSERT INTO ${tables.seals} SELECT * FROM json_populate_recordset(NULL::${tables.seals}, ${literal(JSON.stringify(sealed))})
                WHERE EXISTS (SELECT FROM moved)
@@ -332,6 +342,14 @@ export function hashOf(previous: string, entry: SealedEntry): string {
   return digestOf('sha256', [previous, members, digest].join('\n'))
 }
 
+/**
+ * SQL for the time before which seals may be pruned. The seals of the last two days stay, so that a copy of an entry that is put back
+ * meets the entry itself, or is older than an entry may be when it is sealed.
+ */
+export function keptSql({ seals }: Tables): string {
+  return `(SELECT sealed_at - interval '48 hours' FROM ${seals} ORDER BY position DESC LIMIT 1)`
+}
+
 /** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
 export function sealsSql(tables: Tables, after: number | string, before = `'infinity'`): string {
   return `
@@ -339,7 +357,7 @@ export function sealsSql(tables: Tables, after: number | string, before = `'infi
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
              'digest', seal.digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
-             'isOld', event.created_at < ${before}::timestamptz,
+             'isOld', event.created_at < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
              'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
            )::text AS json
       FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id

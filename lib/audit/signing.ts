@@ -14,7 +14,7 @@ export interface Signature {
 export type SignatureCheck = 'valid' | 'invalid' | 'unknown'
 
 /** The kinds of text that are signed. The signature of one kind is not valid for another. */
-type Purpose = 'entry' | 'seal' | 'head' | 'exported head'
+type Purpose = 'entry' | 'seal' | 'head' | 'exported head' | 'origin'
 
 /** Signs the texts of the audit trail, and checks their signatures. */
 export type Signer = ReturnType<typeof createSigner>
@@ -46,6 +46,12 @@ export function createSigner({ secrets, acceptUnkeyed }: SignerOptions) {
 
     sign(purpose: Purpose, text: string): Signature {
       return { mac: first.digest(`${purpose}\n${text}`), secretId: first.secretId }
+    },
+
+    /** Signs with a secret of the app; `null` if the app does not have it. */
+    signAs(secretId: string | null, purpose: Purpose, text: string): string | null {
+      const signer = all.find((one) => one.secretId === secretId)
+      return signer ? signer.digest(`${purpose}\n${text}`) : null
     },
 
     check(purpose: Purpose, text: string, { mac, secretId }: Signature): SignatureCheck {

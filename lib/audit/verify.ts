@@ -4,6 +4,7 @@ import { alteredRoutinesSql } from '../../migrations/routines'
 import { alteredTriggersSql } from '../../migrations/triggers'
 import type { AuditProgress } from '../keys/fields'
 import { checkEntries } from './check-entries'
+import { checkOrigins } from './check-origins'
 import { checkKeys, entriesByKeySql } from './check-keys'
 import { checkAnchor, checkSeals, endWalk, startWalk } from './check-seals'
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
@@ -20,6 +21,8 @@ export interface AuditVerification {
   entries: number
   /** How many entries came before them and were pruned. */
   pruned: number
+  /** The number of keys that were there before the trail, and were taken over as they were. */
+  adopted: number
   /** How many entries were written during the verification. They are sealed soon. */
   unsealed: number
   /** How many entries only a secret could vouch for that is not among `secrets`. */
@@ -81,6 +84,7 @@ async function verifySnapshot(
   const [anchoredHash, unsealed] = await Promise.all(walks)
   endWalk(walk)
   if (anchor) checkAnchor(walk, anchor, anchoredHash)
+  await checkOrigins({ ...walk, findings: ofTriggers }, verification)
   await checkTriggers(ofTriggers, verification)
 
   const all = [reader.findings, walk.findings, beside, ofKeys, ofTriggers]
@@ -88,7 +92,8 @@ async function verifySnapshot(
   const { entries, end } = walk
   onProgress?.({ verified: entries, total: entries })
   const isIntact = faultCount === 0 && unverifiable === 0
-  const counts = { entries, pruned: start.position, unsealed, unverifiable }
+  const adopted = Number(head?.adopted ?? 0)
+  const counts = { entries, pruned: start.position, adopted, unsealed, unverifiable }
   const exported = isIntact ? signExport(signer, end) : null
   const cannotFind = limitsOf(signer, { start, unverifiable, anchor })
   return { isIntact, ...counts, head: exported, faults, cannotFind }

@@ -8,6 +8,7 @@ const { apiKeys, rows, meddle, makeOld, expectFaults, createOf } = useTrail()
 describe('pruneAuditTrail', () => {
   it('removes older entries, up to the first that is younger', async () => {
     const keys = [await makeOld(400), await makeOld(365), await makeOld(30), await makeOld(365)]
+    const young = await createKey(apiKeys)
     const head = await apiKeys.auditHead()
 
     const wouldBe = await apiKeys.pruneAuditTrail({ olderThanDays: 365, dryRun: true })
@@ -16,12 +17,12 @@ describe('pruneAuditTrail', () => {
     const again = await apiKeys.pruneAuditTrail({ olderThanDays: 365 })
 
     expect([wouldBe, pruned, again]).toEqual([{ events: 2 }, { events: 2 }, { events: 0 }])
-    expect(before).toMatchObject({ isIntact: true, entries: 4, pruned: 0 })
+    expect(before).toMatchObject({ isIntact: true, entries: 5, pruned: 0 })
     const { events } = await apiKeys.events()
-    expect(events.map(({ apiKeyId }) => apiKeyId)).toEqual([keys[3]?.id, keys[2]?.id])
+    expect(events.map(({ apiKeyId }) => apiKeyId)).toEqual([young.id, keys[3]?.id, keys[2]?.id])
     expect(await apiKeys.verifyAuditTrail({ head })).toMatchObject({
       isIntact: true,
-      entries: 2,
+      entries: 3,
       pruned: 2,
       faults: [],
       cannotFind: [always],
@@ -30,11 +31,14 @@ describe('pruneAuditTrail', () => {
     await expectFaults()
   })
 
-  it('may remove everything, and the trail goes on', async () => {
+  it('leaves what was sealed in the two days before the newest seal, and the trail goes on', async () => {
     const { id } = await makeOld(3)
     const old = await apiKeys.auditHead()
     await makeOld(2)
+    const early = await apiKeys.pruneAuditTrail({ olderThanDays: 1 })
+    await createKey(apiKeys)
 
+    expect(early).toEqual({ events: 0 })
     expect(await apiKeys.pruneAuditTrail({ olderThanDays: 1 })).toEqual({ events: 2 })
 
     await expectFaults()
@@ -44,7 +48,7 @@ describe('pruneAuditTrail', () => {
     })
     await apiKeys.revoke(id)
     await expectFaults()
-    expect((await apiKeys.auditHead()).position).toBe(3)
+    expect((await apiKeys.auditHead()).position).toBe(4)
     expect(await apiKeys.pruneAuditTrail({ olderThanDays: 1 })).toEqual({ events: 0 })
   })
 
@@ -138,7 +142,7 @@ describe('pruneAuditTrail', () => {
       'removed with its seal',
       'DELETE FROM api_key_events WHERE id = #2; DELETE FROM api_key_event_seals WHERE event_id = #2',
     ],
-    ['back-dated', `UPDATE api_key_events SET created_at = '2020-01-01' WHERE id = #4`],
+    ['back-dated', `UPDATE api_key_events SET created_at = '2020-01-01' WHERE id = #2`],
     ['sealed by a forger', `UPDATE api_key_event_seals SET mac = hash WHERE position = 3`],
     ['doubted', `UPDATE api_key_event_seals SET doubts = '{}' WHERE position = 2`],
   ])('refuses to remove an entry that was %s', async (_, sql) => {

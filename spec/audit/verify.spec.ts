@@ -17,6 +17,7 @@ describe('verifyAuditTrail', () => {
       isIntact: true,
       entries: 0,
       pruned: 0,
+      adopted: 0,
       unsealed: 0,
       unverifiable: 0,
       head: { position: 0, hash: '', at: expect.any(String), ...signature },
@@ -39,6 +40,7 @@ describe('verifyAuditTrail', () => {
       isIntact: true,
       entries: 9,
       pruned: 0,
+      adopted: 0,
       unsealed: 0,
       unverifiable: 0,
       head: {

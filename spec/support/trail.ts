@@ -1,12 +1,20 @@
 import { randomBytes } from 'node:crypto'
 
 import type { AuditFault } from '../../lib'
+import { contentSql, entryDigestSql, readContent, toRow } from '../../lib/audit/entry'
+import { endSql, headText, type Head } from '../../lib/audit/head'
+import { hashOf, type SealedEntry } from '../../lib/audit/seal'
+import { createSigner } from '../../lib/audit/signing'
+import { msSql } from '../../models/api-key'
+import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type Options, type TestApiKeys } from './app'
 import { createKey, newKey } from './keys'
 import { useWorld, useWorldForEach, type World } from './world'
 
 /** The secret of the instance, and a secret that may replace it. */
 export const [secret, otherSecret] = [randomBytes(32), randomBytes(32)]
+
+const signer = createSigner({ secrets: [secret], acceptUnkeyed: false })
 
 /** The kind of a fault, and its place in the trail. */
 export type Fault = [kind: AuditFault['kind'], position: number | null]
@@ -81,15 +89,46 @@ function trailOf(world: World) {
     )
   }
 
+  /** Has entries that look old be signed and sealed at their time, as an app that is as old would have done. */
+  async function ageSeals() {
+    const entries = await world.rows<{ id: string; content: string; at: number }>(
+      `SELECT id::text, ${contentSql('event')} AS content, (${msSql('created_at')})::float8 AS at
+         FROM api_key_events AS event WHERE created_at < now() - interval '1 hour' AND entry_mac IS NOT NULL`,
+    )
+    const aged = entries.map(({ id, content, at }) => {
+      const { entry_mac: mac } = toRow(signer, readContent(content), at)
+      return `UPDATE api_key_events SET entry_mac = '${mac}' WHERE id = ${id}`
+    })
+    const datedSql = `
+      UPDATE api_key_event_seals AS seal SET sealed_at = least(sealed_at, created_at), digest = ${entryDigestSql('event')}
+        FROM api_key_events AS event WHERE event.id = event_id`
+    await meddle([...aged, datedSql].join(';'))
+    const [found] = await world.rows<{ json: string }>(endSql(tablesOf('public')))
+    const { head } = JSON.parse(String(found?.json)) as { head: Head }
+    const seals = await world.rows<SealedEntry & { position: number }>(
+      `SELECT position::int, event_id::text AS "eventId", is_genuine AS "isGenuine", doubts, secret_id AS "secretId", digest,
+              (${msSql('sealed_at')})::float8 AS "sealedAt" FROM api_key_event_seals ORDER BY position`,
+    )
+    let hash = head.checkpointHash
+    const chained = seals.map(({ position, ...seal }) => {
+      hash = hashOf(hash, seal)
+      return `UPDATE api_key_event_seals SET hash = '${hash}', mac = '${signer.sign('seal', hash).mac}' WHERE position = ${position}`
+    })
+    const { mac } = signer.sign('head', headText({ ...head, hash }))
+    const headSql = `UPDATE api_key_audit_head SET hash = '${hash}', mac = '${mac}'`
+    await meddle([...chained, headSql].join(';'))
+  }
+
   return {
     sealAll,
+    ageSeals,
     idAt,
     meddle,
 
     /** Removes all keys and entries, and the objects that specs have added to them. */
     clear: () =>
       meddle(`
-        TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events;
+        TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events, api_key_origins;
         DELETE FROM api_key_audit_head; INSERT INTO api_key_audit_head DEFAULT VALUES;
         DROP TABLE IF EXISTS kept, kept_key`),
 
@@ -130,6 +169,7 @@ function trailOf(world: World) {
       const { apiKey } = await apiKeys.create(newKey())
       await setDefaults('clock_timestamp()')
       await apiKeys.auditHead()
+      await ageSeals()
       return apiKey
     },
 
