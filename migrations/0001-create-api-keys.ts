@@ -17,7 +17,7 @@ import { unless, type Step } from './step'
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
  * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
  *
- * The table of requests has what was made under an idempotency key. The statement that makes it writes the row, too.
+ * The table of requests has the changes that were made under an idempotency key. The statement that makes a change writes its row, too.
  */
 export function createApiKeys(tables: Tables, userIdColumn: string): Step {
   return {

@@ -12,7 +12,7 @@ import { identify, readAll } from './store'
 
 /** A request that is carried out once. It is a row of the table of requests. */
 export interface Claim {
-  /** Who asks, and for what. */
+  /** The caller and the kind of the request. */
   scope: string
   key: string
   part: number
@@ -26,7 +26,7 @@ export interface Issued {
   plainTextKey: string
 }
 
-/** The requests with an idempotency key that this process knows of. */
+/** The requests with an idempotency key in this process. */
 export type Requests = ReturnType<typeof createRequests>
 
 /** How long, and how many, answers are kept for a client that has lost its answer and asks again. */
@@ -35,17 +35,17 @@ const mostAnswers = 1_000
 
 const pruneEveryMs = 3_600_000
 
-/** The refusals that another request with the same idempotency key may be the reason of. */
+/** The refusals that another request with the same idempotency key may cause. */
 const ofOthers = new Set<ErrorCode>(['already_created', 'too_many_api_keys'])
 
 const lockNotAvailable = '55P03'
 
 /**
- * Makes a secret, and does so once for all calls with one idempotency key. Only calls that succeed count. `make` gets the claim, and
- * writes it in the statement that makes the change, so that there is no change without its claim.
+ * Makes a secret, and does so once for all calls with one idempotency key. Only calls that succeed count. `make` gets
+ * the claim, and writes it in the statement that makes the change, so that there is no change without its claim.
  *
- * A call whose answer was lost is answered once more by the process that made it, within a minute. All other repeated calls are refused with
- * the record of the key.
+ * Within a minute, the process that made the change answers a repeated call again. All other repeated calls are
+ * refused with the record of the key.
  */
 export async function once(
   parts: Parts,
@@ -152,13 +152,13 @@ export async function findIds(
   return known?.ids
 }
 
-/** Creates what this process knows of its requests with idempotency keys. */
+/** Creates the memory of this process for requests with idempotency keys. */
 export function createRequests({ background, sequelize, tables }: GivenParts) {
   const underWayIds = new Set<string>()
   const answers = new Map<string, Buffer>()
   let prunedAt = -Infinity
 
-  /** Deletes requests that are known no longer. If that fails, there is a next time. */
+  /** Deletes expired requests. If that fails, the next call tries again. */
   function prune() {
     if (systemClock.monotonic() - prunedAt < pruneEveryMs) return
     prunedAt = systemClock.monotonic()
@@ -167,7 +167,7 @@ export function createRequests({ background, sequelize, tables }: GivenParts) {
   }
 
   return {
-    /** Works for a request. Refuses a request with the same idempotency key that comes meanwhile. */
+    /** Carries out a request. Until then, refuses requests with the same idempotency key. */
     async alone<Result>(claim: Claim, work: () => Promise<Result>): Promise<Result> {
       const id = idOf(claim)
       if (underWayIds.has(id)) throw underWay()
@@ -180,7 +180,7 @@ export function createRequests({ background, sequelize, tables }: GivenParts) {
       }
     },
 
-    /** Keeps the secret of an answer for a minute, encrypted under the idempotency key, which is not kept. */
+    /** Keeps the secret of an answer for a minute, encrypted under the idempotency key, and does not keep that key. */
     keepAnswer(claim: Claim, plainTextKey: string, { transaction }: Circumstances) {
       const id = idOf(claim)
       function keep() {

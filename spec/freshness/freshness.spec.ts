@@ -168,7 +168,7 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'unknown', 'active'],
   ],
   [
-    'does not take a key for unknown that was created longer ago than the bound, whatever is polled',
+    'never reports a key as unknown that was created longer ago than the bound, whatever is polled',
     [
       start,
       [verify(2), answer(0), create(2), wait(500), poll, answer(0), wait(499), verify(2)],
@@ -177,7 +177,7 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'unknown', 'unknown', 'active'],
   ],
   [
-    'does not add the time of a slow answer to the bound of a key that was created meanwhile',
+    'does not add the time of a slow answer to the bound of a key that was created during it',
     [
       start,
       [verify(2), look(0), wait(1), create(2), wait(500), answer(0), poll, answer(0)],
@@ -194,7 +194,7 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'unknown', 'active'],
   ],
   [
-    'accepts a key at once that the process itself creates, though it was just looked for',
+    'accepts a key at once that the process itself creates, although it was just looked up',
     [
       [...start, verify(2), answer(0), createOwn(2)],
       [verify(2), answer(0)],
@@ -202,7 +202,7 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'unknown', 'active'],
   ],
   [
-    'accepts a key at once that the process itself creates, though it is being looked for',
+    'accepts a key at once that the process itself creates, although it is being looked up',
     [
       [...start, verify(2), look(0), wait(1), createOwn(2), verify(2), answer(0)],
       askAgain,
@@ -273,7 +273,7 @@ describe('a verdict', () => {
     })
   })
 
-  it('does not take a key for unknown in the grace of an outage, though it was just looked for', async () => {
+  it('does not report a key as unknown in the grace of an outage, although it was just looked up', async () => {
     const steps = [
       [...start, wait(600), verify(2), answer(0), create(2), poll, fail(0), wait(401)],
       [verify(1), verify(2), answer(0)],

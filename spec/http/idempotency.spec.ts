@@ -32,7 +32,7 @@ async function isGood(plainTextKey: string, process = apiKeys) {
 }
 
 describe('POST / with an Idempotency-Key', () => {
-  it('creates one key, and is answered alike by the process that has created it', async () => {
+  it('creates one key, and gets the same answer from the process that has created it', async () => {
     const user = newUser()
 
     const first = await under('"build-1"', user).post('/api-keys', input)
@@ -160,7 +160,7 @@ describe('POST / with an Idempotency-Key', () => {
     expect(again.body.code).toBe('already_created')
   })
 
-  it('is not answered alike once the key is revoked or has another secret', async () => {
+  it('does not get the same answer once the key is revoked or has another secret', async () => {
     for (const change of ['revoke', 'rotate'] as const) {
       const user = newUser()
       const { body } = await under('"gone"', user).post('/api-keys', input)
@@ -230,7 +230,7 @@ describe('an Idempotency-Key', () => {
     expect(status).toBe(201)
   })
 
-  it('is the same without its quotes, as many clients send it', async () => {
+  it('is the same without its quotes, because many clients send none', async () => {
     const [user, uuid] = [newUser(), randomUUID()]
     await under(uuid, user).post('/api-keys', input).expect(201)
 
@@ -334,7 +334,7 @@ describe('the option idempotencyKey', () => {
     expect(await keysOf(String(key.userId))).toHaveLength(1)
   })
 
-  it('is an option of calls that make a secret, and of no other', async () => {
+  it('is an option only of calls that make a secret', async () => {
     const { apiKey } = await apiKeys.create(newKey({ userId: newUser() }))
     const options = { idempotencyKey: 'a job' }
 
