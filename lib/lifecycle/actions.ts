@@ -11,7 +11,7 @@ import * as policies from './policies'
 import { changeKey, changeKeyIn } from './change-key'
 import { once, type Claim } from './idempotency'
 import type { Decision, ReadKey } from './key-changes'
-import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
+import { createKeys, draftKeys, explainUnknownUser, type NewMember } from './new-keys'
 import { get } from './store'
 
 /** Creates a key under the policies of the app. */
@@ -54,7 +54,9 @@ async function createWithin(parts: Parts, member: NewMember, transaction: Transa
   const { circumstances } = member
   return parts.inTransaction({ transaction }, async () => {
     const run = runIn(parts.sequelize, transaction)
-    const { outcomes, xid } = await createKeys(parts, run, [member], null).catch(explainUnknownUser)
+    const { outcomes, xid } = await createKeys(parts, run, draftKeys(parts, [member]), null).catch(
+      explainUnknownUser,
+    )
     const [change] = outcomes
     if (change instanceof Error || !change) throw change
     parts.noteMade(transaction, [{ change, circumstances }], { xid, isLogged: false })

@@ -5,7 +5,7 @@ import type { WritingParts } from './calls'
 import { changeLocked, type ChangeMember } from './change-key'
 import type { Line, Outcome } from './combine'
 import { isLogged, plan, readKeys, writeChanges, type Planned, type ReadKey } from './key-changes'
-import { createKeys, explainUnknownUser, type NewMember } from './new-keys'
+import { createKeys, draftKeys, explainUnknownUser, type NewMember } from './new-keys'
 
 /**
  * How long a statement for several changes waits for a lock. It is far below `deadlock_timeout`. So if the app waits
@@ -17,7 +17,9 @@ const togetherPatienceMs = 25
 export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyRecord> {
   async function create(members: readonly NewMember[], patienceMs: number) {
     const { onPool, reportMade } = parts
-    const { outcomes } = await onPool((run) => createKeys(parts, run, members, patienceMs))
+    const { outcomes } = await onPool((run) =>
+      createKeys(parts, run, draftKeys(parts, members), patienceMs),
+    )
     reportMade(
       outcomes.flatMap((outcome, at) =>
         outcome instanceof Error

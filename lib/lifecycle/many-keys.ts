@@ -11,8 +11,10 @@ import type { Circumstances, Parts } from './calls'
 import { claimOf, findIds, onceFor, type Claim } from './idempotency'
 import {
   createKeys,
+  draftKeys,
   foreignKeyViolation,
   type Created,
+  type Draft,
   type NewChange,
   type NewMember,
 } from './new-keys'
@@ -24,6 +26,9 @@ const batchSize = 1_000
 
 /** How many keys are checked at once: so few that other requests do not wait, nor too many ask `grantable`. */
 const checkedAtOnce = 16
+
+/** How many keys are drafted at once. */
+const draftedAtOnce = 100
 
 /** The most faults that are reported. A longer list helps no reader. */
 const maxFaults = 100
@@ -179,11 +184,16 @@ async function createBatch(
   circumstances: Circumstances,
 ): Promise<ManyCreated['apiKeys']> {
   const plainTextKeys: string[] = []
-  const members = keys.map((key, index): NewMember => {
-    const { plainTextKey, ...secret } = parts.format.mint()
-    plainTextKeys.push(plainTextKey)
-    return { key, secret, circumstances, claim: index === 0 ? claim : undefined }
-  })
+  const drafts: Draft[] = []
+  for (let start = 0; start < keys.length; start += draftedAtOnce) {
+    await nextTurn()
+    const members = keys.slice(start, start + draftedAtOnce).map((key, index): NewMember => {
+      const { plainTextKey, ...secret } = parts.format.mint()
+      plainTextKeys.push(plainTextKey)
+      return { key, secret, circumstances, claim: start + index === 0 ? claim : undefined }
+    })
+    drafts.push(...draftKeys(parts, members))
+  }
   const isOwn = !circumstances.transaction
   const changes = await parts.inTransaction(circumstances, async (transaction) => {
     const runHere = runIn(parts.sequelize, transaction)
@@ -192,7 +202,7 @@ async function createBatch(
     const { outcomes, xid } = await createKeys(
       parts,
       runHere,
-      members,
+      drafts,
       isOwn ? patienceMs : null,
     ).catch((error: unknown) => explainUnknownUsers(error, keys, first))
     const made = madeOrRefused(outcomes, first)
@@ -204,7 +214,9 @@ async function createBatch(
     )
     return made
   })
-  for (const { secret } of members) parts.verification.added(secret.hash, circumstances.transaction)
+  for (const { member } of drafts) {
+    parts.verification.added(member.secret.hash, circumstances.transaction)
+  }
   return changes.map(({ after }, index) => ({
     apiKey: after.record,
     plainTextKey: plainTextKeys[index] ?? '',

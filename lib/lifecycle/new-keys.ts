@@ -24,10 +24,12 @@ export interface NewMember {
   claim?: Claim | undefined
 }
 
-/** A new key, and the row that the statement takes. */
-interface Draft {
+/** A new key as the statement takes it: its row, and its entry, as JSON. */
+export interface Draft {
+  member: NewMember
   change: NewChange
-  row: Record<string, unknown>
+  row: string
+  entry: string
 }
 
 /** The change that makes a key. */
@@ -40,29 +42,37 @@ export interface Created {
   xid: string | null
 }
 
+/** Drafts new keys, and signs their entries. Many keys are drafted a part at a time, so that other requests do not wait. */
+export function draftKeys({ audit }: GivenParts, members: readonly NewMember[]): Draft[] {
+  return members.map((member) => {
+    const { change, row } = draftOf(member)
+    const entry = audit.toRow(change, member.circumstances)
+    return { member, change, row: JSON.stringify(row), entry: JSON.stringify(entry) }
+  })
+}
+
 /**
  * Creates keys and their entries of the audit trail in one statement, each key or none. Returns the outcomes in the order of the
- * members. It waits for locks no longer than `patienceMs`; `null` leaves that to the transaction of a caller.
+ * drafts. It waits for locks no longer than `patienceMs`; `null` leaves that to the transaction of a caller.
  */
 export async function createKeys(
   parts: GivenParts,
   run: Run,
-  members: readonly NewMember[],
+  drafts: readonly Draft[],
   patienceMs: number | null,
 ): Promise<Created> {
   const { userIdType, maxKeysPerUser: most } = parts
-  const drafts = members.map(draftOf)
-  const owners = new Set(members.map(({ key }) => String(key.userId)))
+  const owners = new Set(drafts.map(({ member }) => String(member.key.userId)))
   const rows = await run(createSql(parts.tables), [
-    JSON.stringify(drafts.map(({ row }) => row)),
-    JSON.stringify(drafts.map(({ change }, at) => entryOf(parts, change, members[at]))),
+    `[${drafts.map(({ row }) => row).join(',')}]`,
+    `[${drafts.map(({ entry }) => entry).join(',')}]`,
     JSON.stringify([...owners].map((userId) => ({ user_id: userId }))),
     most === Infinity ? null : most,
     parts.keyPrefix,
     Date.now(),
     patienceMs === null ? null : `${patienceMs}ms`,
-    members.some(({ claim }) => claim)
-      ? JSON.stringify(members.map(({ claim = {} }) => claim))
+    drafts.some(({ member }) => member.claim)
+      ? JSON.stringify(drafts.map(({ member: { claim = {} } }) => claim))
       : null,
   ])
 
@@ -70,8 +80,9 @@ export async function createKeys(
   const respelled = new Map<number, NewMember>()
   for (const { place, owner, created_ms: createdMs, is_repeated: isRepeated } of rows) {
     const at = Number(place) - 1
-    const [draft, member] = [drafts[at], members[at]]
-    if (!draft || !member) continue
+    const draft = drafts[at]
+    if (!draft) continue
+    const { member } = draft
     if (typeof owner === 'string') {
       const userId = readUserId(owner, userIdType)
       respelled.set(at, { ...member, key: { ...member.key, userId } })
@@ -89,7 +100,7 @@ export async function createKeys(
   const xid = rows[0]?.xid ?? null
   if (respelled.size === 0) return { outcomes, xid }
 
-  const again = await createKeys(parts, run, [...respelled.values()], patienceMs)
+  const again = await createKeys(parts, run, draftKeys(parts, [...respelled.values()]), patienceMs)
   for (const [index, at] of [...respelled.keys()].entries()) {
     const outcome = again.outcomes[index]
     if (outcome) outcomes[at] = outcome
@@ -101,10 +112,6 @@ function createSql(tables: Tables): string {
   return `
     SELECT made.place::text, made.owner, made.created_ms, made.event_id, made.is_repeated, pg_current_xact_id_if_assigned()::text AS xid
       FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::integer, $5, $6::float8, $7, $8::json) AS made`
-}
-
-function entryOf({ audit }: GivenParts, change: Change, member: NewMember | undefined) {
-  return audit.toRow(change, member?.circumstances ?? {})
 }
 
 /** The SQLSTATE for a key whose owner is no user. */
@@ -119,7 +126,7 @@ export function explainUnknownUser(error: unknown): never {
 }
 
 /** Returns the future key. The database sets the time of its creation. */
-function draftOf({ key, secret }: NewMember): Draft {
+function draftOf({ key, secret }: NewMember): { change: NewChange; row: object } {
   const { hash: stored, prefix, postfix } = secret
   const id = newId()
   const ref = randomUUID()
