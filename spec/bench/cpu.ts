@@ -24,6 +24,8 @@ interface Turn {
 }
 
 const requestsPerTurn = 300
+/** The requests before them, which find the caches of the processor as the variant before has left them. */
+const requestsBeforeTurn = 60
 const callsPerTurn = 10_000
 const warmUpTurns = 10
 
@@ -40,7 +42,7 @@ export async function measureCpu(context: BenchContext): Promise<Target[]> {
     for (let round = 0; round < warmUpTurns; round++) for (const turn of turns) await take(turn)
     const rounds = isQuick ? 12 : 120
     for (let round = 0; round < rounds; round++) {
-      for (const turn of orderOf(turns, round)) {
+      for (const turn of shuffle(turns)) {
         measured[turn.build]?.[turn.variant].push(await take(turn))
       }
       if ((round + 1) % 20 === 0) log(`  round ${round + 1} of ${rounds}`)
@@ -65,6 +67,7 @@ async function withProcesses(
     helpers.push(load)
     const app = await startHelper<CpuServerQuestion, CpuServerAnswer>({
       file: 'cpu-server.ts',
+      nodeOptions: ['--expose-gc'],
       env: {
         DATABASE_URL: await server.createDatabase('cpu'),
         SECRET: secret,
@@ -81,17 +84,21 @@ async function withProcesses(
       if (variant === 'verify') {
         return (await app.ask({ kind: 'verify', build, calls: callsPerTurn })) / callsPerTurn
       }
+      async function send(requests: number) {
+        await load.ask({
+          port: ports[build] ?? 0,
+          path: `/${variant}/7`,
+          tokens: {
+            file: join(server.folder, `${build}-${cpuVariants[variant].tokens}`),
+            isRepeatable: true,
+          },
+          expectedStatuses: [isRefusal(variant) ? 401 : 200],
+          until: { requests },
+        })
+      }
+      await send(requestsBeforeTurn)
       const before = await app.ask({ kind: 'cpu' })
-      await load.ask({
-        port: ports[build] ?? 0,
-        path: `/${variant}/7`,
-        tokens: {
-          file: join(server.folder, `${build}-${cpuVariants[variant].tokens}`),
-          isRepeatable: true,
-        },
-        expectedStatuses: [isRefusal(variant) ? 401 : 200],
-        until: { requests: requestsPerTurn },
-      })
+      await send(requestsPerTurn)
       return ((await app.ask({ kind: 'cpu' })) - before) / requestsPerTurn
     })
   } finally {
@@ -108,11 +115,12 @@ function emptyTimes(): Times {
   return Object.fromEntries(variantNames.map((name) => [name, []])) as unknown as Times
 }
 
-/** Each round begins with another turn, and every second round goes backwards. */
-function orderOf(turns: readonly Turn[], round: number): Turn[] {
-  const first = round % turns.length
-  const order = [...turns.slice(first), ...turns.slice(0, first)]
-  return round % 2 === 0 ? order : order.toReversed()
+/** By chance, so that no variant always comes after the same one. */
+function shuffle(turns: readonly Turn[]): Turn[] {
+  return turns
+    .map((turn) => ({ turn, place: Math.random() }))
+    .toSorted((a, b) => a.place - b.place)
+    .map(({ turn }) => turn)
 }
 
 /** The pairs that are compared: a variant, and the variant beside it. */
