@@ -1,14 +1,21 @@
+import type { Sequelize } from 'sequelize'
+
 import { isOfPrefix } from '../../models/api-key'
+import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { AuditHealth } from '../audit/own-entries'
+import type { Sealer } from '../audit/sealer'
+import type { Background } from '../database/background'
 import { momentOf } from '../database/clock'
+import type { Connections } from '../database/connections'
 import { causeOf, isUnmigrated, onDatabase, sqlStateOf } from '../database/failures'
 import { select } from '../database/query'
 import type { FeedState } from '../freshness/lease'
 import type { Listener } from '../freshness/listener'
+import type { SecretFormat } from '../keys/secret'
+import type { Settings } from '../read-options'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
 import type { Memory } from './memory'
-import type { VerificationParts } from './verification'
 import type { Verifier } from './verify'
 
 /** The state of verification in this process. */
@@ -72,11 +79,22 @@ export interface HealthQuestion {
   probe?: boolean | undefined
 }
 
-interface HealthParts extends VerificationParts {
+/** The parts that count the keys of an app in the database. */
+interface CountingParts extends Pick<Settings, 'keyPrefix'> {
+  background: Pick<Background, 'run'>
+  /** The app's own, as the library sees it. */
+  sequelize: Sequelize
+  tables: Tables
+  format: SecretFormat
+}
+
+interface HealthParts extends CountingParts {
   memory: Memory
   listener: Pick<Listener, 'isUp'> | undefined
   verifier: Pick<Verifier, 'counts'>
   usage: Pick<UsageRecorder, 'health'>
+  connections: Pick<Connections, 'lookUps'>
+  sealer: Pick<Sealer, 'health'>
 }
 
 /** For how long a look-up that failed counts as the present state. */
@@ -141,7 +159,7 @@ async function countLivingKeys({
   tables,
   keyPrefix,
   format,
-}: VerificationParts): Promise<LivingKeys[]> {
+}: CountingParts): Promise<LivingKeys[]> {
   const rows = await onDatabase(() =>
     select<{ secretId: string | null; keys: string }>(
       sequelize,
@@ -194,7 +212,7 @@ export function describe(failure: unknown): string {
  * Warns once if the database has living keys of a secret that the app does not have. Such keys are refused as malformed without
  * a look-up, so that nothing else would say why.
  */
-export function createSecretCheck(parts: VerificationParts) {
+export function createSecretCheck(parts: CountingParts) {
   return {
     isDone: false,
 
@@ -206,7 +224,7 @@ export function createSecretCheck(parts: VerificationParts) {
   }
 }
 
-async function warnOfUnknownSecret({ sequelize, tables, keyPrefix, format }: VerificationParts) {
+async function warnOfUnknownSecret({ sequelize, tables, keyPrefix, format }: CountingParts) {
   const [key] = await select<{ secret: 'keyed' | 'unkeyed' }>(
     sequelize,
     `SELECT CASE WHEN secret_id IS NULL THEN 'unkeyed' ELSE 'keyed' END AS secret FROM ${tables.keys} AS key

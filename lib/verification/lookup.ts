@@ -3,6 +3,8 @@ import { hash } from 'node:crypto'
 import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
+import type { Tables } from '../../models/tables'
+import type { Settings } from '../read-options'
 import { createAddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../database/failures'
 import { isListOfNames } from '../keys/grantable'
@@ -15,7 +17,6 @@ import type { Position } from '../freshness/change-log'
 import type { Conditions } from '../freshness/change-log-sql'
 import type { Moment } from '../database/clock'
 import type { Connection, TextRow } from '../database/connection'
-import type { VerificationParts } from './verification'
 
 /** Rows of keys, and the newest entry of the log, read at one moment. */
 export interface KeyReading {
@@ -36,7 +37,9 @@ export interface KeyReading {
 /** Reads the keys that have these hashes; `null` if the log has no entry at all. */
 export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
-interface LookupParts extends VerificationParts {
+interface LookupParts extends Pick<Settings, 'limits' | 'preparedStatements'> {
+  tables: Tables
+  userIdType: UserIdType
   connection: Connection
   conditions: Conditions
 }
