@@ -20,6 +20,7 @@ const base = {
 
 /** Specs of `http` whose claims rest on Express itself: on its requests, routers, errors and responses. */
 const onExpress = [
+  'api-key-property',
   'authenticate-request',
   'browser-session',
   'canary',

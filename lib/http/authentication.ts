@@ -3,8 +3,8 @@ import type { ServerResponse } from 'node:http'
 import { ApiKeysError, InvalidApiKeyError, refusalOf, type InvalidReason } from '../errors'
 import type { Emitter, RequestDenied } from '../keys/emitter'
 import type { MaybePromise } from '../options'
-import { AcceptedKey } from '../verification/verified-key'
-import type { Verdict, Verifier } from '../verification/verify'
+import type { UsageRecorder } from '../usage/recorder'
+import type { Decision, Verifier } from '../verification/verify'
 import { withoutStack } from './answer'
 import {
   addCaller,
@@ -12,12 +12,13 @@ import {
   findMaskedKey,
   hasAcceptedKey,
   keeperOf,
+  type Accepted,
   type Authentication,
   type Caller,
 } from './caller'
 import { isOurs, linesOf, type Credential, type CredentialReader } from './credentials'
 import { createOwnerCheck, type OwnerParts } from './owner'
-import { createTrustCheck, type GuardedRequest } from './request'
+import { createTrustCheck, read, type GuardedRequest } from './request'
 
 /** The part that identifies the key of a request. */
 export type Authenticator = ReturnType<typeof createAuthenticator>
@@ -25,53 +26,15 @@ export type Authenticator = ReturnType<typeof createAuthenticator>
 interface AuthenticatorParts extends OwnerParts {
   credentials: CredentialReader
   verify: Verifier['verify']
+  recorder: Pick<UsageRecorder, 'noteDenied' | 'noteRateLimited'>
   emitter: Pick<Emitter, 'emit' | 'hasListener'>
 }
 
 /** Makes the part that identifies the key of a request, for one instance of the library. */
 export function createAuthenticator(parts: AuthenticatorParts) {
-  const { credentials, verify, emitter, settings } = parts
-  const owner = createOwnerCheck(parts)
-  const checkTrust = createTrustCheck()
+  const { credentials, recorder, emitter } = parts
+  const { judge, judgeAgain } = createJudge(parts)
   const instance = Symbol('express-api-keys')
-
-  function judge(
-    req: GuardedRequest,
-    credential: Credential,
-    caller: Caller,
-  ): MaybePromise<Authentication> {
-    if (credential.kind !== 'key') return withoutKey(credential)
-
-    const verdict = verify(credential, caller)
-    return verdict instanceof Promise
-      ? verdict.then((verdict) => accept(req, verdict, caller))
-      : accept(req, verdict, caller)
-  }
-
-  function accept(
-    req: GuardedRequest,
-    verdict: Verdict,
-    caller: Caller,
-  ): MaybePromise<Authentication> {
-    if (!verdict.valid) {
-      return { kind: 'refused', error: invalid(verdict.code, verdict.retryAfterSeconds) }
-    }
-
-    const { apiKey } = verdict
-    if (AcceptedKey.isBound(apiKey)) checkTrust(req)
-    const { user } = req
-    if (user || settings.loadUser) return owner.accept(req, apiKey, caller)
-    return caller.accept(apiKey, { id: apiKey.userId }, user)
-  }
-
-  /** The app may have put a user on the request since the first guard. */
-  function judgeAgain(
-    req: GuardedRequest,
-    authentication: Authentication,
-  ): MaybePromise<Authentication> {
-    const isAsBefore = authentication.kind !== 'accepted' || req.user === authentication.user
-    return isAsBefore ? authentication : owner.acceptAgain(req, authentication)
-  }
 
   function recall(req: object): Caller | undefined {
     return findCaller(keeperOf(req, linesOf(req as GuardedRequest)), instance)
@@ -123,18 +86,92 @@ export function createAuthenticator(parts: AuthenticatorParts) {
       return hasAcceptedKey(keeperOf(req, lines)) || isOurs(credentials.read(req, lines))
     },
 
-    /** Reports a refused request to the listeners of `denied`. */
+    /** Reports a request that may pass to the listeners of `verified`. A later guard may still refuse it, so it waits for the end. */
+    reportVerified({ key, caller }: Accepted) {
+      if (!emitter.hasListener('verified')) return
+      const address = caller.ip
+      caller.reportOnce(() => emitter.emit('verified', { apiKey: key.apiKey, address }))
+    },
+
+    /** Counts a refused request if its key is good, and reports it to the listeners of `denied`. */
     reportDenied(req: object, failure: unknown) {
-      if (!(failure instanceof ApiKeysError) || !emitter.hasListener('denied')) return
-      emitter.emit('denied', denialOf(recall(req), failure))
+      if (!(failure instanceof ApiKeysError)) return
+
+      const caller = recall(req)
+      const key = caller?.accepted?.key.row ?? caller?.refused
+      if (caller && key) countRefusal(recorder, failure, key, caller)
+      if (!emitter.hasListener('denied')) return
+      emitter.emit('denied', denialOf(key, caller, failure))
     },
   }
 }
 
-function denialOf(caller: Caller | undefined, error: ApiKeysError): RequestDenied {
-  const apiKey = caller?.accepted?.apiKey ?? caller?.refused
+/** Makes the functions that decide about a credential, and about the owner of its key. */
+function createJudge(parts: AuthenticatorParts) {
+  const { verify, settings } = parts
+  const owner = createOwnerCheck(parts)
+  const checkTrust = createTrustCheck()
+
+  function judge(
+    req: GuardedRequest,
+    credential: Credential,
+    caller: Caller,
+  ): MaybePromise<Authentication> {
+    if (credential.kind !== 'key') return withoutKey(credential)
+
+    const decision = verify(credential, caller)
+    return decision instanceof Promise
+      ? decision.then((decision) => accept(req, decision, caller))
+      : accept(req, decision, caller)
+  }
+
+  function accept(
+    req: GuardedRequest,
+    decision: Decision,
+    caller: Caller,
+  ): MaybePromise<Authentication> {
+    if (!decision.valid) {
+      return { kind: 'refused', error: invalid(decision.code, decision.retryAfterSeconds) }
+    }
+
+    const { row } = decision
+    if (row.policy.allowedIps !== null) checkTrust(req)
+    const user = read(req, 'user')
+    if (user || settings.loadUser) return owner.accept(req, decision, caller)
+    return caller.accept(decision, { id: row.userId }, user)
+  }
+
+  /** The app may have put a user on the request since the first guard. */
+  function judgeAgain(
+    req: GuardedRequest,
+    authentication: Authentication,
+  ): MaybePromise<Authentication> {
+    const isAsBefore = authentication.kind !== 'accepted' || req.user === authentication.user
+    return isAsBefore ? authentication : owner.acceptAgain(req, authentication)
+  }
+
+  return { judge, judgeAgain }
+}
+
+/** A request counts as accepted once its key is verified. If it is refused after that, that is counted beside it, once. */
+function countRefusal(
+  { noteDenied, noteRateLimited }: AuthenticatorParts['recorder'],
+  { code, status }: ApiKeysError,
+  key: NonNullable<Caller['refused']>,
+  caller: Caller,
+) {
+  if (code === 'rate_limited') noteRateLimited(key, caller)
+  // If a part of the app cannot answer, that says nothing about the key.
+  else if (status !== 503) noteDenied(key, caller)
+}
+
+function denialOf(
+  key: Caller['refused'] | undefined,
+  caller: Caller | undefined,
+  error: ApiKeysError,
+): RequestDenied {
   return {
-    apiKey: apiKey ? { id: apiKey.id, userId: apiKey.userId } : null,
+    apiKey: key ? { id: key.id, userId: key.userId } : null,
     error,
     reason: error instanceof InvalidApiKeyError ? error.reason : null,
     address: caller?.ip ?? null,

@@ -4,8 +4,13 @@ import type { ApiKeysError } from '../errors'
 import { closablesOfRequest, isOver, whenOver } from '../keys/closable'
 import type { SentKey } from '../keys/secret'
 import type { MaybePromise } from '../options'
-import { AcceptedKey, type KeyCaller, type VerifiedApiKey } from '../verification/verified-key'
-import type { Credential } from './credentials'
+import {
+  acceptanceOf,
+  type Acceptance,
+  type KeyCaller,
+  type VerifiedApiKey,
+} from '../verification/verified-key'
+import { linesOf, type Credential } from './credentials'
 import { clientAddressOf, type GuardedRequest } from './request'
 
 /** The result of authenticating a request. */
@@ -18,13 +23,13 @@ export type Authentication =
 /** A request with a good key. */
 export interface Accepted {
   kind: 'accepted'
-  apiKey: VerifiedApiKey
+  key: Acceptance
   user: object
   caller: Caller
 }
 
-/** Returns the refusal of a key that lacks what a guard demands; `null` if the key may pass. */
-export type Demand = (apiKey: VerifiedApiKey) => ApiKeysError | null
+/** Returns the refusal of a key whose permissions lack what a guard demands; `null` if the key may pass. */
+export type Demand = (permissions: readonly string[]) => ApiKeysError | null
 
 /**
  * A request, as one instance of the library knows it: its credential, the result of authenticating it, and what guards have
@@ -90,11 +95,14 @@ export class Caller implements KeyCaller {
   /** Adds the permissions that a guard demands. The signal aborts once the key lacks them. */
   addDemand(demand: Demand) {
     const before = this.#demand
-    this.#demand = before === demandsNothing ? demand : (apiKey) => before(apiKey) ?? demand(apiKey)
+    this.#demand =
+      before === demandsNothing
+        ? demand
+        : (permissions) => before(permissions) ?? demand(permissions)
   }
 
-  refusalOf(apiKey: VerifiedApiKey): ApiKeysError | null {
-    return this.#demand(apiKey)
+  refusalOf(permissions: readonly string[]): ApiKeysError | null {
+    return this.#demand(permissions)
   }
 
   /** Calls the first of several functions when the request ends, unless the key was refused by then. */
@@ -111,20 +119,19 @@ export class Caller implements KeyCaller {
   }
 
   /** Accepts the key, and puts it and its user on the request. */
-  accept(apiKey: VerifiedApiKey, user: object, userBefore: object | undefined): Accepted {
+  accept(key: Acceptance, user: object, userBefore: object | undefined): Accepted {
     const req = this.#req
     this.#userBefore = userBefore
-    // A value that the app keeps under this name is its own.
-    if (isFree(req.apiKey)) req.apiKey = apiKey
+    if (!hasKeyProperty(req)) putKey(req, key.apiKey)
     req.user = user
-    this.accepted = { kind: 'accepted', apiKey, user, caller: this }
+    this.accepted = { kind: 'accepted', key, user, caller: this }
     return this.accepted
   }
 
   /** Takes back that the key was accepted. The request may go on without it, and later guards get the error. */
   reject(error: ApiKeysError): Authentication {
     const req = this.#req
-    if (isFree(req.apiKey)) req.apiKey = undefined
+    if (!hasKeyProperty(req)) putKey(req, undefined)
     req.user = this.#userBefore
     this.accepted = undefined
     this.authentication = { kind: 'refused', error }
@@ -133,11 +140,6 @@ export class Caller implements KeyCaller {
 }
 
 const demandsNothing: Demand = () => null
-
-/** True if the place of the key on a request is empty, or holds a key of ours. */
-function isFree(present: unknown): boolean {
-  return present === undefined || present === null || AcceptedKey.isOne(Object(present))
-}
 
 /** A request keeps its callers under this name. */
 const callers = Symbol('express-api-keys')
@@ -156,14 +158,16 @@ const keepers = new WeakMap<object, Keeper>()
  * because all requests of an adapter or a test may share an empty list.
  */
 export function keeperOf(req: object, lines: string[] | undefined): Keeper {
-  if (lines !== undefined && lines.length > 0) return lines as Keeper
-
-  const known = keepers.get(req)
+  const known = findKeeper(req, lines)
   if (known) return known
 
   const keeper: Keeper = {}
   keepers.set(req, keeper)
   return keeper
+}
+
+function findKeeper(req: object, lines: string[] | undefined): Keeper | undefined {
+  return lines !== undefined && lines.length > 0 ? (lines as Keeper) : keepers.get(req)
 }
 
 /** Returns the caller that an instance knows. */
@@ -199,4 +203,79 @@ export function hasAcceptedKey(keeper: Keeper): boolean {
     if (caller.accepted) return true
   }
   return false
+}
+
+/** Returns the key that an instance has accepted, the latest instance first; `undefined` if there is none. */
+function findAcceptedKey(keeper: Keeper | undefined): VerifiedApiKey | undefined {
+  for (let caller = keeper?.[callers]; caller !== undefined; caller = caller.next) {
+    if (caller.accepted) return caller.accepted.key.apiKey
+  }
+  return undefined
+}
+
+/** Puts a key on a request as `req.apiKey`, or takes it away, unless the app keeps a value of its own under this name. */
+function putKey(req: GuardedRequest, apiKey: VerifiedApiKey | undefined) {
+  const { apiKey: present } = req
+  const isFree = present === undefined || present === null
+  if (isFree || acceptanceOf(Object(present))) req.apiKey = apiKey
+}
+
+/** The prototypes of requests, with true for a prototype whose `apiKey` is the accessor below. */
+const prototypes = new WeakMap<object, boolean>()
+let latestPrototype: object | undefined
+
+/**
+ * True if a request has `apiKey` by an accessor on the prototype that Express makes for the requests of each app, `app.request`.
+ * Adds it to an app that is new. Before Node 24, to put a key on each request would take as long as all else that a guard does.
+ */
+function hasKeyProperty(req: GuardedRequest): boolean {
+  const prototype: object = Object.getPrototypeOf(req)
+  // Nearly all processes have one app.
+  if (prototype === latestPrototype) return true
+
+  let hasProperty = prototypes.get(prototype)
+  if (hasProperty === undefined) {
+    hasProperty = addKeyProperty(prototype)
+    prototypes.set(prototype, hasProperty)
+  }
+  if (hasProperty) latestPrototype = prototype
+  return hasProperty
+}
+
+function addKeyProperty(prototype: object): boolean {
+  const target = requestOfOutermostApp(prototype)
+  if (target === undefined) return false
+  if (Object.getOwnPropertyDescriptor(target, 'apiKey')?.get === readKey) return true
+  // The app has a property of this name.
+  if ('apiKey' in prototype) return false
+  return Reflect.defineProperty(target, 'apiKey', {
+    get: readKey,
+    set: writeKey,
+    enumerable: true,
+    configurable: true,
+  })
+}
+
+/** Requests of an app that is mounted on another app inherit from the requests of that app, and go back to it. */
+function requestOfOutermostApp(prototype: object): object | undefined {
+  let outermost: object | undefined
+  for (let object: object | null = prototype; object; object = Object.getPrototypeOf(object)) {
+    const app: unknown = Object.getOwnPropertyDescriptor(object, 'app')?.value
+    if (typeof app === 'function' && Reflect.get(app, 'request') === object) outermost = object
+  }
+  return outermost
+}
+
+function readKey(this: GuardedRequest): VerifiedApiKey | undefined {
+  return findAcceptedKey(findKeeper(this, linesOf(this)))
+}
+
+/** The app, or another copy of this library, puts a value of its own on a request. */
+function writeKey(this: GuardedRequest, value: unknown) {
+  Object.defineProperty(this, 'apiKey', {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  })
 }

@@ -3,6 +3,7 @@ import { Socket } from 'node:net'
 
 import { ApiKeysError } from '../errors'
 import type { SentKey } from '../keys/secret'
+import { read } from './request'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:
@@ -212,15 +213,15 @@ function unreadable(
  * request without such a list, for example a mock.
  */
 export function linesOf(req: IncomingMessage): string[] | undefined {
-  const { rawHeaders } = req as { rawHeaders?: string[] }
+  const rawHeaders = read(req, 'rawHeaders')
   // Some runtimes make a new list at each reading.
-  return rawHeaders === req.rawHeaders ? rawHeaders : pin(req, 'rawHeaders')
+  return rawHeaders === read(req, 'rawHeaders') ? rawHeaders : pin(req, 'rawHeaders')
 }
 
 /** Returns the headers of a request by name: the same object each time. */
 function headersOf(req: IncomingMessage): IncomingMessage['headers'] {
-  const { headers } = req as { headers?: IncomingMessage['headers'] }
-  return headers === req.headers ? (headers ?? {}) : pin(req, 'headers')
+  const headers = read(req, 'headers')
+  return headers === read(req, 'headers') ? (headers ?? {}) : pin(req, 'headers')
 }
 
 /** Makes a request return the same object from now on, so that masked values stay masked. */

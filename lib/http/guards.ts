@@ -3,8 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Settings } from '../read-options'
-import type { UsageRecorder } from '../usage/recorder'
-import { AcceptedKey, type VerifiedApiKey } from '../verification/verified-key'
+import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication, Demand } from './caller'
@@ -31,8 +30,6 @@ type Next = (error?: unknown) => void
 interface GuardParts {
   authenticator: Authenticator
   rateLimits: RateLimits
-  /** Counts a use of a good key as denied. */
-  noteDenied: UsageRecorder['noteDenied']
   answers: Answers
   settings: Pick<Settings, 'permissions' | 'currentUser'>
 }
@@ -50,27 +47,37 @@ type Check = (
 
 /** Makes the check of one guard: the key, the permissions that the guard demands, then the limits. */
 function createCheck(parts: GuardParts, demand: Demand, options: AuthenticateOptions): Check {
-  const { authenticator, rateLimits, noteDenied, settings } = parts
+  const { authenticator, rateLimits, settings } = parts
   const { optional, orSignedIn, cost = 1 } = options
 
   function decide(
     req: GuardedRequest,
     authentication: Authentication,
   ): MaybePromise<ApiKeysError | null> {
-    if (authentication.kind === 'refused') return authentication.error
-    if (authentication.kind === 'accepted') {
-      const { apiKey, caller } = authentication
-      const error = demand(apiKey)
-      if (error) {
-        noteDenied(apiKey, caller)
-        return error
-      }
-      caller.addDemand(demand)
-      return rateLimits.countRequest(authentication, cost)
+    if (authentication.kind !== 'accepted') {
+      const { kind, error } = authentication
+      if (kind === 'refused') return error
+      if (optional === true) return null
+      return orSignedIn === true ? unlessSignedIn(req, error) : error
     }
 
-    if (optional === true) return null
-    return orSignedIn === true ? unlessSignedIn(req, authentication.error) : authentication.error
+    const { key, caller } = authentication
+    const error = demand(key.permissions)
+    if (error) return error
+    caller.addDemand(demand)
+
+    if (key.row.policy.limits.length > 0) {
+      const refusal = rateLimits.countRequest(authentication, cost)
+      if (refusal instanceof Promise)
+        return refusal.then((refusal) => refusal ?? pass(authentication))
+      if (refusal) return refusal
+    }
+    return pass(authentication)
+  }
+
+  function pass(accepted: Accepted): null {
+    authenticator.reportVerified(accepted)
+    return null
   }
 
   async function unlessSignedIn(req: GuardedRequest, error: ApiKeysError) {
@@ -91,19 +98,21 @@ function createMiddlewares(parts: GuardParts) {
   const { authenticator, answers, settings } = parts
 
   /** With a cached key, the guard ends without a promise or a closure. */
-  function createGuard(caller: string, demand: Demand, options: AuthenticateOptions): Guard {
+  function createGuard(name: string, demand: Demand, options: AuthenticateOptions): Guard {
     if (options.orSignedIn === true && !settings.currentUser) {
-      throw new TypeError(`${caller}: orSignedIn needs the option currentUser of createApiKeys`)
+      throw new TypeError(`${name}: orSignedIn needs the option currentUser of createApiKeys`)
     }
     const check = createCheck(parts, demand, options)
 
-    return function guard(req, res, next) {
+    function guard(req: GuardedRequest, res: ServerResponse, next: Next) {
       const refusal = check(req, res)
 
       if (refusal === null) next()
       else if (refusal instanceof Promise) finishLater(refusal, req, res, next)
       else deny(refusal, req, res, next)
     }
+    // Stack traces of the app, and tracers, show the name.
+    return Object.defineProperty(guard, 'name', { value: `${name}Guard` })
   }
 
   function finishLater(
@@ -124,15 +133,12 @@ function createMiddlewares(parts: GuardParts) {
 
   return {
     requirePermission(permission: string | readonly string[], options: GuardOptions = {}): Guard {
-      refuseRequest('requirePermission', permission)
+      const name = 'requirePermission'
+      refuseRequest(name, permission)
       const needed = [permission].flat()
-      checkPermissionNames('requirePermission', needed, settings.permissions)
-      checkOptions('requirePermission', options, ['orSignedIn', 'cost'])
-      const guard = createGuard('requirePermission', (apiKey) => lacksSome(apiKey, needed), options)
-
-      return function requirePermissionGuard(req, res, next) {
-        guard(req, res, next)
-      }
+      checkPermissionNames(name, needed, settings.permissions)
+      checkOptions(name, options, ['orSignedIn', 'cost'])
+      return createGuard(name, (permissions) => lacksSome(permissions, needed), options)
     },
 
     requireAnyPermission(permissions: readonly string[], options: GuardOptions = {}): Guard {
@@ -144,21 +150,13 @@ function createMiddlewares(parts: GuardParts) {
       const needed = [...permissions]
       checkPermissionNames(name, needed, settings.permissions)
       checkOptions(name, options, ['orSignedIn', 'cost'])
-      const guard = createGuard(name, (apiKey) => lacksAll(apiKey, needed), options)
-
-      return function requireAnyPermissionGuard(req, res, next) {
-        guard(req, res, next)
-      }
+      return createGuard(name, (permissions) => lacksAll(permissions, needed), options)
     },
 
     authenticate(options: AuthenticateOptions = {}): Guard {
       refuseRequest('authenticate', options)
       checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
-      const guard = createGuard('authenticate', () => null, options)
-
-      return function authenticateGuard(req, res, next) {
-        guard(req, res, next)
-      }
+      return createGuard('authenticate', () => null, options)
     },
 
     // It takes no arguments. If the app has not called it, Express passes a request.
@@ -196,10 +194,10 @@ function createCalls(parts: GuardParts) {
       }
 
       try {
-        const check = createCheck(parts, (apiKey) => lacksSome(apiKey, needed), { cost })
+        const check = createCheck(parts, (permissions) => lacksSome(permissions, needed), { cost })
         const error = await check(req, res)
         if (error) throw error
-        return acceptedOf(req).apiKey
+        return acceptedOf(req).key.apiKey
       } catch (error) {
         authenticator.reportDenied(req, error)
         throw error instanceof ApiKeysError ? answers.withChallenge(error) : error
@@ -207,7 +205,7 @@ function createCalls(parts: GuardParts) {
     },
 
     getApiKey(req: object): VerifiedApiKey {
-      return acceptedOf(req).apiKey
+      return acceptedOf(req).key.apiKey
     },
 
     async consume(subject: object, cost = 1): Promise<readonly LimitState[]> {
@@ -215,10 +213,11 @@ function createCalls(parts: GuardParts) {
       if (typeof subject !== 'object' || subject === null) {
         throw new TypeError('consume: takes a request or the apiKey of a verdict')
       }
-      if (AcceptedKey.isOne(subject)) return rateLimits.consume(subject, cost, undefined)
+      const verified = acceptanceOf(subject)
+      if (verified) return rateLimits.consume(verified, cost, undefined)
 
-      const { apiKey, caller } = acceptedOf(subject)
-      return rateLimits.consume(apiKey, cost, caller.response)
+      const { key, caller } = acceptedOf(subject)
+      return rateLimits.consume(key, cost, caller.response)
     },
 
     hasPermission(
@@ -228,20 +227,19 @@ function createCalls(parts: GuardParts) {
       const needed = [permission].flat()
       checkPermissionNames('hasPermission', needed, settings.permissions)
 
-      return lacksSome(apiKey, needed) === null
+      return lacksSome(apiKey.permissions, needed) === null
     },
   }
 }
 
-function lacksSome(
-  { permissions }: Pick<VerifiedApiKey, 'permissions'>,
-  needed: readonly string[],
-): ApiKeysError | null {
-  const missing = needed.filter((permission) => !permissions.includes(permission))
-  return missing.length > 0 ? new MissingPermissionError(needed, missing) : null
+function lacksSome(held: readonly string[], needed: readonly string[]): ApiKeysError | null {
+  const hasAll = needed.every((permission) => held.includes(permission))
+  if (hasAll) return null
+  const missing = needed.filter((permission) => !held.includes(permission))
+  return new MissingPermissionError(needed, missing)
 }
 
-function lacksAll({ permissions }: VerifiedApiKey, needed: readonly string[]): ApiKeysError | null {
-  const hasOne = needed.some((permission) => permissions.includes(permission))
+function lacksAll(held: readonly string[], needed: readonly string[]): ApiKeysError | null {
+  const hasOne = needed.some((permission) => held.includes(permission))
   return hasOne ? null : new MissingPermissionError(needed, needed)
 }

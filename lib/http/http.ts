@@ -24,16 +24,14 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
 
 /** Puts together all that an app uses over HTTP: the guards, the Passport strategy and the routers. */
 export function createHttp(given: HttpParts) {
-  const { settings, format, emitter, verification } = given
+  const { settings, format, verification } = given
   const { verify, rateLimiter, recorder } = verification
-  const { noteDenied, noteRateLimited } = recorder
   const credentials = createCredentialReader({ ...format, header: settings.header })
   const parts = {
     ...given,
-    noteDenied,
     answers: createAnswers(settings),
-    authenticator: createAuthenticator({ ...given, credentials, verify, noteDenied }),
-    rateLimits: createRateLimits({ rateLimiter, noteRateLimited, emitter }),
+    authenticator: createAuthenticator({ ...given, credentials, verify, recorder }),
+    rateLimits: createRateLimits(rateLimiter, recorder),
   }
 
   return {

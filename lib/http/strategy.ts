@@ -7,7 +7,7 @@ import { setFields } from '../limits/fields'
 import type { MaybePromise } from '../options'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
-import type { Authentication } from './caller'
+import type { Accepted, Authentication } from './caller'
 import type { RateLimits } from './rate-limits'
 import type { GuardedRequest } from './request'
 
@@ -42,14 +42,25 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     if (authentication.kind === 'refused') authenticator.reportDenied(req, authentication.error)
     if (authentication.kind !== 'accepted') return authentication
 
-    const settle = (error: ApiKeysError | null): Authentication => {
-      if (!error) return authentication
-      authenticator.reportDenied(req, error)
-      // Another strategy, or a callback of the app, may let the request go on.
-      return authentication.caller.reject(error)
+    const { limits } = authentication.key.row.policy
+    const error = limits.length === 0 ? null : rateLimits.countRequest(authentication, 1)
+    return error instanceof Promise
+      ? error.then((error) => settle(req, authentication, error))
+      : settle(req, authentication, error)
+  }
+
+  function settle(
+    req: IncomingMessage,
+    accepted: Accepted,
+    error: ApiKeysError | null,
+  ): Authentication {
+    if (!error) {
+      authenticator.reportVerified(accepted)
+      return accepted
     }
-    const error = rateLimits.countRequest(authentication, 1)
-    return error instanceof Promise ? error.then(settle) : settle(error)
+    authenticator.reportDenied(req, error)
+    // Another strategy, or a callback of the app, may let the request go on.
+    return accepted.caller.reject(error)
   }
 
   /** Reports the result of a request to Passport. */
@@ -66,10 +77,10 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       return fail(challenge, status)
     }
 
-    const { user, apiKey } = authentication
+    const { user, key } = authentication
     // If the app has sessions, a callback of the app may start one all the same.
     if (startsSession || 'session' in req) withoutSession(req, user)
-    success(user, { scope: apiKey.permissions })
+    success(user, { scope: key.permissions })
   }
 
   return new (class ApiKeyStrategy extends BearerStrategy<() => void> {

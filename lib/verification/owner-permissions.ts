@@ -8,7 +8,6 @@ import type { Emitter } from '../keys/emitter'
 import { readGranted, type Grantable, type GrantableContext } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import { createEviction, freshnessOf, mayUse, type Freshness, type KeyRow } from './cache'
-import { AcceptedKey } from './verified-key'
 
 type UserId = string | number
 
@@ -225,14 +224,6 @@ function evict(userId: UserId, { users, questions }: State) {
   if (user) user.freshness.isFollowed = false
   users.delete(userId)
   for (const { user } of questions.get(userId) ?? []) user.freshness.isFollowed = false
-}
-
-/** Returns an accepted key with only the permissions that are in a set. */
-export function narrow(apiKey: AcceptedKey, set: PermissionSet): AcceptedKey {
-  const held = set.narrow(apiKey.permissions)
-  return held === apiKey.permissions
-    ? apiKey
-    : AcceptedKey.again(apiKey, AcceptedKey.rowOf(apiKey), held)
 }
 
 /** How long the app is given for an answer. */

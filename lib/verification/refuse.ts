@@ -60,7 +60,7 @@ export function refuse(
   caller: KeyCaller,
   parts: RefusalParts,
 ): Refused {
-  caller.refused = key
+  caller.refused = { id: key.id, userId: key.userId }
   if (fault === 'retired') noteRetiredUse(key, wall, caller, parts)
   if (fault === 'address_not_allowed') noteForeignUse(key, wall, caller, parts)
   return refused(fault)

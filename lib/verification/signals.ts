@@ -6,20 +6,14 @@ import { isHalfOpen, isOver, whenOver } from '../keys/closable'
 import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Memory } from './memory'
-import { AcceptedKey } from './verified-key'
+import type { Holding, KeyCaller } from './verified-key'
 import { faultOf } from './verify'
-
-/** A row of a key, and the permissions that both the key and its owner hold. */
-interface Holding {
-  readonly row: KeyRow
-  readonly permissions: readonly string[]
-}
 
 interface Watch {
   controller: AbortController
   /** Runs listeners in the async context of the request that asked for the signal. */
   inRequest: Background['run']
-  apiKey: AcceptedKey
+  caller: KeyCaller
   /** The last reading. */
   holding: Holding
   /** When reads of the key began to fail, by the monotonic clock. */
@@ -69,7 +63,7 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
 
   function checkOwners(userIds: readonly (string | number)[]) {
     const changed = new Set(userIds)
-    checkIf(({ apiKey }) => changed.has(apiKey.userId))
+    checkIf(({ holding }) => changed.has(holding.row.userId))
   }
 
   memory.feed.listen({
@@ -89,7 +83,7 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
   memory.ownerPermissions?.listen((userId) => checkOwners([userId]))
 
   return {
-    makeSignal: (apiKey: AcceptedKey) => watchKey(apiKey, state),
+    makeSignal: (holding: Holding, caller: KeyCaller) => watchKey(holding, caller, state),
 
     /** Drops all signals. None of them will abort. */
     close() {
@@ -98,24 +92,24 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
   }
 }
 
-function watchKey(apiKey: AcceptedKey, state: State): AbortSignal {
+function watchKey(holding: Holding, caller: KeyCaller, state: State): AbortSignal {
   const { memory, watches } = state
   const controller = new AbortController()
-  const { closables = [] } = AcceptedKey.callerOf(apiKey)
+  const { closables = [] } = caller
   if (isOver(closables)) return controller.signal
 
-  const row = AcceptedKey.rowOf(apiKey)
+  const { row } = holding
   const watch: Watch = {
     controller,
     inRequest: AsyncLocalStorage.snapshot(),
-    apiKey,
-    holding: { row, permissions: apiKey.permissions },
+    caller,
+    holding,
     unreadableSince: undefined,
     timer: undefined,
     stopListening: whenOver(closables, () => drop(watch, state)),
   }
-  const group = watches.get(apiKey.id) ?? new Set()
-  watches.set(apiKey.id, group.add(watch))
+  const group = watches.get(row.id) ?? new Set()
+  watches.set(row.id, group.add(watch))
   memory.feed.noteUse(memory.clock.monotonic())
   // The key was good when it was verified, which may be a while ago. A later turn gives the caller time to add its listener.
   queueMicrotask(() => {
@@ -125,12 +119,12 @@ function watchKey(apiKey: AcceptedKey, state: State): AbortSignal {
 }
 
 function isWatched(watch: Watch, { watches }: State): boolean {
-  return watches.get(watch.apiKey.id)?.has(watch) === true
+  return watches.get(watch.holding.row.id)?.has(watch) === true
 }
 
 function drop(watch: Watch, { watches }: State) {
   clearTimeout(watch.timer)
-  const { id } = watch.apiKey
+  const { id } = watch.holding.row
   watch.stopListening()
   const group = watches.get(id)
   if (group?.delete(watch) === true && group.size === 0) watches.delete(id)
@@ -148,7 +142,7 @@ function abort(watch: Watch, reason: Error, state: State) {
 function abortHalfOpen(state: State) {
   for (const group of state.watches.values()) {
     for (const watch of group) {
-      const { closables = [] } = AcceptedKey.callerOf(watch.apiKey)
+      const { closables = [] } = watch.caller
       if (!isHalfOpen(closables)) continue
       abort(watch, new Error('the client has ended its connection'), state)
     }
@@ -166,7 +160,7 @@ function checkByCache(row: KeyRow, watch: Watch, state: State) {
 async function check(watch: Watch, state: State) {
   const { memory, checkEveryMs } = state
   try {
-    const holding = await read(AcceptedKey.rowOf(watch.apiKey).digest, memory)
+    const holding = await read(watch.holding.row.digest, memory)
     watch.unreadableSince = undefined
     if (isWatched(watch, state)) apply(holding, watch, state)
   } catch {
@@ -187,12 +181,12 @@ async function check(watch: Watch, state: State) {
 function apply(holding: Holding | null, watch: Watch, state: State) {
   const { memory, checkEveryMs } = state
   const { clock } = memory
-  const caller = AcceptedKey.callerOf(watch.apiKey)
+  const { caller } = watch
   const fault = faultOf(holding?.row ?? null, clock.wall(), caller)
   if (!holding || fault) return abort(watch, refusalOf(fault ?? 'unknown'), state)
 
   const { row, permissions } = holding
-  const refusal = caller.refusalOf(AcceptedKey.again(watch.apiKey, row, permissions))
+  const refusal = caller.refusalOf(permissions)
   if (refusal) return abort(watch, refusal, state)
   watch.holding = holding
 

@@ -151,10 +151,13 @@ function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter
     const answer = verify(sent, caller)
     // Waiting for a verdict that is already there would cost a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
-    if (verdict.valid && emitter.hasListener('verified')) {
-      emitter.emit('verified', { apiKey: verdict.apiKey, address: address ?? null })
+    if (!verdict.valid) return verdict
+
+    const { apiKey } = verdict
+    if (emitter.hasListener('verified')) {
+      emitter.emit('verified', { apiKey, address: address ?? null })
     }
-    return verdict
+    return { valid: true, apiKey }
   }
 }
 

@@ -1,7 +1,7 @@
-import { deepFreeze, type Metadata } from '../keys/metadata'
-import type { KeyRow } from './cache'
 import type { Closable } from '../keys/closable'
+import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { KeyUse } from '../usage/counts'
+import type { CachedKey, KeyRow } from './cache'
 
 /** An accepted key, in the form that the app gets. Frozen. */
 export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
@@ -24,74 +24,14 @@ export interface VerifiedApiKey<Permission extends string = string, UserId = str
   readonly signal: AbortSignal
 }
 
-/** Makes the signal of a key. */
-export type MakeSignal = (apiKey: AcceptedKey) => AbortSignal
-
-/**
- * A key that one request or call came with, and its signal. It is a class, because its instances cost a fraction of frozen
- * literals.
- */
-export class AcceptedKey implements VerifiedApiKey {
-  readonly id: string
-  readonly userId: string | number
-  readonly name: string
+/** A row of a key, and the permissions that both the key and its owner hold. */
+export interface Holding {
+  readonly row: KeyRow
   readonly permissions: readonly string[]
-  readonly expiresAt: Date | null
-  readonly #row: KeyRow
-  readonly #origin: Origin
-  #signal: AbortSignal | undefined = undefined
-  #metadata: Metadata | undefined = undefined
-
-  constructor(row: KeyRow, permissions: readonly string[], origin: Origin) {
-    this.id = row.id
-    this.userId = row.userId
-    this.name = row.name
-    this.permissions = permissions
-    this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
-    this.#row = row
-    this.#origin = origin
-    Object.freeze(this)
-  }
-
-  get metadata(): Metadata {
-    this.#metadata ??= deepFreeze(JSON.parse(this.#row.policy.metadata) as Metadata)
-    return this.#metadata
-  }
-
-  get signal(): AbortSignal {
-    this.#signal ??= this.#origin.makeSignal(this)
-    return this.#signal
-  }
-
-  static rowOf(apiKey: VerifiedApiKey): KeyRow {
-    if (!AcceptedKey.isOne(apiKey)) throw new TypeError('this key was not accepted here')
-    return apiKey.#row
-  }
-
-  static isOne(value: object): value is AcceptedKey {
-    return #row in value
-  }
-
-  /** True if the key may be used from some addresses only. */
-  static isBound(apiKey: VerifiedApiKey): boolean {
-    return AcceptedKey.isOne(apiKey) && apiKey.#row.policy.allowedIps !== null
-  }
-
-  static callerOf(apiKey: AcceptedKey): KeyCaller {
-    return apiKey.#origin.caller
-  }
-
-  /** Returns the key of the same request by another row, or with other permissions. */
-  static again(apiKey: AcceptedKey, row: KeyRow, permissions: readonly string[]): AcceptedKey {
-    return new AcceptedKey(row, permissions, apiKey.#origin)
-  }
 }
 
-/** The request or call that an accepted key came with, and its way to a signal. */
-interface Origin {
-  caller: KeyCaller
-  makeSignal: MakeSignal
-}
+/** Makes the signal of a key that a request, or a call, came with. */
+export type MakeSignal = (holding: Holding, caller: KeyCaller) => AbortSignal
 
 /** A request, or a call, that came with a key. */
 export interface KeyCaller extends KeyUse {
@@ -99,6 +39,94 @@ export interface KeyCaller extends KeyUse {
   readonly closables?: readonly Closable[] | undefined
   /** The key that was refused, if the database has it. It is kept here for reports. */
   refused?: { readonly id: string; readonly userId: string | number }
-  /** Returns why the key does not allow what guards have demanded so far; `null` if it does. */
-  refusalOf(apiKey: VerifiedApiKey): Error | null
+  /** Returns why the permissions of the key do not allow what guards have demanded so far; `null` if they do. */
+  refusalOf(permissions: readonly string[]): Error | null
 }
+
+/**
+ * The verdict for a good key. The key as the app sees it is made when it is first asked for, because most routes never ask. The row
+ * is private, so that no dump of a request shows a hash.
+ */
+export class Acceptance implements Holding {
+  readonly valid = true
+  readonly permissions: readonly string[]
+  readonly #row: CachedKey
+  readonly #caller: KeyCaller
+  readonly #makeSignal: MakeSignal
+  #apiKey: AcceptedKey | undefined = undefined
+
+  constructor(
+    row: CachedKey,
+    permissions: readonly string[],
+    caller: KeyCaller,
+    makeSignal: MakeSignal,
+  ) {
+    this.permissions = permissions
+    this.#row = row
+    this.#caller = caller
+    this.#makeSignal = makeSignal
+  }
+
+  get row(): CachedKey {
+    return this.#row
+  }
+
+  get caller(): KeyCaller {
+    return this.#caller
+  }
+
+  get apiKey(): VerifiedApiKey {
+    this.#apiKey ??= new AcceptedKey(this)
+    return this.#apiKey
+  }
+
+  /** Leaves the key the permissions that its owner holds as well. */
+  narrow(held: readonly string[]): Acceptance {
+    if (held === this.permissions) return this
+    return new Acceptance(this.#row, held, this.#caller, this.#makeSignal)
+  }
+
+  makeSignal(): AbortSignal {
+    return this.#makeSignal(this, this.#caller)
+  }
+}
+
+/** It is a class, because its instances cost a fraction of frozen literals. */
+class AcceptedKey implements VerifiedApiKey {
+  readonly id: string
+  readonly userId: string | number
+  readonly name: string
+  readonly permissions: readonly string[]
+  readonly expiresAt: Date | null
+  readonly #acceptance: Acceptance
+  #signal: AbortSignal | undefined = undefined
+  #metadata: Metadata | undefined = undefined
+
+  constructor(acceptance: Acceptance) {
+    const { row, permissions } = acceptance
+    this.id = row.id
+    this.userId = row.userId
+    this.name = row.name
+    this.permissions = permissions
+    this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
+    this.#acceptance = acceptance
+    Object.freeze(this)
+  }
+
+  get metadata(): Metadata {
+    this.#metadata ??= deepFreeze(JSON.parse(this.#acceptance.row.policy.metadata) as Metadata)
+    return this.#metadata
+  }
+
+  get signal(): AbortSignal {
+    this.#signal ??= this.#acceptance.makeSignal()
+    return this.#signal
+  }
+
+  static acceptanceOf(value: object): Acceptance | undefined {
+    return #acceptance in value ? value.#acceptance : undefined
+  }
+}
+
+/** Returns the verdict that a key as the app sees it came from; `undefined` for any other object. */
+export const acceptanceOf: (value: object) => Acceptance | undefined = AcceptedKey.acceptanceOf

@@ -6,7 +6,7 @@ import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
 import { isStillUnknown, mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
 import type { Memory } from './memory'
-import { answerLimitMs, narrow, type OwnerPermissions } from './owner-permissions'
+import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
 import {
   refuse,
   refuseMalformed,
@@ -15,12 +15,13 @@ import {
   type RefusalParts,
   type Refused,
 } from './refuse'
-import { AcceptedKey, type KeyCaller, type MakeSignal, type VerifiedApiKey } from './verified-key'
+import { Acceptance, type KeyCaller, type MakeSignal, type VerifiedApiKey } from './verified-key'
 
 export type Verdict<Permission extends string = string, UserId = string | number> =
   { valid: true; apiKey: VerifiedApiKey<Permission, UserId> } | Refused
 
-type Decision = { valid: true; apiKey: AcceptedKey } | Refused
+/** The same before the key is made as the app sees it. */
+export type Decision = Acceptance | Refused
 
 export type Verifier = ReturnType<typeof createVerifier>
 
@@ -59,7 +60,7 @@ export function createVerifier(parts: VerifierParts) {
 
   return {
     /** Says if a key is good: at once if the key and what its owner may do are cached, else once they are read. */
-    verify(sent: SentKey, caller: KeyCaller): Verdict | Promise<Verdict> {
+    verify(sent: SentKey, caller: KeyCaller): Decision | Promise<Decision> {
       // 2. It has the shape, length and alphabet of a key, and its check is right.
       const digest = format.parse(sent)
       if (digest === null) return refuseMalformed(sent, caller, parts)
@@ -73,7 +74,7 @@ export function createVerifier(parts: VerifierParts) {
       counts.hits++
 
       // 8. It holds the permissions that its owner holds as well.
-      return ownerPermissions === undefined ? decision : limitToOwner(decision, sent, caller, parts)
+      return ownerPermissions === undefined ? decision : limitToOwner(decision, sent, parts)
     },
 
     counts,
@@ -129,73 +130,70 @@ function decide(
 
   usage.countUse(key, wall, caller)
   usage.noteUse(key, wall, caller)
-  return { valid: true, apiKey: new AcceptedKey(key, key.permissions, { caller, makeSignal }) }
+  return new Acceptance(key, key.permissions, caller, makeSignal)
 }
 
 /** Condition 8: leaves an accepted key the permissions that its owner holds as well. */
 function limitToOwner(
   decision: Decision,
   sent: SentKey,
-  caller: KeyCaller,
   parts: VerifierParts,
 ): Decision | Promise<Decision> {
   const { ownerPermissions, clock } = parts.memory
   if (ownerPermissions === undefined || !decision.valid) return decision
 
-  const { userId } = decision.apiKey
+  const { userId } = decision.row
   const owner = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
-  if (owner) return { valid: true, apiKey: narrow(decision.apiKey, owner.permissions) }
-  const asking = askForOwner(ownerPermissions, decision.apiKey, sent, caller, parts)
+  if (owner) return decision.narrow(owner.permissions.narrow(decision.permissions))
+  const asking = askForOwner(ownerPermissions, decision, sent, parts)
   return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
 }
 
 /** Asks the app for the owner's permissions, and asks again if the owner was changed in between. */
 async function askForOwner(
   ownerPermissions: OwnerPermissions,
-  accepted: AcceptedKey,
+  accepted: Acceptance,
   sent: SentKey,
-  caller: KeyCaller,
   parts: VerifierParts,
 ): Promise<Decision> {
   const { cache, clock, feed } = parts.memory
-  let apiKey = accepted
+  const { caller } = accepted
+  let key = accepted
   for (let attempt = 1; attempt <= maxAttempts; attempt++) {
-    const { userId } = apiKey
+    const { userId } = key.row
     // Another request may have asked since.
     const known = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
     const owner = known ?? (await ownerPermissions.ask(userId))
     // The key may have changed in between as well.
-    if (!isStillGood(apiKey, caller, parts)) {
-      const { digest } = AcceptedKey.rowOf(apiKey)
+    if (!isStillGood(key, parts)) {
+      const { digest } = key.row
       const again =
         decideFromCache(digest, caller, cache.use(digest), parts) ??
         (await askDatabase({ sent, digest, caller, askedAt: clock.monotonic() }, parts))
       if (!again.valid) return again
-      apiKey = again.apiKey
+      key = again
     }
     const { monotonic, wall } = momentOf(clock)
     const isRecent = owner.freshness.isFollowed || attempt > 1
-    const isOwner = owner.userId === apiKey.userId
+    const isOwner = owner.userId === key.row.userId
     if (isRecent && isOwner && mayUse(owner.freshness, feed, monotonic, wall)) {
-      return { valid: true, apiKey: narrow(apiKey, owner.permissions) }
+      return key.narrow(owner.permissions.narrow(key.permissions))
     }
   }
   throw new ApiKeysError('database_unavailable')
 }
 
 /** True if the cache says that a key which was accepted a moment ago is still good. It counts no further use of the key. */
-function isStillGood(apiKey: AcceptedKey, caller: KeyCaller, { memory }: VerifierParts): boolean {
+function isStillGood({ row, caller }: Acceptance, { memory }: VerifierParts): boolean {
   const { cache, clock, feed } = memory
   const { monotonic, wall } = momentOf(clock)
-  const row = AcceptedKey.rowOf(apiKey)
   const key = cache.get(row.digest)
   if (key !== row || !mayUse(key.freshness, feed, monotonic, wall)) return false
   return faultOf(row, wall, caller) === null
 }
 
-async function verifyUncached(question: Question, parts: VerifierParts): Promise<Verdict> {
-  const { sent, caller } = question
-  return limitToOwner(await askDatabase(question, parts), sent, caller, parts)
+async function verifyUncached(question: Question, parts: VerifierParts): Promise<Decision> {
+  return limitToOwner(await askDatabase(question, parts), question.sent, parts)
 }
 
 async function askDatabase(question: Question, parts: VerifierParts): Promise<Decision> {

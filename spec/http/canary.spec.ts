@@ -163,6 +163,26 @@ describe('the plain text of a key', () => {
     }
   })
 
+  it('is in no dump of a request that carries it after it was revoked, and neither is its hash', async () => {
+    dumps.length = 0
+    const revoked = await apiKeys.create({ userId: 'bob', name: 'x', permissions: ['READ_GRAPH'] })
+    await apiKeys.revoke(revoked.apiKey.id)
+    const [row] = await sequelize.query<{ hash: string }>(
+      'SELECT hash FROM api_keys WHERE id = $1',
+      { type: QueryTypes.SELECT, logging: false, bind: [revoked.apiKey.id] },
+    )
+    const form = dump(fromStoredHash(String(row?.hash))).slice(1, -1)
+
+    const { status } = await request(app)
+      .get('/guard')
+      .set('Authorization', `Bearer ${revoked.plainTextKey}`)
+
+    expect(status).toBe(401)
+    expect(dumps.join()).toContain(revoked.apiKey.id)
+    expect(dumps.join()).not.toContain(form)
+    expect(dumps.join()).not.toContain(revoked.plainTextKey.slice(11, -8))
+  })
+
   it('is in no answer and no dump of what its owner does with it', async () => {
     dumps.length = 0
     const alice = request.agent(app).set('X-User', 'alice')
