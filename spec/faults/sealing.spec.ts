@@ -1,0 +1,96 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { QueryTypes } from 'sequelize'
+
+import { createTestApiKeys } from '../support/app'
+import { createDatabase, type Database } from '../support/database'
+import { createKey } from '../support/keys'
+import { until } from '../support/until'
+import { secret } from './killed'
+import { roundCount } from './rounds'
+
+const register = join(__dirname, '..', 'support', 'register.js')
+const program = join(__dirname, 'changing.ts')
+
+/** With ten rounds, 20 processes make 2,000 changes each. */
+const isLong = roundCount >= 10
+const processCount = isLong ? 20 : 4
+const entryCount = processCount * (isLong ? 2_000 : 250)
+
+/** The time between two kills. */
+const killEveryMs = 250
+
+let database: Database
+const processes = new Set<ChildProcess>()
+
+beforeEach(async () => {
+  database = await createDatabase()
+})
+
+afterEach(async () => {
+  await Promise.all([...processes].map(kill))
+  await database.drop()
+})
+
+async function start() {
+  const child = spawn(process.execPath, ['--require', register, program, database.url], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  processes.add(child)
+  await once(child.stdout, 'data')
+  return child
+}
+
+async function kill(child: ChildProcess) {
+  processes.delete(child)
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exited
+}
+
+describe.each(['read committed', 'repeatable read'])('sealing, with %s as default', (isolation) => {
+  it(
+    `gives each of ${entryCount} entries one seal, while processes are killed and one stands still`,
+    async () => {
+      const sequelize = database.connect()
+      const count = async (table: string) => {
+        const sql = `SELECT count(*)::int AS count FROM ${table}`
+        const [row] = await sequelize.query<{ count: number }>(sql, { type: QueryTypes.SELECT })
+        return row?.count ?? 0
+      }
+      const { pathname } = new URL(database.url)
+      await sequelize.query(
+        `ALTER DATABASE ${pathname.slice(1)} SET default_transaction_isolation = '${isolation}'`,
+      )
+      const [stopped] = await Promise.all(Array.from({ length: processCount }, start))
+      stopped?.kill('SIGSTOP')
+
+      while ((await count('api_key_events')) < entryCount) {
+        const living = [...processes].filter((child) => child !== stopped)
+        const victim = living[Math.floor(Math.random() * living.length)]
+        if (victim) await Promise.all([kill(victim), start()])
+        await sleep(killEveryMs)
+      }
+      stopped?.kill('SIGCONT')
+      await Promise.all([...processes].map(kill))
+
+      const apiKeys = createTestApiKeys(database, { secrets: [secret] })
+      await createKey(apiKeys, { userId: 'last' })
+      await until(async () => (await count('api_key_unsealed_events')) === 0)
+      const entries = await count('api_key_events')
+      expect(await count('api_key_event_seals')).toBe(entries)
+      expect(await apiKeys.verifyAuditTrail()).toMatchObject({
+        isIntact: true,
+        entries,
+        unsealed: 0,
+        faults: [],
+      })
+      expect((await apiKeys.health()).audit).toMatchObject({ waiting: 0, lost: 0 })
+    },
+    isLong ? 600_000 : 120_000,
+  )
+})
