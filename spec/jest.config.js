@@ -50,7 +50,7 @@ module.exports = {
   rootDir,
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
   globalTeardown: '<rootDir>/spec/support/stop-postgres.ts',
-  // Specs wait half of the time: for timers, for Postgres, for processes that they start.
+  // Specs wait half of the time: for timers, for Postgres, for processes that they start. Faults have a core each.
   maxWorkers: 2 * availableParallelism(),
   testTimeout: 30_000,
   projects: [
