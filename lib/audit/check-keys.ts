@@ -5,24 +5,7 @@ import type { Findings } from './faults'
 import { lineSql, pageSql, type Row, type Verification } from './read-trail'
 
 /** What the entries of a key say of it, up to one of them. */
-interface Story {
-  apiKeyId: string
-  /** By the names of attributes. */
-  values: Record<string, unknown>
-  /** The ids of the entries that changed attributes last, by their names. All other attributes are of the first entry. */
-  sources: Record<string, string>
-  firstId: string
-  lastId: string
-  /** True if the first entry is of the creation. */
-  isBegun: boolean
-  /** The last action; '' if there are no entries. */
-  action: string
-  /** The last reference that an entry gave to the row of the key, and the id of that entry. */
-  ref: string
-  refId: string
-  /** The owner that the last entry names, as JSON. */
-  userId: string
-}
+type Story = ReturnType<typeof emptyStory>
 
 /** A change of an attribute. */
 type Change = [name: string, before: unknown, after: unknown]
@@ -42,14 +25,19 @@ export async function checkKeys(findings: Findings, { reader, tables, onRows }: 
   const truncations = (await reader.read('its truncations', truncationsSql)).map(BigInt)
   const keys = cursorOf(reader.rowsOf('its keys', (last) => keysSql(tables, last)))
   const entries = cursorOf(reader.rowsOfCursor('its entries beside the keys'), onRows)
-  await Promise.all([keys.goOn(), entries.goOn()])
+  const origins = cursorOf(reader.rowsOf('its origins', (last) => originsSql(tables, last)))
+  await Promise.all([keys.goOn(), entries.goOn(), origins.goOn()])
   const refs = new Set<string>()
   for (;;) {
-    const apiKeyId = least(keys.row?.[0], entries.row?.[0])
+    const apiKeyId = least(least(keys.row?.[0], entries.row?.[0]), origins.row?.[0])
     // If a part cannot be read, what is left looks as if it were gone.
     if (apiKeyId === undefined || reader.findings.faultCount > 0) return
 
     const story = emptyStory(apiKeyId)
+    if (origins.row?.[0] === apiKeyId) {
+      beginAt(story, origins.row)
+      if (!origins.advance()) await origins.goOn()
+    }
     refs.clear()
     while (entries.row?.[0] === apiKeyId) {
       const [, id = '', ref = ''] = entries.row
@@ -57,12 +45,12 @@ export async function checkKeys(findings: Findings, { reader, tables, onRows }: 
         findings.report('inserted', { eventId: id }, 'The entry repeats another one.')
       }
       if (ref !== '') refs.add(ref)
-      if (isBetween(truncations, story.lastId, id)) Object.assign(story, emptyStory(apiKeyId))
+      if (isBetween(truncations, story.upTo, id)) Object.assign(story, emptyStory(apiKeyId))
       addEntry(findings, story, entries.row)
       if (!entries.advance()) await entries.goOn()
     }
     const row = keys.row?.[0] === apiKeyId ? keys.row : undefined
-    const isGone = story.action === 'deleted' || isBetween(truncations, story.lastId)
+    const isGone = story.action === 'deleted' || isBetween(truncations, story.upTo)
     compareRow(findings, story, isGone, row)
     if (row && !keys.advance()) await keys.goOn()
   }
@@ -101,6 +89,11 @@ function keysSql({ keys, auditHead }: Tables, last: Row | null): string {
   return pageSql(values, `FROM ${keys} AS key ${after} ORDER BY key.id`)
 }
 
+function originsSql({ origins }: Tables, last: Row | null): string {
+  const after = last ? `WHERE api_key_id > '${last[0]}'` : ''
+  return pageSql(['api_key_id', 'as_of', 'state'], `FROM ${origins} ${after} ORDER BY api_key_id`)
+}
+
 /**
  * SQL for all entries that tell of keys. Entries that were pruned are not known, so entries with ids up to the greatest that was pruned
  * are left out.
@@ -112,17 +105,25 @@ export function entriesByKeySql({ events, auditHead }: Tables): string {
      WHERE api_key_id IS NOT NULL AND id > coalesce(${pruned}, 0) ORDER BY api_key_id, id`
 }
 
-function emptyStory(apiKeyId: string): Story {
+function emptyStory(apiKeyId: string) {
   return {
     apiKeyId,
-    values: {},
-    sources: {},
+    /** By the names of attributes. */
+    values: {} as Record<string, unknown>,
+    /** The ids of the entries that changed attributes last, by their names. All other attributes are of the first entry. */
+    sources: {} as Record<string, string>,
     firstId: '',
     lastId: '',
+    /** The id of the last entry, or of the last that was pruned. */
+    upTo: '',
+    /** True if the first entry is of the creation, or if there is an origin: what pruned entries said. */
     isBegun: false,
+    /** The last action; '' if there are no entries. */
     action: '',
+    /** The last reference that an entry gave to the row of the key, and the id of that entry. */
     ref: '',
     refId: '',
+    /** The owner that the last entry names, as JSON. */
     userId: 'null',
   }
 }
@@ -134,17 +135,25 @@ function isBetween(truncations: readonly bigint[], id: string, otherId?: string)
   return truncations.some((truncation) => truncation > from && (to === null || truncation < to))
 }
 
+/** Begins with what the entries that were pruned said last of a key. */
+function beginAt(story: Story, [, asOf = '', state = '']: Row) {
+  story.values = readObject(state)
+  story.isBegun = true
+  story.upTo = asOf
+}
+
 function addEntry(findings: Findings, story: Story, entry: Row) {
   const [, id = '', ref = '', action = '', userId = '', beforeText = '', afterText = ''] = entry
   if (action === 'retired_secret_used') return
 
   const [before, after] = [readObject(beforeText), readObject(afterText)]
-  if (story.firstId === '' && action === 'created') story.values = after
+  const isFirst = story.upTo === ''
+  if (isFirst && action === 'created') story.values = after
   else for (const name in after) addValue(findings, story, id, [name, before[name], after[name]])
   for (const name in before) {
     if (!(name in after)) addValue(findings, story, id, [name, before[name], null])
   }
-  if (story.firstId === '') {
+  if (isFirst) {
     story.firstId = id
     story.isBegun = action === 'created'
   }
@@ -153,6 +162,7 @@ function addEntry(findings: Findings, story: Story, entry: Row) {
     story.refId = id
   }
   story.lastId = id
+  story.upTo = id
   story.action = action
   story.userId = userId
 }
@@ -173,7 +183,7 @@ function addValue({ report }: Findings, story: Story, id: string, [name, before,
     report('contradicted', { eventId: id }, contradiction(apiKeyId, name))
   }
   values[name] = after
-  if (story.firstId !== '') sources[name] = id
+  sources[name] = id
 }
 
 function contradiction(apiKeyId: string, name: string): string {
@@ -187,10 +197,10 @@ function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row
     const place = { eventId: eventId === '' ? null : eventId }
     findings.report('contradicted', place, contradiction(apiKeyId, name))
   }
-  if (lastId === '') {
+  if (story.upTo === '') {
     if (row && row[2] !== '') disagree('its existence')
   } else if (isGone === (row !== undefined)) disagree('its existence', lastId)
-  if (!row || lastId === '' || isGone) return
+  if (!row || story.upTo === '' || isGone) return
 
   const [, eventRef, isNew, state = ''] = row
   let isWhole = isBegun || isNew === ''

@@ -180,15 +180,18 @@ function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
   ].includes(hash)
 }
 
+/** What a head from elsewhere does not fit either, though no change was made by hand. */
+const otherwise = 'After a failover that lost changes, or a restore, this is so as well.'
+
 /** Compares a chain with a head that was kept elsewhere, and the hash that the chain has at its position. */
 export function checkAnchor(walk: Walk, { position, hash, at }: AuditHead, hashThere?: string) {
   const { findings, start, end } = walk
   if (position < start.position) return
   if (end.position < position) {
-    const message = `${counted(position - end.position)} removed that were there at ${at}.`
+    const message = `${counted(position - end.position)} removed that were there at ${at}. ${otherwise}`
     findings.report('removed', { position: end.position + 1 }, message)
   } else if (hashThere !== hash && (position > 0 || hash !== '')) {
-    const message = `The entries up to here differ from the entries that were there at ${at}.`
+    const message = `The entries up to here differ from the entries that were there at ${at}. ${otherwise}`
     findings.report('edited', { position }, message)
   }
 }

@@ -6,12 +6,11 @@ import type { AuditProgress } from '../keys/fields'
 import { checkEntries } from './check-entries'
 import { checkOrigins } from './check-origins'
 import { checkKeys, entriesByKeySql } from './check-keys'
-import { checkAnchor, checkSeals, endWalk, startWalk } from './check-seals'
+import { checkAnchor, checkSeals, endWalk, startWalk, type Walk } from './check-seals'
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
 import { endSql, refuseForeign, signExport } from './head'
-import type { AuditHead, End, Link, Trail } from './head'
+import type { AuditHead, End, Trail } from './head'
 import { beginReadingSql, createReader, type Reader, type Verification } from './read-trail'
-import type { Signer } from './signing'
 
 /** The result of a verification of the audit trail. */
 export interface AuditVerification {
@@ -46,10 +45,7 @@ export interface VerificationOptions {
 /**
  * Compares the whole trail with its seals, with itself and with the keys, in one snapshot.
  */
-export async function verify(
-  trail: Trail,
-  options: VerificationOptions = {},
-): Promise<AuditVerification> {
+export async function verify(trail: Trail, options: VerificationOptions) {
   const { sequelize, signer } = trail
   if (options.head) refuseForeign(signer, options.head)
 
@@ -63,7 +59,7 @@ async function verifySnapshot(
   { signer, tables }: Trail,
   reader: Reader,
   { head: anchor, onProgress }: VerificationOptions,
-) {
+): Promise<AuditVerification> {
   const ends = await reader.read('its end', endSql(tables))
   const { head = null, tail = null } = ends[0] ? (JSON.parse(ends[0]) as End) : {}
   const [beside, ofKeys, ofTriggers] = [createFindings(), createFindings(), createFindings()]
@@ -95,7 +91,7 @@ async function verifySnapshot(
   const adopted = Number(head?.adopted ?? 0)
   const counts = { entries, pruned: start.position, adopted, unsealed, unverifiable }
   const exported = isIntact ? signExport(signer, end) : null
-  const cannotFind = limitsOf(signer, { start, unverifiable, anchor })
+  const cannotFind = limitsOf(walk, unverifiable, anchor)
   return { isIntact, ...counts, head: exported, faults, cannotFind }
 }
 
@@ -120,18 +116,13 @@ async function checkTriggers(findings: Findings, { reader, tables }: Verificatio
 }
 
 /** Returns the changes that a verification would not have found, in sentences. */
-function limitsOf(
-  signer: Signer,
-  {
-    start,
-    unverifiable,
-    anchor,
-  }: { start: Link; unverifiable: number; anchor?: AuditHead | undefined },
-): string[] {
+function limitsOf({ signer, start }: Walk, unverifiable: number, anchor?: AuditHead): string[] {
   const isForgeable = signer.isKeyed && signer.acceptUnkeyed
   const isPruned = anchor !== undefined && anchor.position < start.position
   return [
     'An entry of `database` that was written by hand, and that fits: it looks like one of a trigger.',
+    'An entry that was removed together with its change before it was sealed: only the process that made the change reports it (`audit_entry_lost`).',
+    'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries.',
     !signer.isKeyed &&
       'A trail that was computed anew as a whole, which needs no secret: set the option `secrets`.',
     isForgeable &&

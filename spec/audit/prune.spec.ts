@@ -25,7 +25,7 @@ describe('pruneAuditTrail', () => {
       entries: 3,
       pruned: 2,
       faults: [],
-      cannotFind: [always],
+      cannotFind: [...always],
     })
     for (const { id } of keys) await apiKeys.revoke(id)
     await expectFaults()
@@ -44,7 +44,7 @@ describe('pruneAuditTrail', () => {
     await expectFaults()
     expect(await apiKeys.verifyAuditTrail({ head: old })).toMatchObject({
       isIntact: true,
-      cannotFind: [always, expect.stringContaining('was pruned')],
+      cannotFind: [...always, expect.stringContaining('was pruned')],
     })
     await apiKeys.revoke(id)
     await expectFaults()

@@ -12,7 +12,7 @@ async function createBy(instance: TestApiKeys) {
 
 async function verifyWith(options: Parameters<typeof createOf>[0]) {
   const { isIntact, unverifiable, faults, cannotFind } = await createOf(options).verifyAuditTrail()
-  return { isIntact, unverifiable, faults: shown(faults), cannotFind: cannotFind.slice(2) }
+  return { isIntact, unverifiable, faults: shown(faults), cannotFind: cannotFind.slice(4) }
 }
 
 describe('secrets of the audit trail', () => {

@@ -22,7 +22,7 @@ describe('verifyAuditTrail', () => {
       unverifiable: 0,
       head: { position: 0, hash: '', at: expect.any(String), ...signature },
       faults: [],
-      cannotFind: [always, expect.stringContaining('keep a head elsewhere')],
+      cannotFind: [...always, expect.stringContaining('keep a head elsewhere')],
     })
   })
 
@@ -50,7 +50,7 @@ describe('verifyAuditTrail', () => {
         ...signature,
       },
       faults: [],
-      cannotFind: [always],
+      cannotFind: [...always],
     })
     expect(head.position).toBe(6)
     expect(await apiKeys.get(id)).toMatchObject({ status: 'REVOKED' })
@@ -303,11 +303,14 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
 
     expect(alone.isIntact).toBe(true)
     expect(alone.cannotFind).toEqual([
-      always,
+      ...always,
       expect.stringContaining('put back as a whole or begun anew'),
     ])
-    expect(anchored.cannotFind).toEqual([always])
+    expect(anchored.cannotFind).toEqual([...always])
     expect(shown(anchored.faults)).toEqual([['removed', 2]])
+    expect(anchored.faults[0]?.message).toContain(
+      'After a failover that lost changes, or a restore',
+    )
     expect(shown(goneOn.faults)).toEqual([['edited', 2]])
   })
 
