@@ -1,3 +1,5 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
 import type { Transaction } from 'sequelize'
 
 import type { Audit } from '../audit/trail'
@@ -51,6 +53,8 @@ export interface Circumstances {
   reason?: string | undefined
   /** Names a request that makes a secret, so that it is carried out once. */
   idempotencyKey?: string | undefined
+  /** Runs work in the async context of the call, for example the listeners of its change. */
+  inContext?: ((work: () => void) => void) | undefined
 }
 
 /** The same within a transaction that is open. */
@@ -66,7 +70,8 @@ export function readOptions(
   const { userId, actor, ...others } = parse.circumstances(given)
   const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
 
-  return { ...others, transaction, userId, actor: actor ?? owner }
+  const inContext = AsyncLocalStorage.snapshot()
+  return { ...others, transaction, userId, actor: actor ?? owner, inContext }
 }
 
 /** Refuses an owner in the last argument of a call that has it in the first. Otherwise it would go unheeded. */

@@ -150,7 +150,7 @@ function start(state: State) {
     state.statements++
     background.run(() => void makeStatement(state))
   }
-  if (state.singles < mostSingles && state.alone.some(isFree)) {
+  while (state.singles < mostSingles && state.alone.some(isFree)) {
     state.singles++
     background.run(() => void makeSingle(state))
   }
@@ -296,7 +296,8 @@ function answer(state: State, members: readonly Waiting[], sent: Sent<unknown>) 
     if (each.tries < mostTries) state.waiting.unshift(each)
     else state.alone.push(each)
   }
-  void sent.finish().finally(() => {
+  const settle = () => {
     for (const [each, outcome] of answered) each.settle(outcome)
-  })
+  }
+  void sent.finish().then(settle, settle)
 }

@@ -7,8 +7,8 @@ import { within } from '../database/time-limit'
 import type { Caller } from '../database/turns'
 import type { Audit, Change } from '../audit/trail'
 import type { ApiKeyChanged } from '../keys/emitter'
-import type { Actor, ApiKeyRecord } from '../keys/record'
-import type { GivenParts } from './calls'
+import type { ApiKeyRecord } from '../keys/record'
+import type { Circumstances, GivenParts } from './calls'
 
 export type InTransaction = ReturnType<typeof createInTransaction>
 export type NoteMade = ReturnType<typeof createNoteMade>
@@ -25,7 +25,7 @@ const maxLooks = 30
 /** A change that was made, and the reasons that its event gives. */
 export interface Made {
   change: Change
-  circumstances: { actor?: Actor | undefined; reason?: string | undefined }
+  circumstances: Pick<Circumstances, 'actor' | 'reason' | 'inContext'>
 }
 
 /** Returns the event of a change, for listeners. */
@@ -71,8 +71,11 @@ export function createReportMade({
   return function reportMade(made: readonly Made[]) {
     if (made.length > 0) sealer.sealSoon(entriesOf(audit, made))
     for (const each of made) {
-      const { action } = each.change
-      if (emitter.hasListener(action)) emitter.emitCopy(action, noticeOfMade(each))
+      const { change, circumstances } = each
+      if (!emitter.hasListener(change.action)) continue
+      const emit = () => emitter.emitCopy(change.action, noticeOfMade(each))
+      if (circumstances.inContext) circumstances.inContext(emit)
+      else emit()
     }
   }
 }

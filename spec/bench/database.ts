@@ -123,6 +123,8 @@ export function purposeOf(text: string): StatementPurpose {
     return 'frame'
   // The listener tries its connection out. The server shows numbers as parameters.
   if (/^SELECT \$?1$/i.test(text.trim())) return 'poll'
+  // A change of a key writes its entry, too.
+  if (/\bapi_key_events\b/.test(text)) return 'request'
   if (/\blast_used_at\b/.test(text) && /\bUPDATE\b/.test(text)) return 'usage'
   if (/\bapi_key_usage\b/.test(text) && /\bINSERT\b/.test(text)) return 'usage'
   if (/api_key_(?:revisions|bounds|changes)/.test(text) && !/\bhash\b/.test(text)) return 'poll'

@@ -74,12 +74,12 @@ function stateOf({ created = 3, rotated = 0, revoked = 0 }) {
 
 describe('a process that is killed after any statement', () => {
   it.each([
-    ['create', { created: 4 }],
-    ['rotate', { rotated: 1 }],
-    ['revokeAll', { revoked: 3 }],
+    ['create', { created: 4 }, 1],
+    ['rotate', { rotated: 1 }, 2],
+    ['revokeAll', { revoked: 3 }, 6],
   ])(
     'of %s leaves all of the change, with its audit trail, or nothing of it',
-    async (change, done) => {
+    async (change, done, least) => {
       const [key] = [await createKey(apiKeys), await createKey(apiKeys), await createKey(apiKeys)]
       const states: unknown[] = []
       let ending: string | undefined
@@ -91,7 +91,7 @@ describe('a process that is killed after any statement', () => {
       }
 
       // The last process was killed after its COMMIT, and before it reported the change.
-      expect(states.length).toBeGreaterThan(5)
+      expect(states.length).toBeGreaterThanOrEqual(least)
       expect(states).toEqual([...states.slice(1).map(() => stateOf({})), stateOf(done)])
     },
     120_000,

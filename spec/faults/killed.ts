@@ -13,6 +13,18 @@ export const secret = 'a secret that is of these two programs, and of no others'
 
 let left = Infinity
 
+function count() {
+  left--
+  // A signal is delivered before the next statement runs.
+  if (left === 0) process.kill(process.pid, 'SIGKILL')
+}
+
+async function countAnswer(answer: unknown) {
+  const result = await answer
+  count()
+  return result
+}
+
 /** Counts the statements that were answered. */
 class CountingClient extends pg.Client {
   constructor(...options: ConstructorParameters<typeof pg.Client>) {
@@ -21,12 +33,11 @@ class CountingClient extends pg.Client {
     Object.assign(this, {
       query(...args: unknown[]) {
         const callback = args.at(-1)
-        if (typeof callback !== 'function') return query(...args)
+        if (typeof callback !== 'function') return countAnswer(query(...args))
 
         return query(...args.slice(0, -1), (...answer: unknown[]) => {
-          left--
-          if (left === 0) process.kill(process.pid, 'SIGKILL')
-          else callback(...answer)
+          count()
+          callback(...answer)
         })
       },
     })

@@ -1,3 +1,5 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+
 import { findBlockedSession } from '../support/blocked'
 import { faultsOf, newKey } from '../support/keys'
 import { useWorldForEach } from '../support/world'
@@ -40,6 +42,34 @@ describe('keys that are created at once', () => {
     expect(reported).toEqual(names)
     expect(events.toReversed().map(({ after }) => after?.name)).toEqual(names.slice(200))
     expect(creations().length).toBeLessThan(4)
+  })
+
+  it('are reported in the async contexts of their calls', async () => {
+    const context = new AsyncLocalStorage<string>()
+    const seen: string[] = []
+    for (const event of ['created', 'revoked'] as const) {
+      world.apiKeys.on(event, ({ apiKey }) => seen.push(`${apiKey.name} in ${context.getStore()}`))
+    }
+
+    await Promise.all(
+      each(10, (number) =>
+        context.run(`call ${number}`, async () => {
+          const { apiKey } = await create('user 1', `Key ${number}`)
+          seen.push(`answer in ${context.getStore()}`)
+          await world.apiKeys.revoke(apiKey.id)
+        }),
+      ),
+    )
+
+    expect(seen.toSorted()).toEqual(
+      each(10, (number) => [
+        `Key ${number} in call ${number}`,
+        `Key ${number} in call ${number}`,
+        `answer in call ${number}`,
+      ])
+        .flat()
+        .toSorted(),
+    )
   })
 
   it('are refused one by one beyond maxKeysPerUser', async () => {
