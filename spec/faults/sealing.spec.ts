@@ -3,13 +3,14 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { QueryTypes } from 'sequelize'
+import { QueryTypes, Transaction } from 'sequelize'
 
 import { createTestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { createKey } from '../support/keys'
 import { until } from '../support/until'
 import { secret } from './killed'
+import { pgbouncerVersion, startPgbouncer } from './pgbouncer'
 import { roundCount } from './rounds'
 
 const register = join(__dirname, '..', 'support', 'register.js')
@@ -35,8 +36,8 @@ afterEach(async () => {
   await database.drop()
 })
 
-async function start() {
-  const child = spawn(process.execPath, ['--require', register, program, database.url], {
+async function start(url = database.url) {
+  const child = spawn(process.execPath, ['--require', register, program, url], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   processes.add(child)
@@ -52,21 +53,29 @@ async function kill(child: ChildProcess) {
   await exited
 }
 
+/** Connects to count the rows of tables. */
+function observe() {
+  const sequelize = database.connect()
+  return {
+    sequelize,
+    async count(table: string) {
+      const sql = `SELECT count(*)::int AS count FROM ${table}`
+      const [row] = await sequelize.query<{ count: number }>(sql, { type: QueryTypes.SELECT })
+      return row?.count ?? 0
+    },
+  }
+}
+
 describe.each(['read committed', 'repeatable read'])('sealing, with %s as default', (isolation) => {
   it(
     `gives each of ${entryCount} entries one seal, while processes are killed and one stands still`,
     async () => {
-      const sequelize = database.connect()
-      const count = async (table: string) => {
-        const sql = `SELECT count(*)::int AS count FROM ${table}`
-        const [row] = await sequelize.query<{ count: number }>(sql, { type: QueryTypes.SELECT })
-        return row?.count ?? 0
-      }
+      const { sequelize, count } = observe()
       const { pathname } = new URL(database.url)
       await sequelize.query(
         `ALTER DATABASE ${pathname.slice(1)} SET default_transaction_isolation = '${isolation}'`,
       )
-      const [stopped] = await Promise.all(Array.from({ length: processCount }, start))
+      const [stopped] = await Promise.all(Array.from({ length: processCount }, () => start()))
       stopped?.kill('SIGSTOP')
 
       while ((await count('api_key_events')) < entryCount) {
@@ -93,4 +102,58 @@ describe.each(['read committed', 'repeatable read'])('sealing, with %s as defaul
     },
     isLong ? 600_000 : 120_000,
   )
+})
+
+const behindPgbouncer = pgbouncerVersion === undefined ? describe.skip : describe
+
+behindPgbouncer('sealing behind PgBouncer in transaction mode', () => {
+  it('goes on in another process if the process is killed that seals', async () => {
+    const { count } = observe()
+    const bouncer = await startPgbouncer(database.url)
+    try {
+      const [first] = await Promise.all([start(bouncer.url), start(bouncer.url)])
+      await until(async () => (await count('api_key_event_seals')) > 20)
+      if (first) await kill(first)
+      const sealed = await count('api_key_event_seals')
+      await until(async () => (await count('api_key_event_seals')) > sealed + 20)
+      await Promise.all([...processes].map(kill))
+
+      const apiKeys = createTestApiKeys(database, { secrets: [secret] })
+      const entries = await count('api_key_events')
+      expect(await apiKeys.verifyAuditTrail()).toMatchObject({
+        isIntact: true,
+        entries,
+        faults: [],
+      })
+    } finally {
+      await bouncer.stop()
+    }
+  }, 60_000)
+})
+
+describe('sealing under an open snapshot', () => {
+  const keyCount = isLong ? 200_000 : 20_000
+
+  it(`gives each of ${keyCount} entries a seal`, async () => {
+    const { sequelize, count } = observe()
+    const snapshot = await sequelize.transaction({
+      isolationLevel: Transaction.ISOLATION_LEVELS.REPEATABLE_READ,
+    })
+    await sequelize.query('SELECT FROM api_keys', { transaction: snapshot })
+    await sequelize.query(`
+      INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+      SELECT 'alice', 'Key ' || n, 'agpt_abc123', 'abcd1234', md5('a' || n) || md5('b' || n), '{READ_GRAPH}'
+        FROM generate_series(1, ${keyCount}) AS n`)
+    const apiKeys = createTestApiKeys(database, { secrets: [secret] })
+    await createKey(apiKeys, { userId: 'bob' })
+
+    await until(async () => (await count('api_key_unsealed_events')) === 0)
+
+    await snapshot.rollback()
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({
+      isIntact: true,
+      entries: keyCount + 1,
+      faults: [],
+    })
+  }, 300_000)
 })
