@@ -104,7 +104,7 @@ async function makeMissing(run: Run, { schema, userIdType, steps, history }: Sta
     warn(
       'API_KEYS_TRIGGERS_MENDED',
       `migrate: triggers were off, gone or altered, and are made again: ${triggers.join(', ')}. That is usual after a ` +
-        'restore. Otherwise find out who did it, and verify the audit trail: what changed meanwhile may have left no trace.',
+        'restore. Otherwise find out who did it, and verify the audit trail: a change in between may have left no trace.',
     )
   }
 }

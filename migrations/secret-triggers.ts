@@ -12,10 +12,10 @@ export function secretTriggers(tables: Tables): Trigger[] {
     isSilentInReplica: true,
     calls: { name: qualify(schema, 'api_key_keep_hashes_unique'), body: keepUniqueBody(tables) },
   }
-  const forget = {
+  const onDelete = {
     isSilentInReplica: true,
     table: keys,
-    calls: { name: qualify(schema, 'api_key_forget_retired_secrets'), body: forgetBody(tables) },
+    calls: { name: qualify(schema, 'api_key_delete_retired_secrets'), body: deleteBody(tables) },
   }
   // Fires after the statement, because one statement of a rotation moves a hash between the two tables.
   const onInsert = {
@@ -38,10 +38,10 @@ export function secretTriggers(tables: Tables): Trigger[] {
       { ...onInsert, table },
       { ...onUpdate, table },
     ]),
-    { ...forget, name: 'api_key_forget_retired_row', fires: 'AFTER DELETE', forEach: 'ROW' },
+    { ...onDelete, name: 'api_key_delete_retired_row', fires: 'AFTER DELETE', forEach: 'ROW' },
     {
-      ...forget,
-      name: 'api_key_forget_retired_all',
+      ...onDelete,
+      name: 'api_key_delete_retired_all',
       fires: 'AFTER TRUNCATE',
       forEach: 'STATEMENT',
     },
@@ -63,7 +63,7 @@ function keepUniqueBody({ keys, retiredSecrets: retired }: Tables): string {
         END`
 }
 
-function forgetBody({ retiredSecrets: retired }: Tables): string {
+function deleteBody({ retiredSecrets: retired }: Tables): string {
   return `
         BEGIN
           IF TG_OP = 'DELETE' THEN

@@ -124,11 +124,11 @@ function limitsOf({ signer, start }: Walk, unverifiable: number, anchor?: AuditH
     'An entry that was removed together with its change before it was sealed: only the process that made the change reports it (`audit_entry_lost`).',
     'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries.',
     !signer.isKeyed &&
-      'A trail that was computed anew as a whole, which needs no secret: set the option `secrets`.',
+      'A trail that was computed again as a whole, which needs no secret: set the option `secrets`.',
     isForgeable &&
       'A trail that was forged without a secret, as if from before there were secrets, as long as `acceptUnkeyed` is set.',
     !anchor &&
-      'A trail that was put back as a whole or begun anew, with its head: keep a head elsewhere, and pass it.',
+      'A trail that was put back as a whole or started over, with its head: keep a head elsewhere, and pass it.',
     isPruned &&
       'A trail other than the trail of the head that was passed: the last entry of that head was pruned.',
     unverifiable > 0 &&

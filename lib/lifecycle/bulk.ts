@@ -106,9 +106,9 @@ async function announce(parts: Parts, pages: readonly string[], circumstances: C
 }
 
 /**
- * Works on many keys in the transaction of the caller, or else in a transaction of the library. If an app has locked one of the keys, it may
- * wait for another of them. So the transaction of the library does not wait for long: it gives way before the server looks for
- * a deadlock, and begins anew.
+ * Works on many keys in the transaction of the caller, or else in a transaction of the library. If an app has locked
+ * one of the keys, it may wait for another of them. So the transaction of the library does not wait for long: it gives
+ * way before the server looks for a deadlock, and starts again.
  */
 async function giveWay<Result>(
   parts: Parts,

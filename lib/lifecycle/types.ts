@@ -106,7 +106,7 @@ export interface ChangeOptions extends ReadOptions {
 /** The last argument of calls that restrict keys. */
 export interface RestrictOptions extends ChangeOptions {
   /**
-   * Answers only when no process accepts the old state any more. It waits for the longest bound (`maxStalenessMs` and
+   * Answers only when no process accepts the old state. It waits for the longest bound (`maxStalenessMs` and
    * `outageGraceMs`) of all processes after the commit. It excludes a `transaction`.
    *
    * @default false

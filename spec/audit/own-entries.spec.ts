@@ -16,7 +16,7 @@ async function meddleBeforeSeals(sql: string) {
   const triggers = await rows<{ sql: string }>(
     `SELECT format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', tgrelid::regclass, tgname) AS sql FROM pg_trigger
       WHERE NOT tgisinternal AND tgenabled = 'O' AND tgrelid::regclass::text IN ('api_keys', 'api_key_events')
-        AND tgname NOT LIKE '%unique%' AND tgname NOT LIKE '%forget%'`,
+        AND tgname NOT LIKE '%unique%' AND tgname NOT LIKE '%delete_retired%'`,
   )
   for (const { sql } of triggers) await sequelize.query(sql)
 }

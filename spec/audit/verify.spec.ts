@@ -304,7 +304,7 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
     expect(alone.isIntact).toBe(true)
     expect(alone.cannotFind).toEqual([
       ...always,
-      expect.stringContaining('put back as a whole or begun anew'),
+      expect.stringContaining('put back as a whole or started over'),
     ])
     expect(anchored.cannotFind).toEqual([...always])
     expect(shown(anchored.faults)).toEqual([['removed', 2]])

@@ -164,7 +164,7 @@ describe('migrate, over the tables that are left', () => {
     const apiKeys = createInstance(world)
     const { apiKey } = await apiKeys.create(key)
     await apiKeys.rotate(apiKey.id)
-    await world.sequelize.query('DROP TRIGGER api_key_forget_retired_row ON api_keys')
+    await world.sequelize.query('DROP TRIGGER api_key_delete_retired_row ON api_keys')
 
     await createInstance(world).migrate()
 

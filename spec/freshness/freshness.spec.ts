@@ -220,7 +220,7 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'active', 'unknown'],
   ],
   [
-    'does not rest on what was before a sleep, though the clock has begun anew',
+    'does not rest on the state before a sleep, although the clock was set back',
     [start, [sleep(1_001), loseTheTime, change(1, 'REVOKED'), wait(1), verify(1)], askAgain],
     ['active', 'revoked'],
   ],

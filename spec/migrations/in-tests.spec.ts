@@ -43,7 +43,7 @@ describe('the section "In tests" of the README', () => {
         sequelize.query(`TRUNCATE ${(await tablesOfTheApp()).join(', ')} RESTART IDENTITY CASCADE`),
     ],
     ['DELETE FROM each table', () => each((table) => sequelize.query(`DELETE FROM ${table}`))],
-    ['its own way to begin anew', beginAnew],
+    ['its own way to start over', startOver],
   ])('has tables that %s leaves in order', async (_, empty) => {
     const apiKeys = createInstance()
     await apiKeys.migrate()
@@ -71,7 +71,7 @@ describe('the section "In tests" of the README', () => {
     return apiKeys
   }
 
-  async function beginAnew() {
+  async function startOver() {
     const run = runInThisContext(`async (apiKeys, sequelize) => { ${reset} }`) as (
       ...args: unknown[]
     ) => Promise<void>
