@@ -1,6 +1,6 @@
 import type { Transaction } from 'sequelize'
 
-import { setImmediate } from '../database/background'
+import { setImmediate, wait } from '../database/background'
 import { detailOf, explain, sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
 import { ApiKeysError, InvalidInputError, TooManyApiKeysError, type InputFault } from '../errors'
@@ -33,8 +33,14 @@ const draftedAtOnce = 100
 /** The most faults that are reported. A longer list helps no reader. */
 const maxFaults = 100
 
-/** How long a batch waits for a lock: longer than a single creation, because it holds the locks of many users. */
-const patienceMs = 5_000
+/**
+ * How long a batch waits for a lock, and for how long it begins anew after that. A batch has the locks of many users. If an app has locked
+ * one of these, it may wait for another. So the batch gives way before the server looks for a deadlock.
+ */
+const patienceMs = 500
+const waitLimitMs = 10_000
+
+const lockNotAvailable = '55P03'
 
 const readCommitted = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
 
@@ -195,7 +201,7 @@ async function createBatch(
     drafts.push(...draftKeys(parts, members))
   }
   const isOwn = !circumstances.transaction
-  const changes = await parts.inTransaction(circumstances, async (transaction) => {
+  const create = async (transaction: Transaction) => {
     const runHere = runIn(parts.sequelize, transaction)
     // The keys of a user are counted, for which the statement must see the keys that other transactions have committed.
     if (isOwn) await run(parts.sequelize, readCommitted, { transaction })
@@ -213,7 +219,8 @@ async function createBatch(
       { xid, isLogged: false },
     )
     return made
-  })
+  }
+  const changes = await giveWay(parts, circumstances, create)
   for (const { member } of drafts) {
     parts.verification.added(member.secret.hash, circumstances.transaction)
   }
@@ -221,6 +228,23 @@ async function createBatch(
     apiKey: after.record,
     plainTextKey: plainTextKeys[index] ?? '',
   }))
+}
+
+/** Creates a batch in the transaction of the caller, or else in a transaction of the library, which begins anew if it waits for long. */
+async function giveWay<Result>(
+  parts: Parts,
+  circumstances: Circumstances,
+  create: (transaction: Transaction) => Promise<Result>,
+): Promise<Result> {
+  const endsAt = Date.now() + (circumstances.transaction ? 0 : waitLimitMs)
+  for (;;) {
+    try {
+      return await parts.inTransaction(circumstances, create)
+    } catch (error) {
+      if (sqlStateOf(error) !== lockNotAvailable || Date.now() >= endsAt) throw error
+      await wait(Math.random() * patienceMs)
+    }
+  }
 }
 
 /** Notes all keys of a batch with its claim, which its first key has made. */

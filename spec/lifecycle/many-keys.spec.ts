@@ -7,6 +7,7 @@ import { TooManyApiKeysError, type NewApiKey } from '../../lib'
 import type { Permission } from '../support/app'
 import { databaseAway } from '../support/database'
 import { faultsOf, newKey, newUser } from '../support/keys'
+import { until } from '../support/until'
 import { useWorld, useWorldForEach } from '../support/world'
 import { idempotencyKey, keysOfBatch } from './dying-batch'
 
@@ -239,6 +240,20 @@ describe('createMany', () => {
     await transaction.commit()
 
     expect(await world.apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+  })
+
+  it('gives way to a transaction that holds one of its users, and creates the keys after that', async () => {
+    const transaction = await world.sequelize.transaction()
+    await world.apiKeys.create(newKey({ userId: 'held' }), { transaction })
+    const { apiKeys, statements } = world.createProcess()
+    const creations = () => statements.all.filter((sql) => sql.includes('api_key_create'))
+
+    const creating = apiKeys.createMany([newKey(), newKey({ userId: 'held' })])
+    await until(() => creations().length > 1)
+    await transaction.commit()
+
+    expect((await creating).apiKeys).toHaveLength(2)
+    expect(await countKeys()).toBe(3)
   })
 
   it('reports that the database is away', async () => {
