@@ -61,15 +61,8 @@ function checkFound(walk: Walk, entry: Found) {
   const place = { eventId, position }
   if (position !== null && digest !== null && !checkContent(walk, { ...entry, position, digest }))
     return
-  if (position === null && !isWaiting) {
-    findings.report('inserted', place, 'The entry has no seal, and waits for none.')
-    return
-  }
-  if (isOutOfTime(entry)) {
-    const message =
-      'The entry was signed long before it was sealed, or after it: it was put back, or its transaction was open for a day, or a clock was set.'
-    findings.report('inserted', place, message)
-  }
+  if (position === null && !isWaiting)
+    return findings.report('inserted', place, 'The entry has no seal, and waits for none.')
   const stored = readContent(content ?? '[]')
   if (stored.actorType === 'database') return
 
@@ -78,7 +71,11 @@ function checkFound(walk: Walk, entry: Found) {
   if (check === 'unknown') findings.unverifiable++
   if (check === 'invalid')
     findings.report('inserted', place, 'The library did not write the entry.')
+  else if (isOutOfTime(entry)) findings.report('inserted', place, outOfTime)
 }
+
+const outOfTime =
+  'The entry was signed long before it was sealed, or after it: it was put back, or its transaction was open for a day, or a clock was set.'
 
 /** The middle of the time in which an entry may have been signed, before its seal. */
 const middleMs = (oldestMs - newestMs) / 2

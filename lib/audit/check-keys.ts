@@ -41,9 +41,8 @@ export async function checkKeys(findings: Findings, { reader, tables, onRows }: 
     refs.clear()
     while (entries.row?.[0] === apiKeyId) {
       const [, id = '', ref = ''] = entries.row
-      if (refs.has(ref)) {
+      if (refs.has(ref))
         findings.report('inserted', { eventId: id }, 'The entry repeats another one.')
-      }
       if (ref !== '') refs.add(ref)
       if (isBetween(truncations, story.upTo, id)) Object.assign(story, emptyStory(apiKeyId))
       addEntry(findings, story, entries.row)

@@ -64,8 +64,7 @@ async function verifySnapshot(
   const { head = null, tail = null } = ends[0] ? (JSON.parse(ends[0]) as End) : {}
   const [beside, ofKeys, ofTriggers] = [createFindings(), createFindings(), createFindings()]
   const walk = startWalk(createFindings(), signer, head)
-  const { start } = walk
-  const total = Math.max((tail?.position ?? 0) - start.position, 0)
+  const total = Math.max((tail?.position ?? 0) - walk.start.position, 0)
   const onRows = createCounter(total, onProgress)
   const verification = { reader, tables, onRows, anchor }
 
@@ -85,7 +84,7 @@ async function verifySnapshot(
 
   const all = [reader.findings, walk.findings, beside, ofKeys, ofTriggers]
   const { faults, faultCount, unverifiable } = joinFindings(all)
-  const { entries, end } = walk
+  const { entries, start, end } = walk
   onProgress?.({ verified: entries, total: entries })
   const isIntact = faultCount === 0 && unverifiable === 0
   const adopted = Number(head?.adopted ?? 0)
