@@ -18,7 +18,7 @@ import {
 } from './caller'
 import { isOurs, linesOf, type Credential, type CredentialReader } from './credentials'
 import { createOwnerCheck, type OwnerParts } from './owner'
-import { createTrustCheck, read, type GuardedRequest } from './request'
+import { createTrustCheck, type GuardedRequest } from './request'
 
 /** The part that identifies the key of a request. */
 export type Authenticator = ReturnType<typeof createAuthenticator>
@@ -27,7 +27,7 @@ interface AuthenticatorParts extends OwnerParts {
   credentials: CredentialReader
   verify: Verifier['verify']
   recorder: Pick<UsageRecorder, 'noteDenied' | 'noteRateLimited'>
-  emitter: Pick<Emitter, 'emit' | 'hasListener'>
+  emitter: Pick<Emitter, 'emit' | 'listeners'>
 }
 
 /** Makes the part that identifies the key of a request, for one instance of the library. */
@@ -88,7 +88,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
 
     /** Reports a request that may pass to the listeners of `verified`. A later guard may still refuse it, so it waits for the end. */
     reportVerified({ key, caller }: Accepted) {
-      if (!emitter.hasListener('verified')) return
+      if (!emitter.listeners.has('verified')) return
       const address = caller.ip
       caller.reportOnce(() => emitter.emit('verified', { apiKey: key.apiKey, address }))
     },
@@ -100,7 +100,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
       const caller = recall(req)
       const key = caller?.accepted?.key.row ?? caller?.refused
       if (caller && key) countRefusal(recorder, failure, key, caller)
-      if (!emitter.hasListener('denied')) return
+      if (!emitter.listeners.has('denied')) return
       emitter.emit('denied', denialOf(key, caller, failure))
     },
   }
@@ -136,7 +136,7 @@ function createJudge(parts: AuthenticatorParts) {
 
     const { row } = decision
     if (row.policy.allowedIps !== null) checkTrust(req)
-    const user = read(req, 'user')
+    const user = Reflect.get(req, 'user')
     if (user || settings.loadUser) return owner.accept(req, decision, caller)
     return caller.accept(decision, { id: row.userId }, user)
   }

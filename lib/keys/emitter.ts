@@ -141,8 +141,8 @@ export function createEmitter() {
     emit,
     callAfter,
 
-    /** True if an event has a listener. */
-    hasListener: (name: NoticeName) => listeners.has(name),
+    /** The listeners of the events that have any. */
+    listeners: listeners as ReadonlyMap<string, unknown>,
 
     /** Calls all listeners of an event. Resolves after all are done, with true if there is one and all have succeeded. */
     async emitAndWait<Name extends NoticeName>(name: Name, notice: ApiKeyNotices[Name]) {

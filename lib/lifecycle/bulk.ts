@@ -59,7 +59,7 @@ export async function revokeAll(
         noteMade(transaction, made, { xid, isLogged: true })
       } else if (xid !== null) {
         audit.noteWritten(transaction, entriesOf(audit, made), xid, true)
-        if (emitter.hasListener('revoked')) later.push(toCompact(page))
+        if (emitter.listeners.has('revoked')) later.push(toCompact(page))
       }
       keys += made.length
     }

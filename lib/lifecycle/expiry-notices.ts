@@ -65,7 +65,7 @@ export function createExpiryNotices(parts: ExpiryNoticesParts) {
     if (!isStarted) return
     timer ??= background.startTimer(() => {
       timer = undefined
-      if (!emitter.hasListener('expiring')) return
+      if (!emitter.listeners.has('expiring')) return
 
       sweep().then(
         (claimedMs) => sweepIn(claimedMs > 0 ? leaseMs : sweepEveryMs),
@@ -113,7 +113,7 @@ async function announceExpiring(parts: ExpiryNoticesParts): Promise<number> {
 /** Reports every notice that is due and unclaimed, and returns how many notices all listeners have taken. */
 async function reportDue(parts: ExpiryNoticesParts): Promise<number> {
   // Without a listener, a claimed notice would reach no listener.
-  if (!parts.emitter.hasListener('expiring')) return 0
+  if (!parts.emitter.listeners.has('expiring')) return 0
 
   /** The claims whose listeners have not succeeded. Failed claims stay here, so that this call does not claim them again. */
   const held = new Set<Claim>()

@@ -72,7 +72,7 @@ export function createReportMade({
     if (made.length > 0) sealer.sealSoon(entriesOf(audit, made))
     for (const each of made) {
       const { change, circumstances } = each
-      if (!emitter.hasListener(change.action)) continue
+      if (!emitter.listeners.has(change.action)) continue
       const emit = () => emitter.emitCopy(change.action, noticeOfMade(each))
       if (circumstances.inContext) circumstances.inContext(emit)
       else emit()

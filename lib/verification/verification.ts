@@ -154,7 +154,7 @@ function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter
     if (!verdict.valid) return verdict
 
     const { apiKey } = verdict
-    if (emitter.hasListener('verified')) {
+    if (emitter.listeners.has('verified')) {
       emitter.emit('verified', { apiKey, address: address ?? null })
     }
     return { valid: true, apiKey }
