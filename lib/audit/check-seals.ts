@@ -180,7 +180,7 @@ function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
   ].includes(hash)
 }
 
-/** What a head from elsewhere does not fit either, though no change was made by hand. */
+/** The other reasons why a head from elsewhere may not fit, without a change by hand. */
 const otherwise = 'After a failover that lost changes, or a restore, this is so as well.'
 
 /** Compares a chain with a head that was kept elsewhere, and the hash that the chain has at its position. */

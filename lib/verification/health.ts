@@ -82,7 +82,7 @@ export interface HealthQuestion {
 /** The parts that count the keys of an app in the database. */
 interface CountingParts extends Pick<Settings, 'keyPrefix'> {
   background: Pick<Background, 'run'>
-  /** The app's own, as the library sees it. */
+  /** The view of the app's Sequelize that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
   tables: Tables
   format: SecretFormat

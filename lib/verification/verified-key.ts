@@ -44,8 +44,8 @@ export interface KeyCaller extends KeyUse {
 }
 
 /**
- * The verdict for a good key. The key as the app sees it is made when it is first asked for, because most routes never ask. The row
- * is private, so that no dump of a request shows a hash.
+ * The verdict for a good key. The app's object of the key is made when it is first read, because most routes never read
+ * it. The row is private, so that no dump of a request shows a hash.
  */
 export class Acceptance implements Holding {
   readonly valid = true
@@ -128,5 +128,5 @@ class AcceptedKey implements VerifiedApiKey {
   }
 }
 
-/** Returns the verdict that a key as the app sees it came from; `undefined` for any other object. */
+/** Returns the verdict of the app's object of a key; `undefined` for any other object. */
 export const acceptanceOf: (value: object) => Acceptance | undefined = AcceptedKey.acceptanceOf

@@ -20,7 +20,7 @@ import { Acceptance, type KeyCaller, type MakeSignal, type VerifiedApiKey } from
 export type Verdict<Permission extends string = string, UserId = string | number> =
   { valid: true; apiKey: VerifiedApiKey<Permission, UserId> } | Refused
 
-/** The same before the key is made as the app sees it. */
+/** The same, before the app's object of the key is made. */
 export type Decision = Acceptance | Refused
 
 export type Verifier = ReturnType<typeof createVerifier>

@@ -65,7 +65,7 @@ describe('verifyAuditTrail, beside the keys', () => {
     ])
   })
 
-  it('finds a key made by hand whose entry says nothing of it', async () => {
+  it('finds a key made by hand whose entry does not describe it', async () => {
     await meddle(insertKey)
     await sequelize.query(`
       INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, after)

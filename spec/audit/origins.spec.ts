@@ -27,7 +27,7 @@ async function whenOld(days: number, work: () => Promise<unknown>) {
 }
 
 describe('the origins that pruning leaves', () => {
-  it('hold what the pruned entries said last of each key', async () => {
+  it('hold the last state of each key in the pruned entries', async () => {
     const [{ id }, other] = [await makeOld(5), await makeOld(5)]
     await whenOld(4, () => apiKeys.update(id, { name: 'Backup' }))
     await apiKeys.suspend(id)
@@ -108,7 +108,7 @@ describe('the origins that pruning leaves', () => {
     ])
   })
 
-  it('are summed anew under another first secret', async () => {
+  it('are summed again under another first secret', async () => {
     await makeOld(3)
     await createKey(apiKeys)
     await apiKeys.pruneAuditTrail(pruning)

@@ -31,7 +31,7 @@ describe('pruneAuditTrail', () => {
     await expectFaults()
   })
 
-  it('leaves what was sealed in the two days before the newest seal, and the trail goes on', async () => {
+  it('leaves the entries that were sealed in the two days before the newest seal, and the trail goes on', async () => {
     const { id } = await makeOld(3)
     const old = await apiKeys.auditHead()
     await makeOld(2)

@@ -90,7 +90,7 @@ describe('keys of one user that are created by four processes on 40 connections'
 })
 
 describe('a user whom the app holds', () => {
-  it('keeps nobody else waiting, while 16 callers create and four processes revoke', async () => {
+  it('holds up no other user, while 16 callers create and four processes revoke', async () => {
     const keys = await Promise.all(each(200, (number) => create(number, 'user 2')))
     const transaction = await sequelize.transaction()
     await sequelize.query(`DELETE FROM users WHERE id = 'user 1'`, { transaction })

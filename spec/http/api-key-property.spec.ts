@@ -76,7 +76,7 @@ describe('req.apiKey in an Express app', () => {
     expect(answer.body).toEqual(alice)
   })
 
-  it('is the value that the app puts there behind a guard, as a property of the request', async () => {
+  it('is the value that the app puts there behind a guard, and then a property of the request', async () => {
     const app = express().get('/', apiKeys.authenticate(), (req, res) => {
       const userId = apiKeys.getApiKey(req).userId
       Object.assign(req, { apiKey: 'partner' })
@@ -92,7 +92,7 @@ describe('req.apiKey in an Express app', () => {
     ])
   })
 
-  it('stays what the app has made of it for all of its requests', async () => {
+  it('stays the property that the app has defined for all of its requests', async () => {
     const app = express().get('/', apiKeys.authenticate(), (req, res) => {
       res.json([req.apiKey, apiKeys.getApiKey(req).userId])
     })

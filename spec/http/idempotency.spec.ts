@@ -149,7 +149,7 @@ describe('POST / with an Idempotency-Key', () => {
     await under('"later"', user).post('/api-keys', input).expect(201)
   })
 
-  it('is refused as made before, not as one key too many', async () => {
+  it('is refused as already created, not as one key too many', async () => {
     const user = newUser()
     for (const key of ['"1"', '"2"', '"3"']) {
       await under(key, user).post('/api-keys', input).expect(201)

@@ -231,7 +231,7 @@ describe('createMany', () => {
     expect(await countKeys()).toBe(0)
   })
 
-  it('has its process accept the keys as soon as a transaction of the caller has committed', async () => {
+  it('makes its process accept the keys as soon as a transaction of the caller has committed', async () => {
     const transaction = await world.sequelize.transaction()
     const { apiKeys } = await world.apiKeys.createMany(manyKeys(2), { transaction })
     const plainTextKey = String(apiKeys[1]?.plainTextKey)
