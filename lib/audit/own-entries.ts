@@ -44,14 +44,18 @@ export function createOwnEntries(parts: SealingParts & { clock: Clock }) {
     const rows = entries.map(
       ({ apiKeyId, ref, mac }) => `('${apiKeyId}'::uuid, '${ref}'::uuid, '${mac}')`,
     )
+    // The limit is that of the call, whatever limit the app has set for its sessions.
     const sql = `${onPrimary}
+      START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+      SET LOCAL statement_timeout = ${writeLimitMs};
       SELECT event.ref::text, (seal.event_id IS NOT NULL)::text AS sealed
         FROM (VALUES ${rows.join(', ')}) AS own (api_key_id, ref, mac)
         JOIN ${events} AS event ON event.api_key_id = own.api_key_id AND event.ref = own.ref AND event.entry_mac = own.mac
         LEFT JOIN ${seals} AS seal ON seal.event_id = event.id
        WHERE seal.event_id IS NOT NULL OR EXISTS (
          SELECT FROM ${unsealed} AS waiting WHERE waiting.xid = event.xid AND waiting.event_id = event.id
-       )`
+       );
+      COMMIT`
     const found = await connection.query(sql, writeLimitMs)
     return new Map(found.rows.map(({ ref, sealed }) => [ref, sealed === 'true']))
   }

@@ -28,7 +28,9 @@ export function countRoundTrips(build: string): () => RoundTrips {
     query(this: Pg.Client, ...args: unknown[]) {
       const text = textOf(args[0])
       count[purposeWithin(text, within.has(this))]++
-      if (/^\s*(?:START TRANSACTION|BEGIN)\b/i.test(text)) within.add(this)
+      // A text may be a whole transaction.
+      const isWhole = /\bCOMMIT\s*$/i.test(text)
+      if (!isWhole && /^\s*(?:START TRANSACTION|BEGIN)\b/i.test(text)) within.add(this)
       if (/^\s*(?:COMMIT|ROLLBACK)\b(?! TO)/i.test(text)) within.delete(this)
       return send.apply(this, args)
     },
