@@ -149,7 +149,9 @@ describe('POST /:id/rotate', () => {
   it('ends the secret before if the new secret was used, also in a process that has written it just now', async () => {
     const { apiKey, plainTextKey: inUse } = await createKey()
     await saysOf(inUse, elsewhere)
+    await elsewhere.flush()
     const { plainTextKey } = await apiKeys.rotate(apiKey.id)
+    // So soon that this is no new last use of the key.
     expect(await saysOf(plainTextKey, elsewhere)).toBe('valid')
     await elsewhere.flush()
 
