@@ -1,8 +1,8 @@
 import type { InvalidInputError } from '../../lib'
 import { createKey } from '../support/keys'
-import { useTrail } from '../support/trail'
+import { secret, useTrail } from '../support/trail'
 
-const { apiKeys, sequelize, sealAll } = useTrail()
+const { apiKeys, database, sequelize, sealAll, createOf } = useTrail()
 
 /** Makes keys without the library: triggers write their entries. */
 async function makeEntries(count: number) {
@@ -14,7 +14,46 @@ async function makeEntries(count: number) {
   await sealAll()
 }
 
+type Answer = (error: unknown, result?: { rows: { json?: string | null }[] }) => void
+
+/** Connects so that a function is told how many rows of the trail each statement returns. Some are one text of many rows. */
+function connectCounting(note: (rows: number) => void) {
+  const counting = database.connect()
+  counting.addHook('afterConnect', (connection) => {
+    const client = connection as { query(...call: unknown[]): unknown }
+    const query = client.query.bind(client)
+    client.query = (...call) => {
+      const answer = call.at(-1)
+      if (typeof answer !== 'function') return query(...call)
+      const counted: Answer = (error, result) => {
+        const texts = [result ?? []]
+          .flat()
+          .flatMap(({ rows }) => rows.map(({ json }) => json ?? ''))
+        note(texts.reduce((sum, text) => sum + text.split('\u001e').length, 0))
+        answer(error, result)
+      }
+      return query(...call.slice(0, -1), counted)
+    }
+  })
+  return counting
+}
+
 describe('verifyAuditTrail, of a long trail', () => {
+  it('holds 4,000 rows of a table at a time', async () => {
+    await makeEntries(9_000)
+    let most = 0
+    const sequelize = connectCounting((rows) => {
+      most = Math.max(most, rows)
+    })
+
+    expect(await createOf({ sequelize, secrets: [secret] }).verifyAuditTrail()).toMatchObject({
+      isIntact: true,
+      entries: 9_001,
+    })
+
+    expect(most).toBe(4_000)
+  })
+
   it('reports its progress, and lets other requests have their turn after 500 rows', async () => {
     // More than two pages.
     const count = 9_000
