@@ -115,7 +115,7 @@ function emptyStory(apiKeyId: string) {
     lastId: '',
     /** The id of the last entry, or of the last that was pruned. */
     upTo: '',
-    /** True if the first entry is of the creation, or if there is an origin: what pruned entries said. */
+    /** True if the first entry is of the creation, or if the key has an origin. */
     isBegun: false,
     /** The last action; '' if there are no entries. */
     action: '',
@@ -134,7 +134,7 @@ function isBetween(truncations: readonly bigint[], id: string, otherId?: string)
   return truncations.some((truncation) => truncation > from && (to === null || truncation < to))
 }
 
-/** Begins with what the entries that were pruned said last of a key. */
+/** Begins with the last state of a key in its pruned entries. */
 function beginAt(story: Story, [, asOf = '', state = '']: Row) {
   story.values = readObject(state)
   story.isBegun = true

@@ -8,9 +8,10 @@ import type { Head, SigningParts } from './head'
 import type { Signer } from './signing'
 
 /*
- * After pruning, the entries that are left tell only how a key has changed since. An *origin* holds what the pruned entries of a key
- * said last of it: the values of their `after`, the greatest id for each attribute. It never holds what the row of the key says.
- * Otherwise pruning would accept a change that no entry tells of. The entries of the key that follow have ids above `asOf`.
+ * After pruning, the remaining entries only show how a key has changed since then. An *origin* holds the last state of
+ * a key in its pruned entries: for each attribute, the value of the `after` with the greatest id. It never holds values
+ * from the row of the key. Otherwise pruning would accept a change that has no entry. The entries of the key that
+ * follow have ids above `asOf`.
  *
  * The head has the number of origins and the sum of their signatures modulo 2^256, under the secret `originSecretId`:
  *
@@ -20,7 +21,7 @@ import type { Signer } from './signing'
  * removed or put back by hand, the sum stays wrong.
  */
 
-/** What pruned entries said last of a key. */
+/** The last state of a key in its pruned entries. */
 export interface Origin {
   apiKeyId: string
   /** The greatest id of an entry that was pruned, as text; 0 for a key from before the trail. */
