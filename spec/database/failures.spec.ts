@@ -9,11 +9,12 @@ import { onDatabase } from '../../lib/database/failures'
 import type { Options, TestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { newKey } from '../support/keys'
+import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 type Call = (apiKeys: TestApiKeys) => Promise<unknown>
 
-const { database, sequelize, apiKeys, createKey, createProcess } = useWorld()
+const { database, sequelize, apiKeys, createKey, createProcess, holdLock } = useWorld()
 const createInstance = (options?: Options) => createProcess(options).apiKeys
 let id: string
 let plainTextKey: string
@@ -36,6 +37,10 @@ async function failureOf(promise: Promise<unknown>): Promise<unknown> {
 const endOwnSessions = `
   SELECT pg_terminate_backend(pid) FROM pg_stat_activity
    WHERE datname = current_database() AND application_name = 'express-api-keys'`
+
+const endBlockedSessions = `
+  SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+   WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0`
 
 /** Matches any text that could be a stored hash. */
 const hash = /[0-9a-f]{64}/
@@ -71,15 +76,18 @@ describe('onDatabase', () => {
   it.each(calls.filter(([name]) => !['migrate', 'verify'].includes(name)))(
     'reports an outage when the server ends the session of %s',
     async (_, call) => {
-      const lock = await sequelize.transaction()
-      const tables = 'api_keys, api_key_events, api_key_user_changes'
-      await sequelize.query(`LOCK TABLE ${tables}`, { transaction: lock })
+      const lock = await holdLock('LOCK TABLE api_keys, api_key_events, api_key_user_changes')
 
-      const outcome = failureOf(call(apiKeys))
-      const pid = await findBlockedSession(sequelize)
-      await sequelize.query(`SELECT pg_terminate_backend(${pid})`)
-      const failure = await outcome
-      await lock.rollback()
+      let failure: unknown
+      void failureOf(call(apiKeys)).then((reason) => {
+        failure = reason
+      })
+      // The session that seals the audit trail may be blocked as well.
+      await until(async () => {
+        await sequelize.query(endBlockedSessions)
+        return failure !== undefined
+      })
+      await lock.release()
 
       expect(failure).toMatchObject({
         code: 'database_unavailable',
