@@ -3,6 +3,7 @@ import { Passport } from 'passport'
 import { createTestApp } from '../support/app'
 import { setClock } from '../support/clock'
 import { newUser } from '../support/keys'
+import { redisAway } from '../support/redis'
 import { useWorld } from '../support/world'
 
 const hour = 3_600_000
@@ -175,6 +176,19 @@ describe('a request', () => {
       .set('X-User', 'mallory')
     expect(answer.status).toBe(400)
     expect(await totalsOf(signedIn.id)).toEqual(counts(0, 1))
+  })
+
+  it('counts as accepted with 503, because that says nothing about the key', async () => {
+    const { id, plainTextKey } = await create()
+    const limits = { burst: { limit: 1, windowSeconds: 60 } }
+    const withoutRedis = createProcess({ limits, redis: redisAway }, (app, { authenticate }) => {
+      app.get('/me', authenticate())
+    })
+
+    const answer = await withoutRedis.http.with(plainTextKey).get('/me')
+
+    expect(answer.status).toBe(503)
+    expect(await totalsOf(id, withoutRedis.apiKeys)).toEqual(counts(1))
   })
 
   it('does not count with an invalid key', async () => {
