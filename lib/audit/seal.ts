@@ -140,7 +140,7 @@ const busyMs = 250
 const sealless = /^(55P03|57014|40001|40P01|2[123]...)$/
 
 /** The SQLSTATE for a missing right, also if a policy denies it. */
-const notAllowed = '42501'
+export const notAllowed = '42501'
 
 /** There is a head that the role does not see. A process that sees it seals the entries. */
 class HiddenHeadError extends Error {}

@@ -1,10 +1,10 @@
 import { clearTimeout, type Background } from '../database/background'
 import type { Clock } from '../database/clock'
 import type { Connection } from '../database/connection'
-import { isOutage } from '../database/failures'
+import { causeOf, isOutage, sqlStateOf } from '../database/failures'
 import { within } from '../database/time-limit'
 import { createOwnEntries, lostAfterMs, type OwnEntries, type OwnEntry } from './own-entries'
-import { sealPage, type SealingParts } from './seal'
+import { notAllowed, sealPage, type SealingParts } from './seal'
 
 /** Seals entries in the background. */
 export type Sealer = ReturnType<typeof createSealer>
@@ -74,9 +74,11 @@ export function createSealer(parts: SealerParts) {
       }
     } catch (error) {
       look.from = '0'
-      if (!hasFailed) report(parts, error)
+      // A process whose role may only verify keys leaves the sealing to others.
+      const isLeft = isDenied(error) && own.health().waiting === 0
+      if (!hasFailed && !isLeft) report(parts, error)
       hasFailed = true
-      if (!isClosed) alarm.set(retryMs)
+      if (!isClosed && !isLeft) alarm.set(retryMs)
       throw error
     } finally {
       turns--
@@ -144,6 +146,10 @@ export function createSealer(parts: SealerParts) {
 async function checkOwn(own: OwnEntries, alarm: ReturnType<typeof createAlarm>) {
   const { waiting, oldestAgeMs } = await own.check()
   if (waiting > 0) alarm.set((oldestAgeMs ?? 0) > lostAfterMs ? lookEveryMs : retryMs)
+}
+
+function isDenied(error: unknown): boolean {
+  return sqlStateOf(causeOf(error)) === notAllowed
 }
 
 /** Reports why entries are not sealed. An outage shows elsewhere. */

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+
 import { QueryTypes } from 'sequelize'
 
 import { createTestApiKeys } from '../support/app'
@@ -68,6 +70,41 @@ describe('sealing', () => {
     await until(async () => (await waiting()).length === 0)
 
     expect(await rows('SELECT FROM api_key_event_seals')).toHaveLength(1)
+  })
+
+  it('follows a transaction that ends after later entries were sealed', async () => {
+    const transaction = await sequelize.transaction()
+    await apiKeys.create(newKey(), { transaction })
+    await createKey(apiKeys, { userId: 'bob' })
+    await until(async () => (await sealed()).length === 1)
+
+    await transaction.commit()
+    await until(async () => (await sealed()).length === 2)
+
+    const [first, second] = await sealed()
+    expect(Number(first)).toBeGreaterThan(Number(second))
+    await expectFaults()
+  })
+
+  it('is left to others by a process whose role may only verify keys', async () => {
+    const role = `spec_${randomUUID().replaceAll('-', '')}`
+    await sequelize.query(`
+      CREATE ROLE ${role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO ${role};
+      GRANT INSERT, UPDATE, DELETE ON api_key_bounds TO ${role}; GRANT UPDATE ON api_keys TO ${role};
+      GRANT INSERT, UPDATE, DELETE ON api_key_usage, api_key_usage_writers TO ${role};
+      REVOKE ALL ON api_key_unsealed_events FROM ${role}`)
+    const connection = database.connect({ dialectOptions: { options: `-c role=${role}` } })
+    const verifying = createOf({ sequelize: connection, secrets: [secret] })
+    const errors: unknown[] = []
+    verifying.on('error', (error) => errors.push(error))
+    const { plainTextKey } = await apiKeys.create(newKey())
+
+    expect(await verifying.verify(plainTextKey)).toMatchObject({ valid: true })
+    await sequelize.query(`UPDATE api_keys SET name = 'Backup'`)
+    await until(async () => (await apiKeys.events()).events.length === 2)
+    await verifying.flush()
+
+    expect(errors).toEqual([])
   })
 
   it('keeps no change waiting while the head is locked, and follows once it is free', async () => {
