@@ -81,9 +81,8 @@ function cursorOf(parts: AsyncGenerator<Row[], void>, onRows?: (count: number) =
 }
 
 /** SQL for a page of keys in the order of their ids, after the last. */
-function keysSql({ keys, auditHead }: Tables, last: Row | null): string {
-  const isNew = `key.created_at >= coalesce((SELECT min(pruned_before) FROM ${auditHead}), '-infinity')`
-  const values = ['key.id', 'key.event_ref', `CASE WHEN ${isNew} THEN 1 END`, stateSql('key')]
+function keysSql({ keys }: Tables, last: Row | null): string {
+  const values = ['key.id', 'key.event_ref', stateSql('key')]
   const after = last ? `WHERE key.id > '${last[0]}'` : ''
   return pageSql(values, `FROM ${keys} AS key ${after} ORDER BY key.id`)
 }
@@ -189,7 +188,7 @@ function contradiction(apiKeyId: string, name: string): string {
   return `The trail and the key ${apiKeyId} do not agree on ${name}.`
 }
 
-/** Compares a key with its entries. A key that is as old as entries that were pruned needs no entry. */
+/** Compares a key with its entries. Each key has the entry of its creation, or an origin. */
 function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row) {
   const { apiKeyId, values, sources, firstId, lastId, isBegun, ref, refId } = story
   const disagree = (name: string, eventId = firstId) => {
@@ -197,12 +196,12 @@ function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row
     findings.report('contradicted', place, contradiction(apiKeyId, name))
   }
   if (story.upTo === '') {
-    if (row && row[2] !== '') disagree('its existence')
+    if (row) disagree('its existence')
   } else if (isGone === (row !== undefined)) disagree('its existence', lastId)
   if (!row || story.upTo === '' || isGone) return
 
-  const [, eventRef, isNew, state = ''] = row
-  let isWhole = isBegun || isNew === ''
+  const [, eventRef, state = ''] = row
+  let isWhole = isBegun
   const now = JSON.parse(state) as unknown[]
   for (let index = 0; index < shownNames.length; index++) {
     const name = shownNames[index] ?? ''

@@ -59,8 +59,6 @@ describe('pruneAuditTrail', () => {
       [
         ['checkpoint_changed', 2],
         ['head_changed', 3],
-        ['contradicted', null],
-        ['contradicted', null],
       ],
     ],
     [
@@ -70,8 +68,6 @@ describe('pruneAuditTrail', () => {
       [
         ['removed', 1],
         ['head_changed', 3],
-        ['contradicted', null],
-        ['contradicted', null],
       ],
     ],
     [
