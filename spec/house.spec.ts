@@ -46,7 +46,6 @@ const wings = {
     'lib/audit/faults.ts',
     'lib/audit/read-trail.ts',
     'lib/audit/retired-uses.ts',
-    'lib/audit/signing.ts',
     'lib/audit/trail.ts',
     'lib/audit/verify.ts',
   ],
@@ -58,6 +57,7 @@ const wings = {
     'lib/audit/prune.ts',
     'lib/audit/seal.ts',
     'lib/audit/sealer.ts',
+    'lib/audit/signing.ts',
   ],
   usage: ['lib/usage', 'lib/keys/usage-period.ts', 'lib/database/writer.ts'],
   limits: [
