@@ -6,7 +6,7 @@ import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { Connection } from '../database/connection'
 import { causeOf, sqlStateOf } from '../database/failures'
-import { onPrimary } from '../database/query'
+import { isFedSql, onPrimary } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
 import { checkHead, endOf, endSql, isReliable, isUnused, moveHeadSql, withoutClaims } from './head'
@@ -79,6 +79,8 @@ interface Page extends End {
   readAt: number
   /** True if another process has just sealed. Then `waiting` is empty, even if entries wait. */
   isBusy: boolean
+  /** True while a subscription feeds the seals. Seals of this database would keep those of the source out. */
+  isFed: boolean
   isAny: boolean
   /** All transactions before this one had ended. */
   xmin: string
@@ -159,6 +161,7 @@ export async function sealPage(parts: SealingParts, look: Look): Promise<Outcome
 async function trySealPage(parts: SealingParts, look: Look): Promise<Outcome> {
   const { signer, tables } = parts
   let page = await readPage(parts, look)
+  if (page.isFed) return 'done'
   if (!page.head) {
     // The row was removed. Sealing goes on all the same, because the seals show the removal.
     await putBackHead(parts)
@@ -244,7 +247,7 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
   const queue = `${unsealed} WHERE xid >= CASE WHEN clock.xmin < '${look.from}' THEN '0' ELSE '${look.from}' END::xid8`
   const sql = `${onPrimary}
     SELECT (stored.json::jsonb || jsonb_build_object(
-             'readAt', ${msSql('clock.at')}, 'isBusy', is_busy, 'xmin', xmin::text, 'isAny', EXISTS (
+             'readAt', ${msSql('clock.at')}, 'isBusy', is_busy, 'isFed', ${isFedSql(seals)}, 'xmin', xmin::text, 'isAny', EXISTS (
                SELECT FROM (SELECT xid FROM ${queue} ORDER BY xid, event_id LIMIT 1) AS first
              )
            ))::text AS stored, (

@@ -1,5 +1,6 @@
 import type { QueryTypes, Sequelize, Transaction } from 'sequelize'
 
+import { literal } from '../../models/names'
 import type { TextRow } from './connection'
 
 /*
@@ -70,6 +71,18 @@ export async function selectJson<Rows extends unknown[]>(
 /** Runs a statement whose result is of no interest. */
 export async function run(sequelize: Sequelize, sql: string, options: QueryOptions) {
   await select(sequelize, sql, options)
+}
+
+/** SQL that is true while a subscription feeds a table, or a worker of it is still at work. */
+export function isFedSql(table: string): string {
+  return `EXISTS (
+    SELECT FROM pg_catalog.pg_subscription_rel AS fed
+      JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid = fed.srsubid
+     WHERE fed.srrelid = ${literal(table)}::regclass
+       AND (subscription.subenabled OR EXISTS (
+         SELECT FROM pg_catalog.pg_stat_get_subscription(subscription.oid) WHERE pid IS NOT NULL
+       ))
+  )`
 }
 
 /**

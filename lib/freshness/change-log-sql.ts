@@ -1,6 +1,7 @@
 import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
+import { isFedSql } from '../database/query'
 
 /** The most changes that are read one by one. After more changes, the whole cache is evicted. */
 export const maxChanges = 10_000
@@ -40,15 +41,8 @@ export function conditionsOf(tables: Tables, triggers: readonly Trigger[], bound
        AND trigger.tgenabled = 'A'
     HAVING count(*) = ${triggers.length}`,
 
-    /** True while a subscription feeds the table of keys, or a worker of it is still at work. */
-    isSubscriber: `EXISTS (
-    SELECT FROM pg_catalog.pg_subscription_rel AS fed
-      JOIN pg_catalog.pg_subscription AS subscription ON subscription.oid = fed.srsubid
-     WHERE fed.srrelid = ${toRelation(tables.keys)}
-       AND (subscription.subenabled OR EXISTS (
-         SELECT FROM pg_catalog.pg_stat_get_subscription(subscription.oid) WHERE pid IS NOT NULL
-       ))
-  )`,
+    /** Keys arrive late while a subscription feeds their table. */
+    isSubscriber: isFedSql(tables.keys),
   }
 }
 

@@ -34,7 +34,7 @@ const minted = Array.from({ length: 200 }, () =>
 
 let database: Database
 let sequelize: Sequelize
-/** Gives `plans` the plan of every statement that it runs. */
+/** Gives `plans` the plan of every statement that it runs, and of the statements of functions and triggers. */
 let explained: Sequelize
 /** Verifies nothing, so it sends no polls. */
 let apiKeys: TestApiKeys
@@ -61,17 +61,20 @@ beforeAll(async () => {
           SET auto_explain.log_format = json;
           SET auto_explain.log_level = notice;
           SET auto_explain.log_analyze = on;
+          SET auto_explain.log_nested_statements = on;
           SET client_min_messages = notice`)
       },
     },
   })
   apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerUser: 1_000 })
   await apiKeys.list()
-}, 90_000)
+}, 180_000)
 
 afterAll(() => database.drop())
 
-beforeEach(() => {
+beforeEach(async () => {
+  // The plans of a spec would be beside those of the sealing that the spec before has begun.
+  await until(async () => (await apiKeys.health()).audit.waiting === 0)
   verifier = createTestApiKeys(database, {
     sequelize: explained,
     maxStalenessMs: 300,
@@ -84,7 +87,7 @@ beforeEach(() => {
 afterEach(() => verifier.close())
 
 /**
- * Makes keys of 1,000 users and their audit trail. The plain text of 200 keys is known here. Also makes a long log of
+ * Makes keys of 1,000 users. Triggers write their audit trail. The plain text of 200 keys is known here. Also makes a long log of
  * changes, of which a hundredth is old, and the usage of 1,000 hours.
  */
 async function fillTables() {
@@ -107,8 +110,6 @@ async function fillTables() {
   )
   // The statistics are of all rows, so that the plans are the same every time.
   await sequelize.query(`
-    INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
-      SELECT id, user_id, 'created', 'system' FROM api_keys;
     INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
       SELECT id, user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
     INSERT INTO api_key_event_seals (position, event_id, is_genuine, digest, sealed_at, hash, mac)
@@ -325,6 +326,17 @@ describe('the indexes', () => {
     await apiKeys.events({ apiKeyId: await findId('user11') })
 
     expect(tablesReached()).toContain('api_key_events')
+    expect(tablesReadWhole()).toEqual([])
+    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+  })
+
+  it('serve the sealing of the audit trail', async () => {
+    await apiKeys.update(await findId('user13'), { name: 'Other' })
+    plans = []
+
+    await until(async () => (await apiKeys.health()).audit.waiting === 0)
+
+    expect(tablesReached()).toEqual(new Set(['api_key_events', 'api_key_event_seals']))
     expect(tablesReadWhole()).toEqual([])
     expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
