@@ -1,6 +1,7 @@
 import { wait, type Background } from '../database/background'
 import { isConflict, sqlStateOf } from '../database/failures'
 import { nameOf, type Caller, type InTurn } from '../database/turns'
+import { ApiKeysError } from '../errors'
 
 /*
  * Changes that arrive while a statement is under way go into the next statement. COMMITs of numbered changes are
@@ -32,7 +33,7 @@ export type Outcome<Result> = { result: Result } | { error: unknown }
 export interface Request extends Pick<Caller, 'userId' | 'actor'> {
   /** The user of a new key, or the key. Two changes with one subject are not under way at once. */
   subject: string
-  /** Revocations come before all other changes. */
+  /** Revocations come before the other changes of their line. */
   isUrgent?: boolean
   /** The length of its texts in a statement. */
   bytes: number
@@ -64,7 +65,7 @@ const mostTries = 3
 const firstPatienceMs = 25
 const patienceMs = 500
 
-/** How long changes of a user or a key go by themselves after such a change had to wait. */
+/** How long changes of a user or a key go by themselves after such a change had to wait, or has made a statement fail. */
 const slowMs = 5_000
 
 /** How many such users and keys are kept. */
@@ -74,10 +75,10 @@ const mostSlow = 10_000
 const waits = /^(55P03|40P01|40001)$/
 
 /**
- * The SQLSTATEs that one member of a statement may cause: by waiting, by its values, or by a limit that many values
- * exceed.
+ * The SQLSTATEs that say nothing about one member: of the connection, the role, the tables, the server. One member may
+ * cause any other, because a trigger of the app may raise any.
  */
-const ofMembers = /^(55P03|40P01|40001|2[23]...|57014|54...)$/
+const ofServer = /^(|0[8A]...|2[568]...|3[DF]...|42(?!501)...|5[38]...|57P..|XX...)$/
 
 interface CombinerParts {
   background: Background
@@ -101,6 +102,8 @@ interface State extends CombinerParts {
   statements: number
   singles: number
   last: Line<unknown, unknown> | undefined
+  /** True if a timer will look for changes that have waited too long. */
+  isWatched: boolean
 }
 
 /** Submits a change, and resolves with its result after it is made. */
@@ -117,6 +120,7 @@ export function createCombiner(parts: CombinerParts) {
     statements: 0,
     singles: 0,
     last: undefined,
+    isWatched: false,
   }
 
   return function submit<Member, Result>(
@@ -154,6 +158,34 @@ function start(state: State) {
     state.singles++
     background.run(() => void makeSingle(state))
   }
+  if (!state.isWatched) watch(state)
+}
+
+function watch(state: State) {
+  const first = [...state.waiting, ...state.alone].reduce(
+    (least, { endsAt }) => Math.min(least, endsAt),
+    Infinity,
+  )
+  if (first === Infinity) return
+  state.isWatched = true
+  state.background.startTimer(() => giveUpLate(state), Math.max(1, first - Date.now()))
+}
+
+/** Gives up changes that have waited too long. The statements before them may hang, behind a lock on a whole table for example. */
+function giveUpLate(state: State) {
+  const cause = new Error(`express-api-keys: no statement in ${state.limitMs} ms`)
+  giveUp(state, Date.now(), new ApiKeysError('database_unavailable', { cause }))
+  state.isWatched = false
+  start(state)
+}
+
+/** Gives up changes that wait, and whose time was over at a moment. */
+function giveUp(state: State, atMs: number, error: unknown) {
+  for (const queue of ['waiting', 'alone'] as const) {
+    const late = state[queue].filter(({ endsAt }) => endsAt <= atMs)
+    state[queue] = state[queue].filter(({ endsAt }) => endsAt > atMs)
+    for (const each of late) each.settle({ error })
+  }
 }
 
 async function makeStatement(state: State) {
@@ -164,20 +196,20 @@ async function makeStatement(state: State) {
     await state.inTurn({}, () => makeTogether(state, takeMembers(state)))
   } catch (error) {
     // There was no turn. Changes that have waited as long for it are given up.
-    const isOver = ({ endsAt }: Waiting) => endsAt <= startedAt + state.limitMs
-    for (const each of state.waiting.filter(isOver)) each.settle({ error })
-    state.waiting = state.waiting.filter((each) => !isOver(each))
+    giveUp(state, startedAt + state.limitMs, error)
   } finally {
     state.statements--
     start(state)
   }
 }
 
-/** Takes the members of the next statement: revocations first, then one of each user in turn. */
+/**
+ * Takes the members of the next statement: revocations first, then one of each user in turn. The lines take turns, because
+ * otherwise a user who revokes keys without a pause would keep all users from creating keys.
+ */
 function takeMembers(state: State): Waiting[] {
   const free = state.waiting.filter(({ request }) => !state.busy.has(request.subject))
-  const urgent = free.find(({ request }) => request.isUrgent)
-  const { line } = urgent ?? free.find((each) => each.line !== state.last) ?? free[0] ?? {}
+  const { line } = free.find((each) => each.line !== state.last) ?? free[0] ?? {}
   if (!line) return []
 
   const users = new Map<string, Waiting[]>()
@@ -222,8 +254,9 @@ async function makeTogether(state: State, members: readonly Waiting[]) {
     const sent = await first.line.send(members.map(({ member }) => member))
     answer(state, members, sent)
   } catch (error) {
-    const mayGoAlone = members.length > 1 ? ofMembers : waits
-    if (mayGoAlone.test(sqlStateOf(error))) state.alone.push(...members)
+    const sqlState = sqlStateOf(error)
+    const mayGoAlone = members.length > 1 ? !ofServer.test(sqlState) : waits.test(sqlState)
+    if (mayGoAlone) state.alone.push(...members)
     else for (const each of members) each.settle({ error })
   } finally {
     for (const { request } of members) state.busy.delete(request.subject)
@@ -264,12 +297,15 @@ async function makeAlone(state: State, each: Waiting) {
     const sent = await line.sendAlone(member, isPatient ? patienceMs : firstPatienceMs)
     answer(state, [each], sent)
   } catch (error) {
-    if (!waits.test(sqlStateOf(error)) || Date.now() >= each.endsAt) throw error
+    const sqlState = sqlStateOf(error)
+    if (!ofServer.test(sqlState)) {
+      if (state.slow.size > mostSlow) state.slow.clear()
+      state.slow.set(each.request.subject, Date.now() + slowMs)
+    }
+    if (!waits.test(sqlState) || Date.now() >= each.endsAt) throw error
 
     // The members of a deadlock would meet again.
     if (isConflict(error)) await wait(Math.random() * 20)
-    if (state.slow.size > mostSlow) state.slow.clear()
-    state.slow.set(each.request.subject, Date.now() + slowMs)
     each.tries++
     state.alone.push(each)
   }

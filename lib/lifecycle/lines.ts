@@ -5,7 +5,14 @@ import type { WritingParts } from './calls'
 import { changeLocked, type ChangeMember } from './change-key'
 import type { Line, Outcome } from './combine'
 import { isLogged, plan, readKeys, writeChanges, type Planned, type ReadKey } from './key-changes'
-import { createKeys, draftKeys, explainUnknownUser, type NewMember } from './new-keys'
+import {
+  createKeys,
+  createSpelledKeys,
+  draftKeys,
+  explainUnknownUser,
+  type Created,
+  type NewMember,
+} from './new-keys'
 
 /**
  * How long a statement for several changes waits for a lock. It is far below `deadlock_timeout`. So if the app waits
@@ -15,11 +22,10 @@ const togetherPatienceMs = 25
 
 /** Makes the line of new keys. A refused key does not hold up the other keys. */
 export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyRecord> {
-  async function create(members: readonly NewMember[], patienceMs: number) {
-    const { onPool, reportMade } = parts
-    const { outcomes } = await onPool((run) =>
-      createKeys(parts, run, draftKeys(parts, members), patienceMs),
-    )
+  const { onPool, reportMade } = parts
+
+  /** Reports the new keys. A key that was neither created nor refused has no outcome. */
+  function report(members: readonly NewMember[], { outcomes }: Created) {
     reportMade(
       outcomes.flatMap((outcome, at) =>
         outcome instanceof Error
@@ -39,10 +45,19 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
   return {
     repeats: true,
     async send(members) {
-      const sent = create(members, togetherPatienceMs)
-      return members.length === 1 ? sent.catch(explainUnknownUser) : sent
+      const drafts = draftKeys(parts, members)
+      const sent = onPool((run) => createSpelledKeys(parts, run, drafts, togetherPatienceMs))
+      const created = await (members.length === 1 ? sent.catch(explainUnknownUser) : sent)
+      // These keys are queued again. A second statement that failed here would hide that the first has created keys.
+      for (const [at, respelled] of created.respelled) Object.assign(members[at] ?? {}, respelled)
+      return report(members, created)
     },
-    sendAlone: (member, patienceMs) => create([member], patienceMs).catch(explainUnknownUser),
+
+    async sendAlone(member, patienceMs) {
+      const drafts = draftKeys(parts, [member])
+      const sent = onPool((run) => createKeys(parts, run, drafts, patienceMs))
+      return report([member], await sent.catch(explainUnknownUser))
+    },
   }
 }
 

@@ -52,8 +52,8 @@ export function draftKeys({ audit }: GivenParts, members: readonly NewMember[]):
 }
 
 /**
- * Creates keys and their entries of the audit trail in one statement, each key or none. Returns the outcomes in the order of the
- * drafts. It waits for locks no longer than `patienceMs`; `null` leaves that to the transaction of a caller.
+ * Creates keys and their entries of the audit trail, each key or none. Returns the outcomes in the order of the drafts. It waits for
+ * locks no longer than `patienceMs`; `null` leaves that to the transaction of a caller.
  */
 export async function createKeys(
   parts: GivenParts,
@@ -61,6 +61,27 @@ export async function createKeys(
   drafts: readonly Draft[],
   patienceMs: number | null,
 ): Promise<Created> {
+  const { outcomes, xid, respelled } = await createSpelledKeys(parts, run, drafts, patienceMs)
+  if (respelled.size === 0) return { outcomes, xid }
+
+  const again = await createKeys(parts, run, draftKeys(parts, [...respelled.values()]), patienceMs)
+  for (const [index, at] of [...respelled.keys()].entries()) {
+    const outcome = again.outcomes[index]
+    if (outcome) outcomes[at] = outcome
+  }
+  return { outcomes, xid: xid ?? again.xid }
+}
+
+/**
+ * Does the same in one statement. Keys whose user the database spells in another way are not created. They are returned in that
+ * spelling, by their places.
+ */
+export async function createSpelledKeys(
+  parts: GivenParts,
+  run: Run,
+  drafts: readonly Draft[],
+  patienceMs: number | null,
+): Promise<Created & { respelled: Map<number, NewMember> }> {
   const { userIdType, maxKeysPerUser: most } = parts
   const owners = new Set(drafts.map(({ member }) => String(member.key.userId)))
   const rows = await run(createSql(parts.tables), [
@@ -97,15 +118,7 @@ export async function createKeys(
       )
     }
   }
-  const xid = rows[0]?.xid ?? null
-  if (respelled.size === 0) return { outcomes, xid }
-
-  const again = await createKeys(parts, run, draftKeys(parts, [...respelled.values()]), patienceMs)
-  for (const [index, at] of [...respelled.keys()].entries()) {
-    const outcome = again.outcomes[index]
-    if (outcome) outcomes[at] = outcome
-  }
-  return { outcomes, xid: xid ?? again.xid }
+  return { outcomes, xid: rows[0]?.xid ?? null, respelled }
 }
 
 function createSql(tables: Tables): string {

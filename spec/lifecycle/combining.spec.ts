@@ -1,7 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { randomUUID } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 
 import { findBlockedSession } from '../support/blocked'
 import { faultsOf, newKey } from '../support/keys'
+import { until } from '../support/until'
 import { useWorldForEach } from '../support/world'
 
 const users = { table: 'users', column: 'id', type: 'text' } as const
@@ -112,6 +115,46 @@ describe('keys that are created at once', () => {
     expect(refusals).toMatchObject([{ name: 'SequelizeUniqueConstraintError' }])
     expect(String(refusals[0]?.detail ?? '')).toBe('')
     expect((await world.apiKeys.verifyAuditTrail()).entries).toBe(39)
+  })
+
+  it('are all created except a key that a trigger of the app refuses', async () => {
+    await world.rows(`
+      CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.user_id = 'user 7' THEN RAISE EXCEPTION 'user 7 has not paid'; END IF;
+        RETURN NEW;
+      END $$`)
+    await world.rows(
+      'CREATE TRIGGER refuse BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION refuse()',
+    )
+
+    const results = await Promise.allSettled(each(20, (number) => create(`user ${number}`)))
+
+    const refused = results.flatMap(({ status }, index) => (status === 'rejected' ? [index] : []))
+    expect(refused).toEqual([6])
+    expect(results[6]).toMatchObject({ reason: { message: 'user 7 has not paid' } })
+  })
+
+  it('do not wait until no user revokes keys', async () => {
+    const made = await Promise.all(each(900, () => create('user 1')))
+    const end = new AbortController()
+    let revoked = 0
+    async function revoke(caller: number) {
+      // Callers that began together would be answered together, and leave a gap.
+      await setTimeout(caller)
+      for (let at = caller; !end.signal.aborted; at = (at + 300) % 900) {
+        await world.apiKeys.revoke(String(made[at]?.apiKey.id), { userId: 'user 1' })
+        revoked++
+      }
+    }
+    const revocations = each(300, revoke)
+
+    await until(() => revoked > 900)
+    await create('user 2')
+    await create('user 3')
+    end.abort()
+    await Promise.all(revocations)
+
+    expect((await world.apiKeys.list({ userId: 'user 3' })).apiKeys).toHaveLength(1)
   })
 
   it('do not wait for a user whom the app has locked', async () => {
@@ -273,6 +316,27 @@ describe('keys that are changed at once', () => {
     await expect(apiKeys.revoke(String(other))).resolves.toMatchObject({ status: 'REVOKED' })
   })
 
+  it('are refused with 503 if the statements before them hang', async () => {
+    const sequelize = world.database.connect({ pool: { max: 4, acquire: 1_000 } })
+    const { apiKeys } = world.createProcess({ users, sequelize })
+    const ids = await createKeys(6)
+    const lock = await world.holdLock('LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE')
+    const blocked: Promise<unknown>[] = []
+    for (const id of ids.slice(0, 2)) {
+      blocked.push(apiKeys.suspend(id))
+      await lock.waitedFor()
+    }
+
+    const late = await Promise.allSettled(ids.map((id) => apiKeys.revoke(id)))
+    await lock.release()
+    await Promise.all(blocked)
+
+    expect(late.map((each) => each.status === 'rejected' && each.reason.code)).toEqual(
+      ids.map(() => 'database_unavailable'),
+    )
+    expect(await apiKeys.get(String(ids[5]))).toMatchObject({ status: 'ACTIVE' })
+  })
+
   it('do not hold up the revocation of their key, however many callers change it', async () => {
     const [id] = await createKeys(1)
     const revoker = world.createProcess({ users })
@@ -306,5 +370,31 @@ describe('keys that are changed at once', () => {
     const polls = world.statements.polls().length - before.polls
     expect(writes().length - before.writes).toBeLessThan(6)
     expect(polls).toBeLessThan(15)
+  })
+})
+
+describe('keys of users whose ids the database spells in another way', () => {
+  const usersById = { table: 'users_by_id' } as const
+  const usersWorld = useWorldForEach({ options: { users: usersById }, template: 'empty' })
+
+  it('are all created except the key of a missing user', async () => {
+    const ids = each(5, () => randomUUID())
+    await usersWorld.rows('CREATE TABLE users_by_id (id uuid PRIMARY KEY)')
+    await usersWorld.rows('INSERT INTO users_by_id SELECT unnest($1::uuid[])', [ids])
+    await usersWorld.apiKeys.migrate()
+    const reported: string[] = []
+    usersWorld.apiKeys.on('created', ({ apiKey }) => reported.push(apiKey.userId))
+
+    const results = await Promise.allSettled(
+      [...ids, String(ids[0]).toUpperCase(), randomUUID().toUpperCase()].map((userId) =>
+        usersWorld.apiKeys.create(newKey({ userId })),
+      ),
+    )
+
+    expect(
+      results.map((each) => (each.status === 'fulfilled' ? each.value.apiKey.userId : each.reason)),
+    ).toEqual([...ids, ids[0], expect.objectContaining({ code: 'invalid_input' })])
+    expect(reported.toSorted()).toEqual([...ids, String(ids[0])].toSorted())
+    expect((await usersWorld.apiKeys.verifyAuditTrail()).entries).toBe(6)
   })
 })

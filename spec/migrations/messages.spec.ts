@@ -126,10 +126,14 @@ describe('migrate, with something in its way', () => {
   })
 })
 
+const haveSequencesTakeLong = `
+  CREATE FUNCTION public.take_long() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); END';
+  CREATE EVENT TRIGGER take_long ON ddl_command_start WHEN TAG IN ('CREATE SEQUENCE') EXECUTE FUNCTION public.take_long()`
+
 describe('migrate, whatever the settings of the session', () => {
   it.each([
     'quote_all_identifiers=on',
-    'statement_timeout=15',
+    'statement_timeout=100',
     'lock_timeout=1',
     'search_path=nothing_here',
     'DateStyle=German',
@@ -139,6 +143,7 @@ describe('migrate, whatever the settings of the session', () => {
     const sequelize = connectWith(`-c ${setting}`)
     const users = { table: 'users' }
     await sequelize.query('CREATE TABLE public.users (id text PRIMARY KEY)')
+    if (setting.startsWith('statement_timeout')) await sequelize.query(haveSequencesTakeLong)
 
     await migrateWith(sequelize, { users })
     await sequelize.query('DROP TABLE public.api_key_migrations')
