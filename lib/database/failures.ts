@@ -35,6 +35,9 @@ const brokenConnection = /^(E[A-Z]+)$/
 const connectionLost =
   /connection terminated|server closed the connection|not queryable|read timeout/i
 
+/** The driver's own error for a new connection that is lost before Sequelize has set it up. Sequelize passes it on as it is. */
+const lostAtOnce = /^(Connection terminated( unexpectedly)?|Client .+ is not queryable)$/
+
 /**
  * Runs work on the database and gives its failures a name. An outage becomes the refusal `database_unavailable`.
  * Missing tables become an error that names the remedy. All other errors stay unchanged.
@@ -93,7 +96,7 @@ function comesOfOutage(error: unknown): boolean {
   if (unreached.test(error.name) || outages.test(sqlStateOf(error))) return true
 
   const { parent } = error as SequelizeError
-  if (!parent) return false
+  if (!parent) return lostAtOnce.test(error.message)
   return brokenConnection.test(String(parent.code)) || connectionLost.test(error.message)
 }
 

@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'
 
+import pg, { Client } from 'pg'
 import { DatabaseError, Sequelize, UniqueConstraintError } from 'sequelize'
 
 import { ApiKeysError } from '../../lib'
@@ -133,6 +134,22 @@ describe('onDatabase', () => {
       expect(outcome).toMatch(/^no failure, but \{\s+valid: true/)
     },
   )
+
+  it('reports an outage when a new connection is lost before Sequelize has set it up', async () => {
+    class Lost extends Client {
+      override query(...values: unknown[]): never {
+        Reflect.get(this, 'connection').stream.destroy()
+        return Reflect.apply(super.query, this, values) as never
+      }
+    }
+    const driver = { ...pg, Client: Lost }
+    const away = createInstance({ sequelize: database.connect({ dialectModule: driver }) })
+
+    expect(await failureOf(away.create(newKey()))).toMatchObject({ code: 'database_unavailable' })
+    expect(await failureOf(away.revokeAll('alice'))).toMatchObject({
+      code: 'database_unavailable',
+    })
+  })
 
   it('reports an outage when every connection is taken', async () => {
     const busy = database.connect({ pool: { max: 1, acquire: 1_000 } })
