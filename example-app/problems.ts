@@ -36,7 +36,7 @@ function explain(error: unknown): { status: number; detail: string } {
 
   // Express, its parsers and Passport set a status if the client is to blame.
   const status = error instanceof Error && 'status' in error ? Number(error.status) : 500
-  if (status === 401) return { status, detail: 'The credentials are wrong' }
+  if (status === 401) return { status, detail: 'The credentials are missing or wrong' }
   if (error instanceof Error && status >= 400 && status < 500) {
     return { status, detail: error.message }
   }
