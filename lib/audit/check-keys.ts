@@ -4,7 +4,7 @@ import { canonical, isPlainObject, isSame } from '../keys/metadata'
 import type { Findings } from './faults'
 import { lineSql, pageSql, type Row, type Verification } from './read-trail'
 
-/** What the entries of a key say of it, up to one of them. */
+/** The claims of the entries of a key, up to one of them. */
 type Story = ReturnType<typeof emptyStory>
 
 /** A change of an attribute. */

@@ -10,7 +10,7 @@ import type { AuditHead } from './head'
 /** Reads rows of the trail, all from one snapshot. */
 export type Reader = ReturnType<typeof createReader>
 
-/** What the checks of a verification work with. */
+/** The parts that the checks of a verification work with. */
 export interface Verification {
   reader: Reader
   tables: Tables

@@ -44,7 +44,7 @@ const lockNotAvailable = '55P03'
 
 const readCommitted = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
 
-/** What `createMany` returns. */
+/** The result of `createMany`. */
 export interface ManyCreated {
   /** Keys that an earlier call with the same idempotency key has created are without their plain text. */
   apiKeys: { apiKey: ApiKeyRecord; plainTextKey: string | null }[]
