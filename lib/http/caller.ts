@@ -4,9 +4,11 @@ import type { ApiKeysError } from '../errors'
 import { closablesOfRequest, isOver, whenOver } from '../keys/closable'
 import type { SentKey } from '../keys/secret'
 import type { MaybePromise } from '../options'
+import { Demanded, type Demand } from '../verification/demand'
 import {
   acceptanceOf,
   type Acceptance,
+  type Holding,
   type KeyCaller,
   type VerifiedApiKey,
 } from '../verification/verified-key'
@@ -28,9 +30,6 @@ export interface Accepted {
   caller: Caller
 }
 
-/** Returns the refusal of a key whose permissions lack what a guard demands; `null` if the key may pass. */
-export type Demand = (permissions: readonly string[]) => ApiKeysError | null
-
 /**
  * A request, as one instance of the library knows it: its credential, the result of authenticating it, and what guards have
  * demanded and counted so far. The signal of its key lasts as long as its response.
@@ -49,7 +48,7 @@ export class Caller implements KeyCaller {
   #masked: Credential | undefined = undefined
   readonly #req: GuardedRequest
   #res: ServerResponse | undefined
-  #demand: Demand = demandsNothing
+  #demanded: Demanded | undefined = undefined
   #isReported = false
   #userBefore: object | undefined = undefined
 
@@ -92,17 +91,18 @@ export class Caller implements KeyCaller {
     return clientAddressOf(this.#req)
   }
 
-  /** Adds the permissions that a guard demands. The signal aborts once the key lacks them. */
-  addDemand(demand: Demand) {
-    const before = this.#demand
-    this.#demand =
-      before === demandsNothing
-        ? demand
-        : (permissions) => before(permissions) ?? demand(permissions)
+  /**
+   * Returns why a key does not meet the demand of a guard; `null` if it does. The signal then aborts once the key no longer meets it.
+   */
+  meet(demand: Demand, key: Holding): ApiKeysError | null {
+    const demanded = new Demanded(demand, this.#demanded)
+    const refusal = demanded.refuse(key)
+    if (refusal === null) this.#demanded = demanded
+    return refusal
   }
 
-  refusalOf(permissions: readonly string[]): ApiKeysError | null {
-    return this.#demand(permissions)
+  refusalOf(holding: Holding): ApiKeysError | null {
+    return this.#demanded?.refuseByAll(holding) ?? null
   }
 
   /** Calls the first of several functions when the request ends, unless the key was refused by then. */
@@ -138,8 +138,6 @@ export class Caller implements KeyCaller {
     return this.authentication
   }
 }
-
-const demandsNothing: Demand = () => null
 
 /** A request keeps its callers under this name. */
 const callers = Symbol('express-api-keys')

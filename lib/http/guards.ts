@@ -3,10 +3,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Settings } from '../read-options'
+import type { Demand } from '../verification/demand'
 import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
-import type { Accepted, Authentication, Demand } from './caller'
+import type { Accepted, Authentication } from './caller'
 import {
   checkCost,
   checkOptions,
@@ -45,7 +46,7 @@ type Check = (
   res: ServerResponse | undefined,
 ) => MaybePromise<ApiKeysError | null>
 
-/** Makes the check of one guard: the key, the permissions that the guard demands, then the limits. */
+/** Makes the check of one guard: the key, what the guard demands of it, then the limits. */
 function createCheck(parts: GuardParts, demand: Demand, options: AuthenticateOptions): Check {
   const { authenticator, rateLimits, settings } = parts
   const { optional, orSignedIn, cost = 1 } = options
@@ -62,9 +63,8 @@ function createCheck(parts: GuardParts, demand: Demand, options: AuthenticateOpt
     }
 
     const { key, caller } = authentication
-    const error = demand(key.permissions)
+    const error = caller.meet(demand, key)
     if (error) return error
-    caller.addDemand(demand)
 
     if (key.row.policy.limits.length > 0) {
       const refusal = rateLimits.countRequest(authentication, cost)
@@ -138,7 +138,7 @@ function createMiddlewares(parts: GuardParts) {
       const needed = [permission].flat()
       checkPermissionNames(name, needed, settings.permissions)
       checkOptions(name, options, ['orSignedIn', 'cost'])
-      return createGuard(name, (permissions) => lacksSome(permissions, needed), options)
+      return createGuard(name, { refusePermissions: (held) => lacksSome(held, needed) }, options)
     },
 
     requireAnyPermission(permissions: readonly string[], options: GuardOptions = {}): Guard {
@@ -150,13 +150,13 @@ function createMiddlewares(parts: GuardParts) {
       const needed = [...permissions]
       checkPermissionNames(name, needed, settings.permissions)
       checkOptions(name, options, ['orSignedIn', 'cost'])
-      return createGuard(name, (permissions) => lacksAll(permissions, needed), options)
+      return createGuard(name, { refusePermissions: (held) => lacksAll(held, needed) }, options)
     },
 
     authenticate(options: AuthenticateOptions = {}): Guard {
       refuseRequest('authenticate', options)
       checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
-      return createGuard('authenticate', () => null, options)
+      return createGuard('authenticate', { refusePermissions: () => null }, options)
     },
 
     // It takes no arguments. If the app has not called it, Express passes a request.
@@ -194,7 +194,8 @@ function createCalls(parts: GuardParts) {
       }
 
       try {
-        const check = createCheck(parts, (permissions) => lacksSome(permissions, needed), { cost })
+        const demand: Demand = { refusePermissions: (held) => lacksSome(held, needed) }
+        const check = createCheck(parts, demand, { cost })
         const error = await check(req, res)
         if (error) throw error
         return acceptedOf(req).key.apiKey

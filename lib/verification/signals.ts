@@ -185,8 +185,8 @@ function apply(holding: Holding | null, watch: Watch, state: State) {
   const fault = faultOf(holding?.row ?? null, clock.wall(), caller)
   if (!holding || fault) return abort(watch, refusalOf(fault ?? 'unknown'), state)
 
-  const { row, permissions } = holding
-  const refusal = caller.refusalOf(permissions)
+  const { row } = holding
+  const refusal = caller.refusalOf(holding)
   if (refusal) return abort(watch, refusal, state)
   watch.holding = holding
 

@@ -39,8 +39,8 @@ export interface KeyCaller extends KeyUse {
   readonly closables?: readonly Closable[] | undefined
   /** The key that was refused, if the database has it. It is kept here for reports. */
   refused?: { readonly id: string; readonly userId: string | number }
-  /** Returns why the permissions of the key do not allow what guards have demanded so far; `null` if they do. */
-  refusalOf(permissions: readonly string[]): Error | null
+  /** Returns why the key does not meet what guards have demanded so far; `null` if it does. */
+  refusalOf(holding: Holding): Error | null
 }
 
 /**
