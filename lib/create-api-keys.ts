@@ -90,10 +90,11 @@ export function createApiKeys<
   const usage = createUsageStore({ ...ground, ...verification })
   const commands = createLifecycle({ ...ground, grantable, audit, usage, verification })
   const expiryNotices = createExpiryNotices({ ...ground, ...commands })
+  const http = createHttp({ ...ground, ...commands, settings, grantable, verification })
 
   const apiKeys = {
     ...commands.lifecycle,
-    ...createHttp({ ...ground, ...commands, settings, grantable, verification }),
+    ...http.calls,
     verify: verification.verifyAlone,
     health: verification.health,
     flush: verification.flush,

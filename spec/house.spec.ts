@@ -11,6 +11,7 @@ const floors = [
   ['lib/index.ts'],
   ['lib/create-api-keys.ts'],
   ['lib/api.ts'],
+  ['lib/console'],
   ['lib/http'],
   ['lib/lifecycle'],
   ['lib/verification'],
@@ -28,11 +29,11 @@ const floors = [
 const reserved = [
   {
     imported: /^sequelize$|^pg$|^models\/(?!warnings|option-checks)|^migrations/,
-    rooms: /^lib\/http$/,
+    rooms: /^lib\/(http|console)$/,
   },
   {
     imported: /^(express|passport(-.*)?)$/,
-    rooms: /^(lib\/(?!http$|index\.ts$|create)|models|migrations)/,
+    rooms: /^(lib\/(?!http$|console$|index\.ts$|create)|models|migrations)/,
   },
 ]
 
@@ -150,7 +151,8 @@ function importsOf(file: string): string[] {
   return [...source.matchAll(/ from '([^']+)'/g)].map(([, name = '']) => {
     if (!name.startsWith('.')) return name
     const path = join(dirname(file), name)
-    return existsSync(`${path}.ts`) ? `${path}.ts` : `${path}/index.ts`
+    const found = [`${path}.ts`, `${path}.tsx`].find((file) => existsSync(file))
+    return found ?? `${path}/index.ts`
   })
 }
 

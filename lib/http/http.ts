@@ -22,7 +22,10 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
   verification: Pick<Verification, 'verify' | 'rateLimiter' | 'recorder'>
 }
 
-/** Puts together all that an app uses over HTTP: the guards, the Passport strategy and the routers. */
+/**
+ * Puts together all that an app uses over HTTP: the guards, the Passport strategy and the routers. `routerParts` are for routers of
+ * the floor above.
+ */
 export function createHttp(given: HttpParts) {
   const { settings, format, verification } = given
   const { verify, rateLimiter, recorder } = verification
@@ -34,7 +37,7 @@ export function createHttp(given: HttpParts) {
     rateLimits: createRateLimits(rateLimiter, recorder),
   }
 
-  return {
+  const calls = {
     ...createGuards(parts),
     strategy: createStrategy(parts),
     redactionPaths: redactionPathsOf(settings.header),
@@ -49,4 +52,5 @@ export function createHttp(given: HttpParts) {
       return createAdminRouter(parts)
     },
   }
+  return { calls, routerParts: parts }
 }

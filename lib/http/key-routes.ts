@@ -36,6 +36,17 @@ export async function listPermissions(
   return { permissions: all.filter(({ name }) => granted.has(name)) }
 }
 
+/** Returns an entry as the owner may see it: without the address of an administrator, and without the role of the database. */
+export function shownToOwner(userId: string | number, event: ApiKeyEvent): ApiKeyEvent {
+  const { actorType, actorId, address } = event
+  const isOwn = actorType === 'user' && actorId === String(userId)
+  return {
+    ...event,
+    actorId: actorType === 'database' ? null : actorId,
+    address: isOwn ? address : null,
+  }
+}
+
 /** The name of the id in paths. The app may have an `id` in the path that it mounts the router at. */
 const keyId = 'apiKeysKeyId'
 const keyPath = `/:${keyId}`

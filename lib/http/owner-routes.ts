@@ -1,6 +1,6 @@
 import type { Guard } from './guards'
 import { idempotencyKeyOf } from './idempotency-key'
-import { addressOf, createKeyRoutes, listPermissions, type Role } from './key-routes'
+import { addressOf, createKeyRoutes, listPermissions, shownToOwner, type Role } from './key-routes'
 import { created, createRouter, type RouterParts } from './router'
 
 /** Makes the router with which users manage their own keys. */
@@ -13,16 +13,7 @@ export function createOwnerRouter(parts: RouterParts): Guard {
   const owner: Role = {
     parseRestriction: parse.notEverywhere('is for administrators'),
     optionsOf: (call) => ({ userId: call.userId, ...addressOf(call) }),
-    /** The address of an administrator and the role of the database are not shown to the owner. */
-    shownTo({ userId }, event) {
-      const { actorType, actorId, address } = event
-      const isOwn = actorType === 'user' && actorId === String(userId)
-      return {
-        ...event,
-        actorId: actorType === 'database' ? null : actorId,
-        address: isOwn ? address : null,
-      }
-    },
+    shownTo: ({ userId }, event) => shownToOwner(userId, event),
   }
 
   return createRouter(parts, settings.currentUser, {

@@ -6,11 +6,11 @@ import type { RouteCommands, UncheckedLifecycle } from '../lifecycle/commands'
 import type { Parsers } from '../keys/input'
 import type { MaybePromise, SignedInUser } from '../options'
 import type { Settings } from '../read-options'
+import { createAdmission, isSafe } from './admission'
 import { ensureError, type Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Guard } from './guards'
 import { readJsonBody } from './json-body'
-import { isCrossSite } from './same-origin'
 
 /** The parts of the library that routes use. */
 export interface RouterParts {
@@ -51,28 +51,11 @@ const pathsOfManyKeys = new Set(['/batch', '/revoke-many'])
 
 /** Makes a router: it admits requests, reads their input, calls the handlers and sends what they return. */
 export function createRouter(
-  { authenticator, answers, parse, settings }: RouterParts,
+  parts: RouterParts,
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
 ): Guard {
-  /** A request with a key is not admitted, so that a stolen key cannot make more keys. */
-  async function admit(req: Request): Promise<UserId> {
-    if (authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
-    if (!isSafe(req) && (await isCrossSite(req, settings.trustedOrigins))) {
-      throw new ApiKeysError('cross_site_request')
-    }
-    const user = await findUser(req)
-    if (!user) throw new ApiKeysError('not_signed_in')
-
-    const userId = parse.readUserId(user.id)
-    if (userId === undefined) {
-      throw new TypeError(
-        'createApiKeys: currentUser returned a user whose id is not of users.type',
-      )
-    }
-    if (!isSafe(req)) refuseIfMatch(req)
-    return userId
-  }
+  const admit = createAdmission(parts, findUser)
 
   // `currentUser` may need a parameter of the path at which the app mounts the router.
   const router = Router({ mergeParams: true })
@@ -85,6 +68,7 @@ export function createRouter(
         try {
           res.set('Cache-Control', 'no-store')
           const userId = await admit(req)
+          if (!isSafe(req)) refuseIfMatch(req)
           const body = isSafe(req) ? {} : await readJsonBody(req, res, limit)
           sendJson(res, await handle({ req, res, userId, query: queryOf(req), body }))
         } catch (error) {
@@ -102,7 +86,7 @@ export function createRouter(
     next: NextFunction,
   ) {
     const failure = isUndecodable(error) ? new ApiKeysError('api_key_not_found') : error
-    answers.refuse(failure, req, res, next)
+    parts.answers.refuse(failure, req, res, next)
   })
   // The app uses a router as a middleware, whose type needs no types of Express.
   return router as unknown as Guard
@@ -122,10 +106,6 @@ function queryOf(req: Request): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(query).filter(([name]) => name !== '_' && !name.startsWith('utm_')),
   )
-}
-
-function isSafe({ method }: Request): boolean {
-  return method === 'GET' || method === 'HEAD'
 }
 
 function otherMethodsHandler(methods: string[]) {

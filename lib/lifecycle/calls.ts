@@ -53,6 +53,8 @@ export interface Circumstances {
   reason?: string | undefined
   /** Names a request that makes a secret, so that it is carried out once. */
   idempotencyKey?: string | undefined
+  /** True if this process may show the secret again to the same request, for a minute. */
+  answersAgain?: boolean
   /** Runs work in the async context of the call, for example the listeners of its change. */
   inContext?: ((work: () => void) => void) | undefined
 }

@@ -1,5 +1,7 @@
 import { onDatabase } from '../database/failures'
+import type { ApiKeyRecord } from '../keys/record'
 import { readUsagePeriod } from '../keys/usage-period'
+import type { Usage } from '../usage/report'
 import * as actions from './actions'
 import * as bulk from './bulk'
 import {
@@ -69,10 +71,12 @@ function createRuns({ parse, verification }: Parts) {
 
   /** Makes a secret, once for all calls with one idempotency key. */
   async function issue<Result>(
-    { idempotencyKey, ...options }: IssueOptions = {},
+    { idempotencyKey, answersAgain = true, ...options }: IssueOptions = {},
     work: Work<Result>,
   ) {
-    return run(options, (call) => work({ ...call, ...parse.request({ idempotencyKey }) }))
+    return run(options, (call) =>
+      work({ ...call, ...parse.request({ idempotencyKey }), answersAgain }),
+    )
   }
 
   return { run, issue, restrict }
@@ -215,7 +219,9 @@ function createLogCommands(parts: Parts) {
       return run(options, async (call) => {
         const period = readUsagePeriod(parse.usageQuery(query))
         const apiKey = await get(parts, id, call)
-        return usage.ofKey(apiKey.id, period, call)
+        const [report] = await usage.ofKeys([apiKey.id], period, call)
+        // There is one for each id.
+        return report as Usage
       })
     },
 
@@ -254,7 +260,7 @@ function createLogCommands(parts: Parts) {
 
 /** Creates the functions for input that may not name an owner, or a key, because the route does. */
 function createRouteCommands(parts: Parts) {
-  const { parse, audit } = parts
+  const { parse, audit, usage } = parts
   const { run, issue } = createRuns(parts)
 
   return {
@@ -266,6 +272,14 @@ function createRouteCommands(parts: Parts) {
 
     async listOwn(userId: string | number, filter: unknown) {
       return run(undefined, (call) => list(parts, { ...parse.ownList(filter), userId }, call))
+    },
+
+    /** Returns the usage of keys of a list, in its order. */
+    async usageOf(apiKeys: readonly ApiKeyRecord[], query: object) {
+      return run(undefined, (call) => {
+        const ids = apiKeys.map(({ id }) => id)
+        return usage.ofKeys(ids, readUsagePeriod(parse.usageQuery(query)), call)
+      })
     },
 
     async eventsOf(id: string, page: unknown, options: ReadOptions) {

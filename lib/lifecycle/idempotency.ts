@@ -62,7 +62,8 @@ export async function once(
     find: () => findAnswer(parts, claim, circumstances),
     async make() {
       const issued = await make(claim)
-      requests.keepAnswer(claim, issued.plainTextKey, circumstances)
+      if (circumstances.answersAgain !== false)
+        requests.keepAnswer(claim, issued.plainTextKey, circumstances)
       return issued
     },
   })

@@ -125,6 +125,12 @@ export interface IssueOptions extends ChangeOptions {
    * with `idempotency_key_reused` if the input differs. Within a minute, the process that has answered the first call answers again.
    */
   idempotencyKey?: string | undefined
+  /**
+   * With `false`, no call after the first is answered again, so that the secret is shown once even within the minute.
+   *
+   * @default true
+   */
+  answersAgain?: boolean | undefined
 }
 
 /** The last argument of `rotate`. */

@@ -104,41 +104,52 @@ export function createUsageStore(parts: UsageParts) {
     )
   }
 
-  /** Returns the counts of a key, and the number of this process's last batch that was in the database by then. */
-  async function readCounts(id: string, period: UsagePeriod, scope: Scope) {
-    const rows = await select<CountRow & { seen: string }>(
-      `SELECT writer.seen::text, used.hour::text, used.verified::text, used.denied::text,
-              used.rate_limited::text AS "rateLimited"
+  /** Returns the counts of keys, and the number of this process's last batch that was in the database by then. */
+  async function readCounts(ids: readonly string[], period: UsagePeriod, scope: Scope) {
+    const hours = period.unitMs / hourMs
+    const unit = `(${hoursSince1970} / ${hours})`
+    const rows = await select<CountRow & { id: string; seen: string }>(
+      `SELECT writer.seen::text, used.*
          FROM (
            SELECT coalesce(max(batch), 0) AS seen FROM ${tables.usageWriters} WHERE id = $1::uuid
          ) AS writer
          LEFT JOIN (
-           SELECT ${hoursSince1970} AS hour, verified, denied, rate_limited
+           SELECT api_key_id::text AS id, (${unit} * ${hours})::text AS hour, ${sums}
              FROM ${tables.usage}
-            WHERE api_key_id = $2::uuid AND ${isWithin(3)}
+            WHERE api_key_id = ANY ($2::uuid[]) AND ${isWithin(3)}
+            GROUP BY api_key_id, ${unit}
          ) AS used ON true`,
-      [recorder.writerId, id, ...boundsOf(period)],
+      [recorder.writerId, ids, ...boundsOf(period)],
       scope,
     )
-    const counts = rows.filter(({ hour }) => hour !== null).map(toCounts)
+    const counts = new Map(ids.map((id): [string, Counts[]] => [id, []]))
+    for (const row of rows) counts.get(row.id)?.push(toCounts(row))
     return { counts, seenBatch: Number(rows[0]?.seen) }
   }
 
-  return {
-    /** Returns the usage of one key, with the uses that this process has not written yet. */
-    async ofKey(id: string, period: UsagePeriod, scope: Scope): Promise<Usage> {
-      for (let attempt = 1; ; attempt++) {
-        const { batches } = recorder
-        const { counts, seenBatch } = await readCounts(id, period, scope)
-        // Otherwise, a batch that was written in between may be in neither.
-        if (recorder.batches.begun !== batches.begun && attempt < maxAttempts) continue
+  /** Returns the usage of keys, in the order of their ids. It has the uses that this process has not written yet. */
+  async function ofKeys(
+    ids: readonly string[],
+    period: UsagePeriod,
+    scope: Scope,
+  ): Promise<Usage[]> {
+    for (let attempt = 1; ; attempt++) {
+      const { batches } = recorder
+      const { counts, seenBatch } = await readCounts(ids, period, scope)
+      // Otherwise, a batch that was written in between may be in neither.
+      if (recorder.batches.begun !== batches.begun && attempt < maxAttempts) continue
 
+      return ids.map((id) => {
         const unwritten = recorder
           .countsOf(id, Math.max(seenBatch, batches.written))
           .filter(({ hour }) => hour * hourMs >= +period.from && hour * hourMs < +period.to)
-        return toUsage([...counts, ...unwritten], period)
-      }
-    },
+        return toUsage([...(counts.get(id) ?? []), ...unwritten], period)
+      })
+    }
+  }
+
+  return {
+    ofKeys,
 
     /** Returns the usage of all keys, or of the keys that match a filter. */
     async ofAll(filter: UsageFilter, scope: Scope): Promise<TotalUsage> {

@@ -46,6 +46,19 @@ describe('POST / with an Idempotency-Key', () => {
     expect(events.map(({ action }) => action)).toEqual(['created'])
   })
 
+  it('gets the secret once, if the call says so', async () => {
+    const userId = newUser()
+    const options = { idempotencyKey: 'build-1', answersAgain: false }
+    const { apiKey } = await apiKeys.create(newKey({ userId }), options)
+    const again = apiKeys.create(newKey({ userId }), options)
+
+    await expect(again).rejects.toMatchObject({
+      code: 'already_created',
+      apiKey: { id: apiKey.id },
+    })
+    expect(await keysOf(userId)).toHaveLength(1)
+  })
+
   it('is refused by other processes with the record, whose owner can rotate the key', async () => {
     const user = newUser()
     const { body: lost } = await under('"build-1"', user).post('/api-keys', input)
