@@ -4,7 +4,7 @@ import type { ApiKeysError } from '../errors'
 import { closablesOfRequest, isOver, whenOver } from '../keys/closable'
 import type { SentKey } from '../keys/secret'
 import type { MaybePromise } from '../options'
-import { Demanded, type Demand } from '../verification/demand'
+import { RequestConditions, type GuardConditions } from '../verification/guard-conditions'
 import {
   acceptanceOf,
   type Acceptance,
@@ -48,7 +48,7 @@ export class Caller implements KeyCaller {
   #masked: Credential | undefined = undefined
   readonly #req: GuardedRequest
   #res: ServerResponse | undefined
-  #demanded: Demanded | undefined = undefined
+  #conditions: RequestConditions | undefined = undefined
   #isReported = false
   #userBefore: object | undefined = undefined
 
@@ -92,17 +92,17 @@ export class Caller implements KeyCaller {
   }
 
   /**
-   * Returns why a key does not meet the demand of a guard; `null` if it does. The signal then aborts once the key no longer meets it.
+   * Returns why a key does not meet the conditions of a guard; `null` if it does. The signal then aborts once the key no longer meets them.
    */
-  meet(demand: Demand, key: Holding): ApiKeysError | null {
-    const demanded = new Demanded(demand, this.#demanded)
-    const refusal = demanded.refuse(key)
-    if (refusal === null) this.#demanded = demanded
+  meet(guard: GuardConditions, key: Holding): ApiKeysError | null {
+    const conditions = new RequestConditions(guard, this.#conditions)
+    const refusal = conditions.refuse(key)
+    if (refusal === null) this.#conditions = conditions
     return refusal
   }
 
   refusalOf(holding: Holding): ApiKeysError | null {
-    return this.#demanded?.refuseByAll(holding) ?? null
+    return this.#conditions?.refuseByAll(holding) ?? null
   }
 
   /** Calls the first of several functions when the request ends, unless the key was refused by then. */

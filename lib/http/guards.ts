@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Settings } from '../read-options'
-import type { Demand } from '../verification/demand'
+import type { GuardConditions } from '../verification/guard-conditions'
 import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
@@ -46,8 +46,12 @@ type Check = (
   res: ServerResponse | undefined,
 ) => MaybePromise<ApiKeysError | null>
 
-/** Makes the check of one guard: the key, what the guard demands of it, then the limits. */
-function createCheck(parts: GuardParts, demand: Demand, options: AuthenticateOptions): Check {
+/** Makes the check of one guard: the key, the conditions of the guard on it, then the limits. */
+function createCheck(
+  parts: GuardParts,
+  conditions: GuardConditions,
+  options: AuthenticateOptions,
+): Check {
   const { authenticator, rateLimits, settings } = parts
   const { optional, orSignedIn, cost = 1 } = options
 
@@ -63,7 +67,7 @@ function createCheck(parts: GuardParts, demand: Demand, options: AuthenticateOpt
     }
 
     const { key, caller } = authentication
-    const error = caller.meet(demand, key)
+    const error = caller.meet(conditions, key)
     if (error) return error
 
     if (key.row.policy.limits.length > 0) {
@@ -98,11 +102,15 @@ function createMiddlewares(parts: GuardParts) {
   const { authenticator, answers, settings } = parts
 
   /** With a cached key, the guard ends without a promise or a closure. */
-  function createGuard(name: string, demand: Demand, options: AuthenticateOptions): Guard {
+  function createGuard(
+    name: string,
+    conditions: GuardConditions,
+    options: AuthenticateOptions,
+  ): Guard {
     if (options.orSignedIn === true && !settings.currentUser) {
       throw new TypeError(`${name}: orSignedIn needs the option currentUser of createApiKeys`)
     }
-    const check = createCheck(parts, demand, options)
+    const check = createCheck(parts, conditions, options)
 
     function guard(req: GuardedRequest, res: ServerResponse, next: Next) {
       const refusal = check(req, res)
@@ -194,8 +202,8 @@ function createCalls(parts: GuardParts) {
       }
 
       try {
-        const demand: Demand = { refusePermissions: (held) => lacksSome(held, needed) }
-        const check = createCheck(parts, demand, { cost })
+        const conditions: GuardConditions = { refusePermissions: (held) => lacksSome(held, needed) }
+        const check = createCheck(parts, conditions, { cost })
         const error = await check(req, res)
         if (error) throw error
         return acceptedOf(req).key.apiKey
