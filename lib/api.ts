@@ -1,32 +1,45 @@
 import type { IncomingMessage } from 'node:http'
 
 import type { LimitState } from './errors'
-import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
+import type {
+  AuthenticateOptions,
+  Demand,
+  GuardOptions,
+  RequestOptions,
+} from './http/guard-options'
 import type { Guard } from './http/guards'
 import type { ApiKeyStrategy } from './http/strategy'
+import type { AnyApp, App } from './keys/app'
 import type { Closable } from './keys/closable'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { Lifecycle } from './lifecycle/types'
+import type { SignedInUser } from './options'
 import type { Health, HealthQuestion } from './verification/health'
 import type { VerifiedApiKey } from './verification/verified-key'
 import type { Verdict } from './verification/verify'
 
 /** API keys for one app: guards, routers, a Passport strategy, and functions for use without HTTP. */
 export interface ApiKeys<
-  Permission extends string = string,
-  UserId = string | number,
-> extends Lifecycle<Permission, UserId> {
+  A extends App = AnyApp,
+  _User extends SignedInUser = SignedInUser,
+> extends Lifecycle<A> {
   /**
    * Lets a request through only if its API key holds every permission named (RFC 6750, section 3.1).
    *
    * @example
    * app.post('/graphs/:id/execute', apiKeys.requirePermission('EXECUTE_GRAPH'), executeGraph)
    */
-  requirePermission(permission: Permission | readonly Permission[], options?: GuardOptions): Guard
+  requirePermission(
+    demand: Demand<A['permission']>,
+    options?: GuardOptions<A['environment'], A['resource']>,
+  ): Guard
   /** Lets a request through only if its API key holds at least one of the permissions named. */
-  requireAnyPermission(permissions: readonly Permission[], options?: GuardOptions): Guard
+  requireAnyPermission(
+    permissions: readonly A['permission'][],
+    options?: GuardOptions<A['environment'], A['resource']>,
+  ): Guard
   /** Lets a request through only if it carries a good API key, whatever its permissions. */
-  authenticate(options?: AuthenticateOptions): Guard
+  authenticate(options?: AuthenticateOptions<A['environment'], A['resource']>): Guard
   /**
    * Authenticates a request without a middleware, for example in GraphQL or tsoa. Resolves to its key, and rejects with the
    * `ApiKeysError` of a guard, which has the `status` and the `headers` of the answer. Without permissions, or with an empty list,
@@ -40,8 +53,8 @@ export interface ApiKeys<
    */
   authenticateRequest(
     req: IncomingMessage,
-    options?: RequestOptions<Permission>,
-  ): Promise<VerifiedApiKey<Permission, UserId>>
+    options?: RequestOptions<A['permission'], A['environment'], A['resource']>,
+  ): Promise<VerifiedApiKey<A>>
   /**
    * Makes a middleware that masks the keys in the headers of every request, and judges none. Put it before software that logs
    * requests. Guards behind it know the key all the same.
@@ -56,7 +69,7 @@ export interface ApiKeys<
    * @example
    * const graphs = await Graph.findAll({ where: { userId: apiKeys.getApiKey(req).userId } })
    */
-  getApiKey(req: object): VerifiedApiKey<Permission, UserId>
+  getApiKey(req: object): VerifiedApiKey<A>
   /**
    * Counts further uses of a key towards its limits, for work that turns out to be more than its guard says. Takes a request
    * behind a guard, or a key that `verify` has accepted, and returns the state of the limits. If the limits do not allow the uses,
@@ -69,7 +82,7 @@ export interface ApiKeys<
   /** True if a key holds all of the permissions named, whatever its status or expiry. */
   hasPermission(
     apiKey: { readonly permissions: readonly string[] },
-    permission: Permission | readonly Permission[],
+    permission: A['permission'] | readonly A['permission'][],
   ): boolean
   /**
    * Makes the router with which signed-in users manage their own keys.
@@ -106,7 +119,7 @@ export interface ApiKeys<
   verify(
     plainTextKey: string,
     options?: { until?: Closable; ip?: string | undefined },
-  ): Promise<Verdict<Permission, UserId>>
+  ): Promise<Verdict<A>>
   /**
    * Adds a listener for events of this process. A change of a key is reported in the process that made it, once it is committed. A
    * listener that fails breaks nothing, and is reported to the listeners of `error`. Returns a function that removes the listener.
@@ -116,7 +129,7 @@ export interface ApiKeys<
    */
   on<Name extends keyof ApiKeyNotices>(
     name: Name,
-    listener: Listener<ApiKeyNotices<Permission, UserId>[Name]>,
+    listener: Listener<ApiKeyNotices<A>[Name]>,
   ): () => void
   /**
    * Reports the keys that are about to expire to the listeners of `expiring`, and returns how many notices all listeners have

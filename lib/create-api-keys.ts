@@ -1,6 +1,6 @@
 import { migrate } from '../migrations'
 import { asGuest } from '../models/guest'
-import type { UserIdType } from '../models/storage-options'
+import type { OwnerTable, UserIdType } from '../models/storage-options'
 import { tablesOf } from '../models/tables'
 import type { ApiKeys } from './api'
 import { createBackground } from './database/background'
@@ -12,6 +12,7 @@ import { createEmitter } from './keys/emitter'
 import { createLifecycle } from './lifecycle/commands'
 import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
+import type { OrganizationOwner, ServiceOwner, UserOwner } from './keys/owner'
 import { createSecretFormat } from './keys/secret'
 import { createSealer } from './audit/sealer'
 import { createSigner } from './audit/signing'
@@ -23,8 +24,9 @@ import type {
   ApiKeysOptions,
   AppRequest,
   AppResponse,
+  IdOf,
+  PrefixOptions,
   SignedInUser,
-  UserIdOf,
 } from './options'
 import { readOptions } from './read-options'
 import { createAskGrantable } from './verification/owner-permissions'
@@ -46,14 +48,50 @@ import { createVerification } from './verification/verification'
 export function createApiKeys<
   const Permission extends string,
   User extends SignedInUser = SignedInUser,
-  Type extends UserIdType = 'text',
+  UserType extends UserIdType = 'text',
+  const Organizations extends OwnerTable | false = false,
+  Services extends boolean = false,
+  const Environment extends string = never,
+  const Resource extends string = never,
   Req = AppRequest,
   Res = AppResponse,
 >(
-  options: ApiKeysOptions<Permission, User, Type, Req, Res> & VisibleNames<Permission>,
-): ApiKeys<Permission, UserIdOf<Type>> {
+  options: ApiKeysOptions<
+    Permission,
+    User,
+    UserType,
+    Organizations,
+    Services,
+    Environment,
+    Resource,
+    Req,
+    Res
+  > &
+    PrefixOptions<Environment> &
+    VisibleNames<Permission>,
+): ApiKeys<
+  {
+    permission: Permission
+    // Not a type of its own, so that editors show the owners.
+    owner:
+      | UserOwner<IdOf<UserType>>
+      | (Services extends true ? ServiceOwner : never)
+      | (Organizations extends object
+          ? OrganizationOwner<
+              Organizations extends { type: infer Type extends UserIdType } ? IdOf<Type> : string
+            >
+          : never)
+    environment: Environment
+    resource: Resource
+  },
+  User
+> {
   // Inside, permissions are strings and ids are of any type. The signature checks that names and types fit together.
-  const settings = readOptions(options as unknown as AnyOptions)
+  return assemble(options as unknown as AnyOptions) as never
+}
+
+function assemble(options: AnyOptions): ApiKeys {
+  const settings = readOptions(options)
   const { storage, sequelize: appSequelize } = settings
   const sequelize = asGuest(appSequelize)
   const emitter = createEmitter()
@@ -92,7 +130,7 @@ export function createApiKeys<
   const expiryNotices = createExpiryNotices({ ...ground, ...commands })
   const http = createHttp({ ...ground, ...commands, settings, grantable, verification })
 
-  const apiKeys = {
+  return {
     ...commands.lifecycle,
     ...http.calls,
     verify: verification.verifyAlone,
@@ -109,10 +147,7 @@ export function createApiKeys<
       expiryNotices.stop()
       await verification.close()
     },
-  } satisfies ApiKeys
-
-  // At run time the strings are the app's permissions, and ids have the type of its column.
-  return apiKeys as unknown as ApiKeys<Permission, UserIdOf<Type>>
+  }
 }
 
 /** Refuses a `string[]`, because the compiler could not check the names in guards. */

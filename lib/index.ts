@@ -15,7 +15,12 @@ export {
   type InvalidReason,
   type LimitState,
 } from './errors'
-export type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
+export type {
+  AuthenticateOptions,
+  Demand,
+  GuardOptions,
+  RequestOptions,
+} from './http/guard-options'
 export type { Guard } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
@@ -40,7 +45,16 @@ export type {
 export type { GrantableContext } from './keys/grantable'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
-export type { Actor, AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/record'
+export type { AnyApp, App } from './keys/app'
+export type {
+  AnyId,
+  OrganizationOwner,
+  Owner,
+  OwnerOf,
+  ServiceOwner,
+  UserOwner,
+} from './keys/owner'
+export type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/record'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {
   ApiKeysOptions,
@@ -48,7 +62,7 @@ export type {
   AppResponse,
   RedisClient,
   SignedInUser,
-  UserIdOf,
+  IdOf,
 } from './options'
 export type { FeedState } from './freshness/lease'
 export type { AuditHealth } from './audit/own-entries'

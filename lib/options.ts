@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import type { Sequelize } from 'sequelize'
 
-import type { StorageOptions, UserIdType } from '../models/storage-options'
+import type { OwnerTable, StorageOptions, UserIdType } from '../models/storage-options'
 import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
 import type { Limits } from './keys/limits'
@@ -15,8 +15,8 @@ declare global {
   }
 }
 
-/** The type that ids of the app's users have in JavaScript and JSON. */
-export type UserIdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
+/** The type that ids of a column type have in JavaScript and JSON. */
+export type IdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
 
 /** A value, or a promise of it if it is not known yet. */
 export type MaybePromise<Value> = Value | Promise<Value>
@@ -81,17 +81,16 @@ export type TrustedOrigins<Req> =
 export interface ApiKeysOptions<
   Permission extends string,
   User extends SignedInUser,
-  Type extends UserIdType,
+  UserType extends UserIdType,
+  _Organizations extends OwnerTable | false = false,
+  _Services extends boolean = false,
+  _Environment extends string = never,
+  _Resource extends string = never,
   Req = AppRequest,
   Res = AppResponse,
-> extends StorageOptions<Type> {
+> extends StorageOptions<UserType> {
   /** The app's Sequelize, on Postgres. The library uses its pool and its settings, and changes neither. */
   sequelize: Sequelize
-  /**
-   * The beginning of every plain-text key, by which people and secret scanners recognize it: 2 to 16 characters, lower-case
-   * letters, digits and underscores, for example `acme` or `acme_live`.
-   */
-  keyPrefix: string
   /** The permissions that keys may hold: a list of names, or an object of names and their descriptions. */
   permissions: readonly Permission[] | Readonly<Record<Permission, string>>
   /** Returns the user who is signed in, by the app's own means. The routers and `orSignedIn` need it. */
@@ -100,7 +99,7 @@ export interface ApiKeysOptions<
   isAdmin?: ((user: NoInfer<User>) => MaybePromise<boolean | null | undefined>) | undefined
   /** Loads the `req.user` of a request with a key. If it returns no user, the key is refused. */
   loadUser?:
-    | ((userId: UserIdOf<NoInfer<Type>>, req: Req) => MaybePromise<object | null | undefined>)
+    | ((userId: IdOf<NoInfer<UserType>>, req: Req) => MaybePromise<object | null | undefined>)
     | undefined
   /**
    * Returns the permissions that a user holds. The user's keys cannot be given other permissions, and on every request
@@ -110,7 +109,7 @@ export interface ApiKeysOptions<
    */
   grantable?:
     | ((
-        userId: UserIdOf<NoInfer<Type>>,
+        userId: IdOf<NoInfer<UserType>>,
         context: GrantableContext,
       ) => MaybePromise<readonly NoInfer<Permission>[]>)
     | undefined
@@ -255,9 +254,28 @@ export type AnyOptions = ApiKeysOptions<
   string,
   SignedInUser,
   UserIdType,
+  OwnerTable | false,
+  boolean,
+  string,
+  string,
   IncomingMessage,
   ServerResponse
->
+> &
+  PrefixOptions<never>
+
+/** The options that say with what keys begin. */
+export type PrefixOptions<Environment extends string> = [Environment] extends [never]
+  ? {
+      /**
+       * The beginning of every plain-text key, by which people and secret scanners recognize it: 2 to 16 characters, lower-case
+       * letters, digits and underscores, for example `acme` or `acme_live`.
+       */
+      keyPrefix: string
+    }
+  : {
+      keyPrefix?: 'Each of the environments has a prefix'
+      acceptedEnvironments: readonly NoInfer<Environment>[]
+    }
 
 /** A permission of the app, with its description in `permissions`; `null` if that is a list of names. */
 export interface DescribedPermission {

@@ -16,7 +16,7 @@ export interface StorageOptions<Type extends UserIdType = UserIdType> {
    */
   schema?: string | undefined
   /** The app's users in the database: their Sequelize model, or their table. */
-  users?: UserModel | UserOptions<Type> | undefined
+  users?: OwnerTable<Type> | undefined
 }
 
 /** The members of a Sequelize model that the library reads. */
@@ -24,6 +24,9 @@ export interface UserModel {
   getTableName(): string | { tableName: string; schema?: string }
   readonly primaryKeyField?: string
 }
+
+/** A table of owners: the app's Sequelize model, or names. */
+export type OwnerTable<Type extends UserIdType = UserIdType> = UserModel | UserOptions<Type>
 
 interface UserOptions<Type extends UserIdType> {
   /**

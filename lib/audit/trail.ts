@@ -151,12 +151,12 @@ function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
 
 function toEntry(change: Change, { actor, address, reason }: Circumstances): NewEntry {
   const { action, before, after, ref } = change
-  const { id: apiKeyId, userId } = (after ?? before).record
+  const { id: apiKeyId, owner } = (after ?? before).record
   const changed = changedAttributes(change)
   const actorId = actor && actor.type !== 'system' ? String(actor.id) : null
   const by = { actorType: actor?.type ?? 'system', actorId, address: address ?? null } as const
   const states = { before: before && pick(before, changed), after: after && pick(after, changed) }
-  return { ref, apiKeyId, userId, action, ...by, reason: reason ?? null, ...states }
+  return { ref, apiKeyId, userId: owner.id, action, ...by, reason: reason ?? null, ...states }
 }
 
 type Shown = (typeof shownNames)[number]
@@ -177,6 +177,7 @@ function pick(state: KeyState, names: readonly Shown[]) {
 function shownOf(state: KeyState, name: Shown): unknown {
   if (name === 'hashDigest' || name === 'previousHashDigest') return state[name]
   const { record } = state
+  if (name === 'userId') return record.owner.id
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
   const { prefix, postfix, worksUntil } = record.previousSecret

@@ -171,7 +171,7 @@ function denialOf(
   error: ApiKeysError,
 ): RequestDenied {
   return {
-    apiKey: key ? { id: key.id, userId: key.userId } : null,
+    apiKey: key ? { id: key.id, owner: { type: 'user', id: key.userId } } : null,
     error,
     reason: error instanceof InvalidApiKeyError ? error.reason : null,
     address: caller?.ip ?? null,

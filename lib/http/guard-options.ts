@@ -2,8 +2,16 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { createOptionChecks, show, suggest } from '../../models/option-checks'
 
+/** A permission that a guard demands, or several, of which a key needs all. */
+export type Demand<Permission extends string> = Permission | readonly Permission[]
+
 /** The options of the guards that demand permissions. */
-export interface GuardOptions {
+export type GuardOptions<
+  _Environment extends string = never,
+  _Resource extends string = never,
+> = GuardBasics
+
+interface GuardBasics {
   /**
    * Also lets a request through that carries no key, if `currentUser(req)` returns a user. It is for routes that both programs and
    * the app's own pages call. Protect these routes against cross-site requests, like all routes that trust a cookie.
@@ -21,7 +29,10 @@ export interface GuardOptions {
 }
 
 /** The options of `authenticate`. */
-export interface AuthenticateOptions extends GuardOptions {
+export interface AuthenticateOptions<
+  Environment extends string = never,
+  Resource extends string = never,
+> extends GuardOptions<Environment, Resource> {
   /**
    * Lets a request through that carries no key of ours: nothing, or a token that the app understands.
    *
@@ -31,9 +42,13 @@ export interface AuthenticateOptions extends GuardOptions {
 }
 
 /** The options of `authenticateRequest`. */
-export interface RequestOptions<Permission extends string = string> {
+export interface RequestOptions<
+  Permission extends string = string,
+  _Environment extends string = never,
+  _Resource extends string = never,
+> {
   /** The key must hold all of these permissions. */
-  permissions?: Permission | readonly Permission[] | undefined
+  permissions?: Demand<Permission> | undefined
   /**
    * The number of uses of its key that a request counts for, as in the options of a guard.
    *

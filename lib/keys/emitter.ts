@@ -3,29 +3,31 @@ import type { Transaction } from 'sequelize'
 import { eventActions, type ChangeAction, type EventAction } from '../../models/api-key-event'
 import { show, suggest } from '../../models/option-checks'
 import type { ApiKeysError, InvalidReason } from '../errors'
+import type { AnyApp, App } from './app'
 import { deepFreeze } from './metadata'
+import type { Owner, UserIdOf } from './owner'
 import type { Actor, ApiKeyRecord } from './record'
 
 /** A change of a key that this process has made and committed. */
-export interface ApiKeyChanged<Permission extends string = string, UserId = string | number> {
+export interface ApiKeyChanged<A extends App = AnyApp> {
   /** The key after the change; a deleted key as it was. */
-  apiKey: ApiKeyRecord<Permission, UserId>
+  apiKey: ApiKeyRecord<A>
   /** The key before the change; `null` for a new key. */
-  before: ApiKeyRecord<Permission, UserId> | null
+  before: ApiKeyRecord<A> | null
   actor: Actor
   reason: string | null
 }
 
 /** A key, and its owner. */
-interface KeyReference<UserId> {
+interface KeyReference<O extends Owner> {
   readonly id: string
-  readonly userId: UserId
+  readonly owner: O
 }
 
 /** A request that a guard or the strategy refused. */
 export interface RequestDenied {
   /** The key of the request, which may be revoked or expired; `null` if there is no such key. */
-  apiKey: KeyReference<string | number> | null
+  apiKey: KeyReference<Owner> | null
   /** The refusal that the client got. */
   error: ApiKeysError
   /** Why the key was not accepted. Clients do not get the reason. */
@@ -35,24 +37,24 @@ export interface RequestDenied {
 }
 
 /** The events of this process, and their values. No value holds a secret. */
-export interface ApiKeyNotices<
-  Permission extends string = string,
-  UserId = string | number,
-> extends Record<ChangeAction, ApiKeyChanged<Permission, UserId>> {
+export interface ApiKeyNotices<A extends App = AnyApp> extends Record<
+  ChangeAction,
+  ApiKeyChanged<A>
+> {
   /** A request came with a secret that no longer works; once per key and hour. */
   retired_secret_used: { apiKeyId: string }
   /** A use of a key was accepted: a request that no guard refused has ended, or `verify` has accepted the key. */
-  verified: { apiKey: KeyReference<UserId>; address: string | null }
+  verified: { apiKey: KeyReference<A['owner']>; address: string | null }
   denied: RequestDenied
   /**
    * A key expires soon. It is reported 7 days and 1 day before, to the listeners of one process: at least once, and again until
    * all of them succeed.
    */
-  expiring: { apiKey: ApiKeyRecord<Permission, UserId>; daysLeft: 7 | 1 }
+  expiring: { apiKey: ApiKeyRecord<A>; daysLeft: 7 | 1 }
   /** Redis could not count a use of a key, which passed or was refused uncounted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
   /** The app's `grantable` failed, or did not answer in time. Until it does, keys of this user may be refused with 503. */
-  grantable_unavailable: { userId: UserId; error: unknown }
+  grantable_unavailable: { userId: UserIdOf<A['owner']>; error: unknown }
   /** A key could not be verified, because the database did not answer. */
   unavailable: { error: unknown; address: string | null }
   /**

@@ -1,19 +1,21 @@
 import type { ApiKeyRow, Status, Time } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
+import type { AnyApp, App } from './app'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
+import type { AnyId, UserIdIn, UserOwner } from './owner'
 import { isExpired } from './states'
 
-/** An id of a user of the app, in any of the forms that ids come in. */
-export type AnyUserId = string | number | bigint
-
 /** The actor of a change: a signed-in user, an administrator, or the app itself. */
-export type Actor = { type: 'user' | 'admin'; id: AnyUserId } | { type: 'system' }
+export type Actor = { type: 'user' | 'admin'; id: AnyId } | { type: 'system' }
 
 /** A key to be created. */
-export interface NewApiKey<Permission extends string = string> {
+export type NewApiKey<A extends App = AnyApp> = NewKeyFields<A['permission']> & {
   /** The owner. */
-  userId: AnyUserId
+  userId: AnyId
+}
+
+interface NewKeyFields<Permission extends string> {
   /** 1 to 100 characters. */
   name: string
   /** At most 500 characters. */
@@ -34,10 +36,14 @@ export interface NewApiKey<Permission extends string = string> {
 }
 
 /** Changes of a key, besides its permissions and its status. Fields that are left out stay. */
-export type ApiKeyChanges = Partial<Omit<NewApiKey, 'userId' | 'permissions'>>
+export type ApiKeyChanges = Partial<Omit<NewKeyFields<string>, 'permissions'>>
 
 /** A key in answers, results and events. Times become ISO 8601 text in JSON. */
-export interface ApiKeyRecord<Permission extends string = string, UserId = string | number> {
+export type ApiKeyRecord<A extends App = AnyApp> = RecordFields<A['permission']> & {
+  owner: A['owner']
+} & UserIdIn<A['owner']>
+
+interface RecordFields<Permission extends string> {
   id: string
   name: string
   description: string | null
@@ -52,7 +58,6 @@ export interface ApiKeyRecord<Permission extends string = string, UserId = strin
   metadata: Metadata
   /** Limits that this key has over the app's of the same names; `null` for the app's. */
   limits: LimitOverrides | null
-  userId: UserId
   createdAt: Date
   updatedAt: Date
   lastUsedAt: Date | null
@@ -101,7 +106,7 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     // The library has written both, in the form that is read here.
     metadata: row.metadata as Metadata,
     limits: row.limits as LimitOverrides | null,
-    userId: readUserId(row.userId, userIdType),
+    ...ownerOf(readUserId(row.userId, userIdType)),
     createdAt: readTime(row.createdAt),
     updatedAt: readTime(row.updatedAt),
     lastUsedAt: row.lastUsedAt === null ? null : readTime(row.lastUsedAt),
@@ -111,6 +116,11 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
   }
+}
+
+/** Returns the members of a record that name its owner. */
+export function ownerOf(userId: string | number): { owner: UserOwner } & UserIdIn<UserOwner> {
+  return { owner: { type: 'user', id: userId }, userId }
 }
 
 function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {

@@ -91,12 +91,12 @@ export async function update(
 
   // The key may be expired by the time of the change, so its user is locked before it.
   return changeKeyIn(parts, circumstances, async (transaction) => {
-    const { userId } = await get(parts, id, { ...circumstances, transaction })
-    await policies.lockUser(parts, userId, transaction)
+    const { owner } = await get(parts, id, { ...circumstances, transaction })
+    await policies.lockUser(parts, owner.id, transaction)
     async function decideAndCount(key: ApiKeyRecord) {
       const decision = decide(key)
       if (isExpired(key, Date.now())) {
-        await policies.refuseTooManyKeys(parts, key.userId, transaction)
+        await policies.refuseTooManyKeys(parts, key.owner.id, transaction)
       }
       return decision
     }
@@ -112,8 +112,8 @@ export async function setPermissions(
   circumstances: Circumstances,
 ) {
   if (parts.grantable) {
-    const { userId } = await get(parts, id, circumstances)
-    await policies.refuseUngrantable(parts, userId, permissions, circumstances.transaction)
+    const { owner } = await get(parts, id, circumstances)
+    await policies.refuseUngrantable(parts, owner.id, permissions, circumstances.transaction)
   }
 
   function decide(key: ApiKeyRecord): Decision {

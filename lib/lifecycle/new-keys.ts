@@ -8,7 +8,7 @@ import { sqlStateOf } from '../database/failures'
 import type { Run } from '../database/query'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import type { NewKey } from '../keys/input'
-import { readTime, readUserId, type ApiKeyRecord } from '../keys/record'
+import { ownerOf, readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { newId } from '../keys/new-id'
 import { isExpired } from '../keys/states'
@@ -158,7 +158,7 @@ function draftOf({ key, secret }: NewMember): { change: NewChange; row: object }
     allowedIps: key.allowedIps ? [...key.allowedIps] : null,
     metadata: given.metadata,
     limits: key.limits ?? null,
-    userId: key.userId,
+    ...ownerOf(key.userId),
     createdAt: notYet,
     updatedAt: notYet,
     lastUsedAt: null,

@@ -7,7 +7,9 @@ import type { AuditHead } from '../audit/head'
 import type { ApiKeyEvent } from '../audit/trail'
 import type { AuditVerification, VerificationOptions } from '../audit/verify'
 import type { Sort } from '../keys/cursor'
-import type { Actor, AnyUserId, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
+import type { AnyApp, App } from '../keys/app'
+import type { AnyId, UserIdOf } from '../keys/owner'
+import type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
 import type { UsageUnit } from '../keys/usage-period'
 import type { TotalUsage, Usage } from '../usage/report'
 
@@ -25,7 +27,7 @@ interface Page {
 /** Which keys `list` returns. */
 export interface ApiKeyFilter<Permission extends string = string> extends Page {
   /** The owner. */
-  userId?: AnyUserId
+  userId?: AnyId
   status?: Status | readonly Status[] | undefined
   /** `true` for keys past their `expiresAt`, `false` for all other keys. */
   isExpired?: boolean | undefined
@@ -48,7 +50,7 @@ export interface ApiKeyFilter<Permission extends string = string> extends Page {
 export interface EventFilter extends Page {
   apiKeyId?: string | undefined
   /** The owner of the key. */
-  userId?: AnyUserId
+  userId?: AnyId
   action?: EventAction | undefined
 }
 
@@ -78,13 +80,13 @@ export interface UsageQuery {
 export interface UsageFilter extends UsageQuery {
   apiKeyId?: string | undefined
   /** The owner of the key. */
-  userId?: AnyUserId
+  userId?: AnyId
 }
 
 /** The last argument of calls that read. */
 export interface ReadOptions {
   /** The owner. A key of another user is reported as `api_key_not_found`. */
-  userId?: AnyUserId
+  userId?: AnyId
   /** A transaction that the call becomes a part of. A call never joins an ambient one (CLS). */
   transaction?: Transaction | undefined
 }
@@ -176,7 +178,7 @@ export interface UnusedOptions {
   /** The least number of days since the last use, or since the creation of a key without uses; from 1 to 36,500. */
   unusedForDays: number
   /** The owner. Without it, the call is about the keys of all users. */
-  userId?: AnyUserId
+  userId?: AnyId
   /**
    * Revokes nothing, and returns how many keys the call would revoke.
    *
@@ -190,15 +192,15 @@ export interface UnusedOptions {
  * input that breaks the rules, and with `database_unavailable` while the database cannot serve. Mistakes of the program, such as
  * `userId: undefined`, are `TypeError`s.
  */
-export interface Lifecycle<Permission extends string = string, UserId = string | number> {
+export interface Lifecycle<A extends App = AnyApp> {
   /**
    * Creates a key. Its plain text is in this answer, and nowhere else ever. Rejects with `too_many_api_keys` if the owner has
    * `maxKeysPerUser` keys.
    */
   create(
-    apiKey: NewApiKey<Permission>,
+    apiKey: NewApiKey<A>,
     options?: Omit<IssueOptions, 'userId'>,
-  ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+  ): Promise<{ apiKey: ApiKeyRecord<A>; plainTextKey: string }>
 
   /**
    * Creates at most 10,000 keys, a thousand in one transaction: each of a thousand, or none. All rules of `create`
@@ -213,10 +215,10 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    * plain text, so that it is `null` only then.
    */
   createMany(
-    apiKeys: readonly NewApiKey<Permission>[],
+    apiKeys: readonly NewApiKey<A>[],
     options?: Omit<IssueOptions, 'userId'>,
   ): Promise<{
-    apiKeys: { apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string | null }[]
+    apiKeys: { apiKey: ApiKeyRecord<A>; plainTextKey: string | null }[]
     failure: ApiKeysError | null
   }>
 
@@ -225,35 +227,31 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    * page has no `nextCursor`.
    */
   list(
-    filter?: ApiKeyFilter<Permission>,
+    filter?: ApiKeyFilter<A['permission']>,
     options?: Omit<ReadOptions, 'userId'>,
-  ): Promise<{ apiKeys: ApiKeyRecord<Permission, UserId>[]; nextCursor: string | null }>
+  ): Promise<{ apiKeys: ApiKeyRecord<A>[]; nextCursor: string | null }>
 
   /** Returns the record of a key. Rejects with `api_key_not_found`, like all calls for one key. */
-  get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<A>>
 
   /** Changes the fields that `changes` names. Rejects with `api_key_revoked` for a revoked key. */
-  update(
-    id: string,
-    changes: ApiKeyChanges,
-    options?: ChangeOptions,
-  ): Promise<ApiKeyRecord<Permission, UserId>>
+  update(id: string, changes: ApiKeyChanges, options?: ChangeOptions): Promise<ApiKeyRecord<A>>
 
   /** Replaces all permissions of a key. Rejects with `api_key_revoked` for a revoked key. */
   setPermissions(
     id: string,
-    permissions: readonly Permission[],
+    permissions: readonly A['permission'][],
     options?: RestrictOptions,
-  ): Promise<ApiKeyRecord<Permission, UserId>>
+  ): Promise<ApiKeyRecord<A>>
 
   /** Suspends a key: it is refused until `reactivate`. Rejects with `api_key_revoked` for a revoked key. */
-  suspend(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  suspend(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<A>>
 
   /** Ends a suspension. Rejects with `api_key_revoked` for a revoked key. */
-  reactivate(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  reactivate(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<A>>
 
   /** Revokes a key for good. Its record stays. */
-  revoke(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  revoke(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<A>>
 
   /**
    * Gives a key a new secret under the same id. Its plain text is in this answer, and nowhere else ever. The old secret works on
@@ -264,17 +262,17 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   rotate(
     id: string,
     options?: RotateOptions,
-  ): Promise<{ apiKey: ApiKeyRecord<Permission, UserId>; plainTextKey: string }>
+  ): Promise<{ apiKey: ApiKeyRecord<A>; plainTextKey: string }>
 
   /** Ends the grace period of a rotation: only the new secret works. Rejects with `api_key_revoked` for a revoked key. */
-  endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<Permission, UserId>>
+  endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<A>>
 
   /**
    * Revokes the keys of a list of ids, or of a filter, and returns how many it revoked. A filter must have a criterion. `notFound` has
    * the ids of the list that no key has. The call works through any number, a thousand in one transaction.
    */
   revokeMany(
-    criteria: ManyKeys<Permission>,
+    criteria: ManyKeys<A['permission']>,
     options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
   ): Promise<{ keys: number; notFound: string[] }>
 
@@ -282,13 +280,10 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    * Revokes all keys of a user in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200
    * before the answer, and the other keys a page at a time after it.
    */
-  revokeAll(userId: AnyUserId, options?: Omit<RestrictOptions, 'userId'>): Promise<{ keys: number }>
+  revokeAll(userId: AnyId, options?: Omit<RestrictOptions, 'userId'>): Promise<{ keys: number }>
 
   /** Returns how many keys `revokeAll` would revoke. */
-  countRevocable(
-    userId: AnyUserId,
-    options?: Omit<ReadOptions, 'userId'>,
-  ): Promise<{ keys: number }>
+  countRevocable(userId: AnyId, options?: Omit<ReadOptions, 'userId'>): Promise<{ keys: number }>
 
   /** Revokes keys that are not in use, 1,000 in a transaction, and returns how many keys it revoked. */
   revokeUnused(
@@ -309,7 +304,7 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   events(
     filter?: EventFilter,
     options?: Omit<ReadOptions, 'userId'>,
-  ): Promise<{ events: ApiKeyEvent<UserId>[]; nextCursor: string | null }>
+  ): Promise<{ events: ApiKeyEvent<UserIdOf<A['owner']>>[]; nextCursor: string | null }>
 
   /**
    * Reports to all processes that a user gained or lost a role. Within the bound of all changes, each of them asks the option
@@ -321,7 +316,7 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
    *   await apiKeys.userChanged(user.id, { transaction })
    * })
    */
-  userChanged(userId: AnyUserId, options?: UserChangeOptions): Promise<void>
+  userChanged(userId: AnyId, options?: UserChangeOptions): Promise<void>
 
   /** Returns how often a key was accepted and refused, hour by hour. Other processes write their counts within a minute. */
   usage(id: string, query?: UsageQuery, options?: ReadOptions): Promise<Usage>
@@ -330,7 +325,7 @@ export interface Lifecycle<Permission extends string = string, UserId = string |
   totalUsage(
     filter?: UsageFilter,
     options?: Omit<ReadOptions, 'userId'>,
-  ): Promise<TotalUsage<UserId>>
+  ): Promise<TotalUsage<UserIdOf<A['owner']>>>
 
   /** Deletes old usage, 10,000 rows at a time, and returns how many rows it deleted. A row is an hour of a key. */
   pruneUsage(options: PruneOptions): Promise<{ hours: number }>

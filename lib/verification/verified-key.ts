@@ -1,12 +1,25 @@
+import type { AnyApp, App, If, Resources } from '../keys/app'
 import type { Closable } from '../keys/closable'
 import { deepFreeze, type Metadata } from '../keys/metadata'
+import type { Owner, UserIdIn } from '../keys/owner'
 import type { KeyUse } from '../usage/counts'
 import type { CachedKey, KeyRow } from './cache'
 
 /** An accepted key, in the form that the app gets. Frozen. */
-export interface VerifiedApiKey<Permission extends string = string, UserId = string | number> {
+export type VerifiedApiKey<A extends App = AnyApp> = VerifiedFields<A['permission']> & {
+  readonly owner: A['owner']
+} & UserIdIn<A['owner']> &
+  If<A['environment'], { readonly environment: A['environment'] }> &
+  If<
+    A['resource'],
+    {
+      readonly resources: Resources<A['resource']> | null
+      allows(type: A['resource'], id: string): boolean
+    }
+  >
+
+interface VerifiedFields<Permission extends string> {
   readonly id: string
-  readonly userId: UserId
   readonly name: string
   /** With the option `grantable`, the permissions that its owner holds as well. */
   readonly permissions: readonly Permission[]
@@ -94,6 +107,7 @@ export class Acceptance implements Holding {
 /** It is a class, because its instances cost a fraction of frozen literals. */
 class AcceptedKey implements VerifiedApiKey {
   readonly id: string
+  readonly owner: Owner
   readonly userId: string | number
   readonly name: string
   readonly permissions: readonly string[]
@@ -105,6 +119,7 @@ class AcceptedKey implements VerifiedApiKey {
   constructor(acceptance: Acceptance) {
     const { row, permissions } = acceptance
     this.id = row.id
+    this.owner = Object.freeze({ type: 'user', id: row.userId })
     this.userId = row.userId
     this.name = row.name
     this.permissions = permissions

@@ -2,6 +2,7 @@ import { momentOf } from '../database/clock'
 import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
+import type { AnyApp, App } from '../keys/app'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
 import { isStillUnknown, mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
@@ -17,8 +18,7 @@ import {
 } from './refuse'
 import { Acceptance, type KeyCaller, type MakeSignal, type VerifiedApiKey } from './verified-key'
 
-export type Verdict<Permission extends string = string, UserId = string | number> =
-  { valid: true; apiKey: VerifiedApiKey<Permission, UserId> } | Refused
+export type Verdict<A extends App = AnyApp> = { valid: true; apiKey: VerifiedApiKey<A> } | Refused
 
 /** The same, before the app's object of the key is made. */
 export type Decision = Acceptance | Refused

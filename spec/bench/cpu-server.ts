@@ -37,7 +37,7 @@ const limits = {
   monthly: { limit: 1_000_000_000, windowSeconds: 30 * 86_400 },
 }
 
-const opened = new Map<BuildName, { apiKeys: Library.ApiKeys<'READ_GRAPH'>; keys: string[] }>()
+const opened = new Map<BuildName, { apiKeys: Library.ApiKeys; keys: string[] }>()
 
 answerQuestions(async (question: CpuServerQuestion): Promise<CpuServerAnswer> => {
   switch (question.kind) {

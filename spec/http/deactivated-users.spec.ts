@@ -19,7 +19,7 @@ async function runExample(statements: string[]) {
   const [setUp = '', change = ''] = example.split(/^(?=await )/m)
   const keep = setUp.replace('const apiKeys =', 'return')
   const context = { createApiKeys, sequelize, apiKeys: undefined as ApiKeys | undefined }
-  const apiKeys = runInNewContext(`(() => {${keep}})()`, context) as ApiKeys<'READ_GRAPH', string>
+  const apiKeys = runInNewContext(`(() => {${keep}})()`, context) as ApiKeys
   context.apiKeys = apiKeys
   database.closeFirst(apiKeys)
 

@@ -40,6 +40,7 @@ describe('requirePermission', () => {
     expect(answer.body).toEqual({
       apiKey: {
         id,
+        owner: { type: 'user', id: 'alice' },
         userId: 'alice',
         name: 'Deployment',
         permissions: ['READ_GRAPH', 'READ_BLOCK'],

@@ -206,7 +206,10 @@ describe('limits', () => {
     stop()
 
     expect(denied).toEqual([
-      expect.objectContaining({ apiKey: { id, userId: 'alice' }, reason: null }),
+      expect.objectContaining({
+        apiKey: { id, owner: { type: 'user', id: 'alice' } },
+        reason: null,
+      }),
     ])
     expect(denied[0]?.error).toBeInstanceOf(RateLimitedError)
   })

@@ -162,7 +162,7 @@ describe('on', () => {
       ['invalid_api_key', 'malformed'],
       ['missing_credential', null],
     ])
-    const holder = { id: apiKey.id, userId: 'alice' }
+    const holder = { id: apiKey.id, owner: { type: 'user', id: 'alice' } }
     // The key is named although it is no longer good, because an app that lists such requests shows its owner.
     expect(notices.map(({ apiKey }) => apiKey)).toEqual([holder, holder, holder, null, null])
     expect(notices[0]).toMatchObject({ address: '127.0.0.1' })

@@ -43,6 +43,7 @@ describe('POST /', () => {
       allowedIps: null,
       metadata: {},
       limits: null,
+      owner: { type: 'user', id: 'alice' },
       userId: 'alice',
       createdAt: expect.stringMatching(time),
       updatedAt: apiKey.createdAt,

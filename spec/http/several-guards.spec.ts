@@ -89,6 +89,7 @@ describe('a second guard', () => {
         const { signal } = new AbortController()
         req.apiKey = {
           id,
+          owner: { type: 'user', id: 'bob' },
           userId: 'bob',
           name: 'x',
           permissions: ['READ_GRAPH'],

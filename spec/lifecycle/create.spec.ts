@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 
 import type { ApiKeyRecord } from '../../lib'
-import type { Permission, TestApiKeys } from '../support/app'
+import type { Permission, TestApp, TestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { setClock } from '../support/clock'
 import { faultsOf, newKey } from '../support/keys'
@@ -19,7 +19,7 @@ async function create(wishes?: Parameters<typeof createKey>[0]) {
 }
 
 /** Makes a key expire. */
-async function expire({ id }: ApiKeyRecord<Permission, string>) {
+async function expire({ id }: ApiKeyRecord<TestApp>) {
   await rows(`UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = $1`, [id])
 }
 
@@ -48,6 +48,7 @@ describe('create', () => {
       allowedIps: null,
       metadata: {},
       limits: null,
+      owner: { type: 'user', id: 'alice' },
       userId: 'alice',
       createdAt: expect.any(Date),
       updatedAt: apiKey.createdAt,

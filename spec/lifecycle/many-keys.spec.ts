@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 
 import { TooManyApiKeysError, type NewApiKey } from '../../lib'
-import type { Permission } from '../support/app'
+import type { Permission, TestApp } from '../support/app'
 import { databaseAway } from '../support/database'
 import { faultsOf, newKey, newUser } from '../support/keys'
 import { until } from '../support/until'
@@ -15,7 +15,7 @@ const program = join(__dirname, 'dying-batch.ts')
 const register = join(__dirname, '../support/register.js')
 
 /** The input for a number of keys, each with its place in its name. */
-function manyKeys(count: number, wishes: Partial<NewApiKey<Permission>> = {}) {
+function manyKeys(count: number, wishes: Partial<NewApiKey<TestApp>> = {}) {
   return Array.from({ length: count }, (_, index) => newKey({ name: `Key ${index}`, ...wishes }))
 }
 
@@ -367,7 +367,7 @@ describe('createMany, with a table of users', () => {
 describe('revokeMany', () => {
   const world = useWorld()
 
-  async function createSome(count: number, wishes: Partial<NewApiKey<Permission>> = {}) {
+  async function createSome(count: number, wishes: Partial<NewApiKey<TestApp>> = {}) {
     const { apiKeys } = await world.apiKeys.createMany(manyKeys(count, wishes))
     return apiKeys.map(({ apiKey }) => apiKey.id)
   }

@@ -1,11 +1,11 @@
 import * as fc from 'fast-check'
 
 import { ApiKeysError, type ApiKeyEvent, type ApiKeyRecord } from '../../lib'
-import type { Permission } from '../support/app'
+import type { Permission, TestApp } from '../support/app'
 import { runsOf } from '../support/runs'
 import { useWorld } from '../support/world'
 
-type Key = ApiKeyRecord<Permission, string>
+type Key = ApiKeyRecord<TestApp>
 
 /** The moves of a round. Each has a reason of its own, so that its entry can be found in the audit trail. */
 type Move =

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 
 import type { ApiKeyRecord, Status } from '../../lib'
-import type { Permission } from '../support/app'
+import type { TestApp } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { faultsOf, newKey } from '../support/keys'
 import { useWorld } from '../support/world'
@@ -14,7 +14,7 @@ async function create(wishes?: Parameters<typeof createKey>[0]) {
 }
 
 /** Makes a key expire. */
-async function expire({ id }: ApiKeyRecord<Permission, string>) {
+async function expire({ id }: ApiKeyRecord<TestApp>) {
   await rows(`UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = $1`, [id])
 }
 
@@ -25,7 +25,7 @@ async function eventsOf({ id }: { id: string }) {
 }
 
 describe('the states', () => {
-  type Change = (id: string) => Promise<ApiKeyRecord<Permission, string>>
+  type Change = (id: string) => Promise<ApiKeyRecord<TestApp>>
 
   const changes = {
     suspend: (id) => apiKeys.suspend(id),

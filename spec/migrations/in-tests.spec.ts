@@ -65,7 +65,7 @@ describe('the section "In tests" of the README', () => {
   function createInstance() {
     const create = runInThisContext(
       `(createApiKeys, sequelize) => { ${setUp}; return apiKeys }`,
-    ) as (...args: unknown[]) => ApiKeys<'READ_GRAPH'>
+    ) as (...args: unknown[]) => ApiKeys
     const apiKeys = create(createApiKeys, sequelize)
     database.closeFirst(apiKeys)
     return apiKeys

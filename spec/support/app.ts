@@ -6,13 +6,13 @@ import express, {
   type Response,
 } from 'express'
 
-import { createApiKeys, type ApiKeysOptions, type VerifiedApiKey } from '../../lib'
+import { createApiKeys, type ApiKeysOptions, type UserOwner, type VerifiedApiKey } from '../../lib'
 import type { Database } from './database'
 
 declare global {
   namespace Express {
     interface Request {
-      apiKey?: VerifiedApiKey | undefined
+      apiKey?: VerifiedApiKey<TestApp> | undefined
     }
   }
 }
@@ -21,12 +21,24 @@ export const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUT
 
 export type Permission = (typeof permissions)[number]
 
+/** What the options below make of an app. */
+export interface TestApp {
+  permission: Permission
+  owner: UserOwner<string>
+  environment: never
+  resource: never
+}
+
 export interface User {
   id: string
   admin: boolean
 }
 
-export type Options = Partial<ApiKeysOptions<Permission, User, 'text', Request, Response>>
+export type Options = Partial<
+  ApiKeysOptions<Permission, User, 'text', false, false, never, never, Request, Response> & {
+    keyPrefix: string
+  }
+>
 
 /** The API keys of an app whose users sign in by naming themselves in the header `X-User`. */
 export function createTestApiKeys(

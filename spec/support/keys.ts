@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto'
 
 import { InvalidInputError, type ApiKeyRecord, type NewApiKey, type Status } from '../../lib'
 import { createSecretFormat } from '../../lib/keys/secret'
-import type { Permission, TestApiKeys } from './app'
+import type { TestApp, TestApiKeys } from './app'
 import type { Caller } from './http'
 
-type Wishes = Partial<NewApiKey<Permission>>
+type Wishes = Partial<NewApiKey<TestApp>>
 
 /** The input for a new key, with the fields that a spec names. */
-export function newKey(wishes: Wishes = {}): NewApiKey<Permission> {
+export function newKey(wishes: Wishes = {}): NewApiKey<TestApp> {
   return { userId: 'alice', name: 'Deployment', permissions: ['READ_GRAPH'], ...wishes }
 }
 
@@ -16,7 +16,7 @@ export function newKey(wishes: Wishes = {}): NewApiKey<Permission> {
 export async function createKey(
   apiKeys: TestApiKeys,
   { status, ...wishes }: Wishes & { status?: Status } = {},
-): Promise<ApiKeyRecord<Permission, string>> {
+): Promise<ApiKeyRecord<TestApp>> {
   const { apiKey } = await apiKeys.create(newKey(wishes))
   return bringInto(status, apiKey, apiKeys)
 }
@@ -32,7 +32,7 @@ export async function postKey(caller: Caller, input: object = {}) {
 /** Suspends or revokes a new key, if the status demands it. */
 export async function bringInto(
   status: Status | undefined,
-  apiKey: ApiKeyRecord<Permission, string>,
+  apiKey: ApiKeyRecord<TestApp>,
   apiKeys: TestApiKeys,
 ) {
   if (status === 'SUSPENDED') return apiKeys.suspend(apiKey.id)

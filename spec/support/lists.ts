@@ -1,5 +1,5 @@
 import type { ApiKeyRecord } from '../../lib'
-import type { Permission, TestApiKeys } from './app'
+import type { TestApp, TestApiKeys } from './app'
 
 /** Walks through all pages. */
 export async function listAll(
@@ -7,7 +7,7 @@ export async function listAll(
   filter: Parameters<TestApiKeys['list']>[0],
   between?: () => Promise<unknown>,
 ) {
-  const all: ApiKeyRecord<Permission, string>[] = []
+  const all: ApiKeyRecord<TestApp>[] = []
   let cursor: string | undefined
   do {
     const page = await apiKeys.list({ ...filter, ...(cursor && { cursor }) })

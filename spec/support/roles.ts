@@ -3,7 +3,14 @@ import { once } from 'node:events'
 import express, { type RequestHandler } from 'express'
 
 import type { NewApiKey } from '../../lib'
-import { createTestApp, permissions, type Options, type Permission, type TestApiKeys } from './app'
+import {
+  createTestApp,
+  permissions,
+  type Options,
+  type Permission,
+  type TestApp,
+  type TestApiKeys,
+} from './app'
 import type { Http } from './http'
 import { until } from './until'
 import { useWorld } from './world'
@@ -62,7 +69,7 @@ export function useRoles() {
       return apiKeys
     },
     /** Creates a key whose owner holds all of its permissions. */
-    async createKey(wishes: Partial<NewApiKey<Permission>> = {}) {
+    async createKey(wishes: Partial<NewApiKey<TestApp>> = {}) {
       const created = await world.createKey({ permissions: [read, execute], ...wishes })
       return { id: created.id, key: created.plainTextKey }
     },

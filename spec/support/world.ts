@@ -8,7 +8,7 @@ import {
   createTestApiKeys,
   createTestApp,
   type Options,
-  type Permission,
+  type TestApp,
   type TestApiKeys,
 } from './app'
 import { findBlockedSession } from './blocked'
@@ -45,7 +45,7 @@ export interface CreatedKey {
   id: string
   userId: string
   plainTextKey: string
-  apiKey: ApiKeyRecord<Permission, string>
+  apiKey: ApiKeyRecord<TestApp>
   /** The path of the key below the owner's router. */
   path: string
 }

@@ -1,5 +1,5 @@
 import type { ApiKeyRecord } from '../../lib'
-import type { Permission } from '../support/app'
+import type { Permission, TestApp } from '../support/app'
 import { setClock } from '../support/clock'
 import { useWorld } from '../support/world'
 
@@ -8,7 +8,7 @@ const { apiKeys, rows, createKey } = useWorld()
 afterEach(() => jest.useRealTimers())
 
 /** Makes a key expire. */
-async function expire({ id }: ApiKeyRecord<Permission, string>) {
+async function expire({ id }: ApiKeyRecord<TestApp>) {
   await rows(`UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = $1`, [id])
 }
 

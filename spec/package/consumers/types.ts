@@ -6,8 +6,12 @@ import express, { type NextFunction, type Request, type Response } from 'express
 import {
   createApiKeys,
   migrations,
+  type ApiKeys,
   type ApiKeyRecord,
+  type App,
   type ErrorCode,
+  type Owner,
+  type UserOwner,
   type VerifiedApiKey,
 } from 'express-api-keys'
 import passport from 'passport'
@@ -31,6 +35,20 @@ type Equal<A, B> =
 
 function isTrue<Claim extends true>(claim?: Claim) {
   return claim
+}
+
+/** What the options below make of apps. */
+interface Graphs extends App {
+  permission: 'READ_GRAPH' | 'EXECUTE_GRAPH'
+  owner: UserOwner<string>
+  environment: never
+  resource: never
+}
+interface Alone<Id> extends App {
+  permission: 'A'
+  owner: UserOwner<Id>
+  environment: never
+  resource: never
 }
 
 const sequelize = new Sequelize('postgres://localhost/app')
@@ -63,7 +81,7 @@ app.get('/graphs/:id', apiKeys.requirePermission('READ_GRAPH'), (req, res) => {
   isTrue<Equal<typeof req.params, { id: string }>>()
 
   const apiKey = apiKeys.getApiKey(req)
-  isTrue<Equal<typeof apiKey, VerifiedApiKey<'READ_GRAPH' | 'EXECUTE_GRAPH', string>>>()
+  isTrue<Equal<typeof apiKey, VerifiedApiKey<Graphs>>>()
   isTrue<Equal<typeof apiKey.userId, string>>()
   isTrue<Equal<typeof req.apiKey, VerifiedApiKey | undefined>>()
 
@@ -202,6 +220,35 @@ const ofModels = {
   }),
 }
 
+// A function can take the API keys, a key and a record of any app.
+interface EverythingApp {
+  permission: 'A'
+  owner: Owner
+  environment: 'live' | 'test'
+  resource: 'graph'
+}
+declare const everything: ApiKeys<EverythingApp>
+
+export async function useAnyApp(any: ApiKeys) {
+  const { id, owner, permissions } = any.getApiKey({})
+  isTrue<Equal<typeof owner, Owner>>()
+  isTrue<Equal<typeof permissions, readonly string[]>>()
+  const describe = (apiKey: VerifiedApiKey | ApiKeyRecord) => `${id} ${apiKey.owner.type}`
+  describe(numbered.getApiKey({}))
+  describe((await apiKeys.list()).apiKeys[0] ?? any.getApiKey({}))
+  describe(everything.getApiKey({}))
+}
+void useAnyApp(apiKeys)
+void useAnyApp(numbered)
+void useAnyApp(everything)
+
+// Where not all owners are users, a key has no userId that a query would take for nobody's.
+isTrue<Equal<ReturnType<(typeof numbered)['getApiKey']>['userId'], number>>()
+// @ts-expect-error the owner may be an organisation
+everything.getApiKey({}).userId
+// @ts-expect-error the owner may be an organisation
+void everything.get('7').then(({ userId }) => userId)
+
 export async function useWithoutHttp() {
   const { apiKey, plainTextKey } = await apiKeys.create({
     userId: 'alice',
@@ -209,7 +256,7 @@ export async function useWithoutHttp() {
     permissions: ['READ_GRAPH'],
     expiresAt: new Date('2030-01-01'),
   })
-  isTrue<Equal<typeof apiKey, ApiKeyRecord<'READ_GRAPH' | 'EXECUTE_GRAPH', string>>>()
+  isTrue<Equal<typeof apiKey, ApiKeyRecord<Graphs>>>()
   isTrue<Equal<typeof plainTextKey, string>>()
   // @ts-expect-error records have no hash
   apiKey.hash
@@ -241,11 +288,11 @@ export async function useWithoutHttp() {
   await apiKeys.revoke(apiKey.id, { actor: { type: 'user' } })
 
   const { apiKeys: strings } = await ofModels.alone.list()
-  isTrue<Equal<typeof strings, ApiKeyRecord<'A', string>[]>>()
+  isTrue<Equal<typeof strings, ApiKeyRecord<Alone<string>>[]>>()
   const { apiKeys: others } = await ofModels.defined.list()
-  isTrue<Equal<typeof others, ApiKeyRecord<'A', string>[]>>()
+  isTrue<Equal<typeof others, ApiKeyRecord<Alone<string>>[]>>()
   const { apiKeys: numbers } = await ofModels.typed.list()
-  isTrue<Equal<typeof numbers, ApiKeyRecord<'A', number>[]>>()
+  isTrue<Equal<typeof numbers, ApiKeyRecord<Alone<number>>[]>>()
 
   await migrations.initial({ users: Person }).up(sequelize.getQueryInterface())
   await migrations.initial({ users: { type: 'uuid' } }).up(sequelize.getQueryInterface())
