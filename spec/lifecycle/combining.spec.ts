@@ -397,4 +397,20 @@ describe('keys of users whose ids the database spells in another way', () => {
     expect(reported.toSorted()).toEqual([...ids, String(ids[0])].toSorted())
     expect((await usersWorld.apiKeys.verifyAuditTrail()).entries).toBe(6)
   })
+
+  it('are created one at a time, each with an entry in the spelling of the database', async () => {
+    const id = randomUUID()
+    await usersWorld.rows('CREATE TABLE users_by_id (id uuid PRIMARY KEY)')
+    await usersWorld.rows('INSERT INTO users_by_id VALUES ($1)', [id])
+    await usersWorld.apiKeys.migrate()
+
+    const { apiKey } = await usersWorld.apiKeys.create(newKey({ userId: id.toUpperCase() }))
+
+    expect(apiKey.userId).toBe(id)
+    expect(await usersWorld.rows('SELECT user_id FROM api_key_events')).toEqual([{ user_id: id }])
+    expect(await usersWorld.apiKeys.verifyAuditTrail()).toMatchObject({
+      isIntact: true,
+      entries: 1,
+    })
+  })
 })
