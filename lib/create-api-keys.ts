@@ -114,7 +114,7 @@ function assemble(options: AnyOptions): ApiKeys {
     emitter,
     signer,
     sealer: createSealer({ background, clock, connection, emitter, tables, signer }),
-    format: createSecretFormat(settings),
+    format: createSecretFormat({ ...settings, keyPrefixes: [settings.keyPrefix] }),
     parse: createParsers({ ...settings, ...storage }),
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),

@@ -91,6 +91,13 @@ export interface ApiKeysOptions<
 > extends StorageOptions<UserType> {
   /** The app's Sequelize, on Postgres. The library uses its pool and its settings, and changes neither. */
   sequelize: Sequelize
+  /**
+   * Allows a prefix that secret scanners take for another vendor's, for example `sk_live` (Stripe) or `ghp` (GitHub). They would report
+   * your keys to that vendor, and not to you.
+   *
+   * @default false
+   */
+  allowForeignPrefix?: boolean | undefined
   /** The permissions that keys may hold: a list of names, or an object of names and their descriptions. */
   permissions: readonly Permission[] | Readonly<Record<Permission, string>>
   /** Returns the user who is signed in, by the app's own means. The routers and `orSignedIn` need it. */

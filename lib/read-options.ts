@@ -7,6 +7,7 @@ import v = require('valibot')
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
 import { matching, wholeNumber } from './keys/fields'
+import { vendorOf } from './keys/foreign-prefixes'
 import { isListOfNames } from './keys/grantable'
 import { limitFields, limitsOption } from './keys/limits'
 import { isObject, pathTo, withAll } from './keys/parse-input'
@@ -29,6 +30,7 @@ export const optionFields = {
     /^[a-z][a-z0-9_]{0,14}[a-z0-9]$/,
     'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore',
   ),
+  allowForeignPrefix: v.optional(v.boolean('must be true or false'), false),
   permissions: v.pipe(
     v.custom<AnyOptions['permissions']>(
       isObject,
@@ -138,6 +140,16 @@ const schema = v.pipe(
   v.custom<object>(isObject),
   withAll(optionFields),
   v.object(optionFields),
+  v.forward(
+    v.partialCheck(
+      [['allowForeignPrefix'], ['keyPrefix']],
+      ({ allowForeignPrefix, keyPrefix }) =>
+        allowForeignPrefix || vendorOf(keyPrefix) === undefined,
+      ({ input: { keyPrefix } }) =>
+        `must not be ${keyPrefix}: secret scanners would take your keys for keys of ${vendorOf(keyPrefix)}, and report them there. Choose another prefix, or set allowForeignPrefix: true`,
+    ),
+    ['keyPrefix'],
+  ),
   v.forward(
     v.partialCheck(
       [['acceptUnkeyed'], ['secrets']],

@@ -22,6 +22,11 @@ function create(options: unknown) {
   return createApiKeys(options as never)
 }
 
+/** The refusal of a prefix of another vendor. */
+function foreign(keyPrefix: string, vendor: string) {
+  return `keyPrefix must not be ${keyPrefix}: secret scanners would take your keys for keys of ${vendor}, and report them there. Choose another prefix, or set allowForeignPrefix: true`
+}
+
 /** Puts the options in front of each row, so that they are in its title. */
 function titled(rows: [options: object, refusal: string][]) {
   return rows.map(
@@ -82,6 +87,17 @@ describe('createApiKeys', () => {
       [{ keyPrefix: 'acme-live' }, `keyPrefix ${prefixRule}, got "acme-live"`],
       [{ keyPrefix: 'acme\n' }, `keyPrefix ${prefixRule}, got "acme\\n"`],
       [{ keyPrefix: ['acme'] }, `keyPrefix ${prefixRule}, got [ 'acme' ]`],
+
+      [{ keyPrefix: 'ghp' }, foreign('ghp', 'GitHub')],
+      [{ keyPrefix: 'github_pat' }, foreign('github_pat', 'GitHub')],
+      [{ keyPrefix: 'sk_live' }, foreign('sk_live', 'Stripe')],
+      [{ keyPrefix: 'sk_live_acme' }, foreign('sk_live_acme', 'Stripe')],
+      [{ keyPrefix: 'acme_ghp' }, foreign('acme_ghp', 'GitHub')],
+      [{ keyPrefix: 'shpat' }, foreign('shpat', 'Shopify')],
+      [{ keyPrefix: 'xoxb' }, foreign('xoxb', 'Slack')],
+      [{ keyPrefix: 'glpat' }, foreign('glpat', 'GitLab')],
+      [{ keyPrefix: 'akia' }, foreign('akia', 'AWS')],
+      [{ keyPrefix: 'npm' }, foreign('npm', 'npm')],
 
       [
         { permissions: undefined },
@@ -347,6 +363,8 @@ describe('createApiKeys', () => {
   it.each([
     ['the longest prefix', { keyPrefix: 'a'.repeat(16) }],
     ['a prefix of several words', { keyPrefix: 'acme_live_2' }],
+    ['a prefix that begins as another vendor’s does', { keyPrefix: 'ghpx_live' }],
+    ['a prefix of another vendor if it may', { keyPrefix: 'sk_live', allowForeignPrefix: true }],
     ['permissions with descriptions', { permissions: { READ_GRAPH: 'Read graphs' } }],
     ['permissions of odd characters', { permissions: ["graphs:read/*'%$1"] }],
     ['schemas of odd characters', { schema: 'My "keys"', users: { table: 'u', schema: "It's" } }],

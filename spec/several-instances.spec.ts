@@ -1,4 +1,4 @@
-import express from 'express'
+import express, { type RequestHandler } from 'express'
 import passport from 'passport'
 import request from 'supertest'
 
@@ -25,6 +25,10 @@ beforeAll(async () => {
 
 afterAll(() => database.drop())
 
+const showRequest: RequestHandler = (req, res) => {
+  res.json({ userId: req.apiKey?.userId, authorization: req.headers.authorization })
+}
+
 describe('two instances in one process, on one schema', () => {
   it('each verify the keys of their own prefix', async () => {
     const live = await liveKeys.create(newKey())
@@ -34,6 +38,30 @@ describe('two instances in one process, on one schema', () => {
     expect(await testKeys.verify(test.plainTextKey)).toMatchObject({ valid: true })
     expect(await liveKeys.verify(test.plainTextKey)).toEqual({ valid: false, code: 'malformed' })
     expect(await testKeys.verify(live.plainTextKey)).toEqual({ valid: false, code: 'malformed' })
+  })
+
+  it('stand on one request if one prefix is the start of the other: the last underscore decides', async () => {
+    const plainKeys = createTestApiKeys(database, { keyPrefix: 'acme' })
+    const app = express()
+    app.use(plainKeys.authenticate({ optional: true }))
+    app.get('/plain', plainKeys.requirePermission('READ_GRAPH'), showRequest)
+    app.get('/live', liveKeys.requirePermission('READ_GRAPH'), showRequest)
+    const plain = await plainKeys.create(newKey({ userId: 'alice' }))
+    const live = await liveKeys.create(newKey({ userId: 'bob' }))
+
+    const answers = [
+      await request(app).get('/plain').set('Authorization', `Bearer ${plain.plainTextKey}`),
+      await request(app).get('/live').set('Authorization', `Bearer ${live.plainTextKey}`),
+      await request(app).get('/plain').set('Authorization', `Bearer ${live.plainTextKey}`),
+      await request(app).get('/live').set('Authorization', `Bearer ${plain.plainTextKey}`),
+      await request(app).get('/live').set('Authorization', 'Bearer acme_live_cut-off'),
+    ]
+
+    expect(answers.map(({ status }) => status)).toEqual([200, 200, 401, 401, 401])
+    expect(answers.slice(0, 2).map(({ body }) => body)).toEqual([
+      { userId: 'alice', authorization: `Bearer ${plain.apiKey.prefix}...` },
+      { userId: 'bob', authorization: `Bearer ${live.apiKey.prefix}...` },
+    ])
   })
 
   it('stand on one request by strategies of different names', async () => {

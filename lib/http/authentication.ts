@@ -61,6 +61,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
       }
 
       credential ??= credentials.read(req, lines, findMaskedKey(keeper))
+      if (credential.kind === 'foreign' && credential.sent) caller.masked = credential
       caller.authentication = judge(req, credential, caller)
       return caller.authentication
     },

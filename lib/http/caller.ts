@@ -187,10 +187,12 @@ export function addCaller(
   return caller
 }
 
-/** Returns the key that some instance has masked and not judged yet; `undefined` if there is none. */
+/** Returns the key that some instance has masked and not judged; `undefined` if there is none. */
 export function findMaskedKey(keeper: Keeper): SentKey | undefined {
   for (let caller = keeper[callers]; caller !== undefined; caller = caller.next) {
-    if (caller.masked?.kind === 'key') return caller.masked
+    const { masked } = caller
+    if (masked?.kind === 'key') return masked
+    if (masked?.kind === 'foreign' && masked.sent) return masked.sent
   }
   return undefined
 }

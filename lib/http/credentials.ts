@@ -2,7 +2,13 @@ import { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 
 import { ApiKeysError } from '../errors'
-import type { SentKey } from '../keys/secret'
+import {
+  longerNameEnd,
+  shownLength,
+  shownPattern,
+  type SecretFormat,
+  type SentKey,
+} from '../keys/secret'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:
@@ -21,8 +27,11 @@ const plainCredentials = new RegExp(`^${plainScheme}${tokenSyntax}$`)
 export type Credential =
   /** Nothing, or a scheme such as Basic that the library does not read. */
   | { kind: 'none' }
-  /** A bearer token that is not a key of ours, for example a JWT. */
-  | { kind: 'foreign' }
+  /**
+   * A bearer token that is not a key of ours, for example a JWT. A key with a longer name is masked, and kept in `sent` for the
+   * instance that has such keys.
+   */
+  | { kind: 'foreign'; sent?: SentKey }
   /** Text that begins as our keys do. The verifier says if it is a key. */
   | ({ kind: 'key' } & SentKey)
   /** A malformed credential. `isOurs` is true if it holds text that begins as our keys do. */
@@ -31,11 +40,7 @@ export type Credential =
 /** The part that finds the key of a request. */
 export type CredentialReader = ReturnType<typeof createCredentialReader>
 
-interface CredentialOptions {
-  /** The text that every key of ours begins with. */
-  marker: string
-  /** The number of characters behind the marker that lists show of a key. */
-  shownLength: number
+interface CredentialOptions extends Pick<SecretFormat, 'markers' | 'markerEndAt'> {
   /** A second header that may carry a key, in lower case. */
   header: string | undefined
 }
@@ -44,9 +49,9 @@ interface CredentialOptions {
  * Makes the part that finds the key of a request: in `Authorization: Bearer` or in the app's own header, nowhere else. It masks
  * each key in every view of the headers, readable or not, so that no later logger can leak it.
  */
-export function createCredentialReader({ marker, shownLength, header }: CredentialOptions) {
-  const masks = createMasks(marker, shownLength)
-  const plainShownLength = plainScheme.length + marker.length + shownLength
+export function createCredentialReader(options: CredentialOptions) {
+  const { markerEndAt, header } = options
+  const masks = createMasks(options)
 
   function readAuthorization(value: string): Credential {
     const [prefix] = scheme.exec(value) ?? []
@@ -55,14 +60,25 @@ export function createCredentialReader({ marker, shownLength, header }: Credenti
 
     const token = value.slice(prefix.length)
     if (!b64token.test(token)) return unreadable('malformed_credential', masks.fits(value))
-    if (!token.startsWith(marker)) return { kind: 'foreign' }
-    return keyIn(value, prefix.length)
+    return keyIn(value, prefix.length) ?? { kind: 'foreign' }
   }
 
   function readHeader(value: string): Credential {
     if (value === '') return { kind: 'none' }
-    if (value.startsWith(marker)) return keyIn(value, 0)
+    const credential = keyIn(value, 0)
+    if (credential) return credential
     return masks.fits(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
+  }
+
+  /** Returns the key that begins at a character of a text; `undefined` if none does. A masked key cannot be read again. */
+  function keyIn(text: string, start: number): Credential | undefined {
+    const markerEnd = markerEndAt(text, start)
+    if (markerEnd === -1) return undefined
+    if (text.endsWith(ellipsis)) return unreadable('malformed_credential', true)
+    const sent = { text, start }
+    return longerNameEnd(text, markerEnd) === -1
+      ? { kind: 'key', ...sent }
+      : { kind: 'foreign', sent }
   }
 
   return {
@@ -79,14 +95,18 @@ export function createCredentialReader({ marker, shownLength, header }: Credenti
 
       const line = findOnlyLine(lines, 'authorization')
       if (line === -1 || lines[line] !== authorization) return null
-      if (!authorization.startsWith(marker, plainScheme.length)) return { kind: 'foreign' }
+      const markerEnd = markerEndAt(authorization, plainScheme.length)
+      if (markerEnd === -1) return { kind: 'foreign' }
       if (authorization.endsWith(ellipsis)) return null
 
-      const masked = authorization.slice(0, plainShownLength) + ellipsis
+      const otherEnd = longerNameEnd(authorization, markerEnd)
+      const shownEnd = Math.max(markerEnd, otherEnd) + shownLength
+      const masked = authorization.slice(0, shownEnd) + ellipsis
       headers.authorization = masked
       lines[line] = masked
       masks.putInDistinct(req, 'authorization')
-      return { kind: 'key', text: authorization, start: plainScheme.length }
+      const sent = { text: authorization, start: plainScheme.length }
+      return otherEnd === -1 ? { kind: 'key', ...sent } : { kind: 'foreign', sent }
     },
 
     /**
@@ -98,15 +118,15 @@ export function createCredentialReader({ marker, shownLength, header }: Credenti
       const others = header === undefined ? [] : masks.take(req, lines, header)
       const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
 
-      const mine = found.filter(isOurs)
+      const mine = found.filter((one) => isOurs(one) || isOfOther(one))
       // Node keeps the first of two `Authorization` lines and hides the second, so that readers could disagree.
       const isRepeated = authorizations.length > 1 || others.length > 1
       if (mine.length > 1 || (mine.length > 0 && isRepeated)) {
         return unreadable('multiple_credentials', true)
       }
-      if (mine[0]?.kind === 'unreadable' && masked?.text.startsWith(marker, masked.start)) {
-        return { kind: 'key', ...masked }
-      }
+      const isMasked = mine[0]?.kind === 'unreadable' && masked !== undefined
+      const kept = isMasked ? keyIn(masked.text, masked.start) : undefined
+      if (kept) return kept
       return (
         mine[0] ??
         found.find(({ kind }) => kind === 'unreadable') ??
@@ -121,15 +141,21 @@ export function isOurs(credential: Credential): boolean {
   return credential.kind === 'key' || (credential.kind === 'unreadable' && credential.isOurs)
 }
 
+/** True for a key with a longer name. */
+function isOfOther(credential: Credential): boolean {
+  return credential.kind === 'foreign' && credential.sent !== undefined
+}
+
 /**
  * Masks the keys in headers. A mask shows as much of a key as lists do, so that a cache or a limiter behind a guard can
  * still distinguish keys. All other values stay unchanged.
  */
-function createMasks(marker: string, shownLength: number) {
+function createMasks(format: Pick<SecretFormat, 'markers'>) {
   // A key may stand behind any character that no token has, such as the bracket of a template. Inside the token of another
   // issuer it is not ours.
+  const inToken = `[^\\s,;"']`
   const ours = new RegExp(
-    `(^|[^A-Za-z0-9\\-._~+/])(${marker}[^\\s,;"']{0,${shownLength}})[^\\s,;"']*`,
+    `(^|[^A-Za-z0-9\\-._~+/])(${shownPattern(format, inToken)})${inToken}*`,
     'g',
   )
   const mask = `$1$2${ellipsis}`
@@ -176,13 +202,6 @@ function createMasks(marker: string, shownLength: number) {
 
 /** Ends a mask. No key holds it. */
 const ellipsis = '...'
-
-/** Returns the key that begins at a character of a text. A masked key cannot be read again. */
-function keyIn(text: string, start: number): Credential {
-  return text.endsWith(ellipsis)
-    ? unreadable('malformed_credential', true)
-    : { kind: 'key', text, start }
-}
 
 /** Returns the index of a header's value among the lines; -1 if the header was sent twice, or not at all. */
 function findOnlyLine(rawHeaders: readonly string[], name: string): number {

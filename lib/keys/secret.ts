@@ -8,12 +8,17 @@ import { hash, hkdfSync, randomBytes } from 'node:crypto'
  *
  * The body is drawn uniformly from base62 (43 characters, 256 bits). One digest of `name_body` serves twice: its first
  * 47 bits, in 8 characters of base62, are the check; all of it is the hash under which the key is stored.
+ *
+ * The last underscore ends the name, because body and check have none. So one name may be the start of another.
  */
 
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 const bodyLength = 43
 const checkLength = 8
-const shownLength = 6
+/** The number of characters of the body that lists show. */
+export const shownLength = 6
+const secretLength = bodyLength + checkLength
+const secretSyntax = `[0-9A-Za-z]{${secretLength}}`
 
 /** A new plain-text key, and the stored parts. The plain text goes to its owner and nowhere else. */
 export type MintedSecret = ReturnType<SecretFormat['mint']>
@@ -58,32 +63,44 @@ interface Hasher {
   digest(text: string): Digest
 }
 
-interface SecretFormatOptions {
+/** The keys with one prefix. The hashers are of its own, because their inputs are prepared for one length. */
+interface Form {
   keyPrefix: string
+  /** The start of every such key, for example `agpt_`. */
+  marker: string
+  signedLength: number
+  length: number
+  hashers: readonly Hasher[]
+}
+
+interface SecretFormatOptions {
+  keyPrefixes: readonly string[]
   secrets: readonly (string | Uint8Array)[]
   acceptUnkeyed: boolean
 }
 
-/** Creates the format of an app's keys. The first of `secrets` mints, and all verify. Without secrets, hashes are unkeyed. */
-export function createSecretFormat({ keyPrefix, secrets, acceptUnkeyed }: SecretFormatOptions) {
-  const marker = `${keyPrefix}_`
-  const signedLength = marker.length + bodyLength
-  const length = signedLength + checkLength
-  const shape = new RegExp(`^${marker}[0-9A-Za-z]{${bodyLength + checkLength}}$`)
-
-  const keyed = secrets.map((secret) => keyedHasher(secret, signedLength))
-  const [minter = unkeyedHasher] = keyed
-  const hashers = keyed.length === 0 || acceptUnkeyed ? [...keyed, unkeyedHasher] : keyed
+/**
+ * Creates the format of an app's keys. The first of `secrets` mints, and all verify. Without secrets, hashes are unkeyed. Keys with any
+ * of the prefixes verify.
+ */
+export function createSecretFormat({ keyPrefixes, secrets, acceptUnkeyed }: SecretFormatOptions) {
+  const isUnkeyed = secrets.length === 0 || acceptUnkeyed
+  const hashKeys = secrets.map(deriveHashKey)
+  // The longest name comes first, because its marker may begin with the marker of another.
+  const forms = keyPrefixes
+    .map((keyPrefix) => formOf(keyPrefix, hashKeys, isUnkeyed))
+    .toSorted((a, b) => b.length - a.length)
+  const shape = new RegExp(`^(?:${keyPrefixes.join('|')})_${secretSyntax}$`)
 
   return {
-    /** The start of every key, for example `agpt_`. */
-    marker,
-    /** The number of characters behind the marker that lists show. */
-    shownLength,
-
-    /** Draws a new key. */
-    mint() {
-      const signed = marker + drawBody()
+    /** The starts of keys, the longest first. */
+    markers: forms.map(({ marker }) => marker),
+    /** Draws a new key with one of the prefixes. */
+    mint(keyPrefix: string) {
+      const form = forms.find((form) => form.keyPrefix === keyPrefix)
+      const [minter] = form?.hashers ?? []
+      if (!form || !minter) throw new TypeError(`express-api-keys: no key begins with ${keyPrefix}`)
+      const signed = form.marker + drawBody()
       const digest = minter.digest(signed)
       const check = formatCheck(checkOf(digest))
 
@@ -92,7 +109,7 @@ export function createSecretFormat({ keyPrefix, secrets, acceptUnkeyed }: Secret
         hash: toStoredHash(digest),
         secretId: minter.secretId,
         /** The start that lists show: the name and 6 characters of the body. */
-        prefix: signed.slice(0, marker.length + shownLength),
+        prefix: signed.slice(0, form.marker.length + shownLength),
         /** The end that lists show: the check. */
         postfix: check,
       }
@@ -103,20 +120,21 @@ export function createSecretFormat({ keyPrefix, secrets, acceptUnkeyed }: Secret
      * this app never minted. If the app has secrets, such a text may be forged. Otherwise it was mistyped or cut off.
      */
     parse({ text, start }: SentKey): Digest | null {
-      if (text.length - start !== length || !text.startsWith(marker, start)) return null
-      const signedEnd = start + signedLength
-      for (let at = start + marker.length; at < signedEnd; at++) {
-        if (valueAt(text, at) === -1) return null
-      }
-      const check = readCheck(text, signedEnd)
-
-      const signed = text.slice(start, signedEnd)
-      for (const hasher of hashers) {
-        const digest = hasher.digest(signed)
-        // Numbers below 2^47 compare in constant time, whatever digits differ.
-        if (checkOf(digest) === check) return digest
+      const length = text.length - start
+      for (const form of forms) {
+        if (length === form.length && text.startsWith(form.marker, start)) {
+          return read(form, text, start)
+        }
       }
       return null
+    },
+
+    /** Returns the end of the marker that a text has at a place; -1 if it has none there. */
+    markerEndAt(text: string, start: number): number {
+      for (const { marker } of forms) {
+        if (text.startsWith(marker, start)) return start + marker.length
+      }
+      return -1
     },
 
     /** True if a text has the shape of a key, whatever its check. */
@@ -126,13 +144,56 @@ export function createSecretFormat({ keyPrefix, secrets, acceptUnkeyed }: Secret
 
     /** True if every client can make such a key, because its check needs no secret. */
     isForgeable({ text, start }: SentKey, digest: Digest): boolean {
-      if (!hashers.includes(unkeyedHasher)) return false
-      return unkeyedHasher.digest(text.slice(start, start + signedLength)) === digest
+      return isUnkeyed && unkeyedHasher.digest(text.slice(start, -checkLength)) === digest
     },
 
     /** The ids of the app's secrets in their order, and `null` if unkeyed hashes are accepted. */
-    secretIds: hashers.map(({ secretId }) => secretId),
+    secretIds: [...hashKeys.map(({ secretId }) => secretId), ...(isUnkeyed ? [null] : [])],
   }
+}
+
+/** The rest of the name of a key with a longer name, behind a marker of ours with which the name begins. */
+const longerNameSyntax = '[a-z0-9_]{0,14}[a-z0-9]_'
+const longerName = new RegExp(`^${longerNameSyntax}${secretSyntax}$`)
+
+/**
+ * Returns the end of the name of a key that has a longer name than the marker that ends at `markerEnd`, for example `acme_live` beside
+ * `acme`; -1 if the text is no such key. It belongs to another instance.
+ */
+export function longerNameEnd(text: string, markerEnd: number): number {
+  const end = text.length - secretLength
+  return end > markerEnd && longerName.test(text.slice(markerEnd)) ? end : -1
+}
+
+/** Makes the pattern of text that begins as keys do, up to the part of it that lists show. */
+export function shownPattern({ markers }: Pick<SecretFormat, 'markers'>, inToken: string): string {
+  const longer = `(?:${longerNameSyntax}(?=${secretSyntax}(?!${inToken})))?`
+  return `(?:${markers.join('|')})${longer}${inToken}{0,${shownLength}}`
+}
+
+function formOf(keyPrefix: string, hashKeys: readonly HashKey[], isUnkeyed: boolean): Form {
+  const marker = `${keyPrefix}_`
+  const signedLength = marker.length + bodyLength
+  const keyed = hashKeys.map((hashKey) => keyedHasher(hashKey, signedLength))
+  const hashers = isUnkeyed ? [...keyed, unkeyedHasher] : keyed
+  return { keyPrefix, marker, signedLength, length: signedLength + checkLength, hashers }
+}
+
+/** Returns the digest of a text that has the marker and the length of a form; `null` if the text is no key. */
+function read({ marker, signedLength, hashers }: Form, text: string, start: number): Digest | null {
+  const signedEnd = start + signedLength
+  for (let at = start + marker.length; at < signedEnd; at++) {
+    if (valueAt(text, at) === -1) return null
+  }
+  const check = readCheck(text, signedEnd)
+
+  const signed = text.slice(start, signedEnd)
+  for (const hasher of hashers) {
+    const digest = hasher.digest(signed)
+    // Numbers below 2^47 compare in constant time, whatever digits differ.
+    if (checkOf(digest) === check) return digest
+  }
+  return null
 }
 
 const unkeyedHasher: Hasher = {
@@ -143,16 +204,26 @@ const unkeyedHasher: Hasher = {
 const blockLength = 64
 const digestLength = 32
 
+/** The key of hashes, and the id of the secret from which it is derived. */
+type HashKey = ReturnType<typeof deriveHashKey>
+
 /**
- * Creates a hasher with keys that HKDF (RFC 5869) derives from a secret. So the app may use the secret elsewhere, for example for
- * sessions.
+ * Derives the key of hashes from a secret by HKDF (RFC 5869). So the app may use the secret elsewhere, for example for sessions.
+ */
+function deriveHashKey(secret: string | Uint8Array) {
+  return {
+    key: derive(secret, 'hash', digestLength),
+    secretId: derive(secret, 'id', 8).toString('hex'),
+  }
+}
+
+/**
+ * Creates a hasher for texts of one length.
  *
  * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104. It is spelled out because two hashes over prepared inputs
- * take half the time of Node's `createHmac`. All texts have one length.
+ * take half the time of Node's `createHmac`.
  */
-function keyedHasher(secret: string | Uint8Array, textLength: number): Hasher {
-  const key = derive(secret, 'hash', digestLength)
-  const secretId = derive(secret, 'id', 8).toString('hex')
+function keyedHasher({ key, secretId }: HashKey, textLength: number): Hasher {
   const inner = padded(key, 0x36, textLength)
   const outer = padded(key, 0x5c, digestLength)
   const room = new Float64Array(inner.buffer, blockLength)

@@ -20,7 +20,7 @@ export async function create(parts: Parts, key: NewKey, circumstances: Circumsta
 
   return once(parts, 'create', key, circumstances, async (claim) => {
     await policies.refuseNewKey(parts, key, circumstances)
-    const { plainTextKey, ...secret } = parts.format.mint()
+    const { plainTextKey, ...secret } = parts.format.mint(parts.keyPrefix)
 
     const member = { key, secret, circumstances, claim }
     const apiKey = given ? await createWithin(parts, member, given) : await createNow(parts, member)
@@ -168,7 +168,7 @@ async function rotateNow(
   gracePeriodSeconds: number,
   { claim, ...circumstances }: Circumstances & { claim: Claim | undefined },
 ) {
-  const { plainTextKey, ...secret } = parts.format.mint()
+  const { plainTextKey, ...secret } = parts.format.mint(parts.keyPrefix)
   const { prefix, postfix } = secret
 
   // A use that this process has not written yet counts. If it cannot be written, that secret stops working.

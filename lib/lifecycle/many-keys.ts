@@ -194,7 +194,7 @@ async function createBatch(
   for (let start = 0; start < keys.length; start += draftedAtOnce) {
     await nextTurn()
     const members = keys.slice(start, start + draftedAtOnce).map((key, index): NewMember => {
-      const { plainTextKey, ...secret } = parts.format.mint()
+      const { plainTextKey, ...secret } = parts.format.mint(parts.keyPrefix)
       plainTextKeys.push(plainTextKey)
       return { key, secret, circumstances, claim: start + index === 0 ? claim : undefined }
     })

@@ -9,8 +9,8 @@ export type MintedKey = MintedSecret
 export const keyPrefix = 'agpt'
 
 export function mintKeys(count: number, secrets: readonly string[] = []): MintedKey[] {
-  const format = createSecretFormat({ keyPrefix, secrets, acceptUnkeyed: false })
-  return Array.from({ length: count }, () => format.mint())
+  const format = createSecretFormat({ keyPrefixes: [keyPrefix], secrets, acceptUnkeyed: false })
+  return Array.from({ length: count }, () => format.mint(keyPrefix))
 }
 
 /** Tokens of another kind, as long as keys of the library. */

@@ -15,14 +15,14 @@ const atOnce = 200
 async function main([url = '', malformed = '0', unknown = '0']: readonly string[]) {
   const sequelize = new Sequelize(url, { logging: false })
   const apiKeys = createTestApiKeys({ connect: () => sequelize }, { cacheSize: 2000 })
-  const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+  const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
 
   async function attack(share: number) {
     for (let left = Number(malformed) * share; left > 0; left -= atOnce) {
       await refused(() => `agpt_${randomBytes(40).toString('hex').slice(0, 51)}`)
     }
     for (let left = Number(unknown) * share; left > 0; left -= atOnce) {
-      await refused(() => format.mint().plainTextKey)
+      await refused(() => format.mint('agpt').plainTextKey)
     }
     await apiKeys.flush()
   }

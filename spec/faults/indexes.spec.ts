@@ -29,7 +29,7 @@ const idOfUsage = createHash('md5')
   .digest('hex')
   .replace(/(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 const minted = Array.from({ length: 200 }, () =>
-  createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false }).mint(),
+  createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false }).mint('agpt'),
 )
 
 let database: Database

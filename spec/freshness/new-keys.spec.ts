@@ -10,7 +10,7 @@ import { until } from '../support/until'
 import { useWorldForEach } from '../support/world'
 
 const world = useWorldForEach()
-const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
 
 /** So long that a new key can only be accepted because of a report of the log, or of the process itself. */
 const maxStalenessMs = 600_000
@@ -181,7 +181,7 @@ describe('a key that the library creates', () => {
 describe('a key that SQL inserts', () => {
   it('is accepted at once by processes that have looked it up', async () => {
     const { apiKeys } = await startProcess()
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     await lookFor(plainTextKey, apiKeys)
 
     await run(insertSql(hash))
@@ -198,7 +198,7 @@ describe('a key that SQL inserts', () => {
        SELECT 'many', 'Bulk', 'agpt_000000', '00000000', md5(n::text) || md5(n::text), '{READ_GRAPH}'
          FROM generate_series(1, 10001) AS n`,
     )
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     await run(insertSql(hash))
     await expectAccepted(apiKeys, plainTextKey)
 
@@ -207,7 +207,7 @@ describe('a key that SQL inserts', () => {
   })
 
   it('is a change of its own behind a savepoint that was rolled back, and behind a number', async () => {
-    const [first, second, third] = [format.mint(), format.mint(), format.mint()]
+    const [first, second, third] = [format.mint('agpt'), format.mint('agpt'), format.mint('agpt')]
 
     await world.sequelize.transaction(async (transaction) => {
       await run('SAVEPOINT undone', transaction)
@@ -223,7 +223,7 @@ describe('a key that SQL inserts', () => {
 
   it('is accepted within the bound if it claims to be of the library', async () => {
     const { apiKeys } = await startProcess({ maxStalenessMs: 300, listen: false })
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     await lookFor(plainTextKey, apiKeys)
 
     await run(insertSql(hash, { ref: 'gen_random_uuid()' }))
@@ -237,7 +237,7 @@ describe('the hash of a key', () => {
   it('is accepted at once if an UPDATE gives it to a key, and the hash before is refused', async () => {
     const { apiKeys } = await startProcess()
     const { apiKey, plainTextKey: old } = await world.apiKeys.create(newKey())
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     await expectAccepted(apiKeys, old)
     await lookFor(plainTextKey, apiKeys)
 
@@ -250,7 +250,7 @@ describe('the hash of a key', () => {
   it('is accepted at once if INSERT with ON CONFLICT gives it to a key', async () => {
     const { apiKeys } = await startProcess()
     const { apiKey, plainTextKey: old } = await world.apiKeys.create(newKey())
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     await expectAccepted(apiKeys, old)
     await lookFor(plainTextKey, apiKeys)
 
@@ -271,7 +271,7 @@ describe('the hash of a key', () => {
     if (Number(server?.version) < 150_000) return
     const { apiKeys } = await startProcess()
     const { apiKey, plainTextKey: old } = await world.apiKeys.create(newKey())
-    const [exchanged, inserted] = [format.mint(), format.mint()]
+    const [exchanged, inserted] = [format.mint('agpt'), format.mint('agpt')]
     await expectAccepted(apiKeys, old)
     await lookFor(exchanged.plainTextKey, apiKeys)
     await lookFor(inserted.plainTextKey, apiKeys)
@@ -293,7 +293,7 @@ describe('the hash of a key', () => {
   it('is refused at once if its key is deleted and inserted again with another hash', async () => {
     const { apiKeys } = await startProcess()
     const { apiKey, plainTextKey: old } = await world.apiKeys.create(newKey())
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     await expectAccepted(apiKeys, old)
 
     await world.sequelize.transaction(async (transaction) => {
@@ -309,7 +309,7 @@ describe('the hash of a key', () => {
 
   it('belongs at once to the new key, if its key is deleted and a new key is inserted with it', async () => {
     const { apiKeys } = await startProcess()
-    const { plainTextKey, hash } = format.mint()
+    const { plainTextKey, hash } = format.mint('agpt')
     const [before, now] = [randomUUID(), randomUUID()]
     await run(insertSql(hash, { id: before, ref: 'gen_random_uuid()' }))
     await expectAccepted(apiKeys, plainTextKey)

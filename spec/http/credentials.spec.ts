@@ -4,9 +4,11 @@ import { Socket } from 'node:net'
 import * as fc from 'fast-check'
 
 import { createCredentialReader, type Credential } from '../../lib/http/credentials'
+import { createSecretFormat } from '../../lib/keys/secret'
 import { sendRaw } from '../support/raw-http'
 
-const options = { marker: 'agpt_', shownLength: 6, header: undefined }
+const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
+const options = { ...format, header: undefined }
 const key = `agpt_${'k'.repeat(51)}`
 const otherKey = `agpt_${'q'.repeat(51)}`
 /** A token of another issuer that contains the prefix of our keys. */
@@ -29,7 +31,7 @@ function unreadable(code: string, { isOurs }: { isOurs: boolean }) {
 
 /** Sends header lines to a server that reads them, and returns the credential and the headers after it. */
 async function read(lines: readonly string[], header?: string) {
-  const credentials = createCredentialReader({ marker: 'agpt_', shownLength: 6, header })
+  const credentials = createCredentialReader({ ...format, header })
   const listener: RequestListener = (req, res) => {
     const { headers, rawHeaders } = req
     // Reads from a copy, before that, if the key is in plain text.
@@ -226,6 +228,52 @@ describe('masking', () => {
 
     expect(headers[name.toLowerCase()]).toBe(value)
     expect(rawHeaders.slice(0, 2)).toEqual([name, value])
+  })
+
+  it('masks keys with each of several prefixes, and keys with a longer name, down to what lists show', async () => {
+    const several = createSecretFormat({
+      keyPrefixes: ['acme', 'acme_live'],
+      secrets: [],
+      acceptUnkeyed: false,
+    })
+    const body = 'k'.repeat(51)
+    const credentials = createCredentialReader({ ...several, header: 'x-api-key' })
+    const listener: RequestListener = (req, res) => {
+      const { kind } =
+        credentials.readPlain(req, req.rawHeaders) ?? credentials.read(req, req.rawHeaders)
+      res.end(JSON.stringify({ kind, sent: req.rawHeaders.slice(0, 2) }))
+    }
+    const masked: [string, string, string][] = []
+    for (const line of [
+      `Authorization: Bearer acme_${body}`,
+      `Authorization: Bearer acme_live_${body}`,
+      `Authorization: bearer acme_live_${body}`,
+      `X-API-Key: acme_live_${body}`,
+      `Authorization: Bearer <acme_live_${body}>`,
+      `Authorization: Bearer acme_live_${body}k`,
+      `Authorization: Bearer acme_prod_${body}k`,
+      `Authorization: Bearer acme_prod_${body}`,
+      `Authorization: bearer acme_prod_${body}`,
+      `X-API-Key: acme_prod_${body}`,
+      `Authorization: Token token="acme_prod_${body}", x`,
+    ]) {
+      const { kind, sent } = JSON.parse((await sendRaw(listener, ['GET / HTTP/1.1', line])).body)
+      masked.push([line, kind, sent.join(': ')])
+    }
+
+    expect(masked).toEqual([
+      [expect.anything(), 'key', 'Authorization: Bearer acme_kkkkkk...'],
+      [expect.anything(), 'key', 'Authorization: Bearer acme_live_kkkkkk...'],
+      [expect.anything(), 'key', 'Authorization: bearer acme_live_kkkkkk...'],
+      [expect.anything(), 'key', 'X-API-Key: acme_live_kkkkkk...'],
+      [expect.anything(), 'unreadable', 'Authorization: Bearer <acme_live_kkkkkk...'],
+      [expect.anything(), 'key', 'Authorization: Bearer acme_live_kkkkkk...'],
+      [expect.anything(), 'key', 'Authorization: Bearer acme_prod_k...'],
+      [expect.anything(), 'foreign', 'Authorization: Bearer acme_prod_kkkkkk...'],
+      [expect.anything(), 'foreign', 'Authorization: bearer acme_prod_kkkkkk...'],
+      [expect.anything(), 'foreign', 'X-API-Key: acme_prod_kkkkkk...'],
+      [expect.anything(), 'unreadable', 'Authorization: Token token="acme_prod_kkkkkk...", x'],
+    ])
   })
 
   it('reaches every line of a header that comes more than once', async () => {

@@ -6,6 +6,7 @@ import {
   asSent,
   createSecretFormat,
   fromStoredHash,
+  longerNameEnd,
   toStoredHash,
   type SecretFormat,
 } from '../../lib/keys/secret'
@@ -53,12 +54,16 @@ const alterations = {
     }),
 }
 
-function createFormat(options: Partial<Parameters<typeof createSecretFormat>[0]> = {}) {
-  return createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false, ...options })
+type FormatOptions = Partial<Parameters<typeof createSecretFormat>[0]>
+
+/** A format that mints keys with the first of its prefixes. */
+function createFormat({ keyPrefixes = ['agpt'], ...options }: FormatOptions = {}) {
+  const format = createSecretFormat({ keyPrefixes, secrets: [], acceptUnkeyed: false, ...options })
+  return { ...format, mint: () => format.mint(keyPrefixes[0] ?? '') }
 }
 
 /** The hash under which a plain-text key is looked up; `null` if it is not looked up. */
-function readHash(format: SecretFormat, plainTextKey: string): string | null {
+function readHash(format: Pick<SecretFormat, 'parse'>, plainTextKey: string): string | null {
   const digest = format.parse(asSent(plainTextKey))
   return digest === null ? null : toStoredHash(digest)
 }
@@ -177,11 +182,11 @@ describe('createSecretFormat', () => {
 
     fc.assert(
       fc.property(keyPrefix, secrets, (keyPrefix, secrets) => {
-        const format = createFormat({ keyPrefix, secrets })
+        const format = createFormat({ keyPrefixes: [keyPrefix], secrets })
         // All in one format, because no hash may depend on the texts that were hashed before.
         for (const [place, secret] of [...secrets, ...secrets].entries()) {
           const { plainTextKey, hash, secretId } = createFormat({
-            keyPrefix,
+            keyPrefixes: [keyPrefix],
             secrets: [secret],
           }).mint()
           const digest = hmac(secret)(plainTextKey.slice(0, -8))
@@ -207,13 +212,83 @@ describe('createSecretFormat', () => {
   })
 
   it('reads the name up to the last underscore', () => {
-    const acme = createFormat({ keyPrefix: 'acme_live' })
+    const acme = createFormat({ keyPrefixes: ['acme_live'] })
     const { plainTextKey, prefix } = acme.mint()
 
-    expect(acme.marker).toBe('acme_live_')
+    expect(acme.markers).toEqual(['acme_live_'])
     expect(prefix).toMatch(/^acme_live_[0-9A-Za-z]{6}$/)
     expect(acme.parse(asSent(plainTextKey))).not.toBeNull()
-    expect(createFormat({ keyPrefix: 'acme' }).parse(asSent(plainTextKey))).toBeNull()
+    expect(createFormat({ keyPrefixes: ['acme'] }).parse(asSent(plainTextKey))).toBeNull()
+  })
+
+  describe('with several prefixes', () => {
+    const prefixes = fc.uniqueArray(fc.stringMatching(/^[a-z][a-z0-9_]{0,14}[a-z0-9]$/), {
+      minLength: 1,
+      maxLength: 6,
+    })
+
+    it('reads the keys of each as a format of that prefix alone does, and no keys of other prefixes', () => {
+      const secrets = fc.constantFrom([], [secret], [otherSecret, secret])
+
+      fc.assert(
+        fc.property(prefixes, prefixes, secrets, (keyPrefixes, others, secrets) => {
+          const format = createFormat({ keyPrefixes, secrets })
+          for (const keyPrefix of [...keyPrefixes, ...others]) {
+            const { plainTextKey, hash } = createFormat({
+              keyPrefixes: [keyPrefix],
+              secrets,
+            }).mint()
+            const isOwn = keyPrefixes.includes(keyPrefix)
+
+            expect(readHash(format, plainTextKey)).toBe(isOwn ? hash : null)
+            expect(format.hasShape(asSent(plainTextKey))).toBe(isOwn)
+            const markerEnd = format.markerEndAt(plainTextKey, 0)
+            const isOfAnother = markerEnd === -1 || longerNameEnd(plainTextKey, markerEnd) !== -1
+            expect(isOfAnother).toBe(!isOwn)
+          }
+        }),
+        { numRuns: runsOf(500) },
+      )
+    })
+
+    it('reads keys of which one prefix is the start of another, by the last underscore', () => {
+      const format = createSecretFormat({
+        keyPrefixes: ['acme', 'acme_live', 'acme_live_2'],
+        secrets: [secret],
+        acceptUnkeyed: true,
+      })
+
+      for (const keyPrefix of ['acme', 'acme_live', 'acme_live_2']) {
+        const { plainTextKey, hash, prefix, secretId } = format.mint(keyPrefix)
+        expect(prefix).toBe(plainTextKey.slice(0, keyPrefix.length + 7))
+        expect(readHash(format, plainTextKey)).toBe(hash)
+        expect(secretId).toBe(format.secretIds[0])
+      }
+      for (const keyPrefix of ['acme', 'acme_live_2']) {
+        const { plainTextKey, hash } = createFormat({ keyPrefixes: [keyPrefix] }).mint()
+        expect(readHash(format, plainTextKey)).toBe(hash)
+      }
+    })
+
+    it('takes what begins as our keys do for ours, unless it is a key with a longer name', () => {
+      const { markerEndAt } = createFormat({ keyPrefixes: ['acme', 'acme_live'] })
+      const body = 'k'.repeat(51)
+      const namesOf = (text: string, start = 0) => {
+        const markerEnd = markerEndAt(text, start)
+        return [markerEnd, longerNameEnd(text, markerEnd)]
+      }
+
+      expect(namesOf(`acme_${body}`)).toEqual([5, -1])
+      expect(namesOf(`acme_live_${body}`)).toEqual([10, -1])
+      expect(namesOf(`Bearer acme_live_${body}`, 7)).toEqual([17, -1])
+      expect(namesOf(`acme_prod_${body}`)).toEqual([5, 10])
+      expect(namesOf(`acme_live_2_${body}`)).toEqual([10, 12])
+      // No prefix ends in an underscore, and no other text is a key.
+      const rests = ['', 'k', `${body}k`, `_${body}`, `prod_${body}k`, `p-x_${body}`, `P_${body}`]
+      for (const rest of rests) expect(namesOf(`acme_${rest}`)).toEqual([5, -1])
+      expect(markerEndAt(`acmelive_${body}`, 0)).toBe(-1)
+      expect(markerEndAt(`ACME_${body}`, 0)).toBe(-1)
+    })
   })
 
   it('refuses a key minted under another secret, under none, or under one if it has none itself', () => {

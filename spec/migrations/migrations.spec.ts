@@ -147,8 +147,8 @@ describe('migrations', () => {
 
   it('log changes of keys that are older than the log', async () => {
     await change(world, makeSteps, initialSteps('public')[0])
-    const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
-    const { plainTextKey, hash, prefix, postfix } = format.mint()
+    const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
+    const { plainTextKey, hash, prefix, postfix } = format.mint('agpt')
     await insert(world, 'api_keys', {
       user_id: "'alice'",
       name: "'Deployment'",

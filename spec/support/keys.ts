@@ -42,8 +42,8 @@ export async function bringInto(
 
 /** Returns a key that was never created, of the form that keys have. */
 export function forgeKey() {
-  const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
-  return format.mint().plainTextKey
+  const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
+  return format.mint('agpt').plainTextKey
 }
 
 /** Returns the name of a user without keys. */

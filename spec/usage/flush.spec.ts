@@ -71,8 +71,8 @@ describe('flush', () => {
   })
 
   it('writes the uses of all keys, 5,000 in a statement', async () => {
-    const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
-    const minted = Array.from({ length: 5_001 }, () => format.mint())
+    const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
+    const minted = Array.from({ length: 5_001 }, () => format.mint('agpt'))
     await world.sequelize.query(
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
        SELECT 'a crowd', 'one of many', 'agpt_000000', '00000000', hash, '{READ_GRAPH}'

@@ -9,10 +9,14 @@ export const permissions: readonly string[] = Object.freeze(['READ', 'WRITE'])
 
 export const users = ['alice', 'bob', 'carol']
 
-export const format = createSecretFormat({ keyPrefix: 'agpt', secrets: [], acceptUnkeyed: false })
+export const format = createSecretFormat({
+  keyPrefixes: ['agpt'],
+  secrets: [],
+  acceptUnkeyed: false,
+})
 
 /** One key for each user. The last key does not exist at first. */
-export const minted = users.map(() => format.mint())
+export const minted = users.map(() => format.mint('agpt'))
 export const digests = minted.map(({ plainTextKey }) => format.parse(asSent(plainTextKey)) ?? '')
 const ids = users.map((_, number) => `key-${number}`)
 
