@@ -1,12 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 
 import type { LimitState } from './errors'
-import type {
-  AuthenticateOptions,
-  Demand,
-  GuardOptions,
-  RequestOptions,
-} from './http/guard-options'
+import type { Demand } from './http/demand'
+import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
 import type { Guard } from './http/guards'
 import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
@@ -24,18 +20,16 @@ export interface ApiKeys<
   _User extends SignedInUser = SignedInUser,
 > extends Lifecycle<A> {
   /**
-   * Lets a request through only if its API key holds every permission named (RFC 6750, section 3.1).
+   * Lets a request through only if its API key holds the permissions that it demands (RFC 6750, section 3.1): one, all of a list, or
+   * any of several.
    *
    * @example
    * app.post('/graphs/:id/execute', apiKeys.requirePermission('EXECUTE_GRAPH'), executeGraph)
+   * @example
+   * apiKeys.requirePermission({ any: ['ADMIN', { all: ['READ_GRAPH', 'READ_BLOCK'] }] })
    */
   requirePermission(
     demand: Demand<A['permission']>,
-    options?: GuardOptions<A['environment'], A['resource']>,
-  ): Guard
-  /** Lets a request through only if its API key holds at least one of the permissions named. */
-  requireAnyPermission(
-    permissions: readonly A['permission'][],
     options?: GuardOptions<A['environment'], A['resource']>,
   ): Guard
   /** Lets a request through only if it carries a good API key, whatever its permissions. */
@@ -79,10 +73,13 @@ export interface ApiKeys<
    * await apiKeys.consume(req, nodes.length)
    */
   consume(subject: object, cost?: number): Promise<readonly LimitState[]>
-  /** True if a key holds all of the permissions named, whatever its status or expiry. */
+  /**
+   * True if the permissions of a key satisfy a demand, as that of a guard, with all that they imply. The status, the expiry and the
+   * owner of the key do not matter.
+   */
   hasPermission(
     apiKey: { readonly permissions: readonly string[] },
-    permission: A['permission'] | readonly A['permission'][],
+    demand: Demand<A['permission']>,
   ): boolean
   /**
    * Makes the router with which signed-in users manage their own keys.

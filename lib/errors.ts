@@ -250,10 +250,12 @@ export class MissingPermissionError extends ApiKeysError {
   override readonly name = 'MissingPermissionError'
 
   constructor(
-    /** The permissions that the route names. */
+    /** The permissions that the route names; of several alternatives, the first of those that lack the fewest. */
     readonly needed: readonly string[],
     /** The permissions among them that the key does not hold. */
     readonly missing: readonly string[],
+    /** The alternatives of which a key needs one, each a list of permissions; `undefined` if there is only one. */
+    readonly anyOf?: readonly (readonly string[])[],
   ) {
     super('missing_permission')
   }

@@ -15,12 +15,8 @@ export {
   type InvalidReason,
   type LimitState,
 } from './errors'
-export type {
-  AuthenticateOptions,
-  Demand,
-  GuardOptions,
-  RequestOptions,
-} from './http/guard-options'
+export type { Demand } from './http/demand'
+export type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
 export type { Guard } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
@@ -45,6 +41,7 @@ export type {
 export type { GrantableContext } from './keys/grantable'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
+export type { PermissionDescription } from './keys/permission-options'
 export type { AnyApp, App } from './keys/app'
 export type {
   AnyId,

@@ -6,6 +6,7 @@ import type { OwnerTable, StorageOptions, UserIdType } from '../models/storage-o
 import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
 import type { Limits } from './keys/limits'
+import type { PermissionDescription } from './keys/permission-options'
 
 declare global {
   namespace Express {
@@ -98,8 +99,21 @@ export interface ApiKeysOptions<
    * @default false
    */
   allowForeignPrefix?: boolean | undefined
-  /** The permissions that keys may hold: a list of names, or an object of names and their descriptions. */
-  permissions: readonly Permission[] | Readonly<Record<Permission, string>>
+  /**
+   * The permissions that keys may hold: a list of names, or an object of names and their descriptions. A name is a scope token
+   * (RFC 6749, section 3.3): 1 to 100 printable characters of ASCII without space, `"` and `\\`, for example `READ_GRAPH` or
+   * `graphs:read`. A permission may imply others: `{ description: 'All', implies: '*' }`.
+   */
+  permissions:
+    | readonly Permission[]
+    | Readonly<Record<Permission, string | PermissionDescription<NoInfer<Permission>>>>
+  /**
+   * Names that permissions had before, each with its new name, or with `null` if the permission was dropped. Keys that have
+   * the former name have the permission all the same: `{ RUN_GRAPH: 'EXECUTE_GRAPH', OLD: null }`.
+   *
+   * @default {}
+   */
+  formerPermissions?: Readonly<Record<string, string | null>> | undefined
   /** Returns the user who is signed in, by the app's own means. The routers and `orSignedIn` need it. */
   currentUser?: ((req: Req) => MaybePromise<User | null | undefined>) | undefined
   /** Returns true if a user may manage the keys of all users. The admin router needs it. */
@@ -283,9 +297,3 @@ export type PrefixOptions<Environment extends string> = [Environment] extends [n
       keyPrefix?: 'Each of the environments has a prefix'
       acceptedEnvironments: readonly NoInfer<Environment>[]
     }
-
-/** A permission of the app, with its description in `permissions`; `null` if that is a list of names. */
-export interface DescribedPermission {
-  readonly name: string
-  readonly description: string | null
-}

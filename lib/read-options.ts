@@ -11,7 +11,9 @@ import { vendorOf } from './keys/foreign-prefixes'
 import { isListOfNames } from './keys/grantable'
 import { limitFields, limitsOption } from './keys/limits'
 import { isObject, pathTo, withAll } from './keys/parse-input'
-import type { AnyOptions, DescribedPermission, RedisClient, TrustedOrigins } from './options'
+import { formerPermissionsOption, permissionsOption, readFormer } from './keys/permission-options'
+import { createPermissions } from './keys/permissions'
+import type { AnyOptions, RedisClient, TrustedOrigins } from './options'
 
 /** The options for the parts of the library: checked, and complete with their defaults. */
 export type Settings = ReturnType<typeof readOptions>
@@ -31,29 +33,8 @@ export const optionFields = {
     'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore',
   ),
   allowForeignPrefix: v.optional(v.boolean('must be true or false'), false),
-  permissions: v.pipe(
-    v.custom<AnyOptions['permissions']>(
-      isObject,
-      'must be a list of names, or an object of names and descriptions',
-    ),
-    v.rawCheck(({ dataset: { value }, addIssue }) => {
-      for (const [name, description] of Array.isArray(value) ? [] : Object.entries(Object(value))) {
-        if (typeof description === 'string') continue
-        const message = `must be a description, got ${show(description)}`
-        addIssue({ path: pathTo(value, name), message })
-      }
-    }),
-    v.transform(describe),
-    v.check(
-      (all) => all.every(({ name }) => isScopeToken(name)),
-      ({ input }) => {
-        const wrong = namesOf(input).find((name) => !isScopeToken(name))
-        return `must have names of 1 to 100 printable ASCII characters without space, " and \\, got ${show(wrong)}`
-      },
-    ),
-    v.check((all) => new Set(namesOf(all)).size === all.length, 'must not repeat a name'),
-    v.check((all) => all.length > 0, 'must name at least one'),
-  ),
+  permissions: permissionsOption,
+  formerPermissions: formerPermissionsOption,
   currentUser: v.undefinedable(aFunction<AnyOptions['currentUser']>()),
   isAdmin: v.undefinedable(aFunction<AnyOptions['isAdmin']>()),
   loadUser: v.undefinedable(aFunction<AnyOptions['loadUser']>()),
@@ -174,12 +155,12 @@ export function readOptions(options: AnyOptions) {
   const result = v.safeParse(schema, options, { abortEarly: true })
   if (!result.success) return refuse(result.issues[0])
 
-  const { permissions, ...settings } = result.output
+  const { permissions, formerPermissions, ...settings } = result.output
+  const former = readFormer(formerPermissions, permissions, checks)
   return {
     ...settings,
     storage: readStorageOptions(options, checks),
-    permissions: namesOf(permissions),
-    describedPermissions: permissions,
+    permissions: createPermissions(permissions, former),
   }
 }
 
@@ -209,16 +190,6 @@ function aFunction<Value>() {
   return v.custom<NonNullable<Value>>((value) => typeof value === 'function', 'must be a function')
 }
 
-function describe(permissions: AnyOptions['permissions']): readonly DescribedPermission[] {
-  return Array.isArray(permissions)
-    ? (permissions as readonly string[]).map((name) => ({ name, description: null }))
-    : Object.entries(permissions).map(([name, description]) => ({ name, description }))
-}
-
-function namesOf(permissions: readonly DescribedPermission[]): readonly string[] {
-  return permissions.map(({ name }) => name)
-}
-
 /** Returns the version of the class of a Sequelize; 7 is the package `@sequelize/core`. Empty for any other value. */
 function versionOf(sequelize: unknown): string {
   const { version } = Object(Object(sequelize).constructor) as { version?: unknown }
@@ -229,11 +200,6 @@ function versionOf(sequelize: unknown): string {
 function isPostgres(sequelize: unknown): boolean {
   const { getDialect } = Object(sequelize) as Partial<Sequelize>
   return typeof getDialect === 'function' && getDialect.call(sequelize) === 'postgres'
-}
-
-/** True for a scope token (RFC 6749, section 3.3). Challenges name permissions in `scope`. */
-function isScopeToken(name: unknown): boolean {
-  return typeof name === 'string' && /^[\x21\x23-\x5b\x5d-\x7e]{1,100}$/.test(name)
 }
 
 /** True for an object with the members by which the two kinds of clients run a script. */

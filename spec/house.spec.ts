@@ -67,7 +67,13 @@ const wings = {
     'lib/http/rate-limits.ts',
     'lib/verification/failed-attempts.ts',
   ],
-  'permissions of owners': ['lib/keys/grantable.ts', 'lib/verification/owner-permissions.ts'],
+  permissions: [
+    'lib/http/demand.ts',
+    'lib/keys/grantable.ts',
+    'lib/keys/permission-options.ts',
+    'lib/keys/permissions.ts',
+    'lib/verification/owner-permissions.ts',
+  ],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
   'requests that are carried out once': [
     'lib/lifecycle/idempotency.ts',

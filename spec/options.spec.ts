@@ -117,7 +117,75 @@ describe('createApiKeys', () => {
       [{ permissions: ['READ\\'] }, `permissions ${nameRule}, got "READ\\\\"`],
       [{ permissions: ['LÄSEN'] }, `permissions ${nameRule}, got "LÄSEN"`],
       [{ permissions: ['A'.repeat(101)] }, `permissions ${nameRule}, got "${'A'.repeat(101)}"`],
-      [{ permissions: { READ: true } }, 'permissions.READ must be a description, got true'],
+      [
+        { permissions: { READ: true } },
+        'permissions.READ must be a description, or an object with one, got true',
+      ],
+      [
+        { permissions: { READ: null } },
+        'permissions.READ must be a description, or an object with one, got null',
+      ],
+      [
+        { permissions: { READ: { implies: ['WRITE'] }, WRITE: 'Write' } },
+        'permissions.READ must be a description, or an object with one, got { implies: [Array] }',
+      ],
+      [
+        { permissions: { READ: { description: 'Read', imply: [] } } },
+        'permissions.READ has no member imply. It must be one of description, implies.',
+      ],
+      [
+        { permissions: { READ: { description: 'Read', implies: 'READ' } } },
+        `permissions.READ must imply a list of permissions, or '*', got "READ"`,
+      ],
+      [
+        { permissions: { READ: { description: 'Read', implies: ['*'] } } },
+        'permissions.READ implies "*", which is not one of the permissions. It must be one of READ.',
+      ],
+      [
+        { permissions: { READ: 'Read', WRITE: { description: 'Write', implies: ['RAED'] } } },
+        'permissions.WRITE implies "RAED", which is not one of the permissions. Did you mean READ?',
+      ],
+
+      [
+        { formerPermissions: ['READ'] },
+        "formerPermissions must be an object of former names and their new names, got [ 'READ' ]",
+      ],
+      [
+        { formerPermissions: { READ: undefined } },
+        'formerPermissions.READ must be the new name, or null if it was dropped, got undefined',
+      ],
+      [
+        { formerPermissions: { READ: ['READ_GRAPH'] } },
+        "formerPermissions.READ must be the new name, or null if it was dropped, got [ 'READ_GRAPH' ]",
+      ],
+      [
+        { formerPermissions: { 'READ GRAPH': 'READ_GRAPH' } },
+        'formerPermissions.READ GRAPH is not a name that a permission can have',
+      ],
+      [
+        { formerPermissions: { READ: 'READ_GRAPHS' } },
+        'formerPermissions.READ is "READ_GRAPHS", which is not one of the permissions. Did you mean READ_GRAPH?',
+      ],
+      [
+        { formerPermissions: { READ: 'VIEW', VIEW: 'READ_GRAFH' } },
+        'formerPermissions.VIEW is "READ_GRAFH", which is not one of the permissions. Did you mean READ_GRAPH?',
+      ],
+      [
+        { formerPermissions: { READ_GRAPH: null } },
+        'formerPermissions.READ_GRAPH is also one of the permissions of today: leave it out of one of the two options',
+      ],
+      [
+        { formerPermissions: { READ_GRAPH: 'EXECUTE_GRAPH', EXECUTE_GRAPH: 'READ_GRAPH' } },
+        'formerPermissions.READ_GRAPH is also one of the permissions of today: leave it out of one of the two options',
+      ],
+      [
+        { formerPermissions: { READ: 'VIEW', VIEW: 'SEE', SEE: 'VIEW' } },
+        'formerPermissions.READ leads nowhere, because these names go round in a circle: READ, VIEW, SEE, VIEW',
+      ],
+      [
+        { formerPermissions: { READ: 'READ' } },
+        'formerPermissions.READ leads nowhere, because these names go round in a circle: READ, READ',
+      ],
 
       [{ schema: '' }, 'schema must be the name of a schema, got ""'],
       [{ schema: 42 }, 'schema must be the name of a schema, got 42'],
@@ -366,6 +434,21 @@ describe('createApiKeys', () => {
     ['a prefix that begins as another vendor’s does', { keyPrefix: 'ghpx_live' }],
     ['a prefix of another vendor if it may', { keyPrefix: 'sk_live', allowForeignPrefix: true }],
     ['permissions with descriptions', { permissions: { READ_GRAPH: 'Read graphs' } }],
+    [
+      'permissions that imply others',
+      {
+        permissions: {
+          READ: { description: 'Read' },
+          WRITE: { description: 'Write', implies: ['READ'] },
+          ADMIN: { description: 'All', implies: '*' },
+        },
+      },
+    ],
+    [
+      'former names, one for another and one for none',
+      { formerPermissions: { READ: 'VIEW', VIEW: 'READ_GRAPH', RUN: 'GONE', GONE: null } },
+    ],
+    ['permissions with colons, dots and slashes', { permissions: ['graphs:read', 'a.b/c'] }],
     ['permissions of odd characters', { permissions: ["graphs:read/*'%$1"] }],
     ['schemas of odd characters', { schema: 'My "keys"', users: { table: 'u', schema: "It's" } }],
     ['a schema of 63 bytes', { schema: 'a'.repeat(63) }],
@@ -462,6 +545,7 @@ describe('migrations', () => {
 describe('readOptions', () => {
   it('takes an explicit undefined for a missing option', () => {
     const undefinedOptions = {
+      formerPermissions: undefined,
       schema: undefined,
       users: undefined,
       currentUser: undefined,
@@ -491,9 +575,11 @@ describe('readOptions', () => {
       onRefusal: undefined,
     }
 
-    const settings = readOptions({ ...needed, ...undefinedOptions })
+    const { permissions, ...settings } = readOptions({ ...needed, ...undefinedOptions })
 
-    expect(settings).toEqual(readOptions(needed))
+    const { permissions: others, ...rest } = readOptions(needed)
+    expect(settings).toEqual(rest)
+    expect(permissions.known).toEqual(others.known)
     expect(settings).toMatchObject({
       storage: { schema: 'public', userIdType: 'text', users: undefined },
       maxKeysPerUser: 1_000,
@@ -520,7 +606,7 @@ describe('readOptions', () => {
   it('lists the permissions in the order in which they are named', () => {
     const permissions = { WRITE: 'Write', READ: 'Read' }
 
-    expect(readOptions({ ...needed, permissions }).permissions).toEqual(['WRITE', 'READ'])
+    expect(readOptions({ ...needed, permissions }).permissions.names).toEqual(['WRITE', 'READ'])
   })
 
   it('stores the name of the second header in lower case, like Node', () => {

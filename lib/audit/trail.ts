@@ -30,9 +30,11 @@ export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
 /** The audit trail of an instance: writes, lists, seals, exports, verifies and prunes entries. */
 export type Audit = ReturnType<typeof createAudit>
 
-/** A key, and the digests of its secrets in the trail. No caller gets the digests. */
+/** A key, and what the trail has of it besides its record. No caller gets the digests. */
 export interface KeyState {
   record: ApiKeyRecord
+  /** As the row has them. The record has names of today. */
+  permissions: readonly string[]
   hashDigest: string
   previousHashDigest: string | null
 }
@@ -175,7 +177,9 @@ function pick(state: KeyState, names: readonly Shown[]) {
 
 /** The trail has no uses of keys, because a use is no change. */
 function shownOf(state: KeyState, name: Shown): unknown {
-  if (name === 'hashDigest' || name === 'previousHashDigest') return state[name]
+  if (name === 'hashDigest' || name === 'previousHashDigest' || name === 'permissions') {
+    return state[name]
+  }
   const { record } = state
   if (name === 'userId') return record.owner.id
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]

@@ -92,7 +92,10 @@ export function problemOf(refusal: ApiKeysError) {
     status,
     detail: message,
     code,
-    ...(refusal instanceof MissingPermissionError && { missing: refusal.missing }),
+    ...(refusal instanceof MissingPermissionError && {
+      missing: refusal.missing,
+      ...(refusal.anyOf && { anyOf: refusal.anyOf }),
+    }),
     ...(refusal instanceof RateLimitedError && { 'violated-policies': refusal.violated }),
     ...(refusal instanceof AlreadyCreatedError && { apiKey: refusal.apiKey }),
     ...((refusal instanceof InvalidInputError || refusal instanceof TooManyApiKeysError) && {

@@ -1,9 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-import { createOptionChecks, show, suggest } from '../../models/option-checks'
-
-/** A permission that a guard demands, or several, of which a key needs all. */
-export type Demand<Permission extends string> = Permission | readonly Permission[]
+import { createOptionChecks, show } from '../../models/option-checks'
+import type { Demand } from './demand'
 
 /** The options of the guards that demand permissions. */
 export type GuardOptions<
@@ -47,7 +45,7 @@ export interface RequestOptions<
   _Environment extends string = never,
   _Resource extends string = never,
 > {
-  /** The key must hold all of these permissions. */
+  /** The permissions that the key must hold. */
   permissions?: Demand<Permission> | undefined
   /**
    * The number of uses of its key that a request counts for, as in the options of a guard.
@@ -76,23 +74,6 @@ export function checkOptions(
     if (typeof value !== 'boolean') throw new TypeError(`${caller}: ${name} must be true or false`)
   }
   if (cost !== undefined) checkCost(caller, cost, 0)
-}
-
-/** Throws a `TypeError` unless at least one permission is named and the app has all of them. It suggests the nearest name. */
-export function checkPermissionNames(
-  caller: string,
-  names: readonly string[],
-  known: readonly string[],
-) {
-  if (names.length === 0) throw new TypeError(`${caller}: needs at least one permission`)
-
-  for (const name of names) {
-    if (!known.includes(name)) {
-      throw new TypeError(
-        `${caller}: ${show(name)} is not one of the app's permissions.${suggest(name, known)}`,
-      )
-    }
-  }
 }
 
 /** Throws a `TypeError` unless a request can count for that many uses of its key. */

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-import { ApiKeysError, MissingPermissionError, type LimitState } from '../errors'
+import { ApiKeysError, type LimitState } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Settings } from '../read-options'
 import type { GuardConditions } from '../verification/guard-conditions'
@@ -8,10 +8,10 @@ import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication } from './caller'
+import { createPermissionCheck, type Demand } from './demand'
 import {
   checkCost,
   checkOptions,
-  checkPermissionNames,
   refuseRequest,
   type AuthenticateOptions,
   type GuardOptions,
@@ -140,31 +140,18 @@ function createMiddlewares(parts: GuardParts) {
   }
 
   return {
-    requirePermission(permission: string | readonly string[], options: GuardOptions = {}): Guard {
+    requirePermission(demand: Demand, options: GuardOptions = {}): Guard {
       const name = 'requirePermission'
-      refuseRequest(name, permission)
-      const needed = [permission].flat()
-      checkPermissionNames(name, needed, settings.permissions)
+      refuseRequest(name, demand)
+      const check = createPermissionCheck(name, demand, settings.permissions)
       checkOptions(name, options, ['orSignedIn', 'cost'])
-      return createGuard(name, { refusePermissions: (held) => lacksSome(held, needed) }, options)
-    },
-
-    requireAnyPermission(permissions: readonly string[], options: GuardOptions = {}): Guard {
-      const name = 'requireAnyPermission'
-      refuseRequest(name, permissions)
-      if (!Array.isArray(permissions)) {
-        throw new TypeError('requireAnyPermission: takes a list of permissions')
-      }
-      const needed = [...permissions]
-      checkPermissionNames(name, needed, settings.permissions)
-      checkOptions(name, options, ['orSignedIn', 'cost'])
-      return createGuard(name, { refusePermissions: (held) => lacksAll(held, needed) }, options)
+      return createGuard(name, { refusePermissions: check }, options)
     },
 
     authenticate(options: AuthenticateOptions = {}): Guard {
       refuseRequest('authenticate', options)
       checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
-      return createGuard('authenticate', { refusePermissions: () => null }, options)
+      return createGuard('authenticate', demandNothing, options)
     },
 
     // It takes no arguments. If the app has not called it, Express passes a request.
@@ -194,16 +181,15 @@ function createCalls(parts: GuardParts) {
       req: IncomingMessage,
       options: RequestOptions = {},
     ): Promise<VerifiedApiKey> {
-      checkOptions('authenticateRequest', options, ['permissions', 'cost', 'res'])
+      const name = 'authenticateRequest'
+      checkOptions(name, options, ['permissions', 'cost', 'res'])
       const { permissions = [], cost, res } = options
-      const needed = [permissions].flat()
-      if (needed.length > 0) {
-        checkPermissionNames('authenticateRequest', needed, settings.permissions)
-      }
+      const demand = isEmpty(permissions)
+        ? demandNothing
+        : { refusePermissions: createPermissionCheck(name, permissions, settings.permissions) }
 
       try {
-        const conditions: GuardConditions = { refusePermissions: (held) => lacksSome(held, needed) }
-        const check = createCheck(parts, conditions, { cost })
+        const check = createCheck(parts, demand, { cost })
         const error = await check(req, res)
         if (error) throw error
         return acceptedOf(req).key.apiKey
@@ -229,26 +215,16 @@ function createCalls(parts: GuardParts) {
       return rateLimits.consume(key, cost, caller.response)
     },
 
-    hasPermission(
-      apiKey: { readonly permissions: readonly string[] },
-      permission: string | readonly string[],
-    ): boolean {
-      const needed = [permission].flat()
-      checkPermissionNames('hasPermission', needed, settings.permissions)
-
-      return lacksSome(apiKey.permissions, needed) === null
+    hasPermission(apiKey: { readonly permissions: readonly string[] }, demand: Demand): boolean {
+      const check = createPermissionCheck('hasPermission', demand, settings.permissions)
+      const held = acceptanceOf(apiKey)?.permissions
+      return check(held ?? settings.permissions.heldBy(apiKey.permissions)) === null
     },
   }
 }
 
-function lacksSome(held: readonly string[], needed: readonly string[]): ApiKeysError | null {
-  const hasAll = needed.every((permission) => held.includes(permission))
-  if (hasAll) return null
-  const missing = needed.filter((permission) => !held.includes(permission))
-  return new MissingPermissionError(needed, missing)
-}
+const demandNothing: GuardConditions = { refusePermissions: () => null }
 
-function lacksAll(held: readonly string[], needed: readonly string[]): ApiKeysError | null {
-  const hasOne = needed.some((permission) => held.includes(permission))
-  return hasOne ? null : new MissingPermissionError(needed, needed)
+function isEmpty(demand: Demand): boolean {
+  return Array.isArray(demand) && demand.length === 0
 }

@@ -2,8 +2,8 @@ import type { Request } from 'express'
 
 import type { ApiKeyEvent } from '../audit/trail'
 import { readGranted } from '../keys/grantable'
+import type { DescribedPermission } from '../keys/permissions'
 import type { ChangeOptions } from '../lifecycle/types'
-import type { DescribedPermission } from '../options'
 import { idempotencyKeyOf } from './idempotency-key'
 import { clientAddressOf } from './request'
 import type { Call, RouterParts, Routes } from './router'
@@ -29,11 +29,11 @@ export async function listPermissions(
   { grantable, settings }: RouterParts,
   userId: string | number | undefined,
 ): Promise<{ permissions: readonly DescribedPermission[] }> {
-  const { describedPermissions: all } = settings
-  if (!grantable || userId === undefined) return { permissions: all }
+  const { described, heldBy } = settings.permissions
+  if (!grantable || userId === undefined) return { permissions: described }
 
-  const granted = new Set(readGranted(await grantable(userId)))
-  return { permissions: all.filter(({ name }) => granted.has(name)) }
+  const held = heldBy(readGranted(await grantable(userId)))
+  return { permissions: described.filter(({ name }) => held.has(name)) }
 }
 
 /** Returns an entry as the owner may see it: without the address of an administrator, and without the role of the database. */

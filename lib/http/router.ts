@@ -21,7 +21,7 @@ export interface RouterParts {
   /** Asks the app for the permissions of a user; `undefined` if every user may give all permissions. */
   grantable: ((userId: UserId) => Promise<readonly string[]>) | undefined
   answers: Answers
-  settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'describedPermissions'>
+  settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'permissions'>
 }
 
 /** A request that is admitted to its route. */

@@ -80,7 +80,7 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     const { user, key } = authentication
     // If the app has sessions, a callback of the app may start one all the same.
     if (startsSession || 'session' in req) withoutSession(req, user)
-    success(user, { scope: key.permissions })
+    success(user, { scope: key.permissions.names })
   }
 
   return new (class ApiKeyStrategy extends BearerStrategy<() => void> {

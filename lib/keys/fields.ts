@@ -5,6 +5,8 @@ import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, faultOfSize, isPlainObject, type Metadata } from './metadata'
 import { pathTo, readInput, strict } from './parse-input'
+import { isScopeToken } from './permission-options'
+import type { Permissions } from './permissions'
 
 /** Makes the schema of text that people write. It is trimmed, and has one line, unless `lines` allows several. */
 export function text({ min = 0, max, lines }: { min?: number; max: number; lines?: boolean }) {
@@ -31,10 +33,16 @@ export const idempotencyKey = matching(
   'must have 1 to 255 printable characters of ASCII',
 )
 
-/** Makes the schema of one of several names. */
-export function oneOf<const Name extends string>(names: readonly Name[]) {
-  return v.picklist(names, `must be one of ${names.join(', ')}`)
+/** Makes the schema of one of several names. The message may show only some of them. */
+export function oneOf<const Name extends string>(names: readonly Name[], shown = names) {
+  return v.picklist(names, `must be one of ${shown.join(', ')}`)
 }
+
+/** The name of a permission, which the app need not have any longer. */
+export const permissionName = v.custom<string>(
+  isScopeToken,
+  'must have 1 to 100 printable characters of ASCII without space, " and \\',
+)
 
 /** Makes the schema of a whole number between two bounds. */
 export function wholeNumber(
@@ -176,16 +184,16 @@ export const actor = v.union(
   'must be { type: "system" }, or { type: "user", id } or { type: "admin", id }',
 )
 
-/** Makes the schema of a set of the app's permissions. */
-export function permissionSet(permissions: readonly string[]) {
-  const most = permissions.length
+/** Makes the schema of a set of the app's permissions, some perhaps by their former names. */
+export function permissionSet({ names, known, namesOf }: Permissions) {
+  const most = known.length
 
   return v.pipe(
     // The length comes first, because a body has room for thousands of names.
     v.array(v.unknown(), 'must be a list of permissions'),
     v.maxLength(most, `must name at most ${most} permissions, which is all there are`),
-    v.array(oneOf(permissions)),
-    v.minLength(1, 'must name at least one permission'),
+    v.array(oneOf(known, names)),
+    v.check((given) => namesOf(given).length > 0, 'must name at least one permission'),
     refuseRepeats(),
   )
 }

@@ -6,10 +6,11 @@ import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort 
 import * as fields from './fields'
 import { limitOverrides } from './limits'
 import { createParser, type Messages } from './parse-input'
+import type { Permissions } from './permissions'
 import { usageQuery } from './usage-period'
 
 interface InputSettings {
-  permissions: readonly string[]
+  permissions: Permissions
   userIdType: UserIdType
   maxGracePeriodSeconds: number
 }
@@ -40,8 +41,8 @@ export function createParsers(settings: InputSettings) {
 
   return {
     ...createKeyParsers(settings, userId),
-    ...createFilterParsers(settings, userId),
-    ...createBulkParsers(settings, userId),
+    ...createFilterParsers(userId),
+    ...createBulkParsers(userId),
 
     /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
     readUserId(id: unknown): string | number | undefined {
@@ -98,12 +99,12 @@ function createKeyParsers(
 }
 
 /** Makes the functions for the filters of lists and reports. */
-function createFilterParsers({ permissions }: InputSettings, userId: fields.UserIdSchema) {
+function createFilterParsers(userId: fields.UserIdSchema) {
   const ofAll = { apiKeyId: v.optional(fields.guid), userId: v.optional(userId) }
   const list = {
     ...keyPage,
     userId: ofAll.userId,
-    permission: v.optional(fields.oneOf(permissions)),
+    permission: v.optional(fields.permissionName),
     text: v.optional(searchText),
   }
 
@@ -142,13 +143,13 @@ function createFilterParsers({ permissions }: InputSettings, userId: fields.User
 }
 
 /** Makes the functions for changes of many keys. */
-function createBulkParsers({ permissions }: InputSettings, userId: fields.UserIdSchema) {
+function createBulkParsers(userId: fields.UserIdSchema) {
   const manyKeys = {
     ids: v.optional(fields.idList),
     userId: v.optional(userId),
     status: v.optional(fields.statusList),
     isExpired: v.optional(fields.flag),
-    permission: v.optional(fields.oneOf(permissions)),
+    permission: v.optional(fields.permissionName),
     text: v.optional(searchText),
     dryRun,
   }

@@ -116,13 +116,11 @@ export async function setPermissions(
     await policies.refuseUngrantable(parts, owner.id, permissions, circumstances.transaction)
   }
 
-  function decide(key: ApiKeyRecord): Decision {
+  const names = parts.permissions.namesOf(permissions)
+  function decide(key: ApiKeyRecord, { permissions: before }: ReadKey): Decision {
     nextStatus('change', key)
-    const isSameSet = isSame(key.permissions.toSorted(), permissions.toSorted())
-    return {
-      action: 'permissions_changed',
-      changes: isSameSet ? {} : { permissions: [...permissions] },
-    }
+    const isSameSet = isSame(before.toSorted(), names.toSorted())
+    return { action: 'permissions_changed', changes: isSameSet ? {} : { permissions: names } }
   }
   return changeKey(parts, { id, circumstances, decide })
 }

@@ -79,8 +79,10 @@ export function lockKeysSql(parts: GivenParts, where: string, order: string): st
 
 /** Reads a row of these statements. */
 export function toReadKey(parts: GivenParts, row: TextRow): ReadKey {
+  const key = JSON.parse(row.json ?? '') as ApiKeyRow
   return {
-    record: readRecord(parts, JSON.parse(row.json ?? '') as ApiKeyRow),
+    record: readRecord(parts, key),
+    permissions: key.permissions,
     hashDigest: row.hash_digest ?? '',
     previousHashDigest: row.previous_hash_digest ?? null,
     version: row.version ?? '',
@@ -111,9 +113,10 @@ export function plan(
   { action, changes, secret, claim }: Decision,
   circumstances: Circumstances,
 ): Planned | null {
-  const { record } = read
+  const { record, permissions } = read
+  const before = { ...record, permissions }
   const news = Object.entries(changes).filter(
-    ([name, value]) => value !== undefined && !isSame(value, record[name as keyof ApiKeyRecord]),
+    ([name, value]) => value !== undefined && !isSame(value, before[name as keyof ApiKeyRecord]),
   )
   if (news.length === 0 && !secret) return null
 
@@ -133,6 +136,7 @@ export function plan(
 
   const after = {
     record: { ...record, ...Object.fromEntries(news) },
+    permissions: changes.permissions ?? permissions,
     hashDigest: secret ? hash('sha256', secret.hash) : read.hashDigest,
     previousHashDigest: keepsSecret
       ? read.hashDigest

@@ -8,6 +8,7 @@ import { sqlStateOf } from '../database/failures'
 import type { Run } from '../database/query'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import type { NewKey } from '../keys/input'
+import type { Permissions } from '../keys/permissions'
 import { ownerOf, readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { newId } from '../keys/new-id'
@@ -43,9 +44,12 @@ export interface Created {
 }
 
 /** Drafts new keys, and signs their entries. Many keys are drafted a part at a time, so that other requests do not wait. */
-export function draftKeys({ audit }: GivenParts, members: readonly NewMember[]): Draft[] {
+export function draftKeys(
+  { audit, permissions }: GivenParts,
+  members: readonly NewMember[],
+): Draft[] {
   return members.map((member) => {
-    const { change, row } = draftOf(member)
+    const { change, row } = draftOf(member, permissions)
     const entry = audit.toRow(change, member.circumstances)
     return { member, change, row: JSON.stringify(row), entry: JSON.stringify(entry) }
   })
@@ -139,11 +143,15 @@ export function explainUnknownUser(error: unknown): never {
 }
 
 /** Returns the future key. The database sets the time of its creation. */
-function draftOf({ key, secret }: NewMember): { change: NewChange; row: object } {
+function draftOf(
+  { key, secret }: NewMember,
+  { namesOf }: Permissions,
+): { change: NewChange; row: object } {
   const { hash: stored, prefix, postfix } = secret
   const id = newId()
   const ref = randomUUID()
-  const given = { ...key, ...secret, id, eventRef: ref, metadata: key.metadata ?? {} }
+  const permissions = namesOf(key.permissions)
+  const given = { ...key, ...secret, permissions, id, eventRef: ref, metadata: key.metadata ?? {} }
   const row: Record<string, unknown> = {}
   for (const name of newKeyAttributes) row[keyColumns[name].name] = given[name]
   const { expiresAt = null } = key
@@ -154,7 +162,7 @@ function draftOf({ key, secret }: NewMember): { change: NewChange; row: object }
     prefix,
     postfix,
     status: 'ACTIVE',
-    permissions: [...key.permissions],
+    permissions,
     allowedIps: key.allowedIps ? [...key.allowedIps] : null,
     metadata: given.metadata,
     limits: key.limits ?? null,
@@ -169,7 +177,7 @@ function draftOf({ key, secret }: NewMember): { change: NewChange; row: object }
     previousSecret: null,
   }
   const hashDigest = hash('sha256', stored)
-  const after = { record, hashDigest, previousHashDigest: null }
+  const after = { record, permissions, hashDigest, previousHashDigest: null }
   return { change: { action: 'created', before: null, after, ref }, row }
 }
 

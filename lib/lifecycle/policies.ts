@@ -97,19 +97,21 @@ export function refuseTooLate(
  * transaction may hold the last connection of the pool.
  */
 export async function refuseUngrantable(
-  { grantable }: Parts,
+  { grantable, permissions: { heldBy, nameOf } }: Parts,
   userId: string | number,
   permissions: readonly string[],
   transaction: Transaction | undefined,
 ) {
   if (!grantable) return
 
-  const granted = readGranted(await grantable(userId, { transaction }))
+  const granted = heldBy(readGranted(await grantable(userId, { transaction })))
   const message = 'may not be granted by this user'
   refuse(
-    permissions.flatMap((permission, index) =>
-      granted.includes(permission) ? [] : [{ pointer: pointerTo(['permissions', index]), message }],
-    ),
+    permissions.flatMap((permission, index) => {
+      const name = nameOf(permission)
+      const isGranted = name === undefined || granted.has(name)
+      return isGranted ? [] : [{ pointer: pointerTo(['permissions', index]), message }]
+    }),
   )
 }
 

@@ -45,7 +45,7 @@ export async function list(parts: Parts, filter: KeyFilter, { transaction }: Sco
 }
 
 /** A list that was asked for. */
-interface Search extends Pick<Parts, 'sequelize' | 'tables' | 'keyPrefix'> {
+interface Search extends Pick<Parts, 'sequelize' | 'tables' | 'keyPrefix' | 'permissions'> {
   filter: KeyFilter
   transaction: Scope['transaction']
 }
@@ -109,17 +109,17 @@ async function readPage(
 }
 
 /** Returns the condition for the keys of a filter. */
-export function conditionOf({ keyPrefix }: Parts, filter: ManyFilter): Condition {
+export function conditionOf(parts: Parts, filter: ManyFilter): Condition {
   const { bind, fixed, sought } = conditionsOf({
+    ...parts,
     filter: { ...filter, sort: '-createdAt', limit: 1 },
-    keyPrefix,
   })
   return { where: `${fixed} AND ${sought}`, bind }
 }
 
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
 function conditionsOf(
-  { filter, keyPrefix }: Pick<Search, 'filter' | 'keyPrefix'>,
+  { filter, keyPrefix, permissions }: Pick<Search, 'filter' | 'keyPrefix' | 'permissions'>,
   time = sortSql.createdAt,
 ) {
   const { userId, status = [], isExpired, permission, text, cursor, sort } = filter
@@ -134,7 +134,9 @@ function conditionsOf(
     const isOver = `key.expires_at IS NOT NULL AND key.expires_at <= ${timeOfParameter(bind.push(Date.now()))}`
     sought.push(isExpired ? isOver : `NOT (${isOver})`)
   }
-  if (permission) sought.push(`key.permissions @> $${bind.push([permission])}`)
+  if (permission) {
+    sought.push(`key.permissions && $${bind.push(permissions.namesGiving(permission))}::text[]`)
+  }
   if (text) sought.push(`${searchSql('key.')} @@ ${queryOf(text, keyPrefix, bind)}`)
   if (cursor) fixed.push(isBehind(cursor, time, bind))
   const { order } = orderOf(sort)

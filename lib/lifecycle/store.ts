@@ -17,8 +17,10 @@ export interface Condition {
 }
 
 /** Makes the record of a row, with the uses that this process has not written yet. */
-export function readRecord({ userIdType, verification }: GivenParts, row: ApiKeyRow): ApiKeyRecord {
-  return withLastUse(toRecord(row, userIdType), verification.lastUseOf(row.id))
+export function readRecord(parts: GivenParts, row: ApiKeyRow): ApiKeyRecord {
+  const { userIdType, permissions, verification } = parts
+  const record = toRecord({ ...row, permissions: permissions.namesOf(row.permissions) }, userIdType)
+  return withLastUse(record, verification.lastUseOf(row.id))
 }
 
 async function read<Row>(

@@ -4,6 +4,7 @@ import type { ChangeFeed } from '../freshness/change-feed'
 import { isLive } from '../freshness/lease'
 import type { AddressList } from '../keys/addresses'
 import type { NamedLimit } from '../keys/limits'
+import type { PermissionSet } from '../keys/permissions'
 import type { Digest } from '../keys/secret'
 import type { KeyReading } from './lookup'
 import type { Account, LimitedKey } from '../limits/memory'
@@ -15,7 +16,8 @@ export interface KeyRow {
   readonly id: string
   readonly userId: string | number
   readonly name: string
-  readonly permissions: readonly string[]
+  /** With all that they imply. */
+  readonly permissions: PermissionSet
   readonly status: Status
   /** Milliseconds since 1970; `null` for a key that does not expire. */
   readonly expiresAtMs: number | null
@@ -56,7 +58,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly id: string
   readonly userId: string | number
   readonly name: string
-  readonly permissions: readonly string[]
+  readonly permissions: PermissionSet
   readonly status: Status
   readonly expiresAtMs: number | null
   readonly worksUntilMs: number | null

@@ -1,10 +1,11 @@
 import type { ApiKeysError } from '../errors'
+import type { PermissionSet } from '../keys/permissions'
 import type { Holding } from './verified-key'
 
 /** The conditions of a guard on a key that is good. */
 export interface GuardConditions {
   /** Returns the refusal of a key that holds these permissions; `null` if they suffice. */
-  refusePermissions(held: readonly string[]): ApiKeysError | null
+  refusePermissions(held: PermissionSet): ApiKeysError | null
 }
 
 /**

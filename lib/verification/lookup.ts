@@ -9,7 +9,7 @@ import { createAddressList } from '../keys/addresses'
 import { causeOf, sqlStateOf } from '../database/failures'
 import { isListOfNames } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
-import { limitsOf, type LimitOverrides, type Limits } from '../keys/limits'
+import { limitsOf, type LimitOverrides } from '../keys/limits'
 import { readUserId } from '../keys/record'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
 import type { KeyPolicy, KeyRow } from './cache'
@@ -37,7 +37,7 @@ export interface KeyReading {
 /** Reads the keys that have these hashes; `null` if the log has no entry at all. */
 export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
-interface LookupParts extends Pick<Settings, 'limits' | 'preparedStatements'> {
+interface LookupParts extends Pick<Settings, 'limits' | 'permissions' | 'preparedStatements'> {
   tables: Tables
   userIdType: UserIdType
   connection: Connection
@@ -47,7 +47,7 @@ interface LookupParts extends Pick<Settings, 'limits' | 'preparedStatements'> {
 /** Makes the look-up of keys: one indexed query in one snapshot. If a key is missing, it returns the newest entry of the log alone. */
 export function createLookup(parts: LookupParts): Lookup {
   const ask = createAsk(parts)
-  const readRow = createRowReader(parts.userIdType, parts.limits)
+  const readRow = createRowReader(parts)
 
   return async function lookUp(digests, limitMs) {
     const { rows, sentAt } = await ask(digests.map(toStoredHash), limitMs)
@@ -131,8 +131,8 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 }
 
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
-function createRowReader(userIdType: UserIdType, appLimits: Limits) {
-  const permissionsOf = createInterner(readPermissions)
+function createRowReader({ userIdType, limits: appLimits, permissions }: LookupParts) {
+  const permissionsOf = createInterner((json) => permissions.heldBy(readNames(json)))
   // A constraint of the table guarantees it.
   const statusOf = createInterner((status) => status as KeyRow['status'])
   const nameOf = createInterner((name) => name)
@@ -180,10 +180,10 @@ function readTime(text: string | null | undefined): number | null {
   return Number.isFinite(ms) && Math.abs(ms) <= 8.64e15 ? ms : -Infinity
 }
 
-function readPermissions(json: string): readonly string[] {
-  const permissions: unknown = JSON.parse(json)
-  if (!isListOfNames(permissions)) {
+function readNames(json: string): readonly string[] {
+  const names: unknown = JSON.parse(json)
+  if (!isListOfNames(names)) {
     throw new TypeError('express-api-keys: the permissions of a key are not a list of names')
   }
-  return Object.freeze(permissions)
+  return names
 }

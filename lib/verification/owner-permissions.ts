@@ -6,44 +6,17 @@ import { ApiKeysError } from '../errors'
 import type { ChangeFeed } from '../freshness/change-feed'
 import type { Emitter } from '../keys/emitter'
 import { readGranted, type Grantable, type GrantableContext } from '../keys/grantable'
-import { createInterner } from '../keys/interner'
+import { PermissionSet, type Permissions } from '../keys/permissions'
 import { createEviction, freshnessOf, mayUse, type Freshness, type KeyRow } from './cache'
 
 type UserId = string | number
 
-/** Permissions that many users have in common. */
-interface PermissionSet {
-  /** Returns which of a key's permissions are in the set: the same list if all of them are. */
-  narrow(permissions: readonly string[]): readonly string[]
-}
-
-/** How many lists of a key's permissions a set keeps the result for. */
-const maxNarrowed = 1_000
-
-/** Makes a set that narrows each list of permissions once: keys with the same permissions share one list. */
-function createPermissionSet(names: readonly string[]): PermissionSet {
-  const narrowed = new Map<readonly string[], readonly string[]>()
-
-  return {
-    narrow(permissions) {
-      const known = narrowed.get(permissions)
-      if (known) return known
-
-      const held = permissions.filter((permission) => names.includes(permission))
-      const result = held.length === permissions.length ? permissions : Object.freeze(held)
-      if (narrowed.size >= maxNarrowed) narrowed.clear()
-      narrowed.set(permissions, result)
-      return result
-    },
-  }
-}
-
-const noPermissions = createPermissionSet([])
+const nothing = new PermissionSet([])
 
 /** The permissions of a user, from an answer of the app's `grantable`. */
 export class UserPermissions {
   /** Empty until the app has answered. */
-  permissions: PermissionSet = noPermissions
+  permissions: PermissionSet = nothing
   /** True if a request has used it since room was last made. */
   wasUsed = false
   /** The app may be asked again beside the requests from this time on, by the monotonic clock. */
@@ -67,8 +40,7 @@ export type OwnerPermissions = ReturnType<typeof createOwnerPermissions>
 interface OwnerPermissionsParts {
   background: Pick<Background, 'run'>
   grantable: Grantable
-  /** All permissions that the app has. */
-  permissions: readonly string[]
+  permissions: Permissions
   feed: Pick<ChangeFeed, 'lease' | 'maxStalenessMs'>
   clock: Clock
   maxUsers: number
@@ -82,7 +54,6 @@ interface State extends OwnerPermissionsParts {
   findUnused(): UserPermissions | undefined
   /** The oldest first. */
   readonly questions: Map<UserId, Question[]>
-  setOf(names: string): PermissionSet
   readonly listeners: ((userId: UserId) => void)[]
 }
 
@@ -101,6 +72,7 @@ const longestRestMs = 1_000
  */
 export function createOwnerPermissions(parts: OwnerPermissionsParts) {
   const { feed, clock, maxAgeMs } = parts
+  const { inBoth } = parts.permissions
   const users = new Map<UserId, UserPermissions>()
   const state: State = {
     ...parts,
@@ -108,8 +80,6 @@ export function createOwnerPermissions(parts: OwnerPermissionsParts) {
     users,
     findUnused: createEviction(users),
     questions: new Map(),
-    // The names were written by us.
-    setOf: createInterner((json) => createPermissionSet(JSON.parse(json) as string[])),
     listeners: [],
   }
 
@@ -142,18 +112,20 @@ export function createOwnerPermissions(parts: OwnerPermissionsParts) {
   return {
     get,
     ask,
+    inBoth,
 
     /** Returns the permissions of a key that its owner has as well, if the owner's permissions are cached. */
-    getHeld({ userId, permissions }: KeyRow): readonly string[] | undefined {
-      return get(userId, clock.monotonic(), clock.wall())?.permissions.narrow(permissions)
+    getHeld({ userId, permissions }: KeyRow): PermissionSet | undefined {
+      const user = get(userId, clock.monotonic(), clock.wall())
+      return user && inBoth(permissions, user.permissions)
     },
 
     /** Returns the permissions of a key that its owner has as well. Rejects if that cannot be known at the moment. */
-    async readHeld({ userId, permissions }: KeyRow): Promise<readonly string[]> {
+    async readHeld({ userId, permissions }: KeyRow): Promise<PermissionSet> {
       const user = get(userId, clock.monotonic(), clock.wall()) ?? (await ask(userId))
       // The user may have changed before the app answered.
       if (!user.freshness.isFollowed) throw new ApiKeysError('database_unavailable')
-      return user.permissions.narrow(permissions)
+      return inBoth(permissions, user.permissions)
     },
 
     /** Evicts what these users may do. Answers that are on their way are not cached. */
@@ -185,9 +157,7 @@ function start(userId: UserId, state: State): Question {
 async function readAnswer(user: UserPermissions, state: State): Promise<UserPermissions> {
   const { userId, freshness } = user
   try {
-    const granted = new Set(readGranted(await state.askApp(userId)))
-    const known = state.permissions.filter((permission) => granted.has(permission))
-    user.permissions = state.setOf(JSON.stringify(known))
+    user.permissions = state.permissions.heldBy(readGranted(await state.askApp(userId)))
     if (freshness.isFollowed) keep(user, state)
     return user
   } finally {

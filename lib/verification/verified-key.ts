@@ -2,6 +2,7 @@ import type { AnyApp, App, If, Resources } from '../keys/app'
 import type { Closable } from '../keys/closable'
 import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { Owner, UserIdIn } from '../keys/owner'
+import type { PermissionSet } from '../keys/permissions'
 import type { KeyUse } from '../usage/counts'
 import type { CachedKey, KeyRow } from './cache'
 
@@ -21,7 +22,7 @@ export type VerifiedApiKey<A extends App = AnyApp> = VerifiedFields<A['permissio
 interface VerifiedFields<Permission extends string> {
   readonly id: string
   readonly name: string
-  /** With the option `grantable`, the permissions that its owner holds as well. */
+  /** With all that they imply. With the option `grantable`, only the permissions that its owner holds as well. */
   readonly permissions: readonly Permission[]
   readonly expiresAt: Date | null
   /** The data that the app keeps with the key. Frozen, and read from JSON when it is first asked for. */
@@ -40,7 +41,7 @@ interface VerifiedFields<Permission extends string> {
 /** A row of a key, and the permissions that both the key and its owner hold. */
 export interface Holding {
   readonly row: KeyRow
-  readonly permissions: readonly string[]
+  readonly permissions: PermissionSet
 }
 
 /** Makes the signal of a key that a request, or a call, came with. */
@@ -62,7 +63,7 @@ export interface KeyCaller extends KeyUse {
  */
 export class Acceptance implements Holding {
   readonly valid = true
-  readonly permissions: readonly string[]
+  readonly permissions: PermissionSet
   readonly #row: CachedKey
   readonly #caller: KeyCaller
   readonly #makeSignal: MakeSignal
@@ -70,7 +71,7 @@ export class Acceptance implements Holding {
 
   constructor(
     row: CachedKey,
-    permissions: readonly string[],
+    permissions: PermissionSet,
     caller: KeyCaller,
     makeSignal: MakeSignal,
   ) {
@@ -94,7 +95,7 @@ export class Acceptance implements Holding {
   }
 
   /** Leaves the key the permissions that its owner holds as well. */
-  narrow(held: readonly string[]): Acceptance {
+  narrow(held: PermissionSet): Acceptance {
     if (held === this.permissions) return this
     return new Acceptance(this.#row, held, this.#caller, this.#makeSignal)
   }
@@ -122,7 +123,7 @@ class AcceptedKey implements VerifiedApiKey {
     this.owner = Object.freeze({ type: 'user', id: row.userId })
     this.userId = row.userId
     this.name = row.name
-    this.permissions = permissions
+    this.permissions = permissions.names
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
     this.#acceptance = acceptance
     Object.freeze(this)

@@ -144,7 +144,8 @@ function limitToOwner(
 
   const { userId } = decision.row
   const owner = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
-  if (owner) return decision.narrow(owner.permissions.narrow(decision.permissions))
+  if (owner)
+    return decision.narrow(ownerPermissions.inBoth(decision.permissions, owner.permissions))
   const asking = askForOwner(ownerPermissions, decision, sent, parts)
   return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
 }
@@ -177,7 +178,7 @@ async function askForOwner(
     const isRecent = owner.freshness.isFollowed || attempt > 1
     const isOwner = owner.userId === key.row.userId
     if (isRecent && isOwner && mayUse(owner.freshness, feed, monotonic, wall)) {
-      return key.narrow(owner.permissions.narrow(key.permissions))
+      return key.narrow(ownerPermissions.inBoth(key.permissions, owner.permissions))
     }
   }
   throw new ApiKeysError('database_unavailable')

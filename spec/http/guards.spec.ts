@@ -110,29 +110,70 @@ describe('requirePermission', () => {
   })
 })
 
-describe('requireAnyPermission', () => {
+describe('requirePermission with any', () => {
   it('lets a key through that holds one of them', async () => {
-    const app = createApp(apiKeys.requireAnyPermission(['EXECUTE_GRAPH', 'READ_BLOCK']))
+    const app = createApp(apiKeys.requirePermission({ any: ['EXECUTE_GRAPH', 'READ_BLOCK'] }))
 
     const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(200)
   })
 
-  it('refuses a key that holds none, and names all of them', async () => {
-    const app = createApp(apiKeys.requireAnyPermission(['EXECUTE_GRAPH', 'EXECUTE_BLOCK']))
+  it('lets a key through that holds all of one of the lists', async () => {
+    const app = createApp(
+      apiKeys.requirePermission({ any: ['EXECUTE_GRAPH', { all: ['READ_BLOCK', 'READ_GRAPH'] }] }),
+    )
+
+    const answer = await app.with(plainTextKey).get('/')
+
+    expect(answer.status).toBe(200)
+  })
+
+  it('refuses a key that holds none, with the first as the scope, and names all of them', async () => {
+    const app = createApp(apiKeys.requirePermission({ any: ['EXECUTE_GRAPH', 'EXECUTE_BLOCK'] }))
 
     const answer = await app.with(plainTextKey).get('/')
 
     expect(answer.status).toBe(403)
     expect(answer.headers['www-authenticate']).toBe(
-      'Bearer realm="api", error="insufficient_scope", scope="EXECUTE_GRAPH EXECUTE_BLOCK"',
+      'Bearer realm="api", error="insufficient_scope", scope="EXECUTE_GRAPH"',
     )
-    expect(answer.body.missing).toEqual(['EXECUTE_GRAPH', 'EXECUTE_BLOCK'])
+    expect(answer.body).toMatchObject({
+      code: 'missing_permission',
+      missing: ['EXECUTE_GRAPH'],
+      anyOf: [['EXECUTE_GRAPH'], ['EXECUTE_BLOCK']],
+    })
+  })
+
+  it('names what the nearest of several lists demands, and what of it is missing', async () => {
+    const app = createApp(
+      apiKeys.requirePermission({
+        any: [
+          { all: ['EXECUTE_GRAPH', 'EXECUTE_BLOCK'] },
+          { all: ['READ_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'] },
+        ],
+      }),
+    )
+
+    const answer = await app.with(plainTextKey).get('/')
+
+    expect(answer.status).toBe(403)
+    expect(answer.headers['www-authenticate']).toBe(
+      'Bearer realm="api", error="insufficient_scope", scope="READ_GRAPH READ_BLOCK EXECUTE_BLOCK"',
+    )
+    expect(answer.body).toMatchObject({
+      missing: ['EXECUTE_BLOCK'],
+      anyOf: [
+        ['EXECUTE_GRAPH', 'EXECUTE_BLOCK'],
+        ['READ_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'],
+      ],
+    })
   })
 
   it('lets signed-in users through as well, if orSignedIn is set', async () => {
-    const app = createApp(apiKeys.requireAnyPermission(['EXECUTE_GRAPH'], { orSignedIn: true }))
+    const app = createApp(
+      apiKeys.requirePermission({ any: ['EXECUTE_GRAPH'] }, { orSignedIn: true }),
+    )
 
     const signedIn = await app.as('alice').get('/')
     const withKey = await app.with(plainTextKey).get('/').set('X-User', 'alice')
@@ -213,13 +254,43 @@ describe('a mistake in the making of a guard', () => {
     ],
     [
       'none of any',
-      () => apiKeys.requireAnyPermission([]),
-      'requireAnyPermission: needs at least one permission',
+      () => apiKeys.requirePermission({ any: [] }),
+      'requirePermission: needs at least one permission',
     ],
     [
       'any of what the app does not have',
-      () => apiKeys.requireAnyPermission(['read_graph' as 'READ_GRAPH']),
-      'requireAnyPermission: "read_graph" is not one of the app\'s permissions.',
+      () => apiKeys.requirePermission({ any: ['read_graph' as 'READ_GRAPH'] }),
+      'requirePermission: "read_graph" is not one of the app\'s permissions.',
+    ],
+    [
+      'all of none among any',
+      () => apiKeys.requirePermission({ any: ['READ_GRAPH', { all: [] }] }),
+      'requirePermission: needs at least one permission',
+    ],
+    [
+      'all beside any',
+      () => apiKeys.requirePermission({ all: ['READ_GRAPH'] } as never),
+      'requirePermission: takes a permission, a list of permissions, or { any: [...] }, got { all: [Array] }',
+    ],
+    [
+      'any with another member',
+      () => apiKeys.requirePermission({ any: ['READ_GRAPH'], cost: 2 } as never),
+      'requirePermission: takes a permission, a list of permissions, or { any: [...] }, got { any: [Array], cost: 2 }',
+    ],
+    [
+      'any of one text',
+      () => apiKeys.requirePermission({ any: 'READ_GRAPH' } as never),
+      "requirePermission: takes a permission, a list of permissions, or { any: [...] }, got { any: 'READ_GRAPH' }",
+    ],
+    [
+      'a list among any',
+      () => apiKeys.requirePermission({ any: [['READ_GRAPH', 'READ_BLOCK']] } as never),
+      "requirePermission: any takes permissions, and lists of them as { all: [...] }, got [ 'READ_GRAPH', 'READ_BLOCK' ]",
+    ],
+    [
+      'any within any',
+      () => apiKeys.requirePermission({ any: [{ any: ['READ_GRAPH'] }] } as never),
+      'requirePermission: any takes permissions, and lists of them as { all: [...] }, got { any: [Array] }',
     ],
     [
       'permissions side by side',
@@ -246,23 +317,19 @@ describe('a mistake in the making of a guard', () => {
     expect(make).toThrow(message)
   })
 
-  it.each([
-    'requirePermission',
-    'requireAnyPermission',
-    'authenticate',
-    'maskKeys',
-    'router',
-    'adminRouter',
-  ] as const)('is a TypeError on the first request if %s was not called', async (name) => {
-    const app = createApp(apiKeys[name] as unknown as RequestHandler)
+  it.each(['requirePermission', 'authenticate', 'maskKeys', 'router', 'adminRouter'] as const)(
+    'is a TypeError on the first request if %s was not called',
+    async (name) => {
+      const app = createApp(apiKeys[name] as unknown as RequestHandler)
 
-    const answer = await app.with(plainTextKey).get('/')
+      const answer = await app.with(plainTextKey).get('/')
 
-    expect(answer.status).toBe(500)
-    expect(answer.body.app).toBe(
-      `apiKeys.${name} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${name}()`,
-    )
-  })
+      expect(answer.status).toBe(500)
+      expect(answer.body.app).toBe(
+        `apiKeys.${name} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${name}()`,
+      )
+    },
+  )
 })
 
 describe('Express', () => {
@@ -291,11 +358,10 @@ describe('Express', () => {
   })
 
   it('shows guards by name in a stack of handlers', () => {
-    expect([
-      apiKeys.requirePermission('READ_GRAPH').name,
-      apiKeys.requireAnyPermission(['READ_GRAPH']).name,
-      apiKeys.authenticate().name,
-    ]).toEqual(['requirePermissionGuard', 'requireAnyPermissionGuard', 'authenticateGuard'])
+    expect([apiKeys.requirePermission('READ_GRAPH').name, apiKeys.authenticate().name]).toEqual([
+      'requirePermissionGuard',
+      'authenticateGuard',
+    ])
   })
 
   it.each<[string, RequestHandler]>([

@@ -27,7 +27,7 @@ const answer: RequestHandler = (_req, res) => {
 
 const { apiKeys, http, createKey } = useWorld({
   options,
-  routes(app, { authenticate, requirePermission, requireAnyPermission, consume, strategy }) {
+  routes(app, { authenticate, requirePermission, consume, strategy }) {
     const strategies = new Passport().use(strategy).use('anyone', new Anyone())
     app.get('/graphs', requirePermission('READ_GRAPH'), answer)
     app.get('/free', authenticate({ cost: 0 }), answer)
@@ -36,7 +36,7 @@ const { apiKeys, http, createKey } = useWorld({
       '/twice',
       authenticate(),
       requirePermission('READ_GRAPH', { cost: 2 }),
-      requireAnyPermission(['READ_GRAPH', 'READ_BLOCK']),
+      requirePermission({ any: ['READ_GRAPH', 'READ_BLOCK'] }),
       answer,
     )
     app.get('/nodes/:count', requirePermission('READ_GRAPH'), async (req, res, next) => {

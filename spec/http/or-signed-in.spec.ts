@@ -108,7 +108,7 @@ describe('orSignedIn', () => {
 
     for (const make of [
       () => keys.requirePermission('READ_GRAPH', { orSignedIn: true }),
-      () => keys.requireAnyPermission(['READ_GRAPH'], { orSignedIn: true }),
+      () => keys.requirePermission({ any: ['READ_GRAPH'] }, { orSignedIn: true }),
       () => keys.authenticate({ orSignedIn: true }),
     ]) {
       expect(make).toThrow(TypeError)

@@ -33,7 +33,7 @@ describe('a second guard', () => {
     const app = createApp(
       apiKeys.authenticate({ optional: true }),
       apiKeys.requirePermission('READ_GRAPH'),
-      express().use(apiKeys.requireAnyPermission(['READ_BLOCK', 'EXECUTE_BLOCK'])),
+      express().use(apiKeys.requirePermission({ any: ['READ_BLOCK', 'EXECUTE_BLOCK'] })),
       apiKeys.authenticate(),
     )
     const before = await countVerifications(apiKeys)

@@ -15,7 +15,7 @@ let meanwhile: () => void | Promise<void>
 const strategies = new Passport()
 const { apiKeys, http, rows, createProcess, createKey } = useWorld({
   options: { loadUser: (id) => (id === 'gone' ? null : { id }) },
-  routes(app, { authenticate, requirePermission, requireAnyPermission, strategy }) {
+  routes(app, { authenticate, requirePermission, strategy }) {
     app.set('trust proxy', true)
     app.get('/me', authenticate(), (_req, res) => {
       res.json({})
@@ -30,7 +30,7 @@ const { apiKeys, http, rows, createProcess, createKey } = useWorld({
         await meanwhile()
         next()
       },
-      requireAnyPermission(['READ_BLOCK']),
+      requirePermission({ any: ['READ_BLOCK'] }),
       (_req, res) => {
         res.json({})
       },

@@ -1,9 +1,10 @@
 import { InvalidInputError } from '../../lib/errors'
 import { createParsers } from '../../lib/keys/input'
+import { permissionsOf } from './permissions'
 
 /** The settings of an app, for the rules of its input. */
 export const settings = {
-  permissions: ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'],
+  permissions: permissionsOf(['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']),
   userIdType: 'text',
   maxGracePeriodSeconds: 2_592_000,
 } as const

@@ -15,6 +15,7 @@ import { createTestApiKeys } from '../support/app'
 import { createDatabase, databaseAway, type Database } from '../support/database'
 import { newKey } from '../support/keys'
 import { until } from '../support/until'
+import { allOf } from '../support/permissions'
 
 let database: Database
 let sequelize: Sequelize
@@ -196,7 +197,7 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
     id: id ?? `00000000-0000-4000-8000-${number.toString(16).padStart(12, '0')}`,
     userId,
     name: 'Deployment',
-    permissions: ['READ_GRAPH'],
+    permissions: allOf(['READ_GRAPH']),
     status: 'ACTIVE',
     expiresAtMs: null,
     lastUsedAtMs: null,

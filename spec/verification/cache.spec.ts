@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 
 import { CachedKey, createKeyCache, type KeyRow } from '../../lib/verification/cache'
 import { runsOf } from '../support/runs'
+import { allOf } from '../support/permissions'
 
 const size = 4
 
@@ -12,7 +13,7 @@ function secretOf(key: number, secret: number): CachedKey {
     id: `key-${key}`,
     userId: 'alice',
     name: 'Deployment',
-    permissions: ['READ_GRAPH'],
+    permissions: allOf(['READ_GRAPH']),
     status: 'ACTIVE',
     expiresAtMs: null,
     lastUsedAtMs: null,

@@ -63,7 +63,7 @@ describe('the permissions of a key', () => {
         const since = grantable.isReported
           ? world.now - maxStalenessMs - outageGraceMs
           : askedAt - 2 * grantable.maxAgeMs
-        return permissions.flatMap((permission) => {
+        return permissions.names.flatMap((permission) => {
           const isHeld = verdict.apiKey.permissions.includes(permission)
           const isTrue = world.wasSince(
             since,
@@ -120,7 +120,7 @@ describe('the permissions of owners', () => {
       },
       /** The permissions of a user, if they are cached. */
       recall(userId: string) {
-        return owners.get(userId, now, now)?.permissions.narrow(permissions)
+        return owners.get(userId, now, now)?.permissions.names
       },
       async answer(held: readonly string[]) {
         await settle()

@@ -3,9 +3,10 @@ import type { LogReading, Position } from '../../lib/freshness/change-log'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import type { KeyRow } from '../../lib/verification/cache'
 import type { KeyReading } from '../../lib/verification/lookup'
+import { permissionsOf } from '../support/permissions'
 
-/** All permissions that there are, in the one list that keys with all of them share. */
-export const permissions: readonly string[] = Object.freeze(['READ', 'WRITE'])
+/** All permissions that there are. */
+export const permissions = permissionsOf(['READ', 'WRITE'])
 
 export const users = ['alice', 'bob', 'carol']
 
@@ -88,7 +89,7 @@ export function createWorld({ grantable }: Rules) {
   let content: Content = {
     log: [{ revision: 1, mark: 'mark-0' }],
     statuses: ['ACTIVE', 'ACTIVE', 'MISSING'],
-    roles: users.map(() => permissions),
+    roles: users.map((): readonly string[] => permissions.names),
     triggers: 'triggers-0',
     unloggedKeys: 0,
     server: 'server-0',
@@ -315,7 +316,7 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
     id: ids[number] ?? '',
     userId: users[number] ?? '',
     name: 'Deployment',
-    permissions,
+    permissions: permissions.heldBy(permissions.names),
     status,
     expiresAtMs: null,
     lastUsedAtMs: null,

@@ -1,14 +1,9 @@
 import { randomUUID } from 'node:crypto'
 
 import { formatEventCursor, formatKeyCursor } from '../../../lib/keys/cursor'
-import {
-  faultsOf,
-  parse,
-  permissionRule,
-  type Refused,
-  timeRule,
-  titled,
-} from '../../support/input'
+import { faultsOf, parse, type Refused, timeRule, titled } from '../../support/input'
+
+const nameRule = 'must have 1 to 100 printable characters of ASCII without space, " and \\'
 
 const pageRule = 'must be a whole number from 1 to 100'
 const cursorRule = 'must be the nextCursor of a page before'
@@ -96,7 +91,9 @@ describe('a page of keys', () => {
     titled([
       [{ userId: '' }, '#/userId must have 1 to 255 characters'],
       [{ userId: ['a', 'b'] }, '#/userId must be a user id'],
-      [{ permission: 'NOPE' }, `#/permission ${permissionRule}`],
+      [{ permission: 'READ GRAPH' }, `#/permission ${nameRule}`],
+      [{ permission: ['READ_GRAPH'] }, `#/permission ${nameRule}`],
+      [{ permission: '' }, `#/permission ${nameRule}`],
       [{ text: '  ' }, `#/text ${textRule}`],
       [{ text: 'x'.repeat(201) }, `#/text ${textRule}`],
       [{ text: '\0' }, '#/text must not contain control characters'],

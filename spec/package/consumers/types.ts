@@ -93,18 +93,47 @@ app.post(
   '/graphs/:id/:step',
   express.json(),
   apiKeys.requirePermission(['READ_GRAPH', 'EXECUTE_GRAPH'], { orSignedIn: true }),
-  apiKeys.requireAnyPermission(['READ_GRAPH']),
+  apiKeys.requirePermission({ any: ['READ_GRAPH', { all: ['READ_GRAPH', 'EXECUTE_GRAPH'] }] }),
   async (req: Request<{ id: string; step: string }, object, { input: number }>, res) => {
     isTrue<Equal<typeof req.body.input, number>>()
     res.json({})
   },
 )
 
+// Permissions may imply others, and have former names.
+const implying = createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: {
+    'graphs:read': 'Read graphs',
+    'graphs:run': { description: 'Run graphs', implies: ['graphs:read'] },
+    admin: { description: 'Everything', implies: '*' },
+  },
+  formerPermissions: { RUN_GRAPH: 'graphs:run', LIST_BLOCKS: null },
+  grantable: () => ['graphs:run'],
+})
+implying.requirePermission({ any: ['admin', { all: ['graphs:read', 'graphs:run'] }] })
+// @ts-expect-error a former name is no permission
+implying.requirePermission('RUN_GRAPH')
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: {
+    READ: 'Read',
+    // @ts-expect-error WRITE is not among the permissions, and does not become one by being implied
+    ADMIN: { description: 'Everything', implies: ['WRITE'] },
+  },
+}).requirePermission('ADMIN')
+
 // Permission names are checked in every place.
 // @ts-expect-error there is no such permission
 apiKeys.requirePermission('READ_GRAPHS')
 // @ts-expect-error there is no such permission
-apiKeys.requireAnyPermission(['READ_GRAPH', 'WRITE'])
+apiKeys.requirePermission({ any: ['READ_GRAPH', 'WRITE'] })
+// @ts-expect-error there is no such permission
+apiKeys.requirePermission({ any: ['READ_GRAPH', { all: ['WRITE'] }] })
+// @ts-expect-error a list says all
+apiKeys.requirePermission({ all: ['READ_GRAPH'] })
 // @ts-expect-error there is no such permission
 void apiKeys.create({ userId: 'alice', name: 'CI', permissions: ['WRITE'] })
 // @ts-expect-error there is no such permission

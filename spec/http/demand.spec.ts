@@ -1,4 +1,5 @@
-import { checkPermissionNames } from '../../lib/http/guard-options'
+import { createPermissionCheck } from '../../lib/http/demand'
+import { permissionsOf } from '../support/permissions'
 
 function messageOf(call: () => unknown): string {
   try {
@@ -10,8 +11,8 @@ function messageOf(call: () => unknown): string {
   return 'nothing was thrown'
 }
 
-describe('checkPermissionNames', () => {
-  const known = ['READ_GRAPH', 'EXECUTE_GRAPH']
+describe('createPermissionCheck', () => {
+  const known = permissionsOf(['READ_GRAPH', 'EXECUTE_GRAPH'])
 
   it.each([
     [[], 'needs at least one permission'],
@@ -28,12 +29,12 @@ describe('checkPermissionNames', () => {
       `undefined is not one of the app's permissions. It must be one of READ_GRAPH, EXECUTE_GRAPH.`,
     ],
   ])('refuses %p on behalf of its caller', (names, refusal) => {
-    const message = messageOf(() => checkPermissionNames('requireIt', names as string[], known))
+    const message = messageOf(() => createPermissionCheck('requireIt', names, known))
 
     expect(message).toBe(`requireIt: ${refusal}`)
   })
 
   it('takes names that the app has', () => {
-    expect(() => checkPermissionNames('requireIt', ['READ_GRAPH'], known)).not.toThrow()
+    expect(() => createPermissionCheck('requireIt', ['READ_GRAPH'], known)).not.toThrow()
   })
 })
