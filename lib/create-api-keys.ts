@@ -104,7 +104,7 @@ function assemble(options: AnyOptions): ApiKeys {
   /** The parts that all floors use. */
   const ground = {
     ...settings,
-    userIdType: storage.userIdType,
+    userIdType: storage.users.idType,
     appSequelize,
     sequelize,
     inTurn: createInTurn(sequelize),
@@ -115,7 +115,7 @@ function assemble(options: AnyOptions): ApiKeys {
     signer,
     sealer: createSealer({ background, clock, connection, emitter, tables, signer }),
     format: createSecretFormat({ ...settings, keyPrefixes: [settings.keyPrefix] }),
-    parse: createParsers({ ...settings, ...storage }),
+    parse: createParsers({ ...settings, userIdType: storage.users.idType }),
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),
   }

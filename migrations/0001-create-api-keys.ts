@@ -6,7 +6,7 @@ import { secretTriggers } from './secret-triggers'
 import { unless, type Step } from './step'
 
 /**
- * Creates the table of keys, the table of retired secrets and the table of requests.
+ * Creates the tables of keys, of suspended owners, of retired secrets and of requests.
  *
  * Indexes and constraints have no names of ours, because such names belong to the whole schema and the app may use them. No
  * index has `last_used_at`, so that the note of a use stays a HOT update; the fill factor leaves room for it. Lists are of one
@@ -17,13 +17,16 @@ import { unless, type Step } from './step'
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
  * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
  *
+ * A key belongs to a user, an organization or a service. The column `organization_id` is there before the app has organizations.
+ *
  * The table of requests has the changes that were made under an idempotency key. The statement that makes a change writes its row, too.
  */
-export function createApiKeys(tables: Tables, userIdColumn: string): Step {
+export function createApiKeys(tables: Tables, types: OwnerIdTypes): Step {
   return {
     name: '0001-create-api-keys',
     tables: {
-      api_keys: keysSql(tables, userIdColumn),
+      api_keys: keysSql(tables, types),
+      api_key_suspended_owners: suspendedOwnersSql(tables, types),
       api_key_retired_secrets: retiredSecretsSql(tables),
       api_key_requests: requestsSql(tables),
     },
@@ -33,11 +36,50 @@ export function createApiKeys(tables: Tables, userIdColumn: string): Step {
   }
 }
 
-function keysSql({ keys }: Tables, userIdColumn: string): string {
+/** The types of the columns with the ids of owners. */
+export interface OwnerIdTypes {
+  user_id: string
+  organization_id: string
+}
+
+const hasOneOwner = 'CHECK (num_nonnulls(user_id, organization_id, service) = 1)'
+
+/** SQL for the index of a list that has the newest keys first. */
+function listIndexSql(keys: string, column: string): string {
+  return `
+      CREATE INDEX ON ${keys} (${column}, created_at DESC, id DESC) WHERE ${column} IS NOT NULL;`
+}
+
+function organizationIndexSql(keys: string): string {
+  return listIndexSql(keys, 'organization_id')
+}
+
+/**
+ * SQL that gives `organization_id` another type in a table in which no row has one. It does not write the rows again, so that it
+ * takes milliseconds whatever their number is.
+ */
+export function newOrganizationColumnSql(
+  { keys, suspendedOwners }: Tables,
+  type: string,
+  table: string,
+) {
+  const add = table === suspendedOwners ? `${type} UNIQUE` : type
+  return `
+      ALTER TABLE ${table} DROP COLUMN organization_id, ADD COLUMN organization_id ${add}, ADD ${hasOneOwner};
+      ${table === keys ? organizationIndexSql(keys) : ''}`
+}
+
+function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
   return `
       CREATE TABLE ${keys} (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-        user_id ${userIdColumn} NOT NULL,
+        user_id ${types.user_id},
+        organization_id ${types.organization_id},
+        service text CHECK (char_length(service) BETWEEN 1 AND 100),
+        -- Without a foreign key, because the key outlives its maker.
+        created_by text,
+        environment text CHECK (environment ~ '^[a-z][a-z0-9_]{0,31}$'),
+        resources json CHECK (json_typeof(resources) = 'object' AND octet_length(resources::text) <= 16384),
         name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
         description text CHECK (char_length(description) <= 500),
         prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$'),
@@ -45,8 +87,7 @@ function keysSql({ keys }: Tables, userIdColumn: string): string {
         hash text NOT NULL UNIQUE CHECK (hash ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$'),
         permissions text[] NOT NULL CHECK (
-          cardinality(permissions) > 0
-          AND array_ndims(permissions) = 1
+          (cardinality(permissions) = 0 OR array_ndims(permissions) = 1)
           AND array_position(permissions, NULL) IS NULL
         ),
         status text NOT NULL DEFAULT 'ACTIVE' CHECK (status IN ('ACTIVE', 'SUSPENDED', 'REVOKED')),
@@ -75,6 +116,7 @@ function keysSql({ keys }: Tables, userIdColumn: string): string {
         previous_last_used_at timestamptz(3),
         -- Each change by the library gives it a new value, which its audit entry has too.
         event_ref uuid,
+        ${hasOneOwner},
         CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL)),
         CHECK (
           num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
@@ -82,12 +124,29 @@ function keysSql({ keys }: Tables, userIdColumn: string): string {
         )
       ) WITH (fillfactor = 90);
 
-      CREATE INDEX ON ${keys} (user_id, created_at DESC, id DESC);
+      ${['user_id', 'service', 'created_by', 'environment'].map((column) => listIndexSql(keys, column)).join('')}
+      ${organizationIndexSql(keys)}
       CREATE INDEX ON ${keys} (left(prefix, -7), created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), status, created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), expires_at) WHERE expires_at IS NOT NULL;
       CREATE INDEX ON ${keys} USING gin (permissions);
       CREATE INDEX ON ${keys} USING gin (${searchSql('')});`
+}
+
+/** A row refuses all keys of its owner. It is gone once the owner is reactivated. */
+function suspendedOwnersSql({ suspendedOwners }: Tables, types: OwnerIdTypes): string {
+  return `
+      CREATE TABLE ${suspendedOwners} (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        user_id ${types.user_id} UNIQUE,
+        organization_id ${types.organization_id} UNIQUE,
+        service text UNIQUE,
+        reason text CHECK (char_length(reason) <= 500),
+        suspended_at timestamptz(3) NOT NULL DEFAULT now(),
+        -- The library gives it a value, which its audit entry has too.
+        event_ref uuid,
+        ${hasOneOwner}
+      );`
 }
 
 function retiredSecretsSql({ retiredSecrets }: Tables): string {

@@ -1,5 +1,5 @@
 import type { Tables } from '../models/tables'
-import { keyLogTriggers, userLogTriggers } from './change-log-triggers'
+import { keyLogTriggers, ownerLogTriggers, suspensionLogTriggers } from './change-log-triggers'
 import type { Step } from './step'
 
 /**
@@ -42,14 +42,18 @@ export function createApiKeyChangeLog(tables: Tables): Step {
         place integer,
         key_id uuid,
         user_id text,
+        organization_id text,
+        service text,
         is_new boolean NOT NULL,
         PRIMARY KEY (mark, place)
       );`,
 
-      // Without a foreign key, so that a deleted user can be reported. Logical replication demands a primary key.
+      // Without a foreign key, so that a deleted owner can be reported. Logical replication demands a primary key.
       api_key_user_changes: `
       CREATE TABLE ${userChanges} (
         user_id text,
+        organization_id text,
+        service text,
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY
       );`,
 
@@ -64,7 +68,11 @@ export function createApiKeyChangeLog(tables: Tables): Step {
       );`,
     },
 
-    triggers: [...keyLogTriggers(tables), ...userLogTriggers(tables)],
+    triggers: [
+      ...keyLogTriggers(tables),
+      ...suspensionLogTriggers(tables),
+      ...ownerLogTriggers(tables),
+    ],
 
     // The first entry of the log takes the lock.
     neverEmpty: ['api_key_log_lock', 'api_key_revisions'],

@@ -5,7 +5,8 @@ import type { Step } from './step'
  * Creates the usage of keys, in which each key has a row for every hour of its use, and the notices of keys that are about to
  * expire.
  *
- * Usage refers to keys and users without foreign keys, because it outlives them. Its counts only grow, so that processes add to
+ * Usage refers to keys and owners without foreign keys, because it outlives them. A key that changes hands within an hour has a row for
+ * each owner. Its counts only grow, so that processes add to
  * one row without reading it: accepted uses are the verified uses that were not refused later. Each process notes its last
  * batch in `api_key_usage_writers`, so that no batch counts twice if an answer is lost.
  */
@@ -17,15 +18,16 @@ export function createApiKeyUsage({ usage, usageWriters, expiryNotices }: Tables
       api_key_usage: `
       CREATE TABLE ${usage} (
         api_key_id uuid NOT NULL,
-        user_id text NOT NULL,
+        owner_type text NOT NULL,
+        owner_id text NOT NULL,
         hour timestamptz(0) NOT NULL CHECK (mod(extract(epoch FROM hour)::numeric, 3600) = 0),
         verified bigint NOT NULL CHECK (verified >= 0),
         denied bigint NOT NULL CHECK (denied >= 0),
         rate_limited bigint NOT NULL CHECK (rate_limited >= 0),
-        PRIMARY KEY (api_key_id, hour)
+        PRIMARY KEY (api_key_id, hour, owner_type, owner_id)
       ) WITH (fillfactor = 90);
       CREATE INDEX ON ${usage} (hour);
-      CREATE INDEX ON ${usage} (user_id, hour);`,
+      CREATE INDEX ON ${usage} (owner_type, owner_id, hour);`,
 
       api_key_usage_writers: `
       CREATE TABLE ${usageWriters} (

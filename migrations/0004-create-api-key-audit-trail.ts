@@ -5,8 +5,8 @@ import type { Step } from './step'
 /**
  * Creates the audit trail: one event for each change of a key, and the chain that seals the events.
  *
- * Events refer to keys and users without foreign keys, and to users by text, because the trail outlives keys, users and the type
- * of their ids.
+ * Events refer to keys and owners without foreign keys, and to owners by text, because the trail outlives keys, owners and the type
+ * of their ids. An event of a transfer names both owners.
  *
  * A change by the library gives the row of the key a new `event_ref`, and writes an entry that has it as `ref`, in one statement. A
  * trigger looks for that entry, and writes an entry itself for every other change.
@@ -26,36 +26,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
     sequences: ['api_key_event_register'],
 
     tables: {
-      api_key_events: `
-      CREATE TABLE ${events} (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        api_key_id uuid CHECK (api_key_id IS NOT NULL OR action = 'truncated'),
-        user_id text CHECK (user_id IS NOT NULL OR action = 'truncated'),
-        action text NOT NULL CHECK (action IN (
-          'created', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'rotated', 'rotation_ended',
-          'retired_secret_used', 'deleted', 'truncated'
-        )),
-        actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system', 'database')),
-        actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
-        address text,
-        reason text CHECK (char_length(reason) <= 500),
-        -- Text that cannot be jsonb would make statements fail that read its members.
-        before json CHECK (jsonb_typeof(before::jsonb) <> ''),
-        after json CHECK (jsonb_typeof(after::jsonb) <> ''),
-        created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
-        ref uuid,
-        entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9]{1,15}:[0-9a-f]{64}$'),
-        -- The transaction that wrote the entry. A trigger compares it, so that an old entry does not pass for a new change.
-        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-        -- One of these warnings may be written per hour. No other entry takes its place.
-        CHECK (action <> 'retired_secret_used' OR actor_type = 'system')
-      );
-      CREATE INDEX ON ${events} (api_key_id, id);
-      CREATE INDEX ON ${events} (user_id, id DESC);
-      CREATE INDEX ON ${events} (action, id DESC);
-      CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
-        WHERE action = 'retired_secret_used';`,
-
+      api_key_events: eventsSql(tables),
       api_key_event_seals: `
       CREATE TABLE ${seals} (
         position bigint PRIMARY KEY CHECK (position > 0),
@@ -110,4 +81,41 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
     // A new row does not replace a head that was removed: the seals show it.
     neverEmpty: ['api_key_audit_head'],
   }
+}
+
+function eventsSql({ events }: Tables): string {
+  return `
+      CREATE TABLE ${events} (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        api_key_id uuid CHECK (api_key_id IS NOT NULL OR action IN ('truncated', 'owner_suspended', 'owner_reactivated')),
+        owner_type text CHECK (owner_type IN ('user', 'organization', 'service')),
+        owner_id text,
+        former_owner_type text CHECK (former_owner_type IN ('user', 'organization', 'service')),
+        former_owner_id text,
+        action text NOT NULL CHECK (action IN (
+          'created', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'rotated', 'rotation_ended',
+          'transferred', 'owner_suspended', 'owner_reactivated', 'retired_secret_used', 'deleted', 'truncated'
+        )),
+        actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system', 'database')),
+        actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
+        address text,
+        reason text CHECK (char_length(reason) <= 500),
+        -- Text that cannot be jsonb would make statements fail that read its members.
+        before json CHECK (jsonb_typeof(before::jsonb) <> ''),
+        after json CHECK (jsonb_typeof(after::jsonb) <> ''),
+        created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+        ref uuid,
+        entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9]{1,15}:[0-9a-f]{64}$'),
+        -- The transaction that wrote the entry. A trigger compares it, so that an old entry does not pass for a new change.
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        -- One of these warnings may be written per hour. No other entry takes its place.
+        CHECK (action <> 'retired_secret_used' OR actor_type = 'system'),
+        CHECK (num_nulls(owner_type, owner_id) <> 1 AND num_nulls(former_owner_type, former_owner_id) <> 1)
+      );
+      CREATE INDEX ON ${events} (api_key_id, id);
+      CREATE INDEX ON ${events} (owner_type, owner_id, id DESC);
+      CREATE INDEX ON ${events} (former_owner_type, former_owner_id, id DESC) WHERE former_owner_id IS NOT NULL;
+      CREATE INDEX ON ${events} (action, id DESC);
+      CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
+        WHERE action = 'retired_secret_used';`
 }

@@ -1,6 +1,7 @@
 import { comparableColumns } from '../models/api-key'
 import { shownSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
+import { ownerIdSql, ownerTypeSql } from '../models/owner'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
 import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
@@ -136,16 +137,17 @@ function writeEventBody({ events }: Tables): string {
 
           -- A key under another id is another key.
           IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, before)
-            VALUES (OLD.id, OLD.user_id, 'deleted', 'database', session_user, old_key);
+            INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before)
+            VALUES (OLD.id, ${oldOwner}, 'deleted', 'database', session_user, old_key);
           END IF;
           IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, after)
-            VALUES (NEW.id, NEW.user_id, 'created', 'database', session_user, new_key);
+            INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after)
+            VALUES (NEW.id, ${newOwner}, 'created', 'database', session_user, new_key);
           ELSIF TG_OP = 'UPDATE' THEN
             what := CASE
               WHEN OLD.status <> NEW.status THEN
                 CASE NEW.status WHEN 'REVOKED' THEN 'revoked' WHEN 'SUSPENDED' THEN 'suspended' ELSE 'reactivated' END
+              WHEN (${oldOwner}) IS DISTINCT FROM (${newOwner}) THEN 'transferred'
               WHEN OLD.hash <> NEW.hash THEN 'rotated'
               WHEN OLD.permissions <> NEW.permissions THEN 'permissions_changed'
               ELSE 'updated'
@@ -153,15 +155,20 @@ function writeEventBody({ events }: Tables): string {
             SELECT jsonb_object_agg(known.key, known.value), jsonb_object_agg(known.key, new_key -> known.key)
               INTO old_key, new_key
               FROM jsonb_each(old_key) AS known WHERE known.value <> new_key -> known.key;
-            INSERT INTO ${events} (api_key_id, user_id, action, actor_type, actor_id, before, after)
-            VALUES (
-              NEW.id, NEW.user_id, what, 'database', session_user,
-              coalesce(old_key, '{}'), coalesce(new_key, '{}')
-            );
+            INSERT INTO ${events} (
+              api_key_id, owner_type, owner_id, former_owner_type, former_owner_id, action, actor_type, actor_id, before, after
+            )
+            SELECT NEW.id, ${newOwner}, former.type, former.id, what, 'database', session_user,
+                   coalesce(old_key, '{}'), coalesce(new_key, '{}')
+              FROM (VALUES (1)) AS one
+              LEFT JOIN (VALUES (${oldOwner})) AS former (type, id) ON (former.type, former.id) IS DISTINCT FROM (${newOwner});
           END IF;
           RETURN NULL;
         END`
 }
+
+const oldOwner = `${ownerTypeSql('OLD')}, ${ownerIdSql('OLD')}`
+const newOwner = `${ownerTypeSql('NEW')}, ${ownerIdSql('NEW')}`
 
 function queueBody({ unsealed }: Tables): string {
   return `

@@ -2,7 +2,13 @@ import { comparableColumns } from '../models/api-key'
 import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
-import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
+import {
+  changesAny,
+  isNotIn,
+  isReplicationWorker,
+  type Trigger,
+  type TriggerFunction,
+} from './triggers'
 
 /** Returns the triggers that log changes of keys, that number the log, and that report entries deleted from it. */
 export function keyLogTriggers(tables: Tables): Trigger[] {
@@ -65,20 +71,43 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
   ]
 }
 
-/** Returns the trigger that logs the rows that are inserted into the table of changed users. */
-export function userLogTriggers(tables: Tables): Trigger[] {
+/** Returns the triggers that log which owners are suspended. */
+export function suspensionLogTriggers(tables: Tables): Trigger[] {
+  const onSuspensions = { table: tables.suspendedOwners, calls: gatherOwner(tables) }
+  return [
+    {
+      ...onSuspensions,
+      name: 'api_key_gather_suspension',
+      fires: 'AFTER INSERT OR DELETE OR UPDATE',
+      forEach: 'ROW',
+    },
+    {
+      ...onSuspensions,
+      name: 'api_key_gather_all_suspensions',
+      fires: 'AFTER TRUNCATE',
+      forEach: 'STATEMENT',
+    },
+  ]
+}
+
+/** Returns the trigger that logs the rows that are inserted into the table of changed owners. */
+export function ownerLogTriggers(tables: Tables): Trigger[] {
   return [
     {
       name: 'api_key_gather_user',
       table: tables.userChanges,
       fires: 'BEFORE INSERT',
       forEach: 'ROW',
-      calls: {
-        name: qualify(tables.schema, 'api_key_gather_user_change'),
-        body: gatherUserBody(tables),
-      },
+      calls: gatherOwner(tables),
     },
   ]
+}
+
+function gatherOwner(tables: Tables): TriggerFunction {
+  return {
+    name: qualify(tables.schema, 'api_key_gather_owner_change'),
+    body: gatherOwnerBody(tables),
+  }
 }
 
 /*
@@ -161,14 +190,23 @@ const keepCommitBody = `
           RETURN NULL;
         END`
 
-/** A row without a user reports all users: a change with neither key nor user is a change of everything. */
-function gatherUserBody(tables: Tables): string {
+/** A row without an owner reports all owners: a change with neither key nor owner is a change of everything. So does a TRUNCATE. */
+function gatherOwnerBody(tables: Tables): string {
   return `
         DECLARE ${declareEntry(tables)}
+          owner record;
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables)}
-            INSERT INTO ${tables.changes} (mark, place, user_id, is_new)
-            VALUES (entry_mark, entry_place, NEW.user_id, false);
+          IF NOT (${isReplicationWorker}) THEN
+            FOR owner IN
+              SELECT DISTINCT user_id, organization_id, service
+                FROM (VALUES (TG_OP IN ('UPDATE', 'DELETE'), OLD.user_id::text, OLD.organization_id::text, OLD.service), (TG_OP <> 'DELETE', NEW.user_id::text, NEW.organization_id::text, NEW.service))
+                  AS changed (is_changed, user_id, organization_id, service)
+               WHERE is_changed
+            LOOP
+              entry := string_to_array(current_setting('${tables.settings.entry}', true), ' '); ${continueEntry(tables)}
+              INSERT INTO ${tables.changes} (mark, place, user_id, organization_id, service, is_new)
+              VALUES (entry_mark, entry_place, owner.user_id, owner.organization_id, owner.service, false);
+            END LOOP;
           END IF;
           RETURN NULL;
         END`

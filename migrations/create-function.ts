@@ -3,6 +3,7 @@ import { insertEntriesSql } from '../models/api-key-event'
 import { claimSql } from '../models/api-key-request'
 import { timeSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
+import { isSuspendedSql, ownerColumns, ownerIdSql, ownerTypeSql } from '../models/owner'
 import type { Tables } from '../models/tables'
 import type { Routine } from './routines'
 
@@ -10,6 +11,11 @@ import type { Routine } from './routines'
 export const newKeyAttributes = [
   'id',
   'userId',
+  'organizationId',
+  'service',
+  'createdBy',
+  'environment',
+  'resources',
   'name',
   'description',
   'prefix',
@@ -31,14 +37,15 @@ export const wrongIsolation = '25001'
  * Returns the function that creates keys and their entries of the audit trail, each key or none. It takes the keys and
  * the entries as JSON arrays of rows in the same order, and the owners, each once, as rows of keys. It returns a row
  * for each key: its place, from 1; `owner` if the database spells the owner in another way than the entry, so that no
- * key was made; and the time of its creation, if it was made. A key of a user who has `most` keys is not made.
+ * key was made; and the time of its creation, if it was made. `most` has the maximum of keys for each type of owner. A key of an owner
+ * who has that many, or who is suspended, is not made.
  *
  * `given_claims` has the requests with an idempotency key, as rows of their table in the order of the keys, with `{}` for none. A key whose
  * request was made before is not made, and is `is_repeated`. A role that sends no claims needs no rights on that table.
  *
- * It is a function because a statement sees only the changes that were committed when it began. So the users must be locked by a statement before the
+ * It is a function because a statement sees only the changes that were committed when it began. So the owners must be locked by a statement before the
  * statement that counts their keys. The lock is exclusive. Two transactions that share a lock would each count
- * without the keys of the other. Without a limit, nothing is counted, and the lock only keeps out what revokes all keys of a user.
+ * without the keys of the other. Without a limit, nothing is counted, and the lock only keeps out what revokes all keys of an owner, or suspends the owner.
  *
  * With `patience`, the function waits for locks no longer than that. It puts the setting back, because triggers that wait at COMMIT obey
  * it as well.
@@ -50,13 +57,14 @@ export function createFunction(tables: Tables): Routine {
       given_keys: 'json',
       given_entries: 'json',
       owners: 'json',
-      most: 'integer',
+      most: 'json',
       key_prefix: 'text',
       at_ms: 'double precision',
       patience: 'text',
       given_claims: 'json',
     },
-    returns: 'TABLE (place integer, owner text, created_ms text, event_id text, is_repeated text)',
+    returns:
+      'TABLE (place integer, owner text, created_ms text, event_id text, is_repeated text, is_suspended text)',
     body: bodyOf(tables),
   }
 }
@@ -67,11 +75,14 @@ export function createFunctionName({ schema }: Tables): string {
 }
 
 /**
- * SQL for the number of the advisory lock of a user. The collation of the column decides: spellings that the column takes for one user
- * have one lock.
+ * SQL for the number of the advisory lock of an owner, from a row that has the columns of an owner. The collation of the column
+ * decides: spellings that the column takes for one user have one lock.
  */
-export function userLockSql({ keys }: Tables, userId: string): string {
-  return `hashtextextended(${literal(`express-api-keys ${keys} `)} || ${userId}::text, 0)`
+export function ownerLockSql({ keys }: Tables, row: string): string {
+  const numberOf = (column: string) =>
+    `hashtextextended(${literal(`express-api-keys ${keys} ${column} `)} || ${row}.${column}::text, 0)`
+  return `CASE WHEN ${row}.user_id IS NOT NULL THEN ${numberOf('user_id')}
+               WHEN ${row}.organization_id IS NOT NULL THEN ${numberOf('organization_id')} ELSE ${numberOf('service')} END`
 }
 
 function bodyOf(tables: Tables): string {
@@ -80,7 +91,9 @@ function bodyOf(tables: Tables): string {
         #variable_conflict use_column
         DECLARE
           patience_before text := current_setting('lock_timeout');
-          user_lock bigint;
+          owner_lock bigint;
+          is_counted boolean;
+          maximum integer;
           new record;
           entry record;
         BEGIN
@@ -94,14 +107,15 @@ function bodyOf(tables: Tables): string {
             END IF;
             PERFORM set_config('lock_timeout', patience, true);
           END IF;
-          -- Ordered by the numbers of the locks, because collations of users differ.
-          FOR user_lock IN
-            SELECT DISTINCT ${userLockSql(tables, 'key.user_id')} FROM json_populate_recordset(NULL::${keys}, owners) AS key ORDER BY 1
+          -- Ordered by the numbers of the locks, because collations of owners differ.
+          FOR owner_lock, is_counted IN
+            SELECT ${ownerLockSql(tables, 'key')}, bool_or(most ->> ${ownerTypeSql('key')} IS NOT NULL)
+              FROM json_populate_recordset(NULL::${keys}, owners) AS key GROUP BY 1 ORDER BY 1
           LOOP
-            IF most IS NULL THEN
-              PERFORM pg_advisory_xact_lock_shared(user_lock);
+            IF NOT is_counted THEN
+              PERFORM pg_advisory_xact_lock_shared(owner_lock);
             ELSE
-              PERFORM pg_advisory_xact_lock(user_lock);
+              PERFORM pg_advisory_xact_lock(owner_lock);
             END IF;
           END LOOP;
           IF given_claims IS NULL AND json_array_length(given_keys) = 1 THEN
@@ -124,9 +138,11 @@ function createOneSql(tables: Tables): string {
             entry := json_populate_record(NULL::${events}, given_entries -> 0);
             place := 1;
             is_repeated := 'false';
+            is_suspended := ${isSuspendedSql(tables, 'new')};
+            maximum := (most ->> ${ownerTypeSql('new')})::integer;
             IF NOT ${isSpelledSql('new')} THEN
-              owner := new.user_id::text;
-            ELSIF most IS NULL OR ${countSql(tables, 'new.user_id')} < most THEN
+              owner := ${ownerIdSql('new')};
+            ELSIF NOT is_suspended::boolean AND (maximum IS NULL OR ${countSql(tables, 'new')} < maximum) THEN
               WITH made AS (
                 ${insertKeysSql(tables)}
                 RETURNING created_at
@@ -161,19 +177,24 @@ function createSql(tables: Tables, claims: string, creatable: string): string {
             WITH entry AS MATERIALIZED (
               SELECT * FROM json_populate_recordset(NULL::${events}, given_entries) WITH ORDINALITY
             ), wanted AS MATERIALIZED (
-              SELECT key.*, ${isSpelledSql('key')} AS is_spelled
+              SELECT key.*, ${ownerTypeSql('key')} AS owner_type, ${ownerIdSql('key')} AS owner_id, ${isSpelledSql('key')} AS is_spelled,
+                     dense_rank() OVER (ORDER BY user_id, organization_id, service) AS owner_number
                 FROM json_populate_recordset(NULL::${keys}, given_keys) WITH ORDINALITY AS key
                 JOIN entry ON entry.ordinality = key.ordinality
-            ), counted AS MATERIALIZED (
-              SELECT key.user_id, ${countSql(tables, 'key.user_id')} AS number
-                FROM (SELECT DISTINCT user_id FROM wanted) AS key WHERE most IS NOT NULL
+            ), owner AS MATERIALIZED (
+              SELECT owner_number, maximum, CASE WHEN maximum IS NOT NULL THEN ${countSql(tables, 'owner')} END AS number,
+                     ${isSuspendedSql(tables, 'owner')} AS is_suspended
+                FROM (
+                  SELECT DISTINCT ON (owner_number) owner_number, user_id, organization_id, service, (most ->> owner_type)::integer AS maximum
+                    FROM wanted
+                ) AS owner
             ), numbered AS (
-              SELECT wanted.*, row_number() OVER (PARTITION BY wanted.user_id ORDER BY wanted.ordinality) AS number
+              SELECT wanted.*, row_number() OVER (PARTITION BY wanted.owner_number ORDER BY wanted.ordinality) AS place_of_owner
                 FROM wanted WHERE is_spelled
             ), allowed AS (
               -- A join, because a subquery would read all counts for each key.
-              SELECT numbered.* FROM numbered LEFT JOIN counted USING (user_id)
-               WHERE most IS NULL OR numbered.number + counted.number <= most
+              SELECT numbered.* FROM numbered JOIN owner USING (owner_number)
+               WHERE NOT owner.is_suspended AND (owner.maximum IS NULL OR numbered.place_of_owner + owner.number <= owner.maximum)
             )${claims}, made AS (
               ${insertKeysSql(tables, `FROM ${creatable} AS new ORDER BY new.ordinality`)}
               RETURNING id, event_ref, created_at
@@ -181,27 +202,30 @@ function createSql(tables: Tables, claims: string, creatable: string): string {
               ${insertEntriesSql(tables, ofMade, afterSql)}
               RETURNING id, ref
             )
-            SELECT wanted.ordinality::integer, CASE WHEN NOT wanted.is_spelled THEN wanted.user_id::text END,
+            SELECT wanted.ordinality::integer, CASE WHEN NOT wanted.is_spelled THEN wanted.owner_id END,
                    (${msSql('made.created_at')})::text, told.id::text,
-                   (made.id IS NULL AND wanted.id IN (SELECT id FROM allowed))::text
-              FROM wanted LEFT JOIN made ON made.id = wanted.id LEFT JOIN told ON told.ref = made.event_ref`
+                   (made.id IS NULL AND wanted.id IN (SELECT id FROM allowed))::text, owner.is_suspended::text
+              FROM wanted JOIN owner USING (owner_number) LEFT JOIN made ON made.id = wanted.id LEFT JOIN told ON told.ref = made.event_ref`
 }
 
 /** True if the database spells the owner of a new key as its entry does. */
 function isSpelledSql(key: string): string {
-  return `(${key}.user_id::text COLLATE "C" = entry.user_id)`
+  return `(${ownerIdSql(key)} = entry.owner_id)`
 }
 
-/** SQL for the number of keys of a user that are neither revoked nor expired, at most `most`. */
-function countSql({ keys }: Tables, userId: string): string {
-  return `(
+/** SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`. */
+function countSql({ keys }: Tables, row: string): string {
+  const counted = Object.values(ownerColumns).map(
+    (column) => `WHEN ${row}.${column} IS NOT NULL THEN (
                 SELECT count(*) FROM (
                   SELECT FROM ${keys} AS living
-                   WHERE living.user_id = ${userId} AND ${keyPrefixSql('living.prefix')} = key_prefix AND living.status <> 'REVOKED'
+                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} = key_prefix AND living.status <> 'REVOKED'
                      AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(at_ms / 1000))
-                   LIMIT most
+                   LIMIT maximum
                 ) AS living
-              )`
+              )`,
+  )
+  return `CASE ${counted.join(' ')} END`
 }
 
 /** SQL that writes keys. Their rows come from the given clauses under the name `new`. */

@@ -1,10 +1,15 @@
 import type { QueryInterface, Sequelize } from 'sequelize'
 
 import { createOptionChecks } from '../models/option-checks'
-import { readStorageOptions, type Storage, type StorageOptions } from '../models/storage-options'
+import {
+  readStorageOptions,
+  storageOptionNames,
+  type Storage,
+  type StorageOptions,
+} from '../models/storage-options'
 import { tablesOf } from '../models/tables'
 import { warn } from '../models/warnings'
-import { createApiKeys } from './0001-create-api-keys'
+import { createApiKeys, type OwnerIdTypes } from './0001-create-api-keys'
 import { createApiKeyChangeLog } from './0002-create-api-key-change-log'
 import { createApiKeyUsage } from './0003-create-api-key-usage'
 import { createApiKeyAuditTrail } from './0004-create-api-key-audit-trail'
@@ -13,8 +18,8 @@ import { findMissing } from './missing'
 import { closeFunctionsAndSequences, closeTables, warnOfOtherRoles } from './privileges'
 import { makeSteps, relationsOf, undoSteps, type Step } from './step'
 import { exclusively, type Run } from './transaction'
-import { convertUserIds, findUserIdType, type ColumnType } from './user-ids'
-import { referToUsers, validateReference } from './user-reference'
+import { convertOwnerIds, findOwnerIdTypes, toSql, type OwnerIdColumns } from './owner-ids'
+import { referToOwners, validateReferences } from './owner-reference'
 
 /** A migration in the shape that umzug and sequelize-cli run. */
 export interface Migration {
@@ -25,11 +30,14 @@ export interface Migration {
   down(queryInterface: QueryInterface): Promise<void>
 }
 
-/** Returns the steps of the first version, in order. The type of `user_id` matters to no step that is undone. */
-export function initialSteps(schema: string, userIdColumn = 'text'): Step[] {
+/** The types of ids do not matter to steps that are undone. */
+const anyTypes: OwnerIdTypes = { user_id: 'text', organization_id: 'text' }
+
+/** Returns the steps of the first version, in order. */
+export function initialSteps(schema: string, types = anyTypes): Step[] {
   const tables = tablesOf(schema)
   return [
-    createApiKeys(tables, userIdColumn),
+    createApiKeys(tables, types),
     createApiKeyChangeLog(tables),
     createApiKeyUsage(tables),
     createApiKeyAuditTrail(tables),
@@ -38,7 +46,7 @@ export function initialSteps(schema: string, userIdColumn = 'text'): Step[] {
 
 /**
  * The migrations, for apps that run them with a runner of their own: a function for each version that changed the schema,
- * of the options `schema` and `users` of `createApiKeys`. It returns `{ name, up, down }`.
+ * of the options `schema`, `users` and `organizations` of `createApiKeys`. It returns `{ name, up, down }`.
  *
  * @example
  * // migrations/20261201-create-api-keys.js, for sequelize-cli
@@ -47,7 +55,7 @@ export function initialSteps(schema: string, userIdColumn = 'text'): Step[] {
 export const migrations = {
   initial(options: StorageOptions = {}): Migration {
     const checks = createOptionChecks('migrations.initial')
-    checks.refuseUnknownNames(options, ['schema', 'users'])
+    checks.refuseUnknownNames(options, storageOptionNames)
     const storage = readStorageOptions(options, checks)
     const { schema } = storage
 
@@ -61,39 +69,39 @@ export const migrations = {
 }
 
 /**
- * Makes the steps that the database does not have, and fits the tables to the option `users`. If a part of a step is missing, all
+ * Makes the steps that the database does not have, and fits the tables to the options `users` and `organizations`. If a part of a step is missing, all
  * steps are made again in one transaction, so that no change of a key goes unseen in between.
  */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
   const { schema } = storage
 
   const isUnchecked = await exclusively(sequelize, schema, async (run) => {
-    const userIdType = await findUserIdType(run, storage)
-    const steps = initialSteps(schema, `${userIdType.type}${userIdType.collation}`)
+    const types = await findOwnerIdTypes(run, storage)
+    const steps = initialSteps(schema, toSql(types))
     const history = await readHistory(run, schema)
     const names = new Set(steps.map(({ name }) => name))
     // A newer version of the library has made further steps: a difference from this version is no mistake.
     const isNewer = [...history].some((name) => !names.has(name))
 
-    if (!isNewer) await makeMissing(run, { schema, userIdType, steps, history })
+    if (!isNewer) await makeMissing(run, { schema, types, steps, history })
     await warnOfOtherRoles(run, schema, relationsOf(steps))
-    return referToUsers(run, storage)
+    return referToOwners(run, storage)
   })
 
-  if (isUnchecked) await exclusively(sequelize, schema, (run) => validateReference(run, storage))
+  if (isUnchecked) await exclusively(sequelize, schema, (run) => validateReferences(run, storage))
 }
 
 interface State {
   schema: string
-  userIdType: ColumnType
+  types: OwnerIdColumns
   steps: readonly Step[]
   history: ReadonlySet<string>
 }
 
-async function makeMissing(run: Run, { schema, userIdType, steps, history }: State) {
+async function makeMissing(run: Run, { schema, types, steps, history }: State) {
   const isComplete = steps.every(({ name }) => history.has(name))
   const { relations, triggers, isRow } = await findMissing(run, schema, steps)
-  const isConverted = await convertUserIds(run, schema, userIdType)
+  const isConverted = await convertOwnerIds(run, schema, types)
   if (isComplete && !isConverted && relations.length + triggers.length === 0 && !isRow) return
 
   await makeSteps(run, schema, steps)

@@ -1,4 +1,5 @@
 import { msSql, type Time } from './api-key'
+import type { OwnerType } from './owner'
 import type { Tables } from './tables'
 
 /** The actions that entries of the audit trail record. */
@@ -11,6 +12,9 @@ export const eventActions = [
   'revoked',
   'rotated',
   'rotation_ended',
+  'transferred',
+  'owner_suspended',
+  'owner_reactivated',
   'retired_secret_used',
   'deleted',
   'truncated',
@@ -20,7 +24,10 @@ export const eventActions = [
 export type EventAction = (typeof eventActions)[number]
 
 /** An action on a key that the library carries out. */
-export type ChangeAction = Exclude<EventAction, 'retired_secret_used' | 'truncated'>
+export type ChangeAction = Exclude<
+  EventAction,
+  'retired_secret_used' | 'truncated' | 'owner_suspended' | 'owner_reactivated'
+>
 
 const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
@@ -31,10 +38,14 @@ export type ActorType = (typeof actorTypes)[number]
 export interface ApiKeyEventRow {
   /** A bigint as text. */
   id: string
-  /** `null` in the one entry of a TRUNCATE, which deletes all keys; and so is `userId`. */
+  /** `null` in an entry about an owner, and in the one entry of a TRUNCATE, which deletes all keys of all owners. */
   apiKeyId: string | null
-  /** Text, whatever the type of user ids is. */
-  userId: string | null
+  /** The owner at the time of the entry. Ids are text, whatever their types are. */
+  ownerType: OwnerType | null
+  ownerId: string | null
+  /** The owner before the entry; `null` if the key has not changed hands. */
+  formerOwnerType: OwnerType | null
+  formerOwnerId: string | null
   action: EventAction
   /** `database` for changes that were not made through the library: by hand or by a cascade. */
   actorType: ActorType
@@ -53,7 +64,10 @@ export interface ApiKeyEventRow {
 /** The columns of an entry, except its id and its time. */
 export const eventColumns = {
   apiKeyId: 'api_key_id',
-  userId: 'user_id',
+  ownerType: 'owner_type',
+  ownerId: 'owner_id',
+  formerOwnerType: 'former_owner_type',
+  formerOwnerId: 'former_owner_id',
   action: 'action',
   actorType: 'actor_type',
   actorId: 'actor_id',

@@ -8,8 +8,16 @@ export type Status = (typeof statuses)[number]
 /** A key in the form of `keySql`. It has no hash. */
 export interface ApiKeyRow {
   id: string
-  /** As text, whatever its type. */
-  userId: string
+  /** The owner: one of the three is not `null`. Ids are text, whatever their types are. */
+  userId: string | null
+  organizationId: string | null
+  service: string | null
+  /** The user who made the key, as text; `null` if the app made it. */
+  createdBy: string | null
+  /** `null` for a key from before the app had environments. */
+  environment: string | null
+  /** The ids of the resources that the key is bound to, by the type of resource; `null` for a key that is not bound. */
+  resources: Record<string, readonly string[]> | null
   name: string
   description: string | null
   prefix: string
@@ -54,9 +62,14 @@ type ColumnUse = 'record' | 'watched' | 'shown' | 'logged' | 'verified'
 export const keyColumns = {
   id: column('id', 'id', 'record', 'watched', 'logged', 'verified'),
   userId: column('user_id', 'id', 'record', 'shown', 'logged', 'verified'),
+  organizationId: column('organization_id', 'id', 'record', 'shown', 'logged', 'verified'),
+  service: column('service', 'text', 'record', 'shown', 'logged', 'verified'),
+  createdBy: column('created_by', 'text', 'record'),
+  environment: column('environment', 'text', 'record', 'shown', 'logged', 'verified'),
+  resources: column('resources', 'json', 'record', 'shown', 'logged', 'verified'),
   name: column('name', 'text', 'record', 'shown', 'logged', 'verified'),
   description: column('description', 'text', 'record', 'shown'),
-  prefix: column('prefix', 'text', 'record', 'shown'),
+  prefix: column('prefix', 'text', 'record', 'shown', 'logged'),
   postfix: column('postfix', 'text', 'record', 'shown'),
   hash: column('hash', 'text', 'watched', 'logged'),
   secretId: column('secret_id', 'text', 'watched'),

@@ -20,14 +20,16 @@ export function tablesOf(schema: string) {
     keys: named('api_keys'),
     /** The secrets that rotations have replaced. */
     retiredSecrets: named('api_key_retired_secrets'),
+    /** The owners whose keys are all refused. */
+    suspendedOwners: named('api_key_suspended_owners'),
     /** The requests that came with an idempotency key. */
     requests: named('api_key_requests'),
 
-    /** One row per transaction that changed keys or users, numbered in the order of the commits. */
+    /** One row per transaction that changed keys or owners, numbered in the order of the commits. */
     revisions: named('api_key_revisions'),
-    /** The keys and users that each of those transactions changed. */
+    /** The keys and owners that each of those transactions changed. */
     changes: named('api_key_changes'),
-    /** An insert here reports that a user has changed. The table is always empty. */
+    /** An insert here reports that an owner has changed. The table is always empty. */
     userChanges: named('api_key_user_changes'),
     /** The one row that a transaction locks while it takes its number and commits. */
     logLock: named('api_key_log_lock'),

@@ -203,10 +203,25 @@ describe('createApiKeys', () => {
       [{ users: { type: 'number' } }, `users.type ${typeRule}, got "number"`],
       [{ users: { type: null } }, `users.type ${typeRule}, got null`],
       [{ users: { table: '' } }, 'users.table must be the name of one, got ""'],
+      [
+        { users: { table: 'users', onDelete: 'set null' } },
+        'users.onDelete must be one of cascade, restrict, got "set null"',
+      ],
+      [
+        { organizations: { type: 'serial' } },
+        'organizations.type must be one of text, uuid, integer, bigint, got "serial"',
+      ],
+      [
+        { organizations: true },
+        'organizations must be a model of Sequelize or an object, got true',
+      ],
       [{ users: { table: 'users', schema: 7 } }, 'users.schema must be the name of one, got 7'],
       [{ users: { table: 'users', column: {} } }, 'users.column must be the name of one, got {}'],
-      [{ users: { column: 'uuid' } }, 'users.table must be given if column or schema is'],
-      [{ users: { schema: 'people' } }, 'users.table must be given if column or schema is'],
+      [{ users: { column: 'uuid' } }, 'users.table must be given if column, schema or onDelete is'],
+      [
+        { users: { schema: 'people' } },
+        'users.table must be given if column, schema or onDelete is',
+      ],
 
       [{ currentUser: 'alice' }, 'currentUser must be a function, got "alice"'],
       [{ isAdmin: true }, 'isAdmin must be a function, got true'],
@@ -387,7 +402,7 @@ describe('createApiKeys', () => {
       [{ users: { tabel: 'users' } }, 'there is no option users.tabel. Did you mean table?'],
       [
         { users: { id: 'uuid' } },
-        'there is no option users.id. It must be one of type, table, schema, column.',
+        'there is no option users.id. It must be one of type, table, schema, column, onDelete.',
       ],
       [
         { limits: { burst: { max: 5, windowSeconds: 60 } } },
@@ -478,7 +493,9 @@ describe('each option', () => {
     ...Object.entries(optionFields).map(
       ([name, field]) => [name, 'default' in field ? field.default : undefined] as const,
     ),
-    ...storageOptionNames.map((name) => [name, { schema: 'public', users: {} }[name]] as const),
+    ...storageOptionNames.map(
+      (name) => [name, { schema: 'public', users: {}, organizations: false }[name]] as const,
+    ),
   ])
   const names = [...defaults.keys()]
 
@@ -581,7 +598,7 @@ describe('readOptions', () => {
     expect(settings).toEqual(rest)
     expect(permissions.known).toEqual(others.known)
     expect(settings).toMatchObject({
-      storage: { schema: 'public', userIdType: 'text', users: undefined },
+      storage: { schema: 'public', users: { idType: 'text' }, organizations: undefined },
       maxKeysPerUser: 1_000,
       limits: {},
       redis: undefined,
@@ -599,8 +616,16 @@ describe('readOptions', () => {
       listen: true,
       preparedStatements: true,
     })
-    const users = { type: undefined, table: undefined, schema: undefined, column: undefined }
-    expect(readOptions({ ...needed, users }).storage.userIdType).toBe('text')
+    const owners = {
+      type: undefined,
+      table: undefined,
+      schema: undefined,
+      column: undefined,
+      onDelete: undefined,
+    }
+    const { storage } = readOptions({ ...needed, users: owners, organizations: owners })
+    const defaults = { idType: 'text', columnType: undefined, reference: undefined }
+    expect(storage).toEqual({ schema: 'public', users: defaults, organizations: defaults })
   })
 
   it('lists the permissions in the order in which they are named', () => {

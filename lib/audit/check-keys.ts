@@ -1,4 +1,5 @@
 import { shownNames, stateSql, timeNames } from '../../models/audit-trail'
+import { ownerColumns, type OwnerType } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import { canonical, isPlainObject, isSame } from '../keys/metadata'
 import type { Findings } from './faults'
@@ -97,7 +98,15 @@ function originsSql({ origins }: Tables, last: Row | null): string {
  * are left out.
  */
 export function entriesByKeySql({ events, auditHead }: Tables): string {
-  const values = ['api_key_id', 'id', 'ref', 'action', 'to_json(user_id)', 'before', 'after']
+  const values = [
+    'api_key_id',
+    'id',
+    'ref',
+    'action',
+    'json_build_array(owner_type, owner_id)',
+    'before',
+    'after',
+  ]
   const pruned = `(SELECT max(last_pruned_id) FROM ${auditHead})`
   return `SELECT ${lineSql(values)} AS json FROM ${events}
      WHERE api_key_id IS NOT NULL AND id > coalesce(${pruned}, 0) ORDER BY api_key_id, id`
@@ -122,7 +131,7 @@ function emptyStory(apiKeyId: string) {
     ref: '',
     refId: '',
     /** The owner that the last entry names, as JSON. */
-    userId: 'null',
+    owner: '[null, null]',
   }
 }
 
@@ -141,7 +150,7 @@ function beginAt(story: Story, [, asOf = '', state = '']: Row) {
 }
 
 function addEntry(findings: Findings, story: Story, entry: Row) {
-  const [, id = '', ref = '', action = '', userId = '', beforeText = '', afterText = ''] = entry
+  const [, id = '', ref = '', action = '', owner = '', beforeText = '', afterText = ''] = entry
   if (action === 'retired_secret_used') return
 
   const [before, after] = [readObject(beforeText), readObject(afterText)]
@@ -162,7 +171,7 @@ function addEntry(findings: Findings, story: Story, entry: Row) {
   story.lastId = id
   story.upTo = id
   story.action = action
-  story.userId = userId
+  story.owner = owner
 }
 
 function readObject(text: string): Record<string, unknown> {
@@ -212,9 +221,20 @@ function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row
   }
   if (!isWhole) disagree('its creation')
   // If the entry of its creation was pruned, each entry still names the owner.
-  if (!('userId' in values) && story.userId !== JSON.stringify(now[0])) disagree('userId', lastId)
+  if (!('userId' in values) && !isOwner(story.owner, now)) disagree('its owner', lastId)
   if (ref !== '' && ref !== eventRef) disagree('its last change', refId)
 }
+
+/** True if the last entry of a key names the owner whom its row has. */
+function isOwner(named: string, state: readonly unknown[]): boolean {
+  const owner = (Object.keys(ownerColumns) as OwnerType[]).flatMap((type) => {
+    const id = state[shownNames.indexOf(ownerNames[type])]
+    return typeof id === 'string' ? [type, id] : []
+  })
+  return isSame(JSON.parse(named), owner)
+}
+
+const ownerNames = { user: 'userId', organization: 'organizationId', service: 'service' } as const
 
 /** True if an entry has the time of a row, which is in milliseconds since 1970. An infinite time is text, and `null` in the entry. */
 function isAtTime(_: string, said: unknown, ms: unknown): boolean {
@@ -228,8 +248,8 @@ function isAtTime(_: string, said: unknown, ms: unknown): boolean {
  */
 function isSameTo(name: string, said: unknown, known: unknown): boolean {
   if (said === known || (said ?? null) === (known ?? null)) return true
-  if (name === 'userId') return String(said) === String(known)
-  const isJson = name === 'metadata' || name === 'limits'
+  if (name === 'userId' || name === 'organizationId') return String(said) === String(known)
+  const isJson = name === 'metadata' || name === 'limits' || name === 'resources'
   if (!isJson && (typeof said !== 'object' || typeof known !== 'object')) return false
   try {
     const [a, b] = [said, known].map((value): unknown =>

@@ -12,9 +12,9 @@ import type { SignatureCheck, Signer } from './signing'
  * The column `entry_mac` holds three parts, with colons between them: the id of the secret, or nothing; the time of signing, in
  * milliseconds since 1970; and the MAC. The time is the time of the server, which the process measures by its polls. The MAC covers
  *
- *   JSON of [time, ref, apiKeyId, userId, action, actorType, actorId, address, reason, before, after]
+ *   JSON of [time, ref, apiKeyId, ownerType, ownerId, formerOwnerType, formerOwnerId, action, actorType, actorId, address, reason, before, after]
  *
- * with the names of objects in order, the owner as text, and without `createdAt` of `after`: the database sets that time when it makes
+ * with the names of objects in order, and without `createdAt` of `after`: the database sets that time when it makes
  * the key, so the process cannot know it. The seal covers it.
  *
  * `before` and `after` of entries that make, rotate or delete a key have `hashDigest`, SHA-256 of the hash of its secret, and
@@ -22,8 +22,7 @@ import type { SignatureCheck, Signer } from './signing'
  */
 
 /** An entry as the library writes it. The database adds an id and a time. */
-export interface NewEntry extends Omit<ApiKeyEventRow, 'id' | 'userId' | 'createdAt'> {
-  userId: string | number | null
+export interface NewEntry extends Omit<ApiKeyEventRow, 'id' | 'createdAt'> {
   /** The `event_ref` that the change gave to the row of the key; `null` if a trigger wrote the entry. */
   ref: string | null
 }
@@ -74,10 +73,9 @@ export function checkEntry(signer: Signer, entry: StoredEntry): SignatureCheck {
 }
 
 function signedText(entry: NewEntry, time: string): string {
-  const values = names.map((name) => {
-    if (name === 'userId') return entry.userId === null ? null : String(entry.userId)
-    return name === 'after' ? withoutCreation(entry.after) : entry[name]
-  })
+  const values = names.map((name) =>
+    name === 'after' ? withoutCreation(entry.after) : entry[name],
+  )
   return canonical([time, ...values])
 }
 
@@ -95,7 +93,15 @@ export function contentSql(event: string): string {
 }
 
 /** The columns that may hold any character. */
-const freeColumns = new Set(['user_id', 'actor_id', 'address', 'reason', 'before', 'after'])
+const freeColumns = new Set([
+  'owner_id',
+  'former_owner_id',
+  'actor_id',
+  'address',
+  'reason',
+  'before',
+  'after',
+])
 
 /**
  * SQL for the digest of everything that an entry says, except its id, in hexadecimal. `record_send` writes the length of each value

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 
 import { literal } from '../../models/names'
+import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { ServerClock } from '../database/clock'
 import type { Writer } from '../database/writer'
 import { signEntry, type NewEntry } from './entry'
@@ -8,7 +9,7 @@ import type { SigningParts } from './head'
 import type { Sealer } from './sealer'
 
 /** The use of a secret that no longer works: the owner of its key, and the address that used it. */
-type RetiredUse = Pick<NewEntry, 'userId' | 'address'>
+type RetiredUse = Pick<NewEntry, 'ownerType' | 'ownerId' | 'address'>
 
 /** Notes the uses of secrets that no longer work. */
 export type RetiredUses = ReturnType<typeof createRetiredUses>
@@ -54,7 +55,7 @@ export function createRetiredUses(writer: Writer, parts: RetiredUsesParts) {
     /** Notes the use of a secret that no longer works, and its address. */
     note(key: { id: string; userId: string | number }, address: string | null) {
       if (waiting.size >= maxKeys) return
-      waiting.set(key.id, { userId: key.userId, address })
+      waiting.set(key.id, { ownerType: 'user', ownerId: String(key.userId), address })
       writer.writeLater()
     },
   }
@@ -62,24 +63,35 @@ export function createRetiredUses(writer: Writer, parts: RetiredUsesParts) {
 
 /**
  * SQL that writes one entry per key and hour, for all processes together. If the key has another owner by now, the next use is
- * entered instead. Several statements in one text take no parameters. Ids, addresses and signatures have safe forms. User ids may
+ * entered instead. Several statements in one text take no parameters. Ids, addresses and signatures have safe forms. Ids of owners may
  * be any text, so they are written in hexadecimal.
  */
 function retiredUsesSql(parts: RetiredUsesParts, uses: ReadonlyMap<string, RetiredUse>) {
   const { tables, signer, serverClock } = parts
-  const rows = [...uses].map(([apiKeyId, { userId, address }]) => {
+  const rows = [...uses].map(([apiKeyId, use]) => {
     const ref = randomUUID()
-    const none = { actorId: null, reason: null, before: null, after: null }
-    const entry = { ...none, ref, apiKeyId, userId, address, actorType: 'system' } as const
+    const { ownerType, ownerId, address } = use
+    const entry = { ...nothingElse, ...use, ref, apiKeyId, actorType: 'system' } as const
     const mac = signEntry(signer, { ...entry, action: 'retired_secret_used' }, serverClock.now())
     const from = address === null ? 'NULL' : literal(address)
-    return `('${apiKeyId}'::uuid, '${Buffer.from(String(userId)).toString('hex')}', ${from}, '${ref}'::uuid, '${mac}')`
+    const owner = `'${ownerType}', '${Buffer.from(String(ownerId)).toString('hex')}'`
+    return `('${apiKeyId}'::uuid, ${owner}, ${from}, '${ref}'::uuid, '${mac}')`
   })
 
   return `
-       INSERT INTO ${tables.events} (api_key_id, user_id, action, actor_type, address, ref, entry_mac)
-       SELECT key.id, key.user_id, 'retired_secret_used', 'system', used.address, used.ref, used.entry_mac
-         FROM (VALUES ${rows.join(', ')}) AS used (id, owner, address, ref, entry_mac)
-         JOIN ${tables.keys} AS key ON key.id = used.id AND encode(convert_to(key.user_id::text, 'UTF8'), 'hex') = used.owner
+       INSERT INTO ${tables.events} (api_key_id, owner_type, owner_id, action, actor_type, address, ref, entry_mac)
+       SELECT key.id, used.owner_type, ${ownerIdSql('key')}, 'retired_secret_used', 'system', used.address, used.ref, used.entry_mac
+         FROM (VALUES ${rows.join(', ')}) AS used (id, owner_type, owner_id, address, ref, entry_mac)
+         JOIN ${tables.keys} AS key ON key.id = used.id AND ${ownerTypeSql('key')} = used.owner_type
+          AND encode(convert_to(${ownerIdSql('key')}, 'UTF8'), 'hex') = used.owner_id
         ORDER BY key.id ON CONFLICT DO NOTHING`
+}
+
+const nothingElse = {
+  formerOwnerType: null,
+  formerOwnerId: null,
+  actorId: null,
+  reason: null,
+  before: null,
+  after: null,
 }

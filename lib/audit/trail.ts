@@ -2,6 +2,7 @@ import type { Transaction } from 'sequelize'
 
 import { eventSql, type ApiKeyEventRow, type ChangeAction } from '../../models/api-key-event'
 import { isOfKeyWithPrefix, shownNames } from '../../models/audit-trail'
+import type { OwnerType } from '../../models/owner'
 import { selectJson } from '../database/query'
 import type { UserIdType } from '../../models/storage-options'
 import type { ServerClock } from '../database/clock'
@@ -19,7 +20,10 @@ import type { OwnEntry } from './own-entries'
 import type { Sealer } from './sealer'
 import { verify, type VerificationOptions } from './verify'
 
-type ReadAsItIs = Omit<ApiKeyEventRow, 'userId' | 'createdAt'>
+type ReadAsItIs = Omit<
+  ApiKeyEventRow,
+  'ownerType' | 'ownerId' | 'formerOwnerType' | 'formerOwnerId' | 'createdAt'
+>
 
 /** An entry of the audit trail. */
 export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
@@ -122,7 +126,7 @@ async function list(parts: AuditParts, filter: EventFilter, transaction?: Transa
   const conditions = [isOfKeyWithPrefix('event.api_key_id', tables, keyPrefix)]
   const bind: unknown[] = []
   if (apiKeyId !== undefined) conditions.push(`event.api_key_id = $${bind.push(apiKeyId)}`)
-  if (userId !== undefined) conditions.push(`event.user_id = $${bind.push(userId)}`)
+  if (userId !== undefined) conditions.push(isOfOwner('user', `$${bind.push(userId)}`))
   if (action !== undefined) conditions.push(`event.action = $${bind.push(action)}`)
   if (cursor) conditions.push(`event.id < $${bind.push(cursor.id)}`)
   const sql = `
@@ -138,17 +142,24 @@ async function list(parts: AuditParts, filter: EventFilter, transaction?: Transa
   return { events: page, nextCursor: last ? formatEventCursor(last) : null }
 }
 
-function toEvent(row: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
+/** SQL that is true for the entries of an owner, and for the transfers from it. */
+function isOfOwner(type: OwnerType, id: string): string {
+  return `((event.owner_type, event.owner_id) = ('${type}', ${id}) OR (event.former_owner_type, event.former_owner_id) = ('${type}', ${id}))`
+}
+
+function toEvent(event: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
+  const { ownerType, ownerId, formerOwnerType: _, formerOwnerId: __, ...row } = event
   const read = (userId: string | null) => userId && readUserId(userId, userIdType)
   const shown = (state: ApiKeyEventRow['before']) => {
     if (typeof state !== 'object' || state === null || Array.isArray(state)) return state
-    const { hashDigest: _, previousHashDigest: __, ...attributes } = state
+    const { hashDigest: _a, previousHashDigest: _b, ...attributes } = state
     // Triggers write the ids of owners as text.
     const { userId } = attributes
     return typeof userId === 'string' ? { ...attributes, userId: read(userId) } : attributes
   }
   const [before, after] = [shown(row.before), shown(row.after)]
-  return { ...row, userId: read(row.userId), before, after, createdAt: readTime(row.createdAt) }
+  const userId = ownerType === 'user' ? read(ownerId) : null
+  return { ...row, userId, before, after, createdAt: readTime(row.createdAt) }
 }
 
 function toEntry(change: Change, { actor, address, reason }: Circumstances): NewEntry {
@@ -158,7 +169,13 @@ function toEntry(change: Change, { actor, address, reason }: Circumstances): New
   const actorId = actor && actor.type !== 'system' ? String(actor.id) : null
   const by = { actorType: actor?.type ?? 'system', actorId, address: address ?? null } as const
   const states = { before: before && pick(before, changed), after: after && pick(after, changed) }
-  return { ref, apiKeyId, userId: owner.id, action, ...by, reason: reason ?? null, ...states }
+  const named = {
+    ownerType: owner.type,
+    ownerId: String(owner.id),
+    formerOwnerType: null,
+    formerOwnerId: null,
+  }
+  return { ref, apiKeyId, ...named, action, ...by, reason: reason ?? null, ...states }
 }
 
 type Shown = (typeof shownNames)[number]
@@ -181,7 +198,12 @@ function shownOf(state: KeyState, name: Shown): unknown {
     return state[name]
   }
   const { record } = state
-  if (name === 'userId') return record.owner.id
+  if (name === 'userId') return record.owner.type === 'user' ? record.owner.id : null
+  if (name === 'organizationId')
+    return record.owner.type === 'organization' ? record.owner.id : null
+  if (name === 'service') return record.owner.type === 'service' ? record.owner.id : null
+  // The library writes neither yet.
+  if (name === 'environment' || name === 'resources') return null
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
   const { prefix, postfix, worksUntil } = record.previousSecret

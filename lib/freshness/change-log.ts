@@ -1,6 +1,10 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { keyLogTriggers, userLogTriggers } from '../../migrations/change-log-triggers'
+import {
+  keyLogTriggers,
+  ownerLogTriggers,
+  suspensionLogTriggers,
+} from '../../migrations/change-log-triggers'
 import { afterCommit, run, select } from '../database/query'
 import { literal } from '../../models/names'
 import type { UserIdType } from '../../models/storage-options'
@@ -28,7 +32,7 @@ interface ChangeLogParts {
   tables: Tables
   userIdType: UserIdType
   /** The changes that must be logged for this process to rely on the log. */
-  followed: 'keys' | 'keys and users'
+  followed: 'keys' | 'keys and owners'
   /** How long this process may go on accepting a key after it was revoked. */
   boundMs: number
   ownChanges: Pick<OwnChanges, 'begin'>
@@ -44,7 +48,8 @@ export function createChangeLog(parts: ChangeLogParts) {
   // If one of them is missing, changes may go unlogged.
   const triggers = [
     ...keyLogTriggers(tables),
-    ...(parts.followed === 'keys' ? [] : userLogTriggers(tables)),
+    ...suspensionLogTriggers(tables),
+    ...(parts.followed === 'keys' ? [] : ownerLogTriggers(tables)),
   ]
   const conditions = conditionsOf(tables, triggers, boundMs)
   /** The version of the triggers that was last found to be as the migrations made them. */

@@ -28,7 +28,7 @@ export function createOwnerCheck({ parse, settings }: OwnerParts) {
     if (signedInId === undefined && currentUser) {
       warn(
         'API_KEYS_USER_ID',
-        `currentUser returned a user whose id is not of the type ${storage.userIdType}, so that the user owns no key. Return the id that the tables have, or set users.type.`,
+        `currentUser returned a user whose id is not of the type ${storage.users.idType}, so that the user owns no key. Return the id that the tables have, or set users.type.`,
       )
     }
     return signedInId === userId ? 'owner' : 'other'

@@ -106,7 +106,7 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     // The library has written both, in the form that is read here.
     metadata: row.metadata as Metadata,
     limits: row.limits as LimitOverrides | null,
-    ...ownerOf(readUserId(row.userId, userIdType)),
+    ...ownerOf(readUserId(row.userId ?? row.organizationId ?? row.service, userIdType)),
     createdAt: readTime(row.createdAt),
     updatedAt: readTime(row.updatedAt),
     lastUsedAt: row.lastUsedAt === null ? null : readTime(row.lastUsedAt),

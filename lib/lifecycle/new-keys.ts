@@ -92,7 +92,7 @@ export async function createSpelledKeys(
     `[${drafts.map(({ row }) => row).join(',')}]`,
     `[${drafts.map(({ entry }) => entry).join(',')}]`,
     JSON.stringify([...owners].map((userId) => ({ user_id: userId }))),
-    most === Infinity ? null : most,
+    JSON.stringify(most === Infinity ? {} : { user: most, organization: most, service: most }),
     parts.keyPrefix,
     Date.now(),
     patienceMs === null ? null : `${patienceMs}ms`,
@@ -103,7 +103,8 @@ export async function createSpelledKeys(
 
   const outcomes: Created['outcomes'] = []
   const respelled = new Map<number, NewMember>()
-  for (const { place, owner, created_ms: createdMs, is_repeated: isRepeated } of rows) {
+  for (const row of rows) {
+    const { place, owner, created_ms: createdMs, is_repeated: isRepeated } = row
     const at = Number(place) - 1
     const draft = drafts[at]
     if (!draft) continue
@@ -127,8 +128,8 @@ export async function createSpelledKeys(
 
 function createSql(tables: Tables): string {
   return `
-    SELECT made.place::text, made.owner, made.created_ms, made.event_id, made.is_repeated, pg_current_xact_id_if_assigned()::text AS xid
-      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::integer, $5, $6::float8, $7, $8::json) AS made`
+    SELECT made.place::text, made.owner, made.created_ms, made.event_id, made.is_repeated, made.is_suspended, pg_current_xact_id_if_assigned()::text AS xid
+      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::json, $5, $6::float8, $7, $8::json) AS made`
 }
 
 /** The SQLSTATE for a key whose owner is no user. */
@@ -151,7 +152,15 @@ function draftOf(
   const id = newId()
   const ref = randomUUID()
   const permissions = namesOf(key.permissions)
-  const given = { ...key, ...secret, permissions, id, eventRef: ref, metadata: key.metadata ?? {} }
+  const given = {
+    ...noOtherOwner,
+    ...key,
+    ...secret,
+    permissions,
+    id,
+    eventRef: ref,
+    metadata: key.metadata ?? {},
+  }
   const row: Record<string, unknown> = {}
   for (const name of newKeyAttributes) row[keyColumns[name].name] = given[name]
   const { expiresAt = null } = key
@@ -179,6 +188,14 @@ function draftOf(
   const hashDigest = hash('sha256', stored)
   const after = { record, permissions, hashDigest, previousHashDigest: null }
   return { change: { action: 'created', before: null, after, ref }, row }
+}
+
+const noOtherOwner = {
+  organizationId: null,
+  service: null,
+  createdBy: null,
+  environment: null,
+  resources: null,
 }
 
 const notYet = new Date(0)

@@ -1,6 +1,6 @@
 import type { Transaction } from 'sequelize'
 
-import { userLockSql } from '../../migrations/create-function'
+import { ownerLockSql } from '../../migrations/create-function'
 import { timeOfParameter } from '../../models/api-key'
 import { qualify, quote } from '../../models/names'
 import { run, select } from '../database/query'
@@ -130,7 +130,7 @@ export async function lockUser(
 ) {
   await run(
     sequelize,
-    `SELECT pg_advisory_xact_lock(${userLockSql(tables, 'key.user_id')})
+    `SELECT pg_advisory_xact_lock(${ownerLockSql(tables, 'key')})
        FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
     { bind: [JSON.stringify({ user_id: String(userId) })], transaction },
   )
@@ -145,8 +145,9 @@ export async function lockUserRow(
   userId: string | number,
   transaction: Transaction,
 ) {
-  if (!storage.users) return
-  const { schema, table, column } = storage.users
+  const { reference } = storage.users
+  if (!reference) return
+  const { schema, table, column } = reference
   const users = qualify(schema, table)
   const [right] = await select<{ mayLock: string }>(
     sequelize,

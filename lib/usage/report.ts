@@ -156,11 +156,7 @@ export function createUsageStore(parts: UsageParts) {
       // This process writes its uses first. If it cannot, they are missing.
       await writer.flush().catch(() => {})
       const bind: unknown[] = boundsOf(filter)
-      const conditions = [isWithin(1), isOwn]
-      const { apiKeyId, userId } = filter
-      if (apiKeyId !== undefined) conditions.push(`api_key_id = $${bind.push(apiKeyId)}::uuid`)
-      if (userId !== undefined) conditions.push(`user_id = $${bind.push(userId)}::text`)
-      const where = conditions.join(' AND ')
+      const where = [isWithin(1), isOwn, ...conditionsOf(filter, bind)].join(' AND ')
 
       const hours = await select<CountRow>(
         `SELECT (${hoursSince1970})::text AS hour, ${sums}
@@ -169,9 +165,9 @@ export function createUsageStore(parts: UsageParts) {
         scope,
       )
       const keys = await select<CountRow & { apiKeyId: string; userId: unknown }>(
-        `SELECT api_key_id::text AS "apiKeyId", user_id AS "userId", ${sums}
-           FROM ${tables.usage} AS used WHERE ${where} GROUP BY api_key_id, user_id
-          ORDER BY sum(verified) - sum(denied) - sum(rate_limited) DESC, api_key_id, user_id
+        `SELECT api_key_id::text AS "apiKeyId", owner_id AS "userId", ${sums}
+           FROM ${tables.usage} AS used WHERE ${where} GROUP BY api_key_id, owner_type, owner_id
+          ORDER BY sum(verified) - sum(denied) - sum(rate_limited) DESC, api_key_id, owner_type, owner_id
           LIMIT ${maxTopKeys}`,
         bind,
         scope,
@@ -184,6 +180,16 @@ export function createUsageStore(parts: UsageParts) {
 
     ...createUsagePruning(parts),
   }
+}
+
+/** Returns SQL for what a filter names, and adds its values to the parameters. */
+function conditionsOf({ apiKeyId, userId }: UsageFilter, bind: unknown[]): string[] {
+  const conditions: string[] = []
+  if (apiKeyId !== undefined) conditions.push(`api_key_id = $${bind.push(apiKeyId)}::uuid`)
+  if (userId !== undefined) {
+    conditions.push(`(owner_type, owner_id) = ('user', $${bind.push(userId)}::text)`)
+  }
+  return conditions
 }
 
 /** Returns SQL for the hours that begin within a period, whose bounds are a parameter and the next parameter. */

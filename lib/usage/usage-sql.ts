@@ -78,8 +78,8 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
           WHERE writer.batch < excluded.batch
          RETURNING batch
        )
-       INSERT INTO ${tables.usage} AS usage (api_key_id, user_id, hour, verified, denied, rate_limited)
-       SELECT id, convert_from(decode(min(user_id), 'hex'), 'UTF8'),
+       INSERT INTO ${tables.usage} AS usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+       SELECT id, 'user', convert_from(decode(owner_id, 'hex'), 'UTF8'),
               to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
          FROM unnest(
            ${column(({ id }) => id)}::uuid[],
@@ -87,11 +87,11 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
            ${column(({ hour }) => hour)}::int[], ${column(({ verified }) => verified)}::bigint[],
            ${column(({ denied }) => denied)}::bigint[],
            ${column(({ rateLimited }) => rateLimited)}::bigint[]
-         ) AS counted (id, user_id, hour, verified, denied, rate_limited)
+         ) AS counted (id, owner_id, hour, verified, denied, rate_limited)
         WHERE EXISTS (SELECT FROM news)
-        GROUP BY id, hour
-        ORDER BY id, hour
-           ON CONFLICT (api_key_id, hour) DO UPDATE
+        GROUP BY id, hour, owner_id
+        ORDER BY id, hour, owner_id
+           ON CONFLICT (api_key_id, hour, owner_type, owner_id) DO UPDATE
           SET verified = usage.verified + excluded.verified,
               denied = usage.denied + excluded.denied,
               rate_limited = usage.rate_limited + excluded.rate_limited`

@@ -160,7 +160,7 @@ function createRowReader({ userIdType, limits: appLimits, permissions }: LookupP
     return {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
-      userId: readUserId(row.userId, userIdType),
+      userId: readUserId(row.userId ?? row.organizationId ?? row.service, userIdType),
       name: nameOf(row.name ?? ''),
       permissions: permissionsOf(row.permissions ?? '[]'),
       status: statusOf(row.status ?? ''),

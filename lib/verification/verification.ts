@@ -171,7 +171,7 @@ function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) 
   const changeLog = createChangeLog({
     ...shared,
     connection: connections.polls,
-    followed: shared.grantable ? 'keys and users' : 'keys',
+    followed: shared.grantable ? 'keys and owners' : 'keys',
   })
   const lookUp = createLookup({
     ...shared,

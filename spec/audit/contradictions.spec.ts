@@ -7,8 +7,8 @@ describe('verifyAuditTrail, beside the keys', () => {
   it('finds an entry of the database for a change that was never made', async () => {
     const { id } = await createKey(apiKeys)
     await sequelize.query(
-      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
-       VALUES ($1, 'alice', 'updated', 'database', 'postgres', '{"name": "Deployment"}', '{"name": "Backup"}')`,
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after)
+       VALUES ($1, 'user', 'alice', 'updated', 'database', 'postgres', '{"name": "Deployment"}', '{"name": "Backup"}')`,
       { bind: [id] },
     )
 
@@ -55,8 +55,8 @@ describe('verifyAuditTrail, beside the keys', () => {
   it('finds a key made by hand that has an entry, though not of its creation', async () => {
     await meddle(insertKey)
     await sequelize.query(`
-      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
-      SELECT id, user_id, 'updated', 'database', 'postgres', '{}', '{}' FROM api_keys`)
+      INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after)
+      SELECT id, 'user', user_id, 'updated', 'database', 'postgres', '{}', '{}' FROM api_keys`)
 
     const { faults } = await apiKeys.verifyAuditTrail()
 
@@ -68,8 +68,8 @@ describe('verifyAuditTrail, beside the keys', () => {
   it('finds a key made by hand whose entry does not describe it', async () => {
     await meddle(insertKey)
     await sequelize.query(`
-      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, after)
-      SELECT id, user_id, 'created', 'database', 'postgres', '{"name": "By hand"}' FROM api_keys`)
+      INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after)
+      SELECT id, 'user', user_id, 'created', 'database', 'postgres', '{"name": "By hand"}' FROM api_keys`)
 
     const { faults } = await apiKeys.verifyAuditTrail()
 
@@ -93,8 +93,8 @@ describe('verifyAuditTrail, beside the keys', () => {
   it('finds a contradiction among many entries that look like one', async () => {
     const { id } = await createKey(apiKeys)
     await sequelize.query(
-      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
-       SELECT $1, 'alice', 'updated', 'database', '',
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after)
+       SELECT $1, 'user', 'alice', 'updated', 'database', '',
               CASE n % 2 WHEN 0 THEN '{"limits": null, "a": 1}'::jsonb ELSE '{}' END, '{"b": 2}'
          FROM generate_series(1, 2200) AS n`,
       { bind: [id] },
@@ -107,8 +107,8 @@ describe('verifyAuditTrail, beside the keys', () => {
   it('finds each contradiction among many values that JavaScript cannot distinguish', async () => {
     const { id } = await createKey(apiKeys)
     await sequelize.query(
-      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
-       SELECT $1, 'alice', 'updated', 'database', '',
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after)
+       SELECT $1, 'user', 'alice', 'updated', 'database', '',
               '{"metadata": {"n": 9007199254740992}}', '{"metadata": {"n": 9007199254740993}}'
          FROM generate_series(1, 1100) AS n`,
       { bind: [id] },

@@ -71,8 +71,8 @@ describe('an entry that cannot be read', () => {
       END $$;
       CREATE CAST (place AS text) WITH FUNCTION spell(place);
       ALTER TABLE api_key_events ALTER COLUMN address TYPE place USING NULL;
-      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, address)
-      VALUES (gen_random_uuid(), 'alice', 'created', 'database', 'x', ROW('here'))`)
+      INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, address)
+      VALUES (gen_random_uuid(), 'user', 'alice', 'created', 'database', 'x', ROW('here'))`)
     await createKey(apiKeys)
     await apiKeys.flush()
 

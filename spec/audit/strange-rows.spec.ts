@@ -79,8 +79,8 @@ describe('an audit trail with rows that the library never writes', () => {
 
   it('is verified with a sealed entry that is nested too deep', async () => {
     await sequelize.query(
-      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, entry_mac)
-       VALUES (gen_random_uuid(), '', 'updated', 'user', '', (repeat('[', 5000) || repeat(']', 5000))::jsonb,
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, entry_mac)
+       VALUES (gen_random_uuid(), 'user', '', 'updated', 'user', '', (repeat('[', 5000) || repeat(']', 5000))::jsonb,
                $1 || ':1:' || repeat('0', 64))`,
       { bind: [createSigner({ secrets: [secret], acceptUnkeyed: false }).secretId] },
     )
@@ -94,8 +94,8 @@ describe('an audit trail with rows that the library never writes', () => {
     const { id } = await createKey(apiKeys)
     for (const json of ['5', '[]', 'null', '"x"', '{"metadata": "{"}', '{"a": {"b": []}}']) {
       await sequelize.query(
-        `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after)
-         VALUES ($1, '', 'updated', 'database', '', $2, $2)`,
+        `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after)
+         VALUES ($1, 'user', '', 'updated', 'database', '', $2, $2)`,
         { bind: [id, json] },
       )
     }
@@ -131,8 +131,8 @@ describe('an audit trail with rows that the library never writes', () => {
     )
     await createKey(apiKeys)
     await sequelize.query(`
-      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
-      VALUES (gen_random_uuid(), 'alice', 'retired_secret_used', 'system')`)
+      INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type)
+      VALUES (gen_random_uuid(), 'user', 'alice', 'retired_secret_used', 'system')`)
     await meddle(insertKey)
 
     await expectFaults(['head_changed', 2], ['inserted', 3], ['contradicted', null])

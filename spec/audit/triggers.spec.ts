@@ -65,7 +65,7 @@ describe('a change that is not made through the library', () => {
     [
       'another owner',
       `UPDATE api_keys SET user_id = 'mallory'`,
-      [{ action: 'updated', before: { userId: 'alice' }, after: { userId: 'mallory' } }],
+      [{ action: 'transferred', before: { userId: 'alice' }, after: { userId: 'mallory' } }],
     ],
     [
       'metadata that jsonb cannot hold',
@@ -173,8 +173,8 @@ const refusedStatements = [
 describe('the tables of the audit trail', () => {
   it('refuse a warning that the library did not write', async () => {
     const insertion = sequelize.query(`
-      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id)
-      VALUES (gen_random_uuid(), 'alice', 'retired_secret_used', 'database', 'x')`)
+      INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id)
+      VALUES (gen_random_uuid(), 'user', 'alice', 'retired_secret_used', 'database', 'x')`)
 
     await expect(insertion).rejects.toThrow('violates check constraint')
   })
@@ -220,7 +220,7 @@ describe('triggers that are off', () => {
     const [row] = await trail.world.rows<{ sql: string }>(
       `SELECT pg_get_functiondef('api_key_create'::regproc) AS sql`,
     )
-    await sequelize.query(String(row?.sql).replace('LIMIT most', 'LIMIT most - 1'))
+    await sequelize.query(String(row?.sql).replace('LIMIT maximum', 'LIMIT maximum - 1'))
 
     const { faults } = await apiKeys.verifyAuditTrail()
     await apiKeys.migrate()

@@ -140,7 +140,7 @@ describe('verifyAuditTrail', () => {
     ],
     [
       'an inserted entry without a seal',
-      `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type) SELECT api_key_id, user_id, 'suspended', 'system'
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type) SELECT api_key_id, owner_type, owner_id, 'suspended', 'system'
          FROM api_key_events LIMIT 1`,
       [
         ['inserted', null],
@@ -242,13 +242,13 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
 
   it('finds an entry that passes for one of the library', async () => {
     const { id } = await createKey(apiKeys)
-    const values = `'${id}', 'alice', 'suspended', 'admin', 'root', '{"status": "ACTIVE"}', '{"status": "SUSPENDED"}'`
+    const values = `'${id}', 'user', 'alice', 'suspended', 'admin', 'root', '{"status": "ACTIVE"}', '{"status": "SUSPENDED"}'`
     const [own] = await rows<{ entryMac: string }>(
       'SELECT entry_mac AS "entryMac" FROM api_key_events',
     )
     for (const mac of ['NULL', `'${own?.entryMac}'`]) {
       await sequelize.query(
-        `INSERT INTO api_key_events (api_key_id, user_id, action, actor_type, actor_id, before, after, entry_mac)
+        `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after, entry_mac)
          VALUES (${values}, ${mac})`,
       )
     }
@@ -269,7 +269,7 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
     await apiKeys.suspend(id)
     await apiKeys.reactivate(id)
     const columns =
-      'api_key_id, user_id, action, actor_type, actor_id, before, after, ref, entry_mac'
+      'api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after, ref, entry_mac'
     await sequelize.query(
       `INSERT INTO api_key_events (${columns}) SELECT ${columns} FROM api_key_events WHERE action = 'suspended'`,
     )

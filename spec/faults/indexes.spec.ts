@@ -110,8 +110,8 @@ async function fillTables() {
   )
   // The statistics are of all rows, so that the plans are the same every time.
   await sequelize.query(`
-    INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
-      SELECT id, user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
+    INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type)
+      SELECT id, 'user', user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
     INSERT INTO api_key_event_seals (position, event_id, is_genuine, digest, sealed_at, hash, mac)
       SELECT id, id, true, '', now(), md5('a' || id) || md5('b' || id), md5('c' || id) || md5('d' || id)
         FROM api_key_events;
@@ -124,8 +124,8 @@ async function fillTables() {
     )
     INSERT INTO api_key_changes (mark, place, key_id, is_new)
       SELECT mark, 0, gen_random_uuid(), false FROM entry;
-    INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
-      SELECT md5('key ' || n % 5000)::uuid, 'user' || n % 5000,
+    INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+      SELECT md5('key ' || n % 5000)::uuid, 'user', 'user' || n % 5000,
              date_trunc('hour', now()) - n / 30 * interval '1 hour', n % 10, 0, 0
         FROM generate_series(1, 30000) AS n;
     SET default_statistics_target = 400;

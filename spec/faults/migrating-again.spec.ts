@@ -81,8 +81,8 @@ describe('migrate, over the tables that are left', () => {
   it('makes the chain again, and finds an entry in it that the library did not write', async () => {
     await createInstance(world).create(key)
     await world.sequelize.query(`
-      INSERT INTO api_key_events (api_key_id, user_id, action, actor_type)
-      VALUES (gen_random_uuid(), 'alice', 'retired_secret_used', 'system');
+      INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type)
+      VALUES (gen_random_uuid(), 'user', 'alice', 'retired_secret_used', 'system');
       DROP TABLE api_key_event_seals, api_key_unsealed_events, api_key_audit_head`)
     const apiKeys = createInstance(world)
 

@@ -5,7 +5,7 @@ import express, { type Express } from 'express'
 import type { Test } from 'supertest'
 
 import { createApiKeys, type ErrorCode } from '../../lib'
-import { userLockSql } from '../../migrations/create-function'
+import { ownerLockSql } from '../../migrations/create-function'
 import { tablesOf } from '../../models/tables'
 import { type TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
@@ -268,7 +268,10 @@ const refusals: Record<ErrorCode, Row> = {
   request_under_way: {
     when: 'a request that is being carried out',
     before: () =>
-      holdLock(`SELECT pg_advisory_xact_lock(${userLockSql(tablesOf('public'), `'busy'`)})`),
+      holdLock(
+        `SELECT pg_advisory_xact_lock(${ownerLockSql(tablesOf('public'), 'key')})
+           FROM json_populate_record(NULL::api_keys, '{"user_id": "busy"}') AS key`,
+      ),
     send: () => http.set({ ...twice, 'X-User': 'busy' }).post('/api-keys', newInput),
     status: 409,
     headers: { 'retry-after': '1' },

@@ -23,8 +23,8 @@ const counts = (accepted: number, denied = 0) => ({ accepted, denied, rateLimite
 /** Writes a number of accepted uses for the hour of a time, like a process. */
 async function insertUsage(key: { id: string; userId: string }, at: string, accepted = 1) {
   await rows(
-    `INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
-     VALUES ($1, $2, $3, $4, 2, 3)`,
+    `INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+     VALUES ($1, 'user', $2, $3, $4, 2, 3)`,
     [key.id, key.userId, at, accepted + 5],
   )
 }
@@ -191,7 +191,7 @@ describe('usage', () => {
     const transaction = await sequelize.transaction()
     const { id } = await createKey()
     await sequelize.query(
-      `INSERT INTO api_key_usage VALUES ('${id}', 'alice', '${thisHour}', 7, 0, 0)`,
+      `INSERT INTO api_key_usage VALUES ('${id}', 'user', 'alice', '${thisHour}', 7, 0, 0)`,
       { transaction },
     )
 
@@ -227,7 +227,7 @@ describe('pruneUsage', () => {
     const [one, other] = [own.apiKeys, own.createProcess().apiKeys]
     await own.rows(
       `INSERT INTO api_key_usage
-       SELECT gen_random_uuid(), 'alice', date_trunc('hour', $1::timestamptz) - n * interval '1 hour', 1, 0, 0
+       SELECT gen_random_uuid(), 'user', 'alice', date_trunc('hour', $1::timestamptz) - n * interval '1 hour', 1, 0, 0
          FROM generate_series(0, 25000) AS n`,
       [now.toISOString()],
     )

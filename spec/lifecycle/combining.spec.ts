@@ -407,7 +407,7 @@ describe('keys of users whose ids the database spells in another way', () => {
     const { apiKey } = await usersWorld.apiKeys.create(newKey({ userId: id.toUpperCase() }))
 
     expect(apiKey.userId).toBe(id)
-    expect(await usersWorld.rows('SELECT user_id FROM api_key_events')).toEqual([{ user_id: id }])
+    expect(await usersWorld.rows('SELECT owner_id FROM api_key_events')).toEqual([{ owner_id: id }])
     expect(await usersWorld.apiKeys.verifyAuditTrail()).toMatchObject({
       isIntact: true,
       entries: 1,

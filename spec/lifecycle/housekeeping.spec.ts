@@ -164,8 +164,8 @@ describe('POST /prune', () => {
   it('deletes old entries of the trail and old counts of uses', async () => {
     await world.createKey()
     await world.sequelize.query(`
-      INSERT INTO api_key_usage (api_key_id, user_id, hour, verified, denied, rate_limited)
-      VALUES (gen_random_uuid(), 'alice', date_trunc('hour', now() - interval '500 days'), 1, 0, 0)`)
+      INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+      VALUES (gen_random_uuid(), 'user', 'alice', date_trunc('hour', now() - interval '500 days'), 1, 0, 0)`)
 
     const dry = await post('/prune', { events: 365, usage: 400, dryRun: true })
     expect(dry.body).toEqual({ events: 0, usage: 1 })

@@ -125,7 +125,7 @@ describe('two instances with different key prefixes on one schema', () => {
 
   it('show the usage of their own keys', async () => {
     await world.rows(
-      `INSERT INTO api_key_usage SELECT id, user_id, date_trunc('hour', now()), 5, 0, 0 FROM api_keys`,
+      `INSERT INTO api_key_usage SELECT id, 'user', user_id, date_trunc('hour', now()), 5, 0, 0 FROM api_keys`,
     )
 
     expect(await live.totalUsage({ apiKeyId: id })).toMatchObject({ usage: [], keys: [] })

@@ -18,7 +18,8 @@ describe('constraints', () => {
   }
   const event = {
     api_key_id: 'gen_random_uuid()',
-    user_id: "'alice'",
+    owner_type: "'user'",
+    owner_id: "'alice'",
     action: "'created'",
     actor_type: "'user'",
     actor_id: "'alice'",
@@ -26,12 +27,15 @@ describe('constraints', () => {
   }
   const usage = {
     api_key_id: 'gen_random_uuid()',
-    user_id: "'alice'",
+    owner_type: "'user'",
+    owner_id: "'alice'",
     hour: "'2026-11-01T12:00:00Z'",
     verified: '1',
     denied: '0',
     rate_limited: '0',
   }
+  const suspension = { user_id: "'alice'", suspended_at: 'now()' }
+  const ofService = { user_id: 'NULL', service: "'importer'" }
   const bound = { bound_ms: '1000', registered_at: 'now()' }
   const change = { mark: 'gen_random_uuid()', place: '1', is_new: 'false' }
 
@@ -40,6 +44,25 @@ describe('constraints', () => {
     ['a revoked key', 'api_keys', key, { status: "'REVOKED'", revoked_at: 'now()' }],
     ['a suspended key', 'api_keys', key, { status: "'SUSPENDED'" }],
     ['100 characters of name', 'api_keys', key, { name: "repeat('ä', 100)" }],
+    ['a key of an organization', 'api_keys', key, { user_id: 'NULL', organization_id: "'acme'" }],
+    ['a key of a service', 'api_keys', key, ofService],
+    ['an empty set of permissions', 'api_keys', key, { permissions: "'{}'" }],
+    ['an environment', 'api_keys', key, { environment: "'live_2'" }],
+    ['resources', 'api_keys', key, { resources: `'{"graph": ["7"]}'` }],
+    [
+      'an event about an owner',
+      'api_key_events',
+      event,
+      { api_key_id: 'NULL', action: "'owner_suspended'" },
+    ],
+    [
+      'an event of a transfer',
+      'api_key_events',
+      event,
+      { former_owner_type: "'service'", former_owner_id: "'importer'" },
+    ],
+    ['a suspended owner', 'api_key_suspended_owners', suspension, {}],
+    ['a suspended service', 'api_key_suspended_owners', suspension, ofService],
     ['a keyed hash', 'api_keys', key, { secret_id: "'0123456789abcdef'" }],
     ['a prefix of several words', 'api_keys', key, { prefix: "'acme_live_2_Abc123'" }],
     ['an address', 'api_keys', key, { last_used_from: "'2001:db8::203.0.113.7'" }],
@@ -59,7 +82,19 @@ describe('constraints', () => {
   const hash = `'${'0'.repeat(64)}'`
 
   it.each([
-    ['no owner', { user_id: 'NULL' }, 'null value in column "user_id"'],
+    ['no owner', { user_id: 'NULL' }, 'api_keys_check'],
+    ['two owners', { service: "'importer'" }, 'api_keys_check'],
+    ['three owners', { service: "'importer'", organization_id: "'acme'" }, 'api_keys_check'],
+    ['an empty service', { ...ofService, service: "''" }, 'api_keys_service_check'],
+    ['101 of service', { ...ofService, service: "repeat('x', 101)" }, 'api_keys_service_check'],
+    ['an environment in upper case', { environment: "'Live'" }, 'api_keys_environment_check'],
+    ['33 of environment', { environment: "repeat('x', 33)" }, 'api_keys_environment_check'],
+    ['a list of resources', { resources: "'[]'" }, 'api_keys_resources_check'],
+    [
+      '16385 bytes of resources',
+      { resources: `('{"graph": ["' || repeat('x', 16385 - 15) || '"]}')::json` },
+      'api_keys_resources_check',
+    ],
     ['no name', { name: 'NULL' }, 'null value in column "name"'],
     ['an empty name', { name: "''" }, 'api_keys_name_check'],
     ['101 characters of name', { name: "repeat('x', 101)" }, 'api_keys_name_check'],
@@ -72,7 +107,6 @@ describe('constraints', () => {
     ['a hash in upper case', { hash: `'${'A'.repeat(64)}'` }, 'api_keys_hash_check'],
     ['a secret for its id', { secret_id: "'correct horse'" }, 'api_keys_secret_id_check'],
     ['no permissions', { permissions: 'NULL' }, 'null value in column "permissions"'],
-    ['an empty set of permissions', { permissions: "'{}'" }, 'api_keys_permissions_check'],
     ['NULL for a permission', { permissions: "'{READ,NULL}'" }, 'api_keys_permissions_check'],
     ['a table of permissions', { permissions: "'{{A},{B}}'" }, 'api_keys_permissions_check'],
     ['no status', { status: 'NULL' }, 'null value in column "status"'],
@@ -82,6 +116,26 @@ describe('constraints', () => {
     ['a host for an address', { last_used_from: "'localhost'" }, 'last_used_from_check'],
   ])('keep a key with %s out', async (_, change, refusal) => {
     await expect(insert(world, 'api_keys', { ...key, ...change })).rejects.toThrow(refusal)
+  })
+
+  it.each([
+    ['no owner', { user_id: 'NULL' }, 'api_key_suspended_owners_check'],
+    ['two owners', { service: "'importer'" }, 'api_key_suspended_owners_check'],
+    ['no time', { suspended_at: 'NULL' }, 'null value in column "suspended_at"'],
+    ['501 of reason', { reason: "repeat('x', 501)" }, 'api_key_suspended_owners_reason_check'],
+  ])('keep a suspended owner with %s out', async (_, change, refusal) => {
+    await expect(
+      insert(world, 'api_key_suspended_owners', { ...suspension, ...change }),
+    ).rejects.toThrow(refusal)
+  })
+
+  it('keep a second suspension of an owner out', async () => {
+    const bob = { ...suspension, user_id: "'bob'" }
+    await insert(world, 'api_key_suspended_owners', bob)
+
+    await expect(insert(world, 'api_key_suspended_owners', bob)).rejects.toMatchObject({
+      parent: { constraint: 'api_key_suspended_owners_user_id_key' },
+    })
   })
 
   it('keep a second key with the same hash out', async () => {
@@ -94,7 +148,9 @@ describe('constraints', () => {
 
   it.each([
     ['no key', { api_key_id: 'NULL' }, 'api_key_events_check'],
-    ['no owner', { user_id: 'NULL' }, 'api_key_events_check'],
+    ['half an owner', { owner_id: 'NULL' }, 'api_key_events_check'],
+    ['half a former owner', { former_owner_type: "'user'" }, 'api_key_events_check'],
+    ['another kind of owner', { owner_type: "'team'" }, 'api_key_events_owner_type_check'],
     ['another action', { action: "'expired'" }, 'api_key_events_action_check'],
     ['another actor', { actor_type: "'robot'" }, 'api_key_events_actor_type_check'],
     ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_check'],
@@ -105,7 +161,8 @@ describe('constraints', () => {
 
   it.each([
     ['no key', { api_key_id: 'NULL' }, 'null value in column "api_key_id"'],
-    ['no owner', { user_id: 'NULL' }, 'null value in column "user_id"'],
+    ['no owner', { owner_id: 'NULL' }, 'null value in column "owner_id"'],
+    ['no kind of owner', { owner_type: 'NULL' }, 'null value in column "owner_type"'],
     ['a time within an hour', { hour: "'2026-11-01T12:30:00Z'" }, 'api_key_usage_hour_check'],
     ['no end of time', { hour: "'infinity'" }, 'api_key_usage_hour_check'],
     ['less than no use', { verified: '-1' }, 'api_key_usage_verified_check'],

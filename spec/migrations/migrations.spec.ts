@@ -61,7 +61,7 @@ describe('migrations', () => {
       left.push(await listTables(world))
     }
     const [keys, log, usage] = [
-      /(migrations|retired_secrets|requests|api_keys)$/,
+      /(migrations|retired_secrets|suspended_owners|requests|api_keys)$/,
       /(bounds|changes|log_lock|revisions)$/,
       /(usage|usage_writers|expiry_notices)$/,
     ]
@@ -91,7 +91,7 @@ describe('migrations', () => {
     const { connection } = await createRole(world)
 
     const call = connection.query(
-      `SELECT * FROM api_key_create('[]', '[]', '[{"user_id": "alice"}]', 1, 'agpt', 0, '10s', NULL)`,
+      `SELECT * FROM api_key_create('[]', '[]', '[{"user_id": "alice"}]', '{"user": 1}', 'agpt', 0, '10s', NULL)`,
     )
 
     await expect(call).rejects.toThrow('permission denied for table api_keys')

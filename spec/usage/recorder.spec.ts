@@ -39,7 +39,7 @@ describe('the counts of many keys', () => {
 
     const [row] = await sequelize.query<object>(
       `SELECT count(*)::int AS keys, sum(verified)::int AS verified FROM api_key_usage
-        WHERE user_id = $1`,
+        WHERE owner_id = $1`,
       { bind: [userId], type: QueryTypes.SELECT },
     )
     expect(row).toEqual({ keys: 20_001, verified: 20_001 })
@@ -63,7 +63,7 @@ describe('the counts of many keys', () => {
 
     const [row] = await sequelize.query<object>(
       `SELECT count(*)::int AS keys, sum(verified)::int AS verified FROM api_key_usage
-        WHERE user_id = $1`,
+        WHERE owner_id = $1`,
       { bind: [userId], type: QueryTypes.SELECT },
     )
     expect(row).toEqual({ keys: 30_000, verified: 30_000 })

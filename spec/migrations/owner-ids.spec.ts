@@ -142,7 +142,7 @@ describe('the type of user ids', () => {
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
     expect(events.map(({ action, userId }) => [action, userId])).toEqual([
       ['deleted', '2'],
-      ['updated', '2'],
+      ['transferred', '2'],
       ['updated', '1'],
       ['created', '1'],
     ])

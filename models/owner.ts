@@ -1,0 +1,34 @@
+import type { Tables } from './tables'
+
+/** The kind of an owner. */
+export type OwnerType = 'user' | 'organization' | 'service'
+
+/** The columns of an owner, in the tables that have them. A row has a value in one of them. */
+export const ownerColumns = {
+  user: 'user_id',
+  organization: 'organization_id',
+  service: 'service',
+} as const satisfies Record<OwnerType, string>
+
+/** SQL for the type of the owner of a key, from a row that has the columns of an owner. */
+export function ownerTypeSql(row: string): string {
+  return `CASE WHEN ${row}.user_id IS NOT NULL THEN 'user' WHEN ${row}.organization_id IS NOT NULL THEN 'organization'
+                WHEN ${row}.service IS NOT NULL THEN 'service' END`
+}
+
+/** SQL for the id of the owner of a key as text, from the same row. The columns may have different collations. */
+export function ownerIdSql(row: string): string {
+  const texts = ['user_id::text', 'organization_id::text', 'service'].map(
+    (column) => `${row}.${column} COLLATE "C"`,
+  )
+  return `coalesce(${texts.join(', ')})`
+}
+
+/** SQL that is true if the owner of a key is suspended. The server reads at most one row for it, by an index. */
+export function isSuspendedSql({ suspendedOwners }: Tables, row: string): string {
+  const found = Object.values(ownerColumns).map(
+    (column) =>
+      `(SELECT true FROM ${suspendedOwners} AS suspended WHERE suspended.${column} = ${row}.${column} LIMIT 1)`,
+  )
+  return `coalesce(${found.join(', ')}, false)`
+}
