@@ -29,6 +29,7 @@ export type {
   ChangeOptions,
   EventFilter,
   ManyKeys,
+  PermissionOptions,
   PruneOptions,
   ReadOptions,
   RestrictOptions,

@@ -32,6 +32,8 @@ export type UnusedKeys = ReturnType<Parsers['unusedKeys']>
 export type ManyKeys = ReturnType<Parsers['manyKeys']>
 /** The parsed filter of such a revocation. */
 export type ManyFilter = Omit<ManyKeys, 'ids' | 'dryRun'>
+/** A parsed change of the name that keys have for a permission. */
+export type PermissionChange = ReturnType<Parsers['permissionChange']>
 /** The parsed criteria for pruning. */
 export type Pruning = ReturnType<Parsers['pruning']>
 
@@ -42,7 +44,7 @@ export function createParsers(settings: InputSettings) {
   return {
     ...createKeyParsers(settings, userId),
     ...createFilterParsers(userId),
-    ...createBulkParsers(userId),
+    ...createBulkParsers(settings, userId),
 
     /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
     readUserId(id: unknown): string | number | undefined {
@@ -143,7 +145,7 @@ function createFilterParsers(userId: fields.UserIdSchema) {
 }
 
 /** Makes the functions for changes of many keys. */
-function createBulkParsers(userId: fields.UserIdSchema) {
+function createBulkParsers({ permissions }: InputSettings, userId: fields.UserIdSchema) {
   const manyKeys = {
     ids: v.optional(fields.idList),
     userId: v.optional(userId),
@@ -173,6 +175,19 @@ function createBulkParsers(userId: fields.UserIdSchema) {
     ),
     unusedKeys: parserOf(unusedKeys),
     revokeUnused: parserOf({ ...unusedKeys, ...because }),
+    permissionChange: createParser(
+      v.pipe(
+        v.object({
+          from: fields.permissionName,
+          to: v.optional(fields.oneOf(permissions.names)),
+          dryRun,
+        }),
+        v.forward(
+          v.partialCheck([['from'], ['to']], ({ from, to }) => from !== to, 'must be another name'),
+          ['to'],
+        ),
+      ),
+    ),
     pruning: parserOf({ olderThanDays: days, dryRun }),
     housekeeping: createParser(
       v.pipe(

@@ -220,7 +220,7 @@ export async function pruneRevoked(
  * Works on all keys for which a condition is true, a batch in a transaction of its own, and returns how many keys these are. The
  * order of the ids keeps two calls from deadlocks.
  */
-async function inBatches(
+export async function inBatches(
   parts: Parts,
   condition: Condition,
   circumstances: Circumstances,

@@ -7,21 +7,22 @@ import * as bulk from './bulk'
 import {
   checkEverywhere,
   checkTransaction,
-  readOptions,
   refuseTransaction,
   refuseUndefined,
   refuseUserId,
-  type Circumstances,
   type GivenParts,
   type Parts,
 } from './calls'
 import { createMany } from './many-keys'
 import { createParts } from './parts'
+import * as permissionNames from './permission-names'
+import { createRuns } from './runs'
 import { list } from './search'
 import { get } from './store'
 import type {
   ChangeOptions,
   IssueOptions,
+  PermissionOptions,
   ReadOptions,
   RestrictOptions,
   RotateOptions,
@@ -46,40 +47,6 @@ export function createLifecycle(given: GivenParts) {
     },
     routeCommands: createRouteCommands(parts),
   }
-}
-
-/** The work that a call does with its parsed options. */
-type Work<Result> = (circumstances: Circumstances) => Promise<Result>
-
-/** Creates the three ways to run a call. */
-function createRuns({ parse, verification }: Parts) {
-  /** Works with the parsed options of a call, and names the failures of the database. */
-  async function run<Result>(options: ReadOptions | undefined, work: Work<Result>) {
-    return onDatabase(async () => work(readOptions(parse, options)))
-  }
-
-  /** Does the same for changes that restrict keys. With `everywhere`, all processes honour the change before the call returns. */
-  async function restrict<Result>(
-    { everywhere = false, ...options }: RestrictOptions = {},
-    work: Work<Result>,
-  ) {
-    checkEverywhere(everywhere, options.transaction)
-    const result = await run(options, work)
-    if (everywhere) await verification.waitForEveryone()
-    return result
-  }
-
-  /** Makes a secret, once for all calls with one idempotency key. */
-  async function issue<Result>(
-    { idempotencyKey, answersAgain = true, ...options }: IssueOptions = {},
-    work: Work<Result>,
-  ) {
-    return run(options, (call) =>
-      work({ ...call, ...parse.request({ idempotencyKey }), answersAgain }),
-    )
-  }
-
-  return { run, issue, restrict }
 }
 
 function createKeyCommands(parts: Parts) {
@@ -143,6 +110,19 @@ function createBulkCommands(parts: Parts) {
   const { parse, verification } = parts
   const { run, issue, restrict } = createRuns(parts)
 
+  async function replacePermission(
+    from: unknown,
+    to: unknown,
+    { dryRun, ...options }: PermissionOptions,
+  ) {
+    refuseTransaction(options)
+    refuseUserId(options)
+    return restrict(options, async (call) => {
+      const change = parse.permissionChange({ from, to, dryRun })
+      return { keys: await permissionNames.replacePermission(parts, change, call) }
+    })
+  }
+
   return {
     async revokeAll(owner: unknown, options?: RestrictOptions) {
       refuseUserId(options)
@@ -171,6 +151,15 @@ function createBulkCommands(parts: Parts) {
       refuseTransaction(options)
       refuseUserId(options)
       return restrict(options, (call) => bulk.revokeMany(parts, parse.manyKeys(criteria), call))
+    },
+
+    async renamePermission(from: unknown, to: unknown, options: PermissionOptions = {}) {
+      if (to === undefined) throw new TypeError('renamePermission: needs the new name')
+      return replacePermission(from, to, options)
+    },
+
+    async dropPermission(name: unknown, options: PermissionOptions = {}) {
+      return replacePermission(name, undefined, options)
     },
 
     async revokeUnused(criteria: object, options?: RestrictOptions) {

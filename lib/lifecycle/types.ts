@@ -31,7 +31,7 @@ export interface ApiKeyFilter<Permission extends string = string> extends Page {
   status?: Status | readonly Status[] | undefined
   /** `true` for keys past their `expiresAt`, `false` for all other keys. */
   isExpired?: boolean | undefined
-  /** A permission that the keys hold. */
+  /** A permission that the keys hold, by its name, by a name of before, or by a permission that implies it. */
   permission?: Permission | undefined
   /**
    * At most 10 starts of words. The keys have a word for each of them in their names and descriptions. A start of a key, with
@@ -173,6 +173,16 @@ export type ManyKeys<Permission extends string = string> = (
   dryRun?: boolean | undefined
 }
 
+/** The last argument of `renamePermission` and `dropPermission`. */
+export interface PermissionOptions extends Omit<RestrictOptions, 'userId' | 'transaction'> {
+  /**
+   * Changes nothing, and returns how many keys the call would change.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
+}
+
 /** Which keys `revokeUnused` revokes. */
 export interface UnusedOptions {
   /** The least number of days since the last use, or since the creation of a key without uses; from 1 to 36,500. */
@@ -275,6 +285,27 @@ export interface Lifecycle<A extends App = AnyApp> {
     criteria: ManyKeys<A['permission']>,
     options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
   ): Promise<{ keys: number; notFound: string[] }>
+
+  /**
+   * Gives every key that has the name `from` the permission `to` in its place, 1,000 keys in a transaction, and returns how many keys
+   * it changed. A key that has both keeps one. A call that was stopped half-way goes on if it is repeated. Call it when
+   * all processes have the new name and the option `formerPermissions`. `from` may leave that option afterwards. Revoked keys stay as
+   * they are.
+   *
+   * @example
+   * await apiKeys.renamePermission('RUN_GRAPH', 'EXECUTE_GRAPH', { dryRun: true }) // { keys: 12 }
+   */
+  renamePermission(
+    from: string,
+    to: A['permission'],
+    options?: PermissionOptions,
+  ): Promise<{ keys: number }>
+
+  /**
+   * Takes a permission from every key that has its name, 1,000 keys in a transaction, and returns how many keys it changed. A key may be
+   * left with no permission. If a permission gets the name again later, no key has it from before. Revoked keys stay as they are.
+   */
+  dropPermission(name: string, options?: PermissionOptions): Promise<{ keys: number }>
 
   /**
    * Revokes all keys of a user in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200
