@@ -81,9 +81,8 @@ describe('the settings of a session', () => {
     await apiKeys.flush()
     now((await createTestApiKeys(database).get(apiKey.id)).lastUsedAt)
     expect((await apiKeys.usage(apiKey.id)).totals).toMatchObject({ accepted: 1 })
-    expect((await apiKeys.totalUsage()).usage[0]?.at.getTime()).toBe(
-      Math.floor(Date.now() / 3_600_000) * 3_600_000,
-    )
+    const hours = [startedAt, Date.now()].map((time) => Math.floor(time / 3_600_000) * 3_600_000)
+    expect(hours).toContain((await apiKeys.totalUsage()).usage[0]?.at.getTime())
 
     const { apiKey: rotated } = await apiKeys.rotate(apiKey.id, { gracePeriodSeconds: 60 })
     const { worksUntil } = rotated.previousSecret ?? {}

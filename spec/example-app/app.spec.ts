@@ -36,6 +36,7 @@ async function startApp() {
 }
 
 async function endApp(signal: 'SIGTERM' | 'SIGKILL') {
+  if (app.exitCode !== null || app.signalCode !== null) return [app.exitCode, app.signalCode]
   const exited = once(app, 'exit')
   app.kill(signal)
   return exited

@@ -9,8 +9,6 @@ import { hasPgpool, startPgpool } from './pgpool'
 import { startServer, waitForReplay, type Server } from './server'
 import { createCleanup, monotonicMs, waitUntil } from './waiting'
 
-jest.setTimeout(60_000)
-
 const cleanup = createCleanup()
 let primary: Server
 let standby: Server
@@ -25,9 +23,9 @@ beforeAll(async () => {
   cleanup.defer(() => apiKeys.close())
   await apiKeys.migrate()
   await waitForReplay(primary.connect(), standby.connect())
-}, 60_000)
+})
 
-afterAll(() => cleanup.run(), 60_000)
+afterAll(() => cleanup.run())
 
 it('a standby is not asked for the bounds of other processes', async () => {
   const waitForEveryone = createWaitForEveryone({

@@ -9,8 +9,6 @@ import { rounds } from './rounds'
 import { createKeys, expectHeld, type IssuedKey, startTrial, watchTrial } from './trial'
 import { createCleanup, monotonicMs } from './waiting'
 
-jest.setTimeout(60_000)
-
 const cleanup = createCleanup()
 const users = { table: 'users', column: 'id', type: 'text' } as const
 
@@ -29,9 +27,9 @@ beforeAll(async () => {
   await apiKeys.migrate()
   fleet = await startFleet({ url: database.url, options: { users } })
   cleanup.defer(() => fleet.stop())
-}, 60_000)
+})
 
-afterAll(() => cleanup.run(), 30_000)
+afterAll(() => cleanup.run())
 
 const idsOf = (keys: readonly IssuedKey[]) => keys.map(({ id }) => `'${id}'`).join(', ')
 

@@ -12,8 +12,6 @@ import { readOne } from './server'
 import { expectHeld, startTrial } from './trial'
 import { createCleanup, waitUntil } from './waiting'
 
-jest.setTimeout(60_000)
-
 const cleanup = createCleanup()
 
 let url: string
@@ -27,9 +25,9 @@ beforeAll(async () => {
   sequelize = database.connect()
   apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
   cleanup.defer(() => apiKeys.close())
-}, 60_000)
+})
 
-afterAll(() => cleanup.run(), 30_000)
+afterAll(() => cleanup.run())
 
 /** Ends the sessions of the database that meet the condition, except the sessions of this spec, and counts them. */
 async function terminate(condition: string): Promise<number> {
@@ -53,9 +51,9 @@ describe.each(rounds)('the bound, round %i, holds', () => {
       cleanup.defer(() => proxy.close())
       fleet = await startFleet({ url: `${proxy.through(url)}?application_name=fleet` })
       cleanup.defer(() => fleet.stop())
-    }, 60_000)
+    })
 
-    afterAll(() => fleet.stop(), 30_000)
+    afterAll(() => fleet.stop())
 
     it('when the connections of the listener are killed', async () => {
       const trial = await startTrial({ fleet, apiKeys })
@@ -140,7 +138,7 @@ describe.each(rounds)('the bound, round %i, holds', () => {
       cleanup.defer(() => bouncer.stop())
     })
 
-    afterAll(() => bouncer.stop(), 30_000)
+    afterAll(() => bouncer.stop())
 
     it('with the options that it needs, and answers every call', async () => {
       const options = { preparedStatements: false, listen: false }

@@ -8,8 +8,8 @@ import type { Commands, Load, WorkerReport, WorkerSettings } from './worker'
 const register = join(__dirname, '..', 'support', 'register.js')
 const program = join(__dirname, 'worker.ts')
 
-const startLimitMs = 30_000
-const callLimitMs = 20_000
+const startLimitMs = 120_000
+const callLimitMs = 60_000
 const closeLimitMs = 3_000
 
 export const usualLoad: Load = { loops: 4, batch: 20, pauseMs: 2 }

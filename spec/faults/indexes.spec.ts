@@ -68,7 +68,7 @@ beforeAll(async () => {
   })
   apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerUser: 1_000 })
   await apiKeys.list()
-}, 180_000)
+})
 
 afterAll(() => database.drop())
 

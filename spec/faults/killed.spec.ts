@@ -94,6 +94,5 @@ describe('a process that is killed after any statement', () => {
       expect(states.length).toBeGreaterThanOrEqual(least)
       expect(states).toEqual([...states.slice(1).map(() => stateOf({})), stateOf(done)])
     },
-    120_000,
   )
 })

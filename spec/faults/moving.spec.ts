@@ -6,11 +6,9 @@ import { newKey } from '../support/keys'
 import { makeEmptyTables, startMove, type Move } from './replication'
 import { createCleanup, monotonicMs, waitUntil } from './waiting'
 
-jest.setTimeout(180_000)
-
 const cleanup = createCleanup()
 
-afterEach(() => cleanup.run(), 60_000)
+afterEach(() => cleanup.run())
 
 const boundMs = 1_000
 

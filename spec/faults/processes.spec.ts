@@ -7,8 +7,6 @@ import { rounds } from './rounds'
 import { boundMs, expectHeld, startTrial } from './trial'
 import { createCleanup } from './waiting'
 
-jest.setTimeout(60_000)
-
 const cleanup = createCleanup()
 
 let apiKeys: TestApiKeys
@@ -21,9 +19,9 @@ beforeAll(async () => {
   cleanup.defer(() => apiKeys.close())
   fleet = await startFleet({ url: database.url })
   cleanup.defer(() => fleet.stop())
-}, 60_000)
+})
 
-afterAll(() => cleanup.run(), 30_000)
+afterAll(() => cleanup.run())
 
 describe.each(rounds)('the bound, round %i, holds for a process', () => {
   it('that stands still for longer than the bound', async () => {

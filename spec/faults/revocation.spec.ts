@@ -18,13 +18,13 @@ beforeAll(async () => {
   database = await createDatabase()
   apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
   fleet = await startFleet({ size, url: database.url })
-}, 60_000)
+})
 
 afterAll(async () => {
   await fleet.stop()
   await apiKeys.close()
   await database.drop()
-}, 30_000)
+})
 
 describe(`a revocation, seen by ${size} processes under load`, () => {
   it(

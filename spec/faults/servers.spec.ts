@@ -11,11 +11,9 @@ import { readOne, startServer, waitForReplay, type Server } from './server'
 import { boundMs, createKeys, expectHeld, type IssuedKey, startTrial, watchTrial } from './trial'
 import { createCleanup, monotonicMs, waitUntil } from './waiting'
 
-jest.setTimeout(90_000)
-
 const cleanup = createCleanup()
 
-afterEach(() => cleanup.run(), 60_000)
+afterEach(() => cleanup.run())
 
 /** A server, its keys, and processes that reach it over a network that the spec controls. */
 async function setUp(settings: Record<string, string> = {}) {

@@ -197,21 +197,17 @@ async function freshReports(
   const since = monotonicMs()
   let reports: WorkerReport[] = []
   let silent: string[] = []
-  await waitUntil(
-    'every process answers for every key again',
-    async () => {
-      reports = await fleet.reports()
-      silent = reports.flatMap(({ sightings }, number) =>
-        keys.flatMap(({ id }, index) => {
-          const { lastAcceptedAt = 0, lastRefusedAt = 0 } = sightings[index] ?? {}
-          const answeredAt = ends.has(id) ? lastRefusedAt : Math.max(lastAcceptedAt, lastRefusedAt)
-          return answeredAt > since ? [] : [`process ${number}, key ${index}`]
-        }),
-      )
-      return silent.length === 0
-    },
-    3_000,
-  ).catch((error: unknown) => {
+  await waitUntil('every process answers for every key again', async () => {
+    reports = await fleet.reports()
+    silent = reports.flatMap(({ sightings }, number) =>
+      keys.flatMap(({ id }, index) => {
+        const { lastAcceptedAt = 0, lastRefusedAt = 0 } = sightings[index] ?? {}
+        const answeredAt = ends.has(id) ? lastRefusedAt : Math.max(lastAcceptedAt, lastRefusedAt)
+        return answeredAt > since ? [] : [`process ${number}, key ${index}`]
+      }),
+    )
+    return silent.length === 0
+  }).catch((error: unknown) => {
     const rejections = JSON.stringify(reports.map(({ rejections }) => rejections.at(-1)))
     throw new Error(`silent: ${silent.join('; ')}; last rejections: ${rejections}`, {
       cause: error,

@@ -9,7 +9,7 @@ export function monotonicMs(): number {
 export async function waitUntil(
   what: string,
   condition: () => boolean | Promise<boolean>,
-  limitMs = 10_000,
+  limitMs = 60_000,
 ): Promise<void> {
   const begunAt = monotonicMs()
   while (!(await condition())) {

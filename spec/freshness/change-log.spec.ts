@@ -229,7 +229,7 @@ describe('the log of changes', () => {
     // The entries that were read first are still there at the end.
     expect(seen.map(nameOf)).toEqual((await readLog(0)).map(nameOf))
     expect(new Set(seen.map(({ mark }) => mark)).size).toBe(seen.length)
-  }, 120_000)
+  })
 
   it('numbers transactions in the order of their commits: the next one waits', async () => {
     const [one = '', other = ''] = await createKeys(2)

@@ -343,5 +343,5 @@ describe('any sequence of actions', () => {
       ),
       { numRuns: Number(process.env.PRIVILEGE_RUNS ?? 20) },
     )
-  }, 120_000)
+  })
 })

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -58,7 +57,7 @@ export async function installAdopter(name: string): Promise<Adopter> {
     database,
     run: (program, ...args) =>
       consumer.run('env', `DATABASE_URL=${database.url}`, program, ...args),
-    start: (program, ...args) => start(consumer.folder, [program, ...args], database.url),
+    start: (program, ...args) => start(consumer, [program, ...args], database.url),
     async createKey(userId = 'alice', wishes = {}) {
       const key = { userId, name: 'Canary', permissions, ...wishes }
       const { plainTextKey } = await apiKeys.create(key)
@@ -78,12 +77,12 @@ function filesOf(folder: string): Record<string, string> {
   )
 }
 
-async function start(folder: string, args: string[], databaseUrl: string): Promise<RunningProgram> {
-  const child = spawn(process.execPath, args, {
-    cwd: folder,
-    env: { ...process.env, DATABASE_URL: databaseUrl },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+async function start(
+  consumer: Consumer,
+  args: string[],
+  databaseUrl: string,
+): Promise<RunningProgram> {
+  const child = consumer.startNode(args, databaseUrl)
   let printed = ''
   child.stderr.on('data', (chunk: Buffer) => {
     printed += String(chunk)

@@ -1,7 +1,8 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn, type ChildProcessByStdio } from 'node:child_process'
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 
 export const root = join(__dirname, '..', '..')
@@ -12,8 +13,13 @@ export interface Consumer {
   folder: string
   /** Runs a program in the folder. If it fails, rejects with its output. */
   run(program: string, ...args: string[]): Promise<string>
+  /** Starts Node in the folder, with an address in DATABASE_URL. */
+  startNode(args: readonly string[], databaseUrl: string): NodeProcess
+  /** Removes the folder, and kills the processes that were started and still run. */
   remove(): Promise<void>
 }
+
+type NodeProcess = ChildProcessByStdio<null, Readable, Readable>
 
 interface ConsumerOptions {
   packageJson?: object
@@ -27,6 +33,7 @@ export async function createConsumer({
   const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-consumer-'))
   const all = { 'package.json': JSON.stringify({ private: true, ...packageJson }), ...files }
   for (const [name, text] of Object.entries(all)) await writeFile(join(folder, name), text)
+  const started: NodeProcess[] = []
 
   return {
     folder,
@@ -39,7 +46,19 @@ export async function createConsumer({
         throw new Error([message, stdout, stderr].join('\n'), { cause: error })
       }
     },
-    remove: () => rm(folder, { recursive: true, force: true }),
+    startNode(args, databaseUrl) {
+      const child = spawn(process.execPath, args, {
+        cwd: folder,
+        env: { ...process.env, DATABASE_URL: databaseUrl },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
+      started.push(child)
+      return child
+    },
+    async remove() {
+      for (const child of started) child.kill('SIGKILL')
+      await rm(folder, { recursive: true, force: true })
+    },
   }
 }
 

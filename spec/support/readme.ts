@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -86,12 +85,8 @@ export function asCommonJs(example: string): string {
 }
 
 /** Runs an example in a consumer until it listens. */
-export async function runExample({ folder }: Consumer, file: string, databaseUrl: string) {
-  const child = spawn(process.execPath, [file], {
-    cwd: folder,
-    env: { ...process.env, DATABASE_URL: databaseUrl },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+export async function runExample(consumer: Consumer, file: string, databaseUrl: string) {
+  const child = consumer.startNode([file], databaseUrl)
   const exited = once(child, 'exit')
   let errors = ''
   child.stderr.on('data', (chunk: Buffer) => {

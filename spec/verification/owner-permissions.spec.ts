@@ -80,7 +80,6 @@ describe('the permissions of a key', () => {
         { numRuns: runs / 5 },
       )
     },
-    120_000,
   )
 })
 
