@@ -3,6 +3,7 @@ import { asGuest } from '../models/guest'
 import type { OwnerTable, UserIdType } from '../models/storage-options'
 import { tablesOf } from '../models/tables'
 import type { ApiKeys } from './api'
+import { limitAnswers } from './database/answer-limit'
 import { createBackground } from './database/background'
 import { createConnections } from './database/connections'
 import { createHttp } from './http/http'
@@ -93,7 +94,7 @@ export function createApiKeys<
 function assemble(options: AnyOptions): ApiKeys {
   const settings = readOptions(options)
   const { storage, sequelize: appSequelize } = settings
-  const sequelize = asGuest(appSequelize)
+  const sequelize = limitAnswers(asGuest(appSequelize))
   const emitter = createEmitter()
   const tables = tablesOf(storage.schema)
   const background = createBackground()

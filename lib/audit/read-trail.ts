@@ -39,7 +39,7 @@ const savepoint = 'api_key_reading'
 const isOfValues = /^(2[12]...|54...)$/
 
 /** How long a statement may take. It reads a page. */
-const statementLimitMs = 300_000
+export const statementLimitMs = 300_000
 
 /** The cursor that reads through a table in one order, however large it is. */
 const cursor = 'api_key_entries'

@@ -2,6 +2,7 @@ import { auditTriggers } from '../../migrations/audit-triggers'
 import { createFunction } from '../../migrations/create-function'
 import { alteredRoutinesSql } from '../../migrations/routines'
 import { alteredTriggersSql } from '../../migrations/triggers'
+import { allowMs } from '../database/answer-limit'
 import type { AuditProgress } from '../keys/fields'
 import { checkEntries } from './check-entries'
 import { checkOrigins } from './check-origins'
@@ -10,7 +11,13 @@ import { checkAnchor, checkSeals, endWalk, startWalk, type Walk } from './check-
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
 import { endSql, refuseForeign, signExport } from './head'
 import type { AuditHead, End, Trail } from './head'
-import { beginReadingSql, createReader, type Reader, type Verification } from './read-trail'
+import {
+  beginReadingSql,
+  createReader,
+  statementLimitMs,
+  type Reader,
+  type Verification,
+} from './read-trail'
 
 /** The result of a verification of the audit trail. */
 export interface AuditVerification {
@@ -50,6 +57,7 @@ export async function verify(trail: Trail, options: VerificationOptions) {
   if (options.head) refuseForeign(signer, options.head)
 
   return sequelize.transaction(async (transaction) => {
+    allowMs(transaction, statementLimitMs)
     await sequelize.query(beginReadingSql(entriesByKeySql(trail.tables)), { transaction })
     return verifySnapshot(trail, createReader(sequelize, transaction), options)
   })

@@ -30,10 +30,10 @@ const unknownName = /^(42883|42704)$/
 const noUserId =
   /^(invalid input syntax for type (uuid|integer|bigint): |value ".*" is out of range for type (integer|bigint))/s
 
-/** The words of Node and the driver for a connection that is gone, if there is no SQLSTATE. */
+/** The words of Node, the driver and time-limit.ts for a connection that is gone, if there is no SQLSTATE. */
 const brokenConnection = /^(E[A-Z]+)$/
 const connectionLost =
-  /connection terminated|server closed the connection|not queryable|read timeout/i
+  /connection terminated|server closed the connection|not queryable|read timeout|^no answer within/i
 
 /** The driver's own error for a new connection that is lost before Sequelize has set it up. Sequelize passes it on as it is. */
 const lostAtOnce = /^(Connection terminated( unexpectedly)?|Client .+ is not queryable)$/

@@ -120,12 +120,12 @@ export function isRefusedForWantOfRoom(error: unknown): boolean {
   return sqlStateOf(error).startsWith('53') || noPlace.test(messageOf(error))
 }
 
-/** Ends a connection without a word to the server, because a connection that hangs would not answer. */
-export function abandon(client: Client) {
-  streamOf(client).destroy()
+/** Ends a connection without a word to the server, because a connection that hangs would not answer. Its statements fail with the error. */
+export function abandon(client: object, error?: Error) {
+  streamOf(client).destroy(error)
 }
 
 /** The types lack these members. */
-function streamOf(client: Client): { destroy(): void; unref?(): void } {
-  return (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream
+function streamOf(client: object): { destroy(error?: Error): void; unref?(): void } {
+  return (client as { connection: { stream: { destroy(error?: Error): void } } }).connection.stream
 }

@@ -37,6 +37,10 @@ export async function within<Result>(
 
 /** Returns the refusal for an answer that did not come in time. */
 export function tooLate(limitMs: number): ApiKeysError {
-  const cause = new Error(`no answer within ${Math.round(limitMs)} ms`)
-  return new ApiKeysError('database_unavailable', { cause })
+  return new ApiKeysError('database_unavailable', { cause: noAnswer(limitMs) })
+}
+
+/** Returns the error of a statement whose answer did not come in time. */
+export function noAnswer(limitMs: number): Error {
+  return new Error(`no answer within ${Math.round(limitMs)} ms`)
 }

@@ -5,6 +5,7 @@ import type { Transaction } from 'sequelize'
 import type { Status } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { quote } from '../../models/names'
+import { allowMs } from '../database/answer-limit'
 import { wait } from '../database/background'
 import type { TextRow } from '../database/connection'
 import { sqlStateOf } from '../database/failures'
@@ -123,6 +124,7 @@ async function giveWay<Result>(
   for (let attempts = 1; ; attempts++) {
     try {
       return await parts.inTransaction(caller, async (transaction) => {
+        allowMs(transaction, statementLimitMs)
         await run(sequelize, limits, { transaction })
         return work(transaction)
       })

@@ -1,5 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { allowMs } from '../database/answer-limit'
 import { limitStatements, select } from '../database/query'
 import type { Tables } from '../../models/tables'
 import { dayMs } from '../database/clock'
@@ -20,6 +21,7 @@ const statementLimitMs = 60_000
 /** Makes the functions that count and delete the counts of hours that began a number of days ago. */
 export function createUsagePruning({ sequelize, inTurn, tables }: UsagePruningParts) {
   async function pruneBatch(before: string, transaction: Transaction): Promise<number> {
+    allowMs(transaction, statementLimitMs)
     await select(sequelize, limitStatements(statementLimitMs), { transaction })
     const [row] = await select<{ count: string }>(
       sequelize,
