@@ -6,13 +6,12 @@ import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/g
 import type { Guard } from './http/guards'
 import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
-import type { Closable } from './keys/closable'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { Lifecycle } from './lifecycle/types'
 import type { SignedInUser } from './options'
 import type { Health, HealthQuestion } from './verification/health'
 import type { VerifiedApiKey } from './verification/verified-key'
-import type { Verdict } from './verification/verify'
+import type { Verdict, VerifyOptions } from './verification/verify'
 
 /** API keys for one app: guards, routers, a Passport strategy, and functions for use without HTTP. */
 export interface ApiKeys<
@@ -108,14 +107,10 @@ export interface ApiKeys<
   /**
    * Verifies a plain-text key, and returns the key or the reason why it is not good. Rejects with `database_unavailable` if the
    * database does not answer and the cache is too old to decide.
-   *
-   * The `signal` of the key is kept until it aborts, or until `until` ends: a response, a request, a socket, a WebSocket, or
-   * another event emitter that emits `close`, `finish` or `disconnect`. `ip` is the address that the key came from. Without it, a
-   * key with `allowedIps` is refused.
    */
   verify(
     plainTextKey: string,
-    options?: { until?: Closable; ip?: string | undefined },
+    options?: VerifyOptions<A['environment'], A['resource']>,
   ): Promise<Verdict<A>>
   /**
    * Adds a listener for events of this process. A change of a key is reported in the process that made it, once it is committed. A

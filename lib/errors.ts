@@ -31,6 +31,7 @@ export const refusals = {
     'invalid_token',
   ],
   address_not_allowed: [403, 'The API key may not be used from this address.'],
+  resource_not_allowed: [403, 'The API key may not be used for this resource.'],
   rate_limited: [
     429,
     'The API key is used too often. Wait as long as the header Retry-After says.',
@@ -127,7 +128,7 @@ function retryAfter(seconds: number) {
   return { 'Retry-After': String(Math.min(seconds, longestRetryAfter)) }
 }
 
-/** Why a key was not accepted, for the app's logs. A client gets the same answer for all reasons but the last two. */
+/** Why a key was not accepted, for the app's logs. A client gets the same answer for all reasons but the last three. */
 export type InvalidReason =
   | 'malformed'
   | 'unknown'
@@ -137,6 +138,8 @@ export type InvalidReason =
   /** The key had this secret before a rotation, and its grace period is over. */
   | 'retired'
   | 'address_not_allowed'
+  /** It is bound to other resources than the call of `verify` names. */
+  | 'resource_not_allowed'
   /** It is not a key, and its address has sent too many malformed keys. */
   | 'too_many_attempts'
 
@@ -202,9 +205,14 @@ export class TooManyAttemptsError extends ApiKeysError {
   }
 }
 
-/** Returns the refusal of a key that is not accepted: 403 for a foreign address, 429 for too many attempts, 401 for all else. */
+/**
+ * Returns the refusal of a key that is not accepted: 403 for a foreign address or another resource, 429 for too many attempts, 401 for all
+ * else.
+ */
 export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeysError {
-  if (reason === 'address_not_allowed') return new ApiKeysError(reason)
+  if (reason === 'address_not_allowed' || reason === 'resource_not_allowed') {
+    return new ApiKeysError(reason)
+  }
   if (reason === 'too_many_attempts') return new TooManyAttemptsError(retryAfterSeconds)
   return new InvalidApiKeyError(reason)
 }

@@ -7,6 +7,7 @@ import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
 import type { Limits } from './keys/limits'
 import type { PermissionDescription } from './keys/permission-options'
+import type { MayBind } from './keys/resources'
 
 declare global {
   namespace Express {
@@ -86,7 +87,7 @@ export interface ApiKeysOptions<
   _Organizations extends OwnerTable | false = false,
   _Services extends boolean = false,
   _Environment extends string = never,
-  _Resource extends string = never,
+  Resource extends string = never,
   Req = AppRequest,
   Res = AppResponse,
 > extends StorageOptions<UserType> {
@@ -134,6 +135,12 @@ export interface ApiKeysOptions<
         context: GrantableContext,
       ) => MaybePromise<readonly NoInfer<Permission>[]>)
     | undefined
+  /**
+   * The types of resources to which a key can be bound, for example `{ graph: true }`. A function in place of `true` returns true if an
+   * owner may bind a key to some ids. It is asked when a key is created, gets other ids, or gets another owner. It is not asked when a key is
+   * used, because a binding only takes away: the route checks what the owner may see, as it does without keys.
+   */
+  resources?: { readonly [Type in Resource]: true | MayBind } | undefined
   /**
    * How many milliseconds old an answer of `grantable` may become before it is refreshed in the background. An answer of twice that
    * age expires: requests then wait for a new answer, and get 503 if there is none. With 0 every request asks. At most

@@ -13,6 +13,7 @@ import { limitFields, limitsOption } from './keys/limits'
 import { isObject, pathTo, withAll } from './keys/parse-input'
 import { formerPermissionsOption, permissionsOption, readFormer } from './keys/permission-options'
 import { createPermissions } from './keys/permissions'
+import { resourcesOption, type ResourceTypes } from './keys/resources'
 import type { AnyOptions, RedisClient, TrustedOrigins } from './options'
 
 /** The options for the parts of the library: checked, and complete with their defaults. */
@@ -49,6 +50,10 @@ export const optionFields = {
     Infinity,
   ),
   maxGracePeriodSeconds: v.optional(wholeNumber(0, 31_536_000), 2_592_000),
+  resources: v.pipe(
+    v.undefinedable(resourcesOption),
+    v.transform((types): ResourceTypes => types ?? new Map()),
+  ),
   reservedMetadata: v.optional(
     v.custom<readonly string[]>(isListOfNames, 'must be a list of names'),
     [],

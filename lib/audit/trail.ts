@@ -11,7 +11,7 @@ import { formatEventCursor } from '../keys/cursor'
 import type { Emitter } from '../keys/emitter'
 import type { EventFilter, Pruning } from '../keys/input'
 import { isSame } from '../keys/metadata'
-import { readTime, readUserId, type Actor, type ApiKeyRecord } from '../keys/record'
+import { readTime, readUserId, resourcesOf, type Actor, type ApiKeyRecord } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import { toRow, type NewEntry } from './entry'
 import { exportHead, type Trail } from './head'
@@ -202,8 +202,9 @@ function shownOf(state: KeyState, name: Shown): unknown {
   if (name === 'organizationId')
     return record.owner.type === 'organization' ? record.owner.id : null
   if (name === 'service') return record.owner.type === 'service' ? record.owner.id : null
-  // The library writes neither yet.
-  if (name === 'environment' || name === 'resources') return null
+  // The library does not write it yet.
+  if (name === 'environment') return null
+  if (name === 'resources') return resourcesOf(record)
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
   const { prefix, postfix, worksUntil } = record.previousSecret

@@ -95,7 +95,7 @@ export class Caller implements KeyCaller {
    * Returns why a key does not meet the conditions of a guard; `null` if it does. The signal then aborts once the key no longer meets them.
    */
   meet(guard: GuardConditions, key: Holding): ApiKeysError | null {
-    const conditions = new RequestConditions(guard, this.#conditions)
+    const conditions = new RequestConditions(guard, this.#req, this.#conditions)
     const refusal = conditions.refuse(key)
     if (refusal === null) this.#conditions = conditions
     return refusal

@@ -1,13 +1,33 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { createOptionChecks, show } from '../../models/option-checks'
+import type { If } from '../keys/app'
+import type { RequestedResources } from '../keys/resources'
+import type { AppRequest } from '../options'
 import type { Demand } from './demand'
 
 /** The options of the guards that demand permissions. */
 export type GuardOptions<
   _Environment extends string = never,
-  _Resource extends string = never,
-> = GuardBasics
+  Resource extends string = never,
+> = GuardBasics & If<Resource, { resource?: ResourceOf<Resource> | null | undefined }>
+
+/**
+ * Returns the ids of the resources that a request is about, by their types. A key that is bound to resources needs an id of each type to
+ * which it is bound. It is asked about such keys alone.
+ *
+ * It is a method, so that an app can name the type of its own requests.
+ */
+export type ResourceOf<Resource extends string> = {
+  resource(req: AnyRequest): RequestedResources<Resource>
+}['resource']
+
+/** A request behind a route: what Express 4 and 5 have in common, with the parameters of the path. */
+export type AnyRequest = AppRequest & {
+  readonly params: Readonly<Record<string, string>>
+  readonly query: Readonly<Record<string, unknown>>
+  readonly body: unknown
+}
 
 interface GuardBasics {
   /**
@@ -27,10 +47,10 @@ interface GuardBasics {
 }
 
 /** The options of `authenticate`. */
-export interface AuthenticateOptions<
+export type AuthenticateOptions<
   Environment extends string = never,
   Resource extends string = never,
-> extends GuardOptions<Environment, Resource> {
+> = GuardOptions<Environment, Resource> & {
   /**
    * Lets a request through that carries no key of ours: nothing, or a token that the app understands.
    *
@@ -40,11 +60,14 @@ export interface AuthenticateOptions<
 }
 
 /** The options of `authenticateRequest`. */
-export interface RequestOptions<
+export type RequestOptions<
   Permission extends string = string,
   _Environment extends string = never,
-  _Resource extends string = never,
-> {
+  Resource extends string = never,
+> = RequestBasics<Permission> &
+  If<Resource, { resource?: RequestedResources<Resource> | null | undefined }>
+
+interface RequestBasics<Permission extends string> {
   /** The permissions that the key must hold. */
   permissions?: Demand<Permission> | undefined
   /**
@@ -58,18 +81,14 @@ export interface RequestOptions<
 }
 
 /** Refuses an option that would have no effect, for example a second permission in the place of the options. */
-export function checkOptions(
-  caller: string,
-  options: AuthenticateOptions,
-  known: readonly string[],
-) {
+export function checkOptions(caller: string, options: object, known: readonly string[]) {
   if (typeof options !== 'object' || options === null) {
     throw new TypeError(
       `${caller}: the options must be an object. Name several permissions in a list.`,
     )
   }
   createOptionChecks(caller).refuseUnknownNames(options, known)
-  const { optional = false, orSignedIn = false, cost } = options
+  const { optional = false, orSignedIn = false, cost } = options as AuthenticateOptions
   for (const [name, value] of Object.entries({ optional, orSignedIn })) {
     if (typeof value !== 'boolean') throw new TypeError(`${caller}: ${name} must be true or false`)
   }

@@ -3,12 +3,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ApiKeysError, type LimitState } from '../errors'
 import type { MaybePromise } from '../options'
 import type { Settings } from '../read-options'
-import type { GuardConditions } from '../verification/guard-conditions'
+import { checkResource, type GuardConditions } from '../verification/guard-conditions'
 import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication } from './caller'
-import { createPermissionCheck, type Demand } from './demand'
+import { createPermissionCheck, type Demand, type PermissionCheck } from './demand'
 import {
   checkCost,
   checkOptions,
@@ -32,7 +32,7 @@ interface GuardParts {
   authenticator: Authenticator
   rateLimits: RateLimits
   answers: Answers
-  settings: Pick<Settings, 'permissions' | 'currentUser'>
+  settings: Pick<Settings, 'permissions' | 'resources' | 'currentUser'>
 }
 
 /** Makes the guards of an app, and the same checks without a middleware. */
@@ -104,16 +104,25 @@ function createMiddlewares(parts: GuardParts) {
   /** With a cached key, the guard ends without a promise or a closure. */
   function createGuard(
     name: string,
-    conditions: GuardConditions,
-    options: AuthenticateOptions,
+    refusePermissions: PermissionCheck,
+    options: AuthenticateOptions<string, string>,
   ): Guard {
     if (options.orSignedIn === true && !settings.currentUser) {
       throw new TypeError(`${name}: orSignedIn needs the option currentUser of createApiKeys`)
     }
-    const check = createCheck(parts, conditions, options)
+    checkResource(name, options.resource, 'function', settings.resources)
+    // The functions of the app are asked with the requests that Express passes to the guard.
+    const resource = options.resource as GuardConditions['resource']
+    const check = createCheck(parts, { refusePermissions, resource }, options)
 
     function guard(req: GuardedRequest, res: ServerResponse, next: Next) {
-      const refusal = check(req, res)
+      let refusal: ReturnType<Check>
+      try {
+        refusal = check(req, res)
+      } catch (error) {
+        // A function of the app may throw anything. With `undefined`, Express would go on.
+        return deny(error, req, res, next)
+      }
 
       if (refusal === null) next()
       else if (refusal instanceof Promise) finishLater(refusal, req, res, next)
@@ -140,18 +149,20 @@ function createMiddlewares(parts: GuardParts) {
   }
 
   return {
-    requirePermission(demand: Demand, options: GuardOptions = {}): Guard {
+    requirePermission(demand: Demand, options: GuardOptions<string, string> = {}): Guard {
       const name = 'requirePermission'
       refuseRequest(name, demand)
       const check = createPermissionCheck(name, demand, settings.permissions)
-      checkOptions(name, options, ['orSignedIn', 'cost'])
-      return createGuard(name, { refusePermissions: check }, options)
+      checkOptions(name, options, ['orSignedIn', 'cost', 'resource'])
+      return createGuard(name, check, options)
     },
 
-    authenticate(options: AuthenticateOptions = {}): Guard {
+    authenticate(options: AuthenticateOptions<string, string> = {}): Guard {
       refuseRequest('authenticate', options)
-      checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost'])
-      return createGuard('authenticate', demandNothing, options)
+      checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost', 'resource'])
+      // It demands nothing, unless it is told to.
+      const { resource = null } = options
+      return createGuard('authenticate', demandNothing, { ...options, resource })
     },
 
     // It takes no arguments. If the app has not called it, Express passes a request.
@@ -179,17 +190,24 @@ function createCalls(parts: GuardParts) {
   return {
     async authenticateRequest(
       req: IncomingMessage,
-      options: RequestOptions = {},
+      options: RequestOptions<string, string, string> = {},
     ): Promise<VerifiedApiKey> {
       const name = 'authenticateRequest'
-      checkOptions(name, options, ['permissions', 'cost', 'res'])
-      const { permissions = [], cost, res } = options
-      const demand = isEmpty(permissions)
-        ? demandNothing
-        : { refusePermissions: createPermissionCheck(name, permissions, settings.permissions) }
+      checkOptions(name, options, ['permissions', 'cost', 'res', 'resource'])
+      const { permissions = [], cost, res, resource } = options
+      checkResource(name, resource, 'object', settings.resources)
+      // Without permissions it demands nothing, like `authenticate`.
+      const demandsNothing = isEmpty(permissions)
+      const named = resource === undefined && demandsNothing ? null : resource
+      const conditions = {
+        refusePermissions: demandsNothing
+          ? demandNothing
+          : createPermissionCheck(name, permissions, settings.permissions),
+        resource: named && (() => named),
+      }
 
       try {
-        const check = createCheck(parts, demand, { cost })
+        const check = createCheck(parts, conditions, { cost })
         const error = await check(req, res)
         if (error) throw error
         return acceptedOf(req).key.apiKey
@@ -223,7 +241,7 @@ function createCalls(parts: GuardParts) {
   }
 }
 
-const demandNothing: GuardConditions = { refusePermissions: () => null }
+const demandNothing: PermissionCheck = () => null
 
 function isEmpty(demand: Demand): boolean {
   return Array.isArray(demand) && demand.length === 0

@@ -18,6 +18,3 @@ export interface AnyApp extends App {
 
 /** The members that a type has only if the app has names of a kind, for example environments. */
 export type If<Names extends string, Members> = [Names] extends [never] ? unknown : Members
-
-/** The ids of resources, by the types of resources that the app has. */
-export type Resources<Type extends string> = { readonly [Name in Type]?: readonly string[] }

@@ -198,8 +198,8 @@ export function permissionSet({ names, known, namesOf }: Permissions) {
   )
 }
 
-/** Makes a check of a list. It also runs if some members are refused, so that one answer lists every fault. */
-function refuseRepeats<Name>() {
+/** Makes a check of a list of names or ids. It also runs if some members are refused, so that one answer lists every fault. */
+export function refuseRepeats<Name>() {
   return v.rawCheck<Name[]>(({ dataset: { value }, addIssue }) => {
     if (!Array.isArray(value)) return
     const seen = new Set()

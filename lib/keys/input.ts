@@ -7,10 +7,12 @@ import * as fields from './fields'
 import { limitOverrides } from './limits'
 import { createParser, type Messages } from './parse-input'
 import type { Permissions } from './permissions'
+import { resourceLists, type ResourceTypes } from './resources'
 import { usageQuery } from './usage-period'
 
 interface InputSettings {
   permissions: Permissions
+  resources: ResourceTypes
   userIdType: UserIdType
   maxGracePeriodSeconds: number
 }
@@ -77,12 +79,13 @@ export function createParsers(settings: InputSettings) {
 
 /** Makes the functions for new keys and for changes of keys. */
 function createKeyParsers(
-  { permissions, maxGracePeriodSeconds }: InputSettings,
+  { permissions, resources, maxGracePeriodSeconds }: InputSettings,
   userId: fields.UserIdSchema,
 ) {
+  const optional = v.partial(v.object(keyFieldsOf([...resources.keys()]))).entries
   const newKey = {
     name,
-    ...v.partial(v.object(keyFields)).entries,
+    ...optional,
     permissions: fields.permissionSet(permissions),
   }
   const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
@@ -90,9 +93,12 @@ function createKeyParsers(
   return {
     newKey: parserOf(newKey),
     newKeyOf: parserOf({ ...newKey, userId }),
-    changes: parserOf(v.partial(v.object({ name, ...keyFields })).entries, {
-      permissions: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
-    }),
+    changes: parserOf(
+      { name: v.optional(name), ...optional },
+      {
+        permissions: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
+      },
+    ),
     permissionSet: parserOf({ permissions: newKey.permissions }),
     rotation: parserOf(rotation),
     request: parserOf({ idempotencyKey: v.optional(fields.idempotencyKey) }),
@@ -230,6 +236,13 @@ const keyFields = {
   allowedIps: v.nullable(fields.addressList),
   metadata: fields.metadata,
   limits: v.nullable(limitOverrides),
+}
+
+/** Returns the same for an app with types of resources, or with none. */
+function keyFieldsOf(types: readonly string[]) {
+  const all = { ...keyFields, resources: v.nullable(resourceLists(types)) }
+  // Without types the field is not known. Its type stays, because one type is for the input of all apps.
+  return types.length > 0 ? all : (keyFields as typeof all)
 }
 
 /** The reason of a change, for the audit trail. */

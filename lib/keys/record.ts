@@ -1,18 +1,28 @@
 import type { ApiKeyRow, Status, Time } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
-import type { AnyApp, App } from './app'
+import type { AnyApp, App, If } from './app'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 import type { AnyId, UserIdIn, UserOwner } from './owner'
+import type { Resources, ResourceTypes } from './resources'
 import { isExpired } from './states'
 
 /** The actor of a change: a signed-in user, an administrator, or the app itself. */
 export type Actor = { type: 'user' | 'admin'; id: AnyId } | { type: 'system' }
 
 /** A key to be created. */
-export type NewApiKey<A extends App = AnyApp> = NewKeyFields<A['permission']> & {
-  /** The owner. */
-  userId: AnyId
+export type NewApiKey<A extends App = AnyApp> = NewKeyFields<A['permission']> &
+  If<A['resource'], NewBindings<A['resource']>> & {
+    /** The owner. */
+    userId: AnyId
+  }
+
+interface NewBindings<Type extends string> {
+  /**
+   * The ids of the resources for which the key may be used, by their types; at most 100 ids in all. A type that is left out is not bound, an
+   * empty list stands for no resource of the type, and `null` for a key that is not bound.
+   */
+  resources?: Resources<Type> | null | undefined
 }
 
 interface NewKeyFields<Permission extends string> {
@@ -36,12 +46,22 @@ interface NewKeyFields<Permission extends string> {
 }
 
 /** Changes of a key, besides its permissions and its status. Fields that are left out stay. */
-export type ApiKeyChanges = Partial<Omit<NewKeyFields<string>, 'permissions'>>
+export type ApiKeyChanges<A extends App = AnyApp> = Partial<
+  Omit<NewKeyFields<string>, 'permissions'>
+> &
+  If<A['resource'], NewBindings<A['resource']>>
 
 /** A key in answers, results and events. Times become ISO 8601 text in JSON. */
 export type ApiKeyRecord<A extends App = AnyApp> = RecordFields<A['permission']> & {
   owner: A['owner']
-} & UserIdIn<A['owner']>
+} & UserIdIn<A['owner']> &
+  If<
+    A['resource'],
+    {
+      /** The ids of the resources to which the key is bound, by their types; `null` for a key that is not bound. */
+      resources: Resources<A['resource']> | null
+    }
+  >
 
 interface RecordFields<Permission extends string> {
   id: string
@@ -91,7 +111,11 @@ export interface LastUse {
 }
 
 /** Makes the record of a key from a row of `keySql`. */
-export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
+export function toRecord(
+  row: ApiKeyRow,
+  userIdType: UserIdType,
+  resources: ResourceTypes,
+): ApiKeyRecord {
   const expiresAt = row.expiresAt === null ? null : readTime(row.expiresAt)
 
   return {
@@ -115,7 +139,19 @@ export function toRecord(row: ApiKeyRow, userIdType: UserIdType): ApiKeyRecord {
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
+    ...bindingMembers(row.resources, resources),
   }
+}
+
+/** Returns the members of a record that name the resources to which its key is bound. An app without resources has none. */
+export function bindingMembers(resources: Resources | null, types: ResourceTypes): object {
+  return types.size > 0 || resources !== null ? { resources } : {}
+}
+
+/** Returns the resources to which the key of a record is bound; `null` if there are none. */
+export function resourcesOf(record: ApiKeyRecord): Resources | null {
+  // The records of some apps have no such member.
+  return (record as Partial<ApiKeyRecord<App>>).resources ?? null
 }
 
 /** Returns the members of a record that name its owner. */

@@ -4,7 +4,8 @@ import { runIn } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
-import type { ApiKeyRecord } from '../keys/record'
+import type { Owner } from '../keys/owner'
+import { resourcesOf, type ApiKeyRecord } from '../keys/record'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
@@ -64,16 +65,41 @@ async function createWithin(parts: Parts, member: NewMember, transaction: Transa
   })
 }
 
-/** Changes fields of a key under the policies of the app. A key that no longer expires counts towards its owner's number. */
+/**
+ * Changes fields of a key under the policies of the app. The app is asked which resources the owner may bind. If the key gets another owner
+ * meanwhile, it is asked again.
+ */
 export async function update(
   parts: Parts,
   id: string,
   changes: KeyChanges,
   circumstances: Circumstances,
+): Promise<ApiKeyRecord> {
+  const { resources } = changes
+  if (!resources) return changeFields(parts, id, changes, circumstances)
+
+  const before = await get(parts, id, circumstances)
+  const { owner } = before
+  const { transaction } = circumstances
+  await policies.refuseUnbindable(parts, owner, resources, resourcesOf(before), transaction)
+  const record = await changeFields(parts, id, changes, circumstances, owner)
+  return isSame(record.owner, owner) ? record : update(parts, id, changes, circumstances)
+}
+
+/**
+ * Changes fields of a key, unless it is not the key of a given owner. A key that no longer expires counts towards its owner's number.
+ */
+async function changeFields(
+  parts: Parts,
+  id: string,
+  changes: KeyChanges,
+  circumstances: Circumstances,
+  owner?: Owner,
 ) {
   const { actor } = circumstances
 
   function decide(key: ApiKeyRecord): Decision {
+    if (owner && !isSame(owner, key.owner)) return { action: 'updated', changes: {} }
     nextStatus('change', key)
     const { expiresAt } = changes
     if (expiresAt !== undefined && !isSame(expiresAt, key.expiresAt)) {

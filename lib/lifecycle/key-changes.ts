@@ -227,6 +227,7 @@ const changedColumns = (
     'allowedIps',
     'metadata',
     'limits',
+    'resources',
     'expiresAt',
     'firstUsedAt',
     'previousWorksUntil',

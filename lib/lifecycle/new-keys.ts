@@ -8,8 +8,7 @@ import { sqlStateOf } from '../database/failures'
 import type { Run } from '../database/query'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import type { NewKey } from '../keys/input'
-import type { Permissions } from '../keys/permissions'
-import { ownerOf, readTime, readUserId, type ApiKeyRecord } from '../keys/record'
+import { bindingMembers, ownerOf, readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { newId } from '../keys/new-id'
 import { isExpired } from '../keys/states'
@@ -44,13 +43,10 @@ export interface Created {
 }
 
 /** Drafts new keys, and signs their entries. Many keys are drafted a part at a time, so that other requests do not wait. */
-export function draftKeys(
-  { audit, permissions }: GivenParts,
-  members: readonly NewMember[],
-): Draft[] {
+export function draftKeys(parts: GivenParts, members: readonly NewMember[]): Draft[] {
   return members.map((member) => {
-    const { change, row } = draftOf(member, permissions)
-    const entry = audit.toRow(change, member.circumstances)
+    const { change, row } = draftOf(member, parts)
+    const entry = parts.audit.toRow(change, member.circumstances)
     return { member, change, row: JSON.stringify(row), entry: JSON.stringify(entry) }
   })
 }
@@ -146,7 +142,7 @@ export function explainUnknownUser(error: unknown): never {
 /** Returns the future key. The database sets the time of its creation. */
 function draftOf(
   { key, secret }: NewMember,
-  { namesOf }: Permissions,
+  { permissions: { namesOf }, resources }: Pick<GivenParts, 'permissions' | 'resources'>,
 ): { change: NewChange; row: object } {
   const { hash: stored, prefix, postfix } = secret
   const id = newId()
@@ -184,6 +180,7 @@ function draftOf(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: null,
     previousSecret: null,
+    ...bindingMembers(key.resources ?? null, resources),
   }
   const hashDigest = hash('sha256', stored)
   const after = { record, permissions, hashDigest, previousHashDigest: null }

@@ -9,8 +9,10 @@ import { readGranted } from '../keys/grantable'
 import type { NewKey } from '../keys/input'
 import type { LimitOverrides } from '../keys/limits'
 import { faultOfSize, isSame, type Metadata } from '../keys/metadata'
+import type { Owner } from '../keys/owner'
 import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
+import { readMayBind, type Resources } from '../keys/resources'
 import type { Circumstances, Parts } from './calls'
 import { count } from './store'
 
@@ -21,13 +23,15 @@ const forAdministrators = 'is for administrators to write'
 /** Refuses a new key that the policies of the app do not allow. */
 export async function refuseNewKey(
   parts: Parts,
-  { userId, permissions, metadata = {}, limits = null, expiresAt = null }: NewKey,
+  { userId, permissions, metadata = {}, limits = null, expiresAt = null, ...rest }: NewKey,
   { actor, transaction }: Circumstances,
 ) {
   refuseReserved(parts, metadata, actor)
   refuseOwnLimits(limits, null, actor)
   refuseTooLate(parts, expiresAt, Date.now())
   await refuseUngrantable(parts, userId, permissions, transaction)
+  const owner: Owner = { type: 'user', id: userId }
+  await refuseUnbindable(parts, owner, rest.resources ?? null, null, transaction)
 }
 
 /** Refuses metadata of an owner that has reserved names. Administrators and the app write those members, and owners read them. */
@@ -114,6 +118,31 @@ export async function refuseUngrantable(
     }),
   )
 }
+
+/**
+ * Refuses resources that the app does not let the owner bind. It is asked about the ids that the key does not have yet, so that an owner who
+ * has lost a resource can still narrow a key.
+ */
+export async function refuseUnbindable(
+  { resources: types }: Pick<Parts, 'resources'>,
+  owner: Owner,
+  wanted: Resources | null,
+  before: Resources | null,
+  transaction: Transaction | undefined,
+) {
+  const faults = await Promise.all(
+    [...types].map(async ([type, mayBind]) => {
+      const had = before?.[type] ?? []
+      const ids = (wanted?.[type] ?? []).filter((id) => !had.includes(id))
+      if (mayBind === true || ids.length === 0) return []
+      const isAllowed = readMayBind(type, await mayBind(ids, owner, { transaction }))
+      return isAllowed ? [] : [{ pointer: pointerTo(['resources', type]), message: notBindable }]
+    }),
+  )
+  refuse(faults.flat())
+}
+
+const notBindable = 'may not be bound by this owner'
 
 function refuse(faults: readonly InputFault[]) {
   if (faults.length > 0) throw new InvalidInputError(faults)

@@ -18,8 +18,9 @@ export interface Condition {
 
 /** Makes the record of a row, with the uses that this process has not written yet. */
 export function readRecord(parts: GivenParts, row: ApiKeyRow): ApiKeyRecord {
-  const { userIdType, permissions, verification } = parts
-  const record = toRecord({ ...row, permissions: permissions.namesOf(row.permissions) }, userIdType)
+  const { userIdType, permissions, resources, verification } = parts
+  const named = { ...row, permissions: permissions.namesOf(row.permissions) }
+  const record = toRecord(named, userIdType, resources)
   return withLastUse(record, verification.lastUseOf(row.id))
 }
 

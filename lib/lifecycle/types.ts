@@ -245,7 +245,7 @@ export interface Lifecycle<A extends App = AnyApp> {
   get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<A>>
 
   /** Changes the fields that `changes` names. Rejects with `api_key_revoked` for a revoked key. */
-  update(id: string, changes: ApiKeyChanges, options?: ChangeOptions): Promise<ApiKeyRecord<A>>
+  update(id: string, changes: ApiKeyChanges<A>, options?: ChangeOptions): Promise<ApiKeyRecord<A>>
 
   /** Replaces all permissions of a key. Rejects with `api_key_revoked` for a revoked key. */
   setPermissions(

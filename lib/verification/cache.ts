@@ -5,6 +5,7 @@ import { isLive } from '../freshness/lease'
 import type { AddressList } from '../keys/addresses'
 import type { NamedLimit } from '../keys/limits'
 import type { PermissionSet } from '../keys/permissions'
+import type { Bindings } from '../keys/resources'
 import type { Digest } from '../keys/secret'
 import type { KeyReading } from './lookup'
 import type { Account, LimitedKey } from '../limits/memory'
@@ -36,6 +37,8 @@ export interface KeyPolicy {
   readonly metadata: string
   /** How often the key may be used. */
   readonly limits: readonly NamedLimit[]
+  /** The resources for which the key may be used. */
+  readonly bindings: Bindings
 }
 
 /** When an answer was asked for, and if changes of it are reported. All rows of one reading share one. */

@@ -11,6 +11,7 @@ import { isListOfNames } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import { limitsOf, type LimitOverrides } from '../keys/limits'
 import { readUserId } from '../keys/record'
+import { createBindingsReader } from '../keys/resources'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
 import type { KeyPolicy, KeyRow } from './cache'
 import type { Position } from '../freshness/change-log'
@@ -37,7 +38,10 @@ export interface KeyReading {
 /** Reads the keys that have these hashes; `null` if the log has no entry at all. */
 export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<KeyReading | null>
 
-interface LookupParts extends Pick<Settings, 'limits' | 'permissions' | 'preparedStatements'> {
+interface LookupParts extends Pick<
+  Settings,
+  'limits' | 'permissions' | 'preparedStatements' | 'resources'
+> {
   tables: Tables
   userIdType: UserIdType
   connection: Connection
@@ -131,7 +135,7 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 }
 
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
-function createRowReader({ userIdType, limits: appLimits, permissions }: LookupParts) {
+function createRowReader({ userIdType, limits: appLimits, permissions, resources }: LookupParts) {
   const permissionsOf = createInterner((json) => permissions.heldBy(readNames(json)))
   // A constraint of the table guarantees it.
   const statusOf = createInterner((status) => status as KeyRow['status'])
@@ -141,18 +145,22 @@ function createRowReader({ userIdType, limits: appLimits, permissions }: LookupP
   const limitsOfKey = createInterner((json) =>
     limitsOf(appLimits, JSON.parse(json) as LimitOverrides),
   )
+  const bindingsOf = createBindingsReader([...resources.keys()])
   const noPolicy: KeyPolicy = {
     allowedIps: null,
     metadata: '{}',
     limits: limitsOf(appLimits, null),
+    bindings: bindingsOf(null),
   }
 
-  function readPolicy({ allowedIps, metadata, limits }: TextRow): KeyPolicy {
-    if (!allowedIps && !limits && metadata === noPolicy.metadata) return noPolicy
+  function readPolicy({ allowedIps, metadata, limits, resources }: TextRow): KeyPolicy {
+    const hasNone = !allowedIps && !limits && !resources && metadata === noPolicy.metadata
+    if (hasNone) return noPolicy
     return {
       allowedIps: allowedIps ? addressesOf(allowedIps) : null,
       metadata: metadata ?? noPolicy.metadata,
       limits: limits ? limitsOfKey(limits) : noPolicy.limits,
+      bindings: bindingsOf(resources),
     }
   }
 

@@ -16,19 +16,21 @@ import { createChangeLog } from '../freshness/change-log'
 import { createListener } from '../freshness/listener'
 import { createWaitForEveryone } from '../freshness/wait-for-everyone'
 import { readClientAddress } from '../keys/addresses'
-import { closablesOf, isClosable, type Closable } from '../keys/closable'
+import { closablesOf, isClosable } from '../keys/closable'
 import type { Emitter } from '../keys/emitter'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
 import type { UserIdType } from '../../models/storage-options'
 import type { Settings } from '../read-options'
-import { createUsageRecorder } from '../usage/recorder'
+import { createUsageRecorder, type UsageRecorder } from '../usage/recorder'
 import { createFailedAttempts } from './failed-attempts'
+import { checkResource, RequestConditions } from './guard-conditions'
 import { createHealth, createSecretCheck, describe } from './health'
 import { createLookup } from './lookup'
 import { createMemory, createRefresh } from './memory'
 import { createSignals } from './signals'
-import { createVerifier, type Verdict, type Verifier } from './verify'
+import type { KeyCaller } from './verified-key'
+import { createVerifier, type Verdict, type Verifier, type VerifyOptions } from './verify'
 
 /** The parts that the functions of this folder and of the floor above work with. */
 export interface VerificationParts extends Settings {
@@ -103,7 +105,7 @@ export function createVerification(parts: VerificationParts) {
 
   return {
     verify,
-    verifyAlone: createVerifyWithoutRequest(verify, emitter),
+    verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
     waitForEveryone: createWaitForEveryone(shared),
@@ -134,10 +136,10 @@ export function createVerification(parts: VerificationParts) {
 }
 
 /** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
-function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter) {
+function createVerifyWithoutRequest({ verify, usage, emitter, resources }: AloneParts) {
   return async function verifyWithoutRequest(
     plainTextKey: string,
-    { until, ip }: { until?: Closable; ip?: string | undefined } = {},
+    { until, ip, resource }: VerifyOptions<string, string> = {},
   ): Promise<Verdict> {
     if (until !== undefined && !isClosable(until)) {
       throw new TypeError(
@@ -146,12 +148,18 @@ function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter
     }
     const closables = until && closablesOf(until)
     const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
-    const caller = { closables, ip: address, countedInHour: undefined, refusalOf: demandNothing }
+    checkResource('verify', resource, 'object', resources)
+    const refusalOf = resource ? createRefusal(resource) : demandNothing
+    const caller = { closables, ip: address, countedInHour: undefined, refusalOf }
     const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
     const answer = verify(sent, caller)
     // Waiting for a verdict that is already there would cost a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
     if (!verdict.valid) return verdict
+    if (refusalOf(verdict)) {
+      usage.noteDenied(verdict.row, caller)
+      return { valid: false, code: 'resource_not_allowed' }
+    }
 
     const { apiKey } = verdict
     if (emitter.listeners.has('verified')) {
@@ -161,8 +169,20 @@ function createVerifyWithoutRequest(verify: Verifier['verify'], emitter: Emitter
   }
 }
 
+interface AloneParts extends Pick<VerificationParts, 'emitter' | 'resources'> {
+  verify: Verifier['verify']
+  usage: Pick<UsageRecorder, 'noteDenied'>
+}
+
 function demandNothing() {
   return null
+}
+
+/** Makes the refusal of keys that are bound to other resources than the call is about. */
+function createRefusal(resource: object): KeyCaller['refusalOf'] {
+  const guard = { refusePermissions: demandNothing, resource: () => resource }
+  const conditions = new RequestConditions(guard, resource, undefined)
+  return (holding) => conditions.refuseByAll(holding)
 }
 
 /** Makes the reader for the connections of this process. No connection is opened before it is needed. */

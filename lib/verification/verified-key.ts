@@ -1,8 +1,9 @@
-import type { AnyApp, App, If, Resources } from '../keys/app'
+import type { AnyApp, App, If } from '../keys/app'
 import type { Closable } from '../keys/closable'
 import { deepFreeze, type Metadata } from '../keys/metadata'
 import type { Owner, UserIdIn } from '../keys/owner'
 import type { PermissionSet } from '../keys/permissions'
+import { allows, type Resources } from '../keys/resources'
 import type { KeyUse } from '../usage/counts'
 import type { CachedKey, KeyRow } from './cache'
 
@@ -14,7 +15,9 @@ export type VerifiedApiKey<A extends App = AnyApp> = VerifiedFields<A['permissio
   If<
     A['resource'],
     {
+      /** The ids to which the key is bound, by the types of resources; `null` if it is not bound. Frozen. */
       readonly resources: Resources<A['resource']> | null
+      /** True if the key is not bound to resources of the type, or is bound to this one. */
       allows(type: A['resource'], id: string): boolean
     }
   >
@@ -132,6 +135,14 @@ class AcceptedKey implements VerifiedApiKey {
   get metadata(): Metadata {
     this.#metadata ??= deepFreeze(JSON.parse(this.#acceptance.row.policy.metadata) as Metadata)
     return this.#metadata
+  }
+
+  get resources(): Resources | null {
+    return this.#acceptance.row.policy.bindings.resources
+  }
+
+  allows(type: string, id: string): boolean {
+    return allows(this.#acceptance.row.policy.bindings, type, id)
   }
 
   get signal(): AbortSignal {

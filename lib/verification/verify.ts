@@ -2,7 +2,9 @@ import { momentOf } from '../database/clock'
 import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
-import type { AnyApp, App } from '../keys/app'
+import type { AnyApp, App, If } from '../keys/app'
+import type { Closable } from '../keys/closable'
+import type { RequestedResources } from '../keys/resources'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
 import { isStillUnknown, mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
@@ -17,6 +19,22 @@ import {
   type Refused,
 } from './refuse'
 import { Acceptance, type KeyCaller, type MakeSignal, type VerifiedApiKey } from './verified-key'
+
+/** The options of `verify`. */
+export type VerifyOptions<
+  _Environment extends string = never,
+  Resource extends string = never,
+> = VerifyBasics & If<Resource, { resource?: RequestedResources<Resource> | null | undefined }>
+
+interface VerifyBasics {
+  /**
+   * The `signal` of the key is kept until this ends: a response, a request, a socket, a WebSocket, or another event emitter that emits
+   * `close`, `finish` or `disconnect`. Without it, the signal is kept until it aborts.
+   */
+  until?: Closable
+  /** The address that the key came from. Without it, a key with `allowedIps` is refused. */
+  ip?: string | undefined
+}
 
 export type Verdict<A extends App = AnyApp> = { valid: true; apiKey: VerifiedApiKey<A> } | Refused
 
@@ -48,8 +66,8 @@ const maxAttempts = 3
 const leastPatienceMs = 1_000
 
 /**
- * Makes `verify`, which accepts a key if and only if it meets the nine conditions in the README of this folder. The
- * conditions on the key are below, by their numbers. The conditions on the request (1, 6, 9, and the permissions that a route
+ * Makes `verify`, which accepts a key if and only if it meets the ten conditions in the README of this folder. The
+ * conditions on the key are below, by their numbers. The conditions on the request (1, 6, 9, 10, and the permissions that a route
  * demands) are in `lib/http`.
  */
 export function createVerifier(parts: VerifierParts) {

@@ -8,9 +8,10 @@ import { createApiKeys, type ErrorCode } from '../../lib'
 import { ownerLockSql } from '../../migrations/create-function'
 import { tablesOf } from '../../models/tables'
 import { type TestApiKeys } from '../support/app'
+import { createBindingApiKeys } from '../support/bound-keys'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
-import { forgeKey } from '../support/keys'
+import { forgeKey, newKey } from '../support/keys'
 import { expectProblem } from '../support/problem'
 import { redisAway } from '../support/redis'
 import { sendRaw } from '../support/raw-http'
@@ -39,6 +40,8 @@ const foreign = createProcess({ secrets: [randomBytes(32)] }, addGraphs)
 let plainTextKey: string
 /** A key that works from another address. */
 let boundKey: string
+/** A key of one graph. */
+let graphKey: string
 /** A key that works twice. */
 let limitedKey: string
 let suspendedId: string
@@ -64,6 +67,12 @@ beforeAll(async () => {
   expiredId = (await createKey({ userId: 'ivan' })).id
   await rows(`UPDATE api_keys SET expires_at = now() WHERE id = '${expiredId}'`)
   boundKey = (await createKey({ userId: 'frank', allowedIps: ['203.0.113.7'] })).plainTextKey
+  const graphs = createBindingApiKeys(database)
+  const bound = await graphs.create({
+    ...newKey({ userId: 'mallory' }),
+    resources: { graph: ['7'] },
+  })
+  graphKey = bound.plainTextKey
   const limits = { night: { limit: 2, windowSeconds: 60 } }
   limitedKey = (await createKey({ userId: 'heidi', limits })).plainTextKey
 })
@@ -193,6 +202,12 @@ const refusals: Record<ErrorCode, Row> = {
     send: () => http.with(boundKey).get('/graphs'),
     status: 403,
     detail: 'The API key may not be used from this address.',
+  },
+  resource_not_allowed: {
+    when: 'a key that is bound to another resource',
+    send: () => http.with(graphKey).get('/graphs'),
+    status: 403,
+    detail: 'The API key may not be used for this resource.',
   },
   not_signed_in: {
     when: 'no user who is signed in',

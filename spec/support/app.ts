@@ -65,13 +65,17 @@ export async function countVerifications(apiKeys: TestApiKeys): Promise<number> 
   return hits + misses
 }
 
-function signedInUser(req: Request): User | undefined {
+/** Returns the user who names themselves in the header `X-User`. */
+export function signedInUser(req: Request): User | undefined {
   const id = req.get('X-User')
   return id ? { id, admin: id.startsWith('admin') } : undefined
 }
 
 /** Makes an app with both routers, and the routes of `addRoutes` behind them. */
-export function createTestApp(apiKeys: TestApiKeys, addRoutes?: (app: Express) => void): Express {
+export function createTestApp(
+  apiKeys: Pick<TestApiKeys, 'router' | 'adminRouter'>,
+  addRoutes?: (app: Express) => void,
+): Express {
   const app = express()
   app.use('/api-keys', apiKeys.router())
   app.use('/admin/api-keys', apiKeys.adminRouter())

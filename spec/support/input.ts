@@ -5,6 +5,7 @@ import { permissionsOf } from './permissions'
 /** The settings of an app, for the rules of its input. */
 export const settings = {
   permissions: permissionsOf(['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']),
+  resources: new Map(),
   userIdType: 'text',
   maxGracePeriodSeconds: 2_592_000,
 } as const

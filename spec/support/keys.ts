@@ -1,11 +1,15 @@
 import { randomUUID } from 'node:crypto'
 
 import { InvalidInputError, type ApiKeyRecord, type NewApiKey, type Status } from '../../lib'
+import { createBindingsReader } from '../../lib/keys/resources'
 import { createSecretFormat } from '../../lib/keys/secret'
 import type { TestApp, TestApiKeys } from './app'
 import type { Caller } from './http'
 
 type Wishes = Partial<NewApiKey<TestApp>>
+
+/** The bindings of a key that is not bound to resources. */
+export const unbound = createBindingsReader([])(null)
 
 /** The input for a new key, with the fields that a spec names. */
 export function newKey(wishes: Wishes = {}): NewApiKey<TestApp> {

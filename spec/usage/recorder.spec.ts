@@ -13,7 +13,7 @@ import type { KeyCaller } from '../../lib/verification/verified-key'
 import { CachedKey, type KeyRow } from '../../lib/verification/cache'
 import { createTestApiKeys } from '../support/app'
 import { createDatabase, databaseAway, type Database } from '../support/database'
-import { newKey } from '../support/keys'
+import { newKey, unbound } from '../support/keys'
 import { until } from '../support/until'
 import { allOf } from '../support/permissions'
 
@@ -202,7 +202,7 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: '{}', limits: [] },
+    policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }
   return new CachedKey(row, { monotonic: 0, wall: 0, isFollowed: true })
 }

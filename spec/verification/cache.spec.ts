@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 
 import { CachedKey, createKeyCache, type KeyRow } from '../../lib/verification/cache'
+import { unbound } from '../support/keys'
 import { runsOf } from '../support/runs'
 import { allOf } from '../support/permissions'
 
@@ -18,7 +19,7 @@ function secretOf(key: number, secret: number): CachedKey {
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: '{}', limits: [] },
+    policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }
   return new CachedKey(row, { monotonic: 0, wall: 0, isFollowed: true })
 }

@@ -3,6 +3,7 @@ import type { LogReading, Position } from '../../lib/freshness/change-log'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import type { KeyRow } from '../../lib/verification/cache'
 import type { KeyReading } from '../../lib/verification/lookup'
+import { unbound } from '../support/keys'
 import { permissionsOf } from '../support/permissions'
 
 /** All permissions that there are. */
@@ -321,7 +322,7 @@ function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] 
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
-    policy: { allowedIps: null, metadata: '{}', limits: [] },
+    policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }
   return [[digest, row]]
 }
