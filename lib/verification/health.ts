@@ -16,6 +16,7 @@ import type { SecretFormat } from '../keys/secret'
 import type { Settings } from '../read-options'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
 import type { Memory } from './memory'
+import { countUnknownPermissions, type UnknownPermission } from './unknown-permissions'
 import type { Verifier } from './verify'
 
 /** The state of verification in this process. */
@@ -57,6 +58,8 @@ export interface Health {
   clockOffsetMs: number | null
   /** Counted on request. */
   livingKeys?: LivingKeys[]
+  /** The names of permissions in living keys that the app does not know, counted together with `livingKeys`. */
+  unknownPermissions?: UnknownPermission[]
 }
 
 /**
@@ -80,7 +83,7 @@ export interface HealthQuestion {
 }
 
 /** The parts that count the keys of an app in the database. */
-interface CountingParts extends Pick<Settings, 'keyPrefix'> {
+interface CountingParts extends Pick<Settings, 'keyPrefix' | 'permissions'> {
   background: Pick<Background, 'run'>
   /** The view of the app's Sequelize that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
@@ -108,7 +111,12 @@ export function createHealth(parts: HealthParts) {
   }: HealthQuestion = {}): Promise<Health> {
     if (probe) await probeDatabase(parts)
     const health = healthOf(parts)
-    return livingKeys ? { ...health, livingKeys: await countLivingKeys(parts) } : health
+    if (!livingKeys) return health
+    return {
+      ...health,
+      livingKeys: await countLivingKeys(parts),
+      unknownPermissions: await countUnknownPermissions(parts),
+    }
   }
 }
 

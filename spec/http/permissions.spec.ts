@@ -307,6 +307,31 @@ describe('PUT /:id/permissions', () => {
   })
 })
 
+describe('health({ livingKeys: true })', () => {
+  it('counts the living keys with names that the app does not know, and those names alone', async () => {
+    const old = releaseOf(before)
+    for (const given of [['READ_GRAPH', 'EXECUTE'], ['READ_GRAPH'], [blocks], ['DELETE']]) {
+      await keyOf(old, given)
+    }
+    const revoked = await keyOf(old, ['READ_GRAPH'])
+    await old.revoke(revoked.id)
+    const odd = 'ODD,{NAME}'
+    await keyOf(releaseOf({ permissions: [odd] }), [odd])
+    const apiKeys = releaseOf(today)
+
+    expect(await apiKeys.health({ livingKeys: true })).toMatchObject({
+      unknownPermissions: [
+        { name: 'READ_GRAPH', keys: 2 },
+        { name: odd, keys: 1 },
+      ],
+    })
+    expect(await old.health({ livingKeys: true })).toMatchObject({
+      unknownPermissions: [{ name: odd, keys: 1 }],
+    })
+    expect(await apiKeys.health()).not.toHaveProperty('unknownPermissions')
+  })
+})
+
 describe('?permission', () => {
   it('finds all keys that have it: by its name, by a name of before, and by what implies it', async () => {
     const old = releaseOf(before)
