@@ -75,7 +75,7 @@ export const refusals = {
   ],
   malformed_idempotency_key: [
     400,
-    'Idempotency-Key must be text of 1 to 255 characters in quotes: Idempotency-Key: "8e03978e".',
+    'Idempotency-Key must be 1 to 255 printable ASCII characters in quotes, for example "8e03978e". Letters, digits, - and _ need no quotes.',
   ],
   too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
   audit_trail_not_intact: [

@@ -48,3 +48,10 @@ export function suggest(name: unknown, known: readonly string[]): string {
   if (distance(given, nearest) <= given.length / 2) return ` Did you mean ${nearest}?`
   return known.length <= maxShown ? ` It must be one of ${known.join(', ')}.` : ''
 }
+
+/** Returns the last argument of a call. Refuses a value that is no object: it is a mistake, and would go unheeded. */
+export function optionsOf<Options extends object>(options: Options | undefined): Partial<Options> {
+  if (options === undefined) return {}
+  if (typeof options === 'object' && options !== null && !Array.isArray(options)) return options
+  throw new TypeError('the options of a call must be an object')
+}

@@ -234,6 +234,9 @@ function createCalls(parts: GuardParts) {
     },
 
     hasPermission(apiKey: { readonly permissions: readonly string[] }, demand: Demand): boolean {
+      if (!Array.isArray(Object(apiKey).permissions)) {
+        throw new TypeError('hasPermission: takes a key, which has permissions')
+      }
       const check = createPermissionCheck('hasPermission', demand, settings.permissions)
       const held = acceptanceOf(apiKey)?.permissions
       return check(held ?? settings.permissions.heldBy(apiKey.permissions)) === null

@@ -13,7 +13,7 @@ import { changeKey, changeKeyIn } from './change-key'
 import { once, type Claim } from './idempotency'
 import type { Decision, ReadKey } from './key-changes'
 import { createKeys, draftKeys, explainUnknownUser, type NewMember } from './new-keys'
-import { get } from './store'
+import { get, identify } from './store'
 
 /** Creates a key under the policies of the app. */
 export async function create(parts: Parts, key: NewKey, circumstances: Circumstances) {
@@ -181,6 +181,8 @@ export async function rotate(
   gracePeriodSeconds: number,
   circumstances: Circumstances,
 ) {
+  // Refuses an id that is no UUID.
+  identify(id, circumstances.userId)
   return once(parts, `rotate ${id.toLowerCase()}`, { gracePeriodSeconds }, circumstances, (claim) =>
     rotateNow(parts, id, gracePeriodSeconds, { ...circumstances, claim }),
   )

@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 
 import type { Transaction } from 'sequelize'
 
+import { optionsOf } from '../../models/option-checks'
 import type { Audit } from '../audit/trail'
 import type { OnPool } from '../database/pool'
 import type { InTurn } from '../database/turns'
@@ -63,10 +64,8 @@ export interface Circumstances {
 export type OwnCircumstances = Circumstances & { transaction: Transaction }
 
 /** Parses the last argument of a call. */
-export function readOptions(
-  parse: Parsers,
-  { transaction, ...given }: ChangeOptions = {},
-): Circumstances {
+export function readOptions(parse: Parsers, options: ChangeOptions | undefined): Circumstances {
+  const { transaction, ...given } = optionsOf(options)
   refuseUndefined(given, 'userId')
   checkTransaction(transaction)
   const { userId, actor, ...others } = parse.circumstances(given)
@@ -77,19 +76,20 @@ export function readOptions(
 }
 
 /** Refuses an owner in the last argument of a call that has it in the first. Otherwise it would go unheeded. */
-export function refuseUserId(options: object = {}) {
-  if ('userId' in options) throw new TypeError('userId goes into the first argument of this call')
+export function refuseUserId(options: object | undefined) {
+  if ('userId' in optionsOf(options))
+    throw new TypeError('userId goes into the first argument of this call')
 }
 
 /** Refuses a transaction of the caller's in a call that works in transactions of its own. */
-export function refuseTransaction({ transaction }: ChangeOptions = {}) {
-  if (transaction)
+export function refuseTransaction(options: ChangeOptions | undefined) {
+  if (optionsOf(options).transaction)
     throw new TypeError('this call makes transactions of its own: leave out the transaction')
 }
 
 /** Refuses `{ userId: undefined }`, because it looks like a mistake that would reach the keys of all users. */
-export function refuseUndefined(options: object, ...names: string[]) {
-  for (const [name, value] of Object.entries(options)) {
+export function refuseUndefined(options: unknown, ...names: string[]) {
+  for (const [name, value] of Object.entries(Object(options))) {
     if (names.includes(name) && (value === undefined || value === null)) {
       throw new TypeError(`${name} is ${value}: leave it out to mean all of them`)
     }

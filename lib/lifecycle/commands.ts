@@ -1,3 +1,4 @@
+import { optionsOf } from '../../models/option-checks'
 import { onDatabase } from '../database/failures'
 import type { ApiKeyRecord } from '../keys/record'
 import { readUsagePeriod } from '../keys/usage-period'
@@ -93,7 +94,8 @@ function createKeyCommands(parts: Parts) {
     },
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */
-    async rotate(id: string, { gracePeriodSeconds: given, ...options }: RotateOptions = {}) {
+    async rotate(id: string, wish?: RotateOptions) {
+      const { gracePeriodSeconds: given, ...options } = optionsOf(wish)
       return issue(options, (call) => {
         const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
         return actions.rotate(parts, id, gracePeriodSeconds, call)
@@ -113,8 +115,9 @@ function createBulkCommands(parts: Parts) {
   async function replacePermission(
     from: unknown,
     to: unknown,
-    { dryRun, ...options }: PermissionOptions,
+    given: PermissionOptions | undefined,
   ) {
+    const { dryRun, ...options } = optionsOf(given)
     refuseTransaction(options)
     refuseUserId(options)
     return restrict(options, async (call) => {
@@ -153,12 +156,12 @@ function createBulkCommands(parts: Parts) {
       return restrict(options, (call) => bulk.revokeMany(parts, parse.manyKeys(criteria), call))
     },
 
-    async renamePermission(from: unknown, to: unknown, options: PermissionOptions = {}) {
+    async renamePermission(from: unknown, to: unknown, options?: PermissionOptions) {
       if (to === undefined) throw new TypeError('renamePermission: needs the new name')
       return replacePermission(from, to, options)
     },
 
-    async dropPermission(name: unknown, options: PermissionOptions = {}) {
+    async dropPermission(name: unknown, options?: PermissionOptions) {
       return replacePermission(name, undefined, options)
     },
 
@@ -179,8 +182,8 @@ function createBulkCommands(parts: Parts) {
       }))
     },
 
-    async userChanged(owner: unknown, options: UserChangeOptions = {}) {
-      const { transaction, everywhere = false, ...others } = options
+    async userChanged(owner: unknown, options?: UserChangeOptions) {
+      const { transaction, everywhere = false, ...others } = optionsOf(options)
       checkTransaction(transaction)
       checkEverywhere(everywhere, transaction)
       const [unknown] = Object.keys(others)

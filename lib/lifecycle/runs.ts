@@ -1,3 +1,4 @@
+import { optionsOf } from '../../models/option-checks'
 import { onDatabase } from '../database/failures'
 import { checkEverywhere, readOptions, type Circumstances, type Parts } from './calls'
 import type { IssueOptions, ReadOptions, RestrictOptions } from './types'
@@ -13,10 +14,8 @@ export function createRuns({ parse, verification }: Parts) {
   }
 
   /** Does the same for changes that restrict keys. With `everywhere`, all processes honour the change before the call returns. */
-  async function restrict<Result>(
-    { everywhere = false, ...options }: RestrictOptions = {},
-    work: Work<Result>,
-  ) {
+  async function restrict<Result>(given: RestrictOptions | undefined, work: Work<Result>) {
+    const { everywhere = false, ...options } = optionsOf(given)
     checkEverywhere(everywhere, options.transaction)
     const result = await run(options, work)
     if (everywhere) await verification.waitForEveryone()
@@ -24,10 +23,8 @@ export function createRuns({ parse, verification }: Parts) {
   }
 
   /** Makes a secret, once for all calls with one idempotency key. */
-  async function issue<Result>(
-    { idempotencyKey, answersAgain = true, ...options }: IssueOptions = {},
-    work: Work<Result>,
-  ) {
+  async function issue<Result>(given: IssueOptions | undefined, work: Work<Result>) {
+    const { idempotencyKey, answersAgain = true, ...options } = optionsOf(given)
     return run(options, (call) =>
       work({ ...call, ...parse.request({ idempotencyKey }), answersAgain }),
     )

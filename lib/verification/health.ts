@@ -1,6 +1,7 @@
 import type { Sequelize } from 'sequelize'
 
 import { isOfPrefix } from '../../models/api-key'
+import { optionsOf } from '../../models/option-checks'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { AuditHealth } from '../audit/own-entries'
@@ -105,10 +106,8 @@ const recentMs = 30_000
 
 /** Makes the function that says how verification in this process is doing. */
 export function createHealth(parts: HealthParts) {
-  return async function health({
-    livingKeys = false,
-    probe = false,
-  }: HealthQuestion = {}): Promise<Health> {
+  return async function health(question?: HealthQuestion): Promise<Health> {
+    const { livingKeys = false, probe = false } = optionsOf(question)
     if (probe) await probeDatabase(parts)
     const health = healthOf(parts)
     if (!livingKeys) return health

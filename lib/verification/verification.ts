@@ -1,5 +1,6 @@
 import type { Sequelize } from 'sequelize'
 
+import { optionsOf } from '../../models/option-checks'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import { createRetiredUses } from '../audit/retired-uses'
@@ -139,8 +140,9 @@ export function createVerification(parts: VerificationParts) {
 function createVerifyWithoutRequest({ verify, usage, emitter, resources }: AloneParts) {
   return async function verifyWithoutRequest(
     plainTextKey: string,
-    { until, ip, resource }: VerifyOptions<string, string> = {},
+    options?: VerifyOptions<string, string>,
   ): Promise<Verdict> {
+    const { until, ip, resource } = optionsOf(options)
     if (until !== undefined && !isClosable(until)) {
       throw new TypeError(
         'verify: until must be an event emitter, such as a response or a socket: it needs the methods once() and off()',

@@ -309,7 +309,7 @@ const refusals: Record<ErrorCode, Row> = {
     send: () => http.set({ ...twice, 'Idempotency-Key': 'two words' }).post('/api-keys', newInput),
     status: 400,
     detail:
-      'Idempotency-Key must be text of 1 to 255 characters in quotes: Idempotency-Key: "8e03978e".',
+      'Idempotency-Key must be 1 to 255 printable ASCII characters in quotes, for example "8e03978e". Letters, digits, - and _ need no quotes.',
   },
   too_many_api_keys: {
     when: 'a key more than a user may have',
