@@ -106,6 +106,7 @@ function assemble(options: AnyOptions): ApiKeys {
   const ground = {
     ...settings,
     userIdType: storage.users.idType,
+    idTypes: { user: storage.users.idType, organization: storage.organizations?.idType },
     appSequelize,
     sequelize,
     inTurn: createInTurn(sequelize),

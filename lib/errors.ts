@@ -77,6 +77,7 @@ export const refusals = {
     400,
     'Idempotency-Key must be 1 to 255 printable ASCII characters in quotes, for example "8e03978e". Letters, digits, - and _ need no quotes.',
   ],
+  owner_suspended: [409, 'The owner of the API key is suspended. Reactivate the owner first.'],
   too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
   audit_trail_not_intact: [
     409,

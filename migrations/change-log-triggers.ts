@@ -190,8 +190,12 @@ const keepCommitBody = `
           RETURN NULL;
         END`
 
-/** A row without an owner reports all owners: a change with neither key nor owner is a change of everything. So does a TRUNCATE. */
+/**
+ * A row without an owner reports all owners: a change with neither key nor owner is a change of everything. So does a TRUNCATE. If
+ * ids are compared without regard to case, the keys of an owner may spell its id in other ways than the row. So a row reports all then.
+ */
 function gatherOwnerBody(tables: Tables): string {
+  const { changes, keys, settings } = tables
   return `
         DECLARE ${declareEntry(tables)}
           owner record;
@@ -199,13 +203,23 @@ function gatherOwnerBody(tables: Tables): string {
           IF NOT (${isReplicationWorker}) THEN
             FOR owner IN
               SELECT DISTINCT user_id, organization_id, service
-                FROM (VALUES (TG_OP IN ('UPDATE', 'DELETE'), OLD.user_id::text, OLD.organization_id::text, OLD.service), (TG_OP <> 'DELETE', NEW.user_id::text, NEW.organization_id::text, NEW.service))
-                  AS changed (is_changed, user_id, organization_id, service)
+                FROM (VALUES
+                  (TG_OP IN ('UPDATE', 'DELETE'), OLD.user_id::text COLLATE "C", OLD.organization_id::text COLLATE "C", OLD.service COLLATE "C"),
+                  (TG_OP <> 'DELETE', NEW.user_id::text COLLATE "C", NEW.organization_id::text COLLATE "C", NEW.service COLLATE "C")
+                ) AS changed (is_changed, user_id, organization_id, service)
                WHERE is_changed
             LOOP
-              entry := string_to_array(current_setting('${tables.settings.entry}', true), ' '); ${continueEntry(tables)}
-              INSERT INTO ${tables.changes} (mark, place, user_id, organization_id, service, is_new)
-              VALUES (entry_mark, entry_place, owner.user_id, owner.organization_id, owner.service, false);
+              entry := string_to_array(current_setting('${settings.entry}', true), ' '); ${continueEntry(tables)}
+              IF owner.service IS NULL AND EXISTS (
+                SELECT FROM pg_attribute AS attribute JOIN pg_collation AS folding ON folding.oid = attribute.attcollation
+                 WHERE attribute.attrelid = ${literal(keys)}::regclass AND attribute.attname IN ('user_id', 'organization_id')
+                   AND NOT folding.collisdeterministic
+              ) THEN
+                INSERT INTO ${changes} (mark, place, is_new) VALUES (entry_mark, entry_place, false);
+              ELSE
+                INSERT INTO ${changes} (mark, place, user_id, organization_id, service, is_new)
+                VALUES (entry_mark, entry_place, owner.user_id, owner.organization_id, owner.service, false);
+              END IF;
             END LOOP;
           END IF;
           RETURN NULL;

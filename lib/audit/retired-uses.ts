@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { literal } from '../../models/names'
 import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { ServerClock } from '../database/clock'
+import type { Owner } from '../keys/owner'
 import type { Writer } from '../database/writer'
 import { signEntry, type NewEntry } from './entry'
 import type { SigningParts } from './head'
@@ -53,9 +54,9 @@ export function createRetiredUses(writer: Writer, parts: RetiredUsesParts) {
 
   return {
     /** Notes the use of a secret that no longer works, and its address. */
-    note(key: { id: string; userId: string | number }, address: string | null) {
+    note({ id, owner }: { id: string; owner: Owner }, address: string | null) {
       if (waiting.size >= maxKeys) return
-      waiting.set(key.id, { ownerType: 'user', ownerId: String(key.userId), address })
+      waiting.set(id, { ownerType: owner.type, ownerId: String(owner.id), address })
       writer.writeLater()
     },
   }

@@ -1,5 +1,6 @@
 import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
 import { literal } from '../../models/names'
+import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import { isFedSql } from '../database/query'
 
@@ -62,6 +63,7 @@ export function confirmationSql(fingerprint: string, triggers: readonly Trigger[
  * make transactions of the app fail.
  */
 export function pollSql(tables: Tables, revision: number | null, conditions: Conditions): string {
+  const hasOwner = `(${ownerIdSql('change')} IS NOT NULL)`
   const { revisions, changes } = tables
   const { fingerprint, isSubscriber, isRegistered } = conditions
   return `
@@ -72,7 +74,7 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
                  SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
                ) AS entry
              )::text AS xids,
-             since.user_ids::text, since.has_all::text, since.has_new::text, since.count::text,
+             since.owners::text, since.has_all::text, since.has_new::text, since.count::text,
              (${fingerprint}) AS fingerprint,
              pg_is_in_recovery()::text AS is_standby, (${isSubscriber})::text AS is_subscriber,
              (${isRegistered})::text AS is_registered,
@@ -84,12 +86,12 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
         LEFT JOIN ${revisions} AS seen ON seen.revision = ${revision}
         LEFT JOIN (
           SELECT json_agg(key_id) FILTER (WHERE key_id IS NOT NULL) AS ids,
-                 json_agg(user_id::text) FILTER (WHERE user_id IS NOT NULL) AS user_ids, count(*),
-                 coalesce(bool_or(key_id IS NULL AND user_id IS NULL AND is_new IS NOT TRUE), false) AS has_all,
+                 json_agg(${ownerTypeSql('change')} || ' ' || ${ownerIdSql('change')}) FILTER (WHERE ${hasOwner}) AS owners, count(*),
+                 coalesce(bool_or(key_id IS NULL AND NOT ${hasOwner} AND is_new IS NOT TRUE), false) AS has_all,
                  coalesce(bool_or(is_new), false) AS has_new
             FROM (
               -- An entry without changes is damaged. It counts as a change of everything.
-              SELECT change.key_id, change.user_id, change.is_new
+              SELECT change.key_id, change.user_id, change.organization_id, change.service, change.is_new
                 FROM (
                   SELECT mark FROM ${revisions} WHERE revision > ${revision}
                    ORDER BY revision LIMIT ${maxChanges + 1}
@@ -97,7 +99,7 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
                 LEFT JOIN LATERAL (
                   -- In the order of the primary key, so that the server reads only these rows. Otherwise it would
                   -- read the whole table after a transaction with a million changes.
-                  SELECT change.key_id, change.user_id, change.is_new FROM ${changes} AS change
+                  SELECT change.key_id, change.user_id, change.organization_id, change.service, change.is_new FROM ${changes} AS change
                    WHERE change.mark = entry.mark ORDER BY change.mark, change.place LIMIT ${maxChanges + 1}
                 ) AS change ON true
                LIMIT ${maxChanges + 1}

@@ -7,11 +7,11 @@ import {
 } from '../../migrations/change-log-triggers'
 import { afterCommit, run, select } from '../database/query'
 import { literal } from '../../models/names'
-import type { UserIdType } from '../../models/storage-options'
+import { ownerColumns } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import { onDatabase } from '../database/failures'
 import type { OwnChanges } from '../database/own-changes'
-import { readUserId } from '../keys/record'
+import type { Owner } from '../keys/owner'
 import type { Connection, TextRow } from '../database/connection'
 import { conditionsOf, confirmationSql, maxChanges, pollSql, pruneSql } from './change-log-sql'
 
@@ -30,7 +30,6 @@ interface ChangeLogParts {
   /** For all other statements. */
   sequelize: Sequelize
   tables: Tables
-  userIdType: UserIdType
   /** The changes that must be logged for this process to rely on the log. */
   followed: 'keys' | 'keys and owners'
   /** How long this process may go on accepting a key after it was revoked. */
@@ -43,7 +42,7 @@ export type ChangeLogReader = ReturnType<typeof createChangeLog>
 
 /** Makes the functions that read and prune the log of changes, and register the bound that this process keeps. */
 export function createChangeLog(parts: ChangeLogParts) {
-  const { connection, sequelize, tables, userIdType, boundMs, ownChanges } = parts
+  const { connection, sequelize, tables, boundMs, ownChanges } = parts
   const { revisions, userChanges, bounds } = tables
   // If one of them is missing, changes may go unlogged.
   const triggers = [
@@ -79,7 +78,7 @@ export function createChangeLog(parts: ChangeLogParts) {
         continues: from !== null && row.seen_mark === from.mark,
         /** The version of the triggers that write the log; `null` unless all are as the migrations made them. */
         triggers: await confirm(row.fingerprint ?? null, limitMs),
-        ...readRow(row, userIdType),
+        ...readRow(row),
       }
     },
 
@@ -107,13 +106,13 @@ export function createChangeLog(parts: ChangeLogParts) {
       )
     },
 
-    /** Reports to every process that the permissions of a user may have changed. */
-    async reportUserChange(userId: string | number, transaction: Transaction | undefined) {
+    /** Reports to every process that the permissions of an owner may have changed. */
+    async reportOwnerChange({ type, id }: Owner, transaction: Transaction | undefined) {
       const [logged] = await select<{ xid: string }>(
         sequelize,
-        `WITH logged AS (INSERT INTO ${userChanges} (user_id) VALUES ($1))
+        `WITH logged AS (INSERT INTO ${userChanges} (${ownerColumns[type]}) VALUES ($1))
          SELECT pg_current_xact_id()::text AS xid`,
-        { bind: [userId], transaction: transaction ?? null },
+        { bind: [String(id)], transaction: transaction ?? null },
       )
       const committed = ownChanges.begin()
       if (transaction) afterCommit(transaction, () => committed(String(logged?.xid)))
@@ -143,17 +142,16 @@ export function createChangeLog(parts: ChangeLogParts) {
   }
 }
 
-function readRow(row: TextRow, userIdType: UserIdType) {
+function readRow(row: TextRow) {
   const { revision, mark } = row
-  const changedUserIds = JSON.parse(row.user_ids ?? '[]') as string[]
   const isTooMuch = row.has_all === 'true' || Number(row.count) > maxChanges
   return {
     /** The newest entry; `null` if the log is empty. */
     newest: revision && mark ? { revision: Number(revision), mark } : null,
     /** The ids of the keys that were changed; `null` if anything may have changed, or too much has. */
     changedIds: isTooMuch ? null : (JSON.parse(row.ids ?? '[]') as string[]),
-    /** The ids of the users whose permissions may have changed. */
-    changedUserIds: changedUserIds.map((id) => readUserId(id, userIdType)),
+    /** The names of the owners who were suspended or reactivated, or whose permissions may have changed. */
+    changedOwners: JSON.parse(row.owners ?? '[]') as string[],
     /** True if SQL has added keys, or keys have new hashes. */
     hasNew: row.has_new === 'true',
     /** True if the server is a standby, which may lag behind. */

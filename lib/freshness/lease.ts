@@ -8,8 +8,8 @@ import type { Settings } from '../read-options'
 export interface FeedListener {
   /** Reports keys that were changed. */
   onChanges?(ids: readonly string[]): void
-  /** Reports users whose permissions may have changed. */
-  onUserChanges?(userIds: readonly (string | number)[]): void
+  /** Reports the names of owners who were suspended or reactivated, or whose permissions may have changed. */
+  onOwnerChanges?(names: readonly string[]): void
   /** Reports that SQL has added keys, or that keys have new hashes. Keys that the library creates are not reported. */
   onNew?(): void
   /** Reports the transactions whose entries were read. */
@@ -122,12 +122,12 @@ export function applyReading(lease: Lease, reading: LogReading) {
 
 /** Reports the changes since the last reading; a gap if it was another log, or says too much. */
 function reportChanges(lease: Lease, reading: LogReading) {
-  const { continues, triggers, changedIds, changedUserIds, hasNew } = reading
+  const { continues, triggers, changedIds, changedOwners, hasNew } = reading
   if (!continues || triggers !== lease.triggers || changedIds === null) return reportGap(lease)
 
   const { report } = lease
   if (changedIds.length > 0) report((listener) => listener.onChanges?.(changedIds))
-  if (changedUserIds.length > 0) report((listener) => listener.onUserChanges?.(changedUserIds))
+  if (changedOwners.length > 0) report((listener) => listener.onOwnerChanges?.(changedOwners))
   if (hasNew) report((listener) => listener.onNew?.())
 }
 

@@ -139,7 +139,7 @@ function createJudge(parts: AuthenticatorParts) {
     if (row.policy.allowedIps !== null) checkTrust(req)
     const user = Reflect.get(req, 'user')
     if (user || settings.loadUser) return owner.accept(req, decision, caller)
-    return caller.accept(decision, { id: row.userId }, user)
+    return caller.accept(decision, { id: row.owner.id }, user)
   }
 
   /** The app may have put a user on the request since the first guard. */
@@ -172,7 +172,7 @@ function denialOf(
   error: ApiKeysError,
 ): RequestDenied {
   return {
-    apiKey: key ? { id: key.id, owner: { type: 'user', id: key.userId } } : null,
+    apiKey: key ? { id: key.id, owner: key.owner } : null,
     error,
     reason: error instanceof InvalidApiKeyError ? error.reason : null,
     address: caller?.ip ?? null,

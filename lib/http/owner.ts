@@ -19,7 +19,7 @@ export function createOwnerCheck({ parse, settings }: OwnerParts) {
 
   async function compareSignedIn(
     req: GuardedRequest,
-    { row: { userId } }: Acceptance,
+    { row: { owner } }: Acceptance,
   ): Promise<'owner' | 'other' | 'nobody'> {
     const user: object | null | undefined = currentUser ? await currentUser(req) : req.user
     if (!user) return 'nobody'
@@ -31,14 +31,14 @@ export function createOwnerCheck({ parse, settings }: OwnerParts) {
         `currentUser returned a user whose id is not of the type ${storage.users.idType}, so that the user owns no key. Return the id that the tables have, or set users.type.`,
       )
     }
-    return signedInId === userId ? 'owner' : 'other'
+    return owner.type === 'user' && signedInId === owner.id ? 'owner' : 'other'
   }
 
   return {
     /** Accepts a key for its owner, unless the owner is gone or another user is signed in. */
     async accept(req: GuardedRequest, key: Acceptance, caller: Caller): Promise<Authentication> {
       const { user: present } = req
-      const { userId } = key.row
+      const { id: userId } = key.row.owner
       const signedIn = present ? await compareSignedIn(req, key) : 'nobody'
       if (signedIn === 'other') return refuse(key, caller, twoCredentials)
       if (present && signedIn === 'owner') return caller.accept(key, present, present)
@@ -64,6 +64,6 @@ function twoCredentials() {
 }
 
 function refuse({ row }: Acceptance, caller: Caller, make: () => ApiKeysError) {
-  caller.refused = { id: row.id, userId: row.userId }
+  caller.refused = { id: row.id, owner: row.owner.shown }
   return { kind: 'refused', error: withoutStack(make) } as const
 }

@@ -1,3 +1,6 @@
+import { ownerColumns } from '../../models/owner'
+import type { UserIdType } from '../../models/storage-options'
+
 /** An id of the app's, in any of the forms that ids come in. */
 export type AnyId = string | number | bigint
 
@@ -28,9 +31,33 @@ export type OwnerOf<O extends Owner> =
 
 /** The same if the owner may be left out. */
 export interface SomeOwner<O extends Owner = Owner> {
+  /** The owner of the keys. */
   owner?: O
   /** The short form of `owner` for a user. */
   userId?: AnyId
+}
+
+/** The types of the ids of owners, by the kinds of owners that the app has. */
+export interface IdTypes {
+  user: UserIdType
+  organization?: UserIdType | undefined
+  /** A service has a name, not an id of the app's tables. */
+  service?: 'text' | undefined
+}
+
+/** Returns the column of an owner, with its id as text. */
+export function ownerRow({ type, id }: Owner): Partial<Record<string, string>> {
+  return { [ownerColumns[type]]: String(id) }
+}
+
+/** Returns a text for each owner, by which owners are compared. */
+export function nameOfOwner({ type, id }: Owner): string {
+  return `${type} ${id}`
+}
+
+/** True if two owners are the same. */
+export function isSameOwner(one: Owner, other: Owner): boolean {
+  return one.type === other.type && one.id === other.id
 }
 
 /** The type of the ids of users among some owners. */

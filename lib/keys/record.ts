@@ -1,9 +1,10 @@
 import type { ApiKeyRow, Status, Time } from '../../models/api-key'
+import type { OwnerType } from '../../models/owner'
 import type { UserIdType } from '../../models/storage-options'
 import type { AnyApp, App, If } from './app'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
-import type { AnyId, UserIdIn, UserOwner } from './owner'
+import type { AnyId, IdTypes, Owner, UserIdIn, UserOwner } from './owner'
 import type { Resources, ResourceTypes } from './resources'
 import { isExpired } from './states'
 
@@ -190,6 +191,22 @@ export function withLastUse(record: ApiKeyRecord, use: LastUse | undefined): Api
 
 function isLater(atMs: number, written: Date | null): boolean {
   return atMs > (written?.getTime() ?? -Infinity)
+}
+
+/** Returns the owner of a row. */
+export function readOwner(
+  { userId, organizationId, service }: Pick<ApiKeyRow, 'userId' | 'organizationId' | 'service'>,
+  idTypes: IdTypes,
+): Owner {
+  if (userId !== null) return toOwner('user', userId, idTypes)
+  if (organizationId !== null) return toOwner('organization', organizationId, idTypes)
+  return toOwner('service', service ?? '', idTypes)
+}
+
+/** Returns an owner by the text of its id. If the app no longer has organizations, the ids of its keys' organizations are text. */
+export function toOwner(type: OwnerType, id: string, { user, organization }: IdTypes): Owner {
+  if (type === 'service') return { type, id }
+  return { type, id: readUserId(id, type === 'user' ? user : (organization ?? 'text')) }
 }
 
 /** Returns a user's id by its type. The audit trail may have ids that are no numbers, from before the type was changed. */

@@ -190,7 +190,7 @@ function createBulkCommands(parts: Parts) {
       if (unknown !== undefined) throw new TypeError(`userChanged: there is no option ${unknown}`)
 
       const { userId } = parse.owner({ userId: owner })
-      await onDatabase(() => verification.userChanged(userId, transaction))
+      await onDatabase(() => verification.ownerChanged({ type: 'user', id: userId }, transaction))
       if (everywhere) await verification.waitForEveryone()
     },
   }

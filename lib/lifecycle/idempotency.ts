@@ -36,7 +36,7 @@ const mostAnswers = 1_000
 const pruneEveryMs = 3_600_000
 
 /** The refusals that another request with the same idempotency key may cause. */
-const ofOthers = new Set<ErrorCode>(['already_created', 'too_many_api_keys'])
+const ofOthers = new Set<ErrorCode>(['already_created', 'too_many_api_keys', 'owner_suspended'])
 
 const lockNotAvailable = '55P03'
 

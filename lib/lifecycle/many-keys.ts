@@ -268,7 +268,7 @@ function madeOrRefused(outcomes: Created['outcomes'], first: number): NewChange[
   const faults: InputFault[] = []
   for (const [index, outcome] of outcomes.entries()) {
     if (!(outcome instanceof Error)) made.push(outcome)
-    else if (outcome.code === 'already_created') throw outcome
+    else if (outcome.code !== 'too_many_api_keys') throw outcome
     else faults.push(faultAt(first + index, tooMany))
   }
   if (faults.length > 0) throw new TooManyApiKeysError(faults.slice(0, maxFaults))

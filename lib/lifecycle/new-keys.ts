@@ -5,8 +5,9 @@ import { keyColumns } from '../../models/api-key'
 import type { Tables } from '../../models/tables'
 import type { Change, KeyState } from '../audit/trail'
 import { sqlStateOf } from '../database/failures'
+import type { TextRow } from '../database/connection'
 import type { Run } from '../database/query'
-import { ApiKeysError, InvalidInputError } from '../errors'
+import { ApiKeysError, InvalidInputError, type ErrorCode } from '../errors'
 import type { NewKey } from '../keys/input'
 import { bindingMembers, ownerOf, readTime, readUserId, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
@@ -100,7 +101,7 @@ export async function createSpelledKeys(
   const outcomes: Created['outcomes'] = []
   const respelled = new Map<number, NewMember>()
   for (const row of rows) {
-    const { place, owner, created_ms: createdMs, is_repeated: isRepeated } = row
+    const { place, owner, created_ms: createdMs } = row
     const at = Number(place) - 1
     const draft = drafts[at]
     if (!draft) continue
@@ -114,12 +115,16 @@ export async function createSpelledKeys(
       record.updatedAt = readTime(createdMs)
       outcomes[at] = draft.change
     } else {
-      outcomes[at] = new ApiKeysError(
-        isRepeated === 'true' ? 'already_created' : 'too_many_api_keys',
-      )
+      outcomes[at] = new ApiKeysError(refusalOf(row))
     }
   }
   return { outcomes, xid: rows[0]?.xid ?? null, respelled }
+}
+
+/** Returns why a key was not made. */
+function refusalOf({ is_repeated: isRepeated, is_suspended: isSuspended }: TextRow): ErrorCode {
+  if (isSuspended === 'true') return 'owner_suspended'
+  return isRepeated === 'true' ? 'already_created' : 'too_many_api_keys'
 }
 
 function createSql(tables: Tables): string {

@@ -1,5 +1,6 @@
 import type { Tables } from '../../models/tables'
 import { hourMs, type Clock } from '../database/clock'
+import { isSameOwner, type Owner } from '../keys/owner'
 import type { Write, Writer } from '../database/writer'
 import { countsSql } from './usage-sql'
 
@@ -9,7 +10,7 @@ import { countsSql } from './usage-sql'
  */
 export interface CountedKey {
   readonly id: string
-  readonly userId: string | number
+  readonly owner: Owner
   /** The hour of these uses, since 1970. */
   hour: number
   verified: number
@@ -30,7 +31,7 @@ export interface KeyUse {
 /** Uses of a key within an hour. Each counts as verified, and once more if it was refused afterwards. */
 export interface Tally {
   readonly id: string
-  readonly userId: string | number
+  readonly owner: Owner
   /** The hour since 1970, UTC. */
   readonly hour: number
   readonly verified: number
@@ -125,18 +126,19 @@ export function createCounts(parts: CountsParts) {
     },
 
     /** Moves a use from accepted to refused, at most once. */
-    refuse({ id, userId }: Pick<CountedKey, 'id' | 'userId'>, use: KeyUse, kind: keyof Refusals) {
+    refuse({ id, owner }: Pick<CountedKey, 'id' | 'owner'>, use: KeyUse, kind: keyof Refusals) {
       use.wasRefused = true
       const { countedInHour: hour } = use
       if (hour === undefined) return
 
       use.countedInHour = undefined
       const { counting, refusals, finished, writer } = counts
-      if (counting.get(id)?.hour === hour) {
+      const key = counting.get(id)
+      if (key?.hour === hour && isSameOwner(key.owner, owner)) {
         const known = refusals.get(id) ?? noRefusals
         refusals.set(id, { ...known, [kind]: known[kind] + 1 })
       } else if (hasRoom(counts)) {
-        finished.push({ id, userId, hour, verified: 0, ...noRefusals, [kind]: 1 })
+        finished.push({ id, owner, hour, verified: 0, ...noRefusals, [kind]: 1 })
         writer.writeLater()
       }
     },
@@ -189,7 +191,7 @@ function nowSeconds({ clock }: Counts): number {
 function startCounting(counts: Counts, key: CountedKey, hour: number): boolean {
   const { counting, finished, writer } = counts
   const current = counting.get(key.id)
-  if (current?.hour === hour) {
+  if (current?.hour === hour && isSameOwner(current.owner, key.owner)) {
     if (current !== key) handOver(counts, current, key)
     return true
   }
@@ -212,8 +214,8 @@ function handOver({ counting }: Counts, from: CountedKey, to: CountedKey) {
   counting.set(to.id, to)
 }
 
-function tallyOf({ refusals }: Counts, { id, userId, hour, verified }: CountedKey): Tally {
-  return { id, userId, hour, verified, ...(refusals.get(id) ?? noRefusals) }
+function tallyOf({ refusals }: Counts, { id, owner, hour, verified }: CountedKey): Tally {
+  return { id, owner, hour, verified, ...(refusals.get(id) ?? noRefusals) }
 }
 
 function take(counts: Counts, key: CountedKey): Tally {

@@ -90,12 +90,12 @@ export function createUsageRecorder(parts: UsageRecorderParts) {
     },
 
     /** Moves a use from accepted to denied: the key is good, but not for this. */
-    noteDenied(apiKey: Pick<CountedKey, 'id' | 'userId'>, use: KeyUse) {
+    noteDenied(apiKey: Pick<CountedKey, 'id' | 'owner'>, use: KeyUse) {
       counts.refuse(apiKey, use, 'denied')
     },
 
     /** Moves a use from accepted to refused by a limit. */
-    noteRateLimited(apiKey: Pick<CountedKey, 'id' | 'userId'>, use: KeyUse) {
+    noteRateLimited(apiKey: Pick<CountedKey, 'id' | 'owner'>, use: KeyUse) {
       counts.refuse(apiKey, use, 'rateLimited')
     },
 

@@ -205,7 +205,7 @@ function boundsOf({ from, to }: UsagePeriod): number[] {
 }
 
 /** Counts of an hour, or of several from then on. */
-type Counts = Omit<Tally, 'id' | 'userId'>
+type Counts = Omit<Tally, 'id' | 'owner'>
 
 function toCounts({ hour, verified, denied, rateLimited }: CountRow): Counts {
   return {

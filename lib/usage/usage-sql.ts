@@ -5,7 +5,7 @@ import type { Batch, Tally } from './counts'
 import type { UsedKey } from './last-uses'
 
 /*
- * Several statements in one text take no parameters. Ids, hashes, times and addresses have safe forms, and user ids, which may be
+ * Several statements in one text take no parameters. Ids, hashes, times and addresses have safe forms, and ids of owners, which may be
  * any text, are written in hexadecimal.
  */
 
@@ -79,18 +79,19 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
          RETURNING batch
        )
        INSERT INTO ${tables.usage} AS usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
-       SELECT id, 'user', convert_from(decode(owner_id, 'hex'), 'UTF8'),
+       SELECT id, owner_type, convert_from(decode(owner_id, 'hex'), 'UTF8'),
               to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
          FROM unnest(
            ${column(({ id }) => id)}::uuid[],
-           ${column(({ userId }) => `"${Buffer.from(String(userId)).toString('hex')}"`)}::text[],
+           ${column(({ owner }) => owner.type)}::text[],
+           ${column(({ owner }) => `"${Buffer.from(String(owner.id)).toString('hex')}"`)}::text[],
            ${column(({ hour }) => hour)}::int[], ${column(({ verified }) => verified)}::bigint[],
            ${column(({ denied }) => denied)}::bigint[],
            ${column(({ rateLimited }) => rateLimited)}::bigint[]
-         ) AS counted (id, owner_id, hour, verified, denied, rate_limited)
+         ) AS counted (id, owner_type, owner_id, hour, verified, denied, rate_limited)
         WHERE EXISTS (SELECT FROM news)
-        GROUP BY id, hour, owner_id
-        ORDER BY id, hour, owner_id
+        GROUP BY id, hour, owner_type, owner_id
+        ORDER BY id, hour, owner_type, owner_id
            ON CONFLICT (api_key_id, hour, owner_type, owner_id) DO UPDATE
           SET verified = usage.verified + excluded.verified,
               denied = usage.denied + excluded.denied,

@@ -8,6 +8,7 @@ import type { PermissionSet } from '../keys/permissions'
 import type { Bindings } from '../keys/resources'
 import type { Digest } from '../keys/secret'
 import type { KeyReading } from './lookup'
+import type { CachedOwner } from './owners'
 import type { Account, LimitedKey } from '../limits/memory'
 import type { RecordedKey } from '../usage/recorder'
 
@@ -15,7 +16,8 @@ import type { RecordedKey } from '../usage/recorder'
 export interface KeyRow {
   readonly digest: Digest
   readonly id: string
-  readonly userId: string | number
+  /** One object for all cached keys of an owner. */
+  readonly owner: CachedOwner
   readonly name: string
   /** With all that they imply. */
   readonly permissions: PermissionSet
@@ -59,7 +61,7 @@ export function freshnessOf({ monotonic, wall }: Moment, isFollowed: boolean): F
 export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly digest: Digest
   readonly id: string
-  readonly userId: string | number
+  readonly owner: CachedOwner
   readonly name: string
   readonly permissions: PermissionSet
   readonly status: Status
@@ -91,7 +93,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   ) {
     this.digest = row.digest
     this.id = row.id
-    this.userId = row.userId
+    this.owner = row.owner
     this.name = row.name
     this.permissions = row.permissions
     this.status = row.status
@@ -118,8 +120,9 @@ export function createKeyCache(maxKeys: number) {
   const findUnused = createEviction(keys)
 
   function remove(key: CachedKey) {
-    const { digest, id } = key
+    const { digest, id, owner } = key
     keys.delete(digest)
+    owner.keys--
     const first = firsts.get(id)
     if (first === key) {
       if (key.sibling) firsts.set(id, key.sibling)
@@ -163,6 +166,7 @@ export function createKeyCache(maxKeys: number) {
       if (known) remove(known)
       if (keys.size >= maxKeys) makeRoom()
       keys.set(digest, key)
+      key.owner.keys++
       key.sibling = firsts.get(id)
       firsts.set(id, key)
     },
@@ -174,7 +178,10 @@ export function createKeyCache(maxKeys: number) {
 
     /** Evicts a key by its id, with all of its secrets. */
     evict(id: string) {
-      for (let key = firsts.get(id); key; key = key.sibling) keys.delete(key.digest)
+      for (let key = firsts.get(id); key; key = key.sibling) {
+        keys.delete(key.digest)
+        key.owner.keys--
+      }
       firsts.delete(id)
     },
 
@@ -184,6 +191,7 @@ export function createKeyCache(maxKeys: number) {
     evictAllUnknown: unknown.clear,
 
     evictAll() {
+      for (const { owner } of keys.values()) owner.keys = 0
       keys.clear()
       firsts.clear()
       unknown.clear()
@@ -256,6 +264,16 @@ export function createEviction<Value extends { wasUsed: boolean }>(
     }
     return undefined
   }
+}
+
+/** True if a cached key may be used at a moment. */
+export function mayUseKey(
+  { owner, freshness }: Pick<CachedKey, 'owner' | 'freshness'>,
+  feed: Pick<ChangeFeed, 'lease' | 'maxStalenessMs'>,
+  monotonic: number,
+  wall: number,
+): boolean {
+  return !owner.isForgotten && mayUse(freshness, feed, monotonic, wall)
 }
 
 /**

@@ -2,7 +2,7 @@ import { hash } from 'node:crypto'
 
 import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../database/query'
-import type { UserIdType } from '../../models/storage-options'
+import { isSuspendedSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import type { Settings } from '../read-options'
 import { createAddressList } from '../keys/addresses'
@@ -10,10 +10,12 @@ import { causeOf, sqlStateOf } from '../database/failures'
 import { isListOfNames } from '../keys/grantable'
 import { createInterner } from '../keys/interner'
 import { limitsOf, type LimitOverrides } from '../keys/limits'
-import { readUserId } from '../keys/record'
+import type { IdTypes } from '../keys/owner'
+import { readOwner } from '../keys/record'
 import { createBindingsReader } from '../keys/resources'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
 import type { KeyPolicy, KeyRow } from './cache'
+import type { OwnerCache } from './owners'
 import type { Position } from '../freshness/change-log'
 import type { Conditions } from '../freshness/change-log-sql'
 import type { Moment } from '../database/clock'
@@ -43,7 +45,8 @@ interface LookupParts extends Pick<
   'limits' | 'permissions' | 'preparedStatements' | 'resources'
 > {
   tables: Tables
-  userIdType: UserIdType
+  idTypes: IdTypes
+  owners: OwnerCache
   connection: Connection
   conditions: Conditions
 }
@@ -106,7 +109,8 @@ function lookupSql({ tables, conditions }: LookupParts): string {
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
            key.found_hash AS hash, ${texts},
            (${msSql('key.last_used_at')})::text AS last_used_at_ms,
-           (${msSql('key.works_until')})::text AS works_until_ms
+           (${msSql('key.works_until')})::text AS works_until_ms,
+           (${isSuspendedSql(tables, 'key')})::text AS owner_suspended
       FROM (
         SELECT revision, mark FROM ${tables.revisions} ORDER BY revision DESC LIMIT 1
       ) AS newest
@@ -135,7 +139,8 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 }
 
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
-function createRowReader({ userIdType, limits: appLimits, permissions, resources }: LookupParts) {
+function createRowReader(parts: LookupParts) {
+  const { idTypes, owners, limits: appLimits, permissions, resources } = parts
   const permissionsOf = createInterner((json) => permissions.heldBy(readNames(json)))
   // A constraint of the table guarantees it.
   const statusOf = createInterner((status) => status as KeyRow['status'])
@@ -165,13 +170,16 @@ function createRowReader({ userIdType, limits: appLimits, permissions, resources
   }
 
   return function readRow(row: TextRow): KeyRow {
+    const { userId = null, organizationId = null, service = null } = row
+    const isSuspended = row.status === 'ACTIVE' && row.owner_suspended === 'true'
     return {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
-      userId: readUserId(row.userId ?? row.organizationId ?? row.service, userIdType),
+      owner: owners.of(readOwner({ userId, organizationId, service }, idTypes)),
       name: nameOf(row.name ?? ''),
       permissions: permissionsOf(row.permissions ?? '[]'),
-      status: statusOf(row.status ?? ''),
+      // The keys of a suspended owner are refused like suspended keys.
+      status: isSuspended ? 'SUSPENDED' : statusOf(row.status ?? ''),
       expiresAtMs: readTime(row.expiresAt),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),

@@ -9,11 +9,13 @@ import { createChangeFeed } from '../freshness/change-feed'
 import type { ChangeLogReader } from '../freshness/change-log'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
+import { nameOfOwner, type Owner } from '../keys/owner'
 import { fromStoredHash } from '../keys/secret'
 import { createKeyCache } from './cache'
 import { createLoader } from './loader'
 import type { Lookup } from './lookup'
 import { createOwnerPermissions } from './owner-permissions'
+import type { OwnerCache } from './owners'
 import type { Settings } from '../read-options'
 
 interface MemoryParts extends Pick<
@@ -24,6 +26,7 @@ interface MemoryParts extends Pick<
   clock: Clock
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   lookUp: Lookup
+  owners: OwnerCache
   /** How long the first answer of the database is waited for. */
   firstAnswerLimitMs: number
   grantable: Grantable | undefined
@@ -49,36 +52,45 @@ export function createMemory(parts: MemoryParts) {
       ...parts,
       grantable,
       feed,
-      maxUsers: parts.cacheSize,
+      maxOwners: parts.cacheSize,
       maxAgeMs: parts.grantableMaxAgeMs,
     })
+
+  /** Forgets all that is known of an owner: the grant, and the rows. */
+  function forgetOwner(name: string) {
+    parts.owners.forget(name)
+    ownerPermissions?.evict(name)
+  }
 
   feed.listen({
     onChanges(ids) {
       for (const id of ids) cache.evict(id)
     },
-    onUserChanges: (userIds) => ownerPermissions?.evict(userIds),
+    onOwnerChanges(names) {
+      for (const name of names) forgetOwner(name)
+    },
     onNew: () => cache.evictAllUnknown(),
     onGap() {
       cache.evictAll()
+      parts.owners.forgetAll()
       ownerPermissions?.evictAll()
     },
     onStop: () => loader.cancel(),
   })
 
-  return { clock, cache, feed, loader, ownerPermissions }
+  return { clock, cache, feed, loader, ownerPermissions, forgetOwner }
 }
 
 interface RefreshParts {
   memory: Memory
-  changeLog: Pick<ChangeLogReader, 'find' | 'remove' | 'reportUserChange'>
+  changeLog: Pick<ChangeLogReader, 'find' | 'remove' | 'reportOwnerChange'>
   ownChanges: OwnChanges
   serverClock: ServerClock
 }
 
 /** Makes the functions that bring this process up to date with a change of its own, before the caller is answered. */
 export function createRefresh({ memory, changeLog, ownChanges, serverClock }: RefreshParts) {
-  const { cache, feed, loader, ownerPermissions } = memory
+  const { cache, feed, loader, forgetOwner } = memory
 
   feed.listen({
     onEntries(xids) {
@@ -148,10 +160,10 @@ export function createRefresh({ memory, changeLog, ownChanges, serverClock }: Re
       })
     },
 
-    /** Reports to all processes that a user has changed: to this process now, or when the transaction of the caller ends. */
-    async userChanged(userId: string | number, transaction: Transaction | undefined) {
-      await changeLog.reportUserChange(userId, transaction)
-      await refreshIn(transaction, () => ownerPermissions?.evict([userId]))
+    /** Reports to all processes that an owner has changed: to this process now, or when the transaction of the caller ends. */
+    async ownerChanged(owner: Owner, transaction: Transaction | undefined) {
+      await changeLog.reportOwnerChange(owner, transaction)
+      await refreshIn(transaction, () => forgetOwner(nameOfOwner(owner)))
     },
   }
 }

@@ -8,13 +8,12 @@ import type { Emitter } from '../keys/emitter'
 import { readGranted, type Grantable, type GrantableContext } from '../keys/grantable'
 import { PermissionSet, type Permissions } from '../keys/permissions'
 import { createEviction, freshnessOf, mayUse, type Freshness, type KeyRow } from './cache'
-
-type UserId = string | number
+import type { CachedOwner } from './owners'
 
 const nothing = new PermissionSet([])
 
-/** The permissions of a user, from an answer of the app's `grantable`. */
-export class UserPermissions {
+/** The permissions of an owner, from an answer of the app's `grantable`. */
+export class HeldPermissions {
   /** Empty until the app has answered. */
   permissions: PermissionSet = nothing
   /** True if a request has used it since room was last made. */
@@ -23,16 +22,16 @@ export class UserPermissions {
   refreshFrom = -Infinity
 
   constructor(
-    readonly userId: UserId,
-    /** It is followed until the user changes or the feed loses track. */
+    readonly owner: CachedOwner,
+    /** It is followed until the owner changes or the feed loses track. */
     readonly freshness: Freshness,
   ) {}
 }
 
 /** A question that the app has not answered. */
 interface Question {
-  user: UserPermissions
-  answer: Promise<UserPermissions>
+  held: HeldPermissions
+  answer: Promise<HeldPermissions>
 }
 
 export type OwnerPermissions = ReturnType<typeof createOwnerPermissions>
@@ -43,25 +42,26 @@ interface OwnerPermissionsParts {
   permissions: Permissions
   feed: Pick<ChangeFeed, 'lease' | 'maxStalenessMs'>
   clock: Clock
-  maxUsers: number
+  maxOwners: number
   maxAgeMs: number
   emitter: Pick<Emitter, 'emit'>
 }
 
 interface State extends OwnerPermissionsParts {
   askApp: ReturnType<typeof createAskGrantable>
-  readonly users: Map<UserId, UserPermissions>
-  findUnused(): UserPermissions | undefined
-  /** The oldest first. */
-  readonly questions: Map<UserId, Question[]>
-  readonly listeners: ((userId: UserId) => void)[]
+  /** By the names of owners. */
+  readonly cached: Map<string, HeldPermissions>
+  findUnused(): HeldPermissions | undefined
+  /** Likewise, the oldest first. */
+  readonly questions: Map<string, Question[]>
+  readonly listeners: ((name: string) => void)[]
 }
 
 /** How soon at most the app is asked again after it failed, if no request waits for it. */
 const longestRestMs = 1_000
 
 /**
- * Caches what users may do. An answer younger than `maxAgeMs` is used. Up to twice as old, it is used, and refreshed
+ * Caches what owners may do. An answer younger than `maxAgeMs` is used. Up to twice as old, it is used, and refreshed
  * beside the requests. After that, requests wait for a new answer.
  *
  * Like rows of keys, answers also keep the bound within which changes are honoured. If an answer lacks a change, the
@@ -73,40 +73,44 @@ const longestRestMs = 1_000
 export function createOwnerPermissions(parts: OwnerPermissionsParts) {
   const { feed, clock, maxAgeMs } = parts
   const { inBoth } = parts.permissions
-  const users = new Map<UserId, UserPermissions>()
+  const cached = new Map<string, HeldPermissions>()
   const state: State = {
     ...parts,
     askApp: createAskGrantable(parts),
-    users,
-    findUnused: createEviction(users),
+    cached,
+    findUnused: createEviction(cached),
     questions: new Map(),
     listeners: [],
   }
 
-  /** Returns the permissions of a user, if they are cached and may be used. */
-  function get(userId: UserId, monotonic: number, wall: number): UserPermissions | undefined {
-    const user = users.get(userId)
-    if (!user || !mayUse(user.freshness, feed, monotonic, wall)) return undefined
+  /** Returns the permissions of an owner, if they are cached and may be used. */
+  function get(
+    { name }: CachedOwner,
+    monotonic: number,
+    wall: number,
+  ): HeldPermissions | undefined {
+    const held = cached.get(name)
+    if (!held || !mayUse(held.freshness, feed, monotonic, wall)) return undefined
 
-    if (!isWithin(user.freshness, maxAgeMs, monotonic, wall)) {
-      if (!isWithin(user.freshness, 2 * maxAgeMs, monotonic, wall)) return undefined
-      refresh(user, monotonic, state)
+    if (!isWithin(held.freshness, maxAgeMs, monotonic, wall)) {
+      if (!isWithin(held.freshness, 2 * maxAgeMs, monotonic, wall)) return undefined
+      refresh(held, monotonic, state)
     }
-    user.wasUsed = true
-    return user
+    held.wasUsed = true
+    return held
   }
 
   /**
-   * Asks the app for the permissions of a user, or joins a question that is younger than `maxAgeMs`. Rejects with
+   * Asks the app for the permissions of an owner, or joins a question that is younger than `maxAgeMs`. Rejects with
    * `grantable_unavailable` if the app does not answer.
    */
-  async function ask(userId: UserId): Promise<UserPermissions> {
-    const latest = state.questions.get(userId)?.at(-1)
+  async function ask(owner: CachedOwner): Promise<HeldPermissions> {
+    const latest = state.questions.get(owner.name)?.at(-1)
     const { monotonic, wall } = momentOf(clock)
     const mayJoin =
-      latest?.user.freshness.isFollowed === true &&
-      isWithin(latest.user.freshness, maxAgeMs, monotonic, wall)
-    return mayJoin ? latest.answer : start(userId, state).answer
+      latest?.held.freshness.isFollowed === true &&
+      isWithin(latest.held.freshness, maxAgeMs, monotonic, wall)
+    return mayJoin ? latest.answer : start(owner, state).answer
   }
 
   return {
@@ -115,85 +119,87 @@ export function createOwnerPermissions(parts: OwnerPermissionsParts) {
     inBoth,
 
     /** Returns the permissions of a key that its owner has as well, if the owner's permissions are cached. */
-    getHeld({ userId, permissions }: KeyRow): PermissionSet | undefined {
-      const user = get(userId, clock.monotonic(), clock.wall())
-      return user && inBoth(permissions, user.permissions)
+    getHeld({ owner, permissions }: KeyRow): PermissionSet | undefined {
+      const held = get(owner, clock.monotonic(), clock.wall())
+      return held && inBoth(permissions, held.permissions)
     },
 
     /** Returns the permissions of a key that its owner has as well. Rejects if that cannot be known at the moment. */
-    async readHeld({ userId, permissions }: KeyRow): Promise<PermissionSet> {
-      const user = get(userId, clock.monotonic(), clock.wall()) ?? (await ask(userId))
-      // The user may have changed before the app answered.
-      if (!user.freshness.isFollowed) throw new ApiKeysError('database_unavailable')
-      return inBoth(permissions, user.permissions)
+    async readHeld({ owner, permissions }: KeyRow): Promise<PermissionSet> {
+      const held = get(owner, clock.monotonic(), clock.wall()) ?? (await ask(owner))
+      // The owner may have changed before the app answered.
+      if (!held.freshness.isFollowed) throw new ApiKeysError('database_unavailable')
+      return inBoth(permissions, held.permissions)
     },
 
-    /** Evicts what these users may do. Answers that are on their way are not cached. */
-    evict(userIds: Iterable<UserId>) {
-      for (const userId of userIds) evict(userId, state)
+    /** Evicts what an owner may do. Answers that are on their way are not cached. */
+    evict(name: string) {
+      evict(name, state)
     },
 
     evictAll() {
-      for (const userId of state.questions.keys()) evict(userId, state)
-      for (const { freshness } of users.values()) freshness.isFollowed = false
-      users.clear()
+      for (const name of state.questions.keys()) evict(name, state)
+      for (const { freshness } of cached.values()) freshness.isFollowed = false
+      cached.clear()
     },
 
-    /** Lets a part of the process know which users may do more or less than before, although no change was reported. */
-    listen(listener: (userId: UserId) => void) {
+    /** Lets a part of the process know which owners may do more or less than before, although no change was reported. */
+    listen(listener: (name: string) => void) {
       state.listeners.push(listener)
     },
   }
 }
 
-function start(userId: UserId, state: State): Question {
-  const user = new UserPermissions(userId, freshnessOf(momentOf(state.clock), true))
-  const question = { user, answer: state.background.run(() => readAnswer(user, state)) }
-  const earlier = state.questions.get(userId) ?? []
-  state.questions.set(userId, [...earlier, question])
+function start(owner: CachedOwner, state: State): Question {
+  const held = new HeldPermissions(owner, freshnessOf(momentOf(state.clock), true))
+  const question = { held, answer: state.background.run(() => readAnswer(held, state)) }
+  const earlier = state.questions.get(owner.name) ?? []
+  state.questions.set(owner.name, [...earlier, question])
   return question
 }
 
-async function readAnswer(user: UserPermissions, state: State): Promise<UserPermissions> {
-  const { userId, freshness } = user
+async function readAnswer(held: HeldPermissions, state: State): Promise<HeldPermissions> {
+  const { owner, freshness } = held
+  const { name } = owner
   try {
-    user.permissions = state.permissions.heldBy(readGranted(await state.askApp(userId)))
-    if (freshness.isFollowed) keep(user, state)
-    return user
+    held.permissions = state.permissions.heldBy(readGranted(await state.askApp(owner.id)))
+    if (freshness.isFollowed) keep(held, state)
+    return held
   } finally {
-    const others = state.questions.get(userId)?.filter((question) => question.user !== user) ?? []
-    if (others.length > 0) state.questions.set(userId, others)
-    else state.questions.delete(userId)
+    const others = state.questions.get(name)?.filter((question) => question.held !== held) ?? []
+    if (others.length > 0) state.questions.set(name, others)
+    else state.questions.delete(name)
   }
 }
 
-/** Caches the permissions of a user, unless a later question was answered before. */
-function keep(user: UserPermissions, { users, maxUsers, findUnused, listeners }: State) {
-  const before = users.get(user.userId)
-  if (before && before.freshness.monotonic > user.freshness.monotonic) return
+/** Caches the permissions of an owner, unless a later question was answered before. */
+function keep(held: HeldPermissions, { cached, maxOwners, findUnused, listeners }: State) {
+  const { name } = held.owner
+  const before = cached.get(name)
+  if (before && before.freshness.monotonic > held.freshness.monotonic) return
 
-  if (!before && users.size >= maxUsers) {
+  if (!before && cached.size >= maxOwners) {
     const unused = findUnused()
-    if (unused) users.delete(unused.userId)
+    if (unused) cached.delete(unused.owner.name)
   }
-  users.set(user.userId, user)
-  if (!before || before.permissions === user.permissions) return
-  for (const listener of listeners) listener(user.userId)
+  cached.set(name, held)
+  if (!before || before.permissions === held.permissions) return
+  for (const listener of listeners) listener(name)
 }
 
-/** Asks the app again beside the requests, one question per user at a time. */
-function refresh(user: UserPermissions, monotonic: number, state: State) {
-  if (monotonic < user.refreshFrom || state.questions.has(user.userId)) return
+/** Asks the app again beside the requests, one question per owner at a time. */
+function refresh(held: HeldPermissions, monotonic: number, state: State) {
+  if (monotonic < held.refreshFrom || state.questions.has(held.owner.name)) return
 
-  user.refreshFrom = monotonic + Math.min(state.maxAgeMs / 10, longestRestMs)
-  start(user.userId, state).answer.catch(() => {})
+  held.refreshFrom = monotonic + Math.min(state.maxAgeMs / 10, longestRestMs)
+  start(held.owner, state).answer.catch(() => {})
 }
 
-function evict(userId: UserId, { users, questions }: State) {
-  const user = users.get(userId)
-  if (user) user.freshness.isFollowed = false
-  users.delete(userId)
-  for (const { user } of questions.get(userId) ?? []) user.freshness.isFollowed = false
+function evict(name: string, { cached, questions }: State) {
+  const known = cached.get(name)
+  if (known) known.freshness.isFollowed = false
+  cached.delete(name)
+  for (const { held } of questions.get(name) ?? []) held.freshness.isFollowed = false
 }
 
 /** How long the app is given for an answer. */

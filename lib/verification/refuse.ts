@@ -60,7 +60,7 @@ export function refuse(
   caller: KeyCaller,
   parts: RefusalParts,
 ): Refused {
-  caller.refused = { id: key.id, userId: key.userId }
+  caller.refused = { id: key.id, owner: key.owner.shown }
   if (fault === 'retired') noteRetiredUse(key, wall, caller, parts)
   if (fault === 'address_not_allowed') noteForeignUse(key, wall, caller, parts)
   return refused(fault)

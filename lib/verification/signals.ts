@@ -61,9 +61,9 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
     }
   }
 
-  function checkOwners(userIds: readonly (string | number)[]) {
-    const changed = new Set(userIds)
-    checkIf(({ holding }) => changed.has(holding.row.userId))
+  function checkOwners(names: readonly string[]) {
+    const changed = new Set(names)
+    checkIf(({ holding }) => changed.has(holding.row.owner.name))
   }
 
   memory.feed.listen({
@@ -72,7 +72,7 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
         for (const watch of watches.get(id) ?? []) void check(watch, state)
       }
     },
-    onUserChanges: checkOwners,
+    onOwnerChanges: checkOwners,
     onGap: () => checkIf(() => true),
     onDoubt: () => checkIf(() => true),
     isNeeded() {
@@ -80,7 +80,7 @@ export function createSignals({ background, memory, grantableMaxAgeMs }: Signals
       return watches.size > 0
     },
   })
-  memory.ownerPermissions?.listen((userId) => checkOwners([userId]))
+  memory.ownerPermissions?.listen((name) => checkOwners([name]))
 
   return {
     makeSignal: (holding: Holding, caller: KeyCaller) => watchKey(holding, caller, state),
@@ -208,7 +208,7 @@ function setTimer(watch: Watch, delayMs: number, { background }: State, work: ()
 function holdingOf(row: KeyRow, memory: Memory): Holding | undefined {
   const { cache, feed, ownerPermissions, clock } = memory
   const key = cache.get(row.digest)
-  const isFollowed = key === row && key.freshness.isFollowed
+  const isFollowed = key === row && key.freshness.isFollowed && !key.owner.isForgotten
   if (!isFollowed || !feed.isLive(clock.monotonic(), clock.wall())) return undefined
   const permissions = ownerPermissions ? ownerPermissions.getHeld(row) : row.permissions
   return permissions && { row, permissions }

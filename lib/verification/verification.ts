@@ -21,6 +21,7 @@ import { closablesOf, isClosable } from '../keys/closable'
 import type { Emitter } from '../keys/emitter'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
+import type { IdTypes } from '../keys/owner'
 import type { UserIdType } from '../../models/storage-options'
 import type { Settings } from '../read-options'
 import { createUsageRecorder, type UsageRecorder } from '../usage/recorder'
@@ -29,6 +30,7 @@ import { checkResource, RequestConditions } from './guard-conditions'
 import { createHealth, createSecretCheck, describe } from './health'
 import { createLookup } from './lookup'
 import { createMemory, createRefresh } from './memory'
+import { createOwnerCache, type OwnerCache } from './owners'
 import { createSignals } from './signals'
 import type { KeyCaller } from './verified-key'
 import { createVerifier, type Verdict, type Verifier, type VerifyOptions } from './verify'
@@ -43,6 +45,7 @@ export interface VerificationParts extends Settings {
   /** The view of it that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
   tables: Tables
+  idTypes: IdTypes
   userIdType: UserIdType
   signer: Signer
   format: SecretFormat
@@ -59,13 +62,15 @@ export function createVerification(parts: VerificationParts) {
   const boundMs = parts.maxStalenessMs + parts.outageGraceMs
   const shared = { ...parts, clock: systemClock, boundMs }
 
-  const { changeLog, lookUp } = connect(shared)
+  const owners = createOwnerCache(parts.cacheSize)
+  const { changeLog, lookUp } = connect({ ...shared, owners })
   const writer = createWriter({ background, connection: connections.usage })
   const usage = createUsageRecorder({ ...shared, writer })
   const memory = createMemory({
     ...shared,
     log: changeLog,
     lookUp,
+    owners,
     firstAnswerLimitMs: acquireLimitMs(appSequelize),
     onStandby: connections.lookUps.reset,
   })
@@ -188,7 +193,9 @@ function createRefusal(resource: object): KeyCaller['refusalOf'] {
 }
 
 /** Makes the reader for the connections of this process. No connection is opened before it is needed. */
-function connect(shared: VerificationParts & { clock: Clock; boundMs: number }) {
+function connect(
+  shared: VerificationParts & { clock: Clock; boundMs: number; owners: OwnerCache },
+) {
   const { connections } = shared
   const changeLog = createChangeLog({
     ...shared,

@@ -55,7 +55,7 @@ export interface KeyCaller extends KeyUse {
   /** The signal of the key is kept until the first of these ends; without them, until it aborts. */
   readonly closables?: readonly Closable[] | undefined
   /** The key that was refused, if the database has it. It is kept here for reports. */
-  refused?: { readonly id: string; readonly userId: string | number }
+  refused?: { readonly id: string; readonly owner: Owner }
   /** Returns why the key does not meet what guards have demanded so far; `null` if it does. */
   refusalOf(holding: Holding): Error | null
 }
@@ -123,8 +123,8 @@ class AcceptedKey implements VerifiedApiKey {
   constructor(acceptance: Acceptance) {
     const { row, permissions } = acceptance
     this.id = row.id
-    this.owner = Object.freeze({ type: 'user', id: row.userId })
-    this.userId = row.userId
+    this.owner = row.owner.shown
+    this.userId = row.owner.id
     this.name = row.name
     this.permissions = permissions.names
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)

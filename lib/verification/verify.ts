@@ -7,7 +7,7 @@ import type { Closable } from '../keys/closable'
 import type { RequestedResources } from '../keys/resources'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
-import { isStillUnknown, mayAnswer, mayUse, type CachedKey, type KeyRow } from './cache'
+import { isStillUnknown, mayAnswer, mayUse, mayUseKey, type CachedKey, type KeyRow } from './cache'
 import type { Memory } from './memory'
 import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
 import {
@@ -127,7 +127,7 @@ function decideFromCache(
 
   if (key === undefined) {
     if (!isStillUnknown(cache.unknownSince(digest), feed, monotonic, wall)) return undefined
-  } else if (!mayUse(key.freshness, feed, monotonic, wall)) {
+  } else if (!mayUseKey(key, feed, monotonic, wall)) {
     return undefined
   }
   feed.noteUse(monotonic)
@@ -160,10 +160,8 @@ function limitToOwner(
   const { ownerPermissions, clock } = parts.memory
   if (ownerPermissions === undefined || !decision.valid) return decision
 
-  const { userId } = decision.row
-  const owner = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
-  if (owner)
-    return decision.narrow(ownerPermissions.inBoth(decision.permissions, owner.permissions))
+  const held = ownerPermissions.get(decision.row.owner, clock.monotonic(), clock.wall())
+  if (held) return decision.narrow(ownerPermissions.inBoth(decision.permissions, held.permissions))
   const asking = askForOwner(ownerPermissions, decision, sent, parts)
   return within({ limitMs: answerLimitMs, isAwaited: true }, asking)
 }
@@ -179,10 +177,10 @@ async function askForOwner(
   const { caller } = accepted
   let key = accepted
   for (let attempt = 1; attempt <= maxAttempts; attempt++) {
-    const { userId } = key.row
+    const { owner } = key.row
     // Another request may have asked since.
-    const known = ownerPermissions.get(userId, clock.monotonic(), clock.wall())
-    const owner = known ?? (await ownerPermissions.ask(userId))
+    const known = ownerPermissions.get(owner, clock.monotonic(), clock.wall())
+    const held = known ?? (await ownerPermissions.ask(owner))
     // The key may have changed in between as well.
     if (!isStillGood(key, parts)) {
       const { digest } = key.row
@@ -193,10 +191,10 @@ async function askForOwner(
       key = again
     }
     const { monotonic, wall } = momentOf(clock)
-    const isRecent = owner.freshness.isFollowed || attempt > 1
-    const isOwner = owner.userId === key.row.userId
-    if (isRecent && isOwner && mayUse(owner.freshness, feed, monotonic, wall)) {
-      return key.narrow(ownerPermissions.inBoth(key.permissions, owner.permissions))
+    const isRecent = held.freshness.isFollowed || attempt > 1
+    const isOwner = held.owner.name === key.row.owner.name
+    if (isRecent && isOwner && mayUse(held.freshness, feed, monotonic, wall)) {
+      return key.narrow(ownerPermissions.inBoth(key.permissions, held.permissions))
     }
   }
   throw new ApiKeysError('database_unavailable')
@@ -207,7 +205,7 @@ function isStillGood({ row, caller }: Acceptance, { memory }: VerifierParts): bo
   const { cache, clock, feed } = memory
   const { monotonic, wall } = momentOf(clock)
   const key = cache.get(row.digest)
-  if (key !== row || !mayUse(key.freshness, feed, monotonic, wall)) return false
+  if (key !== row || !mayUseKey(key, feed, monotonic, wall)) return false
   return faultOf(row, wall, caller) === null
 }
 

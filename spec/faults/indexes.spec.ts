@@ -359,7 +359,6 @@ describe('the indexes', () => {
       connection: { query: () => Promise.reject(new Error('not for this')) },
       sequelize: explained,
       tables: tablesOf('public'),
-      userIdType: 'text',
       followed: 'keys',
       boundMs: 1_000,
       ownChanges: createOwnChanges(systemClock),

@@ -320,7 +320,6 @@ function createReader(connection: Pick<Connection, 'query'>) {
     connection,
     sequelize,
     tables: tablesOf('public'),
-    userIdType: 'text',
     followed: 'keys',
     boundMs: 1_000,
     ownChanges: createOwnChanges(systemClock),

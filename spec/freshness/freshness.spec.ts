@@ -1,7 +1,8 @@
 import * as fc from 'fast-check'
 
 import { runsOf } from '../support/runs'
-import type { Status, World } from '../verification/simulated-world'
+import { isSameOwner } from '../../lib/keys/owner'
+import { ownerOf, statusOf, type Status, type World } from '../verification/simulated-world'
 import {
   actionsOf,
   answers,
@@ -34,6 +35,8 @@ const actions = actionsOf(
     4,
     fc.record({ do: fc.constant('create'), key, by: fc.constantFrom('this process', 'another') }),
   ],
+  [3, fc.record({ do: fc.constant('suspend'), user: key, to: fc.boolean() })],
+  [2, fc.record({ do: fc.constant('transfer'), key, user: key })],
   [1, fc.record({ do: fc.constant('change all'), to: fc.constantFrom('ACTIVE', 'SUSPENDED') })],
   [24, answers(seldom)],
   [6, commonActions.look],
@@ -64,9 +67,13 @@ function playWith(outageGraceMs: number, actions: readonly Action[]) {
     // A change that was read and then lost is not reported. The row may be used for as long as the bound.
     const since = world.hasLostWithin(maxStalenessMs) ? oldestAt : Math.max(oldestAt, knownFrom)
     const status = said === 'unknown' ? 'MISSING' : said.toUpperCase()
-    return world.wasSince(since, ({ statuses }) => statuses[key] === status)
-      ? []
-      : [`was called ${said}`]
+    const isTrue = world.wasSince(
+      since,
+      (content) =>
+        statusOf(content, key) === status &&
+        (!verdict.valid || isSameOwner(ownerOf(content, key), verdict.apiKey.owner)),
+    )
+    return isTrue ? [] : [`was called ${said}`]
   }
 
   return play(actions, { outageGraceMs }, faultsOf)
@@ -81,6 +88,9 @@ function absenceKnownFrom({ key, askedAt, knownFrom }: Decided, world: World): n
 
 const verify = (key: number): Action => ({ do: 'verify', key })
 const change = (key: number, to: Status): Action => ({ do: 'change', key, to })
+const suspend = (user: number): Action => ({ do: 'suspend', user, to: true })
+const reactivate = (user: number): Action => ({ do: 'suspend', user, to: false })
+const transfer = (key: number, user: number): Action => ({ do: 'transfer', key, user })
 const create = (key: number): Action => ({ do: 'create', key, by: 'another' })
 const createOwn = (key: number): Action => ({ do: 'create', key, by: 'this process' })
 const loseChanges = (count: number): Action => ({ do: 'lose changes', count })
@@ -111,6 +121,33 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
       askAgain,
     ],
     ['active', 'revoked', 'revoked'],
+  ],
+  [
+    'does not rest on a look-up that was under way when the owner was suspended',
+    [
+      start,
+      [verify(0), look(0), wait(1), suspend(0), poll, answer(1), wait(1)],
+      [verify(0), answer(0)],
+      askAgain,
+    ],
+    ['active', 'suspended', 'suspended'],
+  ],
+  [
+    'refuses all cached keys of a suspended owner once the log is read, also a key that was transferred',
+    [
+      [...start, transfer(0, 1), poll, answer(0), verify(0), answer(0), verify(1)],
+      [suspend(1), poll, answer(0), verify(0), answer(0), verify(1), answer(0)],
+      [reactivate(1), poll, answer(0), verify(0), answer(0), verify(1), answer(0)],
+    ],
+    ['active', 'active', 'active', 'suspended', 'suspended', 'active', 'active'],
+  ],
+  [
+    'lets a key that was transferred from a suspended owner work',
+    [
+      [suspend(0), ...start, verify(0), answer(0), transfer(0, 1), poll, answer(0)],
+      [verify(0), answer(0)],
+    ],
+    ['active', 'suspended', 'active'],
   ],
   [
     'does not rest on one that was under way when nobody knew what had changed',

@@ -36,7 +36,6 @@ function prune() {
     connection: { query: () => Promise.reject(new Error('not for this')) },
     sequelize: world.sequelize,
     tables: tablesOf('public'),
-    userIdType: 'text',
     followed: 'keys',
     boundMs: 1_000,
     ownChanges: createOwnChanges(systemClock),

@@ -311,6 +311,13 @@ const refusals: Record<ErrorCode, Row> = {
     detail:
       'Idempotency-Key must be 1 to 255 printable ASCII characters in quotes, for example "8e03978e". Letters, digits, - and _ need no quotes.',
   },
+  owner_suspended: {
+    when: 'a new key of a suspended owner',
+    before: () => rows(`INSERT INTO api_key_suspended_owners (user_id) VALUES ('olga')`),
+    send: () => http.as('olga').post('/api-keys', newInput),
+    status: 409,
+    detail: 'The owner of the API key is suspended. Reactivate the owner first.',
+  },
   too_many_api_keys: {
     when: 'a key more than a user may have',
     send: () => alice.post('/api-keys', { name: 'Second', permissions: ['READ_GRAPH'] }),

@@ -15,6 +15,7 @@ import { createTestApiKeys } from '../support/app'
 import { createDatabase, databaseAway, type Database } from '../support/database'
 import { newKey, unbound } from '../support/keys'
 import { until } from '../support/until'
+import { cachedUser } from '../support/owners'
 import { allOf } from '../support/permissions'
 
 let database: Database
@@ -195,7 +196,7 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
   const row: KeyRow = {
     digest: `digest-${number}`,
     id: id ?? `00000000-0000-4000-8000-${number.toString(16).padStart(12, '0')}`,
-    userId,
+    owner: cachedUser(userId),
     name: 'Deployment',
     permissions: allOf(['READ_GRAPH']),
     status: 'ACTIVE',

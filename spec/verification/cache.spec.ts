@@ -2,17 +2,20 @@ import * as fc from 'fast-check'
 
 import { CachedKey, createKeyCache, type KeyRow } from '../../lib/verification/cache'
 import { unbound } from '../support/keys'
+import { cachedUser } from '../support/owners'
 import { runsOf } from '../support/runs'
 import { allOf } from '../support/permissions'
 
 const size = 4
+
+const owner = cachedUser('alice')
 
 /** One of the secrets of a key. */
 function secretOf(key: number, secret: number): CachedKey {
   const row: KeyRow = {
     digest: `digest-${key}-${secret}`,
     id: `key-${key}`,
-    userId: 'alice',
+    owner,
     name: 'Deployment',
     permissions: allOf(['READ_GRAPH']),
     status: 'ACTIVE',

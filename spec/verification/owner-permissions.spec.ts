@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import { systemClock } from '../../lib/database/clock'
 import { createLease } from '../../lib/freshness/lease'
 import { createOwnerPermissions } from '../../lib/verification/owner-permissions'
+import { cachedUser } from '../support/owners'
 import { runsOf } from '../support/runs'
 import { permissions, type World } from './simulated-world'
 import {
@@ -83,6 +84,7 @@ describe('the permissions of a key', () => {
   )
 })
 
+const alice = cachedUser('alice')
 const lease = createLease({ clock: systemClock, maxStalenessMs, outageGraceMs: 0, report() {} })
 /** A lease that does not end. */
 const endless = { ...lease, grantedAt: { monotonic: 0, wall: 0 }, lengthMs: Infinity }
@@ -91,7 +93,7 @@ describe('the permissions of owners', () => {
   const maxAgeMs = 60_000
 
   /** The cache of a process to which every change is reported, and an app that answers on demand. */
-  function createMemory({ maxUsers = 10 } = {}) {
+  function createMemory({ maxOwners = 10 } = {}) {
     let now = 0
     const asked: { answer(held: readonly string[]): void; fail(error: Error): void }[] = []
     const changed: unknown[] = []
@@ -104,11 +106,11 @@ describe('the permissions of owners', () => {
       permissions,
       feed: { lease: endless, maxStalenessMs },
       clock: { monotonic: () => now, wall: () => now },
-      maxUsers,
+      maxOwners,
       maxAgeMs,
       emitter: { emit() {} },
     })
-    owners.listen((userId) => changed.push(userId))
+    owners.listen((name) => changed.push(name))
 
     return {
       owners,
@@ -119,7 +121,7 @@ describe('the permissions of owners', () => {
       },
       /** The permissions of a user, if they are cached. */
       recall(userId: string) {
-        return owners.get(userId, now, now)?.permissions.names
+        return owners.get(cachedUser(userId), now, now)?.permissions.names
       },
       async answer(held: readonly string[]) {
         await settle()
@@ -136,7 +138,7 @@ describe('the permissions of owners', () => {
 
   async function createFilled() {
     const memory = createMemory()
-    const asking = memory.owners.ask('alice')
+    const asking = memory.owners.ask(alice)
     await memory.answer(['READ'])
     await asking
     return memory
@@ -160,12 +162,12 @@ describe('the permissions of owners', () => {
     expect(recall('alice')).toBeUndefined()
 
     await answer(['WRITE'])
-    expect(changed).toEqual(['alice'])
+    expect(changed).toEqual(['user alice'])
   })
 
   it('are as old as the question, not the answer', async () => {
     const { owners, recall, pass, answer } = createMemory()
-    const asking = owners.ask('alice')
+    const asking = owners.ask(alice)
     pass(2 * maxAgeMs - 1)
     await answer(['READ'])
     await asking
@@ -194,13 +196,14 @@ describe('the permissions of owners', () => {
 
   it('are evicted with the user, and a question under way is not joined after that', async () => {
     const { owners, recall, answer, asked } = await createFilled()
-    const early = owners.ask('alice')
+    const early = owners.ask(alice)
     await settle()
 
-    owners.evict(['alice', 'nobody'])
+    owners.evict('user alice')
+    owners.evict('user nobody')
     expect(recall('alice')).toBeUndefined()
-    const late = owners.ask('alice')
-    const later = owners.ask('alice')
+    const late = owners.ask(alice)
+    const later = owners.ask(alice)
     await settle()
     expect(asked).toHaveLength(2)
 
@@ -214,10 +217,10 @@ describe('the permissions of owners', () => {
 
   it('are not replaced by an answer to an older question', async () => {
     const { owners, recall, pass, asked, answer } = createMemory()
-    const first = owners.ask('alice')
+    const first = owners.ask(alice)
     await settle()
     pass(maxAgeMs)
-    const second = owners.ask('alice')
+    const second = owners.ask(alice)
     await settle()
     const [older] = asked.splice(0, 1)
 
@@ -229,16 +232,16 @@ describe('the permissions of owners', () => {
   })
 
   it('are cached for a number of users, and stay for users in use', async () => {
-    const { owners, recall, answer } = createMemory({ maxUsers: 3 })
+    const { owners, recall, answer } = createMemory({ maxOwners: 3 })
     for (const userId of ['alice', 'bob', 'carol']) {
-      const asking = owners.ask(userId)
+      const asking = owners.ask(cachedUser(userId))
       await answer(['READ'])
       await asking
     }
     recall('alice')
     recall('carol')
 
-    const asking = owners.ask('dave')
+    const asking = owners.ask(cachedUser('dave'))
     await answer(['READ'])
     await asking
 

@@ -1,9 +1,11 @@
 import { momentOf, type Clock } from '../../lib/database/clock'
 import type { LogReading, Position } from '../../lib/freshness/change-log'
+import type { Owner } from '../../lib/keys/owner'
 import { asSent, createSecretFormat, type Digest } from '../../lib/keys/secret'
 import type { KeyRow } from '../../lib/verification/cache'
 import type { KeyReading } from '../../lib/verification/lookup'
 import { unbound } from '../support/keys'
+import { createOwnerCache, type OwnerCache } from '../../lib/verification/owners'
 import { permissionsOf } from '../support/permissions'
 
 /** All permissions that there are. */
@@ -35,6 +37,10 @@ interface Entry extends Position {
 interface Content {
   log: readonly Entry[]
   statuses: readonly Status[]
+  /** The number of the user who owns each key. */
+  holders: readonly number[]
+  /** True for each user who is suspended. */
+  suspended: readonly boolean[]
   /** The permissions of each user. */
   roles: readonly (readonly string[])[]
   triggers: string | null
@@ -90,6 +96,8 @@ export function createWorld({ grantable }: Rules) {
   let content: Content = {
     log: [{ revision: 1, mark: 'mark-0' }],
     statuses: ['ACTIVE', 'ACTIVE', 'MISSING'],
+    holders: [0, 1, 2],
+    suspended: [false, false, false],
     roles: users.map((): readonly string[] => permissions.names),
     triggers: 'triggers-0',
     unloggedKeys: 0,
@@ -99,6 +107,7 @@ export function createWorld({ grantable }: Rules) {
   /** The states of the database, with the time from which each held. */
   const history = [{ from: -Infinity, content }]
   const reads: Read[] = []
+  const owners = createOwnerCache(100)
   /** By the number of the key. */
   const additions: Addition[] = []
 
@@ -135,6 +144,7 @@ export function createWorld({ grantable }: Rules) {
   return {
     clock,
     reads,
+    owners,
 
     get now() {
       return now
@@ -195,6 +205,17 @@ export function createWorld({ grantable }: Rules) {
       commit({ statuses }, { key: 'all' })
     },
 
+    /** Suspends a user or ends it, by a row and an entry, whatever the number of the user's keys. */
+    suspend(user: number, to: boolean) {
+      commit({ suspended: content.suspended.with(user, to) }, { user })
+    },
+
+    /** Gives a key another owner. */
+    transfer(key: number, user: number) {
+      if (content.statuses[key] === 'MISSING') return
+      commit({ holders: content.holders.with(key, user) }, { key })
+    },
+
     changeUser(user: number, to: readonly string[]) {
       const roles = content.roles.with(user, to)
       commit({ roles }, grantable?.isReported === true ? { user } : undefined)
@@ -242,7 +263,7 @@ export function createWorld({ grantable }: Rules) {
         sentAt,
         triggers: versionOf(content),
         newest: content.log.at(-1) ?? { revision: 0, mark: '' },
-        rows: new Map(wanted.flatMap((digest) => rowOf(digest, content.statuses))),
+        rows: new Map(wanted.flatMap((digest) => rowOf(digest, content, owners))),
         isStandby,
         isSubscriber: false,
         isRegistered: true,
@@ -298,7 +319,7 @@ function readingOfLog(
     newest: log.at(-1) ?? null,
     continues: log.some(({ revision, mark }) => revision === from?.revision && mark === from.mark),
     changedIds: keys.includes('all') ? null : keys.map((key) => ids[Number(key)] ?? ''),
-    changedUserIds: since.flatMap(({ user }) => (user === undefined ? [] : (users[user] ?? []))),
+    changedOwners: since.flatMap(({ user }) => (user === undefined ? [] : `user ${users[user]}`)),
     hasNew: since.some(({ isNew }) => isNew),
     isSubscriber: false,
     xids: [],
@@ -307,15 +328,26 @@ function readingOfLog(
   }
 }
 
-function rowOf(digest: Digest, statuses: readonly Status[]): [Digest, KeyRow][] {
+/** The status of a key as verification sees it. A key of a suspended user counts as suspended. */
+export function statusOf({ statuses, holders, suspended }: Content, key: number): Status {
+  const status = statuses[key] ?? 'MISSING'
+  return status === 'ACTIVE' && suspended[holders[key] ?? -1] === true ? 'SUSPENDED' : status
+}
+
+/** The owner of a key. */
+export function ownerOf({ holders }: Content, key: number): Owner {
+  return { type: 'user', id: users[holders[key] ?? -1] ?? '' }
+}
+
+function rowOf(digest: Digest, content: Content, owners: OwnerCache): [Digest, KeyRow][] {
   const number = digests.indexOf(digest)
-  const status = statuses[number]
-  if (status === undefined || status === 'MISSING') return []
+  const status = statusOf(content, number)
+  if (status === 'MISSING') return []
 
   const row: KeyRow = {
     digest,
     id: ids[number] ?? '',
-    userId: users[number] ?? '',
+    owner: owners.of(ownerOf(content, number)),
     name: 'Deployment',
     permissions: permissions.heldBy(permissions.names),
     status,

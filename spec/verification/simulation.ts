@@ -35,6 +35,8 @@ export type Action =
   | { do: 'change'; key: number; to: Status }
   | { do: 'create'; key: number; by: 'this process' | 'another' }
   | { do: 'change all'; to: KeyRow['status'] }
+  | { do: 'suspend'; user: number; to: boolean }
+  | { do: 'transfer'; key: number; user: number }
   | { do: 'change user'; user: number; to: readonly string[] }
   | { do: 'answer'; read: number; fails: boolean; standby: boolean }
   | { do: 'look'; read: number }
@@ -85,6 +87,7 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
     clock: world.clock,
     log: { read: world.readLog, register: async () => {}, prune: async () => {} },
     lookUp: (wanted) => world.readKeys(wanted),
+    owners: world.owners,
     cacheSize: 100,
     maxStalenessMs,
     outageGraceMs,
@@ -110,7 +113,7 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
     changeLog: {
       find: async () => new Map(),
       remove: async () => {},
-      reportUserChange: async () => {},
+      reportOwnerChange: async () => {},
     },
     ownChanges: createOwnChanges(world.clock),
     serverClock: createServerClock(),
@@ -187,6 +190,10 @@ export async function play(
       }
       case 'change all':
         return world.changeAll(action.to)
+      case 'suspend':
+        return world.suspend(action.user, action.to)
+      case 'transfer':
+        return world.transfer(action.key, action.user)
       case 'change user':
         return world.changeUser(action.user, action.to)
       case 'look': {

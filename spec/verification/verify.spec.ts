@@ -23,6 +23,7 @@ describe('verify', () => {
       valid: true,
       apiKey: {
         id: apiKey.id,
+        owner: { type: 'user', id: 'alice' },
         userId: 'alice',
         name: 'Deployment',
         permissions: ['READ_GRAPH'],
