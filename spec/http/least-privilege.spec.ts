@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import * as fc from 'fast-check'
 
 import { MissingPermissionError } from '../../lib'
-import { permissions, type Permission } from '../support/app'
+import { permissions, type Options, type Permission } from '../support/app'
 import { bearer } from '../support/http'
 import { createAnswers, get, holdingOf, openResponse, statusOf, useRoles } from '../support/roles'
 import { until } from '../support/until'
@@ -210,18 +210,52 @@ describe('the signal of a key', () => {
 describe('any sequence of actions', () => {
   const users = ['alice', 'bob'] as const
 
+  /** What each permission gives, if some imply others. */
+  const implied: Record<string, readonly string[]> = {
+    READ_GRAPH: ['READ_GRAPH'],
+    EXECUTE_GRAPH: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+    READ_BLOCK: ['READ_BLOCK'],
+    EXECUTE_BLOCK: [...permissions],
+  }
+  const formerPermissions = {
+    RUN: 'EXECUTE',
+    EXECUTE: 'EXECUTE_GRAPH',
+    LIST: 'READ_BLOCK',
+    OLD: null,
+  }
+  const today: Record<string, string> = {
+    RUN: 'EXECUTE_GRAPH',
+    EXECUTE: 'EXECUTE_GRAPH',
+    LIST: 'READ_BLOCK',
+  }
+  const implying = {
+    permissions: {
+      READ_GRAPH: 'Read graphs',
+      EXECUTE_GRAPH: { description: 'Execute graphs', implies: ['READ_GRAPH'] },
+      READ_BLOCK: 'Read blocks',
+      EXECUTE_BLOCK: { description: 'Execute blocks', implies: ['EXECUTE_GRAPH', 'READ_BLOCK'] },
+    },
+    formerPermissions,
+  } satisfies Options
+
+  /** The names of today for some names. */
+  const namesOf = (given: readonly string[]) =>
+    given.map((name) => today[name] ?? name).filter((name) => name in implied)
+
   type Action =
-    | { do: 'give roles'; user: number; held: Permission[] }
-    | { do: 'create'; user: number; wanted: Permission[] }
-    | { do: 'set permissions'; user: number; key: number; wanted: Permission[] }
+    | { do: 'give roles'; user: number; held: string[] }
+    | { do: 'create'; user: number; wanted: string[] }
+    | { do: 'set permissions'; user: number; key: number; wanted: string[] }
     | { do: 'rename' | 'rotate' | 'suspend' | 'reactivate'; user: number; key: number }
-    | { do: 'manage keys by key'; key: number; wanted: Permission[] }
+    | { do: 'manage keys by key'; key: number; wanted: string[] }
+    | { do: 'drop permission' | 'rename permission'; name: string }
     | { do: 'use'; key: number; permission: Permission }
 
   const user = fc.constantFrom(0, 1)
   const key = fc.nat(5)
-  const set = fc.subarray([...permissions])
-  const wanted = fc.subarray([...permissions], { minLength: 1 })
+  const anyNames = [...permissions, ...Object.keys(formerPermissions)]
+  const set = fc.subarray(anyNames)
+  const wanted = fc.subarray(anyNames, { minLength: 1 })
 
   const action = fc.oneof<fc.MaybeWeightedArbitrary<Action>[]>(
     { weight: 3, arbitrary: fc.record({ do: fc.constant('give roles'), user, held: set }) },
@@ -237,6 +271,13 @@ describe('any sequence of actions', () => {
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('manage keys by key'), key, wanted }) },
     {
+      weight: 1,
+      arbitrary: fc.record({
+        do: fc.constantFrom('drop permission', 'rename permission'),
+        name: fc.constantFrom('EXECUTE_BLOCK', 'RUN', 'OLD'),
+      }),
+    },
+    {
       weight: 10,
       arbitrary: fc.record({
         do: fc.constant('use'),
@@ -250,98 +291,122 @@ describe('any sequence of actions', () => {
     id: string
     owner: string
     key: string
-    held: Permission[]
+    held: string[]
     isSuspended: boolean
   }
 
-  it('refuses a key exactly when its owner lacks the permission', async () => {
-    const roles = new Map<string, readonly Permission[]>()
-    const apiKeys = createInstance({
-      grantableMaxAgeMs: 0,
-      grantable: async (userId) => roles.get(userId) ?? [],
-    })
-    const app = createApp(apiKeys)
+  it.each<[string, Options, (held: readonly string[]) => readonly string[]]>([
+    ['permissions that stand for themselves', {}, (held) => held],
+    [
+      'permissions that imply others, and names of before',
+      implying,
+      (held) => namesOf(held).flatMap((name) => implied[name] ?? []),
+    ],
+  ])(
+    'refuses a key exactly when its owner lacks the permission, with %s',
+    async (_, options, given) => {
+      const roles = new Map<string, readonly string[]>()
+      const apiKeys = createInstance({
+        ...options,
+        grantableMaxAgeMs: 0,
+        // The names of before are not among the types of the app.
+        grantable: async (userId) => (roles.get(userId) ?? []) as Permission[],
+      })
+      const app = createApp(apiKeys)
 
-    function as(name: string, method: 'post' | 'put' | 'patch', path = '') {
-      return app.as(name)[method](`/api-keys${path}`)
-    }
-
-    /** Plays the actions, and returns the wrong answers. */
-    async function play(actions: readonly Action[]): Promise<string[]> {
-      const keys: KnownKey[] = []
-      const faults: string[] = []
-      for (const name of users) roles.set(name, permissions)
-
-      async function act(action: Action) {
-        const name = 'user' in action ? String(users[action.user]) : ''
-        if (action.do === 'give roles') {
-          roles.set(name, action.held)
-          return
-        }
-        if (action.do === 'create') {
-          const body = { name: 'A', permissions: action.wanted }
-          const response = await as(name, 'post').send(body)
-          if (response.status !== 201) return
-          const { apiKey, plainTextKey } = response.body
-          const made = { id: apiKey.id, owner: name, key: plainTextKey, isSuspended: false }
-          keys.push({ ...made, held: action.wanted })
-          return
-        }
-
-        const known = keys[action.key % (keys.length || 1)]
-        if (!known) return
-        switch (action.do) {
-          case 'set permissions': {
-            const body = { permissions: action.wanted }
-            const response = await as(name, 'put', `/${known.id}/permissions`).send(body)
-            if (response.status === 200) known.held = action.wanted
-            return
-          }
-          case 'rename':
-            await as(name, 'patch', `/${known.id}`).send({ name: 'B' })
-            return
-          case 'rotate': {
-            const response = await as(name, 'post', `/${known.id}/rotate`)
-            if (response.status === 200) known.key = response.body.plainTextKey
-            return
-          }
-          case 'suspend':
-          case 'reactivate': {
-            const response = await as(name, 'post', `/${known.id}/${action.do}`)
-            if (response.status === 200) known.isSuspended = action.do === 'suspend'
-            return
-          }
-          case 'manage keys by key': {
-            const body = { permissions: action.wanted }
-            const response = await as(known.owner, 'put', `/${known.id}/permissions`)
-              .set(bearer(known.key))
-              .send(body)
-            if (response.status !== 403) faults.push(`a key managed keys: ${response.status}`)
-            return
-          }
-          case 'use': {
-            const { status } = await get(app, action.permission, known.key)
-            const mayPass =
-              known.held.includes(action.permission) &&
-              roles.get(known.owner)?.includes(action.permission) === true
-            const due = known.isSuspended ? 401 : mayPass ? 200 : 403
-            if (status !== due) faults.push(`${JSON.stringify(known)}: ${status} for ${due}`)
-          }
-        }
+      function as(name: string, method: 'post' | 'put' | 'patch', path = '') {
+        return app.as(name)[method](`/api-keys${path}`)
       }
 
-      for (const action of actions) await act(action)
-      return faults
-    }
+      /** Plays the actions, and returns the wrong answers. */
+      async function play(actions: readonly Action[]): Promise<string[]> {
+        const keys: KnownKey[] = []
+        const faults: string[] = []
+        for (const name of users) roles.set(name, permissions)
 
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(action, { minLength: 10, maxLength: 30, size: 'max' }),
-        async (actions) => {
-          expect(await play(actions)).toEqual([])
-        },
-      ),
-      { numRuns: Number(process.env.PRIVILEGE_RUNS ?? 20) },
-    )
-  })
+        async function act(action: Action) {
+          const name = 'user' in action ? String(users[action.user]) : ''
+          if (action.do === 'give roles') {
+            roles.set(name, action.held)
+            return
+          }
+          if (action.do === 'create') {
+            const body = { name: 'A', permissions: action.wanted }
+            const response = await as(name, 'post').send(body)
+            if (response.status !== 201) return
+            const { apiKey, plainTextKey } = response.body
+            const made = { id: apiKey.id, owner: name, key: plainTextKey, isSuspended: false }
+            keys.push({ ...made, held: action.wanted })
+            return
+          }
+          if ('name' in action) {
+            const { name } = action
+            const isRenamed = action.do === 'rename permission'
+            if (isRenamed) await apiKeys.renamePermission(name, 'READ_GRAPH')
+            else await apiKeys.dropPermission(name)
+            // Keys have names of today, so that no key has the names of before.
+            for (const key of keys) {
+              const names = isRenamed ? ['READ_GRAPH'] : []
+              key.held = namesOf(key.held).flatMap((held) => (held === name ? names : held))
+            }
+            return
+          }
+
+          const known = keys[action.key % (keys.length || 1)]
+          if (!known) return
+          switch (action.do) {
+            case 'set permissions': {
+              const body = { permissions: action.wanted }
+              const response = await as(name, 'put', `/${known.id}/permissions`).send(body)
+              if (response.status === 200) known.held = action.wanted
+              return
+            }
+            case 'rename':
+              await as(name, 'patch', `/${known.id}`).send({ name: 'B' })
+              return
+            case 'rotate': {
+              const response = await as(name, 'post', `/${known.id}/rotate`)
+              if (response.status === 200) known.key = response.body.plainTextKey
+              return
+            }
+            case 'suspend':
+            case 'reactivate': {
+              const response = await as(name, 'post', `/${known.id}/${action.do}`)
+              if (response.status === 200) known.isSuspended = action.do === 'suspend'
+              return
+            }
+            case 'manage keys by key': {
+              const body = { permissions: action.wanted }
+              const response = await as(known.owner, 'put', `/${known.id}/permissions`)
+                .set(bearer(known.key))
+                .send(body)
+              if (response.status !== 403) faults.push(`a key managed keys: ${response.status}`)
+              return
+            }
+            case 'use': {
+              const { status } = await get(app, action.permission, known.key)
+              const mayPass =
+                given(known.held).includes(action.permission) &&
+                given(roles.get(known.owner) ?? []).includes(action.permission)
+              const due = known.isSuspended ? 401 : mayPass ? 200 : 403
+              if (status !== due) faults.push(`${JSON.stringify(known)}: ${status} for ${due}`)
+            }
+          }
+        }
+
+        for (const action of actions) await act(action)
+        return faults
+      }
+
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(action, { minLength: 10, maxLength: 30, size: 'max' }),
+          async (actions) => {
+            expect(await play(actions)).toEqual([])
+          },
+        ),
+        { numRuns: Number(process.env.PRIVILEGE_RUNS ?? 20) },
+      )
+    },
+  )
 })
