@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 
+import type { ConsoleOptions } from './console/options'
 import type { LimitState } from './errors'
 import type { Demand } from './http/demand'
 import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
@@ -89,6 +90,14 @@ export interface ApiKeys<
   router(): Guard
   /** Makes the router with which administrators manage the keys of all users. It needs the option `isAdmin`. */
   adminRouter(): Guard
+  /**
+   * Makes the pages on which signed-in users manage their own keys. They work without JavaScript, and under a strict
+   * Content-Security-Policy.
+   *
+   * @example
+   * app.use('/settings/api-keys', apiKeys.console({ title: 'Acme', signIn: '/sign-in' }))
+   */
+  console(options?: ConsoleOptions<A['permission']>): Guard
   /**
    * The Passport strategy. Authenticate by its name.
    *

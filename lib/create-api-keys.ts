@@ -5,7 +5,9 @@ import { tablesOf } from '../models/tables'
 import type { ApiKeys } from './api'
 import { limitAnswers } from './database/answer-limit'
 import { createBackground } from './database/background'
+import type * as pages from './console/console'
 import { createConnections } from './database/connections'
+import { refuseRequest } from './http/guard-options'
 import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
@@ -135,6 +137,12 @@ function assemble(options: AnyOptions): ApiKeys {
   return {
     ...commands.lifecycle,
     ...http.calls,
+    console: (options) => {
+      refuseRequest('console', options)
+      // Most processes show no pages, and load neither them nor their renderer.
+      const { createConsole } = require('./console/console') as typeof pages
+      return createConsole(http.routerParts, options)
+    },
     verify: verification.verifyAlone,
     health: verification.health,
     flush: verification.flush,

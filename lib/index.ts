@@ -15,6 +15,7 @@ export {
   type InvalidReason,
   type LimitState,
 } from './errors'
+export type { ConsoleOptions } from './console/options'
 export type { Demand } from './http/demand'
 export type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
 export type { Guard } from './http/guards'

@@ -9,6 +9,16 @@ const base = {
   runtime: '<rootDir>/spec/support/jest/runtime.js',
   transform: {
     '\\.ts$': ['@swc/jest', { jsc: { target: 'es2023', parser: { syntax: 'typescript' } } }],
+    '\\.tsx$': [
+      '@swc/jest',
+      {
+        jsc: {
+          target: 'es2023',
+          parser: { syntax: 'typescript', tsx: true },
+          transform: { react: { runtime: 'automatic', importSource: 'preact' } },
+        },
+      },
+    ],
   },
   modulePathIgnorePatterns: [
     '<rootDir>/dist',
@@ -68,7 +78,10 @@ module.exports = {
     {
       ...base,
       displayName: 'express-4',
-      testMatch: [`<rootDir>/spec/http/{${onExpress.join(',')}}.spec.ts`],
+      testMatch: [
+        `<rootDir>/spec/http/{${onExpress.join(',')}}.spec.ts`,
+        '<rootDir>/spec/console/*.spec.ts',
+      ],
       moduleNameMapper: { '^express$': 'express4' },
     },
     {

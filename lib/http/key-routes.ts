@@ -19,7 +19,7 @@ export interface Role {
 }
 
 /** Returns the address of the client, for the audit trail. */
-export function addressOf({ req }: Call): Pick<ChangeOptions, 'address'> {
+export function addressOf({ req }: Pick<Call, 'req'>): Pick<ChangeOptions, 'address'> {
   const address = clientAddressOf(req)
   return address === null ? {} : { address }
 }

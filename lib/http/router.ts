@@ -93,7 +93,7 @@ export function createRouter(
 }
 
 /** True if Express could not decode the id, so that there is no such key. A `URIError` of the app has no status. */
-function isUndecodable(error: unknown): boolean {
+export function isUndecodable(error: unknown): boolean {
   return error instanceof URIError && 'status' in error
 }
 

@@ -43,7 +43,7 @@ function isOwnOrigin(req: Request, origin: string): boolean {
  * Returns the host with its port as Express 5 does in `req.host`, also behind a trusted proxy. `req.host` of Express 4 lacks the
  * port.
  */
-function hostOf(req: Request): string | undefined {
+export function hostOf(req: Request): string | undefined {
   const isTrusted = req.app?.get('trust proxy fn') as (
     address: string | undefined,
     hops: number,

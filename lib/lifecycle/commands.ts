@@ -266,6 +266,15 @@ function createRouteCommands(parts: Parts) {
       return run(undefined, (call) => list(parts, { ...parse.ownList(filter), userId }, call))
     },
 
+    /** Changes fields of a key and its permissions, both or neither. */
+    async edit(id: string, input: { permissions: unknown }, options: ChangeOptions) {
+      const { permissions: given, ...fields } = input
+      return run(options, (call) => {
+        const { permissions } = parse.permissionSet({ permissions: given })
+        return actions.edit(parts, id, { permissions, changes: parse.changes(fields) }, call)
+      })
+    },
+
     /** Returns the usage of keys of a list, in its order. */
     async usageOf(apiKeys: readonly ApiKeyRecord[], query: object) {
       return run(undefined, (call) => {

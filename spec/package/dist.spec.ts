@@ -16,6 +16,15 @@ describe('the built package', () => {
     expect(files.filter((_, index) => /\bimport\s*\(/.test(texts[index] ?? ''))).toEqual([])
   })
 
+  it('has the style and the script of the pages', async () => {
+    const [source, built] = ['lib', join('dist', 'lib')].map((folder) =>
+      readdir(join(root, folder, 'console', 'assets')),
+    )
+
+    expect(await built).toEqual(await source)
+    expect(await built).toHaveLength(2)
+  })
+
   it('loads six files of other packages, besides those of its peers', async () => {
     const script = `
       for (const name of ['express', 'passport', 'pg', 'sequelize']) require(name)

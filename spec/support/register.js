@@ -2,11 +2,14 @@ const { readFileSync } = require('node:fs')
 
 const { transformSync } = require('@swc/core')
 
+const react = { runtime: 'automatic', importSource: 'preact' }
+
 /** Lets Node load TypeScript, for processes that specs and benches start: `node --require .../register.js file.ts`. */
-require.extensions['.ts'] = function loadTypeScript(module, filename) {
+function loadTypeScript(module, filename) {
+  const parser = { syntax: 'typescript', tsx: filename.endsWith('.tsx') }
   const { code } = transformSync(readFileSync(filename, 'utf8'), {
     filename,
-    jsc: { target: 'es2023', parser: { syntax: 'typescript' } },
+    jsc: { target: 'es2023', parser, transform: { react } },
     module: { type: 'commonjs' },
     sourceMaps: 'inline',
   })
@@ -14,3 +17,6 @@ require.extensions['.ts'] = function loadTypeScript(module, filename) {
   // oxlint-disable-next-line no-underscore-dangle
   module._compile(code, filename)
 }
+
+require.extensions['.ts'] = loadTypeScript
+require.extensions['.tsx'] = loadTypeScript

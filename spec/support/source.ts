@@ -15,7 +15,7 @@ export function sourceFiles(...folders: string[]): string[] {
   const list = ['ls-files', '--cached', '--others', '--exclude-standard', ...folders]
   return execFileSync('git', list, { encoding: 'utf8' })
     .split('\n')
-    .filter((file) => file.endsWith('.ts') && existsSync(file))
+    .filter((file) => /\.tsx?$/.test(file) && existsSync(file))
 }
 
 /** Counts the lines of a file that are neither blank nor comment. */
@@ -39,7 +39,7 @@ const kinds = new Set([
 /** Returns all functions of a file. The lines of a function include those of the functions in it. */
 export function functionsOf(file: string): SourceFunction[] {
   const bytes = readFileSync(file)
-  const program = parseSync(bytes.toString(), { syntax: 'typescript' })
+  const program = parseSync(bytes.toString(), { syntax: 'typescript', tsx: file.endsWith('.tsx') })
   // The parser counts bytes, and does not start again at zero for the next file.
   const start = program.span.end - bytes.length
   const found: SourceFunction[] = []

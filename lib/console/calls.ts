@@ -1,0 +1,19 @@
+import { addressOf } from '../http/key-routes'
+import type { ChangeOptions } from '../lifecycle/types'
+import type { DescribedPermission } from '../keys/permissions'
+import { keyId, type Call } from './router'
+
+/** Returns the options with which the call of an owner reaches the functions that read and change keys. */
+export function asOwner(call: Call): ChangeOptions & { userId: string | number } {
+  return { userId: call.userId, actor: { type: 'user', id: call.userId }, ...addressOf(call) }
+}
+
+/** Returns the id of the key that a call is about. */
+export function idOf({ req }: Call): string {
+  return String(req.params[keyId])
+}
+
+/** Returns the words of the app for its permissions, by their names. */
+export function describe(permissions: readonly DescribedPermission[]): ReadonlyMap<string, string> {
+  return new Map(permissions.map(({ name, description }) => [name, description ?? name]))
+}

@@ -1,0 +1,179 @@
+import type { ApiKeysError } from '../errors'
+import { listPermissions } from '../http/key-routes'
+import type { ApiKeyRecord } from '../keys/record'
+import type { DescribedPermission } from '../keys/permissions'
+import { asOwner, describe, idOf } from './calls'
+import { firstPreset, readExpiry } from './expiry'
+import { problemFrom } from './faults'
+import { valueOf, type Form } from './form'
+import type { Page } from './page'
+import { KeyForm, type KeyValues, type PermissionGroup } from './pages/key-form'
+import { newRequest, requestIn } from './request-name'
+import { revealOnce } from './reveal'
+import type { ConsoleParts, Route } from './router'
+
+/** Creates the forms for a new key, and for changes of a key. */
+export function createKeyFormViews(parts: ConsoleParts) {
+  const { lifecycle, routeCommands, settings } = parts
+  const { maxLifetimeSeconds } = settings
+  const descriptions = describe(settings.permissions.described)
+
+  const create: Route = {
+    async show({ page, form, userId }, refused) {
+      // Another key is wished for with a form that has made one, so it gets a name of its own.
+      const isReused = refused?.code === 'idempotency_key_reused'
+      const { name: request, at: formAt } = isReused ? newRequest() : requestIn(form)
+      const { permissions } = await listPermissions(parts, userId)
+      const content = (
+        <KeyForm
+          page={page}
+          values={form.size > 0 ? valuesOf(form) : emptyValues(permissions, maxLifetimeSeconds)}
+          descriptions={descriptions}
+          groups={groupsOf(permissions, page)}
+          problem={refused && problemOf(refused, page)}
+          maxLifetimeSeconds={maxLifetimeSeconds}
+          formAt={formAt}
+          request={request}
+        />
+      )
+      return { title: page.texts.form.create, content }
+    },
+
+    async act(call) {
+      const { form, userId } = call
+      const { name: idempotencyKey, at } = requestIn(form)
+      const apiKey = { ...inputOf(form), expiresAt: readExpiry(form, at) ?? null }
+      const { userId: _, ...options } = asOwner(call)
+      return revealOnce(call, 'created', () =>
+        routeCommands.createOwn(userId, apiKey, {
+          ...options,
+          idempotencyKey,
+          answersAgain: false,
+        }),
+      )
+    },
+  }
+
+  const edit: Route = {
+    async show(call, refused) {
+      const { page, form, userId } = call
+      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const { permissions } = await listPermissions(parts, userId)
+      const gone = goneOf(apiKey, permissions)
+      const content = (
+        <KeyForm
+          page={page}
+          values={form.size > 0 ? valuesOf(form) : valuesOfKey(apiKey)}
+          descriptions={descriptions}
+          groups={groupsOf([...permissions, ...gone], page)}
+          gone={gone}
+          problem={refused && problemOf(refused, page)}
+          maxLifetimeSeconds={maxLifetimeSeconds}
+          formAt={page.now.getTime()}
+          edited={apiKey}
+        />
+      )
+      return { title: page.texts.form.edit(apiKey.name), content }
+    },
+
+    async act(call) {
+      const { form, page } = call
+      const expiresAt = readExpiry(form, page.now.getTime())
+      const changes = { ...inputOf(form), ...(expiresAt !== undefined && { expiresAt }) }
+      const { id } = await routeCommands.edit(idOf(call), changes, asOwner(call))
+      return { location: page.to(`${id}?notice=saved`) }
+    },
+  }
+
+  /** Returns the permissions of a key that its owner may no longer give. The form must not drop them unasked. */
+  function goneOf(apiKey: ApiKeyRecord, granted: readonly DescribedPermission[]) {
+    const names = new Set(granted.map(({ name }) => name))
+    return settings.permissions.described.filter(
+      ({ name }) => apiKey.permissions.includes(name) && !names.has(name),
+    )
+  }
+
+  return { create, edit }
+}
+
+function problemOf(refused: ApiKeysError, page: Page) {
+  const { form, reveal } = page.texts
+  const labels = {
+    name: form.name,
+    description: form.description,
+    permissions: form.permissions,
+    expiresAt: form.expiry,
+    allowedIps: form.addresses,
+  }
+  const problem = problemFrom(refused, page.texts, labels)
+  return refused.code === 'idempotency_key_reused' ? { ...problem, general: reveal.again } : problem
+}
+
+/** Returns what a user typed, as the library takes it. */
+function inputOf(form: Form) {
+  const addresses = valueOf(form, 'addresses')
+    .split(/[\s,]+/)
+    .filter((address) => address !== '')
+  const description = valueOf(form, 'description')
+  return {
+    name: valueOf(form, 'name'),
+    description: description.trim() === '' ? null : description,
+    permissions: form.get('permissions') ?? [],
+    allowedIps: addresses.length > 0 ? addresses : null,
+  }
+}
+
+/** Returns what a user typed, to be shown again. */
+function valuesOf(form: Form): KeyValues {
+  return {
+    name: valueOf(form, 'name'),
+    description: valueOf(form, 'description'),
+    permissions: form.get('permissions') ?? [],
+    expiry: valueOf(form, 'expiry'),
+    expiresOn: valueOf(form, 'expiresOn'),
+    addresses: valueOf(form, 'addresses'),
+  }
+}
+
+function valuesOfKey({ name, description, permissions, allowedIps }: ApiKeyRecord): KeyValues {
+  return {
+    name,
+    description: description ?? '',
+    permissions,
+    expiry: 'keep',
+    expiresOn: '',
+    addresses: allowedIps?.join('\n') ?? '',
+  }
+}
+
+/** Returns what an empty form has. If there is one permission only, a key needs it. */
+function emptyValues(
+  permissions: readonly DescribedPermission[],
+  maxLifetimeSeconds: number,
+): KeyValues {
+  return {
+    name: '',
+    description: '',
+    permissions: permissions.length === 1 ? permissions.map(({ name }) => name) : [],
+    expiry: firstPreset(maxLifetimeSeconds),
+    expiresOn: '',
+    addresses: '',
+  }
+}
+
+/** Returns permissions under the headings of the app. Those without a heading come last. */
+function groupsOf(
+  permissions: readonly DescribedPermission[],
+  { look, texts }: Page,
+): PermissionGroup[] {
+  const groups = Object.entries(look.permissionGroups).map(([heading, names]) => ({
+    heading,
+    permissions: permissions.filter(({ name }) => names.includes(name)),
+  }))
+  const grouped = new Set(groups.flatMap((group) => group.permissions))
+  const others = permissions.filter((permission) => !grouped.has(permission))
+  const heading = groups.length > 0 ? texts.form.otherPermissions : ''
+  return [...groups, { heading, permissions: others }].filter(
+    (group) => group.permissions.length > 0,
+  )
+}

@@ -1,0 +1,83 @@
+import { dayMs, hourMs } from '../database/clock'
+import type { ApiKeysError } from '../errors'
+import { shownToOwner } from '../http/key-routes'
+import { limitsOf } from '../keys/limits'
+import type { ApiKeyRecord } from '../keys/record'
+import { asOwner, describe, idOf } from './calls'
+import { sentenceOf } from './faults'
+import { slotsOf } from './pages/chart'
+import { Key } from './pages/key'
+import type { Notice } from './pages/key-props'
+import type { Call, ConsoleParts, Route, View } from './router'
+
+/** The parts of the chart of a key: hours of a day, or days of a month. */
+const periods = {
+  hour: { count: 24, unitMs: hourMs },
+  day: { count: 30, unitMs: dayMs },
+} as const
+
+/** Creates the view of a key, and the buttons on it that need no questions. */
+export function createKeyViews({ lifecycle, routeCommands, settings }: ConsoleParts) {
+  const descriptions = describe(settings.permissions.described)
+
+  async function show(call: Call, refused?: ApiKeysError): Promise<View> {
+    const { page, query, userId } = call
+    const [id, options] = [idOf(call), asOwner(call)]
+    const by = query.get('by') === 'hour' ? 'hour' : 'day'
+    const { count, unitMs } = periods[by]
+    const apiKey = await lifecycle.get(id, options)
+    const usage = await lifecycle.usage(id, { by }, options)
+    const cursor = query.get('trail')
+    const entries = await routeCommands.eventsOf(id, cursor === null ? {} : { cursor }, options)
+
+    const content = (
+      <Key
+        page={page}
+        apiKey={apiKey}
+        userId={userId}
+        descriptions={descriptions}
+        limits={limitsOf(settings.limits, apiKey.limits)}
+        slots={slotsOf(usage.usage, count, unitMs, page.now)}
+        totals={usage.totals}
+        period={by}
+        events={entries.events.map((event) => shownToOwner(userId, event))}
+        olderEvents={entries.nextCursor}
+        isNewest={cursor === null}
+        notice={refused ? undefined : noticeOf(query.get('notice'), apiKey)}
+        fault={refused && sentenceOf(refused, page.texts)}
+      />
+    )
+    return { title: apiKey.name, content, isWide: true }
+  }
+
+  function button(name: 'suspend' | 'reactivate', notice: Notice): Route {
+    return {
+      show,
+      async act(call) {
+        const { id } = await lifecycle[name](idOf(call), asOwner(call))
+        return { location: call.page.to(`${id}?notice=${notice}`) }
+      },
+    }
+  }
+
+  return {
+    show: { show },
+    suspend: button('suspend', 'suspended'),
+    reactivate: button('reactivate', 'reactivated'),
+  }
+}
+
+/** Returns the message on what was just done, if it is true of the key. A link of another site must not claim what is not. */
+function noticeOf(
+  name: string | null,
+  { status, previousSecret }: ApiKeyRecord,
+): Notice | undefined {
+  const isTrue: Readonly<Record<Notice, boolean>> = {
+    saved: status !== 'REVOKED',
+    suspended: status === 'SUSPENDED',
+    reactivated: status === 'ACTIVE',
+    revoked: status === 'REVOKED',
+    'rotation-ended': previousSecret === null,
+  }
+  return (Object.keys(isTrue) as Notice[]).find((notice) => notice === name && isTrue[notice])
+}

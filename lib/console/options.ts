@@ -1,0 +1,112 @@
+import { createOptionChecks } from '../../models/option-checks'
+import { createPermissionCheck } from '../http/demand'
+import { isObject } from '../keys/parse-input'
+import type { Permissions } from '../keys/permissions'
+import { darkAccentOf, isReadableOnWhite } from './accent'
+import { languages, type Language } from './texts/texts'
+
+/** The options of `console`. */
+export interface ConsoleOptions<Permission extends string = string> {
+  /**
+   * The name of your product, at the top of the pages and in their titles.
+   *
+   * @default none
+   */
+  title?: string | undefined
+  /** The address of your logo, for example `/logo.svg`. Its colours must be visible on white and on black. */
+  logo?: string | undefined
+  /**
+   * The colour of buttons and links, for example `#5746af`. White text must be readable on it (a contrast of 4.5 to 1). The dark
+   * theme lightens it for links.
+   *
+   * @default '#4b45c6'
+   */
+  accent?: string | undefined
+  /**
+   * The language of the texts.
+   *
+   * @default the language that the browser prefers, else English
+   */
+  language?: Language | undefined
+  /** The address of your sign-in page, to which a user is sent whose session has ended. */
+  signIn?: string | undefined
+  /** A link at the top that leads back to your app. */
+  back?: { readonly href: string; readonly text: string } | undefined
+  /**
+   * The address that the ready `curl` line of a new key calls.
+   *
+   * @default the address of your app
+   */
+  example?: string | undefined
+  /** Headings for the permissions in forms, for example `{ Graphs: ['READ_GRAPH', 'EXECUTE_GRAPH'] }`. */
+  permissionGroups?: Readonly<Record<string, readonly Permission[]>> | undefined
+}
+
+/** The options of `console`, checked and complete. */
+export type Look = ReturnType<typeof readConsoleOptions>
+
+const names = [
+  'title',
+  'logo',
+  'accent',
+  'language',
+  'signIn',
+  'back',
+  'example',
+  'permissionGroups',
+] as const satisfies (keyof ConsoleOptions)[]
+
+const { check, refuseUnknownNames } = createOptionChecks('console')
+
+/** Checks the options of `console`, and completes them with their defaults. Throws a `TypeError` for a mistake. */
+export function readConsoleOptions(
+  options: ConsoleOptions,
+  permissions: Pick<Permissions, 'names'>,
+) {
+  if (!isObject(options)) throw new TypeError('console: the options must be an object')
+  refuseUnknownNames(options, names)
+
+  const { title, logo, accent = '#4b45c6', language, signIn, back, example } = options
+  for (const [name, value] of Object.entries({ title, logo, signIn, example })) {
+    check(name, value === undefined || isText(value), 'must be text', value)
+  }
+  check('accent', /^#[0-9a-f]{6}$/i.test(accent), 'must be a colour such as #5746af', accent)
+  check(
+    'accent',
+    isReadableOnWhite(accent),
+    'is too light: white text cannot be read on it',
+    accent,
+  )
+  check(
+    'language',
+    language === undefined || languages.includes(language),
+    `must be one of ${languages.join(', ')}`,
+    language,
+  )
+  check(
+    'back',
+    back === undefined || (isText(back.href) && isText(back.text)),
+    'must be { href, text }',
+    back,
+  )
+
+  const { permissionGroups = {} } = options
+  for (const group of Object.values(permissionGroups)) {
+    createPermissionCheck('console', group, permissions)
+  }
+  return {
+    title,
+    logo,
+    language,
+    signIn,
+    back,
+    example,
+    permissionGroups,
+    accent,
+    darkAccent: darkAccentOf(accent),
+  }
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string' && value !== ''
+}

@@ -1,0 +1,48 @@
+import type { Request } from 'express'
+
+import type { Assets } from './assets'
+import { createFormats, type Formats } from './format'
+import type { Look } from './options'
+import { preferredLanguage, textsIn, type Language, type Texts } from './texts/texts'
+
+/** What all parts of a page need: its language, its place, and the looks of the app. */
+export interface Page {
+  language: Language
+  texts: Texts
+  formats: Formats
+  look: Look
+  assets: Assets
+  now: Date
+  /** Returns the address of a view relative to the page, because a proxy may have changed the path of the request. */
+  to(view: string): string
+}
+
+const formats = new Map<Language, Formats>()
+
+/** Returns what a page needs that answers a request. */
+export function pageOf(req: Request, look: Look, assets: Assets): Page {
+  const language = look.language ?? preferredLanguage((names) => req.acceptsLanguages(names))
+  const known = formats.get(language) ?? createFormats(language)
+  formats.set(language, known)
+  const root = rootOf(req)
+
+  return {
+    language,
+    texts: textsIn(language),
+    formats: known,
+    look,
+    assets,
+    now: new Date(),
+    to: (view) => (view === '' ? `${root}/` : `${root}/${view}`),
+  }
+}
+
+/** Returns the address of the mount path, relative to the path of the request. */
+function rootOf({ originalUrl, path }: Request): string {
+  const depth = path.split('/').length - 2
+  if (depth > 0) return Array.from({ length: depth }, () => '..').join('/')
+
+  const [whole = ''] = originalUrl.split(/[?#]/)
+  // At `/settings/keys`, the views are in `keys/`. At `/settings/keys/`, they are in the folder itself.
+  return path === '/' && !whole.endsWith('/') ? `./${whole.slice(whole.lastIndexOf('/') + 1)}` : '.'
+}

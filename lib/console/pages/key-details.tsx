@@ -1,0 +1,73 @@
+import type { ComponentChildren } from 'preact'
+
+import type { KeyProps } from './key-props'
+import { Ago, Day, Exactly, wordsFor } from './parts'
+
+/** The facts of a key. */
+export function Details({ page, apiKey, descriptions, limits }: KeyProps) {
+  const { texts, formats } = page
+  const { key, list, times } = texts
+  const { lastUsedAt, lastUsedFrom, createdAt, expiresAt, revokedAt, allowedIps } = apiKey
+  const limitTexts = limits.map(({ limit, windowSeconds }) =>
+    key.limit(formats.number(limit), formats.duration(windowSeconds)),
+  )
+  return (
+    <section class="card" aria-labelledby="details">
+      <h2 id="details">{key.details}</h2>
+      <dl>
+        <Fact label={key.lastUsed}>
+          {lastUsedAt ? (
+            <>
+              <Ago page={page} at={lastUsedAt} />
+              {lastUsedFrom !== null && ` ${key.from(lastUsedFrom)}`}{' '}
+              <span class="none exact">
+                <Exactly page={page} at={lastUsedAt} />
+              </span>
+            </>
+          ) : (
+            times.never
+          )}
+        </Fact>
+        <Fact label={list.columns.created}>
+          <Day page={page} at={createdAt} />
+        </Fact>
+        <Fact label={list.columns.expires}>
+          {expiresAt ? <Exactly page={page} at={expiresAt} /> : times.noExpiry}
+        </Fact>
+        {revokedAt && (
+          <Fact label={key.revokedAt}>
+            <Exactly page={page} at={revokedAt} />
+          </Fact>
+        )}
+        <Fact label={key.permissions}>
+          <Lines texts={wordsFor(descriptions, apiKey.permissions)} />
+        </Fact>
+        <Fact label={key.addresses}>
+          {allowedIps ? <Lines texts={allowedIps} isCode /> : key.anyAddress}
+        </Fact>
+        <Fact label={key.limits}>
+          {limitTexts.length > 0 ? <Lines texts={limitTexts} /> : key.noLimits}
+        </Fact>
+      </dl>
+    </section>
+  )
+}
+
+function Fact({ label, children }: { label: string; children: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{label}</dt>
+      <dd>{children}</dd>
+    </div>
+  )
+}
+
+function Lines({ texts, isCode }: { texts: readonly string[]; isCode?: boolean }) {
+  return (
+    <ul>
+      {texts.map((text) => (
+        <li>{isCode ? <code>{text}</code> : text}</li>
+      ))}
+    </ul>
+  )
+}

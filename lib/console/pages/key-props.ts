@@ -1,0 +1,28 @@
+import type { ApiKeyEvent } from '../../audit/trail'
+import type { NamedLimit } from '../../keys/limits'
+import type { ApiKeyRecord } from '../../keys/record'
+import type { UsageCounts } from '../../usage/report'
+import type { Page } from '../page'
+import type { Texts } from '../texts/texts'
+import type { Slot } from './chart'
+
+/** A message on what was just done. */
+export type Notice = keyof Texts['notices']
+
+/** What the page of a key shows. */
+export interface KeyProps {
+  page: Page
+  apiKey: ApiKeyRecord
+  userId: string | number
+  descriptions: ReadonlyMap<string, string>
+  limits: readonly NamedLimit[]
+  slots: readonly Slot[]
+  totals: UsageCounts
+  period: 'hour' | 'day'
+  events: readonly ApiKeyEvent[]
+  olderEvents: string | null
+  isNewest: boolean
+  notice: Notice | undefined
+  /** Why the last action was refused. */
+  fault: string | undefined
+}

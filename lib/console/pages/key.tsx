@@ -1,0 +1,98 @@
+import type { ApiKeyRecord } from '../../keys/record'
+import { stateOf } from '../key-state'
+import type { Page } from '../page'
+import { Details } from './key-details'
+import type { KeyProps } from './key-props'
+import { UsageOfKey } from './key-usage'
+import { Banner, Crumbs } from './layout'
+import { Ago, Exactly, KeyEnds, State } from './parts'
+import { Trail } from './trail'
+
+/** All about one key, and what can be done with it. */
+export function Key(props: KeyProps) {
+  const { page, apiKey, notice, fault } = props
+  const { texts } = page
+  const state = stateOf(apiKey)
+  return (
+    <>
+      <Crumbs page={page} />
+      <div class="title">
+        <div>
+          <h1>
+            <bdi>{apiKey.name}</bdi> <State page={page} apiKey={apiKey} />
+          </h1>
+          <KeyEnds ends={apiKey} />
+        </div>
+        {state !== 'revoked' && <Actions page={page} apiKey={apiKey} />}
+      </div>
+      {apiKey.description !== null && (
+        <p class="description" dir="auto">
+          {apiKey.description}
+        </p>
+      )}
+      {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
+      {notice !== undefined && <Banner kind="good">{texts.notices[notice]}</Banner>}
+      {state !== 'active' && notice === undefined && (
+        <Banner kind="note">{texts.key.notes[state]}</Banner>
+      )}
+      <OldSecret page={page} apiKey={apiKey} />
+      <div id="key" data-live>
+        <Details {...props} />
+        <UsageOfKey {...props} />
+      </div>
+      <Trail {...props} />
+    </>
+  )
+}
+
+function Actions({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+  const { key } = page.texts
+  const isSuspended = apiKey.status === 'SUSPENDED'
+  const view = isSuspended ? 'reactivate' : 'suspend'
+  return (
+    <div class="toolbar">
+      <a class="button" href={page.to(`${apiKey.id}/edit`)}>
+        {key.edit}
+      </a>
+      {stateOf(apiKey) === 'active' && (
+        <a class="button" href={page.to(`${apiKey.id}/rotate`)}>
+          {key.rotate}
+        </a>
+      )}
+      <form method="post" action={page.to(`${apiKey.id}/${view}`)} data-once>
+        <button class="button">{key[view]}</button>
+      </form>
+      <a class="button danger-quiet" href={page.to(`${apiKey.id}/revoke`)}>
+        {key.revoke}
+      </a>
+    </div>
+  )
+}
+
+function OldSecret({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+  const { key } = page.texts
+  const { previousSecret: old } = apiKey
+  if (!old || old.worksUntil <= page.now || apiKey.status === 'REVOKED') return null
+
+  return (
+    <section class="card attention">
+      <div>
+        <h2>{key.oldSecret}</h2>
+        <p>
+          {key.oldSecretUntil(`${old.prefix}…${old.postfix}`)}{' '}
+          <Exactly page={page} at={old.worksUntil} />.{' '}
+          {old.lastUsedAt ? (
+            <>
+              {key.oldSecretUsed} <Ago page={page} at={old.lastUsedAt} />.
+            </>
+          ) : (
+            key.oldSecretUnused
+          )}
+        </p>
+      </div>
+      <a class="button" href={page.to(`${apiKey.id}/end-rotation`)}>
+        {key.endRotation}
+      </a>
+    </section>
+  )
+}

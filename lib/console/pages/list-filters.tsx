@@ -1,0 +1,55 @@
+import type { Sort } from '../../keys/cursor'
+import { keyStates, type KeyState } from '../key-state'
+import type { Page } from '../page'
+
+/** What a user asked the list for. */
+export interface Wish {
+  state: KeyState | undefined
+  text: string
+  sort: Sort
+  cursor: string | undefined
+}
+
+/** Returns the address of the list with some wishes. */
+export function listAddress(page: Page, { state, text, sort, cursor }: Wish): string {
+  const query = new URLSearchParams()
+  if (state) query.set('status', state)
+  if (text) query.set('q', text)
+  if (sort !== '-createdAt') query.set('sort', sort)
+  if (cursor !== undefined) query.set('cursor', cursor)
+  return query.size > 0 ? `${page.to('')}?${query}` : page.to('')
+}
+
+/** The words and the state that the list is about. */
+export function Filters({ page, wish }: { page: Page; wish: Wish }) {
+  const { list, states } = page.texts
+  const tabs = [undefined, ...keyStates]
+  return (
+    <div class="filters">
+      <nav aria-label={list.filters} class="tabs">
+        {tabs.map((state) => (
+          <a
+            href={listAddress(page, { ...wish, state, cursor: undefined })}
+            aria-current={wish.state === state ? 'page' : undefined}
+          >
+            {state === undefined ? list.current : states[state]}
+          </a>
+        ))}
+      </nav>
+      <form class="search" role="search" method="get" action={page.to('')}>
+        {wish.state && <input type="hidden" name="status" value={wish.state} />}
+        {wish.sort !== '-createdAt' && <input type="hidden" name="sort" value={wish.sort} />}
+        <input
+          type="search"
+          name="q"
+          value={wish.text}
+          aria-label={`${list.search}: ${list.searchHint}`}
+          placeholder={list.searchHint}
+          autocomplete="off"
+          dir="auto"
+        />
+        <button class="button">{list.search}</button>
+      </form>
+    </div>
+  )
+}

@@ -1,0 +1,51 @@
+import type { ApiKeyRecord } from '../../keys/record'
+import { stateOf } from '../key-state'
+import type { Page } from '../page'
+
+/** The two ends of a key, by which people recognize it. */
+export function KeyEnds({ ends }: { ends: { prefix: string; postfix: string } }) {
+  return (
+    <code class="ends notranslate">
+      {ends.prefix}…{ends.postfix}
+    </code>
+  )
+}
+
+/** The state of a key, as a word with a colour. */
+export function State({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+  const state = stateOf(apiKey)
+  return <span class={`state ${state}`}>{page.texts.states[state]}</span>
+}
+
+/** A time as a distance from now. The exact time is its title. */
+export function Ago({ page, at }: { page: Page; at: Date }) {
+  const { formats, now } = page
+  return (
+    <time datetime={at.toISOString()} title={formats.time(at)} data-show="title">
+      {formats.distance(at, now)}
+    </time>
+  )
+}
+
+/** An exact time. The script shows it in the reader's zone. */
+export function Exactly({ page, at }: { page: Page; at: Date }) {
+  return (
+    <time datetime={at.toISOString()} data-show="time">
+      {page.formats.time(at)}
+    </time>
+  )
+}
+
+/** A day. The exact time is its title. */
+export function Day({ page, at }: { page: Page; at: Date }) {
+  return (
+    <time datetime={at.toISOString()} title={page.formats.time(at)} data-show="day">
+      {page.formats.date(at)}
+    </time>
+  )
+}
+
+/** Returns the words of the app for permissions, or their names. */
+export function wordsFor(descriptions: ReadonlyMap<string, string>, names: readonly string[]) {
+  return names.map((name) => descriptions.get(name) ?? name)
+}

@@ -1,0 +1,68 @@
+import type { ApiKeyEvent } from '../../audit/trail'
+import type { KeyProps } from './key-props'
+import { Ago } from './parts'
+
+/** What was done to a key, the newest first. */
+export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: KeyProps) {
+  const { texts, to } = page
+  const { trail } = texts
+
+  function nameOf({ actorType, actorId }: ApiKeyEvent) {
+    if (actorType === 'user' && actorId === String(userId)) return trail.you
+    return trail.actors[actorType]
+  }
+
+  return (
+    <section class="card" aria-labelledby="trail">
+      <h2 id="trail">{trail.title}</h2>
+      <table class="rows">
+        <thead>
+          <tr>
+            <th scope="col">{trail.what}</th>
+            <th scope="col">{trail.who}</th>
+            <th scope="col">{trail.when}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {events.map((event) => (
+            <tr>
+              <th scope="row">
+                {trail.actions[event.action]}{' '}
+                {event.reason !== null && (
+                  <span class="reason" dir="auto">
+                    {event.reason}
+                  </span>
+                )}
+              </th>
+              <td>
+                {nameOf(event)}
+                {event.address !== null && <span class="none"> {event.address}</span>}
+              </td>
+              <td>
+                <Ago page={page} at={event.createdAt} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      {(olderEvents !== null || !isNewest) && (
+        <nav class="pages" aria-label={trail.title}>
+          {!isNewest && (
+            <a class="button" href={`${to(apiKey.id)}#trail`}>
+              {trail.newest}
+            </a>
+          )}
+          {olderEvents !== null && (
+            <a
+              class="button"
+              rel="next"
+              href={`${to(apiKey.id)}?trail=${encodeURIComponent(olderEvents)}#trail`}
+            >
+              {trail.older}
+            </a>
+          )}
+        </nav>
+      )}
+    </section>
+  )
+}

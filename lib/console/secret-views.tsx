@@ -1,0 +1,82 @@
+import { asOwner, idOf } from './calls'
+import { problemFrom } from './faults'
+import { valueOf } from './form'
+import { EndRotation, Revoke, Rotate } from './pages/confirm'
+import { newRequest, requestIn } from './request-name'
+import { revealOnce } from './reveal'
+import type { ConsoleParts, Route } from './router'
+
+/** The graces that the form for a new secret offers: none, an hour, a day, a week, 30 days. */
+const graces = [0, 3_600, 86_400, 604_800, 2_592_000]
+const defaultGrace = 86_400
+
+/** Creates the views that give a key a new secret, end its old secret, and revoke it. */
+export function createSecretViews({ lifecycle, settings }: ConsoleParts) {
+  const most = settings.maxGracePeriodSeconds
+  const offered = graces.filter((seconds) => seconds <= most)
+
+  const rotate: Route = {
+    async show(call, refused) {
+      const { page, form } = call
+      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const { rotate } = page.texts
+      const labels = { gracePeriodSeconds: rotate.grace }
+      const content = (
+        <Rotate
+          page={page}
+          apiKey={apiKey}
+          problem={refused && problemFrom(refused, page.texts, labels)}
+          graces={offered}
+          grace={valueOf(form, 'grace') || String(Math.min(defaultGrace, most))}
+          request={refused ? newRequest().name : requestIn(form).name}
+        />
+      )
+      return { title: rotate.title(apiKey.name), content }
+    },
+
+    async act(call) {
+      const { form } = call
+      const gracePeriodSeconds = Number(valueOf(form, 'grace') || NaN)
+      const wish = { gracePeriodSeconds, idempotencyKey: requestIn(form).name, answersAgain: false }
+      return revealOnce(call, 'rotated', () =>
+        lifecycle.rotate(idOf(call), { ...asOwner(call), ...wish }),
+      )
+    },
+  }
+
+  const endRotation: Route = {
+    async show(call, refused) {
+      const { page } = call
+      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const problem = refused && problemFrom(refused, page.texts, {})
+      const content = <EndRotation page={page} apiKey={apiKey} problem={problem} />
+      return { title: page.texts.endRotation.title(apiKey.name), content }
+    },
+
+    async act(call) {
+      const { id } = await lifecycle.endRotation(idOf(call), asOwner(call))
+      return { location: call.page.to(`${id}?notice=rotation-ended`) }
+    },
+  }
+
+  const revoke: Route = {
+    async show(call, refused) {
+      const { page, form } = call
+      const { revoke } = page.texts
+      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const problem = refused && problemFrom(refused, page.texts, { reason: revoke.reason })
+      const reason = valueOf(form, 'reason')
+      const content = <Revoke page={page} apiKey={apiKey} problem={problem} reason={reason} />
+      return { title: revoke.title(apiKey.name), content }
+    },
+
+    async act(call) {
+      const reason = valueOf(call.form, 'reason').trim()
+      const because = reason === '' ? {} : { reason }
+      const { id } = await lifecycle.revoke(idOf(call), { ...asOwner(call), ...because })
+      return { location: call.page.to(`${id}?notice=revoked`) }
+    },
+  }
+
+  return { rotate, endRotation, revoke }
+}

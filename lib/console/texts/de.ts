@@ -1,0 +1,245 @@
+import { faultInGerman } from './faults-de'
+import type { Texts } from './en'
+
+/** The texts of the pages in German. */
+export const de: Texts = {
+  apiKeys: 'API-Schlüssel',
+  backTo: (title) => `Zurück zu ${title}`,
+  skip: 'Zum Inhalt springen',
+  cancel: 'Abbrechen',
+  more: (count) => `+${count} weitere`,
+
+  list: {
+    lead: 'Mit diesen Schlüsseln handeln Programme für dich. Halte sie geheim und widerrufe, was du nicht mehr brauchst.',
+    create: 'Schlüssel erstellen',
+    search: 'Suchen',
+    searchHint: 'Name, Beschreibung oder Anfang eines Schlüssels',
+    filters: 'Nach Status filtern',
+    current: 'Aktuelle',
+    clear: 'Alle aktuellen Schlüssel zeigen',
+    columns: {
+      name: 'Name',
+      permissions: 'Berechtigungen',
+      status: 'Status',
+      lastUsed: 'Zuletzt benutzt',
+      usage: 'Letzte 30 Tage',
+      created: 'Erstellt',
+      expires: 'Läuft ab',
+    },
+    ascending: 'aufsteigend',
+    descending: 'absteigend',
+    sortBy: (column) => `Nach „${column}“ sortieren`,
+    next: 'Nächste Seite',
+    first: 'Erste Seite',
+    empty: 'Noch keine API-Schlüssel',
+    emptyLead:
+      'Erstelle einen Schlüssel und gib ihn einem Programm. Es kann dann die API für dich aufrufen.',
+    nothing: 'Kein Schlüssel passt',
+    nothingLead: 'Versuche andere Wörter oder einen anderen Status.',
+    uses: (count) => `${count} Anfragen in 30 Tagen`,
+  },
+
+  states: {
+    active: 'Aktiv',
+    suspended: 'Gesperrt',
+    expired: 'Abgelaufen',
+    revoked: 'Widerrufen',
+  },
+
+  times: { never: 'Nie', noExpiry: 'Nie', exactly: 'Genaue Zeit' },
+
+  form: {
+    create: 'API-Schlüssel erstellen',
+    createLead: 'Du siehst den Schlüssel einmal, gleich nachdem du ihn erstellt hast.',
+    edit: (name) => `${name} bearbeiten`,
+    name: 'Name',
+    nameHint: 'Sag, was den Schlüssel benutzt, zum Beispiel „Nächtlicher Import“.',
+    description: 'Beschreibung',
+    optional: 'freiwillig',
+    permissions: 'Berechtigungen',
+    permissionsHint: 'Gib einem Schlüssel nur, was sein Programm braucht.',
+    otherPermissions: 'Weitere',
+    includes: (permissions) => `umfasst: ${permissions}`,
+    permissionGone: 'hast du selbst nicht mehr',
+    expiry: 'Ablauf',
+    expiryHint: 'Ein Schlüssel, der abläuft, richtet weniger Schaden an, wenn er bekannt wird.',
+    keepExpiry: (at) => `Behalten: ${at}`,
+    keepNoExpiry: 'Behalten: läuft nicht ab',
+    inDays: (days, at) => `${days}, bis ${at}`,
+    onDate: 'An einem Tag',
+    noExpiry: 'Läuft nicht ab',
+    date: 'Letzter Tag (UTC)',
+    addresses: 'Erlaubte Adressen',
+    addressesHint:
+      'IP-Adressen oder Bereiche wie 203.0.113.0/24, eine Angabe je Zeile. Ohne Angabe sind alle erlaubt.',
+    submit: 'Schlüssel erstellen',
+    save: 'Änderungen speichern',
+    problems: 'Der Schlüssel wurde nicht gespeichert. Bitte berichtige, was markiert ist.',
+  },
+
+  reveal: {
+    created: (name) => `${name} ist erstellt`,
+    rotated: (name) => `${name} hat ein neues Geheimnis`,
+    once: 'Kopiere den Schlüssel jetzt. Er wird nur dieses eine Mal gezeigt.',
+    key: 'Dein neuer Schlüssel',
+    copy: 'Kopieren',
+    copied: 'Kopiert',
+    notCopied:
+      'Der Browser hat es nicht erlaubt. Der Schlüssel ist markiert: Drücke Strg+C oder ⌘C.',
+    hidden: 'Dieser Schlüssel wird nicht mehr gezeigt.',
+    tryIt: 'Ausprobieren',
+    tryItLead: 'Führe diese Zeile in einem Terminal aus:',
+    done: 'Ich habe den Schlüssel gesichert',
+    graceUntil: 'Das alte Geheimnis gilt noch bis',
+    already: 'Dieser Schlüssel ist schon erstellt',
+    alreadyRotated: 'Dieses Geheimnis ist schon erstellt',
+    alreadyLead:
+      'Das Geheimnis stand in der Antwort auf die erste Anfrage und wird nicht noch einmal gezeigt. Wenn du es nicht hast, erstelle ein neues.',
+    again:
+      'Mit diesem Formular wurde schon ein Schlüssel erstellt. Drücke noch einmal „Schlüssel erstellen“, wenn du einen weiteren möchtest.',
+  },
+
+  key: {
+    edit: 'Bearbeiten',
+    rotate: 'Neues Geheimnis',
+    suspend: 'Sperren',
+    reactivate: 'Entsperren',
+    revoke: 'Widerrufen',
+    details: 'Einzelheiten',
+    permissions: 'Berechtigungen',
+    addresses: 'Erlaubte Adressen',
+    anyAddress: 'Jede Adresse',
+    limits: 'Grenzen',
+    noLimits: 'Keine Grenzen',
+    limit: (count, duration) => `${count} Anfragen in ${duration}`,
+    lastUsed: 'Zuletzt benutzt',
+    from: (address) => `von ${address}`,
+    notes: {
+      suspended:
+        'Dieser Schlüssel ist gesperrt. Anfragen mit ihm werden abgelehnt, bis du ihn entsperrst.',
+      expired:
+        'Dieser Schlüssel ist abgelaufen. Gib ihm einen späteren Ablauf, und er gilt wieder.',
+      revoked: 'Dieser Schlüssel ist widerrufen. Er gilt nie wieder.',
+    },
+    revokedAt: 'Widerrufen',
+    oldSecret: 'Das alte Geheimnis gilt noch',
+    oldSecretUntil: (key) => `${key} gilt bis`,
+    oldSecretUsed: 'Zuletzt benutzt:',
+    oldSecretUnused: 'Seitdem wurde es nicht benutzt.',
+    endRotation: 'Altes Geheimnis jetzt beenden',
+  },
+
+  usage: {
+    title: 'Benutzung',
+    hours: '24 Stunden',
+    days: '30 Tage',
+    period: 'Zeitraum',
+    accepted: 'Angenommen',
+    denied: 'Abgelehnt',
+    rateLimited: 'Über der Grenze',
+    time: 'Zeit (UTC)',
+    table: 'Als Tabelle zeigen',
+    none: 'Keine Anfragen in dieser Zeit.',
+    chart: (accepted, denied, limited) =>
+      `Anfragen: ${accepted} angenommen, ${denied} abgelehnt, ${limited} über der Grenze`,
+  },
+
+  trail: {
+    title: 'Verlauf',
+    when: 'Wann',
+    what: 'Was',
+    who: 'Wer',
+    address: 'Adresse',
+    older: 'Ältere Einträge',
+    newest: 'Neueste Einträge',
+    you: 'Du',
+    actors: { user: 'Benutzer', admin: 'Verwaltung', system: 'Die App', database: 'Die Datenbank' },
+    actions: {
+      created: 'Erstellt',
+      updated: 'Geändert',
+      permissions_changed: 'Berechtigungen geändert',
+      suspended: 'Gesperrt',
+      reactivated: 'Entsperrt',
+      revoked: 'Widerrufen',
+      rotated: 'Neues Geheimnis',
+      rotation_ended: 'Altes Geheimnis beendet',
+      retired_secret_used: 'Ein altes Geheimnis wurde versucht',
+      transferred: 'An einen anderen Besitzer übergeben',
+      owner_suspended: 'Besitzer gesperrt',
+      owner_reactivated: 'Besitzer entsperrt',
+      deleted: 'Gelöscht',
+      truncated: 'Alle Schlüssel gelöscht',
+    },
+  },
+
+  rotate: {
+    title: (name) => `Neues Geheimnis für ${name}`,
+    lead: 'Der Schlüssel behält Namen, Berechtigungen und Verlauf. Programme brauchen das neue Geheimnis.',
+    grace: 'Das alte Geheimnis gilt noch',
+    graceHint: 'Lange genug, um das neue Geheimnis in jedes Programm zu bringen.',
+    now: 'gar nicht: Es endet sofort',
+    submit: 'Neues Geheimnis erstellen',
+  },
+
+  endRotation: {
+    title: (name) => `Altes Geheimnis von ${name} beenden?`,
+    lead: 'Programme, die es noch benutzen, werden dann abgelehnt.',
+    submit: 'Altes Geheimnis beenden',
+  },
+
+  revoke: {
+    title: (name) => `${name} widerrufen?`,
+    lead: 'Der Schlüssel gilt sofort und für immer nicht mehr. Programme, die ihn benutzen, werden abgelehnt.',
+    unused: 'Der Schlüssel wurde nie benutzt.',
+    usedAt: 'Er wurde zuletzt benutzt',
+    reason: 'Grund',
+    reasonHint: 'Für den Verlauf des Schlüssels.',
+    submit: 'Schlüssel widerrufen',
+    keep: 'Schlüssel behalten',
+  },
+
+  notices: {
+    saved: 'Deine Änderungen sind gespeichert.',
+    suspended: 'Der Schlüssel ist gesperrt.',
+    reactivated: 'Der Schlüssel ist wieder aktiv.',
+    revoked: 'Der Schlüssel ist widerrufen.',
+    'rotation-ended': 'Das alte Geheimnis gilt nicht mehr.',
+  },
+
+  refused: {
+    title: 'Das ging nicht',
+    retry: 'Noch einmal versuchen',
+    toList: 'Zur Liste der Schlüssel',
+    session: 'Deine Sitzung ist beendet',
+    sessionLead: 'Melde dich wieder an, um deine Schlüssel zu sehen.',
+    sessionKept:
+      'Was du eingegeben hast, steht noch hier. Melde dich in einem anderen Tab wieder an, komm zurück und sende es noch einmal.',
+    signIn: 'Anmelden',
+    unavailable: 'Die Schlüssel sind gerade nicht erreichbar',
+    unavailableKept: 'Was du eingegeben hast, steht noch hier. Sende es gleich noch einmal.',
+    kept: 'Was du eingegeben hast',
+    send: 'Noch einmal senden',
+  },
+
+  refusals: {
+    api_key_not_allowed:
+      'Schlüssel werden nicht mit einem Schlüssel verwaltet. Melde dich an und sende keinen Schlüssel mit.',
+    cross_site_request: 'Eine Anfrage von einer anderen Website darf hier nichts ändern.',
+    api_key_not_found: 'Diesen API-Schlüssel gibt es nicht.',
+    api_key_suspended: 'Der Schlüssel ist gesperrt. Entsperre ihn zuerst.',
+    api_key_expired: 'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf.',
+    api_key_revoked: 'Der Schlüssel ist widerrufen und bleibt es. Erstelle einen neuen.',
+    request_under_way: 'Diese Anfrage wird gerade ausgeführt. Versuche es gleich noch einmal.',
+    too_many_api_keys: 'Du hast so viele Schlüssel, wie erlaubt sind. Widerrufe zuerst einen.',
+    unsupported_media_type: 'Diese Seite nimmt nur ihre eigenen Formulare an.',
+    body_too_large: 'Das Formular ist zu groß.',
+    invalid_input: 'Die Eingabe ist nicht richtig.',
+    grantable_unavailable:
+      'Deine Berechtigungen können gerade nicht geprüft werden. Versuche es gleich noch einmal.',
+    database_unavailable:
+      'Schlüssel können gerade nicht gelesen oder geändert werden. Versuche es gleich noch einmal.',
+  },
+
+  line: (label, line) => `${label}, Zeile ${line}`,
+  fault: (label, message) => `${label}: ${faultInGerman(message)}.`,
+}

@@ -1,0 +1,242 @@
+import type { ApiKeyEvent } from '../../audit/trail'
+import type { ErrorCode } from '../../errors'
+import type { KeyState } from '../key-state'
+
+/** The sentences for faults whose messages are meant for programs. */
+const betterInEnglish: Readonly<Record<string, string>> = {
+  'must name at least one permission': 'Choose at least one permission.',
+  'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z': 'Choose a day.',
+  'may not be granted by this user': 'You do not hold a permission that you chose.',
+}
+
+/** The texts of the pages in English. The other languages have the same. */
+export const en = {
+  apiKeys: 'API keys',
+  backTo: (title: string) => `Back to ${title}`,
+  skip: 'Skip to the content',
+  cancel: 'Cancel',
+  more: (count: number) => `+${count} more`,
+
+  list: {
+    lead: 'Programs use these keys to act for you. Keep them secret, and revoke those that you no longer need.',
+    create: 'Create key',
+    search: 'Search',
+    searchHint: 'Name, description, or start of a key',
+    filters: 'Filter by status',
+    current: 'Current',
+    clear: 'Show all current keys',
+    columns: {
+      name: 'Name',
+      permissions: 'Permissions',
+      status: 'Status',
+      lastUsed: 'Last used',
+      usage: 'Last 30 days',
+      created: 'Created',
+      expires: 'Expires',
+    },
+    ascending: 'ascending',
+    descending: 'descending',
+    sortBy: (column: string) => `Sort by ${column}`,
+    next: 'Next page',
+    first: 'First page',
+    empty: 'No API keys yet',
+    emptyLead: 'Create a key, give it to a program, and the program can call the API for you.',
+    nothing: 'No key matches',
+    nothingLead: 'Try other words, or another status.',
+    uses: (count: string) => `${count} requests in 30 days`,
+  },
+
+  states: {
+    active: 'Active',
+    suspended: 'Suspended',
+    expired: 'Expired',
+    revoked: 'Revoked',
+  } satisfies Record<KeyState, string>,
+
+  times: { never: 'Never', noExpiry: 'Never', exactly: 'Exact time' },
+
+  form: {
+    create: 'Create an API key',
+    createLead: 'You see the key once, right after you create it.',
+    edit: (name: string) => `Edit ${name}`,
+    name: 'Name',
+    nameHint: 'Say what uses the key, for example “Nightly import”.',
+    description: 'Description',
+    optional: 'optional',
+    permissions: 'Permissions',
+    permissionsHint: 'Give a key only what its program needs.',
+    otherPermissions: 'Other',
+    includes: (permissions: string) => `includes: ${permissions}`,
+    permissionGone: 'no longer available to you',
+    expiry: 'Expiry',
+    expiryHint: 'A key that expires does less harm if it leaks.',
+    keepExpiry: (at: string) => `Keep: ${at}`,
+    keepNoExpiry: 'Keep: does not expire',
+    inDays: (days: string, at: string) => `${days}, until ${at}`,
+    onDate: 'On a date',
+    noExpiry: 'Does not expire',
+    date: 'Last day (UTC)',
+    addresses: 'Allowed addresses',
+    addressesHint:
+      'IP addresses or ranges such as 203.0.113.0/24, one in each line. Leave it empty to allow all.',
+    submit: 'Create key',
+    save: 'Save changes',
+    problems: 'The key was not saved. Please correct what is marked.',
+  },
+
+  reveal: {
+    created: (name: string) => `${name} is created`,
+    rotated: (name: string) => `${name} has a new secret`,
+    once: 'Copy the key now. It is shown this once, and cannot be shown again.',
+    key: 'Your new key',
+    copy: 'Copy',
+    copied: 'Copied',
+    notCopied: 'The browser did not allow it. The key is selected: press Ctrl+C or ⌘C.',
+    hidden: 'This key is no longer shown.',
+    tryIt: 'Try it',
+    tryItLead: 'Run this line in a terminal:',
+    done: 'I have saved the key',
+    graceUntil: 'The old secret works until',
+    already: 'This key is created already',
+    alreadyRotated: 'This secret is made already',
+    alreadyLead:
+      'Its secret was shown in the answer to the first request, and is not shown again. If you do not have it, make a new secret.',
+    again:
+      'A key was created with this form before. Press “Create key” again if you want one more.',
+  },
+
+  key: {
+    edit: 'Edit',
+    rotate: 'New secret',
+    suspend: 'Suspend',
+    reactivate: 'Reactivate',
+    revoke: 'Revoke',
+    details: 'Details',
+    permissions: 'Permissions',
+    addresses: 'Allowed addresses',
+    anyAddress: 'Any address',
+    limits: 'Limits',
+    noLimits: 'No limits',
+    limit: (count: string, duration: string) => `${count} requests in ${duration}`,
+    lastUsed: 'Last used',
+    from: (address: string) => `from ${address}`,
+    notes: {
+      suspended: 'This key is suspended. Requests with it are refused until you reactivate it.',
+      expired: 'This key has expired. Give it a later expiry, and it works again.',
+      revoked: 'This key is revoked. It never works again.',
+    } satisfies Partial<Record<KeyState, string>>,
+    revokedAt: 'Revoked',
+    oldSecret: 'The old secret still works',
+    oldSecretUntil: (key: string) => `${key} works until`,
+    oldSecretUsed: 'Its last use:',
+    oldSecretUnused: 'It was not used since.',
+    endRotation: 'End the old secret now',
+  },
+
+  usage: {
+    title: 'Usage',
+    hours: '24 hours',
+    days: '30 days',
+    period: 'Period',
+    accepted: 'Accepted',
+    denied: 'Denied',
+    rateLimited: 'Over the limit',
+    time: 'Time (UTC)',
+    table: 'Show as a table',
+    none: 'No requests in this time.',
+    chart: (accepted: string, denied: string, limited: string) =>
+      `Requests: ${accepted} accepted, ${denied} denied, ${limited} over the limit`,
+  },
+
+  trail: {
+    title: 'History',
+    when: 'When',
+    what: 'What',
+    who: 'Who',
+    address: 'Address',
+    older: 'Older entries',
+    newest: 'Newest entries',
+    you: 'You',
+    actors: {
+      user: 'User',
+      admin: 'An administrator',
+      system: 'The app',
+      database: 'The database',
+    },
+    actions: {
+      created: 'Created',
+      updated: 'Changed',
+      permissions_changed: 'Permissions changed',
+      suspended: 'Suspended',
+      reactivated: 'Reactivated',
+      revoked: 'Revoked',
+      rotated: 'New secret',
+      rotation_ended: 'Old secret ended',
+      retired_secret_used: 'An old secret was tried',
+      transferred: 'Handed to another owner',
+      owner_suspended: 'Owner suspended',
+      owner_reactivated: 'Owner reactivated',
+      deleted: 'Deleted',
+      truncated: 'All keys deleted',
+    } satisfies Record<ApiKeyEvent['action'], string> as Record<string, string>,
+  },
+
+  rotate: {
+    title: (name: string) => `New secret for ${name}`,
+    lead: 'The key keeps its name, its permissions and its history. Programs need the new secret.',
+    grace: 'The old secret works on for',
+    graceHint: 'Long enough to bring the new secret to every program.',
+    now: 'no time: it ends at once',
+    submit: 'Make new secret',
+  },
+
+  endRotation: {
+    title: (name: string) => `End the old secret of ${name}?`,
+    lead: 'Programs that still use it are refused from then on.',
+    submit: 'End the old secret',
+  },
+
+  revoke: {
+    title: (name: string) => `Revoke ${name}?`,
+    lead: 'The key stops working at once, for ever. Programs that use it are refused.',
+    unused: 'The key was never used.',
+    usedAt: 'It was last used',
+    reason: 'Reason',
+    reasonHint: 'For the history of the key.',
+    submit: 'Revoke key',
+    keep: 'Keep key',
+  },
+
+  notices: {
+    saved: 'Your changes are saved.',
+    suspended: 'The key is suspended.',
+    reactivated: 'The key is active again.',
+    revoked: 'The key is revoked.',
+    'rotation-ended': 'The old secret no longer works.',
+  },
+
+  refused: {
+    title: 'That did not work',
+    retry: 'Try again',
+    toList: 'To the list of keys',
+    session: 'Your session has ended',
+    sessionLead: 'Sign in again to see your keys.',
+    sessionKept:
+      'What you typed is kept here. Sign in again in another tab, then come back and send it.',
+    signIn: 'Sign in',
+    unavailable: 'The keys cannot be reached at the moment',
+    unavailableKept: 'What you typed is kept here. Send it again in a moment.',
+    kept: 'What you typed',
+    send: 'Send again',
+  },
+
+  refusals: {} as Partial<Record<ErrorCode, string>>,
+
+  /** Names a line of a field. */
+  line: (label: string, line: number) => `${label}, line ${line},`,
+  /** Writes the fault of a field, beside its label. */
+  fault: (label: string, message: string) => betterInEnglish[message] ?? `${label} ${message}.`,
+}
+
+/** The texts of the pages. */
+export type Texts = typeof en
