@@ -14,8 +14,8 @@ import { answerQuestions } from './processes'
 import { findInMap, refuseLikeOurs } from './stand-ins'
 
 /*
- * One process with an app for each build of the library, and a route for each variant in each app. The apps are apart, because a
- * build may add to the requests of its app.
+ * One process with an app for each variant of each build of the library, and one route in each app. A build may add to the requests
+ * of its app. And in one app, each route would cost more than the route before it, because Express tries them in turn.
  */
 
 export type CpuServerQuestion =
@@ -23,8 +23,11 @@ export type CpuServerQuestion =
   | { kind: 'verify'; build: BuildName; calls: number }
   | { kind: 'cpu' }
 
-/** The answer to `open`: the port of the app. The answer to `verify`, and to `cpu`: microseconds of CPU time. */
-export type CpuServerAnswer = number
+/** The ports of the apps, by the names of their variants. */
+export type Ports = Readonly<Record<string, number>>
+
+/** The answer to `open`: the ports. The answer to `verify`, and to `cpu`: microseconds of CPU time. */
+export type CpuServerAnswer = Ports | number
 
 const { DATABASE_URL: url = '', SECRET: secret = '', FOLDER: folder = '' } = process.env
 const { AGAINST: against = '' } = process.env
@@ -42,7 +45,7 @@ const opened = new Map<BuildName, { apiKeys: Library.ApiKeys; keys: string[] }>(
 answerQuestions(async (question: CpuServerQuestion): Promise<CpuServerAnswer> => {
   switch (question.kind) {
     case 'open':
-      return openApp(question.build)
+      return openApps(question.build)
     case 'verify':
       return verifyInTurn(question)
     case 'cpu':
@@ -58,7 +61,7 @@ function usedMicroseconds(): number {
 }
 
 /** Makes tables and keys by means of the build itself, because builds may differ in their tables. */
-async function openApp(build: BuildName): Promise<number> {
+async function openApps(build: BuildName): Promise<Ports> {
   // A build of another checkout has the same functions, or the bench fails here.
   const library = require(build === 'this' ? 'express-api-keys' : against) as typeof Library
 
@@ -116,16 +119,16 @@ async function openApp(build: BuildName): Promise<number> {
     garbage: keyed.apiKeys.requirePermission('READ_GRAPH'),
     bareRefusal: refuseLikeOurs,
   }
-  return listen(guards)
+  const ports: Record<string, number> = {}
+  for (const [name, middleware] of Object.entries(guards)) ports[name] = await listen(middleware)
+  return ports
 }
 
-async function listen(guards: Record<string, RequestHandler | undefined>): Promise<number> {
+async function listen(guard: RequestHandler | undefined): Promise<number> {
   const app = express()
-  for (const [name, guard] of Object.entries(guards)) {
-    app.get(`/${name}/:id`, ...(guard ? [guard] : []), function showGraph(req, res) {
-      res.json({ id: req.params.id, name: 'Weekly report' })
-    })
-  }
+  app.get('/graphs/:id', ...(guard ? [guard] : []), function showGraph(req, res) {
+    res.json({ id: req.params.id, name: 'Weekly report' })
+  })
   const server = app.listen(0, '127.0.0.1')
   await once(server, 'listening')
   // The connections wait while the other variants have their turn.

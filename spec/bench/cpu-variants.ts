@@ -1,7 +1,7 @@
 /** The builds that are compared: this one, and the build of the folder that `--against` names. */
 export type BuildName = 'this' | 'other'
 
-/** The routes of one app, and `verify()` without a route, with the tokens that each is asked with. */
+/** The guards of the apps, and `verify()` without an app, with the tokens that each is asked with. */
 export const cpuVariants = {
   bare: { title: 'bare Express', tokens: 'none' },
   guard: { title: '**ours, guard**', tokens: 'plain' },

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 
 import type { BenchContext } from './bench'
-import type { CpuServerAnswer, CpuServerQuestion } from './cpu-server'
+import type { CpuServerAnswer, CpuServerQuestion, Ports } from './cpu-server'
 import { cpuVariants, type BuildName, type CpuVariantName } from './cpu-variants'
 import type { LoadAnswer, LoadQuestion } from './load'
 import { startHelper, type Helper } from './processes'
@@ -9,7 +9,7 @@ import { median } from './statistics'
 import { expectMedian, formatSpread, formatTable, type Target } from './tables'
 
 /*
- * CPU time of one server process with a route for each variant. A second build of the library can be measured in the same
+ * CPU time of one server process with an app for each variant. A second build of the library can be measured in the same
  * process, in turn. So both sides of each comparison have the same process, the same compiler, the same moments.
  */
 
@@ -77,17 +77,25 @@ async function withProcesses(
       cpus: pinning?.measured,
     })
     helpers.push(app)
-    const ports: Partial<Record<BuildName, number>> = {}
-    for (const build of builds) ports[build] = await app.ask({ kind: 'open', build })
+    const ports: Partial<Record<BuildName, Ports>> = {}
+    for (const build of builds) {
+      // The answer to this question.
+      ports[build] = (await app.ask({ kind: 'open', build })) as Ports
+    }
+    async function usedMicroseconds(question: CpuServerQuestion) {
+      // The answer to all other questions.
+      return (await app.ask(question)) as number
+    }
 
     await work(async ({ build, variant }) => {
       if (variant === 'verify') {
-        return (await app.ask({ kind: 'verify', build, calls: callsPerTurn })) / callsPerTurn
+        return (
+          (await usedMicroseconds({ kind: 'verify', build, calls: callsPerTurn })) / callsPerTurn
+        )
       }
       async function send(requests: number) {
         await load.ask({
-          port: ports[build] ?? 0,
-          path: `/${variant}/7`,
+          port: ports[build]?.[variant] ?? 0,
           tokens: {
             file: join(server.folder, `${build}-${cpuVariants[variant].tokens}`),
             isRepeatable: true,
@@ -97,9 +105,9 @@ async function withProcesses(
         })
       }
       await send(requestsBeforeTurn)
-      const before = await app.ask({ kind: 'cpu' })
+      const before = await usedMicroseconds({ kind: 'cpu' })
       await send(requestsPerTurn)
-      return ((await app.ask({ kind: 'cpu' })) - before) / requestsPerTurn
+      return ((await usedMicroseconds({ kind: 'cpu' })) - before) / requestsPerTurn
     })
   } finally {
     for (const helper of helpers) await helper.stop()

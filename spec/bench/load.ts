@@ -10,8 +10,6 @@ import { answerQuestions } from './processes'
 
 export interface LoadQuestion {
   port: number
-  /** @default '/graphs/7' */
-  path?: string
   tokens: TokenList
   expectedStatuses: readonly number[]
   until: LoadEnd
@@ -41,10 +39,7 @@ const connectionCount = 50
 
 /** The connections, by port. All stay open, so that a short run does not begin with a handshake. */
 const connectionsTo = new Map<number, Connection[]>()
-/**
- * The requests by path and file. Each list continues at the place of its last run, so that no key for one use is used
- * twice.
- */
+/** The requests by file. Each list continues at the place of its last run, so that no key for one use is used twice. */
 const lists = new Map<string, { requests: Buffer[]; next: number }>()
 let expectedStatuses: readonly number[] = []
 let failure: Error | undefined
@@ -52,9 +47,9 @@ let failure: Error | undefined
 answerQuestions(run)
 
 async function run(question: LoadQuestion): Promise<LoadAnswer> {
-  const { port, until, tokens, path = '/graphs/7' } = question
+  const { port, until, tokens } = question
   const connections = connectionsTo.get(port) ?? (await openAll(port))
-  const list = listOf(tokens.file, path)
+  const list = listOf(tokens.file)
   expectedStatuses = question.expectedStatuses
   failure = undefined
 
@@ -92,21 +87,20 @@ async function run(question: LoadQuestion): Promise<LoadAnswer> {
   return { requests: sent, seconds: (performance.now() - begunAt) / 1000 }
 }
 
-function listOf(file: string, path: string) {
-  const name = `${path} ${file}`
-  let list = lists.get(name)
+function listOf(file: string) {
+  let list = lists.get(file)
   if (!list) {
     const tokens = readFileSync(file, 'latin1').trimEnd().split('\n')
-    list = { requests: tokens.map((token) => formatRequest(token, path)), next: 0 }
-    lists.set(name, list)
+    list = { requests: tokens.map(formatRequest), next: 0 }
+    lists.set(file, list)
   }
   return list
 }
 
-function formatRequest(token: string, path: string): Buffer {
+function formatRequest(token: string): Buffer {
   return Buffer.from(
     [
-      `GET ${path} HTTP/1.1`,
+      'GET /graphs/7 HTTP/1.1',
       'Host: 127.0.0.1',
       'User-Agent: bench',
       'Accept: application/json',
