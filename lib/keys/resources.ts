@@ -163,9 +163,12 @@ export function allows({ sets, types }: Bindings, type: string, id: string): boo
 }
 
 /** True if a key may be used for the resources of a request, which must name one of each type to which the key is bound. */
-export function allowsAll({ sets }: Bindings, requested: object): boolean {
+export function allowsAll(
+  { sets }: Bindings,
+  requested: Readonly<Record<string, unknown>>,
+): boolean {
   for (const { type, ids } of sets) {
-    if (!includes(ids, Reflect.get(requested, type))) return false
+    if (!includes(ids, requested[type])) return false
   }
   return true
 }

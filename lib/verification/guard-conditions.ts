@@ -25,7 +25,7 @@ export class RequestConditions {
   readonly #request: object
   readonly #before: RequestConditions | undefined
   /** The app is asked once, because Express changes `req.params` behind a guard. */
-  #resources: object | undefined = undefined
+  #resources: Readonly<Record<string, unknown>> | undefined = undefined
 
   constructor(guard: GuardConditions, request: object, before: RequestConditions | undefined) {
     this.#guard = guard
@@ -70,14 +70,15 @@ export class RequestConditions {
 }
 
 /** Reads the answer of an app's `resource`. A request that is about no resource cannot be within bindings. */
-function readResources(answer: unknown): object {
+function readResources(answer: unknown): Readonly<Record<string, unknown>> {
   if (answer instanceof Promise) {
     // If it rejected, the process would end.
     answer.catch(() => {})
     throw new TypeError('resource must return the ids at once, not a promise')
   }
   if (answer === undefined || answer === null) return {}
-  if (typeof answer === 'object') return answer
+  // Members that are not there are undefined.
+  if (typeof answer === 'object') return answer as Record<string, unknown>
   throw new TypeError(`resource must return ids by their types, got ${show(answer)}`)
 }
 
