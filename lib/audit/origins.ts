@@ -132,7 +132,7 @@ export async function readOriginChanges(
     `${onPrimary}
      WITH entry AS MATERIALIZED (
        SELECT id, api_key_id, action, CASE json_typeof(after) WHEN 'object' THEN after::jsonb ELSE '{}' END AS after
-         FROM ${events} WHERE id = ANY('{${ids.join()}}'::bigint[]) AND action <> 'retired_secret_used'
+         FROM ${events} WHERE id = ANY('{${ids.join()}}'::bigint[]) AND action NOT IN ('retired_secret_used', 'owner_suspended', 'owner_reactivated')
      ), emptied AS (SELECT coalesce(max(id), -1) AS id FROM entry WHERE action = 'truncated'
      ), gone AS (SELECT api_key_id, max(id) AS id FROM entry WHERE action = 'deleted' GROUP BY api_key_id
      ), old AS (

@@ -113,6 +113,26 @@ describe('a change that is not made through the library', () => {
        UPDATE kept SET event_ref = NULL, name = 'Restored'; INSERT INTO api_keys SELECT * FROM kept`,
       [{ action: 'truncated' }, { action: 'created' }],
     ],
+    [
+      'a suspension of an owner, another reason, and its end',
+      `INSERT INTO api_key_suspended_owners (user_id) VALUES ('alice');
+       UPDATE api_key_suspended_owners SET reason = 'left'; DELETE FROM api_key_suspended_owners`,
+      [
+        { action: 'owner_suspended', before: null, after: null },
+        { action: 'owner_reactivated', before: null, after: null },
+      ],
+    ],
+    [
+      'a suspension that is given to another owner, and TRUNCATE',
+      `INSERT INTO api_key_suspended_owners (user_id, event_ref) VALUES ('alice', gen_random_uuid());
+       UPDATE api_key_suspended_owners SET user_id = NULL, service = 'importer'; TRUNCATE api_key_suspended_owners`,
+      [
+        { action: 'owner_suspended' },
+        { action: 'owner_reactivated' },
+        { action: 'owner_suspended' },
+        { action: 'owner_reactivated' },
+      ],
+    ],
     ['an UPDATE of nothing', 'UPDATE api_keys SET name = name, last_used_at = now()', []],
     [
       'an UPDATE in a session that claims to replicate',

@@ -4,20 +4,93 @@ import { DataTypes } from 'sequelize'
 
 import type { StorageOptions } from '../../lib'
 import { until } from '../support/until'
-import { createInstance } from '../support/tables'
+import { createInstance, createRole } from '../support/tables'
 import { useWorldForEach } from '../support/world'
 
 const permissions = ['READ_GRAPH'] as const
 
 const world = useWorldForEach({ template: 'empty' })
 
-async function readColumn(table = 'api_keys'): Promise<unknown> {
+async function readColumn(table = 'api_keys', name = 'user_id'): Promise<unknown> {
   const [[column]] = (await world.sequelize.query(
     `SELECT data_type AS type FROM information_schema.columns
-      WHERE table_name = '${table}' AND column_name = 'user_id'`,
+      WHERE table_name = '${table}' AND column_name = '${name}'`,
   )) as unknown as [[{ type: string } | undefined]]
   return column?.type
 }
+
+describe('the type of the ids of organizations', () => {
+  const organization = '7d444840-9dc0-11d1-b245-5ffdce74fad2'
+
+  /** Gives a key to the organization without the library. */
+  async function giveKey() {
+    await world.sequelize.query(
+      `UPDATE api_keys SET user_id = NULL, organization_id = '${organization}'`,
+    )
+  }
+
+  it('is chosen when the option is first given, however many keys of users there are', async () => {
+    const old = createInstance(world)
+    await old.migrate()
+    const { plainTextKey } = await old.create({ userId: 'alice', name: 'A', permissions })
+    const [before] = await world.rows(`SELECT pg_relation_filenode('api_keys') AS file`)
+    await world.sequelize.query(
+      `CREATE TABLE organizations (id uuid PRIMARY KEY); INSERT INTO organizations VALUES ('${organization}')`,
+    )
+    const apiKeys = createInstance(world, { organizations: { table: 'organizations' } })
+
+    await apiKeys.migrate()
+    await apiKeys.migrate()
+
+    for (const table of ['api_keys', 'api_key_suspended_owners']) {
+      expect(await readColumn(table, 'organization_id')).toBe('uuid')
+    }
+    // No row was written again.
+    expect(await world.rows(`SELECT pg_relation_filenode('api_keys') AS file`)).toEqual([before])
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+    expect(await apiKeys.health()).toMatchObject({ feed: 'following' })
+    await giveKey()
+    await expect(
+      world.sequelize.query(`INSERT INTO api_key_suspended_owners (reason) VALUES ('left')`),
+    ).rejects.toThrow('check constraint')
+    await expect(world.sequelize.query('UPDATE api_keys SET user_id = 7')).rejects.toThrow(
+      'check constraint',
+    )
+    await world.sequelize.query('DELETE FROM organizations')
+    expect((await apiKeys.list()).apiKeys).toEqual([])
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
+  it('changes with the keys that organizations have, or stays and says which keys are in the way', async () => {
+    const apiKeys = createInstance(world, { organizations: { type: 'uuid' } })
+    await createInstance(world).migrate()
+    await createInstance(world).create({ userId: 'alice', name: 'A', permissions })
+    await giveKey()
+
+    await apiKeys.migrate()
+    expect(await readColumn('api_keys', 'organization_id')).toBe('uuid')
+    await expect(
+      createInstance(world, { organizations: { type: 'integer' } }).migrate(),
+    ).rejects.toThrow(
+      'migrate: the organizations of the app have ids of the type integer, but the column organization_id of "public"."api_keys" has ' +
+        'the type uuid, and 1 of its keys have owners whose ids cannot become integer.',
+    )
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
+  it('needs the owner of the tables, and the error says so', async () => {
+    await createInstance(world, { schema: 'keys' }).migrate()
+    const { role, connection } = await createRole(world)
+    await world.sequelize.query(`
+      GRANT USAGE ON SCHEMA keys TO ${role};
+      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA keys TO ${role}`)
+    const options = { schema: 'keys', organizations: { type: 'uuid' } } as const
+
+    await expect(createInstance(world, options, connection).migrate()).rejects.toThrow(
+      'migrate: the column organization_id of "keys"."api_keys" has the type text and cannot become uuid',
+    )
+  })
+})
 
 describe('the type of user ids', () => {
   it.each([
@@ -115,6 +188,26 @@ describe('the type of user ids', () => {
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })
     expect((await apiKeys.events({ userId })).events).toHaveLength(4)
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
+  it('changes with the table of the app, although the column refers to the table before', async () => {
+    const userId = '7d444840-9dc0-11d1-b245-5ffdce74fad2'
+    await world.sequelize.query(`
+      CREATE TABLE users (id text PRIMARY KEY); INSERT INTO users VALUES ('${userId}');
+      CREATE TABLE people (id uuid PRIMARY KEY); INSERT INTO people VALUES ('${userId}')`)
+    const old = createInstance(world, { users: { table: 'users' } })
+    await old.migrate()
+    const { plainTextKey } = await old.create({ userId, name: 'A', permissions })
+    const apiKeys = createInstance(world, { users: { table: 'people' } })
+
+    await apiKeys.migrate()
+    await world.sequelize.query('DROP TABLE users')
+
+    expect(await readColumn()).toBe('uuid')
+    expect(await readColumn('api_key_suspended_owners')).toBe('uuid')
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+    await world.sequelize.query('DELETE FROM people')
+    expect((await apiKeys.list()).apiKeys).toEqual([])
   })
 
   it('changes from integer to bigint with the column of the app, and the trail knows the owners', async () => {

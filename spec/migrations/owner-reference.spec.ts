@@ -178,6 +178,31 @@ describe('the foreign key to users', () => {
     expect(await apiKeys.revokeAll('alicia')).toEqual({ keys: 1 })
   })
 
+  it.each([
+    ['users', 'user_id'],
+    ['organizations', 'organization_id'],
+  ] as const)('refuses to delete %s who have keys if the app wants that', async (name, column) => {
+    await world.sequelize.query(
+      `CREATE TABLE owners (id text PRIMARY KEY); INSERT INTO owners VALUES ('one'), ('other')`,
+    )
+    await createInstance(world, { [name]: { table: 'owners' } }).migrate()
+    const apiKeys = createInstance(world, { [name]: { table: 'owners', onDelete: 'restrict' } })
+
+    await apiKeys.migrate()
+    await world.sequelize.query(`
+      INSERT INTO api_keys (${column}, name, prefix, postfix, hash, permissions)
+      VALUES ('one', 'A', 'agpt_abc123', 'abcd1234', md5('a') || md5('b'), '{READ_GRAPH}');
+      INSERT INTO api_key_suspended_owners (${column}) VALUES ('other')`)
+
+    await expect(world.sequelize.query(`DELETE FROM owners WHERE id = 'one'`)).rejects.toThrow(
+      'foreign key constraint "api_keys_',
+    )
+    await world.sequelize.query(`DELETE FROM owners WHERE id = 'other'`)
+    await world.sequelize.query(`UPDATE owners SET id = 'renamed'`)
+    expect(await world.rows(`SELECT ${column} AS id FROM api_keys`)).toEqual([{ id: 'renamed' }])
+    expect(await world.rows('SELECT FROM api_key_suspended_owners')).toEqual([])
+  })
+
   it('replaces a foreign key that does not cascade', async () => {
     await world.sequelize.query(`CREATE TABLE users (id text PRIMARY KEY)`)
     await createInstance(world).migrate()
