@@ -118,7 +118,7 @@ function assemble(options: AnyOptions): ApiKeys {
     emitter,
     signer,
     sealer: createSealer({ background, clock, connection, emitter, tables, signer }),
-    format: createSecretFormat({ ...settings, keyPrefixes: [settings.keyPrefix] }),
+    format: createSecretFormat({ ...settings, ...settings.environments }),
     parse: createParsers({ ...settings, userIdType: storage.users.idType }),
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),

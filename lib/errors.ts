@@ -31,6 +31,7 @@ export const refusals = {
     'invalid_token',
   ],
   address_not_allowed: [403, 'The API key may not be used from this address.'],
+  environment_not_allowed: [403, 'API keys of this environment may not be used here.'],
   resource_not_allowed: [403, 'The API key may not be used for this resource.'],
   rate_limited: [
     429,
@@ -61,6 +62,10 @@ export const refusals = {
   api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
   api_key_expired: [409, 'The API key has expired. Give it a later expiresAt first.'],
   api_key_revoked: [409, 'The API key is revoked, and stays so. Create a new one.'],
+  unknown_environment: [
+    409,
+    'The API key belongs to an environment that is no longer there. Create a new one.',
+  ],
   already_created: [
     409,
     'A request with this Idempotency-Key was carried out before. If you do not have its secret, rotate the API key.',
@@ -138,7 +143,10 @@ export type InvalidReason =
   | 'expired'
   /** The key had this secret before a rotation, and its grace period is over. */
   | 'retired'
+  /** The row of the key names another environment than the start of the secret. */
+  | 'environment_mismatch'
   | 'address_not_allowed'
+  | 'environment_not_allowed'
   /** It is bound to other resources than the call of `verify` names. */
   | 'resource_not_allowed'
   /** It is not a key, and its address has sent too many malformed keys. */
@@ -207,11 +215,15 @@ export class TooManyAttemptsError extends ApiKeysError {
 }
 
 /**
- * Returns the refusal of a key that is not accepted: 403 for a foreign address or another resource, 429 for too many attempts, 401 for all
- * else.
+ * Returns the refusal of a key that is not accepted: 403 for another address, environment or resource, 429 for too many attempts, 401
+ * for all else.
  */
 export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeysError {
-  if (reason === 'address_not_allowed' || reason === 'resource_not_allowed') {
+  if (
+    reason === 'address_not_allowed' ||
+    reason === 'environment_not_allowed' ||
+    reason === 'resource_not_allowed'
+  ) {
     return new ApiKeysError(reason)
   }
   if (reason === 'too_many_attempts') return new TooManyAttemptsError(retryAfterSeconds)

@@ -57,6 +57,7 @@ export type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/recor
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {
   ApiKeysOptions,
+  EnvironmentOptions,
   AppRequest,
   AppResponse,
   RedisClient,
@@ -67,6 +68,7 @@ export type { FeedState } from './freshness/lease'
 export type { AuditHealth } from './audit/own-entries'
 export type { UsageHealth } from './usage/recorder'
 export type { Health, HealthQuestion, LivingKeys } from './verification/health'
+export type { RefusedKeys } from './verification/refused-keys'
 export type { Closable } from './keys/closable'
 export type { UnknownPermission } from './verification/unknown-permissions'
 export type { VerifiedApiKey } from './verification/verified-key'

@@ -5,7 +5,7 @@ import type { Sequelize } from 'sequelize'
 import type { OwnerTable, StorageOptions, UserIdType } from '../models/storage-options'
 import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
-import type { Limits } from './keys/limits'
+import type { LimitOverrides, Limits } from './keys/limits'
 import type { PermissionDescription } from './keys/permission-options'
 import type { MayBind } from './keys/resources'
 
@@ -86,13 +86,26 @@ export interface ApiKeysOptions<
   UserType extends UserIdType,
   _Organizations extends OwnerTable | false = false,
   _Services extends boolean = false,
-  _Environment extends string = never,
+  Environment extends string = never,
   Resource extends string = never,
   Req = AppRequest,
   Res = AppResponse,
 > extends StorageOptions<UserType> {
   /** The app's Sequelize, on Postgres. The library uses its pool and its settings, and changes neither. */
   sequelize: Sequelize
+  /**
+   * Environments whose keys are kept apart, for example `{ live: 'acme_live', test: 'acme_test' }`, in place of `keyPrefix`: a prefix
+   * for each, or an object with its prefix, former prefixes and limits. A key never changes its environment. Guards take keys of
+   * `acceptedEnvironments`, unless they name others.
+   */
+  environments?: Readonly<Record<Environment, string | EnvironmentOptions>> | undefined
+  /**
+   * What keys began with before the product had its present name. Such keys go on working and are masked. A rotation gives them the
+   * present prefix.
+   *
+   * @default []
+   */
+  formerPrefixes?: readonly string[] | undefined
   /**
    * Allows a prefix that secret scanners take for another vendor's, for example `sk_live` (Stripe) or `ghp` (GitHub). They would report
    * your keys to that vendor, and not to you.
@@ -299,8 +312,24 @@ export type PrefixOptions<Environment extends string> = [Environment] extends [n
        * letters, digits and underscores, for example `acme` or `acme_live`.
        */
       keyPrefix: string
+      acceptedEnvironments?: 'There are no environments to accept'
     }
   : {
       keyPrefix?: 'Each of the environments has a prefix'
+      /** The environments whose keys pass a guard, or a call, that names none. At least one. */
       acceptedEnvironments: readonly NoInfer<Environment>[]
     }
+
+/** The options of an environment. */
+export interface EnvironmentOptions {
+  /** The beginning of every plain-text key of the environment. */
+  prefix: string
+  /**
+   * What keys of the environment began with before.
+   *
+   * @default []
+   */
+  formerPrefixes?: readonly string[] | undefined
+  /** How often each key of the environment may be used. They replace limits of the app with the same names, and `null` removes one. */
+  limits?: LimitOverrides | undefined
+}

@@ -6,8 +6,8 @@ import v = require('valibot')
 
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
+import { environmentOptions, readEnvironments, refuseUnknownOptions } from './keys/environments'
 import { matching, wholeNumber } from './keys/fields'
-import { vendorOf } from './keys/foreign-prefixes'
 import { isListOfNames } from './keys/grantable'
 import { limitFields, limitsOption } from './keys/limits'
 import { isObject, pathTo, withAll } from './keys/parse-input'
@@ -29,11 +29,7 @@ export const optionFields = {
     ),
     v.check((sequelize) => isPostgres(sequelize), 'must be a Sequelize instance on Postgres'),
   ),
-  keyPrefix: matching(
-    /^[a-z][a-z0-9_]{0,14}[a-z0-9]$/,
-    'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore',
-  ),
-  allowForeignPrefix: v.optional(v.boolean('must be true or false'), false),
+  ...environmentOptions,
   permissions: permissionsOption,
   formerPermissions: formerPermissionsOption,
   currentUser: v.undefinedable(aFunction<AnyOptions['currentUser']>()),
@@ -128,16 +124,6 @@ const schema = v.pipe(
   v.object(optionFields),
   v.forward(
     v.partialCheck(
-      [['allowForeignPrefix'], ['keyPrefix']],
-      ({ allowForeignPrefix, keyPrefix }) =>
-        allowForeignPrefix || vendorOf(keyPrefix) === undefined,
-      ({ input: { keyPrefix } }) =>
-        `must not be ${keyPrefix}: secret scanners would take your keys for keys of ${vendorOf(keyPrefix)}, and report them there. Choose another prefix, or set allowForeignPrefix: true`,
-    ),
-    ['keyPrefix'],
-  ),
-  v.forward(
-    v.partialCheck(
       [['acceptUnkeyed'], ['secrets']],
       ({ acceptUnkeyed, secrets }) => !acceptUnkeyed || secrets.length > 0,
       'needs secrets: without them all keys are unkeyed',
@@ -157,13 +143,22 @@ export function readOptions(options: AnyOptions) {
     checks.refuseUnknownNames(limit, Object.keys(limitFields), `limits.${name}.`)
   }
 
+  refuseUnknownOptions(Reflect.get(options, 'environments'), checks)
+
   const result = v.safeParse(schema, options, { abortEarly: true })
   if (!result.success) return refuse(result.issues[0])
 
-  const { permissions, formerPermissions, ...settings } = result.output
+  const {
+    keyPrefix: _,
+    formerPrefixes: __,
+    permissions,
+    formerPermissions,
+    ...settings
+  } = result.output
   const former = readFormer(formerPermissions, permissions, checks)
   return {
     ...settings,
+    environments: readEnvironments(result.output, checks),
     storage: readStorageOptions(options, checks),
     permissions: createPermissions(permissions, former),
   }

@@ -38,7 +38,8 @@ export const wrongIsolation = '25001'
  * the entries as JSON arrays of rows in the same order, and the owners, each once, as rows of keys. It returns a row
  * for each key: its place, from 1; `owner` if the database spells the owner in another way than the entry, so that no
  * key was made; and the time of its creation, if it was made. `most` has the maximum of keys for each type of owner. A key of an owner
- * who has that many, or who is suspended, is not made.
+ * who has that many, or who is suspended, is not made. Keys of each environment are counted alone: `key_prefixes` has all prefixes of
+ * an environment by the prefix of its new keys.
  *
  * `given_claims` has the requests with an idempotency key, as rows of their table in the order of the keys, with `{}` for none. A key whose
  * request was made before is not made, and is `is_repeated`. A role that sends no claims needs no rights on that table.
@@ -58,7 +59,7 @@ export function createFunction(tables: Tables): Routine {
       given_entries: 'json',
       owners: 'json',
       most: 'json',
-      key_prefix: 'text',
+      key_prefixes: 'json',
       at_ms: 'double precision',
       patience: 'text',
       given_claims: 'json',
@@ -178,14 +179,14 @@ function createSql(tables: Tables, claims: string, creatable: string): string {
               SELECT * FROM json_populate_recordset(NULL::${events}, given_entries) WITH ORDINALITY
             ), wanted AS MATERIALIZED (
               SELECT key.*, ${ownerTypeSql('key')} AS owner_type, ${ownerIdSql('key')} AS owner_id, ${isSpelledSql('key')} AS is_spelled,
-                     dense_rank() OVER (ORDER BY user_id, organization_id, service) AS owner_number
+                     dense_rank() OVER (ORDER BY user_id, organization_id, service, ${keyPrefixSql('prefix')}) AS owner_number
                 FROM json_populate_recordset(NULL::${keys}, given_keys) WITH ORDINALITY AS key
                 JOIN entry ON entry.ordinality = key.ordinality
             ), owner AS MATERIALIZED (
               SELECT owner_number, maximum, CASE WHEN maximum IS NOT NULL THEN ${countSql(tables, 'owner')} END AS number,
                      ${isSuspendedSql(tables, 'owner')} AS is_suspended
                 FROM (
-                  SELECT DISTINCT ON (owner_number) owner_number, user_id, organization_id, service, (most ->> owner_type)::integer AS maximum
+                  SELECT DISTINCT ON (owner_number) owner_number, user_id, organization_id, service, prefix, (most ->> owner_type)::integer AS maximum
                     FROM wanted
                 ) AS owner
             ), numbered AS (
@@ -215,11 +216,12 @@ function isSpelledSql(key: string): string {
 
 /** SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`. */
 function countSql({ keys }: Tables, row: string): string {
+  const prefixes = `ARRAY(SELECT json_array_elements_text(key_prefixes -> ${keyPrefixSql(`${row}.prefix`)}))`
   const counted = Object.values(ownerColumns).map(
     (column) => `WHEN ${row}.${column} IS NOT NULL THEN (
                 SELECT count(*) FROM (
                   SELECT FROM ${keys} AS living
-                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} = key_prefix AND living.status <> 'REVOKED'
+                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} = ANY (${prefixes}) AND living.status <> 'REVOKED'
                      AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(at_ms / 1000))
                    LIMIT maximum
                 ) AS living

@@ -69,7 +69,7 @@ export const keyColumns = {
   resources: column('resources', 'json', 'record', 'shown', 'logged', 'verified'),
   name: column('name', 'text', 'record', 'shown', 'logged', 'verified'),
   description: column('description', 'text', 'record', 'shown'),
-  prefix: column('prefix', 'text', 'record', 'shown', 'logged'),
+  prefix: column('prefix', 'text', 'record', 'shown', 'logged', 'verified'),
   postfix: column('postfix', 'text', 'record', 'shown'),
   hash: column('hash', 'text', 'watched', 'logged'),
   secretId: column('secret_id', 'text', 'watched'),
@@ -148,18 +148,29 @@ export function parameterSql(attribute: KeyAttribute, number: number): string {
 }
 
 /**
- * SQL that is true for a key whose plain text begins with a key prefix. Instances with different key prefixes may share the
- * tables, for example one for test keys. Each of them sees and changes its own keys only.
+ * SQL that is true for a key whose plain text begins with one of these key prefixes. Instances with different key prefixes may share
+ * the tables. Each of them sees and changes its own keys only.
  */
-export function isOfPrefix(key: string, keyPrefix: string): string {
-  return `${keyPrefixSql(`${key}.prefix`)} = ${literal(keyPrefix)}`
+export function isOfPrefixes(key: string, keyPrefixes: readonly string[]): string {
+  return `${keyPrefixSql(`${key}.prefix`)} IN (${keyPrefixes.map(literal).join(', ')})`
 }
 
-/** SQL that is true if the table has keys of other prefixes. Each half reads an index. */
-export function hasOtherPrefixes(table: string, keyPrefix: string): string {
-  const [prefix, own] = [keyPrefixSql('other.prefix'), literal(keyPrefix)]
-  return `(EXISTS (SELECT FROM ${table} AS other WHERE ${prefix} < ${own})
-           OR EXISTS (SELECT FROM ${table} AS other WHERE ${prefix} > ${own}))`
+/** SQL that is true if the table has keys of other prefixes. */
+export function hasOtherPrefixes(table: string, keyPrefixes: readonly string[]): string {
+  return `EXISTS (${otherPrefixesSql(table, keyPrefixes)})`
+}
+
+/** SQL for all other prefixes of keys in the table, as `key_prefix`. It goes from each to the next by an index, and so reads one key of each. */
+export function otherPrefixesSql(table: string, keyPrefixes: readonly string[]): string {
+  const prefix = keyPrefixSql('key.prefix')
+  return `
+    WITH RECURSIVE present AS (
+      (SELECT ${prefix} AS key_prefix FROM ${table} AS key ORDER BY ${prefix} LIMIT 1)
+       UNION ALL
+      SELECT (SELECT ${prefix} FROM ${table} AS key WHERE ${prefix} > present.key_prefix ORDER BY ${prefix} LIMIT 1)
+        FROM present WHERE present.key_prefix IS NOT NULL
+    )
+    SELECT present.key_prefix FROM present WHERE present.key_prefix NOT IN (${keyPrefixes.map(literal).join(', ')})`
 }
 
 /** SQL for the key prefix in the column `prefix`: without the underscore and six characters. Indexes have this expression. */

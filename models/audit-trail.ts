@@ -3,10 +3,15 @@ import { literal } from './names'
 import type { Tables } from './tables'
 
 /**
- * SQL that is true for the id of a key with this prefix, and for NULL. If the key is deleted, its entries have its prefix. Entries of
+ * SQL that is true for the id of a key with one of these prefixes, and for NULL. If the key is deleted, its entries have its prefix. Entries of
  * other instances are in the same trail, because it is one chain.
  */
-export function isOfKeyWithPrefix(id: string, tables: Tables, keyPrefix: string): string {
+export function isOfKeyWithPrefix(
+  id: string,
+  tables: Tables,
+  keyPrefixes: readonly string[],
+): string {
+  const own = keyPrefixes.map(literal)
   const prefix = `coalesce(entry.after, entry.before) ->> 'prefix'`
   // One entry at a time, by the indexes: as a join, the server would read all keys.
   return `coalesce(
@@ -14,8 +19,8 @@ export function isOfKeyWithPrefix(id: string, tables: Tables, keyPrefix: string)
     (SELECT ${keyPrefixSql(prefix)} FROM ${tables.events} AS entry
       WHERE entry.api_key_id = ${id} AND ${prefix} IS NOT NULL
       ORDER BY entry.id DESC LIMIT 1),
-    ${literal(keyPrefix)}
-  ) = ${literal(keyPrefix)}`
+    ${own[0]}
+  ) IN (${own.join(', ')})`
 }
 
 /**

@@ -60,6 +60,7 @@ describe('createApiKeys', () => {
 
   const prefixRule =
     'must be 2 to 16 lower-case letters, digits and underscores, begin with a letter and not end in an underscore'
+  const environmentsRule = 'must be an object of key prefixes, by the names of environments'
   const nameRule = 'must have names of 1 to 100 printable ASCII characters without space, " and \\'
   const headerRule = 'must be the name of a header other than Authorization'
   const typeRule = 'must be one of text, uuid, integer, bigint'
@@ -87,6 +88,18 @@ describe('createApiKeys', () => {
       [{ keyPrefix: 'acme-live' }, `keyPrefix ${prefixRule}, got "acme-live"`],
       [{ keyPrefix: 'acme\n' }, `keyPrefix ${prefixRule}, got "acme\\n"`],
       [{ keyPrefix: ['acme'] }, `keyPrefix ${prefixRule}, got [ 'acme' ]`],
+
+      [{ formerPrefixes: 'old' }, 'formerPrefixes must be a list of key prefixes, got "old"'],
+      [{ formerPrefixes: ['Old'] }, `formerPrefixes[0] ${prefixRule}, got "Old"`],
+      [{ formerPrefixes: ['acme'] }, 'formerPrefixes must not repeat a prefix, got "acme"'],
+      [{ formerPrefixes: ['a1', 'a1'] }, 'formerPrefixes must not repeat a prefix, got "a1"'],
+      [{ environments: { live: 'acme_live' } }, 'keyPrefix must not be given beside environments'],
+      [
+        { acceptedEnvironments: ['live'] },
+        'acceptedEnvironments must not be given without environments',
+      ],
+      [{ environments: null }, `environments ${environmentsRule}, got null`],
+      [{ environments: ['live'] }, `environments ${environmentsRule}, got [ 'live' ]`],
 
       [{ keyPrefix: 'ghp' }, foreign('ghp', 'GitHub')],
       [{ keyPrefix: 'github_pat' }, foreign('github_pat', 'GitHub')],
@@ -392,6 +405,69 @@ describe('createApiKeys', () => {
     )
   })
 
+  const acceptedRule = 'must name the environments whose keys pass a guard that does not say which'
+
+  it.each(
+    titled([
+      [{ environments: {} }, 'environments must name at least one'],
+      [
+        { environments: { live: 42 } },
+        'environments.live must be a key prefix, or { prefix, formerPrefixes, limits }, got 42',
+      ],
+      [{ environments: { live: 'Acme' } }, `environments.live.prefix ${prefixRule}, got "Acme"`],
+      [{ environments: { live: {} } }, `environments.live.prefix ${prefixRule}, got undefined`],
+      [
+        { environments: { live: { prefix: 'acme', formerPrefixes: ['-'] } } },
+        `environments.live.formerPrefixes[0] ${prefixRule}, got "-"`,
+      ],
+      [
+        {
+          environments: {
+            live: { prefix: 'acme', limits: { burst: { limit: 0, windowSeconds: 1 } } },
+          },
+        },
+        'environments.live.limits.burst.limit must be a whole number from 1 to 1000000000000, got 0',
+      ],
+      [
+        { environments: { Live: 'acme' } },
+        'environments.Live must have a name of at most 32 lower-case letters, digits and underscores, with a letter first, got "Live"',
+      ],
+      [
+        { environments: { live: 'acme', test: 'acme' } },
+        'environments.test must not repeat a prefix, got "acme"',
+      ],
+      [
+        { environments: { live: 'acme', test: { prefix: 'acme_test', formerPrefixes: ['acme'] } } },
+        'environments.test must not repeat a prefix, got "acme"',
+      ],
+      [
+        { environments: { live: 'acme', test: 'sk_test' } },
+        foreign('sk_test', 'Stripe').replace('keyPrefix', 'environments.test'),
+      ],
+      [
+        { environments: { live: 'acme' }, formerPrefixes: ['old'] },
+        'formerPrefixes must be given in environments, beside the prefix',
+      ],
+      [{ environments: { live: 'acme' } }, `acceptedEnvironments ${acceptedRule}, got undefined`],
+      [
+        { environments: { live: 'acme' }, acceptedEnvironments: [] },
+        `acceptedEnvironments ${acceptedRule}, got []`,
+      ],
+      [
+        { environments: { live: 'acme', test: 'acme_test' }, acceptedEnvironments: ['tset'] },
+        'acceptedEnvironments must be some of live, test, got "tset"',
+      ],
+      [
+        { environments: { live: 'acme' }, acceptedEnvironments: ['live', 'live'] },
+        'acceptedEnvironments must not repeat a name',
+      ],
+    ]),
+  )('refuses environments: %s', (_, options, refusal) => {
+    const message = messageOf(() => create({ ...needed, keyPrefix: undefined, ...options }))
+
+    expect(message).toBe(`createApiKeys: the option ${refusal}`)
+  })
+
   it.each(
     titled([
       [{ keyprefix: 'acme' }, 'there is no option keyprefix. Did you mean keyPrefix?'],
@@ -407,6 +483,14 @@ describe('createApiKeys', () => {
       [
         { limits: { burst: { max: 5, windowSeconds: 60 } } },
         'there is no option limits.burst.max. It must be one of limit, windowSeconds.',
+      ],
+      [
+        { environments: { live: { prefix: 'acme', formerPrefix: 'old' } } },
+        'there is no option environments.live.formerPrefix. Did you mean formerPrefixes?',
+      ],
+      [
+        { environments: { live: { prefix: 'acme', limits: { burst: { max: 5 } } } } },
+        'there is no option environments.live.limits.burst.max. It must be one of limit, windowSeconds.',
       ],
     ]),
   )(
@@ -446,6 +530,25 @@ describe('createApiKeys', () => {
   it.each([
     ['the longest prefix', { keyPrefix: 'a'.repeat(16) }],
     ['a prefix of several words', { keyPrefix: 'acme_live_2' }],
+    ['a former prefix', { formerPrefixes: ['acme_old', 'old'] }],
+    ['a former prefix that is another vendor’s', { formerPrefixes: ['sk_live'] }],
+    [
+      'environments',
+      {
+        keyPrefix: undefined,
+        environments: { live: 'acme', test: { prefix: 'acme_test', formerPrefixes: ['sk_test'] } },
+        acceptedEnvironments: ['live', 'test'],
+      },
+    ],
+    [
+      'prefixes of other vendors in environments, if they may be there',
+      {
+        keyPrefix: undefined,
+        environments: { live: 'sk_live', test: 'sk_test' },
+        acceptedEnvironments: ['live'],
+        allowForeignPrefix: true,
+      },
+    ],
     ['a prefix that begins as another vendor’s does', { keyPrefix: 'ghpx_live' }],
     ['a prefix of another vendor if it may', { keyPrefix: 'sk_live', allowForeignPrefix: true }],
     ['permissions with descriptions', { permissions: { READ_GRAPH: 'Read graphs' } }],
@@ -562,6 +665,9 @@ describe('migrations', () => {
 describe('readOptions', () => {
   it('takes an explicit undefined for a missing option', () => {
     const undefinedOptions = {
+      formerPrefixes: undefined,
+      environments: undefined,
+      allowForeignPrefix: undefined,
       formerPermissions: undefined,
       schema: undefined,
       users: undefined,
@@ -592,11 +698,15 @@ describe('readOptions', () => {
       onRefusal: undefined,
     }
 
-    const { permissions, ...settings } = readOptions({ ...needed, ...undefinedOptions })
+    const { permissions, environments, ...settings } = readOptions({
+      ...needed,
+      ...undefinedOptions,
+    })
 
-    const { permissions: others, ...rest } = readOptions(needed)
+    const { permissions: others, environments: otherEnvironments, ...rest } = readOptions(needed)
     expect(settings).toEqual(rest)
     expect(permissions.known).toEqual(others.known)
+    expect(environments.all).toEqual(otherEnvironments.all)
     expect(settings).toMatchObject({
       storage: { schema: 'public', users: { idType: 'text' }, organizations: undefined },
       maxKeysPerUser: 1_000,

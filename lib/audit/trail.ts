@@ -9,6 +9,7 @@ import type { ServerClock } from '../database/clock'
 import type { OwnChanges } from '../database/own-changes'
 import { formatEventCursor } from '../keys/cursor'
 import type { Emitter } from '../keys/emitter'
+import type { Environments } from '../keys/environments'
 import type { EventFilter, Pruning } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import { readTime, readUserId, resourcesOf, type Actor, type ApiKeyRecord } from '../keys/record'
@@ -39,6 +40,8 @@ export interface KeyState {
   record: ApiKeyRecord
   /** As the row has them. The record has names of today. */
   permissions: readonly string[]
+  /** The environment in the row of the key. The record of a key from before there were any has an environment by its prefix. */
+  environment: string | null
   hashDigest: string
   previousHashDigest: string | null
 }
@@ -58,7 +61,7 @@ interface Circumstances {
 interface AuditParts extends Trail {
   sealer: Sealer
   inTurn: InTurn
-  keyPrefix: string
+  environments: Pick<Environments, 'keyPrefixes'>
   userIdType: UserIdType
   emitter: Emitter
   ownChanges: OwnChanges
@@ -121,9 +124,9 @@ export function createAudit(parts: AuditParts) {
 }
 
 async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {
-  const { sequelize, tables, keyPrefix, userIdType, inTurn } = parts
+  const { sequelize, tables, environments, userIdType, inTurn } = parts
   const { apiKeyId, userId, action, cursor, limit } = filter
-  const conditions = [isOfKeyWithPrefix('event.api_key_id', tables, keyPrefix)]
+  const conditions = [isOfKeyWithPrefix('event.api_key_id', tables, environments.keyPrefixes)]
   const bind: unknown[] = []
   if (apiKeyId !== undefined) conditions.push(`event.api_key_id = $${bind.push(apiKeyId)}`)
   if (userId !== undefined) conditions.push(isOfOwner('user', `$${bind.push(userId)}`))
@@ -202,8 +205,7 @@ function shownOf(state: KeyState, name: Shown): unknown {
   if (name === 'organizationId')
     return record.owner.type === 'organization' ? record.owner.id : null
   if (name === 'service') return record.owner.type === 'service' ? record.owner.id : null
-  // The library does not write it yet.
-  if (name === 'environment') return null
+  if (name === 'environment') return state.environment
   if (name === 'resources') return resourcesOf(record)
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 

@@ -1,16 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import { createOptionChecks, show } from '../../models/option-checks'
-import type { If } from '../keys/app'
+import type { EnvironmentOption, If } from '../keys/app'
 import type { RequestedResources } from '../keys/resources'
 import type { AppRequest } from '../options'
 import type { Demand } from './demand'
 
 /** The options of the guards that demand permissions. */
 export type GuardOptions<
-  _Environment extends string = never,
+  Environment extends string = never,
   Resource extends string = never,
-> = GuardBasics & If<Resource, { resource?: ResourceOf<Resource> | null | undefined }>
+> = GuardBasics &
+  EnvironmentOption<Environment> &
+  If<Resource, { resource?: ResourceOf<Resource> | null | undefined }>
 
 /**
  * Returns the ids of the resources that a request is about, by their types. A key that is bound to resources needs an id of each type to
@@ -62,9 +64,10 @@ export type AuthenticateOptions<
 /** The options of `authenticateRequest`. */
 export type RequestOptions<
   Permission extends string = string,
-  _Environment extends string = never,
+  Environment extends string = never,
   Resource extends string = never,
 > = RequestBasics<Permission> &
+  EnvironmentOption<Environment> &
   If<Resource, { resource?: RequestedResources<Resource> | null | undefined }>
 
 interface RequestBasics<Permission extends string> {

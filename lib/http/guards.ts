@@ -32,7 +32,7 @@ interface GuardParts {
   authenticator: Authenticator
   rateLimits: RateLimits
   answers: Answers
-  settings: Pick<Settings, 'permissions' | 'resources' | 'currentUser'>
+  settings: Pick<Settings, 'environments' | 'permissions' | 'resources' | 'currentUser'>
 }
 
 /** Makes the guards of an app, and the same checks without a middleware. */
@@ -100,6 +100,7 @@ function createCheck(
 
 function createMiddlewares(parts: GuardParts) {
   const { authenticator, answers, settings } = parts
+  const { optionNames } = settings.environments
 
   /** With a cached key, the guard ends without a promise or a closure. */
   function createGuard(
@@ -113,7 +114,8 @@ function createMiddlewares(parts: GuardParts) {
     checkResource(name, options.resource, 'function', settings.resources)
     // The functions of the app are asked with the requests that Express passes to the guard.
     const resource = options.resource as GuardConditions['resource']
-    const check = createCheck(parts, { refusePermissions, resource }, options)
+    const environments = settings.environments.acceptedBy(name, options.environment)
+    const check = createCheck(parts, { environments, refusePermissions, resource }, options)
 
     function guard(req: GuardedRequest, res: ServerResponse, next: Next) {
       let refusal: ReturnType<Check>
@@ -153,16 +155,17 @@ function createMiddlewares(parts: GuardParts) {
       const name = 'requirePermission'
       refuseRequest(name, demand)
       const check = createPermissionCheck(name, demand, settings.permissions)
-      checkOptions(name, options, ['orSignedIn', 'cost', 'resource'])
+      checkOptions(name, options, ['orSignedIn', 'cost', 'resource', ...optionNames])
       return createGuard(name, check, options)
     },
 
     authenticate(options: AuthenticateOptions<string, string> = {}): Guard {
-      refuseRequest('authenticate', options)
-      checkOptions('authenticate', options, ['orSignedIn', 'optional', 'cost', 'resource'])
+      const name = 'authenticate'
+      refuseRequest(name, options)
+      checkOptions(name, options, ['orSignedIn', 'optional', 'cost', 'resource', ...optionNames])
       // It demands nothing, unless it is told to.
       const { resource = null } = options
-      return createGuard('authenticate', demandNothing, { ...options, resource })
+      return createGuard(name, demandNothing, { ...options, resource })
     },
 
     // It takes no arguments. If the app has not called it, Express passes a request.
@@ -193,13 +196,21 @@ function createCalls(parts: GuardParts) {
       options: RequestOptions<string, string, string> = {},
     ): Promise<VerifiedApiKey> {
       const name = 'authenticateRequest'
-      checkOptions(name, options, ['permissions', 'cost', 'res', 'resource'])
+      const { environments } = settings
+      checkOptions(name, options, [
+        'permissions',
+        'cost',
+        'res',
+        'resource',
+        ...environments.optionNames,
+      ])
       const { permissions = [], cost, res, resource } = options
       checkResource(name, resource, 'object', settings.resources)
       // Without permissions it demands nothing, like `authenticate`.
       const demandsNothing = isEmpty(permissions)
       const named = resource === undefined && demandsNothing ? null : resource
       const conditions = {
+        environments: environments.acceptedBy(name, options.environment),
         refusePermissions: demandsNothing
           ? demandNothing
           : createPermissionCheck(name, permissions, settings.permissions),

@@ -5,6 +5,8 @@ import { Strategy as BearerStrategy } from 'passport-http-bearer'
 import type { ApiKeysError } from '../errors'
 import { setFields } from '../limits/fields'
 import type { MaybePromise } from '../options'
+import type { Settings } from '../read-options'
+import type { GuardConditions } from '../verification/guard-conditions'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication } from './caller'
@@ -28,20 +30,30 @@ interface StrategyParts {
   authenticator: Authenticator
   rateLimits: RateLimits
   answers: Answers
+  settings: Pick<Settings, 'environments'>
 }
 
 /** Makes the Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
-  const { authenticator, rateLimits, answers } = parts
+  const { authenticator, rateLimits, answers, settings } = parts
+  const conditionsOf = (options: { environment?: unknown } = {}): GuardConditions => ({
+    environments: settings.environments.acceptedBy('passport.authenticate', options.environment),
+    refusePermissions: () => null,
+    resource: null,
+  })
+  const usual = conditionsOf()
 
   /** Counts a request with a key as one use of the key. A guard may count more. */
   function count(
     req: IncomingMessage,
     authentication: Authentication,
+    conditions: GuardConditions,
   ): MaybePromise<Authentication> {
     if (authentication.kind === 'refused') authenticator.reportDenied(req, authentication.error)
     if (authentication.kind !== 'accepted') return authentication
 
+    const refusal = authentication.caller.meet(conditions, authentication.key)
+    if (refusal) return settle(req, authentication, refusal)
     const { limits } = authentication.key.row.policy
     const error = limits.length === 0 ? null : rateLimits.countRequest(authentication, 1)
     return error instanceof Promise
@@ -91,18 +103,22 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       super(() => {})
     }
 
-    override authenticate(req: IncomingMessage, options?: { session?: boolean }) {
+    override authenticate(
+      req: IncomingMessage,
+      options?: { session?: boolean; environment?: unknown },
+    ) {
       // Passport binds these to the request just before this call. If an app passes the strategy instead of its name, Passport
       // replaces them at the next request, and so they are read at once. The types do not declare them.
       const { success, fail, error } = this as unknown as Actions
       const startsSession = options?.session !== false
       const actions = { success, fail, error, startsSession }
+      const conditions = options?.environment === undefined ? usual : conditionsOf(options)
 
       const authentication = authenticator.authenticate(req)
       const counted =
         authentication instanceof Promise
-          ? authentication.then((authentication) => count(req, authentication))
-          : count(req, authentication)
+          ? authentication.then((authentication) => count(req, authentication, conditions))
+          : count(req, authentication, conditions)
       if (!(counted instanceof Promise)) return report(req, counted, actions)
 
       counted

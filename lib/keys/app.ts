@@ -18,3 +18,30 @@ export interface AnyApp extends App {
 
 /** The members that a type has only if the app has names of a kind, for example environments. */
 export type If<Names extends string, Members> = [Names] extends [never] ? unknown : Members
+
+/** The option that says which keys a guard or a call takes, in an app with environments. */
+export type EnvironmentOption<Environment extends string> = If<
+  Environment,
+  {
+    /**
+     * The environment, or several, whose keys may pass.
+     *
+     * @default the option `acceptedEnvironments` of `createApiKeys`
+     */
+    environment?: Environment | readonly Environment[] | undefined
+  }
+>
+
+/** The environment of a new key, which a call has to name if the app has several. */
+export type NewKeyEnvironment<Environment extends string> = If<
+  Environment,
+  IsUnion<Environment> extends true
+    ? { environment: Environment }
+    : { environment?: Environment | undefined }
+>
+
+type IsUnion<Names, Name = Names> = Name extends unknown
+  ? [Names] extends [Name]
+    ? false
+    : true
+  : never

@@ -11,6 +11,7 @@ import { resourceLists, type ResourceTypes } from './resources'
 import { usageQuery } from './usage-period'
 
 interface InputSettings {
+  environments: { readonly names: readonly string[] }
   permissions: Permissions
   resources: ResourceTypes
   userIdType: UserIdType
@@ -45,7 +46,7 @@ export function createParsers(settings: InputSettings) {
 
   return {
     ...createKeyParsers(settings, userId),
-    ...createFilterParsers(userId),
+    ...createFilterParsers(settings, userId),
     ...createBulkParsers(settings, userId),
 
     /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
@@ -79,7 +80,7 @@ export function createParsers(settings: InputSettings) {
 
 /** Makes the functions for new keys and for changes of keys. */
 function createKeyParsers(
-  { permissions, resources, maxGracePeriodSeconds }: InputSettings,
+  { environments, permissions, resources, maxGracePeriodSeconds }: InputSettings,
   userId: fields.UserIdSchema,
 ) {
   const optional = v.partial(v.object(keyFieldsOf([...resources.keys()]))).entries
@@ -87,6 +88,10 @@ function createKeyParsers(
     name,
     ...optional,
     permissions: fields.permissionSet(permissions),
+    environment: environmentOfNewKey(environments.names),
+  }
+  const neverChanges = environments.names.length > 0 && {
+    environment: 'never changes: create another key instead',
   }
   const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
 
@@ -97,6 +102,7 @@ function createKeyParsers(
       { name: v.optional(name), ...optional },
       {
         permissions: 'is not changed here: use PUT /:id/permissions, or setPermissions()',
+        ...neverChanges,
       },
     ),
     permissionSet: parserOf({ permissions: newKey.permissions }),
@@ -107,10 +113,11 @@ function createKeyParsers(
 }
 
 /** Makes the functions for the filters of lists and reports. */
-function createFilterParsers(userId: fields.UserIdSchema) {
+function createFilterParsers({ environments }: InputSettings, userId: fields.UserIdSchema) {
+  const ownPage = { ...keyPage, environment: environmentOfFilter(environments.names) }
   const ofAll = { apiKeyId: v.optional(fields.guid), userId: v.optional(userId) }
   const list = {
-    ...keyPage,
+    ...ownPage,
     userId: ofAll.userId,
     permission: v.optional(fields.permissionName),
     text: v.optional(searchText),
@@ -120,7 +127,7 @@ function createFilterParsers(userId: fields.UserIdSchema) {
     /** Parses the filter for the keys of one user. */
     ownList: createParser(
       v.pipe(
-        v.object(keyPage),
+        v.object(ownPage),
         v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
       ),
     ),
@@ -151,10 +158,15 @@ function createFilterParsers(userId: fields.UserIdSchema) {
 }
 
 /** Makes the functions for changes of many keys. */
-function createBulkParsers({ permissions }: InputSettings, userId: fields.UserIdSchema) {
+function createBulkParsers(
+  { environments, permissions }: InputSettings,
+  userId: fields.UserIdSchema,
+) {
+  const notNamed = notNamedIn(environments.names)
   const manyKeys = {
     ids: v.optional(fields.idList),
     userId: v.optional(userId),
+    environment: environmentOfFilter(environments.names),
     status: v.optional(fields.statusList),
     isExpired: v.optional(fields.flag),
     permission: v.optional(fields.permissionName),
@@ -213,7 +225,7 @@ function createBulkParsers({ permissions }: InputSettings, userId: fields.UserId
   }
 }
 
-const filterNames = ['userId', 'status', 'isExpired', 'permission', 'text'] as const
+const filterNames = ['userId', 'environment', 'status', 'isExpired', 'permission', 'text'] as const
 
 /** True if ids or a filter say which keys a call is about. Without either, it would be about all keys. */
 function namesKeys(criteria: Partial<Record<(typeof filterNames)[number] | 'ids', unknown>>) {
@@ -221,11 +233,28 @@ function namesKeys(criteria: Partial<Record<(typeof filterNames)[number] | 'ids'
   return isFiltered !== (criteria.ids !== undefined)
 }
 
-const notNamed = 'must have either ids, or some of userId, status, isExpired, permission and text'
+function notNamedIn(environments: readonly string[]): string {
+  const environment = environments.length > 0 ? ' environment,' : ''
+  return `must have either ids, or some of userId,${environment} status, isExpired, permission and text`
+}
 
 function parserOf<const Fields extends v.ObjectEntries>(entries: Fields, refused?: Messages) {
   return createParser(v.object(entries), refused)
 }
+
+/** Makes the schema of the environment of a new key: required if there are several, and unknown in an app without environments. */
+function environmentOfNewKey(names: readonly string[]) {
+  const [first, ...others] = names
+  if (first === undefined) return environmentOfFilter(names)
+  return others.length === 0 ? v.optional(fields.oneOf(names), first) : fields.oneOf(names)
+}
+
+/** Makes the schema of the environment in a filter. */
+function environmentOfFilter(names: readonly string[]) {
+  return v.optional(names.length > 0 ? fields.oneOf(names) : notKnown)
+}
+
+const notKnown = v.custom<string>(() => false, 'is not known here')
 
 const name = fields.text({ min: 1, max: 100 })
 

@@ -61,18 +61,24 @@ function limitsByName<Limit>(
   )
 }
 
+const limitsByNames = v.custom<object>(
+  (value) => isObject(value) && !Array.isArray(value),
+  'must be an object of limits, by their names',
+)
+
+const limitOption = v.pipe(
+  v.custom<object>(isObject, 'must be { limit, windowSeconds }'),
+  withAll(limitFields),
+  v.object(limitFields),
+)
+
 /** The limits of the app. */
-export const limitsOption = limitsByName(
-  v.custom<object>(
-    (value) => isObject(value) && !Array.isArray(value),
-    'must be an object of limits, by their names',
-  ),
-  limitNameRule,
-  v.pipe(
-    v.custom<object>(isObject, 'must be { limit, windowSeconds }'),
-    withAll(limitFields),
-    v.object(limitFields),
-  ),
+export const limitsOption = limitsByName(limitsByNames, limitNameRule, limitOption)
+
+/** The limits of an environment. */
+export const environmentLimits = v.optional(
+  limitsByName(limitsByNames, limitNameRule, v.nullable(limitOption)),
+  {},
 )
 
 /** Limits of a key. Their names are sorted, so that equal limits look equal. */
@@ -87,9 +93,9 @@ export const limitOverrides = v.pipe(
   ),
 )
 
-/** Returns the limits that hold for a key, the shortest window first. */
-export function limitsOf(limits: Limits, overrides: LimitOverrides | null): readonly NamedLimit[] {
-  return Object.entries({ ...limits, ...overrides })
+/** Returns the limits that hold for a key, the shortest window first. Later limits replace earlier limits of the same names. */
+export function limitsOf(...given: readonly (LimitOverrides | null)[]): readonly NamedLimit[] {
+  return Object.entries<Limit | null>(Object.assign({}, ...given))
     .flatMap(([name, limit]) => (limit === null ? [] : [{ name, ...limit }]))
     .toSorted((a, b) => a.windowSeconds - b.windowSeconds)
 }

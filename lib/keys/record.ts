@@ -1,7 +1,7 @@
 import type { ApiKeyRow, Status, Time } from '../../models/api-key'
 import type { OwnerType } from '../../models/owner'
 import type { UserIdType } from '../../models/storage-options'
-import type { AnyApp, App, If } from './app'
+import type { AnyApp, App, If, NewKeyEnvironment } from './app'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 import type { AnyId, IdTypes, Owner, UserIdIn, UserOwner } from './owner'
@@ -13,6 +13,7 @@ export type Actor = { type: 'user' | 'admin'; id: AnyId } | { type: 'system' }
 
 /** A key to be created. */
 export type NewApiKey<A extends App = AnyApp> = NewKeyFields<A['permission']> &
+  NewKeyEnvironment<A['environment']> &
   If<A['resource'], NewBindings<A['resource']>> & {
     /** The owner. */
     userId: AnyId
@@ -56,6 +57,7 @@ export type ApiKeyChanges<A extends App = AnyApp> = Partial<
 export type ApiKeyRecord<A extends App = AnyApp> = RecordFields<A['permission']> & {
   owner: A['owner']
 } & UserIdIn<A['owner']> &
+  If<A['environment'], { environment: A['environment'] }> &
   If<
     A['resource'],
     {

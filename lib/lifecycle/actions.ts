@@ -6,6 +6,7 @@ import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import type { Owner } from '../keys/owner'
 import { resourcesOf, type ApiKeyRecord } from '../keys/record'
+import type { MintedSecret } from '../keys/secret'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
@@ -21,7 +22,9 @@ export async function create(parts: Parts, key: NewKey, circumstances: Circumsta
 
   return once(parts, 'create', key, circumstances, async (claim) => {
     await policies.refuseNewKey(parts, key, circumstances)
-    const { plainTextKey, ...secret } = parts.format.mint(parts.keyPrefix)
+    const { plainTextKey, ...secret } = parts.format.mint(
+      parts.environments.ofNewKey(key).keyPrefixes[0],
+    )
 
     const member = { key, secret, circumstances, claim }
     const apiKey = given ? await createWithin(parts, member, given) : await createNow(parts, member)
@@ -119,10 +122,11 @@ async function changeFields(
   return changeKeyIn(parts, circumstances, async (transaction) => {
     const { owner } = await get(parts, id, { ...circumstances, transaction })
     await policies.lockUser(parts, owner.id, transaction)
-    async function decideAndCount(key: ApiKeyRecord) {
+    async function decideAndCount(key: ApiKeyRecord, { environment }: ReadKey) {
       const decision = decide(key)
       if (isExpired(key, Date.now())) {
-        await policies.refuseTooManyKeys(parts, key.owner.id, transaction)
+        const own = parts.environments.ofKey({ ...key, environment })
+        await policies.refuseTooManyKeys(parts, key.owner.id, own, transaction)
       }
       return decision
     }
@@ -211,14 +215,18 @@ async function rotateNow(
   gracePeriodSeconds: number,
   { claim, ...circumstances }: Circumstances & { claim: Claim | undefined },
 ) {
-  const { plainTextKey, ...secret } = parts.format.mint(parts.keyPrefix)
-  const { prefix, postfix } = secret
+  let minted: MintedSecret | undefined
 
   // A use that this process has not written yet counts. If it cannot be written, that secret stops working.
   await parts.verification.flush().catch(() => {})
 
-  function decide(key: ApiKeyRecord, { isUnused }: ReadKey): Decision {
+  function decide(key: ApiKeyRecord, { environment, isUnused }: ReadKey): Decision {
     nextStatus('rotate', key)
+    const own = parts.environments.ofKey({ ...key, environment })
+    if (!own) throw new ApiKeysError('unknown_environment')
+    minted ??= parts.format.mint(own.keyPrefixes[0])
+    const { plainTextKey: _, ...secret } = minted
+    const { prefix, postfix } = secret
     if (isUnused && gracePeriodSeconds > 0) {
       return { action: 'rotated', changes: { prefix, postfix }, secret, claim }
     }
@@ -233,7 +241,7 @@ async function rotateNow(
     return { action: 'rotated', changes: { prefix, postfix, previousSecret }, secret, claim }
   }
   const apiKey = await changeKey(parts, { id, circumstances, decide })
-  return { apiKey, plainTextKey }
+  return { apiKey, plainTextKey: minted?.plainTextKey ?? '' }
 }
 
 /** Ends the grace period of a key's previous secret. */

@@ -1,19 +1,20 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { isOfPrefix } from '../../models/api-key'
+import { isOfPrefixes } from '../../models/api-key'
 import type { Tables } from '../../models/tables'
 import { clearTimeout, wait, type Background } from '../database/background'
 import { onDatabase } from '../database/failures'
 import { run, select } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { Emitter } from '../keys/emitter'
+import type { Environments } from '../keys/environments'
 import type { ApiKeyRecord } from '../keys/record'
 import type { UncheckedLifecycle } from './commands'
 
 interface ExpiryNoticesParts {
   sequelize: Sequelize
   tables: Tables
-  keyPrefix: string
+  environments: Pick<Environments, 'keyPrefixes'>
   background: Background
   lifecycle: Pick<UncheckedLifecycle, 'get'>
   emitter: Emitter
@@ -204,7 +205,7 @@ async function report(
  * found with less than a day left has the notice for the last day only.
  */
 async function claimDue(
-  { sequelize, tables, keyPrefix }: ExpiryNoticesParts,
+  { sequelize, tables, environments }: ExpiryNoticesParts,
   transaction: Transaction,
 ): Promise<Claim[]> {
   return select<Claim>(
@@ -218,7 +219,7 @@ async function claimDue(
       CROSS JOIN LATERAL (
         SELECT CASE WHEN key.expires_at <= now() + interval '1 day' THEN 1 ELSE 7 END AS days_left
       ) AS due
-      WHERE ${isOfPrefix('key', keyPrefix)}
+      WHERE ${isOfPrefixes('key', environments.keyPrefixes)}
         AND key.expires_at > now() AND key.expires_at <= now() + interval '7 days'
         AND key.expires_at IS NOT NULL AND key.status <> 'REVOKED'
         AND key.created_at <= key.expires_at - due.days_left * interval '1 day'
@@ -267,13 +268,17 @@ async function setClaims(
 }
 
 /** Returns how many milliseconds the claims of all processes last at most without renewal; 0 if there are none. */
-async function claimedForMs({ sequelize, tables, keyPrefix }: ExpiryNoticesParts): Promise<number> {
+async function claimedForMs({
+  sequelize,
+  tables,
+  environments,
+}: ExpiryNoticesParts): Promise<number> {
   const [row] = await select<{ ms: string | null }>(
     sequelize,
     `SELECT ceil(extract(epoch FROM max(claimed_until) - clock_timestamp()) * 1000)::text AS ms
        FROM ${tables.expiryNotices} AS notice JOIN ${tables.keys} AS key ON key.id = notice.api_key_id
       WHERE claimed_until > clock_timestamp() AND notice.expires_at > now()
-        AND ${isOfPrefix('key', keyPrefix)}`,
+        AND ${isOfPrefixes('key', environments.keyPrefixes)}`,
     { transaction: null },
   )
   return Number(row?.ms ?? 0)

@@ -99,7 +99,7 @@ function underWay(cause?: unknown) {
  * because an administrator may ask on behalf of owners.
  */
 export function claimOf(
-  { keyPrefix }: Parts,
+  { environments }: Parts,
   action: string,
   input: object,
   { actor, idempotencyKey: key }: Circumstances,
@@ -107,7 +107,12 @@ export function claimOf(
   if (key === undefined) return undefined
 
   const id = actor && actor.type !== 'system' ? String(actor.id) : null
-  const scope = JSON.stringify([keyPrefix, actor?.type ?? 'system', id, action])
+  const scope = JSON.stringify([
+    environments.all[0].keyPrefixes.at(-1),
+    actor?.type ?? 'system',
+    id,
+    action,
+  ])
   return {
     scope: hash('sha256', scope),
     key,

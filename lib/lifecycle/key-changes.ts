@@ -2,7 +2,7 @@ import { hash, randomUUID } from 'node:crypto'
 
 import {
   attributesFor,
-  isOfPrefix,
+  isOfPrefixes,
   keyColumns,
   keySql,
   msSql,
@@ -64,12 +64,12 @@ export interface Planned {
 }
 
 /** SQL that reads keys of the instance. */
-function readKeysSql({ tables, keyPrefix }: GivenParts, join: string, where: string): string {
+function readKeysSql({ tables, environments }: GivenParts, join: string, where: string): string {
   return `
     SELECT ${keySql('key')} AS json, ${digestSql('key.hash')} AS hash_digest,
            ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place,
            (key.first_used_at IS NULL AND key.previous_works_until > clock_timestamp())::text AS is_unused
-      FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefix('key', keyPrefix)} AND ${where}`
+      FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefixes('key', environments.keyPrefixes)} AND ${where}`
 }
 
 /** SQL that reads the keys of the instance for which a condition is true, and locks their rows. */
@@ -83,6 +83,7 @@ export function toReadKey(parts: GivenParts, row: TextRow): ReadKey {
   return {
     record: readRecord(parts, key),
     permissions: key.permissions,
+    environment: key.environment,
     hashDigest: row.hash_digest ?? '',
     previousHashDigest: row.previous_hash_digest ?? null,
     version: row.version ?? '',
@@ -135,6 +136,7 @@ export function plan(
   else if (previousSecret === null) Object.assign(row, noPreviousSecret)
 
   const after = {
+    ...read,
     record: { ...record, ...Object.fromEntries(news) },
     permissions: changes.permissions ?? permissions,
     hashDigest: secret ? hash('sha256', secret.hash) : read.hashDigest,
@@ -179,7 +181,7 @@ export async function writeChanges(
   const rows = await run(
     changeSql(
       tables,
-      planned.some(isRotation),
+      planned.some(({ row }) => 'hash' in row.changes),
       planned.some(({ row }) => row.claim),
     ),
     [
@@ -200,10 +202,6 @@ export async function writeChanges(
     made.push(each)
   }
   return { made, xid: rows[0]?.xid ?? null }
-}
-
-function isRotation({ row }: Planned): boolean {
-  return 'hash' in row.changes
 }
 
 /** True if the change log reports a change to all processes. */

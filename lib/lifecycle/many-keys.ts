@@ -194,7 +194,9 @@ async function createBatch(
   for (let start = 0; start < keys.length; start += draftedAtOnce) {
     await nextTurn()
     const members = keys.slice(start, start + draftedAtOnce).map((key, index): NewMember => {
-      const { plainTextKey, ...secret } = parts.format.mint(parts.keyPrefix)
+      const { plainTextKey, ...secret } = parts.format.mint(
+        parts.environments.ofNewKey(key).keyPrefixes[0],
+      )
       plainTextKeys.push(plainTextKey)
       return { key, secret, circumstances, claim: start + index === 0 ? claim : undefined }
     })

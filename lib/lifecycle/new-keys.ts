@@ -90,7 +90,7 @@ export async function createSpelledKeys(
     `[${drafts.map(({ entry }) => entry).join(',')}]`,
     JSON.stringify([...owners].map((userId) => ({ user_id: userId }))),
     JSON.stringify(most === Infinity ? {} : { user: most, organization: most, service: most }),
-    parts.keyPrefix,
+    JSON.stringify(parts.environments.byNewPrefix),
     Date.now(),
     patienceMs === null ? null : `${patienceMs}ms`,
     drafts.some(({ member }) => member.claim)
@@ -130,7 +130,7 @@ function refusalOf({ is_repeated: isRepeated, is_suspended: isSuspended }: TextR
 function createSql(tables: Tables): string {
   return `
     SELECT made.place::text, made.owner, made.created_ms, made.event_id, made.is_repeated, made.is_suspended, pg_current_xact_id_if_assigned()::text AS xid
-      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::json, $5, $6::float8, $7, $8::json) AS made`
+      FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::json, $5::json, $6::float8, $7, $8::json) AS made`
 }
 
 /** The SQLSTATE for a key whose owner is no user. */
@@ -153,11 +153,13 @@ function draftOf(
   const id = newId()
   const ref = randomUUID()
   const permissions = namesOf(key.permissions)
+  const environment = key.environment ?? null
   const given = {
     ...noOtherOwner,
     ...key,
     ...secret,
     permissions,
+    environment,
     id,
     eventRef: ref,
     metadata: key.metadata ?? {},
@@ -186,9 +188,10 @@ function draftOf(
     revokedAt: null,
     previousSecret: null,
     ...bindingMembers(key.resources ?? null, resources),
+    ...(key.environment !== undefined && { environment: key.environment }),
   }
   const hashDigest = hash('sha256', stored)
-  const after = { record, permissions, hashDigest, previousHashDigest: null }
+  const after = { record, environment, permissions, hashDigest, previousHashDigest: null }
   return { change: { action: 'created', before: null, after, ref }, row }
 }
 
@@ -196,7 +199,6 @@ const noOtherOwner = {
   organizationId: null,
   service: null,
   createdBy: null,
-  environment: null,
   resources: null,
 }
 

@@ -1,10 +1,11 @@
 import type { Transaction } from 'sequelize'
 
 import { ownerLockSql } from '../../migrations/create-function'
-import { timeOfParameter } from '../../models/api-key'
+import { isOfPrefixes, timeOfParameter } from '../../models/api-key'
 import { qualify, quote } from '../../models/names'
 import { run, select } from '../database/query'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
+import type { Environment } from '../keys/environments'
 import { readGranted } from '../keys/grantable'
 import type { NewKey } from '../keys/input'
 import type { LimitOverrides } from '../keys/limits'
@@ -195,16 +196,18 @@ export async function lockUserRow(
   )
 }
 
-/** Refuses one more key for a user who is locked. The clock of verification decides which keys have expired. */
+/** Refuses one more key of an environment for a user who is locked. The clock of verification decides which keys have expired. */
 export async function refuseTooManyKeys(
   parts: Parts,
   userId: string | number,
+  environment: Environment | undefined,
   transaction: Transaction,
 ) {
   if (parts.maxKeysPerUser === Infinity) return
 
+  const { keyPrefixes } = environment ?? parts.environments
   const living = {
-    where: `key.user_id = $1 AND key.status <> 'REVOKED'
+    where: `${isOfPrefixes('key', keyPrefixes)} AND key.user_id = $1 AND key.status <> 'REVOKED'
             AND (key.expires_at IS NULL OR key.expires_at > ${timeOfParameter(2)})`,
     bind: [userId, Date.now()],
   }

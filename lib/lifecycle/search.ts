@@ -1,7 +1,8 @@
-import { isOfPrefix, keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
+import { isOfPrefixes, keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
 import { selectJson } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
 import type { KeyFilter, ManyFilter } from '../keys/input'
+import { shownLength, type SecretFormat } from '../keys/secret'
 import type { Parts } from './calls'
 import { readRecord, type Condition, type Scope } from './store'
 
@@ -45,7 +46,10 @@ export async function list(parts: Parts, filter: KeyFilter, { transaction }: Sco
 }
 
 /** A list that was asked for. */
-interface Search extends Pick<Parts, 'sequelize' | 'tables' | 'keyPrefix' | 'permissions'> {
+interface Search extends Pick<
+  Parts,
+  'sequelize' | 'tables' | 'environments' | 'format' | 'permissions'
+> {
   filter: KeyFilter
   transaction: Scope['transaction']
 }
@@ -80,16 +84,17 @@ async function find(search: Search): Promise<Reading> {
 
 /** Reads a page of the keys that `selected` selects and for which `where` is true. */
 async function readPage(
-  { sequelize, tables, filter, transaction }: Search,
+  search: Search,
   selected: string,
   bind: unknown[],
   where = 'true',
 ): Promise<Reading> {
+  const { sequelize, filter, transaction } = search
   const { limit, sort } = filter
   const { order, value } = orderOf(sort)
   const [reading] = await selectJson<[Reading]>(
     sequelize,
-    `WITH selected AS MATERIALIZED (SELECT key.* FROM ${tables.keys} AS key WHERE ${selected}),
+    `WITH selected AS MATERIALIZED (SELECT key.* FROM ${keysOf(search)} AS key WHERE ${selected}),
           found AS (
             SELECT ${keySql('key')} AS json, key.id, (${value})::text AS value,
                    row_number() OVER (ORDER BY ${order}) AS place
@@ -108,26 +113,47 @@ async function readPage(
   return reading
 }
 
+/**
+ * SQL for the keys among which a list searches, a part for each prefix. So the server reads each part in the order of an index, and
+ * merges them. The parts of an environment are those of its prefixes.
+ */
+function keysOf({ tables, environments, filter }: Search): string {
+  const { keyPrefixes } =
+    filter.environment === undefined ? environments : environments.ofNewKey(filter)
+  const parts = keyPrefixes.map(
+    (prefix) => `SELECT key.* FROM ${tables.keys} AS key WHERE ${isOfPrefixes('key', [prefix])}`,
+  )
+  return `(${parts.join(' UNION ALL ')})`
+}
+
 /** Returns the condition for the keys of a filter. */
 export function conditionOf(parts: Parts, filter: ManyFilter): Condition {
-  const { bind, fixed, sought } = conditionsOf({
-    ...parts,
-    filter: { ...filter, sort: '-createdAt', limit: 1 },
-  })
+  const search = { ...parts, filter: { ...filter, sort: '-createdAt', limit: 1 } as const }
+  const { bind, fixed, sought } = conditionsOf(search)
   return { where: `${fixed} AND ${sought}`, bind }
 }
 
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
 function conditionsOf(
-  { filter, keyPrefix, permissions }: Pick<Search, 'filter' | 'keyPrefix' | 'permissions'>,
+  {
+    filter,
+    format,
+    environments,
+    permissions,
+  }: Omit<Search, 'sequelize' | 'tables' | 'transaction'>,
   time = sortSql.createdAt,
 ) {
-  const { userId, status = [], isExpired, permission, text, cursor, sort } = filter
+  const { userId, environment, status = [], isExpired, permission, text, cursor, sort } = filter
   const bind: unknown[] = []
-  const fixed = [isOfPrefix('key', keyPrefix)]
+  const fixed = ['true']
   const sought = ['true']
 
   if (userId !== undefined) fixed.push(`key.user_id = $${bind.push(userId)}`)
+  if (environment !== undefined) {
+    const { keyPrefixes } = environments.ofNewKey({ environment })
+    const isNamed = `key.environment = $${bind.push(environment)}`
+    fixed.push(`${isOfPrefixes('key', keyPrefixes)} AND (key.environment IS NULL OR ${isNamed})`)
+  }
   if (status.length === 1) fixed.push(`key.status = $${bind.push(status[0])}`)
   if (status.length > 1) sought.push(`key.status = ANY ($${bind.push(status)}::text[])`)
   if (isExpired !== undefined) {
@@ -137,21 +163,22 @@ function conditionsOf(
   if (permission) {
     sought.push(`key.permissions && $${bind.push(permissions.namesGiving(permission))}::text[]`)
   }
-  if (text) sought.push(`${searchSql('key.')} @@ ${queryOf(text, keyPrefix, bind)}`)
+  if (text) sought.push(`${searchSql('key.')} @@ ${queryOf(text, format, bind)}`)
   if (cursor) fixed.push(isBehind(cursor, time, bind))
   const { order } = orderOf(sort)
   return { bind, fixed: fixed.join(' AND '), sought: sought.join(' AND '), order }
 }
 
 /** Returns SQL for a text search in which each word of a text is the start of a word. */
-function queryOf(text: string, keyPrefix: string, bind: unknown[]): string {
+function queryOf(text: string, { markers }: SecretFormat, bind: unknown[]): string {
   const words = text.split(/\s+/)
-  const start = `${keyPrefix}_`
+  const markerOf = (word: string) => markers.find((marker) => word.startsWith(marker))
   // Lists show only this part of a key.
-  const keys = words
-    .filter((word) => word.startsWith(start))
-    .map((key) => key.slice(0, start.length + 6))
-  const others = words.filter((word) => !word.startsWith(start))
+  const keys = words.flatMap((word) => {
+    const marker = markerOf(word)
+    return marker === undefined ? [] : [word.slice(0, marker.length + shownLength)]
+  })
+  const others = words.filter((word) => markerOf(word) === undefined)
   const queries = [
     ...(keys.length > 0 ? [`$${bind.push(toPrefixQuery(keys))}::tsquery`] : []),
     ...(others.length > 0

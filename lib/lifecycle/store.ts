@@ -1,6 +1,6 @@
 import { is } from 'valibot'
 
-import { isOfPrefix, keySql, type ApiKeyRow } from '../../models/api-key'
+import { isOfPrefixes, keySql, type ApiKeyRow } from '../../models/api-key'
 import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
 import { guid } from '../keys/fields'
@@ -18,21 +18,21 @@ export interface Condition {
 
 /** Makes the record of a row, with the uses that this process has not written yet. */
 export function readRecord(parts: GivenParts, row: ApiKeyRow): ApiKeyRecord {
-  const { userIdType, permissions, resources, verification } = parts
+  const { userIdType, environments, permissions, resources, verification } = parts
   const named = { ...row, permissions: permissions.namesOf(row.permissions) }
-  const record = toRecord(named, userIdType, resources)
+  const record = { ...toRecord(named, userIdType, resources), ...environments.shownOf(row) }
   return withLastUse(record, verification.lastUseOf(row.id))
 }
 
 async function read<Row>(
-  { sequelize, tables, keyPrefix, inTurn }: Parts,
+  { sequelize, tables, environments, inTurn }: Parts,
   json: string,
   { where, bind }: Condition,
   scope: Scope,
   rest = '',
 ): Promise<Row[]> {
   const sql = `SELECT ${json} AS json FROM ${tables.keys} AS key
-                WHERE ${isOfPrefix('key', keyPrefix)} AND ${where} ${rest}`
+                WHERE ${isOfPrefixes('key', environments.keyPrefixes)} AND ${where} ${rest}`
   const transaction = scope.transaction ?? null
   return inTurn(scope, () => selectJson<Row[]>(sequelize, sql, { bind, transaction }))
 }

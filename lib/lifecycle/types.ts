@@ -7,7 +7,7 @@ import type { AuditHead } from '../audit/head'
 import type { ApiKeyEvent } from '../audit/trail'
 import type { AuditVerification, VerificationOptions } from '../audit/verify'
 import type { Sort } from '../keys/cursor'
-import type { AnyApp, App } from '../keys/app'
+import type { AnyApp, App, If } from '../keys/app'
 import type { AnyId, UserIdOf } from '../keys/owner'
 import type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
 import type { UsageUnit } from '../keys/usage-period'
@@ -25,7 +25,12 @@ interface Page {
 }
 
 /** Which keys `list` returns. */
-export interface ApiKeyFilter<Permission extends string = string> extends Page {
+export type ApiKeyFilter<
+  Permission extends string = string,
+  Environment extends string = never,
+> = FilterFields<Permission> & If<Environment, { environment?: Environment | undefined }>
+
+interface FilterFields<Permission extends string> extends Page {
   /** The owner. */
   userId?: AnyId
   status?: Status | readonly Status[] | undefined
@@ -158,12 +163,13 @@ export interface PruneOptions {
 }
 
 /** Which keys `revokeMany` revokes: the keys of a list, or the keys for which all criteria of a filter are true. */
-export type ManyKeys<Permission extends string = string> = (
+export type ManyKeys<Permission extends string = string, Environment extends string = never> = (
   | {
       /** At most 10,000 ids. */
       ids: readonly string[]
     }
-  | Pick<ApiKeyFilter<Permission>, 'userId' | 'status' | 'isExpired' | 'permission' | 'text'>
+  | (Pick<FilterFields<Permission>, 'userId' | 'status' | 'isExpired' | 'permission' | 'text'> &
+      If<Environment, { environment?: Environment | undefined }>)
 ) & {
   /**
    * Revokes nothing, and returns how many keys the call would revoke.
@@ -237,7 +243,7 @@ export interface Lifecycle<A extends App = AnyApp> {
    * page has no `nextCursor`.
    */
   list(
-    filter?: ApiKeyFilter<A['permission']>,
+    filter?: ApiKeyFilter<A['permission'], A['environment']>,
     options?: Omit<ReadOptions, 'userId'>,
   ): Promise<{ apiKeys: ApiKeyRecord<A>[]; nextCursor: string | null }>
 
@@ -282,7 +288,7 @@ export interface Lifecycle<A extends App = AnyApp> {
    * the ids of the list that no key has. The call works through any number, a thousand in one transaction.
    */
   revokeMany(
-    criteria: ManyKeys<A['permission']>,
+    criteria: ManyKeys<A['permission'], A['environment']>,
     options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
   ): Promise<{ keys: number; notFound: string[] }>
 

@@ -7,6 +7,7 @@ import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { hourMs } from '../database/clock'
 import type { Writer } from '../database/writer'
+import type { Environments } from '../keys/environments'
 import { readUserId } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import type { UsagePeriod } from '../keys/usage-period'
@@ -52,7 +53,7 @@ interface UsageParts {
   sequelize: Sequelize
   inTurn: InTurn
   tables: Tables
-  keyPrefix: string
+  environments: Pick<Environments, 'keyPrefixes'>
   userIdType: UserIdType
   recorder: Pick<UsageRecorder, 'writerId' | 'batches' | 'countsOf'>
   writer: Pick<Writer, 'flush'>
@@ -91,11 +92,12 @@ const sums = `
 
 /** Makes the functions that read how often keys were used, and prune the counts. */
 export function createUsageStore(parts: UsageParts) {
-  const { sequelize, inTurn, tables, keyPrefix, userIdType, recorder, writer } = parts
+  const { sequelize, inTurn, tables, userIdType, recorder, writer } = parts
+  const { keyPrefixes } = parts.environments
 
   /** Leaves out the keys of other instances. Most apps have one instance, and need not find each key. */
-  const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', tables, keyPrefix)
-  const isOwn = `(NOT ${hasOtherPrefixes(tables.keys, keyPrefix)} OR ${isOfPrefix})`
+  const isOfPrefix = isOfKeyWithPrefix('used.api_key_id', tables, keyPrefixes)
+  const isOwn = `(NOT ${hasOtherPrefixes(tables.keys, keyPrefixes)} OR ${isOfPrefix})`
 
   async function select<Row extends object>(sql: string, bind: unknown[], scope: Scope) {
     const { transaction } = scope

@@ -28,8 +28,13 @@ export interface KeyRow {
   readonly lastUsedAtMs: number | null
   /** Until when this secret of the key works, in milliseconds since 1970; `null` for the current one. */
   readonly worksUntilMs: number | null
+  /** The environment; `null` in an app without environments. */
+  readonly environment: string | null
   readonly policy: KeyPolicy
 }
+
+/** The environment of a key whose row names another environment than the start of its secret. No app has this name. */
+export const misplaced = ''
 
 /** Bounds that only some keys have. It is an object of its own, because most keys share one. */
 export interface KeyPolicy {
@@ -67,6 +72,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly status: Status
   readonly expiresAtMs: number | null
   readonly worksUntilMs: number | null
+  readonly environment: string | null
   readonly policy: KeyPolicy
 
   /** True if it was used since room was last made. */
@@ -99,6 +105,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
     this.status = row.status
     this.expiresAtMs = row.expiresAtMs
     this.worksUntilMs = row.worksUntilMs
+    this.environment = row.environment
     this.policy = row.policy
     this.lastUsedAtMs = row.lastUsedAtMs ?? -Infinity
   }

@@ -7,6 +7,8 @@ import type { Holding } from './verified-key'
 
 /** The conditions of a guard on a key that is good. */
 export interface GuardConditions {
+  /** The environments whose keys it takes; `null` in an app without environments. */
+  readonly environments: readonly string[] | null
   /** Returns the refusal of a key that holds these permissions; `null` if they suffice. */
   refusePermissions(held: PermissionSet): ApiKeysError | null
   /**
@@ -38,6 +40,10 @@ export class RequestConditions {
    * throws, it throws the same.
    */
   refuse({ row, permissions }: Holding): ApiKeysError | null {
+    const { environments } = this.#guard
+    if (environments !== null && !environments.includes(row.environment ?? '')) {
+      return new ApiKeysError('environment_not_allowed')
+    }
     // The permissions that the guard names.
     const refusal = this.#guard.refusePermissions(permissions)
     if (refusal) return refusal

@@ -1,6 +1,6 @@
 import type { Sequelize } from 'sequelize'
 
-import { isOfPrefix } from '../../models/api-key'
+import { isOfPrefixes } from '../../models/api-key'
 import { optionsOf } from '../../models/option-checks'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
@@ -17,6 +17,7 @@ import type { SecretFormat } from '../keys/secret'
 import type { Settings } from '../read-options'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
 import type { Memory } from './memory'
+import type { RefusedKeys } from './refused-keys'
 import { countUnknownPermissions, type UnknownPermission } from './unknown-permissions'
 import type { Verifier } from './verify'
 
@@ -61,6 +62,8 @@ export interface Health {
   livingKeys?: LivingKeys[]
   /** The names of permissions in living keys that the app does not know, counted together with `livingKeys`. */
   unknownPermissions?: UnknownPermission[]
+  /** Living keys that are refused because of their prefix, counted together with `livingKeys`. */
+  refusedKeys?: RefusedKeys[]
 }
 
 /**
@@ -77,14 +80,14 @@ export interface LivingKeys {
 
 /** The parts of a report that take a query. */
 export interface HealthQuestion {
-  /** Counts the keys by the secret that keyed them. */
+  /** Counts the keys by the secret that keyed them, and the keys that are refused because of their prefix. */
   livingKeys?: boolean | undefined
   /** Asks the database. */
   probe?: boolean | undefined
 }
 
 /** The parts that count the keys of an app in the database. */
-interface CountingParts extends Pick<Settings, 'keyPrefix' | 'permissions'> {
+interface CountingParts extends Pick<Settings, 'environments' | 'permissions'> {
   background: Pick<Background, 'run'>
   /** The view of the app's Sequelize that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
@@ -99,6 +102,7 @@ interface HealthParts extends CountingParts {
   usage: Pick<UsageRecorder, 'health'>
   connections: Pick<Connections, 'lookUps'>
   sealer: Pick<Sealer, 'health'>
+  refusedKeys: { count(): Promise<RefusedKeys[]> }
 }
 
 /** For how long a look-up that failed counts as the present state. */
@@ -115,6 +119,7 @@ export function createHealth(parts: HealthParts) {
       ...health,
       livingKeys: await countLivingKeys(parts),
       unknownPermissions: await countUnknownPermissions(parts),
+      refusedKeys: await parts.refusedKeys.count(),
     }
   }
 }
@@ -164,7 +169,7 @@ function healthOf({ memory, listener, verifier, usage, sealer }: HealthParts): H
 async function countLivingKeys({
   sequelize,
   tables,
-  keyPrefix,
+  environments,
   format,
 }: CountingParts): Promise<LivingKeys[]> {
   const rows = await onDatabase(() =>
@@ -177,7 +182,7 @@ async function countLivingKeys({
            SELECT previous_secret_id, status, expires_at, prefix FROM ${tables.keys}
             WHERE previous_works_until > now()
          ) AS secret
-        WHERE ${isOfPrefix('secret', keyPrefix)}
+        WHERE ${isOfPrefixes('secret', environments.keyPrefixes)}
           AND status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
         GROUP BY secret_id ORDER BY secret_id`,
       { transaction: null },
@@ -231,11 +236,11 @@ export function createSecretCheck(parts: CountingParts) {
   }
 }
 
-async function warnOfUnknownSecret({ sequelize, tables, keyPrefix, format }: CountingParts) {
+async function warnOfUnknownSecret({ sequelize, tables, environments, format }: CountingParts) {
   const [key] = await select<{ secret: 'keyed' | 'unkeyed' }>(
     sequelize,
     `SELECT CASE WHEN secret_id IS NULL THEN 'unkeyed' ELSE 'keyed' END AS secret FROM ${tables.keys} AS key
-      WHERE ${isOfPrefix('key', keyPrefix)}
+      WHERE ${isOfPrefixes('key', environments.keyPrefixes)}
         AND status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
         AND coalesce(secret_id, '') <> ALL ($1::text[])
       LIMIT 1`,

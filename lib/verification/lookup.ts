@@ -14,7 +14,7 @@ import type { IdTypes } from '../keys/owner'
 import { readOwner } from '../keys/record'
 import { createBindingsReader } from '../keys/resources'
 import { fromStoredHash, toStoredHash, type Digest } from '../keys/secret'
-import type { KeyPolicy, KeyRow } from './cache'
+import { misplaced, type KeyPolicy, type KeyRow } from './cache'
 import type { OwnerCache } from './owners'
 import type { Position } from '../freshness/change-log'
 import type { Conditions } from '../freshness/change-log-sql'
@@ -42,7 +42,7 @@ export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<Ke
 
 interface LookupParts extends Pick<
   Settings,
-  'limits' | 'permissions' | 'preparedStatements' | 'resources'
+  'limits' | 'environments' | 'permissions' | 'preparedStatements' | 'resources'
 > {
   tables: Tables
   idTypes: IdTypes
@@ -107,7 +107,7 @@ function lookupSql({ tables, conditions }: LookupParts): string {
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isSubscriber})::text AS is_subscriber,
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
-           key.found_hash AS hash, ${texts},
+           key.found_hash AS hash, key.found_prefix, ${texts},
            (${msSql('key.last_used_at')})::text AS last_used_at_ms,
            (${msSql('key.works_until')})::text AS works_until_ms,
            (${isSuspendedSql(tables, 'key')})::text AS owner_suspended
@@ -116,11 +116,11 @@ function lookupSql({ tables, conditions }: LookupParts): string {
       ) AS newest
       LEFT JOIN (
         -- The first use of a secret is noted, however recent the last use of the key is.
-        SELECT key.hash AS found_hash, NULL::timestamptz AS works_until,
+        SELECT key.hash AS found_hash, key.prefix AS found_prefix, NULL::timestamptz AS works_until,
                CASE WHEN key.first_used_at IS NOT NULL THEN key.last_used_at END AS last_used_at, ${columns}
           FROM ${tables.keys} AS key WHERE key.hash = ANY($1::text[])
          UNION ALL
-        SELECT old.hash,
+        SELECT old.hash, key.previous_prefix,
                CASE WHEN old.hash = key.previous_hash THEN key.previous_works_until ELSE '-infinity' END,
                key.previous_last_used_at,
                ${columns}
@@ -140,25 +140,33 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
 function createRowReader(parts: LookupParts) {
-  const { idTypes, owners, limits: appLimits, permissions, resources } = parts
+  const { idTypes, owners, limits: appLimits, environments, permissions, resources } = parts
   const permissionsOf = createInterner((json) => permissions.heldBy(readNames(json)))
   // A constraint of the table guarantees it.
   const statusOf = createInterner((status) => status as KeyRow['status'])
   const nameOf = createInterner((name) => name)
   // Constraints of the table hold the forms of both.
   const addressesOf = createInterner((json) => createAddressList(JSON.parse(json) as string[]))
-  const limitsOfKey = createInterner((json) =>
-    limitsOf(appLimits, JSON.parse(json) as LimitOverrides),
-  )
   const bindingsOf = createBindingsReader([...resources.keys()])
-  const noPolicy: KeyPolicy = {
-    allowedIps: null,
-    metadata: '{}',
-    limits: limitsOf(appLimits, null),
-    bindings: bindingsOf(null),
+  const policies = new Map(
+    environments.all.map(({ name, limits }) => [name, policiesOf({ ...appLimits, ...limits })]),
+  )
+  const otherPolicies = policiesOf(appLimits)
+
+  function policiesOf(own: LimitOverrides) {
+    const limitsOfKey = createInterner((json) => limitsOf(own, JSON.parse(json) as LimitOverrides))
+    const noPolicy: KeyPolicy = {
+      allowedIps: null,
+      metadata: '{}',
+      limits: limitsOf(own),
+      bindings: bindingsOf(null),
+    }
+    return { limitsOfKey, noPolicy }
   }
 
-  function readPolicy({ allowedIps, metadata, limits, resources }: TextRow): KeyPolicy {
+  function readPolicy(row: TextRow, environment: string | null): KeyPolicy {
+    const { allowedIps, metadata, limits, resources } = row
+    const { limitsOfKey, noPolicy } = policies.get(environment) ?? otherPolicies
     const hasNone = !allowedIps && !limits && !resources && metadata === noPolicy.metadata
     if (hasNone) return noPolicy
     return {
@@ -172,6 +180,9 @@ function createRowReader(parts: LookupParts) {
   return function readRow(row: TextRow): KeyRow {
     const { userId = null, organizationId = null, service = null } = row
     const isSuspended = row.status === 'ACTIVE' && row.owner_suspended === 'true'
+    const key = { environment: row.environment ?? null, prefix: row.prefix ?? '' }
+    // The prefix of a secret that works no longer is not kept. Such a secret is refused all the same.
+    const environment = environments.ofSecret(key, row.found_prefix ?? key.prefix)
     return {
       digest: fromStoredHash(row.hash ?? ''),
       id: row.id ?? '',
@@ -183,7 +194,8 @@ function createRowReader(parts: LookupParts) {
       expiresAtMs: readTime(row.expiresAt),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),
-      policy: readPolicy(row),
+      environment: environment ? environment.name : misplaced,
+      policy: readPolicy(row, environment?.name ?? null),
     }
   }
 }

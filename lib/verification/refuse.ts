@@ -18,7 +18,10 @@ export interface Refused {
 }
 
 /** Why a key that has the shape of a key may be refused. */
-export type KeyFault = Exclude<InvalidReason, 'malformed' | 'too_many_attempts'>
+export type KeyFault = Exclude<
+  InvalidReason,
+  'malformed' | 'environment_not_allowed' | 'too_many_attempts'
+>
 
 /** The parts that a refusal is noted with. */
 export interface RefusalParts {
@@ -62,9 +65,13 @@ export function refuse(
 ): Refused {
   caller.refused = { id: key.id, owner: key.owner.shown }
   if (fault === 'retired') noteRetiredUse(key, wall, caller, parts)
+  if (fault === 'environment_mismatch') warn('API_KEYS_ENVIRONMENT_MISMATCH', mismatch)
   if (fault === 'address_not_allowed') noteForeignUse(key, wall, caller, parts)
   return refused(fault)
 }
+
+const mismatch =
+  'A key was refused because it was created for another environment than the one that has its prefix now. Give each environment the prefixes that its keys have. health({ livingKeys: true }) counts such keys.'
 
 /** The time from which on the use of a secret that no longer works is noted again. */
 const noteRetiredFromMs = new WeakMap<CachedKey, number>()

@@ -1,6 +1,6 @@
 import type { Sequelize } from 'sequelize'
 
-import { isOfPrefix } from '../../models/api-key'
+import { isOfPrefixes } from '../../models/api-key'
 import type { Tables } from '../../models/tables'
 import { onDatabase } from '../database/failures'
 import { select } from '../database/query'
@@ -12,7 +12,7 @@ export interface UnknownPermission {
   keys: number
 }
 
-interface UnknownPermissionsParts extends Pick<Settings, 'keyPrefix' | 'permissions'> {
+interface UnknownPermissionsParts extends Pick<Settings, 'environments' | 'permissions'> {
   /** The view of the app's Sequelize that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
   tables: Tables
@@ -25,7 +25,7 @@ const maxNames = 100
 export async function countUnknownPermissions({
   sequelize,
   tables,
-  keyPrefix,
+  environments,
   permissions,
 }: UnknownPermissionsParts): Promise<UnknownPermission[]> {
   const rows = await onDatabase(() =>
@@ -33,7 +33,7 @@ export async function countUnknownPermissions({
       sequelize,
       `SELECT given.name, count(DISTINCT key.id)::text AS keys
          FROM ${tables.keys} AS key CROSS JOIN unnest(key.permissions) AS given (name)
-        WHERE ${isOfPrefix('key', keyPrefix)}
+        WHERE ${isOfPrefixes('key', environments.keyPrefixes)}
           AND key.status <> 'REVOKED' AND (key.expires_at IS NULL OR key.expires_at > now())
           AND NOT key.permissions <@ $1::text[] AND given.name <> ALL ($1::text[])
         GROUP BY given.name ORDER BY count(DISTINCT key.id) DESC, given.name LIMIT ${maxNames}`,

@@ -31,6 +31,7 @@ import { createHealth, createSecretCheck, describe } from './health'
 import { createLookup } from './lookup'
 import { createMemory, createRefresh } from './memory'
 import { createOwnerCache, type OwnerCache } from './owners'
+import { createRefusedKeys } from './refused-keys'
 import { createSignals } from './signals'
 import type { KeyCaller } from './verified-key'
 import { createVerifier, type Verdict, type Verifier, type VerifyOptions } from './verify'
@@ -75,6 +76,7 @@ export function createVerification(parts: VerificationParts) {
     onStandby: connections.lookUps.reset,
   })
   const { feed } = memory
+  const refusedKeys = createRefusedKeys(parts)
   const signals = createSignals({ ...shared, memory })
   // No other properties: each request reads some of these, which are found fastest in a small object.
   const verifier = createVerifier({
@@ -91,10 +93,65 @@ export function createVerification(parts: VerificationParts) {
   const listener = listen(parts, feed)
   const finish = () => writer.flush().then(sealer.flush)
 
+  listenTo(feed, { listener, sealer, connections, writer, refusedKeys })
+
+  return {
+    verify,
+    verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
+    rateLimiter: createRateLimiter(shared),
+    ...createRefresh({ ...parts, memory, changeLog }),
+    waitForEveryone: createWaitForEveryone(shared),
+    recorder: usage,
+    writer,
+    lastUseOf: usage.lastUseOf,
+    health: createHealth({
+      ...shared,
+      memory,
+      listener,
+      verifier,
+      usage,
+      connections,
+      refusedKeys,
+    }),
+
+    async flush() {
+      try {
+        await finish()
+      } finally {
+        if (!feed.lease.isActive) connections.usage.close()
+      }
+    },
+
+    async close() {
+      signals.close()
+      refusedKeys.close()
+      try {
+        await finish()
+      } finally {
+        writer.stop()
+        sealer.close()
+        feed.stop()
+      }
+    },
+  }
+}
+
+interface FeedParts extends Pick<VerificationParts, 'sealer' | 'connections'> {
+  listener: ReturnType<typeof listen>
+  writer: ReturnType<typeof createWriter>
+  refusedKeys: ReturnType<typeof createRefusedKeys>
+}
+
+/** Starts and stops the parts that work only while the process verifies keys. */
+function listenTo(
+  feed: ChangeFeed,
+  { listener, sealer, connections, writer, refusedKeys }: FeedParts,
+) {
   feed.listen({
     onStart() {
       listener?.start()
       sealer.start()
+      refusedKeys.check()
     },
     onChanges: sealer.sealLater,
     onNew: sealer.sealLater,
@@ -108,46 +165,18 @@ export function createVerification(parts: VerificationParts) {
     onNeverReached,
     isNeeded: () => writer.size > 0,
   })
-
-  return {
-    verify,
-    verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
-    rateLimiter: createRateLimiter(shared),
-    ...createRefresh({ ...parts, memory, changeLog }),
-    waitForEveryone: createWaitForEveryone(shared),
-    recorder: usage,
-    writer,
-    lastUseOf: usage.lastUseOf,
-    health: createHealth({ ...shared, memory, listener, verifier, usage, connections }),
-
-    async flush() {
-      try {
-        await finish()
-      } finally {
-        if (!feed.lease.isActive) connections.usage.close()
-      }
-    },
-
-    async close() {
-      signals.close()
-      try {
-        await finish()
-      } finally {
-        writer.stop()
-        sealer.close()
-        feed.stop()
-      }
-    },
-  }
 }
 
 /** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
-function createVerifyWithoutRequest({ verify, usage, emitter, resources }: AloneParts) {
+function createVerifyWithoutRequest(parts: AloneParts) {
+  const { verify, usage, emitter, environments, resources } = parts
+
   return async function verifyWithoutRequest(
     plainTextKey: string,
     options?: VerifyOptions<string, string>,
   ): Promise<Verdict> {
-    const { until, ip, resource } = optionsOf(options)
+    const { until, ip, environment, resource } = optionsOf(options)
+    const accepted = environments.acceptedBy('verify', environment)
     if (until !== undefined && !isClosable(until)) {
       throw new TypeError(
         'verify: until must be an event emitter, such as a response or a socket: it needs the methods once() and off()',
@@ -163,6 +192,10 @@ function createVerifyWithoutRequest({ verify, usage, emitter, resources }: Alone
     // Waiting for a verdict that is already there would cost a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
     if (!verdict.valid) return verdict
+    if (accepted !== null && !accepted.includes(verdict.row.environment ?? '')) {
+      usage.noteDenied(verdict.row, caller)
+      return { valid: false, code: 'environment_not_allowed' }
+    }
     if (refusalOf(verdict)) {
       usage.noteDenied(verdict.row, caller)
       return { valid: false, code: 'resource_not_allowed' }
@@ -176,7 +209,7 @@ function createVerifyWithoutRequest({ verify, usage, emitter, resources }: Alone
   }
 }
 
-interface AloneParts extends Pick<VerificationParts, 'emitter' | 'resources'> {
+interface AloneParts extends Pick<VerificationParts, 'emitter' | 'environments' | 'resources'> {
   verify: Verifier['verify']
   usage: Pick<UsageRecorder, 'noteDenied'>
 }
@@ -187,7 +220,7 @@ function demandNothing() {
 
 /** Makes the refusal of keys that are bound to other resources than the call is about. */
 function createRefusal(resource: object): KeyCaller['refusalOf'] {
-  const guard = { refusePermissions: demandNothing, resource: () => resource }
+  const guard = { environments: null, refusePermissions: demandNothing, resource: () => resource }
   const conditions = new RequestConditions(guard, resource, undefined)
   return (holding) => conditions.refuseByAll(holding)
 }

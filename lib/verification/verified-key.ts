@@ -116,6 +116,7 @@ class AcceptedKey implements VerifiedApiKey {
   readonly name: string
   readonly permissions: readonly string[]
   readonly expiresAt: Date | null
+  declare readonly environment?: string
   readonly #acceptance: Acceptance
   #signal: AbortSignal | undefined = undefined
   #metadata: Metadata | undefined = undefined
@@ -128,6 +129,7 @@ class AcceptedKey implements VerifiedApiKey {
     this.name = row.name
     this.permissions = permissions.names
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)
+    if (row.environment !== null) this.environment = row.environment
     this.#acceptance = acceptance
     Object.freeze(this)
   }

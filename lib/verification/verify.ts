@@ -2,12 +2,20 @@ import { momentOf } from '../database/clock'
 import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
-import type { AnyApp, App, If } from '../keys/app'
+import type { AnyApp, App, EnvironmentOption, If } from '../keys/app'
 import type { Closable } from '../keys/closable'
 import type { RequestedResources } from '../keys/resources'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
-import { isStillUnknown, mayAnswer, mayUse, mayUseKey, type CachedKey, type KeyRow } from './cache'
+import {
+  isStillUnknown,
+  mayAnswer,
+  mayUse,
+  mayUseKey,
+  misplaced,
+  type CachedKey,
+  type KeyRow,
+} from './cache'
 import type { Memory } from './memory'
 import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
 import {
@@ -22,9 +30,11 @@ import { Acceptance, type KeyCaller, type MakeSignal, type VerifiedApiKey } from
 
 /** The options of `verify`. */
 export type VerifyOptions<
-  _Environment extends string = never,
+  Environment extends string = never,
   Resource extends string = never,
-> = VerifyBasics & If<Resource, { resource?: RequestedResources<Resource> | null | undefined }>
+> = VerifyBasics &
+  EnvironmentOption<Environment> &
+  If<Resource, { resource?: RequestedResources<Resource> | null | undefined }>
 
 interface VerifyBasics {
   /**
@@ -66,8 +76,8 @@ const maxAttempts = 3
 const leastPatienceMs = 1_000
 
 /**
- * Makes `verify`, which accepts a key if and only if it meets the ten conditions in the README of this folder. The
- * conditions on the key are below, by their numbers. The conditions on the request (1, 6, 9, 10, and the permissions that a route
+ * Makes `verify`, which accepts a key if and only if it meets the eleven conditions in the README of this folder. The
+ * conditions on the key are below, by their numbers. The conditions on the request (1, 6, 9, 10, a part of 11, and the permissions that a route
  * demands) are in `lib/http`.
  */
 export function createVerifier(parts: VerifierParts) {
@@ -109,6 +119,8 @@ export function faultOf(row: KeyRow | null, wall: number, caller: KeyCaller): Ke
   if (row.expiresAtMs !== null && row.expiresAtMs <= wall) return 'expired'
   // 3. The hash is the hash of its current secret, or of an old secret in its grace period.
   if (row.worksUntilMs !== null && row.worksUntilMs <= wall) return 'retired'
+  // 11. Its row and the start of its secret name one environment.
+  if (row.environment === misplaced) return 'environment_mismatch'
   // 7. It has no addresses, or one of them covers the client's.
   const { allowedIps } = row.policy
   return allowedIps === null || allowedIps.includes(caller.ip) ? null : 'address_not_allowed'

@@ -10,6 +10,7 @@ import { tablesOf } from '../../models/tables'
 import { type TestApiKeys } from '../support/app'
 import { createBindingApiKeys } from '../support/bound-keys'
 import { databaseAway } from '../support/database'
+import { environmentOptions, newKeyOf } from '../support/environments'
 import { bearer } from '../support/http'
 import { forgeKey, newKey } from '../support/keys'
 import { expectProblem } from '../support/problem'
@@ -33,6 +34,10 @@ const withoutRedis = createProcess(
   { limits: { burst: { limit: 1, windowSeconds: 60 } }, redis: redisAway },
   addGraphs,
 )
+const withEnvironments = createProcess(environmentOptions(), addGraphs)
+const withoutTest = createProcess(
+  environmentOptions({ environments: { live: 'acme_live', old: 'acme_test' } }),
+)
 /** An instance with a secret, which does not accept the audit trail of the instances without it. */
 const foreign = createProcess({ secrets: [randomBytes(32)] }, addGraphs)
 
@@ -44,6 +49,9 @@ let boundKey: string
 let graphKey: string
 /** A key that works twice. */
 let limitedKey: string
+/** A key for tests. */
+let testKey: string
+let testId: string
 let suspendedId: string
 let expiredId: string
 let revokedId: string
@@ -73,6 +81,9 @@ beforeAll(async () => {
     resources: { graph: ['7'] },
   })
   graphKey = bound.plainTextKey
+  const made = await withEnvironments.apiKeys.create(newKeyOf('test', { userId: 'rupert' }))
+  testKey = made.plainTextKey
+  testId = made.apiKey.id
   const limits = { night: { limit: 2, windowSeconds: 60 } }
   limitedKey = (await createKey({ userId: 'heidi', limits })).plainTextKey
 })
@@ -209,6 +220,12 @@ const refusals: Record<ErrorCode, Row> = {
     status: 403,
     detail: 'The API key may not be used for this resource.',
   },
+  environment_not_allowed: {
+    when: 'a key of another environment',
+    send: () => withEnvironments.http.with(testKey).get('/graphs'),
+    status: 403,
+    detail: 'API keys of this environment may not be used here.',
+  },
   not_signed_in: {
     when: 'no user who is signed in',
     send: () => http.get('/api-keys'),
@@ -270,6 +287,12 @@ const refusals: Record<ErrorCode, Row> = {
     send: () => alice.post(`/api-keys/${revokedId}/suspend`),
     status: 409,
     detail: 'The API key is revoked, and stays so. Create a new one.',
+  },
+  unknown_environment: {
+    when: 'a key of an environment that the app no longer has',
+    send: () => withoutTest.http.as('rupert').post(`/api-keys/${testId}/rotate`, {}),
+    status: 409,
+    detail: 'The API key belongs to an environment that is no longer there. Create a new one.',
   },
   already_created: {
     when: 'a request that another process has carried out',

@@ -91,7 +91,7 @@ describe('migrations', () => {
     const { connection } = await createRole(world)
 
     const call = connection.query(
-      `SELECT * FROM api_key_create('[]', '[]', '[{"user_id": "alice"}]', '{"user": 1}', 'agpt', 0, '10s', NULL)`,
+      `SELECT * FROM api_key_create('[]', '[]', '[{"user_id": "alice"}]', '{"user": 1}', '{}', 0, '10s', NULL)`,
     )
 
     await expect(call).rejects.toThrow('permission denied for table api_keys')

@@ -203,6 +203,7 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
+    environment: null,
     policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }
   return new CachedKey(row, { monotonic: 0, wall: 0, isFollowed: true })

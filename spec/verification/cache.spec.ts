@@ -22,6 +22,7 @@ function secretOf(key: number, secret: number): CachedKey {
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
+    environment: null,
     policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }
   return new CachedKey(row, { monotonic: 0, wall: 0, isFollowed: true })

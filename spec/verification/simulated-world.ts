@@ -354,6 +354,7 @@ function rowOf(digest: Digest, content: Content, owners: OwnerCache): [Digest, K
     expiresAtMs: null,
     lastUsedAtMs: null,
     worksUntilMs: null,
+    environment: null,
     policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }
   return [[digest, row]]

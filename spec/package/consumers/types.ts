@@ -302,7 +302,9 @@ export async function useWithoutHttp() {
         | 'suspended'
         | 'expired'
         | 'retired'
+        | 'environment_mismatch'
         | 'address_not_allowed'
+        | 'environment_not_allowed'
         | 'too_many_attempts'
       >
     >()
