@@ -41,8 +41,8 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
     '/me',
     passport.authenticate('api-key', { session: false, failWithError: true }),
     function showKey(req, res) {
-      const { userId, name, permissions, expiresAt } = apiKeys.getApiKey(req)
-      res.json({ userId, apiKey: { name, permissions, expiresAt } })
+      const { userId, name, environment, permissions, expiresAt } = apiKeys.getApiKey(req)
+      res.json({ userId, apiKey: { name, environment, permissions, expiresAt } })
     },
   )
 
@@ -61,11 +61,12 @@ const overview = `A small agent platform that shows express-api-keys at work.
 People sign in (alice, bob or admin; each password is the name) and manage API keys:
   POST   /sign-in                 { "username": "alice", "password": "alice" }
   POST   /sign-out
-  POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }
+  POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"
+                                  a key for trials, which begins with agpt_test_
   GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more
   GET    /admin/api-keys          the keys of all users, for admin
 
-Programs send a key, Authorization: Bearer agpt_..., that holds the permission:
+Programs send a key, Authorization: Bearer agpt_..., that holds the permission. Keys for trials may read, and nothing else:
   GET    /graphs                  READ_GRAPH
   GET    /graphs/:id              READ_GRAPH
   POST   /graphs/:id/execute      EXECUTE_GRAPH   { "inputs": { "name": "Ada" } }

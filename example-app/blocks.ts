@@ -1,6 +1,6 @@
 import { json, Router } from 'express'
 
-import type { AppApiKeys } from './api-keys'
+import { forTrials, type AppApiKeys } from './api-keys'
 import type { Database } from './database'
 import { Problem } from './problems'
 import { readInputs, runBlock } from './run-graph'
@@ -10,7 +10,7 @@ export function blocksRouter({ Block }: Database, apiKeys: AppApiKeys): Router {
   const { requirePermission, getApiKey } = apiKeys
   const router = Router()
 
-  router.get('/', requirePermission('READ_BLOCK'), async function listBlocks(req, res) {
+  router.get('/', requirePermission('READ_BLOCK', forTrials), async function listBlocks(req, res) {
     const { userId } = getApiKey(req)
     const attributes = ['id', 'name', 'kind', 'settings']
 

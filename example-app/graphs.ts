@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { json, type Request, Router } from 'express'
 
-import type { AppApiKeys } from './api-keys'
+import { forTrials, type AppApiKeys } from './api-keys'
 import type { Database } from './database'
 import { Problem } from './problems'
 import { readInputs, runGraph } from './run-graph'
@@ -12,18 +12,22 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
   const { requirePermission, getApiKey } = apiKeys
   const router = Router()
 
-  router.get('/', requirePermission('READ_GRAPH'), async function listGraphs(req, res) {
+  router.get('/', requirePermission('READ_GRAPH', forTrials), async function listGraphs(req, res) {
     const { userId } = getApiKey(req)
     const attributes = ['id', 'name', 'inputs']
 
     res.json({ graphs: await Graph.findAll({ where: { userId }, attributes, order: ['id'] }) })
   })
 
-  router.get('/:id', requirePermission('READ_GRAPH'), async function showGraph(req, res) {
-    const { id, name, inputs, blocks } = await findGraph(req)
+  router.get(
+    '/:id',
+    requirePermission('READ_GRAPH', forTrials),
+    async function showGraph(req, res) {
+      const { id, name, inputs, blocks } = await findGraph(req)
 
-    res.json({ id, name, inputs, blocks })
-  })
+      res.json({ id, name, inputs, blocks })
+    },
+  )
 
   router.post(
     '/:id/execute',

@@ -96,7 +96,7 @@ export interface ApiKeysOptions<
   /**
    * Environments whose keys are kept apart, for example `{ live: 'acme_live', test: 'acme_test' }`, in place of `keyPrefix`: a prefix
    * for each, or an object with its prefix, former prefixes and limits. A key never changes its environment. Guards take keys of
-   * `acceptedEnvironments`, unless they name others.
+   * `acceptedEnvironments`, unless they name others. If there is one of these, it is the environment of a new key that names none.
    */
   environments?: Readonly<Record<Environment, string | EnvironmentOptions>> | undefined
   /**

@@ -54,6 +54,8 @@ export function createEnvironments(
     all,
     /** The names; empty in an app without environments. */
     names,
+    /** The environment of a new key that names none: the only one that is accepted. Without it, a new key has to name one. */
+    usual: accepted?.length === 1 ? accepted[0] : undefined,
     /** The options of guards that only an app with environments has. */
     optionNames: hasNames ? ['environment'] : [],
     /** The prefixes of all keys. */

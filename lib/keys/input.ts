@@ -3,6 +3,7 @@ import v = require('valibot')
 import { eventActions } from '../../models/api-key-event'
 import type { UserIdType } from '../../models/storage-options'
 import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
+import type { Environments } from './environments'
 import * as fields from './fields'
 import { limitOverrides } from './limits'
 import { createParser, type Messages } from './parse-input'
@@ -11,7 +12,7 @@ import { resourceLists, type ResourceTypes } from './resources'
 import { usageQuery } from './usage-period'
 
 interface InputSettings {
-  environments: { readonly names: readonly string[] }
+  environments: Pick<Environments, 'usual'> & { readonly names: readonly string[] }
   permissions: Permissions
   resources: ResourceTypes
   userIdType: UserIdType
@@ -88,7 +89,7 @@ function createKeyParsers(
     name,
     ...optional,
     permissions: fields.permissionSet(permissions),
-    environment: environmentOfNewKey(environments.names),
+    environment: environmentOfNewKey(environments),
   }
   const neverChanges = environments.names.length > 0 && {
     environment: 'never changes: create another key instead',
@@ -242,11 +243,10 @@ function parserOf<const Fields extends v.ObjectEntries>(entries: Fields, refused
   return createParser(v.object(entries), refused)
 }
 
-/** Makes the schema of the environment of a new key: required if there are several, and unknown in an app without environments. */
-function environmentOfNewKey(names: readonly string[]) {
-  const [first, ...others] = names
-  if (first === undefined) return environmentOfFilter(names)
-  return others.length === 0 ? v.optional(fields.oneOf(names), first) : fields.oneOf(names)
+/** Makes the schema of the environment of a new key. It is not known in an app without environments. */
+function environmentOfNewKey({ names, usual }: InputSettings['environments']) {
+  if (names.length === 0) return environmentOfFilter(names)
+  return usual === undefined ? fields.oneOf(names) : v.optional(fields.oneOf(names), usual)
 }
 
 /** Makes the schema of the environment in a filter. */

@@ -129,6 +129,22 @@ describe('the example app', () => {
     })
   })
 
+  it('shows graphs to a test key, and executes none for it', async () => {
+    const session = await signIn('alice')
+    const { body: created } = await call('POST', '/api-keys', {
+      headers: session,
+      body: { name: 'CI', permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'], environment: 'test' },
+    })
+    const headers = { Authorization: `Bearer ${String(created.plainTextKey)}` }
+
+    const shown = await call('GET', '/graphs/greeting', { headers })
+    const executed = await call('POST', '/graphs/greeting/execute', { headers, body: {} })
+
+    expect(created.plainTextKey).toMatch(/^agpt_test_[0-9A-Za-z]{51}$/)
+    expect(shown.response.status).toBe(200)
+    expect([executed.response.status, executed.body.code]).toEqual([403, 'environment_not_allowed'])
+  })
+
   it.each([[undefined], [{ inputs: {} }], [{ inputs: { name: {} } }], [{ inputs: 'Ada' }]])(
     'refuses to execute a graph with the body %j',
     async (body) => {
@@ -278,7 +294,9 @@ describeWithCurl('the page of the example app', () => {
     expect(stdout.match(/HTTP\/1\.1 .*/g)?.map((line) => line.trim())).toEqual([
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 401 Unauthorized',
+      'HTTP/1.1 403 Forbidden',
     ])
+    expect(stdout).toContain('"code":"environment_not_allowed"')
     expect(stdout).toMatch(/event: error\ndata: .*revoked/)
     expect(stdout).toMatch(/"apiKeys":\[\{/)
   })

@@ -71,7 +71,6 @@ describe('a key of an environment', () => {
   })
 
   it.each([
-    ['none', undefined, 'is required'],
     ['one that the app does not have', 'staging', 'must be one of live, test'],
     ['a list', ['live'], 'must be one of live, test'],
     ['null', null, 'must be one of live, test'],
@@ -84,6 +83,22 @@ describe('a key of an environment', () => {
     expectFaults(given, { '#/environment': message })
   })
 
+  it('is created for the accepted environment if the body names none, and for none if several are accepted', async () => {
+    const undecided = world.createProcess(
+      environmentOptions({ acceptedEnvironments: ['live', 'test'] }),
+    ).http
+
+    expect((await alice.post('/api-keys', input)).body).toMatchObject({
+      apiKey: { environment: 'live', prefix: expect.stringMatching(/^acme_live_/) },
+    })
+    expectFaults(await undecided.as('alice').post('/api-keys', input), {
+      '#/environment': 'is required',
+    })
+    expectFaults(await undecided.as('admin').post('/admin/api-keys', { ...input, userId: 'bob' }), {
+      '#/environment': 'is required',
+    })
+  })
+
   it('is created with many others, each in its own environment', async () => {
     const made = await admin.post('/admin/api-keys/batch', {
       apiKeys: [
@@ -94,7 +109,7 @@ describe('a key of an environment', () => {
     const refused = await admin.post('/admin/api-keys/batch', {
       apiKeys: [
         { ...input, userId: 'grace', environment: 'live' },
-        { ...input, userId: 'grace' },
+        { ...input, userId: 'grace', environment: 'staging' },
       ],
     })
 
@@ -103,7 +118,7 @@ describe('a key of an environment', () => {
       { apiKey: { environment: 'live' }, plainTextKey: expect.stringMatching(/^acme_live_/) },
       { apiKey: { environment: 'test' }, plainTextKey: expect.stringMatching(/^acme_test_/) },
     ])
-    expectFaults(refused, { '#/apiKeys/1/environment': 'is required' })
+    expectFaults(refused, { '#/apiKeys/1/environment': 'must be one of live, test' })
   })
 
   it('never changes its environment', async () => {

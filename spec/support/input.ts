@@ -4,7 +4,7 @@ import { permissionsOf } from './permissions'
 
 /** The settings of an app, for the rules of its input. */
 export const settings = {
-  environments: { names: [] },
+  environments: { names: [], usual: undefined },
   permissions: permissionsOf(['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']),
   resources: new Map(),
   userIdType: 'text',
