@@ -71,6 +71,7 @@ module.exports = {
       testMatch: ['<rootDir>/spec/**/*.spec.ts'],
       testPathIgnorePatterns: [
         '<rootDir>/spec/package/(install|types).spec.ts',
+        '<rootDir>/spec/browser/',
         '<rootDir>/spec/faults/',
         '<rootDir>/spec/ground/',
       ],
@@ -83,6 +84,11 @@ module.exports = {
         '<rootDir>/spec/console/*.spec.ts',
       ],
       moduleNameMapper: { '^express$': 'express4' },
+    },
+    {
+      ...base,
+      displayName: 'browser',
+      testMatch: ['<rootDir>/spec/browser/*.spec.ts'],
     },
     {
       ...base,

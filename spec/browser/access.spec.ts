@@ -1,0 +1,123 @@
+import { readFileSync } from 'node:fs'
+
+import { createInBrowser, describeInBrowser, useBrowser } from '../support/browser'
+import { mount } from '../support/console'
+import { newUser } from '../support/keys'
+
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+
+const { apiKeys, createKey, openWindow, rows } = useBrowser(
+  { limits: { burst: { limit: 100, windowSeconds: 60 } } },
+  {
+    title: 'Acme',
+    signIn: '/sign-in',
+    back: { href: '/', text: 'Back to Acme' },
+    permissionGroups: { Graphs: ['READ_GRAPH', 'EXECUTE_GRAPH'] },
+  },
+)
+
+/** Gives a user keys of all kinds, and returns the views of one. */
+async function prepare() {
+  const user = newUser()
+  await createKey({ userId: user, name: 'Revoked', status: 'REVOKED' })
+  await createKey({ userId: user, name: 'Suspended', status: 'SUSPENDED' })
+  await createKey({ userId: user, name: 'x'.repeat(100), description: 'y'.repeat(500) })
+  await createKey({ userId: user, name: 'مفتاح الإنتاج' })
+  const { id } = await createKey({
+    userId: user,
+    name: 'Used',
+    description: 'Imports orders',
+    allowedIps: ['203.0.113.0/24', '2001:db8:1111:2222:3333:4444:5555:6666'],
+  })
+  await rows(
+    `INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+     SELECT $1, 'user', $2, date_trunc('hour', now()) - step * interval '7 hours', 1000, 100, 50
+       FROM generate_series(0, 60) AS step`,
+    [id, user],
+  )
+  await apiKeys.rotate(id)
+  const views = [
+    '',
+    '?status=revoked',
+    '?q=zebra',
+    '?cursor=nonsense',
+    '/new',
+    `/${id}`,
+    `/${id}?by=hour`,
+    `/${id}/edit`,
+    `/${id}/rotate`,
+    `/${id}/end-rotation`,
+    `/${id}/revoke`,
+    '/nonsense',
+  ]
+  return { user, views: views.map((view) => `${mount}${view}`) }
+}
+
+type Window = Awaited<ReturnType<typeof openWindow>>
+
+/** Shows each view, those that no address leads to included. */
+async function visitAll(
+  { page, context }: Window,
+  views: string[],
+  visit: (view: string) => Promise<void>,
+) {
+  for (const view of views) {
+    await page.goto(view)
+    await visit(view)
+  }
+  await page.goto(`${mount}/new`)
+  await page.getByRole('button', { name: 'Create key' }).click()
+  await visit('faults')
+  await page.goto(mount)
+  await createInBrowser(page, 'Shown')
+  await visit('reveal')
+  await page.reload()
+  await visit('already created')
+  await context.setExtraHTTPHeaders({})
+  await page.goto(mount)
+  await visit('session ended')
+}
+
+describeInBrowser.each(['light', 'dark'] as const)('in %s', (colorScheme) => {
+  it.each([1280, 320])('axe finds no fault on any view at %i pixels', async (width) => {
+    const { user, views } = await prepare()
+    const window = await openWindow(user, { colorScheme, viewport: { width, height: 800 } })
+    const found: string[] = []
+
+    await visitAll(window, views, async (view) => {
+      await window.page.evaluate(axe)
+      const { violations } = await window.page.evaluate(() =>
+        (
+          globalThis as unknown as { axe: { run(): Promise<{ violations: Violation[] }> } }
+        ).axe.run(),
+      )
+      found.push(...violations.map(({ id, nodes }) => `${view}: ${id} ${nodes[0]?.html}`))
+    })
+
+    expect(found).toEqual([])
+    expect(window.errors).toEqual([])
+  })
+})
+
+interface Violation {
+  id: string
+  nodes: { html: string }[]
+}
+
+describeInBrowser('no view has to be scrolled sideways', () => {
+  // A window of 1280 pixels has 640 at a zoom of 200 %, and 320 at 400 % (WCAG 2.2, success criterion 1.4.10).
+  it.each([640, 320])('at %i pixels', async (width) => {
+    const { user, views } = await prepare()
+    const window = await openWindow(user, { viewport: { width, height: 800 } })
+    const wide: string[] = []
+
+    await visitAll(window, views, async (view) => {
+      const isWide = await window.page.evaluate(
+        () => document.documentElement.scrollWidth > document.documentElement.clientWidth,
+      )
+      if (isWide) wide.push(view)
+    })
+
+    expect(wide).toEqual([])
+  })
+})

@@ -1,0 +1,95 @@
+import { existsSync } from 'node:fs'
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
+
+import { mount, useConsole } from './console'
+
+/** The places where systems install Chromium or Chrome. */
+const executablePath = [
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+].find((path) => existsSync(path))
+
+/** Describes what holds in a real browser. Without Chromium, the specs are skipped and counted. */
+export const describeInBrowser = executablePath === undefined ? describe.skip : describe
+
+type ConsoleArguments = Parameters<typeof useConsole>
+
+/** Gives a spec file the pages on a port, and windows of a browser. */
+export function useBrowser(...given: ConsoleArguments) {
+  const world = useConsole(...given)
+  let browser: Browser
+  let server: Server
+  let port = 0
+
+  async function start() {
+    server = world.app.listen(port)
+    await new Promise((resolve) => server.once('listening', resolve))
+    // A server that is started again has the same address.
+    port = (server.address() as AddressInfo).port
+  }
+
+  async function stop() {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  }
+
+  beforeAll(async () => {
+    if (executablePath === undefined) return
+    await start()
+    browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+  })
+  afterAll(async () => {
+    if (executablePath === undefined) return
+    await browser.close()
+    await stop()
+  })
+
+  return {
+    ...world,
+    start,
+    stop,
+
+    /** Opens a window in which a user is signed in. `errors` has what the browser complains of. */
+    async openWindow(user: string, options: BrowserContextOptions = {}) {
+      const context = await browser.newContext({
+        baseURL: `http://127.0.0.1:${port}`,
+        extraHTTPHeaders: { 'X-User': user },
+        locale: 'en-GB',
+        timezoneId: 'UTC',
+        ...options,
+      })
+      const page = await context.newPage()
+      const errors: string[] = []
+      page.on('pageerror', ({ message }) => errors.push(message))
+      page.on('dialog', (dialog) => {
+        errors.push(dialog.message())
+        void dialog.dismiss()
+      })
+      page.on('console', (message) => {
+        // A refusal is an answer, not a mistake.
+        const isRefusal = message.text().startsWith('Failed to load resource')
+        if (message.type() === 'error' && !isRefusal) errors.push(message.text())
+      })
+      await page.goto(mount)
+      return { context, page, errors }
+    },
+  }
+}
+
+/** Fills the form for a new key, and sends it. */
+export async function createInBrowser(page: Page, name: string) {
+  await page.getByRole('link', { name: 'Create key' }).click()
+  await page.getByLabel('Name').fill(name)
+  await page.getByLabel('READ_GRAPH').check()
+  await page.getByRole('button', { name: 'Create key' }).click()
+}
+
+/** Returns the secret that a page shows. */
+export async function secretIn(page: Page): Promise<string> {
+  return (await page.locator('#secret').textContent()) ?? ''
+}
