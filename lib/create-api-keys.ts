@@ -107,8 +107,6 @@ function assemble(options: AnyOptions): ApiKeys {
   /** The parts that all floors use. */
   const ground = {
     ...settings,
-    userIdType: storage.users.idType,
-    idTypes: { user: storage.users.idType, organization: storage.organizations?.idType },
     appSequelize,
     sequelize,
     inTurn: createInTurn(sequelize),
@@ -119,7 +117,7 @@ function assemble(options: AnyOptions): ApiKeys {
     signer,
     sealer: createSealer({ background, clock, connection, emitter, tables, signer }),
     format: createSecretFormat({ ...settings, ...settings.environments }),
-    parse: createParsers({ ...settings, userIdType: storage.users.idType }),
+    parse: createParsers(settings),
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),
   }

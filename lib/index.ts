@@ -38,7 +38,7 @@ export type {
   UnusedOptions,
   UsageFilter,
   UsageQuery,
-  UserChangeOptions,
+  OwnerChangeOptions,
 } from './lifecycle/types'
 export type { GrantableContext } from './keys/grantable'
 export type { Limit, LimitOverrides, Limits } from './keys/limits'
@@ -53,7 +53,14 @@ export type {
   ServiceOwner,
   UserOwner,
 } from './keys/owner'
-export type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from './keys/record'
+export type {
+  Actor,
+  ApiKeyChanges,
+  ApiKeyRecord,
+  NewApiKey,
+  NewKeyFields,
+  RecordFields,
+} from './keys/record'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {
   ApiKeysOptions,
@@ -63,6 +70,8 @@ export type {
   RedisClient,
   SignedInUser,
   IdOf,
+  MaxKeys,
+  OwnersIn,
 } from './options'
 export type { FeedState } from './freshness/lease'
 export type { AuditHealth } from './audit/own-entries'
@@ -71,7 +80,7 @@ export type { Health, HealthQuestion, LivingKeys } from './verification/health'
 export type { RefusedKeys } from './verification/refused-keys'
 export type { Closable } from './keys/closable'
 export type { UnknownPermission } from './verification/unknown-permissions'
-export type { VerifiedApiKey } from './verification/verified-key'
+export type { VerifiedApiKey, VerifiedFields } from './verification/verified-key'
 export type { Verdict } from './verification/verify'
 export { migrations, type Migration } from '../migrations'
 export type { Status } from '../models/api-key'

@@ -7,6 +7,7 @@ import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
 import type { LimitOverrides, Limits } from './keys/limits'
 import type { PermissionDescription } from './keys/permission-options'
+import type { OrganizationOwner, ServiceOwner, UserOwner } from './keys/owner'
 import type { MayBind } from './keys/resources'
 
 declare global {
@@ -19,6 +20,27 @@ declare global {
 
 /** The type that ids of a column type have in JavaScript and JSON. */
 export type IdOf<Type extends UserIdType> = Type extends 'integer' ? number : string
+
+/** The owners that keys of an app may have. */
+export type OwnersIn<
+  UserType extends UserIdType,
+  Organizations extends OwnerTable | false,
+  Services extends boolean,
+> =
+  | UserOwner<IdOf<UserType>>
+  | (Organizations extends object
+      ? OrganizationOwner<
+          Organizations extends { type: infer Type extends UserIdType } ? IdOf<Type> : string
+        >
+      : never)
+  | (Services extends true ? ServiceOwner : never)
+
+/** How many keys an owner of each kind may have; 1,000 for kinds that are left out. */
+export interface MaxKeys {
+  readonly user?: number | undefined
+  readonly organization?: number | undefined
+  readonly service?: number | undefined
+}
 
 /** A value, or a promise of it if it is not known yet. */
 export type MaybePromise<Value> = Value | Promise<Value>
@@ -84,8 +106,8 @@ export interface ApiKeysOptions<
   Permission extends string,
   User extends SignedInUser,
   UserType extends UserIdType,
-  _Organizations extends OwnerTable | false = false,
-  _Services extends boolean = false,
+  Organizations extends OwnerTable | false = false,
+  Services extends boolean = false,
   Environment extends string = never,
   Resource extends string = never,
   Req = AppRequest,
@@ -132,19 +154,38 @@ export interface ApiKeysOptions<
   currentUser?: ((req: Req) => MaybePromise<User | null | undefined>) | undefined
   /** Returns true if a user may manage the keys of all users. The admin router needs it. */
   isAdmin?: ((user: NoInfer<User>) => MaybePromise<boolean | null | undefined>) | undefined
-  /** Loads the `req.user` of a request with a key. If it returns no user, the key is refused. */
-  loadUser?:
-    | ((userId: IdOf<NoInfer<UserType>>, req: Req) => MaybePromise<object | null | undefined>)
+  /**
+   * The app's organizations in the database: their Sequelize model, or their table, as in `users`. With it, keys may belong to
+   * organizations.
+   *
+   * @default false
+   */
+  organizations?: Organizations | undefined
+  /**
+   * Lets keys belong to services, which have names that the app chooses, for example `nightly-import`.
+   *
+   * @default false
+   */
+  services?: Services | undefined
+  /**
+   * Loads the `req.user` of a request with a key. If it returns nothing for a user, the key is refused. For other owners, `req.user` is
+   * then unset.
+   */
+  loadOwner?:
+    | ((
+        owner: OwnersIn<NoInfer<UserType>, NoInfer<Organizations>, NoInfer<Services>>,
+        req: Req,
+      ) => MaybePromise<object | null | undefined>)
     | undefined
   /**
-   * Returns the permissions that a user holds. The user's keys cannot be given other permissions, and on every request
-   * a key has only those of its permissions that its owner still holds. Without the option, all users hold all
-   * permissions. Answers are cached, and `userChanged` makes all processes ask again. If a management call has a
+   * Returns the permissions that an owner holds. The owner's keys cannot be given other permissions, and on every request
+   * a key has only those of its permissions that its owner still holds. Without the option, all owners hold all
+   * permissions. Answers are cached, and `ownerChanged` makes all processes ask again. If a management call has a
    * `transaction`, it is `context.transaction`: pass it on to your queries.
    */
   grantable?:
     | ((
-        userId: IdOf<NoInfer<UserType>>,
+        owner: OwnersIn<NoInfer<UserType>, NoInfer<Organizations>, NoInfer<Services>>,
         context: GrantableContext,
       ) => MaybePromise<readonly NoInfer<Permission>[]>)
     | undefined
@@ -163,11 +204,12 @@ export interface ApiKeysOptions<
    */
   grantableMaxAgeMs?: number | undefined
   /**
-   * How many keys a user may have that are neither revoked nor expired; `Infinity` for any number.
+   * How many keys an owner may have that are neither revoked nor expired; `Infinity` for any number. An object has a number for each
+   * kind of owner: `{ user: 10, organization: 100 }`.
    *
    * @default 1_000
    */
-  maxKeysPerUser?: number | undefined
+  maxKeysPerOwner?: number | MaxKeys | undefined
   /**
    * How many seconds after its creation a key expires at the latest. If lifetimes are limited, `expiresAt` is required.
    *
@@ -295,8 +337,8 @@ export type AnyOptions = ApiKeysOptions<
   string,
   SignedInUser,
   UserIdType,
-  OwnerTable | false,
-  boolean,
+  { type: UserIdType },
+  true,
   string,
   string,
   IncomingMessage,

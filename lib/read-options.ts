@@ -19,6 +19,12 @@ import type { AnyOptions, RedisClient, TrustedOrigins } from './options'
 /** The options for the parts of the library: checked, and complete with their defaults. */
 export type Settings = ReturnType<typeof readOptions>
 
+const maxKeys = {
+  user: v.optional(numberOrInfinity()),
+  organization: v.optional(numberOrInfinity()),
+  service: v.optional(numberOrInfinity()),
+}
+
 /** Each option but the options of storage, with its default and its rule. */
 export const optionFields = {
   sequelize: v.pipe(
@@ -34,10 +40,24 @@ export const optionFields = {
   formerPermissions: formerPermissionsOption,
   currentUser: v.undefinedable(aFunction<AnyOptions['currentUser']>()),
   isAdmin: v.undefinedable(aFunction<AnyOptions['isAdmin']>()),
-  loadUser: v.undefinedable(aFunction<AnyOptions['loadUser']>()),
+  services: v.optional(v.boolean('must be true or false'), false),
+  loadOwner: v.undefinedable(aFunction<AnyOptions['loadOwner']>()),
   grantable: v.undefinedable(aFunction<AnyOptions['grantable']>()),
   grantableMaxAgeMs: v.optional(wholeNumber(0, 86_400_000), 60_000),
-  maxKeysPerUser: v.optional(numberOrInfinity(), 1_000),
+  maxKeysPerOwner: v.pipe(
+    v.optional(
+      v.union(
+        [numberOrInfinity(), v.strictObject(maxKeys)],
+        'must be a whole number above 0, or one for each kind of owner',
+      ),
+      1_000,
+    ),
+    v.transform((most) => {
+      if (typeof most === 'number') return { user: most, organization: most, service: most }
+      const { user = 1_000, organization = 1_000, service = 1_000 } = most
+      return { user, organization, service }
+    }),
+  ),
   maxLifetimeSeconds: v.optional(
     numberOrInfinity(
       'must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity',
@@ -153,13 +173,20 @@ export function readOptions(options: AnyOptions) {
     formerPrefixes: __,
     permissions,
     formerPermissions,
+    services,
     ...settings
   } = result.output
   const former = readFormer(formerPermissions, permissions, checks)
+  const storage = readStorageOptions(options, checks)
   return {
     ...settings,
     environments: readEnvironments(result.output, checks),
-    storage: readStorageOptions(options, checks),
+    storage,
+    idTypes: {
+      user: storage.users.idType,
+      organization: storage.organizations?.idType,
+      service: services ? ('text' as const) : undefined,
+    },
     permissions: createPermissions(permissions, former),
   }
 }

@@ -24,6 +24,13 @@ export function ownerIdSql(row: string): string {
   return `coalesce(${texts.join(', ')})`
 }
 
+/** SQL that is true for a key of the owner whom another row names, or if that row names none. */
+export function isOwnedSql(key: string, wanted: string): string {
+  return Object.values(ownerColumns)
+    .map((column) => `(${wanted}.${column} IS NULL OR ${key}.${column} = ${wanted}.${column})`)
+    .join(' AND ')
+}
+
 /** SQL that is true if the owner of a key is suspended. The server reads at most one row for it, by an index. */
 export function isSuspendedSql({ suspendedOwners }: Tables, row: string): string {
   const found = Object.values(ownerColumns).map(

@@ -47,7 +47,7 @@ const functions: Record<string, unknown[]> = {
   totalUsage: [{}, {}],
   update: [id, { name: 'Backup' }, {}],
   usage: [id, {}, {}],
-  userChanged: ['nobody', {}],
+  ownerChanged: ['nobody', {}],
   verify: ['x', {}],
   verifyAuditTrail: [{}],
 }

@@ -54,6 +54,7 @@ function expectAllWorked({
     valid: true,
     apiKey: {
       id: got.id,
+      owner: got.owner,
       userId: got.userId,
       name: 'Build server',
       permissions: ['READ_GRAPH', 'READ_BLOCK'],
@@ -141,7 +142,7 @@ describe('a guest in the app’s Sequelize', () => {
 
   it('works with another copy of Sequelize than the library would load', async () => {
     const sequelize = await connectByAnotherCopy()
-    const apiKeys = createTestApiKeys(database, { sequelize, maxKeysPerUser: 5 })
+    const apiKeys = createTestApiKeys(database, { sequelize, maxKeysPerOwner: 5 })
 
     const { got } = await useEverything(apiKeys)
     const { apiKey } = await apiKeys.create({
@@ -158,7 +159,7 @@ describe('a guest in the app’s Sequelize', () => {
     })
 
     expect(secondPage.apiKeys).toMatchObject([{ id: got.id }])
-    expect(await apiKeys.revokeAll(got.userId)).toEqual({ keys: 1 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: got.userId })).toEqual({ keys: 1 })
     expect(await apiKeys.pruneRevoked({ olderThanDays: 90 })).toEqual({ keys: 0 })
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
     await sequelize.close()
@@ -301,7 +302,7 @@ describe('an ambient transaction (CLS)', () => {
 
   it('is never joined: changes of the library stay when the app rolls back', async () => {
     const sequelize = database.connect()
-    const apiKeys = createTestApiKeys(database, { sequelize, maxKeysPerUser: 5 })
+    const apiKeys = createTestApiKeys(database, { sequelize, maxKeysPerOwner: 5 })
 
     const results = await new Promise<Awaited<ReturnType<typeof useEverything>>>(
       (resolve, reject) => {

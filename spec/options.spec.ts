@@ -238,18 +238,33 @@ describe('createApiKeys', () => {
 
       [{ currentUser: 'alice' }, 'currentUser must be a function, got "alice"'],
       [{ isAdmin: true }, 'isAdmin must be a function, got true'],
-      [{ loadUser: {} }, 'loadUser must be a function, got {}'],
+      [{ loadOwner: {} }, 'loadOwner must be a function, got {}'],
       [{ grantable: ['READ_GRAPH'] }, "grantable must be a function, got [ 'READ_GRAPH' ]"],
       [{ onRefusal: null }, 'onRefusal must be a function, got null'],
 
-      [{ maxKeysPerUser: 0 }, 'maxKeysPerUser must be a whole number above 0, got 0'],
-      [{ maxKeysPerUser: -1 }, 'maxKeysPerUser must be a whole number above 0, got -1'],
-      [{ maxKeysPerUser: 2.5 }, 'maxKeysPerUser must be a whole number above 0, got 2.5'],
-      [{ maxKeysPerUser: '5' }, 'maxKeysPerUser must be a whole number above 0, got "5"'],
-      [{ maxKeysPerUser: Number.NaN }, 'maxKeysPerUser must be a whole number above 0, got NaN'],
       [
-        { maxKeysPerUser: -Infinity },
-        'maxKeysPerUser must be a whole number above 0, got -Infinity',
+        { maxKeysPerOwner: 0 },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got 0',
+      ],
+      [
+        { maxKeysPerOwner: -1 },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got -1',
+      ],
+      [
+        { maxKeysPerOwner: 2.5 },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got 2.5',
+      ],
+      [
+        { maxKeysPerOwner: '5' },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got "5"',
+      ],
+      [
+        { maxKeysPerOwner: Number.NaN },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got NaN',
+      ],
+      [
+        { maxKeysPerOwner: -Infinity },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got -Infinity',
       ],
       [
         { maxLifetimeSeconds: 0 },
@@ -261,7 +276,10 @@ describe('createApiKeys', () => {
       ],
       [{ reservedMetadata: 'plan' }, 'reservedMetadata must be a list of names, got "plan"'],
       [{ reservedMetadata: [7] }, 'reservedMetadata must be a list of names, got [ 7 ]'],
-      [{ maxKeysPerUser: null }, 'maxKeysPerUser must be a whole number above 0, got null'],
+      [
+        { maxKeysPerOwner: null },
+        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got null',
+      ],
 
       [{ limits: [] }, 'limits must be an object of limits, by their names, got []'],
       [{ limits: 100 }, 'limits must be an object of limits, by their names, got 100'],
@@ -570,7 +588,7 @@ describe('createApiKeys', () => {
     ['permissions of odd characters', { permissions: ["graphs:read/*'%$1"] }],
     ['schemas of odd characters', { schema: 'My "keys"', users: { table: 'u', schema: "It's" } }],
     ['a schema of 63 bytes', { schema: 'a'.repeat(63) }],
-    ['no limit', { maxKeysPerUser: Infinity }],
+    ['no limit', { maxKeysPerOwner: Infinity }],
     ['secrets of text and of bytes', { secrets: [secret, Buffer.from(`${secret}!`)] }],
     ['unkeyed keys beside keyed ones', { secrets: [secret], acceptUnkeyed: true }],
     ['a second header', { header: 'X-API-Key' }],
@@ -673,10 +691,10 @@ describe('readOptions', () => {
       users: undefined,
       currentUser: undefined,
       isAdmin: undefined,
-      loadUser: undefined,
+      loadOwner: undefined,
       grantable: undefined,
       grantableMaxAgeMs: undefined,
-      maxKeysPerUser: undefined,
+      maxKeysPerOwner: undefined,
       maxLifetimeSeconds: undefined,
       maxGracePeriodSeconds: undefined,
       reservedMetadata: undefined,
@@ -709,7 +727,7 @@ describe('readOptions', () => {
     expect(environments.all).toEqual(otherEnvironments.all)
     expect(settings).toMatchObject({
       storage: { schema: 'public', users: { idType: 'text' }, organizations: undefined },
-      maxKeysPerUser: 1_000,
+      maxKeysPerOwner: { user: 1_000, organization: 1_000, service: 1_000 },
       limits: {},
       redis: undefined,
       onLimiterOutage: 'refuse',
@@ -733,7 +751,7 @@ describe('readOptions', () => {
       column: undefined,
       onDelete: undefined,
     }
-    const { storage } = readOptions({ ...needed, users: owners, organizations: owners })
+    const { storage } = readOptions({ ...needed, users: owners, organizations: owners as never })
     const defaults = { idType: 'text', columnType: undefined, reference: undefined }
     expect(storage).toEqual({ schema: 'public', users: defaults, organizations: defaults })
   })

@@ -104,7 +104,7 @@ describe('the settings of a session', () => {
     expect(second.apiKeys).toMatchObject([{ id: apiKey.id }])
     expect((await apiKeys.list({ text: `it's \\` })).apiKeys).toMatchObject([{ id: apiKey.id }])
 
-    expect(await apiKeys.revokeAll('alice')).toEqual({ keys: 2 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'alice' })).toEqual({ keys: 2 })
     now((await apiKeys.get(apiKey.id)).revokedAt)
     expect(await apiKeys.pruneRevoked({ olderThanDays: 1 })).toEqual({ keys: 0 })
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })

@@ -11,7 +11,7 @@ let liveKeys: TestApiKeys
 let testKeys: TestApiKeys
 const asked: string[] = []
 
-function grantable(userId: string) {
+function grantable({ id: userId }: { id: string }) {
   asked.push(userId)
   return permissions
 }
@@ -99,7 +99,7 @@ describe('two instances in one process, on one schema', () => {
     await testKeys.verify(plainTextKey)
     asked.length = 0
 
-    await liveKeys.userChanged('carol', { everywhere: true })
+    await liveKeys.ownerChanged({ type: 'user', id: 'carol' }, { everywhere: true })
     await testKeys.verify(plainTextKey)
 
     expect(asked).toEqual(['carol'])

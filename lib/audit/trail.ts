@@ -4,7 +4,6 @@ import { eventSql, type ApiKeyEventRow, type ChangeAction } from '../../models/a
 import { isOfKeyWithPrefix, shownNames } from '../../models/audit-trail'
 import type { OwnerType } from '../../models/owner'
 import { selectJson } from '../database/query'
-import type { UserIdType } from '../../models/storage-options'
 import type { ServerClock } from '../database/clock'
 import type { OwnChanges } from '../database/own-changes'
 import { formatEventCursor } from '../keys/cursor'
@@ -12,7 +11,15 @@ import type { Emitter } from '../keys/emitter'
 import type { Environments } from '../keys/environments'
 import type { EventFilter, Pruning } from '../keys/input'
 import { isSame } from '../keys/metadata'
-import { readTime, readUserId, resourcesOf, type Actor, type ApiKeyRecord } from '../keys/record'
+import type { IdTypes, Owner } from '../keys/owner'
+import {
+  readOwner,
+  readTime,
+  resourcesOf,
+  toOwner,
+  type Actor,
+  type ApiKeyRecord,
+} from '../keys/record'
 import type { InTurn } from '../database/turns'
 import { toRow, type NewEntry } from './entry'
 import { exportHead, type Trail } from './head'
@@ -27,8 +34,11 @@ type ReadAsItIs = Omit<
 >
 
 /** An entry of the audit trail. */
-export interface ApiKeyEvent<UserId = string | number> extends ReadAsItIs {
-  userId: UserId | null
+export interface ApiKeyEvent<O extends Owner = Owner> extends ReadAsItIs {
+  /** The owner of the key after the change; `null` if the entry is not about the keys of one owner. */
+  owner: O | null
+  /** The owner before a transfer; `null` for other changes. */
+  formerOwner: O | null
   createdAt: Date
 }
 
@@ -62,7 +72,7 @@ interface AuditParts extends Trail {
   sealer: Sealer
   inTurn: InTurn
   environments: Pick<Environments, 'keyPrefixes'>
-  userIdType: UserIdType
+  idTypes: IdTypes
   emitter: Emitter
   ownChanges: OwnChanges
   serverClock: ServerClock
@@ -124,23 +134,23 @@ export function createAudit(parts: AuditParts) {
 }
 
 async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {
-  const { sequelize, tables, environments, userIdType, inTurn } = parts
-  const { apiKeyId, userId, action, cursor, limit } = filter
+  const { sequelize, tables, environments, idTypes, inTurn } = parts
+  const { apiKeyId, owner, action, cursor, limit } = filter
   const conditions = [isOfKeyWithPrefix('event.api_key_id', tables, environments.keyPrefixes)]
   const bind: unknown[] = []
   if (apiKeyId !== undefined) conditions.push(`event.api_key_id = $${bind.push(apiKeyId)}`)
-  if (userId !== undefined) conditions.push(isOfOwner('user', `$${bind.push(userId)}`))
+  if (owner) conditions.push(isOfOwner(owner.type, `$${bind.push(String(owner.id))}`))
   if (action !== undefined) conditions.push(`event.action = $${bind.push(action)}`)
   if (cursor) conditions.push(`event.id < $${bind.push(cursor.id)}`)
   const sql = `
     SELECT ${eventSql('event')} AS json FROM ${tables.events} AS event
      WHERE ${conditions.join(' AND ')} ORDER BY event.id DESC LIMIT ${limit + 1}`
   const options = { bind, transaction: transaction ?? null }
-  const rows = await inTurn({ userId, transaction }, () =>
+  const rows = await inTurn({ owner, transaction }, () =>
     selectJson<ApiKeyEventRow[]>(sequelize, sql, options),
   )
 
-  const page = rows.slice(0, limit).map((row) => toEvent(row, userIdType))
+  const page = rows.slice(0, limit).map((row) => toEvent(row, idTypes))
   const last = rows.length > limit ? page.at(-1) : undefined
   return { events: page, nextCursor: last ? formatEventCursor(last) : null }
 }
@@ -150,19 +160,43 @@ function isOfOwner(type: OwnerType, id: string): string {
   return `((event.owner_type, event.owner_id) = ('${type}', ${id}) OR (event.former_owner_type, event.former_owner_id) = ('${type}', ${id}))`
 }
 
-function toEvent(event: ApiKeyEventRow, userIdType: UserIdType): ApiKeyEvent {
-  const { ownerType, ownerId, formerOwnerType: _, formerOwnerId: __, ...row } = event
-  const read = (userId: string | null) => userId && readUserId(userId, userIdType)
-  const shown = (state: ApiKeyEventRow['before']) => {
-    if (typeof state !== 'object' || state === null || Array.isArray(state)) return state
-    const { hashDigest: _a, previousHashDigest: _b, ...attributes } = state
-    // Triggers write the ids of owners as text.
-    const { userId } = attributes
-    return typeof userId === 'string' ? { ...attributes, userId: read(userId) } : attributes
+function toEvent(row: ApiKeyEventRow, idTypes: IdTypes): ApiKeyEvent {
+  const { ownerType, ownerId, formerOwnerType, formerOwnerId, ...others } = row
+  const ownerOf = (type: OwnerType | null, id: string | null) =>
+    type === null ? null : toOwner(type, id ?? '', idTypes)
+  return {
+    ...others,
+    owner: ownerOf(ownerType, ownerId),
+    formerOwner: ownerOf(formerOwnerType, formerOwnerId),
+    before: shown(row.before, idTypes),
+    after: shown(row.after, idTypes),
+    createdAt: readTime(row.createdAt),
   }
-  const [before, after] = [shown(row.before), shown(row.after)]
-  const userId = ownerType === 'user' ? read(ownerId) : null
-  return { ...row, userId, before, after, createdAt: readTime(row.createdAt) }
+}
+
+/** Returns the attributes of a key as callers see them: with its owner in one member, and without the digests of its secrets. */
+function shown(state: ApiKeyEventRow['before'], idTypes: IdTypes) {
+  if (typeof state !== 'object' || state === null || Array.isArray(state)) return state
+  const {
+    hashDigest: _hashDigest,
+    previousHashDigest: _previousHashDigest,
+    userId = null,
+    organizationId = null,
+    service = null,
+    ...attributes
+  } = state
+  if (userId === null && organizationId === null && service === null) return attributes
+  const row = {
+    userId: toText(userId),
+    organizationId: toText(organizationId),
+    service: toText(service),
+  }
+  return { ...attributes, owner: readOwner(row, idTypes) }
+}
+
+/** Returns an id as text. Other roles may have written any JSON. */
+function toText(id: unknown): string | null {
+  return typeof id === 'string' || typeof id === 'number' ? String(id) : null
 }
 
 function toEntry(change: Change, { actor, address, reason }: Circumstances): NewEntry {
@@ -183,6 +217,13 @@ function toEntry(change: Change, { actor, address, reason }: Circumstances): New
 
 type Shown = (typeof shownNames)[number]
 
+/** The types of owners, by the attributes that have their ids. */
+const typesOfOwners = {
+  userId: 'user',
+  organizationId: 'organization',
+  service: 'service',
+} as const
+
 /** The entry of a key that is created or deleted has all attributes, as a trigger would write them. */
 function changedAttributes({ before, after }: States): readonly Shown[] {
   if (!before || !after) return shownNames
@@ -201,10 +242,10 @@ function shownOf(state: KeyState, name: Shown): unknown {
     return state[name]
   }
   const { record } = state
-  if (name === 'userId') return record.owner.type === 'user' ? record.owner.id : null
-  if (name === 'organizationId')
-    return record.owner.type === 'organization' ? record.owner.id : null
-  if (name === 'service') return record.owner.type === 'service' ? record.owner.id : null
+  if (name === 'userId' || name === 'organizationId' || name === 'service') {
+    const { type, id } = record.owner
+    return type === typesOfOwners[name] ? id : null
+  }
   if (name === 'environment') return state.environment
   if (name === 'resources') return resourcesOf(record)
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]

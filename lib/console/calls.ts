@@ -1,11 +1,13 @@
 import { addressOf } from '../http/key-routes'
 import type { ChangeOptions } from '../lifecycle/types'
+import type { UserOwner } from '../keys/owner'
 import type { DescribedPermission } from '../keys/permissions'
 import { keyId, type Call } from './router'
 
 /** Returns the options with which the call of an owner reaches the functions that read and change keys. */
-export function asOwner(call: Call): ChangeOptions & { userId: string | number } {
-  return { userId: call.userId, actor: { type: 'user', id: call.userId }, ...addressOf(call) }
+export function asOwner(call: Call): ChangeOptions & { owner: UserOwner } {
+  const owner: UserOwner = { type: 'user', id: call.userId }
+  return { owner, actor: owner, ...addressOf(call) }
 }
 
 /** Returns the id of the key that a call is about. */

@@ -19,11 +19,12 @@ export function createKeyFormViews(parts: ConsoleParts) {
   const descriptions = describe(settings.permissions.described)
 
   const create: Route = {
-    async show({ page, form, userId }, refused) {
+    async show(call, refused) {
+      const { page, form } = call
       // Another key is wished for with a form that has made one, so it gets a name of its own.
       const isReused = refused?.code === 'idempotency_key_reused'
       const { name: request, at: formAt } = isReused ? newRequest() : requestIn(form)
-      const { permissions } = await listPermissions(parts, userId)
+      const { permissions } = await listPermissions(parts, asOwner(call).owner)
       const content = (
         <KeyForm
           page={page}
@@ -40,12 +41,12 @@ export function createKeyFormViews(parts: ConsoleParts) {
     },
 
     async act(call) {
-      const { form, userId } = call
+      const { form } = call
       const { name: idempotencyKey, at } = requestIn(form)
       const apiKey = { ...inputOf(form), expiresAt: readExpiry(form, at) ?? null }
-      const { userId: _, ...options } = asOwner(call)
+      const { owner, ...options } = asOwner(call)
       return revealOnce(call, 'created', () =>
-        routeCommands.createOwn(userId, apiKey, {
+        routeCommands.createOwn(owner, apiKey, {
           ...options,
           idempotencyKey,
           answersAgain: false,
@@ -56,9 +57,9 @@ export function createKeyFormViews(parts: ConsoleParts) {
 
   const edit: Route = {
     async show(call, refused) {
-      const { page, form, userId } = call
+      const { page, form } = call
       const apiKey = await lifecycle.get(idOf(call), asOwner(call))
-      const { permissions } = await listPermissions(parts, userId)
+      const { permissions } = await listPermissions(parts, asOwner(call).owner)
       const gone = goneOf(apiKey, permissions)
       const content = (
         <KeyForm

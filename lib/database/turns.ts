@@ -4,9 +4,9 @@ import { ApiKeysError } from '../errors'
 import { clearTimeout, setTimeout } from './background'
 import { poolOf } from './open-client'
 
-/** The user for whom a call is made. Turns go round between users. */
+/** The owner for whom a call is made. Turns go round between owners. */
 export interface Caller {
-  userId?: string | number | undefined
+  owner?: { readonly type: string; readonly id: string | number } | undefined
   /** The actor. The app itself has no id. */
   actor?: { readonly type: string; readonly id?: string | number | bigint } | undefined
   /** A transaction of the caller's, which has its connection already. */
@@ -86,8 +86,8 @@ export function createInTurn(sequelize: Sequelize) {
   }
 }
 
-/** Returns the name under which a call waits: its user's. */
-export function nameOf({ userId, actor }: Pick<Caller, 'userId' | 'actor'>): string {
+/** Returns the name under which a call waits: its actor's, else its owner's. */
+export function nameOf({ owner, actor }: Pick<Caller, 'owner' | 'actor'>): string {
   if (actor?.id !== undefined) return `${actor.type} ${actor.id}`
-  return userId === undefined ? '' : `user ${userId}`
+  return owner === undefined ? '' : `${owner.type} ${owner.id}`
 }

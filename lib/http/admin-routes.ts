@@ -39,21 +39,29 @@ function asAdmin(call: Call): ChangeOptions {
   return { actor: { type: 'admin', id: call.userId }, ...addressOf(call) }
 }
 
+/** Returns a query with its owner in one member. A query names an owner by `ownerType` and `ownerId`, or by `userId`. */
+function ofOwner({ ownerType, ownerId, ...query }: Record<string, unknown>): object {
+  if (ownerType === undefined && ownerId === undefined) return query
+  return { ...query, owner: { type: ownerType, id: ownerId } }
+}
+
 function createListRoutes(parts: RouterParts): Routes {
   const { lifecycle, parse } = parts
 
   return {
     '/': {
-      get: ({ query }) => lifecycle.list(query),
+      get: ({ query }) => lifecycle.list(ofOwner(query)),
       async post(call) {
         const options = { ...asAdmin(call), ...idempotencyKeyOf(call) }
         return created(call, lifecycle.create(call.body, options))
       },
     },
     '/batch': { post: (call) => createBatch(parts, call) },
-    '/events': { get: ({ query }) => lifecycle.events(query) },
-    '/permissions': { get: ({ query }) => listPermissions(parts, parse.anyOwner(query).userId) },
-    '/usage': { get: ({ query }) => lifecycle.totalUsage(query) },
+    '/events': { get: ({ query }) => lifecycle.events(ofOwner(query)) },
+    '/permissions': {
+      get: ({ query }) => listPermissions(parts, parse.anyOwner(ofOwner(query)).owner),
+    },
+    '/usage': { get: ({ query }) => lifecycle.totalUsage(ofOwner(query)) },
     '/audit-head': { get: () => lifecycle.auditHead() },
     '/audit-verification': { post: ({ body }) => lifecycle.verifyAuditTrail(body) },
   }
@@ -72,17 +80,18 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
   return {
     '/revoke-all': {
       async post(call) {
-        const { userId, dryRun, ...explanation } = parse.revokeAll(call.body)
+        const { owner, dryRun, ...explanation } = parse.revokeAll(call.body)
         const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
         const { keys } = dryRun
-          ? await lifecycle.countRevocable(userId)
-          : await lifecycle.revokeAll(userId, options)
+          ? await lifecycle.countRevocable(owner)
+          : await lifecycle.revokeAll(owner, options)
         return { revoked: keys }
       },
     },
     '/revoke-many': {
       async post(call) {
-        const { reason, ...criteria } = parse.revokeMany(call.body)
+        const { reason, owner, ...others } = parse.revokeMany(call.body)
+        const criteria = { ...others, ...(owner && { owner }) }
         const options = { ...asAdmin(call), ...parse.everywhere(call.query), reason }
         const { keys, notFound } = await lifecycle.revokeMany(criteria, options)
         return { revoked: keys, notFound }
@@ -90,8 +99,8 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
     },
     '/revoke-unused': {
       async post(call) {
-        const { userId, reason, ...rest } = parse.revokeUnused(call.body)
-        const criteria = { ...rest, ...(userId !== undefined && { userId }) }
+        const { owner, reason, ...rest } = parse.revokeUnused(call.body)
+        const criteria = { ...rest, ...(owner && { owner }) }
         const options = { ...asAdmin(call), ...parse.everywhere(call.query), reason }
         const { keys } = await lifecycle.revokeUnused(criteria, options)
         return { revoked: keys }

@@ -138,7 +138,7 @@ function createJudge(parts: AuthenticatorParts) {
     const { row } = decision
     if (row.policy.allowedIps !== null) checkTrust(req)
     const user = Reflect.get(req, 'user')
-    if (user || settings.loadUser) return owner.accept(req, decision, caller)
+    if (user || settings.loadOwner) return owner.accept(req, decision, caller)
     return caller.accept(decision, { id: row.owner.id }, user)
   }
 

@@ -2,6 +2,7 @@ import type { Request } from 'express'
 
 import type { ApiKeyEvent } from '../audit/trail'
 import { readGranted } from '../keys/grantable'
+import type { Owner } from '../keys/owner'
 import type { DescribedPermission } from '../keys/permissions'
 import type { ChangeOptions } from '../lifecycle/types'
 import { idempotencyKeyOf } from './idempotency-key'
@@ -24,15 +25,15 @@ export function addressOf({ req }: Pick<Call, 'req'>): Pick<ChangeOptions, 'addr
   return address === null ? {} : { address }
 }
 
-/** Lists the app's permissions, or the permissions that a user may give to a key. */
+/** Lists the app's permissions, or the permissions that an owner may give to a key. */
 export async function listPermissions(
   { grantable, settings }: RouterParts,
-  userId: string | number | undefined,
+  owner: Owner | undefined,
 ): Promise<{ permissions: readonly DescribedPermission[] }> {
   const { described, heldBy } = settings.permissions
-  if (!grantable || userId === undefined) return { permissions: described }
+  if (!grantable || !owner) return { permissions: described }
 
-  const held = heldBy(readGranted(await grantable(userId)))
+  const held = heldBy(readGranted(await grantable(owner)))
   return { permissions: described.filter(({ name }) => held.has(name)) }
 }
 

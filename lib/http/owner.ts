@@ -10,12 +10,12 @@ import type { GuardedRequest } from './request'
 /** The parts of the library that the owner check uses. */
 export interface OwnerParts {
   parse: Pick<Parsers, 'readUserId'>
-  settings: Pick<Settings, 'currentUser' | 'loadUser' | 'storage'>
+  settings: Pick<Settings, 'currentUser' | 'loadOwner' | 'storage'>
 }
 
 /** Compares the owner of a key with the user who is signed in, and finds the user that the request acts for. */
 export function createOwnerCheck({ parse, settings }: OwnerParts) {
-  const { currentUser, loadUser, storage } = settings
+  const { currentUser, loadOwner, storage } = settings
 
   async function compareSignedIn(
     req: GuardedRequest,
@@ -44,7 +44,7 @@ export function createOwnerCheck({ parse, settings }: OwnerParts) {
       if (present && signedIn === 'owner') return caller.accept(key, present, present)
 
       // The owner takes the place of a guest, who is not signed in.
-      const user = loadUser ? await loadUser(userId, req) : { id: userId }
+      const user = loadOwner ? await loadOwner({ type: 'user', id: userId }, req) : { id: userId }
       if (!user) return refuse(key, caller, () => new InvalidApiKeyError('unknown'))
       return caller.accept(key, user, present)
     },

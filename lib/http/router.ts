@@ -1,6 +1,7 @@
 import { Router, type NextFunction, type Request, type Response } from 'express'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
+import type { Owner } from '../keys/owner'
 import type { ApiKeyRecord } from '../keys/record'
 import type { RouteCommands, UncheckedLifecycle } from '../lifecycle/commands'
 import type { Parsers } from '../keys/input'
@@ -18,8 +19,8 @@ export interface RouterParts {
   routeCommands: RouteCommands
   parse: Parsers
   authenticator: Authenticator
-  /** Asks the app for the permissions of a user; `undefined` if every user may give all permissions. */
-  grantable: ((userId: UserId) => Promise<readonly string[]>) | undefined
+  /** Asks the app for the permissions of an owner; `undefined` if every owner may give all permissions. */
+  grantable: ((owner: Owner) => Promise<readonly string[]>) | undefined
   answers: Answers
   settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'permissions'>
 }

@@ -5,7 +5,7 @@ import { show, suggest } from '../../models/option-checks'
 import type { ApiKeysError, InvalidReason } from '../errors'
 import type { AnyApp, App } from './app'
 import { deepFreeze } from './metadata'
-import type { Owner, UserIdOf } from './owner'
+import type { Owner } from './owner'
 import type { Actor, ApiKeyRecord } from './record'
 
 /** A change of a key that this process has made and committed. */
@@ -53,8 +53,8 @@ export interface ApiKeyNotices<A extends App = AnyApp> extends Record<
   expiring: { apiKey: ApiKeyRecord<A>; daysLeft: 7 | 1 }
   /** Redis could not count a use of a key, which passed or was refused uncounted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
-  /** The app's `grantable` failed, or did not answer in time. Until it does, keys of this user may be refused with 503. */
-  grantable_unavailable: { userId: UserIdOf<A['owner']>; error: unknown }
+  /** The app's `grantable` failed, or did not answer in time. Until it does, keys of this owner may be refused with 503. */
+  grantable_unavailable: { owner: A['owner']; error: unknown }
   /** A key could not be verified, because the database did not answer. */
   unavailable: { error: unknown; address: string | null }
   /**

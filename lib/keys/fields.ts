@@ -141,8 +141,8 @@ export const idList = v.pipe(
   v.array(guid),
 )
 
-/** An id as text, from text or a whole number. */
-const textId = v.pipe(
+/** An id as text, from text or a whole number. The trail has the ids of actors so. */
+export const textId = v.pipe(
   readInput((value) => {
     const isId =
       typeof value === 'string' || typeof value === 'bigint' || Number.isSafeInteger(value)

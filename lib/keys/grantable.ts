@@ -1,8 +1,10 @@
 import type { Transaction } from 'sequelize'
 
-/** The app's option `grantable`: returns the permissions that a user holds, and that the user's keys may have. */
+import type { Owner } from './owner'
+
+/** The app's option `grantable`: returns the permissions that an owner holds, and that the owner's keys may have. */
 export type Grantable = (
-  userId: string | number,
+  owner: Owner,
   context: GrantableContext,
 ) => readonly string[] | Promise<readonly string[]>
 

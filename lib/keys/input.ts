@@ -1,11 +1,13 @@
 import v = require('valibot')
 
 import { eventActions } from '../../models/api-key-event'
-import type { UserIdType } from '../../models/storage-options'
+import { namesKeys, notNamedIn } from './criteria'
 import { eventCursor, keyCursor, notACursor, sorts, type KeyPosition, type Sort } from './cursor'
 import type { Environments } from './environments'
 import * as fields from './fields'
 import { limitOverrides } from './limits'
+import type { IdTypes } from './owner'
+import { createOwnerInput } from './owner-input'
 import { createParser, type Messages } from './parse-input'
 import type { Permissions } from './permissions'
 import { resourceLists, type ResourceTypes } from './resources'
@@ -15,7 +17,7 @@ interface InputSettings {
   environments: Pick<Environments, 'usual'> & { readonly names: readonly string[] }
   permissions: Permissions
   resources: ResourceTypes
-  userIdType: UserIdType
+  idTypes: IdTypes
   maxGracePeriodSeconds: number
 }
 
@@ -41,30 +43,34 @@ export type PermissionChange = ReturnType<Parsers['permissionChange']>
 /** The parsed criteria for pruning. */
 export type Pruning = ReturnType<Parsers['pruning']>
 
+type OwnerInput = ReturnType<typeof createOwnerInput>
+
 /** Makes the functions that parse all input: of the routes, and of the functions that an app calls. */
 export function createParsers(settings: InputSettings) {
-  const userId = fields.userIds[settings.userIdType]
+  const owners = createOwnerInput(settings.idTypes)
+  const { userId, ofOwner, ofAnyOwner } = owners
 
   return {
-    ...createKeyParsers(settings, userId),
-    ...createFilterParsers(settings, userId),
-    ...createBulkParsers(settings, userId),
+    ...createKeyParsers(settings, owners),
+    ...createFilterParsers(settings, owners),
+    ...createBulkParsers(settings, owners),
 
     /** Returns the id of a user in the form that the database returns; `undefined` if it is not an id. */
     readUserId(id: unknown): string | number | undefined {
       const result = v.safeParse(userId, id)
       return result.success ? result.output : undefined
     },
-    owner: parserOf({ userId }),
-    anyOwner: parserOf({ userId: v.optional(userId) }),
+    owner: createParser(ofOwner({})),
+    anyOwner: createParser(ofAnyOwner({})),
     nothing: parserOf({}),
 
-    circumstances: parserOf({
-      userId: v.optional(userId),
-      address: v.optional(fields.clientAddress),
-      ...because,
-      actor: v.optional(fields.actor),
-    }),
+    circumstances: createParser(
+      ofAnyOwner({
+        address: v.optional(fields.clientAddress),
+        ...because,
+        actor: v.optional(fields.actor),
+      }),
+    ),
     explanation: parserOf(because),
     /** Parses the options of a verification of the audit trail: a head that was exported before, or none. */
     auditVerification: parserOf({
@@ -82,7 +88,7 @@ export function createParsers(settings: InputSettings) {
 /** Makes the functions for new keys and for changes of keys. */
 function createKeyParsers(
   { environments, permissions, resources, maxGracePeriodSeconds }: InputSettings,
-  userId: fields.UserIdSchema,
+  { ofOwner }: OwnerInput,
 ) {
   const optional = v.partial(v.object(keyFieldsOf([...resources.keys()]))).entries
   const newKey = {
@@ -98,7 +104,7 @@ function createKeyParsers(
 
   return {
     newKey: parserOf(newKey),
-    newKeyOf: parserOf({ ...newKey, userId }),
+    newKeyOf: createParser(ofOwner(newKey)),
     changes: parserOf(
       { name: v.optional(name), ...optional },
       {
@@ -114,12 +120,12 @@ function createKeyParsers(
 }
 
 /** Makes the functions for the filters of lists and reports. */
-function createFilterParsers({ environments }: InputSettings, userId: fields.UserIdSchema) {
+function createFilterParsers({ environments }: InputSettings, { ofAnyOwner }: OwnerInput) {
   const ownPage = { ...keyPage, environment: environmentOfFilter(environments.names) }
-  const ofAll = { apiKeyId: v.optional(fields.guid), userId: v.optional(userId) }
+  const apiKeyId = v.optional(fields.guid)
   const list = {
     ...ownPage,
-    userId: ofAll.userId,
+    createdBy: v.optional(fields.textId),
     permission: v.optional(fields.permissionName),
     text: v.optional(searchText),
   }
@@ -135,13 +141,13 @@ function createFilterParsers({ environments }: InputSettings, userId: fields.Use
     /** Parses the filter for the keys of all users. */
     list: createParser(
       v.pipe(
-        v.object(list),
+        ofAnyOwner(list),
         v.forward(v.partialCheck([['cursor'], ['sort']], isInOrder, notACursor), ['cursor']),
         v.forward(
           v.partialCheck(
-            [['sort'], ['userId']],
-            (filter) => filter.userId !== undefined || filter.sort.endsWith('createdAt'),
-            'must be createdAt or -createdAt, unless userId is given',
+            [['sort'], ['owner']],
+            ({ owner, sort }) => owner !== undefined || sort.endsWith('createdAt'),
+            'must be createdAt or -createdAt, unless an owner is given',
           ),
           ['sort'],
         ),
@@ -150,23 +156,25 @@ function createFilterParsers({ environments }: InputSettings, userId: fields.Use
     /** Parses the filter for the audit trail of one key. */
     eventPage: parserOf(eventPage),
     /** Parses the filter for the audit trail of all keys. */
-    eventList: parserOf({ ...eventPage, ...ofAll, action: v.optional(fields.oneOf(eventActions)) }),
+    eventList: createParser(
+      ofAnyOwner({ ...eventPage, apiKeyId, action: v.optional(fields.oneOf(eventActions)) }),
+    ),
     /** Parses the question for the usage of one key. */
     usageQuery: createParser(usageQuery),
     /** Parses the question for the usage of all keys. */
-    usageFilter: parserOf({ ...usageQuery.entries, ...ofAll }),
+    usageFilter: createParser(ofAnyOwner({ ...usageQuery.entries, apiKeyId })),
   }
 }
 
 /** Makes the functions for changes of many keys. */
 function createBulkParsers(
   { environments, permissions }: InputSettings,
-  userId: fields.UserIdSchema,
+  { ofOwner, ofAnyOwner }: OwnerInput,
 ) {
   const notNamed = notNamedIn(environments.names)
   const manyKeys = {
     ids: v.optional(fields.idList),
-    userId: v.optional(userId),
+    createdBy: v.optional(fields.textId),
     environment: environmentOfFilter(environments.names),
     status: v.optional(fields.statusList),
     isExpired: v.optional(fields.flag),
@@ -174,26 +182,26 @@ function createBulkParsers(
     text: v.optional(searchText),
     dryRun,
   }
-  const unusedKeys = { unusedForDays: days, userId: v.optional(userId), dryRun }
+  const unusedKeys = { unusedForDays: days, dryRun }
 
   return {
     /** Parses the body with many new keys, which are parsed one by one later. */
     batch: parserOf({ apiKeys: v.unknown() }),
-    revokeAll: parserOf({ userId, ...because, dryRun }),
+    revokeAll: createParser(ofOwner({ ...because, dryRun })),
     manyKeys: createParser(
       v.pipe(
-        v.object(manyKeys),
+        ofAnyOwner(manyKeys),
         v.check((criteria) => namesKeys(criteria), notNamed),
       ),
     ),
     revokeMany: createParser(
       v.pipe(
-        v.object({ ...manyKeys, ...because }),
+        ofAnyOwner({ ...manyKeys, ...because }),
         v.check((criteria) => namesKeys(criteria), notNamed),
       ),
     ),
-    unusedKeys: parserOf(unusedKeys),
-    revokeUnused: parserOf({ ...unusedKeys, ...because }),
+    unusedKeys: createParser(ofAnyOwner(unusedKeys)),
+    revokeUnused: createParser(ofAnyOwner({ ...unusedKeys, ...because })),
     permissionChange: createParser(
       v.pipe(
         v.object({
@@ -224,19 +232,6 @@ function createBulkParsers(
       ),
     ),
   }
-}
-
-const filterNames = ['userId', 'environment', 'status', 'isExpired', 'permission', 'text'] as const
-
-/** True if ids or a filter say which keys a call is about. Without either, it would be about all keys. */
-function namesKeys(criteria: Partial<Record<(typeof filterNames)[number] | 'ids', unknown>>) {
-  const isFiltered = filterNames.some((name) => criteria[name] !== undefined)
-  return isFiltered !== (criteria.ids !== undefined)
-}
-
-function notNamedIn(environments: readonly string[]): string {
-  const environment = environments.length > 0 ? ' environment,' : ''
-  return `must have either ids, or some of userId,${environment} status, isExpired, permission and text`
 }
 
 function parserOf<const Fields extends v.ObjectEntries>(entries: Fields, refused?: Messages) {

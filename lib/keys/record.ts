@@ -4,7 +4,7 @@ import type { UserIdType } from '../../models/storage-options'
 import type { AnyApp, App, If, NewKeyEnvironment } from './app'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
-import type { AnyId, IdTypes, Owner, UserIdIn, UserOwner } from './owner'
+import type { AnyId, IdTypes, Owner, OwnerOf, UserIdIn } from './owner'
 import type { Resources, ResourceTypes } from './resources'
 import { isExpired } from './states'
 
@@ -12,12 +12,10 @@ import { isExpired } from './states'
 export type Actor = { type: 'user' | 'admin'; id: AnyId } | { type: 'system' }
 
 /** A key to be created. */
-export type NewApiKey<A extends App = AnyApp> = NewKeyFields<A['permission']> &
+export type NewApiKey<A extends App = AnyApp> = OwnerOf<A['owner']> &
+  NewKeyFields<A['permission']> &
   NewKeyEnvironment<A['environment']> &
-  If<A['resource'], NewBindings<A['resource']>> & {
-    /** The owner. */
-    userId: AnyId
-  }
+  If<A['resource'], NewBindings<A['resource']>>
 
 interface NewBindings<Type extends string> {
   /**
@@ -27,7 +25,8 @@ interface NewBindings<Type extends string> {
   resources?: Resources<Type> | null | undefined
 }
 
-interface NewKeyFields<Permission extends string> {
+/** The fields of a key to be created, besides its owner. */
+export interface NewKeyFields<Permission extends string> {
   /** 1 to 100 characters. */
   name: string
   /** At most 500 characters. */
@@ -66,7 +65,8 @@ export type ApiKeyRecord<A extends App = AnyApp> = RecordFields<A['permission']>
     }
   >
 
-interface RecordFields<Permission extends string> {
+/** The fields of the record of a key in every app. */
+export interface RecordFields<Permission extends string> {
   id: string
   name: string
   description: string | null
@@ -92,6 +92,8 @@ interface RecordFields<Permission extends string> {
   revokedAt: Date | null
   /** The secret before the current secret; `null` for none. */
   previousSecret: PreviousSecret | null
+  /** The id of the user or administrator who made the key; `null` if the app did. */
+  createdBy: string | null
 }
 
 /** The secret that a rotation has replaced. */
@@ -116,8 +118,7 @@ export interface LastUse {
 /** Makes the record of a key from a row of `keySql`. */
 export function toRecord(
   row: ApiKeyRow,
-  userIdType: UserIdType,
-  resources: ResourceTypes,
+  { idTypes, resources }: { idTypes: IdTypes; resources: ResourceTypes },
 ): ApiKeyRecord {
   const expiresAt = row.expiresAt === null ? null : readTime(row.expiresAt)
 
@@ -133,7 +134,7 @@ export function toRecord(
     // The library has written both, in the form that is read here.
     metadata: row.metadata as Metadata,
     limits: row.limits as LimitOverrides | null,
-    ...ownerOf(readUserId(row.userId ?? row.organizationId ?? row.service, userIdType)),
+    ...ownerMembers(readOwner(row, idTypes), idTypes),
     createdAt: readTime(row.createdAt),
     updatedAt: readTime(row.updatedAt),
     lastUsedAt: row.lastUsedAt === null ? null : readTime(row.lastUsedAt),
@@ -142,6 +143,7 @@ export function toRecord(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
+    createdBy: row.createdBy,
     ...bindingMembers(row.resources, resources),
   }
 }
@@ -157,9 +159,11 @@ export function resourcesOf(record: ApiKeyRecord): Resources | null {
   return (record as Partial<ApiKeyRecord<App>>).resources ?? null
 }
 
-/** Returns the members of a record that name its owner. */
-export function ownerOf(userId: string | number): { owner: UserOwner } & UserIdIn<UserOwner> {
-  return { owner: { type: 'user', id: userId }, userId }
+/** Returns the members of a record that name its owner. There is a `userId` only if all keys are users'. */
+export function ownerMembers(owner: Owner, idTypes: IdTypes): { owner: Owner } {
+  const { organization, service } = idTypes
+  const isUsersOnly = organization === undefined && service === undefined
+  return { owner, ...(isUsersOnly && { userId: owner.id }) }
 }
 
 function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {

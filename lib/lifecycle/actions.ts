@@ -13,7 +13,7 @@ import * as policies from './policies'
 import { changeKey, changeKeyIn } from './change-key'
 import { once, type Claim } from './idempotency'
 import type { Decision, ReadKey } from './key-changes'
-import { createKeys, draftKeys, explainUnknownUser, type NewMember } from './new-keys'
+import { createKeys, draftKeys, explainUnknownOwner, type NewMember } from './new-keys'
 import { get, identify } from './store'
 
 /** Creates a key under the policies of the app. */
@@ -39,9 +39,10 @@ const patienceMs = 500
 /** Creates a key in a statement with others; in one of its own if its request is carried out once. */
 async function createNow(parts: Parts, member: NewMember) {
   const { key, circumstances, claim } = member
-  const caller = { ...circumstances, userId: key.userId }
+  const caller = { ...circumstances, owner: key.owner }
   if (!claim) {
-    const [subject, bytes] = [`user ${key.userId}`, JSON.stringify(key).length]
+    const { type, id } = key.owner
+    const [subject, bytes] = [`${type} ${id}`, JSON.stringify(key).length]
     return parts.submit(parts.creations, member, { ...caller, subject, bytes })
   }
 
@@ -59,7 +60,7 @@ async function createWithin(parts: Parts, member: NewMember, transaction: Transa
   return parts.inTransaction({ transaction }, async () => {
     const run = runIn(parts.sequelize, transaction)
     const { outcomes, xid } = await createKeys(parts, run, draftKeys(parts, [member]), null).catch(
-      explainUnknownUser,
+      (error: unknown) => explainUnknownOwner(error, member.key.owner),
     )
     const [change] = outcomes
     if (change instanceof Error || !change) throw change
@@ -114,19 +115,20 @@ async function changeFields(
   }
 
   const member = { id, circumstances, decide }
-  if (changes.expiresAt === undefined || parts.maxKeysPerUser === Infinity) {
+  const isCounted = Object.values(parts.maxKeysPerOwner).some((most) => most < Infinity)
+  if (changes.expiresAt === undefined || !isCounted) {
     return changeKey(parts, member, { bytes: JSON.stringify(changes).length })
   }
 
-  // The key may be expired by the time of the change, so its user is locked before it.
+  // The key may be expired by the time of the change, so its owner is locked before it.
   return changeKeyIn(parts, circumstances, async (transaction) => {
     const { owner } = await get(parts, id, { ...circumstances, transaction })
-    await policies.lockUser(parts, owner.id, transaction)
+    await policies.lockOwner(parts, owner, transaction)
     async function decideAndCount(key: ApiKeyRecord, { environment }: ReadKey) {
       const decision = decide(key)
       if (isExpired(key, Date.now())) {
         const own = parts.environments.ofKey({ ...key, environment })
-        await policies.refuseTooManyKeys(parts, key.owner.id, own, transaction)
+        await policies.refuseTooManyKeys(parts, key.owner, own, transaction)
       }
       return decision
     }
@@ -143,7 +145,7 @@ export async function setPermissions(
 ) {
   if (parts.grantable) {
     const { owner } = await get(parts, id, circumstances)
-    await policies.refuseUngrantable(parts, owner.id, permissions, circumstances.transaction)
+    await policies.refuseUngrantable(parts, owner, permissions, circumstances.transaction)
   }
 
   const names = parts.permissions.namesOf(permissions)
@@ -203,7 +205,7 @@ export async function rotate(
   circumstances: Circumstances,
 ) {
   // Refuses an id that is no UUID.
-  identify(id, circumstances.userId)
+  identify(id, circumstances.owner)
   return once(parts, `rotate ${id.toLowerCase()}`, { gracePeriodSeconds }, circumstances, (claim) =>
     rotateNow(parts, id, gracePeriodSeconds, { ...circumstances, claim }),
   )

@@ -6,6 +6,7 @@ import type { Status } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { quote } from '../../models/names'
 import { allowMs } from '../database/answer-limit'
+import { ownerColumns } from '../../models/owner'
 import { wait } from '../database/background'
 import type { TextRow } from '../database/connection'
 import { sqlStateOf } from '../database/failures'
@@ -13,17 +14,18 @@ import { limitStatements, run, runIn, select } from '../database/query'
 import type { Caller } from '../database/turns'
 import type { ManyKeys, Pruning, UnusedKeys } from '../keys/input'
 import { deepFreeze } from '../keys/metadata'
+import type { Owner } from '../keys/owner'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import { lockKeysSql, plan, toReadKey, writeChanges, type ReadKey } from './key-changes'
-import { lockUser, lockUserRow } from './policies'
+import { lockOwner, lockOwnerRow } from './policies'
 import { conditionOf } from './search'
-import { count, readAll, readIds, type Condition, type Scope } from './store'
+import { count, isOf, readAll, readIds, type Condition, type Scope } from './store'
 import { entriesOf, noticeOf } from './transactions'
 
 /** How many keys `revokeUnused` and `pruneRevoked` change in one transaction. */
 const batchSize = 1_000
 
-/** How long a statement takes at most that reads all keys, or all keys of a user. */
+/** How long a statement takes at most that reads all keys, or all keys of an owner. */
 const statementLimitMs = 600_000
 
 /**
@@ -38,23 +40,23 @@ const waitLimitMs = 60_000
 const pageSize = 200
 
 /**
- * Revokes every key of a user in one transaction, and returns how many it revoked. It reads and revokes a page at a time, because
+ * Revokes every key of an owner in one transaction, and returns how many it revoked. It reads and revokes a page at a time, because
  * there may be any number. For listeners, memory keeps the records of the first page only.
  */
 export async function revokeAll(
   parts: Parts,
-  userId: string | number,
+  owner: Owner,
   circumstances: Circumstances,
 ): Promise<number> {
   const { audit, emitter, background, noteMade } = parts
 
-  const revoked = await giveWay(parts, { ...circumstances, userId }, async (transaction) => {
+  const revoked = await giveWay(parts, { ...circumstances, owner }, async (transaction) => {
     const own = { ...circumstances, transaction }
     const later: string[] = []
     let keys = 0
-    await lockUserRow(parts, userId, transaction)
-    await lockUser(parts, userId, transaction)
-    for await (const page of lockInPages(parts, revocable(userId), transaction)) {
+    await lockOwnerRow(parts, owner, transaction)
+    await lockOwner(parts, owner, transaction)
+    for await (const page of lockInPages(parts, revocable(owner), transaction)) {
       const { made, xid } = await revokeKeys(parts, page, own)
       if (keys === 0) {
         noteMade(transaction, made, { xid, isLogged: true })
@@ -75,13 +77,13 @@ export async function revokeAll(
   return revoked
 }
 
-/** Returns how many keys of a user `revokeAll` would revoke. */
-export async function countRevocable(parts: Parts, userId: string | number, scope: Scope) {
-  return count(parts, revocable(userId), { ...scope, userId })
+/** Returns how many keys of an owner `revokeAll` would revoke. */
+export async function countRevocable(parts: Parts, owner: Owner, scope: Scope) {
+  return count(parts, revocable(owner), { ...scope, owner })
 }
 
-function revocable(userId: string | number): Condition {
-  return { where: `key.user_id = $1 AND key.status <> 'REVOKED'`, bind: [userId] }
+function revocable(owner: Owner): Condition {
+  return { where: `${isOf(owner, 1)} AND key.status <> 'REVOKED'`, bind: [owner.id] }
 }
 
 /** Reports the revocation of many keys, a page at a time, with the records as they are by then. */
@@ -154,10 +156,10 @@ async function* lockInPages(parts: Parts, condition: Condition, transaction: Tra
   await run(sequelize, `CLOSE ${cursor}`, { transaction })
 }
 
-/** Revokes the keys that had no use for so many days, of one user or all, and returns how many it revoked. */
+/** Revokes the keys that had no use for so many days, of one owner or all, and returns how many it revoked. */
 export async function revokeUnused(
   parts: Parts,
-  { unusedForDays, userId, dryRun }: UnusedKeys,
+  { unusedForDays, owner, dryRun }: UnusedKeys,
   circumstances: Circumstances,
 ): Promise<number> {
   // The last use of a key that is in use may not be written yet.
@@ -166,7 +168,7 @@ export async function revokeUnused(
       - $1::float8 * interval '1 day' - $2::float8 * interval '1 millisecond'`,
     bind: [unusedForDays, parts.lastUsedResolutionMs],
   }
-  const condition = userId === undefined ? unused : and(unused, 'key.user_id =', userId)
+  const condition = owner ? and(unused, `key.${ownerColumns[owner.type]} =`, owner.id) : unused
   if (dryRun) return count(parts, condition)
 
   return inBatches(parts, condition, circumstances, revokeNoted(parts))

@@ -8,6 +8,7 @@ import type { OnPool } from '../database/pool'
 import type { InTurn } from '../database/turns'
 import type { Grantable } from '../keys/grantable'
 import type { Parsers } from '../keys/input'
+import type { Owner } from '../keys/owner'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import type { UsageStore } from '../usage/report'
 import type { Verification, VerificationParts } from '../verification/verification'
@@ -21,7 +22,7 @@ import type { ChangeOptions } from './types'
 /** The parts that the functions of this folder are given. */
 export interface GivenParts extends VerificationParts {
   parse: Parsers
-  /** Asks the app for the permissions of a user; `undefined` if users may give all permissions. */
+  /** Asks the app for the permissions of an owner; `undefined` if owners may give all permissions. */
   grantable: Grantable | undefined
   inTurn: InTurn
   audit: Audit
@@ -47,7 +48,7 @@ export interface Parts extends WritingParts {
 
 /** The options of a call besides its subject: the owner, the transaction, and the values that the audit trail notes. */
 export interface Circumstances {
-  userId?: string | number | undefined
+  owner?: Owner | undefined
   transaction?: Transaction | undefined
   actor?: Actor | undefined
   address?: string | undefined
@@ -66,19 +67,21 @@ export type OwnCircumstances = Circumstances & { transaction: Transaction }
 /** Parses the last argument of a call. */
 export function readOptions(parse: Parsers, options: ChangeOptions | undefined): Circumstances {
   const { transaction, ...given } = optionsOf(options)
-  refuseUndefined(given, 'userId')
+  refuseUndefined(given, 'userId', 'owner')
   checkTransaction(transaction)
-  const { userId, actor, ...others } = parse.circumstances(given)
-  const owner: Actor | undefined = userId === undefined ? undefined : { type: 'user', id: userId }
+  const { owner, actor, ...others } = parse.circumstances(given)
+  const user: Actor | undefined = owner?.type === 'user' ? owner : undefined
 
   const inContext = AsyncLocalStorage.snapshot()
-  return { ...others, transaction, userId, actor: actor ?? owner, inContext }
+  return { ...others, transaction, owner, actor: actor ?? user, inContext }
 }
 
 /** Refuses an owner in the last argument of a call that has it in the first. Otherwise it would go unheeded. */
-export function refuseUserId(options: object | undefined) {
-  if ('userId' in optionsOf(options))
-    throw new TypeError('userId goes into the first argument of this call')
+export function refuseOwner(options: object | undefined) {
+  for (const name of ['owner', 'userId']) {
+    if (name in optionsOf(options))
+      throw new TypeError(`${name} goes into the first argument of this call`)
+  }
 }
 
 /** Refuses a transaction of the caller's in a call that works in transactions of its own. */
@@ -87,7 +90,7 @@ export function refuseTransaction(options: ChangeOptions | undefined) {
     throw new TypeError('this call makes transactions of its own: leave out the transaction')
 }
 
-/** Refuses `{ userId: undefined }`, because it looks like a mistake that would reach the keys of all users. */
+/** Refuses `{ userId: undefined }`, because it looks like a mistake that would reach the keys of all owners. */
 export function refuseUndefined(options: unknown, ...names: string[]) {
   for (const [name, value] of Object.entries(Object(options))) {
     if (names.includes(name) && (value === undefined || value === null)) {

@@ -29,7 +29,7 @@ export async function changeKey(
   { isUrgent = false, bytes = 0 } = {},
 ): Promise<ApiKeyRecord> {
   const { id, circumstances } = member
-  identify(id, circumstances.userId)
+  identify(id, circumstances.owner)
   if (circumstances.transaction) return changeKeyIn(parts, circumstances, () => member)
 
   const subject = `key ${id.toLowerCase()}`
@@ -75,8 +75,8 @@ export async function changeLocked(
   transaction: Transaction,
 ): Promise<Changed> {
   const run = runIn(parts.sequelize, transaction)
-  const { userId } = circumstances
-  const [key] = await readKeys(parts, run, [{ id, userId }], 'FOR NO KEY UPDATE OF key')
+  const { owner } = circumstances
+  const [key] = await readKeys(parts, run, [{ id, owner }], 'FOR NO KEY UPDATE OF key')
   if (!key) throw new ApiKeysError('api_key_not_found')
   const planned = plan(key, await decide(key.record, key), circumstances)
   if (!planned) return { record: key.record, planned, xid: null }

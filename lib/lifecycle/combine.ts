@@ -29,9 +29,9 @@ export interface Sent<Result> {
 
 export type Outcome<Result> = { result: Result } | { error: unknown }
 
-/** The user, the actor and the subject of a change. */
-export interface Request extends Pick<Caller, 'userId' | 'actor'> {
-  /** The user of a new key, or the key. Two changes with one subject are not under way at once. */
+/** The owner, the actor and the subject of a change. */
+export interface Request extends Pick<Caller, 'owner' | 'actor'> {
+  /** The owner of a new key, or the key. Two changes with one subject are not under way at once. */
   subject: string
   /** Revocations come before the other changes of their line. */
   isUrgent?: boolean

@@ -1,5 +1,7 @@
 import { optionsOf } from '../../models/option-checks'
 import { onDatabase } from '../database/failures'
+import { filterNames } from '../keys/criteria'
+import type { Owner } from '../keys/owner'
 import type { ApiKeyRecord } from '../keys/record'
 import { readUsagePeriod } from '../keys/usage-period'
 import type { Usage } from '../usage/report'
@@ -10,7 +12,7 @@ import {
   checkTransaction,
   refuseTransaction,
   refuseUndefined,
-  refuseUserId,
+  refuseOwner,
   type GivenParts,
   type Parts,
 } from './calls'
@@ -27,7 +29,7 @@ import type {
   ReadOptions,
   RestrictOptions,
   RotateOptions,
-  UserChangeOptions,
+  OwnerChangeOptions,
 } from './types'
 
 /** The functions of `Lifecycle`, whose input can be anything. */
@@ -56,13 +58,13 @@ function createKeyCommands(parts: Parts) {
 
   return {
     async create(apiKey: unknown, options?: IssueOptions) {
-      refuseUserId(options)
+      refuseOwner(options)
       return issue(options, (call) => actions.create(parts, parse.newKeyOf(apiKey), call))
     },
 
     async list(filter: object = {}, options?: ReadOptions) {
-      refuseUndefined(filter, 'userId')
-      refuseUserId(options)
+      refuseUndefined(filter, 'userId', 'owner', 'createdBy')
+      refuseOwner(options)
       return run(options, (call) => list(parts, parse.list(filter), call))
     },
 
@@ -119,7 +121,7 @@ function createBulkCommands(parts: Parts) {
   ) {
     const { dryRun, ...options } = optionsOf(given)
     refuseTransaction(options)
-    refuseUserId(options)
+    refuseOwner(options)
     return restrict(options, async (call) => {
       const change = parse.permissionChange({ from, to, dryRun })
       return { keys: await permissionNames.replacePermission(parts, change, call) }
@@ -127,32 +129,32 @@ function createBulkCommands(parts: Parts) {
   }
 
   return {
-    async revokeAll(owner: unknown, options?: RestrictOptions) {
-      refuseUserId(options)
+    async revokeAll(given: unknown, options?: RestrictOptions) {
+      refuseOwner(options)
       return restrict(options, async (call) => {
-        const { userId } = parse.owner({ userId: owner })
-        return { keys: await bulk.revokeAll(parts, userId, call) }
+        const { owner } = parse.owner({ owner: given })
+        return { keys: await bulk.revokeAll(parts, owner, call) }
       })
     },
 
-    async countRevocable(owner: unknown, options?: ReadOptions) {
-      refuseUserId(options)
+    async countRevocable(given: unknown, options?: ReadOptions) {
+      refuseOwner(options)
       return run(options, async (call) => {
-        const { userId } = parse.owner({ userId: owner })
-        return { keys: await bulk.countRevocable(parts, userId, call) }
+        const { owner } = parse.owner({ owner: given })
+        return { keys: await bulk.countRevocable(parts, owner, call) }
       })
     },
 
     async createMany(apiKeys: unknown, options?: IssueOptions) {
-      refuseUserId(options)
+      refuseOwner(options)
       return issue(options, (call) => createMany(parts, apiKeys, call))
     },
 
     async revokeMany(criteria: object, options?: RestrictOptions) {
       // Without its value, a criterion would let all keys pass.
-      refuseUndefined(criteria, 'ids', 'userId', 'status', 'isExpired', 'permission', 'text')
+      refuseUndefined(criteria, 'ids', 'userId', ...filterNames)
       refuseTransaction(options)
-      refuseUserId(options)
+      refuseOwner(options)
       return restrict(options, (call) => bulk.revokeMany(parts, parse.manyKeys(criteria), call))
     },
 
@@ -166,9 +168,9 @@ function createBulkCommands(parts: Parts) {
     },
 
     async revokeUnused(criteria: object, options?: RestrictOptions) {
-      refuseUndefined(criteria, 'userId')
+      refuseUndefined(criteria, 'userId', 'owner')
       refuseTransaction(options)
-      refuseUserId(options)
+      refuseOwner(options)
       return restrict(options, async (call) => ({
         keys: await bulk.revokeUnused(parts, parse.unusedKeys(criteria), call),
       }))
@@ -176,21 +178,21 @@ function createBulkCommands(parts: Parts) {
 
     async pruneRevoked(criteria: unknown, options?: ChangeOptions) {
       refuseTransaction(options)
-      refuseUserId(options)
+      refuseOwner(options)
       return run(options, async (call) => ({
         keys: await bulk.pruneRevoked(parts, parse.pruning(criteria), call),
       }))
     },
 
-    async userChanged(owner: unknown, options?: UserChangeOptions) {
+    async ownerChanged(given: unknown, options?: OwnerChangeOptions) {
       const { transaction, everywhere = false, ...others } = optionsOf(options)
       checkTransaction(transaction)
       checkEverywhere(everywhere, transaction)
       const [unknown] = Object.keys(others)
-      if (unknown !== undefined) throw new TypeError(`userChanged: there is no option ${unknown}`)
+      if (unknown !== undefined) throw new TypeError(`ownerChanged: there is no option ${unknown}`)
 
-      const { userId } = parse.owner({ userId: owner })
-      await onDatabase(() => verification.ownerChanged({ type: 'user', id: userId }, transaction))
+      const { owner } = parse.owner({ owner: given })
+      await onDatabase(() => verification.ownerChanged(owner, transaction))
       if (everywhere) await verification.waitForEveryone()
     },
   }
@@ -202,8 +204,8 @@ function createLogCommands(parts: Parts) {
 
   return {
     async events(filter: object = {}, options?: ReadOptions) {
-      refuseUndefined(filter, 'userId', 'apiKeyId')
-      refuseUserId(options)
+      refuseUndefined(filter, 'userId', 'owner', 'apiKeyId')
+      refuseOwner(options)
       return run(options, (call) => audit.list(parse.eventList(filter), call))
     },
 
@@ -218,11 +220,11 @@ function createLogCommands(parts: Parts) {
     },
 
     async totalUsage(filter: object = {}, options?: ReadOptions) {
-      refuseUndefined(filter, 'userId', 'apiKeyId')
-      refuseUserId(options)
+      refuseUndefined(filter, 'userId', 'owner', 'apiKeyId')
+      refuseOwner(options)
       return run(options, (call) => {
-        const { apiKeyId, userId, ...query } = parse.usageFilter(filter)
-        return usage.ofAll({ apiKeyId, userId, ...readUsagePeriod(query) }, call)
+        const { apiKeyId, owner, ...query } = parse.usageFilter(filter)
+        return usage.ofAll({ apiKeyId, owner, ...readUsagePeriod(query) }, call)
       })
     },
 
@@ -256,14 +258,14 @@ function createRouteCommands(parts: Parts) {
   const { run, issue } = createRuns(parts)
 
   return {
-    async createOwn(userId: string | number, apiKey: unknown, options: IssueOptions) {
+    async createOwn(owner: Owner, apiKey: unknown, options: IssueOptions) {
       return issue(options, (call) =>
-        actions.create(parts, { ...parse.newKey(apiKey), userId }, call),
+        actions.create(parts, { ...parse.newKey(apiKey), owner }, call),
       )
     },
 
-    async listOwn(userId: string | number, filter: unknown) {
-      return run(undefined, (call) => list(parts, { ...parse.ownList(filter), userId }, call))
+    async listOwn(owner: Owner, filter: unknown) {
+      return run(undefined, (call) => list(parts, { ...parse.ownList(filter), owner }, call))
     },
 
     /** Changes fields of a key and its permissions, both or neither. */
@@ -286,7 +288,7 @@ function createRouteCommands(parts: Parts) {
     async eventsOf(id: string, page: unknown, options: ReadOptions) {
       return run(options, async (call) => {
         const apiKey = await get(parts, id, call)
-        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id }, call)
+        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id, owner: undefined }, call)
       })
     },
   }

@@ -131,7 +131,7 @@ async function findAnswer(
   const [id] = (await findIds(parts, claim, circumstances)) ?? []
   if (id === undefined) return undefined
 
-  const [apiKey = null] = await readAll(parts, identify(id, circumstances.userId), circumstances)
+  const [apiKey = null] = await readAll(parts, identify(id, circumstances.owner), circumstances)
   const plainTextKey = requests.answerTo(claim)
   // The key may have another secret by now, or be revoked.
   const isGood = apiKey?.status === 'ACTIVE' && plainTextKey?.endsWith(apiKey.postfix)

@@ -11,12 +11,14 @@ import {
 } from '../../models/api-key'
 import { insertEntriesSql, type ChangeAction } from '../../models/api-key-event'
 import { digestSql } from '../../models/audit-trail'
+import { isOwnedSql } from '../../models/owner'
 import { claimSql } from '../../models/api-key-request'
 import type { Tables } from '../../models/tables'
 import type { Change, KeyState } from '../audit/trail'
 import type { TextRow } from '../database/connection'
 import type { Run } from '../database/query'
 import { isSame } from '../keys/metadata'
+import { ownerRow, type Owner } from '../keys/owner'
 import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import type { Circumstances, GivenParts } from './calls'
@@ -24,7 +26,7 @@ import type { Claim } from './idempotency'
 import { readRecord } from './store'
 
 /** The id of a key, and its owner if only that owner may reach it. */
-export type Wanted = { id: string; userId?: string | number | undefined }
+export type Wanted = { id: string; owner?: Owner | undefined }
 
 /** A key, and the version of its row. By the version, a write notices that the row has changed since it was read. */
 export interface ReadKey extends KeyState {
@@ -100,12 +102,10 @@ export async function readKeys(
   locks: '' | 'FOR NO KEY UPDATE OF key',
 ): Promise<ReadKey[]> {
   const row = `json_populate_recordset(NULL::${parts.tables.keys}, $1::json) AS wanted`
-  const isOwner = '(wanted.user_id IS NULL OR key.user_id = wanted.user_id)'
-  const rows = await run(
-    `${readKeysSql(parts, `JOIN ${row} ON key.id = wanted.id`, isOwner)} ${locks}`,
-    [JSON.stringify(wanted.map(({ id, userId }) => ({ id, user_id: userId?.toString() })))],
-  )
-  return rows.map((row) => toReadKey(parts, row))
+  const sql = readKeysSql(parts, `JOIN ${row} USING (id)`, isOwnedSql('key', 'wanted'))
+  const rows = wanted.map(({ id, owner }) => ({ id, ...(owner && ownerRow(owner)) }))
+  const found = await run(`${sql} ${locks}`, [JSON.stringify(rows)])
+  return found.map((row) => toReadKey(parts, row))
 }
 
 /** Plans a change that was decided; `null` if it changes nothing. */

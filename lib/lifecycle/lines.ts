@@ -9,7 +9,7 @@ import {
   createKeys,
   createSpelledKeys,
   draftKeys,
-  explainUnknownUser,
+  explainUnknownOwner,
   type Created,
   type NewMember,
 } from './new-keys'
@@ -47,7 +47,8 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
     async send(members) {
       const drafts = draftKeys(parts, members)
       const sent = onPool((run) => createSpelledKeys(parts, run, drafts, togetherPatienceMs))
-      const created = await (members.length === 1 ? sent.catch(explainUnknownUser) : sent)
+      const [only] = members.length === 1 ? members : []
+      const created = await (only ? sent.catch(explainFor(only)) : sent)
       // These keys are queued again. A second statement that failed here would hide that the first has created keys.
       for (const [at, respelled] of created.respelled) Object.assign(members[at] ?? {}, respelled)
       return report(members, created)
@@ -56,7 +57,7 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
     async sendAlone(member, patienceMs) {
       const drafts = draftKeys(parts, [member])
       const sent = onPool((run) => createKeys(parts, run, drafts, patienceMs))
-      return report([member], await sent.catch(explainUnknownUser))
+      return report([member], await sent.catch(explainFor(member)))
     },
   }
 }
@@ -81,10 +82,7 @@ export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKey
     async send(members) {
       const committed = ownChanges.begin()
       const decided = await onPool(async (run) => {
-        const wanted = members.map(({ id, circumstances }) => ({
-          id,
-          userId: circumstances.userId,
-        }))
+        const wanted = members.map(({ id, circumstances: { owner } }) => ({ id, owner }))
         const keys = await readKeys(parts, run, wanted, '')
         const found = new Map(keys.map((key) => [key.record.id, key]))
         const decisions = members.map((member) =>
@@ -120,6 +118,10 @@ export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKey
       return { outcomes: [{ result: record }], finish: finishOf(made, [record.id]) }
     },
   }
+}
+
+function explainFor({ key }: NewMember) {
+  return (error: unknown) => explainUnknownOwner(error, key.owner)
 }
 
 /** Returns the change of a key; if nothing is to be written, the answer to its caller. */

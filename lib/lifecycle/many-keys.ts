@@ -1,11 +1,13 @@
 import type { Transaction } from 'sequelize'
 
+import { ownerColumns } from '../../models/owner'
 import { setImmediate, wait } from '../database/background'
 import { detailOf, explain, sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
 import { ApiKeysError, InvalidInputError, TooManyApiKeysError, type InputFault } from '../errors'
 import { mostKeys } from '../keys/fields'
 import type { NewKey } from '../keys/input'
+import { nameOfOwner } from '../keys/owner'
 import type { ApiKeyRecord } from '../keys/record'
 import type { Circumstances, Parts } from './calls'
 import { claimOf, findIds, onceFor, type Claim } from './idempotency'
@@ -13,6 +15,7 @@ import {
   createKeys,
   draftKeys,
   foreignKeyViolation,
+  unknownOwner,
   type Created,
   type Draft,
   type NewChange,
@@ -34,7 +37,7 @@ const draftedAtOnce = 100
 const maxFaults = 100
 
 /**
- * How long a batch waits for a lock, and for how long it begins anew after that. A batch has the locks of many users. If an app has locked
+ * How long a batch waits for a lock, and for how long it begins anew after that. A batch has the locks of many owners. If an app has locked
  * one of these, it may wait for another. So the batch gives way before the server looks for a deadlock.
  */
 const patienceMs = 500
@@ -143,14 +146,15 @@ async function nextTurn() {
   })
 }
 
-/** Makes a `grantable` that asks the app once for each user. */
+/** Makes a `grantable` that asks the app once for each owner. */
 function askedOnce(grantable: Parts['grantable']): Parts['grantable'] {
   if (!grantable) return undefined
 
-  const answers = new Map<string | number, ReturnType<typeof grantable>>()
-  return (userId, context) => {
-    const answer = answers.get(userId) ?? grantable(userId, context)
-    answers.set(userId, answer)
+  const answers = new Map<string, ReturnType<typeof grantable>>()
+  return (owner, context) => {
+    const name = nameOfOwner(owner)
+    const answer = answers.get(name) ?? grantable(owner, context)
+    answers.set(name, answer)
     return answer
   }
 }
@@ -205,14 +209,14 @@ async function createBatch(
   const isOwn = !circumstances.transaction
   const create = async (transaction: Transaction) => {
     const runHere = runIn(parts.sequelize, transaction)
-    // The keys of a user are counted, for which the statement must see the keys that other transactions have committed.
+    // The keys of an owner are counted, for which the statement must see the keys that other transactions have committed.
     if (isOwn) await run(parts.sequelize, readCommitted, { transaction })
     const { outcomes, xid } = await createKeys(
       parts,
       runHere,
       drafts,
       isOwn ? patienceMs : null,
-    ).catch((error: unknown) => explainUnknownUsers(error, keys, first))
+    ).catch((error: unknown) => explainUnknownOwners(error, keys, first))
     const made = madeOrRefused(outcomes, first)
     if (claim) await noteIds(parts, claim, made, transaction)
     parts.noteMade(
@@ -277,21 +281,21 @@ function madeOrRefused(outcomes: Created['outcomes'], first: number): NewChange[
   return made
 }
 
-const tooMany: InputFault = { pointer: '#', message: 'is one more than its user may have' }
+const tooMany: InputFault = { pointer: '#', message: 'is one more than its owner may have' }
 
-/** Throws an error of the database; a refusal if the owners of some keys are no users. */
-function explainUnknownUsers(error: unknown, keys: readonly NewKey[], first: number): never {
+/** Throws an error of the database; a refusal if the owners of some keys do not exist. */
+function explainUnknownOwners(error: unknown, keys: readonly NewKey[], first: number): never {
   if (sqlStateOf(error) !== foreignKeyViolation) throw error
 
   // The server names one owner, in any language: Key (user_id)=(nobody) is not present in table "users".
-  const [, unknown] = /=\((.*)\)[^)]*$/s.exec(detailOf(error)) ?? []
-  const faults = keys.flatMap(({ userId }, index) =>
-    String(userId) === unknown ? [faultAt(first + index, notAUser)] : [],
+  const [, column, unknown] = /\(([^()]+)\)=\((.*)\)[^)]*$/s.exec(detailOf(error)) ?? []
+  const faults = keys.flatMap(({ owner }, index) =>
+    ownerColumns[owner.type] === column && String(owner.id) === unknown
+      ? [faultAt(first + index, unknownOwner(owner))]
+      : [],
   )
-  const whole = { pointer: '#/apiKeys', message: 'have an owner who is not a user' }
+  const whole = { pointer: '#/apiKeys', message: 'have an owner that does not exist' }
   throw new InvalidInputError(faults.length > 0 ? faults.slice(0, maxFaults) : [whole], {
     cause: error,
   })
 }
-
-const notAUser: InputFault = { pointer: '#/userId', message: 'is not a user' }

@@ -7,9 +7,10 @@ import type { Change, KeyState } from '../audit/trail'
 import { sqlStateOf } from '../database/failures'
 import type { TextRow } from '../database/connection'
 import type { Run } from '../database/query'
-import { ApiKeysError, InvalidInputError, type ErrorCode } from '../errors'
+import { ApiKeysError, InvalidInputError, type ErrorCode, type InputFault } from '../errors'
 import type { NewKey } from '../keys/input'
-import { bindingMembers, ownerOf, readTime, readUserId, type ApiKeyRecord } from '../keys/record'
+import { nameOfOwner, ownerRow, type Owner } from '../keys/owner'
+import { bindingMembers, ownerMembers, readTime, toOwner, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { newId } from '../keys/new-id'
 import { isExpired } from '../keys/states'
@@ -46,7 +47,7 @@ export interface Created {
 /** Drafts new keys, and signs their entries. Many keys are drafted a part at a time, so that other requests do not wait. */
 export function draftKeys(parts: GivenParts, members: readonly NewMember[]): Draft[] {
   return members.map((member) => {
-    const { change, row } = draftOf(member, parts)
+    const { change, row } = draftOf(parts, member)
     const entry = parts.audit.toRow(change, member.circumstances)
     return { member, change, row: JSON.stringify(row), entry: JSON.stringify(entry) }
   })
@@ -74,7 +75,7 @@ export async function createKeys(
 }
 
 /**
- * Does the same in one statement. Keys whose user the database spells in another way are not created. They are returned in that
+ * Does the same in one statement. Keys whose owner the database spells in another way are not created. They are returned in that
  * spelling, by their places.
  */
 export async function createSpelledKeys(
@@ -83,13 +84,15 @@ export async function createSpelledKeys(
   drafts: readonly Draft[],
   patienceMs: number | null,
 ): Promise<Created & { respelled: Map<number, NewMember> }> {
-  const { userIdType, maxKeysPerUser: most } = parts
-  const owners = new Set(drafts.map(({ member }) => String(member.key.userId)))
+  const owners = new Map(
+    drafts.map(({ member: { key } }) => [nameOfOwner(key.owner), ownerRow(key.owner)]),
+  )
   const rows = await run(createSql(parts.tables), [
     `[${drafts.map(({ row }) => row).join(',')}]`,
     `[${drafts.map(({ entry }) => entry).join(',')}]`,
-    JSON.stringify([...owners].map((userId) => ({ user_id: userId }))),
-    JSON.stringify(most === Infinity ? {} : { user: most, organization: most, service: most }),
+    JSON.stringify([...owners.values()]),
+    // JSON has `null` for Infinity.
+    JSON.stringify(parts.maxKeysPerOwner),
     JSON.stringify(parts.environments.byNewPrefix),
     Date.now(),
     patienceMs === null ? null : `${patienceMs}ms`,
@@ -107,8 +110,8 @@ export async function createSpelledKeys(
     if (!draft) continue
     const { member } = draft
     if (typeof owner === 'string') {
-      const userId = readUserId(owner, userIdType)
-      respelled.set(at, { ...member, key: { ...member.key, userId } })
+      const spelled = toOwner(member.key.owner.type, owner, parts.idTypes)
+      respelled.set(at, { ...member, key: { ...member.key, owner: spelled } })
     } else if (typeof createdMs === 'string') {
       const { record } = draft.change.after
       record.createdAt = readTime(createdMs)
@@ -133,29 +136,33 @@ function createSql(tables: Tables): string {
       FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::json, $5::json, $6::float8, $7, $8::json) AS made`
 }
 
-/** The SQLSTATE for a key whose owner is no user. */
+/** The SQLSTATE for a key whose owner is not in the app's table. */
 export const foreignKeyViolation = '23503'
 
-/** Throws an error of the database; a refusal if the owner of a new key is no user. */
-export function explainUnknownUser(error: unknown): never {
+/** Throws an error of the database; a refusal if the owner of a new key does not exist. */
+export function explainUnknownOwner(error: unknown, owner: Owner): never {
   if (sqlStateOf(error) !== foreignKeyViolation) throw error
+  throw new InvalidInputError([unknownOwner(owner)], { cause: error })
+}
 
-  const fault = { pointer: '#/userId', message: 'is not a user' }
-  throw new InvalidInputError([fault], { cause: error })
+/** Returns the fault of a new key whose owner does not exist. */
+export function unknownOwner({ type }: Owner): InputFault {
+  return { pointer: '#/owner', message: `is not ${type === 'organization' ? 'an' : 'a'} ${type}` }
 }
 
 /** Returns the future key. The database sets the time of its creation. */
 function draftOf(
-  { key, secret }: NewMember,
-  { permissions: { namesOf }, resources }: Pick<GivenParts, 'permissions' | 'resources'>,
+  { idTypes, permissions: { namesOf }, resources }: GivenParts,
+  { key, secret, circumstances: { actor } }: NewMember,
 ): { change: NewChange; row: object } {
   const { hash: stored, prefix, postfix } = secret
   const id = newId()
   const ref = randomUUID()
   const permissions = namesOf(key.permissions)
   const environment = key.environment ?? null
+  const createdBy = actor && actor.type !== 'system' ? String(actor.id) : null
   const given = {
-    ...noOtherOwner,
+    ...nothingElse,
     ...key,
     ...secret,
     permissions,
@@ -163,9 +170,11 @@ function draftOf(
     id,
     eventRef: ref,
     metadata: key.metadata ?? {},
+    createdBy,
   }
   const row: Record<string, unknown> = {}
   for (const name of newKeyAttributes) row[keyColumns[name].name] = given[name]
+  Object.assign(row, ownerRow(key.owner))
   const { expiresAt = null } = key
   const record: ApiKeyRecord = {
     id,
@@ -178,7 +187,7 @@ function draftOf(
     allowedIps: key.allowedIps ? [...key.allowedIps] : null,
     metadata: given.metadata,
     limits: key.limits ?? null,
-    ...ownerOf(key.userId),
+    ...ownerMembers(key.owner, idTypes),
     createdAt: notYet,
     updatedAt: notYet,
     lastUsedAt: null,
@@ -187,6 +196,7 @@ function draftOf(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: null,
     previousSecret: null,
+    createdBy,
     ...bindingMembers(key.resources ?? null, resources),
     ...(key.environment !== undefined && { environment: key.environment }),
   }
@@ -195,10 +205,11 @@ function draftOf(
   return { change: { action: 'created', before: null, after, ref }, row }
 }
 
-const noOtherOwner = {
+/** The columns of owners get their values from the owner. The library writes no others of these yet. */
+const nothingElse = {
+  userId: null,
   organizationId: null,
   service: null,
-  createdBy: null,
   resources: null,
 }
 

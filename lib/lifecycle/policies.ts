@@ -3,6 +3,7 @@ import type { Transaction } from 'sequelize'
 import { ownerLockSql } from '../../migrations/create-function'
 import { isOfPrefixes, timeOfParameter } from '../../models/api-key'
 import { qualify, quote } from '../../models/names'
+import { ownerColumns } from '../../models/owner'
 import { run, select } from '../database/query'
 import { ApiKeysError, InvalidInputError, type InputFault } from '../errors'
 import type { Environment } from '../keys/environments'
@@ -10,12 +11,12 @@ import { readGranted } from '../keys/grantable'
 import type { NewKey } from '../keys/input'
 import type { LimitOverrides } from '../keys/limits'
 import { faultOfSize, isSame, type Metadata } from '../keys/metadata'
-import type { Owner } from '../keys/owner'
+import { ownerRow, type Owner } from '../keys/owner'
 import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import { readMayBind, type Resources } from '../keys/resources'
 import type { Circumstances, Parts } from './calls'
-import { count } from './store'
+import { count, isOf } from './store'
 
 // The table of which action a status allows is in keys/states.ts. The default grace of a rotation is in keys/input.ts.
 
@@ -24,14 +25,13 @@ const forAdministrators = 'is for administrators to write'
 /** Refuses a new key that the policies of the app do not allow. */
 export async function refuseNewKey(
   parts: Parts,
-  { userId, permissions, metadata = {}, limits = null, expiresAt = null, ...rest }: NewKey,
+  { owner, permissions, metadata = {}, limits = null, expiresAt = null, ...rest }: NewKey,
   { actor, transaction }: Circumstances,
 ) {
   refuseReserved(parts, metadata, actor)
   refuseOwnLimits(limits, null, actor)
   refuseTooLate(parts, expiresAt, Date.now())
-  await refuseUngrantable(parts, userId, permissions, transaction)
-  const owner: Owner = { type: 'user', id: userId }
+  await refuseUngrantable(parts, owner, permissions, transaction)
   await refuseUnbindable(parts, owner, rest.resources ?? null, null, transaction)
 }
 
@@ -103,14 +103,14 @@ export function refuseTooLate(
  */
 export async function refuseUngrantable(
   { grantable, permissions: { heldBy, nameOf } }: Parts,
-  userId: string | number,
+  owner: Owner,
   permissions: readonly string[],
   transaction: Transaction | undefined,
 ) {
   if (!grantable) return
 
-  const granted = heldBy(readGranted(await grantable(userId, { transaction })))
-  const message = 'may not be granted by this user'
+  const granted = heldBy(readGranted(await grantable(owner, { transaction })))
+  const message = `may not be granted by this ${owner.type}`
   refuse(
     permissions.flatMap((permission, index) => {
       const name = nameOf(permission)
@@ -150,67 +150,70 @@ function refuse(faults: readonly InputFault[]) {
 }
 
 /**
- * Locks a user until the transaction ends, so that one transaction at a time can change how many keys the user has. It comes
- * before any lock on a row. It is an advisory lock, because the user's row is the app's to lock.
+ * Locks an owner until the transaction ends, so that one transaction at a time can change how many keys the owner has. It comes
+ * before any lock on a row. It is an advisory lock, because the owner's row is the app's to lock.
  */
-export async function lockUser(
+export async function lockOwner(
   { sequelize, tables }: Parts,
-  userId: string | number,
+  owner: Owner,
   transaction: Transaction,
 ) {
   await run(
     sequelize,
     `SELECT pg_advisory_xact_lock(${ownerLockSql(tables, 'key')})
        FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
-    { bind: [JSON.stringify({ user_id: String(userId) })], transaction },
+    { bind: [JSON.stringify(ownerRow(owner))], transaction },
   )
 }
 
 /**
- * Locks the row of a user in the app's table until the transaction ends. It comes before all other locks, because a deletion of the user
- * takes that lock first, too. Otherwise each could wait for the other. A role that may not lock the row does without.
+ * Locks the row of an owner in the app's table until the transaction ends. It comes before all other locks, because a deletion of the
+ * owner takes that lock first, too. Otherwise each could wait for the other. A role that may not lock the row does without.
  */
-export async function lockUserRow(
+export async function lockOwnerRow(
   { sequelize, tables, storage }: Parts,
-  userId: string | number,
+  owner: Owner,
   transaction: Transaction,
 ) {
-  const { reference } = storage.users
+  const { users, organizations } = storage
+  const { reference } =
+    { user: users, organization: organizations, service: undefined }[owner.type] ?? {}
   if (!reference) return
   const { schema, table, column } = reference
-  const users = qualify(schema, table)
+  const owners = qualify(schema, table)
   const [right] = await select<{ mayLock: string }>(
     sequelize,
-    `SELECT (has_any_column_privilege(users.oid, 'SELECT') AND has_any_column_privilege(users.oid, 'UPDATE'))::text AS "mayLock"
-       FROM pg_catalog.pg_class AS users WHERE users.oid = to_regclass($1)`,
-    { bind: [users], transaction },
+    `SELECT (has_any_column_privilege(owners.oid, 'SELECT') AND has_any_column_privilege(owners.oid, 'UPDATE'))::text AS "mayLock"
+       FROM pg_catalog.pg_class AS owners WHERE owners.oid = to_regclass($1)`,
+    { bind: [owners], transaction },
   )
   if (right?.mayLock !== 'true') return
 
   await run(
     sequelize,
-    `SELECT FROM ${users} AS owner
-       JOIN json_populate_record(NULL::${tables.keys}, $1::json) AS key ON owner.${quote(column)} = key.user_id
+    `SELECT FROM ${owners} AS owner
+       JOIN json_populate_record(NULL::${tables.keys}, $1::json) AS key ON owner.${quote(column)} = key.${ownerColumns[owner.type]}
         FOR KEY SHARE OF owner`,
-    { bind: [JSON.stringify({ user_id: String(userId) })], transaction },
+    { bind: [JSON.stringify(ownerRow(owner))], transaction },
   )
 }
 
-/** Refuses one more key of an environment for a user who is locked. The clock of verification decides which keys have expired. */
+/** Refuses one more key of an environment for an owner who is locked. The clock of verification decides which keys have expired. */
 export async function refuseTooManyKeys(
   parts: Parts,
-  userId: string | number,
+  owner: Owner,
   environment: Environment | undefined,
   transaction: Transaction,
 ) {
-  if (parts.maxKeysPerUser === Infinity) return
+  const most = parts.maxKeysPerOwner[owner.type]
+  if (most === Infinity) return
 
   const { keyPrefixes } = environment ?? parts.environments
   const living = {
-    where: `${isOfPrefixes('key', keyPrefixes)} AND key.user_id = $1 AND key.status <> 'REVOKED'
+    where: `${isOfPrefixes('key', keyPrefixes)} AND ${isOf(owner, 1)} AND key.status <> 'REVOKED'
             AND (key.expires_at IS NULL OR key.expires_at > ${timeOfParameter(2)})`,
-    bind: [userId, Date.now()],
+    bind: [owner.id, Date.now()],
   }
   const keys = await count(parts, living, { transaction })
-  if (keys >= parts.maxKeysPerUser) throw new ApiKeysError('too_many_api_keys')
+  if (keys >= most) throw new ApiKeysError('too_many_api_keys')
 }

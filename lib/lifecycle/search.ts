@@ -4,7 +4,7 @@ import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../
 import type { KeyFilter, ManyFilter } from '../keys/input'
 import { shownLength, type SecretFormat } from '../keys/secret'
 import type { Parts } from './calls'
-import { readRecord, type Condition, type Scope } from './store'
+import { isOf, readRecord, type Condition, type Scope } from './store'
 
 /** Keys that a statement has found. */
 interface Reading {
@@ -33,8 +33,8 @@ const sortSql: Record<SortName, string> = {
 
 /** Lists keys a page at a time, in time that does not grow with the number of keys. */
 export async function list(parts: Parts, filter: KeyFilter, { transaction }: Scope) {
-  const { limit, sort, userId } = filter
-  const { found, last } = await parts.inTurn({ userId, transaction }, () =>
+  const { limit, sort, owner } = filter
+  const { found, last } = await parts.inTurn({ owner, transaction }, () =>
     find({ ...parts, filter, transaction }),
   )
   const shown = found.slice(0, limit)
@@ -60,9 +60,10 @@ interface Search extends Pick<
  * makes a full page, the page has the keys that were found among the next keys.
  */
 async function find(search: Search): Promise<Reading> {
-  const { userId, isExpired, permission, text, status = [], limit } = search.filter
+  const { owner, createdBy, isExpired, permission, text, status = [], limit } = search.filter
   const isIndexed =
-    userId !== undefined || (isExpired === undefined && !permission && !text && status.length <= 1)
+    (owner ?? createdBy) !== undefined ||
+    (isExpired === undefined && !permission && !text && status.length <= 1)
   const { bind, fixed, sought, order } = conditionsOf(search)
   if (isIndexed) {
     const selected = `${fixed} AND ${sought} ORDER BY ${order} LIMIT ${limit + 1}`
@@ -143,12 +144,23 @@ function conditionsOf(
   }: Omit<Search, 'sequelize' | 'tables' | 'transaction'>,
   time = sortSql.createdAt,
 ) {
-  const { userId, environment, status = [], isExpired, permission, text, cursor, sort } = filter
+  const {
+    owner,
+    createdBy,
+    environment,
+    status = [],
+    isExpired,
+    permission,
+    text,
+    cursor,
+    sort,
+  } = filter
   const bind: unknown[] = []
   const fixed = ['true']
   const sought = ['true']
 
-  if (userId !== undefined) fixed.push(`key.user_id = $${bind.push(userId)}`)
+  if (owner) fixed.push(isOf(owner, bind.push(owner.id)))
+  if (createdBy !== undefined) fixed.push(`key.created_by = $${bind.push(createdBy)}`)
   if (environment !== undefined) {
     const { keyPrefixes } = environments.ofNewKey({ environment })
     const isNamed = `key.environment = $${bind.push(environment)}`

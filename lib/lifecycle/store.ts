@@ -1,14 +1,16 @@
 import { is } from 'valibot'
 
 import { isOfPrefixes, keySql, type ApiKeyRow } from '../../models/api-key'
+import { ownerColumns } from '../../models/owner'
 import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
 import { guid } from '../keys/fields'
+import type { Owner } from '../keys/owner'
 import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
 import type { Circumstances, GivenParts, Parts } from './calls'
 
 /** The owner whose keys a call can reach, and the transaction that it is a part of. */
-export type Scope = Pick<Circumstances, 'userId' | 'transaction'>
+export type Scope = Pick<Circumstances, 'owner' | 'transaction'>
 
 /** SQL that is true for some keys, and the values of its parameters. The row of the table has the name `key`. */
 export interface Condition {
@@ -18,9 +20,9 @@ export interface Condition {
 
 /** Makes the record of a row, with the uses that this process has not written yet. */
 export function readRecord(parts: GivenParts, row: ApiKeyRow): ApiKeyRecord {
-  const { userIdType, environments, permissions, resources, verification } = parts
+  const { environments, permissions, verification } = parts
   const named = { ...row, permissions: permissions.namesOf(row.permissions) }
-  const record = { ...toRecord(named, userIdType, resources), ...environments.shownOf(row) }
+  const record = { ...toRecord(named, parts), ...environments.shownOf(row) }
   return withLastUse(record, verification.lastUseOf(row.id))
 }
 
@@ -61,16 +63,21 @@ export async function count(parts: Parts, condition: Condition, scope: Scope = {
 
 /** Returns the record of a key, or throws `api_key_not_found`. */
 export async function get(parts: Parts, id: string, scope: Scope = {}) {
-  const [record] = await readAll(parts, identify(id, scope.userId), scope)
+  const [record] = await readAll(parts, identify(id, scope.owner), scope)
   if (!record) throw new ApiKeysError('api_key_not_found')
   return record
 }
 
 /** Returns the condition for one key. The database would call an id that is no UUID an error. To callers it is the id of no key. */
-export function identify(id: string, userId: string | number | undefined): Condition {
+export function identify(id: string, owner: Owner | undefined): Condition {
   if (!is(guid, id)) throw new ApiKeysError('api_key_not_found')
 
-  return userId === undefined
+  return owner === undefined
     ? { where: 'key.id = $1', bind: [id] }
-    : { where: 'key.id = $1 AND key.user_id = $2', bind: [id, userId] }
+    : { where: `key.id = $1 AND ${isOf(owner, 2)}`, bind: [id, owner.id] }
+}
+
+/** SQL that is true for the keys of an owner, whose id is a parameter. */
+export function isOf({ type }: Owner, parameter: number): string {
+  return `key.${ownerColumns[type]} = $${parameter}`
 }

@@ -8,7 +8,7 @@ import type { ApiKeyEvent } from '../audit/trail'
 import type { AuditVerification, VerificationOptions } from '../audit/verify'
 import type { Sort } from '../keys/cursor'
 import type { AnyApp, App, If } from '../keys/app'
-import type { AnyId, UserIdOf } from '../keys/owner'
+import type { AnyId, Owner, SomeOwner } from '../keys/owner'
 import type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
 import type { UsageUnit } from '../keys/usage-period'
 import type { TotalUsage, Usage } from '../usage/report'
@@ -27,12 +27,13 @@ interface Page {
 /** Which keys `list` returns. */
 export type ApiKeyFilter<
   Permission extends string = string,
+  O extends Owner = Owner,
   Environment extends string = never,
-> = FilterFields<Permission> & If<Environment, { environment?: Environment | undefined }>
+> = FilterFields<Permission, O> & If<Environment, { environment?: Environment | undefined }>
 
-interface FilterFields<Permission extends string> extends Page {
-  /** The owner. */
-  userId?: AnyId
+interface FilterFields<Permission extends string, O extends Owner> extends Page, SomeOwner<O> {
+  /** The id of the user or administrator who made the keys. */
+  createdBy?: AnyId
   status?: Status | readonly Status[] | undefined
   /** `true` for keys past their `expiresAt`, `false` for all other keys. */
   isExpired?: boolean | undefined
@@ -44,7 +45,7 @@ interface FilterFields<Permission extends string> extends Page {
    */
   text?: string | undefined
   /**
-   * The order; a `-` means the greatest first. All orders but the order of `createdAt` need a `userId`.
+   * The order; a `-` means the greatest first. All orders but the order of `createdAt` need an owner.
    *
    * @default '-createdAt'
    */
@@ -52,10 +53,8 @@ interface FilterFields<Permission extends string> extends Page {
 }
 
 /** Which entries of the audit trail `events` returns. */
-export interface EventFilter extends Page {
+export interface EventFilter<O extends Owner = Owner> extends Page, SomeOwner<O> {
   apiKeyId?: string | undefined
-  /** The owner of the key. */
-  userId?: AnyId
   action?: EventAction | undefined
 }
 
@@ -82,26 +81,22 @@ export interface UsageQuery {
 }
 
 /** The period and the keys of which `totalUsage` reports. */
-export interface UsageFilter extends UsageQuery {
+export interface UsageFilter<O extends Owner = Owner> extends UsageQuery, SomeOwner<O> {
   apiKeyId?: string | undefined
-  /** The owner of the key. */
-  userId?: AnyId
 }
 
-/** The last argument of calls that read. */
-export interface ReadOptions {
-  /** The owner. A key of another user is reported as `api_key_not_found`. */
-  userId?: AnyId
+/** The last argument of calls that read. If it names an owner, a key of another owner is reported as `api_key_not_found`. */
+export interface ReadOptions<O extends Owner = Owner> extends SomeOwner<O> {
   /** A transaction that the call becomes a part of. A call never joins an ambient one (CLS). */
   transaction?: Transaction | undefined
 }
 
 /** The last argument of calls that change keys. */
-export interface ChangeOptions extends ReadOptions {
+export interface ChangeOptions<O extends Owner = Owner> extends ReadOptions<O> {
   /**
    * Who makes the change, for the audit trail.
    *
-   * @default the user of `userId`, else `{ type: 'system' }`
+   * @default the owner if that is a user, else `{ type: 'system' }`
    */
   actor?: Actor | undefined
   /** The IP address of the client, for the audit trail: `req.ip`, for example. */
@@ -111,7 +106,7 @@ export interface ChangeOptions extends ReadOptions {
 }
 
 /** The last argument of calls that restrict keys. */
-export interface RestrictOptions extends ChangeOptions {
+export interface RestrictOptions<O extends Owner = Owner> extends ChangeOptions<O> {
   /**
    * Answers only when no process accepts the old state. It waits for the longest bound (`maxStalenessMs` and
    * `outageGraceMs`) of all processes after the commit. It excludes a `transaction`.
@@ -121,11 +116,11 @@ export interface RestrictOptions extends ChangeOptions {
   everywhere?: boolean | undefined
 }
 
-/** The last argument of `userChanged`. */
-export type UserChangeOptions = Pick<RestrictOptions, 'transaction' | 'everywhere'>
+/** The last argument of `ownerChanged`. */
+export type OwnerChangeOptions = Pick<RestrictOptions, 'transaction' | 'everywhere'>
 
 /** The options of calls that make a secret. */
-export interface IssueOptions extends ChangeOptions {
+export interface IssueOptions<O extends Owner = Owner> extends ChangeOptions<O> {
   /**
    * A text of the caller's for this request, 1 to 255 characters of ASCII, for example a UUID. The request is carried out once in 24
    * hours for all calls with this text, the same `actor` and the same input. Calls after the first reject with `already_created`, and
@@ -141,7 +136,7 @@ export interface IssueOptions extends ChangeOptions {
 }
 
 /** The last argument of `rotate`. */
-export interface RotateOptions extends IssueOptions {
+export interface RotateOptions<O extends Owner = Owner> extends IssueOptions<O> {
   /**
    * How many seconds the old secret still works: from 0 to `maxGracePeriodSeconds`. It never outlives the key.
    *
@@ -163,12 +158,16 @@ export interface PruneOptions {
 }
 
 /** Which keys `revokeMany` revokes: the keys of a list, or the keys for which all criteria of a filter are true. */
-export type ManyKeys<Permission extends string = string, Environment extends string = never> = (
+export type ManyKeys<
+  Permission extends string = string,
+  O extends Owner = Owner,
+  Environment extends string = never,
+> = (
   | {
       /** At most 10,000 ids. */
       ids: readonly string[]
     }
-  | (Pick<FilterFields<Permission>, 'userId' | 'status' | 'isExpired' | 'permission' | 'text'> &
+  | (Omit<FilterFields<Permission, O>, keyof Page | 'sort'> &
       If<Environment, { environment?: Environment | undefined }>)
 ) & {
   /**
@@ -180,7 +179,7 @@ export type ManyKeys<Permission extends string = string, Environment extends str
 }
 
 /** The last argument of `renamePermission` and `dropPermission`. */
-export interface PermissionOptions extends Omit<RestrictOptions, 'userId' | 'transaction'> {
+export interface PermissionOptions extends Omit<RestrictOptions, OwnerNames | 'transaction'> {
   /**
    * Changes nothing, and returns how many keys the call would change.
    *
@@ -190,11 +189,9 @@ export interface PermissionOptions extends Omit<RestrictOptions, 'userId' | 'tra
 }
 
 /** Which keys `revokeUnused` revokes. */
-export interface UnusedOptions {
+export interface UnusedOptions<O extends Owner = Owner> extends SomeOwner<O> {
   /** The least number of days since the last use, or since the creation of a key without uses; from 1 to 36,500. */
   unusedForDays: number
-  /** The owner. Without it, the call is about the keys of all users. */
-  userId?: AnyId
   /**
    * Revokes nothing, and returns how many keys the call would revoke.
    *
@@ -202,6 +199,9 @@ export interface UnusedOptions {
    */
   dryRun?: boolean | undefined
 }
+
+/** The names of the owner in calls that take it in their first argument. */
+type OwnerNames = keyof SomeOwner
 
 /**
  * Everything that can be done with keys. Calls reject with an `ApiKeysError` and its stable `code`: with `invalid_input` for
@@ -211,17 +211,17 @@ export interface UnusedOptions {
 export interface Lifecycle<A extends App = AnyApp> {
   /**
    * Creates a key. Its plain text is in this answer, and nowhere else ever. Rejects with `too_many_api_keys` if the owner has
-   * `maxKeysPerUser` keys.
+   * `maxKeysPerOwner` keys.
    */
   create(
     apiKey: NewApiKey<A>,
-    options?: Omit<IssueOptions, 'userId'>,
+    options?: Omit<IssueOptions, OwnerNames>,
   ): Promise<{ apiKey: ApiKeyRecord<A>; plainTextKey: string }>
 
   /**
    * Creates at most 10,000 keys, a thousand in one transaction: each of a thousand, or none. All rules of `create`
    * hold. Rejects with `invalid_input` if any key breaks a rule, with `#/apiKeys/17/name` as the place of a fault.
-   * Rejects with `too_many_api_keys` if users would have more than `maxKeysPerUser` keys, and lists those keys in
+   * Rejects with `too_many_api_keys` if owners would have more than `maxKeysPerOwner` keys, and lists those keys in
    * `errors`.
    *
    * If a later thousand cannot be created, the call resolves with the keys before it, because their plain text is in this answer only.
@@ -232,7 +232,7 @@ export interface Lifecycle<A extends App = AnyApp> {
    */
   createMany(
     apiKeys: readonly NewApiKey<A>[],
-    options?: Omit<IssueOptions, 'userId'>,
+    options?: Omit<IssueOptions, OwnerNames>,
   ): Promise<{
     apiKeys: { apiKey: ApiKeyRecord<A>; plainTextKey: string | null }[]
     failure: ApiKeysError | null
@@ -243,31 +243,35 @@ export interface Lifecycle<A extends App = AnyApp> {
    * page has no `nextCursor`.
    */
   list(
-    filter?: ApiKeyFilter<A['permission'], A['environment']>,
-    options?: Omit<ReadOptions, 'userId'>,
+    filter?: ApiKeyFilter<A['permission'], A['owner'], A['environment']>,
+    options?: Omit<ReadOptions, OwnerNames>,
   ): Promise<{ apiKeys: ApiKeyRecord<A>[]; nextCursor: string | null }>
 
   /** Returns the record of a key. Rejects with `api_key_not_found`, like all calls for one key. */
-  get(id: string, options?: ReadOptions): Promise<ApiKeyRecord<A>>
+  get(id: string, options?: ReadOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /** Changes the fields that `changes` names. Rejects with `api_key_revoked` for a revoked key. */
-  update(id: string, changes: ApiKeyChanges<A>, options?: ChangeOptions): Promise<ApiKeyRecord<A>>
+  update(
+    id: string,
+    changes: ApiKeyChanges<A>,
+    options?: ChangeOptions<A['owner']>,
+  ): Promise<ApiKeyRecord<A>>
 
   /** Replaces all permissions of a key. Rejects with `api_key_revoked` for a revoked key. */
   setPermissions(
     id: string,
     permissions: readonly A['permission'][],
-    options?: RestrictOptions,
+    options?: RestrictOptions<A['owner']>,
   ): Promise<ApiKeyRecord<A>>
 
   /** Suspends a key: it is refused until `reactivate`. Rejects with `api_key_revoked` for a revoked key. */
-  suspend(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<A>>
+  suspend(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /** Ends a suspension. Rejects with `api_key_revoked` for a revoked key. */
-  reactivate(id: string, options?: ChangeOptions): Promise<ApiKeyRecord<A>>
+  reactivate(id: string, options?: ChangeOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /** Revokes a key for good. Its record stays. */
-  revoke(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<A>>
+  revoke(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /**
    * Gives a key a new secret under the same id. Its plain text is in this answer, and nowhere else ever. The old secret works on
@@ -277,19 +281,19 @@ export interface Lifecycle<A extends App = AnyApp> {
    */
   rotate(
     id: string,
-    options?: RotateOptions,
+    options?: RotateOptions<A['owner']>,
   ): Promise<{ apiKey: ApiKeyRecord<A>; plainTextKey: string }>
 
   /** Ends the grace period of a rotation: only the new secret works. Rejects with `api_key_revoked` for a revoked key. */
-  endRotation(id: string, options?: RestrictOptions): Promise<ApiKeyRecord<A>>
+  endRotation(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /**
    * Revokes the keys of a list of ids, or of a filter, and returns how many it revoked. A filter must have a criterion. `notFound` has
    * the ids of the list that no key has. The call works through any number, a thousand in one transaction.
    */
   revokeMany(
-    criteria: ManyKeys<A['permission'], A['environment']>,
-    options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
+    criteria: ManyKeys<A['permission'], A['owner'], A['environment']>,
+    options?: Omit<RestrictOptions, OwnerNames | 'transaction'>,
   ): Promise<{ keys: number; notFound: string[] }>
 
   /**
@@ -314,18 +318,24 @@ export interface Lifecycle<A extends App = AnyApp> {
   dropPermission(name: string, options?: PermissionOptions): Promise<{ keys: number }>
 
   /**
-   * Revokes all keys of a user in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200
+   * Revokes all keys of an owner in one transaction, and returns how many keys it revoked. `on('revoked')` reports the first 200
    * before the answer, and the other keys a page at a time after it.
    */
-  revokeAll(userId: AnyId, options?: Omit<RestrictOptions, 'userId'>): Promise<{ keys: number }>
+  revokeAll(
+    owner: A['owner'],
+    options?: Omit<RestrictOptions, OwnerNames>,
+  ): Promise<{ keys: number }>
 
   /** Returns how many keys `revokeAll` would revoke. */
-  countRevocable(userId: AnyId, options?: Omit<ReadOptions, 'userId'>): Promise<{ keys: number }>
+  countRevocable(
+    owner: A['owner'],
+    options?: Omit<ReadOptions, OwnerNames>,
+  ): Promise<{ keys: number }>
 
   /** Revokes keys that are not in use, 1,000 in a transaction, and returns how many keys it revoked. */
   revokeUnused(
-    criteria: UnusedOptions,
-    options?: Omit<RestrictOptions, 'userId' | 'transaction'>,
+    criteria: UnusedOptions<A['owner']>,
+    options?: Omit<RestrictOptions, OwnerNames | 'transaction'>,
   ): Promise<{ keys: number }>
 
   /**
@@ -334,35 +344,35 @@ export interface Lifecycle<A extends App = AnyApp> {
    */
   pruneRevoked(
     criteria: PruneOptions,
-    options?: Omit<ChangeOptions, 'userId' | 'transaction'>,
+    options?: Omit<ChangeOptions, OwnerNames | 'transaction'>,
   ): Promise<{ keys: number }>
 
   /** Lists the audit trail, newest first, a page at a time. */
   events(
-    filter?: EventFilter,
-    options?: Omit<ReadOptions, 'userId'>,
-  ): Promise<{ events: ApiKeyEvent<UserIdOf<A['owner']>>[]; nextCursor: string | null }>
+    filter?: EventFilter<A['owner']>,
+    options?: Omit<ReadOptions, OwnerNames>,
+  ): Promise<{ events: ApiKeyEvent<A['owner']>[]; nextCursor: string | null }>
 
   /**
-   * Reports to all processes that a user gained or lost a role. Within the bound of all changes, each of them asks the option
+   * Reports to all processes that an owner gained or lost a role. Within the bound of all changes, each of them asks the option
    * `grantable` again. Call it in the transaction that changes the role, or after it.
    *
    * @example
    * await sequelize.transaction(async (transaction) => {
    *   await user.update({ role: 'guest' }, { transaction })
-   *   await apiKeys.userChanged(user.id, { transaction })
+   *   await apiKeys.ownerChanged({ type: 'user', id: user.id }, { transaction })
    * })
    */
-  userChanged(userId: AnyId, options?: UserChangeOptions): Promise<void>
+  ownerChanged(owner: A['owner'], options?: OwnerChangeOptions): Promise<void>
 
   /** Returns how often a key was accepted and refused, hour by hour. Other processes write their counts within a minute. */
-  usage(id: string, query?: UsageQuery, options?: ReadOptions): Promise<Usage>
+  usage(id: string, query?: UsageQuery, options?: ReadOptions<A['owner']>): Promise<Usage>
 
   /** Returns the usage of all keys together, deleted keys included, and the keys that were used most. */
   totalUsage(
-    filter?: UsageFilter,
-    options?: Omit<ReadOptions, 'userId'>,
-  ): Promise<TotalUsage<UserIdOf<A['owner']>>>
+    filter?: UsageFilter<A['owner']>,
+    options?: Omit<ReadOptions, OwnerNames>,
+  ): Promise<TotalUsage<A['owner']>>
 
   /** Deletes old usage, 10,000 rows at a time, and returns how many rows it deleted. A row is an hour of a key. */
   pruneUsage(options: PruneOptions): Promise<{ hours: number }>

@@ -2,13 +2,14 @@ import type { Sequelize, Transaction } from 'sequelize'
 
 import { hasOtherPrefixes } from '../../models/api-key'
 import { isOfKeyWithPrefix } from '../../models/audit-trail'
+import type { OwnerType } from '../../models/owner'
 import { select as selectRows } from '../database/query'
-import type { UserIdType } from '../../models/storage-options'
 import type { Tables } from '../../models/tables'
 import { hourMs } from '../database/clock'
 import type { Writer } from '../database/writer'
 import type { Environments } from '../keys/environments'
-import { readUserId } from '../keys/record'
+import type { IdTypes, Owner } from '../keys/owner'
+import { toOwner } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import type { UsagePeriod } from '../keys/usage-period'
 import type { Tally } from './counts'
@@ -38,15 +39,15 @@ export interface Usage {
 }
 
 /** The uses of a key, and its owner at that time. */
-export interface KeyUsage<UserId = string | number> extends UsageCounts {
+export interface KeyUsage<O extends Owner = Owner> extends UsageCounts {
   apiKeyId: string
-  userId: UserId
+  owner: O
 }
 
 /** The uses of all keys, and the keys that were used most. */
-export interface TotalUsage<UserId = string | number> extends Usage {
+export interface TotalUsage<O extends Owner = Owner> extends Usage {
   /** At most 20, the most accepted first. */
-  keys: KeyUsage<UserId>[]
+  keys: KeyUsage<O>[]
 }
 
 interface UsageParts {
@@ -54,14 +55,14 @@ interface UsageParts {
   inTurn: InTurn
   tables: Tables
   environments: Pick<Environments, 'keyPrefixes'>
-  userIdType: UserIdType
+  idTypes: IdTypes
   recorder: Pick<UsageRecorder, 'writerId' | 'batches' | 'countsOf'>
   writer: Pick<Writer, 'flush'>
 }
 
 interface UsageFilter extends UsagePeriod {
   apiKeyId?: string | undefined
-  userId?: string | number | undefined
+  owner?: Owner | undefined
 }
 
 interface Scope {
@@ -92,7 +93,7 @@ const sums = `
 
 /** Makes the functions that read how often keys were used, and prune the counts. */
 export function createUsageStore(parts: UsageParts) {
-  const { sequelize, inTurn, tables, userIdType, recorder, writer } = parts
+  const { sequelize, inTurn, tables, idTypes, recorder, writer } = parts
   const { keyPrefixes } = parts.environments
 
   /** Leaves out the keys of other instances. Most apps have one instance, and need not find each key. */
@@ -166,8 +167,8 @@ export function createUsageStore(parts: UsageParts) {
         bind,
         scope,
       )
-      const keys = await select<CountRow & { apiKeyId: string; userId: unknown }>(
-        `SELECT api_key_id::text AS "apiKeyId", owner_id AS "userId", ${sums}
+      const keys = await select<OwnCountRow>(
+        `SELECT api_key_id::text AS "apiKeyId", owner_type AS "ownerType", owner_id AS "ownerId", ${sums}
            FROM ${tables.usage} AS used WHERE ${where} GROUP BY api_key_id, owner_type, owner_id
           ORDER BY sum(verified) - sum(denied) - sum(rate_limited) DESC, api_key_id, owner_type, owner_id
           LIMIT ${maxTopKeys}`,
@@ -176,7 +177,7 @@ export function createUsageStore(parts: UsageParts) {
       )
       return {
         ...toUsage(hours.map(toCounts), filter),
-        keys: keys.map((row) => toKeyUsage(row, readUserId(row.userId, userIdType))),
+        keys: keys.map((row) => toKeyUsage(row, idTypes)),
       }
     },
 
@@ -185,11 +186,12 @@ export function createUsageStore(parts: UsageParts) {
 }
 
 /** Returns SQL for what a filter names, and adds its values to the parameters. */
-function conditionsOf({ apiKeyId, userId }: UsageFilter, bind: unknown[]): string[] {
+function conditionsOf({ apiKeyId, owner }: UsageFilter, bind: unknown[]): string[] {
   const conditions: string[] = []
   if (apiKeyId !== undefined) conditions.push(`api_key_id = $${bind.push(apiKeyId)}::uuid`)
-  if (userId !== undefined) {
-    conditions.push(`(owner_type, owner_id) = ('user', $${bind.push(userId)}::text)`)
+  if (owner) {
+    const [type, id] = [bind.push(owner.type), bind.push(String(owner.id))]
+    conditions.push(`(owner_type, owner_id) = ($${type}::text, $${id}::text)`)
   }
   return conditions
 }
@@ -246,8 +248,12 @@ function add(one: Counts, other: Counts): Counts {
   }
 }
 
-function toKeyUsage(row: CountRow & { apiKeyId: string }, userId: string | number): KeyUsage {
-  return { apiKeyId: row.apiKeyId, userId, ...toShown(toCounts(row)) }
+/** The counts of a key, and its owner at that time. */
+type OwnCountRow = CountRow & { apiKeyId: string; ownerType: OwnerType; ownerId: string }
+
+function toKeyUsage(row: OwnCountRow, idTypes: IdTypes): KeyUsage {
+  const { apiKeyId, ownerType, ownerId } = row
+  return { apiKeyId, owner: toOwner(ownerType, ownerId, idTypes), ...toShown(toCounts(row)) }
 }
 
 function toShown({ verified, denied, rateLimited }: Counts): UsageCounts {

@@ -6,6 +6,7 @@ import { ApiKeysError } from '../errors'
 import type { ChangeFeed } from '../freshness/change-feed'
 import type { Emitter } from '../keys/emitter'
 import { readGranted, type Grantable, type GrantableContext } from '../keys/grantable'
+import type { Owner } from '../keys/owner'
 import { PermissionSet, type Permissions } from '../keys/permissions'
 import { createEviction, freshnessOf, mayUse, type Freshness, type KeyRow } from './cache'
 import type { CachedOwner } from './owners'
@@ -162,7 +163,7 @@ async function readAnswer(held: HeldPermissions, state: State): Promise<HeldPerm
   const { owner, freshness } = held
   const { name } = owner
   try {
-    held.permissions = state.permissions.heldBy(readGranted(await state.askApp(owner.id)))
+    held.permissions = state.permissions.heldBy(readGranted(await state.askApp(owner.shown)))
     if (freshness.isFollowed) keep(held, state)
     return held
   } finally {
@@ -216,17 +217,17 @@ interface AskGrantableParts {
 /** Makes the one way to ask `grantable`: an app that fails or hangs becomes the refusal `grantable_unavailable`. */
 export function createAskGrantable({ grantable, emitter, isAwaited = false }: AskGrantableParts) {
   return async function askGrantable(
-    userId: string | number,
+    owner: Owner,
     context: GrantableContext = {},
   ): Promise<readonly string[]> {
     try {
       // In a later turn, so that the question is noted before the app is called. A function that throws is treated like
       // a function that rejects.
-      const answer = Promise.resolve(userId).then((id) => grantable(id, context))
+      const answer = Promise.resolve(owner).then((asked) => grantable(asked, context))
       return await within({ limitMs: answerLimitMs, isAwaited }, answer)
     } catch (failure) {
       const cause = causeOf(failure)
-      emitter.emit('grantable_unavailable', { userId, error: cause })
+      emitter.emit('grantable_unavailable', { owner, error: cause })
       throw new ApiKeysError('grantable_unavailable', { cause })
     }
   }

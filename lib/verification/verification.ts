@@ -21,8 +21,6 @@ import { closablesOf, isClosable } from '../keys/closable'
 import type { Emitter } from '../keys/emitter'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
-import type { IdTypes } from '../keys/owner'
-import type { UserIdType } from '../../models/storage-options'
 import type { Settings } from '../read-options'
 import { createUsageRecorder, type UsageRecorder } from '../usage/recorder'
 import { createFailedAttempts } from './failed-attempts'
@@ -46,8 +44,6 @@ export interface VerificationParts extends Settings {
   /** The view of it that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
   tables: Tables
-  idTypes: IdTypes
-  userIdType: UserIdType
   signer: Signer
   format: SecretFormat
   ownChanges: OwnChanges

@@ -22,7 +22,8 @@ export type VerifiedApiKey<A extends App = AnyApp> = VerifiedFields<A['permissio
     }
   >
 
-interface VerifiedFields<Permission extends string> {
+/** The fields of an accepted key in every app. */
+export interface VerifiedFields<Permission extends string> {
   readonly id: string
   readonly name: string
   /** With all that they imply. With the option `grantable`, only the permissions that its owner holds as well. */

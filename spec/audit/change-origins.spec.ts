@@ -169,7 +169,7 @@ describe('a change by the library', () => {
 
   it('has one entry per key if many keys are revoked or deleted at once', async () => {
     for (let made = 0; made < 3; made++) await createKey(apiKeys)
-    await apiKeys.revokeAll('alice')
+    await apiKeys.revokeAll({ type: 'user', id: 'alice' })
     await meddle(`UPDATE api_keys SET revoked_at = '2000-01-01'`)
 
     await apiKeys.pruneRevoked({ olderThanDays: 1 })

@@ -24,7 +24,13 @@ describe('the use of a retired secret', () => {
 
     const { events } = await apiKeys.events({ limit: 2 })
     expect(events).toMatchObject([
-      { action: 'retired_secret_used', actorType: 'system', userId, address, before: null },
+      {
+        action: 'retired_secret_used',
+        actorType: 'system',
+        owner: { id: userId },
+        address,
+        before: null,
+      },
       { action: 'rotated' },
     ])
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 3 })

@@ -200,7 +200,7 @@ describe('sealing', () => {
     await apiKeys.flush()
 
     expect(await waiting()).toEqual([])
-    expect(await apiKeys.revokeAll('alice')).toEqual({ keys: 3_000 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'alice' })).toEqual({ keys: 3_000 })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({
       isIntact: true,
       entries: 6_001,

@@ -65,7 +65,13 @@ describe('a change that is not made through the library', () => {
     [
       'another owner',
       `UPDATE api_keys SET user_id = 'mallory'`,
-      [{ action: 'transferred', before: { userId: 'alice' }, after: { userId: 'mallory' } }],
+      [
+        {
+          action: 'transferred',
+          before: { owner: { type: 'user', id: 'alice' } },
+          after: { owner: { type: 'user', id: 'mallory' } },
+        },
+      ],
     ],
     [
       'metadata that jsonb cannot hold',
@@ -85,7 +91,7 @@ describe('a change that is not made through the library', () => {
           action: 'deleted',
           after: null,
           before: {
-            userId: 'alice',
+            owner: { type: 'user', id: 'alice' },
             name: 'Deployment',
             description: null,
             permissions: ['READ_GRAPH'],

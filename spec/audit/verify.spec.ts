@@ -34,7 +34,7 @@ describe('verifyAuditTrail', () => {
     })
     const head = await apiKeys.auditHead()
     await apiKeys.rotate((await createKey(apiKeys, { allowedIps: ['::1'] })).id)
-    await apiKeys.revokeAll('alice')
+    await apiKeys.revokeAll({ type: 'user', id: 'alice' })
 
     expect(await apiKeys.verifyAuditTrail({ head })).toEqual({
       isIntact: true,

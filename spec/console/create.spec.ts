@@ -15,9 +15,9 @@ import {
 } from '../support/visitor'
 
 const { apiKeys, as, rows } = useConsole({
-  maxKeysPerUser: 3,
-  grantable: (userId) =>
-    userId.startsWith('intern') ? ['READ_GRAPH', 'READ_BLOCK'] : [...allPermissions],
+  maxKeysPerOwner: 3,
+  grantable: ({ id }) =>
+    id.startsWith('intern') ? ['READ_GRAPH', 'READ_BLOCK'] : [...allPermissions],
 })
 const allPermissions = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'] as const
 

@@ -7,7 +7,7 @@ const all = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']
 
 const { apiKeys, as, createKey, http, rows } = useConsole({
   limits: { burst: { limit: 100, windowSeconds: 60 } },
-  grantable: (userId) => (granted.get(userId) ?? all) as 'READ_GRAPH'[],
+  grantable: ({ id }) => (granted.get(id) ?? all) as 'READ_GRAPH'[],
 })
 
 /** Returns the facts of a key, by their labels. */

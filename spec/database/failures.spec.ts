@@ -55,9 +55,9 @@ describe('onDatabase', () => {
     ['update', (apiKeys) => apiKeys.update(id, { name: randomUUID() })],
     ['setPermissions', (apiKeys) => apiKeys.setPermissions(id, ['READ_BLOCK'])],
     ['suspend', (apiKeys) => apiKeys.suspend(id)],
-    ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
+    ['revokeAll', (apiKeys) => apiKeys.revokeAll({ type: 'user', id: 'alice' })],
     ['events', (apiKeys) => apiKeys.events()],
-    ['userChanged', (apiKeys) => apiKeys.userChanged('alice')],
+    ['ownerChanged', (apiKeys) => apiKeys.ownerChanged({ type: 'user', id: 'alice' })],
     ['migrate', (apiKeys) => apiKeys.migrate()],
   ]
 
@@ -146,7 +146,7 @@ describe('onDatabase', () => {
     const away = createInstance({ sequelize: database.connect({ dialectModule: driver }) })
 
     expect(await failureOf(away.create(newKey()))).toMatchObject({ code: 'database_unavailable' })
-    expect(await failureOf(away.revokeAll('alice'))).toMatchObject({
+    expect(await failureOf(away.revokeAll({ type: 'user', id: 'alice' }))).toMatchObject({
       code: 'database_unavailable',
     })
   })

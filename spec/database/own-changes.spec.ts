@@ -59,13 +59,13 @@ describe('a process that does not find its own change in the log', () => {
 
   it('makes every process start over for users whose permissions have changed', async () => {
     const held = new Map<string, readonly Permission[]>([['alice', ['READ_GRAPH']]])
-    const grantable = (userId: string) => held.get(userId) ?? []
+    const grantable = ({ id: userId }: { id: string }) => held.get(userId) ?? []
     const [maker, other] = [createInstance({ grantable }), createInstance({ grantable })]
     const { plainTextKey } = await createKnownKey(maker, other)
     await setBack(maker, other)
 
     held.delete('alice')
-    await maker.userChanged('alice')
+    await maker.ownerChanged({ type: 'user', id: 'alice' })
 
     await until(async () => {
       const verdict = await other.verify(plainTextKey)
@@ -102,7 +102,11 @@ describe('a process that does not find its own change in the log', () => {
 
     await maker.update(id, { name: 'Another', description: 'of the key' })
     await maker.update(id, { description: 'alone, which is not in the log' })
-    await Promise.all([maker.suspend(id), maker.revokeAll('bob'), createKnownKey()])
+    await Promise.all([
+      maker.suspend(id),
+      maker.revokeAll({ type: 'user', id: 'bob' }),
+      createKnownKey(),
+    ])
     await world.sequelize.transaction(async (transaction) => {
       await maker.reactivate(id, { transaction })
     })

@@ -22,7 +22,7 @@ beforeAll(async () => {
   sequelize = database.connect()
   await sequelize.query(`CREATE TABLE users (id text PRIMARY KEY)`)
   await sequelize.query(`INSERT INTO users VALUES ('alice'), ('bob')`)
-  apiKeys = createTestApiKeys(database, { users, maxKeysPerUser: Infinity })
+  apiKeys = createTestApiKeys(database, { users, maxKeysPerOwner: Infinity })
   cleanup.defer(() => apiKeys.close())
   await apiKeys.migrate()
   fleet = await startFleet({ url: database.url, options: { users } })
@@ -60,7 +60,7 @@ describe.each(rounds)('the bound, round %i, holds for', () => {
       () => sequelize.query(`UPDATE api_keys SET expires_at = now() WHERE id = '${expiring.id}'`),
       [expiring],
     )
-    await trial.end(() => apiKeys.revokeAll('carol'), trial.doomed.slice(2))
+    await trial.end(() => apiKeys.revokeAll({ type: 'user', id: 'carol' }), trial.doomed.slice(2))
 
     await expectHeld(trial)
   })
@@ -178,7 +178,10 @@ describe.each(rounds)('the bound, round %i, holds for', () => {
 
     await expectHeld(trial)
     const after = await startTrial({ fleet, apiKeys })
-    await after.end(() => apiKeys.revokeAll('alice'), [...after.doomed, ...after.good])
+    await after.end(
+      () => apiKeys.revokeAll({ type: 'user', id: 'alice' }),
+      [...after.doomed, ...after.good],
+    )
     await expectHeld(after)
   })
 

@@ -160,7 +160,9 @@ describe('an app that deletes keys and users', () => {
         ),
       ),
       ...each(4, (number) => repeat(() => create(number, someUser()))),
-      ...each(2, (number) => repeat(() => process(number).revokeAll(someUser()))),
+      ...each(2, (number) =>
+        repeat(() => process(number).revokeAll({ type: 'user', id: someUser() })),
+      ),
       ...each(4, (number) =>
         repeat(async () => {
           const { apiKeys } = await process(number).list({ limit: 10, status: 'ACTIVE' })

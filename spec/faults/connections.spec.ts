@@ -23,7 +23,7 @@ beforeAll(async () => {
   cleanup.defer(() => database.drop())
   url = database.url
   sequelize = database.connect()
-  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
+  apiKeys = createTestApiKeys(database, { maxKeysPerOwner: Infinity })
   cleanup.defer(() => apiKeys.close())
 })
 
@@ -60,7 +60,10 @@ describe.each(rounds)('the bound, round %i, holds', () => {
       await waitUntil('every listener is up', async () => (await listeners()).every(isUp))
 
       expect(await terminate(listens)).toBe(fleet.workers.length)
-      await trial.end(() => apiKeys.revokeAll('alice'), [...trial.doomed, ...trial.good])
+      await trial.end(
+        () => apiKeys.revokeAll({ type: 'user', id: 'alice' }),
+        [...trial.doomed, ...trial.good],
+      )
 
       await expectHeld(trial)
       await waitUntil('every listener is up again', async () => (await listeners()).every(isUp))

@@ -25,7 +25,7 @@ beforeAll(async () => {
   sequelize = database.connect()
   await sequelize.query(`CREATE TABLE users (id text PRIMARY KEY)`)
   await sequelize.query(`INSERT INTO users VALUES ('alice'), ('bob'), ('leaver')`)
-  apiKeys = createTestApiKeys(database, { users, maxKeysPerUser: Infinity })
+  apiKeys = createTestApiKeys(database, { users, maxKeysPerOwner: Infinity })
   cleanup.defer(() => apiKeys.close())
   await apiKeys.migrate()
   fleet = await startFleet({ url: database.url, options: { users, lastUsedResolutionMs: 1 } })

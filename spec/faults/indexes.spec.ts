@@ -66,7 +66,7 @@ beforeAll(async () => {
       },
     },
   })
-  apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerUser: 1_000 })
+  apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerOwner: 1_000 })
   await apiKeys.list()
 })
 
@@ -250,7 +250,7 @@ describe('the indexes', () => {
     ['suspend', async () => apiKeys.suspend(await findId('user6'))],
     ['reactivate', async () => apiKeys.reactivate(await findId('user2', 'SUSPENDED'))],
     ['revoke', async () => apiKeys.revoke(await findId('user7'), { userId: 'user7' })],
-    ['revokeAll', () => apiKeys.revokeAll('user8')],
+    ['revokeAll', () => apiKeys.revokeAll({ type: 'user', id: 'user8' })],
   ])('serve %s', async (_, call) => {
     await call()
 

@@ -56,7 +56,7 @@ async function main([url = '', change = '', id = '', statements = '']: readonly 
   left = Number(statements)
   if (change === 'create') await apiKeys.create(newKey())
   if (change === 'rotate') await apiKeys.rotate(id)
-  if (change === 'revokeAll') await apiKeys.revokeAll('alice')
+  if (change === 'revokeAll') await apiKeys.revokeAll({ type: 'user', id: 'alice' })
   left = Infinity
   process.stdout.write('done')
   await sequelize.close()

@@ -15,7 +15,7 @@ let fleet: Fleet
 beforeAll(async () => {
   const database = await createDatabase()
   cleanup.defer(() => database.drop())
-  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
+  apiKeys = createTestApiKeys(database, { maxKeysPerOwner: Infinity })
   cleanup.defer(() => apiKeys.close())
   fleet = await startFleet({ url: database.url })
   cleanup.defer(() => fleet.stop())
@@ -30,7 +30,10 @@ describe.each(rounds)('the bound, round %i, holds for a process', () => {
     for (const worker of fleet.workers) worker.signal('SIGSTOP')
     try {
       await sleep(500)
-      await trial.end(() => apiKeys.revokeAll('alice'), [...trial.doomed, ...trial.good])
+      await trial.end(
+        () => apiKeys.revokeAll({ type: 'user', id: 'alice' }),
+        [...trial.doomed, ...trial.good],
+      )
       await sleep(boundMs + 500)
     } finally {
       for (const worker of fleet.workers) worker.signal('SIGCONT')
@@ -61,7 +64,10 @@ describe.each(rounds)('the bound, round %i, holds for a process', () => {
 
     const blocked = Promise.all(fleet.workers.map((worker) => worker.call('block', 3000)))
     await sleep(200)
-    await trial.end(() => apiKeys.revokeAll('alice'), [...trial.doomed, ...trial.good])
+    await trial.end(
+      () => apiKeys.revokeAll({ type: 'user', id: 'alice' }),
+      [...trial.doomed, ...trial.good],
+    )
     await blocked
 
     await expectHeld(trial)

@@ -16,7 +16,7 @@ let fleet: Fleet
 
 beforeAll(async () => {
   database = await createDatabase()
-  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
+  apiKeys = createTestApiKeys(database, { maxKeysPerOwner: Infinity })
   fleet = await startFleet({ size, url: database.url })
 })
 

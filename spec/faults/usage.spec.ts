@@ -26,7 +26,7 @@ beforeAll(async () => {
   database = await createDatabase()
   cleanup.defer(() => database.drop())
   sequelize = database.connect()
-  apiKeys = createTestApiKeys(database, { maxKeysPerUser: Infinity })
+  apiKeys = createTestApiKeys(database, { maxKeysPerOwner: Infinity })
   cleanup.defer(() => apiKeys.close())
 })
 

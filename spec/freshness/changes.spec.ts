@@ -82,7 +82,7 @@ describe('a change', () => {
     expect(await saysOf(apiKeys, plainTextKey)).toMatchObject({ permissions: ['READ_BLOCK'] })
     await apiKeys.update(id, { name: 'Build server' })
     expect(await saysOf(apiKeys, plainTextKey)).toMatchObject({ name: 'Build server' })
-    await apiKeys.revokeAll('alice')
+    await apiKeys.revokeAll({ type: 'user', id: 'alice' })
     expect(await saysOf(apiKeys, plainTextKey)).toBe('revoked')
   })
 

@@ -6,8 +6,9 @@ import { useWorld } from '../support/world'
 const { apiKeys, http, createKey } = useWorld({
   options: {
     header: 'X-API-Key',
-    maxKeysPerUser: 4,
-    grantable: (userId) => (userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'READ_BLOCK']),
+    maxKeysPerOwner: 4,
+    grantable: ({ id: userId }) =>
+      userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'READ_BLOCK'],
   },
 })
 
@@ -36,7 +37,7 @@ describe('POST /', () => {
     expect((await http.as(userId).get(`/api-keys/${apiKey.id}`)).body).toEqual(apiKey)
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true, apiKey: { userId } })
     expect((await apiKeys.events({ apiKeyId: apiKey.id })).events).toMatchObject([
-      { action: 'created', userId, actorType: 'admin', actorId: 'admin' },
+      { action: 'created', owner: { id: userId }, actorType: 'admin', actorId: 'admin' },
     ])
   })
 
@@ -64,7 +65,7 @@ describe('POST /', () => {
     expect(answer.body.errors).toEqual([
       { pointer: '#/name', message: 'must have 1 to 100 characters' },
       { pointer: '#/permissions', message: 'must name at least one permission' },
-      { pointer: '#/userId', message: 'is required' },
+      { pointer: '#/owner', message: 'is required' },
       { pointer: '#/actor', message: 'is not known here' },
       { pointer: '#/status', message: 'is not known here' },
     ])
@@ -136,8 +137,9 @@ describe('GET /', () => {
 
   it.each([
     ['userId=a&userId=b', 'userId', 'must be a user id'],
-    ['sort=name', 'sort', 'must be createdAt or -createdAt, unless userId is given'],
-    ['owner=alice', 'owner', 'is not known here'],
+    ['sort=name', 'sort', 'must be createdAt or -createdAt, unless an owner is given'],
+    ['user=alice', 'user', 'is not known here'],
+    ['owner=alice', 'owner', 'must be an owner: { type, id }'],
   ])('refuses an invalid filter: %s', async (query, name, message) => {
     const answer = await http.as('admin').get(`/admin/api-keys?${query}`)
 
@@ -195,7 +197,7 @@ describe('the routes of one key', () => {
       ].map(([action, reason]) => ({
         action,
         reason,
-        userId,
+        owner: { type: 'user', id: userId },
         actorType: 'admin',
         actorId: 'admin',
       })),
@@ -248,7 +250,7 @@ describe('POST /revoke-all', () => {
   })
 
   it.each([
-    [{}, '#/userId', 'is required'],
+    [{}, '#/owner', 'is required'],
     [{ userId: 'alice', status: 'ACTIVE' }, '#/status', 'is not known here'],
   ])('refuses %j', async (input, pointer, message) => {
     const answer = await http.as('admin').post('/admin/api-keys/revoke-all', input)

@@ -38,8 +38,8 @@ describe('grantable', () => {
     let isAway = false
     const apiKeys = createInstance({
       grantableMaxAgeMs: 150,
-      grantable: async (userId) =>
-        isAway ? Promise.reject(new Error('no roles today')) : rolesOf(userId),
+      grantable: async (owner) =>
+        isAway ? Promise.reject(new Error('no roles today')) : rolesOf(owner),
     })
     const app = createApp(apiKeys)
     const reported: unknown[] = []
@@ -63,7 +63,10 @@ describe('grantable', () => {
       code: 'grantable_unavailable',
       cause: new Error('no roles today'),
     })
-    expect(reported[0]).toEqual({ userId: 'alice', error: new Error('no roles today') })
+    expect(reported[0]).toEqual({
+      owner: { type: 'user', id: 'alice' },
+      error: new Error('no roles today'),
+    })
 
     isAway = false
     expect(await statusOf(app, read, key)).toBe(200)
@@ -107,7 +110,10 @@ describe('grantable', () => {
       expect(answer.headers['retry-after']).toBe('1')
     }
     expect(reported).toHaveBeenCalledTimes(3)
-    expect(reported).toHaveBeenCalledWith({ userId: 'alice', error: expect.any(Error) })
+    expect(reported).toHaveBeenCalledWith({
+      owner: { type: 'user', id: 'alice' },
+      error: expect.any(Error),
+    })
   })
 
   it('grants nothing if it throws', async () => {

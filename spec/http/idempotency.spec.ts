@@ -7,9 +7,9 @@ import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, rows, sequelize, createProcess } = useWorld({
-  options: { maxKeysPerUser: 3 },
+  options: { maxKeysPerOwner: 3 },
 })
-const elsewhere = createProcess({ maxKeysPerUser: 3 })
+const elsewhere = createProcess({ maxKeysPerOwner: 3 })
 
 const input = { name: 'Build', permissions: ['READ_GRAPH'] }
 

@@ -5,8 +5,9 @@ import { useWorld } from '../support/world'
 const { sequelize, createProcess } = useWorld({
   options: {
     header: 'X-API-Key',
-    maxKeysPerUser: 4,
-    grantable: (userId) => (userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'READ_BLOCK']),
+    maxKeysPerOwner: 4,
+    grantable: ({ id: userId }) =>
+      userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'READ_BLOCK'],
   },
 })
 

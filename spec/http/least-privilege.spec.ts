@@ -66,14 +66,14 @@ describe('a key', () => {
 
     await hold('alice', [read])
     expect(await statusOf(app, execute, key)).toBe(200)
-    await apiKeys.userChanged('alice')
+    await apiKeys.ownerChanged({ type: 'user', id: 'alice' })
 
     expect(await statusOf(app, execute, key)).toBe(403)
     expect(await statusOf(app, read, key)).toBe(200)
     await until(async () => (await statusOf(otherApp, execute, key)) === 403)
 
     await hold('alice', [read, execute])
-    await apiKeys.userChanged('alice')
+    await apiKeys.ownerChanged({ type: 'user', id: 'alice' })
     expect(await statusOf(app, execute, key)).toBe(200)
     await until(async () => (await statusOf(otherApp, execute, key)) === 200)
   })
@@ -122,7 +122,7 @@ describe('a key', () => {
 
     const early = holdingOf(apiKeys, key)
     const beforeChange = await next()
-    await apiKeys.userChanged('alice')
+    await apiKeys.ownerChanged({ type: 'user', id: 'alice' })
     const late = holdingOf(apiKeys, key)
     const afterChange = await next()
     afterChange.give([read])
@@ -142,11 +142,11 @@ describe('the signal of a key', () => {
     const { signal, close } = await openResponse(apiKeys, key)
 
     await hold('alice', [read])
-    await other.userChanged('alice')
+    await other.ownerChanged({ type: 'user', id: 'alice' })
     await until(() => asked.length === 2)
     expect(signal.aborted).toBe(false)
     await hold('alice', [execute])
-    await other.userChanged('alice')
+    await other.ownerChanged({ type: 'user', id: 'alice' })
 
     expect(await reasonOf(signal)).toBeInstanceOf(MissingPermissionError)
     expect(signal.reason).toMatchObject({ missing: [read] })
@@ -172,7 +172,7 @@ describe('the signal of a key', () => {
     let held: readonly Permission[] = [read]
     const apiKeys = createInstance({
       grantableMaxAgeMs: 0,
-      grantable(userId) {
+      grantable({ id: userId }) {
         asked.push(userId)
         return held
       },
@@ -310,7 +310,7 @@ describe('any sequence of actions', () => {
         ...options,
         grantableMaxAgeMs: 0,
         // The names of before are not among the types of the app.
-        grantable: async (userId) => (roles.get(userId) ?? []) as Permission[],
+        grantable: async ({ id }) => (roles.get(id) ?? []) as Permission[],
       })
       const app = createApp(apiKeys)
 

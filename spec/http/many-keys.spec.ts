@@ -5,7 +5,7 @@ import { expectFaults, expectProblem } from '../support/problem'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, createKey, createProcess, rows } = useWorld({
-  options: { maxKeysPerUser: 1_100 },
+  options: { maxKeysPerOwner: 1_100 },
   routes: (app, apiKeys) => {
     app.get('/graphs', apiKeys.requirePermission('READ_GRAPH'), (_req, res) => {
       res.json({ graphs: [] })
@@ -106,7 +106,7 @@ describe('POST /batch', () => {
     const answer = await postBatch({ apiKeys: Array.from({ length: 101 }, () => newKey(userId)) })
 
     const errors = [
-      { pointer: '#/apiKeys/100', message: 'is one more than its user may have' },
+      { pointer: '#/apiKeys/100', message: 'is one more than its owner may have' },
     ] as const
     expectProblem(answer, 'too_many_api_keys', {
       detail: new TooManyApiKeysError(errors).message,
@@ -127,7 +127,7 @@ describe('POST /batch', () => {
       status: 409,
       detail: new TooManyApiKeysError([]).message,
       code: 'too_many_api_keys',
-      errors: [{ pointer: '#/apiKeys/1100', message: 'is one more than its user may have' }],
+      errors: [{ pointer: '#/apiKeys/1100', message: 'is one more than its owner may have' }],
     })
     expect(await countKeys(userId)).toBe(1_000)
   })

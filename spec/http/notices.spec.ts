@@ -108,7 +108,7 @@ describe('on', () => {
     }
     listenTo('revoked')
 
-    await apiKeys.revokeAll('carol')
+    await apiKeys.revokeAll({ type: 'user', id: 'carol' })
 
     const revoked = noticed.map(([, notice]) => (notice as ApiKeyNotices['revoked']).apiKey.id)
     expect(revoked.toSorted()).toEqual(ids.toSorted())

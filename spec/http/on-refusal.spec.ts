@@ -171,7 +171,7 @@ describe('a function of the app that fails without an error', () => {
 
   it.each(noErrors)('lets no request through with %p', async (nothing) => {
     const fail = () => Promise.reject(nothing)
-    const failing = createProcess({ currentUser: fail, loadUser: fail }).apiKeys
+    const failing = createProcess({ currentUser: fail, loadOwner: fail }).apiKeys
     const failingAdmin = createProcess({ isAdmin: fail }).apiKeys
     const failingRefusal = createProcess({ onRefusal: fail }).apiKeys
     const passport = new Passport().use(failing.strategy)

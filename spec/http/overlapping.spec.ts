@@ -18,7 +18,7 @@ let allAreHere: Promise<void>
 
 const { apiKeys, http, createKey } = useWorld({
   options: {
-    async loadUser(userId) {
+    async loadOwner({ id: userId }) {
       arrived += 1
       if (arrived === callers.filter((caller) => caller.userId).length) letAllGo()
       await allAreHere

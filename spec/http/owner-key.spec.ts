@@ -5,7 +5,7 @@ import { useWorld } from '../support/world'
 const { http, rows } = useWorld({
   options: {
     header: 'X-API-Key',
-    grantable: (userId) =>
+    grantable: ({ id: userId }) =>
       userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
   },
 })
@@ -247,7 +247,8 @@ describe('GET /:id/events', () => {
     expect(first.body.events[0]).toEqual({
       id: expect.stringMatching(/^\d+$/),
       apiKeyId: id,
-      userId: 'alice',
+      owner: { type: 'user', id: 'alice' },
+      formerOwner: null,
       action: 'revoked',
       actorType: 'user',
       actorId: 'alice',

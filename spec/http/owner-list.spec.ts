@@ -6,7 +6,7 @@ import { useWorld } from '../support/world'
 const { http, createProcess } = useWorld({
   options: {
     header: 'X-API-Key',
-    grantable: (userId) =>
+    grantable: ({ id: userId }) =>
       userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
   },
 })

@@ -8,7 +8,7 @@ import { useWorld } from '../support/world'
 const { apiKeys, http, sequelize, createKey, createProcess } = useWorld({
   options: {
     header: 'X-API-Key',
-    grantable: (userId) =>
+    grantable: ({ id: userId }) =>
       userId === 'intern' ? ['READ_GRAPH'] : ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
   },
 })
@@ -53,6 +53,7 @@ describe('POST /', () => {
       isExpired: false,
       revokedAt: null,
       previousSecret: null,
+      createdBy: 'alice',
     })
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({
       valid: true,
@@ -153,7 +154,7 @@ describe('POST /', () => {
   })
 
   it('counts exactly if many requests come at once', async () => {
-    const { apiKeys, http } = createProcess({ maxKeysPerUser: 7 })
+    const { apiKeys, http } = createProcess({ maxKeysPerOwner: 7 })
     const user = newUser()
 
     const answers = await Promise.all(
@@ -170,7 +171,7 @@ describe('POST /', () => {
   })
 
   it('allows another key after a revocation', async () => {
-    const agent = createProcess({ maxKeysPerUser: 1 }).http.as(newUser())
+    const agent = createProcess({ maxKeysPerOwner: 1 }).http.as(newUser())
     const input = { name: 'CI', permissions: ['READ_GRAPH'] }
     const first = await agent.post('/api-keys', input).expect(201)
 

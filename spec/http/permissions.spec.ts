@@ -212,7 +212,7 @@ describe('GET /permissions', () => {
   it('lists what a user may give, with descriptions and all that each implies', async () => {
     const apiKeys = releaseOf({
       ...today,
-      grantable: (userId) => (userId === 'alice' ? ['EXECUTE'] : ['admin']),
+      grantable: ({ id }) => (id === 'alice' ? ['EXECUTE'] : ['admin']),
     })
     const http = world.http.to(createReleaseApp(apiKeys, []))
 

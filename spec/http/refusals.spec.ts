@@ -20,7 +20,7 @@ import { useWorld } from '../support/world'
 
 const { apiKeys, app, http, rows, sequelize, database, createKey, createProcess, holdLock } =
   useWorld({
-    options: { header: 'X-API-Key', maxKeysPerUser: 1 },
+    options: { header: 'X-API-Key', maxKeysPerOwner: 1 },
     routes: addGraphs,
   })
 const alice = http.as('alice')

@@ -62,10 +62,10 @@ function signedIn(user: object) {
 }
 
 describe('req.user', () => {
-  it('is what loadUser returns for the owner', async () => {
+  it('is what loadOwner returns for the owner', async () => {
     const calls: unknown[] = []
     const keys = createProcess({
-      loadUser: async (userId, req) => {
+      loadOwner: async ({ id: userId }, req) => {
         calls.push([userId, req.path])
         return { id: userId, name: 'Alice' }
       },
@@ -79,8 +79,8 @@ describe('req.user', () => {
     expect(calls).toEqual([['alice', '/graphs']])
   })
 
-  it.each([null, undefined])('makes a key invalid if loadUser returns %s', async (gone) => {
-    const keys = createProcess({ loadUser: () => gone }).apiKeys
+  it.each([null, undefined])('makes a key invalid if loadOwner returns %s', async (gone) => {
+    const keys = createProcess({ loadOwner: () => gone }).apiKeys
 
     const answer = await createApp(keys.authenticate()).with(plainTextKey).get('/')
 
@@ -95,8 +95,8 @@ describe('req.user', () => {
       },
     ],
     ['rejects', () => Promise.reject(new Error('no directory'))],
-  ])('passes the error on to the app if loadUser %s', async (_, loadUser) => {
-    const keys = createProcess({ loadUser }).apiKeys
+  ])('passes the error on to the app if loadOwner %s', async (_, loadOwner) => {
+    const keys = createProcess({ loadOwner }).apiKeys
 
     const answer = await createApp(keys.authenticate()).with(plainTextKey).get('/')
 
@@ -104,9 +104,9 @@ describe('req.user', () => {
     expect(answer.body).toEqual({ app: 'no directory' })
   })
 
-  it('passes an error of Node on as it came if loadUser fails with it', async () => {
+  it('passes an error of Node on as it came if loadOwner fails with it', async () => {
     const keys = createProcess({
-      loadUser: async () => ({ profile: await readFile('/no/such/profile') }),
+      loadOwner: async () => ({ profile: await readFile('/no/such/profile') }),
     }).apiKeys
 
     const answer = await createApp(keys.authenticate()).with(plainTextKey).get('/')
@@ -119,7 +119,7 @@ describe('req.user', () => {
     const keys = createProcess({
       currentUser: undefined,
       isAdmin: undefined,
-      loadUser: () => ({ id: 'never asked' }),
+      loadOwner: () => ({ id: 'never asked' }),
     }).apiKeys
     const app = createApp(signedIn({ id: 'alice', name: 'Alice' }), keys.authenticate())
 
@@ -143,13 +143,17 @@ describe('req.user', () => {
 
   it.each([
     ['alone', undefined, { id: 'alice' }],
-    ['with loadUser', (id: string) => ({ id, loaded: true }), { id: 'alice', loaded: true }],
+    [
+      'with loadOwner',
+      ({ id }: { id: string }) => ({ id, loaded: true }),
+      { id: 'alice', loaded: true },
+    ],
   ])(
     'is the owner in place of a guest, if currentUser returns null: %s',
-    async (_, loadUser, owner) => {
+    async (_, loadOwner, owner) => {
       const keys = createProcess({
         currentUser: ({ user }) => (user && 'guest' in user ? null : (user as User | undefined)),
-        loadUser,
+        loadOwner,
       }).apiKeys
       const guest = signedIn({ id: 'anonymous', guest: true })
       const app = createApp(guest, keys.authenticate(), guest, keys.requirePermission('READ_GRAPH'))

@@ -152,9 +152,9 @@ describe('passport.authenticate', () => {
     expect(answer.headers).not.toHaveProperty('www-authenticate')
   })
 
-  it('passes the error of loadUser on to the app', async () => {
+  it('passes the error of loadOwner on to the app', async () => {
     const keys = createProcess({
-      loadUser: () => Promise.reject(new Error('no directory')),
+      loadOwner: () => Promise.reject(new Error('no directory')),
     }).apiKeys
 
     const answer = await createApp(createPassport(keys).authenticate('api-key'))

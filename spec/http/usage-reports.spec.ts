@@ -136,20 +136,31 @@ describe('GET /usage', () => {
     expect(all.body.usage).toEqual([{ at: thisHour, ...counts(231) }])
     expect(all.body.totals).toEqual(counts(231))
     expect(all.body.keys).toHaveLength(20)
-    expect(all.body.keys[0]).toEqual({ apiKeyId: last, userId: 'bob', ...counts(21) })
-    expect(all.body.keys[19]).toMatchObject({ userId: 'alice', ...counts(2) })
+    expect(all.body.keys[0]).toEqual({
+      apiKeyId: last,
+      owner: { type: 'user', id: 'bob' },
+      ...counts(21),
+    })
+    expect(all.body.keys[19]).toMatchObject({ owner: { type: 'user', id: 'alice' }, ...counts(2) })
     expect(ofBob.body).toEqual({
       usage: [{ at: '2026-11-04T00:00:00.000Z', ...counts(21) }],
       totals: counts(21),
-      keys: [{ apiKeyId: last, userId: 'bob', ...counts(21) }],
+      keys: [{ apiKeyId: last, owner: { type: 'user', id: 'bob' }, ...counts(21) }],
     })
-    expect(ofFirst.body.keys).toEqual([{ apiKeyId: first, userId: 'alice', ...counts(1) }])
+    expect(ofFirst.body.keys).toEqual([
+      { apiKeyId: first, owner: { type: 'user', id: 'alice' }, ...counts(1) },
+    ])
     expect(ofCarol.body).toEqual({ usage: [], totals: counts(0), keys: [] })
   })
 
   it.each([
     ['apiKeyId=7', '#/apiKeyId', 'must be a UUID'],
-    ['owner=alice', '#/owner', 'is not known here'],
+    ['user=alice', '#/user', 'is not known here'],
+    ['owner=alice', '#/owner', 'must be an owner: { type, id }'],
+    ['ownerType=user', '#/owner/id', 'must be a user id'],
+    ['ownerId=alice', '#/owner/type', 'must be one of user'],
+    ['ownerType=team&ownerId=a', '#/owner/type', 'must be one of user'],
+    ['ownerType=user&ownerId=a&userId=a', '#/userId', 'must not be given beside owner'],
   ])('refuses %s', async (query, pointer, message) => {
     const answer = await http.as('admin').get(`/admin/api-keys/usage?${query}`)
 
@@ -166,7 +177,7 @@ describe('GET /usage', () => {
 
     const total = await apiKeys.totalUsage({ userId: 'bob' })
 
-    expect(total.keys).toEqual([{ apiKeyId: id, userId: 'bob', ...counts(1) }])
+    expect(total.keys).toEqual([{ apiKeyId: id, owner: { type: 'user', id: 'bob' }, ...counts(1) }])
     await expect(apiKeys.usage(id)).rejects.toMatchObject({ code: 'api_key_not_found' })
   })
 

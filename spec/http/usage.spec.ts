@@ -14,7 +14,7 @@ let meanwhile: () => void | Promise<void>
 
 const strategies = new Passport()
 const { apiKeys, http, rows, createProcess, createKey } = useWorld({
-  options: { loadUser: (id) => (id === 'gone' ? null : { id }) },
+  options: { loadOwner: ({ id }) => (id === 'gone' ? null : { id }) },
   routes(app, { authenticate, requirePermission, strategy }) {
     app.set('trust proxy', true)
     app.get('/me', authenticate(), (_req, res) => {

@@ -20,7 +20,7 @@ beforeAll(() =>
       END $$`),
 )
 
-describe('userChanged', () => {
+describe('ownerChanged', () => {
   it('takes effect when the transaction of the caller commits, and not before', async () => {
     const apiKeys = createInstance({ listen: false, maxStalenessMs: 600_000 })
     const { key } = await createKey()
@@ -28,7 +28,7 @@ describe('userChanged', () => {
 
     const transaction = await sequelize.transaction()
     await sequelize.query(`DELETE FROM roles WHERE permission = '${execute}'`, { transaction })
-    await apiKeys.userChanged('alice', { transaction })
+    await apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { transaction })
     expect(await holdingOf(apiKeys, key)).toEqual([read, execute])
     await transaction.commit()
 
@@ -42,10 +42,10 @@ describe('userChanged', () => {
     await holdingOf(other, key)
 
     const transaction = await sequelize.transaction()
-    await apiKeys.userChanged('alice', { transaction })
+    await apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { transaction })
     await transaction.rollback()
     const { revision } = await other.health()
-    await apiKeys.userChanged('bob')
+    await apiKeys.ownerChanged({ type: 'user', id: 'bob' })
     await until(async () => (await other.health()).revision !== revision)
 
     expect(await holdingOf(other, key)).toEqual([read, execute])
@@ -60,7 +60,7 @@ describe('userChanged', () => {
     await until(async () => (await other.health()).listener === 'up')
 
     await hold('alice', [])
-    await reporter.userChanged('alice')
+    await reporter.ownerChanged({ type: 'user', id: 'alice' })
 
     await until(async () => String(await holdingOf(other, key)) === '')
     expect((await reporter.health()).feed).toBe('idle')
@@ -79,31 +79,31 @@ describe('userChanged', () => {
     for (const each of [apiKeys, other]) await holdingOf(each, plainTextKey)
 
     held = [read]
-    await apiKeys.userChanged('alice', { everywhere: true })
+    await apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { everywhere: true })
 
     expect(await holdingOf(other, plainTextKey)).toEqual([read])
     await own.drop()
   })
 
   it.each([undefined, null, '', {}, 'x'.repeat(256)])('refuses %p for a user', async (userId) => {
-    expect(await faultsOf(createInstance().userChanged(userId as never))).toMatchObject([
-      { pointer: '#/userId' },
-    ])
+    expect(
+      await faultsOf(createInstance().ownerChanged({ type: 'user', id: userId as never })),
+    ).toMatchObject([{ pointer: '#/owner/id' }])
   })
 
   it('refuses options that make no sense', async () => {
     const apiKeys = createInstance()
     const transaction = await sequelize.transaction()
 
-    await expect(apiKeys.userChanged('alice', { transaction, everywhere: true })).rejects.toThrow(
-      'everywhere needs a change that is committed: leave out the transaction',
-    )
-    await expect(apiKeys.userChanged('alice', { everywhere: 1 as never })).rejects.toThrow(
-      'everywhere must be true or false',
-    )
-    await expect(apiKeys.userChanged('alice', { reason: 'moved on' } as never)).rejects.toThrow(
-      'userChanged: there is no option reason',
-    )
+    await expect(
+      apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { transaction, everywhere: true }),
+    ).rejects.toThrow('everywhere needs a change that is committed: leave out the transaction')
+    await expect(
+      apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { everywhere: 1 as never }),
+    ).rejects.toThrow('everywhere must be true or false')
+    await expect(
+      apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { reason: 'moved on' } as never),
+    ).rejects.toThrow('ownerChanged: there is no option reason')
     await transaction.rollback()
   })
 
@@ -120,7 +120,7 @@ describe('userChanged', () => {
       users: { type },
       keyPrefix: 'agpt',
       permissions: [read],
-      grantable(userId) {
+      grantable({ id: userId }) {
         seen.push(userId)
         return held
       },
@@ -130,7 +130,7 @@ describe('userChanged', () => {
     await apiKeys.verify(plainTextKey)
 
     held = []
-    await apiKeys.userChanged(written)
+    await apiKeys.ownerChanged({ type: 'user', id: written as string })
 
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ apiKey: { permissions: [] } })
     expect(seen).toEqual([userId, userId, userId])
@@ -228,7 +228,10 @@ describe('a change of roles by plain SQL', () => {
     const { plainTextKey } = await apiKeys.create(newKey())
     await own.connect().query('DROP TABLE api_key_user_changes')
 
-    for (const call of [() => apiKeys.verify(plainTextKey), () => apiKeys.userChanged('alice')]) {
+    for (const call of [
+      () => apiKeys.verify(plainTextKey),
+      () => apiKeys.ownerChanged({ type: 'user', id: 'alice' }),
+    ]) {
       await expect(call()).rejects.toThrow(
         /^express-api-keys: the tables are missing or older than this version/,
       )

@@ -1,6 +1,11 @@
 import { randomUUID } from 'node:crypto'
 
-import { createApiKeys, type ChangeOptions, type UserIdType } from '../../lib'
+import {
+  createApiKeys,
+  type UserOwner,
+  type ChangeOptions as AnyChangeOptions,
+  type UserIdType,
+} from '../../lib'
 import { faultsOf, newKey } from '../support/keys'
 import { useWorld } from '../support/world'
 
@@ -12,6 +17,8 @@ async function create(wishes?: Parameters<typeof createKey>[0]) {
 }
 
 /** The audit trail of a key, oldest first. */
+type ChangeOptions = AnyChangeOptions<UserOwner<string>>
+
 async function eventsOf({ id }: { id: string }) {
   const { events } = await apiKeys.events({ apiKeyId: id, limit: 100 })
   return events.toReversed()
@@ -25,7 +32,7 @@ async function changeEverything(transaction: ChangeOptions['transaction']) {
   await apiKeys.setPermissions(id, ['READ_BLOCK'], options)
   await apiKeys.suspend(id, options)
   await apiKeys.reactivate(id, options)
-  await apiKeys.revokeAll('dave', options)
+  await apiKeys.revokeAll({ type: 'user', id: 'dave' }, options)
   return id
 }
 
@@ -105,7 +112,7 @@ describe('every call that takes an id', () => {
   it.each<[string, (options: object) => Promise<unknown>]>([
     ['create', (options) => apiKeys.create(newKey(), options)],
     ['list', (options) => apiKeys.list({}, options)],
-    ['revokeAll', (options) => apiKeys.revokeAll('nobody', options)],
+    ['revokeAll', (options) => apiKeys.revokeAll({ type: 'user', id: 'nobody' }, options)],
     ['events', (options) => apiKeys.events({}, options)],
   ])('%s takes no id, and has no option for the owner', async (_, call) => {
     await expect(call({ userId: 'alice' })).rejects.toThrow(
@@ -154,7 +161,8 @@ describe('events', () => {
     await apiKeys.reactivate(id, { actor: { type: 'system' } })
     await apiKeys.revoke(id, { reason: 'leaked' })
 
-    const common = { id: expect.stringMatching(/^\d+$/), apiKeyId: id, userId: 'alice' }
+    const { owner } = apiKey
+    const common = { id: expect.stringMatching(/^\d+$/), apiKeyId: id, owner, formerOwner: null }
     const rest = { ...common, address: null, createdAt: expect.any(Date) }
     const system = { actorType: 'system', actorId: null }
     expect(await eventsOf(apiKey)).toEqual([
@@ -174,7 +182,9 @@ describe('events', () => {
           allowedIps: null,
           metadata: {},
           limits: null,
-          userId: 'alice',
+          owner,
+          environment: null,
+          resources: null,
           createdAt: apiKey.createdAt.toISOString(),
           prefix: apiKey.prefix,
           postfix: apiKey.postfix,
@@ -329,9 +339,9 @@ describe('user ids', () => {
     expect(await keys.get(id, { userId: given })).toMatchObject({ userId: readBack })
     expect(await keys.suspend(id, { userId: readBack })).toMatchObject({ userId: readBack })
     expect(await keys.list({ userId: given })).toMatchObject({ apiKeys: [{ userId: readBack }] })
-    expect(await keys.revokeAll(given)).toEqual({ keys: 1 })
+    expect(await keys.revokeAll({ type: 'user', id: given as string })).toEqual({ keys: 1 })
     const { events } = await keys.events({ userId: given })
-    expect(events.map(({ userId }) => userId)).toEqual([readBack, readBack, readBack])
+    expect(events.map(({ owner }) => owner?.id)).toEqual([readBack, readBack, readBack])
     expect(events[1]).toMatchObject({ actorType: 'user', actorId: String(readBack) })
   })
 })

@@ -75,8 +75,8 @@ describe('keys that are created at once', () => {
     )
   })
 
-  it('are refused one by one beyond maxKeysPerUser', async () => {
-    const { apiKeys } = world.createProcess({ users, maxKeysPerUser: 7 })
+  it('are refused one by one beyond maxKeysPerOwner', async () => {
+    const { apiKeys } = world.createProcess({ users, maxKeysPerOwner: 7 })
 
     const results = await Promise.allSettled(
       each(60, (number) => apiKeys.create(newKey({ userId: `user ${(number % 3) + 1}` }))),
@@ -97,7 +97,7 @@ describe('keys that are created at once', () => {
     const faults = faultsOf(calls[19] ?? Promise.resolve())
     const results = await Promise.allSettled(calls)
 
-    expect(await faults).toEqual([{ pointer: '#/userId', message: 'is not a user' }])
+    expect(await faults).toEqual([{ pointer: '#/owner', message: 'is not a user' }])
     expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(39)
     expect((await world.apiKeys.verifyAuditTrail()).entries).toBe(39)
   })
@@ -188,7 +188,7 @@ describe('keys that are created at once', () => {
   })
 
   it('wait for a transaction of the caller that creates keys for the same user', async () => {
-    const { apiKeys } = world.createProcess({ users, maxKeysPerUser: 2 })
+    const { apiKeys } = world.createProcess({ users, maxKeysPerOwner: 2 })
     const transaction = await world.sequelize.transaction()
     await world.apiKeys.create(newKey({ userId: 'user 1' }), { transaction })
 

@@ -23,8 +23,8 @@ async function expire({ id }: ApiKeyRecord<TestApp>) {
   await rows(`UPDATE api_keys SET expires_at = now() - interval '1 s' WHERE id = $1`, [id])
 }
 
-function limitTo(maxKeysPerUser: number) {
-  return createProcess({ maxKeysPerUser }).apiKeys
+function limitTo(maxKeysPerOwner: number) {
+  return createProcess({ maxKeysPerOwner }).apiKeys
 }
 
 describe('create', () => {
@@ -58,6 +58,7 @@ describe('create', () => {
       isExpired: false,
       revokedAt: null,
       previousSecret: null,
+      createdBy: null,
     })
     expect(await apiKeys.get(apiKey.id)).toEqual(apiKey)
   })
@@ -85,7 +86,7 @@ describe('create', () => {
         { pointer: '#/permissions/0', message: permissionRule },
         { pointer: '#/permissions/2', message: 'must not be repeated' },
         { pointer: '#/expiresAt', message: 'must be in the future' },
-        { pointer: '#/userId', message: 'is required' },
+        { pointer: '#/owner', message: 'is required' },
         { pointer: '#/color', message: 'is not known here' },
       ]),
     )
@@ -104,7 +105,7 @@ describe('grantable', () => {
 
   beforeAll(() => {
     narrow = createProcess({
-      async grantable(userId) {
+      async grantable({ id: userId }) {
         asked.push(userId)
         return userId === 'carol' ? ['READ_GRAPH', 'READ_BLOCK'] : []
       },
@@ -151,7 +152,7 @@ describe('grantable', () => {
   })
 })
 
-describe('maxKeysPerUser', () => {
+describe('maxKeysPerOwner', () => {
   it('is exact under 50 concurrent creates, and counts each user by itself', async () => {
     const [one, other] = [limitTo(7), limitTo(7)]
     const [userId, neighbour] = [randomUUID(), randomUUID()]

@@ -4,11 +4,11 @@ import { environmentOptions, newKeyOf, withEnvironments } from '../support/envir
 import { runsOf } from '../support/runs'
 import { useWorld } from '../support/world'
 
-const world = useWorld({ options: environmentOptions({ maxKeysPerUser: 2 }) })
+const world = useWorld({ options: environmentOptions({ maxKeysPerOwner: 2 }) })
 const apiKeys = withEnvironments(world.apiKeys)
 
 describe('environments', () => {
-  it('count towards maxKeysPerUser each alone', async () => {
+  it('count towards maxKeysPerOwner each alone', async () => {
     const create = (environment: 'live' | 'test') =>
       apiKeys.create(newKeyOf(environment, { userId: 'alice' }))
     const { apiKey: expired } = await create('test')
@@ -63,14 +63,14 @@ describe('environments', () => {
     const statuses = async () =>
       Promise.all([live, test].map(async ({ apiKey }) => (await apiKeys.get(apiKey.id)).status))
 
-    expect(await apiKeys.countRevocable('dave')).toEqual({ keys: 2 })
+    expect(await apiKeys.countRevocable({ type: 'user', id: 'dave' })).toEqual({ keys: 2 })
     expect(await apiKeys.revokeMany({ userId: 'dave', environment: 'test' })).toEqual({
       keys: 1,
       notFound: [],
     })
     expect(await statuses()).toEqual(['ACTIVE', 'REVOKED'])
     await apiKeys.create(newKeyOf('test', { userId: 'dave' }))
-    expect(await apiKeys.revokeAll('dave')).toEqual({ keys: 2 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'dave' })).toEqual({ keys: 2 })
     expect(await statuses()).toEqual(['REVOKED', 'REVOKED'])
   })
 
@@ -157,11 +157,13 @@ describe('a sequence of calls', () => {
             live: { prefix: 'acme', formerPrefixes: ['acme_live'] },
             test: { prefix: 'oldtest', formerPrefixes: ['acme_test'] },
           },
-          maxKeysPerUser: Infinity,
+          maxKeysPerOwner: Infinity,
         }),
       ).apiKeys,
     ),
-    withEnvironments(world.createProcess(environmentOptions({ maxKeysPerUser: Infinity })).apiKeys),
+    withEnvironments(
+      world.createProcess(environmentOptions({ maxKeysPerOwner: Infinity })).apiKeys,
+    ),
   ]
 
   it('never makes a secret that passes for another environment than that of its key', async () => {

@@ -5,7 +5,7 @@ import { createKey, newKey } from '../support/keys'
 import { until } from '../support/until'
 import { useWorldForEach } from '../support/world'
 
-const world = useWorldForEach({ options: { keyPrefix: 'acme', maxKeysPerUser: 2 } })
+const world = useWorldForEach({ options: { keyPrefix: 'acme', maxKeysPerOwner: 2 } })
 const renamed = { keyPrefix: 'zenith', formerPrefixes: ['acme', 'acme_old'] }
 
 function warningsOf(emitWarning: jest.SpyInstance) {
@@ -41,7 +41,7 @@ describe('formerPrefixes', () => {
 
   it('let old keys be found, listed, counted, changed and reported', async () => {
     const { apiKey: old } = await world.apiKeys.create(newKey({ name: 'Old' }))
-    const { apiKeys } = world.createProcess({ ...renamed, maxKeysPerUser: 2 })
+    const { apiKeys } = world.createProcess({ ...renamed, maxKeysPerOwner: 2 })
     const young = await createKey(apiKeys, { name: 'Young' })
 
     expect((await apiKeys.list()).apiKeys).toEqual([young, old])
@@ -58,7 +58,7 @@ describe('formerPrefixes', () => {
     expect((await apiKeys.events({ apiKeyId: old.id })).events).toHaveLength(2)
     expect((await apiKeys.health({ livingKeys: true })).livingKeys).toMatchObject([{ keys: 2 }])
     expect((await apiKeys.health({ livingKeys: true })).refusedKeys).toEqual([])
-    expect(await apiKeys.revokeAll('alice')).toEqual({ keys: 2 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'alice' })).toEqual({ keys: 2 })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
   })
 

@@ -2,7 +2,7 @@ import type { Options, TestApiKeys } from '../support/app'
 import { createKey, newKey } from '../support/keys'
 import { useWorldForEach } from '../support/world'
 
-const world = useWorldForEach({ options: { keyPrefix: 'acme_live', maxKeysPerUser: 1 } })
+const world = useWorldForEach({ options: { keyPrefix: 'acme_live', maxKeysPerOwner: 1 } })
 let live: TestApiKeys
 let test: TestApiKeys
 
@@ -58,7 +58,7 @@ describe('two instances with different key prefixes on one schema', () => {
     expect((await live.list({ userId: 'alice', status: 'ACTIVE' })).apiKeys).toEqual([mine])
     expect((await live.list({ text: 'Deployment' })).apiKeys).toEqual([])
     expect((await live.list({ permission: 'READ_GRAPH' })).apiKeys).toEqual([mine])
-    expect(await live.countRevocable('alice')).toEqual({ keys: 1 })
+    expect(await live.countRevocable({ type: 'user', id: 'alice' })).toEqual({ keys: 1 })
     expect((await live.health({ livingKeys: true })).livingKeys).toMatchObject([{ keys: 1 }])
   })
 
@@ -73,7 +73,7 @@ describe('two instances with different key prefixes on one schema', () => {
     await createKey(live)
     const { id: revoked } = await createKey(test, { status: 'REVOKED' })
 
-    expect(await live.revokeAll('alice')).toEqual({ keys: 1 })
+    expect(await live.revokeAll({ type: 'user', id: 'alice' })).toEqual({ keys: 1 })
     await world.rows(
       `UPDATE api_keys SET created_at = now() - interval '100 days',
               revoked_at = revoked_at - interval '50 days'`,

@@ -136,12 +136,12 @@ describe('list', () => {
     )
   })
 
-  it.each([[{ owner: 'alice' }, '#/owner', 'is not known here']])(
-    'refuses %j',
-    async (filter, pointer, message) => {
-      expect(await faultsOf(apiKeys.list(filter as never))).toEqual([{ pointer, message }])
-    },
-  )
+  it.each([
+    [{ user: 'alice' }, '#/user', 'is not known here'],
+    [{ owner: 'alice' }, '#/owner', 'must be an owner: { type, id }'],
+  ])('refuses %j', async (filter, pointer, message) => {
+    expect(await faultsOf(apiKeys.list(filter as never))).toEqual([{ pointer, message }])
+  })
 
   it.each(statuses)('filters by the status %s', async (status) => {
     const userId = randomUUID()

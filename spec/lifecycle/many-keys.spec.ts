@@ -3,8 +3,8 @@ import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { join } from 'node:path'
 
-import { TooManyApiKeysError, type NewApiKey } from '../../lib'
-import type { Permission, TestApp } from '../support/app'
+import { TooManyApiKeysError } from '../../lib'
+import type { Permission } from '../support/app'
 import { databaseAway } from '../support/database'
 import { faultsOf, newKey, newUser } from '../support/keys'
 import { until } from '../support/until'
@@ -15,12 +15,12 @@ const program = join(__dirname, 'dying-batch.ts')
 const register = join(__dirname, '../support/register.js')
 
 /** The input for a number of keys, each with its place in its name. */
-function manyKeys(count: number, wishes: Partial<NewApiKey<TestApp>> = {}) {
+function manyKeys(count: number, wishes: Parameters<typeof newKey>[0] = {}) {
   return Array.from({ length: count }, (_, index) => newKey({ name: `Key ${index}`, ...wishes }))
 }
 
 describe('createMany', () => {
-  const world = useWorldForEach({ options: { maxKeysPerUser: 2_000 } })
+  const world = useWorldForEach({ options: { maxKeysPerOwner: 2_000 } })
 
   async function countKeys() {
     const [row] = await world.rows<{ count: number }>('SELECT count(*)::int FROM api_keys')
@@ -142,7 +142,7 @@ describe('createMany', () => {
       reservedMetadata: ['plan'],
       maxLifetimeSeconds: 3_600,
       limits: { burst: { limit: 1, windowSeconds: 1 } },
-      grantable(userId) {
+      grantable({ id: userId }) {
         asked.push(userId)
         return userId === 'alice' ? ['READ_GRAPH'] : ['EXECUTE_GRAPH']
       },
@@ -168,7 +168,7 @@ describe('createMany', () => {
   })
 
   it('counts the keys of a user exactly', async () => {
-    const { apiKeys } = world.createProcess({ maxKeysPerUser: 10 })
+    const { apiKeys } = world.createProcess({ maxKeysPerOwner: 10 })
     await apiKeys.createMany(manyKeys(8))
     const keys = [newKey(), newKey({ userId: 'bob' }), newKey(), newKey(), newKey()]
 
@@ -179,8 +179,8 @@ describe('createMany', () => {
       code: 'too_many_api_keys',
       status: 409,
       errors: [
-        { pointer: '#/apiKeys/3', message: 'is one more than its user may have' },
-        { pointer: '#/apiKeys/4', message: 'is one more than its user may have' },
+        { pointer: '#/apiKeys/3', message: 'is one more than its owner may have' },
+        { pointer: '#/apiKeys/4', message: 'is one more than its owner may have' },
       ],
     })
     expect(await countKeys()).toBe(8)
@@ -189,7 +189,7 @@ describe('createMany', () => {
   })
 
   it('counts exactly if many calls come at once, in two processes', async () => {
-    const processes = [1, 2].map(() => world.createProcess({ maxKeysPerUser: 100 }))
+    const processes = [1, 2].map(() => world.createProcess({ maxKeysPerOwner: 100 }))
 
     const results = await Promise.allSettled(
       [1, 2, 3, 4].flatMap(() => processes.map(({ apiKeys }) => apiKeys.createMany(manyKeys(30)))),
@@ -202,7 +202,7 @@ describe('createMany', () => {
   it('returns the keys of the thousands before, if a later thousand is refused', async () => {
     const keys = manyKeys(2_500, { userId: 'alice' })
     for (let index = 1_000; index < 2_500; index++) keys[index] = newKey({ userId: 'bob' })
-    const { apiKeys } = world.createProcess({ maxKeysPerUser: 1_200 })
+    const { apiKeys } = world.createProcess({ maxKeysPerOwner: 1_200 })
 
     const { apiKeys: created, failure } = await apiKeys.createMany(keys)
 
@@ -224,7 +224,7 @@ describe('createMany', () => {
     await transaction.rollback()
     expect([await countKeys(), created]).toEqual([0, []])
 
-    const { apiKeys } = world.createProcess({ maxKeysPerUser: 1_200 })
+    const { apiKeys } = world.createProcess({ maxKeysPerOwner: 1_200 })
     await expect(
       world.sequelize.transaction((own) => apiKeys.createMany(keys, { transaction: own })),
     ).rejects.toMatchObject({ code: 'too_many_api_keys' })
@@ -302,7 +302,7 @@ describe('createMany', () => {
   })
 
   it('creates the keys of one idempotency key once, if two processes are called at once', async () => {
-    const processes = [world, world.createProcess({ maxKeysPerUser: 2_000 })]
+    const processes = [world, world.createProcess({ maxKeysPerOwner: 2_000 })]
     const keys = manyKeys(1_500)
 
     const results = await Promise.allSettled(
@@ -319,7 +319,7 @@ describe('createMany', () => {
   })
 
   it('refuses other keys with an idempotency key that was used, and leaves no claim of a refusal', async () => {
-    const { apiKeys } = world.createProcess({ maxKeysPerUser: 3 })
+    const { apiKeys } = world.createProcess({ maxKeysPerOwner: 3 })
     await expect(apiKeys.createMany(manyKeys(4), { idempotencyKey })).rejects.toMatchObject({
       code: 'too_many_api_keys',
     })
@@ -339,7 +339,7 @@ describe('createMany', () => {
 
 describe('createMany, with a table of users', () => {
   const world = useWorld({
-    options: { users: { table: 'people', column: 'id' }, maxKeysPerUser: Infinity },
+    options: { users: { table: 'people', column: 'id' }, maxKeysPerOwner: Infinity },
     template: 'empty',
   })
 
@@ -356,8 +356,8 @@ describe('createMany, with a table of users', () => {
       const keys = [newKey(), newKey({ userId }), newKey({ userId: 'bob' }), newKey({ userId })]
 
       expect(await faultsOf(world.apiKeys.createMany(keys))).toEqual([
-        { pointer: '#/apiKeys/1/userId', message: 'is not a user' },
-        { pointer: '#/apiKeys/3/userId', message: 'is not a user' },
+        { pointer: '#/apiKeys/1/owner', message: 'is not a user' },
+        { pointer: '#/apiKeys/3/owner', message: 'is not a user' },
       ])
       expect(await world.rows('SELECT FROM api_keys')).toEqual([])
     },
@@ -367,7 +367,7 @@ describe('createMany, with a table of users', () => {
 describe('revokeMany', () => {
   const world = useWorld()
 
-  async function createSome(count: number, wishes: Partial<NewApiKey<TestApp>> = {}) {
+  async function createSome(count: number, wishes: Parameters<typeof newKey>[0] = {}) {
     const { apiKeys } = await world.apiKeys.createMany(manyKeys(count, wishes))
     return apiKeys.map(({ apiKey }) => apiKey.id)
   }
@@ -452,7 +452,8 @@ describe('revokeMany', () => {
     expect((await other.apiKeys.get(id)).status).toBe('ACTIVE')
   })
 
-  const eitherOr = 'must have either ids, or some of userId, status, isExpired, permission and text'
+  const eitherOr =
+    'must have either ids, or some of owner, createdBy, status, isExpired, permission and text'
 
   it.each([
     ['no criterion, which would be about all keys', {}, '#', eitherOr],
@@ -461,7 +462,7 @@ describe('revokeMany', () => {
     ['text for ids', { ids: 'all' }, '#/ids', 'must be a list of ids'],
     ['an id that is no UUID', { ids: [randomUUID(), 'a'] }, '#/ids/1', 'must be a UUID'],
     ['10,001 ids', { ids: manyKeys(10_001) }, '#/ids', 'must have at most 10000 ids'],
-    ['a criterion that is not known', { userId: 'a', owner: 1 }, '#/owner', 'is not known here'],
+    ['a criterion that is not known', { userId: 'a', user: 1 }, '#/user', 'is not known here'],
     ['a dryRun that is text', { userId: 'a', dryRun: 'y' }, '#/dryRun', 'must be true or false'],
   ])('refuses %s', async (_, criteria, pointer, message) => {
     const call = world.apiKeys.revokeMany(criteria as never)

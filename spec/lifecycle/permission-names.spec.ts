@@ -11,7 +11,7 @@ import { useWorldForEach } from '../support/world'
 const program = join(__dirname, 'dying-rename.ts')
 const register = join(__dirname, '../support/register.js')
 
-const world = useWorldForEach({ options: { maxKeysPerUser: 10_000 } })
+const world = useWorldForEach({ options: { maxKeysPerOwner: 10_000 } })
 
 const before = { permissions: ['READ_GRAPH', 'RUN_GRAPH', 'OLD', 'EXECUTE_GRAPH'] }
 

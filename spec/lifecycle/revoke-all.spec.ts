@@ -54,7 +54,9 @@ describe('revokeAll, of more keys than memory should hold', () => {
     })
     const own = world.createProcess({ sequelize: counted }).apiKeys
 
-    expect(await own.revokeAll('alice', { reason: 'left' })).toEqual({ keys: keyCount })
+    expect(await own.revokeAll({ type: 'user', id: 'alice' }, { reason: 'left' })).toEqual({
+      keys: keyCount,
+    })
 
     const [rows] = await sequelize.query(
       `SELECT count(DISTINCT xmin::text)::int AS transactions,
@@ -69,7 +71,10 @@ describe('revokeAll, of more keys than memory should hold', () => {
   it('writes an entry for each key, and seals them page by page', async () => {
     await insertKeys()
 
-    await apiKeys.revokeAll('alice', { actor: { type: 'admin', id: 'root' }, reason: 'left' })
+    await apiKeys.revokeAll(
+      { type: 'user', id: 'alice' },
+      { actor: { type: 'admin', id: 'root' }, reason: 'left' },
+    )
 
     await until(async () => (await countUnsealed()) === 0)
     const { events } = await apiKeys.events({ userId: 'alice', limit: 100 })
@@ -108,10 +113,10 @@ describe('revokeAll, of more keys than memory should hold', () => {
 
     await (isCallers
       ? sequelize.transaction(async (transaction) => {
-          await apiKeys.revokeAll('alice', { transaction, reason: 'left' })
+          await apiKeys.revokeAll({ type: 'user', id: 'alice' }, { transaction, reason: 'left' })
           reportedBefore = statuses.size
         })
-      : apiKeys.revokeAll('alice', { reason: 'left' }))
+      : apiKeys.revokeAll({ type: 'user', id: 'alice' }, { reason: 'left' }))
 
     await until(() => statuses.size === keyCount || errors.length > 0)
     expect({ errors, reportedBefore }).toEqual({ errors: [], reportedBefore: 0 })
@@ -127,14 +132,14 @@ describe('revokeAll, of more keys than memory should hold', () => {
 
     await expect(
       sequelize.transaction(async (transaction) => {
-        await apiKeys.revokeAll('alice', { transaction })
+        await apiKeys.revokeAll({ type: 'user', id: 'alice' }, { transaction })
         throw new Error('rolled back')
       }),
     ).rejects.toThrow('rolled back')
 
     await createKey(apiKeys, { status: 'REVOKED', userId: 'bob' })
     expect(revoked).toHaveLength(1)
-    expect(await apiKeys.countRevocable('alice')).toEqual({ keys: keyCount })
+    expect(await apiKeys.countRevocable({ type: 'user', id: 'alice' })).toEqual({ keys: keyCount })
   })
 })
 
@@ -158,7 +163,7 @@ describe('a change that meets another transaction', () => {
     const ids = [(await createKey(apiKeys)).id, (await createKey(apiKeys)).id].toSorted()
     const [first = '', second = ''] = ids
     const other = await begin(second)
-    const revoking = apiKeys.revokeAll('alice')
+    const revoking = apiKeys.revokeAll({ type: 'user', id: 'alice' })
     await findBlockedSession(sequelize)
 
     await rename(first, other)
@@ -175,7 +180,9 @@ describe('a change that meets another transaction', () => {
     const [first = '', second = ''] = ids
     const other = await begin(second)
     const revoking = sequelize
-      .transaction((transaction) => apiKeys.revokeAll('alice', { transaction }))
+      .transaction((transaction) =>
+        apiKeys.revokeAll({ type: 'user', id: 'alice' }, { transaction }),
+      )
       .catch((error: unknown) => error)
     await findBlockedSession(sequelize)
 
@@ -183,7 +190,7 @@ describe('a change that meets another transaction', () => {
     await other.commit()
 
     expect(await revoking).toMatchObject({ parent: { code: '40P01' } })
-    expect(await apiKeys.countRevocable('alice')).toEqual({ keys: 2 })
+    expect(await apiKeys.countRevocable({ type: 'user', id: 'alice' })).toEqual({ keys: 2 })
   })
 })
 

@@ -185,7 +185,7 @@ describe('revokeAll', () => {
     const transaction = await sequelize.transaction()
     const { plainTextKey } = await apiKeys.create(newKey({ userId }), { transaction })
 
-    const revoked = apiKeys.revokeAll(userId)
+    const revoked = apiKeys.revokeAll({ type: 'user', id: userId })
     await findBlockedSession(sequelize)
     await transaction.commit()
 
@@ -203,7 +203,9 @@ describe('revokeAll', () => {
     const other = await create({ userId: neighbour })
     const actor = { type: 'admin', id: 'root' } as const
 
-    expect(await apiKeys.revokeAll(userId, { actor, reason: 'left' })).toEqual({ keys: 2 })
+    expect(
+      await apiKeys.revokeAll({ type: 'user', id: userId }, { actor, reason: 'left' }),
+    ).toEqual({ keys: 2 })
 
     const { apiKeys: after } = await apiKeys.list({ userId })
     expect(after.map(({ status }) => status)).toEqual(['REVOKED', 'REVOKED', 'REVOKED'])
@@ -223,10 +225,10 @@ describe('revokeAll', () => {
   it('does nothing the second time', async () => {
     const userId = randomUUID()
     await create({ userId })
-    await apiKeys.revokeAll(userId)
+    await apiKeys.revokeAll({ type: 'user', id: userId })
     const before = await apiKeys.list({ userId })
 
-    expect(await apiKeys.revokeAll(userId)).toEqual({ keys: 0 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: userId })).toEqual({ keys: 0 })
     expect(await apiKeys.list({ userId })).toEqual(before)
     expect((await apiKeys.events({ userId })).events).toHaveLength(2)
   })
@@ -240,7 +242,7 @@ describe('revokeAll', () => {
       [userId],
     )
 
-    expect(await apiKeys.revokeAll(userId)).toEqual({ keys: 2_000 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: userId })).toEqual({ keys: 2_000 })
     expect(await apiKeys.list({ userId, status: 'ACTIVE' })).toMatchObject({ apiKeys: [] })
     expect(await apiKeys.list({ userId, status: 'REVOKED', limit: 100 })).toMatchObject({
       nextCursor: expect.any(String),

@@ -30,7 +30,7 @@ describe('management calls', () => {
     const calls = many.flatMap(() => [
       apiKeys.create(newKey()),
       apiKeys.list({ userId: 'alice' }),
-      apiKeys.countRevocable('alice'),
+      apiKeys.countRevocable({ type: 'user', id: 'alice' }),
       apiKeys.events(),
       apiKeys.totalUsage(),
     ])
@@ -43,7 +43,7 @@ describe('management calls', () => {
 
     expect(answers).toEqual([{ one: 1 }, { one: 1 }])
     expect(await Promise.all(calls)).toHaveLength(150)
-    expect(await apiKeys.countRevocable('alice')).toEqual({ keys: 31 })
+    expect(await apiKeys.countRevocable({ type: 'user', id: 'alice' })).toEqual({ keys: 31 })
   })
 
   it('are made in turn between users', async () => {
@@ -92,7 +92,7 @@ describe('management calls', () => {
     const given: unknown[] = []
     const { apiKeys: own } = world.createProcess({
       sequelize: small,
-      async grantable(userId, { transaction }) {
+      async grantable({ id: userId }, { transaction }) {
         given.push(transaction)
         await small.query('SELECT $1', { bind: [userId], transaction: transaction ?? null })
         return ['READ_GRAPH', 'READ_BLOCK']
@@ -112,7 +112,7 @@ describe('management calls', () => {
   })
 })
 
-describe('maxKeysPerUser', () => {
+describe('maxKeysPerOwner', () => {
   it('is 1,000 unless the app says otherwise', async () => {
     await world.rows(`
       INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
@@ -123,7 +123,7 @@ describe('maxKeysPerUser', () => {
     await expect(apiKeys.create(newKey({ userId: 'bob' }))).rejects.toMatchObject({
       code: 'too_many_api_keys',
     })
-    const { apiKeys: unlimited } = world.createProcess({ maxKeysPerUser: Infinity })
+    const { apiKeys: unlimited } = world.createProcess({ maxKeysPerOwner: Infinity })
     await expect(unlimited.create(newKey({ userId: 'bob' }))).resolves.toBeDefined()
   })
 })

@@ -2,7 +2,7 @@ import type { TestApiKeys } from '../support/app'
 import { createKey, newKey } from '../support/keys'
 import { useWorldForEach } from '../support/world'
 
-const options = { users: { table: 'users' }, maxKeysPerUser: 3 }
+const options = { users: { table: 'users' }, maxKeysPerOwner: 3 }
 const world = useWorldForEach({ template: 'empty', options })
 let apiKeys: TestApiKeys
 
@@ -24,14 +24,14 @@ describe('user ids that the column compares without regard to case', () => {
     expect(await apiKeys.get(String(ids[0]), { userId: 'Alice' })).toMatchObject({
       userId: 'alice',
     })
-    expect(await apiKeys.countRevocable('aliCE')).toEqual({ keys: 2 })
+    expect(await apiKeys.countRevocable({ type: 'user', id: 'aliCE' })).toEqual({ keys: 2 })
     expect(await apiKeys.revokeUnused({ unusedForDays: 1, userId: 'Alice', dryRun: true })).toEqual(
       {
         keys: 0,
       },
     )
 
-    expect(await apiKeys.revokeAll('Alice')).toEqual({ keys: 2 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'Alice' })).toEqual({ keys: 2 })
     for (const id of ids) expect(await apiKeys.get(id)).toMatchObject({ status: 'REVOKED' })
     expect(await apiKeys.get(other)).toMatchObject({ status: 'ACTIVE' })
   })

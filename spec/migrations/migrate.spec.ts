@@ -156,12 +156,12 @@ describe('without the migrations', () => {
     ['list', (apiKeys) => apiKeys.list()],
     ['get', (apiKeys) => apiKeys.get(randomUUID())],
     ['suspend', (apiKeys) => apiKeys.suspend(randomUUID())],
-    ['revokeAll', (apiKeys) => apiKeys.revokeAll('alice')],
+    ['revokeAll', (apiKeys) => apiKeys.revokeAll({ type: 'user', id: 'alice' })],
     ['events', (apiKeys) => apiKeys.events()],
     ['verifyAuditTrail', (apiKeys) => apiKeys.verifyAuditTrail()],
     ['auditHead', (apiKeys) => apiKeys.auditHead()],
     ['pruneAuditTrail', (apiKeys) => apiKeys.pruneAuditTrail({ olderThanDays: 1 })],
-    ['userChanged', (apiKeys) => apiKeys.userChanged('alice')],
+    ['ownerChanged', (apiKeys) => apiKeys.ownerChanged({ type: 'user', id: 'alice' })],
     ['verify', (apiKeys) => apiKeys.verify(plainTextKey)],
   ])('%s names the remedy', async (_, call) => {
     await expect(call(createInstance(world))).rejects.toThrow(

@@ -162,7 +162,7 @@ describe('migrations', () => {
     await apiKeys.migrate()
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
     const { revision } = await apiKeys.health()
-    await createInstance(world).revokeAll('alice')
+    await createInstance(world).revokeAll({ type: 'user', id: 'alice' })
 
     await until(async () => (await apiKeys.health()).revision !== revision)
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })

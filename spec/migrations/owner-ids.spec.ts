@@ -115,8 +115,9 @@ describe('the type of user ids', () => {
     const { apiKey, plainTextKey } = await apiKeys.create({ userId, name: 'A', permissions })
 
     expect(await readColumn()).toBe(expected)
-    expect(apiKey.userId).toBe(userId)
-    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true, apiKey: { userId } })
+    const owner = { type: 'user', id: userId }
+    expect(apiKey.owner).toEqual(owner)
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true, apiKey: { owner } })
     expect((await apiKeys.list({ userId })).apiKeys).toHaveLength(1)
     await expect(
       apiKeys.create({ userId: 'not there', name: 'A', permissions }),
@@ -138,7 +139,7 @@ describe('the type of user ids', () => {
     await apiKeys.create({ userId: 'Alice', name: 'B', permissions })
 
     expect((await apiKeys.list({ userId: 'ALICE' })).apiKeys).toHaveLength(2)
-    expect(await apiKeys.revokeAll('Alice')).toEqual({ keys: 2 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'Alice' })).toEqual({ keys: 2 })
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ status: 'REVOKED' })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
   })
@@ -231,9 +232,9 @@ describe('the type of user ids', () => {
     await world.sequelize.query(`UPDATE users SET id = 2 WHERE id = 1`)
     await world.sequelize.query(`DELETE FROM users WHERE id = 2`)
 
-    expect(other.userId).toBe('9007199254740993')
+    expect(other.owner.id).toBe('9007199254740993')
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
-    expect(events.map(({ action, userId }) => [action, userId])).toEqual([
+    expect(events.map(({ action, owner }) => [action, owner?.id])).toEqual([
       ['deleted', '2'],
       ['transferred', '2'],
       ['updated', '1'],
@@ -257,7 +258,7 @@ describe('the type of user ids', () => {
     expect(await readColumn()).toBe('integer')
     await apiKeys.create({ userId: 7, name: 'A', permissions })
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
-    expect(events.map(({ userId }) => userId)).toEqual(['alice', 'alice'])
+    expect(events.map(({ owner }) => owner?.id)).toEqual(['alice', 'alice'])
   })
 
   it('may differ between instances on the same tables, which do not replace the triggers', async () => {
@@ -281,8 +282,11 @@ describe('the type of user ids', () => {
       [texts, '7', '8'],
     ] as const) {
       const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
-      expect(events[0]).toMatchObject({ before: { userId: before }, after: { userId: after } })
-      expect(events[0]?.userId).toBe(after)
+      expect(events[0]).toMatchObject({
+        before: { owner: { id: before } },
+        after: { owner: { id: after } },
+      })
+      expect(events[0]?.owner?.id).toBe(after)
       expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
     }
   })

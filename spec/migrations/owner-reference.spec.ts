@@ -165,7 +165,7 @@ describe('the foreign key to users', () => {
 
     await until(async () => {
       const verdict = await apiKeys.verify(plainTextKey)
-      return verdict.valid && verdict.apiKey.userId === 'alicia'
+      return verdict.valid && verdict.apiKey.owner.id === 'alicia'
     })
     const { events } = await apiKeys.events({ apiKeyId: apiKey.id })
     expect(events[0]).toMatchObject({
@@ -175,7 +175,7 @@ describe('the foreign key to users', () => {
       after: { userId: 'alicia' },
     })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
-    expect(await apiKeys.revokeAll('alicia')).toEqual({ keys: 1 })
+    expect(await apiKeys.revokeAll({ type: 'user', id: 'alicia' })).toEqual({ keys: 1 })
   })
 
   it.each([

@@ -27,7 +27,7 @@ export function withEnvironments(apiKeys: TestApiKeys) {
 /** The input for a new key of an environment. */
 export function newKeyOf(
   environment: 'live' | 'test',
-  wishes: Partial<NewApiKey<EnvironmentApp>> = {},
+  wishes: Partial<Extract<NewApiKey<EnvironmentApp>, { userId: unknown }>> = {},
 ) {
   const permissions: Permission[] = ['READ_GRAPH']
   return { userId: 'alice', name: 'Deployment', permissions, environment, ...wishes }

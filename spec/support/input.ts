@@ -7,7 +7,7 @@ export const settings = {
   environments: { names: [], usual: undefined },
   permissions: permissionsOf(['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']),
   resources: new Map(),
-  userIdType: 'text',
+  idTypes: { user: 'text' },
   maxGracePeriodSeconds: 2_592_000,
 } as const
 

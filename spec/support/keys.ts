@@ -6,13 +6,16 @@ import { createSecretFormat } from '../../lib/keys/secret'
 import type { TestApp, TestApiKeys } from './app'
 import type { Caller } from './http'
 
-type Wishes = Partial<NewApiKey<TestApp>>
+/** A key of a user, by the short form of the owner. */
+type KeyOfUser = Extract<NewApiKey<TestApp>, { userId: unknown }>
+
+type Wishes = Partial<KeyOfUser>
 
 /** The bindings of a key that is not bound to resources. */
 export const unbound = createBindingsReader([])(null)
 
 /** The input for a new key, with the fields that a spec names. */
-export function newKey(wishes: Wishes = {}): NewApiKey<TestApp> {
+export function newKey(wishes: Wishes = {}): KeyOfUser {
   return { userId: 'alice', name: 'Deployment', permissions: ['READ_GRAPH'], ...wishes }
 }
 

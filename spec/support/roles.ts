@@ -2,15 +2,8 @@ import { once } from 'node:events'
 
 import express, { type RequestHandler } from 'express'
 
-import type { NewApiKey } from '../../lib'
-import {
-  createTestApp,
-  permissions,
-  type Options,
-  type Permission,
-  type TestApp,
-  type TestApiKeys,
-} from './app'
+import type { UserOwner } from '../../lib'
+import { createTestApp, permissions, type Options, type Permission, type TestApiKeys } from './app'
 import type { Http } from './http'
 import { until } from './until'
 import { useWorld } from './world'
@@ -40,7 +33,7 @@ export function useRoles() {
     instances = []
   })
 
-  async function rolesOf(userId: string): Promise<Permission[]> {
+  async function rolesOf({ id: userId }: UserOwner<string>): Promise<Permission[]> {
     asked.push(userId)
     const roles = await rows<{ permission: Permission }>(
       'SELECT permission FROM roles WHERE user_id = $1',
@@ -69,7 +62,7 @@ export function useRoles() {
       return apiKeys
     },
     /** Creates a key whose owner holds all of its permissions. */
-    async createKey(wishes: Partial<NewApiKey<TestApp>> = {}) {
+    async createKey(wishes: Parameters<typeof world.createKey>[0] = {}) {
       const created = await world.createKey({ permissions: [read, execute], ...wishes })
       return { id: created.id, key: created.plainTextKey }
     },

@@ -81,7 +81,7 @@ export async function useEverything(apiKeys: Instance, userId: string | number) 
   await apiKeys.suspend(apiKey.id, { userId })
   await apiKeys.reactivate(apiKey.id, { userId })
   const listed = await apiKeys.list({ userId, text: 'graphs', permission: 'READ_GRAPH' })
-  const revoked = await apiKeys.revokeAll(userId)
+  const revoked = await apiKeys.revokeAll({ type: 'user', id: userId })
   const { events } = await apiKeys.events({ userId })
   const { totals } = await apiKeys.usage(apiKey.id, {}, { userId })
   const { keys } = await apiKeys.totalUsage({ userId })
@@ -90,19 +90,21 @@ export async function useEverything(apiKeys: Instance, userId: string | number) 
 
   expect(feed).toBe('following')
   expect(after.revision).toBeGreaterThan(revision ?? Infinity)
-  expect(verdict).toMatchObject({ valid: true, apiKey: { userId: apiKey.userId } })
+  const { owner } = apiKey
+  expect(owner.type).toBe('user')
+  expect(verdict).toMatchObject({ valid: true, apiKey: { owner } })
   expect(listed.apiKeys).toMatchObject([{ id: apiKey.id, lastUsedAt: expect.any(Date) }])
   expect(revoked).toEqual({ keys: 1 })
   expect(totals).toEqual({ accepted: 1, denied: 0, rateLimited: 0 })
-  expect(keys).toEqual([{ apiKeyId: apiKey.id, userId: apiKey.userId, ...totals }])
-  expect(events.map(({ action, userId }) => [action, userId])).toEqual([
-    ['revoked', apiKey.userId],
-    ['reactivated', apiKey.userId],
-    ['suspended', apiKey.userId],
-    ['updated', apiKey.userId],
-    ['created', apiKey.userId],
+  expect(keys).toEqual([{ apiKeyId: apiKey.id, owner, ...totals }])
+  expect(events.map((event) => [event.action, event.owner])).toEqual([
+    ['revoked', owner],
+    ['reactivated', owner],
+    ['suspended', owner],
+    ['updated', owner],
+    ['created', owner],
   ])
-  return apiKey.userId
+  return owner.id
 }
 
 /** Inserts a row of SQL expressions, by column. */

@@ -73,7 +73,7 @@ export interface Lock {
  * removed behind the last.
  *
  * @example
- * const { apiKeys, http } = useWorld({ options: { maxKeysPerUser: 1 } })
+ * const { apiKeys, http } = useWorld({ options: { maxKeysPerOwner: 1 } })
  *
  * it('lists keys', async () => {
  *   const answer = await http.as('alice').get('/api-keys')

@@ -271,8 +271,8 @@ export function createWorld({ grantable }: Rules) {
       return grantable ? readingOf(this.sight) : start(readingOf)
     },
 
-    grantable(userId: string | number): Promise<readonly string[]> {
-      return start(({ content }) => content.roles[users.indexOf(String(userId))] ?? [])
+    grantable({ id }: { id: string | number }): Promise<readonly string[]> {
+      return start(({ content }) => content.roles[users.indexOf(String(id))] ?? [])
     },
 
     /** True if the last poll that ended went unanswered. */

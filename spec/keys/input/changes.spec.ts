@@ -89,7 +89,7 @@ describe('the options of a call', () => {
         actor: { type: 'admin', id: 8n },
       }),
     ).toEqual({
-      userId: '7',
+      owner: { type: 'user', id: '7' },
       address: '2001:db8::1',
       reason: 'x',
       actor: { type: 'admin', id: '8' },
@@ -152,12 +152,15 @@ describe('housekeeping', () => {
     })
     expect(parse.revokeUnused({ unusedForDays: 1, userId: 7, reason: 'x' })).toEqual({
       unusedForDays: 1,
-      userId: '7',
+      owner: { type: 'user', id: '7' },
       dryRun: false,
       reason: 'x',
     })
     expect(parse.housekeeping({ usage: 7 })).toEqual({ usage: 7, dryRun: false })
-    expect(parse.revokeAll({ userId: 'alice' })).toEqual({ userId: 'alice', dryRun: false })
+    expect(parse.revokeAll({ userId: 'alice' })).toEqual({
+      owner: { type: 'user', id: 'alice' },
+      dryRun: false,
+    })
   })
 
   it.each<Refused>([
@@ -193,7 +196,7 @@ describe('housekeeping', () => {
 
   it.each<Refused>(
     titled([
-      [{}, '#/userId is required'],
+      [{}, '#/owner is required'],
       [{ userId: null }, '#/userId must be a user id'],
       [{ userId: '' }, '#/userId must have 1 to 255 characters'],
       [{ userId: ['alice'] }, '#/userId must be a user id'],

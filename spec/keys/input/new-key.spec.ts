@@ -1,32 +1,105 @@
 import { runInNewContext } from 'node:vm'
 
-import { faultsOf, parse, permissionRule, type Refused, timeRule } from '../../support/input'
+import { createParsers } from '../../../lib/keys/input'
+import {
+  faultsOf,
+  parse,
+  permissionRule,
+  settings,
+  timeRule,
+  type Refused,
+} from '../../support/input'
 
 const rangeRule = 'must be an address or a range in CIDR notation, such as 203.0.113.0/24'
 const limitsRule = 'must be a JSON object of limits, by their names'
 
 describe('a new key', () => {
-  const key = { name: 'CI', permissions: ['READ_GRAPH'], userId: 'alice' }
+  const rest = { name: 'CI', permissions: ['READ_GRAPH'] }
+  const key = { ...rest, userId: 'alice' }
+  const parsed = { ...rest, owner: { type: 'user', id: 'alice' } }
 
   it('needs a name, permissions and an owner', () => {
-    expect(parse.newKeyOf(key)).toEqual(key)
+    expect(parse.newKeyOf(key)).toEqual(parsed)
     expect(faultsOf(() => parse.newKeyOf({}))).toEqual([
       '#/name is required',
       '#/permissions is required',
-      '#/userId is required',
+      '#/owner is required',
     ])
+  })
+
+  it.each<Refused>([
+    ['two owners', { ...key, owner: parsed.owner }, ['#/userId must not be given beside owner']],
+    [
+      'an owner that is text',
+      { ...rest, owner: 'alice' },
+      ['#/owner must be an owner: { type, id }'],
+    ],
+    [
+      'an owner without a type',
+      { ...rest, owner: { id: 'alice' } },
+      ['#/owner/type must be one of user'],
+    ],
+    [
+      'an owner of a kind that the app does not have',
+      { ...rest, owner: { type: 'organization', id: 'acme' } },
+      ['#/owner/type must be one of user'],
+    ],
+    [
+      'an owner without an id',
+      { ...rest, owner: { type: 'user' } },
+      ['#/owner/id must be a user id'],
+    ],
+    [
+      'an owner with a name',
+      { ...rest, owner: { type: 'user', id: 'alice', name: 'Alice' } },
+      ['#/owner/name is not known here'],
+    ],
+  ])('is refused with %s', (_, input, faults) => {
+    expect(faultsOf(() => parse.newKeyOf(input))).toEqual(faults)
+  })
+
+  it('may be of each kind of owner that the app has', () => {
+    const { newKeyOf } = createParsers({
+      ...settings,
+      idTypes: { user: 'text', organization: 'integer', service: 'text' },
+    })
+
+    expect(newKeyOf({ ...rest, owner: { type: 'organization', id: '007' } }).owner).toEqual({
+      type: 'organization',
+      id: 7,
+    })
+    expect(newKeyOf({ ...rest, owner: { type: 'service', id: ' nightly import ' } }).owner).toEqual(
+      {
+        type: 'service',
+        id: 'nightly import',
+      },
+    )
+    for (const [owner, fault] of [
+      [{ type: 'organization', id: 'acme' }, 'must be a whole number'],
+      [{ type: 'service', id: '' }, 'must have 1 to 100 characters'],
+      [{ type: 'service', id: 's'.repeat(101) }, 'must have 1 to 100 characters'],
+      [{ type: 'service', id: 7 }, 'must be text'],
+    ] as const) {
+      expect(faultsOf(() => newKeyOf({ ...rest, owner }))).toEqual([`#/owner/id ${fault}`])
+    }
   })
 
   it('has its text trimmed, and may have all there is', () => {
     const description = 'd'.repeat(500)
-    const rest = {
+    const others = {
       allowedIps: ['203.0.113.7', '2001:db8::/32'],
       metadata: { plan: 'gold', tags: [1, null, true] },
     }
 
     expect(
-      parse.newKeyOf({ ...key, ...rest, name: ` ${'n'.repeat(100)}\n`, description, limits: null }),
-    ).toEqual({ ...key, ...rest, name: 'n'.repeat(100), description, limits: null })
+      parse.newKeyOf({
+        ...key,
+        ...others,
+        name: ` ${'n'.repeat(100)}\n`,
+        description,
+        limits: null,
+      }),
+    ).toEqual({ ...parsed, ...others, name: 'n'.repeat(100), description, limits: null })
     expect(parse.newKeyOf({ ...key, description: ' two\n\tlines ' })).toMatchObject({
       description: 'two\n\tlines',
     })
@@ -35,7 +108,7 @@ describe('a new key', () => {
   it('may have metadata of another realm, for example Jest’s', () => {
     const metadata = runInNewContext(`({ plan: 'gold', tags: [{ deep: true }] })`)
 
-    expect(parse.newKeyOf({ ...key, metadata })).toEqual({ ...key, metadata })
+    expect(parse.newKeyOf({ ...key, metadata })).toEqual({ ...parsed, metadata })
   })
 
   it.each([
@@ -283,7 +356,7 @@ describe('a new key', () => {
       '#/expiresAt must be in the future',
       `#/permissions/0 ${permissionRule}`,
       '#/permissions/2 must not be repeated',
-      '#/userId is required',
+      '#/owner is required',
       '#/color is not known here',
     ])
   })

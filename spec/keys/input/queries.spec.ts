@@ -24,7 +24,10 @@ describe('a page of keys', () => {
 
     expect(parse.ownList(query)).toEqual(filter)
     expect(parse.ownList(filter)).toEqual(filter)
-    expect(parse.list({ ...query, userId: 7 })).toEqual({ ...filter, userId: '7' })
+    expect(parse.list({ ...query, userId: 7 })).toEqual({
+      ...filter,
+      owner: { type: 'user', id: '7' },
+    })
   })
 
   it('goes on where the page before ended', () => {
@@ -98,7 +101,7 @@ describe('a page of keys', () => {
       [{ text: 'x'.repeat(201) }, `#/text ${textRule}`],
       [{ text: '\0' }, '#/text must not contain control characters'],
       [{ text: `${'x '.repeat(10)}y` }, '#/text must have at most 10 words'],
-      [{ sort: '-name' }, '#/sort must be createdAt or -createdAt, unless userId is given'],
+      [{ sort: '-name' }, '#/sort must be createdAt or -createdAt, unless an owner is given'],
     ]),
   )('of all users is refused: %s', (_, filter, faults) => {
     expect(faultsOf(() => parse.list(filter))).toEqual(faults)
@@ -156,7 +159,7 @@ describe('a question for usage', () => {
       [{ to: ['2026-11-04T00:00:00Z', '2026-11-05T00:00:00Z'] }, `#/to ${timeRule}`],
       [{ from: '1969-12-31T23:59:59Z' }, '#/from must be between the years 1970 and 10000'],
       [{ by: 'minute' }, '#/by must be one of hour, day'],
-      [{ owner: 'alice' }, '#/owner is not known here'],
+      [{ user: 'alice' }, '#/user is not known here'],
     ]),
   )('is refused: %s', (_, query, faults) => {
     expect(faultsOf(() => parse.usageQuery(query))).toEqual(faults)

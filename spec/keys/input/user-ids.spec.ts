@@ -12,9 +12,9 @@ describe('the id of a user', () => {
 
   it.each(types)('of the type %s has one form', (userIdType) => {
     const [given, form] = idRules[userIdType]
-    const { owner, readUserId } = createParsers({ ...settings, userIdType })
+    const { owner, readUserId } = createParsers({ ...settings, idTypes: { user: userIdType } })
 
-    expect(owner({ userId: given })).toEqual({ userId: form })
+    expect(owner({ userId: given })).toEqual({ owner: { type: 'user', id: form } })
     expect(readUserId(given)).toBe(form)
   })
 
@@ -43,7 +43,10 @@ describe('the id of a user', () => {
     ['bigint', 2 ** 60, 'must be a whole number'],
     ['bigint', null, 'must be a whole number'],
   ] as const)('of the type %s is not %p', (userIdType, userId, message) => {
-    const { owner, anyOwner, readUserId } = createParsers({ ...settings, userIdType })
+    const { owner, anyOwner, readUserId } = createParsers({
+      ...settings,
+      idTypes: { user: userIdType },
+    })
 
     expect(faultsOf(() => owner({ userId }))).toEqual([`#/userId ${message}`])
     expect(faultsOf(() => anyOwner({ userId }))).toEqual([`#/userId ${message}`])

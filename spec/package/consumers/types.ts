@@ -60,8 +60,9 @@ const apiKeys = createApiKeys({
   permissions: { READ_GRAPH: 'Read graphs', EXECUTE_GRAPH: 'Execute graphs' },
   currentUser: (req) => req.user,
   isAdmin: (user) => user.admin,
-  loadUser: async (userId) => ({ id: userId.toUpperCase(), admin: false }),
-  grantable: (userId) => (userId === 'alice' ? ['READ_GRAPH', 'EXECUTE_GRAPH'] : ['READ_GRAPH']),
+  loadOwner: async ({ id: userId }) => ({ id: userId.toUpperCase(), admin: false }),
+  grantable: ({ id: userId }) =>
+    userId === 'alice' ? ['READ_GRAPH', 'EXECUTE_GRAPH'] : ['READ_GRAPH'],
   onRefusal(error, req, res, next) {
     isTrue<Equal<typeof error.code, ErrorCode>>()
     res.status(error.status).set(error.headers)
@@ -140,9 +141,9 @@ void apiKeys.create({ userId: 'alice', name: 'CI', permissions: ['WRITE'] })
 void apiKeys.list({ permission: 'WRITE' })
 // @ts-expect-error there is no such option
 apiKeys.authenticate({ orSignedin: true })
-void apiKeys.userChanged('alice', { everywhere: true })
+void apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { everywhere: true })
 // @ts-expect-error no entry would note it
-void apiKeys.userChanged('alice', { reason: 'moved on' })
+void apiKeys.ownerChanged({ type: 'user', id: 'alice' }, { reason: 'moved on' })
 
 createApiKeys({
   sequelize,
@@ -160,7 +161,7 @@ createApiKeys({
   currentUser: (req: Request) =>
     req.signedCookies.user ? { id: 'alice', roles: ['admin'] } : null,
   isAdmin: (user) => user.roles.includes('admin'),
-  loadUser: (userId, req) => (req.accepts('json') ? { id: userId } : null),
+  loadOwner: ({ id: userId }, req) => (req.accepts('json') ? { id: userId } : null),
   onRefusal: (error, req: Request, res: Response, next: NextFunction) => {
     res.status(error.status).json({ code: error.code })
     next()
@@ -230,7 +231,7 @@ const numbered = createApiKeys({
   keyPrefix: 'acme',
   permissions: ['A'],
   users: { table: 'users', type: 'integer' },
-  loadUser: (userId) => ({ id: userId.toFixed() }),
+  loadOwner: ({ id: userId }) => ({ id: userId.toFixed() }),
 })
 
 // A model names the table, in each way that Sequelize makes one. Its ids are strings, unless the type is named.

@@ -13,7 +13,7 @@ const apiKeys = createApiKeys({
   permissions: ['READ_GRAPH'],
   currentUser: (req) => req.user,
   isAdmin: (user) => user.id === 'root',
-  loadUser: (userId, req) => (req.get('Accept') === '*/*' ? { id: userId } : null),
+  loadOwner: ({ id: userId }, req) => (req.get('Accept') === '*/*' ? { id: userId } : null),
   onRefusal(error, _req, res) {
     res.status(error.status).set(error.headers).json({ code: error.code })
   },
