@@ -105,8 +105,11 @@ export function createCredentialReader(options: CredentialOptions) {
       headers.authorization = masked
       lines[line] = masked
       masks.putInDistinct(req, 'authorization')
-      const sent = { text: authorization, start: plainScheme.length }
-      return otherEnd === -1 ? { kind: 'key', ...sent } : { kind: 'foreign', sent }
+      const text = authorization
+      const start = plainScheme.length
+      return otherEnd === -1
+        ? { kind: 'key', text, start }
+        : { kind: 'foreign', sent: { text, start } }
     },
 
     /**
@@ -240,7 +243,9 @@ export function linesOf(req: IncomingMessage): string[] | undefined {
 /** Returns the headers of a request by name: the same object each time. */
 function headersOf(req: IncomingMessage): IncomingMessage['headers'] {
   const headers = Reflect.get(req, 'headers') as IncomingMessage['headers'] | undefined
-  return headers === Reflect.get(req, 'headers') ? (headers ?? {}) : pin(req, 'headers')
+  // Reading what Node keeps takes a third of the time of a second reading.
+  const isKept = keptHeaders !== undefined && headers === Reflect.get(req, keptHeaders)
+  return isKept || headers === Reflect.get(req, 'headers') ? (headers ?? {}) : pin(req, 'headers')
 }
 
 /** Makes a request return the same object from now on, so that masked values stay masked. */
@@ -256,6 +261,16 @@ function pin<Name extends 'headers' | 'rawHeaders'>(
     configurable: true,
   })
   return value
+}
+
+/** Node keeps `headers` under this name. */
+const keptHeaders = nameOfHeaders()
+
+function nameOfHeaders(): symbol | undefined {
+  const req = new IncomingMessage(new Socket())
+  const { headers } = req
+  const names = Object.getOwnPropertySymbols(req)
+  return names.find((name) => Reflect.get(req, name) === headers && req.headers === headers)
 }
 
 /** Node keeps `headersDistinct` under this name once it was read. Reading `headersDistinct` itself would make it, for each request. */
