@@ -17,6 +17,7 @@ export function createAppApiKeys(sequelize: Sequelize, secret: string) {
       READ_GRAPH: 'Read graphs',
       EXECUTE_BLOCK: 'Execute blocks',
       READ_BLOCK: 'Read blocks',
+      EVERYTHING: { description: 'Do everything', implies: '*' },
     },
     secrets: [secret],
     currentUser: (req) => req.user,

@@ -113,6 +113,16 @@ describe('the example app', () => {
     expect(block.body).toEqual({ output: 'Hello, Ada!' })
   })
 
+  it('does everything for a key whose permission implies all others', async () => {
+    const headers = await createKey('alice', ['EVERYTHING'])
+    const body = { inputs: { name: 'Ada' } }
+
+    const { response: shown } = await call('GET', '/graphs', { headers })
+    const { response: executed } = await call('POST', '/graphs/greeting/execute', { headers, body })
+
+    expect([shown.status, executed.status]).toEqual([200, 200])
+  })
+
   it('shows graphs and blocks to a key that may', async () => {
     const headers = await createKey('alice', ['READ_GRAPH', 'READ_BLOCK'])
 

@@ -293,6 +293,38 @@ describe('the indexes', () => {
     expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
+  it.each(['READ_GRAPH', 'READ_BLOCK', 'EXECUTE_GRAPH', 'FORMER', 'UNKNOWN'])(
+    'serve lists of the permission %s if permissions imply one another, page after page',
+    async (permission) => {
+      const implying = createTestApiKeys(database, {
+        sequelize: explained,
+        permissions: {
+          READ_GRAPH: 'Read graphs',
+          EXECUTE_GRAPH: { description: 'Execute graphs', implies: ['READ_BLOCK'] },
+          READ_BLOCK: 'Read blocks',
+          EXECUTE_BLOCK: { description: 'Execute blocks', implies: ['READ_BLOCK'] },
+        },
+        formerPermissions: { FORMER: 'READ_BLOCK' },
+      })
+      const filter = { permission: permission as 'READ_BLOCK' }
+      const { nextCursor } = await implying.list(filter)
+      if (nextCursor) await implying.list({ ...filter, cursor: nextCursor })
+
+      expect(tablesReached()).toEqual(new Set(['api_keys']))
+      expect(tablesReadWhole()).toEqual([])
+      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    },
+  )
+
+  it('serve the renaming of a permission that few keys have', async () => {
+    await apiKeys.renamePermission('EXECUTE_BLOCK', 'READ_BLOCK', { dryRun: true })
+    await apiKeys.dropPermission('UNKNOWN')
+
+    expect(tablesReached()).toContain('api_keys')
+    expect(tablesReadWhole()).toEqual([])
+    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+  })
+
   it.each([[{}], [{ status: 'ACTIVE' }], [{ userId: 'user9' }]] as const)(
     'serve lists of %j of an instance that has few keys beside another one’s',
     async (filter) => {
