@@ -231,20 +231,25 @@ async function readPage(parts: SealingParts, look: Look): Promise<Page> {
   throw new Error('there is a last size')
 }
 
+/** SQL for the entries that wait, with the oldest transaction under way as `clock.xmin`. */
+export function queueSql({ unsealed }: Tables, { from }: Look): string {
+  // After a restore into another cluster, transactions have smaller numbers.
+  return `${unsealed} WHERE xid >= CASE WHEN clock.xmin < '${from}' THEN '0' ELSE '${from}' END::xid8`
+}
+
 /**
  * Reads the end of the chain and entries that wait. Each entry that waits is looked up alone. Otherwise the server
  * would read all seals, because it expects many entries. An entry whose content cannot be read has the digest of its
  * row as text.
  */
 async function readPageOf({ connection, tables }: SealingParts, look: Look, size: number) {
-  const { auditHead, events, seals, unsealed } = tables
+  const { auditHead, events, seals } = tables
   const digest =
     size > 0
       ? entryDigestSql('event')
       : `encode(sha256(convert_to(event::text, getdatabaseencoding())), 'hex')`
   const limit = Math.max(size, 1)
-  // After a restore into another cluster, transactions have smaller numbers.
-  const queue = `${unsealed} WHERE xid >= CASE WHEN clock.xmin < '${look.from}' THEN '0' ELSE '${look.from}' END::xid8`
+  const queue = queueSql(tables, look)
   const sql = `${onPrimary}
     SELECT (stored.json::jsonb || jsonb_build_object(
              'readAt', ${msSql('clock.at')}, 'isBusy', is_busy, 'isFed', ${isFedSql(seals)}, 'xmin', xmin::text, 'isAny', EXISTS (

@@ -5,6 +5,7 @@ import { causeOf, isOutage, sqlStateOf } from '../database/failures'
 import { within } from '../database/time-limit'
 import { createOwnEntries, lostAfterMs, type OwnEntries, type OwnEntry } from './own-entries'
 import { notAllowed, sealPage, type SealingParts } from './seal'
+import { createWatch, lookAnewEveryMs } from './watch'
 
 /** Seals entries in the background. */
 export type Sealer = ReturnType<typeof createSealer>
@@ -28,9 +29,6 @@ const laterMs = () => 300 + 500 * Math.random()
 /** How soon a process looks again after sealing has failed. */
 const retryMs = 1_000
 
-/** How often a process that verifies keys looks for entries. It seals the entries of processes that ended. */
-const lookEveryMs = 60_000
-
 /** How long a caller, or a process that ends, waits for the seals. */
 const longestMs = 60_000
 const farewellMs = 10_000
@@ -51,8 +49,12 @@ export function createSealer(parts: SealerParts) {
   /** True once a failure was reported. After a success, the next failure is reported again. */
   let hasFailed = false
   let turn = Promise.resolve()
+  const watch = createWatch(parts, {
+    look,
+    isBusy: () => alarm.isSet || turns > 0,
+    seal: () => sealNext(false, longestMs),
+  })
   const alarm = createAlarm(parts, () => void sealNext(false, longestMs).catch(() => {}))
-  let watch: NodeJS.Timeout | undefined
   let idle: NodeJS.Timeout | undefined
   let turns = 0
   let isClosed = false
@@ -60,7 +62,7 @@ export function createSealer(parts: SealerParts) {
   async function seal(isForced: boolean, limitMs: number) {
     const endsAt = clock.monotonic() + limitMs
     alarm.clear()
-    if (isForced || clock.monotonic() - lookedAt > lookEveryMs) {
+    if (isForced || clock.monotonic() - lookedAt > lookAnewEveryMs) {
       look.from = '0'
       lookedAt = clock.monotonic()
     }
@@ -83,7 +85,7 @@ export function createSealer(parts: SealerParts) {
     } finally {
       turns--
       clearTimeout(idle)
-      idle = watch ? undefined : background.startTimer(connection.close, idleMs)
+      idle = watch.isOn ? undefined : background.startTimer(connection.close, idleMs)
     }
   }
 
@@ -100,13 +102,6 @@ export function createSealer(parts: SealerParts) {
     return within({ limitMs, isAwaited: true }, sealNext(true, limitMs))
   }
 
-  function startWatch(delayMs: number) {
-    watch = background.startTimer(() => {
-      startWatch(lookEveryMs)
-      sealNext(false, longestMs).catch(() => {})
-    }, delayMs)
-  }
-
   return {
     /** Soon seals the entries of a change, and checks that they are sealed as this process has written them. */
     sealSoon(entries: readonly OwnEntry[] = []) {
@@ -121,13 +116,9 @@ export function createSealer(parts: SealerParts) {
     sealAll,
     health: own.health,
 
-    /** Looks once a minute from now on, because this process verifies keys. */
-    start: () => startWatch(retryMs + soonMs()),
-
-    stop() {
-      clearTimeout(watch)
-      watch = undefined
-    },
+    /** Looks once a second from now on, because this process verifies keys. */
+    start: watch.start,
+    stop: watch.stop,
 
     /** Leaves the waiting entries to other processes. The next change starts the sealing again. */
     close() {
@@ -145,7 +136,7 @@ export function createSealer(parts: SealerParts) {
 /** Looks if the entries of this process are sealed, and again later if some are not. */
 async function checkOwn(own: OwnEntries, alarm: ReturnType<typeof createAlarm>) {
   const { waiting, oldestAgeMs } = await own.check()
-  if (waiting > 0) alarm.set((oldestAgeMs ?? 0) > lostAfterMs ? lookEveryMs : retryMs)
+  if (waiting > 0) alarm.set((oldestAgeMs ?? 0) > lostAfterMs ? lookAnewEveryMs : retryMs)
 }
 
 function isDenied(error: unknown): boolean {

@@ -7,7 +7,8 @@ import { createKey, newKey } from '../support/keys'
 import { secret, useTrail } from '../support/trail'
 import { until } from '../support/until'
 
-const { apiKeys, database, sequelize, rows, holdLock, expectFaults, createOf } = useTrail()
+const { apiKeys, database, sequelize, rows, holdLock, expectFaults, createOf, createProcess } =
+  useTrail()
 
 async function waiting(): Promise<string[]> {
   const found = await rows<{ id: string }>(
@@ -46,6 +47,31 @@ function createStopping() {
 }
 
 describe('sealing', () => {
+  // Once a minute, each process looks through the whole queue.
+  const lessThanAMinuteMs = 40_000
+
+  it(
+    'is soon done by a process that verifies keys, for a process that has ended or a replication',
+    async () => {
+      const { plainTextKey } = await apiKeys.create(newKey())
+      await apiKeys.flush()
+      const { apiKeys: serving, statements } = createProcess({ secrets: [secret] })
+      await serving.verify(plainTextKey)
+      await until(() => statements.all.some((sql) => sql.includes('isBusy')))
+
+      // Neither a notification nor the log of changes reports it.
+      await sequelize.query(
+        `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id)
+         VALUES (gen_random_uuid(), 'user', 'alice', 'created', 'database', 'x')`,
+      )
+
+      await until(async () => (await sealed()).length === 2)
+      expect(await waiting()).toEqual([])
+      await serving.close()
+    },
+    lessThanAMinuteMs,
+  )
+
   it('covers entries of transactions of the caller once they are committed', async () => {
     const { id } = await createKey(apiKeys)
     const transaction = await sequelize.transaction()
