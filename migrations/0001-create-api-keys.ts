@@ -11,7 +11,7 @@ import { unless, type Step } from './step'
  * Indexes and constraints have no names of ours, because such names belong to the whole schema and the app may use them. No
  * index has `last_used_at`, so that the note of a use stays a HOT update; the fill factor leaves room for it. Lists are of one
  * key prefix, because instances with different prefixes may share the table: `prefix` is the key prefix, an underscore and six
- * characters. Metadata and limits are `json`. The text of `jsonb` can be far longer than the stored text, so its size
+ * characters. An environment has prefixes of its own, so that its lists need no other index. Metadata and limits are `json`. The text of `jsonb` can be far longer than the stored text, so its size
  * could not be limited.
  *
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
@@ -124,7 +124,7 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         )
       ) WITH (fillfactor = 90);
 
-      ${['user_id', 'service', 'created_by', 'environment'].map((column) => listIndexSql(keys, column)).join('')}
+      ${['user_id', 'service', 'created_by'].map((column) => listIndexSql(keys, column)).join('')}
       ${organizationIndexSql(keys)}
       CREATE INDEX ON ${keys} (left(prefix, -7), created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), status, created_at DESC, id DESC);

@@ -65,25 +65,26 @@ async function find(search: Search): Promise<Reading> {
     (owner ?? createdBy) !== undefined ||
     (isExpired === undefined && !permission && !text && status.length <= 1)
   const { bind, fixed, sought, order } = conditionsOf(search)
+  const inOrder = `ORDER BY ${order}`
   if (isIndexed) {
-    const selected = `${fixed} AND ${sought} ORDER BY ${order} LIMIT ${limit + 1}`
+    const selected = selectedSql(search, `${fixed} AND ${sought}`, `${inOrder} LIMIT ${limit + 1}`)
     return { ...(await readPage(search, selected, bind)), last: null }
   }
 
   const most = text ? keysAtOnce.text : keysAtOnce.other
-  const looked = `${fixed} ORDER BY ${order} LIMIT ${most}`
+  const looked = selectedSql(search, fixed, `${inOrder} LIMIT ${most}`)
   const next = await readPage(search, looked, bind, sought)
   if (next.seen < most) return { ...next, last: null }
   if (next.found.length > limit) return next
 
   // Without the sum, the server would walk the index on the time through all keys.
   const few = conditionsOf(search, `key.created_at + interval '0'`)
-  const selected = `${few.fixed} AND ${few.sought} LIMIT ${maxSorted + 1}`
+  const selected = selectedSql(search, `${few.fixed} AND ${few.sought}`, `LIMIT ${maxSorted + 1}`)
   const reading = await readPage(search, selected, few.bind)
   return reading.seen > maxSorted ? next : { ...reading, last: null }
 }
 
-/** Reads a page of the keys that `selected` selects and for which `where` is true. */
+/** Reads a page of the keys that a statement selects and for which `where` is true. */
 async function readPage(
   search: Search,
   selected: string,
@@ -95,7 +96,7 @@ async function readPage(
   const { order, value } = orderOf(sort)
   const [reading] = await selectJson<[Reading]>(
     sequelize,
-    `WITH selected AS MATERIALIZED (SELECT key.* FROM ${keysOf(search)} AS key WHERE ${selected}),
+    `WITH selected AS MATERIALIZED (${selected}),
           found AS (
             SELECT ${keySql('key')} AS json, key.id, (${value})::text AS value,
                    row_number() OVER (ORDER BY ${order}) AS place
@@ -115,33 +116,38 @@ async function readPage(
 }
 
 /**
- * SQL for the keys among which a list searches, a part for each prefix. So the server reads each part in the order of an index, and
- * merges them. The parts of an environment are those of its prefixes.
+ * SQL that selects the keys for which `where` is true, with clauses such as LIMIT. Keys of each prefix are selected by themselves, because
+ * the server reads only keys of one prefix in the order of an index.
  */
-function keysOf({ tables, environments, filter }: Search): string {
-  const { keyPrefixes } =
-    filter.environment === undefined ? environments : environments.ofNewKey(filter)
-  const parts = keyPrefixes.map(
-    (prefix) => `SELECT key.* FROM ${tables.keys} AS key WHERE ${isOfPrefixes('key', [prefix])}`,
-  )
-  return `(${parts.join(' UNION ALL ')})`
+function selectedSql(search: Search, where: string, clauses: string): string {
+  const selections = prefixesOf(search).map((prefix) => {
+    const isOwn = isOfPrefixes('key', [prefix])
+    return `(SELECT key.* FROM ${search.tables.keys} AS key WHERE ${isOwn} AND ${where} ${clauses})`
+  })
+  const [first = '', ...others] = selections
+  if (others.length === 0) return first
+  return `SELECT key.* FROM (${selections.join(' UNION ALL ')}) AS key ${clauses}`
+}
+
+/** Returns the prefixes of the keys among which a filter selects. */
+function prefixesOf({ environments, filter }: Pick<Search, 'environments' | 'filter'>) {
+  const { environment } = filter
+  return environment === undefined
+    ? environments.keyPrefixes
+    : environments.ofNewKey(filter).keyPrefixes
 }
 
 /** Returns the condition for the keys of a filter. */
 export function conditionOf(parts: Parts, filter: ManyFilter): Condition {
   const search = { ...parts, filter: { ...filter, sort: '-createdAt', limit: 1 } as const }
   const { bind, fixed, sought } = conditionsOf(search)
-  return { where: `${fixed} AND ${sought}`, bind }
+  const isOwn = isOfPrefixes('key', prefixesOf(search))
+  return { where: `${isOwn} AND ${fixed} AND ${sought}`, bind }
 }
 
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
 function conditionsOf(
-  {
-    filter,
-    format,
-    environments,
-    permissions,
-  }: Omit<Search, 'sequelize' | 'tables' | 'transaction'>,
+  { filter, format, permissions }: Pick<Search, 'filter' | 'format' | 'permissions'>,
   time = sortSql.createdAt,
 ) {
   const {
@@ -162,9 +168,8 @@ function conditionsOf(
   if (owner) fixed.push(isOf(owner, bind.push(owner.id)))
   if (createdBy !== undefined) fixed.push(`key.created_by = $${bind.push(createdBy)}`)
   if (environment !== undefined) {
-    const { keyPrefixes } = environments.ofNewKey({ environment })
     const isNamed = `key.environment = $${bind.push(environment)}`
-    fixed.push(`${isOfPrefixes('key', keyPrefixes)} AND (key.environment IS NULL OR ${isNamed})`)
+    fixed.push(`(key.environment IS NULL OR ${isNamed})`)
   }
   if (status.length === 1) fixed.push(`key.status = $${bind.push(status[0])}`)
   if (status.length > 1) sought.push(`key.status = ANY ($${bind.push(status)}::text[])`)

@@ -7,9 +7,11 @@ import { createSecretFormat } from '../../lib/keys/secret'
 import { createOwnChanges } from '../../lib/database/own-changes'
 import { createChangeLog } from '../../lib/freshness/change-log'
 import { systemClock } from '../../lib/database/clock'
+import { otherPrefixesSql } from '../../models/api-key'
 import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
+import { environmentOptions, newKeyOf, withEnvironments } from '../support/environments'
 import { newKey } from '../support/keys'
 import { until } from '../support/until'
 
@@ -473,5 +475,65 @@ describe('the indexes', () => {
 
     expect(await countUpdates()).toEqual({ all: minted.length, hot: minted.length })
     await own.drop()
+  })
+
+  describe('of an app with environments and former prefixes', () => {
+    let environments: TestApiKeys
+
+    beforeAll(async () => {
+      environments = createTestApiKeys(database, {
+        ...environmentOptions({
+          environments: {
+            live: { prefix: 'agpt_live', formerPrefixes: ['agpt', 'older'] },
+            test: { prefix: 'agpt_test', formerPrefixes: ['older_test'] },
+          },
+        }),
+        sequelize: explained,
+      })
+      for (let n = 0; n < 10; n++) {
+        await withEnvironments(environments).create(newKeyOf('test', { userId: 'user9' }))
+      }
+      await until(async () => (await environments.health()).audit.waiting === 0)
+    })
+
+    it.each([
+      [{}],
+      [{ environment: 'live' }],
+      [{ environment: 'test' }],
+      [{ environment: 'test', userId: 'user9' }],
+      [{ environment: 'live', userId: 'user9', sort: 'name' }],
+      [{ environment: 'test', status: 'ACTIVE' }],
+      [{ environment: 'live', permission: 'EXECUTE_BLOCK' }],
+      [{ environment: 'test', permission: 'READ_GRAPH', text: 'deployment' }],
+      [{ text: 'agpt_test_' }],
+    ] as const)('serve lists of %j, page after page', async (filter) => {
+      const { list } = withEnvironments(environments)
+      const { nextCursor } = await list(filter)
+      if (nextCursor) await list({ ...filter, cursor: nextCursor })
+
+      expect(tablesReached()).toEqual(new Set(['api_keys']))
+      expect(tablesReadWhole()).toEqual([])
+      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    })
+
+    it('serve create', async () => {
+      await withEnvironments(environments).create(newKeyOf('test', { userId: 'user2' }))
+
+      expect(tablesReached()).toContain('api_keys')
+      expect(tablesReadWhole()).toEqual([])
+      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    })
+
+    it('serve the search for prefixes that no instance accepts', async () => {
+      await select(
+        `SELECT * FROM (${otherPrefixesSql('api_keys', ['agpt'])}) AS other
+          WHERE other.key_prefix = 'agpt_test'`,
+      )
+      const [plan] = await select<{ 'QUERY PLAN': string }>(
+        `EXPLAIN ${otherPrefixesSql('api_keys', ['agpt'])}`,
+      )
+
+      expect(plan?.['QUERY PLAN']).not.toContain('Seq Scan on api_keys')
+    })
   })
 })
