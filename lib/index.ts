@@ -17,7 +17,12 @@ export {
 } from './errors'
 export type { ConsoleOptions } from './console/options'
 export type { Demand } from './http/demand'
-export type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
+export type {
+  AnyRequest,
+  AuthenticateOptions,
+  GuardOptions,
+  RequestOptions,
+} from './http/guard-options'
 export type { Guard } from './http/guards'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
@@ -61,6 +66,7 @@ export type {
   NewKeyFields,
   RecordFields,
 } from './keys/record'
+export type { MayBind, RequestedResources, Resources } from './keys/resources'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {
   ApiKeysOptions,
@@ -81,7 +87,7 @@ export type { RefusedKeys } from './verification/refused-keys'
 export type { Closable } from './keys/closable'
 export type { UnknownPermission } from './verification/unknown-permissions'
 export type { VerifiedApiKey, VerifiedFields } from './verification/verified-key'
-export type { Verdict } from './verification/verify'
+export type { Verdict, VerifyOptions } from './verification/verify'
 export { migrations, type Migration } from '../migrations'
 export type { Status } from '../models/api-key'
 export type { ActorType, EventAction } from '../models/api-key-event'

@@ -11,6 +11,7 @@ import {
   type App,
   type ErrorCode,
   type Owner,
+  type Resources,
   type UserOwner,
   type VerifiedApiKey,
 } from 'express-api-keys'
@@ -44,7 +45,7 @@ interface Graphs extends App {
   environment: never
   resource: never
 }
-interface Alone<Id> extends App {
+interface Alone<Id extends string | number> extends App {
   permission: 'A'
   owner: UserOwner<Id>
   environment: never
@@ -174,6 +175,85 @@ createApiKeys({
   // @ts-expect-error a property that not all versions of Express have needs the types of one version
   currentUser: (req) => req.session,
 })
+
+// Types of resources are a union of the names in the option, and are checked in every place.
+const bound = createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['READ', 'RUN'],
+  resources: {
+    graph: true,
+    project: async (ids, owner, { transaction }) => {
+      isTrue<Equal<typeof ids, readonly string[]>>()
+      return ids.length === 0 || (owner.type === 'user' && transaction !== undefined)
+    },
+  },
+})
+app.post(
+  '/bound/:id/run',
+  bound.requirePermission('RUN', { resource: (req) => ({ graph: req.params.id }) }),
+  bound.requirePermission('RUN', {
+    resource: (req: Request<{ id: string }>) => ({
+      graph: req.params.id,
+      project: req.get('X-Project'),
+    }),
+  }),
+  bound.requirePermission(['READ', 'RUN'], { resource: null, orSignedIn: true, cost: 2 }),
+  bound.authenticate({ resource: (req) => ({ project: String(req.query.project) }) }),
+  (req, res) => {
+    isTrue<Equal<typeof req.params.id, string>>()
+    const apiKey = bound.getApiKey(req)
+    isTrue<Equal<typeof apiKey.resources, Resources<'graph' | 'project'> | null>>()
+    isTrue<Equal<NonNullable<typeof apiKey.resources>['graph'], readonly string[] | undefined>>()
+    isTrue<Equal<ReturnType<typeof apiKey.allows>, boolean>>()
+    // @ts-expect-error there is no such type of resources
+    apiKey.allows('block', '7')
+    // @ts-expect-error ids are text
+    apiKey.allows('graph', 7)
+    // @ts-expect-error what a key is bound to is not to be changed
+    apiKey.resources?.graph?.push('8')
+    res.json({})
+  },
+)
+void bound.create({
+  userId: 'alice',
+  name: 'CI',
+  permissions: ['RUN'],
+  resources: { graph: ['7'], project: [] },
+})
+void bound.update('7', { resources: null })
+void bound.verify('acme_', { resource: { graph: '7' } })
+void bound
+  .get('7')
+  .then(({ resources }) => isTrue<Equal<typeof resources, Resources<'graph' | 'project'> | null>>())
+const fields = { userId: 'alice', name: 'CI', permissions: ['RUN'] } as const
+// @ts-expect-error there is no such type of resources
+void bound.create({ ...fields, resources: { block: ['7'] } })
+// @ts-expect-error ids are text
+void bound.create({ ...fields, resources: { graph: [7] } })
+// @ts-expect-error there is no such type of resources
+void bound.update('7', { resources: { block: ['7'] } })
+// @ts-expect-error there is no such type of resources
+void bound.verify('acme_', { resource: { block: '7' } })
+// @ts-expect-error there is no such type of resources
+bound.requirePermission('RUN', { resource: (req) => ({ block: req.params.id }) })
+// @ts-expect-error a guard decides at once
+bound.requirePermission('RUN', { resource: async (req) => ({ graph: req.params.id }) })
+// @ts-expect-error a function names the resource of each request
+bound.requirePermission('RUN', { resource: { graph: '7' } })
+// @ts-expect-error a type has true or a function
+createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'], resources: { graph: 'yes' } })
+// Without the option there is no trace of it.
+// @ts-expect-error there are no resources
+apiKeys.requirePermission('READ_GRAPH', { resource: null })
+// @ts-expect-error there are no resources
+void apiKeys.create({ userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'], resources: null })
+// @ts-expect-error there are no resources
+apiKeys.getApiKey({}).resources
+// @ts-expect-error there are no resources
+apiKeys.getApiKey({}).allows('graph', '7')
+// @ts-expect-error there are no resources
+void apiKeys.get('7').then(({ resources }) => resources)
 
 // Names that the compiler cannot see are refused.
 const names: string[] = ['A', 'B']
@@ -306,6 +386,7 @@ export async function useWithoutHttp() {
         | 'environment_mismatch'
         | 'address_not_allowed'
         | 'environment_not_allowed'
+        | 'resource_not_allowed'
         | 'too_many_attempts'
       >
     >()
