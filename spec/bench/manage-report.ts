@@ -418,7 +418,7 @@ async function measureVerification(context: BenchContext): Promise<Target[]> {
   const { server, isQuick, print, log, against } = context
   const entries = isQuick ? 20_000 : 200_000
   const variants = variantsOf(context).filter((one) => /^(?:ours|before)$/.test(one))
-  const speeds = new Map<ManageVariant, number[]>()
+  const measured = new Map<ManageVariant, ManageAnswer[]>()
   const processes = new Map<ManageVariant, Process>()
 
   for (const variant of variants) {
@@ -434,22 +434,39 @@ async function measureVerification(context: BenchContext): Promise<Target[]> {
   }
   for (let turn = -1; turn < (isQuick ? 2 : 3); turn++) {
     for (const [variant, process] of orderOf([...processes], Math.max(0, turn))) {
-      const { count, seconds } = await process.ask({ kind: 'verify' })
+      const answer = await process.ask({ kind: 'verify' })
       // The first turn only warms up.
-      if (turn >= 0) speeds.set(variant, [...(speeds.get(variant) ?? []), count / seconds])
+      if (turn >= 0) measured.set(variant, [...(measured.get(variant) ?? []), answer])
     }
   }
   for (const process of processes.values()) await process.stop()
 
+  const of = (variant: ManageVariant, read: (answer: ManageAnswer) => number) =>
+    (measured.get(variant) ?? []).map(read)
+  const speedsOf = (variant: ManageVariant) => of(variant, ({ count, seconds }) => count / seconds)
+  const blocksOf = (variant: ManageVariant) => of(variant, (one) => one.longestBlockMs ?? 0)
   print(`## \`verifyAuditTrail\` on ${formatCount(entries)} entries, half of them signed`)
   print(
     formatTable(
-      ['', 'entries/s'],
-      [...speeds].map(([variant, list]) => [manageVariants[variant].title, formatSpread(list, 0)]),
+      ['', 'entries/s', 'the event loop is blocked at most, ms', 'more memory at most, MB'],
+      [...measured.keys()].map((variant) => [
+        manageVariants[variant].title,
+        formatSpread(speedsOf(variant), 0),
+        formatSpread(blocksOf(variant), 1),
+        formatSpread(
+          of(variant, ({ growthMb = 0 }) => growthMb),
+          0,
+        ),
+      ]),
     ),
   )
-  if (against === undefined) return []
-  const change = ratios(speeds.get('ours') ?? [], speeds.get('before') ?? [])
+  const isResponsive = expectMedian('`verifyAuditTrail` blocks the event loop', blocksOf('ours'), {
+    atMost: 20,
+    digits: 1,
+    unit: ' ms',
+  })
+  if (against === undefined) return [isResponsive]
+  const change = ratios(speedsOf('ours'), speedsOf('before'))
   const what = '`verifyAuditTrail`, against the other build'
-  return [expectMedian(what, change, { atLeast: 8, digits: 1 })]
+  return [isResponsive, expectMedian(what, change, { atLeast: 8, digits: 1 })]
 }

@@ -1,4 +1,5 @@
 import { randomInt, randomUUID } from 'node:crypto'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { QueryTypes } from 'sequelize'
@@ -37,6 +38,10 @@ export interface ManageAnswer {
   settleSeconds: number
   /** How long the app's own queries waited, in milliseconds. */
   waits?: number[]
+  /** The longest time for which a verification has blocked the event loop, in milliseconds. */
+  longestBlockMs?: number
+  /** How much more memory the process had at most than before, in megabytes. */
+  growthMb?: number
 }
 
 const { DATABASE_URL: url = '', SECRET: secret = '', BUILD: build = thisBuild } = process.env
@@ -142,7 +147,7 @@ async function answer(
     case 'fillTrail':
       return measure(() => fillTrail(question.entries))
     case 'verify':
-      return measure(verifyTrail)
+      return verifyTrail()
   }
 }
 
@@ -236,13 +241,25 @@ async function fillTrail(entries: number) {
   return entries
 }
 
-async function verifyTrail() {
+async function verifyTrail(): Promise<ManageAnswer> {
   const { apiKeys, sequelize } = openBuild({ url, build, secrets: [secret] })
-  const { isIntact, entries, faults } = await apiKeys.verifyAuditTrail()
-  if (!isIntact) throw new Error(`the trail is not intact: ${JSON.stringify(faults.slice(0, 3))}`)
+  const delays = monitorEventLoopDelay({ resolution: 1 })
+  const before = process.memoryUsage.rss()
+  delays.enable()
+  const answer = await measure(async () => {
+    const { isIntact, entries, faults } = await apiKeys.verifyAuditTrail()
+    if (!isIntact) throw new Error(`the trail is not intact: ${JSON.stringify(faults.slice(0, 3))}`)
+    return entries
+  })
+  delays.disable()
   await apiKeys.close()
   await sequelize.close()
-  return entries
+  return {
+    ...answer,
+    longestBlockMs: delays.max / 1e6,
+    // In kilobytes, and bytes.
+    growthMb: Math.max(0, process.resourceUsage().maxRSS / 1024 - before / 1024 ** 2),
+  }
 }
 
 void start()
