@@ -60,6 +60,7 @@ const wings = {
   ],
   'what pages show and do': [
     'lib/console/accent.ts',
+    'lib/console/app-fields.ts',
     'lib/console/assets.ts',
     'lib/console/calls.ts',
     'lib/console/console.ts',

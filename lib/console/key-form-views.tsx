@@ -15,7 +15,7 @@ import type { ConsoleParts, Route } from './router'
 /** Creates the forms for a new key, and for changes of a key. */
 export function createKeyFormViews(parts: ConsoleParts) {
   const { lifecycle, routeCommands, settings } = parts
-  const { maxLifetimeSeconds } = settings
+  const { environments, maxLifetimeSeconds } = settings
   const descriptions = describe(settings.permissions.described)
 
   const create: Route = {
@@ -28,7 +28,8 @@ export function createKeyFormViews(parts: ConsoleParts) {
       const content = (
         <KeyForm
           page={page}
-          values={form.size > 0 ? valuesOf(form) : emptyValues(permissions, maxLifetimeSeconds)}
+          values={form.size > 0 ? valuesOf(form) : emptyValues(permissions, settings)}
+          environments={environments.names}
           descriptions={descriptions}
           groups={groupsOf(permissions, page)}
           problem={refused && problemOf(refused, page)}
@@ -43,7 +44,11 @@ export function createKeyFormViews(parts: ConsoleParts) {
     async act(call) {
       const { form } = call
       const { name: idempotencyKey, at } = requestIn(form)
-      const apiKey = { ...inputOf(form), expiresAt: readExpiry(form, at) ?? null }
+      const apiKey = {
+        ...inputOf(form),
+        ...(environments.names.length > 0 && { environment: valueOf(form, 'environment') }),
+        expiresAt: readExpiry(form, at) ?? null,
+      }
       const { owner, ...options } = asOwner(call)
       return revealOnce(call, 'created', () =>
         routeCommands.createOwn(owner, apiKey, {
@@ -65,6 +70,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
         <KeyForm
           page={page}
           values={form.size > 0 ? valuesOf(form) : valuesOfKey(apiKey)}
+          environments={environments.names}
           descriptions={descriptions}
           groups={groupsOf([...permissions, ...gone], page)}
           gone={gone}
@@ -105,6 +111,7 @@ function problemOf(refused: ApiKeysError, page: Page) {
     permissions: form.permissions,
     expiresAt: form.expiry,
     allowedIps: form.addresses,
+    environment: form.environment,
   }
   const problem = problemFrom(refused, page.texts, labels)
   return refused.code === 'idempotency_key_reused' ? { ...problem, general: reveal.again } : problem
@@ -130,6 +137,7 @@ function valuesOf(form: Form): KeyValues {
     name: valueOf(form, 'name'),
     description: valueOf(form, 'description'),
     permissions: form.get('permissions') ?? [],
+    environment: valueOf(form, 'environment'),
     expiry: valueOf(form, 'expiry'),
     expiresOn: valueOf(form, 'expiresOn'),
     addresses: valueOf(form, 'addresses'),
@@ -141,6 +149,7 @@ function valuesOfKey({ name, description, permissions, allowedIps }: ApiKeyRecor
     name,
     description: description ?? '',
     permissions,
+    environment: '',
     expiry: 'keep',
     expiresOn: '',
     addresses: allowedIps?.join('\n') ?? '',
@@ -150,12 +159,13 @@ function valuesOfKey({ name, description, permissions, allowedIps }: ApiKeyRecor
 /** Returns what an empty form has. If there is one permission only, a key needs it. */
 function emptyValues(
   permissions: readonly DescribedPermission[],
-  maxLifetimeSeconds: number,
+  { environments, maxLifetimeSeconds }: ConsoleParts['settings'],
 ): KeyValues {
   return {
     name: '',
     description: '',
     permissions: permissions.length === 1 ? permissions.map(({ name }) => name) : [],
+    environment: environments.usual ?? environments.names[0] ?? '',
     expiry: firstPreset(maxLifetimeSeconds),
     expiresOn: '',
     addresses: '',

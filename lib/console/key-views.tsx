@@ -3,6 +3,7 @@ import type { ApiKeysError } from '../errors'
 import { shownToOwner } from '../http/key-routes'
 import { limitsOf } from '../keys/limits'
 import type { ApiKeyRecord } from '../keys/record'
+import { appFieldsOf } from './app-fields'
 import { asOwner, describe, idOf } from './calls'
 import { sentenceOf } from './faults'
 import { slotsOf } from './pages/chart'
@@ -20,6 +21,11 @@ const periods = {
 export function createKeyViews({ lifecycle, routeCommands, settings }: ConsoleParts) {
   const descriptions = describe(settings.permissions.described)
 
+  function ofEnvironment(apiKey: ApiKeyRecord) {
+    const { environment } = appFieldsOf(apiKey)
+    return settings.environments.ofKey({ environment, prefix: apiKey.prefix })?.limits ?? null
+  }
+
   async function show(call: Call, refused?: ApiKeysError): Promise<View> {
     const { page, query, userId } = call
     const [id, options] = [idOf(call), asOwner(call)]
@@ -36,7 +42,7 @@ export function createKeyViews({ lifecycle, routeCommands, settings }: ConsolePa
         apiKey={apiKey}
         userId={userId}
         descriptions={descriptions}
-        limits={limitsOf(settings.limits, apiKey.limits)}
+        limits={limitsOf(settings.limits, ofEnvironment(apiKey), apiKey.limits)}
         slots={slotsOf(usage.usage, count, unitMs, page.now)}
         totals={usage.totals}
         period={by}

@@ -1,6 +1,6 @@
 import { mount, useConsole } from '../support/console'
 import { newUser } from '../support/keys'
-import { faultOf, fieldsOf, formWith, textOf, type OpenPage } from '../support/visitor'
+import { factsOf, faultOf, fieldsOf, formWith, textOf, type OpenPage } from '../support/visitor'
 
 const granted = new Map<string, string[]>()
 const all = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']
@@ -9,15 +9,6 @@ const { apiKeys, as, createKey, http, rows } = useConsole({
   limits: { burst: { limit: 100, windowSeconds: 60 } },
   grantable: ({ id }) => (granted.get(id) ?? all) as 'READ_GRAPH'[],
 })
-
-/** Returns the facts of a key, by their labels. */
-function factsOf({ root }: OpenPage): Record<string, string> {
-  return Object.fromEntries(
-    root
-      .querySelectorAll('#key dl > div')
-      .map((fact) => [textOf(fact.querySelector('dt')), textOf(fact.querySelector('dd'))]),
-  )
-}
 
 /** Returns the numbers of the table of usage. */
 function table({ root }: OpenPage): string[][] {

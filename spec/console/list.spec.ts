@@ -88,6 +88,7 @@ describe('the list', () => {
     const page = await as(user).open(`${mount}?status=${status}`)
 
     expect(rowsOf(page).map(({ Name }) => Name)).toEqual(names)
+    expect(rowsOf(page).map(({ Status }) => `${Status} one`)).toEqual(names)
     expect(page.root.querySelectorAll('.tabs [aria-current=page]')).toHaveLength(1)
   })
 

@@ -115,6 +115,15 @@ export function rowsOf({ root }: OpenPage): Record<string, string>[] {
   })
 }
 
+/** Returns the facts of a key, by their labels. */
+export function factsOf({ root }: OpenPage): Record<string, string> {
+  return Object.fromEntries(
+    root
+      .querySelectorAll('#key dl > div')
+      .map((fact) => [textOf(fact.querySelector('dt')), textOf(fact.querySelector('dd'))]),
+  )
+}
+
 /** Returns the text of an element, with single spaces. */
 export function textOf(element: HTMLElement | null): string {
   return (element?.textContent ?? '').replaceAll(/\s+/g, ' ').trim()

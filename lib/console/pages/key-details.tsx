@@ -1,5 +1,6 @@
 import type { ComponentChildren } from 'preact'
 
+import { appFieldsOf } from '../app-fields'
 import type { KeyProps } from './key-props'
 import { Ago, Day, Exactly, wordsFor } from './parts'
 
@@ -8,6 +9,7 @@ export function Details({ page, apiKey, descriptions, limits }: KeyProps) {
   const { texts, formats } = page
   const { key, list, times } = texts
   const { lastUsedAt, lastUsedFrom, createdAt, expiresAt, revokedAt, allowedIps } = apiKey
+  const { environment, resources } = appFieldsOf(apiKey)
   const limitTexts = limits.map(({ limit, windowSeconds }) =>
     key.limit(formats.number(limit), formats.duration(windowSeconds)),
   )
@@ -39,18 +41,29 @@ export function Details({ page, apiKey, descriptions, limits }: KeyProps) {
             <Exactly page={page} at={revokedAt} />
           </Fact>
         )}
+        {environment !== null && <Fact label={key.environment}>{environment}</Fact>}
         <Fact label={key.permissions}>
           <Lines texts={wordsFor(descriptions, apiKey.permissions)} />
         </Fact>
         <Fact label={key.addresses}>
           {allowedIps ? <Lines texts={allowedIps} isCode /> : key.anyAddress}
         </Fact>
+        {resources !== null && (
+          <Fact label={key.resources}>
+            <Lines texts={bindingsOf(resources)} />
+          </Fact>
+        )}
         <Fact label={key.limits}>
           {limitTexts.length > 0 ? <Lines texts={limitTexts} /> : key.noLimits}
         </Fact>
       </dl>
     </section>
   )
+}
+
+/** Returns a text for each type of the resources to which a key is bound. */
+function bindingsOf(resources: Readonly<Record<string, readonly string[]>>): string[] {
+  return Object.entries(resources).map(([type, ids]) => `${type}: ${ids.join(', ')}`)
 }
 
 function Fact({ label, children }: { label: string; children: ComponentChildren }) {

@@ -11,6 +11,7 @@ export interface KeyValues {
   name: string
   description: string
   permissions: readonly string[]
+  environment: string
   expiry: string
   expiresOn: string
   addresses: string
@@ -27,6 +28,8 @@ interface KeyFormProps {
   page: Page
   values: KeyValues
   groups: readonly PermissionGroup[]
+  /** The names of the environments of the app. */
+  environments: readonly string[]
   /** The words of the app for all permissions. */
   descriptions: ReadonlyMap<string, string>
   /** The permissions of the key that the user may no longer give. */
@@ -88,6 +91,7 @@ export function KeyForm(props: KeyFormProps) {
             </textarea>
           )}
         </Field>
+        {!edited && props.environments.length > 0 && <EnvironmentOf {...props} />}
         <Permissions {...props} />
         <Expiry {...props} />
         <Field
@@ -111,6 +115,27 @@ export function KeyForm(props: KeyFormProps) {
         </div>
       </form>
     </>
+  )
+}
+
+function EnvironmentOf({ page, values, problem, environments }: KeyFormProps) {
+  const { form } = page.texts
+  return (
+    <Field
+      name="environment"
+      label={form.environment}
+      hint={form.environmentHint}
+      problem={problem}
+    >
+      {(attributes) => (
+        <Choice
+          name="environment"
+          value={values.environment}
+          options={environments.map((name) => ({ value: name, text: name }))}
+          attributes={attributes}
+        />
+      )}
+    </Field>
   )
 }
 

@@ -1,5 +1,6 @@
 import type { Sort, SortName } from '../../keys/cursor'
 import type { ApiKeyRecord } from '../../keys/record'
+import { appFieldsOf } from '../app-fields'
 import type { Page } from '../page'
 import { Sparkline, type Slot } from './chart'
 import { Banner } from './layout'
@@ -177,6 +178,7 @@ interface RowProps {
 function Row({ page, apiKey, slots, descriptions }: RowProps) {
   const { texts, to } = page
   const { columns } = texts.list
+  const { environment } = appFieldsOf(apiKey)
   const words = wordsFor(descriptions, apiKey.permissions)
   const hidden = words.length - shownPermissions
   return (
@@ -186,6 +188,7 @@ function Row({ page, apiKey, slots, descriptions }: RowProps) {
           <bdi>{apiKey.name}</bdi>
         </a>
         <KeyEnds ends={apiKey} />
+        {environment !== null && <span class="environment">{environment}</span>}
       </th>
       <td role="cell" class="permissions" data-label={columns.permissions}>
         <span>
