@@ -1,0 +1,73 @@
+import { qualify } from '../models/names'
+import { ownerIdSql, ownerTypeSql } from '../models/owner'
+import type { Tables } from '../models/tables'
+import { isReplicationWorker, type Trigger } from './triggers'
+
+/** Returns the triggers that write an entry for each suspension of an owner, and for the end of it, that the library has not made. */
+export function suspensionTriggers({ schema, suspendedOwners, events }: Tables): Trigger[] {
+  const onSuspensions = {
+    table: suspendedOwners,
+    calls: { name: qualify(schema, 'api_key_record_suspension'), body: suspensionBody(events) },
+  }
+  return [
+    {
+      ...onSuspensions,
+      name: 'api_key_record_suspension',
+      fires: 'AFTER INSERT OR DELETE OR UPDATE',
+      forEach: 'ROW',
+    },
+    {
+      ...onSuspensions,
+      name: 'api_key_record_all_suspensions',
+      fires: 'AFTER TRUNCATE',
+      forEach: 'STATEMENT',
+    },
+  ]
+}
+
+/**
+ * An entry by the library is the newest of its owner, and of the same transaction. An UPDATE that leaves the owner alone changes no
+ * suspension. A TRUNCATE ends the suspensions of all owners by one entry.
+ */
+function suspensionBody(events: string): string {
+  const newest = (
+    owner: string,
+  ) => `event.xid, event.ref, event.action INTO last FROM ${events} AS event
+             WHERE (event.owner_type, event.owner_id) = (${owner}) ORDER BY event.id DESC LIMIT 1`
+  const write = (
+    action: string,
+    owner: string,
+  ) => `INSERT INTO ${events} (owner_type, owner_id, action, actor_type, actor_id)
+              VALUES (${owner}, '${action}', 'database', session_user)`
+  return `
+        DECLARE
+          last record;
+        BEGIN
+          IF ${isReplicationWorker} THEN
+            RETURN NULL;
+          END IF;
+          IF TG_OP = 'TRUNCATE' THEN
+            ${write('owner_reactivated', 'NULL, NULL')};
+            RETURN NULL;
+          END IF;
+          IF TG_OP = 'UPDATE' AND (${oldOwner}) IS NOT DISTINCT FROM (${newOwner}) THEN
+            RETURN NULL;
+          END IF;
+          IF TG_OP <> 'INSERT' THEN
+            SELECT ${newest(oldOwner)};
+            IF (last.xid = pg_current_xact_id() AND last.action = 'owner_reactivated' AND last.ref IS NOT NULL) IS NOT TRUE THEN
+              ${write('owner_reactivated', oldOwner)};
+            END IF;
+          END IF;
+          IF TG_OP <> 'DELETE' THEN
+            SELECT ${newest(newOwner)};
+            IF (last.xid = pg_current_xact_id() AND last.action = 'owner_suspended' AND last.ref = NEW.event_ref) IS NOT TRUE THEN
+              ${write('owner_suspended', newOwner)};
+            END IF;
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+const oldOwner = `${ownerTypeSql('OLD')}, ${ownerIdSql('OLD')}`
+const newOwner = `${ownerTypeSql('NEW')}, ${ownerIdSql('NEW')}`
