@@ -29,7 +29,13 @@ export type { ApiKeyEvent } from './audit/trail'
 export type { AuditHead } from './audit/head'
 export type { AuditFault } from './audit/faults'
 export type { AuditVerification, VerificationOptions } from './audit/verify'
-export type { ApiKeyChanged, ApiKeyNotices, Listener, RequestDenied } from './keys/emitter'
+export type {
+  ApiKeyChanged,
+  ApiKeyNotices,
+  Listener,
+  OwnerChanged,
+  RequestDenied,
+} from './keys/emitter'
 export type {
   ApiKeyFilter,
   ChangeOptions,

@@ -1,4 +1,6 @@
 import { literal } from './names'
+import { isSuspendedSql } from './owner'
+import type { Tables } from './tables'
 
 /** The statuses of a key in the database. */
 export const statuses = ['ACTIVE', 'SUSPENDED', 'REVOKED'] as const
@@ -40,6 +42,7 @@ export interface ApiKeyRow {
   previousPostfix: string | null
   previousWorksUntil: Time | null
   previousLastUsedAt: Time | null
+  ownerSuspended: boolean
 }
 
 /** Milliseconds since 1970; text for an infinite time. */
@@ -92,7 +95,7 @@ export const keyColumns = {
   previousWorksUntil: column('previous_works_until', 'time', 'record', 'watched', 'logged'),
   previousLastUsedAt: column('previous_last_used_at', 'time', 'record'),
   eventRef: column('event_ref', 'id'),
-} satisfies Record<keyof ApiKeyRow, unknown> & Record<string, unknown>
+} satisfies Record<Exclude<keyof ApiKeyRow, 'ownerSuspended'>, unknown> & Record<string, unknown>
 
 /** The name of a column in JavaScript. */
 export type KeyAttribute = keyof typeof keyColumns
@@ -121,11 +124,12 @@ export function comparableColumns(...uses: ColumnUse[]): string[] {
 }
 
 /** SQL for a key as JSON, from a row of the table of keys. */
-export function keySql(key: string): string {
+export function keySql(tables: Tables, key: string): string {
   const members = attributesFor('record').map((attribute) => {
     const { name, type } = keyColumns[attribute]
     return `'${attribute}', ${jsonOf(`${key}.${name}`, type)}`
   })
+  members.push(`'ownerSuspended', ${isSuspendedSql(tables, key)}`)
   return `json_build_object(${members.join(', ')})::text`
 }
 

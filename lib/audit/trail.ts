@@ -11,7 +11,7 @@ import type { Emitter } from '../keys/emitter'
 import type { Environments } from '../keys/environments'
 import type { EventFilter, Pruning } from '../keys/input'
 import { isSame } from '../keys/metadata'
-import type { IdTypes, Owner } from '../keys/owner'
+import { isSameOwner, type IdTypes, type Owner } from '../keys/owner'
 import {
   readOwner,
   readTime,
@@ -62,6 +62,13 @@ type States = { before: KeyState | null; after: KeyState } | { before: KeyState;
 /** A change of a key, and the `event_ref` that it gives to the row of the key. */
 export type Change = States & { action: ChangeAction; ref: string }
 
+/** A suspension of an owner, or its end, and the `event_ref` of its row. */
+interface OwnerChange {
+  action: 'owner_suspended' | 'owner_reactivated'
+  owner: Owner
+  ref: string
+}
+
 interface Circumstances {
   actor?: Actor | undefined
   address?: string | undefined
@@ -93,6 +100,13 @@ export function createAudit(parts: AuditParts) {
       if (apiKeyId !== null && ref !== null)
         signed.set(change, { apiKeyId, ref, mac: row.entry_mac })
       return row
+    },
+
+    /** Returns the signed entry of a suspension of an owner, or of its end, as a row of the table. */
+    toOwnerRow({ action, owner, ref }: OwnerChange, circumstances: Circumstances) {
+      const none = { apiKeyId: null, before: null, after: null }
+      const entry = { ...none, ...ownersOf(owner), ...byOf(circumstances), ref, action }
+      return toRow(signer, entry, serverClock.now())
     },
 
     /** Returns the entries of changes, as the process keeps them until it finds them sealed. */
@@ -199,20 +213,34 @@ function toText(id: unknown): string | null {
   return typeof id === 'string' || typeof id === 'number' ? String(id) : null
 }
 
-function toEntry(change: Change, { actor, address, reason }: Circumstances): NewEntry {
+function toEntry(change: Change, circumstances: Circumstances): NewEntry {
   const { action, before, after, ref } = change
   const { id: apiKeyId, owner } = (after ?? before).record
   const changed = changedAttributes(change)
-  const actorId = actor && actor.type !== 'system' ? String(actor.id) : null
-  const by = { actorType: actor?.type ?? 'system', actorId, address: address ?? null } as const
   const states = { before: before && pick(before, changed), after: after && pick(after, changed) }
-  const named = {
+  const owners = ownersOf(owner, before?.record.owner)
+  return { ref, apiKeyId, ...owners, action, ...byOf(circumstances), ...states }
+}
+
+/** Returns the columns of an entry that name the owner, and the owner before if the key has changed hands. */
+function ownersOf(owner: Owner, before = owner) {
+  const former = isSameOwner(owner, before) ? null : before
+  return {
     ownerType: owner.type,
     ownerId: String(owner.id),
-    formerOwnerType: null,
-    formerOwnerId: null,
+    formerOwnerType: former && former.type,
+    formerOwnerId: former && String(former.id),
   }
-  return { ref, apiKeyId, ...named, action, ...by, reason: reason ?? null, ...states }
+}
+
+/** Returns the columns of an entry that say who made the change, and why. */
+function byOf({ actor, address, reason }: Circumstances) {
+  return {
+    actorType: actor?.type ?? 'system',
+    actorId: actor && actor.type !== 'system' ? String(actor.id) : null,
+    address: address ?? null,
+    reason: reason ?? null,
+  }
 }
 
 type Shown = (typeof shownNames)[number]

@@ -5,7 +5,7 @@ import type { ChangeOptions } from '../lifecycle/types'
 import { problemOf } from './answer'
 import type { Guard } from './guards'
 import { idempotencyKeyOf } from './idempotency-key'
-import { addressOf, createKeyRoutes, listPermissions, type Role } from './key-routes'
+import { addressOf, createKeyRoutes, idOf, keyPath, listPermissions, type Role } from './key-routes'
 import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
 
 /** Makes the router with which administrators manage the keys of all users. */
@@ -86,6 +86,30 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
           ? await lifecycle.countRevocable(owner)
           : await lifecycle.revokeAll(owner, options)
         return { revoked: keys }
+      },
+    },
+    '/suspend-owner': {
+      async post(call) {
+        const { owner, ...explanation } = parse.ownerChange(call.body)
+        const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
+        const { isChanged } = await lifecycle.suspendOwner(owner, options)
+        return { suspended: isChanged }
+      },
+    },
+    '/reactivate-owner': {
+      async post(call) {
+        parse.notEverywhere('is not for this')(call.query)
+        const { owner, ...explanation } = parse.ownerChange(call.body)
+        const options = { ...asAdmin(call), ...explanation }
+        const { isChanged } = await lifecycle.reactivateOwner(owner, options)
+        return { reactivated: isChanged }
+      },
+    },
+    [`${keyPath}/transfer`]: {
+      async post(call) {
+        const { owner, ...explanation } = parse.ownerChange(call.body)
+        const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
+        return lifecycle.transfer(idOf(call), owner, options)
       },
     },
     '/revoke-many': {

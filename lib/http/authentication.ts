@@ -99,7 +99,8 @@ export function createAuthenticator(parts: AuthenticatorParts) {
       if (!(failure instanceof ApiKeysError)) return
 
       const caller = recall(req)
-      const key = caller?.accepted?.key.row ?? caller?.refused
+      const row = caller?.accepted?.key.row
+      const key = row ? { id: row.id, owner: row.owner.shown } : caller?.refused
       if (caller && key) countRefusal(recorder, failure, key, caller)
       if (!emitter.listeners.has('denied')) return
       emitter.emit('denied', denialOf(key, caller, failure))

@@ -50,9 +50,10 @@ export function shownToOwner(userId: string | number, event: ApiKeyEvent): ApiKe
 
 /** The name of the id in paths. The app may have an `id` in the path that it mounts the router at. */
 const keyId = 'apiKeysKeyId'
-const keyPath = `/:${keyId}`
+export const keyPath = `/:${keyId}`
 
-function idOf({ req }: { req: Request }): string {
+/** Returns the id of the key that a path names. */
+export function idOf({ req }: { req: Request }): string {
   return String(req.params[keyId])
 }
 

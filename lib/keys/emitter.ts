@@ -36,11 +36,21 @@ export interface RequestDenied {
   address: string | null
 }
 
+/** A suspension of an owner, or its end. */
+export interface OwnerChanged<O extends Owner = Owner> {
+  owner: O
+  actor: Actor
+  reason: string | null
+}
+
 /** The events of this process, and their values. No value holds a secret. */
 export interface ApiKeyNotices<A extends App = AnyApp> extends Record<
   ChangeAction,
   ApiKeyChanged<A>
 > {
+  /** This process has suspended an owner, or ended that, and committed it. */
+  owner_suspended: OwnerChanged<A['owner']>
+  owner_reactivated: OwnerChanged<A['owner']>
   /** A request came with a secret that no longer works; once per key and hour. */
   retired_secret_used: { apiKeyId: string }
   /** A use of a key was accepted: a request that no guard refused has ended, or `verify` has accepted the key. */

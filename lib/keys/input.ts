@@ -188,6 +188,8 @@ function createBulkParsers(
     /** Parses the body with many new keys, which are parsed one by one later. */
     batch: parserOf({ apiKeys: v.unknown() }),
     revokeAll: createParser(ofOwner({ ...because, dryRun })),
+    /** Parses the body of a suspension of an owner, its end, and a transfer. */
+    ownerChange: createParser(ofOwner(because)),
     manyKeys: createParser(
       v.pipe(
         ofAnyOwner(manyKeys),

@@ -92,6 +92,8 @@ export interface RecordFields<Permission extends string> {
   revokedAt: Date | null
   /** The secret before the current secret; `null` for none. */
   previousSecret: PreviousSecret | null
+  /** True if the owner is suspended, so that the key is refused whatever its status is. */
+  ownerSuspended: boolean
   /** The id of the user or administrator who made the key; `null` if the app did. */
   createdBy: string | null
 }
@@ -143,6 +145,7 @@ export function toRecord(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
+    ownerSuspended: row.ownerSuspended,
     createdBy: row.createdBy,
     ...bindingMembers(row.resources, resources),
   }

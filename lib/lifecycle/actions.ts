@@ -224,6 +224,7 @@ async function rotateNow(
 
   function decide(key: ApiKeyRecord, { environment, isUnused }: ReadKey): Decision {
     nextStatus('rotate', key)
+    if (key.ownerSuspended) throw new ApiKeysError('owner_suspended')
     const own = parts.environments.ofKey({ ...key, environment })
     if (!own) throw new ApiKeysError('unknown_environment')
     minted ??= parts.format.mint(own.keyPrefixes[0])

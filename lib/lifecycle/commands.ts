@@ -8,8 +8,6 @@ import type { Usage } from '../usage/report'
 import * as actions from './actions'
 import * as bulk from './bulk'
 import {
-  checkEverywhere,
-  checkTransaction,
   refuseTransaction,
   refuseUndefined,
   refuseOwner,
@@ -17,11 +15,13 @@ import {
   type Parts,
 } from './calls'
 import { createMany } from './many-keys'
+import { createOwnerCommands } from './owner-commands'
 import { createParts } from './parts'
 import * as permissionNames from './permission-names'
 import { createRuns } from './runs'
 import { list } from './search'
 import { get } from './store'
+import { transfer } from './transfer'
 import type {
   ChangeOptions,
   IssueOptions,
@@ -29,7 +29,6 @@ import type {
   ReadOptions,
   RestrictOptions,
   RotateOptions,
-  OwnerChangeOptions,
 } from './types'
 
 /** The functions of `Lifecycle`, whose input can be anything. */
@@ -46,6 +45,7 @@ export function createLifecycle(given: GivenParts) {
     lifecycle: {
       ...createKeyCommands(parts),
       ...createBulkCommands(parts),
+      ...createOwnerCommands(parts),
       ...createLogCommands(parts),
     },
     routeCommands: createRouteCommands(parts),
@@ -104,6 +104,13 @@ function createKeyCommands(parts: Parts) {
       })
     },
 
+    async transfer(id: string, to: unknown, options?: RestrictOptions) {
+      return restrict(options, async (call) => {
+        const { owner } = parse.owner({ owner: to })
+        return transfer(parts, id, owner, call)
+      })
+    },
+
     async endRotation(id: string, options?: RestrictOptions) {
       return restrict(options, (call) => actions.endRotation(parts, id, call))
     },
@@ -111,7 +118,7 @@ function createKeyCommands(parts: Parts) {
 }
 
 function createBulkCommands(parts: Parts) {
-  const { parse, verification } = parts
+  const { parse } = parts
   const { run, issue, restrict } = createRuns(parts)
 
   async function replacePermission(
@@ -129,22 +136,6 @@ function createBulkCommands(parts: Parts) {
   }
 
   return {
-    async revokeAll(given: unknown, options?: RestrictOptions) {
-      refuseOwner(options)
-      return restrict(options, async (call) => {
-        const { owner } = parse.owner({ owner: given })
-        return { keys: await bulk.revokeAll(parts, owner, call) }
-      })
-    },
-
-    async countRevocable(given: unknown, options?: ReadOptions) {
-      refuseOwner(options)
-      return run(options, async (call) => {
-        const { owner } = parse.owner({ owner: given })
-        return { keys: await bulk.countRevocable(parts, owner, call) }
-      })
-    },
-
     async createMany(apiKeys: unknown, options?: IssueOptions) {
       refuseOwner(options)
       return issue(options, (call) => createMany(parts, apiKeys, call))
@@ -182,18 +173,6 @@ function createBulkCommands(parts: Parts) {
       return run(options, async (call) => ({
         keys: await bulk.pruneRevoked(parts, parse.pruning(criteria), call),
       }))
-    },
-
-    async ownerChanged(given: unknown, options?: OwnerChangeOptions) {
-      const { transaction, everywhere = false, ...others } = optionsOf(options)
-      checkTransaction(transaction)
-      checkEverywhere(everywhere, transaction)
-      const [unknown] = Object.keys(others)
-      if (unknown !== undefined) throw new TypeError(`ownerChanged: there is no option ${unknown}`)
-
-      const { owner } = parse.owner({ owner: given })
-      await onDatabase(() => verification.ownerChanged(owner, transaction))
-      if (everywhere) await verification.waitForEveryone()
     },
   }
 }
@@ -288,7 +267,9 @@ function createRouteCommands(parts: Parts) {
     async eventsOf(id: string, page: unknown, options: ReadOptions) {
       return run(options, async (call) => {
         const apiKey = await get(parts, id, call)
-        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id, owner: undefined }, call)
+        // An owner sees the entries of its own time alone.
+        const { owner } = call
+        return audit.list({ ...parse.eventPage(page), apiKeyId: apiKey.id, owner }, call)
       })
     },
   }

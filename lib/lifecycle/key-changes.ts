@@ -68,7 +68,7 @@ export interface Planned {
 /** SQL that reads keys of the instance. */
 function readKeysSql({ tables, environments }: GivenParts, join: string, where: string): string {
   return `
-    SELECT ${keySql('key')} AS json, ${digestSql('key.hash')} AS hash_digest,
+    SELECT ${keySql(tables, 'key')} AS json, ${digestSql('key.hash')} AS hash_digest,
            ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place,
            (key.first_used_at IS NULL AND key.previous_works_until > clock_timestamp())::text AS is_unused
       FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefixes('key', environments.keyPrefixes)} AND ${where}`
@@ -124,9 +124,9 @@ export function plan(
   const ref = randomUUID()
   const row: Record<string, unknown> = { event_ref: ref }
   for (const [name, value] of news) {
-    // `previousSecret` alone is no column.
-    if (name !== 'previousSecret') row[keyColumns[name as KeyAttribute].name] = value
+    if (name in keyColumns) row[keyColumns[name as KeyAttribute].name] = value
   }
+  if (changes.owner) Object.assign(row, noOwner, ownerRow(changes.owner))
   const { previousSecret } = changes
   const keepsSecret = Boolean(secret && previousSecret)
   if (secret) {
@@ -160,14 +160,7 @@ export function plan(
   }
 }
 
-const noPreviousSecret = {
-  previous_hash: null,
-  previous_secret_id: null,
-  previous_prefix: null,
-  previous_postfix: null,
-  previous_works_until: null,
-  previous_last_used_at: null,
-}
+const noOwner = { user_id: null, organization_id: null, service: null }
 
 /**
  * Writes changes and their entries in one statement, and returns the changes that were made. A change is not made if the row of the
@@ -214,6 +207,9 @@ const loggedColumns = new Set<string>(attributesFor('logged').map((name) => keyC
 /** The columns that a change may write. The secret before comes from the row itself. */
 const changedColumns = (
   [
+    'userId',
+    'organizationId',
+    'service',
     'name',
     'description',
     'prefix',
@@ -241,6 +237,10 @@ const keptColumns = {
   previous_postfix: 'postfix',
   previous_last_used_at: 'last_used_at',
 }
+
+const noPreviousSecret = Object.fromEntries(
+  [...Object.keys(keptColumns), 'previous_works_until'].map((column) => [column, null]),
+)
 
 /**
  * SQL that writes the changes of `$1` and the entries of `$2`. Both `xmin` and `ctid` are compared, because a

@@ -196,6 +196,7 @@ function draftOf(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: null,
     previousSecret: null,
+    ownerSuspended: false,
     createdBy,
     ...bindingMembers(key.resources ?? null, resources),
     ...(key.environment !== undefined && { environment: key.environment }),

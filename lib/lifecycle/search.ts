@@ -91,14 +91,14 @@ async function readPage(
   bind: unknown[],
   where = 'true',
 ): Promise<Reading> {
-  const { sequelize, filter, transaction } = search
+  const { sequelize, tables, filter, transaction } = search
   const { limit, sort } = filter
   const { order, value } = orderOf(sort)
   const [reading] = await selectJson<[Reading]>(
     sequelize,
     `WITH selected AS MATERIALIZED (${selected}),
           found AS (
-            SELECT ${keySql('key')} AS json, key.id, (${value})::text AS value,
+            SELECT ${keySql(tables, 'key')} AS json, key.id, (${value})::text AS value,
                    row_number() OVER (ORDER BY ${order}) AS place
               FROM selected AS key WHERE ${where} ORDER BY ${order} LIMIT ${limit + 1}
           )

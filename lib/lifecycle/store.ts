@@ -46,7 +46,7 @@ export async function readAll(
   scope: Scope = {},
   rest = '',
 ): Promise<ApiKeyRecord[]> {
-  const rows = await read<ApiKeyRow>(parts, keySql('key'), condition, scope, rest)
+  const rows = await read<ApiKeyRow>(parts, keySql(parts.tables, 'key'), condition, scope, rest)
   return rows.map((row) => readRecord(parts, row))
 }
 

@@ -284,6 +284,16 @@ export interface Lifecycle<A extends App = AnyApp> {
     options?: RotateOptions<A['owner']>,
   ): Promise<{ apiKey: ApiKeyRecord<A>; plainTextKey: string }>
 
+  /**
+   * Gives a key another owner, who may hold its permissions and its resources. Rejects with `invalid_input` if the owner may not, with
+   * `api_key_revoked`, with `owner_suspended`, and with `too_many_api_keys`. The owner before still knows the secret, so rotate the key.
+   */
+  transfer(
+    id: string,
+    owner: A['owner'],
+    options?: RestrictOptions<A['owner']>,
+  ): Promise<ApiKeyRecord<A>>
+
   /** Ends the grace period of a rotation: only the new secret works. Rejects with `api_key_revoked` for a revoked key. */
   endRotation(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
@@ -325,6 +335,21 @@ export interface Lifecycle<A extends App = AnyApp> {
     owner: A['owner'],
     options?: Omit<RestrictOptions, OwnerNames>,
   ): Promise<{ keys: number }>
+
+  /**
+   * Suspends an owner: all keys of the owner are refused until `reactivateOwner`, however many there are, and the owner gets no new
+   * secret. The records of the keys stay as they are, with `ownerSuspended: true`. `isChanged` is false if the owner was suspended before.
+   */
+  suspendOwner(
+    owner: A['owner'],
+    options?: Omit<RestrictOptions, OwnerNames>,
+  ): Promise<{ isChanged: boolean }>
+
+  /** Ends the suspension of an owner. Keys that are suspended by themselves stay so. */
+  reactivateOwner(
+    owner: A['owner'],
+    options?: Omit<ChangeOptions, OwnerNames>,
+  ): Promise<{ isChanged: boolean }>
 
   /** Returns how many keys `revokeAll` would revoke. */
   countRevocable(

@@ -8,7 +8,7 @@ import type { Tables } from '../../models/tables'
 import { hourMs } from '../database/clock'
 import type { Writer } from '../database/writer'
 import type { Environments } from '../keys/environments'
-import type { IdTypes, Owner } from '../keys/owner'
+import { isSameOwner, type IdTypes, type Owner } from '../keys/owner'
 import { toOwner } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import type { UsagePeriod } from '../keys/usage-period'
@@ -66,6 +66,8 @@ interface UsageFilter extends UsagePeriod {
 }
 
 interface Scope {
+  /** The owner whose usage is read, of the time in which the keys were its own. */
+  owner?: Owner | undefined
   transaction?: Transaction | undefined
 }
 
@@ -109,20 +111,9 @@ export function createUsageStore(parts: UsageParts) {
 
   /** Returns the counts of keys, and the number of this process's last batch that was in the database by then. */
   async function readCounts(ids: readonly string[], period: UsagePeriod, scope: Scope) {
-    const hours = period.unitMs / hourMs
-    const unit = `(${hoursSince1970} / ${hours})`
     const rows = await select<CountRow & { id: string; seen: string }>(
-      `SELECT writer.seen::text, used.*
-         FROM (
-           SELECT coalesce(max(batch), 0) AS seen FROM ${tables.usageWriters} WHERE id = $1::uuid
-         ) AS writer
-         LEFT JOIN (
-           SELECT api_key_id::text AS id, (${unit} * ${hours})::text AS hour, ${sums}
-             FROM ${tables.usage}
-            WHERE api_key_id = ANY ($2::uuid[]) AND ${isWithin(3)}
-            GROUP BY api_key_id, ${unit}
-         ) AS used ON true`,
-      [recorder.writerId, ids, ...boundsOf(period)],
+      countsOfKeysSql(tables, period.unitMs / hourMs),
+      [recorder.writerId, ids, ...boundsOf(period), ...bindOwner(scope)],
       scope,
     )
     const counts = new Map(ids.map((id): [string, Counts[]] => [id, []]))
@@ -130,7 +121,10 @@ export function createUsageStore(parts: UsageParts) {
     return { counts, seenBatch: Number(rows[0]?.seen) }
   }
 
-  /** Returns the usage of keys, in the order of their ids. It has the uses that this process has not written yet. */
+  /**
+   * Returns the usage of keys, in the order of their ids. It has the uses that this process has not written yet. An owner sees the
+   * usage of its own time alone.
+   */
   async function ofKeys(
     ids: readonly string[],
     period: UsagePeriod,
@@ -146,6 +140,7 @@ export function createUsageStore(parts: UsageParts) {
         const unwritten = recorder
           .countsOf(id, Math.max(seenBatch, batches.written))
           .filter(({ hour }) => hour * hourMs >= +period.from && hour * hourMs < +period.to)
+          .filter((tally) => !scope.owner || isSameOwner(tally.owner, scope.owner))
         return toUsage([...(counts.get(id) ?? []), ...unwritten], period)
       })
     }
@@ -194,6 +189,25 @@ function conditionsOf({ apiKeyId, owner }: UsageFilter, bind: unknown[]): string
     conditions.push(`(owner_type, owner_id) = ($${type}::text, $${id}::text)`)
   }
   return conditions
+}
+
+/** Returns SQL for the counts of keys by units of so many hours, of all owners or of one. */
+function countsOfKeysSql({ usage, usageWriters }: Tables, hours: number): string {
+  const unit = `(${hoursSince1970} / ${hours})`
+  return `SELECT writer.seen::text, used.*
+         FROM (
+           SELECT coalesce(max(batch), 0) AS seen FROM ${usageWriters} WHERE id = $1::uuid
+         ) AS writer
+         LEFT JOIN (
+           SELECT api_key_id::text AS id, (${unit} * ${hours})::text AS hour, ${sums}
+             FROM ${usage}
+            WHERE api_key_id = ANY ($2::uuid[]) AND ${isWithin(3)} AND ($5::text IS NULL OR (owner_type, owner_id) = ($5::text, $6::text))
+            GROUP BY api_key_id, ${unit}
+         ) AS used ON true`
+}
+
+function bindOwner({ owner }: Scope): (string | null)[] {
+  return owner ? [owner.type, String(owner.id)] : [null, null]
 }
 
 /** Returns SQL for the hours that begin within a period, whose bounds are a parameter and the next parameter. */

@@ -160,6 +160,11 @@ export function createRefresh({ memory, changeLog, ownChanges, serverClock }: Re
       })
     },
 
+    /** Refreshes the cache after an owner was suspended or reactivated, or when the transaction of the caller ends. */
+    async suspensionChanged(name: string, transaction: Transaction | undefined) {
+      await refreshIn(transaction, () => forgetOwner(name))
+    },
+
     /** Reports to all processes that an owner has changed: to this process now, or when the transaction of the caller ends. */
     async ownerChanged(owner: Owner, transaction: Transaction | undefined) {
       await changeLog.reportOwnerChange(owner, transaction)

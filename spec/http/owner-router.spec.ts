@@ -53,6 +53,7 @@ describe('POST /', () => {
       isExpired: false,
       revokedAt: null,
       previousSecret: null,
+      ownerSuspended: false,
       createdBy: 'alice',
     })
     expect(await apiKeys.verify(plainTextKey)).toMatchObject({

@@ -58,6 +58,7 @@ describe('create', () => {
       isExpired: false,
       revokedAt: null,
       previousSecret: null,
+      ownerSuspended: false,
       createdBy: null,
     })
     expect(await apiKeys.get(apiKey.id)).toEqual(apiKey)

@@ -1,0 +1,75 @@
+import type { Transaction } from 'sequelize'
+
+import { ApiKeysError } from '../errors'
+import { isSame } from '../keys/metadata'
+import { isSameOwner, type Owner } from '../keys/owner'
+import { ownerMembers, resourcesOf, type ApiKeyRecord } from '../keys/record'
+import { isExpired, nextStatus } from '../keys/states'
+import type { Circumstances, Parts } from './calls'
+import { changeKeyIn } from './change-key'
+import type { Decision, ReadKey } from './key-changes'
+import { explainUnknownOwner } from './new-keys'
+import { isSuspended, lockOwners } from './owners'
+import * as policies from './policies'
+import { get } from './store'
+
+/** Thrown if a key has changed since the app was asked about its new owner. */
+const changedMeanwhile = new Error('express-api-keys: the key has changed meanwhile')
+
+/**
+ * Gives a key another owner, who may hold its permissions and its resources. Both owners are locked, and then the row. If the key has
+ * changed by then, the transfer begins anew.
+ */
+export async function transfer(
+  parts: Parts,
+  id: string,
+  to: Owner,
+  circumstances: Circumstances,
+): Promise<ApiKeyRecord> {
+  const { transaction: given } = circumstances
+  const before = await get(parts, id, circumstances)
+  nextStatus('change', before)
+  await policies.refuseUngrantable(parts, to, before.permissions, given)
+  await policies.refuseUnbindable(parts, to, resourcesOf(before), null, given)
+
+  try {
+    return await changeKeyIn(parts, circumstances, async (transaction) => {
+      const [, owner = to] = await lockOwners(parts, [before.owner, to], transaction)
+      const decide = async (key: ApiKeyRecord, read: ReadKey) => {
+        if (!isAsBefore(key, before)) throw changedMeanwhile
+        return decideTransfer(parts, read, owner, transaction)
+      }
+      return { id, circumstances, decide }
+    })
+  } catch (error) {
+    if (error !== changedMeanwhile) return explainUnknownOwner(error, to)
+    return transfer(parts, id, to, circumstances)
+  }
+}
+
+function isAsBefore(key: ApiKeyRecord, before: ApiKeyRecord): boolean {
+  return (
+    isSameOwner(key.owner, before.owner) &&
+    isSame(key.permissions, before.permissions) &&
+    isSame(resourcesOf(key), resourcesOf(before))
+  )
+}
+
+/** A key that has expired does not count towards the number of keys of its new owner. */
+async function decideTransfer(
+  parts: Parts,
+  { record: key, environment }: ReadKey,
+  owner: Owner,
+  transaction: Transaction,
+): Promise<Decision> {
+  nextStatus('change', key)
+  if (isSameOwner(key.owner, owner)) return { action: 'transferred', changes: {} }
+
+  if (await isSuspended(parts, owner, transaction)) throw new ApiKeysError('owner_suspended')
+  if (!isExpired(key, Date.now())) {
+    const own = parts.environments.ofKey({ ...key, environment })
+    await policies.refuseTooManyKeys(parts, owner, own, transaction)
+  }
+  const changes = { ...ownerMembers(owner, parts.idTypes), ownerSuspended: false }
+  return { action: 'transferred', changes }
+}
