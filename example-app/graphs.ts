@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { json, type Request, Router } from 'express'
 
-import { forTrials, type AppApiKeys } from './api-keys'
+import { forGraph, forTrials, type AppApiKeys } from './api-keys'
 import type { Database } from './database'
 import { Problem } from './problems'
 import { readInputs, runGraph } from './run-graph'
@@ -12,16 +12,20 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
   const { requirePermission, getApiKey } = apiKeys
   const router = Router()
 
-  router.get('/', requirePermission('READ_GRAPH', forTrials), async function listGraphs(req, res) {
-    const { userId } = getApiKey(req)
+  // The list sees to the graphs of the key itself: undefined are all, an empty list is none.
+  const forList = { ...forTrials, resource: null }
+  router.get('/', requirePermission('READ_GRAPH', forList), async function listGraphs(req, res) {
+    const { userId, resources } = getApiKey(req)
+    const ids = resources?.graph
+    const where = { userId, ...(ids && { id: [...ids] }) }
     const attributes = ['id', 'name', 'inputs']
 
-    res.json({ graphs: await Graph.findAll({ where: { userId }, attributes, order: ['id'] }) })
+    res.json({ graphs: await Graph.findAll({ where, attributes, order: ['id'] }) })
   })
 
   router.get(
     '/:id',
-    requirePermission('READ_GRAPH', forTrials),
+    requirePermission('READ_GRAPH', { ...forTrials, ...forGraph }),
     async function showGraph(req, res) {
       const { id, name, inputs, blocks } = await findGraph(req)
 
@@ -31,7 +35,7 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
 
   router.post(
     '/:id/execute',
-    requirePermission('EXECUTE_GRAPH'),
+    requirePermission('EXECUTE_GRAPH', forGraph),
     json(),
     async function executeGraph(req, res) {
       const steps = await execute(req)
@@ -43,7 +47,7 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
   // A long answer, which ends as soon as its key is revoked, suspended or expired.
   router.post(
     '/:id/run',
-    requirePermission('EXECUTE_GRAPH'),
+    requirePermission('EXECUTE_GRAPH', forGraph),
     json(),
     async function streamRun(req, res) {
       const { signal } = getApiKey(req)

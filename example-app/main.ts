@@ -24,7 +24,7 @@ async function start(): Promise<void> {
   const url = await findDatabase(process.env.DATABASE_URL)
   const database = openDatabase(url)
   closers.push(() => database.sequelize.close())
-  const apiKeys = createAppApiKeys(database.sequelize, await findSecret('API_KEYS_SECRET'))
+  const apiKeys = createAppApiKeys(database, await findSecret('API_KEYS_SECRET'))
   closers.push(() => apiKeys.close())
   await prepareDatabase(database, seed)
   await apiKeys.migrate()

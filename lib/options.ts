@@ -194,7 +194,12 @@ export interface ApiKeysOptions<
    * owner may bind a key to some ids. It is asked when a key is created, gets other ids, or gets another owner. It is not asked when a key is
    * used, because a binding only takes away: the route checks what the owner may see, as it does without keys.
    */
-  resources?: { readonly [Type in Resource]: true | MayBind } | undefined
+  resources?:
+    | {
+        readonly [Type in Resource]:
+          true | MayBind<OwnersIn<NoInfer<UserType>, NoInfer<Organizations>, NoInfer<Services>>>
+      }
+    | undefined
   /**
    * How many milliseconds old an answer of `grantable` may become before it is refreshed in the background. An answer of twice that
    * age expires: requests then wait for a new answer, and get 503 if there is none. With 0 every request asks. At most

@@ -139,6 +139,38 @@ describe('the example app', () => {
     })
   })
 
+  it('shows and executes the graphs to which a key is bound, and nothing else', async () => {
+    const headers = await signIn('alice')
+    const body = { name: 'One graph', permissions: ['EVERYTHING'] }
+    const bind = (resources: object) =>
+      call('POST', '/api-keys', { headers, body: { ...body, resources } })
+    const made = [await bind({ graph: ['greeting'] }), await bind({ graph: [] })]
+    const [bound = {}, empty = {}] = made.map(({ body: { plainTextKey } }) => ({
+      Authorization: `Bearer ${String(plainTextKey)}`,
+    }))
+    const statusOf = async (method: string, path: string, key: Record<string, string>) =>
+      (await call(method, path, { headers: key })).response.status
+
+    const lists = [
+      await call('GET', '/graphs', { headers: bound }),
+      await call('GET', '/graphs', { headers: empty }),
+    ]
+    const statuses = [
+      await statusOf('GET', '/graphs/greeting', bound),
+      await statusOf('GET', '/graphs/greeting', empty),
+      await statusOf('GET', '/graphs/umbrella', bound),
+      await statusOf('GET', '/blocks', bound),
+      await statusOf('GET', '/me', bound),
+    ]
+    const { body: refused } = await bind({ graph: ['umbrella'] })
+
+    expect(lists.map(({ body: { graphs } }) => (graphs as object[]).length)).toEqual([1, 0])
+    expect(statuses).toEqual([200, 403, 403, 403, 200])
+    expect(refused.errors).toEqual([
+      { pointer: '#/resources/graph', message: 'may not be bound by this owner' },
+    ])
+  })
+
   it('shows graphs to a test key, and executes none for it', async () => {
     const session = await signIn('alice')
     const { body: created } = await call('POST', '/api-keys', {
@@ -305,8 +337,10 @@ describeWithCurl('the page of the example app', () => {
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 401 Unauthorized',
       'HTTP/1.1 403 Forbidden',
+      'HTTP/1.1 403 Forbidden',
     ])
     expect(stdout).toContain('"code":"environment_not_allowed"')
+    expect(stdout).toContain('"code":"resource_not_allowed"')
     expect(stdout).toMatch(/event: error\ndata: .*revoked/)
     expect(stdout).toMatch(/"apiKeys":\[\{/)
   })
