@@ -3,7 +3,7 @@ import type { Sequelize, Transaction } from 'sequelize'
 import type { Tables } from '../../models/tables'
 import { setImmediate } from '../database/background'
 import { sqlStateOf } from '../database/failures'
-import { limitStatements, select } from '../database/query'
+import { limitStatements, select, systemNamesOnly } from '../database/query'
 import { createFindings } from './faults'
 import type { AuditHead } from './head'
 
@@ -51,6 +51,7 @@ const cursor = 'api_key_entries'
 export function beginReadingSql(query: string): string {
   return `
     SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+    ${systemNamesOnly};
     ${limitStatements(statementLimitMs)};
     SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
      WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout');

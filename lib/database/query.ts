@@ -73,6 +73,12 @@ export async function run(sequelize: Sequelize, sql: string, options: QueryOptio
   await select(sequelize, sql, options)
 }
 
+/**
+ * SQL by which no schema of the session's search path can replace a function or an operator of Postgres for the rest of a transaction.
+ * Names of the library are qualified.
+ */
+export const systemNamesOnly = 'SET LOCAL search_path = pg_catalog, pg_temp'
+
 /** SQL that is true while a subscription feeds a table, or a worker of it is still at work. */
 export function isFedSql(table: string): string {
   return `EXISTS (

@@ -2,7 +2,7 @@ import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
 import { literal } from '../../models/names'
 import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
-import { isFedSql } from '../database/query'
+import { isFedSql, systemNamesOnly } from '../database/query'
 
 /** The most changes that are read one by one. After more changes, the whole cache is evicted. */
 export const maxChanges = 10_000
@@ -54,6 +54,7 @@ export function conditionsOf(tables: Tables, triggers: readonly Trigger[], bound
 export function confirmationSql(fingerprint: string, triggers: readonly Trigger[]): string {
   return `
     START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+    ${systemNamesOnly};
     SELECT (${fingerprint}) AS fingerprint WHERE NOT EXISTS (${alteredTriggersSql(triggers)});
     COMMIT`
 }
@@ -68,6 +69,7 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
   const { fingerprint, isSubscriber, isRegistered } = conditions
   return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
+    ${systemNamesOnly};
       SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
              since.ids::text, (
                SELECT json_agg(entry.xid::text) FROM (

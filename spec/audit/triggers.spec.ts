@@ -234,8 +234,8 @@ describe('triggers that are off', () => {
 
     expect(faults.map(({ kind }) => kind)).toEqual(['unguarded', 'unguarded'])
     expect(faults.map(({ message }) => message).toSorted()).toEqual([
-      'The trigger api_key_record_update on api_keys is gone, switched off or not as it was made.',
-      'The trigger api_key_refuse_delete on api_key_event_seals is gone, switched off or not as it was made.',
+      'The trigger api_key_record_update on public.api_keys is gone, switched off or not as it was made.',
+      'The trigger api_key_refuse_delete on public.api_key_event_seals is gone, switched off or not as it was made.',
     ])
     expect(head).toBeNull()
   })

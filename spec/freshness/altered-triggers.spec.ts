@@ -56,14 +56,14 @@ describe('triggers that were altered', () => {
 
   it.each([
     [
-      'api_key_record_update on api_keys',
+      'api_key_record_update on public.api_keys',
       `DROP TRIGGER api_key_record_update ON api_keys;
        CREATE TRIGGER api_key_record_update AFTER UPDATE ON api_keys
          FOR EACH ROW WHEN (false) EXECUTE FUNCTION api_key_record_change();
        ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_key_record_update`,
     ],
     [
-      'api_key_queue_events on api_key_events',
+      'api_key_queue_events on public.api_key_events',
       `CREATE OR REPLACE FUNCTION api_key_queue_events() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
          SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'`,
     ],

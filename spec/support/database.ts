@@ -49,9 +49,11 @@ export function planDatabase(template: Template = 'migrated'): Database {
     url: url.href,
     async create() {
       await server.connect()
+      // Before PostgreSQL 15, there is no other strategy.
+      const { rows } = await server.query('SHOW server_version_num')
+      const strategy = Number(rows[0].server_version_num) < 15e4 ? '' : 'STRATEGY FILE_COPY'
       await server.query(
-        `CREATE DATABASE ${name} STRATEGY FILE_COPY
-           TEMPLATE ${template === 'empty' ? 'template0' : template}`,
+        `CREATE DATABASE ${name} ${strategy} TEMPLATE ${template === 'empty' ? 'template0' : template}`,
       )
     },
     closeFirst(user) {

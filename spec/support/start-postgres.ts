@@ -51,7 +51,9 @@ export default async function startPostgresForSpecs() {
 async function startBelow(parent: string) {
   const folder = await mkdtemp(join(parent, 'express-api-keys-spec-'))
   try {
-    const postgres = await startPostgres({ folder, settings: { ...fast, max_connections: 300 } })
+    const programs = process.env.SPEC_POSTGRES_PROGRAMS
+    const settings = { ...fast, max_connections: 300 }
+    const postgres = await startPostgres({ folder, settings, ...(programs && { programs }) })
     return { postgres, folder }
   } catch (error) {
     await rm(folder, { recursive: true })
@@ -78,7 +80,13 @@ async function prepareTemplate(url: string) {
   await sequelize.close()
 }
 
-/** Specs connect some thousand times. By default, the password would be hashed 4096 times for each connection. */
+/**
+ * Specs connect some thousand times. By default, the password would be hashed 4096 times for each connection. Before PostgreSQL 16, that
+ * cannot be changed.
+ */
 async function checkPasswordsFast(server: Sequelize, { username, password }: URL) {
-  await server.query(`SET scram_iterations = 1; ALTER ROLE ${username} PASSWORD '${password}'`)
+  await server.query(
+    `SELECT set_config(name, '1', false) FROM pg_settings WHERE name = 'scram_iterations';
+     ALTER ROLE ${username} PASSWORD '${password}'`,
+  )
 }
