@@ -14,7 +14,7 @@ interface Found {
   found: string | null
   content: string | null
   isWaiting: boolean
-  /** Times in milliseconds since 1970: of the signature of the library, of the seal, and of the seal before it. */
+  /** Times in milliseconds since 1970: of the signature of the library, of the seal, and of the last seal before it of another time. */
   signedAt: number | null
   sealedAt: number | null
   sealedBefore: number | null
@@ -24,8 +24,8 @@ interface Found {
 const entriesAtOnce = 20_000
 
 /**
- * How long before the seal before its own the library may have signed an entry: longer than transactions are open. It is not compared
- * with its own seal, because entries wait for their seals if no process lives.
+ * How long before the last seal of another time the library may have signed an entry: longer than transactions are open. It is not compared
+ * with seals that were written together with its own, because entries wait for their seals if no process lives.
  */
 const oldestMs = dayMs
 
@@ -104,7 +104,8 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
              'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END,
              'isWaiting', seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed}),
              'signedAt', event.signed_at, 'sealedAt', seal.ms, 'sealedBefore', (
-               SELECT ${sealedMs} FROM ${seals} WHERE position = seal.position - 1
+               SELECT ${sealedMs} FROM ${seals} AS before
+                WHERE before.position < seal.position AND before.sealed_at <> seal.sealed_at ORDER BY before.position DESC LIMIT 1
              )
            )::text
       FROM (

@@ -2,10 +2,11 @@ import { contentSql, readContent, toRow } from '../../lib/audit/entry'
 import { createSigner } from '../../lib/audit/signing'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { tablesOf } from '../../models/tables'
+import { setClock } from '../support/clock'
 import { createKey } from '../support/keys'
 import { secret, useTrail } from '../support/trail'
 
-const { apiKeys, sequelize, rows, meddle, sealAll, expectFaults } = useTrail()
+const { apiKeys, sequelize, rows, meddle, sealAll, expectFaults, holdLock, createOf } = useTrail()
 
 const signer = createSigner({ secrets: [secret], acceptUnkeyed: false })
 const hourMs = 3_600_000
@@ -70,6 +71,25 @@ describe('verifyAuditTrail, of a genuine entry that was put back', () => {
     await putBack({ at: Date.now() - 23 * hourMs })
 
     await expectFaults()
+  })
+})
+
+describe('verifyAuditTrail, of entries that waited for weeks until a process sealed them', () => {
+  it('accepts their times', async () => {
+    const head = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
+    const ended = createOf({ secrets: [secret] })
+    setClock(new Date(Date.now() - 21 * 24 * hourMs))
+    for (const userId of ['alice', 'bob', 'carol']) await createKey(ended, { userId })
+    // It cannot seal before it ends.
+    await ended.close()
+    jest.useRealTimers()
+    await head.release()
+    expect(await rows('SELECT FROM api_key_unsealed_events')).toHaveLength(3)
+
+    await createKey(apiKeys, { userId: 'dave' })
+
+    await expectFaults()
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ entries: 4 })
   })
 })
 
