@@ -4,6 +4,7 @@ import type { BenchContext } from './bench'
 import { fillWithOurKeys, purposeOf, statementsBetween } from './database'
 import type { InProcessAnswer, InProcessQuestion, TokenRange } from './in-process'
 import { mintKeys, plainTexts, writeTokens, type MintedKey } from './keys'
+import type { OurOptions } from './ours'
 import { startHelper, type Helper } from './processes'
 import { median } from './statistics'
 import { expectMedian, formatCount, formatSpread, formatTable, type Target } from './tables'
@@ -58,6 +59,7 @@ export async function measureInProcess(context: BenchContext): Promise<Target[]>
         }),
       )
     })
+    if (!isKeyed) targets.push(await compareImplied(context, { ours, warm, rounds }))
     await withProcess(context, async (helper) => {
       const verify = await helper.ask({ kind: 'verify', ours, tokens: warm, rounds })
       rows.push([`\`verify()\`, 1,000 keys, ${title}`, ...formatTimes(verify)])
@@ -86,6 +88,34 @@ export async function measureInProcess(context: BenchContext): Promise<Target[]>
   print('## In process')
   print(formatTable(['', 'ns per call', 'per second'], rows))
   return targets
+}
+
+/** Compares the guards of two apps in turn: in one of them, the permission of the keys implies the permission that the guard demands. */
+async function compareImplied(
+  context: BenchContext,
+  { ours, warm, rounds }: { ours: OurOptions; warm: TokenRange; rounds: number },
+): Promise<Target> {
+  const permissions = {
+    READ_GRAPH: { description: 'Read graphs', implies: '*' },
+    EXECUTE_GRAPH: 'Execute graphs',
+  } as const
+  const plain = { kind: 'guard', ours, tokens: warm, rounds: 1 } as const
+  const implied = { ...plain, ours: { ...ours, permissions }, demand: 'EXECUTE_GRAPH' } as const
+
+  const ratios = await withProcess(context, async (helper) => {
+    const ratios: number[] = []
+    for (let round = 0; round < rounds; round++) {
+      const turns = round % 2 === 0 ? [plain, implied] : [implied, plain]
+      const times = new Map<object, number>()
+      for (const turn of turns) times.set(turn, median((await helper.ask(turn)).nanoseconds))
+      ratios.push((times.get(implied) ?? NaN) / (times.get(plain) ?? NaN))
+    }
+    return ratios
+  })
+  return expectMedian('the guard with an implied permission against the plain guard', ratios, {
+    atMost: 1.02,
+    digits: 3,
+  })
 }
 
 /** Measures with a million keys in the cache, and five million in the table. */

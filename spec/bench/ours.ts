@@ -9,8 +9,12 @@ import { keyPrefix } from './keys'
 /** The folder of the project, which has a build of the library in `dist`. */
 export const thisBuild = join(__dirname, '../..')
 
+/** The permissions of the apps. Keys of the bench have the first. */
+type Name = 'READ_GRAPH' | 'EXECUTE_GRAPH'
+
 export interface OurOptions {
   url: string
+  permissions?: Readonly<Record<Name, string | Library.PermissionDescription<Name>>>
   secrets?: readonly string[]
   cacheSize?: number
   limits?: Library.Limits
@@ -27,6 +31,7 @@ export function openBuild({
   url,
   build,
   connections = 10,
+  permissions,
   ...options
 }: OurOptions & { build: string; connections?: number }) {
   const load = createRequire(join(build, 'package.json'))
@@ -36,7 +41,7 @@ export function openBuild({
   const apiKeys = createApiKeys({
     sequelize,
     keyPrefix,
-    permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+    permissions: permissions ?? (['READ_GRAPH', 'EXECUTE_GRAPH'] as const),
     ...options,
   })
   return { apiKeys, sequelize }

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 
 import type { ApiKeyNotices } from '../../lib'
+import { databaseAway } from '../support/database'
 import { faultsOf, newKey } from '../support/keys'
 import { createRelease } from '../support/releases'
 import { until } from '../support/until'
@@ -179,6 +180,17 @@ describe('renamePermission', () => {
 
     expect(await world.apiKeys.renamePermission('READ_GRAPH', 'READ_BLOCK')).toEqual({ keys: 0 })
     expect(await storedFor(apiKey.id)).toEqual(['READ_GRAPH'])
+  })
+
+  it('and dropPermission are refused while the database is away', async () => {
+    const { apiKeys } = world.createProcess({ sequelize: databaseAway.connect() })
+
+    for (const call of [
+      apiKeys.renamePermission('RUN_GRAPH', 'READ_GRAPH'),
+      apiKeys.dropPermission('RUN_GRAPH', { dryRun: true }),
+    ]) {
+      await expect(call).rejects.toMatchObject({ code: 'database_unavailable' })
+    }
   })
 
   it('goes on if it was killed half-way', async () => {
