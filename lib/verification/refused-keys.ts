@@ -4,9 +4,11 @@ import { isOfPrefixes, keyPrefixSql, otherPrefixesSql } from '../../models/api-k
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
-import type { Background } from '../database/background'
+import { clearTimeout, type Background } from '../database/background'
+import type { Connections } from '../database/connections'
 import { onDatabase } from '../database/failures'
-import { select } from '../database/query'
+import { onPrimary, select } from '../database/query'
+import { writeLimitMs } from '../database/writer'
 import type { Settings } from '../read-options'
 
 /**
@@ -21,7 +23,9 @@ export interface RefusedKeys {
 }
 
 interface RefusedKeysParts extends Pick<Settings, 'environments'> {
-  background: Pick<Background, 'run'>
+  background: Pick<Background, 'startTimer'>
+  /** Its connection of usage serves what no request waits for, and gives way if there are too few connections. */
+  connections: Pick<Connections, 'usage'>
   /** The app's own, which says which database it is. */
   appSequelize: Pick<Sequelize, 'config'>
   /** The view of it that runs statements of the library (models/guest.ts). */
@@ -40,45 +44,48 @@ export function createRefusedKeys(parts: RefusedKeysParts) {
   const instances = accepted.get(place) ?? new Map<object, readonly string[]>()
   accepted.set(place, instances.set(parts, environments.keyPrefixes))
   const acceptedPrefixes = () => [...new Set([...instances.values()].flat())]
-  let isChecked = false
+  let timer: NodeJS.Timeout | undefined
 
   return {
     /** Warns once if the database has living keys with prefixes that no instance of this process accepts. */
     check() {
-      if (isChecked) return
-      isChecked = true
-      // It is a hint, and nothing relies on it.
-      background.run(() => warnOfPrefixes(parts, acceptedPrefixes())).catch(() => {})
+      timer ??= background.startTimer(() => {
+        // It is a hint, and nothing relies on it.
+        warnOfPrefixes(parts, acceptedPrefixes()).catch(() => {})
+      }, checkAfterMs)
     },
 
     count: () => countRefused(parts, acceptedPrefixes()),
 
     close() {
       instances.delete(parts)
+      clearTimeout(timer)
     },
   }
 }
 
 const isLiving = `key.status IN ('ACTIVE', 'SUSPENDED') AND (key.expires_at IS NULL OR key.expires_at > now())`
 
+/** How long after the first verification the prefixes are checked. By then, the connections that requests wait for are open. */
+const checkAfterMs = 1_000
+
 /** The most prefixes that a warning names. */
 const maxShown = 5
 
 async function warnOfPrefixes(
-  { sequelize, tables }: RefusedKeysParts,
+  { connections, tables }: RefusedKeysParts,
   prefixes: readonly string[],
 ) {
-  const rows = await select<{ keyPrefix: string }>(
-    sequelize,
-    `SELECT other.key_prefix AS "keyPrefix" FROM (${otherPrefixesSql(tables.keys, prefixes)}) AS other
+  const { rows } = await connections.usage.query(
+    `${onPrimary} SELECT other.key_prefix FROM (${otherPrefixesSql(tables.keys, prefixes)}) AS other
       WHERE EXISTS (
         SELECT FROM ${tables.keys} AS key WHERE ${keyPrefixSql('key.prefix')} = other.key_prefix AND ${isLiving}
       ) LIMIT ${maxShown}`,
-    { transaction: null },
+    writeLimitMs,
   )
   if (rows.length === 0) return
 
-  const shown = rows.map(({ keyPrefix }) => keyPrefix).join(', ')
+  const shown = rows.map((row) => row.key_prefix).join(', ')
   warn(
     'API_KEYS_PREFIX_UNKNOWN',
     `The database has keys with a prefix that no instance of this process accepts: ${shown}. They are refused, and not masked. Name the prefix in formerPrefixes, unless another app accepts such keys. health({ livingKeys: true }) counts them.`,
