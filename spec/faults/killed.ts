@@ -1,6 +1,6 @@
 /*
  * A program that makes one change and is killed on the way: `node --require .../register.js killed.ts <url> <change>
- * <id> <statements>`. It kills itself, by SIGKILL, when that number of statements was answered.
+ * <id> <statements> <secret>`. It kills itself, by SIGKILL, when that number of statements was answered. The secret is in hexadecimal.
  */
 import * as pg from 'pg'
 import { Sequelize } from 'sequelize'
@@ -44,12 +44,23 @@ class CountingClient extends pg.Client {
   }
 }
 
-async function main([url = '', change = '', id = '', statements = '']: readonly string[]) {
+async function main([
+  url = '',
+  change = '',
+  id = '',
+  statements = '',
+  ownSecret,
+]: readonly string[]) {
   const sequelize = new Sequelize(url, {
     logging: false,
     dialectModule: { ...pg, Client: CountingClient },
   })
-  const apiKeys = createTestApiKeys({ connect: () => sequelize }, { secrets: [secret] })
+  const apiKeys = createTestApiKeys(
+    { connect: () => sequelize },
+    {
+      secrets: [ownSecret === undefined ? secret : Buffer.from(ownSecret, 'hex')],
+    },
+  )
   // The first statements of a new connection are not part of the change.
   await apiKeys.list()
 
@@ -57,6 +68,7 @@ async function main([url = '', change = '', id = '', statements = '']: readonly 
   if (change === 'create') await apiKeys.create(newKey())
   if (change === 'rotate') await apiKeys.rotate(id)
   if (change === 'revokeAll') await apiKeys.revokeAll({ type: 'user', id: 'alice' })
+  if (change === 'pruneAuditTrail') await apiKeys.pruneAuditTrail({ olderThanDays: 365 })
   left = Infinity
   process.stdout.write('done')
   await sequelize.close()
