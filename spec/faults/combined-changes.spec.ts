@@ -124,7 +124,7 @@ describe('a user whom the app holds', () => {
 })
 
 describe('an app that deletes keys and users', () => {
-  it('meets no deadlock beside changes, creations and revokeAll', async () => {
+  it('meets no deadlock beside changes, creations, revokeAll and revokeMany', async () => {
     await Promise.all(each(400, (number) => create(number)))
     const failures: unknown[] = []
     const times: number[] = []
@@ -163,6 +163,7 @@ describe('an app that deletes keys and users', () => {
       ...each(2, (number) =>
         repeat(() => process(number).revokeAll({ type: 'user', id: someUser() })),
       ),
+      repeat(() => process(1).revokeMany({ owner: { type: 'user', id: someUser() } })),
       ...each(4, (number) =>
         repeat(async () => {
           const { apiKeys } = await process(number).list({ limit: 10, status: 'ACTIVE' })
