@@ -5,6 +5,7 @@ import type { AppApiKeys } from './api-keys'
 import { blocksRouter } from './blocks'
 import type { Database } from './database'
 import { graphsRouter } from './graphs'
+import { pagesRouter, sendOverview } from './pages'
 import { answerProblem, refuseUnknownPath } from './problems'
 import { createPassport, createSessions, signInRouter } from './sign-in'
 
@@ -19,17 +20,19 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   const app = express()
   app.disable('x-powered-by')
 
-  app.get('/', function showOverview(_req, res) {
-    res.type('text/plain').send(overview)
-  })
-
   const passport = createPassport(database)
   app.use(createSessions(passport, sessions))
   app.use(signInRouter(passport))
+  app.use(pagesRouter())
+  app.get('/', function showOverview(req, res) {
+    if (req.accepts(['text', 'html']) === 'html') sendOverview(res, req.user)
+    else res.type('text/plain').send(overview)
+  })
 
   // Signed-in users manage their own keys. Administrators manage all keys.
   app.use('/api-keys', apiKeys.router())
   app.use('/admin/api-keys', apiKeys.adminRouter())
+  app.use('/settings/api-keys', apiKeys.console(pagesOfKeys))
 
   // Programs send a key. It must hold the permission that the route demands.
   app.use('/graphs', graphsRouter(database, apiKeys))
@@ -56,9 +59,20 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   return app
 }
 
+const pagesOfKeys = {
+  title: 'Agent platform',
+  signIn: '/sign-in',
+  back: { href: '/', text: 'Overview' },
+  permissionGroups: {
+    Graphs: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+    Blocks: ['READ_BLOCK', 'EXECUTE_BLOCK'],
+  },
+} as const
+
 const overview = `A small agent platform that shows express-api-keys at work.
 
 People sign in (alice, bob or admin; each password is the name) and manage API keys:
+  GET    /settings/api-keys       pages for people, in a browser
   POST   /sign-in                 { "username": "alice", "password": "alice" }
   POST   /sign-out
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"

@@ -77,7 +77,9 @@ function instructions(server: Server): string {
   return `
 Listening on ${url}
 
-Sign in as alice, and keep the session's cookie:
+Open ${url}/sign-in in a browser: sign in as alice, with the password alice, and create a key.
+
+Or do so by curl. Sign in as alice, and keep the session's cookie:
 
   curl -sS -c /tmp/agpt-cookies ${json} -d '{"username":"alice","password":"alice"}' ${url}/sign-in
 

@@ -93,8 +93,14 @@ export function signInRouter(authenticator: passport.Authenticator): Router {
     requireCredentials,
     // Passport also replaces the session by a new one, against session fixation.
     authenticator.authenticate('local', { failWithError: true }),
-    function signIn(req, res) {
-      res.json({ user: req.user })
+    function signIn(req: Request, res: Response) {
+      if (prefersPages(req)) res.redirect(303, '/settings/api-keys')
+      else res.json({ user: req.user })
+    },
+    function refuseSignIn(error: Error, req: Request, res: Response, next: NextFunction) {
+      const isWrong = 'status' in error && error.status === 401
+      if (isWrong && prefersPages(req)) res.redirect(303, '/sign-in?failed')
+      else next(error)
     },
   )
 
@@ -102,11 +108,18 @@ export function signInRouter(authenticator: passport.Authenticator): Router {
     req.session.destroy((error) => {
       if (error) return next(error)
 
-      res.clearCookie('session').status(204).end()
+      res.clearCookie('session')
+      if (prefersPages(req)) res.redirect(303, '/')
+      else res.status(204).end()
     })
   })
 
   return router
+}
+
+/** True if a browser sent the form of a page. A program takes JSON. */
+function prefersPages(req: Request): boolean {
+  return req.accepts(['json', 'html']) === 'html'
 }
 
 /** Requires both in the body, because the strategy also accepts a password in the URL, which gets into logs. */

@@ -65,7 +65,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
       const { page, form } = call
       const apiKey = await lifecycle.get(idOf(call), asOwner(call))
       const { permissions } = await listPermissions(parts, asOwner(call).owner)
-      const gone = goneOf(apiKey, permissions)
+      const gone = goneOf(apiKey, permissions, settings.permissions.described)
       const content = (
         <KeyForm
           page={page}
@@ -92,15 +92,17 @@ export function createKeyFormViews(parts: ConsoleParts) {
     },
   }
 
-  /** Returns the permissions of a key that its owner may no longer give. The form must not drop them unasked. */
-  function goneOf(apiKey: ApiKeyRecord, granted: readonly DescribedPermission[]) {
-    const names = new Set(granted.map(({ name }) => name))
-    return settings.permissions.described.filter(
-      ({ name }) => apiKey.permissions.includes(name) && !names.has(name),
-    )
-  }
-
   return { create, edit }
+}
+
+/** Returns the permissions of a key that its owner may no longer give. The form must not drop them unasked. */
+function goneOf(
+  apiKey: ApiKeyRecord,
+  granted: readonly DescribedPermission[],
+  described: readonly DescribedPermission[],
+) {
+  const names = new Set(granted.map(({ name }) => name))
+  return described.filter(({ name }) => apiKey.permissions.includes(name) && !names.has(name))
 }
 
 function problemOf(refused: ApiKeysError, page: Page) {

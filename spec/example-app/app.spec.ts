@@ -95,6 +95,49 @@ function startRun(headers: Record<string, string>, body: object) {
   })
 }
 
+/** Sends a request as a browser does, and keeps the cookie of the session. */
+async function browse(
+  path: string,
+  { cookie = '', form }: { cookie?: string; form?: Record<string, string> } = {},
+) {
+  const response = await fetch(url + path, {
+    method: form ? 'POST' : 'GET',
+    redirect: 'manual',
+    headers: { Accept: 'text/html,*/*;q=0.8', Cookie: cookie, 'Sec-Fetch-Site': 'same-origin' },
+    ...(form && { body: new URLSearchParams(form) }),
+  })
+  return { response, html: await response.text() }
+}
+
+describe('the pages of the example app', () => {
+  it('sign a user in, who creates a key and tries it', async () => {
+    const form = await browse('/sign-in')
+    const wrong = await browse('/sign-in', { form: { username: 'alice', password: 'wrong' } })
+    const { response: signedIn } = await browse('/sign-in', {
+      form: { username: 'alice', password: 'alice' },
+    })
+    const cookie = String(signedIn.headers.get('set-cookie')?.split(';')[0])
+    const { html: shown } = await browse('/settings/api-keys/new', {
+      cookie,
+      form: { name: 'Tried', permissions: 'READ_GRAPH', environment: 'live', expiry: 'never' },
+    })
+    const [key = ''] = /agpt_[0-9A-Za-z]{51}/.exec(shown) ?? []
+    const good = await browse('/try', { form: { key, route: 'GET /graphs' } })
+    const refused = await browse('/try', { form: { key, route: 'GET /blocks' } })
+    const unknown = await browse('/try', { form: { key, route: 'GET /admin' } })
+
+    expect(form.html).toContain('Each password is the name.')
+    expect(wrong.response.headers.get('location')).toBe('/sign-in?failed')
+    expect(signedIn.headers.get('location')).toBe('/settings/api-keys')
+    expect((await browse('/', { cookie })).html).toContain('<b>alice</b>')
+    expect(good.html).toContain('HTTP/1.1 200 OK')
+    expect(refused.html).toContain('HTTP/1.1 403 Forbidden')
+    expect(refused.html).toContain('&quot;missing&quot;:[&quot;READ_BLOCK&quot;]')
+    expect(good.html + refused.html).not.toContain(key)
+    expect(unknown.response.status).toBe(303)
+  })
+})
+
 describe('the example app', () => {
   it('executes a graph and a block for a key that may', async () => {
     const headers = await createKey('alice', ['EXECUTE_GRAPH', 'EXECUTE_BLOCK'])
