@@ -5,6 +5,7 @@ import type { LimitState } from './errors'
 import type { Demand } from './http/demand'
 import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
 import type { Guard } from './http/guards'
+import type { RouterOptions } from './http/organization-routes'
 import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
@@ -17,7 +18,7 @@ import type { Verdict, VerifyOptions } from './verification/verify'
 /** API keys for one app: guards, routers, a Passport strategy, and functions for use without HTTP. */
 export interface ApiKeys<
   A extends App = AnyApp,
-  _User extends SignedInUser = SignedInUser,
+  User extends SignedInUser = SignedInUser,
 > extends Lifecycle<A> {
   /**
    * Lets a request through only if its API key holds the permissions that it demands (RFC 6750, section 3.1): one, all of a list, or
@@ -82,12 +83,17 @@ export interface ApiKeys<
     demand: Demand<A['permission']>,
   ): boolean
   /**
-   * Makes the router with which signed-in users manage their own keys.
+   * Makes the router with which signed-in users manage their own keys; with `organization`, the router with which members manage the keys
+   * of an organization.
    *
    * @example
    * app.use('/api-keys', apiKeys.router())
+   * app.use(
+   *   '/organizations/:organizationId/api-keys',
+   *   apiKeys.router({ organization: (req, user) => membership(req.params.organizationId, user.id) }),
+   * )
    */
-  router(): Guard
+  router(options?: RouterOptions<A['permission'], User>): Guard
   /** Makes the router with which administrators manage the keys of all users. It needs the option `isAdmin`. */
   adminRouter(): Guard
   /**

@@ -48,11 +48,14 @@ export const refusals = {
   ],
   not_signed_in: [401, 'Sign in first.', null],
   not_an_admin: [403, 'Only an administrator may do this.'],
+  read_only: [403, 'You may see these API keys, but not change them.'],
+  exceeds_access: [403, 'The API key may do more than you may, so you may not have its secret.'],
   api_key_not_allowed: [
     403,
     'API keys are not managed with an API key. Sign in instead, and send no key.',
   ],
   cross_site_request: [403, 'A request from another site may not change anything here.'],
+  organization_not_found: [404, 'There is no such organization.'],
   api_key_not_found: [404, 'There is no such API key.'],
   precondition_failed: [412, 'API keys have no ETag here, so If-Match is never met. Leave it out.'],
   method_not_allowed: [
@@ -62,10 +65,7 @@ export const refusals = {
   api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
   api_key_expired: [409, 'The API key has expired. Give it a later expiresAt first.'],
   api_key_revoked: [409, 'The API key is revoked, and stays so. Create a new one.'],
-  unknown_environment: [
-    409,
-    'The API key belongs to an environment that is no longer there. Create a new one.',
-  ],
+  unknown_environment: [409, 'The API key has an environment that is gone. Create a new one.'],
   already_created: [
     409,
     'A request with this Idempotency-Key was carried out before. If you do not have its secret, rotate the API key.',
@@ -83,7 +83,7 @@ export const refusals = {
     'Idempotency-Key must be 1 to 255 printable ASCII characters in quotes, for example "8e03978e". Letters, digits, - and _ need no quotes.',
   ],
   owner_suspended: [409, 'The owner of the API key is suspended. Reactivate the owner first.'],
-  too_many_api_keys: [409, 'This user has as many API keys as are allowed. Revoke one first.'],
+  too_many_api_keys: [409, 'The owner has as many API keys as are allowed. Revoke one first.'],
   audit_trail_not_intact: [
     409,
     'The audit trail was altered at its end. Verify it to see the faults.',
@@ -119,11 +119,10 @@ export function challengeOf(code: ErrorCode): Challenge | undefined {
   return challenge
 }
 
-const acceptable = { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' }
-
 /** Returns the header fields that a refusal always has besides its challenge. Every 503 may be tried again shortly. */
 function fieldsOf(code: ErrorCode): ApiKeysError['headers'] {
-  if (code === 'unsupported_media_type') return acceptable
+  if (code === 'unsupported_media_type')
+    return { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' }
   return refusals[code][0] === 503 || code === 'request_under_way' ? retryAfter(1) : {}
 }
 

@@ -26,6 +26,11 @@ declare const Sentry: {
 declare const sequelize: Sequelize
 declare const app: express.Express
 declare const listGraphs: RequestHandler, executeGraph: RequestHandler, showStatus: RequestHandler
+declare function findMember(organizationId: string | undefined, userId: string | number): Promise<{
+  organizationId: string
+  isManager: boolean
+  permissions: ('READ_GRAPH' | 'EXECUTE_GRAPH')[]
+} | null>
 declare const showMe: RequestHandler, showPublic: RequestHandler, showGraph: RequestHandler
 `
 const ownApiKeys = `

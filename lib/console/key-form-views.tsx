@@ -42,12 +42,11 @@ export function createKeyFormViews(parts: ConsoleParts) {
     },
 
     async act(call) {
-      const { form } = call
-      const { name: idempotencyKey, at } = requestIn(form)
+      const { name: idempotencyKey, at } = requestIn(call.form)
       const apiKey = {
-        ...inputOf(form),
-        ...(environments.names.length > 0 && { environment: valueOf(form, 'environment') }),
-        expiresAt: readExpiry(form, at) ?? null,
+        ...inputOf(call.form),
+        ...(environments.names.length > 0 && { environment: valueOf(call.form, 'environment') }),
+        expiresAt: readExpiry(call.form, at) ?? null,
       }
       const { owner, ...options } = asOwner(call)
       return revealOnce(call, 'created', () =>

@@ -74,7 +74,7 @@ export function createPages(
       const page = pageOf(req, look, assets)
       try {
         refuseUnknownSender(req)
-        const userId = await admit(req)
+        const { userId } = await admit(req)
         const [, search = ''] = req.originalUrl.split('?')
         const query = new URLSearchParams(search)
         const form: Form = isSafe(req) ? new Map() : await readForm(req, res)

@@ -72,6 +72,9 @@ function warnOfTimeLimit(error: Error) {
   )
 }
 
+/** The fault of an id that the database cannot read, because the app does not name the type of its ids. */
+export const noOwnerId = { pointer: '#/userId', message: 'must be the id of a user' }
+
 /** Returns what to throw instead of an error of Sequelize or of the driver. */
 export function explain(error: unknown): unknown {
   removeValues(error)
@@ -85,8 +88,7 @@ export function explain(error: unknown): unknown {
     )
   }
   if (error instanceof Error && noUserId.test(error.message)) {
-    const fault = { pointer: '#/userId', message: 'must be the id of a user' }
-    return new InvalidInputError([fault], { cause: error })
+    return new InvalidInputError([noOwnerId], { cause: error })
   }
   return error
 }

@@ -5,7 +5,7 @@ import type { ChangeOptions } from '../lifecycle/types'
 import { problemOf } from './answer'
 import type { Guard } from './guards'
 import { idempotencyKeyOf } from './idempotency-key'
-import { addressOf, createKeyRoutes, idOf, keyPath, listPermissions, type Role } from './key-routes'
+import { addressOf, createKeyRoutes, keyPath, listPermissions, type Role } from './key-routes'
 import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
 
 /** Makes the router with which administrators manage the keys of all users. */
@@ -109,7 +109,7 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
       async post(call) {
         const { owner, ...explanation } = parse.ownerChange(call.body)
         const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
-        return lifecycle.transfer(idOf(call), owner, options)
+        return lifecycle.transfer(call.keyId, owner, options)
       },
     },
     '/revoke-many': {

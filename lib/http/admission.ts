@@ -14,14 +14,16 @@ interface AdmissionParts {
 }
 
 /**
- * Makes the check that admits requests of signed-in users. It returns the id of the user. A request with a key is not admitted,
+ * Makes the check that admits requests of signed-in users. It returns the user and the user's id. A request with a key is not admitted,
  * so that a stolen key cannot make more keys. Nor is a change from a page of another site.
  */
 export function createAdmission(
   { authenticator, parse, settings }: AdmissionParts,
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
 ) {
-  return async function admit(req: Request): Promise<string | number> {
+  return async function admit(
+    req: Request,
+  ): Promise<{ user: SignedInUser; userId: string | number }> {
     if (authenticator.carriesKey(req)) throw new ApiKeysError('api_key_not_allowed')
     if (!isSafe(req) && (await isCrossSite(req, settings.trustedOrigins))) {
       throw new ApiKeysError('cross_site_request')
@@ -35,7 +37,7 @@ export function createAdmission(
         'createApiKeys: currentUser returned a user whose id is not of users.type',
       )
     }
-    return userId
+    return { user, userId }
   }
 }
 

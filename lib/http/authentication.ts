@@ -17,7 +17,7 @@ import {
   type Caller,
 } from './caller'
 import { isOurs, linesOf, type Credential, type CredentialReader } from './credentials'
-import { createOwnerCheck, type OwnerParts } from './owner'
+import { createOwnerCheck, userOf, type OwnerParts } from './owner'
 import { createTrustCheck, type GuardedRequest } from './request'
 
 /** The part that identifies the key of a request. */
@@ -140,7 +140,7 @@ function createJudge(parts: AuthenticatorParts) {
     if (row.policy.allowedIps !== null) checkTrust(req)
     const user = Reflect.get(req, 'user')
     if (user || settings.loadOwner) return owner.accept(req, decision, caller)
-    return caller.accept(decision, { id: row.owner.id }, user)
+    return caller.accept(decision, userOf(row.owner), user)
   }
 
   /** The app may have put a user on the request since the first guard. */

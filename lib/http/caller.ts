@@ -26,7 +26,8 @@ export type Authentication =
 export interface Accepted {
   kind: 'accepted'
   key: Acceptance
-  user: object
+  /** The user whom the request acts for; `undefined` if the owner of the key is no user. */
+  user: object | undefined
   caller: Caller
 }
 
@@ -119,7 +120,7 @@ export class Caller implements KeyCaller {
   }
 
   /** Accepts the key, and puts it and its user on the request. */
-  accept(key: Acceptance, user: object, userBefore: object | undefined): Accepted {
+  accept(key: Acceptance, user: object | undefined, userBefore: object | undefined): Accepted {
     const req = this.#req
     this.#userBefore = userBefore
     if (!hasKeyProperty(req)) putKey(req, key.apiKey)

@@ -9,6 +9,7 @@ import { createAuthenticator } from './authentication'
 import { createCredentialReader, redactionPathsOf } from './credentials'
 import { refuseRequest } from './guard-options'
 import { createGuards } from './guards'
+import { createOrganizationRouter, readRouterOptions } from './organization-routes'
 import { createOwnerRouter } from './owner-routes'
 import { createRateLimits } from './rate-limits'
 import type { RouterParts } from './router'
@@ -42,10 +43,11 @@ export function createHttp(given: HttpParts) {
     strategy: createStrategy(parts),
     redactionPaths: redactionPathsOf(settings.header),
 
-    // These take no arguments. If the app has not called them, Express passes a request.
-    router(...args: readonly unknown[]) {
-      refuseRequest('router', args[0])
-      return createOwnerRouter(parts)
+    // If the app has not called these, Express passes a request.
+    router(options?: unknown) {
+      refuseRequest('router', options)
+      const organization = readRouterOptions(options, parts)
+      return organization ? createOrganizationRouter(parts, organization) : createOwnerRouter(parts)
     },
     adminRouter(...args: readonly unknown[]) {
       refuseRequest('adminRouter', args[0])

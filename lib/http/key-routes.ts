@@ -1,5 +1,3 @@
-import type { Request } from 'express'
-
 import type { ApiKeyEvent } from '../audit/trail'
 import { readGranted } from '../keys/grantable'
 import type { Owner } from '../keys/owner'
@@ -7,7 +5,7 @@ import type { DescribedPermission } from '../keys/permissions'
 import type { ChangeOptions } from '../lifecycle/types'
 import { idempotencyKeyOf } from './idempotency-key'
 import { clientAddressOf } from './request'
-import type { Call, RouterParts, Routes } from './router'
+import { keyIdName, type Call, type RouterParts, type Routes } from './router'
 
 /** The role in which a user manages keys: the owner of the keys, or an administrator. */
 export interface Role {
@@ -48,14 +46,7 @@ export function shownToOwner(userId: string | number, event: ApiKeyEvent): ApiKe
   }
 }
 
-/** The name of the id in paths. The app may have an `id` in the path that it mounts the router at. */
-const keyId = 'apiKeysKeyId'
-export const keyPath = `/:${keyId}`
-
-/** Returns the id of the key that a path names. */
-export function idOf({ req }: { req: Request }): string {
-  return String(req.params[keyId])
-}
+export const keyPath = `/:${keyIdName}`
 
 /** Returns the routes of one key. Owners and administrators have the same, each for the keys that they may manage. */
 export function createKeyRoutes(
@@ -70,16 +61,16 @@ export function createKeyRoutes(
     return async function restrict(call: Call) {
       const query = parseRestriction(call.query)
       const explanation = parse.explanation(call.body)
-      return lifecycle[name](idOf(call), { ...optionsOf(call), ...query, ...explanation })
+      return lifecycle[name](call.keyId, { ...optionsOf(call), ...query, ...explanation })
     }
   }
 
   return {
     [keyPath]: {
-      get: (call) => lifecycle.get(idOf(call), optionsOf(call)),
+      get: (call) => lifecycle.get(call.keyId, optionsOf(call)),
       async patch(call) {
         parseChange(call.query)
-        return lifecycle.update(idOf(call), call.body, optionsOf(call))
+        return lifecycle.update(call.keyId, call.body, optionsOf(call))
       },
       delete: restriction('revoke'),
     },
@@ -87,7 +78,7 @@ export function createKeyRoutes(
       async put(call) {
         const query = parseRestriction(call.query)
         const { permissions } = parse.permissionSet(call.body)
-        return lifecycle.setPermissions(idOf(call), permissions, { ...optionsOf(call), ...query })
+        return lifecycle.setPermissions(call.keyId, permissions, { ...optionsOf(call), ...query })
       },
     },
     [`${keyPath}/suspend`]: { post: restriction('suspend') },
@@ -95,25 +86,25 @@ export function createKeyRoutes(
       async post(call) {
         parseChange(call.query)
         const explanation = parse.explanation(call.body)
-        return lifecycle.reactivate(idOf(call), { ...optionsOf(call), ...explanation })
+        return lifecycle.reactivate(call.keyId, { ...optionsOf(call), ...explanation })
       },
     },
     [`${keyPath}/rotate`]: {
       async post(call) {
         parseRotation(call.query)
         const wish = { ...parse.rotationWish(call.body), ...idempotencyKeyOf(call) }
-        return lifecycle.rotate(idOf(call), { ...optionsOf(call), ...wish })
+        return lifecycle.rotate(call.keyId, { ...optionsOf(call), ...wish })
       },
     },
     [`${keyPath}/rotation`]: { delete: restriction('endRotation') },
     [`${keyPath}/events`]: {
       async get(call) {
-        const page = await routeCommands.eventsOf(idOf(call), call.query, optionsOf(call))
+        const page = await routeCommands.eventsOf(call.keyId, call.query, optionsOf(call))
         return { ...page, events: page.events.map((event) => shownTo(call, event)) }
       },
     },
     [`${keyPath}/usage`]: {
-      get: (call) => lifecycle.usage(idOf(call), call.query, optionsOf(call)),
+      get: (call) => lifecycle.usage(call.keyId, call.query, optionsOf(call)),
     },
   }
 }

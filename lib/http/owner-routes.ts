@@ -1,39 +1,71 @@
-import type { UserOwner } from '../keys/owner'
+import type { Owner, UserOwner } from '../keys/owner'
+import type { ChangeOptions } from '../lifecycle/types'
 import type { Guard } from './guards'
 import { idempotencyKeyOf } from './idempotency-key'
 import { addressOf, createKeyRoutes, listPermissions, shownToOwner, type Role } from './key-routes'
-import { created, createRouter, type Call, type RouterParts } from './router'
+import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
+
+/** The owner whose keys a user manages, and the options with which a call reaches the lifecycle. */
+interface Ownership {
+  ownerOf(call: Call): Owner
+  /** Returns the permissions that the user may give to keys; `undefined` for all that the owner may give. */
+  mayGiveOf(call: Call): readonly string[] | undefined
+  optionsOf(call: Call): ChangeOptions
+}
 
 /** Makes the router with which users manage their own keys. */
 export function createOwnerRouter(parts: RouterParts): Guard {
-  const { routeCommands, parse, settings } = parts
+  const { settings } = parts
   if (!settings.currentUser) {
     throw new TypeError('router: needs the option currentUser of createApiKeys')
   }
 
-  const owner: Role = {
+  const routes = createOwnedRoutes(parts, {
+    ownerOf: userOf,
+    mayGiveOf: () => undefined,
+    optionsOf: (call) => ({ owner: userOf(call), actor: userOf(call), ...addressOf(call) }),
+  })
+  return createRouter(parts, settings.currentUser, routes)
+}
+
+/** Returns the routes for the keys of one owner. */
+export function createOwnedRoutes(
+  parts: RouterParts,
+  { ownerOf, mayGiveOf, optionsOf }: Ownership,
+): Routes {
+  const { routeCommands, parse, settings } = parts
+  const role: Role = {
     parseRestriction: parse.notEverywhere('is for administrators'),
-    optionsOf: (call) => ({ owner: userOf(call), ...addressOf(call) }),
+    optionsOf,
     shownTo: ({ userId }, event) => shownToOwner(userId, event),
   }
 
-  return createRouter(parts, settings.currentUser, {
+  return {
     '/': {
-      get: (call) => routeCommands.listOwn(userOf(call), call.query),
+      get: (call) => routeCommands.listOwn(ownerOf(call), call.query),
       async post(call) {
-        const owner = userOf(call)
-        const options = { actor: owner, ...addressOf(call), ...idempotencyKeyOf(call) }
-        return created(call, routeCommands.createOwn(owner, call.body, options))
+        const { owner: _, ...options } = optionsOf(call)
+        return created(
+          call,
+          routeCommands.createOwn(ownerOf(call), call.body, {
+            ...options,
+            ...idempotencyKeyOf(call),
+          }),
+        )
       },
     },
     '/permissions': {
       async get(call) {
         parse.nothing(call.query)
-        return listPermissions(parts, userOf(call))
+        const { permissions } = await listPermissions(parts, ownerOf(call))
+        const mayGive = mayGiveOf(call)
+        if (!mayGive) return { permissions }
+        const held = settings.permissions.heldBy(mayGive)
+        return { permissions: permissions.filter(({ name }) => held.has(name)) }
       },
     },
-    ...createKeyRoutes(parts, owner),
-  })
+    ...createKeyRoutes(parts, role),
+  }
 }
 
 /** Returns the signed-in user as the owner of keys. */

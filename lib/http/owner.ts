@@ -1,6 +1,7 @@
 import { warn } from '../../models/warnings'
 import { ApiKeysError, InvalidApiKeyError } from '../errors'
 import type { Parsers } from '../keys/input'
+import type { Owner } from '../keys/owner'
 import type { Settings } from '../read-options'
 import type { Acceptance } from '../verification/verified-key'
 import { withoutStack } from './answer'
@@ -38,15 +39,16 @@ export function createOwnerCheck({ parse, settings }: OwnerParts) {
     /** Accepts a key for its owner, unless the owner is gone or another user is signed in. */
     async accept(req: GuardedRequest, key: Acceptance, caller: Caller): Promise<Authentication> {
       const { user: present } = req
-      const { id: userId } = key.row.owner
+      const { owner } = key.row
       const signedIn = present ? await compareSignedIn(req, key) : 'nobody'
       if (signedIn === 'other') return refuse(key, caller, twoCredentials)
       if (present && signedIn === 'owner') return caller.accept(key, present, present)
 
       // The owner takes the place of a guest, who is not signed in.
-      const user = loadOwner ? await loadOwner({ type: 'user', id: userId }, req) : { id: userId }
-      if (!user) return refuse(key, caller, () => new InvalidApiKeyError('unknown'))
-      return caller.accept(key, user, present)
+      const user = loadOwner ? await loadOwner(owner.shown, req) : userOf(owner)
+      if (!user && owner.type === 'user')
+        return refuse(key, caller, () => new InvalidApiKeyError('unknown'))
+      return caller.accept(key, user ?? undefined, present)
     },
 
     /** Accepts a key again, because the app has put another user on the request since. */
@@ -57,6 +59,11 @@ export function createOwnerCheck({ parse, settings }: OwnerParts) {
       return signedIn === 'owner' ? accepted : caller.accept(key, user, req.user)
     },
   }
+}
+
+/** Returns the user of a key. If its owner is no user, there is none. */
+export function userOf({ type, id }: Owner): { id: string | number } | undefined {
+  return type === 'user' ? { id } : undefined
 }
 
 function twoCredentials() {

@@ -22,7 +22,7 @@ export interface RouterParts {
   /** Asks the app for the permissions of an owner; `undefined` if every owner may give all permissions. */
   grantable: ((owner: Owner) => Promise<readonly string[]>) | undefined
   answers: Answers
-  settings: Pick<Settings, 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'permissions'>
+  settings: Pick<Settings, 'idTypes' | 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'permissions'>
 }
 
 /** A request that is admitted to its route. */
@@ -31,6 +31,8 @@ export interface Call {
   res: Response
   /** The user who is signed in. */
   userId: UserId
+  /** The id of the key in the path; empty if there is none. */
+  keyId: string
   /** The parameters of the query. */
   query: Record<string, unknown>
   /** The JSON of the body; `{}` for none. */
@@ -50,11 +52,20 @@ export type Routes = Record<string, Partial<Record<Method, (call: Call) => Promi
 /** The paths whose bodies may be larger than others. */
 const pathsOfManyKeys = new Set(['/batch', '/revoke-many'])
 
+/** What a router does besides its routes. */
+interface RouterHooks {
+  /** Refuses a request of a signed-in user who may not enter. */
+  enter?(req: Request, user: SignedInUser, isChange: boolean): Promise<void>
+  /** Returns what to answer in place of an error. */
+  explain?(error: unknown): unknown
+}
+
 /** Makes a router: it admits requests, reads their input, calls the handlers and sends what they return. */
 export function createRouter(
   parts: RouterParts,
   findUser: (req: Request) => MaybePromise<SignedInUser | null | undefined>,
   routes: Routes,
+  { enter, explain = (error) => error }: RouterHooks = {},
 ): Guard {
   const admit = createAdmission(parts, findUser)
 
@@ -68,12 +79,14 @@ export function createRouter(
       route[method as Method](async function apiKeysHandler(req, res, next) {
         try {
           res.set('Cache-Control', 'no-store')
-          const userId = await admit(req)
+          const keyId = takeKeyId(req)
+          const { user, userId } = await admit(req)
+          await enter?.(req, user, !isSafe(req))
           if (!isSafe(req)) refuseIfMatch(req)
           const body = isSafe(req) ? {} : await readJsonBody(req, res, limit)
-          sendJson(res, await handle({ req, res, userId, query: queryOf(req), body }))
+          sendJson(res, await handle({ req, res, userId, keyId, query: queryOf(req), body }))
         } catch (error) {
-          next(ensureError(error))
+          next(ensureError(explain(error)))
         }
       })
     }
@@ -91,6 +104,16 @@ export function createRouter(
   })
   // The app uses a router as a middleware, whose type needs no types of Express.
   return router as unknown as Guard
+}
+
+/** The name of the id in paths. The app may have other parameters in the path at which it mounts a router. */
+export const keyIdName = 'apiKeyId'
+
+/** Takes the id of the key out of the parameters, so that functions of the app find only the parameters of their own path. */
+function takeKeyId(req: Request): string {
+  const { [keyIdName]: id, ...params } = req.params
+  req.params = params
+  return String(id ?? '')
 }
 
 /** True if Express could not decode the id, so that there is no such key. A `URIError` of the app has no status. */

@@ -89,7 +89,10 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
       return fail(challenge, status)
     }
 
-    const { user, key } = authentication
+    const { key } = authentication
+    // Passport needs an object. It has no id, because code that reads `req.user.id` would take the id of an organization for a user's.
+    authentication.user ??= { owner: key.row.owner.shown }
+    const { user } = authentication
     // If the app has sessions, a callback of the app may start one all the same.
     if (startsSession || 'session' in req) withoutSession(req, user)
     success(user, { scope: key.permissions.names })

@@ -48,7 +48,7 @@ type OwnerInput = ReturnType<typeof createOwnerInput>
 /** Makes the functions that parse all input: of the routes, and of the functions that an app calls. */
 export function createParsers(settings: InputSettings) {
   const owners = createOwnerInput(settings.idTypes)
-  const { userId, ofOwner, ofAnyOwner } = owners
+  const { userId, organizationId, ofOwner, ofAnyOwner } = owners
 
   return {
     ...createKeyParsers(settings, owners),
@@ -59,6 +59,11 @@ export function createParsers(settings: InputSettings) {
     readUserId(id: unknown): string | number | undefined {
       const result = v.safeParse(userId, id)
       return result.success ? result.output : undefined
+    },
+    /** Returns the id of an organization in that form; `undefined` if it is not an id, or if the app has no organizations. */
+    readOrganizationId(id: unknown): string | number | undefined {
+      const result = organizationId && v.safeParse(organizationId, id)
+      return result?.success === true ? result.output : undefined
     },
     owner: createParser(ofOwner({})),
     anyOwner: createParser(ofAnyOwner({})),
@@ -121,11 +126,14 @@ function createKeyParsers(
 
 /** Makes the functions for the filters of lists and reports. */
 function createFilterParsers({ environments }: InputSettings, { ofAnyOwner }: OwnerInput) {
-  const ownPage = { ...keyPage, environment: environmentOfFilter(environments.names) }
+  const ownPage = {
+    ...keyPage,
+    createdBy: v.optional(fields.textId),
+    environment: environmentOfFilter(environments.names),
+  }
   const apiKeyId = v.optional(fields.guid)
   const list = {
     ...ownPage,
-    createdBy: v.optional(fields.textId),
     permission: v.optional(fields.permissionName),
     text: v.optional(searchText),
   }

@@ -62,6 +62,7 @@ export function createOwnerInput({ user, organization, service }: IdTypes) {
       return fieldsOf(fields, { isOptional: true }) as unknown as Named<Fields, Owner | undefined>
     },
     userId: ids.user,
+    organizationId: organization && userIds[organization],
   }
 }
 

@@ -45,6 +45,11 @@ export interface IdTypes {
   service?: 'text' | undefined
 }
 
+/** True if all keys of an app are users'. */
+export function isUsersOnly({ organization, service }: IdTypes): boolean {
+  return organization === undefined && service === undefined
+}
+
 /** Returns the column of an owner, with its id as text. */
 export function ownerRow({ type, id }: Owner): Partial<Record<string, string>> {
   return { [ownerColumns[type]]: String(id) }

@@ -4,7 +4,14 @@ import type { UserIdType } from '../../models/storage-options'
 import type { AnyApp, App, If, NewKeyEnvironment } from './app'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
-import type { AnyId, IdTypes, Owner, OwnerOf, UserIdIn } from './owner'
+import {
+  isUsersOnly,
+  type AnyId,
+  type IdTypes,
+  type Owner,
+  type OwnerOf,
+  type UserIdIn,
+} from './owner'
 import type { Resources, ResourceTypes } from './resources'
 import { isExpired } from './states'
 
@@ -164,9 +171,7 @@ export function resourcesOf(record: ApiKeyRecord): Resources | null {
 
 /** Returns the members of a record that name its owner. There is a `userId` only if all keys are users'. */
 export function ownerMembers(owner: Owner, idTypes: IdTypes): { owner: Owner } {
-  const { organization, service } = idTypes
-  const isUsersOnly = organization === undefined && service === undefined
-  return { owner, ...(isUsersOnly && { userId: owner.id }) }
+  return { owner, ...(isUsersOnly(idTypes) && { userId: owner.id }) }
 }
 
 function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {

@@ -151,6 +151,9 @@ export async function setPermissions(
   const names = parts.permissions.namesOf(permissions)
   function decide(key: ApiKeyRecord, { permissions: before }: ReadKey): Decision {
     nextStatus('change', key)
+    if (names.some((name) => !before.includes(name))) {
+      policies.refuseBeyond(parts, permissions, circumstances.mayGive)
+    }
     const isSameSet = isSame(before.toSorted(), names.toSorted())
     return { action: 'permissions_changed', changes: isSameSet ? {} : { permissions: names } }
   }
@@ -225,6 +228,7 @@ async function rotateNow(
   function decide(key: ApiKeyRecord, { environment, isUnused }: ReadKey): Decision {
     nextStatus('rotate', key)
     if (key.ownerSuspended) throw new ApiKeysError('owner_suspended')
+    policies.refuseSecretBeyond(parts, key.permissions, circumstances.mayGive)
     const own = parts.environments.ofKey({ ...key, environment })
     if (!own) throw new ApiKeysError('unknown_environment')
     minted ??= parts.format.mint(own.keyPrefixes[0])

@@ -6,7 +6,7 @@ import { optionsOf } from '../../models/option-checks'
 import type { Audit } from '../audit/trail'
 import type { OnPool } from '../database/pool'
 import type { InTurn } from '../database/turns'
-import type { Grantable } from '../keys/grantable'
+import { isListOfNames, type Grantable } from '../keys/grantable'
 import type { Parsers } from '../keys/input'
 import type { Owner } from '../keys/owner'
 import type { Actor, ApiKeyRecord } from '../keys/record'
@@ -53,6 +53,8 @@ export interface Circumstances {
   actor?: Actor | undefined
   address?: string | undefined
   reason?: string | undefined
+  /** The permissions that the caller may give; `undefined` for all that the owner holds. */
+  mayGive?: readonly string[] | undefined
   /** Names a request that makes a secret, so that it is carried out once. */
   idempotencyKey?: string | undefined
   /** True if this process may show the secret again to the same request, for a minute. */
@@ -66,14 +68,17 @@ export type OwnCircumstances = Circumstances & { transaction: Transaction }
 
 /** Parses the last argument of a call. */
 export function readOptions(parse: Parsers, options: ChangeOptions | undefined): Circumstances {
-  const { transaction, ...given } = optionsOf(options)
+  const { transaction, mayGive, ...given } = optionsOf(options)
   refuseUndefined(given, 'userId', 'owner')
   checkTransaction(transaction)
+  if (mayGive !== undefined && !isListOfNames(mayGive)) {
+    throw new TypeError('mayGive must be a list of permissions')
+  }
   const { owner, actor, ...others } = parse.circumstances(given)
   const user: Actor | undefined = owner?.type === 'user' ? owner : undefined
 
   const inContext = AsyncLocalStorage.snapshot()
-  return { ...others, transaction, owner, actor: actor ?? user, inContext }
+  return { ...others, transaction, mayGive, owner, actor: actor ?? user, inContext }
 }
 
 /** Refuses an owner in the last argument of a call that has it in the first. Otherwise it would go unheeded. */

@@ -12,6 +12,7 @@ import type { NewKey } from '../keys/input'
 import type { LimitOverrides } from '../keys/limits'
 import { faultOfSize, isSame, type Metadata } from '../keys/metadata'
 import { ownerRow, type Owner } from '../keys/owner'
+import type { PermissionSet } from '../keys/permissions'
 import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import { readMayBind, type Resources } from '../keys/resources'
@@ -26,11 +27,12 @@ const forAdministrators = 'is for administrators to write'
 export async function refuseNewKey(
   parts: Parts,
   { owner, permissions, metadata = {}, limits = null, expiresAt = null, ...rest }: NewKey,
-  { actor, transaction }: Circumstances,
+  { actor, transaction, mayGive }: Circumstances,
 ) {
   refuseReserved(parts, metadata, actor)
   refuseOwnLimits(limits, null, actor)
   refuseTooLate(parts, expiresAt, Date.now())
+  refuseBeyond(parts, permissions, mayGive)
   await refuseUngrantable(parts, owner, permissions, transaction)
   await refuseUnbindable(parts, owner, rest.resources ?? null, null, transaction)
 }
@@ -102,20 +104,55 @@ export function refuseTooLate(
  * transaction may hold the last connection of the pool.
  */
 export async function refuseUngrantable(
-  { grantable, permissions: { heldBy, nameOf } }: Parts,
+  parts: Parts,
   owner: Owner,
   permissions: readonly string[],
   transaction: Transaction | undefined,
 ) {
+  const {
+    grantable,
+    permissions: { heldBy },
+  } = parts
   if (!grantable) return
 
   const granted = heldBy(readGranted(await grantable(owner, { transaction })))
-  const message = `may not be granted by this ${owner.type}`
+  refuseOthers(parts, permissions, granted, `may not be granted by this ${owner.type}`)
+}
+
+/** Refuses permissions that the caller may not give, if the caller may give fewer than the owner. */
+export function refuseBeyond(
+  parts: Pick<Parts, 'permissions'>,
+  permissions: readonly string[],
+  mayGive: readonly string[] | undefined,
+) {
+  if (!mayGive) return
+  refuseOthers(parts, permissions, parts.permissions.heldBy(mayGive), 'may not be granted by you')
+}
+
+/** Refuses the secret of a key that may do more than the caller may give. */
+export function refuseSecretBeyond(
+  { permissions: { heldBy } }: Pick<Parts, 'permissions'>,
+  permissions: readonly string[],
+  mayGive: readonly string[] | undefined,
+) {
+  if (!mayGive) return
+  const held = heldBy(mayGive)
+  if (!heldBy(permissions).names.every((name) => held.has(name))) {
+    throw new ApiKeysError('exceeds_access')
+  }
+}
+
+function refuseOthers(
+  { permissions: { nameOf } }: Pick<Parts, 'permissions'>,
+  permissions: readonly string[],
+  held: PermissionSet,
+  message: string,
+) {
   refuse(
     permissions.flatMap((permission, index) => {
       const name = nameOf(permission)
-      const isGranted = name === undefined || granted.has(name)
-      return isGranted ? [] : [{ pointer: pointerTo(['permissions', index]), message }]
+      const isHeld = name === undefined || held.has(name)
+      return isHeld ? [] : [{ pointer: pointerTo(['permissions', index]), message }]
     }),
   )
 }

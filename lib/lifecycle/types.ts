@@ -99,6 +99,11 @@ export interface ChangeOptions<O extends Owner = Owner> extends ReadOptions<O> {
    * @default the owner if that is a user, else `{ type: 'system' }`
    */
   actor?: Actor | undefined
+  /**
+   * The permissions that the caller may give, if these are not all that the owner holds. The call then refuses to create a key, to add to
+   * a key and to rotate a key that may do more.
+   */
+  mayGive?: readonly string[] | undefined
   /** The IP address of the client, for the audit trail: `req.ip`, for example. */
   address?: string | undefined
   /** The reason of the change, for the audit trail; at most 500 characters. */

@@ -4,6 +4,8 @@ import { nameOfOwner, type Owner } from '../keys/owner'
 export type CachedOwner = Owner & {
   /** The owner in the form that the app gets. Frozen. */
   readonly shown: Owner
+  /** The id if all keys of the app are users', else `undefined`. */
+  readonly userId: string | number | undefined
   readonly name: string
   /** How many cached keys have this object. */
   keys: number
@@ -20,7 +22,7 @@ export type OwnerCache = ReturnType<typeof createOwnerCache>
  * Caches one object for each owner of keys. So a change of an owner reaches all cached keys of the owner by one write, however many
  * keys there are. It holds twice as many owners as there may be keys, so that it always finds an owner without cached keys to evict.
  */
-export function createOwnerCache(maxKeys: number) {
+export function createOwnerCache(maxKeys: number, isUsersOnly = true) {
   const owners = new Map<string, CachedOwner>()
   /** Goes round the map and keeps its place, so that it does not pass the same owners again and again. */
   let hand: Iterator<CachedOwner> | undefined
@@ -53,7 +55,8 @@ export function createOwnerCache(maxKeys: number) {
 
       makeRoom()
       const shown = Object.freeze({ ...owner })
-      const cached = { ...owner, shown, name, keys: 0, isForgotten: false }
+      const userId = isUsersOnly ? owner.id : undefined
+      const cached = { ...owner, shown, userId, name, keys: 0, isForgotten: false }
       owners.set(name, cached)
       return cached
     },

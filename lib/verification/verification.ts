@@ -28,6 +28,7 @@ import { checkResource, RequestConditions } from './guard-conditions'
 import { createHealth, createSecretCheck, describe } from './health'
 import { createLookup } from './lookup'
 import { createMemory, createRefresh } from './memory'
+import { isUsersOnly } from '../keys/owner'
 import { createOwnerCache, type OwnerCache } from './owners'
 import { createRefusedKeys } from './refused-keys'
 import { createSignals } from './signals'
@@ -59,7 +60,7 @@ export function createVerification(parts: VerificationParts) {
   const boundMs = parts.maxStalenessMs + parts.outageGraceMs
   const shared = { ...parts, clock: systemClock, boundMs }
 
-  const owners = createOwnerCache(parts.cacheSize)
+  const owners = createOwnerCache(parts.cacheSize, isUsersOnly(parts.idTypes))
   const { changeLog, lookUp } = connect({ ...shared, owners })
   const writer = createWriter({ background, connection: connections.usage })
   const usage = createUsageRecorder({ ...shared, writer })

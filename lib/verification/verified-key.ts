@@ -113,7 +113,7 @@ export class Acceptance implements Holding {
 class AcceptedKey implements VerifiedApiKey {
   readonly id: string
   readonly owner: Owner
-  readonly userId: string | number
+  declare readonly userId?: string | number
   readonly name: string
   readonly permissions: readonly string[]
   readonly expiresAt: Date | null
@@ -126,7 +126,7 @@ class AcceptedKey implements VerifiedApiKey {
     const { row, permissions } = acceptance
     this.id = row.id
     this.owner = row.owner.shown
-    this.userId = row.owner.id
+    if (row.owner.userId !== undefined) this.userId = row.owner.userId
     this.name = row.name
     this.permissions = permissions.names
     this.expiresAt = row.expiresAtMs === null ? null : new Date(row.expiresAtMs)

@@ -4,10 +4,10 @@ import { STATUS_CODES } from 'node:http'
 import express, { type Express } from 'express'
 import type { Test } from 'supertest'
 
-import { createApiKeys, type ErrorCode } from '../../lib'
+import { createApiKeys, type Access, type ErrorCode } from '../../lib'
 import { ownerLockSql } from '../../migrations/create-function'
 import { tablesOf } from '../../models/tables'
-import { type TestApiKeys } from '../support/app'
+import type { Permission, TestApiKeys } from '../support/app'
 import { createBindingApiKeys } from '../support/bound-keys'
 import { databaseAway } from '../support/database'
 import { environmentOptions, newKeyOf } from '../support/environments'
@@ -38,6 +38,15 @@ const withEnvironments = createProcess(environmentOptions(), addGraphs)
 const withoutTest = createProcess(
   environmentOptions({ environments: { live: 'acme_live', old: 'acme_test' } }),
 )
+/** An instance whose keys may belong to organizations, with a reader and a member who may do little. */
+const withOrganizations = createProcess({ organizations: {} as never }, (app, keys) => {
+  const members: Record<string, Access<Permission>> = {
+    reader: { id: 'acme', readOnly: true },
+    member: { id: 'acme', permissions: ['READ_BLOCK'] },
+  }
+  app.use('/acme', keys.router({ organization: (_req, { id }) => members[id] }))
+})
+
 /** An instance with a secret, which does not accept the audit trail of the instances without it. */
 const foreign = createProcess({ secrets: [randomBytes(32)] }, addGraphs)
 
@@ -52,6 +61,8 @@ let limitedKey: string
 /** A key for tests. */
 let testKey: string
 let testId: string
+/** A key of an organization. */
+let acmeId: string
 let suspendedId: string
 let expiredId: string
 let revokedId: string
@@ -84,6 +95,8 @@ beforeAll(async () => {
   const made = await withEnvironments.apiKeys.create(newKeyOf('test', { userId: 'rupert' }))
   testKey = made.plainTextKey
   testId = made.apiKey.id
+  const owner = { type: 'organization', id: 'acme' } as never
+  acmeId = (await withOrganizations.apiKeys.create({ ...newInput, owner } as never)).apiKey.id
   const limits = { night: { limit: 2, windowSeconds: 60 } }
   limitedKey = (await createKey({ userId: 'heidi', limits })).plainTextKey
 })
@@ -245,6 +258,24 @@ const refusals: Record<ErrorCode, Row> = {
     status: 403,
     detail: 'API keys are not managed with an API key. Sign in instead, and send no key.',
   },
+  read_only: {
+    when: 'a change by a member who may only read',
+    send: () => withOrganizations.http.as('reader').delete(`/acme/${acmeId}`),
+    status: 403,
+    detail: 'You may see these API keys, but not change them.',
+  },
+  exceeds_access: {
+    when: 'a rotation by a member who may do less than the key',
+    send: () => withOrganizations.http.as('member').post(`/acme/${acmeId}/rotate`),
+    status: 403,
+    detail: 'The API key may do more than you may, so you may not have its secret.',
+  },
+  organization_not_found: {
+    when: 'an organization to which the user has no access',
+    send: () => withOrganizations.http.as('alice').get('/acme'),
+    status: 404,
+    detail: 'There is no such organization.',
+  },
   cross_site_request: {
     when: 'a page of another site',
     send: () => alice.post('/api-keys').set('Sec-Fetch-Site', 'cross-site'),
@@ -292,7 +323,7 @@ const refusals: Record<ErrorCode, Row> = {
     when: 'a key of an environment that the app no longer has',
     send: () => withoutTest.http.as('rupert').post(`/api-keys/${testId}/rotate`, {}),
     status: 409,
-    detail: 'The API key belongs to an environment that is no longer there. Create a new one.',
+    detail: 'The API key has an environment that is gone. Create a new one.',
   },
   already_created: {
     when: 'a request that another process has carried out',
@@ -345,7 +376,7 @@ const refusals: Record<ErrorCode, Row> = {
     when: 'a key more than a user may have',
     send: () => alice.post('/api-keys', { name: 'Second', permissions: ['READ_GRAPH'] }),
     status: 409,
-    detail: 'This user has as many API keys as are allowed. Revoke one first.',
+    detail: 'The owner has as many API keys as are allowed. Revoke one first.',
   },
   audit_trail_not_intact: {
     when: 'an audit trail that another secret has sealed',

@@ -121,7 +121,7 @@ describe('the type of user ids', () => {
     expect((await apiKeys.list({ userId })).apiKeys).toHaveLength(1)
     await expect(
       apiKeys.create({ userId: 'not there', name: 'A', permissions }),
-    ).rejects.toMatchObject({ code: 'invalid_input', errors: [{ pointer: '#/userId' }] })
+    ).rejects.toMatchObject({ code: 'invalid_input', errors: [{ pointer: '#/owner' }] })
     await world.sequelize.query('DELETE FROM users')
     await until(async () => !(await apiKeys.verify(plainTextKey)).valid)
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
@@ -183,7 +183,10 @@ describe('the type of user ids', () => {
     await apiKeys.reactivate(apiKey.id)
 
     expect(await readColumn()).toBe(after)
-    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true, apiKey: { userId } })
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({
+      valid: true,
+      apiKey: { owner: { id: userId } },
+    })
     expect((await apiKeys.health()).feed).toBe('following')
     await apiKeys.revoke(apiKey.id)
     expect(await apiKeys.verify(plainTextKey)).toEqual({ valid: false, code: 'revoked' })

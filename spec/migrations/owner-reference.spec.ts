@@ -159,7 +159,7 @@ describe('the foreign key to users', () => {
       name: 'A',
       permissions,
     })
-    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ apiKey: { userId: 'alice' } })
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ apiKey: { owner: { id: 'alice' } } })
 
     await world.sequelize.query(`UPDATE users SET id = 'alicia'`)
 
@@ -171,8 +171,8 @@ describe('the foreign key to users', () => {
     expect(events[0]).toMatchObject({
       action: 'transferred',
       actorType: 'database',
-      before: { userId: 'alice' },
-      after: { userId: 'alicia' },
+      before: { owner: { id: 'alice' } },
+      after: { owner: { id: 'alicia' } },
     })
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
     expect(await apiKeys.revokeAll({ type: 'user', id: 'alicia' })).toEqual({ keys: 1 })
