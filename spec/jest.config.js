@@ -103,7 +103,7 @@ module.exports = {
         '<rootDir>/spec/faults/**/*.spec.ts',
         '<rootDir>/spec/freshness/{change-log,freshness}.spec.ts',
         '<rootDir>/spec/keys/{addresses,secret}.spec.ts',
-        '<rootDir>/spec/lifecycle/races.spec.ts',
+        '<rootDir>/spec/lifecycle/{races,owner-races}.spec.ts',
         '<rootDir>/spec/limits/rate-limiter.spec.ts',
         '<rootDir>/spec/verification/{cache,owner-permissions}.spec.ts',
       ],
