@@ -10,6 +10,10 @@ type Ask = (ids: readonly string[], owner: unknown, context: unknown) => unknown
 
 /** The app lets all owners bind graphs 7, 8 and 9. */
 const isKnown: Ask = (ids) => ids.every((id) => ['7', '8', '9'].includes(id))
+/** Bob may bind graph 7 alone. */
+const isKnownToBob: Ask = (ids, owner, context) =>
+  isKnown(ids, owner, context) === true &&
+  ((owner as { id: string }).id !== 'bob' || ids.every((id) => id === '7'))
 const mayBind = jest.fn<unknown, Parameters<Ask>>()
 const apiKeys = createBindingApiKeys(database, {
   resources: {
@@ -234,6 +238,45 @@ describe('update', () => {
     const { resources } = await apiKeys.get(id)
     expect(resources?.graph).toEqual(resources?.project)
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+})
+
+describe('transfer', () => {
+  const bob = { type: 'user', id: 'bob' } as const
+
+  it('asks the app about all ids of the key, for its new owner', async () => {
+    const { id } = await createKey({ graph: ['7', '8'], project: ['x'] })
+
+    const { owner, resources } = await apiKeys.transfer(id, bob)
+
+    expect([owner, resources]).toEqual([bob, { graph: ['7', '8'], project: ['x'] }])
+    expect(mayBind.mock.calls.map(([ids, owner]) => [ids, owner])).toEqual([[['7', '8'], bob]])
+  })
+
+  it('is refused if the app does not let the new owner bind an id, and changes nothing', async () => {
+    const before = await createKey({ graph: ['7', '8'] })
+    mayBind.mockImplementation(isKnownToBob)
+
+    await expect(apiKeys.transfer(before.id, bob)).rejects.toMatchObject(notBindable)
+
+    expect(await apiKeys.get(before.id)).toEqual(before)
+  })
+
+  it('leaves no owner an id that the owner may not bind, if the key is bound at once', async () => {
+    mayBind.mockImplementation(isKnownToBob)
+    const ended: unknown[] = []
+    for (let round = 0; round < 100; round++) {
+      const { id } = await createKey({ graph: ['7'] })
+      await Promise.allSettled([
+        apiKeys.transfer(id, bob),
+        apiKeys.update(id, { resources: { graph: ['7', '9'] } }),
+      ])
+      const { owner, resources } = await apiKeys.get(id)
+      ended.push([owner.id, ...(resources?.graph ?? [])].join(' '))
+    }
+
+    expect(ended.filter((end) => end !== 'bob 7' && end !== 'alice 7 9')).toEqual([])
+    expect(ended).toHaveLength(100)
   })
 })
 
