@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto'
 
-import type { RequestHandler } from 'express'
+import type { Express, RequestHandler } from 'express'
 
+import type { AnyRequest } from '../../lib/http/guard-options'
+import type { TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { bearer, type Method } from '../support/http'
 import { expectProblem } from '../support/problem'
@@ -12,8 +14,8 @@ interface Route {
   method: Method
   /** The path below the mount of its router; `:id` stands for the id of a key. */
   path: string
-  /** The user who may use it: the owner of the key, or an administrator. */
-  who: 'alice' | 'admin'
+  /** The user who may use it: the owner of the key, a member of the organization that owns it, or an administrator. */
+  who: 'alice' | 'member' | 'admin'
   /** Input by the rules of the route. */
   body?: object
   /** The status of the answer to its user. */
@@ -34,12 +36,17 @@ const routesOfOneKey = (who: Route['who']): Route[] => [
 ]
 const newKey = { name: 'CI', permissions: ['READ_GRAPH'] }
 
-/** All routes of both routers. A new route needs a row here, and is then held to all specs below. */
+/** All routes of all routers. A new route needs a row here, and is then held to all specs below. */
 const routes: Route[] = [
   { who: 'alice', method: 'get', path: '/', ok: 200 },
   { who: 'alice', method: 'post', path: '/', body: newKey, ok: 201 },
   { who: 'alice', method: 'get', path: '/permissions', ok: 200 },
   ...routesOfOneKey('alice'),
+
+  { who: 'member', method: 'get', path: '/', ok: 200 },
+  { who: 'member', method: 'post', path: '/', body: newKey, ok: 201 },
+  { who: 'member', method: 'get', path: '/permissions', ok: 200 },
+  ...routesOfOneKey('member'),
 
   { who: 'admin', method: 'get', path: '/', ok: 200 },
   { who: 'admin', method: 'post', path: '/', body: { ...newKey, userId: 'alice' }, ok: 201 },
@@ -80,19 +87,46 @@ const routes: Route[] = [
 const isRead = ({ method }: Route) => method === 'get'
 const isOfOneKey = ({ path }: Route) => path.includes(':id')
 
+/** The app has one organization, with one member. */
+function organization({ params }: AnyRequest, { id }: { id: unknown }) {
+  return params.organizationId === 'acme' && id === 'member' ? 'acme' : null
+}
+
+function addOrganizations(app: Express, keys: TestApiKeys) {
+  app.use('/organizations/:organizationId/api-keys', keys.router({ organization }))
+}
+
+const withOrganizations = { organizations: {} as never }
+
 const { apiKeys, app, http, rows, createKey, createProcess } = useWorld({
+  routes: addOrganizations,
   options: {
+    ...withOrganizations,
     header: 'X-API-Key',
     grantable: () => ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK'],
   },
 })
 
-const withoutDatabase = createProcess({ sequelize: databaseAway.connect() })
+const withoutDatabase = createProcess(
+  { ...withOrganizations, sequelize: databaseAway.connect() },
+  addOrganizations,
+)
 
-/** Below the mounts of `createTestApp`. A request of the path itself has no slash at its end. */
+const mounts = {
+  alice: '/api-keys',
+  member: '/organizations/acme/api-keys',
+  admin: '/admin/api-keys',
+}
+
+/** Below the mounts of `createTestApp`, and of organizations. A request of the path itself has no slash at its end. */
 function pathOf({ who, path }: Pick<Route, 'who' | 'path'>, id = ':id') {
-  const mount = who === 'admin' ? '/admin/api-keys' : '/api-keys'
-  return mount + (path === '/' ? '' : path.replace(':id', id))
+  return mounts[who] + (path === '/' ? '' : path.replace(':id', id))
+}
+
+async function createKeyOfOrganization() {
+  const owner = { type: 'organization', id: 'acme' }
+  const { apiKey } = await apiKeys.create({ ...newKey, owner } as never)
+  return apiKey
 }
 
 function titleOf(route: Route) {
@@ -108,6 +142,7 @@ async function expectNoChange(send: () => Promise<unknown>) {
 
 describe.each([
   ['router', apiKeys.router(), 'alice'],
+  ['router of an organization', apiKeys.router({ organization }), 'member'],
   ['adminRouter', apiKeys.adminRouter(), 'admin'],
 ])('%s', (_, router, who) => {
   const { stack } = router as unknown as { stack: Layer[] }
@@ -146,7 +181,7 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
   let path: string
 
   beforeEach(async () => {
-    const { id } = await createKey()
+    const { id } = who === 'member' ? await createKeyOfOrganization() : await createKey()
     path = pathOf(route, id)
   })
 
@@ -240,7 +275,7 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
       const { id: ofBob } = await createKey({ userId: 'bob' })
       const { id: revokedOfBob } = await createKey({ userId: 'bob', status: 'REVOKED' })
       const ids = [
-        ...(who === 'alice' ? [ofBob, revokedOfBob] : []),
+        ...(who === 'admin' ? [] : [ofBob, revokedOfBob]),
         randomUUID(),
         encodeURIComponent("'; DROP TABLE api_keys; --"),
         encodeURIComponent("' OR '1'='1"),
