@@ -24,7 +24,7 @@ export type {
   RequestOptions,
 } from './http/guard-options'
 export type { Guard } from './http/guards'
-export type { Access, RouterOptions } from './http/organization-routes'
+export type { Access, RouterOptions } from './http/access'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { ApiKeyEvent } from './audit/trail'
 export type { AuditHead } from './audit/head'

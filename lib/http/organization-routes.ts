@@ -1,76 +1,23 @@
 import type { Request } from 'express'
 
-import { createOptionChecks, show } from '../../models/option-checks'
+import { show } from '../../models/option-checks'
 import { noOwnerId } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { isListOfNames } from '../keys/grantable'
-import type { AnyId, Owner } from '../keys/owner'
+import type { Owner } from '../keys/owner'
 import type { ChangeOptions } from '../lifecycle/types'
-import type { MaybePromise, SignedInUser } from '../options'
 import type { Guard } from './guards'
 import type { AnyRequest } from './guard-options'
 import { createOwnedRoutes } from './owner-routes'
 import { addressOf } from './key-routes'
 import { createRouter, type RouterParts } from './router'
-
-/** The access of a user to the keys of an organization: its id, or the id and limits of the access. Nothing stands for no access. */
-export type Access<Permission extends string = string> =
-  | AnyId
-  | {
-      id: AnyId
-      /**
-       * Lets the user see keys, and change none.
-       *
-       * @default false
-       */
-      readOnly?: boolean | undefined
-      /**
-       * The permissions that the user may give. The user can neither create a key, nor add to a key, nor rotate a key that may do more.
-       *
-       * @default all permissions that the organization holds
-       */
-      permissions?: readonly Permission[] | undefined
-    }
-  | null
-  | undefined
-
-/** The options of `router`. */
-export interface RouterOptions<
-  Permission extends string = string,
-  User extends SignedInUser = SignedInUser,
-> {
-  /**
-   * Makes the router with which members manage the keys of an organization. Returns the access of a user. A user without access gets the
-   * 404 of an organization that does not exist. `req.params` has the parameters of the path at which the router is mounted.
-   */
-  organization?(req: AnyRequest, user: User): MaybePromise<Access<Permission>>
-}
+import type { RouterOptions } from './access'
 
 /** The access of a user, as it was checked. */
 interface Member {
   owner: Owner
   isReadOnly: boolean
   mayGive: readonly string[] | undefined
-}
-
-const { refuseUnknownNames } = createOptionChecks('router')
-
-/** Checks the options of `router`, and returns the function of the app that they have. */
-export function readRouterOptions(options: unknown, { settings }: Pick<RouterParts, 'settings'>) {
-  if (options === undefined) return undefined
-  if (typeof options !== 'object' || options === null) {
-    throw new TypeError(`router: the options must be an object, got ${show(options)}`)
-  }
-  refuseUnknownNames(options, ['organization'])
-  const { organization } = options as { organization?: unknown }
-  if (organization === undefined) return undefined
-  if (typeof organization !== 'function') {
-    throw new TypeError(`router: organization must be a function, got ${show(organization)}`)
-  }
-  if (settings.idTypes.organization === undefined) {
-    throw new TypeError('router: organization needs the option organizations of createApiKeys')
-  }
-  return organization as NonNullable<RouterOptions['organization']>
 }
 
 /** Makes the router with which members manage the keys of their organization, whoever made them. */

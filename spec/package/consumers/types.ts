@@ -10,7 +10,9 @@ import {
   type ApiKeyRecord,
   type App,
   type ErrorCode,
+  type OrganizationOwner,
   type Owner,
+  type ServiceOwner,
   type Resources,
   type UserOwner,
   type VerifiedApiKey,
@@ -330,6 +332,78 @@ const ofModels = {
   }),
 }
 
+// Owners are a union made from the options.
+const owned = createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  users: { table: 'users', type: 'integer' },
+  organizations: { table: 'organizations', type: 'uuid' },
+  services: true,
+  maxKeysPerOwner: { user: 10, organization: 100 },
+  currentUser: (req) => req.user,
+  grantable(owner) {
+    isTrue<Equal<typeof owner, UserOwner<number> | ServiceOwner | OrganizationOwner<string>>>()
+    return owner.type === 'user' ? ['A'] : []
+  },
+  loadOwner: (owner) => (owner.type === 'user' ? { id: owner.id.toFixed() } : null),
+})
+app.use(
+  '/organizations/:organizationId/api-keys',
+  owned.router({
+    organization(req, user) {
+      isTrue<Equal<typeof user, Express.User>>()
+      return { id: String(req.params.organizationId), readOnly: !user.admin, permissions: ['A'] }
+    },
+  }),
+)
+isTrue<
+  Equal<
+    ReturnType<(typeof owned)['getApiKey']>['owner'],
+    UserOwner<number> | ServiceOwner | OrganizationOwner<string>
+  >
+>()
+const wish = { name: 'CI', permissions: ['A'] } as const
+void owned.create({ ...wish, owner: { type: 'service', id: 'importer' } })
+void owned.create({ ...wish, owner: { type: 'organization', id: 'acme' } })
+void owned.create({ ...wish, userId: 7 })
+void owned.list({ owner: { type: 'organization', id: 'acme' }, createdBy: 7 })
+void owned.revokeAll({ type: 'service', id: 'importer' })
+// @ts-expect-error ids of users are numbers
+void owned.create({ ...wish, owner: { type: 'user', id: 'alice' } })
+// @ts-expect-error there is no such kind of owner
+void owned.create({ ...wish, owner: { type: 'team', id: 'acme' } })
+// @ts-expect-error a key has one owner
+void owned.create({ ...wish, userId: 7, owner: { type: 'service', id: 'importer' } })
+// @ts-expect-error a key has an owner
+void owned.create({ ...wish })
+// @ts-expect-error an owner is named by type and id
+void owned.revokeAll(7)
+// @ts-expect-error an owner that may be missing would mean all of them
+void owned.list({ owner: undefined })
+// @ts-expect-error the owner may be no user
+owned.getApiKey({}).userId
+// @ts-expect-error C is not among the permissions
+owned.router({ organization: () => ({ id: 'acme', permissions: ['C'] }) })
+// @ts-expect-error the app has no organizations
+void apiKeys.create({ ...wish, owner: { type: 'organization', id: 'acme' } })
+// @ts-expect-error the app has no services
+void numbered.create({ ...wish, owner: { type: 'service', id: 'importer' } })
+
+// A table without a type has ids that are strings, as for users.
+const untyped = createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  organizations: { table: 'organizations' },
+})
+isTrue<
+  Equal<
+    ReturnType<(typeof untyped)['getApiKey']>['owner'],
+    UserOwner<string> | OrganizationOwner<string>
+  >
+>()
+
 // A function can take the API keys, a key and a record of any app.
 interface EverythingApp {
   permission: 'A'
@@ -351,6 +425,7 @@ export async function useAnyApp(any: ApiKeys) {
 void useAnyApp(apiKeys)
 void useAnyApp(numbered)
 void useAnyApp(everything)
+void useAnyApp(owned)
 
 // Where not all owners are users, a key has no userId that a query would take for nobody's.
 isTrue<Equal<ReturnType<(typeof numbered)['getApiKey']>['userId'], number>>()
