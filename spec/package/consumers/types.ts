@@ -434,6 +434,69 @@ everything.getApiKey({}).userId
 // @ts-expect-error the owner may be an organisation
 void everything.get('7').then(({ userId }) => userId)
 
+// An app with environments: their names are a union, made from the option.
+const separate = createApiKeys({
+  sequelize,
+  environments: { live: 'acme_live', test: { prefix: 'acme_test', formerPrefixes: ['acme'] } },
+  acceptedEnvironments: ['live'],
+  permissions: ['A'],
+})
+isTrue<Equal<ReturnType<(typeof separate)['getApiKey']>['environment'], 'live' | 'test'>>()
+separate.requirePermission('A', { environment: 'test' })
+separate.authenticate({ environment: ['live', 'test'], optional: true })
+// @ts-expect-error the environment is a typo
+separate.requirePermission('A', { environment: 'tset' })
+// @ts-expect-error the app has no environments
+apiKeys.requirePermission('READ_GRAPH', { environment: 'test' })
+// @ts-expect-error the key has no environment
+apiKeys.getApiKey({}).environment
+// @ts-expect-error the environments that guards accept are missing
+createApiKeys({ sequelize, environments: { live: 'acme_live' }, permissions: ['A'] })
+createApiKeys({
+  sequelize,
+  environments: { live: 'acme_live' },
+  // @ts-expect-error the accepted environment is a typo
+  acceptedEnvironments: ['life'],
+  permissions: ['A'],
+})
+createApiKeys({
+  sequelize,
+  // @ts-expect-error each of the environments has a prefix
+  keyPrefix: 'acme',
+  environments: { live: 'acme_live' },
+  acceptedEnvironments: ['live'],
+  permissions: ['A'],
+})
+createApiKeys({
+  sequelize,
+  keyPrefix: 'acme',
+  // @ts-expect-error there are no environments to accept
+  acceptedEnvironments: ['live'],
+  permissions: ['A'],
+})
+
+export async function useEnvironments() {
+  const input = { userId: 'alice', name: 'CI', permissions: ['A'] } as const
+  const { apiKey } = await separate.create({ ...input, environment: 'test' })
+  isTrue<Equal<typeof apiKey.environment, 'live' | 'test'>>()
+  // @ts-expect-error a new key names one of several environments
+  await separate.create(input)
+  // @ts-expect-error the environment is a typo
+  await separate.create({ ...input, environment: 'tset' })
+  await separate.list({ environment: 'live' })
+  // @ts-expect-error the environment is a typo
+  await separate.list({ environment: 'life' })
+  await separate.verify('acme_test_', { environment: 'test' })
+  // @ts-expect-error an environment never changes
+  await separate.update(apiKey.id, { environment: 'live' })
+  // @ts-expect-error the app has no environments
+  await apiKeys.list({ environment: 'live' })
+
+  const only = { environments: { only: 'acme' }, acceptedEnvironments: ['only'] } as const
+  const one = createApiKeys({ sequelize, permissions: ['A'], ...only })
+  await one.create(input)
+}
+
 export async function useWithoutHttp() {
   const { apiKey, plainTextKey } = await apiKeys.create({
     userId: 'alice',
