@@ -4,13 +4,13 @@ import { runIn } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
-import type { Owner } from '../keys/owner'
+import { isSameOwner, type Owner } from '../keys/owner'
 import { resourcesOf, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
-import { changeKey, changeKeyIn } from './change-key'
+import { askFirst, beginAnew, changeKey, changeKeyIn } from './change-key'
 import { once, type Claim } from './idempotency'
 import type { Decision, ReadKey } from './key-changes'
 import { createKeys, draftKeys, explainUnknownOwner, type NewMember } from './new-keys'
@@ -69,10 +69,7 @@ async function createWithin(parts: Parts, member: NewMember, transaction: Transa
   })
 }
 
-/**
- * Changes fields of a key under the policies of the app. The app is asked which resources the owner may bind. If the key gets another owner
- * meanwhile, it is asked again.
- */
+/** Changes fields of a key under the policies of the app. The app is asked which resources the owner may bind. */
 export async function update(
   parts: Parts,
   id: string,
@@ -80,30 +77,30 @@ export async function update(
   circumstances: Circumstances,
 ): Promise<ApiKeyRecord> {
   const { resources } = changes
-  if (!resources) return changeFields(parts, id, changes, circumstances)
 
-  const before = await get(parts, id, circumstances)
-  const { owner } = before
-  const { transaction } = circumstances
-  await policies.refuseUnbindable(parts, owner, resources, resourcesOf(before), transaction)
-  const record = await changeFields(parts, id, changes, circumstances, owner)
-  return isSame(record.owner, owner) ? record : update(parts, id, changes, circumstances)
+  return askFirst(async () => {
+    if (!resources) return changeFields(parts, id, changes, circumstances)
+
+    const before = await get(parts, id, circumstances)
+    const had = resourcesOf(before)
+    const { transaction } = circumstances
+    await policies.refuseUnbindable(parts, before.owner, resources, had, transaction)
+    return changeFields(parts, id, changes, circumstances, before.owner)
+  })
 }
 
-/**
- * Changes fields of a key, unless it is not the key of a given owner. A key that no longer expires counts towards its owner's number.
- */
+/** Changes fields of a key, if it has a given owner. A key that no longer expires counts towards its owner's number. */
 async function changeFields(
   parts: Parts,
   id: string,
   changes: KeyChanges,
   circumstances: Circumstances,
-  owner?: Owner,
+  asked?: Owner,
 ) {
   const { actor } = circumstances
 
   function decide(key: ApiKeyRecord): Decision {
-    if (owner && !isSame(owner, key.owner)) return { action: 'updated', changes: {} }
+    beginAnewForOthers(key, asked)
     nextStatus('change', key)
     const { expiresAt } = changes
     if (expiresAt !== undefined && !isSame(expiresAt, key.expiresAt)) {
@@ -125,6 +122,7 @@ async function changeFields(
     const { owner } = await get(parts, id, { ...circumstances, transaction })
     await policies.lockOwner(parts, owner, transaction)
     async function decideAndCount(key: ApiKeyRecord, { environment }: ReadKey) {
+      beginAnewForOthers(key, owner)
       const decision = decide(key)
       if (isExpired(key, Date.now())) {
         const own = parts.environments.ofKey({ ...key, environment })
@@ -136,6 +134,11 @@ async function changeFields(
   })
 }
 
+/** Begins anew if a key is no longer the key of the owner about whom the app was asked, or who is locked. */
+function beginAnewForOthers(key: ApiKeyRecord, owner: Owner | undefined) {
+  if (owner && !isSameOwner(key.owner, owner)) beginAnew()
+}
+
 /** Replaces the permissions of a key by permissions that its owner may give. */
 export async function setPermissions(
   parts: Parts,
@@ -143,21 +146,25 @@ export async function setPermissions(
   permissions: readonly string[],
   circumstances: Circumstances,
 ) {
-  if (parts.grantable) {
-    const { owner } = await get(parts, id, circumstances)
-    await policies.refuseUngrantable(parts, owner, permissions, circumstances.transaction)
-  }
-
   const names = parts.permissions.namesOf(permissions)
-  function decide(key: ApiKeyRecord, { permissions: before }: ReadKey): Decision {
-    nextStatus('change', key)
-    if (names.some((name) => !before.includes(name))) {
-      policies.refuseBeyond(parts, permissions, circumstances.mayGive)
+
+  return askFirst(async () => {
+    const owner = parts.grantable && (await get(parts, id, circumstances)).owner
+    if (owner) {
+      await policies.refuseUngrantable(parts, owner, permissions, circumstances.transaction)
     }
-    const isSameSet = isSame(before.toSorted(), names.toSorted())
-    return { action: 'permissions_changed', changes: isSameSet ? {} : { permissions: names } }
-  }
-  return changeKey(parts, { id, circumstances, decide })
+
+    function decide(key: ApiKeyRecord, { permissions: before }: ReadKey): Decision {
+      beginAnewForOthers(key, owner)
+      nextStatus('change', key)
+      if (names.some((name) => !before.includes(name))) {
+        policies.refuseBeyond(parts, permissions, circumstances.mayGive)
+      }
+      const isSameSet = isSame(before.toSorted(), names.toSorted())
+      return { action: 'permissions_changed', changes: isSameSet ? {} : { permissions: names } }
+    }
+    return changeKey(parts, { id, circumstances, decide })
+  })
 }
 
 /** Changes fields and permissions of a key in one transaction. */

@@ -22,6 +22,25 @@ export interface ChangeMember<Decided = Decision> {
   decide(key: ApiKeyRecord, read: ReadKey): Decided
 }
 
+/** Thrown by a decision if the key has changed since the app was asked about it. */
+const changedMeanwhile = new Error('express-api-keys: the key has changed meanwhile')
+
+/** Has `askFirst` begin anew, because the key that it read and asked the app about has changed. */
+export function beginAnew(): never {
+  throw changedMeanwhile
+}
+
+/** Reads a key, asks the app about it, and changes it. If the key is another by the time of the change, all of it begins anew. */
+export async function askFirst<Result>(change: () => Promise<Result>): Promise<Result> {
+  for (;;) {
+    try {
+      return await change()
+    } catch (error) {
+      if (error !== changedMeanwhile) throw error
+    }
+  }
+}
+
 /** Changes a key, in one statement with other keys or in the transaction of the caller. This process honours the change afterwards. */
 export async function changeKey(
   parts: Parts,

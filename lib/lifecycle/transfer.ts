@@ -6,15 +6,12 @@ import { isSameOwner, type Owner } from '../keys/owner'
 import { ownerMembers, resourcesOf, type ApiKeyRecord } from '../keys/record'
 import { isExpired, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
-import { changeKeyIn } from './change-key'
+import { askFirst, beginAnew, changeKeyIn } from './change-key'
 import type { Decision, ReadKey } from './key-changes'
 import { explainUnknownOwner } from './new-keys'
 import { isSuspended, lockOwners } from './owners'
 import * as policies from './policies'
 import { get } from './store'
-
-/** Thrown if a key has changed since the app was asked about its new owner. */
-const changedMeanwhile = new Error('express-api-keys: the key has changed meanwhile')
 
 /**
  * Gives a key another owner, who may hold its permissions and its resources. Both owners are locked, and then the row. If the key has
@@ -27,24 +24,22 @@ export async function transfer(
   circumstances: Circumstances,
 ): Promise<ApiKeyRecord> {
   const { transaction: given } = circumstances
-  const before = await get(parts, id, circumstances)
-  nextStatus('change', before)
-  await policies.refuseUngrantable(parts, to, before.permissions, given)
-  await policies.refuseUnbindable(parts, to, resourcesOf(before), null, given)
 
-  try {
-    return await changeKeyIn(parts, circumstances, async (transaction) => {
+  return askFirst(async () => {
+    const before = await get(parts, id, circumstances)
+    nextStatus('change', before)
+    await policies.refuseUngrantable(parts, to, before.permissions, given)
+    await policies.refuseUnbindable(parts, to, resourcesOf(before), null, given)
+
+    return changeKeyIn(parts, circumstances, async (transaction) => {
       const [, owner = to] = await lockOwners(parts, [before.owner, to], transaction)
       const decide = async (key: ApiKeyRecord, read: ReadKey) => {
-        if (!isAsBefore(key, before)) throw changedMeanwhile
+        if (!isAsBefore(key, before)) beginAnew()
         return decideTransfer(parts, read, owner, transaction)
       }
       return { id, circumstances, decide }
     })
-  } catch (error) {
-    if (error !== changedMeanwhile) return explainUnknownOwner(error, to)
-    return transfer(parts, id, to, circumstances)
-  }
+  }).catch((error: unknown) => explainUnknownOwner(error, to))
 }
 
 function isAsBefore(key: ApiKeyRecord, before: ApiKeyRecord): boolean {

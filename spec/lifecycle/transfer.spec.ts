@@ -1,4 +1,6 @@
-import { createApiKeys } from '../../lib'
+import { createApiKeys, type Owner } from '../../lib'
+import { ownerLockSql } from '../../migrations/create-function'
+import { tablesOf } from '../../models/tables'
 import { permissions } from '../support/app'
 import { faultsOf, newUser } from '../support/keys'
 import { until } from '../support/until'
@@ -9,6 +11,9 @@ const world = useWorld({ options: { maxKeysPerOwner: 3 } })
 /** What each owner may do; all else may do all. */
 const roles = new Map<string, readonly (typeof permissions)[number][]>()
 
+/** What happens while the app is asked about an owner. */
+const whileAsked = jest.fn(async (_owner: Owner) => {})
+
 const apiKeys = createApiKeys({
   sequelize: world.database.connect(),
   keyPrefix: 'agpt',
@@ -17,7 +22,10 @@ const apiKeys = createApiKeys({
   services: true,
   maxKeysPerOwner: 3,
   resources: { graph: (_ids, owner) => owner.id !== 'without graphs' },
-  grantable: (owner) => roles.get(owner.id) ?? permissions,
+  async grantable(owner) {
+    await whileAsked(owner)
+    return roles.get(owner.id) ?? permissions
+  },
   maxStalenessMs: 300,
 })
 world.database.closeFirst(apiKeys)
@@ -198,5 +206,69 @@ describe('transfer', () => {
 
     expect(await apiKeys.get(apiKey.id)).toEqual(apiKey)
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+})
+
+describe('a key that gets another owner while it is changed', () => {
+  it('gets no permission that its new owner may not give', async () => {
+    const [from, to] = [user(), user()]
+    roles.set(to.id, ['READ_GRAPH'])
+    const { apiKey } = await createKey(from)
+    whileAsked.mockImplementationOnce(async () => void (await apiKeys.transfer(apiKey.id, to)))
+
+    const changing = apiKeys.setPermissions(apiKey.id, ['READ_GRAPH', 'EXECUTE_GRAPH'])
+
+    expect(await faultsOf(changing)).toEqual([
+      { pointer: '#/permissions/1', message: 'may not be granted by this user' },
+    ])
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({ owner: to, permissions: ['READ_GRAPH'] })
+  })
+
+  it('gets the permissions if its new owner may give them, too', async () => {
+    const to = user()
+    const { apiKey } = await createKey()
+    whileAsked.mockClear()
+    whileAsked.mockImplementationOnce(async () => void (await apiKeys.transfer(apiKey.id, to)))
+
+    const record = await apiKeys.setPermissions(apiKey.id, ['EXECUTE_GRAPH'])
+
+    expect(record).toMatchObject({ owner: to, permissions: ['EXECUTE_GRAPH'] })
+    const asked = whileAsked.mock.calls.map(([owner]) => owner)
+    expect(asked).toEqual([apiKey.owner, to, to])
+  })
+
+  it('is no longer within the reach of its owner before', async () => {
+    const [from, to] = [user(), user()]
+    const { apiKey } = await createKey(from)
+    whileAsked.mockImplementationOnce(async () => void (await apiKeys.transfer(apiKey.id, to)))
+
+    await expect(
+      apiKeys.setPermissions(apiKey.id, ['EXECUTE_GRAPH'], { owner: from }),
+    ).rejects.toMatchObject({ code: 'api_key_not_found' })
+  })
+
+  it('counts towards the keys of its new owner if it begins to live again', async () => {
+    const [from, to] = [user(), user()]
+    const lockOf = ({ id }: typeof from) =>
+      `SELECT pg_advisory_xact_lock(${ownerLockSql(tablesOf('public'), 'key')})
+         FROM json_populate_record(NULL::api_keys, '{"user_id": "${id}"}') AS key`
+    const { apiKey } = await createKey(from)
+    await world.rows('UPDATE api_keys SET expires_at = now() WHERE id = $1', [apiKey.id])
+    for (let keys = 0; keys < 2; keys++) await createKey(to)
+    const before = await world.holdLock(lockOf(from))
+
+    const changing = apiKeys.update(apiKey.id, { expiresAt: null })
+    await before.waitedFor()
+    await world.rows('UPDATE api_keys SET user_id = $2 WHERE id = $1', [apiKey.id, to.id])
+    const creating = await world.sequelize.transaction()
+    await apiKeys.create(
+      { owner: to, name: 'Third', permissions: ['READ_GRAPH'] },
+      { transaction: creating },
+    )
+    await before.release()
+    await Promise.race([changing, before.waitedFor()])
+    await creating.commit()
+
+    await expect(changing).rejects.toMatchObject({ code: 'too_many_api_keys' })
   })
 })
