@@ -73,7 +73,7 @@ function warnOfTimeLimit(error: Error) {
 }
 
 /** The fault of an id that the database cannot read, because the app does not name the type of its ids. */
-export const noOwnerId = { pointer: '#/userId', message: 'must be the id of a user' }
+export const noOwnerId = { pointer: '#/owner', message: 'has an id of another type' }
 
 /** Returns what to throw instead of an error of Sequelize or of the driver. */
 export function explain(error: unknown): unknown {

@@ -153,7 +153,7 @@ describe('GET /permissions', () => {
     const ofIntern = await http.as('admin').get('/admin/api-keys/permissions?userId=intern')
 
     expect(all.status).toBe(200)
-    expect(all.body.permissions[0]).toEqual({ name: 'READ_GRAPH', description: null })
+    expect(all.body.permissions[0]).toEqual({ name: 'READ_GRAPH', description: null, implies: [] })
     expect(all.body.permissions.map(({ name }: { name: string }) => name)).toEqual(permissions)
     expect(ofIntern.body.permissions.map(({ name }: { name: string }) => name)).toEqual([
       'READ_GRAPH',

@@ -153,12 +153,12 @@ describe('GET /permissions', () => {
     expect(answer.headers['cache-control']).toBe('no-store')
     expect(answer.body).toEqual({
       permissions: [
-        { name: 'READ_GRAPH', description: 'Read graphs' },
-        { name: 'READ_BLOCK', description: 'Read blocks' },
+        { name: 'READ_GRAPH', description: 'Read graphs', implies: [] },
+        { name: 'READ_BLOCK', description: 'Read blocks', implies: [] },
       ],
     })
     expect((await http.as('intern').get('/api-keys/permissions')).body).toEqual({
-      permissions: [{ name: 'READ_GRAPH', description: null }],
+      permissions: [{ name: 'READ_GRAPH', description: null, implies: [] }],
     })
   })
 
@@ -167,7 +167,9 @@ describe('GET /permissions', () => {
 
     const { body } = await http.to(app).as('alice').get('/api-keys/permissions')
 
-    expect(body).toEqual({ permissions: permissions.map((name) => ({ name, description: null })) })
+    expect(body).toEqual({
+      permissions: permissions.map((name) => ({ name, description: null, implies: [] })),
+    })
   })
 
   it('is refused with 503 if grantable fails', async () => {

@@ -205,7 +205,7 @@ describe('migrations', () => {
     const { apiKey } = await create(bob)
     await expect(create(nobody)).rejects.toMatchObject({
       code: 'invalid_input',
-      errors: [{ pointer: '#/userId' }],
+      errors: [{ pointer: '#/owner' }],
     })
     await world.sequelize.query(`DELETE FROM ${table} WHERE ${quote(column)} = '${alice}'`)
 
