@@ -48,13 +48,9 @@ export function createKeyFormViews(parts: ConsoleParts) {
         ...(environments.names.length > 0 && { environment: valueOf(call.form, 'environment') }),
         expiresAt: readExpiry(call.form, at) ?? null,
       }
-      const { owner, ...options } = asOwner(call)
+      const options = { ...asOwner(call), idempotencyKey, answersAgain: false }
       return revealOnce(call, 'created', () =>
-        routeCommands.createOwn(owner, apiKey, {
-          ...options,
-          idempotencyKey,
-          answersAgain: false,
-        }),
+        routeCommands.createOwn(options.owner, apiKey, options),
       )
     },
   }

@@ -27,7 +27,7 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
     const { apiKeys, nextCursor } = await lifecycle.list(filter)
     if (apiKeys.length === 0) return { keys: [], nextCursor }
 
-    const usages = await routeCommands.usageOf(apiKeys, { by: 'day' })
+    const usages = await routeCommands.usageOf(apiKeys, { by: 'day' }, { userId })
     return {
       nextCursor,
       keys: apiKeys.map((apiKey, index) => ({

@@ -44,14 +44,9 @@ export function createOwnedRoutes(
     '/': {
       get: (call) => routeCommands.listOwn(ownerOf(call), call.query),
       async post(call) {
-        const { owner: _, ...options } = optionsOf(call)
-        return created(
-          call,
-          routeCommands.createOwn(ownerOf(call), call.body, {
-            ...options,
-            ...idempotencyKeyOf(call),
-          }),
-        )
+        // The options have the owner, too: a request that is sent twice must not show a key that has another owner by now.
+        const options = { ...optionsOf(call), ...idempotencyKeyOf(call) }
+        return created(call, routeCommands.createOwn(ownerOf(call), call.body, options))
       },
     },
     '/permissions': {

@@ -256,9 +256,9 @@ function createRouteCommands(parts: Parts) {
       })
     },
 
-    /** Returns the usage of keys of a list, in its order. */
-    async usageOf(apiKeys: readonly ApiKeyRecord[], query: object) {
-      return run(undefined, (call) => {
+    /** Returns the usage of keys of a list, in its order. An owner sees the usage of its own time alone. */
+    async usageOf(apiKeys: readonly ApiKeyRecord[], query: object, options: ReadOptions) {
+      return run(options, (call) => {
         const ids = apiKeys.map(({ id }) => id)
         return usage.ofKeys(ids, readUsagePeriod(parse.usageQuery(query)), call)
       })

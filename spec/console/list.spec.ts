@@ -161,6 +161,13 @@ describe('the list', () => {
       [id, user],
     )
 
+    // The key had another owner before.
+    await rows(
+      `INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+       VALUES ($1, 'organization', 'acme', date_trunc('hour', now()) - interval '1 day', 50, 0, 0)`,
+      [id],
+    )
+
     const page = await as(user).open(mount)
 
     const charts = page.root.querySelectorAll('svg.spark')

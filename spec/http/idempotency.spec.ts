@@ -196,6 +196,18 @@ describe('POST / with an Idempotency-Key', () => {
     expectProblem(again, 'already_created', { apiKey: null })
   })
 
+  it('does not show the record once the key has another owner', async () => {
+    const user = newUser()
+    const { body } = await under('"handed on"', user).post('/api-keys', input)
+    await apiKeys.transfer(body.apiKey.id, { type: 'user', id: newUser() })
+
+    for (const process of [{ http }, elsewhere]) {
+      const again = await under('"handed on"', user, process).post('/api-keys', input)
+      expectProblem(again, 'already_created', { apiKey: null })
+      expect(again.body).not.toHaveProperty('plainTextKey')
+    }
+  })
+
   it('leaves nothing in the database that could be used', async () => {
     const user = newUser()
     const { body } = await under('"secretive"', user).post('/api-keys', input)
