@@ -49,7 +49,7 @@ export const refusals = {
   not_signed_in: [401, 'Sign in first.', null],
   not_an_admin: [403, 'Only an administrator may do this.'],
   read_only: [403, 'You may see these API keys, but not change them.'],
-  exceeds_access: [403, 'The API key may do more than you may, so you may not have its secret.'],
+  exceeds_access: [403, 'The API key may do more than you may, so you may only restrict it.'],
   api_key_not_allowed: [
     403,
     'API keys are not managed with an API key. Sign in instead, and send no key.',
@@ -314,7 +314,7 @@ export class AlreadyCreatedError extends ApiKeysError {
   override readonly name = 'AlreadyCreatedError'
 
   constructor(
-    /** The record of the key; `null` if the key is deleted. */
+    /** The record of the key; `null` if the key is deleted, or has another owner by now. */
     readonly apiKey: { readonly id: string } | null,
   ) {
     super('already_created')

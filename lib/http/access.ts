@@ -18,7 +18,8 @@ export type Access<Permission extends string = string> =
        */
       readOnly?: boolean | undefined
       /**
-       * The permissions that the user may give. The user can neither create a key, nor add to a key, nor rotate a key that may do more.
+       * The permissions that the user may give. The user can neither create a key, nor add to a key, nor rotate a key that may do more. Such
+       * a key can be restricted, but not reactivated, and its expiry, addresses and resources stay as they are.
        *
        * @default all permissions that the organization holds
        */

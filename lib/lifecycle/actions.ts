@@ -99,9 +99,10 @@ async function changeFields(
 ) {
   const { actor } = circumstances
 
-  function decide(key: ApiKeyRecord): Decision {
+  function decide(key: ApiKeyRecord, read: ReadKey): Decision {
     beginAnewForOthers(key, asked)
     nextStatus('change', key)
+    if (isReach(changes, key)) policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
     const { expiresAt } = changes
     if (expiresAt !== undefined && !isSame(expiresAt, key.expiresAt)) {
       policies.refuseTooLate(parts, expiresAt, key.createdAt.getTime())
@@ -121,11 +122,11 @@ async function changeFields(
   return changeKeyIn(parts, circumstances, async (transaction) => {
     const { owner } = await get(parts, id, { ...circumstances, transaction })
     await policies.lockOwner(parts, owner, transaction)
-    async function decideAndCount(key: ApiKeyRecord, { environment }: ReadKey) {
+    async function decideAndCount(key: ApiKeyRecord, read: ReadKey) {
       beginAnewForOthers(key, owner)
-      const decision = decide(key)
+      const decision = decide(key, read)
       if (isExpired(key, Date.now())) {
-        const own = parts.environments.ofKey({ ...key, environment })
+        const own = parts.environments.ofKey({ ...key, environment: read.environment })
         await policies.refuseTooManyKeys(parts, key.owner, own, transaction)
       }
       return decision
@@ -137,6 +138,15 @@ async function changeFields(
 /** Begins anew if a key is no longer the key of the owner about whom the app was asked, or who is locked. */
 function beginAnewForOthers(key: ApiKeyRecord, owner: Owner | undefined) {
   if (owner && !isSameOwner(key.owner, owner)) beginAnew()
+}
+
+/** True if a change says until when, from where or for what a key works. */
+function isReach({ expiresAt, allowedIps, resources }: KeyChanges, key: ApiKeyRecord): boolean {
+  return [
+    [expiresAt, key.expiresAt],
+    [allowedIps, key.allowedIps],
+    [resources, resourcesOf(key)],
+  ].some(([after, before]) => after !== undefined && !isSame(after, before))
 }
 
 /** Replaces the permissions of a key by permissions that its owner may give. */
@@ -197,10 +207,13 @@ export async function setStatus(
   id: string,
   circumstances: Circumstances,
 ) {
-  const decide = (key: ApiKeyRecord): Decision => ({
-    action: statusActions[action],
-    changes: { status: nextStatus(action, key) },
-  })
+  function decide(key: ApiKeyRecord, read: ReadKey): Decision {
+    const status = nextStatus(action, key)
+    if (action === 'reactivate' && status !== key.status) {
+      policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
+    }
+    return { action: statusActions[action], changes: { status } }
+  }
   return changeKey(parts, { id, circumstances, decide }, { isUrgent: action !== 'reactivate' })
 }
 
@@ -232,10 +245,11 @@ async function rotateNow(
   // A use that this process has not written yet counts. If it cannot be written, that secret stops working.
   await parts.verification.flush().catch(() => {})
 
-  function decide(key: ApiKeyRecord, { environment, isUnused }: ReadKey): Decision {
+  function decide(key: ApiKeyRecord, read: ReadKey): Decision {
     nextStatus('rotate', key)
     if (key.ownerSuspended) throw new ApiKeysError('owner_suspended')
-    policies.refuseSecretBeyond(parts, key.permissions, circumstances.mayGive)
+    policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
+    const { environment, isUnused } = read
     const own = parts.environments.ofKey({ ...key, environment })
     if (!own) throw new ApiKeysError('unknown_environment')
     minted ??= parts.format.mint(own.keyPrefixes[0])

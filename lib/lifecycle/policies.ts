@@ -17,6 +17,7 @@ import { pointerTo } from '../keys/parse-input'
 import type { Actor, ApiKeyRecord } from '../keys/record'
 import { readMayBind, type Resources } from '../keys/resources'
 import type { Circumstances, Parts } from './calls'
+import type { ReadKey } from './key-changes'
 import { count, isOf } from './store'
 
 // The table of which action a status allows is in keys/states.ts. The default grace of a rotation is in keys/input.ts.
@@ -129,15 +130,19 @@ export function refuseBeyond(
   refuseOthers(parts, permissions, parts.permissions.heldBy(mayGive), 'may not be granted by you')
 }
 
-/** Refuses the secret of a key that may do more than the caller may give. */
-export function refuseSecretBeyond(
-  { permissions: { heldBy } }: Pick<Parts, 'permissions'>,
-  permissions: readonly string[],
+/**
+ * Refuses a change of a key that may do more than the caller may give, because the caller may know its secret, or get it by the change. Names
+ * that the app does not know count as more: in another process, they may be permissions.
+ */
+export function refuseKeyBeyond(
+  { permissions: { heldBy, known } }: Pick<Parts, 'permissions'>,
+  { permissions: stored }: Pick<ReadKey, 'permissions'>,
   mayGive: readonly string[] | undefined,
 ) {
   if (!mayGive) return
   const held = heldBy(mayGive)
-  if (!heldBy(permissions).names.every((name) => held.has(name))) {
+  const isWithin = heldBy(stored).names.every((name) => held.has(name))
+  if (!isWithin || !stored.every((name) => known.includes(name))) {
     throw new ApiKeysError('exceeds_access')
   }
 }

@@ -101,7 +101,7 @@ export interface ChangeOptions<O extends Owner = Owner> extends ReadOptions<O> {
   actor?: Actor | undefined
   /**
    * The permissions that the caller may give, if these are not all that the owner holds. The call then refuses to create a key, to add to
-   * a key and to rotate a key that may do more.
+   * a key, and to rotate or reactivate a key that may do more, or change its expiry, addresses or resources.
    */
   mayGive?: readonly string[] | undefined
   /** The IP address of the client, for the audit trail: `req.ip`, for example. */

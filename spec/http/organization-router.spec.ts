@@ -27,6 +27,7 @@ function createInstance() {
     users: { table: 'users', type: 'text' },
     organizations: { table: 'organizations', type: 'integer' },
     services: true,
+    resources: { graph: true },
     currentUser(req: Request): User | undefined {
       const id = req.get('X-User')
       return id ? { id, admin: id === 'admin' } : undefined
@@ -253,6 +254,53 @@ describe('router({ organization })', () => {
       'READ_GRAPH',
       'READ_BLOCK',
     ])
+  })
+
+  it('lets a member let no key that may do more work again, longer, from elsewhere or for more', async () => {
+    access.set('carol', { id: 7, permissions: ['READ_GRAPH'] })
+    const carol = http.as('carol')
+    const { apiKey } = await createKey({ permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'] })
+    const { apiKey: own } = await createKey()
+    const path = `${mount}/${apiKey.id}`
+    const bounds = {
+      expiresAt: new Date(Date.now() + 60_000).toISOString(),
+      allowedIps: ['192.0.2.1'],
+      resources: { graph: ['1'] },
+    }
+    await apiKeys.update(apiKey.id, bounds)
+    await apiKeys.suspend(apiKey.id)
+    const before = await apiKeys.get(apiKey.id)
+
+    expectProblem(await carol.post(`${path}/reactivate`), 'exceeds_access')
+    for (const change of [
+      { expiresAt: null },
+      { allowedIps: null },
+      { allowedIps: ['192.0.2.1', '192.0.2.2'] },
+      { resources: null },
+      { resources: { graph: ['1', '2'] } },
+    ]) {
+      expectProblem(await carol.patch(path, change), 'exceeds_access')
+    }
+    expect(await apiKeys.get(apiKey.id)).toEqual(before)
+
+    // A form sends what it shows.
+    await carol.patch(path, { ...bounds, name: 'Night' }).expect(200)
+    await carol.patch(`${mount}/${own.id}`, bounds).expect(200)
+    await carol.post(`${mount}/${own.id}/suspend`).expect(200)
+    await carol.post(`${mount}/${own.id}/reactivate`).expect(200)
+    await carol.put(`${path}/permissions`, { permissions: ['READ_GRAPH'] }).expect(200)
+    await carol.post(`${path}/reactivate`).expect(200)
+  })
+
+  it('lets a member with limits not rotate a key with a permission that only other processes know', async () => {
+    access.set('carol', { id: 7, permissions: [...permissions] })
+    const { apiKey } = await createKey()
+    await database
+      .connect()
+      .query(`UPDATE api_keys SET permissions = '{READ_GRAPH,NEW}' WHERE id = '${apiKey.id}'`)
+
+    expectProblem(await http.as('carol').post(`${mount}/${apiKey.id}/rotate`), 'exceeds_access')
+    await http.as('alice').post(`${mount}/${apiKey.id}/rotate`).expect(200)
   })
 
   it('holds members to the permissions and the number of keys of the organization', async () => {

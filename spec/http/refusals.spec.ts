@@ -268,7 +268,7 @@ const refusals: Record<ErrorCode, Row> = {
     when: 'a rotation by a member who may do less than the key',
     send: () => withOrganizations.http.as('member').post(`/acme/${acmeId}/rotate`),
     status: 403,
-    detail: 'The API key may do more than you may, so you may not have its secret.',
+    detail: 'The API key may do more than you may, so you may only restrict it.',
   },
   organization_not_found: {
     when: 'an organization to which the user has no access',
