@@ -62,6 +62,7 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
 const pagesOfKeys = {
   title: 'Agent platform',
   signIn: '/sign-in',
+  example: '/me',
   back: { href: '/', text: 'Overview' },
   permissionGroups: {
     Graphs: ['READ_GRAPH', 'EXECUTE_GRAPH'],
@@ -72,7 +73,7 @@ const pagesOfKeys = {
 const overview = `A small agent platform that shows express-api-keys at work.
 
 People sign in (alice, bob or admin; each password is the name) and manage API keys:
-  GET    /settings/api-keys       pages for people, in a browser
+  GET    /settings/api-keys       pages for people, in a browser; also /sign-in and /try
   POST   /sign-in                 { "username": "alice", "password": "alice" }
   POST   /sign-out
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"

@@ -57,7 +57,7 @@ export function sendOverview(
 
 function signInForm(hasFailed: boolean): string {
   return `
-    ${hasFailed ? '<p role="alert">The name or the password is wrong.</p>' : ''}
+    ${hasFailed ? '<p class="fault" role="alert">The name or the password is wrong.</p>' : ''}
     <p>Sign in as alice, bob or admin. Each password is the name.</p>
     <form method="post" action="sign-in">
       <label>Name <input name="username" autocomplete="username" autofocus required></label>
@@ -128,13 +128,17 @@ function sendPage(res: Response, title: string, content: string) {
 }
 
 const style = `
+* { box-sizing: border-box }
 body { max-width: 40rem; margin: 0 auto; padding: 1.5rem 1rem; font: 1rem/1.5 system-ui, sans-serif }
 h1 { font-size: 1.5rem; letter-spacing: -0.015em }
 h2 { font-size: 1.125rem }
 form { display: grid; gap: 1rem; justify-items: start }
 label { display: grid; gap: 0.25rem; width: 100%; font-weight: 600 }
+input, select { width: 100% }
 input, select, button { padding: 0.5rem 0.75rem; border: 1px solid GrayText; border-radius: 8px; font: inherit }
 button { background: #4b45c6; border-color: #4b45c6; color: #fff; font-weight: 600; cursor: pointer }
+a { color: light-dark(#4b45c6, #a9a5f2) }
+.fault { padding: 0.75rem 1rem; border-radius: 8px; background: light-dark(#fdeaea, #45191a); color: light-dark(#9f1f1f, #ffb4ae) }
 pre { padding: 1rem; border: 1px solid GrayText; border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere }
 `
 

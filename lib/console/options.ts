@@ -33,9 +33,10 @@ export interface ConsoleOptions<Permission extends string = string> {
   /** A link at the top that leads back to your app. */
   back?: { readonly href: string; readonly text: string } | undefined
   /**
-   * The address that the ready `curl` line of a new key calls.
+   * What the ready `curl` line of a new key calls: an address, or a path of your app, for example `/me`. Choose a route that every key may
+   * call, so that the answer shows if the key works.
    *
-   * @default the address of your app
+   * @default '/'
    */
   example?: string | undefined
   /** Headings for the permissions in forms, for example `{ Graphs: ['READ_GRAPH', 'EXECUTE_GRAPH'] }`. */

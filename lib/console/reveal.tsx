@@ -17,11 +17,19 @@ export async function revealOnce(
   const isRotated = what === 'rotated'
   try {
     const issued = await make()
-    const example = page.look.example ?? `${req.protocol}://${hostOf(req) ?? 'localhost'}/`
+    const { example = '/' } = page.look
+    const origin = `${req.protocol}://${hostOf(req) ?? 'localhost'}`
     return {
       title: reveal[what](issued.apiKey.name),
       status: isRotated ? 200 : 201,
-      content: <Reveal page={page} {...issued} isRotated={isRotated} example={example} />,
+      content: (
+        <Reveal
+          page={page}
+          {...issued}
+          isRotated={isRotated}
+          example={example.startsWith('/') ? origin + example : example}
+        />
+      ),
     }
   } catch (error) {
     if (!(error instanceof AlreadyCreatedError)) throw error

@@ -161,6 +161,22 @@ describe('the options', () => {
     ).open(`/keys${view}`)
   }
 
+  it.each([
+    ['/me', /^curl 'http:\/\/127\.0\.0\.1:\d+\/me' /],
+    ['https://api.example/v1/me', /^curl 'https:\/\/api\.example\/v1\/me' /],
+  ])('have a line for curl that calls the example of the app: %s', async (example, line) => {
+    const app = express().use('/keys', apiKeys.console({ example }))
+    const visitor = createVisitor(
+      createHttp(() => app),
+      { 'X-User': user },
+    )
+
+    const fields = { name: 'CI', permissions: ['READ_GRAPH'] }
+    const { root } = await visitor.press(await visitor.open('/keys/new'), 'Create key', fields)
+
+    expect(root.querySelector('#curl')?.textContent).toMatch(line)
+  })
+
   it('put the name, the logo and the way back at the top', async () => {
     const { root, headers } = await pageWith({
       title: 'Acme <Inc>',
