@@ -31,6 +31,7 @@ declare function findMember(organizationId: string | undefined, userId: string |
   isManager: boolean
   permissions: ('READ_GRAPH' | 'EXECUTE_GRAPH')[]
 } | null>
+declare function bringToPrograms(id: string, plainTextKey: string): Promise<void>
 declare const showMe: RequestHandler, showPublic: RequestHandler, showGraph: RequestHandler
 `
 const ownApiKeys = `
@@ -56,6 +57,8 @@ beforeAll(async () => {
     'fastest-levenshtein',
     'ipaddr.js',
     'passport-http-bearer',
+    'preact',
+    'preact-render-to-string',
     'structured-headers',
   ])
     await provide(consumer, name)
