@@ -92,6 +92,11 @@ module.exports = {
     },
     {
       ...base,
+      displayName: 'screenshots',
+      testMatch: ['<rootDir>/spec/browser/screenshots.ts'],
+    },
+    {
+      ...base,
       displayName: 'install',
       testMatch: ['<rootDir>/spec/package/{install,types}.spec.ts'],
     },

@@ -137,18 +137,21 @@ describe('the list', () => {
     expect(rowsOf(await visitor.follow(third, 'First page'))).toHaveLength(20)
   })
 
-  it.each(['cursor=nonsense', `q=${'word+'.repeat(11)}`, `q=${'x'.repeat(201)}`])(
-    'says what it cannot do: %s',
-    async (query) => {
-      const user = newUser()
-      await createKey({ userId: user })
+  it.each([
+    ['cursor=nonsense', 'This page of the list is not there any more. Start again with the first.'],
+    [`q=${'word+'.repeat(11)}`, 'Search must have at most 10 words.'],
+    [`q=${'x'.repeat(201)}`, 'Search must have 1 to 200 characters.'],
+  ])('says what it cannot do: %s', async (query, fault) => {
+    const user = newUser()
+    await createKey({ userId: user })
 
-      const page = await as(user).open(`${mount}?${query}`)
+    const page = await as(user).open(`${mount}?${query}`)
 
-      expect(page.status).toBe(422)
-      expect(page.root.querySelector('[role=alert]')?.textContent).toMatch(/must/)
-    },
-  )
+    expect(page.status).toBe(422)
+    expect(page.root.querySelector('[role=alert]')?.textContent).toBe(fault)
+    expect(page.text).not.toContain('No key matches')
+    expect(rowsOf(await as(user).follow(page, 'Show all current keys'))).toHaveLength(1)
+  })
 
   it('has the uses of 30 days as a small chart', async () => {
     const user = newUser()

@@ -19,6 +19,11 @@ export const describeInBrowser = executablePath === undefined ? describe.skip : 
 
 type ConsoleArguments = Parameters<typeof useConsole>
 
+/** Starts the browser. */
+export function launchBrowser(): Promise<Browser> {
+  return chromium.launch({ ...(executablePath && { executablePath }), args: ['--no-sandbox'] })
+}
+
 /** Gives a spec file the pages on a port, and windows of a browser. */
 export function useBrowser(...given: ConsoleArguments) {
   const world = useConsole(...given)
@@ -41,7 +46,7 @@ export function useBrowser(...given: ConsoleArguments) {
   beforeAll(async () => {
     if (executablePath === undefined) return
     await start()
-    browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+    browser = await launchBrowser()
   })
   afterAll(async () => {
     if (executablePath === undefined) return

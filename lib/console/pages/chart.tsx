@@ -158,7 +158,7 @@ export function UsageTable({ page, slots, isHourly }: ChartProps) {
   const { texts, formats } = page
   const used = slots.filter((slot) => sumOf(slot) > 0).toReversed()
   return (
-    <table class="rows">
+    <table class="rows numbers">
       <thead>
         <tr>
           <th scope="col">{texts.usage.time}</th>

@@ -51,8 +51,8 @@ export function KeyList({ page, wish, keys, nextCursor, descriptions, fault }: L
         )}
         {keys.length === 0 && !isBare && (
           <div class="empty-state">
-            <h2>{list.nothing}</h2>
-            <p>{list.nothingLead}</p>
+            {fault === undefined && <h2>{list.nothing}</h2>}
+            {fault === undefined && <p>{list.nothingLead}</p>}
             <a class="button" href={page.to('')}>
               {list.clear}
             </a>

@@ -15,18 +15,24 @@ export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: K
   return (
     <section class="card" aria-labelledby="trail">
       <h2 id="trail">{trail.title}</h2>
-      <table class="rows">
-        <thead>
-          <tr>
-            <th scope="col">{trail.what}</th>
-            <th scope="col">{trail.who}</th>
-            <th scope="col">{trail.when}</th>
+      <table class="rows trail" role="table">
+        <thead role="rowgroup">
+          <tr role="row">
+            <th scope="col" role="columnheader">
+              {trail.what}
+            </th>
+            <th scope="col" role="columnheader">
+              {trail.who}
+            </th>
+            <th scope="col" role="columnheader">
+              {trail.when}
+            </th>
           </tr>
         </thead>
-        <tbody>
+        <tbody role="rowgroup">
           {events.map((event) => (
-            <tr>
-              <th scope="row">
+            <tr role="row">
+              <th scope="row" role="rowheader">
                 {trail.actions[event.action]}{' '}
                 {event.reason !== null && (
                   <span class="reason" dir="auto">
@@ -34,11 +40,11 @@ export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: K
                   </span>
                 )}
               </th>
-              <td>
+              <td role="cell" class="who">
                 {nameOf(event)}
                 {event.address !== null && <span class="none"> {event.address}</span>}
               </td>
-              <td>
+              <td role="cell" class="when">
                 <Ago page={page} at={event.createdAt} />
               </td>
             </tr>

@@ -1,3 +1,4 @@
+import { notACursor } from '../../keys/cursor'
 import { faultInGerman } from './faults-de'
 import type { Texts } from './en'
 
@@ -245,5 +246,8 @@ export const de: Texts = {
   },
 
   line: (label, line) => `${label}, Zeile ${line}`,
-  fault: (label, message) => `${label}: ${faultInGerman(message)}.`,
+  fault: (label, message) =>
+    message === notACursor
+      ? 'Diese Seite der Liste gibt es nicht mehr. Beginne wieder mit der ersten.'
+      : `${label}: ${faultInGerman(message)}.`,
 }

@@ -1,11 +1,13 @@
 import type { ApiKeyEvent } from '../../audit/trail'
 import type { ErrorCode } from '../../errors'
+import { notACursor } from '../../keys/cursor'
 import type { KeyState } from '../key-state'
 
 /** The sentences for faults whose messages are meant for programs. */
 const betterInEnglish: Readonly<Record<string, string>> = {
   'must name at least one permission': 'Choose at least one permission.',
   'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z': 'Choose a day.',
+  [notACursor]: 'This page of the list is not there any more. Start again with the first.',
   'may not be granted by this user': 'You do not hold a permission that you chose.',
 }
 

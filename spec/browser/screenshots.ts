@@ -1,0 +1,233 @@
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+import type { Browser, Page } from 'playwright-core'
+
+import { describeInBrowser, launchBrowser } from '../support/browser'
+import { createDatabase, type Database } from '../support/database'
+import { startExampleApp } from '../support/example-app'
+
+/** Makes pictures of all views in both themes and two widths, to be looked at: `npm run screenshots`. */
+const folder = join(__dirname, '..', '..', 'screenshots')
+const mount = '/settings/api-keys'
+
+let database: Database
+let app: ChildProcess
+let url: string
+let browser: Browser
+
+beforeAll(async () => {
+  mkdirSync(folder, { recursive: true })
+  database = await createDatabase('empty')
+  ;({ app, url } = await startExampleApp(database))
+  browser = await launchBrowser()
+})
+
+afterAll(async () => {
+  await browser.close()
+  const ended = once(app, 'exit')
+  app.kill('SIGTERM')
+  await ended
+  await database.drop()
+})
+
+/** Signs a user in as a browser does. */
+async function signIn(page: Page, username: string) {
+  await page.goto('/sign-in')
+  await page.getByLabel('Name').fill(username)
+  await page.getByLabel('Password').fill(username)
+  await page.getByRole('button', { name: 'Sign in' }).click()
+}
+
+interface Made {
+  apiKey: { id: string }
+  plainTextKey: string
+}
+
+async function post(page: Page, path: string, data: object = {}): Promise<Made> {
+  const answer = await page.request.post(path, { data, headers: { Origin: url } })
+  if (!answer.ok()) throw new Error(`POST ${path} is answered with ${await answer.text()}`)
+  return answer.json()
+}
+
+/** Gives the owner whose keys are managed at a path keys of all kinds. Returns one with much to see. */
+async function fill(page: Page, path: string): Promise<Made> {
+  const create = (key: object) => post(page, path, { permissions: ['READ_GRAPH'], ...key })
+  const gone = await create({ name: 'Laptop of Carol' })
+  await page.request.delete(`${path}/${gone.apiKey.id}`, { headers: { Origin: url } })
+  const old = await create({ name: 'Migration of 2025', expiresAt: inDays(30) })
+  await create({
+    name: 'Lange Bezeichnung mit einem Donaudampfschifffahrtsgesellschaftskapitänspatent darin',
+    permissions: ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK'],
+  })
+  const partner = await create({ name: 'Partner sandbox', environment: 'test' })
+  const paused = await create({ name: 'Old importer', expiresAt: inDays(9) })
+  await post(page, `${path}/${paused.apiKey.id}/suspend`, { reason: 'Replaced by Nightly import' })
+  await create({ name: 'Staging tests', environment: 'test', permissions: ['EVERYTHING'] })
+  const ci = await create({ name: 'CI', permissions: ['READ_GRAPH', 'READ_BLOCK'] })
+  const nightly = await create({
+    name: 'Nightly import',
+    description: 'Imports the orders of the day before.\nAsk Bob if it is late.',
+    permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
+    expiresAt: inDays(80),
+    allowedIps: ['203.0.113.0/24', '2001:db8:1111:2222:3333:4444:5555:6666'],
+  })
+  await post(page, `${path}/${nightly.apiKey.id}/rotate`)
+
+  await use(nightly, { hours: 700, requests: 90, agoSeconds: 120 })
+  await use(ci, { hours: 400, requests: 12, agoSeconds: 3 * 86_400 })
+  await use(partner, { hours: 90, requests: 4, agoSeconds: 30 * 3_600 })
+  await database
+    .connect()
+    .query(`UPDATE api_keys SET expires_at = now() - interval '1 day' WHERE id = :id`, {
+      replacements: { id: old.apiKey.id },
+    })
+  return nightly
+}
+
+function inDays(days: number): string {
+  return new Date(Date.now() + days * 86_400_000).toISOString()
+}
+
+interface Use {
+  hours: number
+  requests: number
+  agoSeconds: number
+}
+
+/** Writes the use of a key over some hours, in waves. */
+async function use({ apiKey }: Made, { hours, requests, agoSeconds }: Use) {
+  const replacements = { id: apiKey.id, hours, requests, agoSeconds }
+  await database.connect().query(
+    `INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
+     SELECT id, CASE WHEN user_id IS NULL THEN 'organization' ELSE 'user' END, coalesce(user_id::text, organization_id::text), date_trunc('hour', now()) - step * interval '1 hour',
+            (:requests * (1.2 + sin(step / 30.0)))::int, (step % 7) * :requests / 40, (step % 90) / 85 * :requests
+       FROM api_keys, generate_series(0, :hours) AS step WHERE id = :id`,
+    { replacements },
+  )
+  await database.connect().query(
+    `UPDATE api_keys SET last_used_at = now() - :agoSeconds * interval '1 s', last_used_from = '203.0.113.7'
+      WHERE id = :id`,
+    { replacements },
+  )
+}
+
+const windows = (['light', 'dark'] as const).flatMap((theme) =>
+  [1280, 320].map((width) => ({ theme, width })),
+)
+
+describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width }) => {
+  async function openWindow() {
+    const page = await browser.newPage({
+      baseURL: url,
+      colorScheme: theme,
+      viewport: { width, height: width === 320 ? 640 : 800 },
+      locale: 'en-GB',
+      timezoneId: 'UTC',
+    })
+    return {
+      page,
+      async keep(view: string) {
+        await page.screenshot({
+          path: join(folder, `${view}-${theme}-${width}.png`),
+          fullPage: true,
+        })
+      },
+    }
+  }
+
+  it('pictures of the pages of the example app are made', async () => {
+    const { page, keep } = await openWindow()
+    await page.goto('/')
+    await keep('app-overview')
+    await page.goto('/sign-in')
+    await keep('app-sign-in')
+    await page.getByLabel('Name').fill('alice')
+    await page.getByLabel('Password').fill('wrong')
+    await page.getByRole('button', { name: 'Sign in' }).click()
+    await keep('app-sign-in-failed')
+    await signIn(page, 'bob')
+    const { plainTextKey } = await post(page, '/api-keys', {
+      name: 'Tried',
+      permissions: ['READ_GRAPH'],
+    })
+    await page.goto('/')
+    await keep('app-overview-signed-in')
+    for (const [name, route] of [
+      ['good', 'GET /graphs'],
+      ['refused', 'POST /blocks/greet/execute'],
+    ] as const) {
+      await page.goto('/try')
+      await keep('app-try')
+      await page.getByLabel('Route').selectOption(route)
+      await page.getByLabel('API key').fill(plainTextKey)
+      await page.getByRole('button', { name: 'Send' }).click()
+      await keep(`app-try-${name}`)
+    }
+  })
+
+  it('pictures of all views of a user are made', async () => {
+    const { page, keep } = await openWindow()
+    await signIn(page, 'admin')
+    await page.goto(mount)
+    await keep('list-empty')
+
+    await signIn(page, 'alice')
+    const { apiKeys } = await (await page.request.get('/api-keys')).json()
+    for (const { id } of apiKeys) {
+      await page.request.delete(`/api-keys/${id}`, { headers: { Origin: url } })
+    }
+    const { apiKey } = await fill(page, '/api-keys')
+    const views = {
+      list: '',
+      'list-test': '?environment=test',
+      'list-revoked': '?status=revoked',
+      'list-nothing': '?q=zebra',
+      'list-refused': '?cursor=nonsense',
+      create: '/new',
+      key: `/${apiKey.id}`,
+      'key-hours': `/${apiKey.id}?by=hour`,
+      edit: `/${apiKey.id}/edit`,
+      rotate: `/${apiKey.id}/rotate`,
+      'end-rotation': `/${apiKey.id}/end-rotation`,
+      revoke: `/${apiKey.id}/revoke`,
+      'not-found': '/00000000-0000-4000-8000-000000000000',
+    }
+    for (const [name, view] of Object.entries(views)) {
+      await page.goto(mount + view)
+      await keep(name)
+    }
+    await page.goto(mount)
+    await page.getByRole('link', { name: 'Old importer' }).click()
+    await keep('key-suspended')
+    await page.goto(`${mount}?status=revoked`)
+    await page.locator('.keys tbody th a').first().click()
+    await keep('key-revoked')
+    await page.goto(`${mount}/${apiKey.id}`)
+    await page.locator('summary').first().click()
+    await keep('key-table')
+
+    await page.goto(`${mount}/new`)
+    await page.getByLabel('Allowed addresses').fill('203.0.113.7\nnowhere')
+    await page.getByRole('button', { name: 'Create key' }).click()
+    await keep('create-faults')
+    await page.getByLabel('Name').fill('Deployment')
+    await page.getByLabel('READ_GRAPH').check()
+    await page.getByLabel('Allowed addresses').fill('')
+    await page.getByRole('button', { name: 'Create key' }).click()
+    await keep('reveal')
+    await page.reload()
+    await keep('reveal-again')
+
+    await page.goto(`${mount}/new`)
+    await page.getByLabel('Name').fill('Written before')
+    await page.getByLabel('READ_GRAPH').check()
+    await page.context().clearCookies()
+    await page.getByRole('button', { name: 'Create key' }).click()
+    await keep('session-ended-kept')
+    await page.goto(mount)
+    await keep('session-ended')
+  })
+})
