@@ -4,6 +4,7 @@ import { warn } from '../../models/warnings'
 import type { Background } from './background'
 import type { Clock } from './clock'
 import { createConnection, defaultRestMs, type Need } from './connection'
+import { oneByOne } from './one-by-one'
 import { createOpenClient } from './open-client'
 import { openingLimitMs } from './time-limit'
 
@@ -53,11 +54,13 @@ export function createConnections(parts: ConnectionsParts) {
           refusedRestMs: listeningRestMs,
         })
   const stopListening = (need: Need) => listening?.giveWay(need) === true
-  const usage = createConnection({
-    ...shared,
-    makeRoom: stopListening,
-    refusedRestMs: usageRestMs,
-  })
+  const usage = oneByOne(
+    createConnection({
+      ...shared,
+      makeRoom: stopListening,
+      refusedRestMs: usageRestMs,
+    }),
+  )
   const makeRoom = (need: Need) => stopListening(need) || usage.giveWay(need)
   const polls = createConnection({ ...shared, makeRoom })
   const lookUps = createConnection({ ...shared, makeRoom })

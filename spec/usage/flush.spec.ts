@@ -94,6 +94,26 @@ describe('flush', () => {
   })
 })
 
+describe('flush, while another statement on its connection is under way', () => {
+  it('writes the uses if that statement fails', async () => {
+    const { id, plainTextKey } = await world.createKey()
+    await world.apiKeys.flush()
+    const lock = await world.holdLock('LOCK TABLE api_key_unsealed_events')
+    setClock(now)
+    await world.apiKeys.verify(plainTextKey)
+    // The look for entries without a seal.
+    const pid = await lock.waitedFor()
+
+    const flushing = world.apiKeys.flush()
+    await nextTurn()
+    await world.rows('SELECT pg_cancel_backend($1)', [pid])
+    await lock.release()
+    await flushing
+
+    expect(await lastUsedAt(id)).toEqual(now)
+  })
+})
+
 describe('close', () => {
   it('writes all noted uses, and leaves the app its connections', async () => {
     const { id, plainTextKey } = await world.createKey()
