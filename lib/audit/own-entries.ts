@@ -5,7 +5,10 @@ import type { SealingParts } from './seal'
 
 /** An entry that this process has written. */
 export interface OwnEntry {
-  apiKeyId: string
+  /** `null` for an entry about an owner. */
+  apiKeyId: string | null
+  /** The key or the owner, for a message. */
+  subject: string
   ref: string
   mac: string
 }
@@ -41,16 +44,27 @@ export function createOwnEntries(parts: SealingParts & { clock: Clock }) {
 
   /** Returns which of some entries are sealed, or wait for their seals, as they were written. */
   async function find(entries: readonly OwnEntry[]) {
-    const rows = entries.map(
-      ({ apiKeyId, ref, mac }) => `('${apiKeyId}'::uuid, '${ref}'::uuid, '${mac}')`,
+    const rows = entries.map(({ apiKeyId, ref, mac }) => {
+      const id = apiKeyId === null ? 'NULL' : `'${apiKeyId}'`
+      return `(${id}::uuid, '${ref}'::uuid, '${mac}')`
+    })
+    // The index on the key finds both kinds of entries, but not in one join.
+    const isAnyOfOwner = entries.some(({ apiKeyId }) => apiKeyId === null)
+    const joins = [
+      'event.api_key_id = own.api_key_id',
+      ...(isAnyOfOwner ? ['event.api_key_id IS NULL AND own.api_key_id IS NULL'] : []),
+    ]
+    const written = joins.map(
+      (join) => `
+        SELECT event.id, event.ref, event.xid FROM own JOIN ${events} AS event ON ${join} AND event.ref = own.ref AND event.entry_mac = own.mac`,
     )
     // The limit is that of the call, whatever limit the app has set for its sessions.
     const sql = `${onPrimary}
       START TRANSACTION ISOLATION LEVEL READ COMMITTED;
       SET LOCAL statement_timeout = ${writeLimitMs};
+      WITH own (api_key_id, ref, mac) AS (VALUES ${rows.join(', ')})
       SELECT event.ref::text, (seal.event_id IS NOT NULL)::text AS sealed
-        FROM (VALUES ${rows.join(', ')}) AS own (api_key_id, ref, mac)
-        JOIN ${events} AS event ON event.api_key_id = own.api_key_id AND event.ref = own.ref AND event.entry_mac = own.mac
+        FROM (${written.join(' UNION ALL ')}) AS event
         LEFT JOIN ${seals} AS seal ON seal.event_id = event.id
        WHERE seal.event_id IS NOT NULL OR EXISTS (
          SELECT FROM ${unsealed} AS waiting WHERE waiting.xid = event.xid AND waiting.event_id = event.id
@@ -81,13 +95,13 @@ export function createOwnEntries(parts: SealingParts & { clock: Clock }) {
       for (let first = 0; first < entries.length; first += lookedUpAtOnce) {
         const page = entries.slice(first, first + lookedUpAtOnce)
         const isSealed = await find(page)
-        for (const { apiKeyId, ref, since } of page) {
+        for (const { subject, ref, since } of page) {
           const isLost = !isSealed.has(ref) && now - since >= lostAfterMs
           if (isLost || isSealed.get(ref) === true) kept.delete(ref)
           if (!isLost) continue
           lost++
           const error = new Error(
-            `express-api-keys: an entry of the audit trail for the key ${apiKeyId} is gone, or not as it was written`,
+            `express-api-keys: an entry of the audit trail for the ${subject} is gone, or not as it was written`,
           )
           emitter.emit('error', { error, notice: 'audit_entry_lost' })
         }

@@ -96,17 +96,24 @@ export function createAudit(parts: AuditParts) {
     toRow(change: Change, circumstances: Circumstances) {
       const entry = toEntry(change, circumstances)
       const row = toRow(signer, entry, serverClock.now())
-      const { apiKeyId, ref } = entry
-      if (apiKeyId !== null && ref !== null)
-        signed.set(change, { apiKeyId, ref, mac: row.entry_mac })
+      const { apiKeyId } = entry
+      const subject = `key ${apiKeyId}`
+      signed.set(change, { apiKeyId, subject, ref: change.ref, mac: row.entry_mac })
       return row
     },
 
-    /** Returns the signed entry of a suspension of an owner, or of its end, as a row of the table. */
+    /** Returns the signed entry of a suspension of an owner, or of its end: as a row of the table, and as the process keeps it. */
     toOwnerRow({ action, owner, ref }: OwnerChange, circumstances: Circumstances) {
       const none = { apiKeyId: null, before: null, after: null }
       const entry = { ...none, ...ownersOf(owner), ...byOf(circumstances), ref, action }
-      return toRow(signer, entry, serverClock.now())
+      const row = toRow(signer, entry, serverClock.now())
+      const own: OwnEntry = {
+        apiKeyId: null,
+        subject: `${owner.type} ${owner.id}`,
+        ref,
+        mac: row.entry_mac,
+      }
+      return { row, own }
     },
 
     /** Returns the entries of changes, as the process keeps them until it finds them sealed. */

@@ -39,11 +39,11 @@ async function changeOwner(
     const ref = randomUUID()
     const entry = audit.toOwnerRow({ action, owner, ref }, circumstances)
     const row = { ...ownerRow(owner), reason: circumstances.reason ?? null, event_ref: ref }
-    const bind = [JSON.stringify(row), JSON.stringify(entry)]
+    const bind = [JSON.stringify(row), JSON.stringify(entry.row)]
     const sql = changeSql(tables, action, owner.type)
     const [told] = await select<{ xid: string }>(sequelize, sql, { bind, transaction })
     if (!told) return false
-    audit.noteWritten(transaction, [], told.xid, true)
+    audit.noteWritten(transaction, [entry.own], told.xid, true)
     const { actor = { type: 'system' }, reason = null } = circumstances
     emitter.emitAfter(transaction, action, { owner, actor, reason })
     return true

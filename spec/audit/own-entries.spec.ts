@@ -72,3 +72,53 @@ describe('the entries that a process has written', () => {
     expect((await instance.health()).audit).toEqual({ waiting: 0, oldestAgeMs: null, lost: 1 })
   })
 })
+
+describe('the entries about an owner that a process has written', () => {
+  const alice = { type: 'user', id: 'alice' } as const
+
+  it('wait until it has found them sealed', async () => {
+    const instance = createOf({ secrets: [secret] })
+    const lock = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
+    await instance.suspendOwner(alice)
+    await instance.suspendOwner(alice)
+    await instance.reactivateOwner(alice)
+    await createKey(instance)
+    const before = (await instance.health()).audit
+    await lock.release()
+
+    await until(async () => (await instance.health()).audit.waiting === 0)
+
+    expect(before).toMatchObject({ waiting: 3, lost: 0 })
+    expect((await instance.health()).audit).toMatchObject({ waiting: 0, lost: 0 })
+    expect(await instance.verifyAuditTrail()).toMatchObject({ isIntact: true, faults: [] })
+  })
+
+  it.each(['suspendOwner', 'reactivateOwner'] as const)(
+    'are lost, and reported, if that of %s was removed before it had a seal',
+    async (name) => {
+      const instance = createOf({ secrets: [secret] })
+      if (name === 'reactivateOwner') await instance.suspendOwner(alice)
+      await until(async () => (await instance.health()).audit.waiting === 0)
+      const errors: unknown[] = []
+      instance.on('error', (error) => errors.push(error))
+      const lock = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
+      await instance[name](alice)
+      await meddleBeforeSeals(
+        `DELETE FROM api_key_events WHERE id = (SELECT max(id) FROM api_key_events); DELETE FROM api_key_unsealed_events`,
+      )
+      await lock.release()
+
+      await until(() => errors.length > 0)
+
+      expect(errors).toEqual([
+        {
+          error: expect.objectContaining({
+            message: expect.stringContaining('user alice is gone'),
+          }),
+          notice: 'audit_entry_lost',
+        },
+      ])
+      expect((await instance.health()).audit).toEqual({ waiting: 0, oldestAgeMs: null, lost: 1 })
+    },
+  )
+})
