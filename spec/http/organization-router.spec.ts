@@ -5,7 +5,7 @@ import type { Request } from 'express'
 import { createApiKeys, type Access, type UserOwner } from '../../lib'
 import { createTestApp, permissions, type User } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
-import { createHttp, type Http } from '../support/http'
+import { createHttp, type Http, type Method } from '../support/http'
 import { expectFaults, expectProblem } from '../support/problem'
 
 type Granted = (typeof permissions)[number]
@@ -342,6 +342,69 @@ describe('router({ organization })', () => {
     expect(() => apiKeys.router(7 as never)).toThrow('router: the options must be an object, got 7')
     expect(() => apiKeys.router({ organisation: () => 7 } as never)).toThrow(/organization/)
   })
+})
+
+describe('an id that no organization can have', () => {
+  const id = randomUUID()
+  let own: Database
+
+  beforeAll(async () => {
+    own = await createDatabase('empty')
+    await own.connect().query(`
+      CREATE TABLE users (id text PRIMARY KEY); INSERT INTO users VALUES ('alice');
+      CREATE TABLE organizations (id uuid PRIMARY KEY); INSERT INTO organizations VALUES ('${id}')`)
+  })
+
+  afterAll(() => own.drop())
+
+  it.each([true, false])(
+    'is the 404 of no access, to the byte, if the app hands it on from the path (type declared: %s)',
+    async (isDeclared) => {
+      const keys = createApiKeys({
+        sequelize: own.connect(),
+        keyPrefix: 'agpt',
+        permissions,
+        users: { table: 'users' },
+        organizations: { table: 'organizations', ...(isDeclared && { type: 'uuid' as const }) },
+        currentUser: () => ({ id: 'alice' }),
+        isAdmin: () => false,
+      })
+      own.closeFirst(keys)
+      await keys.migrate()
+      const handOn = keys.router({
+        organization: ({ params }) => (params.id === 'none' ? null : params.id),
+      })
+      const caller = createHttp(() =>
+        createTestApp(keys, (app) => app.use('/organizations/:id/api-keys', handOn)),
+      )
+      const answerOf = async (organizationId: string, method: Method, path: string) => {
+        const body = { name: 'CI', permissions: ['READ_GRAPH'] }
+        const to = `/organizations/${encodeURIComponent(organizationId)}/api-keys${path}`
+        const answer = await caller[method](to, path === '' && method === 'post' ? body : undefined)
+        const { date, ...headers } = answer.headers
+        expect(date).toBeDefined()
+        return { status: answer.status, headers, text: answer.text }
+      }
+      expect((await answerOf(id, 'post', '')).status).toBe(201)
+
+      const key = `/${randomUUID()}`
+      for (const [method, path] of [
+        ['get', ''],
+        ['post', ''],
+        ['get', key],
+        ['get', `${key}/events`],
+        ['get', `${key}/usage`],
+        ['post', `${key}/rotate`],
+        ['delete', key],
+      ] as const) {
+        const none = await answerOf('none', method, path)
+        expect(none.text).toContain('"organization_not_found"')
+        for (const malformed of ['acme', '7', `${id}0`, `${id}'--`, '\0', 'a'.repeat(2000)]) {
+          expect(await answerOf(malformed, method, path)).toEqual(none)
+        }
+      }
+    },
+  )
 })
 
 describe('by function', () => {

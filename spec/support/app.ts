@@ -73,7 +73,7 @@ export function signedInUser(req: Request): User | undefined {
 
 /** Makes an app with both routers, and the routes of `addRoutes` behind them. */
 export function createTestApp(
-  apiKeys: Pick<TestApiKeys, 'router' | 'adminRouter'>,
+  apiKeys: Record<'router' | 'adminRouter', () => RequestHandler>,
   addRoutes?: (app: Express) => void,
 ): Express {
   const app = express()
