@@ -48,7 +48,7 @@ export const optionFields = {
     v.optional(
       v.union(
         [numberOrInfinity(), v.strictObject(maxKeys)],
-        'must be a whole number above 0, or one for each kind of owner',
+        'must be a whole number above 0, or an object such as { user: 10, organization: 100 }',
       ),
       1_000,
     ),

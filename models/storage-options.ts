@@ -122,7 +122,12 @@ function readOwnerOptions(
   { check, refuseUnknownNames }: OptionChecks,
 ): OwnerStorage {
   const isUsable = isModel(given) || (typeof given === 'object' && given !== null)
-  check(name, isUsable, 'must be a model of Sequelize or an object', given)
+  check(
+    name,
+    isUsable,
+    `must be a model of Sequelize, or an object such as { table: '${name}' }`,
+    given,
+  )
   const owners = isModel(given) ? { table: given } : given
   refuseUnknownNames(owners, ownerOptionNames, `${name}.`)
 

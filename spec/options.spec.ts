@@ -211,8 +211,14 @@ describe('createApiKeys', () => {
       [{ schema: '"keys"' }, String.raw`schema must be the name of a schema, got "\"keys\""`],
       [{ schema: 'keys\0' }, 'schema must be the name of a schema, got "keys\\u0000"'],
 
-      [{ users: null }, 'users must be a model of Sequelize or an object, got null'],
-      [{ users: 'people' }, 'users must be a model of Sequelize or an object, got "people"'],
+      [
+        { users: null },
+        `users must be a model of Sequelize, or an object such as { table: 'users' }, got null`,
+      ],
+      [
+        { users: 'people' },
+        `users must be a model of Sequelize, or an object such as { table: 'users' }, got "people"`,
+      ],
       [{ users: { type: 'number' } }, `users.type ${typeRule}, got "number"`],
       [{ users: { type: null } }, `users.type ${typeRule}, got null`],
       [{ users: { table: '' } }, 'users.table must be the name of one, got ""'],
@@ -226,7 +232,7 @@ describe('createApiKeys', () => {
       ],
       [
         { organizations: true },
-        'organizations must be a model of Sequelize or an object, got true',
+        `organizations must be a model of Sequelize, or an object such as { table: 'organizations' }, got true`,
       ],
       [{ users: { table: 'users', schema: 7 } }, 'users.schema must be the name of one, got 7'],
       [{ users: { table: 'users', column: {} } }, 'users.column must be the name of one, got {}'],
@@ -244,27 +250,27 @@ describe('createApiKeys', () => {
 
       [
         { maxKeysPerOwner: 0 },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got 0',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got 0',
       ],
       [
         { maxKeysPerOwner: -1 },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got -1',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got -1',
       ],
       [
         { maxKeysPerOwner: 2.5 },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got 2.5',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got 2.5',
       ],
       [
         { maxKeysPerOwner: '5' },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got "5"',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got "5"',
       ],
       [
         { maxKeysPerOwner: Number.NaN },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got NaN',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got NaN',
       ],
       [
         { maxKeysPerOwner: -Infinity },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got -Infinity',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got -Infinity',
       ],
       [
         { maxLifetimeSeconds: 0 },
@@ -278,7 +284,7 @@ describe('createApiKeys', () => {
       [{ reservedMetadata: [7] }, 'reservedMetadata must be a list of names, got [ 7 ]'],
       [
         { maxKeysPerOwner: null },
-        'maxKeysPerOwner must be a whole number above 0, or one for each kind of owner, got null',
+        'maxKeysPerOwner must be a whole number above 0, or an object such as { user: 10, organization: 100 }, got null',
       ],
 
       [{ limits: [] }, 'limits must be an object of limits, by their names, got []'],

@@ -100,7 +100,6 @@ function createCheck(
 
 function createMiddlewares(parts: GuardParts) {
   const { authenticator, answers, settings } = parts
-  const { optionNames } = settings.environments
 
   /** With a cached key, the guard ends without a promise or a closure. */
   function createGuard(
@@ -155,14 +154,14 @@ function createMiddlewares(parts: GuardParts) {
       const name = 'requirePermission'
       refuseRequest(name, demand)
       const check = createPermissionCheck(name, demand, settings.permissions)
-      checkOptions(name, options, ['orSignedIn', 'cost', 'resource', ...optionNames])
+      checkOptions(name, options, ['orSignedIn', 'cost', 'resource', 'environment'])
       return createGuard(name, check, options)
     },
 
     authenticate(options: AuthenticateOptions<string, string> = {}): Guard {
       const name = 'authenticate'
       refuseRequest(name, options)
-      checkOptions(name, options, ['orSignedIn', 'optional', 'cost', 'resource', ...optionNames])
+      checkOptions(name, options, ['orSignedIn', 'optional', 'cost', 'resource', 'environment'])
       // It demands nothing, unless it is told to.
       const { resource = null } = options
       return createGuard(name, demandNothing, { ...options, resource })
@@ -197,13 +196,7 @@ function createCalls(parts: GuardParts) {
     ): Promise<VerifiedApiKey> {
       const name = 'authenticateRequest'
       const { environments } = settings
-      checkOptions(name, options, [
-        'permissions',
-        'cost',
-        'res',
-        'resource',
-        ...environments.optionNames,
-      ])
+      checkOptions(name, options, ['permissions', 'cost', 'res', 'resource', 'environment'])
       const { permissions = [], cost, res, resource } = options
       checkResource(name, resource, 'object', settings.resources)
       // Without permissions it demands nothing, like `authenticate`.

@@ -56,8 +56,6 @@ export function createEnvironments(
     names,
     /** The environment of a new key that names none: the only one that is accepted. Without it, a new key has to name one. */
     usual: accepted?.length === 1 ? accepted[0] : undefined,
-    /** The options of guards that only an app with environments has. */
-    optionNames: hasNames ? ['environment'] : [],
     /** The prefixes of all keys. */
     keyPrefixes: [...byPrefix.keys()],
 
@@ -77,7 +75,7 @@ export function createEnvironments(
       throw new TypeError(
         hasNames
           ? `${caller}: ${show(unknown)} is not one of the app's environments.${suggest(unknown, names)}`
-          : `${caller}: the app has no environments`,
+          : `${caller}: environment needs the option environments of createApiKeys`,
       )
     },
 

@@ -429,14 +429,14 @@ describe('an app without environments', () => {
       { '#/environment': 'is not known here' },
     )
     expect(() => plain.apiKeys.authenticate({ environment: 'live' } as never)).toThrow(
-      new TypeError(
-        'authenticate: there is no option environment. It must be one of orSignedIn, optional, cost, resource.',
-      ),
+      new TypeError('authenticate: environment needs the option environments of createApiKeys'),
     )
     const { plainTextKey } = answer.body
     await expect(
       plain.apiKeys.verify(plainTextKey, { environment: 'live' } as never),
-    ).rejects.toThrow(new TypeError('verify: the app has no environments'))
+    ).rejects.toThrow(
+      new TypeError('verify: environment needs the option environments of createApiKeys'),
+    )
     const verdict = await plain.apiKeys.verify(plainTextKey)
     expect(verdict).toMatchObject({ valid: true })
     expect(verdict).not.toHaveProperty('apiKey.environment')
