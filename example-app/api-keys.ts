@@ -1,6 +1,7 @@
 import { createApiKeys, type AnyRequest } from 'express-api-keys'
 
 import type { Database } from './database'
+import { ownedBy } from './organizations'
 
 /** The option of guards for routes that also take test keys, because they change nothing. */
 export const forTrials = { environment: ['live', 'test'] } as const
@@ -26,9 +27,10 @@ export function createAppApiKeys({ sequelize, Graph }: Database, secret: string)
       EVERYTHING: { description: 'Do everything', implies: '*' },
     },
     resources: {
-      // Users bind keys to their own graphs.
-      graph: async (ids, { id: userId }, { transaction = null }) => {
-        const graphs = await Graph.count({ where: { id: [...ids], userId }, transaction })
+      // Keys are bound to graphs of their owner.
+      graph: async (ids, owner, { transaction = null }) => {
+        const where = { id: [...ids], ...ownedBy(owner) }
+        const graphs = await Graph.count({ where, transaction })
         return graphs === ids.length
       },
     },
@@ -36,5 +38,6 @@ export function createAppApiKeys({ sequelize, Graph }: Database, secret: string)
     currentUser: (req) => req.user,
     isAdmin: (user) => user.admin,
     users: { table: 'users', column: 'id', type: 'uuid' },
+    organizations: { table: 'organizations', column: 'id', type: 'text' },
   })
 }

@@ -5,6 +5,7 @@ import type { AppApiKeys } from './api-keys'
 import { blocksRouter } from './blocks'
 import type { Database } from './database'
 import { graphsRouter } from './graphs'
+import { createMembership } from './organizations'
 import { pagesRouter, sendOverview } from './pages'
 import { answerProblem, refuseUnknownPath } from './problems'
 import { createPassport, createSessions, signInRouter } from './sign-in'
@@ -32,6 +33,9 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   // Signed-in users manage their own keys. Administrators manage all keys.
   app.use('/api-keys', apiKeys.router())
   app.use('/admin/api-keys', apiKeys.adminRouter())
+  // Members of an organization manage its keys, or see them.
+  const organization = createMembership(database)
+  app.use('/organizations/:organizationId/api-keys', apiKeys.router({ organization }))
   app.use('/settings/api-keys', apiKeys.console(pagesOfKeys))
 
   // Programs send a key. It must hold the permission that the route demands.
@@ -44,8 +48,8 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
     '/me',
     passport.authenticate('api-key', { session: false, failWithError: true }),
     function showKey(req, res) {
-      const { userId, name, environment, permissions, expiresAt } = apiKeys.getApiKey(req)
-      res.json({ userId, apiKey: { name, environment, permissions, expiresAt } })
+      const { owner, name, environment, permissions, expiresAt } = apiKeys.getApiKey(req)
+      res.json({ owner, apiKey: { name, environment, permissions, expiresAt } })
     },
   )
 
@@ -79,9 +83,12 @@ People sign in (alice, bob or admin; each password is the name) and manage API k
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"
                                   a key for trials, which begins with agpt_test_
   GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more
-  GET    /admin/api-keys          the keys of all users, for admin
+  GET    /admin/api-keys          the keys of all users and organizations, for admin
+  GET    /organizations/acme/api-keys
+                                  the keys of Acme, like /api-keys; alice manages them, bob sees them
 
-Programs send a key, Authorization: Bearer agpt_..., that holds the permission. Keys for trials may read, and nothing else:
+Programs send a key, Authorization: Bearer agpt_..., that holds the permission, and reach what its owner has: a user, or Acme.
+Keys for trials may read, and nothing else:
   GET    /graphs                  READ_GRAPH
   GET    /graphs/:id              READ_GRAPH
   POST   /graphs/:id/execute      EXECUTE_GRAPH   { "inputs": { "name": "Ada" } }

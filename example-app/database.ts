@@ -19,9 +19,15 @@ interface UserRow extends Model<
   admin: boolean
 }
 
-interface GraphRow extends Model<InferAttributes<GraphRow>, InferCreationAttributes<GraphRow>> {
+/** A row of a user or of an organization: one of the two ids is null. */
+interface OwnedRow {
+  userId: string | null
+  organizationId: string | null
+}
+
+interface GraphRow
+  extends OwnedRow, Model<InferAttributes<GraphRow>, InferCreationAttributes<GraphRow>> {
   id: string
-  userId: string
   name: string
   inputs: string[]
   /** The ids of blocks, in the order in which they run. */
@@ -29,9 +35,26 @@ interface GraphRow extends Model<InferAttributes<GraphRow>, InferCreationAttribu
 }
 
 interface BlockRow
-  extends Block, Model<InferAttributes<BlockRow>, InferCreationAttributes<BlockRow>> {
-  userId: string
+  extends Block, OwnedRow, Model<InferAttributes<BlockRow>, InferCreationAttributes<BlockRow>> {
   name: string
+}
+
+interface OrganizationRow extends Model<
+  InferAttributes<OrganizationRow>,
+  InferCreationAttributes<OrganizationRow>
+> {
+  id: string
+  name: string
+}
+
+/** A user in an organization. Managers change its keys, other members see them. */
+interface MembershipRow extends Model<
+  InferAttributes<MembershipRow>,
+  InferCreationAttributes<MembershipRow>
+> {
+  organizationId: string
+  userId: string
+  isManager: boolean
 }
 
 export type Database = ReturnType<typeof openDatabase>
@@ -39,11 +62,9 @@ export type Database = ReturnType<typeof openDatabase>
 // Functions, because Sequelize writes the name of the column into each definition.
 const required = (type: DataType) => ({ type, allowNull: false })
 const id = () => ({ type: DataTypes.TEXT, primaryKey: true })
-const userId = () => ({
-  ...required(DataTypes.UUID),
-  references: { model: 'users', key: 'id' },
-  onDelete: 'CASCADE',
-})
+const userId = () => ({ type: DataTypes.UUID, ...referenceTo('users') })
+const organizationId = () => ({ type: DataTypes.TEXT, ...referenceTo('organizations') })
+const referenceTo = (model: string) => ({ references: { model, key: 'id' }, onDelete: 'CASCADE' })
 
 /** Defines the models of this app. The first query opens the first connection. */
 export function openDatabase(url: string) {
@@ -59,9 +80,19 @@ export function openDatabase(url: string) {
     passwordHash: required(DataTypes.TEXT),
     admin: required(DataTypes.BOOLEAN),
   })
+  const Organization = sequelize.define<OrganizationRow>('organization', {
+    id: id(),
+    name: required(DataTypes.TEXT),
+  })
+  const Membership = sequelize.define<MembershipRow>('membership', {
+    organizationId: { ...organizationId(), primaryKey: true },
+    userId: { ...userId(), primaryKey: true },
+    isManager: required(DataTypes.BOOLEAN),
+  })
   const Graph = sequelize.define<GraphRow>('graph', {
     id: id(),
     userId: userId(),
+    organizationId: organizationId(),
     name: required(DataTypes.TEXT),
     inputs: required(DataTypes.JSON),
     blocks: required(DataTypes.JSON),
@@ -69,12 +100,13 @@ export function openDatabase(url: string) {
   const Block = sequelize.define<BlockRow>('block', {
     id: id(),
     userId: userId(),
+    organizationId: organizationId(),
     name: required(DataTypes.TEXT),
     kind: required(DataTypes.TEXT),
     settings: required(DataTypes.JSON),
   })
 
-  return { sequelize, User, Graph, Block }
+  return { sequelize, User, Organization, Membership, Graph, Block }
 }
 
 /** Creates the tables that are missing, and lets `fill` store the first rows. */

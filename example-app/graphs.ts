@@ -4,10 +4,11 @@ import { json, type Request, Router } from 'express'
 
 import { forGraph, forTrials, type AppApiKeys } from './api-keys'
 import type { Database } from './database'
+import { ownedBy } from './organizations'
 import { Problem } from './problems'
 import { readInputs, runGraph } from './run-graph'
 
-/** Serves the graphs of the key's owner. For this key, graphs of other users do not exist. */
+/** Serves the graphs of the key's owner, a user or an organization. For this key, graphs of other owners do not exist. */
 export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): Router {
   const { requirePermission, getApiKey } = apiKeys
   const router = Router()
@@ -15,9 +16,9 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
   // The list sees to the graphs of the key itself: undefined are all, an empty list is none.
   const forList = { ...forTrials, resource: null }
   router.get('/', requirePermission('READ_GRAPH', forList), async function listGraphs(req, res) {
-    const { userId, resources } = getApiKey(req)
+    const { owner, resources } = getApiKey(req)
     const ids = resources?.graph
-    const where = { userId, ...(ids && { id: [...ids] }) }
+    const where = { ...ownedBy(owner), ...(ids && { id: [...ids] }) }
     const attributes = ['id', 'name', 'inputs']
 
     res.json({ graphs: await Graph.findAll({ where, attributes, order: ['id'] }) })
@@ -74,16 +75,16 @@ export function graphsRouter({ Graph, Block }: Database, apiKeys: AppApiKeys): R
   return router
 
   async function findGraph(req: Request<{ id: string }>) {
-    const { userId } = getApiKey(req)
-    const graph = await Graph.findOne({ where: { id: req.params.id, userId } })
+    const { owner } = getApiKey(req)
+    const graph = await Graph.findOne({ where: { id: req.params.id, ...ownedBy(owner) } })
     if (!graph) throw new Problem(404, 'You have no such graph')
 
     return graph
   }
 
   async function execute(req: Request<{ id: string }>) {
-    const { userId, blocks: ids } = await findGraph(req)
-    const blocks = await Block.findAll({ where: { userId, id: ids } })
+    const { userId, organizationId, blocks: ids } = await findGraph(req)
+    const blocks = await Block.findAll({ where: { userId, organizationId, id: ids } })
     blocks.sort((a, b) => ids.indexOf(a.id) - ids.indexOf(b.id))
 
     return runGraph(blocks, readInputs(req.body))

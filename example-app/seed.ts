@@ -26,6 +26,17 @@ const seeds = [
   },
 ]
 
+/** The first organization. Its blocks and graphs belong to no user. */
+const acme = {
+  organization: { id: 'acme', name: 'Acme' },
+  members: [
+    { username: 'alice', isManager: true },
+    { username: 'bob', isManager: false },
+  ],
+  blocks: [block('invite', 'Invite', 'text.template', { template: 'Welcome to Acme, {{name}}!' })],
+  graphs: [graph('welcome', 'A welcome to Acme', ['name'], ['invite'])],
+}
+
 function block(id: string, name: string, kind: string, settings: Record<string, string> = {}) {
   return { id, name, kind, settings }
 }
@@ -34,19 +45,41 @@ function graph(id: string, name: string, inputs: string[], blocks: string[]) {
   return { id, name, inputs, blocks }
 }
 
-/** Stores the first users, their blocks and their graphs, unless the database has them already. */
-export async function seed({ User, Graph, Block }: Database): Promise<void> {
+/** Stores the first users and the first organization with their blocks and graphs, unless the database has them already. */
+export async function seed(database: Database): Promise<void> {
+  const { User, Organization, Membership } = database
   for (const { user, blocks, graphs } of seeds) {
     const { username } = user
     const { id: userId } =
       (await User.findOne({ where: { username } })) ??
       (await User.create({ ...user, passwordHash: await hashPassword(username) }))
 
-    for (const row of blocks) {
-      await Block.findOrCreate({ where: { id: row.id }, defaults: { ...row, userId } })
-    }
-    for (const row of graphs) {
-      await Graph.findOrCreate({ where: { id: row.id }, defaults: { ...row, userId } })
-    }
+    await seedRows(database, { userId }, { blocks, graphs })
+  }
+
+  const { organization, members, ...rows } = acme
+  const { id: organizationId } = organization
+  await Organization.findOrCreate({ where: { id: organizationId }, defaults: organization })
+  for (const { username, isManager } of members) {
+    const { id: userId } = await User.findOne({ where: { username }, rejectOnEmpty: true })
+    await Membership.findOrCreate({
+      where: { organizationId, userId },
+      defaults: { organizationId, userId, isManager },
+    })
+  }
+  await seedRows(database, { organizationId }, rows)
+}
+
+/** Stores the blocks and graphs of an owner. */
+async function seedRows(
+  { Graph, Block }: Database,
+  owner: { userId: string } | { organizationId: string },
+  { blocks, graphs }: Pick<(typeof seeds)[number], 'blocks' | 'graphs'>,
+): Promise<void> {
+  for (const row of blocks) {
+    await Block.findOrCreate({ where: { id: row.id }, defaults: { ...row, ...owner } })
+  }
+  for (const row of graphs) {
+    await Graph.findOrCreate({ where: { id: row.id }, defaults: { ...row, ...owner } })
   }
 }

@@ -293,6 +293,62 @@ describe('the example app', () => {
     expect(strange.response.status).toBe(404)
   })
 
+  const keysOfAcme = '/organizations/acme/api-keys'
+
+  it('shows a key of an organization its graphs and blocks only, and no user', async () => {
+    const session = await signIn('alice')
+    const { body: created } = await call('POST', keysOfAcme, {
+      headers: session,
+      body: { name: 'Nightly', permissions: ['EVERYTHING'] },
+    })
+    const headers = { Authorization: `Bearer ${String(created.plainTextKey)}` }
+    const body = { inputs: { name: 'Ada' } }
+    const listed = async (path: string) => (await call('GET', path, { headers })).body
+
+    const { body: executed } = await call('POST', '/graphs/welcome/execute', { headers, body })
+    const { body: block } = await call('POST', '/blocks/invite/execute', { headers, body })
+    const strange = await call('GET', '/graphs/greeting', { headers })
+    const both = await call('GET', '/graphs', { headers: { ...headers, ...session } })
+
+    expect(created.apiKey).toMatchObject({ owner: { type: 'organization', id: 'acme' } })
+    expect(await listed('/graphs')).toMatchObject({ graphs: [{ id: 'welcome' }] })
+    expect(await listed('/blocks')).toMatchObject({ blocks: [{ id: 'invite' }] })
+    expect(await listed('/me')).toMatchObject({ owner: { type: 'organization', id: 'acme' } })
+    expect(executed).toEqual({ outputs: { welcome: 'Welcome to Acme, Ada!' } })
+    expect(block).toEqual({ output: 'Welcome to Acme, Ada!' })
+    expect(strange.response.status).toBe(404)
+    expect([both.response.status, both.body.code]).toEqual([400, 'multiple_credentials'])
+  })
+
+  it('lets alice manage the keys of Acme, bob see them, and no others in', async () => {
+    const input = { name: 'CI', permissions: ['READ_GRAPH'] }
+    const [alice, bob, admin] = [await signIn('alice'), await signIn('bob'), await signIn('admin')]
+    const bind = (graph: string) =>
+      call('POST', keysOfAcme, {
+        headers: alice,
+        body: { ...input, resources: { graph: [graph] } },
+      })
+
+    const bound = await bind('welcome')
+    const foreign = await bind('greeting')
+    const seen = await call('GET', keysOfAcme, { headers: bob })
+    const refused = await call('POST', keysOfAcme, { headers: bob, body: input })
+    const own = await call('GET', '/api-keys', { headers: alice })
+
+    expect([bound.response.status, foreign.response.status]).toEqual([201, 422])
+    expect(seen.body.apiKeys).toContainEqual(bound.body.apiKey)
+    expect(own.body.apiKeys).not.toContainEqual(bound.body.apiKey)
+    expect([refused.response.status, refused.body.code]).toEqual([403, 'read_only'])
+    for (const [headers, id] of [
+      [admin, 'acme'],
+      [alice, 'other'],
+      [alice, '%00'],
+    ] as const) {
+      const strange = await call('GET', `/organizations/${id}/api-keys`, { headers })
+      expect([strange.response.status, strange.body.code]).toEqual([404, 'organization_not_found'])
+    }
+  })
+
   it('shows the keys of all users to an administrator only', async () => {
     await createKey('bob', ['READ_GRAPH'])
 
@@ -352,14 +408,20 @@ describeWithCurl('the page of the example app', () => {
     const { stdout } = await run('bash', ['-e', '-c', script])
     await rm(cookies, { recursive: true })
 
-    const [answer = ''] = blocksOf(readme, 'json')
-    expect(stdout).toContain(JSON.stringify(JSON.parse(answer)))
+    const answers = blocksOf(readme, 'json')
+    expect(answers).toHaveLength(2)
+    for (const answer of answers) expect(stdout).toContain(JSON.stringify(JSON.parse(answer)))
     expect(stdout.match(/HTTP\/1\.1 .*/g)?.map((line) => line.trim())).toEqual([
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 401 Unauthorized',
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 403 Forbidden',
+      'HTTP/1.1 403 Forbidden',
+      'HTTP/1.1 404 Not Found',
     ])
+    expect(stdout).toContain('{"owner":{"type":"organization","id":"acme"}')
+    expect(stdout).toContain('"code":"read_only"')
+    expect(stdout).toContain('"code":"organization_not_found"')
     expect(stdout).toContain('"code":"environment_not_allowed"')
     expect(stdout).toContain('"code":"resource_not_allowed"')
     expect(stdout).toMatch(/event: error\ndata: .*revoked/)
