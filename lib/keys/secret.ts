@@ -120,11 +120,21 @@ export function createSecretFormat({ keyPrefixes, secrets, acceptUnkeyed }: Secr
      * this app never minted. If the app has secrets, such a text may be forged. Otherwise it was mistyped or cut off.
      */
     parse({ text, start }: SentKey): Digest | null {
-      const length = text.length - start
-      for (const form of forms) {
-        if (length === form.length && text.startsWith(form.marker, start)) {
-          return read(form, text, start)
-        }
+      // The rest is no function of its own: with the call, reading a key took a twentieth longer.
+      const form = formOfText(forms, text, start)
+      if (form === undefined) return null
+      const { marker, signedLength, hashers } = form
+      const signedEnd = start + signedLength
+      for (let at = start + marker.length; at < signedEnd; at++) {
+        if (valueAt(text, at) === -1) return null
+      }
+      const check = readCheck(text, signedEnd)
+
+      const signed = text.slice(start, signedEnd)
+      for (const hasher of hashers) {
+        const digest = hasher.digest(signed)
+        // Numbers below 2^47 compare in constant time, whatever digits differ.
+        if (checkOf(digest) === check) return digest
       }
       return null
     },
@@ -179,21 +189,13 @@ function formOf(keyPrefix: string, hashKeys: readonly HashKey[], isUnkeyed: bool
   return { keyPrefix, marker, signedLength, length: signedLength + checkLength, hashers }
 }
 
-/** Returns the digest of a text that has the marker and the length of a form; `null` if the text is no key. */
-function read({ marker, signedLength, hashers }: Form, text: string, start: number): Digest | null {
-  const signedEnd = start + signedLength
-  for (let at = start + marker.length; at < signedEnd; at++) {
-    if (valueAt(text, at) === -1) return null
+/** Returns the form whose marker and length a text has; `undefined` if the text is no key. */
+function formOfText(forms: readonly Form[], text: string, start: number): Form | undefined {
+  const length = text.length - start
+  for (const form of forms) {
+    if (length === form.length && text.startsWith(form.marker, start)) return form
   }
-  const check = readCheck(text, signedEnd)
-
-  const signed = text.slice(start, signedEnd)
-  for (const hasher of hashers) {
-    const digest = hasher.digest(signed)
-    // Numbers below 2^47 compare in constant time, whatever digits differ.
-    if (checkOf(digest) === check) return digest
-  }
-  return null
+  return undefined
 }
 
 const unkeyedHasher: Hasher = {
