@@ -11,7 +11,7 @@ export interface AuditFault {
    * - `head_changed`: the end of the trail was changed or removed.
    * - `checkpoint_changed`: the beginning of the trail, which pruning left, cannot be relied on, because the end or an origin
    *   was changed.
-   * - `contradicted`: an entry does not agree with the entries before it or with the key, or a key has no entry.
+   * - `contradicted`: an entry does not agree with the entries before it, the key or the suspension of an owner; or a key has no entry.
    * - `unguarded`: a trigger that keeps the trail is off or altered.
    * - `unreadable`: the database cannot read a part of the trail.
    */

@@ -6,6 +6,7 @@ import { allowMs } from '../database/answer-limit'
 import type { AuditProgress } from '../keys/fields'
 import { checkEntries } from './check-entries'
 import { checkOrigins } from './check-origins'
+import { checkSuspensions } from './check-suspensions'
 import { checkKeys, entriesByKeySql } from './check-keys'
 import { checkAnchor, checkSeals, endWalk, startWalk, type Walk } from './check-seals'
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
@@ -88,6 +89,7 @@ async function verifySnapshot(
   endWalk(walk)
   if (anchor) checkAnchor(walk, anchor, anchoredHash)
   await checkOrigins({ ...walk, findings: ofTriggers }, verification)
+  await checkSuspensions(ofTriggers, verification)
   await checkTriggers(ofTriggers, verification)
 
   const all = [reader.findings, walk.findings, beside, ofKeys, ofTriggers]

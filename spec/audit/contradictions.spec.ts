@@ -1,7 +1,7 @@
 import { createKey } from '../support/keys'
 import { insertKey, useTrail } from '../support/trail'
 
-const { apiKeys, sequelize, meddle, makeOld, expectFaults, idAt } = useTrail()
+const { apiKeys, sequelize, meddle, makeOld, ageSeals, expectFaults, idAt } = useTrail()
 
 describe('verifyAuditTrail, beside the keys', () => {
   it('finds an entry of the database for a change that was never made', async () => {
@@ -76,6 +76,49 @@ describe('verifyAuditTrail, beside the keys', () => {
     expect(faults).toMatchObject([
       { kind: 'contradicted', message: expect.stringMatching(/do not agree on its creation\.$/) },
     ])
+  })
+
+  it.each([
+    ['made', `INSERT INTO api_key_suspended_owners (user_id) VALUES ('mallory')`, 'mallory'],
+    ['ended', 'DELETE FROM api_key_suspended_owners', 'alice'],
+    [
+      'given to another owner',
+      `UPDATE api_key_suspended_owners SET user_id = 'bob'`,
+      'alice',
+      'bob',
+    ],
+    ['ended with all others', 'TRUNCATE api_key_suspended_owners', 'alice'],
+  ])(
+    'finds a suspension of an owner that was %s with the triggers off',
+    async (_, sql, ...names) => {
+      await apiKeys.suspendOwner({ type: 'user', id: 'carol' })
+      await apiKeys.reactivateOwner({ type: 'user', id: 'carol' })
+      await apiKeys.suspendOwner({ type: 'user', id: 'alice' })
+      await expectFaults()
+
+      await meddle(sql)
+
+      const { isIntact, faults } = await apiKeys.verifyAuditTrail()
+      expect(isIntact).toBe(false)
+      expect(faults.every(({ kind }) => kind === 'contradicted')).toBe(true)
+      expect(faults.map(({ message }) => message).toSorted()).toEqual(
+        names.map((name) => `The trail and the user ${name} do not agree on the suspension.`),
+      )
+    },
+  )
+
+  it('agrees with a suspension whose entry was pruned, until and after its end', async () => {
+    const owner = { type: 'user', id: 'alice' } as const
+    await apiKeys.suspendOwner(owner)
+    await meddle(`UPDATE api_key_events SET created_at = created_at - interval '10 days'`)
+    await ageSeals()
+    await apiKeys.suspendOwner({ type: 'user', id: 'carol' })
+
+    expect(await apiKeys.pruneAuditTrail({ olderThanDays: 1 })).toEqual({ events: 1 })
+
+    await expectFaults()
+    await apiKeys.reactivateOwner(owner)
+    await expectFaults()
   })
 
   it('finds another owner of a key whose creation was pruned', async () => {

@@ -132,7 +132,8 @@ function trailOf(world: World) {
     /** Removes all keys and entries, and the objects that specs have added to them. */
     clear: () =>
       meddle(`
-        TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events, api_key_origins;
+        TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events, api_key_origins,
+                 api_key_suspended_owners;
         DELETE FROM api_key_audit_head; INSERT INTO api_key_audit_head DEFAULT VALUES;
         DROP TABLE IF EXISTS kept, kept_key`),
 
