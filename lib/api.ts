@@ -97,13 +97,14 @@ export interface ApiKeys<
   /** Makes the router with which administrators manage the keys of all users. It needs the option `isAdmin`. */
   adminRouter(): Guard
   /**
-   * Makes the pages on which signed-in users manage their own keys. They work without JavaScript, and under a strict
+   * Makes the pages on which signed-in users manage their own keys; with `organization`, the pages on which members manage the keys of an
+   * organization. They work without JavaScript, and under a strict
    * Content-Security-Policy.
    *
    * @example
    * app.use('/settings/api-keys', apiKeys.console({ title: 'Acme', signIn: '/sign-in' }))
    */
-  console(options?: ConsoleOptions<A['permission']>): Guard
+  console(options?: ConsoleOptions<A['permission'], User>): Guard
   /**
    * The Passport strategy. Authenticate by its name.
    *

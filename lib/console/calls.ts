@@ -1,18 +1,32 @@
-import { addressOf } from '../http/key-routes'
+import { addressOf, listPermissions } from '../http/key-routes'
+import type { Member } from '../http/member'
 import type { ChangeOptions } from '../lifecycle/types'
-import type { UserOwner } from '../keys/owner'
+import type { Owner } from '../keys/owner'
 import type { DescribedPermission } from '../keys/permissions'
-import { keyId, type Call } from './router'
+import type { ApiKeyRecord } from '../keys/record'
+import type { Call, ConsoleParts } from './router'
 
 /** Returns the options with which the call of an owner reaches the functions that read and change keys. */
-export function asOwner(call: Call): ChangeOptions & { owner: UserOwner } {
-  const owner: UserOwner = { type: 'user', id: call.userId }
-  return { owner, actor: owner, ...addressOf(call) }
+export function asOwner(call: Call): ChangeOptions & { owner: Owner } {
+  const { owner, mayGive } = call.member
+  const actor = { type: 'user', id: call.userId } as const
+  return { owner, actor, ...(mayGive && { mayGive }), ...addressOf(call) }
 }
 
-/** Returns the id of the key that a call is about. */
-export function idOf({ req }: Call): string {
-  return String(req.params[keyId])
+/** Returns the permissions that a user may give to keys of the owner. */
+export async function permissionsFor(parts: ConsoleParts, { member }: Call) {
+  const { owner, mayGive } = member
+  const { permissions } = await listPermissions(parts, owner)
+  if (!mayGive) return permissions
+  const held = parts.settings.permissions.heldBy(mayGive)
+  return permissions.filter(({ name }) => held.has(name))
+}
+
+/** True if a key may do more than a user may give, so that the user may neither have its secret nor let it work again. */
+export function exceeds(apiKey: ApiKeyRecord, { mayGive }: Member, { settings }: ConsoleParts) {
+  if (!mayGive) return false
+  const held = settings.permissions.heldBy(mayGive)
+  return apiKey.permissions.some((name) => !held.has(name))
 }
 
 /** Returns the words of the app for its permissions, by their names. */

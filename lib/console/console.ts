@@ -3,12 +3,13 @@ import { createKeyFormViews } from './key-form-views'
 import { createKeyViews } from './key-views'
 import { createListView } from './list-view'
 import { readConsoleOptions, type ConsoleOptions } from './options'
-import { createPages, keyId, type ConsoleParts } from './router'
+import { keyPath } from '../http/key-routes'
+import { createPages, type ConsoleParts } from './router'
 import { createSecretViews } from './secret-views'
 
-/** Makes the pages on which signed-in users manage their own keys. */
+/** Makes the pages on which signed-in users manage their own keys, or members the keys of an organization. */
 export function createConsole(parts: ConsoleParts, options: ConsoleOptions = {}): Guard {
-  const look = readConsoleOptions(options, parts.settings.permissions)
+  const look = readConsoleOptions(options, parts.settings)
   const keyForm = createKeyFormViews(parts)
   const key = createKeyViews(parts)
   const secret = createSecretViews(parts)
@@ -16,12 +17,12 @@ export function createConsole(parts: ConsoleParts, options: ConsoleOptions = {})
   return createPages(parts, look, {
     '/': createListView(parts),
     '/new': keyForm.create,
-    [`/:${keyId}`]: key.show,
-    [`/:${keyId}/edit`]: keyForm.edit,
-    [`/:${keyId}/suspend`]: key.suspend,
-    [`/:${keyId}/reactivate`]: key.reactivate,
-    [`/:${keyId}/rotate`]: secret.rotate,
-    [`/:${keyId}/end-rotation`]: secret.endRotation,
-    [`/:${keyId}/revoke`]: secret.revoke,
+    [keyPath]: key.show,
+    [`${keyPath}/edit`]: keyForm.edit,
+    [`${keyPath}/suspend`]: key.suspend,
+    [`${keyPath}/reactivate`]: key.reactivate,
+    [`${keyPath}/rotate`]: secret.rotate,
+    [`${keyPath}/end-rotation`]: secret.endRotation,
+    [`${keyPath}/revoke`]: secret.revoke,
   })
 }

@@ -1,8 +1,7 @@
 import type { ApiKeysError } from '../errors'
-import { listPermissions } from '../http/key-routes'
 import type { ApiKeyRecord } from '../keys/record'
 import type { DescribedPermission } from '../keys/permissions'
-import { asOwner, describe, idOf } from './calls'
+import { asOwner, describe, permissionsFor } from './calls'
 import { firstPreset, readExpiry } from './expiry'
 import { problemFrom } from './faults'
 import { valueOf, type Form } from './form'
@@ -24,7 +23,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
       // Another key is wished for with a form that has made one, so it gets a name of its own.
       const isReused = refused?.code === 'idempotency_key_reused'
       const { name: request, at: formAt } = isReused ? newRequest() : requestIn(form)
-      const { permissions } = await listPermissions(parts, asOwner(call).owner)
+      const permissions = await permissionsFor(parts, call)
       const content = (
         <KeyForm
           page={page}
@@ -58,8 +57,8 @@ export function createKeyFormViews(parts: ConsoleParts) {
   const edit: Route = {
     async show(call, refused) {
       const { page, form } = call
-      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
-      const { permissions } = await listPermissions(parts, asOwner(call).owner)
+      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
+      const permissions = await permissionsFor(parts, call)
       const gone = goneOf(apiKey, permissions, settings.permissions.described)
       const content = (
         <KeyForm
@@ -82,7 +81,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
       const { form, page } = call
       const expiresAt = readExpiry(form, page.now.getTime())
       const changes = { ...inputOf(form), ...(expiresAt !== undefined && { expiresAt }) }
-      const { id } = await routeCommands.edit(idOf(call), changes, asOwner(call))
+      const { id } = await routeCommands.edit(call.keyId, changes, asOwner(call))
       return { location: page.to(`${id}?notice=saved`) }
     },
   }

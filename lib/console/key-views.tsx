@@ -4,7 +4,7 @@ import { shownToOwner } from '../http/key-routes'
 import { limitsOf } from '../keys/limits'
 import type { ApiKeyRecord } from '../keys/record'
 import { appFieldsOf } from './app-fields'
-import { asOwner, describe, idOf } from './calls'
+import { asOwner, describe, exceeds } from './calls'
 import { sentenceOf } from './faults'
 import { slotsOf } from './pages/chart'
 import { Key } from './pages/key'
@@ -18,7 +18,8 @@ const periods = {
 } as const
 
 /** Creates the view of a key, and the buttons on it that need no questions. */
-export function createKeyViews({ lifecycle, routeCommands, settings }: ConsoleParts) {
+export function createKeyViews(parts: ConsoleParts) {
+  const { lifecycle, routeCommands, settings } = parts
   const descriptions = describe(settings.permissions.described)
 
   function ofEnvironment(apiKey: ApiKeyRecord) {
@@ -28,7 +29,7 @@ export function createKeyViews({ lifecycle, routeCommands, settings }: ConsolePa
 
   async function show(call: Call, refused?: ApiKeysError): Promise<View> {
     const { page, query, userId } = call
-    const [id, options] = [idOf(call), asOwner(call)]
+    const [id, options] = [call.keyId, asOwner(call)]
     const by = query.get('by') === 'hour' ? 'hour' : 'day'
     const { count, unitMs } = periods[by]
     const apiKey = await lifecycle.get(id, options)
@@ -41,6 +42,8 @@ export function createKeyViews({ lifecycle, routeCommands, settings }: ConsolePa
         page={page}
         apiKey={apiKey}
         userId={userId}
+        canChange={!call.member.isReadOnly}
+        canRenew={!exceeds(apiKey, call.member, parts)}
         descriptions={descriptions}
         limits={limitsOf(settings.limits, ofEnvironment(apiKey), apiKey.limits)}
         slots={slotsOf(usage.usage, count, unitMs, page.now)}
@@ -60,7 +63,7 @@ export function createKeyViews({ lifecycle, routeCommands, settings }: ConsolePa
     return {
       show,
       async act(call) {
-        const { id } = await lifecycle[name](idOf(call), asOwner(call))
+        const { id } = await lifecycle[name](call.keyId, asOwner(call))
         return { location: call.page.to(`${id}?notice=${notice}`) }
       },
     }

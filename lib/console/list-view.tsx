@@ -1,5 +1,6 @@
 import { dayMs } from '../database/clock'
 import { InvalidInputError } from '../errors'
+import { explainOwner } from '../http/member'
 import { sorts } from '../keys/cursor'
 import { describe } from './calls'
 import { problemFrom } from './faults'
@@ -16,9 +17,9 @@ const shownDays = 30
 export function createListView({ lifecycle, routeCommands, settings }: ConsoleParts): Route {
   const descriptions = describe(settings.permissions.described)
 
-  async function find({ userId }: Call, { state, text, sort, cursor }: Wish) {
+  async function find({ member: { owner } }: Call, { state, text, sort, cursor }: Wish) {
     const filter = {
-      userId,
+      owner,
       ...filterOf(state),
       sort,
       ...(text && { text }),
@@ -27,7 +28,7 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
     const { apiKeys, nextCursor } = await lifecycle.list(filter)
     if (apiKeys.length === 0) return { keys: [], nextCursor }
 
-    const usages = await routeCommands.usageOf(apiKeys, { by: 'day' }, { userId })
+    const usages = await routeCommands.usageOf(apiKeys, { by: 'day' }, { owner })
     return {
       nextCursor,
       keys: apiKeys.map((apiKey, index) => ({
@@ -41,13 +42,13 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
     async show(call) {
       const { page } = call
       const wish = wishOf(call)
-      const props = { page, wish, descriptions }
+      const props = { page, wish, descriptions, member: call.member }
       const shared = { title: page.texts.apiKeys, isWide: true }
       try {
         const found = await find(call, wish)
         return { ...shared, content: <KeyList {...props} {...found} fault={undefined} /> }
       } catch (error) {
-        if (!(error instanceof InvalidInputError)) throw error
+        if (!(error instanceof InvalidInputError) || explainOwner(error) !== error) throw error
         const { fields, general } = problemFrom(error, page.texts, { text: page.texts.list.search })
         const fault = fields.get('text') ?? general
         const content = <KeyList {...props} keys={[]} nextCursor={null} fault={fault} />

@@ -1,12 +1,18 @@
 import { createOptionChecks } from '../../models/option-checks'
 import { createPermissionCheck } from '../http/demand'
+import type { SignedInUser } from '../options'
+import type { Settings } from '../read-options'
+import { readOrganization, type RouterOptions } from '../http/access'
 import { isObject } from '../keys/parse-input'
 import type { Permissions } from '../keys/permissions'
 import { darkAccentOf, isReadableOnWhite } from './accent'
 import { languages, type Language } from './texts/texts'
 
 /** The options of `console`. */
-export interface ConsoleOptions<Permission extends string = string> {
+export interface ConsoleOptions<
+  Permission extends string = string,
+  User extends SignedInUser = SignedInUser,
+> extends RouterOptions<Permission, User> {
   /**
    * The name of your product, at the top of the pages and in their titles.
    *
@@ -55,6 +61,7 @@ const names = [
   'back',
   'example',
   'permissionGroups',
+  'organization',
 ] as const satisfies (keyof ConsoleOptions)[]
 
 const { check, refuseUnknownNames } = createOptionChecks('console')
@@ -62,7 +69,7 @@ const { check, refuseUnknownNames } = createOptionChecks('console')
 /** Checks the options of `console`, and completes them with their defaults. Throws a `TypeError` for a mistake. */
 export function readConsoleOptions(
   options: ConsoleOptions,
-  permissions: Pick<Permissions, 'names'>,
+  settings: { permissions: Pick<Permissions, 'names'> } & Pick<Settings, 'idTypes'>,
 ) {
   if (!isObject(options)) throw new TypeError('console: the options must be an object')
   refuseUnknownNames(options, names)
@@ -93,7 +100,7 @@ export function readConsoleOptions(
 
   const { permissionGroups = {} } = options
   for (const group of Object.values(permissionGroups)) {
-    createPermissionCheck('console', group, permissions)
+    createPermissionCheck('console', group, settings.permissions)
   }
   return {
     title,
@@ -105,6 +112,7 @@ export function readConsoleOptions(
     permissionGroups,
     accent,
     darkAccent: darkAccentOf(accent),
+    organization: readOrganization('console', options.organization, settings),
   }
 }
 

@@ -6,7 +6,8 @@ import { ApiKeysError, MethodNotAllowedError } from '../errors'
 import { createAdmission, isSafe } from '../http/admission'
 import { ensureError } from '../http/answer'
 import type { Guard } from '../http/guards'
-import { isUndecodable, type RouterParts } from '../http/router'
+import { createMemberCheck, explainOwner, type Member } from '../http/member'
+import { isUndecodable, takeKeyId, type RouterParts } from '../http/router'
 import type { Settings } from '../read-options'
 import { createAssets } from './assets'
 import { sentenceOf } from './faults'
@@ -25,6 +26,10 @@ export interface ConsoleParts extends RouterParts {
 export interface Call {
   req: Request
   userId: string | number
+  /** Whose keys the user manages, and with which access. */
+  member: Member
+  /** The id of the key in the path; empty if there is none. */
+  keyId: string
   page: Page
   query: URLSearchParams
   /** Empty unless the request sends a form. */
@@ -48,9 +53,6 @@ export interface Route {
   act?(call: Call): Promise<Answer>
 }
 
-/** The name of the id in paths. The app may have an `id` in the path that it mounts the pages at. */
-export const keyId = 'apiKeysKeyId'
-
 /** Makes a router of pages: it admits requests, reads their forms, calls the handlers and sends the pages that they return. */
 export function createPages(
   parts: ConsoleParts,
@@ -61,6 +63,8 @@ export function createPages(
   if (!currentUser) throw new TypeError('console: needs the option currentUser of createApiKeys')
 
   const admit = createAdmission(parts, currentUser)
+  const { organization } = look
+  const enter = organization && createMemberCheck('console', organization, parts)
   const assets = createAssets(look)
   const router = Router({ mergeParams: true })
 
@@ -69,32 +73,36 @@ export function createPages(
   })
 
   /** Makes the handler of a method. It shows refusals as pages, and passes on what is not ours. */
-  function handlerOf(answer: (call: Call, res: Response) => Promise<Answer>) {
+  function handlerOf(isChange: boolean, answer: (call: Call) => Promise<Answer>) {
     return async function apiKeysPage(req: Request, res: Response, next: NextFunction) {
       const page = pageOf(req, look, assets)
       try {
         refuseUnknownSender(req)
-        const { userId } = await admit(req)
+        const keyId = takeKeyId(req)
+        const { user, userId } = await admit(req)
+        const member = enter ? await enter(req, user, isChange) : asUser(userId)
         const [, search = ''] = req.originalUrl.split('?')
         const query = new URLSearchParams(search)
         const form: Form = isSafe(req) ? new Map() : await readForm(req, res)
-        send(res, page, await answer({ req, userId, page, query, form }, res))
+        send(res, page, await answer({ req, userId, member, keyId, page, query, form }))
       } catch (error) {
-        await answerFailure(error, req, res, next)
+        await answerFailure(explainOwner(error), req, res, next)
       }
     }
   }
 
   for (const [path, { show, act }] of Object.entries(routes)) {
     const route = router.route(path)
-    route.get(handlerOf((call) => show(call)))
+    // A form of a member who may only read would be refused, and so is not shown.
+    route.get(handlerOf(act !== undefined, (call) => show(call)))
     if (act) {
       route.post(
-        handlerOf(async (call) => {
+        handlerOf(true, async (call) => {
           try {
             return await act(call)
-          } catch (error) {
-            if (!(error instanceof ApiKeysError) || error.code === 'api_key_not_found') throw error
+          } catch (thrown) {
+            const error = explainOwner(thrown)
+            if (!(error instanceof ApiKeysError) || error.status === 404) throw error
             const answer = await show(call, error)
             return 'content' in answer ? { ...answer, status: error.status } : answer
           }
@@ -121,6 +129,11 @@ export function createPages(
   })
   // The app uses a router as a middleware, whose type needs no types of Express.
   return router as unknown as Guard
+}
+
+/** Returns the access of users to their own keys. */
+function asUser(id: string | number): Member {
+  return { owner: { type: 'user', id }, isReadOnly: false, mayGive: undefined }
 }
 
 /**
@@ -154,7 +167,15 @@ async function refuse(failure: unknown, { req, res, page, next }: Refusing) {
   const title = isEnded ? refused.session : status === 503 ? refused.unavailable : refused.title
   let sentence = isEnded ? refused.sessionLead : sentenceOf(failure, page.texts)
   if (form) sentence = isEnded ? refused.sessionKept : refused.unavailableKept
-  const props = { page, title, sentence, form, isEnded, canRetry: isEnded || status === 503 }
+  const props = {
+    page,
+    title,
+    sentence,
+    form,
+    isEnded,
+    canRetry: isEnded || status === 503,
+    hasList: code !== 'organization_not_found',
+  }
   send(res, page, { title, status, content: <Refused {...props} /> })
 }
 

@@ -1,4 +1,5 @@
-import { asOwner, idOf } from './calls'
+import { ApiKeysError } from '../errors'
+import { asOwner, exceeds } from './calls'
 import { problemFrom } from './faults'
 import { valueOf } from './form'
 import { EndRotation, Revoke, Rotate } from './pages/confirm'
@@ -11,14 +12,16 @@ const graces = [0, 3_600, 86_400, 604_800, 2_592_000]
 const defaultGrace = 86_400
 
 /** Creates the views that give a key a new secret, end its old secret, and revoke it. */
-export function createSecretViews({ lifecycle, settings }: ConsoleParts) {
+export function createSecretViews(parts: ConsoleParts) {
+  const { lifecycle, settings } = parts
   const most = settings.maxGracePeriodSeconds
   const offered = graces.filter((seconds) => seconds <= most)
 
   const rotate: Route = {
     async show(call, refused) {
       const { page, form } = call
-      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
+      if (exceeds(apiKey, call.member, parts)) throw new ApiKeysError('exceeds_access')
       const { rotate } = page.texts
       const labels = { gracePeriodSeconds: rotate.grace }
       const content = (
@@ -39,7 +42,7 @@ export function createSecretViews({ lifecycle, settings }: ConsoleParts) {
       const gracePeriodSeconds = Number(valueOf(form, 'grace') || NaN)
       const wish = { gracePeriodSeconds, idempotencyKey: requestIn(form).name, answersAgain: false }
       return revealOnce(call, 'rotated', () =>
-        lifecycle.rotate(idOf(call), { ...asOwner(call), ...wish }),
+        lifecycle.rotate(call.keyId, { ...asOwner(call), ...wish }),
       )
     },
   }
@@ -47,14 +50,14 @@ export function createSecretViews({ lifecycle, settings }: ConsoleParts) {
   const endRotation: Route = {
     async show(call, refused) {
       const { page } = call
-      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
       const problem = refused && problemFrom(refused, page.texts, {})
       const content = <EndRotation page={page} apiKey={apiKey} problem={problem} />
       return { title: page.texts.endRotation.title(apiKey.name), content }
     },
 
     async act(call) {
-      const { id } = await lifecycle.endRotation(idOf(call), asOwner(call))
+      const { id } = await lifecycle.endRotation(call.keyId, asOwner(call))
       return { location: call.page.to(`${id}?notice=rotation-ended`) }
     },
   }
@@ -63,7 +66,7 @@ export function createSecretViews({ lifecycle, settings }: ConsoleParts) {
     async show(call, refused) {
       const { page, form } = call
       const { revoke } = page.texts
-      const apiKey = await lifecycle.get(idOf(call), asOwner(call))
+      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
       const problem = refused && problemFrom(refused, page.texts, { reason: revoke.reason })
       const reason = valueOf(form, 'reason')
       const content = <Revoke page={page} apiKey={apiKey} problem={problem} reason={reason} />
@@ -73,7 +76,7 @@ export function createSecretViews({ lifecycle, settings }: ConsoleParts) {
     async act(call) {
       const reason = valueOf(call.form, 'reason').trim()
       const because = reason === '' ? {} : { reason }
-      const { id } = await lifecycle.revoke(idOf(call), { ...asOwner(call), ...because })
+      const { id } = await lifecycle.revoke(call.keyId, { ...asOwner(call), ...because })
       return { location: call.page.to(`${id}?notice=revoked`) }
     },
   }

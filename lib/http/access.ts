@@ -53,12 +53,21 @@ export function readRouterOptions(
   }
   refuseUnknownNames(options, ['organization'])
   const { organization } = options as { organization?: unknown }
+  return readOrganization('router', organization, settings)
+}
+
+/** Checks the function of the app that returns the access of a user; `undefined` for none. */
+export function readOrganization(
+  caller: 'router' | 'console',
+  organization: unknown,
+  { idTypes }: Pick<Settings, 'idTypes'>,
+) {
   if (organization === undefined) return undefined
   if (typeof organization !== 'function') {
-    throw new TypeError(`router: organization must be a function, got ${show(organization)}`)
+    throw new TypeError(`${caller}: organization must be a function, got ${show(organization)}`)
   }
-  if (settings.idTypes.organization === undefined) {
-    throw new TypeError('router: organization needs the option organizations of createApiKeys')
+  if (idTypes.organization === undefined) {
+    throw new TypeError(`${caller}: organization needs the option organizations of createApiKeys`)
   }
   return organization as NonNullable<RouterOptions['organization']>
 }

@@ -110,7 +110,7 @@ export function createRouter(
 export const keyIdName = 'apiKeyId'
 
 /** Takes the id of the key out of the parameters, so that functions of the app find only the parameters of their own path. */
-function takeKeyId(req: Request): string {
+export function takeKeyId(req: Request): string {
   const { [keyIdName]: id, ...params } = req.params
   req.params = params
   return String(id ?? '')

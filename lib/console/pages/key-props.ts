@@ -14,6 +14,10 @@ export interface KeyProps {
   page: Page
   apiKey: ApiKeyRecord
   userId: string | number
+  /** True if the user may change the key. */
+  canChange: boolean
+  /** True if the user may have its secret, and may let it work again. */
+  canRenew: boolean
   descriptions: ReadonlyMap<string, string>
   limits: readonly NamedLimit[]
   slots: readonly Slot[]

@@ -1,6 +1,4 @@
-import type { ApiKeyRecord } from '../../keys/record'
 import { stateOf } from '../key-state'
-import type { Page } from '../page'
 import { Details } from './key-details'
 import type { KeyProps } from './key-props'
 import { UsageOfKey } from './key-usage'
@@ -10,7 +8,7 @@ import { Trail } from './trail'
 
 /** All about one key, and what can be done with it. */
 export function Key(props: KeyProps) {
-  const { page, apiKey, notice, fault } = props
+  const { page, apiKey, canChange, notice, fault } = props
   const { texts } = page
   const state = stateOf(apiKey)
   return (
@@ -23,7 +21,7 @@ export function Key(props: KeyProps) {
           </h1>
           <KeyEnds ends={apiKey} />
         </div>
-        {state !== 'revoked' && <Actions page={page} apiKey={apiKey} />}
+        {state !== 'revoked' && canChange && <Actions {...props} />}
       </div>
       {apiKey.description !== null && (
         <p class="description" dir="auto">
@@ -35,7 +33,7 @@ export function Key(props: KeyProps) {
       {state !== 'active' && notice === undefined && (
         <Banner kind="note">{texts.key.notes[state]}</Banner>
       )}
-      <OldSecret page={page} apiKey={apiKey} />
+      <OldSecret {...props} />
       <div id="key" data-live>
         <Details {...props} />
         <UsageOfKey {...props} />
@@ -45,7 +43,7 @@ export function Key(props: KeyProps) {
   )
 }
 
-function Actions({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+function Actions({ page, apiKey, canRenew }: KeyProps) {
   const { key } = page.texts
   const isSuspended = apiKey.status === 'SUSPENDED'
   const view = isSuspended ? 'reactivate' : 'suspend'
@@ -54,14 +52,16 @@ function Actions({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
       <a class="button" href={page.to(`${apiKey.id}/edit`)}>
         {key.edit}
       </a>
-      {stateOf(apiKey) === 'active' && (
+      {stateOf(apiKey) === 'active' && canRenew && (
         <a class="button" href={page.to(`${apiKey.id}/rotate`)}>
           {key.rotate}
         </a>
       )}
-      <form method="post" action={page.to(`${apiKey.id}/${view}`)} data-once>
-        <button class="button">{key[view]}</button>
-      </form>
+      {(!isSuspended || canRenew) && (
+        <form method="post" action={page.to(`${apiKey.id}/${view}`)} data-once>
+          <button class="button">{key[view]}</button>
+        </form>
+      )}
       <a class="button danger-quiet" href={page.to(`${apiKey.id}/revoke`)}>
         {key.revoke}
       </a>
@@ -69,7 +69,7 @@ function Actions({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
   )
 }
 
-function OldSecret({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+function OldSecret({ page, apiKey, canChange }: KeyProps) {
   const { key } = page.texts
   const { previousSecret: old } = apiKey
   if (!old || old.worksUntil <= page.now || apiKey.status === 'REVOKED') return null
@@ -90,9 +90,11 @@ function OldSecret({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
           )}
         </p>
       </div>
-      <a class="button" href={page.to(`${apiKey.id}/end-rotation`)}>
-        {key.endRotation}
-      </a>
+      {canChange && (
+        <a class="button" href={page.to(`${apiKey.id}/end-rotation`)}>
+          {key.endRotation}
+        </a>
+      )}
     </section>
   )
 }

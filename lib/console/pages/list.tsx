@@ -1,3 +1,4 @@
+import type { Member } from '../../http/member'
 import type { Sort, SortName } from '../../keys/cursor'
 import type { ApiKeyRecord } from '../../keys/record'
 import { appFieldsOf } from '../app-fields'
@@ -9,6 +10,7 @@ import { Ago, Day, KeyEnds, State, wordsFor } from './parts'
 
 interface ListProps {
   page: Page
+  member: Member
   wish: Wish
   keys: readonly { apiKey: ApiKeyRecord; slots: readonly Slot[] }[]
   nextCursor: string | null
@@ -17,8 +19,9 @@ interface ListProps {
 }
 
 /** The list of keys, with search, filters and pages. */
-export function KeyList({ page, wish, keys, nextCursor, descriptions, fault }: ListProps) {
+export function KeyList({ page, member, wish, keys, nextCursor, descriptions, fault }: ListProps) {
   const { list } = page.texts
+  const isOfUser = member.owner.type === 'user'
   const isFiltered = wish.state !== undefined || wish.text !== '' || wish.cursor !== undefined
   const isBare = keys.length === 0 && !isFiltered && fault === undefined
   return (
@@ -26,9 +29,9 @@ export function KeyList({ page, wish, keys, nextCursor, descriptions, fault }: L
       <div class="title">
         <div>
           <h1>{page.texts.apiKeys}</h1>
-          <p class="lead">{list.lead}</p>
+          <p class="lead">{isOfUser ? list.lead : list.leadOfOrganization}</p>
         </div>
-        {!isBare && (
+        {!isBare && !member.isReadOnly && (
           <a class="button primary" href={page.to('new')}>
             {list.create}
           </a>
@@ -43,10 +46,14 @@ export function KeyList({ page, wish, keys, nextCursor, descriptions, fault }: L
         {isBare && (
           <div class="empty-state">
             <h2>{list.empty}</h2>
-            <p>{list.emptyLead}</p>
-            <a class="button primary" href={page.to('new')}>
-              {list.create}
-            </a>
+            {!member.isReadOnly && (
+              <>
+                <p>{isOfUser ? list.emptyLead : list.emptyLeadOfOrganization}</p>
+                <a class="button primary" href={page.to('new')}>
+                  {list.create}
+                </a>
+              </>
+            )}
           </div>
         )}
         {keys.length === 0 && !isBare && (

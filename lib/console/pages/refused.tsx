@@ -12,10 +12,12 @@ interface RefusedProps {
   isEnded: boolean
   /** True if trying again may help. */
   canRetry: boolean
+  /** True if there is a list of keys to go to. */
+  hasList: boolean
 }
 
 /** The page of a refusal. It keeps what the user typed. */
-export function Refused({ page, title, sentence, form, isEnded, canRetry }: RefusedProps) {
+export function Refused({ page, title, sentence, form, isEnded, canRetry, hasList }: RefusedProps) {
   const { refused } = page.texts
   const signIn = isEnded ? page.look.signIn : undefined
   const isKept = form !== undefined && form.size > 0
@@ -39,7 +41,7 @@ export function Refused({ page, title, sentence, form, isEnded, canRetry }: Refu
             {refused.retry}
           </a>
         )}
-        {!isEnded && (
+        {!isEnded && hasList && (
           <a class="button" href={page.to('')}>
             {refused.toList}
           </a>

@@ -12,6 +12,8 @@ export const de: Texts = {
 
   list: {
     lead: 'Mit diesen Schlüsseln handeln Programme für dich. Halte sie geheim und widerrufe, was du nicht mehr brauchst.',
+    leadOfOrganization:
+      'Programme handeln mit diesen Schlüsseln für deine Organisation. Alle ihre Mitglieder hier teilen sie.',
     create: 'Schlüssel erstellen',
     search: 'Suchen',
     searchHint: 'Name, Beschreibung oder Anfang eines Schlüssels',
@@ -35,6 +37,8 @@ export const de: Texts = {
     empty: 'Noch keine API-Schlüssel',
     emptyLead:
       'Erstelle einen Schlüssel und gib ihn einem Programm. Es kann dann die API für dich aufrufen.',
+    emptyLeadOfOrganization:
+      'Erzeuge einen Schlüssel und gib ihn einem Programm. Dann kann es die API für deine Organisation aufrufen.',
     nothing: 'Kein Schlüssel passt',
     nothingLead: 'Versuche andere Wörter oder einen anderen Status.',
     uses: (count) => `${count} Anfragen in 30 Tagen`,
@@ -230,6 +234,10 @@ export const de: Texts = {
     api_key_not_allowed:
       'Schlüssel werden nicht mit einem Schlüssel verwaltet. Melde dich an und sende keinen Schlüssel mit.',
     cross_site_request: 'Eine Anfrage von einer anderen Website darf hier nichts ändern.',
+    organization_not_found: 'Diese Organisation gibt es nicht.',
+    read_only: 'Du darfst diese API-Schlüssel sehen, aber nicht ändern.',
+    exceeds_access:
+      'Der API-Schlüssel darf mehr als du, darum darfst du sein Geheimnis nicht haben.',
     api_key_not_found: 'Diesen API-Schlüssel gibt es nicht.',
     api_key_suspended: 'Der Schlüssel ist gesperrt. Entsperre ihn zuerst.',
     api_key_expired: 'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf.',

@@ -8,6 +8,9 @@ const betterInEnglish: Readonly<Record<string, string>> = {
   'must name at least one permission': 'Choose at least one permission.',
   'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z': 'Choose a day.',
   [notACursor]: 'This page of the list is not there any more. Start again with the first.',
+  'may not be granted by you': 'You may not give a permission that you chose.',
+  'may not be granted by this organization':
+    'Your organization does not hold a permission that you chose.',
   'may not be granted by this user': 'You do not hold a permission that you chose.',
 }
 
@@ -21,6 +24,8 @@ export const en = {
 
   list: {
     lead: 'Programs use these keys to act for you. Keep them secret, and revoke those that you no longer need.',
+    leadOfOrganization:
+      'Programs use these keys to act for your organization, and all of its members here share them.',
     create: 'Create key',
     search: 'Search',
     searchHint: 'Name, description, or start of a key',
@@ -43,6 +48,8 @@ export const en = {
     first: 'First page',
     empty: 'No API keys yet',
     emptyLead: 'Create a key, give it to a program, and the program can call the API for you.',
+    emptyLeadOfOrganization:
+      'Create a key, give it to a program, and the program can call the API for your organization.',
     nothing: 'No key matches',
     nothingLead: 'Try other words, or another status.',
     uses: (count: string) => `${count} requests in 30 days`,

@@ -20,7 +20,11 @@ const sentences: readonly [RegExp, string][] = [
   ],
   [/^must name at most (\d+) addresses$/, 'darf höchstens $1 Angaben haben'],
   [/^must be a whole number of seconds from 0 to \d+$/, 'ist keine gültige Dauer'],
-  [/^may not be granted by this user$/, 'enthält etwas, das du nicht vergeben darfst'],
+  [/^may not be granted by (this user|you)$/, 'enthält etwas, das du nicht vergeben darfst'],
+  [
+    /^may not be granted by this organization$/,
+    'enthält etwas, das deine Organisation nicht vergeben darf',
+  ],
 ]
 
 /** Returns a fault of input in German; in English if the catalogue does not have it. */
