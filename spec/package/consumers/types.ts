@@ -389,6 +389,51 @@ owned.router({ organization: () => ({ id: 'acme', permissions: ['C'] }) })
 void apiKeys.create({ ...wish, owner: { type: 'organization', id: 'acme' } })
 // @ts-expect-error the app has no services
 void numbered.create({ ...wish, owner: { type: 'service', id: 'importer' } })
+// @ts-expect-error ids of organizations are text
+void owned.create({ ...wish, owner: { type: 'organization', id: 7 } })
+// @ts-expect-error a service has a name
+void owned.create({ ...wish, owner: { type: 'service', id: 7 } })
+// @ts-expect-error an owner has an id
+void owned.create({ ...wish, owner: { type: 'organization' } })
+// @ts-expect-error the owner is missing by mistake
+void owned.create({ ...wish, owner: undefined })
+// @ts-expect-error the user is missing by mistake
+void owned.create({ ...wish, userId: undefined })
+// @ts-expect-error owner is the name
+void owned.create({ ...wish, organizationId: 'acme' })
+// @ts-expect-error an owner is named by type and id
+void owned.transfer('7', 'acme')
+// @ts-expect-error a key has an owner
+void owned.transfer('7', undefined)
+// @ts-expect-error ids of users are numbers
+void owned.transfer('7', { type: 'user', id: 'alice' })
+// @ts-expect-error there is no such kind of owner
+void owned.suspendOwner({ type: 'team', id: 'acme' })
+// @ts-expect-error an owner is named by type and id
+void owned.reactivateOwner(7)
+// @ts-expect-error an owner is named by type and id
+void owned.ownerChanged(7)
+// @ts-expect-error the app has no organizations
+void numbered.suspendOwner({ type: 'organization', id: 'acme' })
+// @ts-expect-error the user is missing by mistake
+void owned.list({ userId: undefined })
+// @ts-expect-error an access has an id
+owned.router({ organization: () => ({ readOnly: true }) })
+// @ts-expect-error readOnly is true or false
+owned.router({ organization: () => ({ id: 'acme', readOnly: 'yes' }) })
+// @ts-expect-error there is no such option
+owned.router({ organisation: () => 'acme' })
+const shared = { sequelize, keyPrefix: 'acme', permissions: ['A'] } as const
+// @ts-expect-error services are there or not
+createApiKeys({ ...shared, services: 'importer' })
+// @ts-expect-error there is no such type of ids
+createApiKeys({ ...shared, organizations: { table: 'organizations', type: 'guid' } })
+// @ts-expect-error there is no such kind of owner
+createApiKeys({ ...shared, maxKeysPerOwner: { team: 10 } })
+// @ts-expect-error a permission that is not among them is granted
+createApiKeys({ ...shared, services: true, grantable: () => ['B'] })
+// @ts-expect-error the app has no services
+createApiKeys({ ...shared, loadOwner: (owner) => (owner.type === 'service' ? null : { id: 7 }) })
 
 // A table without a type has ids that are strings, as for users.
 const untyped = createApiKeys({
