@@ -37,3 +37,49 @@ describe.each(inFull ? ['4', '5'] : ['5'])(
     })
   },
 )
+
+/** An app with every option that types are made from. */
+const everything = `
+  import { createApiKeys } from 'express-api-keys'
+  import type { Sequelize } from 'sequelize'
+
+  declare const sequelize: Sequelize
+  const apiKeys = createApiKeys({
+    sequelize,
+    environments: { live: 'acme_live', test: 'acme_test' },
+    acceptedEnvironments: ['live'],
+    permissions: { READ_GRAPH: 'Read', EXECUTE_GRAPH: 'Run', ADMIN: { description: 'All', implies: '*' } },
+    users: { table: 'users', type: 'integer' },
+    organizations: { table: 'organizations', type: 'uuid' },
+    services: true,
+    resources: { graph: true, project: true },
+  })
+  apiKeys.requirePermission('READ_GRAPH')
+  apiKeys.authenticate()
+  void apiKeys.create({ userId: 7, environment: 'live', name: 'CI', permissions: ['READ_GRAPH'] })
+`
+
+describe('what an editor shows over a call', () => {
+  it('is one line for a guard, and at most 16 lines for create', async () => {
+    const adopter = await installAdopter('types/5')
+    await writeFile(join(adopter.folder, 'everything.ts'), everything)
+    const tsconfig = JSON.stringify({ compilerOptions, files: ['everything.ts'] })
+    await writeFile(join(adopter.folder, 'tsconfig.json'), tsconfig)
+    const calls = ['requirePermission', 'authenticate', 'create']
+
+    const errors = await adopter.run('node', 'node_modules/typescript-5.9/bin/tsc')
+    const printed = await adopter.run('node', 'hovers.cjs', 'everything.ts', ...calls)
+    await adopter.remove()
+
+    expect(errors).toBe('')
+    const hovers = JSON.parse(printed) as Record<string, string>
+    const lines = calls.map((name) => hovers[name]?.split('\n').length)
+    expect(hovers.requirePermission).toContain(
+      'requirePermission(demand: Demand<"READ_GRAPH" | "EXECUTE_GRAPH" | "ADMIN">, ' +
+        'options?: GuardOptions<"live" | "test", "graph" | "project"> | undefined): Guard',
+    )
+    expect(lines.slice(0, 2)).toEqual([1, 1])
+    expect(hovers.create).toContain('plainTextKey: string')
+    expect(lines[2]).toBeLessThanOrEqual(16)
+  })
+})

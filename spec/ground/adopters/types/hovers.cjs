@@ -1,0 +1,36 @@
+// Prints what an editor shows over calls of a file, as JSON: names of functions and their hovers.
+const { readFileSync } = require('node:fs')
+const { resolve } = require('node:path')
+
+const ts = require('typescript-5.9')
+
+const [name, ...functions] = process.argv.slice(2)
+const file = resolve(name)
+const text = readFileSync(file, 'utf8')
+const { options } = ts.parseJsonConfigFileContent(
+  JSON.parse(readFileSync('tsconfig.json', 'utf8')),
+  ts.sys,
+  process.cwd(),
+)
+const service = ts.createLanguageService({
+  getCompilationSettings: () => options,
+  getScriptFileNames: () => [file],
+  getScriptVersion: () => '1',
+  getScriptSnapshot: (path) =>
+    ts.sys.fileExists(path) ? ts.ScriptSnapshot.fromString(ts.sys.readFile(path)) : undefined,
+  getCurrentDirectory: () => process.cwd(),
+  getDefaultLibFileName: ts.getDefaultLibFilePath,
+  fileExists: ts.sys.fileExists,
+  readFile: ts.sys.readFile,
+  readDirectory: ts.sys.readDirectory,
+  directoryExists: ts.sys.directoryExists,
+  getDirectories: ts.sys.getDirectories,
+  realpath: ts.sys.realpath,
+})
+
+const hovers = functions.map((name) => {
+  const call = `apiKeys.${name}(`
+  const { displayParts } = service.getQuickInfoAtPosition(file, text.indexOf(call) + 8)
+  return [name, ts.displayPartsToString(displayParts)]
+})
+console.log(JSON.stringify(Object.fromEntries(hovers)))
