@@ -107,6 +107,16 @@ describe('verifyAuditTrail, beside the keys', () => {
     },
   )
 
+  it('agrees with suspensions that were changed by hand', async () => {
+    await apiKeys.suspendOwner({ type: 'user', id: 'alice' })
+    await sequelize.query(`UPDATE api_key_suspended_owners SET user_id = 'bob'`)
+    await expectFaults()
+    await sequelize.query('TRUNCATE api_key_suspended_owners')
+    await expectFaults()
+    await apiKeys.suspendOwner({ type: 'user', id: 'alice' })
+    await expectFaults()
+  })
+
   it('agrees with a suspension whose entry was pruned, until and after its end', async () => {
     const owner = { type: 'user', id: 'alice' } as const
     await apiKeys.suspendOwner(owner)
