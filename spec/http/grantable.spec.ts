@@ -177,6 +177,9 @@ describe('grantable', () => {
     })
     const { key } = await createKey()
     expect(await holdingOf(apiKeys, key)).toEqual([read, execute])
+    // The first poll empties the cache.
+    await until(async () => (await apiKeys.health()).feed === 'following')
+    expect(await holdingOf(apiKeys, key)).toEqual([read, execute])
 
     proxy.refuse()
     await until(async () => ((await apiKeys.health()).lagMs ?? 0) > 300)
