@@ -8,7 +8,9 @@ async function meddleBeforeSeal(sql: string) {
   const { id } = await createKey(apiKeys)
   await sealAll()
   const lock = await sequelize.transaction()
-  await sequelize.query('LOCK TABLE api_key_event_seals IN ACCESS EXCLUSIVE MODE', { transaction: lock })
+  await sequelize.query('LOCK TABLE api_key_event_seals IN ACCESS EXCLUSIVE MODE', {
+    transaction: lock,
+  })
 
   await apiKeys.suspend(id)
   const both = ['refuse_update', 'refuse_delete'].map((name) => `TRIGGER api_key_${name}`)
