@@ -15,13 +15,18 @@ const shownDays = 30
 
 /** Creates the view of the list of keys. */
 export function createListView({ lifecycle, routeCommands, settings }: ConsoleParts): Route {
+  const environments = settings.environments.names
   const descriptions = describe(settings.permissions.described)
 
-  async function find({ member: { owner } }: Call, { state, text, sort, cursor }: Wish) {
+  async function find(
+    { member: { owner } }: Call,
+    { state, environment, text, sort, cursor }: Wish,
+  ) {
     const filter = {
       owner,
       ...filterOf(state),
       sort,
+      ...(environment !== undefined && { environment }),
       ...(text && { text }),
       ...(cursor && { cursor }),
     }
@@ -41,8 +46,8 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
   return {
     async show(call) {
       const { page } = call
-      const wish = wishOf(call)
-      const props = { page, wish, descriptions, member: call.member }
+      const wish = wishOf(call, environments)
+      const props = { page, wish, descriptions, member: call.member, environments }
       const shared = { title: page.texts.apiKeys, isWide: true }
       try {
         const found = await find(call, wish)
@@ -59,9 +64,10 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
 }
 
 /** Reads what a user asks the list for. What is not known has no effect. */
-function wishOf({ query }: Call): Wish {
+function wishOf({ query }: Call, environments: readonly string[]): Wish {
   return {
     state: keyStates.find((state) => state === query.get('status')),
+    environment: environments.find((name) => name === query.get('environment')),
     text: query.get('q')?.trim() ?? '',
     sort: sorts.find((sort) => sort === query.get('sort')) ?? '-createdAt',
     cursor: query.get('cursor') ?? undefined,

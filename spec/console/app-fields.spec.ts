@@ -4,7 +4,7 @@ import { createApiKeys } from '../../lib'
 import { useWorld } from '../support/world'
 import { createHttp } from '../support/http'
 import { newUser } from '../support/keys'
-import { createVisitor, factsOf, fieldsOf, formWith } from '../support/visitor'
+import { createVisitor, factsOf, fieldsOf, formWith, rowsOf } from '../support/visitor'
 
 const { database } = useWorld()
 
@@ -52,6 +52,22 @@ describe('in an app with environments', () => {
       Environment: 'test',
       Limits: '5 requests in 1 minute',
     })
+  })
+
+  it('the list shows the keys of one of them, also after a search', async () => {
+    const { apiKeys, user, visitor } = setUp(['live'])
+    const wish = { userId: user, permissions: ['READ_GRAPH'] } as const
+    await apiKeys.create({ ...wish, name: 'Live one', environment: 'live' })
+    await apiKeys.create({ ...wish, name: 'Test one', environment: 'test' })
+    const all = await visitor.open('/keys?environment=nonsense')
+    const test = await visitor.press(all, 'Search', { environment: 'test' })
+    const found = await visitor.press(test, 'Search', { q: 'one' })
+    const suspended = await visitor.follow(found, 'Suspended')
+
+    expect(rowsOf(all).map(({ Name }) => Name)).toEqual(['Test one', 'Live one'])
+    expect(rowsOf(test).map(({ Name }) => Name)).toEqual(['Test one'])
+    expect(rowsOf(found).map(({ Name }) => Name)).toEqual(['Test one'])
+    expect(suspended.url).toContain('environment=test')
   })
 
   it('a key is not created in one that there is not', async () => {

@@ -66,7 +66,7 @@ interface ChoiceProps {
   name: string
   value: string
   options: readonly { value: string; text: string }[]
-  attributes: Attributes
+  attributes: Partial<Attributes> & { 'aria-label'?: string }
 }
 
 /** A choice of one of several values. */

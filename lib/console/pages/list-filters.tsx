@@ -1,28 +1,38 @@
 import type { Sort } from '../../keys/cursor'
+import { Choice } from './fields'
 import { keyStates, type KeyState } from '../key-state'
 import type { Page } from '../page'
 
 /** What a user asked the list for. */
 export interface Wish {
   state: KeyState | undefined
+  environment: string | undefined
   text: string
   sort: Sort
   cursor: string | undefined
 }
 
 /** Returns the address of the list with some wishes. */
-export function listAddress(page: Page, { state, text, sort, cursor }: Wish): string {
+export function listAddress(page: Page, { state, environment, text, sort, cursor }: Wish): string {
   const query = new URLSearchParams()
   if (state) query.set('status', state)
+  if (environment !== undefined) query.set('environment', environment)
   if (text) query.set('q', text)
   if (sort !== '-createdAt') query.set('sort', sort)
   if (cursor !== undefined) query.set('cursor', cursor)
   return query.size > 0 ? `${page.to('')}?${query}` : page.to('')
 }
 
-/** The words and the state that the list is about. */
-export function Filters({ page, wish }: { page: Page; wish: Wish }) {
-  const { list, states } = page.texts
+interface FiltersProps {
+  page: Page
+  wish: Wish
+  /** The names of the environments of the app. */
+  environments: readonly string[]
+}
+
+/** The words, the state and the environment that the list is about. */
+export function Filters({ page, wish, environments }: FiltersProps) {
+  const { form, list, states } = page.texts
   const tabs = [undefined, ...keyStates]
   return (
     <div class="filters">
@@ -38,6 +48,17 @@ export function Filters({ page, wish }: { page: Page; wish: Wish }) {
       </nav>
       <form class="search" role="search" method="get" action={page.to('')}>
         {wish.state && <input type="hidden" name="status" value={wish.state} />}
+        {environments.length > 1 && (
+          <Choice
+            name="environment"
+            value={wish.environment ?? ''}
+            options={[
+              { value: '', text: list.allEnvironments },
+              ...environments.map((name) => ({ value: name, text: name })),
+            ]}
+            attributes={{ 'aria-label': form.environment }}
+          />
+        )}
         {wish.sort !== '-createdAt' && <input type="hidden" name="sort" value={wish.sort} />}
         <input
           type="search"

@@ -14,15 +14,30 @@ interface ListProps {
   wish: Wish
   keys: readonly { apiKey: ApiKeyRecord; slots: readonly Slot[] }[]
   nextCursor: string | null
+  /** The names of the environments of the app. */
+  environments: readonly string[]
   descriptions: ReadonlyMap<string, string>
   fault: string | undefined
 }
 
 /** The list of keys, with search, filters and pages. */
-export function KeyList({ page, member, wish, keys, nextCursor, descriptions, fault }: ListProps) {
+export function KeyList({
+  page,
+  member,
+  wish,
+  keys,
+  nextCursor,
+  descriptions,
+  environments,
+  fault,
+}: ListProps) {
   const { list } = page.texts
   const isOfUser = member.owner.type === 'user'
-  const isFiltered = wish.state !== undefined || wish.text !== '' || wish.cursor !== undefined
+  const isFiltered =
+    wish.state !== undefined ||
+    wish.environment !== undefined ||
+    wish.text !== '' ||
+    wish.cursor !== undefined
   const isBare = keys.length === 0 && !isFiltered && fault === undefined
   return (
     <>
@@ -38,7 +53,7 @@ export function KeyList({ page, member, wish, keys, nextCursor, descriptions, fa
         )}
       </div>
       {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
-      <Filters page={page} wish={wish} />
+      <Filters page={page} wish={wish} environments={environments} />
       <div id="keys" data-live>
         {keys.length > 0 && (
           <Keys page={page} wish={wish} keys={keys} descriptions={descriptions} />
@@ -65,26 +80,28 @@ export function KeyList({ page, member, wish, keys, nextCursor, descriptions, fa
             </a>
           </div>
         )}
-        {(nextCursor !== null || wish.cursor !== undefined) && (
-          <nav class="pages" aria-label={page.texts.apiKeys}>
-            {wish.cursor !== undefined && (
-              <a class="button" href={listAddress(page, { ...wish, cursor: undefined })}>
-                {list.first}
-              </a>
-            )}
-            {nextCursor !== null && (
-              <a
-                class="button"
-                rel="next"
-                href={listAddress(page, { ...wish, cursor: nextCursor })}
-              >
-                {list.next}
-              </a>
-            )}
-          </nav>
-        )}
+        <Pages page={page} wish={wish} nextCursor={nextCursor} />
       </div>
     </>
+  )
+}
+
+function Pages({ page, wish, nextCursor }: Pick<ListProps, 'page' | 'wish' | 'nextCursor'>) {
+  const { list } = page.texts
+  if (nextCursor === null && wish.cursor === undefined) return null
+  return (
+    <nav class="pages" aria-label={page.texts.apiKeys}>
+      {wish.cursor !== undefined && (
+        <a class="button" href={listAddress(page, { ...wish, cursor: undefined })}>
+          {list.first}
+        </a>
+      )}
+      {nextCursor !== null && (
+        <a class="button" rel="next" href={listAddress(page, { ...wish, cursor: nextCursor })}>
+          {list.next}
+        </a>
+      )}
+    </nav>
   )
 }
 

@@ -18,6 +18,7 @@ export const de: Texts = {
     search: 'Suchen',
     searchHint: 'Name, Beschreibung oder Anfang eines Schlüssels',
     filters: 'Nach Status filtern',
+    allEnvironments: 'Alle Umgebungen',
     current: 'Aktuelle',
     clear: 'Alle aktuellen Schlüssel zeigen',
     columns: {

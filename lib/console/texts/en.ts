@@ -31,6 +31,7 @@ export const en = {
     searchHint: 'Name, description, or start of a key',
     filters: 'Filter by status',
     current: 'Current',
+    allEnvironments: 'All environments',
     clear: 'Show all current keys',
     columns: {
       name: 'Name',
