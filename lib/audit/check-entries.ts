@@ -3,6 +3,7 @@ import { dayMs } from '../database/clock'
 import { checkContent, type Walk } from './check-seals'
 import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
 import { inParts, type Verification } from './read-trail'
+import { sealedAtOnce } from './seal'
 
 /** An entry that is not as its seal says, or has no seal, or that was not found to be genuine. */
 interface Found {
@@ -14,7 +15,7 @@ interface Found {
   found: string | null
   content: string | null
   isWaiting: boolean
-  /** Times in milliseconds since 1970: of the signature of the library, of the seal, and of the last seal before it of another time. */
+  /** Times in milliseconds since 1970: of the signature of the library, of the seal, and of the last seal before those that were written without a pause. */
   signedAt: number | null
   sealedAt: number | null
   sealedBefore: number | null
@@ -24,8 +25,8 @@ interface Found {
 const entriesAtOnce = 20_000
 
 /**
- * How long before the last seal of another time the library may have signed an entry: longer than transactions are open. It is not compared
- * with seals that were written together with its own, because entries wait for their seals if no process lives.
+ * How long before that seal the library may have signed an entry: longer than transactions are open. An entry is not compared with the seals
+ * that were written with its own, or in full pages before it, because entries wait for their seals if no process lives.
  */
 const oldestMs = dayMs
 
@@ -95,24 +96,41 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
     `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${entriesAtOnce - 1} LIMIT 1)`
   const within = (id: string) =>
     `${id} > '${after}' AND ${id} <= (SELECT coalesce(last, 9223372036854775807) FROM page)`
+  const lastBefore = (position: string, time: string) => `
+        SELECT position, sealed_at FROM ${seals}
+         WHERE position < ${position} AND sealed_at <> ${time} ORDER BY position DESC LIMIT 1`
   return `
-    WITH page AS MATERIALIZED (SELECT least(${nth('event_id', seals)}, ${nth('id', events)}) AS last)
+    WITH RECURSIVE page AS MATERIALIZED (
+      SELECT least(${nth('event_id', seals)}, ${nth('id', events)}) AS last
+    ), found AS MATERIALIZED (
+      SELECT coalesce(event.id, seal.event_id)::text AS event_id, seal.position, seal.digest, event.found,
+             CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END AS content,
+             seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed}) AS is_waiting,
+             event.signed_at, seal.ms, seal.sealed_at
+        FROM (
+          SELECT *, split_part(entry_mac, ':', 2)::float8 AS signed_at, ${entryDigestSql('own')} AS found
+            FROM ${events} AS own WHERE ${within('id')}
+        ) AS event
+        FULL JOIN (SELECT *, ${sealedMs} AS ms FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
+       WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')
+          OR abs(event.signed_at - seal.ms + ${middleMs}) > ${newestMs + middleMs}
+    ), run (sealed_at, pages, position, before) AS (
+      SELECT own.sealed_at, 0, before.position, before.sealed_at
+        FROM (SELECT sealed_at, min(position) AS position FROM found WHERE sealed_at IS NOT NULL GROUP BY sealed_at) AS own
+        LEFT JOIN LATERAL (${lastBefore('own.position', 'own.sealed_at')}) AS before ON true
+       UNION ALL
+      SELECT run.sealed_at, pages + 1, before.position, before.sealed_at
+        FROM run
+        JOIN ${seals} AS first ON first.position = run.position - ${sealedAtOnce - 1} AND first.sealed_at = run.before
+        LEFT JOIN LATERAL (${lastBefore('first.position', 'run.before')}) AS before ON true
+    ), started AS MATERIALIZED (
+      SELECT DISTINCT ON (sealed_at) sealed_at, date_part('epoch', before) * 1000 AS before FROM run ORDER BY sealed_at, pages DESC
+    )
     SELECT json_build_object('last', last::text)::text AS json FROM page
     UNION ALL
     SELECT json_build_object(
-             'eventId', coalesce(event.id, seal.event_id)::text, 'position', seal.position, 'digest', seal.digest, 'found', event.found,
-             'content', CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END,
-             'isWaiting', seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed}),
-             'signedAt', event.signed_at, 'sealedAt', seal.ms, 'sealedBefore', (
-               SELECT ${sealedMs} FROM ${seals} AS before
-                WHERE before.position < seal.position AND before.sealed_at <> seal.sealed_at ORDER BY before.position DESC LIMIT 1
-             )
+             'eventId', event_id, 'position', position, 'digest', digest, 'found', found.found, 'content', content,
+             'isWaiting', is_waiting, 'signedAt', signed_at, 'sealedAt', ms, 'sealedBefore', started.before
            )::text
-      FROM (
-        SELECT *, split_part(entry_mac, ':', 2)::float8 AS signed_at, ${entryDigestSql('own')} AS found
-          FROM ${events} AS own WHERE ${within('id')}
-      ) AS event
-      FULL JOIN (SELECT *, ${sealedMs} AS ms FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
-     WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')
-        OR abs(event.signed_at - seal.ms + ${middleMs}) > ${newestMs + middleMs}`
+      FROM found LEFT JOIN started USING (sealed_at)`
 }

@@ -112,11 +112,11 @@ export interface Look {
 /** `busy` if another process has just sealed, and entries wait. */
 export type Outcome = 'done' | 'more' | 'busy'
 
-/**
- * How many entries are sealed at a time. If they cannot be read, fewer are read, and at last one entry without its
- * contents.
- */
-const sizes = [500, 25, 1, 0] as const
+/** How many entries are sealed at a time, at one time of sealing. */
+export const sealedAtOnce = 500
+
+/** If they cannot be read, fewer are read, and at last one entry without its contents. */
+const sizes = [sealedAtOnce, 25, 1, 0] as const
 
 /** The SQLSTATEs of a statement that fails because of the values that it reads, or of their size. */
 const isOfRows = /^(2[12]...|54...|53200|XX...)$/

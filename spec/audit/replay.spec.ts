@@ -3,7 +3,7 @@ import { createSigner } from '../../lib/audit/signing'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { tablesOf } from '../../models/tables'
 import { setClock } from '../support/clock'
-import { createKey } from '../support/keys'
+import { createKey, newKey } from '../support/keys'
 import { secret, useTrail } from '../support/trail'
 
 const { apiKeys, sequelize, rows, meddle, sealAll, expectFaults, holdLock, createOf } = useTrail()
@@ -90,6 +90,41 @@ describe('verifyAuditTrail, of entries that waited for weeks until a process sea
 
     await expectFaults()
     expect(await apiKeys.verifyAuditTrail()).toMatchObject({ entries: 4 })
+  })
+})
+
+/** Has 1,200 entries wait for weeks until a process seals them, in three pages. */
+async function sealAfterWeeks() {
+  const head = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
+  const ended = createOf({ secrets: [secret], maxKeysPerOwner: Infinity })
+  setClock(new Date(Date.now() - 21 * 24 * hourMs))
+  await ended.createMany(Array.from({ length: 1_200 }, () => newKey({ userId: 'bob' })))
+  await ended.close()
+  jest.useRealTimers()
+  await head.release()
+  await createKey(apiKeys)
+  await sealAll()
+}
+
+describe('verifyAuditTrail, of more entries than are sealed at a time, which waited for weeks', () => {
+  it('accepts their times, although the first of them were sealed a moment earlier', async () => {
+    await sealAfterWeeks()
+
+    await expectFaults()
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ entries: 1_201 })
+    const pages = await rows('SELECT FROM api_key_event_seals GROUP BY sealed_at')
+    expect(pages.length).toBeGreaterThan(2)
+  })
+
+  it('finds an entry of that time that is sealed behind them', async () => {
+    await sealAfterWeeks()
+    const late = createOf({ secrets: [secret] })
+    setClock(new Date(Date.now() - 21 * 24 * hourMs))
+    await createKey(late)
+    jest.useRealTimers()
+    await sealAll()
+
+    await expectFaults(['inserted', 1_202])
   })
 })
 
