@@ -380,7 +380,7 @@ const refusals: Record<ErrorCode, Row> = {
   },
   audit_trail_not_intact: {
     when: 'an audit trail that another secret has sealed',
-    before: () => apiKeys.flush(),
+    before: () => apiKeys.auditHead(),
     send: () => foreign.http.as('admin').get('/admin/api-keys/audit-head'),
     status: 409,
     detail: 'The audit trail was altered at its end. Verify it to see the faults.',
