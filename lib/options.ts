@@ -122,7 +122,7 @@ export interface ApiKeysOptions<
    */
   environments?: Readonly<Record<Environment, string | EnvironmentOptions>> | undefined
   /**
-   * What keys began with before the product had its present name. Such keys go on working and are masked. A rotation gives them the
+   * The prefixes of keys from before the product had its present name. Such keys go on working and are masked. A rotation gives them the
    * present prefix.
    *
    * @default []
@@ -372,7 +372,7 @@ export interface EnvironmentOptions {
   /** The beginning of every plain-text key of the environment. */
   prefix: string
   /**
-   * What keys of the environment began with before.
+   * The prefixes that keys of the environment had before.
    *
    * @default []
    */

@@ -39,7 +39,7 @@ export interface ConsoleOptions<
   /** A link at the top that leads back to your app. */
   back?: { readonly href: string; readonly text: string } | undefined
   /**
-   * What the ready `curl` line of a new key calls: an address, or a path of your app, for example `/me`. Choose a route that every key may
+   * The target of the ready `curl` line of a new key: an address, or a path of your app, for example `/me`. Choose a route that every key may
    * call, so that the answer shows if the key works.
    *
    * @default '/'

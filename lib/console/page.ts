@@ -5,7 +5,7 @@ import { createFormats, type Formats } from './format'
 import type { Look } from './options'
 import { preferredLanguage, textsIn, type Language, type Texts } from './texts/texts'
 
-/** What all parts of a page need: its language, its place, and the looks of the app. */
+/** The context of every part of a page: its language, its place, and the looks of the app. */
 export interface Page {
   language: Language
   texts: Texts

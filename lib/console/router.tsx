@@ -36,7 +36,7 @@ export interface Call {
   form: Form
 }
 
-/** What a page shows. */
+/** The contents of a page. */
 export interface View {
   title: string
   content: VNode

@@ -22,6 +22,7 @@ const before = new WeakMap<object, PropertyDescriptor | undefined>()
  * because nothing is known of it. A transaction of the caller has its connection from the app, and no limit.
  */
 export function limitAnswers(guest: Sequelize): Sequelize {
+  // Sequelize has no public way to its connections.
   const app = guest as unknown as SequelizeInternals
   const { connectionManager } = app
   const limitMs = Math.max(acquireLimitMs(guest), leastMs)

@@ -25,6 +25,7 @@ export function createMemberCheck(
   parts: Pick<RouterParts, 'parse'>,
 ) {
   return async function enter(req: Request, user: SignedInUser, isChange: boolean) {
+    // The app's types of Express may be of another version. It is the same request.
     const access = await organization(req as unknown as AnyRequest, user)
     const member = readAccess(caller, access, parts)
     if (!member) throw new ApiKeysError('organization_not_found')

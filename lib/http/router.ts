@@ -52,7 +52,7 @@ export type Routes = Record<string, Partial<Record<Method, (call: Call) => Promi
 /** The paths whose bodies may be larger than others. */
 const pathsOfManyKeys = new Set(['/batch', '/revoke-many'])
 
-/** What a router does besides its routes. */
+/** The parts of a router besides its routes. */
 interface RouterHooks {
   /** Refuses a request of a signed-in user who may not enter. */
   enter?(req: Request, user: SignedInUser, isChange: boolean): Promise<void>

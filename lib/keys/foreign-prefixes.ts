@@ -1,5 +1,5 @@
 /**
- * What keys of other vendors begin with, up to the underscore or hyphen before their secret. Secret scanners look for these, and report
+ * The prefixes of other vendors' keys, up to the underscore or hyphen before their secret. Secret scanners look for these, and report
  * what they find to the vendor, who cannot know it.
  */
 const vendors: Readonly<Record<string, string>> = {

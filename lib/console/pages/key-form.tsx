@@ -6,7 +6,7 @@ import { Choice, describedBy, Fault, Field } from './fields'
 import { Banner, Crumbs } from './layout'
 import { wordsFor } from './parts'
 
-/** What is in the fields of the form of a key. */
+/** The values of the fields of the form of a key. */
 export interface KeyValues {
   name: string
   description: string

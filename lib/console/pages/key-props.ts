@@ -9,7 +9,7 @@ import type { Slot } from './chart'
 /** A message on what was just done. */
 export type Notice = keyof Texts['notices']
 
-/** What the page of a key shows. */
+/** The contents of the page of a key. */
 export interface KeyProps {
   page: Page
   apiKey: ApiKeyRecord

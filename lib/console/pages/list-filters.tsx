@@ -3,7 +3,7 @@ import { Choice } from './fields'
 import { keyStates, type KeyState } from '../key-state'
 import type { Page } from '../page'
 
-/** What a user asked the list for. */
+/** The filters that a user has given the list. */
 export interface Wish {
   state: KeyState | undefined
   environment: string | undefined

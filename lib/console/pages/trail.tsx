@@ -2,7 +2,7 @@ import type { ApiKeyEvent } from '../../audit/trail'
 import type { KeyProps } from './key-props'
 import { Ago } from './parts'
 
-/** What was done to a key, the newest first. */
+/** The history of a key, the newest entry first. */
 export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: KeyProps) {
   const { texts, to } = page
   const { trail } = texts
