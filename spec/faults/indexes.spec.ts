@@ -383,7 +383,11 @@ describe('the indexes', () => {
 
     await until(async () => (await verifier.health()).revision !== revision)
 
-    expect(tablesReached()).toEqual(new Set(['api_key_revisions', 'api_key_changes']))
+    // A process that verifies keys also seals entries, at times of its own.
+    const reached = tablesReached()
+    reached.delete('api_key_events')
+    reached.delete('api_key_event_seals')
+    expect(reached).toEqual(new Set(['api_key_revisions', 'api_key_changes']))
     expect(tablesReadWhole()).toEqual([])
     expect(countRowsInVain()).toBeLessThan(rowCount / 50)
   })
