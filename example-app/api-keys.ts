@@ -26,6 +26,10 @@ export function createAppApiKeys({ sequelize, Graph }: Database, secret: string)
       READ_BLOCK: 'Read blocks',
       EVERYTHING: { description: 'Do everything', implies: '*' },
     },
+    limits: {
+      burst: { limit: 60, windowSeconds: 60 },
+      daily: { limit: 5_000, windowSeconds: 24 * 60 * 60 },
+    },
     resources: {
       // Keys are bound to graphs of their owner.
       graph: async (ids, owner, { transaction = null }) => {

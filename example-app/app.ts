@@ -6,7 +6,7 @@ import { blocksRouter } from './blocks'
 import type { Database } from './database'
 import { graphsRouter } from './graphs'
 import { createMembership } from './organizations'
-import { pagesRouter, sendOverview } from './pages'
+import { pagesRouter } from './pages'
 import { answerProblem, refuseUnknownPath } from './problems'
 import { createPassport, createSessions, signInRouter } from './sign-in'
 
@@ -24,10 +24,9 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   const passport = createPassport(database)
   app.use(createSessions(passport, sessions))
   app.use(signInRouter(passport))
-  app.use(pagesRouter())
-  app.get('/', function showOverview(req, res) {
-    if (req.accepts(['text', 'html']) === 'html') sendOverview(res, req.user)
-    else res.type('text/plain').send(overview)
+  app.use(pagesRouter(database))
+  app.get('/', function describeRoutes(_req, res) {
+    res.type('text/plain').send(overview)
   })
 
   // Signed-in users manage their own keys. Administrators manage all keys.
@@ -36,7 +35,12 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   // Members of an organization manage its keys, or see them.
   const organization = createMembership(database)
   app.use('/organizations/:organizationId/api-keys', apiKeys.router({ organization }))
+  // The same as pages.
   app.use('/settings/api-keys', apiKeys.console(pagesOfKeys))
+  app.use(
+    '/organizations/:organizationId/settings/api-keys',
+    apiKeys.console({ ...pagesOfKeys, organization }),
+  )
 
   // Programs send a key. It must hold the permission that the route demands.
   app.use('/graphs', graphsRouter(database, apiKeys))
@@ -77,7 +81,7 @@ const pagesOfKeys = {
 const overview = `A small agent platform that shows express-api-keys at work.
 
 People sign in (alice, bob or admin; each password is the name) and manage API keys:
-  GET    /settings/api-keys       pages for people, in a browser; also /sign-in and /try
+  GET    /sign-in                 pages for people, in a browser; they lead to all others
   POST   /sign-in                 { "username": "alice", "password": "alice" }
   POST   /sign-out
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"

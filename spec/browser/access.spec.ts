@@ -1,10 +1,6 @@
-import { readFileSync } from 'node:fs'
-
-import { createInBrowser, describeInBrowser, useBrowser } from '../support/browser'
+import { createInBrowser, describeInBrowser, faultsOf, useBrowser } from '../support/browser'
 import { mount } from '../support/console'
 import { newUser } from '../support/keys'
-
-const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
 
 const { apiKeys, createKey, openWindow, rows } = useBrowser(
   { limits: { burst: { limit: 100, windowSeconds: 60 } } },
@@ -85,24 +81,14 @@ describeInBrowser.each(['light', 'dark'] as const)('in %s', (colorScheme) => {
     const found: string[] = []
 
     await visitAll(window, views, async (view) => {
-      await window.page.evaluate(axe)
-      const { violations } = await window.page.evaluate(() =>
-        (
-          globalThis as unknown as { axe: { run(): Promise<{ violations: Violation[] }> } }
-        ).axe.run(),
-      )
-      found.push(...violations.map(({ id, nodes }) => `${view}: ${id} ${nodes[0]?.html}`))
+      const faults = await faultsOf(window.page)
+      found.push(...faults.map((fault) => `${view}: ${fault}`))
     })
 
     expect(found).toEqual([])
     expect(window.errors).toEqual([])
   })
 })
-
-interface Violation {
-  id: string
-  nodes: { html: string }[]
-}
 
 describeInBrowser('no view has to be scrolled sideways', () => {
   // A window of 1280 pixels has 640 at a zoom of 200 %, and 320 at 400 % (WCAG 2.2, success criterion 1.4.10).

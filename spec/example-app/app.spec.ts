@@ -87,6 +87,10 @@ async function browse(
   return { response, html: await response.text() }
 }
 
+async function cookieOf(username: string): Promise<{ cookie: string }> {
+  return { cookie: (await signIn(username)).Cookie ?? '' }
+}
+
 describe('the pages of the example app', () => {
   it('sign a user in, who creates a key and tries it', async () => {
     const form = await browse('/sign-in')
@@ -108,11 +112,51 @@ describe('the pages of the example app', () => {
     expect(wrong.response.headers.get('location')).toBe('/sign-in?failed')
     expect(signedIn.headers.get('location')).toBe('/settings/api-keys')
     expect((await browse('/', { cookie })).html).toContain('<b>alice</b>')
-    expect(good.html).toContain('HTTP/1.1 200 OK')
-    expect(refused.html).toContain('HTTP/1.1 403 Forbidden')
+    expect(good.html).toContain('<b>200 OK</b>')
+    expect(good.html).toContain('<dt>ratelimit</dt>')
+    expect(refused.html).toContain('<b>403 Forbidden</b>')
+    expect(refused.html).toContain('The key is good, and may not do this.')
     expect(refused.html).toMatch(/&quot;missing&quot;: \[\s+&quot;READ_BLOCK&quot;\s+\]/)
     expect(good.html + refused.html).not.toContain(key)
     expect(unknown.response.status).toBe(303)
+  })
+
+  it.each([
+    ['no text', '', '401 Unauthorized'],
+    ['much text', 'x'.repeat(20_000), '431 Request Header Fields Too Large'],
+    ['other text', 'Schlüssel\nzwei', 'A key has letters, digits and underscores.'],
+  ])('say of what is no key what the app answers: %s', async (_, key, said) => {
+    const tried = await browse('/try', { form: { key, route: 'GET /me' } })
+
+    expect(tried.response.status).toBe(200)
+    expect(tried.html.replaceAll(/<[^>]*>/g, '')).toContain(said)
+  })
+
+  it('lead members to the keys of their organization', async () => {
+    const path = '/organizations/acme/settings/api-keys'
+    const [alice, bob, admin] = [
+      await cookieOf('alice'),
+      await cookieOf('bob'),
+      await cookieOf('admin'),
+    ]
+    const statuses = [alice, bob, admin, {}].map(async (who) => {
+      return (await browse(path, who)).response.status
+    })
+
+    expect(await Promise.all(statuses)).toEqual([200, 200, 404, 401])
+    expect((await browse('/', alice)).html).toContain('you manage them')
+    expect((await browse('/try', bob)).html).toContain(`<a href="${path}">Keys of Acme</a>`)
+    expect((await browse('/', admin)).html).not.toContain('Acme')
+    expect((await browse('/', {})).html).not.toContain('Acme')
+    expect((await browse(path, alice)).html).toContain('Create key')
+    expect((await browse(path, bob)).html).not.toContain('Create key')
+  })
+
+  it('tell programs the routes as text', async () => {
+    const response = await fetch(url, { headers: { Accept: '*/*' } })
+
+    expect(response.headers.get('content-type')).toContain('text/plain')
+    expect(await response.text()).toContain('GET    /graphs')
   })
 })
 

@@ -1,10 +1,14 @@
-import { existsSync } from 'node:fs'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
 
 import { mount, useConsole } from './console'
+import { createDatabase, type Database } from './database'
+import { startExampleApp } from './example-app'
 
 /** The places where systems install Chromium or Chrome. */
 const executablePath = [
@@ -69,21 +73,92 @@ export function useBrowser(...given: ConsoleArguments) {
         ...options,
       })
       const page = await context.newPage()
-      const errors: string[] = []
-      page.on('pageerror', ({ message }) => errors.push(message))
-      page.on('dialog', (dialog) => {
-        errors.push(dialog.message())
-        void dialog.dismiss()
-      })
-      page.on('console', (message) => {
-        // A refusal is an answer, not a mistake.
-        const isRefusal = message.text().startsWith('Failed to load resource')
-        if (message.type() === 'error' && !isRefusal) errors.push(message.text())
-      })
+      const errors = errorsOf(page)
       await page.goto(mount)
       return { context, page, errors }
     },
   }
+}
+
+/** Gives a spec file the example app, as it is built, and windows of a browser on its overview. */
+export function useExampleApp() {
+  let database: Database
+  let app: ChildProcess
+  let url: string
+  let browser: Browser
+
+  beforeAll(async () => {
+    if (executablePath === undefined) return
+    database = await createDatabase('empty')
+    ;({ app, url } = await startExampleApp(database))
+    browser = await launchBrowser()
+  })
+  afterAll(async () => {
+    if (executablePath === undefined) return
+    await browser.close()
+    const ended = once(app, 'exit')
+    app.kill('SIGTERM')
+    await ended
+    await database.drop()
+  })
+
+  return {
+    async openApp(options: BrowserContextOptions = {}) {
+      const context = await browser.newContext({ baseURL: url, locale: 'en-GB', ...options })
+      const page = await context.newPage()
+      const errors = errorsOf(page)
+      await page.goto('/')
+      return { context, page, errors }
+    },
+
+    /** Fills the form on the page with which people sign in, and sends it. */
+    async signIn(page: Page, username: string) {
+      await page.getByLabel('Name').fill(username)
+      await page.getByLabel('Password').fill(username)
+      await page.getByRole('button', { name: 'Sign in' }).click()
+      await page.waitForURL(/\/settings\/api-keys/)
+    },
+  }
+}
+
+/** Gathers what the browser complains of. */
+function errorsOf(page: Page): string[] {
+  const errors: string[] = []
+  page.on('pageerror', ({ message }) => errors.push(message))
+  page.on('dialog', (dialog) => {
+    errors.push(dialog.message())
+    void dialog.dismiss()
+  })
+  page.on('console', (message) => {
+    // A refusal is an answer, not a mistake.
+    const isRefusal = message.text().startsWith('Failed to load resource')
+    if (message.type() === 'error' && !isRefusal) errors.push(message.text())
+  })
+  return errors
+}
+
+const axe = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8')
+
+interface Violation {
+  id: string
+  nodes: { html: string }[]
+}
+
+/** Returns the faults that axe finds on a page, and a fault if it has to be scrolled sideways. */
+export async function faultsOf(page: Page): Promise<string[]> {
+  await page.evaluate(axe)
+  const { violations, isWide } = await page.evaluate(async () => {
+    const { axe } = globalThis as unknown as {
+      axe: { run(): Promise<{ violations: Violation[] }> }
+    }
+    const { scrollWidth, clientWidth } = document.documentElement
+    return { ...(await axe.run()), isWide: scrollWidth > clientWidth }
+  })
+  const { pathname, search } = new URL(page.url())
+  return [
+    ...violations.map(({ id, nodes }) => `${pathname}${search}: ${id} ${nodes[0]?.html}`),
+    ...(isWide ? [`${pathname}${search} is too wide`] : []),
+  ]
 }
 
 /** Fills the form for a new key, and sends it. */
