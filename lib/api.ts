@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import type { ConsoleOptions } from './console/options'
 import type { LimitState } from './errors'
 import type { Demand } from './http/demand'
+import type { Explanation, ExplainOptions } from './http/explain'
 import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
 import type { Guard } from './http/guards'
 import type { RouterOptions } from './http/access'
@@ -128,6 +129,19 @@ export interface ApiKeys<
     plainTextKey: string,
     options?: VerifyOptions<A['environment'], A['resource']>,
   ): Promise<Verdict<A>>
+  /**
+   * Says for each of the conditions of an accepted key if it holds, by what the database has now, for a request that is supposed. It
+   * counts no use, no failed attempt, and nothing towards a limit. Show the answer to operators only, because it tells a revoked key
+   * from an unknown key. Rejects with `database_unavailable`.
+   *
+   * @example
+   * const { conditions } = await apiKeys.explain(plainTextKey, { permission: 'READ_GRAPH', ip: '203.0.113.7' })
+   * console.table(conditions)
+   */
+  explain(
+    plainTextKey: string,
+    options?: ExplainOptions<A['permission'], A['environment'], A['resource']>,
+  ): Promise<Explanation<A['owner']>>
   /**
    * Adds a listener for events of this process. A change of a key is reported in the process that made it, once it is committed. A
    * listener that fails breaks nothing, and is reported to the listeners of `error`. Returns a function that removes the listener.

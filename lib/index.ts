@@ -17,6 +17,7 @@ export {
 } from './errors'
 export type { ConsoleOptions } from './console/options'
 export type { Demand } from './http/demand'
+export type { Condition, Explanation, ExplainOptions } from './http/explain'
 export type {
   AnyRequest,
   AuthenticateOptions,

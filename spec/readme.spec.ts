@@ -54,6 +54,7 @@ beforeAll(async () => {
   for (const name of ['express', 'passport', 'sequelize', 'pg', 'valibot'])
     await provide(consumer, name)
   for (const name of [
+    'debug',
     'fastest-levenshtein',
     'ipaddr.js',
     'passport-http-bearer',

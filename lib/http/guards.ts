@@ -8,6 +8,7 @@ import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication } from './caller'
+import type { Check, DecisionLog } from './decision-log'
 import { createPermissionCheck, type Demand, type PermissionCheck } from './demand'
 import {
   checkCost,
@@ -32,6 +33,7 @@ interface GuardParts {
   authenticator: Authenticator
   rateLimits: RateLimits
   answers: Answers
+  decisionLog: DecisionLog
   settings: Pick<Settings, 'environments' | 'permissions' | 'resources' | 'currentUser'>
 }
 
@@ -39,12 +41,6 @@ interface GuardParts {
 export function createGuards(parts: GuardParts) {
   return { ...createMiddlewares(parts), ...createCalls(parts) }
 }
-
-/** Returns the refusal of a request; `null` if the request may pass. With a cached key it returns at once. */
-type Check = (
-  req: GuardedRequest,
-  res: ServerResponse | undefined,
-) => MaybePromise<ApiKeysError | null>
 
 /** Makes the check of one guard: the key, the conditions of the guard on it, then the limits. */
 function createCheck(
@@ -99,11 +95,12 @@ function createCheck(
 }
 
 function createMiddlewares(parts: GuardParts) {
-  const { authenticator, answers, settings } = parts
+  const { authenticator, answers, decisionLog, settings } = parts
 
   /** With a cached key, the guard ends without a promise or a closure. */
   function createGuard(
     name: string,
+    demand: unknown,
     refusePermissions: PermissionCheck,
     options: AuthenticateOptions<string, string>,
   ): Guard {
@@ -114,7 +111,10 @@ function createMiddlewares(parts: GuardParts) {
     // The functions of the app are asked with the requests that Express passes to the guard.
     const resource = options.resource as GuardConditions['resource']
     const environments = settings.environments.acceptedBy(name, options.environment)
-    const check = createCheck(parts, { environments, refusePermissions, resource }, options)
+    const check = decisionLog.follow(
+      createCheck(parts, { environments, refusePermissions, resource }, options),
+      describeDemand(name, demand),
+    )
 
     function guard(req: GuardedRequest, res: ServerResponse, next: Next) {
       let refusal: ReturnType<Check>
@@ -155,7 +155,7 @@ function createMiddlewares(parts: GuardParts) {
       refuseRequest(name, demand)
       const check = createPermissionCheck(name, demand, settings.permissions)
       checkOptions(name, options, ['orSignedIn', 'cost', 'resource', 'environment'])
-      return createGuard(name, check, options)
+      return createGuard(name, demand, check, options)
     },
 
     authenticate(options: AuthenticateOptions<string, string> = {}): Guard {
@@ -164,7 +164,7 @@ function createMiddlewares(parts: GuardParts) {
       checkOptions(name, options, ['orSignedIn', 'optional', 'cost', 'resource', 'environment'])
       // It demands nothing, unless it is told to.
       const { resource = null } = options
-      return createGuard(name, demandNothing, { ...options, resource })
+      return createGuard(name, undefined, demandNothing, { ...options, resource })
     },
 
     // It takes no arguments. If the app has not called it, Express passes a request.
@@ -179,7 +179,7 @@ function createMiddlewares(parts: GuardParts) {
 }
 
 function createCalls(parts: GuardParts) {
-  const { authenticator, rateLimits, answers, settings } = parts
+  const { authenticator, rateLimits, answers, decisionLog, settings } = parts
 
   function acceptedOf(req: object): Accepted {
     const accepted = authenticator.recall(req)?.accepted
@@ -211,7 +211,10 @@ function createCalls(parts: GuardParts) {
       }
 
       try {
-        const check = createCheck(parts, conditions, { cost })
+        const check = decisionLog.follow(
+          createCheck(parts, conditions, { cost }),
+          describeDemand(name, permissions),
+        )
         const error = await check(req, res)
         if (error) throw error
         return acceptedOf(req).key.apiKey
@@ -249,6 +252,11 @@ function createCalls(parts: GuardParts) {
 }
 
 const demandNothing: PermissionCheck = () => null
+
+/** Returns the text by which a decision log names a guard and its demand. */
+function describeDemand(name: string, demand: unknown): string {
+  return `${name}(${demand === undefined ? '' : JSON.stringify(demand)})`
+}
 
 function isEmpty(demand: Demand): boolean {
   return Array.isArray(demand) && demand.length === 0

@@ -8,6 +8,8 @@ import { createAnswers } from './answer'
 import { createAuthenticator } from './authentication'
 import { createCredentialReader, redactionPathsOf } from './credentials'
 import { refuseRequest } from './guard-options'
+import { createDecisionLog } from './decision-log'
+import { createExplain } from './explain'
 import { createGuards } from './guards'
 import { createOrganizationRouter } from './organization-routes'
 import { readRouterOptions } from './access'
@@ -21,7 +23,7 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
   parse: Parsers
   format: SecretFormat
   emitter: Emitter
-  verification: Pick<Verification, 'verify' | 'rateLimiter' | 'recorder'>
+  verification: Pick<Verification, 'verify' | 'rateLimiter' | 'recorder' | 'examine' | 'holdingOf'>
 }
 
 /**
@@ -32,15 +34,18 @@ export function createHttp(given: HttpParts) {
   const { settings, format, verification } = given
   const { verify, rateLimiter, recorder } = verification
   const credentials = createCredentialReader({ ...format, header: settings.header })
+  const authenticator = createAuthenticator({ ...given, credentials, verify, recorder })
   const parts = {
     ...given,
     answers: createAnswers(settings),
-    authenticator: createAuthenticator({ ...given, credentials, verify, recorder }),
+    authenticator,
+    decisionLog: createDecisionLog({ format, authenticator }),
     rateLimits: createRateLimits(rateLimiter, recorder),
   }
 
   const calls = {
     ...createGuards(parts),
+    explain: createExplain(parts),
     strategy: createStrategy(parts),
     redactionPaths: redactionPathsOf(settings.header),
 

@@ -11,6 +11,7 @@ import type { Answers } from './answer'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication } from './caller'
 import type { RateLimits } from './rate-limits'
+import type { DecisionLog } from './decision-log'
 import type { GuardedRequest } from './request'
 
 /** The strategy as Passport sees it. */
@@ -30,12 +31,13 @@ interface StrategyParts {
   authenticator: Authenticator
   rateLimits: RateLimits
   answers: Answers
+  decisionLog: DecisionLog
   settings: Pick<Settings, 'environments'>
 }
 
 /** Makes the Passport strategy. Authenticate by its name: `passport.authenticate('api-key')`. */
 export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
-  const { authenticator, rateLimits, answers, settings } = parts
+  const { authenticator, rateLimits, answers, decisionLog, settings } = parts
   const conditionsOf = (options: { environment?: unknown } = {}): GuardConditions => ({
     environments: settings.environments.acceptedBy('passport.authenticate', options.environment),
     refusePermissions: () => null,
@@ -53,26 +55,12 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     if (authentication.kind !== 'accepted') return authentication
 
     const refusal = authentication.caller.meet(conditions, authentication.key)
-    if (refusal) return settle(req, authentication, refusal)
+    if (refusal) return settle(req, authentication, refusal, authenticator)
     const { limits } = authentication.key.row.policy
     const error = limits.length === 0 ? null : rateLimits.countRequest(authentication, 1)
     return error instanceof Promise
-      ? error.then((error) => settle(req, authentication, error))
-      : settle(req, authentication, error)
-  }
-
-  function settle(
-    req: IncomingMessage,
-    accepted: Accepted,
-    error: ApiKeysError | null,
-  ): Authentication {
-    if (!error) {
-      authenticator.reportVerified(accepted)
-      return accepted
-    }
-    authenticator.reportDenied(req, error)
-    // Another strategy, or a callback of the app, may let the request go on.
-    return accepted.caller.reject(error)
+      ? error.then((error) => settle(req, authentication, error, authenticator))
+      : settle(req, authentication, error, authenticator)
   }
 
   /** Reports the result of a request to Passport. */
@@ -81,6 +69,8 @@ export function createStrategy(parts: StrategyParts): ApiKeyStrategy {
     authentication: Authentication,
     { success, fail, startsSession }: Actions & { startsSession: boolean },
   ) {
+    const refusal = authentication.kind === 'accepted' ? null : authentication.error
+    if (decisionLog.enabled) decisionLog.print(req, 'passport.authenticate()', refusal)
     if (authentication.kind !== 'accepted') {
       const { status, headers } = answers.withChallenge(authentication.error)
       // Passport takes only the challenge and the status from a failure.
@@ -171,4 +161,19 @@ function logInWithoutSession(
 
   const [options, done] = rest.length === 1 ? [{}, rest[0]] : rest
   known.logIn.call(this, user, { ...options, session: false }, done)
+}
+
+function settle(
+  req: IncomingMessage,
+  accepted: Accepted,
+  error: ApiKeysError | null,
+  authenticator: Authenticator,
+): Authentication {
+  if (!error) {
+    authenticator.reportVerified(accepted)
+    return accepted
+  }
+  authenticator.reportDenied(req, error)
+  // Another strategy, or a callback of the app, may let the request go on.
+  return accepted.caller.reject(error)
 }

@@ -41,7 +41,7 @@ interface Window {
   used: number
 }
 
-/** Counts uses in this process, for at most `maxKeys` keys. Further keys evict the keys that came first. */
+/** Counts uses in this process, for at most `maxKeys` keys. Further keys evict the keys that came first. `read` counts nothing. */
 export function createMemoryCounters(clock: Clock, maxKeys: number) {
   const accounts = new Map<string, Account>()
   /** Goes round the keys. For each new key it looks at two keys, and evicts them if their windows are over. */
@@ -77,7 +77,18 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
     return key.account
   }
 
-  return function consume({ key, limits, cost }: Use): Consumption {
+  function read({ key, limits }: Pick<Use, 'key' | 'limits'>): LimitState[] {
+    const now = Math.floor(clock.monotonic())
+    const account = accounts.get(key.id)
+    const windows = account ? windowsOf(account).filter(({ endsAt }) => endsAt > now) : []
+    return limits.map((limit) => {
+      const window = windows.find((one) => isOfLimit(one, limit))
+      const resetMs = window ? window.endsAt - now : limit.windowSeconds * 1_000
+      return limitStateOf(limit, window?.used ?? 0, resetMs)
+    })
+  }
+
+  function consume({ key, limits, cost }: Use): Consumption {
     // A whole number, because subtracting a fraction would not give back exactly what was added.
     const now = Math.floor(clock.monotonic())
     const account = accountOf(key, now)
@@ -97,14 +108,14 @@ export function createMemoryCounters(clock: Clock, maxKeys: number) {
       limits: windows.map(({ limit, used, endsAt }) => limitStateOf(limit, used, endsAt - now)),
     }
   }
+
+  return { consume, read }
 }
 
 /** Applies other limits. A limit of the same name and length keeps its count. */
 function changeLimits(account: Account, limits: readonly NamedLimit[], now: number) {
   const known = windowsOf(account).filter(({ endsAt }) => endsAt > now)
-  const kept = limits.map(({ name, windowSeconds }) =>
-    known.find(({ limit }) => limit.name === name && limit.windowSeconds === windowSeconds),
-  )
+  const kept = limits.map((limit) => known.find((window) => isOfLimit(window, limit)))
   account.limits = limits
   account.windows = limits.map((limit, place) => ({
     limit,
@@ -112,6 +123,11 @@ function changeLimits(account: Account, limits: readonly NamedLimit[], now: numb
     used: kept[place]?.used ?? 0,
   }))
   account.former = known.filter((window) => !kept.includes(window))
+}
+
+/** A limit of the same name and length has the same count, whatever it allows. */
+function isOfLimit({ limit }: Window, { name, windowSeconds }: NamedLimit): boolean {
+  return limit.name === name && limit.windowSeconds === windowSeconds
 }
 
 function windowsOf({ windows, former }: Account): Window[] {

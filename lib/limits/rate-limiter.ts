@@ -1,5 +1,5 @@
 import { warn } from '../../models/warnings'
-import { ApiKeysError } from '../errors'
+import { ApiKeysError, type LimitState } from '../errors'
 import { causeOf } from '../database/failures'
 import type { Emitter } from '../keys/emitter'
 import type { Clock } from '../database/clock'
@@ -29,7 +29,7 @@ interface Outage {
 /** Counts the uses of keys: in this process, or in a Redis that all processes share. */
 export function createRateLimiter(parts: RateLimiterParts) {
   const { redis, onLimiterOutage, emitter, clock } = parts
-  const consumeHere = createMemoryCounters(clock, 2 * parts.cacheSize)
+  const here = createMemoryCounters(clock, 2 * parts.cacheSize)
   const counters = redis && createRedisCounters(redis)
   /** The servers that do not answer. A server of a cluster that hangs must not keep the other servers from counting. */
   const outages = new Map<string | number, Outage>()
@@ -73,7 +73,12 @@ export function createRateLimiter(parts: RateLimiterParts) {
      * is `'refuse'`.
      */
     consume(use: Use): Consumption | Promise<Consumption> {
-      return counters ? askRedis(use, counters) : consumeHere(use)
+      return counters ? askRedis(use, counters) : here.consume(use)
+    },
+
+    /** Returns the state of the limits of a key, and counts nothing. Rejects with `limiter_unavailable` like `consume`. */
+    async read(use: Pick<Use, 'key' | 'limits'>): Promise<readonly LimitState[]> {
+      return counters ? (await askRedis({ ...use, cost: 0 }, counters)).limits : here.read(use)
     },
   }
 }

@@ -3,7 +3,7 @@ import type { RedisClient } from '../options'
 import type { Consumption, Use } from './memory'
 
 /**
- * Counts a use towards all of its limits, or towards none, in one step. The reply is text: clients and mocks convert the
+ * Counts a use towards all of its limits, or towards none, in one step. A use that costs nothing is not counted: it begins no window. The reply is text: clients and mocks convert the
  * numbers and arrays of a script in different ways, by options of the app's.
  */
 const countAll = `
@@ -13,9 +13,10 @@ const countAll = `
     left[i] = redis.call('pttl', key)
     if used[i] + tonumber(ARGV[1]) > tonumber(ARGV[2 * i]) then allowed = 0 end
   end
+  local counts = allowed == 1 and tonumber(ARGV[1]) > 0
   for i, key in ipairs(KEYS) do
-    if allowed == 1 then used[i] = redis.call('incrby', key, ARGV[1]) end
-    if allowed == 1 and left[i] < 0 then redis.call('pexpire', key, ARGV[2 * i + 1]) end
+    if counts then used[i] = redis.call('incrby', key, ARGV[1]) end
+    if counts and left[i] < 0 then redis.call('pexpire', key, ARGV[2 * i + 1]) end
     if left[i] < 0 then left[i] = tonumber(ARGV[2 * i + 1]) end
     states[i] = string.format('%.0f %.0f', used[i], left[i])
   end

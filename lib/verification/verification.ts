@@ -1,3 +1,4 @@
+import createDebug from 'debug'
 import type { Sequelize } from 'sequelize'
 
 import { optionsOf } from '../../models/option-checks'
@@ -23,6 +24,7 @@ import { asSent, type SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
 import type { Settings } from '../read-options'
 import { createUsageRecorder, type UsageRecorder } from '../usage/recorder'
+import { createExamine } from './examine'
 import { createFailedAttempts } from './failed-attempts'
 import { checkResource, RequestConditions } from './guard-conditions'
 import { createHealth, createSecretCheck, describe } from './health'
@@ -31,6 +33,7 @@ import { createMemory, createRefresh } from './memory'
 import { isUsersOnly } from '../keys/owner'
 import { createOwnerCache, type OwnerCache } from './owners'
 import { createRefusedKeys } from './refused-keys'
+import type { Refused } from './refuse'
 import { createSignals } from './signals'
 import type { KeyCaller } from './verified-key'
 import { createVerifier, type Verdict, type Verifier, type VerifyOptions } from './verify'
@@ -95,6 +98,7 @@ export function createVerification(parts: VerificationParts) {
   return {
     verify,
     verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
+    ...createExamine({ ...parts, memory }),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
     waitForEveryone: createWaitForEveryone(shared),
@@ -164,9 +168,17 @@ function listenTo(
   })
 }
 
+const log = createDebug('express-api-keys:verify')
+
 /** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
 function createVerifyWithoutRequest(parts: AloneParts) {
   const { verify, usage, emitter, environments, resources } = parts
+  const { enabled: isPrinted } = log
+
+  function refused(id: string | undefined, verdict: Refused): Refused {
+    if (isPrinted) log('%s; refused: %s', nameOfKey(id), verdict.code)
+    return verdict
+  }
 
   return async function verifyWithoutRequest(
     plainTextKey: string,
@@ -183,27 +195,33 @@ function createVerifyWithoutRequest(parts: AloneParts) {
     const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
     checkResource('verify', resource, 'object', resources)
     const refusalOf = resource ? createRefusal(resource) : demandNothing
-    const caller = { closables, ip: address, countedInHour: undefined, refusalOf }
+    const caller: KeyCaller = { closables, ip: address, countedInHour: undefined, refusalOf }
     const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
     const answer = verify(sent, caller)
     // Waiting for a verdict that is already there would cost a twentieth of a verification.
     const verdict = answer instanceof Promise ? await answer : answer
-    if (!verdict.valid) return verdict
+    if (!verdict.valid) return refused(caller.refused?.id, verdict)
+    const { id } = verdict.row
     if (accepted !== null && !accepted.includes(verdict.row.environment ?? '')) {
       usage.noteDenied(verdict.row, caller)
-      return { valid: false, code: 'environment_not_allowed' }
+      return refused(id, { valid: false, code: 'environment_not_allowed' })
     }
     if (refusalOf(verdict)) {
       usage.noteDenied(verdict.row, caller)
-      return { valid: false, code: 'resource_not_allowed' }
+      return refused(id, { valid: false, code: 'resource_not_allowed' })
     }
 
     const { apiKey } = verdict
     if (emitter.listeners.has('verified')) {
       emitter.emit('verified', { apiKey, address: address ?? null })
     }
+    if (isPrinted) log('%s; passes', nameOfKey(id))
     return { valid: true, apiKey }
   }
+}
+
+function nameOfKey(id: string | undefined): string {
+  return id === undefined ? 'no key' : `key ${id}`
 }
 
 interface AloneParts extends Pick<VerificationParts, 'emitter' | 'environments' | 'resources'> {

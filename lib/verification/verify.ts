@@ -70,10 +70,10 @@ interface Question {
 }
 
 /** How often the database or the app is asked: a connection may be dead, and an answer may be older than a reported change. */
-const maxAttempts = 3
+export const maxAttempts = 3
 
 /** How long a request waits at least for a database that does not answer. */
-const leastPatienceMs = 1_000
+export const leastPatienceMs = 1_000
 
 /**
  * Makes `verify`, which accepts a key if and only if it meets the eleven conditions in the README of this folder. The
@@ -109,21 +109,49 @@ export function createVerifier(parts: VerifierParts) {
   }
 }
 
-/** Returns why the row of a key does not allow a use; `null` if it does. */
-export function faultOf(row: KeyRow | null, wall: number, caller: KeyCaller): KeyFault | null {
-  // 3. Its hash is in the database.
+/** Returns why the row of a key does not allow a use; `null` if it does. Without a row, no key has the hash (condition 3). */
+export function faultOf(
+  row: KeyRow | null,
+  wall: number,
+  caller: Pick<KeyCaller, 'ip'>,
+): KeyFault | null {
   if (!row) return 'unknown'
-  // 4. Its status is ACTIVE.
-  if (row.status !== 'ACTIVE') return row.status === 'REVOKED' ? 'revoked' : 'suspended'
-  // 5. It is not expired. It expires with the millisecond that `expiresAt` names.
-  if (row.expiresAtMs !== null && row.expiresAtMs <= wall) return 'expired'
-  // 3. The hash is the hash of its current secret, or of an old secret in its grace period.
-  if (row.worksUntilMs !== null && row.worksUntilMs <= wall) return 'retired'
-  // 11. Its row and the start of its secret name one environment.
-  if (row.environment === misplaced) return 'environment_mismatch'
-  // 7. It has no addresses, or one of them covers the client's.
-  const { allowedIps } = row.policy
-  return allowedIps === null || allowedIps.includes(caller.ip) ? null : 'address_not_allowed'
+  return (
+    faultOfStatus(row) ??
+    faultOfExpiry(row, wall) ??
+    faultOfSecret(row, wall) ??
+    faultOfEnvironment(row) ??
+    faultOfAddress(row, caller)
+  )
+}
+
+/** Condition 4: its status is ACTIVE, and its owner is not suspended. */
+export function faultOfStatus({ status }: KeyRow): KeyFault | null {
+  if (status === 'ACTIVE') return null
+  return status === 'REVOKED' ? 'revoked' : 'suspended'
+}
+
+/** Condition 5: it is not expired. It expires with the millisecond that `expiresAt` names. */
+export function faultOfExpiry({ expiresAtMs }: KeyRow, wall: number): KeyFault | null {
+  return expiresAtMs !== null && expiresAtMs <= wall ? 'expired' : null
+}
+
+/** Condition 3: the hash is the hash of its current secret, or of an old secret in its grace period. */
+export function faultOfSecret({ worksUntilMs }: KeyRow, wall: number): KeyFault | null {
+  return worksUntilMs !== null && worksUntilMs <= wall ? 'retired' : null
+}
+
+/** Condition 11: its row and the start of its secret name one environment. */
+export function faultOfEnvironment({ environment }: KeyRow): KeyFault | null {
+  return environment === misplaced ? 'environment_mismatch' : null
+}
+
+/** Condition 7: it has no addresses, or one of them covers the client's. */
+export function faultOfAddress(
+  { policy: { allowedIps } }: KeyRow,
+  { ip }: Pick<KeyCaller, 'ip'>,
+): KeyFault | null {
+  return allowedIps === null || allowedIps.includes(ip) ? null : 'address_not_allowed'
 }
 
 /** Decides from the cache; `undefined` if the database has to be asked. */

@@ -1,0 +1,56 @@
+import { momentOf } from '../database/clock'
+import { within } from '../database/time-limit'
+import { ApiKeysError } from '../errors'
+import { asSent, type Digest, type SecretFormat } from '../keys/secret'
+import { mayAnswer, type CachedKey } from './cache'
+import type { Memory } from './memory'
+import type { Holding } from './verified-key'
+import { leastPatienceMs, maxAttempts } from './verify'
+
+/** The facts about a plain-text key by which a verification decides. */
+export interface Examination {
+  /** `null` if the text is no key of the app. */
+  digest: Digest | null
+  /** The row of the key; `null` if no key has the hash. */
+  key: CachedKey | null
+  /** The time at which the facts hold, in milliseconds since 1970. */
+  wall: number
+}
+
+/**
+ * Makes the functions that read a key from the database as a verification reads it. They count no use, and no failed attempt. They
+ * report nothing.
+ */
+export function createExamine({ format, memory }: { format: SecretFormat; memory: Memory }) {
+  const { clock, feed, loader, ownerPermissions } = memory
+
+  async function readKey(digest: Digest): Promise<CachedKey | null> {
+    const askedAt = clock.monotonic()
+    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+      feed.noteUse(clock.monotonic())
+      if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
+      const loaded = await loader.load(digest)
+      if (mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, momentOf(clock))) {
+        return loaded.key
+      }
+    }
+    throw new ApiKeysError('database_unavailable')
+  }
+
+  return {
+    /** Reads the facts about a plain-text key. Rejects with `database_unavailable`. */
+    async examine(plainTextKey: string): Promise<Examination> {
+      const digest = format.parse(asSent(plainTextKey))
+      const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
+      const key =
+        digest === null ? null : await within({ limitMs, isAwaited: true }, readKey(digest))
+      return { digest, key, wall: clock.wall() }
+    },
+
+    /** Returns a key with the permissions that its owner holds as well. Rejects if the app does not say which these are. */
+    async holdingOf(row: CachedKey): Promise<Holding> {
+      const permissions = ownerPermissions ? await ownerPermissions.readHeld(row) : row.permissions
+      return { row, permissions }
+    },
+  }
+}
