@@ -30,18 +30,21 @@ export function suspensionTriggers({ schema, suspendedOwners, events }: Tables):
  * suspension. A TRUNCATE ends the suspensions of all owners by one entry.
  */
 function suspensionBody(events: string): string {
-  const newest = (
-    owner: string,
-  ) => `event.xid, event.ref, event.action INTO last FROM ${events} AS event
-             WHERE (event.owner_type, event.owner_id) = (${owner}) ORDER BY event.id DESC LIMIT 1`
+  // The variables have the collation of the column. The server could not find an owner of another collation by the index.
+  const newest = (owner: string) => `SELECT ${owner} INTO type_of_owner, id_of_owner;
+            SELECT event.xid, event.ref, event.action INTO last FROM ${events} AS event
+             WHERE (event.owner_type, event.owner_id) = (type_of_owner, id_of_owner)
+             ORDER BY event.owner_type DESC, event.owner_id DESC, event.id DESC LIMIT 1`
   const write = (
     action: string,
-    owner: string,
+    owner = 'type_of_owner, id_of_owner',
   ) => `INSERT INTO ${events} (owner_type, owner_id, action, actor_type, actor_id)
               VALUES (${owner}, '${action}', 'database', session_user)`
   return `
         DECLARE
           last record;
+          type_of_owner text;
+          id_of_owner text;
         BEGIN
           IF ${isReplicationWorker} THEN
             RETURN NULL;
@@ -54,15 +57,15 @@ function suspensionBody(events: string): string {
             RETURN NULL;
           END IF;
           IF TG_OP <> 'INSERT' THEN
-            SELECT ${newest(oldOwner)};
+            ${newest(oldOwner)};
             IF (last.xid = pg_current_xact_id() AND last.action = 'owner_reactivated' AND last.ref IS NOT NULL) IS NOT TRUE THEN
-              ${write('owner_reactivated', oldOwner)};
+              ${write('owner_reactivated')};
             END IF;
           END IF;
           IF TG_OP <> 'DELETE' THEN
-            SELECT ${newest(newOwner)};
+            ${newest(newOwner)};
             IF (last.xid = pg_current_xact_id() AND last.action = 'owner_suspended' AND last.ref = NEW.event_ref) IS NOT TRUE THEN
-              ${write('owner_suspended', newOwner)};
+              ${write('owner_suspended')};
             END IF;
           END IF;
           RETURN NULL;

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 
 import { literal } from '../models/names'
+import { functionConfigSql, functionSettingsSql } from './function-settings'
 
 /** A function of ours that triggers call. */
 export interface TriggerFunction {
@@ -47,19 +48,16 @@ export function changesAny(columns: readonly string[]): string {
   return columns.map((column) => `OLD.${column} IS DISTINCT FROM NEW.${column}`).join(' OR ')
 }
 
-const searchPath = 'pg_catalog, pg_temp'
-
 /**
  * SQL that creates the functions of triggers. They run as their owner, so that a role that may change a key may also log the change.
- * Their search path is fixed, so that no role can replace a name in them. No role may use them: a trigger on a table of its own could
- * hold the lock of the log.
+ * No role may use them: a trigger on a table of its own could hold the lock of the log.
  */
 export function createFunctions(triggers: readonly Trigger[]): string {
   return functionsOf(triggers)
     .map(
       ([name, body]) => `
       CREATE OR REPLACE FUNCTION ${name}() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${searchPath} AS $function$${body}$function$;
+        LANGUAGE plpgsql SECURITY DEFINER ${functionSettingsSql} AS $function$${body}$function$;
       REVOKE EXECUTE ON FUNCTION ${name}() FROM PUBLIC;`,
     )
     .join('')
@@ -119,7 +117,7 @@ export function alteredTriggersSql(triggers: readonly Trigger[]): string {
                 ${literal(notation.source)}, '', 'g'
               ), '') = made.condition
           AND md5(function.prosrc) = made.body AND function.prosecdef
-          AND function.proconfig = ARRAY[${literal(`search_path=${searchPath}`)}]
+          AND function.proconfig = ${functionConfigSql}
      )`
 }
 

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto'
 
 import { QueryTypes, type Sequelize } from 'sequelize'
-import type { Client } from 'pg'
 
 import { createSecretFormat } from '../../lib/keys/secret'
 import { createOwnChanges } from '../../lib/database/own-changes'
@@ -13,16 +12,8 @@ import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { environmentOptions, newKeyOf, withEnvironments } from '../support/environments'
 import { newKey } from '../support/keys'
+import { readPlans, type Plans } from '../support/plans'
 import { until } from '../support/until'
-
-/** A step of a query plan of `EXPLAIN (FORMAT JSON)`. */
-interface PlanNode {
-  'Node Type': string
-  'Relation Name'?: string
-  'Rows Removed by Filter'?: number
-  'Rows Removed by Index Recheck'?: number
-  Plans?: PlanNode[]
-}
 
 const rowCount = 100_000
 /** The id of a key that was used. */
@@ -36,38 +27,20 @@ const minted = Array.from({ length: 200 }, () =>
 
 let database: Database
 let sequelize: Sequelize
-/** Gives `plans` the plan of every statement that it runs, and of the statements of functions and triggers. */
+/** Gives `plans` the plans of its statements. */
 let explained: Sequelize
 /** Verifies nothing, so it sends no polls. */
 let apiKeys: TestApiKeys
 let verifier: TestApiKeys
-let plans: PlanNode[] = []
+let plans: Plans
 
 beforeAll(async () => {
   database = await createDatabase()
   sequelize = database.connect()
   await fillTables()
 
-  explained = database.connect({
-    hooks: {
-      async afterConnect(connection) {
-        const client = connection as Client
-        client.on('notice', ({ message = '' }) => {
-          if (message.includes('plan:')) {
-            plans.push(JSON.parse(message.slice(message.indexOf('{'))).Plan)
-          }
-        })
-        await client.query(`
-          LOAD 'auto_explain';
-          SET auto_explain.log_min_duration = 0;
-          SET auto_explain.log_format = json;
-          SET auto_explain.log_level = notice;
-          SET auto_explain.log_analyze = on;
-          SET auto_explain.log_nested_statements = on;
-          SET client_min_messages = notice`)
-      },
-    },
-  })
+  plans = readPlans(database)
+  explained = plans.sequelize
   apiKeys = createTestApiKeys(database, { sequelize: explained, maxKeysPerOwner: 1_000 })
   await apiKeys.list()
 })
@@ -83,7 +56,7 @@ beforeEach(async () => {
     listen: false,
     lastUsedResolutionMs: 0,
   })
-  plans = []
+  plans.forget()
 })
 
 afterEach(() => verifier.close())
@@ -142,24 +115,8 @@ async function select<Row extends object>(sql: string) {
 /** Finds a key of a user by its status. */
 async function findId(userId: string, status: 'ACTIVE' | 'SUSPENDED' = 'ACTIVE') {
   const { apiKeys: found } = await apiKeys.list({ userId, status, limit: 1 })
-  plans = []
+  plans.forget()
   return String(found[0]?.id)
-}
-
-/** The tables that grow. Postgres reads a table of a few rows as a whole, whatever its indexes. */
-const growing = new Set([
-  'api_keys',
-  'api_key_events',
-  'api_key_event_seals',
-  'api_key_revisions',
-  'api_key_changes',
-  'api_key_usage',
-])
-
-/** The steps that read tables that grow. */
-function readings(): PlanNode[] {
-  const nodes = plans.flatMap(withChildren)
-  return nodes.filter((node) => growing.has(node['Relation Name'] ?? ''))
 }
 
 async function countEntries() {
@@ -172,30 +129,6 @@ async function countEntries() {
 
 function verifyAll() {
   return Promise.all(minted.map(({ plainTextKey }) => verifier.verify(plainTextKey)))
-}
-
-function tablesReadWhole() {
-  const whole = readings().filter((node) => node['Node Type'] === 'Seq Scan')
-  return whole.map((node) => node['Relation Name'])
-}
-
-/** The number of rows that were read for nothing. */
-function countRowsInVain() {
-  return readings().reduce((count, node) => {
-    const {
-      'Rows Removed by Filter': filtered = 0,
-      'Rows Removed by Index Recheck': rechecked = 0,
-    } = node
-    return count + filtered + rechecked
-  }, 0)
-}
-
-function tablesReached() {
-  return new Set(readings().map((node) => node['Relation Name']))
-}
-
-function withChildren(node: PlanNode): PlanNode[] {
-  return [node, ...(node.Plans ?? []).flatMap(withChildren)]
 }
 
 describe('the indexes', () => {
@@ -221,7 +154,7 @@ describe('the indexes', () => {
       'the note of a use',
       async () => {
         await verifier.verify(String(minted[99]?.plainTextKey))
-        plans = []
+        plans.forget()
         await verifier.flush()
       },
     ],
@@ -229,7 +162,7 @@ describe('the indexes', () => {
       'the note of many uses',
       async () => {
         await verifyAll()
-        plans = []
+        plans.forget()
         await verifier.flush()
       },
     ],
@@ -256,9 +189,9 @@ describe('the indexes', () => {
   ])('serve %s', async (_, call) => {
     await call()
 
-    expect(tablesReached()).toContain('api_keys')
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toContain('api_keys')
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it.each([
@@ -290,9 +223,9 @@ describe('the indexes', () => {
     const { nextCursor } = await apiKeys.list(filter)
     if (nextCursor) await apiKeys.list({ ...filter, cursor: nextCursor })
 
-    expect(tablesReached()).toEqual(new Set(['api_keys']))
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toEqual(new Set(['api_keys']))
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it.each(['READ_GRAPH', 'READ_BLOCK', 'EXECUTE_GRAPH', 'FORMER', 'UNKNOWN'])(
@@ -312,9 +245,9 @@ describe('the indexes', () => {
       const { nextCursor } = await implying.list(filter)
       if (nextCursor) await implying.list({ ...filter, cursor: nextCursor })
 
-      expect(tablesReached()).toEqual(new Set(['api_keys']))
-      expect(tablesReadWhole()).toEqual([])
-      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+      expect(plans.tablesReached()).toEqual(new Set(['api_keys']))
+      expect(plans.tablesReadWhole()).toEqual([])
+      expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
     },
   )
 
@@ -322,9 +255,9 @@ describe('the indexes', () => {
     await apiKeys.renamePermission('EXECUTE_BLOCK', 'READ_BLOCK', { dryRun: true })
     await apiKeys.dropPermission('UNKNOWN')
 
-    expect(tablesReached()).toContain('api_keys')
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toContain('api_keys')
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it.each([[{}], [{ status: 'ACTIVE' }], [{ userId: 'user9' }]] as const)(
@@ -333,9 +266,9 @@ describe('the indexes', () => {
       const other = createTestApiKeys(database, { sequelize: explained, keyPrefix: 'other' })
       await other.list(filter)
 
-      expect(tablesReached()).toEqual(new Set(['api_keys']))
-      expect(tablesReadWhole()).toEqual([])
-      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+      expect(plans.tablesReached()).toEqual(new Set(['api_keys']))
+      expect(plans.tablesReadWhole()).toEqual([])
+      expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
     },
   )
 
@@ -351,45 +284,45 @@ describe('the indexes', () => {
     const { nextCursor } = await apiKeys.events(filter)
     if (nextCursor) await apiKeys.events({ ...filter, cursor: nextCursor })
 
-    expect(tablesReached()).toContain('api_key_events')
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toContain('api_key_events')
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it('serve the audit trail of a key', async () => {
     await apiKeys.events({ apiKeyId: await findId('user11') })
 
-    expect(tablesReached()).toContain('api_key_events')
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toContain('api_key_events')
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it('serve the sealing of the audit trail', async () => {
     await apiKeys.update(await findId('user13'), { name: 'Other' })
-    plans = []
+    plans.forget()
 
     await until(async () => (await apiKeys.health()).audit.waiting === 0)
 
-    expect(tablesReached()).toEqual(new Set(['api_key_events', 'api_key_event_seals']))
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toEqual(new Set(['api_key_events', 'api_key_event_seals']))
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it('serve polls, however long the log is', async () => {
     await verifier.verify(String(minted[99]?.plainTextKey))
     const { revision } = await verifier.health()
     await apiKeys.update(await findId('user12'), { name: 'Other' })
-    plans = []
+    plans.forget()
 
     await until(async () => (await verifier.health()).revision !== revision)
 
     // A process that verifies keys also seals entries, at times of its own.
-    const reached = tablesReached()
+    const reached = plans.tablesReached()
     reached.delete('api_key_events')
     reached.delete('api_key_event_seals')
     expect(reached).toEqual(new Set(['api_key_revisions', 'api_key_changes']))
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it('serve the removal of old entries of the log, and only of these', async () => {
@@ -410,8 +343,8 @@ describe('the indexes', () => {
 
     await log.prune()
 
-    expect(tablesReached()).toEqual(new Set(['api_key_revisions', 'api_key_changes']))
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toEqual(new Set(['api_key_revisions', 'api_key_changes']))
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
     expect(await countEntries()).toEqual({
       entries: Number(before?.entries) - Number(old?.entries),
       changes: Number(before?.changes) - Number(old?.changes),
@@ -428,16 +361,16 @@ describe('the indexes', () => {
   ])('serve the usage of %s', async (_, call) => {
     await call()
 
-    expect(tablesReached()).toContain('api_key_usage')
-    expect(tablesReadWhole()).toEqual([])
-    expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+    expect(plans.tablesReached()).toContain('api_key_usage')
+    expect(plans.tablesReadWhole()).toEqual([])
+    expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
 
   it('would be missed by a statement without an index', async () => {
     await explained.query(`SELECT id FROM api_keys WHERE postfix = 'nobody’s'`)
 
-    expect(tablesReadWhole()).toEqual(['api_keys'])
-    expect(countRowsInVain()).toBeGreaterThanOrEqual(rowCount)
+    expect(plans.tablesReadWhole()).toEqual(['api_keys'])
+    expect(plans.countRowsInVain()).toBeGreaterThanOrEqual(rowCount)
   })
 
   it('leave lastUsedAt out, so that noting a use writes to none of them', async () => {
@@ -515,17 +448,17 @@ describe('the indexes', () => {
       const { nextCursor } = await list(filter)
       if (nextCursor) await list({ ...filter, cursor: nextCursor })
 
-      expect(tablesReached()).toEqual(new Set(['api_keys']))
-      expect(tablesReadWhole()).toEqual([])
-      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+      expect(plans.tablesReached()).toEqual(new Set(['api_keys']))
+      expect(plans.tablesReadWhole()).toEqual([])
+      expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
     })
 
     it('serve create', async () => {
       await withEnvironments(environments).create(newKeyOf('test', { userId: 'user2' }))
 
-      expect(tablesReached()).toContain('api_keys')
-      expect(tablesReadWhole()).toEqual([])
-      expect(countRowsInVain()).toBeLessThan(rowCount / 50)
+      expect(plans.tablesReached()).toContain('api_keys')
+      expect(plans.tablesReadWhole()).toEqual([])
+      expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
     })
 
     it('serve the search for prefixes that no instance accepts', async () => {
