@@ -44,6 +44,7 @@ const wings = {
     'lib/console/pages/fields.tsx',
     'lib/console/pages/key-details.tsx',
     'lib/console/pages/key-form.tsx',
+    'lib/console/pages/key-limits.tsx',
     'lib/console/pages/key-props.ts',
     'lib/console/pages/key-usage.tsx',
     'lib/console/pages/key.tsx',

@@ -41,13 +41,13 @@ export function createFormats(language: Language) {
     number: (value: number) => number.format(value),
     list: (values: readonly string[]) => list.format(values),
 
-    /** Writes how long ago a time is, or how long until then. */
+    /** Writes how long ago a time is, or how long until then. The seconds until then count, those since then do not. */
     distance(at: Date, now: Date): string {
       const seconds = (at.getTime() - now.getTime()) / 1000
       for (const [unit, length] of units) {
         if (Math.abs(seconds) >= length) return relative.format(Math.trunc(seconds / length), unit)
       }
-      return relative.format(0, 'second')
+      return relative.format(Math.max(Math.ceil(seconds), 0), 'second')
     },
 
     /** Writes a length of time in its longest unit that needs no fraction. */

@@ -1,7 +1,7 @@
 import { dayMs, hourMs } from '../database/clock'
-import type { ApiKeysError } from '../errors'
+import { ApiKeysError } from '../errors'
 import { shownToOwner } from '../http/key-routes'
-import { limitsOf } from '../keys/limits'
+import { limitsOf, type NamedLimit } from '../keys/limits'
 import type { ApiKeyRecord } from '../keys/record'
 import { appFieldsOf } from './app-fields'
 import { asOwner, describe, exceeds } from './calls'
@@ -20,11 +20,19 @@ const periods = {
 /** Creates the view of a key, and the buttons on it that need no questions. */
 export function createKeyViews(parts: ConsoleParts) {
   const { lifecycle, routeCommands, settings } = parts
+  const { rateLimiter } = parts.verification
   const descriptions = describe(settings.permissions.described)
 
   function ofEnvironment(apiKey: ApiKeyRecord) {
     const { environment } = appFieldsOf(apiKey)
     return settings.environments.ofKey({ environment, prefix: apiKey.prefix })?.limits ?? null
+  }
+
+  /** Returns how much is left of the limits of a key; `null` if Redis does not say. */
+  async function statesOf(id: string, limits: readonly NamedLimit[]) {
+    if (limits.length === 0) return []
+    const states = await rateLimiter.read({ key: { id }, limits }).catch(ignoreOutage)
+    return states.length === 0 ? null : states
   }
 
   async function show(call: Call, refused?: ApiKeysError): Promise<View> {
@@ -37,6 +45,7 @@ export function createKeyViews(parts: ConsoleParts) {
     const cursor = query.get('trail')
     const entries = await routeCommands.eventsOf(id, cursor === null ? {} : { cursor }, options)
 
+    const limits = limitsOf(settings.limits, ofEnvironment(apiKey), apiKey.limits)
     const content = (
       <Key
         page={page}
@@ -45,7 +54,9 @@ export function createKeyViews(parts: ConsoleParts) {
         canChange={!call.member.isReadOnly}
         canRenew={!exceeds(apiKey, call.member, parts)}
         descriptions={descriptions}
-        limits={limitsOf(settings.limits, ofEnvironment(apiKey), apiKey.limits)}
+        limits={limits}
+        limitStates={await statesOf(id, limits)}
+        isCountShared={settings.redis !== undefined}
         slots={slotsOf(usage.usage, count, unitMs, page.now)}
         totals={usage.totals}
         period={by}
@@ -74,6 +85,12 @@ export function createKeyViews(parts: ConsoleParts) {
     suspend: button('suspend', 'suspended'),
     reactivate: button('reactivate', 'reactivated'),
   }
+}
+
+/** The rest of the page does not need Redis. */
+function ignoreOutage(error: unknown): [] {
+  if (error instanceof ApiKeysError && error.code === 'limiter_unavailable') return []
+  throw error
 }
 
 /** Returns the message on what was just done, if it is true of the key. A link of another site must not claim what is not. */

@@ -9,6 +9,7 @@ import type { Guard } from '../http/guards'
 import { createMemberCheck, explainOwner, type Member } from '../http/member'
 import { isUndecodable, takeKeyId, type RouterParts } from '../http/router'
 import type { Settings } from '../read-options'
+import type { Verification } from '../verification/verification'
 import { createAssets } from './assets'
 import { sentenceOf } from './faults'
 import { readForm, type Form } from './form'
@@ -20,6 +21,7 @@ import { Refused } from './pages/refused'
 /** The parts of the library that the pages use. */
 export interface ConsoleParts extends RouterParts {
   settings: Settings
+  verification: Pick<Verification, 'rateLimiter'>
 }
 
 /** A request that is admitted to its view. */

@@ -50,7 +50,7 @@ describe('in an app with environments', () => {
     expect(list.root.querySelector('table .environment')?.textContent).toBe('test')
     expect(factsOf(key)).toMatchObject({
       Environment: 'test',
-      Limits: '5 requests in 1 minute',
+      Limits: expect.stringMatching(/^5 requests in 1 minute 5 left/),
     })
   })
 

@@ -1,11 +1,22 @@
+import { createTestApiKeys, createTestApp } from '../support/app'
 import { mount, useConsole } from '../support/console'
+import { createHttp } from '../support/http'
 import { newUser } from '../support/keys'
-import { factsOf, faultOf, fieldsOf, formWith, textOf, type OpenPage } from '../support/visitor'
+import { redisAway } from '../support/redis'
+import {
+  createVisitor,
+  factsOf,
+  faultOf,
+  fieldsOf,
+  formWith,
+  textOf,
+  type OpenPage,
+} from '../support/visitor'
 
 const granted = new Map<string, string[]>()
 const all = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']
 
-const { apiKeys, as, createKey, http, rows } = useConsole({
+const { apiKeys, as, createKey, database, http, rows } = useConsole({
   limits: { burst: { limit: 100, windowSeconds: 60 } },
   grantable: ({ id }) => (granted.get(id) ?? all) as 'READ_GRAPH'[],
 })
@@ -46,13 +57,58 @@ describe('the page of a key', () => {
       Expires: '31 Dec 2099, 12:00 UTC',
       Permissions: 'READ_GRAPHREAD_BLOCK',
       'Allowed addresses': '127.0.0.1::1203.0.113.0/24',
-      Limits: '2,000 requests in 1 hour',
+      Limits: expect.stringMatching(/^2,000 requests in 1 hour 2,000 left/),
       Accepted: '1',
       Denied: '0',
       'Over the limit': '0',
     })
     expect(page.text).toContain(`${apiKey.prefix}…${apiKey.postfix}`)
     expect(page.root.querySelector('.description')?.textContent).toBe('Runs\nnightly')
+  })
+
+  it('says how much of its limits is left, and when all of it is there again', async () => {
+    const { id, userId, plainTextKey } = await createKey({
+      userId: newUser(),
+      limits: { daily: { limit: 5, windowSeconds: 86_400 } },
+    })
+    const verdict = await apiKeys.verify(plainTextKey)
+    if (!verdict.valid) throw new Error(verdict.code)
+    const visitor = as(userId)
+    const unused = await visitor.open(`${mount}/${id}`)
+    await apiKeys.consume(verdict.apiKey, 3)
+    const used = await visitor.open(`${mount}/${id}`)
+    await apiKeys.consume(verdict.apiKey, 2)
+    const exhausted = await visitor.open(`${mount}/${id}`)
+    await apiKeys.suspend(id)
+    const suspended = await visitor.open(`${mount}/${id}`)
+
+    expect(factsOf(unused).Limits).toBe(
+      '100 requests in 1 minute 100 left5 requests in 1 day 5 left' +
+        'Each server of the app counts for itself. These are the counts of one of them.',
+    )
+    expect(factsOf(used).Limits).toMatch(
+      /minute 97 left, all of them again in (5\d|60) seconds.*day 2 left, all of them again in (23 hours|tomorrow)/,
+    )
+    expect(factsOf(exhausted).Limits).toContain('day 0 left')
+    expect(exhausted.root.querySelectorAll('.none-left')).toHaveLength(1)
+    expect(factsOf(suspended).Limits).toBe('100 requests in 1 minute 5 requests in 1 day')
+  })
+
+  it('says that it cannot read what is left if Redis is away, and shows the rest', async () => {
+    const limits = { burst: { limit: 100, windowSeconds: 60 } }
+    const away = createTestApiKeys(database, { limits, redis: redisAway })
+    const app = createTestApp(away, (app) => app.use(mount, away.console()))
+    const { id, userId } = await createKey({ userId: newUser() })
+    const visitor = createVisitor(
+      createHttp(() => app),
+      { 'X-User': userId },
+    )
+    const page = await visitor.open(`${mount}/${id}`)
+
+    expect(page.status).toBe(200)
+    expect(factsOf(page).Limits).toBe(
+      '100 requests in 1 minute How much is left cannot be read at the moment.',
+    )
   })
 
   it('has the usage as a chart, and as a table for readers who cannot see it', async () => {

@@ -2,6 +2,8 @@ import { Redis } from 'ioredis'
 import { createClient } from 'redis'
 
 import type { ApiKeyNotices } from '../../lib'
+import { systemClock } from '../../lib/database/clock'
+import { createRateLimiter } from '../../lib/limits/rate-limiter'
 import { createTestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
@@ -75,6 +77,36 @@ describeWithRedis('a Redis that is away', () => {
 
     expect(state).toMatchObject({ remaining: 999, resetMs: expect.any(Number) })
   })
+
+  it.each(['ioredis', 'redis'])(
+    'says how much of a limit is left, if it can, and begins no window: %s',
+    async (kind) => {
+      const { consume, read } = createRateLimiter({
+        redis: await connect(kind),
+        onLimiterOutage: 'refuse',
+        emitter: { emit: () => {} },
+        cacheSize: 10,
+        clock: systemClock,
+      })
+      const key = { id: 'x' }
+      const state = { name: 'hourly', limit: 5, windowSeconds: hour }
+      const unused = await read({ key, limits: [state] })
+      const namesBefore = await redis.keys()
+      await consume({ key, limits: [state], cost: 2 })
+      const used = await read({ key, limits: [state] })
+      const exhausted = await read({ key, limits: [{ ...state, limit: 1 }] })
+      redis.freeze()
+
+      expect(unused).toEqual([{ ...state, remaining: 5, resetMs: hour * 1_000 }])
+      expect(namesBefore.filter((name) => name !== '')).toEqual([])
+      expect(used).toEqual([{ ...state, remaining: 3, resetMs: expect.any(Number) }])
+      expect(used[0]?.resetMs).toBeLessThanOrEqual(hour * 1_000)
+      expect(exhausted).toMatchObject([{ remaining: 0 }])
+      await expect(read({ key, limits: [state] })).rejects.toMatchObject({
+        code: 'limiter_unavailable',
+      })
+    },
+  )
 
   it.each([
     ['nothing', undefined],

@@ -20,6 +20,7 @@ function createLimiter() {
     clock: { monotonic: () => now, wall: () => now },
   })
   return {
+    read: (id: string, limits: readonly NamedLimit[]) => limiter.read({ key: { id }, limits }),
     pass(ms: number) {
       now += ms
     },
@@ -38,7 +39,7 @@ function heapUsed(): number {
   return process.memoryUsage().heapUsed
 }
 
-type Limiter = ReturnType<typeof createLimiter>
+type Limiter = Pick<ReturnType<typeof createLimiter>, 'pass' | 'consume'>
 
 /** The simplest limiter: it keeps every use that it allowed. */
 function createModel(): Limiter {
@@ -123,6 +124,41 @@ describe('limits in this process', () => {
       false,
       false,
     ])
+  })
+
+  it('are read without a use, which begins no window', async () => {
+    const { consume, pass, read } = createLimiter()
+    const limits = [minutely, monthly]
+    const unused = await read('a', limits)
+    pass(59_000)
+    consume({ key: { id: 'a' }, limits, cost: 1 })
+    pass(10_000)
+    const used = await read('a', limits)
+    pass(50_000)
+
+    expect(unused).toEqual([
+      { ...minutely, remaining: 2, resetMs: 60_000 },
+      { ...monthly, remaining: 3, resetMs: 30 * 86_400_000 },
+    ])
+    expect(used).toEqual([
+      { ...minutely, remaining: 1, resetMs: 50_000 },
+      { ...monthly, remaining: 2, resetMs: 30 * 86_400_000 - 10_000 },
+    ])
+    expect(await read('a', limits)).toEqual([
+      { ...minutely, remaining: 2, resetMs: 60_000 },
+      { ...monthly, remaining: 2, resetMs: 30 * 86_400_000 - 60_000 },
+    ])
+    expect(await read('another', [minutely])).toMatchObject([{ remaining: 2 }])
+    expect(await read('a', [])).toEqual([])
+  })
+
+  it('are read by the limits of the moment', async () => {
+    const { consume, read } = createLimiter()
+    consume({ key: { id: 'a' }, limits: [minutely], cost: 2 })
+
+    expect(await read('a', [{ ...minutely, limit: 10 }])).toMatchObject([{ remaining: 8 }])
+    expect(await read('a', [{ ...minutely, limit: 1 }])).toMatchObject([{ remaining: 0 }])
+    expect(await read('a', [{ ...minutely, windowSeconds: 30 }])).toMatchObject([{ remaining: 2 }])
   })
 
   it('allow the same uses as a simple model, in any order and with changing limits', () => {

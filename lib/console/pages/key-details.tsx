@@ -1,18 +1,16 @@
 import type { ComponentChildren } from 'preact'
 
 import { appFieldsOf } from '../app-fields'
+import { LimitsOfKey } from './key-limits'
 import type { KeyProps } from './key-props'
 import { Ago, Day, Exactly, wordsFor } from './parts'
 
 /** The facts of a key. */
-export function Details({ page, apiKey, descriptions, limits }: KeyProps) {
-  const { texts, formats } = page
-  const { key, list, times } = texts
+export function Details(props: KeyProps) {
+  const { page, apiKey, descriptions } = props
+  const { key, list, times } = page.texts
   const { lastUsedAt, lastUsedFrom, createdAt, expiresAt, revokedAt, allowedIps } = apiKey
   const { environment, resources } = appFieldsOf(apiKey)
-  const limitTexts = limits.map(({ limit, windowSeconds }) =>
-    key.limit(formats.number(limit), formats.duration(windowSeconds)),
-  )
   return (
     <section class="card" aria-labelledby="details">
       <h2 id="details">{key.details}</h2>
@@ -54,7 +52,7 @@ export function Details({ page, apiKey, descriptions, limits }: KeyProps) {
           </Fact>
         )}
         <Fact label={key.limits}>
-          {limitTexts.length > 0 ? <Lines texts={limitTexts} /> : key.noLimits}
+          <LimitsOfKey {...props} />
         </Fact>
       </dl>
     </section>

@@ -1,4 +1,5 @@
 import type { ApiKeyEvent } from '../../audit/trail'
+import type { LimitState } from '../../errors'
 import type { NamedLimit } from '../../keys/limits'
 import type { ApiKeyRecord } from '../../keys/record'
 import type { UsageCounts } from '../../usage/report'
@@ -20,6 +21,10 @@ export interface KeyProps {
   canRenew: boolean
   descriptions: ReadonlyMap<string, string>
   limits: readonly NamedLimit[]
+  /** How much of each limit is left; `null` if that cannot be read. */
+  limitStates: readonly LimitState[] | null
+  /** True if all processes of the app share one count. */
+  isCountShared: boolean
   slots: readonly Slot[]
   totals: UsageCounts
   period: 'hour' | 'day'

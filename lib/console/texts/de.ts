@@ -122,6 +122,11 @@ export const de: Texts = {
     limits: 'Grenzen',
     noLimits: 'Keine Grenzen',
     limit: (count, duration) => `${count} Anfragen in ${duration}`,
+    left: (count) => `${count} übrig`,
+    fullAgain: 'wieder alle',
+    limitsUnknown: 'Wie viel übrig ist, lässt sich gerade nicht lesen.',
+    limitsOfProcess:
+      'Jeder Server der App zählt für sich. Dies ist der Stand von einem dieser Server.',
     lastUsed: 'Zuletzt benutzt',
     from: (address) => `von ${address}`,
     notes: {

@@ -132,6 +132,11 @@ export const en = {
     limits: 'Limits',
     noLimits: 'No limits',
     limit: (count: string, duration: string) => `${count} requests in ${duration}`,
+    left: (count: string) => `${count} left`,
+    fullAgain: 'all of them again',
+    limitsUnknown: 'How much is left cannot be read at the moment.',
+    limitsOfProcess:
+      'Each server of the app counts for itself. These are the counts of one of them.',
     lastUsed: 'Last used',
     from: (address: string) => `from ${address}`,
     notes: {
