@@ -22,12 +22,19 @@ export function problemFrom(
 
   const others: string[] = []
   for (const { pointer, message } of error.errors) {
-    const [, name = '', index] = pointer.split('/')
-    const label = name === 'allowedIps' ? lineOf(labels[name], index) : labels[name]
+    const [, name = '', ...place] = pointer.split('/')
+    const [field, label] = fieldOf(name, place)
     if (label === undefined) others.push(texts.fault(pointer, message))
-    else if (!fields.has(name)) fields.set(name, texts.fault(label, message))
+    else if (!fields.has(field)) fields.set(field, texts.fault(label, message))
   }
   return { status: error.status, fields, general: others[0] }
+
+  /** Returns a field and its label. The ids of each type of resources have a field of their own. */
+  function fieldOf(name: string, [first, second]: readonly string[]) {
+    if (name === 'allowedIps') return [name, lineOf(labels[name], first)] as const
+    if (name !== 'resources' || first === undefined) return [name, labels[name]] as const
+    return [`${name}/${first}`, lineOf(first, second)] as const
+  }
 
   function lineOf(label = '', index: string | undefined) {
     return index === undefined ? label : texts.line(label, Number(index) + 1)

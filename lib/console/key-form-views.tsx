@@ -1,6 +1,8 @@
 import type { ApiKeysError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
 import type { DescribedPermission } from '../keys/permissions'
+import { appFieldsOf } from './app-fields'
+import { bindingsIn, bindingsOf, boundBefore, readBindings } from './bindings'
 import { asOwner, describe, permissionsFor } from './calls'
 import { firstPreset, readExpiry } from './expiry'
 import { problemFrom } from './faults'
@@ -15,6 +17,7 @@ import type { ConsoleParts, Route } from './router'
 export function createKeyFormViews(parts: ConsoleParts) {
   const { lifecycle, routeCommands, settings } = parts
   const { environments, maxLifetimeSeconds } = settings
+  const resourceTypes = [...settings.resources.keys()]
   const descriptions = describe(settings.permissions.described)
 
   const create: Route = {
@@ -27,7 +30,9 @@ export function createKeyFormViews(parts: ConsoleParts) {
       const content = (
         <KeyForm
           page={page}
-          values={form.size > 0 ? valuesOf(form) : emptyValues(permissions, settings)}
+          values={
+            form.size > 0 ? valuesOf(form, resourceTypes) : emptyValues(permissions, settings)
+          }
           environments={environments.names}
           descriptions={descriptions}
           groups={groupsOf(permissions, page)}
@@ -43,7 +48,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
     async act(call) {
       const { name: idempotencyKey, at } = requestIn(call.form)
       const apiKey = {
-        ...inputOf(call.form),
+        ...inputOf(call.form, resourceTypes),
         ...(environments.names.length > 0 && { environment: valueOf(call.form, 'environment') }),
         expiresAt: readExpiry(call.form, at) ?? null,
       }
@@ -63,7 +68,9 @@ export function createKeyFormViews(parts: ConsoleParts) {
       const content = (
         <KeyForm
           page={page}
-          values={form.size > 0 ? valuesOf(form) : valuesOfKey(apiKey)}
+          values={
+            form.size > 0 ? valuesOf(form, resourceTypes) : valuesOfKey(apiKey, resourceTypes)
+          }
           environments={environments.names}
           descriptions={descriptions}
           groups={groupsOf([...permissions, ...gone], page)}
@@ -80,7 +87,10 @@ export function createKeyFormViews(parts: ConsoleParts) {
     async act(call) {
       const { form, page } = call
       const expiresAt = readExpiry(form, page.now.getTime())
-      const changes = { ...inputOf(form), ...(expiresAt !== undefined && { expiresAt }) }
+      const changes = {
+        ...inputOf(form, resourceTypes),
+        ...(expiresAt !== undefined && { expiresAt }),
+      }
       const { id } = await routeCommands.edit(call.keyId, changes, asOwner(call))
       return { location: page.to(`${id}?notice=saved`) }
     },
@@ -108,27 +118,30 @@ function problemOf(refused: ApiKeysError, page: Page) {
     expiresAt: form.expiry,
     allowedIps: form.addresses,
     environment: form.environment,
+    resources: form.resources,
   }
   const problem = problemFrom(refused, page.texts, labels)
   return refused.code === 'idempotency_key_reused' ? { ...problem, general: reveal.again } : problem
 }
 
 /** Returns what a user typed, as the library takes it. */
-function inputOf(form: Form) {
+function inputOf(form: Form, resourceTypes: readonly string[]) {
   const addresses = valueOf(form, 'addresses')
     .split(/[\s,]+/)
     .filter((address) => address !== '')
   const description = valueOf(form, 'description')
+  const resources = readBindings(form, resourceTypes)
   return {
     name: valueOf(form, 'name'),
     description: description.trim() === '' ? null : description,
     permissions: form.get('permissions') ?? [],
     allowedIps: addresses.length > 0 ? addresses : null,
+    ...(resources !== undefined && { resources }),
   }
 }
 
 /** Returns what a user typed, to be shown again. */
-function valuesOf(form: Form): KeyValues {
+function valuesOf(form: Form, resourceTypes: readonly string[]): KeyValues {
   return {
     name: valueOf(form, 'name'),
     description: valueOf(form, 'description'),
@@ -137,10 +150,14 @@ function valuesOf(form: Form): KeyValues {
     expiry: valueOf(form, 'expiry'),
     expiresOn: valueOf(form, 'expiresOn'),
     addresses: valueOf(form, 'addresses'),
+    bindings: bindingsIn(form, resourceTypes),
+    bound: valueOf(form, boundBefore),
   }
 }
 
-function valuesOfKey({ name, description, permissions, allowedIps }: ApiKeyRecord): KeyValues {
+function valuesOfKey(apiKey: ApiKeyRecord, resourceTypes: readonly string[]): KeyValues {
+  const { name, description, permissions, allowedIps } = apiKey
+  const { resources } = appFieldsOf(apiKey)
   return {
     name,
     description: description ?? '',
@@ -149,13 +166,15 @@ function valuesOfKey({ name, description, permissions, allowedIps }: ApiKeyRecor
     expiry: 'keep',
     expiresOn: '',
     addresses: allowedIps?.join('\n') ?? '',
+    bindings: bindingsOf(resources, resourceTypes),
+    bound: JSON.stringify(resources),
   }
 }
 
 /** Returns what an empty form has. If there is one permission only, a key needs it. */
 function emptyValues(
   permissions: readonly DescribedPermission[],
-  { environments, maxLifetimeSeconds }: ConsoleParts['settings'],
+  { environments, maxLifetimeSeconds, resources }: ConsoleParts['settings'],
 ): KeyValues {
   return {
     name: '',
@@ -165,6 +184,8 @@ function emptyValues(
     expiry: firstPreset(maxLifetimeSeconds),
     expiresOn: '',
     addresses: '',
+    bindings: bindingsOf(null, resources.keys()),
+    bound: 'null',
   }
 }
 

@@ -4,7 +4,7 @@ import { createApiKeys } from '../../lib'
 import { useWorld } from '../support/world'
 import { createHttp } from '../support/http'
 import { newUser } from '../support/keys'
-import { createVisitor, factsOf, fieldsOf, formWith, rowsOf } from '../support/visitor'
+import { createVisitor, factsOf, faultOf, fieldsOf, formWith, rowsOf } from '../support/visitor'
 
 const { database } = useWorld()
 
@@ -19,7 +19,7 @@ function setUp(acceptedEnvironments: ('live' | 'test')[]) {
     },
     acceptedEnvironments,
     permissions: ['READ_GRAPH'],
-    resources: { graph: true },
+    resources: { graph: (ids) => !ids.includes('foreign'), folder: true },
     limits: { burst: { limit: 100, windowSeconds: 60 } },
     currentUser: () => ({ id: user }),
   })
@@ -33,6 +33,22 @@ function setUp(acceptedEnvironments: ('live' | 'test')[]) {
       {},
     ),
   }
+}
+
+/** Saves fields with the form of a key, and returns to what the key is bound then. */
+async function edit(
+  { apiKeys, visitor }: ReturnType<typeof setUp>,
+  id: string,
+  fields: Record<string, string | string[]>,
+) {
+  const form = await visitor.open(`/keys/${id}/edit`)
+  const saved = await visitor.press(form, 'Save changes', fields)
+  return { form, saved, after: (await apiKeys.get(id)).resources }
+}
+
+/** Returns ids, one in each line. */
+function idLines(count: number): string {
+  return Array.from({ length: count }, (_, id) => id).join('\n')
 }
 
 describe('in an app with environments', () => {
@@ -92,22 +108,138 @@ describe('in an app with environments', () => {
 })
 
 describe('in an app with resources', () => {
+  const wish = { environment: 'live', permissions: ['READ_GRAPH'] } as const
+
   it('a key shows to what it is bound, and stays bound when it is edited', async () => {
-    const { apiKeys, user, visitor } = setUp(['live'])
-    const { apiKey } = await apiKeys.create({
-      userId: user,
+    const world = setUp(['live'])
+    const resources = { graph: ['g-1', 'g-2'] }
+    const { apiKey } = await world.apiKeys.create({
+      ...wish,
+      userId: world.user,
       name: 'Bound',
-      environment: 'live',
-      permissions: ['READ_GRAPH'],
-      resources: { graph: ['g-1', 'g-2'] },
+      resources,
     })
-    const key = await visitor.open(`/keys/${apiKey.id}`)
-    await visitor.press(await visitor.follow(key, 'Edit'), 'Save changes', { name: 'Renamed' })
+    const key = await world.visitor.open(`/keys/${apiKey.id}`)
+    const { form, after } = await edit(world, apiKey.id, { name: 'Renamed' })
 
     expect(factsOf(key)).toMatchObject({ 'Only for': 'graph: g-1, g-2' })
+    expect(fieldsOf(formWith(form, 'Save changes'))).toMatchObject({
+      'ids.graph': ['g-1\ng-2'],
+      'ids.folder': [''],
+    })
+    expect(after).toEqual(resources)
+  })
+
+  it('a key is bound when it is created, and to other ids later', async () => {
+    const world = setUp(['live'])
+    const form = await world.visitor.open('/keys/new')
+    const shown = await world.visitor.press(form, 'Create key', {
+      name: 'Bound',
+      'ids.graph': ' g-2 \r\ng-1\r\n\r\n',
+      'ids.folder': 'a b, c',
+    })
+    const [apiKey] = (await world.apiKeys.list({ userId: world.user })).apiKeys
+    const id = apiKey?.id ?? ''
+    const other = await edit(world, id, { 'ids.graph': 'g-3' })
+    const none = await edit(world, id, { 'ids.graph': '', 'ids.folder': '' })
+
+    expect(shown.status).toBe(201)
+    expect(apiKey?.resources).toEqual({ folder: ['a b, c'], graph: ['g-1', 'g-2'] })
+    expect(other.after).toEqual({ folder: ['a b, c'], graph: ['g-3'] })
+    expect(none.after).toBeNull()
+  })
+
+  it('a key that is bound to nothing stays so, until the user says otherwise', async () => {
+    const world = setUp(['live'])
+    const { apiKey } = await world.apiKeys.create({
+      ...wish,
+      userId: world.user,
+      name: 'None',
+      resources: { graph: [] },
+    })
+    const renamed = await edit(world, apiKey.id, { name: 'Renamed', 'ids.folder': 'f' })
+    const { form, after } = await edit(world, apiKey.id, { 'none.graph': [] })
+
+    expect(fieldsOf(formWith(form, 'Save changes'))).toHaveProperty(['none.graph'])
+    expect(renamed.after).toEqual({ folder: ['f'], graph: [] })
+    expect(after).toEqual({ folder: ['f'] })
+  })
+
+  it('a form that leaves them alone does not undo what was changed meanwhile', async () => {
+    const { apiKeys, user, visitor } = setUp(['live'])
+    const { apiKey } = await apiKeys.create({ ...wish, userId: user, name: 'Open' })
+    const form = await visitor.open(`/keys/${apiKey.id}/edit`)
+    await apiKeys.update(apiKey.id, { resources: { graph: ['g-1'] } })
+    await visitor.press(form, 'Save changes', { name: 'Renamed' })
+
     expect(await apiKeys.get(apiKey.id)).toMatchObject({
       name: 'Renamed',
-      resources: { graph: ['g-1', 'g-2'] },
+      resources: { graph: ['g-1'] },
     })
+  })
+
+  it.each([
+    ['an id that the app refuses', 'foreign', /^One of these ids does not exist/],
+    ['an id twice', 'g\ng', /^graph, line 2, must not be repeated/],
+    [
+      'an id of 256 characters',
+      `g\n${'x'.repeat(256)}`,
+      /^graph, line 2, must be text of 1 to 255/,
+    ],
+  ])('a key is not bound to %s, and the form keeps what was typed', async (_, ids, fault) => {
+    const { apiKeys, user, visitor } = setUp(['live'])
+    const form = await visitor.open('/keys/new')
+    const refused = await visitor.press(form, 'Create key', { name: 'CI', 'ids.graph': ids })
+
+    expect(refused.status).toBe(422)
+    expect(faultOf(refused, 'graph')).toMatch(fault)
+    expect(faultOf(refused, 'folder')).toBeUndefined()
+    expect(refused.root.querySelector('details')?.hasAttribute('open')).toBe(true)
+    expect(fieldsOf(formWith(refused, 'Create key'))).toMatchObject({ 'ids.graph': [ids] })
+    expect((await apiKeys.list({ userId: user })).apiKeys).toEqual([])
+  })
+
+  it('a key is bound to at most 100 ids in all', async () => {
+    const { visitor } = setUp(['live'])
+    const refused = await visitor.press(await visitor.open('/keys/new'), 'Create key', {
+      name: 'CI',
+      'ids.graph': idLines(60),
+      'ids.folder': idLines(41),
+    })
+
+    expect(refused.root.querySelector('#resources-fault')?.textContent).toBe(
+      'Only for these resources must have at most 100 ids in all.',
+    )
+  })
+
+  it.each(['null', '', '{', '[7]', '"x"', '{"graph":7,"__proto__":["x"]}'])(
+    'a key is created, whatever a form says that it was bound to: %s',
+    async (boundBefore) => {
+      const { apiKeys, user, visitor } = setUp(['live'])
+      const form = await visitor.open('/keys/new')
+      const fields = { name: 'CI', boundBefore, 'ids.graph': 'g-1' }
+      const { status } = await visitor.press(form, 'Create key', fields)
+      const [apiKey] = (await apiKeys.list({ userId: user })).apiKeys
+
+      expect(status).toBe(201)
+      expect(apiKey?.resources).toEqual({ graph: ['g-1'] })
+    },
+  )
+
+  it('ids are shown as they are', async () => {
+    const { apiKeys, user, visitor } = setUp(['live'])
+    const id = '</textarea><script>alert(1)</script>'
+    const { apiKey } = await apiKeys.create({
+      ...wish,
+      userId: user,
+      name: 'CI',
+      resources: { graph: [id] },
+    })
+    const key = await visitor.open(`/keys/${apiKey.id}`)
+    const form = await visitor.open(`/keys/${apiKey.id}/edit`)
+
+    expect(factsOf(key)['Only for']).toBe(`graph: ${id}`)
+    expect(fieldsOf(formWith(form, 'Save changes'))['ids.graph']).toEqual([id])
+    expect(form.root.querySelectorAll('script')).toHaveLength(1)
   })
 })

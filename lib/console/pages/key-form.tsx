@@ -1,9 +1,11 @@
 import type { DescribedPermission } from '../../keys/permissions'
+import type { BindingValues } from '../bindings'
 import { expiryAfter, presetsWithin } from '../expiry'
 import type { Problem } from '../faults'
 import type { Page } from '../page'
 import { Choice, describedBy, Fault, Field } from './fields'
 import { Banner, Crumbs } from './layout'
+import { Restrictions } from './key-restrictions'
 import { wordsFor } from './parts'
 
 /** The values of the fields of the form of a key. */
@@ -15,6 +17,9 @@ export interface KeyValues {
   expiry: string
   expiresOn: string
   addresses: string
+  bindings: readonly BindingValues[]
+  /** What the key was bound to when the form was made, as JSON. */
+  bound: string
 }
 
 /** The permissions under a heading of the app's. */
@@ -94,19 +99,13 @@ export function KeyForm(props: KeyFormProps) {
         {!edited && props.environments.length > 0 && <EnvironmentOf {...props} />}
         <Permissions {...props} />
         <Expiry {...props} />
-        <Field
-          name="allowedIps"
-          label={form.addresses}
-          optional={form.optional}
-          hint={form.addressesHint}
+        <Restrictions
+          page={page}
+          addresses={values.addresses}
+          bindings={values.bindings}
+          bound={values.bound}
           problem={problem}
-        >
-          {(attributes) => (
-            <textarea name="addresses" rows={2} class="code" spellcheck={false} {...attributes}>
-              {`\n${values.addresses}`}
-            </textarea>
-          )}
-        </Field>
+        />
         <div class="actions">
           <button class="button primary">{edited ? form.save : form.submit}</button>
           <a class="button plain" href={edited ? to(edited.id) : to('')}>

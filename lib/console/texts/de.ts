@@ -1,5 +1,5 @@
 import { notACursor } from '../../keys/cursor'
-import { faultInGerman } from './faults-de'
+import { faultInGerman, refusalsInGerman } from './faults-de'
 import type { Texts } from './en'
 
 /** The texts of the pages in German. */
@@ -80,6 +80,10 @@ export const de: Texts = {
     addresses: 'Erlaubte Adressen',
     addressesHint:
       'IP-Adressen oder Bereiche wie 203.0.113.0/24, eine Angabe je Zeile. Ohne Angabe sind alle erlaubt.',
+    restrictions: 'Einschränken, von wo und wofür er gilt',
+    resources: 'Nur für diese Dinge',
+    resourcesHint: 'Ids, eine je Zeile. Eine Art ohne Angabe ist nicht eingeschränkt.',
+    noResource: 'Gilt für keine davon',
     submit: 'Schlüssel erstellen',
     save: 'Änderungen speichern',
     problems: 'Der Schlüssel wurde nicht gespeichert. Bitte berichtige, was markiert ist.',
@@ -236,28 +240,7 @@ export const de: Texts = {
     send: 'Noch einmal senden',
   },
 
-  refusals: {
-    api_key_not_allowed:
-      'Schlüssel werden nicht mit einem Schlüssel verwaltet. Melde dich an und sende keinen Schlüssel mit.',
-    cross_site_request: 'Eine Anfrage von einer anderen Website darf hier nichts ändern.',
-    organization_not_found: 'Diese Organisation gibt es nicht.',
-    read_only: 'Du darfst diese API-Schlüssel sehen, aber nicht ändern.',
-    exceeds_access:
-      'Der API-Schlüssel darf mehr als du, darum darfst du sein Geheimnis nicht haben.',
-    api_key_not_found: 'Diesen API-Schlüssel gibt es nicht.',
-    api_key_suspended: 'Der Schlüssel ist gesperrt. Entsperre ihn zuerst.',
-    api_key_expired: 'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf.',
-    api_key_revoked: 'Der Schlüssel ist widerrufen und bleibt es. Erstelle einen neuen.',
-    request_under_way: 'Diese Anfrage wird gerade ausgeführt. Versuche es gleich noch einmal.',
-    too_many_api_keys: 'Du hast so viele Schlüssel, wie erlaubt sind. Widerrufe zuerst einen.',
-    unsupported_media_type: 'Diese Seite nimmt nur ihre eigenen Formulare an.',
-    body_too_large: 'Das Formular ist zu groß.',
-    invalid_input: 'Die Eingabe ist nicht richtig.',
-    grantable_unavailable:
-      'Deine Berechtigungen können gerade nicht geprüft werden. Versuche es gleich noch einmal.',
-    database_unavailable:
-      'Schlüssel können gerade nicht gelesen oder geändert werden. Versuche es gleich noch einmal.',
-  },
+  refusals: refusalsInGerman,
 
   line: (label, line) => `${label}, Zeile ${line}`,
   fault: (label, message) =>

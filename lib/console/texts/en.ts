@@ -8,6 +8,7 @@ const betterInEnglish: Readonly<Record<string, string>> = {
   'must name at least one permission': 'Choose at least one permission.',
   'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z': 'Choose a day.',
   [notACursor]: 'This page of the list is not there any more. Start again with the first.',
+  'may not be bound by this owner': 'One of these ids does not exist, or cannot be chosen here.',
   'may not be granted by you': 'You may not give a permission that you chose.',
   'may not be granted by this organization':
     'Your organization does not hold a permission that you chose.',
@@ -91,6 +92,10 @@ export const en = {
     addresses: 'Allowed addresses',
     addressesHint:
       'IP addresses or ranges such as 203.0.113.0/24, one in each line. Leave it empty to allow all.',
+    restrictions: 'Restrict where and for what it may be used',
+    resources: 'Only for these resources',
+    resourcesHint: 'Ids, one in each line. A kind that is left empty is not restricted.',
+    noResource: 'Bound to none of them',
     submit: 'Create key',
     save: 'Save changes',
     problems: 'The key was not saved. Please correct what is marked.',

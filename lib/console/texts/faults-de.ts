@@ -1,3 +1,28 @@
+import type { ErrorCode } from '../../errors'
+
+/** The German sentences for refusals, by their codes. */
+export const refusalsInGerman: Readonly<Partial<Record<ErrorCode, string>>> = {
+  api_key_not_allowed:
+    'Schlüssel werden nicht mit einem Schlüssel verwaltet. Melde dich an und sende keinen Schlüssel mit.',
+  cross_site_request: 'Eine Anfrage von einer anderen Website darf hier nichts ändern.',
+  organization_not_found: 'Diese Organisation gibt es nicht.',
+  read_only: 'Du darfst diese API-Schlüssel sehen, aber nicht ändern.',
+  exceeds_access: 'Der API-Schlüssel darf mehr als du, darum darfst du sein Geheimnis nicht haben.',
+  api_key_not_found: 'Diesen API-Schlüssel gibt es nicht.',
+  api_key_suspended: 'Der Schlüssel ist gesperrt. Entsperre ihn zuerst.',
+  api_key_expired: 'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf.',
+  api_key_revoked: 'Der Schlüssel ist widerrufen und bleibt es. Erstelle einen neuen.',
+  request_under_way: 'Diese Anfrage wird gerade ausgeführt. Versuche es gleich noch einmal.',
+  too_many_api_keys: 'Du hast so viele Schlüssel, wie erlaubt sind. Widerrufe zuerst einen.',
+  unsupported_media_type: 'Diese Seite nimmt nur ihre eigenen Formulare an.',
+  body_too_large: 'Das Formular ist zu groß.',
+  invalid_input: 'Die Eingabe ist nicht richtig.',
+  grantable_unavailable:
+    'Deine Berechtigungen können gerade nicht geprüft werden. Versuche es gleich noch einmal.',
+  database_unavailable:
+    'Schlüssel können gerade nicht gelesen oder geändert werden. Versuche es gleich noch einmal.',
+}
+
 /** The German sentences for faults of input, by the pattern of the English message. */
 const sentences: readonly [RegExp, string][] = [
   [/^is required( here)?$/, 'fehlt'],
@@ -20,6 +45,14 @@ const sentences: readonly [RegExp, string][] = [
   ],
   [/^must name at most (\d+) addresses$/, 'darf höchstens $1 Angaben haben'],
   [/^must be a whole number of seconds from 0 to \d+$/, 'ist keine gültige Dauer'],
+  [/^must be text of 1 to 255 characters.*$/, 'muss 1 bis 255 Zeichen haben'],
+  [/^must have at most (\d+) ids in all$/, 'darf zusammen höchstens $1 Ids haben'],
+  [/^must have at most (\d+) bytes as JSON$/, 'ist zusammen zu lang'],
+  [/^is not one of the types .*$/, 'gibt es nicht mehr'],
+  [
+    /^may not be bound by this owner$/,
+    'enthält etwas, das es nicht gibt oder hier nicht wählbar ist',
+  ],
   [/^may not be granted by (this user|you)$/, 'enthält etwas, das du nicht vergeben darfst'],
   [
     /^may not be granted by this organization$/,
