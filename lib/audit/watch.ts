@@ -9,7 +9,7 @@ import { queueSql, type Look } from './seal'
 interface WatchParts {
   background: Background
   clock: Clock
-  connection: Connection
+  connection: Pick<Connection, 'query'>
   tables: Tables
 }
 
@@ -53,14 +53,21 @@ export function createWatch(
     if (await isAnyWaiting()) heldUntil = clock.monotonic() + heldMs
   }
 
-  function start() {
-    timer = background.startTimer(() => {
-      start()
+  async function lookOnce() {
+    try {
+      await lookNow()
+    } catch {
       // The role may have no right to seal.
-      lookNow().catch(() => {
-        heldUntil = clock.monotonic() + lookAnewEveryMs
-      })
+      heldUntil = clock.monotonic() + lookAnewEveryMs
+    }
+  }
+
+  /** The next look begins some time after the last has ended, so that a slow database is not asked twice at once. */
+  function start() {
+    const next = background.startTimer(() => {
+      void lookOnce().then(() => timer === next && start())
     }, lookEveryMs())
+    timer = next
   }
 
   return {
