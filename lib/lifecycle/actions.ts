@@ -85,22 +85,26 @@ export async function update(
     const had = resourcesOf(before)
     const { transaction } = circumstances
     await policies.refuseUnbindable(parts, before.owner, resources, had, transaction)
-    return changeFields(parts, id, changes, circumstances, before.owner)
+    return changeFields(parts, id, changes, circumstances, before)
   })
 }
 
-/** Changes fields of a key, if it has a given owner. A key that no longer expires counts towards its owner's number. */
+/**
+ * Changes fields of a key. If the app was asked about the key, it must have the owner and the resources that it had then. A key that no
+ * longer expires counts towards its owner's number.
+ */
 async function changeFields(
   parts: Parts,
   id: string,
   changes: KeyChanges,
   circumstances: Circumstances,
-  asked?: Owner,
+  asked?: ApiKeyRecord,
 ) {
   const { actor } = circumstances
 
   function decide(key: ApiKeyRecord, read: ReadKey): Decision {
-    beginAnewForOthers(key, asked)
+    if (asked && !isSame(resourcesOf(key), resourcesOf(asked))) beginAnew()
+    beginAnewForOthers(key, asked?.owner)
     nextStatus('change', key)
     if (isReach(changes, key)) policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
     const { expiresAt } = changes

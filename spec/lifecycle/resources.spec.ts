@@ -209,6 +209,21 @@ describe('update', () => {
     ])
   })
 
+  it('asks again about an id that the key has lost meanwhile, and is refused if the owner has lost it too', async () => {
+    const { id } = await createKey({ graph: ['7', '8'] })
+    mayBind.mockImplementation((ids) => !ids.includes('7'))
+    mayBind.mockImplementationOnce(async () => {
+      await apiKeys.update(id, { resources: { graph: ['8'] } })
+      return true
+    })
+
+    const update = apiKeys.update(id, { resources: { graph: ['7', '9'] } })
+
+    await expect(update).rejects.toMatchObject(notBindable)
+    expect(mayBind.mock.calls.map(([ids]) => ids)).toEqual([['9'], ['7', '9']])
+    expect((await apiKeys.get(id)).resources).toEqual({ graph: ['8'] })
+  })
+
   it('writes nothing if the bindings are the same in another order', async () => {
     const before = await createKey({ project: ['b', 'a'], graph: ['7'] })
 
