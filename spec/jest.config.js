@@ -60,7 +60,9 @@ module.exports = {
   rootDir,
   globalSetup: '<rootDir>/spec/support/start-postgres.ts',
   globalTeardown: '<rootDir>/spec/support/stop-postgres.ts',
-  // Specs wait half of the time: for timers, for Postgres, for processes that they start. Faults have a core each.
+  testSequencer: '<rootDir>/spec/support/jest/sequencer.js',
+  // Specs wait half of the time: for timers, for Postgres, for processes that they start. Faults have a core each, because they
+  // measure how long processes rely on what is over.
   maxWorkers: 2 * availableParallelism(),
   // No spec asserts a time. The limit only ends a spec that hangs, on a machine that does much besides.
   testTimeout: 180_000,
@@ -102,16 +104,21 @@ module.exports = {
     },
     {
       ...base,
-      displayName: 'faults',
+      displayName: 'in-full',
       setupFiles: ['<rootDir>/spec/support/all-runs.js'],
       testMatch: [
-        '<rootDir>/spec/faults/**/*.spec.ts',
         '<rootDir>/spec/freshness/{change-log,freshness}.spec.ts',
+        '<rootDir>/spec/http/escalation.spec.ts',
         '<rootDir>/spec/keys/{addresses,secret}.spec.ts',
-        '<rootDir>/spec/lifecycle/{races,owner-races}.spec.ts',
+        '<rootDir>/spec/lifecycle/{environments,races,owner-races}.spec.ts',
         '<rootDir>/spec/limits/rate-limiter.spec.ts',
         '<rootDir>/spec/verification/{cache,owner-permissions}.spec.ts',
       ],
+    },
+    {
+      ...base,
+      displayName: 'faults',
+      testMatch: ['<rootDir>/spec/faults/**/*.spec.ts'],
     },
     {
       ...base,

@@ -4,6 +4,7 @@ import type { Sequelize } from 'sequelize'
 
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
+import { enableTriggers, withoutTriggers } from '../support/fill'
 import { startFleet, type Fleet } from './fleet'
 import { rounds } from './rounds'
 import { createKeys, expectHeld, type IssuedKey, startTrial, watchTrial } from './trial'
@@ -32,18 +33,6 @@ beforeAll(async () => {
 afterAll(() => cleanup.run())
 
 const idsOf = (keys: readonly IssuedKey[]) => keys.map(({ id }) => `'${id}'`).join(', ')
-
-/** A trigger is enabled for all sessions only by its name. */
-const enableTriggers = `
-  DO $$
-    DECLARE name text;
-    BEGIN
-      FOR name IN SELECT tgname FROM pg_trigger
-                   WHERE tgrelid = 'api_keys'::regclass AND NOT tgisinternal LOOP
-        EXECUTE format('ALTER TABLE api_keys ENABLE ALWAYS TRIGGER %I', name);
-      END LOOP;
-    END
-  $$`
 
 const revokeBySql = (keys: readonly IssuedKey[]) =>
   `UPDATE api_keys SET status = 'REVOKED', revoked_at = now() WHERE id IN (${idsOf(keys)})`
@@ -118,7 +107,8 @@ describe.each(rounds)('the bound, round %i, holds for', () => {
 
   it('50,000 keys at once', async () => {
     await sequelize.query(`INSERT INTO users VALUES ('crowd') ON CONFLICT DO NOTHING`)
-    await sequelize.query(
+    await withoutTriggers(
+      sequelize,
       `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
        SELECT 'crowd', 'one of many', 'agpt_000000', '00000000',
               encode(sha256((random()::text || n)::bytea), 'hex'), '{READ_GRAPH}'

@@ -12,7 +12,8 @@ const startLimitMs = 120_000
 const callLimitMs = 60_000
 const closeLimitMs = 3_000
 
-export const usualLoad: Load = { loops: 4, batch: 20, pauseMs: 2 }
+const usualLoad: Load = { loops: 4, batch: 20, pauseMs: 10 }
+export const heavyLoad: Load = { loops: 4, batch: 20, pauseMs: 2 }
 
 /** A process of the library that takes commands. */
 export interface Worker {

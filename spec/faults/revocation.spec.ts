@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
-import { startFleet, type Fleet } from './fleet'
+import { heavyLoad, startFleet, type Fleet } from './fleet'
 import { roundCount } from './rounds'
 import { boundMs, expectHeld, latencies, startTrial } from './trial'
 
@@ -33,7 +33,14 @@ describe(`a revocation, seen by ${size} processes under load`, () => {
       const all: number[] = []
 
       for (let batch = 0; batch < batches; batch++) {
-        const trial = await startTrial({ fleet, apiKeys, good: 4, doomed: revocationsPerBatch })
+        const load = heavyLoad
+        const trial = await startTrial({
+          fleet,
+          apiKeys,
+          good: 4,
+          doomed: revocationsPerBatch,
+          load,
+        })
         const ends = []
         for (const [number, key] of trial.doomed.entries()) {
           // The revocations lie at every point of the time between two polls.

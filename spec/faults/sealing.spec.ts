@@ -100,6 +100,9 @@ describe.each(['read committed', 'repeatable read'])('sealing, with %s as defaul
       }
       stopped?.kill('SIGCONT')
       await Promise.all([...processes].map(kill))
+      // The server may still be at work on what the processes have sent.
+      const writing = `pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL`
+      await until(async () => (await count(writing)) === 0)
 
       const apiKeys = createTestApiKeys(database, { secrets: [secret] })
       await createKey(apiKeys, { userId: 'last' })

@@ -21,8 +21,8 @@ function user() {
   return { type: 'user', id: newUser() } as const
 }
 
-/** How many rounds run beside each other. Each has an owner and a key of its own. */
-const atOnce = 10
+/** The number of rounds that run beside each other. Each has an owner and a key of its own. */
+const atOnce = 50
 
 /** Runs the rounds, and returns the faults that they find. */
 async function race(round: () => Promise<string | null>): Promise<string[]> {
@@ -166,8 +166,9 @@ describe('at the same moment', () => {
   it(
     'suspensions by SQL and evictions of owners: no process accepts a key after the bound',
     async () => {
+      // Each round suspends half of the owners. The cache has two keys.
       const keys = await Promise.all(
-        Array.from({ length: 10 }, () => createKey({ userId: newUser() })),
+        Array.from({ length: runsOf(100, 10) }, () => createKey({ userId: newUser() })),
       )
       const half = keys.length / 2
       const accepted: string[] = []
