@@ -6,11 +6,12 @@ import type { Demand } from './http/demand'
 import type { Explanation, ExplainOptions } from './http/explain'
 import type { AuthenticateOptions, GuardOptions, RequestOptions } from './http/guard-options'
 import type { Guard } from './http/guards'
-import type { RouterOptions } from './http/access'
+import type { AdminRouterOptions, RouterOptions } from './http/access'
 import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { Lifecycle } from './lifecycle/types'
+import type { GuardsOptions, OpenApiDocument, OpenApiOptions } from './openapi/options'
 import type { SignedInUser } from './options'
 import type { Health, HealthQuestion } from './verification/health'
 import type { VerifiedApiKey } from './verification/verified-key'
@@ -96,7 +97,24 @@ export interface ApiKeys<
    */
   router(options?: RouterOptions<A['permission'], User>): Guard
   /** Makes the router with which administrators manage the keys of all users. It needs the option `isAdmin`. */
-  adminRouter(): Guard
+  adminRouter(options?: AdminRouterOptions): Guard
+  /**
+   * Returns the OpenAPI 3.1 document of the routers, for example to make a client from it.
+   *
+   * @example
+   * app.get('/openapi.json', (req, res) => res.json(apiKeys.openApi({ servers: [{ url: 'https://api.example.com' }] })))
+   */
+  openApi(options?: OpenApiOptions): OpenApiDocument
+  /**
+   * Returns a copy of your own OpenAPI document (3.0 or 3.1) that also says what guards answer. An operation demands a key and its
+   * permissions by `security: [{ apiKey: ['READ_GRAPH'] }]`, as swagger-jsdoc, tsoa and zod-to-openapi write it. The copy has the security
+   * schemes, and the refusals of guards as answers. Throws a `TypeError` if no operation demands a key, or if one demands a permission that
+   * the app does not have.
+   *
+   * @example
+   * app.get('/openapi.json', (req, res) => res.json(apiKeys.documentGuards(document)))
+   */
+  documentGuards<Document extends object>(document: Document, options?: GuardsOptions): Document
   /**
    * Makes the pages on which signed-in users manage their own keys; with `organization`, the pages on which members manage the keys of an
    * organization. They work without JavaScript, and under a strict
@@ -176,3 +194,9 @@ export interface ApiKeys<
    */
   close(): Promise<void>
 }
+
+/**
+ * The API keys of any app. A function can take those of every app by this type. It names each member by itself, because the compiler takes
+ * `ApiKeys` of two apps for different types.
+ */
+export type AnyApiKeys = { [Name in keyof ApiKeys]: ApiKeys[Name] }

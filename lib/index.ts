@@ -1,4 +1,4 @@
-export type { ApiKeys } from './api'
+export type { AnyApiKeys, ApiKeys } from './api'
 export { createApiKeys } from './create-api-keys'
 export {
   ApiKeysError,
@@ -25,8 +25,15 @@ export type {
   RequestOptions,
 } from './http/guard-options'
 export type { Guard } from './http/guards'
-export type { Access, RouterOptions } from './http/access'
+export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from './http/access'
 export type { ApiKeyStrategy } from './http/strategy'
+export type {
+  DocumentOptions,
+  GuardsOptions,
+  OpenApiDocument,
+  OpenApiObject,
+  OpenApiOptions,
+} from './openapi/options'
 export type { ApiKeyEvent } from './audit/trail'
 export type { AuditHead } from './audit/head'
 export type { AuditFault } from './audit/faults'

@@ -8,7 +8,7 @@ const newKey = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'] }
 
 /** Every function, with arguments that make sense. */
 const functions: Record<string, unknown[]> = {
-  adminRouter: [],
+  adminRouter: [{}],
   announceExpiring: [],
   auditHead: [],
   authenticate: [{}],
@@ -19,6 +19,7 @@ const functions: Record<string, unknown[]> = {
   countRevocable: ['nobody', {}],
   create: [newKey, {}],
   createMany: [[newKey], {}],
+  documentGuards: [{ openapi: '3.1.0', paths: {} }, {}],
   dropPermission: ['WRITE_GRAPH', {}],
   endRotation: [id, {}],
   events: [{}, {}],
@@ -32,6 +33,7 @@ const functions: Record<string, unknown[]> = {
   maskKeys: [],
   migrate: [],
   on: ['created', () => {}],
+  openApi: [{}],
   pruneAuditTrail: [{ olderThanDays: 900 }],
   pruneRevoked: [{ olderThanDays: 900 }, {}],
   pruneUsage: [{ olderThanDays: 900 }],
@@ -44,7 +46,7 @@ const functions: Record<string, unknown[]> = {
   revokeMany: [{ ids: [id] }, {}],
   revokeUnused: [{ unusedForDays: 900 }, {}],
   rotate: [id, {}],
-  router: [],
+  router: [{}],
   setPermissions: [id, ['READ_GRAPH'], {}],
   suspend: [id, {}],
   suspendOwner: [{ type: 'user', id: 'nobody' }, {}],

@@ -1,6 +1,7 @@
 import { createOptionChecks, show } from '../../models/option-checks'
 import type { AnyId } from '../keys/owner'
 import type { MaybePromise, SignedInUser } from '../options'
+import type { DocumentOptions } from '../openapi/options'
 import type { Settings } from '../read-options'
 import type { AnyRequest } from './guard-options'
 
@@ -28,11 +29,24 @@ export type Access<Permission extends string = string> =
   | null
   | undefined
 
+/** True, or what the document says about the app, for a router that answers `GET /openapi.json`. */
+export type OpenApiOption = boolean | DocumentOptions
+
+/** The options of `adminRouter`. */
+export interface AdminRouterOptions {
+  /**
+   * Answers `GET /openapi.json` with the OpenAPI document of the router, to its users alone.
+   *
+   * @default false
+   */
+  openApi?: OpenApiOption | undefined
+}
+
 /** The options of `router`. */
 export interface RouterOptions<
   Permission extends string = string,
   User extends SignedInUser = SignedInUser,
-> {
+> extends AdminRouterOptions {
   /**
    * Makes the router with which members manage the keys of an organization. Returns the access of a user. A user without access gets the
    * 404 of an organization that does not exist. `req.params` has the parameters of the path at which the router is mounted.
@@ -40,20 +54,46 @@ export interface RouterOptions<
   organization?(req: AnyRequest, user: User): MaybePromise<Access<Permission>>
 }
 
-const { refuseUnknownNames } = createOptionChecks('router')
-
-/** Checks the options of `router`, and returns the function of the app that they have. */
+/** Checks the options of `router`, and returns them. */
 export function readRouterOptions(
   options: unknown,
   { settings }: { settings: Pick<Settings, 'idTypes'> },
 ) {
-  if (options === undefined) return undefined
-  if (typeof options !== 'object' || options === null) {
-    throw new TypeError(`router: the options must be an object, got ${show(options)}`)
+  const { organization, openApi } = readNames('router', options, ['organization', 'openApi'])
+  return {
+    organization: readOrganization('router', organization, settings),
+    openApi: readOpenApi('router', openApi),
   }
-  refuseUnknownNames(options, ['organization'])
-  const { organization } = options as { organization?: unknown }
-  return readOrganization('router', organization, settings)
+}
+
+/** Checks the options of `adminRouter`, and returns them. */
+export function readAdminRouterOptions(options: unknown) {
+  const { openApi } = readNames('adminRouter', options, ['openApi'])
+  return { openApi: readOpenApi('adminRouter', openApi) }
+}
+
+function readNames(
+  caller: string,
+  options: unknown,
+  names: readonly string[],
+): Record<string, unknown> {
+  if (options === undefined) return {}
+  if (typeof options !== 'object' || options === null) {
+    throw new TypeError(`${caller}: the options must be an object, got ${show(options)}`)
+  }
+  createOptionChecks(caller).refuseUnknownNames(options, names)
+  return { ...options }
+}
+
+function readOpenApi(caller: string, openApi: unknown): OpenApiOption | undefined {
+  if (openApi === undefined || typeof openApi === 'boolean') return openApi
+  if (typeof openApi !== 'object' || openApi === null || Array.isArray(openApi)) {
+    throw new TypeError(
+      `${caller}: openApi must be true, false or { signIn, info }, got ${show(openApi)}`,
+    )
+  }
+  createOptionChecks(caller).refuseUnknownNames(openApi, ['signIn', 'info'], 'openApi.')
+  return openApi
 }
 
 /** Checks the function of the app that returns the access of a user; `undefined` for none. */

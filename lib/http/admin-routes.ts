@@ -3,13 +3,15 @@ import type { Request } from 'express'
 import { ApiKeysError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/types'
 import { problemOf } from './answer'
+import type { OpenApiOption } from './access'
+import { documentRoute } from './document-route'
 import type { Guard } from './guards'
 import { idempotencyKeyOf } from './idempotency-key'
 import { addressOf, createKeyRoutes, keyPath, listPermissions, type Role } from './key-routes'
 import { created, createRouter, type Call, type RouterParts, type Routes } from './router'
 
 /** Makes the router with which administrators manage the keys of all users. */
-export function createAdminRouter(parts: RouterParts): Guard {
+export function createAdminRouter(parts: RouterParts, openApi: OpenApiOption | undefined): Guard {
   const { parse, settings } = parts
   const { currentUser, isAdmin } = settings
   if (!currentUser || !isAdmin) {
@@ -29,6 +31,7 @@ export function createAdminRouter(parts: RouterParts): Guard {
   }
 
   return createRouter(parts, currentAdmin, {
+    ...documentRoute(parts, 'adminRouter', openApi),
     ...createListRoutes(parts),
     ...createBulkRoutes(parts),
     ...createKeyRoutes(parts, admin),

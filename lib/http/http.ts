@@ -1,6 +1,7 @@
 import type { Emitter } from '../keys/emitter'
 import type { Parsers } from '../keys/input'
 import type { SecretFormat } from '../keys/secret'
+import type { GuardsOptions, OpenApiOptions } from '../openapi/options'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
 import { createAdminRouter } from './admin-routes'
@@ -12,7 +13,9 @@ import { createDecisionLog } from './decision-log'
 import { createExplain } from './explain'
 import { createGuards } from './guards'
 import { createOrganizationRouter } from './organization-routes'
-import { readRouterOptions } from './access'
+import type * as documents from '../openapi/document'
+import type * as documentedGuards from '../openapi/guards'
+import { readAdminRouterOptions, readRouterOptions } from './access'
 import { createOwnerRouter } from './owner-routes'
 import { createRateLimits } from './rate-limits'
 import type { RouterParts } from './router'
@@ -52,12 +55,24 @@ export function createHttp(given: HttpParts) {
     // If the app has not called these, Express passes a request.
     router(options?: unknown) {
       refuseRequest('router', options)
-      const organization = readRouterOptions(options, parts)
-      return organization ? createOrganizationRouter(parts, organization) : createOwnerRouter(parts)
+      const { organization, openApi } = readRouterOptions(options, parts)
+      return organization
+        ? createOrganizationRouter(parts, organization, openApi)
+        : createOwnerRouter(parts, openApi)
     },
-    adminRouter(...args: readonly unknown[]) {
-      refuseRequest('adminRouter', args[0])
-      return createAdminRouter(parts)
+    adminRouter(options?: unknown) {
+      refuseRequest('adminRouter', options)
+      return createAdminRouter(parts, readAdminRouterOptions(options).openApi)
+    },
+
+    // Most processes make no documents, and load nothing for them.
+    openApi(options?: OpenApiOptions) {
+      const { createDocument } = require('../openapi/document') as typeof documents
+      return createDocument(parts, options)
+    },
+    documentGuards<Document extends object>(document: Document, options?: GuardsOptions) {
+      const guards = require('../openapi/guards') as typeof documentedGuards
+      return guards.documentGuards(parts, document, options) as Document
     },
   }
   return { calls, routerParts: parts }

@@ -2,7 +2,8 @@ import type { Request } from 'express'
 
 import { ApiKeysError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/types'
-import type { RouterOptions } from './access'
+import type { OpenApiOption, RouterOptions } from './access'
+import { documentRoute } from './document-route'
 import type { Guard } from './guards'
 import { addressOf } from './key-routes'
 import { createMemberCheck, explainOwner, type Member } from './member'
@@ -13,6 +14,7 @@ import { createRouter, type RouterParts } from './router'
 export function createOrganizationRouter(
   parts: RouterParts,
   organization: NonNullable<RouterOptions['organization']>,
+  openApi: OpenApiOption | undefined,
 ): Guard {
   const { currentUser } = parts.settings
   if (!currentUser) {
@@ -36,10 +38,16 @@ export function createOrganizationRouter(
       return { owner, actor, ...(mayGive && { mayGive }), ...addressOf(call) }
     },
   })
-  return createRouter(parts, currentUser, routes, {
-    async enter(req, user, isChange) {
-      members.set(req, await enter(req, user, isChange))
+  const ofDocument = documentRoute(parts, 'organizationRouter', openApi)
+  return createRouter(
+    parts,
+    currentUser,
+    { ...ofDocument, ...routes },
+    {
+      async enter(req, user, isChange) {
+        members.set(req, await enter(req, user, isChange))
+      },
+      explain: explainOwner,
     },
-    explain: explainOwner,
-  })
+  )
 }

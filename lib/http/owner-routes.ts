@@ -1,5 +1,7 @@
 import type { Owner, UserOwner } from '../keys/owner'
 import type { ChangeOptions } from '../lifecycle/types'
+import type { OpenApiOption } from './access'
+import { documentRoute } from './document-route'
 import type { Guard } from './guards'
 import { idempotencyKeyOf } from './idempotency-key'
 import { addressOf, createKeyRoutes, listPermissions, shownToOwner, type Role } from './key-routes'
@@ -14,7 +16,7 @@ interface Ownership {
 }
 
 /** Makes the router with which users manage their own keys. */
-export function createOwnerRouter(parts: RouterParts): Guard {
+export function createOwnerRouter(parts: RouterParts, openApi: OpenApiOption | undefined): Guard {
   const { settings } = parts
   if (!settings.currentUser) {
     throw new TypeError('router: needs the option currentUser of createApiKeys')
@@ -25,7 +27,10 @@ export function createOwnerRouter(parts: RouterParts): Guard {
     mayGiveOf: () => undefined,
     optionsOf: (call) => ({ owner: userOf(call), actor: userOf(call), ...addressOf(call) }),
   })
-  return createRouter(parts, settings.currentUser, routes)
+  return createRouter(parts, settings.currentUser, {
+    ...documentRoute(parts, 'router', openApi),
+    ...routes,
+  })
 }
 
 /** Returns the routes for the keys of one owner. */

@@ -22,7 +22,7 @@ export interface RouterParts {
   /** Asks the app for the permissions of an owner; `undefined` if every owner may give all permissions. */
   grantable: ((owner: Owner) => Promise<readonly string[]>) | undefined
   answers: Answers
-  settings: Pick<Settings, 'idTypes' | 'currentUser' | 'isAdmin' | 'trustedOrigins' | 'permissions'>
+  settings: Settings
 }
 
 /** A request that is admitted to its route. */

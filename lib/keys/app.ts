@@ -10,7 +10,7 @@ export interface App {
   resource: string
 }
 
-/** Any app, with the members that all apps have in common. A function can take the `ApiKeys` or `VerifiedApiKey` of any app. */
+/** Any app, with the members that all apps have in common. A function can take the `AnyApiKeys` or `VerifiedApiKey` of any app. */
 export interface AnyApp extends App {
   environment: never
   resource: never

@@ -4,7 +4,7 @@ import { statuses } from '../../models/api-key'
 import type { UserIdType } from '../../models/storage-options'
 import { isAmbiguousRange, readAddressRange, readClientAddress } from './addresses'
 import { faultOfJson, faultOfSize, isPlainObject, type Metadata } from './metadata'
-import { pathTo, readInput, strict } from './parse-input'
+import { documentedAs, documentedLike, pathTo, readInput, strict } from './parse-input'
 import { isScopeToken } from './permission-options'
 import type { Permissions } from './permissions'
 
@@ -19,12 +19,16 @@ export function text({ min = 0, max, lines }: { min?: number; max: number; lines
     v.check(({ length }) => length >= min && length <= max, `must have ${size} characters`),
     v.check((value) => !controls.test(value), 'must not contain control characters'),
     v.check((value) => value.isWellFormed(), 'must be well-formed Unicode'),
+    documentedAs({ type: 'string', ...(min > 0 && { minLength: min }), maxLength: max }),
   )
 }
 
 /** Makes the schema of text of one shape. */
 export function matching(shape: RegExp, message: string) {
-  return v.custom<string>((value) => typeof value === 'string' && shape.test(value), message)
+  return v.pipe(
+    v.custom<string>((value) => typeof value === 'string' && shape.test(value), message),
+    documentedAs({ type: 'string', pattern: shape.source }),
+  )
 }
 
 /** A text that names a request, so that it is carried out once. */
@@ -39,9 +43,12 @@ export function oneOf<const Name extends string>(names: readonly Name[], shown =
 }
 
 /** The name of a permission, which the app need not have any longer. */
-export const permissionName = v.custom<string>(
-  isScopeToken,
-  'must have 1 to 100 printable characters of ASCII without space, " and \\',
+export const permissionName = v.pipe(
+  v.custom<string>(
+    isScopeToken,
+    'must have 1 to 100 printable characters of ASCII without space, " and \\',
+  ),
+  documentedAs({ type: 'string', minLength: 1, maxLength: 100 }),
 )
 
 /** Makes the schema of a whole number between two bounds. */
@@ -50,7 +57,10 @@ export function wholeNumber(
   most: number,
   message = `must be a whole number from ${least} to ${most}`,
 ) {
-  return v.custom<number>((value) => isWithin(value, least, most), message)
+  return v.pipe(
+    v.custom<number>((value) => isWithin(value, least, most), message),
+    documentedAs({ type: 'integer', minimum: least, maximum: most }),
+  )
 }
 
 function isWithin(value: unknown, least: number, most: number): boolean {
@@ -58,29 +68,38 @@ function isWithin(value: unknown, least: number, most: number): boolean {
 }
 
 /** True or false. Text is taken as well, because queries have only text. */
-export const flag = readInput((value) => {
-  if (typeof value === 'boolean') return value
-  return value === 'true' || value === 'false' ? value === 'true' : null
-}, 'must be true or false')
+export const flag = v.pipe(
+  readInput((value) => {
+    if (typeof value === 'boolean') return value
+    return value === 'true' || value === 'false' ? value === 'true' : null
+  }, 'must be true or false'),
+  documentedAs({ type: 'boolean' }),
+)
 
 /** How many entries a page has, 20 by default. Queries give it as text. */
 export const pageSize = v.optional(
-  readInput((value) => {
-    const size = typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value
-    return isWithin(size, 1, 100) ? Number(size) : null
-  }, 'must be a whole number from 1 to 100'),
+  v.pipe(
+    readInput((value) => {
+      const size = typeof value === 'string' && /^\d{1,9}$/.test(value) ? Number(value) : value
+      return isWithin(size, 1, 100) ? Number(size) : null
+    }, 'must be a whole number from 1 to 100'),
+    documentedAs({ type: 'integer', minimum: 1, maximum: 100 }),
+  ),
   20,
 )
 
 const someStatuses = v.pipe(v.array(v.picklist(statuses)), v.nonEmpty())
 
 /** One or several statuses, as a list or as text with commas. */
-export const statusList = readInput(
-  (value) => {
-    const names = typeof value === 'string' ? value.split(',') : value
-    return v.is(someStatuses, names) ? [...new Set(names)] : null
-  },
-  `must be one of ${statuses.join(', ')}`,
+export const statusList = v.pipe(
+  readInput(
+    (value) => {
+      const names = typeof value === 'string' ? value.split(',') : value
+      return v.is(someStatuses, names) ? [...new Set(names)] : null
+    },
+    `must be one of ${statuses.join(', ')}`,
+  ),
+  documentedLike(someStatuses),
 )
 
 /** RFC 3339, section 5.6. The day is looked up, because not every month has 31. */
@@ -102,7 +121,10 @@ function isDay(day: string): boolean {
   return !Number.isNaN(time) && new Date(time).toISOString().startsWith(day)
 }
 
-const moment = readInput(readMoment, 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z')
+const moment = v.pipe(
+  readInput(readMoment, 'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z'),
+  documentedAs({ type: 'string', format: 'date-time' }),
+)
 
 const year10000 = Date.UTC(10_000, 0)
 
@@ -123,13 +145,20 @@ export const momentOfUse = v.pipe(
 )
 
 /** A time as `toISOString()` writes it. */
-export const utcTime = v.custom<string>(
-  (value) => typeof value === 'string' && /T.+Z$/.test(value) && readMoment(value) !== null,
-  'must be a time',
+export const utcTime = v.pipe(
+  v.custom<string>(
+    (value) => typeof value === 'string' && /T.+Z$/.test(value) && readMoment(value) !== null,
+    'must be a time',
+  ),
+  documentedAs({ type: 'string', format: 'date-time' }),
 )
 
 /** A UUID of any version. */
-export const guid = v.pipe(v.string('must be a UUID'), v.uuid('must be a UUID'))
+export const guid = v.pipe(
+  v.string('must be a UUID'),
+  v.uuid('must be a UUID'),
+  documentedAs({ type: 'string', format: 'uuid' }),
+)
 
 /** How many keys one call may create or name. */
 export const mostKeys = 10_000
@@ -150,6 +179,7 @@ export const textId = v.pipe(
   }, 'must be a user id'),
   v.check(({ length }) => length >= 1 && length <= 255, 'must have 1 to 255 characters'),
   v.check((id) => !id.includes('\0') && id.isWellFormed(), 'must be well-formed Unicode'),
+  documentedAs({ type: 'string', minLength: 1, maxLength: 255 }),
 )
 
 /** The schema of a user's id. */
@@ -159,8 +189,12 @@ export type UserIdSchema = v.GenericSchema<unknown, string | number>
 export const userIds: Readonly<Record<UserIdType, UserIdSchema>> = {
   text: textId,
   uuid: v.pipe(guid, v.toLowerCase()),
-  integer: v.pipe(integer(31n), v.transform(Number)),
-  bigint: v.pipe(integer(63n), v.transform(String)),
+  integer: v.pipe(integer(31n), v.transform(Number), documentedAs({ type: 'integer' })),
+  bigint: v.pipe(
+    integer(63n),
+    v.transform(String),
+    documentedAs({ type: 'string', pattern: '^-?\\d{1,19}$' }),
+  ),
 }
 
 function integer(bits: bigint) {
@@ -195,6 +229,12 @@ export function permissionSet({ names, known, namesOf }: Permissions) {
     v.array(oneOf(known, names)),
     v.check((given) => namesOf(given).length > 0, 'must name at least one permission'),
     refuseRepeats(),
+    documentedAs({
+      type: 'array',
+      items: { type: 'string', enum: names },
+      minItems: 1,
+      uniqueItems: true,
+    }),
   )
 }
 
@@ -217,6 +257,7 @@ export const metadata = v.pipe(
     const message = typed ? (faultOfJson(value) ?? faultOfSize(value)) : null
     if (message !== null) addIssue({ message })
   }),
+  documentedAs({ type: 'object', additionalProperties: true }),
 )
 
 /** The address from which a call is made. */
@@ -240,6 +281,7 @@ export const addressList = v.pipe(
   v.minLength(1, 'must name at least one address; null means all'),
   v.maxLength(100, 'must name at most 100 addresses'),
   refuseRepeats(),
+  documentedAs({ uniqueItems: true }),
 )
 
 /** The exported end of the audit trail. */
@@ -248,6 +290,7 @@ export const auditHead = strict(
     position: v.pipe(
       v.custom<number>(Number.isSafeInteger, 'must be a whole number'),
       v.minValue(0, 'must not be negative'),
+      documentedAs({ type: 'integer', minimum: 0 }),
     ),
     hash: v.union([hexadecimal(64), v.literal('')], 'must be 64 hexadecimal characters'),
     at: utcTime,
@@ -270,7 +313,10 @@ export interface AuditProgress {
 }
 
 /** A function that is called again and again. */
-export const progressListener = v.custom<(progress: AuditProgress) => void>(
-  (value) => typeof value === 'function',
-  'must be a function',
+export const progressListener = v.pipe(
+  v.custom<(progress: AuditProgress) => void>(
+    (value) => typeof value === 'function',
+    'must be a function',
+  ),
+  documentedAs(false),
 )

@@ -8,7 +8,7 @@ import * as fields from './fields'
 import { limitOverrides } from './limits'
 import type { IdTypes } from './owner'
 import { createOwnerInput } from './owner-input'
-import { createParser, type Messages } from './parse-input'
+import { createParser, notKnown, type Messages } from './parse-input'
 import type { Permissions } from './permissions'
 import { resourceLists, type ResourceTypes } from './resources'
 import { usageQuery } from './usage-period'
@@ -258,8 +258,6 @@ function environmentOfNewKey({ names, usual }: InputSettings['environments']) {
 function environmentOfFilter(names: readonly string[]) {
   return v.optional(names.length > 0 ? fields.oneOf(names) : notKnown)
 }
-
-const notKnown = v.custom<string>(() => false, 'is not known here')
 
 const name = fields.text({ min: 1, max: 100 })
 

@@ -3,7 +3,7 @@ import v = require('valibot')
 import type { LimitState } from '../errors'
 import { wholeNumber } from './fields'
 import { isPlainObject } from './metadata'
-import { isObject, strict, withAll } from './parse-input'
+import { documentedAs, documentedLike, isObject, strict, withAll } from './parse-input'
 
 /** How often a key may be used in each window of time. A window begins with its first use. */
 export interface Limit {
@@ -91,6 +91,8 @@ export const limitOverrides = v.pipe(
   v.transform((value) =>
     Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1))),
   ),
+  documentedLike(v.record(v.string(), v.nullable(v.object(limitFields)))),
+  documentedAs({ maxProperties: maxLimits }),
 )
 
 /** Returns the limits that hold for a key, the shortest window first. Later limits replace earlier limits of the same names. */

@@ -2,7 +2,7 @@ import v = require('valibot')
 
 import { oneOf, text, userIds } from './fields'
 import type { IdTypes, Owner } from './owner'
-import { isObject, pathTo } from './parse-input'
+import { documentedAs, documentedLike, isObject, pathTo } from './parse-input'
 
 const serviceName = text({ min: 1, max: 100 })
 
@@ -28,6 +28,9 @@ export function createOwnerInput({ user, organization, service }: IdTypes) {
       // The id fits the type, which the compiler cannot see.
       return { type: kindOf.output, id: idOf.output } as Owner
     }),
+    documentedLike(
+      v.union(Object.entries(ids).map(([type, id]) => v.object({ type: v.literal(type), id }))),
+    ),
   )
   const names = { owner: v.optional(owner), userId: v.optional(ids.user) }
 
@@ -49,6 +52,7 @@ export function createOwnerInput({ user, organization, service }: IdTypes) {
         ...others,
         owner: owner ?? (userId === undefined ? undefined : { type: 'user', id: userId }),
       })),
+      documentedAs(isOptional ? notBoth : either),
     )
   }
 
@@ -67,6 +71,9 @@ export function createOwnerInput({ user, organization, service }: IdTypes) {
 }
 
 const missing = 'is required'
+
+const either = { oneOf: [{ required: ['owner'] }, { required: ['userId'] }] }
+const notBoth = { not: { required: ['owner', 'userId'] } }
 
 /** The schema of an object with these fields that names an owner. The compiler cannot follow the spread of the fields. */
 type Named<Fields extends v.ObjectEntries, Named extends Owner | undefined> = v.GenericSchema<

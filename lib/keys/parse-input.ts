@@ -21,12 +21,30 @@ export type Messages = Readonly<Record<string, string>>
 export function createParser<Schema extends ObjectSchema>(schema: Schema, refused?: Messages) {
   const strictSchema = strict(schema, refused)
 
-  return function parse(input: unknown) {
+  function parse(input: unknown) {
     const result = v.safeParse(strictSchema, input, everyFault)
     if (result.success) return result.output
 
     throw new InvalidInputError(result.issues.slice(0, maxFaults).map(toFault))
   }
+  // The OpenAPI document is made of the schemas.
+  return Object.assign(parse, { schema: strictSchema })
+}
+
+/** A JSON Schema (draft 2020-12). */
+export type JsonSchema = Readonly<Record<string, unknown>>
+
+/**
+ * Documents input for which Valibot has no words, because a function of ours reads it: as JSON Schema; `false` for input that JSON cannot
+ * hold, or that the app does not have.
+ */
+export function documentedAs<Input>(jsonSchema: JsonSchema | false) {
+  return v.metadata<Input, { jsonSchema: JsonSchema | false }>({ jsonSchema })
+}
+
+/** Documents input by a schema that it resembles. */
+export function documentedLike<Input>(like: v.GenericSchema) {
+  return v.metadata<Input, { like: v.GenericSchema }>({ like })
 }
 
 function toFault({ path, input, message }: v.BaseIssue<unknown>): InputFault {
@@ -65,6 +83,7 @@ export function strict<Schema extends ObjectSchema>(
       }
       return success ? output : NEVER
     }),
+    documentedLike(schema),
   )
 }
 
@@ -103,3 +122,9 @@ export function readBy<Input, Output>(read: (input: Input) => Output | null, mes
     return NEVER
   })
 }
+
+/** The schema of a field that the app does not have. */
+export const notKnown = v.pipe(
+  v.custom<string>(() => false, 'is not known here'),
+  documentedAs(false),
+)

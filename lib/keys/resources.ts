@@ -6,7 +6,7 @@ import type { GrantableContext } from './grantable'
 import { createInterner } from './interner'
 import { deepFreeze, isPlainObject } from './metadata'
 import type { Owner } from './owner'
-import { isObject, readInput } from './parse-input'
+import { documentedAs, documentedLike, isObject, readInput } from './parse-input'
 
 /**
  * The ids to which a key is bound, by the types of the app's resources. A type that is left out is not bound. An empty list stands for no
@@ -75,10 +75,14 @@ const maxBytes = 16_384
 
 const ids = v.pipe(
   v.array(
-    readInput(toId, 'must be text of 1 to 255 characters, well-formed Unicode without NUL'),
+    v.pipe(
+      readInput(toId, 'must be text of 1 to 255 characters, well-formed Unicode without NUL'),
+      documentedAs({ type: 'string', minLength: 1, maxLength: 255 }),
+    ),
     'must be a list of ids',
   ),
   refuseRepeats(),
+  documentedAs({ uniqueItems: true }),
 )
 
 /** Makes the schema of what a key is bound to. Types and ids are sorted, so that equal bindings look equal; `null` for none. */
@@ -100,6 +104,7 @@ export function resourceLists(types: readonly string[]) {
       (value) => Buffer.byteLength(JSON.stringify(value)) <= maxBytes,
       `must have at most ${maxBytes} bytes as JSON`,
     ),
+    documentedLike(v.partial(v.object(Object.fromEntries(types.map((type) => [type, ids]))))),
   )
 }
 

@@ -40,7 +40,7 @@ const limits = {
   monthly: { limit: 1_000_000_000, windowSeconds: 30 * 86_400 },
 }
 
-const opened = new Map<BuildName, { apiKeys: Library.ApiKeys; keys: string[] }>()
+const opened = new Map<BuildName, { apiKeys: Library.AnyApiKeys; keys: string[] }>()
 
 answerQuestions(async (question: CpuServerQuestion): Promise<CpuServerAnswer> => {
   switch (question.kind) {

@@ -4,6 +4,7 @@ import { expectFaults, expectProblem } from '../support/problem'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, createKey } = useWorld({
+  documented: {},
   options: {
     header: 'X-API-Key',
     maxKeysPerOwner: 4,

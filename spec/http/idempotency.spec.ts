@@ -7,6 +7,7 @@ import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, rows, sequelize, createProcess } = useWorld({
+  documented: {},
   options: { maxKeysPerOwner: 3 },
 })
 const elsewhere = createProcess({ maxKeysPerOwner: 3 })

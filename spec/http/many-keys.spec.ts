@@ -5,6 +5,7 @@ import { expectFaults, expectProblem } from '../support/problem'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, createKey, createProcess, rows } = useWorld({
+  documented: {},
   options: { maxKeysPerOwner: 1_100 },
   routes: (app, apiKeys) => {
     app.get('/graphs', apiKeys.requirePermission('READ_GRAPH'), (_req, res) => {

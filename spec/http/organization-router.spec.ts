@@ -4,6 +4,7 @@ import type { Request } from 'express'
 
 import { createApiKeys, type Access, type UserOwner } from '../../lib'
 import { createTestApp, permissions, type User } from '../support/app'
+import { checkAnswers } from '../support/contract'
 import { createDatabase, type Database } from '../support/database'
 import { createHttp, type Http, type Method } from '../support/http'
 import { expectFaults, expectProblem } from '../support/problem'
@@ -55,8 +56,11 @@ beforeAll(async () => {
       return Number(req.params.id) === 7 ? access.get(user.id) : null
     },
   })
-  http = createHttp(() =>
-    createTestApp(apiKeys, (app) => app.use('/organizations/:id/api-keys', router)),
+  const app = createTestApp(apiKeys, (app) => app.use('/organizations/:id/api-keys', router))
+  const documented = { organizationRouter: '/organizations/{id}/api-keys' }
+  http = createHttp(
+    () => app,
+    checkAnswers(() => apiKeys.openApi(documented)),
   )
 })
 

@@ -6,6 +6,7 @@ import { expectFaults, expectProblem } from '../support/problem'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, sequelize, createKey, createProcess } = useWorld({
+  documented: {},
   options: {
     header: 'X-API-Key',
     grantable: ({ id: userId }) =>

@@ -11,7 +11,10 @@ const secrets = ['first', 'second'].map((name) => `${name} of the secrets, 01234
 const day = 86_400
 const options = { secrets: secrets.slice(0, 1) }
 
-const { apiKeys, http, rows, sequelize, createKey, createProcess } = useWorld({ options })
+const { apiKeys, http, rows, sequelize, createKey, createProcess } = useWorld({
+  options,
+  documented: {},
+})
 const elsewhere = createProcess(options).apiKeys
 
 async function saysOf(plainTextKey: string, instance = apiKeys) {

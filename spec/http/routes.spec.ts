@@ -4,6 +4,7 @@ import type { Express, RequestHandler } from 'express'
 
 import type { AnyRequest } from '../../lib/http/guard-options'
 import type { TestApiKeys } from '../support/app'
+import { createContract } from '../support/contract'
 import { databaseAway } from '../support/database'
 import { bearer, type Method } from '../support/http'
 import { expectProblem } from '../support/problem'
@@ -98,8 +99,12 @@ function addOrganizations(app: Express, keys: TestApiKeys) {
 
 const withOrganizations = { organizations: {} as never }
 
+/** Where the routers of the app are, for the document by which each answer below is checked. */
+const documented = { organizationRouter: '/organizations/{organizationId}/api-keys' }
+
 const { apiKeys, app, http, rows, createKey, createProcess } = useWorld({
   routes: addOrganizations,
+  documented,
   options: {
     ...withOrganizations,
     header: 'X-API-Key',
@@ -111,6 +116,15 @@ const withoutDatabase = createProcess(
   { ...withOrganizations, sequelize: databaseAway.connect() },
   addOrganizations,
 )
+
+/** The mounts as documents write them. */
+const templates: Record<string, string> = {
+  alice: '/api-keys',
+  member: documented.organizationRouter,
+  admin: '/admin/api-keys',
+}
+
+const contract = createContract(apiKeys.openApi(documented))
 
 const mounts = {
   alice: '/api-keys',
@@ -169,6 +183,27 @@ describe.each([
     )
   })
 
+  it('has exactly the routes of its document', () => {
+    const ofRouter = Object.entries(contract.paths).flatMap(([path, item]) =>
+      Object.keys(item)
+        .filter((method) => method !== 'parameters')
+        .map((method) => `${method} ${path}`),
+    )
+    const mount = templates[who] ?? ''
+
+    expect(
+      ofRouter.filter((operation) => operation.split(' ')[1]?.startsWith(mount)).toSorted(),
+    ).toEqual(
+      routes
+        .filter((route) => route.who === who)
+        .map(
+          ({ method, path }) =>
+            `${method} ${mount}${path === '/' ? '' : path.replace(':id', '{apiKeyId}')}`,
+        )
+        .toSorted(),
+    )
+  })
+
   it('has nothing beside its routes but the handlers of refusals', () => {
     const others = stack.filter(({ route }) => !route)
 
@@ -192,6 +227,13 @@ describe.each(routes.map((route) => [titleOf(route), route] as const))('%s', (_,
     expect(answer.headers['cache-control']).toBe('no-store')
     expect(answer.headers['content-type']).toBe('application/json; charset=utf-8')
     expect(answer.headers).not.toHaveProperty('etag')
+  })
+
+  it('takes a body that its document allows, and no other member', () => {
+    const { faultsOfBody } = contract
+
+    expect(faultsOfBody(method, path, isRead(route) ? undefined : body)).toEqual([])
+    expect(faultsOfBody(method, path, { ...body, nonsense: true })).not.toEqual([])
   })
 
   it('needs a user who is signed in', async () => {

@@ -5,7 +5,7 @@ import { useWorld, type CreatedKey } from '../support/world'
 
 const [now, thisHour] = [new Date('2026-11-04T12:10:00Z'), '2026-11-04T12:00:00.000Z']
 
-const { apiKeys, http, sequelize, rows, holdLock, createKey } = useWorld()
+const { apiKeys, http, sequelize, rows, holdLock, createKey } = useWorld({ documented: {} })
 
 beforeEach(() => setClock(now))
 

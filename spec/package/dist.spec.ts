@@ -25,6 +25,26 @@ describe('the built package', () => {
     expect(await built).toHaveLength(2)
   })
 
+  it('loads neither pages nor documents before the app asks for them', async () => {
+    const script = `
+      const { createApiKeys } = require('./dist/lib')
+      const { Sequelize } = require('sequelize')
+      const sequelize = new Sequelize('postgres://localhost')
+      const currentUser = () => null
+      const apiKeys = createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'], currentUser })
+      apiKeys.router({ openApi: true })
+      const loaded = (folder) => Object.keys(require.cache).some((file) => file.includes('dist/lib/' + folder))
+      const before = [loaded('console'), loaded('openapi')]
+      apiKeys.openApi()
+      console.log(JSON.stringify([...before, loaded('openapi')]))
+    `
+    const { stdout } = await promisify(execFile)(process.execPath, ['--eval', script], {
+      cwd: root,
+    })
+
+    expect(JSON.parse(stdout)).toEqual([false, false, true])
+  })
+
   it('loads six files of other packages, besides those of its peers', async () => {
     const script = `
       for (const name of ['express', 'passport', 'pg', 'sequelize']) require(name)

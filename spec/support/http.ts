@@ -1,7 +1,7 @@
 import type { Server } from 'node:http'
 
 import type { Express } from 'express'
-import request, { type Test } from 'supertest'
+import request, { type Response, type Test } from 'supertest'
 
 const methods = ['get', 'head', 'options', 'post', 'put', 'patch', 'delete'] as const
 
@@ -24,13 +24,17 @@ export interface Http extends Caller {
 }
 
 /** Makes the callers of an app, which `target` returns, or of the server that it listens on. */
-export function createHttp(target: () => Express | Server): Http {
+export function createHttp(
+  target: () => Express | Server,
+  check?: (method: Method, path: string, answer: Response) => void,
+): Http {
   const callerWith = (headers: Record<string, string>) =>
     Object.fromEntries(
       methods.map((method): [Method, Send] => [
         method,
         (path, body) => {
           const sent = request(target())[method](path).set(headers)
+          if (check) sent.expect((answer) => check(method, path, answer))
           if (body === undefined) return sent
           return method === 'get' ? sent.query(body) : sent.send(body)
         },

@@ -17,6 +17,7 @@ export const pages = [
   'lib/freshness/README.md',
   'lib/http/README.md',
   'lib/limits/README.md',
+  'lib/openapi/README.md',
   'lib/usage/README.md',
   'lib/verification/README.md',
   'lib/keys/README.md',

@@ -3,7 +3,7 @@ import type { Server } from 'node:http'
 import type { Express } from 'express'
 import { QueryTypes, type Sequelize } from 'sequelize'
 
-import type { ApiKeyRecord, Status } from '../../lib'
+import type { ApiKeyRecord, OpenApiOptions, Status } from '../../lib'
 import {
   createTestApiKeys,
   createTestApp,
@@ -12,6 +12,7 @@ import {
   type TestApiKeys,
 } from './app'
 import { findBlockedSession } from './blocked'
+import { checkAnswers } from './contract'
 import { planDatabase, type Database } from './database'
 import { createHttp, type Http } from './http'
 import { bringInto, newKey } from './keys'
@@ -24,6 +25,8 @@ interface WorldOptions {
   options?: Options
   /** Adds routes to the app, behind both routers. */
   routes?: Routes
+  /** Has every answer of the routers checked by their OpenAPI document. */
+  documented?: OpenApiOptions
   /** The database to copy. */
   template?: 'migrated' | 'empty'
 }
@@ -104,7 +107,7 @@ export function useWorldForEach(options: WorldOptions = {}): World {
   })
 }
 
-function planWorld({ options, routes, template }: WorldOptions) {
+function planWorld({ options, routes, template, documented }: WorldOptions) {
   const database = planDatabase(template)
   const sequelize = database.connect()
   const servers: Server[] = []
@@ -129,13 +132,16 @@ function planWorld({ options, routes, template }: WorldOptions) {
       get app() {
         return makeApp()
       },
-      http: createHttp(() => {
-        if (!server) {
-          server = makeApp().listen(0)
-          servers.push(server)
-        }
-        return server
-      }),
+      http: createHttp(
+        () => {
+          if (!server) {
+            server = makeApp().listen(0)
+            servers.push(server)
+          }
+          return server
+        },
+        documented && checkAnswers(() => apiKeys.openApi(documented)),
+      ),
       async createKey({ status, ...wishes } = {}) {
         const { apiKey: created, plainTextKey } = await apiKeys.create(newKey(wishes))
         const { id, userId } = created

@@ -6,6 +6,7 @@ import express, { type NextFunction, type Request, type Response } from 'express
 import {
   createApiKeys,
   migrations,
+  type AnyApiKeys,
   type ApiKeys,
   type ApiKeyRecord,
   type App,
@@ -458,7 +459,7 @@ interface EverythingApp {
 }
 declare const everything: ApiKeys<EverythingApp>
 
-export async function useAnyApp(any: ApiKeys) {
+export async function useAnyApp(any: AnyApiKeys) {
   const { id, owner, permissions } = any.getApiKey({})
   isTrue<Equal<typeof owner, Owner>>()
   isTrue<Equal<typeof permissions, readonly string[]>>()

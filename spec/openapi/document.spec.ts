@@ -1,0 +1,272 @@
+import { Validator } from '@seriousme/openapi-schema-validator'
+
+import { createApiKeys } from '../../lib'
+import { refusals, type ErrorCode } from '../../lib/errors'
+import { createTestApiKeys, permissions, type Options } from '../support/app'
+import { createContract, type AnyJson as Json } from '../support/contract'
+import { databaseAway } from '../support/database'
+import { environmentOptions } from '../support/environments'
+
+/** How users of an app may sign in. */
+const signIn = { type: 'apiKey', in: 'cookie', name: 'session' }
+
+const everything = {
+  ...environmentOptions(),
+  users: { table: 'users', type: 'integer' },
+  organizations: { table: 'organizations', type: 'uuid' },
+  services: true,
+  resources: { graph: true, project: true },
+  header: 'X-API-Key',
+  grantable: () => [],
+  maxGracePeriodSeconds: 3_600,
+} as unknown as Options
+
+const organizationRouter = '/organizations/{organizationId}/api-keys'
+
+function documentOf(options: Options = {}, given: object = {}): Json {
+  return createTestApiKeys(databaseAway, options).openApi(given)
+}
+
+async function faultsOf(document: Json) {
+  const { valid, errors } = await new Validator().validate(structuredClone(document))
+  return valid ? [] : errors
+}
+
+/** Returns the paths at which the routers are. */
+function mounts(options: Options): string[] {
+  const { paths } = documentOf(options)
+  return Object.keys(paths as object).filter((path) => path.endsWith('/api-keys'))
+}
+
+/** Returns the schema of the body of an operation. */
+function bodyOf(document: Json, path: string, method: string): Json {
+  return document.paths[path][method].requestBody.content['application/json'].schema as Json
+}
+
+describe('openApi', () => {
+  it.each([
+    ['of an app with few options', {}, {}],
+    [
+      'of an app with every option',
+      everything,
+      { organizationRouter, signIn, servers: [{ url: 'https://api.example.com' }] },
+    ],
+    ['of an app that answers refusals itself', { onRefusal: () => {} }, {}],
+  ])('returns a document without a fault: %s', async (_, options, given) => {
+    expect(await faultsOf(documentOf(options, given))).toEqual([])
+  })
+
+  it('returns JSON, which a copy of it equals', () => {
+    const document = documentOf(everything, { organizationRouter })
+
+    expect(JSON.parse(JSON.stringify(document))).toEqual(document)
+  })
+
+  it('has the routers that the app can mount, at the usual paths', () => {
+    expect(mounts({})).toEqual(['/api-keys', '/admin/api-keys'])
+    expect(mounts({ isAdmin: undefined })).toEqual(['/api-keys'])
+    expect(mounts({ currentUser: undefined, isAdmin: undefined })).toEqual([])
+    expect(mounts(everything)).toEqual(['/api-keys', '/admin/api-keys'])
+  })
+
+  it('has the routers at the paths that are given, each operation with a name of its own', () => {
+    const given = { router: '/keys', adminRouter: false, organizationRouter: '/teams/{id}/keys' }
+
+    const { paths } = documentOf(everything, given)
+    const items = Object.entries<Json>(paths)
+    const names = items.flatMap(([, item]) =>
+      Object.values(item).flatMap((each) => each.operationId ?? []),
+    )
+
+    expect(items.every(([path]) => /^\/keys|^\/teams\/\{id\}\/keys/.test(path))).toBe(true)
+    expect(paths['/teams/{id}/keys/{apiKeyId}'].parameters).toEqual([
+      { name: 'id', in: 'path', required: true, schema: { type: 'string' } },
+      { name: 'apiKeyId', in: 'path', required: true, schema: { type: 'string', format: 'uuid' } },
+    ])
+    expect(names).toContain('rotateApiKey')
+    expect(names).toContain('organizationRotateApiKey')
+    expect(new Set(names).size).toBe(names.length)
+  })
+
+  it('says what it is told about the app', () => {
+    const servers = [{ url: 'https://api.example.com' }]
+    const info = { title: 'Acme', 'x-audience': 'partners' }
+    const document = documentOf({}, { servers, info, signIn })
+
+    expect(document.servers).toEqual(servers)
+    expect(document.info).toEqual({ title: 'Acme', version: '1', 'x-audience': 'partners' })
+    expect(document.components.securitySchemes).toEqual({ signIn })
+    expect(document.paths['/api-keys'].get.security).toEqual([{ signIn: [] }])
+    expect(documentOf().paths['/api-keys'].get).not.toHaveProperty('security')
+  })
+
+  it('has the rules of input of the app', () => {
+    const document = documentOf(everything)
+    const { properties } = bodyOf(document, '/admin/api-keys', 'post')
+
+    expect(properties.permissions.items.enum).toEqual(permissions)
+    expect(properties.name).toEqual({ type: 'string', minLength: 1, maxLength: 100 })
+    expect(properties.environment).toEqual({
+      type: 'string',
+      enum: ['live', 'test'],
+      default: 'live',
+    })
+    expect(Object.keys(properties.resources.properties as object)).toEqual(['graph', 'project'])
+    expect(properties.owner.anyOf.map(({ properties }: Json) => properties.type.const)).toEqual([
+      'user',
+      'organization',
+      'service',
+    ])
+    expect(properties.userId).toEqual({ type: 'integer' })
+    const rotation = bodyOf(document, '/api-keys/{apiKeyId}/rotate', 'post')
+    expect(rotation.properties.gracePeriodSeconds).toEqual({
+      type: 'integer',
+      minimum: 0,
+      maximum: 3_600,
+      default: 3_600,
+    })
+  })
+
+  it('lacks what the app lacks, and what owners may not write', () => {
+    const document = documentOf()
+    const ofOwner = bodyOf(document, '/api-keys', 'post').properties
+    const ofAdmin = bodyOf(document, '/admin/api-keys', 'post').properties
+
+    expect(Object.keys(ofAdmin as object).toSorted()).toEqual([
+      'allowedIps',
+      'description',
+      'expiresAt',
+      'limits',
+      'metadata',
+
+      'name',
+      'owner',
+      'permissions',
+      'userId',
+    ])
+    expect(Object.keys(ofOwner as object).toSorted()).toEqual([
+      'allowedIps',
+      'description',
+      'expiresAt',
+      'metadata',
+      'name',
+      'permissions',
+    ])
+    expect(document.components.schemas.ApiKey.properties).not.toHaveProperty('environment')
+  })
+
+  it('has every refusal of routes, with its sentence and its status', () => {
+    const { components } = documentOf({ grantable: () => [] }, {})
+    const schemas = Object.values<Json>(components.schemas).filter(
+      ({ properties }) => properties?.code?.enum?.length === 1,
+    )
+    const codes = schemas.map(({ properties }) => properties.code.enum[0] as ErrorCode)
+    // These are of guards, of organizations, and about one operation that no document can have.
+    const others = [
+      'missing_credential',
+      'malformed_credential',
+      'multiple_credentials',
+      'invalid_api_key',
+      'address_not_allowed',
+      'environment_not_allowed',
+      'resource_not_allowed',
+      'missing_permission',
+      'rate_limited',
+      'too_many_attempts',
+      'limiter_unavailable',
+      'too_many_lookups',
+
+      'read_only',
+      'exceeds_access',
+      'organization_not_found',
+      'method_not_allowed',
+    ]
+
+    expect([...codes, ...others].toSorted()).toEqual(Object.keys(refusals).toSorted())
+    for (const { description, properties } of schemas) {
+      const [status, sentence] = refusals[properties.code.enum[0] as ErrorCode]
+      expect([properties.status.enum, description]).toEqual([[status], sentence])
+    }
+  })
+
+  it('says nothing about the body of refusals that the app answers itself', () => {
+    const { paths } = documentOf({ onRefusal: () => {} })
+
+    expect(paths['/api-keys'].get.responses[401]).toHaveProperty('description')
+    expect(paths['/api-keys'].get.responses[401]).not.toHaveProperty('content')
+  })
+
+  it('refers only to components that it has, and has no others', () => {
+    const document = documentOf(everything, { organizationRouter })
+    const text = JSON.stringify(document)
+    const used = new Set(
+      [...text.matchAll(/"#\/components\/(\w+\/[\w-]+)"/g)].map(([, name = '']) => name),
+    )
+    const { schemas, headers } = document.components
+    const known = [
+      ...Object.keys(schemas as object).map((name) => `schemas/${name}`),
+      ...Object.keys(headers as object).map((name) => `headers/${name}`),
+    ]
+
+    expect(known.toSorted((one, other) => one.localeCompare(other))).toEqual(
+      [...used].toSorted((one, other) => one.localeCompare(other)),
+    )
+  })
+
+  it.each([
+    [{ server: [] }, 'openApi: there is no option server. Did you mean servers?'],
+    [
+      { servers: 'https://api.example.com' },
+      'openApi: servers must be a list, got "https://api.example.com"',
+    ],
+    [{ signIn: 'session' }, 'openApi: signIn must be an object, got "session"'],
+    [{ info: [] }, 'openApi: info must be an object, got []'],
+    [
+      { router: 'api-keys' },
+      'openApi: router must be a path such as /api-keys or /teams/{teamId}/api-keys, got "api-keys"',
+    ],
+    [
+      { router: '/keys/:id' },
+      'openApi: router must be a path such as /api-keys or /teams/{teamId}/api-keys, got "/keys/:id"',
+    ],
+    [
+      { adminRouter: '/{apiKeyId}/keys' },
+      'openApi: adminRouter must be a path such as /api-keys or /teams/{teamId}/api-keys, got "/{apiKeyId}/keys"',
+    ],
+    [
+      { organizationRouter },
+      'openApi: organizationRouter needs the option organizations of createApiKeys',
+    ],
+  ])('refuses %j', (given, message) => {
+    expect(() => documentOf({}, given)).toThrow(new TypeError(message))
+  })
+})
+
+describe('a contract of a document', () => {
+  const apiKeys = createTestApiKeys(databaseAway)
+  const { faultsOfAnswer } = createContract(apiKeys.openApi())
+  const headers = { 'content-type': 'application/json; charset=utf-8' }
+
+  it('finds a member that the document lacks, and a member that the answer lacks', () => {
+    const faults = (body: object) =>
+      faultsOfAnswer('get', '/api-keys', { status: 200, headers, text: JSON.stringify(body) })
+
+    expect(faults({ apiKeys: [], nextCursor: null })).toEqual([])
+    expect(faults({ apiKeys: [], nextCursor: null, total: 0 })).toHaveLength(1)
+    expect(faults({ apiKeys: [] })).toHaveLength(1)
+    expect(faultsOfAnswer('get', '/api-keys', { status: 409, headers })).toHaveLength(1)
+    const located = { ...headers, location: './7' }
+    const text = JSON.stringify({ apiKeys: [], nextCursor: null })
+    expect(
+      faultsOfAnswer('get', '/api-keys', { status: 200, headers: located, text }),
+    ).toHaveLength(1)
+  })
+})
+
+it('is there in an app without a user', () => {
+  const sequelize = databaseAway.connect()
+
+  expect(
+    createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'] }).openApi().paths,
+  ).toEqual({})
+})
