@@ -1,4 +1,4 @@
-import { createInBrowser, describeInBrowser, faultsOf, useBrowser } from '../support/browser'
+import { createInBrowser, describeInBrowser, faultsOf, send, useBrowser } from '../support/browser'
 import { mount } from '../support/console'
 import { newUser } from '../support/keys'
 
@@ -62,7 +62,7 @@ async function visitAll(
     await visit(view)
   }
   await page.goto(`${mount}/new`)
-  await page.getByRole('button', { name: 'Create key' }).click()
+  await send(page, 'Create key')
   await visit('faults')
   await page.goto(mount)
   await createInBrowser(page, 'Shown')
@@ -91,10 +91,10 @@ describeInBrowser.each(['light', 'dark'] as const)('in %s', (colorScheme) => {
 })
 
 describeInBrowser('no view has to be scrolled sideways', () => {
-  // A window of 1280 pixels has 640 at a zoom of 200 %, and 320 at 400 % (WCAG 2.2, success criterion 1.4.10).
-  it.each([640, 320])('at %i pixels', async (width) => {
+  // A window of 1280 pixels has 640 at a zoom of 200 %. At 400 % it has 320 (WCAG 2.2, success criterion 1.4.10), see above.
+  it('at 640 pixels', async () => {
     const { user, views } = await prepare()
-    const window = await openWindow(user, { viewport: { width, height: 800 } })
+    const window = await openWindow(user, { viewport: { width: 640, height: 800 } })
     const wide: string[] = []
 
     await visitAll(window, views, async (view) => {

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 
 import type { BrowserContextOptions } from 'playwright-core'
 
-import { faultsOf, describeInBrowser, secretIn, useExampleApp } from '../support/browser'
+import { faultsOf, describeInBrowser, secretIn, send, useExampleApp } from '../support/browser'
 
 const { openApp, signIn } = useExampleApp()
 
@@ -134,6 +134,6 @@ async function createAt(page: Awaited<ReturnType<typeof openApp>>['page'], path:
   await page.goto(`${path}/new`)
   await page.getByLabel('Name', { exact: true }).fill('Tried')
   await page.getByLabel('READ_GRAPH').check()
-  await page.getByRole('button', { name: 'Create key' }).click()
+  await send(page, 'Create key')
   return secretIn(page)
 }

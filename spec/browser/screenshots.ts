@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import type { Browser, Page } from 'playwright-core'
 
-import { describeInBrowser, launchBrowser } from '../support/browser'
+import { describeInBrowser, launchBrowser, send } from '../support/browser'
 import { createDatabase, type Database } from '../support/database'
 import { startExampleApp } from '../support/example-app'
 
@@ -74,7 +74,10 @@ async function fill(page: Page, path: string): Promise<Made> {
     expiresAt: inDays(80),
     allowedIps: ['203.0.113.0/24', '2001:db8:1111:2222:3333:4444:5555:6666'],
   })
-  await post(page, `${path}/${nightly.apiKey.id}/rotate`)
+  const { plainTextKey } = await post(page, `${path}/${nightly.apiKey.id}/rotate`)
+  for (let request = 0; request < 17; request++) {
+    await fetch(`${url}/me`, { headers: { Authorization: `Bearer ${plainTextKey}` } })
+  }
 
   await use(nightly, { hours: 700, requests: 90, agoSeconds: 120 })
   await use(ci, { hours: 400, requests: 12, agoSeconds: 3 * 86_400 })
@@ -164,8 +167,39 @@ describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width })
       await page.getByLabel('Route').selectOption(route)
       await page.getByLabel('API key').fill(plainTextKey)
       await page.getByRole('button', { name: 'Send' }).click()
+      await page.getByRole('heading', { name: 'The answer' }).waitFor()
       await keep(`app-try-${name}`)
     }
+  })
+
+  it('pictures of the pages of an organization are made', async () => {
+    const { page, keep } = await openWindow()
+    const path = '/organizations/acme'
+    await signIn(page, 'alice')
+    const { apiKeys } = await (await page.request.get(`${path}/api-keys`)).json()
+    for (const { id } of apiKeys) {
+      await page.request.delete(`${path}/api-keys/${id}`, { headers: { Origin: url } })
+    }
+    const pages = `${path}/settings/api-keys`
+    await page.goto(pages)
+    await keep('organization-empty')
+    const { apiKey } = await fill(page, `${path}/api-keys`)
+    await page.goto(pages)
+    await keep('organization-list')
+    await page.goto(`${pages}/${apiKey.id}`)
+    await keep('organization-key')
+    await page.goto('/')
+    await keep('app-overview-manager')
+    await signIn(page, 'bob')
+    await page.goto(pages)
+    await keep('organization-list-read-only')
+    await page.goto(`${pages}/${apiKey.id}`)
+    await keep('organization-key-read-only')
+    await page.goto(`${pages}/new`)
+    await keep('organization-read-only')
+    await signIn(page, 'admin')
+    await page.goto(pages)
+    await keep('organization-not-found')
   })
 
   it('pictures of all views of a user are made', async () => {
@@ -206,7 +240,9 @@ describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width })
     await page.locator('.keys tbody th a').first().click()
     await keep('key-revoked')
     await page.goto(`${mount}/${apiKey.id}`)
+    await page.locator('.chart .bar').nth(20).hover()
     await page.locator('summary').first().click()
+    await page.getByRole('button', { name: 'Exact times' }).click()
     await keep('key-table')
 
     await page.goto(`${mount}/new`)
@@ -214,13 +250,13 @@ describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width })
     await keep('create-restrictions')
     await page.getByLabel('Allowed addresses').fill('203.0.113.7\nnowhere')
     await page.getByLabel('graph', { exact: true }).fill('umbrella')
-    await page.getByRole('button', { name: 'Create key' }).click()
+    await send(page, 'Create key')
     await keep('create-faults')
     await page.getByLabel('Name').fill('Deployment')
     await page.getByLabel('READ_GRAPH').check()
     await page.getByLabel('Allowed addresses').fill('')
     await page.getByLabel('graph', { exact: true }).fill('greeting')
-    await page.getByRole('button', { name: 'Create key' }).click()
+    await send(page, 'Create key')
     await keep('reveal')
     await page.reload()
     await keep('reveal-again')
@@ -229,7 +265,7 @@ describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width })
     await page.getByLabel('Name').fill('Written before')
     await page.getByLabel('READ_GRAPH').check()
     await page.context().clearCookies()
-    await page.getByRole('button', { name: 'Create key' }).click()
+    await send(page, 'Create key')
     await keep('session-ended-kept')
     await page.goto(mount)
     await keep('session-ended')

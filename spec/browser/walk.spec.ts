@@ -1,9 +1,8 @@
-import { createInBrowser, describeInBrowser, secretIn, useBrowser } from '../support/browser'
-import { mount } from '../support/console'
+import { createInBrowser, describeInBrowser, secretIn, send, useBrowser } from '../support/browser'
 import { newUser } from '../support/keys'
 import { until } from '../support/until'
 
-const { apiKeys, createKey, openWindow, start, stop } = useBrowser()
+const { apiKeys, createKey, openWindow } = useBrowser()
 
 const secret = /agpt_[0-9A-Za-z]{51}/
 
@@ -25,7 +24,7 @@ describeInBrowser.each([
     await page.getByRole('link', { name: 'I have saved the key' }).click()
     const lastUse = await page.locator('#key dd').first().textContent()
     await page.getByRole('link', { name: 'Revoke' }).click()
-    await page.getByRole('button', { name: 'Revoke key' }).click()
+    await send(page, 'Revoke key')
 
     expect(isGood).toBe(true)
     expect(lastUse).toMatch(/^now from 203\.0\.113\.7/)
@@ -45,18 +44,18 @@ describeInBrowser.each([
     await page.getByLabel('Name').fill('After')
     await page.getByLabel('EXECUTE_GRAPH').check()
     await page.getByLabel('Expiry').selectOption('30')
-    await page.getByRole('button', { name: 'Save changes' }).click()
-    await page.getByRole('button', { name: 'Suspend' }).click()
+    await send(page, 'Save changes')
+    await send(page, 'Suspend')
     const suspended = await apiKeys.get(id)
-    await page.getByRole('button', { name: 'Reactivate' }).click()
+    await send(page, 'Reactivate')
     await page.getByRole('link', { name: 'New secret' }).click()
     await page.getByLabel('The old secret works on for').selectOption('3600')
-    await page.getByRole('button', { name: 'Make new secret' }).click()
+    await send(page, 'Make new secret')
     const fresh = await secretIn(page)
     const whileBoth = await apiKeys.verify(plainTextKey)
     await page.getByRole('link', { name: 'I have saved the key' }).click()
     await page.getByRole('link', { name: 'End the old secret now' }).click()
-    await page.getByRole('button', { name: 'End the old secret' }).click()
+    await send(page, 'End the old secret')
 
     expect(suspended.status).toBe('SUSPENDED')
     expect(await apiKeys.get(id)).toMatchObject({
@@ -169,122 +168,5 @@ describeInBrowser('the new key', () => {
 
     expect(await secretIn(page)).toMatch(secret)
     expect(await keysOf(user)).toHaveLength(1)
-  })
-})
-
-describeInBrowser('a page that stays open', () => {
-  it('shows what another window does', async () => {
-    const user = newUser()
-    const { id } = await createKey({ userId: user, name: 'Shared' })
-    const { page } = await openWindow(user)
-    await page.clock.install()
-    await page.reload()
-    await apiKeys.suspend(id)
-    await page.clock.fastForward(31_000)
-    await page.getByRole('cell', { name: 'Suspended' }).waitFor()
-
-    expect(await page.locator('table.keys tbody tr').count()).toBe(1)
-  })
-
-  it('says that the session has ended', async () => {
-    const user = newUser()
-    await createKey({ userId: user })
-    const { context, page } = await openWindow(user)
-    await page.clock.install()
-    await page.reload()
-    await context.setExtraHTTPHeaders({})
-    await page.clock.fastForward(31_000)
-
-    await page.getByRole('heading', { name: 'Your session has ended' }).waitFor()
-    expect(await page.locator('table').count()).toBe(0)
-  })
-
-  it('stays as it is while the server is away, and goes on when it is back', async () => {
-    const user = newUser()
-    const { id } = await createKey({ userId: user, name: 'Lasting' })
-    const { page, errors } = await openWindow(user)
-    await page.clock.install()
-    await page.reload()
-    const failed = page.waitForEvent('requestfailed')
-    await stop()
-    await page.clock.fastForward(31_000)
-    await failed
-    const whileAway = await page.getByRole('link', { name: 'Lasting' }).count()
-    await start()
-    await apiKeys.suspend(id)
-    await page.clock.fastForward(31_000)
-    await page.getByRole('cell', { name: 'Suspended' }).waitFor()
-
-    expect(whileAway).toBe(1)
-    expect(errors).toEqual([])
-  })
-
-  it('keeps what was typed if the session has ended meanwhile', async () => {
-    const user = newUser()
-    const { context, page } = await openWindow(user)
-    await page.getByRole('link', { name: 'Create key' }).click()
-    await page.getByLabel('Name').fill('Typed before')
-    await page.getByLabel('READ_GRAPH').check()
-    await context.setExtraHTTPHeaders({})
-    await page.getByRole('button', { name: 'Create key' }).click()
-    await page.getByText('What you typed is kept here.').waitFor()
-    await context.setExtraHTTPHeaders({ 'X-User': user })
-    await page.getByRole('button', { name: 'Send again' }).click()
-    await page.locator('#secret').waitFor()
-
-    expect(await keysOf(user)).toMatchObject([{ name: 'Typed before' }])
-  })
-
-  it('shows times in the zone of the reader', async () => {
-    const user = newUser()
-    await createKey({ userId: user, name: 'CI', expiresAt: '2099-12-31T20:00:00Z' })
-    const { page } = await openWindow(user, { timezoneId: 'Asia/Tokyo' })
-    const inList = await page.getByRole('cell', { name: '1 Jan 2100' }).count()
-    await page.getByRole('link', { name: 'CI' }).click()
-
-    expect(inList).toBe(1)
-    expect(await page.locator('#key').textContent()).toContain('1 Jan 2100, 05:00')
-    await until(async () => (await page.title()) === 'CI')
-    expect(page.url()).toContain(mount)
-  })
-})
-
-describeInBrowser('by keyboard alone', () => {
-  it('a key is created and revoked', async () => {
-    const user = newUser()
-    const { page } = await openWindow(user)
-    /** Presses Tab until an element with a name has the focus. */
-    async function tabTo(name: string) {
-      for (let presses = 0; presses < 40; presses++) {
-        await page.keyboard.press('Tab')
-        const focused = await page.evaluate(
-          () => (document.activeElement as { innerText?: string } | null)?.innerText ?? '',
-        )
-        if (focused.trim() === name) return
-      }
-      throw new Error(`Tab never comes to ${name}`)
-    }
-
-    await tabTo('Create key')
-    await page.keyboard.press('Enter')
-    await page.waitForURL(/\/new$/)
-    await page.keyboard.type('Typed')
-    await page.keyboard.press('Tab')
-    await page.keyboard.press('Tab')
-    await page.keyboard.press('Space')
-    await tabTo('Create key')
-    await page.keyboard.press('Enter')
-    await page.locator('#secret').waitFor()
-    await tabTo('I have saved the key')
-    await page.keyboard.press('Enter')
-    await page.getByRole('heading', { name: 'Typed' }).waitFor()
-    await tabTo('Revoke')
-    await page.keyboard.press('Enter')
-    await page.getByRole('heading', { name: 'Revoke Typed?' }).waitFor()
-    await tabTo('Revoke key')
-    await page.keyboard.press('Enter')
-    await page.getByText('The key is revoked.').waitFor()
-
-    expect(await keysOf(user)).toMatchObject([{ name: 'Typed', status: 'REVOKED' }])
   })
 })

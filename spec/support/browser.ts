@@ -161,12 +161,19 @@ export async function faultsOf(page: Page): Promise<string[]> {
   ]
 }
 
+/** Sends a form by its button, and waits for the answer. The script asks first if the server is there. */
+export async function send(page: Page, name: string) {
+  const answered = page.waitForEvent('load')
+  await page.getByRole('button', { name }).click()
+  await answered
+}
+
 /** Fills the form for a new key, and sends it. */
 export async function createInBrowser(page: Page, name: string) {
   await page.getByRole('link', { name: 'Create key' }).click()
   await page.getByLabel('Name').fill(name)
   await page.getByLabel('READ_GRAPH').check()
-  await page.getByRole('button', { name: 'Create key' }).click()
+  await send(page, 'Create key')
 }
 
 /** Returns the secret that a page shows. */

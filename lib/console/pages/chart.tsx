@@ -1,5 +1,6 @@
 import type { UsageCounts, UsageEntry } from '../../usage/report'
 import type { Page } from '../page'
+import { Exactly } from './parts'
 
 /** A part of a period, with its uses. */
 export interface Slot extends UsageCounts {
@@ -99,6 +100,7 @@ export function Chart({ page, slots, isHourly }: ChartProps) {
           <Bar
             page={page}
             slot={slot}
+            isHourly={isHourly}
             x={index * step}
             width={step}
             label={labelOf(slot)}
@@ -108,9 +110,10 @@ export function Chart({ page, slots, isHourly }: ChartProps) {
       </svg>
       <div class="axis-x">
         {ends.map((slot) => (
-          <span>{labelOf(slot)}</span>
+          <span>{isHourly ? <Exactly page={page} at={slot.at} /> : labelOf(slot)}</span>
         ))}
       </div>
+      <p class="numbers-of-bar" />
     </div>
   )
 }
@@ -118,6 +121,7 @@ export function Chart({ page, slots, isHourly }: ChartProps) {
 interface BarProps {
   page: Page
   slot: Slot
+  isHourly: boolean
   x: number
   width: number
   label: string
@@ -125,14 +129,16 @@ interface BarProps {
 }
 
 /** A bar of the chart, with a part for each kind of use. */
-function Bar({ page, slot, x, width, label, heightOf }: BarProps) {
+function Bar({ page, slot, isHourly, x, width, label, heightOf }: BarProps) {
   const { texts, formats } = page
   let y = height
   const [accepted, denied, limited] = kinds.map((kind) => formats.number(slot[kind]))
-  const title = `${label}: ${texts.usage.chart(accepted ?? '', denied ?? '', limited ?? '')}`
+  const counts = texts.usage.chart(accepted ?? '', denied ?? '', limited ?? '')
+  // Hours have their time, which the script shows in the reader's zone. Days are days of UTC.
+  const at = isHourly ? slot.at.toISOString() : undefined
   return (
-    <g class="bar">
-      <title>{title}</title>
+    <g class="bar" data-at={at} data-label={label} data-counts={counts}>
+      <title>{`${label}: ${counts}`}</title>
       <rect class="hit" x={round(x)} y="0" width={round(width)} height={height} />
       {kinds.map((kind) => {
         const part = heightOf(slot[kind])
@@ -161,7 +167,7 @@ export function UsageTable({ page, slots, isHourly }: ChartProps) {
     <table class="rows numbers">
       <thead>
         <tr>
-          <th scope="col">{texts.usage.time}</th>
+          <th scope="col">{isHourly ? texts.usage.hour : texts.usage.day}</th>
           {kinds.map((kind) => (
             <th scope="col" class="number">
               {texts.usage[kind]}
@@ -173,7 +179,7 @@ export function UsageTable({ page, slots, isHourly }: ChartProps) {
         {used.map((slot) => (
           <tr>
             <th scope="row">
-              {isHourly ? formats.time(slot.at).replace(' UTC', '') : formats.date(slot.at)}
+              {isHourly ? <Exactly page={page} at={slot.at} /> : formats.date(slot.at)}
             </th>
             {kinds.map((kind) => (
               <td class="number">{formats.number(slot[kind])}</td>

@@ -22,7 +22,7 @@ export function Restrictions({ page, addresses, bindings, bound, problem }: Rest
   return (
     <details class="restrictions" open={isUsed || isWrong}>
       <summary>
-        {bindings.length > 0 ? form.restrictions : form.addresses}
+        {bindings.length > 0 ? form.restrictions : form.restrictAddresses}
         <span class="optional"> ({form.optional})</span>
       </summary>
       <Field name="allowedIps" label={form.addresses} hint={form.addressesHint} problem={problem}>

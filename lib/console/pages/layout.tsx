@@ -45,7 +45,12 @@ export function Layout({ page, title, isWide, children }: LayoutProps) {
             )}
           </div>
         </header>
-        <main id="content" class={isWide ? 'wide' : 'narrow'} tabindex={-1}>
+        <main
+          id="content"
+          class={isWide ? 'wide' : 'narrow'}
+          tabindex={-1}
+          data-away={texts.refused.away}
+        >
           {children}
         </main>
       </body>

@@ -6,7 +6,7 @@ import type { Page } from '../page'
 import { Sparkline, type Slot } from './chart'
 import { Banner } from './layout'
 import { Filters, listAddress, type Wish } from './list-filters'
-import { Ago, Day, KeyEnds, State, wordsFor } from './parts'
+import { Ago, Day, ExactTimes, KeyEnds, State, wordsFor } from './parts'
 
 interface ListProps {
   page: Page
@@ -82,6 +82,11 @@ export function KeyList({
         )}
         <Pages page={page} wish={wish} nextCursor={nextCursor} />
       </div>
+      {keys.length > 0 && (
+        <div class="foot">
+          <ExactTimes page={page} />
+        </div>
+      )}
     </>
   )
 }

@@ -17,11 +17,11 @@ export function State({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
   return <span class={`state ${state}`}>{page.texts.states[state]}</span>
 }
 
-/** A time as a distance from now. The exact time is its title. */
+/** A time as a distance from now. The exact time is its title, and the script shows it if the reader wants it. */
 export function Ago({ page, at }: { page: Page; at: Date }) {
   const { formats, now } = page
   return (
-    <time datetime={at.toISOString()} title={formats.time(at)} data-show="title">
+    <time datetime={at.toISOString()} title={formats.time(at)} data-show="distance">
       {formats.distance(at, now)}
     </time>
   )
@@ -42,6 +42,15 @@ export function Day({ page, at }: { page: Page; at: Date }) {
     <time datetime={at.toISOString()} title={page.formats.time(at)} data-show="day">
       {page.formats.date(at)}
     </time>
+  )
+}
+
+/** The button that shows exact times in place of distances. It is hidden until the script has found that it can. */
+export function ExactTimes({ page }: { page: Page }) {
+  return (
+    <button class="button quiet" type="button" aria-pressed="false" data-exact-times hidden>
+      {page.texts.times.exactly}
+    </button>
   )
 }
 

@@ -1,6 +1,6 @@
 import type { ApiKeyEvent } from '../../audit/trail'
 import type { KeyProps } from './key-props'
-import { Ago } from './parts'
+import { Ago, ExactTimes } from './parts'
 
 /** The history of a key, the newest entry first. */
 export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: KeyProps) {
@@ -14,7 +14,10 @@ export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: K
 
   return (
     <section class="card" aria-labelledby="trail">
-      <h2 id="trail">{trail.title}</h2>
+      <div class="card-head">
+        <h2 id="trail">{trail.title}</h2>
+        <ExactTimes page={page} />
+      </div>
       <table class="rows trail" role="table">
         <thead role="rowgroup">
           <tr role="row">

@@ -52,7 +52,7 @@ export const de: Texts = {
     revoked: 'Widerrufen',
   },
 
-  times: { never: 'Nie', noExpiry: 'Nie', exactly: 'Genaue Zeit' },
+  times: { never: 'Nie', noExpiry: 'Nie', exactly: 'Genaue Zeiten' },
 
   form: {
     create: 'API-Schlüssel erstellen',
@@ -80,8 +80,9 @@ export const de: Texts = {
     addresses: 'Erlaubte Adressen',
     addressesHint:
       'IP-Adressen oder Bereiche wie 203.0.113.0/24, eine Angabe je Zeile. Ohne Angabe sind alle erlaubt.',
-    restrictions: 'Einschränken, von wo und wofür er gilt',
-    resources: 'Nur für diese Dinge',
+    restrictions: 'Adressen und Ressourcen einschränken',
+    restrictAddresses: 'Adressen einschränken',
+    resources: 'Nur für diese Ressourcen',
     resourcesHint: 'Ids, eine je Zeile. Eine Art ohne Angabe ist nicht eingeschränkt.',
     noResource: 'Gilt für keine davon',
     submit: 'Schlüssel erstellen',
@@ -96,8 +97,7 @@ export const de: Texts = {
     key: 'Dein neuer Schlüssel',
     copy: 'Kopieren',
     copied: 'Kopiert',
-    notCopied:
-      'Der Browser hat es nicht erlaubt. Der Schlüssel ist markiert: Drücke Strg+C oder ⌘C.',
+    notCopied: 'Der Browser hat es nicht erlaubt. Der Text ist markiert: Drücke Strg+C oder ⌘C.',
     hidden: 'Dieser Schlüssel wird nicht mehr gezeigt.',
     tryIt: 'Ausprobieren',
     tryItLead: 'Führe diese Zeile in einem Terminal aus:',
@@ -156,7 +156,8 @@ export const de: Texts = {
     accepted: 'Angenommen',
     denied: 'Abgelehnt',
     rateLimited: 'Über der Grenze',
-    time: 'Zeit (UTC)',
+    hour: 'Zeit',
+    day: 'Tag (UTC)',
     table: 'Als Tabelle zeigen',
     none: 'Keine Anfragen in dieser Zeit.',
     chart: (accepted, denied, limited) =>
@@ -229,6 +230,7 @@ export const de: Texts = {
     title: 'Das ging nicht',
     retry: 'Noch einmal versuchen',
     toList: 'Zur Liste der Schlüssel',
+    away: 'Der Server ist nicht erreichbar. Was du eingegeben hast, steht noch hier: Versuche es gleich noch einmal.',
     session: 'Deine Sitzung ist beendet',
     sessionLead: 'Melde dich wieder an, um deine Schlüssel zu sehen.',
     sessionKept:

@@ -64,7 +64,7 @@ export const en = {
     revoked: 'Revoked',
   } satisfies Record<KeyState, string>,
 
-  times: { never: 'Never', noExpiry: 'Never', exactly: 'Exact time' },
+  times: { never: 'Never', noExpiry: 'Never', exactly: 'Exact times' },
 
   form: {
     create: 'Create an API key',
@@ -92,7 +92,8 @@ export const en = {
     addresses: 'Allowed addresses',
     addressesHint:
       'IP addresses or ranges such as 203.0.113.0/24, one in each line. Leave it empty to allow all.',
-    restrictions: 'Restrict where and for what it may be used',
+    restrictions: 'Restrict addresses and resources',
+    restrictAddresses: 'Restrict addresses',
     resources: 'Only for these resources',
     resourcesHint: 'Ids, one in each line. A kind that is left empty is not restricted.',
     noResource: 'Bound to none of them',
@@ -108,7 +109,7 @@ export const en = {
     key: 'Your new key',
     copy: 'Copy',
     copied: 'Copied',
-    notCopied: 'The browser did not allow it. The key is selected: press Ctrl+C or ⌘C.',
+    notCopied: 'The browser did not allow it. The text is selected: press Ctrl+C or ⌘C.',
     hidden: 'This key is no longer shown.',
     tryIt: 'Try it',
     tryItLead: 'Run this line in a terminal:',
@@ -165,7 +166,8 @@ export const en = {
     accepted: 'Accepted',
     denied: 'Denied',
     rateLimited: 'Over the limit',
-    time: 'Time (UTC)',
+    hour: 'Time',
+    day: 'Day (UTC)',
     table: 'Show as a table',
     none: 'No requests in this time.',
     chart: (accepted: string, denied: string, limited: string) =>
@@ -243,6 +245,7 @@ export const en = {
     title: 'That did not work',
     retry: 'Try again',
     toList: 'To the list of keys',
+    away: 'The server cannot be reached. What you typed is still here: try again in a moment.',
     session: 'Your session has ended',
     sessionLead: 'Sign in again to see your keys.',
     sessionKept:
