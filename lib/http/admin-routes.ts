@@ -1,7 +1,8 @@
 import type { Request } from 'express'
 
-import { ApiKeysError } from '../errors'
+import { ApiKeysError, InvalidInputError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/types'
+import type { MaybePromise } from '../options'
 import { problemOf } from './answer'
 import type { OpenApiOption } from './access'
 import { documentRoute } from './document-route'
@@ -42,29 +43,49 @@ function asAdmin(call: Call): ChangeOptions {
   return { actor: { type: 'admin', id: call.userId }, ...addressOf(call) }
 }
 
-/** Returns a query with its owner in one member. A query names an owner by `ownerType` and `ownerId`, or by `userId`. */
-function ofOwner({ ownerType, ownerId, ...query }: Record<string, unknown>): object {
-  if (ownerType === undefined && ownerId === undefined) return query
-  return { ...query, owner: { type: ownerType, id: ownerId } }
+/**
+ * Reads with a query, which names an owner by `ownerType` and `ownerId`, or by `userId`. The functions take an owner as one member.
+ * Faults of it are those of the parameters.
+ */
+async function readOf<Result>({ query }: Call, read: (query: object) => MaybePromise<Result>) {
+  const { ownerType, ownerId, ...others } = query
+  if (ownerType === undefined && ownerId === undefined) return read(query)
+  try {
+    return await read({ ...others, owner: { type: ownerType, id: ownerId } })
+  } catch (error) {
+    if (!(error instanceof InvalidInputError)) throw error
+    throw new InvalidInputError(
+      error.errors.map(({ pointer, message }) => ({
+        pointer: ownerParameters.get(pointer) ?? pointer,
+        message,
+      })),
+    )
+  }
 }
+
+const ownerParameters = new Map([
+  ['#/owner', '#/ownerType'],
+  ['#/owner/type', '#/ownerType'],
+  ['#/owner/id', '#/ownerId'],
+])
 
 function createListRoutes(parts: RouterParts): Routes {
   const { lifecycle, parse } = parts
 
   return {
     '/': {
-      get: ({ query }) => lifecycle.list(ofOwner(query)),
+      get: (call) => readOf(call, lifecycle.list),
       async post(call) {
         const options = { ...asAdmin(call), ...idempotencyKeyOf(call) }
         return created(call, lifecycle.create(call.body, options))
       },
     },
     '/batch': { post: (call) => createBatch(parts, call) },
-    '/events': { get: ({ query }) => lifecycle.events(ofOwner(query)) },
+    '/events': { get: (call) => readOf(call, lifecycle.events) },
     '/permissions': {
-      get: ({ query }) => listPermissions(parts, parse.anyOwner(ofOwner(query)).owner),
+      get: (call) => readOf(call, (query) => listPermissions(parts, parse.anyOwner(query).owner)),
     },
-    '/usage': { get: ({ query }) => lifecycle.totalUsage(ofOwner(query)) },
+    '/usage': { get: (call) => readOf(call, lifecycle.totalUsage) },
     '/audit-head': { get: () => lifecycle.auditHead() },
     '/audit-verification': { post: ({ body }) => lifecycle.verifyAuditTrail(body) },
   }

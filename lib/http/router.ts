@@ -106,8 +106,8 @@ export function createRouter(
   return router as unknown as Guard
 }
 
-/** The name of the id in paths. The app may have other parameters in the path at which it mounts a router. */
-export const keyIdName = 'apiKeyId'
+/** The name of the id in paths. No app has a parameter of this name in the path at which it mounts a router. */
+export const keyIdName = 'idOfExpressApiKey'
 
 /** Takes the id of the key out of the parameters, so that functions of the app find only the parameters of their own path. */
 export function takeKeyId(req: Request): string {

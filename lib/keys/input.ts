@@ -190,7 +190,8 @@ function createBulkParsers(
     text: v.optional(searchText),
     dryRun,
   }
-  const unusedKeys = { unusedForDays: days, dryRun }
+  const { environment } = manyKeys
+  const unusedKeys = { unusedForDays: days, environment, dryRun }
 
   return {
     /** Parses the body with many new keys, which are parsed one by one later. */

@@ -6,7 +6,6 @@ import type { Status } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { quote } from '../../models/names'
 import { allowMs } from '../database/answer-limit'
-import { ownerColumns } from '../../models/owner'
 import { wait } from '../database/background'
 import type { TextRow } from '../database/connection'
 import { sqlStateOf } from '../database/failures'
@@ -156,19 +155,20 @@ async function* lockInPages(parts: Parts, condition: Condition, transaction: Tra
   await run(sequelize, `CLOSE ${cursor}`, { transaction })
 }
 
-/** Revokes the keys that had no use for so many days, of one owner or all, and returns how many it revoked. */
+/** Revokes the keys that had no use for so many days, of an owner and an environment or of all, and returns how many it revoked. */
 export async function revokeUnused(
   parts: Parts,
-  { unusedForDays, owner, dryRun }: UnusedKeys,
+  { unusedForDays, owner, environment, dryRun }: UnusedKeys,
   circumstances: Circumstances,
 ): Promise<number> {
   // The last use of a key that is in use may not be written yet.
-  const unused = {
-    where: `key.status <> 'REVOKED' AND coalesce(key.last_used_at, key.created_at) < clock_timestamp()
-      - $1::float8 * interval '1 day' - $2::float8 * interval '1 millisecond'`,
-    bind: [unusedForDays, parts.lastUsedResolutionMs],
+  const { where, bind } = conditionOf(parts, { owner, environment })
+  const [days, late] = [bind.length + 1, bind.length + 2]
+  const condition = {
+    where: `${where} AND key.status <> 'REVOKED' AND coalesce(key.last_used_at, key.created_at) < clock_timestamp()
+      - $${days}::float8 * interval '1 day' - $${late}::float8 * interval '1 millisecond'`,
+    bind: [...bind, unusedForDays, parts.lastUsedResolutionMs],
   }
-  const condition = owner ? and(unused, `key.${ownerColumns[owner.type]} =`, owner.id) : unused
   if (dryRun) return count(parts, condition)
 
   return inBatches(parts, condition, circumstances, revokeNoted(parts))

@@ -159,7 +159,7 @@ function createBulkCommands(parts: Parts) {
     },
 
     async revokeUnused(criteria: object, options?: RestrictOptions) {
-      refuseUndefined(criteria, 'userId', 'owner')
+      refuseUndefined(criteria, 'userId', 'owner', 'environment')
       refuseTransaction(options)
       refuseOwner(options)
       return restrict(options, async (call) => ({

@@ -193,8 +193,13 @@ export interface PermissionOptions extends Omit<RestrictOptions, OwnerNames | 't
   dryRun?: boolean | undefined
 }
 
-/** Which keys `revokeUnused` revokes. */
-export interface UnusedOptions<O extends Owner = Owner> extends SomeOwner<O> {
+/** Which keys `revokeUnused` revokes: of an owner or of all, of an environment or of all. */
+export type UnusedOptions<
+  O extends Owner = Owner,
+  Environment extends string = never,
+> = UnusedFields<O> & If<Environment, { environment?: Environment | undefined }>
+
+interface UnusedFields<O extends Owner> extends SomeOwner<O> {
   /** The least number of days since the last use, or since the creation of a key without uses; from 1 to 36,500. */
   unusedForDays: number
   /**
@@ -364,7 +369,7 @@ export interface Lifecycle<A extends App = AnyApp> {
 
   /** Revokes keys that are not in use, 1,000 in a transaction, and returns how many keys it revoked. */
   revokeUnused(
-    criteria: UnusedOptions<A['owner']>,
+    criteria: UnusedOptions<A['owner'], A['environment']>,
     options?: Omit<RestrictOptions, OwnerNames | 'transaction'>,
   ): Promise<{ keys: number }>
 

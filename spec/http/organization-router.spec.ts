@@ -81,6 +81,28 @@ async function createKey(wishes: { permissions?: Granted[] } = {}) {
   return apiKeys.create({ owner: organization, name: 'CI', permissions: ['READ_GRAPH'], ...wishes })
 }
 
+describe('a mount path', () => {
+  it.each(['id', 'apiKeyId', 'keyId'])('may have a parameter named %s', async (name) => {
+    const paths: unknown[] = []
+    const router = apiKeys.router({
+      organization(req) {
+        paths.push({ ...req.params })
+        return Number(req.params[name])
+      },
+    })
+    const app = createTestApp(apiKeys, (app) => app.use(`/organizations/:${name}/keys`, router))
+    const { apiKey } = await createKey()
+
+    const caller = http.to(app).as('alice')
+    const answer = await caller.get(`/organizations/7/keys/${apiKey.id}`)
+    const ofOther = await caller.get(`/organizations/8/keys/${apiKey.id}`)
+
+    expect([answer.status, answer.body.id]).toEqual([200, apiKey.id])
+    expectProblem(ofOther, 'api_key_not_found')
+    expect(paths).toEqual([{ [name]: '7' }, { [name]: '8' }])
+  })
+})
+
 describe('router({ organization })', () => {
   it('creates a key of the organization, which keeps who made it', async () => {
     const body = { name: 'CI', permissions: ['READ_GRAPH'] }

@@ -157,9 +157,9 @@ describe('GET /usage', () => {
     ['apiKeyId=7', '#/apiKeyId', 'must be a UUID'],
     ['user=alice', '#/user', 'is not known here'],
     ['owner=alice', '#/owner', 'must be an owner: { type, id }'],
-    ['ownerType=user', '#/owner/id', 'must be a user id'],
-    ['ownerId=alice', '#/owner/type', 'must be one of user'],
-    ['ownerType=team&ownerId=a', '#/owner/type', 'must be one of user'],
+    ['ownerType=user', '#/ownerId', 'must be a user id'],
+    ['ownerId=alice', '#/ownerType', 'must be one of user'],
+    ['ownerType=team&ownerId=a', '#/ownerType', 'must be one of user'],
     ['ownerType=user&ownerId=a&userId=a', '#/userId', 'must not be given beside owner'],
   ])('refuses %s', async (query, pointer, message) => {
     const answer = await http.as('admin').get(`/admin/api-keys/usage?${query}`)

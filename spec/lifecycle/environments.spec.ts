@@ -74,6 +74,35 @@ describe('environments', () => {
     expect(await statuses()).toEqual(['REVOKED', 'REVOKED'])
   })
 
+  it('end apart with revokeUnused', async () => {
+    const made = [
+      await apiKeys.create(newKeyOf('live', { userId: 'erin' })),
+      await apiKeys.create(newKeyOf('test', { userId: 'erin' })),
+      await apiKeys.create(newKeyOf('test', { userId: 'frank' })),
+    ]
+    await world.rows(`UPDATE api_keys SET created_at = now() - interval '9 days'`)
+    const unused = { unusedForDays: 8, environment: 'test' } as const
+
+    expect(await apiKeys.revokeUnused({ ...unused, userId: 'erin', dryRun: true })).toEqual({
+      keys: 1,
+    })
+    const answer = await world.http
+      .as('admin')
+      .post('/admin/api-keys/revoke-unused', { ...unused, owner: { type: 'user', id: 'erin' } })
+    expect(answer.body).toEqual({ revoked: 1 })
+
+    const statuses = made.map(async ({ apiKey }) => (await apiKeys.get(apiKey.id)).status)
+    expect(await Promise.all(statuses)).toEqual(['ACTIVE', 'REVOKED', 'ACTIVE'])
+    await expect(
+      apiKeys.revokeUnused({ unusedForDays: 8, environment: 'prod' as 'test' }),
+    ).rejects.toMatchObject({
+      errors: [{ pointer: '#/environment', message: 'must be one of live, test' }],
+    })
+    await expect(
+      apiKeys.revokeUnused({ unusedForDays: 8, environment: undefined }),
+    ).rejects.toThrow(TypeError)
+  })
+
   it('have limits over those of the app with the same names', async () => {
     const burst = { limit: 5, windowSeconds: 60 }
     const limited = withEnvironments(
