@@ -31,10 +31,10 @@ import type {
   PrefixOptions,
   SignedInUser,
 } from './options'
-import { readOptions } from './read-options'
+import { readOptions, type Settings } from './read-options'
 import { createAskGrantable } from './verification/owner-permissions'
 import { createServerClock, systemClock } from './database/clock'
-import { createVerification } from './verification/verification'
+import { createVerification, type VerificationParts } from './verification/verification'
 
 /**
  * Sets up API keys for an app. Nothing is opened or queried before the first call that needs the database.
@@ -132,7 +132,7 @@ function assemble(options: AnyOptions): ApiKeys {
   const expiryNotices = createExpiryNotices({ ...ground, ...commands })
   const http = createHttp({ ...ground, ...commands, settings, grantable, verification })
 
-  return {
+  const apiKeys: ApiKeys = {
     ...commands.lifecycle,
     ...http.calls,
     console: (options) => {
@@ -156,6 +156,19 @@ function assemble(options: AnyOptions): ApiKeys {
       await verification.close()
     },
   }
+  instances.set(apiKeys, ground)
+  return apiKeys
+}
+
+/** The parts of an instance that the command line uses beside its functions. */
+export type InstanceParts = Settings &
+  Pick<VerificationParts, 'appSequelize' | 'sequelize' | 'tables'>
+
+const instances = new WeakMap<object, InstanceParts>()
+
+/** Returns the parts of an instance; `undefined` for any other value, and for an instance of another copy of the library. */
+export function partsOfInstance(value: unknown): InstanceParts | undefined {
+  return instances.get(Object(value))
 }
 
 /** Refuses a `string[]`, because the compiler could not check the names in guards. */

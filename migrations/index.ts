@@ -7,6 +7,7 @@ import {
   type Storage,
   type StorageOptions,
 } from '../models/storage-options'
+import { literal } from '../models/names'
 import { tablesOf } from '../models/tables'
 import { warn } from '../models/warnings'
 import { createApiKeys, type OwnerIdTypes } from './0001-create-api-keys'
@@ -74,21 +75,62 @@ export const migrations = {
  */
 export async function migrate(sequelize: Sequelize, storage: Storage) {
   const { schema } = storage
-
-  const isUnchecked = await exclusively(sequelize, schema, async (run) => {
-    const types = await findOwnerIdTypes(run, storage)
-    const steps = initialSteps(schema, toSql(types))
-    const history = await readHistory(run, schema)
-    const names = new Set(steps.map(({ name }) => name))
-    // A newer version of the library has made further steps: a difference from this version is no mistake.
-    const isNewer = [...history].some((name) => !names.has(name))
-
-    if (!isNewer) await makeMissing(run, { schema, types, steps, history })
-    await warnOfOtherRoles(run, schema, relationsOf(steps))
-    return referToOwners(run, storage)
-  })
-
+  const isUnchecked = await exclusively(sequelize, schema, (run) => bringUp(run, storage))
   if (isUnchecked) await exclusively(sequelize, schema, (run) => validateReferences(run, storage))
+}
+
+/**
+ * Returns the statements by which `migrate` would change the database at the moment. They run in a transaction that is rolled back, because
+ * later statements depend on what earlier statements have made. So this needs the same rights and locks as `migrate`.
+ */
+export async function planMigration(sequelize: Sequelize, storage: Storage): Promise<string[]> {
+  const { schema } = storage
+  const rollback = new Error('express-api-keys: the plan of a migration is rolled back')
+  let statements: string[] = []
+
+  try {
+    await exclusively(sequelize, schema, async (run) => {
+      statements = []
+      const runAndNote: Run = async (sql, bind) => {
+        if (!/^\s*SELECT\b/.test(sql)) statements.push(withValues(sql, bind))
+        return run(sql, bind)
+      }
+      const isUnchecked = await bringUp(runAndNote, storage)
+      if (isUnchecked) await validateReferences(runAndNote, storage)
+      throw rollback
+    })
+  } catch (error) {
+    if (error !== rollback) throw error
+  }
+  return statements
+}
+
+/** Returns the parts of the tables that the database does not have, and the names of all tables and sequences. It changes nothing. */
+export async function findMissingParts(run: Run, storage: Storage) {
+  const { schema } = storage
+  const steps = initialSteps(schema, toSql(await findOwnerIdTypes(run, storage)))
+  return { ...(await findMissing(run, schema, steps)), all: relationsOf(steps) }
+}
+
+/** Puts the values of a statement into its text. All values of statements that change the database are texts. */
+function withValues(sql: string, bind: readonly unknown[] = []): string {
+  if (bind.length === 0) return sql.trim()
+  return sql.trim().replaceAll(/\$(\d+)/g, (_, place) => literal(String(bind[Number(place) - 1])))
+}
+
+/** Makes what is missing. Returns true if the rows that refer to owners are not checked yet. */
+async function bringUp(run: Run, storage: Storage) {
+  const { schema } = storage
+  const types = await findOwnerIdTypes(run, storage)
+  const steps = initialSteps(schema, toSql(types))
+  const history = await readHistory(run, schema)
+  const names = new Set(steps.map(({ name }) => name))
+  // A newer version of the library has made further steps: a difference from this version is no mistake.
+  const isNewer = [...history].some((name) => !names.has(name))
+
+  if (!isNewer) await makeMissing(run, { schema, types, steps, history })
+  await warnOfOtherRoles(run, schema, relationsOf(steps))
+  return referToOwners(run, storage)
 }
 
 interface State {

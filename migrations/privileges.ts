@@ -65,8 +65,15 @@ export async function closeFunctionsAndSequences(run: Run, schema: string) {
   for (const { sql } of found) await run(String(sql))
 }
 
-/** Warns of roles that may read hashes, or write to the tables: they may revive a revoked key or insert a key of their own. */
-export async function warnOfOtherRoles(run: Run, schema: string, names: readonly string[]) {
+/**
+ * Returns the names of roles that may read hashes, or write to the tables, quoted: they may revive a revoked key or insert a key of
+ * their own.
+ */
+export async function findOtherRoles(
+  run: Run,
+  schema: string,
+  names: readonly string[],
+): Promise<string[]> {
   const found = await run(
     `SELECT DISTINCT ${granteeSql} AS role
        FROM (${relationsSql(schema, names)}) AS made
@@ -90,13 +97,24 @@ export async function warnOfOtherRoles(run: Run, schema: string, names: readonly
             END
       ORDER BY 1`,
   )
-  if (found.length === 0) return
+  return found.map(({ role }) => String(role))
+}
 
-  const roles = found.map(({ role }) => String(role)).join(', ')
+/** Returns SQL that takes all rights on our tables from other roles. */
+export function closingSql(schema: string, names: readonly string[], roles: readonly string[]) {
+  const relations = names.map((name) => qualify(schema, name)).join(', ')
+  return `REVOKE ALL ON ${relations} FROM ${roles.join(', ')}`
+}
+
+/** Warns of other roles that may read hashes or write. */
+export async function warnOfOtherRoles(run: Run, schema: string, names: readonly string[]) {
+  const roles = await findOtherRoles(run, schema, names)
+  if (roles.length === 0) return
+
   warn(
     'API_KEYS_OPEN_TABLES',
-    `migrate: roles besides the owner may read the hashes of keys or write to the tables in the schema ${quote(schema)}: ${roles}. ` +
+    `migrate: roles besides the owner may read the hashes of keys or write to the tables in the schema ${quote(schema)}: ${roles.join(', ')}. ` +
       'If one of them is not the role that your app runs as, give our tables a schema of their own (the option schema), or ' +
-      `run for it: REVOKE ALL ON ${names.map((name) => qualify(schema, name)).join(', ')} FROM ${roles}`,
+      `run for it: ${closingSql(schema, names, roles)}`,
   )
 }

@@ -8,6 +8,7 @@ import { codeLinesOf, functionsOf, sourceFiles } from './support/source'
  * floor nothing is imported.
  */
 const floors = [
+  ['lib/cli'],
   ['lib/index.ts'],
   ['lib/create-api-keys.ts'],
   ['lib/api.ts'],
@@ -86,6 +87,28 @@ const wings = {
     'lib/console/secret-views.tsx',
   ],
   'the texts of the pages': ['lib/console/texts'],
+  'the command line': [
+    'lib/cli/bin.ts',
+    'lib/cli/command.ts',
+    'lib/cli/exit-codes.ts',
+    'lib/cli/instance.ts',
+    'lib/cli/interruption.ts',
+    'lib/cli/key-views.ts',
+    'lib/cli/keys.ts',
+    'lib/cli/plain-text-key.ts',
+    'lib/cli/program.ts',
+    'lib/cli/run.ts',
+    'lib/cli/terminal.ts',
+  ],
+  'what the command line reports': [
+    'lib/cli/audit.ts',
+    'lib/cli/doctor.ts',
+    'lib/cli/doctor-app.ts',
+    'lib/cli/doctor-server.ts',
+    'lib/cli/doctor-tables.ts',
+    'lib/cli/reports.ts',
+    'lib/cli/upkeep.ts',
+  ],
   audit: ['lib/audit/entry.ts', 'lib/audit/retired-uses.ts', 'lib/audit/trail.ts'],
   'verification of the audit trail': [
     'lib/audit/check-entries.ts',

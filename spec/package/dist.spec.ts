@@ -6,14 +6,17 @@ import { promisify } from 'node:util'
 import { root } from '../support/package'
 
 describe('the built package', () => {
-  it('loads nothing by import(), which Jest does not have in CommonJS', async () => {
+  it('loads nothing by import(), which Jest does not have in CommonJS, but for the command line', async () => {
     const dist = join(root, 'dist')
     const names = await readdir(dist, { recursive: true })
     const files = names.filter((name) => name.endsWith('.js'))
     const texts = await Promise.all(files.map((name) => readFile(join(dist, name), 'utf8')))
 
     expect(files).toContain(join('lib', 'index.js'))
-    expect(files.filter((_, index) => /\bimport\s*\(/.test(texts[index] ?? ''))).toEqual([])
+    expect(files.filter((_, index) => /\bimport\s*\(/.test(texts[index] ?? ''))).toEqual([
+      // The module of the app may be an ES module. No app loads this file.
+      join('lib', 'cli', 'instance.js'),
+    ])
   })
 
   it('has the style and the script of the pages', async () => {
@@ -72,4 +75,61 @@ describe('the built package', () => {
     )
     expect(packages).toHaveLength(6)
   })
+
+  it('brings at most 122 packages, with its peers', async () => {
+    const lock = await readFile(join(root, 'package-lock.json'), 'utf8')
+    const { packages } = JSON.parse(lock) as Lock
+
+    // They were 110 before there were importers, a command line, OpenAPI and metrics.
+    expect(packagesOf(packages).size).toBeLessThanOrEqual(122)
+  })
+
+  it('has a command that its packer marks as a program', async () => {
+    const { bin } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+      bin: Record<string, string>
+    }
+
+    expect(bin).toEqual({ 'express-api-keys': 'dist/lib/cli/bin.js' })
+    expect(await readFile(join(root, String(bin['express-api-keys'])), 'utf8')).toMatch(
+      /^#!\/usr\/bin\/env node\n/,
+    )
+  })
 })
+
+interface Package {
+  dependencies?: Record<string, string>
+  peerDependencies?: Record<string, string>
+}
+
+interface Lock {
+  packages: Record<string, Package>
+}
+
+/** Returns the places of the packages that npm installs with ours. */
+function packagesOf(packages: Lock['packages']): Set<string> {
+  const found = new Set<string>()
+  const waiting = ['']
+  for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
+    const { dependencies, peerDependencies } = packages[at] ?? {}
+    const names = Object.keys({ ...dependencies, ...(at === '' && peerDependencies) })
+    for (const name of names) {
+      const place = placeOf(name, at, packages)
+      if (found.has(place)) continue
+      found.add(place)
+      waiting.push(place)
+    }
+  }
+  return found
+}
+
+/** Returns the place of a package as Node finds it from another place. */
+function placeOf(name: string, from: string, packages: Lock['packages']): string {
+  const here = join(from, 'node_modules', name)
+  if (here in packages) return here
+  if (from === '') throw new Error(`${name} is not in the lock file`)
+  return placeOf(
+    name,
+    from.includes('/node_modules/') ? from.slice(0, from.lastIndexOf('/node_modules/')) : '',
+    packages,
+  )
+}

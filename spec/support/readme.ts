@@ -12,6 +12,7 @@ export const pages = [
   'migrations/README.md',
   'lib/README.md',
   'lib/audit/README.md',
+  'lib/cli/README.md',
   'lib/console/README.md',
   'lib/database/README.md',
   'lib/freshness/README.md',

@@ -1,0 +1,85 @@
+import type { Command } from 'commander'
+
+import type { Run } from '../../migrations/transaction'
+import { select } from '../database/query'
+import { describe } from '../verification/health'
+import { addCommand, printList } from './command'
+import { checkApp } from './doctor-app'
+import { checkServer } from './doctor-server'
+import { checkTables } from './doctor-tables'
+import { exitCodes } from './exit-codes'
+import type { Loaded } from './instance'
+import { note, paint, printable } from './terminal'
+
+/** What a check says: all is well, something should be changed, something is broken, or it cannot be known. */
+export interface Finding {
+  check: string
+  state: 'ok' | 'advice' | 'fault' | 'unknown'
+  finding: string
+  /** What to do about it. */
+  remedy?: string
+}
+
+/** The parts that checks work with. */
+export interface Patient extends Loaded {
+  /** Runs a statement outside a transaction, and returns its rows. */
+  run: Run
+}
+
+/** Returns the findings of a part. They come one after the other, because a check may take a while. */
+export type Check = (patient: Patient) => Promise<Finding[]>
+
+const checks: readonly (readonly [name: string, check: Check])[] = [
+  ...checkServer,
+  ...checkTables,
+  ...checkApp,
+]
+
+/** Adds the command that looks for what goes wrong in practice. */
+export function addDoctor(program: Command) {
+  addCommand(
+    program,
+    'doctor',
+    'look for what goes wrong in practice, and say what to do about it',
+    async (app, options) => {
+      const findings = await examine(app)
+      await printList(options, findings, ['', 'CHECK', 'FINDING'], ({ state, check, finding }) => [
+        paintState(state),
+        check,
+        printable(finding),
+      ])
+      if (options.json !== true) printRemedies(findings)
+      return findings.some(({ state }) => state === 'fault') ? exitCodes.faulty : exitCodes.done
+    },
+  )
+}
+
+async function examine(app: Loaded): Promise<Finding[]> {
+  const { sequelize } = app.parts
+  const run: Run = (sql, bind) => select(sequelize, sql, { bind, transaction: null })
+  const findings: Finding[] = []
+  for (const [name, check] of checks) {
+    try {
+      const found = await check({ ...app, run })
+      findings.push(...found)
+    } catch (error) {
+      findings.push({ check: name, state: 'unknown', finding: describe(error) })
+    }
+    // Without a connection, all other checks of the database would say the same.
+    if (name === 'connection' && findings.at(-1)?.state !== 'ok') break
+  }
+  return findings
+}
+
+function paintState(state: Finding['state']): string {
+  if (state === 'ok') return paint('green', 'ok')
+  if (state === 'fault') return paint('red', 'FAULT')
+  return state === 'advice' ? paint('yellow', 'advice') : 'unknown'
+}
+
+function printRemedies(findings: readonly Finding[]) {
+  const remedies = findings.flatMap(({ check, remedy }) =>
+    remedy === undefined ? [] : [`${check}: ${remedy}`],
+  )
+  if (remedies.length > 0) note(['', 'What to do:', ...remedies].join('\n'))
+}

@@ -1,0 +1,156 @@
+import type { Command } from 'commander'
+
+import type { ApiKeyRecord } from '../keys/record'
+import type { ApiKeyFilter } from '../lifecycle/types'
+import {
+  addCommand,
+  collect,
+  ownerOf,
+  printList,
+  printRecord,
+  wholeNumber,
+  withOwner,
+  withoutUndefined,
+  type CommonOptions,
+  type OwnerOptions,
+} from './command'
+import type { Loaded } from './instance'
+import { note, paint, printable } from './terminal'
+
+/** Adds the commands that show keys. */
+export function addKeyViews(program: Command) {
+  addList(program)
+  addCommand(program, 'show <id>', 'show a key', async ({ apiKeys }, options, id = '') => {
+    await printKey(options, await apiKeys.get(id))
+  })
+}
+
+interface ListOptions extends OwnerOptions, CommonOptions {
+  status?: string[]
+  expired?: boolean
+  permission?: string
+  environment?: string
+  text?: string
+  limit: number
+  all?: boolean
+}
+
+const pageSize = 100
+
+function addList(program: Command) {
+  const command = addCommand<ListOptions>(program, 'list', 'list keys, the newest first', list)
+  withOwner(command)
+    .option('--status <names>', 'ACTIVE, SUSPENDED or REVOKED, with commas in between', collect)
+    .option('--expired', 'keys that have expired')
+    .option('--no-expired', 'keys that have not expired')
+    .option('-p, --permission <name>', 'keys that hold a permission')
+    .option('--environment <name>', 'keys of an environment')
+    .option('--text <text>', 'keys with these starts of words, or this start of a key')
+    .option('-n, --limit <number>', 'how many keys at most', wholeNumber, 100)
+    .option('--all', 'all keys')
+}
+
+async function list(app: Loaded, options: ListOptions) {
+  const { expired, permission, environment, text, limit, all } = options
+  const status = options.status?.map((name) => name.toUpperCase())
+  const owner = ownerOf(options, app)
+  const given = { owner, status, isExpired: expired, permission, environment, text }
+  const filter = withoutUndefined(given) as ApiKeyFilter
+  let left = all === true ? Infinity : limit
+  let cursor: string | null | undefined
+
+  // Each page is printed at once, so that a list of any length takes little memory.
+  while (left > 0 && cursor !== null) {
+    const page = await app.apiKeys.list({
+      ...filter,
+      limit: Math.min(left, pageSize),
+      ...(cursor !== undefined && { cursor }),
+    })
+    const { apiKeys } = page
+    const isFirst = cursor === undefined
+    if (apiKeys.length > 0 || isFirst) {
+      await printList(options, apiKeys, isFirst ? heads : [], rowOf)
+    }
+    left -= apiKeys.length
+    cursor = page.nextCursor
+  }
+  if (cursor !== null) note('There are more keys: --all, or a greater --limit.')
+}
+
+const heads = ['ID', 'NAME', 'OWNER', 'KEY', 'STATUS', 'PERMISSIONS', 'LAST USED', 'EXPIRES']
+
+function rowOf(apiKey: ApiKeyRecord): readonly string[] {
+  const { id, name, prefix, postfix, permissions, lastUsedAt, expiresAt } = apiKey
+  return [
+    id,
+    printable(name),
+    nameOfOwner(apiKey),
+    `${prefix}…${postfix}`,
+    statusOf(apiKey),
+    permissions.join(' '),
+    timeOf(lastUsedAt, 'never'),
+    timeOf(expiresAt, 'never'),
+  ]
+}
+
+/** Prints a key: its record, or its fields for people. */
+export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
+  const { id, name, description, prefix, postfix, permissions, allowedIps, metadata } = apiKey
+  const { environment, resources } = apiKey as { environment?: string; resources?: object | null }
+  const { previousSecret } = apiKey
+  await printRecord(
+    options,
+    apiKey,
+    withoutUndefined({
+      id,
+      name: printable(name),
+      description: description === null ? undefined : printable(description),
+      owner: nameOfOwner(apiKey),
+      key: `${prefix}…${postfix}`,
+      status: statusOf(apiKey),
+      environment,
+      permissions: permissions.join(' '),
+      addresses: allowedIps?.join(' '),
+      resources: resources ? JSON.stringify(resources) : undefined,
+      metadata: Object.keys(metadata).length > 0 ? printable(JSON.stringify(metadata)) : undefined,
+      created: timeOf(apiKey.createdAt),
+      'last used': timeOf(apiKey.lastUsedAt, 'never'),
+      expires: timeOf(apiKey.expiresAt, 'never'),
+      revoked: apiKey.revokedAt ? timeOf(apiKey.revokedAt) : undefined,
+      'old secret': previousSecret ? `works until ${timeOf(previousSecret.worksUntil)}` : undefined,
+    }),
+  )
+}
+
+/** Prints a key that was made. On a terminal, JSON has the plain text as well. */
+export async function printMade(
+  options: CommonOptions & { output?: string },
+  made: { apiKey: ApiKeyRecord; plainTextKey: string },
+) {
+  const { apiKey } = made
+  if (options.json !== true) return printKey(options, apiKey)
+  await printRecord(options, options.output === undefined ? made : { apiKey }, {})
+}
+
+/** Names a key in a question. */
+export function describeKey(apiKey: ApiKeyRecord): string {
+  const { name, prefix, postfix } = apiKey
+  return `the key "${printable(name)}" of ${nameOfOwner(apiKey)} (${prefix}…${postfix})`
+}
+
+function nameOfOwner({ owner: { type, id } }: ApiKeyRecord): string {
+  return printable(`${type} ${id}`)
+}
+
+function statusOf({ status, isExpired, ownerSuspended }: ApiKeyRecord): string {
+  if (status === 'REVOKED') return paint('red', status)
+  if (isExpired) return paint('red', `${status} (expired)`)
+  if (ownerSuspended) return paint('yellow', `${status} (owner suspended)`)
+  return paint(status === 'ACTIVE' ? 'green' : 'yellow', status)
+}
+
+/** Returns a time to the second. */
+export function timeOf(time: Date | null, otherwise = ''): string {
+  if (time === null || Number.isNaN(time.getTime())) return otherwise
+  return `${time.toISOString().slice(0, 19)}Z`
+}

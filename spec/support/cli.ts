@@ -1,0 +1,164 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
+
+import { root } from './package'
+import { until } from './until'
+import { useWorld } from './world'
+
+/** The result of a command. */
+export interface Ran {
+  code: number | null
+  stdout: string
+  stderr: string
+}
+
+/** A command in a terminal. */
+export interface Typed {
+  /** Resolves once the terminal shows a text. */
+  shows(text: string): Promise<void>
+  type(text: string): void
+  /** Resolves with the exit code and all that the terminal has shown, without colours. */
+  ended(): Promise<{ code: number | null; shown: string; raw: string }>
+}
+
+/** The command of the built package. */
+export async function findBin(): Promise<string> {
+  const { bin } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+    bin: Record<string, string>
+  }
+  return join(root, String(bin['express-api-keys']))
+}
+
+const ofPackage = JSON.stringify(join(root, 'dist', 'lib'))
+const ofSequelize = JSON.stringify(require.resolve('sequelize', { paths: [root] }))
+
+/** A module of CommonJS that exports an instance with these options, as code, and further exports. */
+export function instanceModule(options = '', exported = 'module.exports = apiKeys'): string {
+  return `
+    const { createApiKeys } = require(${ofPackage})
+    const { Sequelize } = require(${ofSequelize})
+    const sequelize = new Sequelize(process.env.DATABASE_URL, { logging: false })
+    const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']
+    const apiKeys = createApiKeys({ sequelize, keyPrefix: 'agpt', permissions, ${options} })
+    ${exported}`
+}
+
+interface CliOptions {
+  /** Options of the instance, as code. */
+  options?: string
+  template?: 'migrated' | 'empty'
+}
+
+/** The standard input of a command, and further variables of its environment. */
+interface Input {
+  input?: string
+  env?: NodeJS.ProcessEnv
+}
+
+/** Gives a spec file a database, and a folder with a module for the command line. */
+export function useCli({ options = '', template = 'migrated' }: CliOptions = {}) {
+  const world = useWorld({ template })
+  let folder = ''
+  let bin = ''
+  const started: (() => void)[] = []
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'express-api-keys-cli-'))
+    bin = await findBin()
+    await writeFile(join(folder, 'api-keys.js'), instanceModule(options))
+  })
+
+  afterAll(async () => {
+    for (const kill of started) kill()
+    await rm(folder, { recursive: true, force: true })
+  })
+
+  function start(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    const child = spawn(program, args, {
+      cwd: folder,
+      env: { ...process.env, DATABASE_URL: world.database.url, FORCE_COLOR: undefined, ...env },
+    })
+    const output = { stdout: '', stderr: '' }
+    child.stdout.on('data', (chunk: Buffer) => (output.stdout += String(chunk)))
+    child.stderr.on('data', (chunk: Buffer) => (output.stderr += String(chunk)))
+    // The command may end before it has read its input.
+    child.stdin.on('error', () => {})
+    const closed = once(child, 'close').then(([code]) => code as number | null)
+    started.push(() => child.kill('SIGKILL'))
+    return { child, output, closed }
+  }
+
+  return {
+    ...world,
+    /** Writes a file into the folder in which commands run, and returns its path. */
+    async write(name: string, text: string): Promise<string> {
+      await writeFile(join(folder, name), text)
+      return join(folder, name)
+    },
+    path: (name: string) => join(folder, name),
+
+    /** Runs a command in pipes. */
+    async cli(args: readonly string[], { input = '', env = {} }: Input = {}): Promise<Ran> {
+      const { child, output, closed } = start(process.execPath, [bin, ...args], env)
+      child.stdin.end(input)
+      return { code: await closed, ...output }
+    },
+
+    /** Starts a command in pipes. It runs on until it ends, or is sent a signal. */
+    startCli(args: readonly string[]) {
+      const { child, output, closed } = start(process.execPath, [bin, ...args])
+      child.stdin.end()
+      return { kill: (signal: NodeJS.Signals) => child.kill(signal), output, closed }
+    },
+
+    /** Runs a line of a shell in which $CLI is the command. */
+    async shell(line: string): Promise<Ran> {
+      const { child, output, closed } = start('bash', ['-c', line], {
+        CLI: `${process.execPath} ${bin}`,
+      })
+      child.stdin.end()
+      return { code: await closed, ...output }
+    },
+
+    /** Starts a command in a pseudo-terminal, by `script` of util-linux. */
+    terminal(args: readonly string[], env: NodeJS.ProcessEnv = {}): Typed {
+      const line = [process.execPath, bin, ...args].map(quote).join(' ')
+      const { child, output, closed } = start('script', ['-qefc', line, '/dev/null'], {
+        TERM: 'xterm-256color',
+        NO_COLOR: undefined,
+        ...env,
+      })
+      return {
+        shows: (text) =>
+          until(() => {
+            if (output.stdout.includes(text)) return true
+            if (child.exitCode !== null) throw new Error(`it ended: ${output.stdout}`)
+            return false
+          }),
+        type: (text) => child.stdin.write(text),
+        async ended() {
+          const code = await closed
+          const raw = output.stdout
+          return { code, raw, shown: stripVTControlCharacters(raw).replaceAll('\r\n', '\n') }
+        },
+      }
+    },
+  }
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`
+}
+
+/** Reads lines of JSON. */
+export function jsonLines<Value = Record<string, unknown>>(text: string): Value[] {
+  return text
+    .trim()
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Value)
+}
