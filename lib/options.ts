@@ -262,6 +262,26 @@ export interface ApiKeysOptions<
    */
   maxFailedAttemptsPerMinute?: number | undefined
   /**
+   * The treatment of requests over plain HTTP, by `req.secure` of Express, but not of requests that come from the machine itself.
+   * `'refuse'` answers all of them with the same 403, with a key or without. `'revoke'` besides revokes the key that came along.
+   * Behind a proxy, set `trust proxy` first: otherwise, every request seems to come over plain HTTP.
+   *
+   * @default 'allow'
+   */
+  insecureTransport?: 'allow' | 'refuse' | 'revoke' | undefined
+  /**
+   * For how many seconds clients may use nothing but HTTPS (`max-age` of `Strict-Transport-Security`, RFC 6797). Guards, the
+   * strategy and the routers then send it with each answer over HTTPS, unless the app has sent it.
+   */
+  strictTransportSecurity?: number | undefined
+  /**
+   * How many exposed keys all processes together revoke in a minute; `Infinity` for any number. Further keys are suspended, which
+   * refuses them as well. The event `exposure_limit_reached` reports that.
+   *
+   * @default 100
+   */
+  maxExposedPerMinute?: number | undefined
+  /**
    * Secrets under which keys are hashed (HMAC), at least 32 random bytes each. A copy of the database then verifies no key, and
    * made-up keys cost no query. New keys use the first secret; verification accepts all of them.
    *

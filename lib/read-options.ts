@@ -83,6 +83,12 @@ export const optionFields = {
     'refuse',
   ),
   maxFailedAttemptsPerMinute: v.optional(numberOrInfinity(), 60),
+  insecureTransport: v.optional(
+    v.picklist(['allow', 'refuse', 'revoke'], "must be 'allow', 'refuse' or 'revoke'"),
+    'allow',
+  ),
+  strictTransportSecurity: v.undefinedable(wholeNumber(0, 2 ** 31)),
+  maxExposedPerMinute: v.optional(numberOrInfinity(), 100),
   secrets: v.optional(
     v.pipe(
       anything<readonly (string | Uint8Array)[]>(),

@@ -114,10 +114,13 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         previous_postfix text,
         previous_works_until timestamptz(3),
         previous_last_used_at timestamptz(3),
+        -- When the key was exposed, by whom that was found, and its place. Such a key is never active again.
+        exposed json CHECK (json_typeof(exposed) = 'object' AND octet_length(exposed::text) <= 8192),
         -- Each change by the library gives it a new value, which its audit entry has too.
         event_ref uuid,
         ${hasOneOwner},
         CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL)),
+        CHECK (exposed IS NULL OR status <> 'ACTIVE'),
         CHECK (
           num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
           AND (previous_hash IS NOT NULL OR (previous_secret_id IS NULL AND previous_last_used_at IS NULL))
@@ -129,6 +132,7 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
       CREATE INDEX ON ${keys} (left(prefix, -7), created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), status, created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), expires_at) WHERE expires_at IS NOT NULL;
+      CREATE INDEX ON ${keys} (revoked_at) WHERE exposed IS NOT NULL;
       CREATE INDEX ON ${keys} USING gin (permissions);
       CREATE INDEX ON ${keys} USING gin (${searchSql('')});`
 }

@@ -13,6 +13,7 @@ export const eventActions = [
   'rotated',
   'rotation_ended',
   'transferred',
+  'exposed',
   'owner_suspended',
   'owner_reactivated',
   'retired_secret_used',

@@ -42,6 +42,8 @@ export interface ApiKeyRow {
   previousPostfix: string | null
   previousWorksUntil: Time | null
   previousLastUsedAt: Time | null
+  /** Where the key was exposed; `null` if that is not known of it. */
+  exposed: { at: string; source: string; url: string | null } | null
   ownerSuspended: boolean
 }
 
@@ -94,6 +96,7 @@ export const keyColumns = {
   previousPostfix: column('previous_postfix', 'text', 'record', 'watched'),
   previousWorksUntil: column('previous_works_until', 'time', 'record', 'watched', 'logged'),
   previousLastUsedAt: column('previous_last_used_at', 'time', 'record'),
+  exposed: column('exposed', 'json', 'record', 'shown'),
   eventRef: column('event_ref', 'id'),
 } satisfies Record<Exclude<keyof ApiKeyRow, 'ownerSuspended'>, unknown> & Record<string, unknown>
 

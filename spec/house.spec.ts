@@ -25,6 +25,7 @@ const floors = [
   ['lib/database'],
   ['models'],
   ['lib/errors.ts'],
+  ['lib/refusals.ts'],
 ]
 
 /** The modules that only some floors may import. */
@@ -158,6 +159,7 @@ const wings = {
     'lib/openapi/operation.ts',
     'lib/openapi/operations.ts',
   ],
+  'exposed keys': ['lib/http/plain-http.ts', 'lib/http/transport.ts', 'lib/lifecycle/exposure.ts'],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
   'requests that are carried out once': [
     'lib/lifecycle/idempotency.ts',

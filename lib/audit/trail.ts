@@ -283,6 +283,8 @@ function shownOf(state: KeyState, name: Shown): unknown {
   }
   if (name === 'environment') return state.environment
   if (name === 'resources') return resourcesOf(record)
+  // The records of most keys have no such member.
+  if (name === 'exposed') return record.exposed ?? null
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
   const { prefix, postfix, worksUntil } = record.previousSecret

@@ -7,7 +7,7 @@ import { createAdmission, isSafe } from '../http/admission'
 import { ensureError } from '../http/answer'
 import type { Guard } from '../http/guards'
 import { createMemberCheck, explainOwner, type Member } from '../http/member'
-import { isUndecodable, takeKeyId, type RouterParts } from '../http/router'
+import { insecureHandler, isUndecodable, takeKeyId, type RouterParts } from '../http/router'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
 import { createAssets } from './assets'
@@ -68,6 +68,7 @@ export function createPages(
   const { organization } = look
   const enter = organization && createMemberCheck('console', organization, parts)
   const assets = createAssets(look)
+  const refuseInsecure = insecureHandler(parts.authenticator)
   const router = Router({ mergeParams: true })
 
   router.get('/assets/:file', function apiKeysAsset(req, res, next) {
@@ -95,6 +96,7 @@ export function createPages(
 
   for (const [path, { show, act }] of Object.entries(routes)) {
     const route = router.route(path)
+    route.all(refuseInsecure)
     // A form of a member who may only read would be refused, and so is not shown.
     route.get(handlerOf(act !== undefined, (call) => show(call)))
     if (act) {

@@ -18,7 +18,9 @@ import {
 } from './caller'
 import { isOurs, linesOf, type Credential, type CredentialReader } from './credentials'
 import { createOwnerCheck, userOf, type OwnerParts } from './owner'
-import { createTrustCheck, type GuardedRequest } from './request'
+import type { createPlainHttp } from './plain-http'
+import { clientAddressOf, createTrustCheck, type GuardedRequest } from './request'
+import type { Transport } from './transport'
 
 /** The part that identifies the key of a request. */
 export type Authenticator = ReturnType<typeof createAuthenticator>
@@ -28,11 +30,15 @@ interface AuthenticatorParts extends OwnerParts {
   verify: Verifier['verify']
   recorder: Pick<UsageRecorder, 'noteDenied' | 'noteRateLimited'>
   emitter: Pick<Emitter, 'emit' | 'listeners'>
+  /** `undefined` if it does not matter how a request came. */
+  transport: Transport | undefined
+  /** Revokes a key that came over plain HTTP, after the answer. */
+  revokeLater: ReturnType<typeof createPlainHttp>
 }
 
 /** Makes the part that identifies the key of a request, for one instance of the library. */
 export function createAuthenticator(parts: AuthenticatorParts) {
-  const { credentials, recorder, emitter } = parts
+  const { credentials, recorder, emitter, transport, revokeLater } = parts
   const { judge, judgeAgain } = createJudge(parts)
   const instance = Symbol('express-api-keys')
 
@@ -40,9 +46,40 @@ export function createAuthenticator(parts: AuthenticatorParts) {
     return findCaller(keeperOf(req, linesOf(req as GuardedRequest)), instance)
   }
 
+  /** Masks the credential of a request, and keeps it for the guards. */
+  function mask(req: GuardedRequest) {
+    const lines = linesOf(req)
+    const keeper = keeperOf(req, lines)
+    const plain = credentials.readPlain(req, lines)
+    if (plain?.kind !== 'key' && findCaller(keeper, instance)) return
+
+    const credential = plain ?? credentials.read(req, lines, findMaskedKey(keeper))
+    addCaller(keeper, instance, req, undefined).masked = credential
+  }
+
+  /**
+   * Returns the refusal of a request that came over plain HTTP; `null` if it may go on. The refusal is the same with every key and
+   * without one, and nothing is looked up for it.
+   */
+  function refuseInsecure(req: GuardedRequest, res?: ServerResponse): ApiKeysError | null {
+    if (!transport?.refuses(req, res ?? req.res)) return null
+    mask(req)
+    if (transport.revokes) {
+      const masked = recall(req)?.masked
+      if (masked?.kind === 'key') revokeLater(masked, clientAddressOf(req))
+    }
+    return withoutStack(() => new ApiKeysError('insecure_transport'))
+  }
+
   return {
+    refuseInsecure,
+
     /** Identifies the key of a request. Later calls with the same request get the first result. */
     authenticate(req: GuardedRequest, res?: ServerResponse): MaybePromise<Authentication> {
+      if (transport !== undefined) {
+        const error = refuseInsecure(req, res)
+        if (error) return { kind: 'refused', error }
+      }
       const lines = linesOf(req)
       const keeper = keeperOf(req, lines)
       let caller = findCaller(keeper, instance)
@@ -66,16 +103,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
       return caller.authentication
     },
 
-    /** Masks the credential of a request, and keeps it for the guards. */
-    mask(req: GuardedRequest) {
-      const lines = linesOf(req)
-      const keeper = keeperOf(req, lines)
-      const plain = credentials.readPlain(req, lines)
-      if (plain?.kind !== 'key' && findCaller(keeper, instance)) return
-
-      const credential = plain ?? credentials.read(req, lines, findMaskedKey(keeper))
-      addCaller(keeper, instance, req, undefined).masked = credential
-    },
+    mask,
 
     /** Returns the caller of a request; `undefined` if this instance has not read the request. */
     recall,

@@ -1,3 +1,4 @@
+import type { Background } from '../database/background'
 import type { Emitter } from '../keys/emitter'
 import type { Parsers } from '../keys/input'
 import type { SecretFormat } from '../keys/secret'
@@ -19,14 +20,20 @@ import { readAdminRouterOptions, readRouterOptions } from './access'
 import { createOwnerRouter } from './owner-routes'
 import { createRateLimits } from './rate-limits'
 import type { RouterParts } from './router'
+import { createPlainHttp } from './plain-http'
 import { createStrategy } from './strategy'
+import { createTransport } from './transport'
 
 interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'grantable'> {
   settings: Settings
   parse: Parsers
   format: SecretFormat
   emitter: Emitter
-  verification: Pick<Verification, 'verify' | 'rateLimiter' | 'recorder' | 'examine' | 'holdingOf'>
+  verification: Pick<
+    Verification,
+    'verify' | 'rateLimiter' | 'recorder' | 'examine' | 'locate' | 'holdingOf'
+  >
+  background: Background
 }
 
 /**
@@ -37,7 +44,14 @@ export function createHttp(given: HttpParts) {
   const { settings, format, verification } = given
   const { verify, rateLimiter, recorder } = verification
   const credentials = createCredentialReader({ ...format, header: settings.header })
-  const authenticator = createAuthenticator({ ...given, credentials, verify, recorder })
+  const authenticator = createAuthenticator({
+    ...given,
+    credentials,
+    verify,
+    recorder,
+    transport: createTransport(settings),
+    revokeLater: createPlainHttp(given),
+  })
   const parts = {
     ...given,
     answers: createAnswers(settings),

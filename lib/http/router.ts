@@ -68,12 +68,14 @@ export function createRouter(
   { enter, explain = (error) => error }: RouterHooks = {},
 ): Guard {
   const admit = createAdmission(parts, findUser)
+  const refuseInsecure = insecureHandler(parts.authenticator)
 
   // `currentUser` may need a parameter of the path at which the app mounts the router.
   const router = Router({ mergeParams: true })
 
   for (const [path, handlers] of Object.entries(routes)) {
     const route = router.route(path)
+    route.all(refuseInsecure)
     const limit = pathsOfManyKeys.has(path) ? 'manyKeys' : 'usual'
     for (const [method, handle] of Object.entries(handlers)) {
       route[method as Method](async function apiKeysHandler(req, res, next) {
@@ -104,6 +106,15 @@ export function createRouter(
   })
   // The app uses a router as a middleware, whose type needs no types of Express.
   return router as unknown as Guard
+}
+
+/** Makes the handler that refuses requests over plain HTTP, before all else. */
+export function insecureHandler(authenticator: Pick<Authenticator, 'refuseInsecure'>) {
+  return function apiKeysTransportHandler(req: Request, res: Response, next: NextFunction) {
+    const error = authenticator.refuseInsecure(req, res)
+    if (error) next(error)
+    else next()
+  }
 }
 
 /** The name of the id in paths. No app has a parameter of this name in the path at which it mounts a router. */

@@ -61,6 +61,11 @@ export interface ApiKeyNotices<A extends App = AnyApp> extends Record<
    * all of them succeed.
    */
   expiring: { apiKey: ApiKeyRecord<A>; daysLeft: 7 | 1 }
+  /**
+   * Exposed keys were suspended, and not revoked, because all processes together have revoked `maxExposedPerMinute` keys in the last
+   * minute. Look into the reports of `source`: a proxy may be set up wrong.
+   */
+  exposure_limit_reached: { source: string; suspended: number }
   /** Redis could not count a use of a key, which passed or was refused uncounted. */
   limiter_unavailable: { apiKeyId: string; isAllowed: boolean; error: unknown }
   /** The app's `grantable` failed, or did not answer in time. Until it does, keys of this owner may be refused with 503. */
@@ -85,6 +90,7 @@ const otherNames = {
   verified: true,
   denied: true,
   expiring: true,
+  exposure_limit_reached: true,
   limiter_unavailable: true,
   grantable_unavailable: true,
   unavailable: true,

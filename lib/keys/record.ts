@@ -103,6 +103,17 @@ export interface RecordFields<Permission extends string> {
   ownerSuspended: boolean
   /** The id of the user or administrator who made the key; `null` if the app did. */
   createdBy: string | null
+  /** How the key was exposed, so that it is never reactivated. Keys of which nothing is known have no such member. */
+  exposed?: Exposure
+}
+
+/** The first report that a key was exposed. */
+export interface Exposure {
+  at: Date
+  /** The source of the report, for example `github`; `plain_http` for a key that was sent over plain HTTP. */
+  source: string
+  /** The place at which the key was found; `null` if the report does not name it. */
+  url: string | null
 }
 
 /** The secret that a rotation has replaced. */
@@ -154,6 +165,7 @@ export function toRecord(
     previousSecret: readPreviousSecret(row),
     ownerSuspended: row.ownerSuspended,
     createdBy: row.createdBy,
+    ...(row.exposed && { exposed: { ...row.exposed, at: new Date(row.exposed.at) } }),
     ...bindingMembers(row.resources, resources),
   }
 }

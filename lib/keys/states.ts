@@ -17,15 +17,16 @@ const outcomes: Record<Action, Record<Status, Status | Refusal>> = {
 
 /**
  * Returns the status that a key has after an action. Throws the refusal if the key does not allow the action. A new secret for
- * an expired key is refused, because it would not work.
+ * an expired key is refused, because it would not work. An exposed key is never active again.
  */
 export function nextStatus(
   action: Action,
-  key: { status: Status; expiresAt: Date | null },
+  key: { status: Status; expiresAt: Date | null; exposed?: object | undefined },
   now = Date.now(),
 ): Status {
   const outcome = outcomes[action][key.status]
   if (isRefusal(outcome)) throw new ApiKeysError(outcome)
+  if (action === 'reactivate' && key.exposed) throw new ApiKeysError('api_key_exposed')
   if (action === 'rotate' && isExpired(key, now)) throw new ApiKeysError('api_key_expired')
   return outcome
 }

@@ -14,6 +14,7 @@ import {
   type GivenParts,
   type Parts,
 } from './calls'
+import { expose, type ExposureReport, type Found } from './exposure'
 import { createMany } from './many-keys'
 import { createOwnerCommands } from './owner-commands'
 import { createParts } from './parts'
@@ -245,6 +246,11 @@ function createRouteCommands(parts: Parts) {
 
     async listOwn(owner: Owner, filter: unknown) {
       return run(undefined, (call) => list(parts, { ...parse.ownList(filter), owner }, call))
+    },
+
+    /** Refuses keys that a report names from now on. */
+    async expose(found: readonly Found[], report: ExposureReport) {
+      return onDatabase(() => expose(parts, found, report))
     },
 
     /** Changes fields of a key and its permissions, both or neither. */

@@ -225,6 +225,7 @@ const changedColumns = (
     'expiresAt',
     'firstUsedAt',
     'previousWorksUntil',
+    'exposed',
     'eventRef',
   ] as const
 ).map((name) => keyColumns[name].name)

@@ -42,6 +42,11 @@ function noticeOfMade({ change, circumstances }: Made): ApiKeyChanged {
   return noticeOf(change.before?.record ?? null, record, circumstances)
 }
 
+/** True if a change says that a key was exposed, and has another action. */
+function isExposure({ action, before, after }: Change): boolean {
+  return action !== 'exposed' && !!after?.record.exposed && !before?.record.exposed
+}
+
 /** Returns the entries of changes that were made. */
 export function entriesOf(audit: Pick<Audit, 'entriesOf'>, made: readonly Made[]) {
   return audit.entriesOf(made.map(({ change }) => change))
@@ -58,6 +63,7 @@ export function createNoteMade({ audit, emitter }: Pick<GivenParts, 'audit' | 'e
     audit.noteWritten(transaction, entriesOf(audit, made), xid, isLogged)
     for (const each of made) {
       emitter.emitAfter(transaction, each.change.action, noticeOfMade(each))
+      if (isExposure(each.change)) emitter.emitAfter(transaction, 'exposed', noticeOfMade(each))
     }
   }
 }

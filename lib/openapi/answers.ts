@@ -8,7 +8,7 @@ import type { IdTypes, Owner } from '../keys/owner'
 import { isUsersOnly } from '../keys/owner'
 import type { JsonSchema } from '../keys/parse-input'
 import type { DescribedPermission } from '../keys/permissions'
-import type { PreviousSecret, RecordFields } from '../keys/record'
+import type { Exposure, PreviousSecret, RecordFields } from '../keys/record'
 import type { ResourceTypes } from '../keys/resources'
 import type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from '../usage/report'
 import { nullable } from './json-schema'
@@ -37,7 +37,7 @@ const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` })
 /** Makes the schema of an object that always has all of its members. The compiler sees to it that no member of its type is missing. */
 // The members of the type are the names that the compiler asks for.
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters
-function all<Type extends object>(properties: { [Name in keyof Type]-?: unknown }): JsonSchema {
+function all<Type extends object>(properties: { [Name in keyof Type]-?: unknown }) {
   return { type: 'object', properties, required: Object.keys(properties) }
 }
 
@@ -88,7 +88,7 @@ function recordSchema({ idTypes, resources, environments }: AnswerSettings): Jso
     worksUntil: time,
     lastUsedAt: timeOrNull,
   })
-  return all<RecordFields<string> & { owner: Owner }>({
+  const record = all<RecordFields<string> & { owner: Owner }>({
     id: uuid,
     name: text,
     description: textOrNull,
@@ -116,7 +116,10 @@ function recordSchema({ idTypes, resources, environments }: AnswerSettings): Jso
     ...(resources.size > 0 && {
       resources: { type: ['object', 'null'], additionalProperties: listOf(text) },
     }),
+    exposed: all<Exposure>({ at: time, source: text, url: textOrNull }),
   })
+  // Most records have no such member.
+  return { ...record, required: record.required.filter((name) => name !== 'exposed') }
 }
 
 /** Returns the schema of an entry. Entries may be about owners of before, whose ids were of another type. */

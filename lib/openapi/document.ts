@@ -1,5 +1,5 @@
 import { createOptionChecks, show } from '../../models/option-checks'
-import { refusals, type ErrorCode } from '../errors'
+import { refusals, type ErrorCode } from '../refusals'
 import type { Parsers } from '../keys/input'
 import type { JsonSchema } from '../keys/parse-input'
 import type { Settings } from '../read-options'
@@ -33,6 +33,7 @@ export interface DocumentParts {
     | 'redis'
     | 'header'
     | 'realm'
+    | 'insecureTransport'
     | 'onRefusal'
   >
   parse: Parsers
@@ -227,7 +228,9 @@ function writeOperation(
       },
       ...refusalResponses(
         refusalsOf(router, operation).filter(
-          (code) => code !== 'grantable_unavailable' || settings.grantable,
+          (code) =>
+            (code !== 'grantable_unavailable' || settings.grantable) &&
+            (code !== 'insecure_transport' || settings.insecureTransport !== 'allow'),
         ),
         {
           schemaOf: (code) => schemaRef(schemaNameOf(code)),

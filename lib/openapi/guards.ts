@@ -112,6 +112,7 @@ function writeSecurity(
 /** Returns all refusals that a guard may answer. */
 function refusalsOf({ settings }: DocumentParts, permissions: readonly string[]): ErrorCode[] {
   return [
+    ...(settings.insecureTransport === 'allow' ? [] : (['insecure_transport'] as const)),
     'malformed_credential',
     'multiple_credentials',
     'missing_credential',

@@ -60,7 +60,7 @@ export const ofOneKey: readonly Operation[] = [
     body: 'explanation',
     isBodyOptional: true,
     answer: 'ApiKey',
-    refusals: ['api_key_revoked', 'exceeds_access'],
+    refusals: ['api_key_revoked', 'api_key_exposed', 'exceeds_access'],
   },
   {
     method: 'post',

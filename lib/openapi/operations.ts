@@ -25,6 +25,7 @@ export function refusalsOf(router: RouterName, operation: Operation): ErrorCode[
   const { method, path, query, body, isOnce, refusals = [] } = operation
   const isChange = method !== 'get'
   const codes: ErrorCode[] = [
+    'insecure_transport',
     'not_signed_in',
     'api_key_not_allowed',
     ...admissions[router],

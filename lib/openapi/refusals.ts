@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 
-import { challengeOf, refusals, type ErrorCode } from '../errors'
 import type { JsonSchema } from '../keys/parse-input'
+import { challengeOf, refusals, type ErrorCode } from '../refusals'
 
 type Json = Record<string, unknown>
 

@@ -78,6 +78,7 @@ export function createVerification(parts: VerificationParts) {
   const { feed } = memory
   const refusedKeys = createRefusedKeys(parts)
   const signals = createSignals({ ...shared, memory })
+  const attempts = createFailedAttempts(shared)
   // No other properties: each request reads some of these, which are found fastest in a small object.
   const verifier = createVerifier({
     format: parts.format,
@@ -85,7 +86,7 @@ export function createVerification(parts: VerificationParts) {
     memory,
     usage,
     retiredUses: createRetiredUses(writer, parts),
-    attempts: createFailedAttempts(shared),
+    attempts,
     makeSignal: signals.makeSignal,
     secretCheck: createSecretCheck(shared),
   })
@@ -98,7 +99,7 @@ export function createVerification(parts: VerificationParts) {
   return {
     verify,
     verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
-    ...createExamine({ ...parts, memory }),
+    ...createExamine({ ...parts, memory, attempts }),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
     waitForEveryone: createWaitForEveryone(shared),

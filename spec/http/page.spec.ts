@@ -1,4 +1,5 @@
-import { challengeOf, refusals, ApiKeysError, type ErrorCode } from '../../lib/errors'
+import { ApiKeysError, challengeOf, type ErrorCode } from '../../lib/errors'
+import { refusals } from '../../lib/refusals'
 import { createTestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { readPage } from '../support/readme'

@@ -30,6 +30,7 @@ const withoutRoles = createProcess(
   addGraphs,
 )
 const strict = createProcess({ maxFailedAttemptsPerMinute: 1 }, addGraphs)
+const insecure = createProcess({ insecureTransport: 'refuse' }, addGraphs)
 const withoutRedis = createProcess(
   { limits: { burst: { limit: 1, windowSeconds: 60 } }, redis: redisAway },
   addGraphs,
@@ -66,6 +67,7 @@ let acmeId: string
 let suspendedId: string
 let expiredId: string
 let revokedId: string
+let exposedId: string
 
 const newInput = { name: 'CI', permissions: ['READ_GRAPH'] }
 /** The headers of a request that is sent twice. */
@@ -82,6 +84,7 @@ const repeated: { apiKey?: object } = {}
 beforeAll(async () => {
   revokedId = (await createKey({ status: 'REVOKED' })).id
   plainTextKey = (await createKey()).plainTextKey
+  exposedId = (await createKey({ userId: 'trent' })).id
   suspendedId = (await createKey({ userId: 'grace', status: 'SUSPENDED' })).id
   expiredId = (await createKey({ userId: 'ivan' })).id
   await rows(`UPDATE api_keys SET expires_at = now() WHERE id = '${expiredId}'`)
@@ -134,6 +137,12 @@ interface Row {
 
 /** The HTTP answer to every refusal, to the byte. It does not compile while a code lacks its row. */
 const refusals: Record<ErrorCode, Row> = {
+  insecure_transport: {
+    when: 'a key over plain HTTP',
+    send: () => insecure.http.with(plainTextKey).get('/graphs').set('X-Forwarded-Proto', 'http'),
+    status: 403,
+    detail: 'This needs HTTPS. Replace a key that was sent over plain HTTP.',
+  },
   missing_credential: {
     when: 'no credential',
     send: () => http.get('/graphs'),
@@ -318,6 +327,19 @@ const refusals: Record<ErrorCode, Row> = {
     send: () => alice.post(`/api-keys/${revokedId}/suspend`),
     status: 409,
     detail: 'The API key is revoked, and stays so. Create a new one.',
+  },
+  api_key_exposed: {
+    when: 'an exposed key that is reactivated',
+    before: async () => {
+      const exposed = { at: new Date(), source: 'github', url: null }
+      await rows(
+        `UPDATE api_keys SET status = 'SUSPENDED', exposed = $1 WHERE id = '${exposedId}'`,
+        [JSON.stringify(exposed)],
+      )
+    },
+    send: () => http.as('trent').post(`/api-keys/${exposedId}/reactivate`),
+    status: 409,
+    detail: 'The API key was exposed, and stays refused. Create a new one.',
   },
   unknown_environment: {
     when: 'a key of an environment that the app no longer has',

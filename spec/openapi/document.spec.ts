@@ -1,7 +1,7 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 
 import { createApiKeys } from '../../lib'
-import { refusals, type ErrorCode } from '../../lib/errors'
+import { refusals, type ErrorCode } from '../../lib/refusals'
 import { createTestApiKeys, permissions, type Options } from '../support/app'
 import { createContract, type AnyJson as Json } from '../support/contract'
 import { databaseAway } from '../support/database'
@@ -163,6 +163,7 @@ describe('openApi', () => {
     const codes = schemas.map(({ properties }) => properties.code.enum[0] as ErrorCode)
     // These are of guards, of organizations, and about one operation that no document can have.
     const others = [
+      'insecure_transport',
       'missing_credential',
       'malformed_credential',
       'multiple_credentials',
@@ -269,4 +270,19 @@ it('is there in an app without a user', () => {
   expect(
     createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'] }).openApi().paths,
   ).toEqual({})
+})
+
+describe('an app that refuses plain HTTP', () => {
+  it('has that refusal in the answers of every operation', () => {
+    const { paths } = documentOf({ insecureTransport: 'refuse' })
+    const operations = Object.values<Json>(paths as Json).flatMap((path) =>
+      Object.values<Json>(path),
+    )
+
+    const answers = operations.flatMap(({ responses }) => (responses ? [responses] : []))
+    expect(answers.length).toBeGreaterThan(20)
+    for (const responses of answers) {
+      expect(responses['403'].description).toContain('`insecure_transport`')
+    }
+  })
 })

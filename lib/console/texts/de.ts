@@ -183,6 +183,7 @@ export const de: Texts = {
       revoked: 'Widerrufen',
       rotated: 'Neues Geheimnis',
       rotation_ended: 'Altes Geheimnis beendet',
+      exposed: 'Öffentlich geworden',
       retired_secret_used: 'Ein altes Geheimnis wurde versucht',
       transferred: 'An einen anderen Besitzer übergeben',
       owner_suspended: 'Besitzer gesperrt',

@@ -198,6 +198,7 @@ export const en = {
       revoked: 'Revoked',
       rotated: 'New secret',
       rotation_ended: 'Old secret ended',
+      exposed: 'Exposed',
       retired_secret_used: 'An old secret was tried',
       transferred: 'Handed to another owner',
       owner_suspended: 'Owner suspended',

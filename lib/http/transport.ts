@@ -1,0 +1,62 @@
+import type { ServerResponse } from 'node:http'
+
+import { readClientAddress } from '../keys/addresses'
+import type { Settings } from '../read-options'
+import type { GuardedRequest } from './request'
+
+export type Transport = NonNullable<ReturnType<typeof createTransport>>
+
+/**
+ * Makes the check of how a request came (draft-ietf-httpapi-privacy-06, section 2.4): `undefined` if the app has asked for none, so that
+ * no request pays for it.
+ */
+export function createTransport({
+  insecureTransport,
+  strictTransportSecurity,
+}: Pick<Settings, 'insecureTransport' | 'strictTransportSecurity'>) {
+  if (insecureTransport === 'allow' && strictTransportSecurity === undefined) return undefined
+
+  return {
+    /**
+     * True if a request is refused because it came over plain HTTP. The answer to a request over HTTPS gets
+     * `Strict-Transport-Security` (RFC 6797, section 7.1), unless the app has set it.
+     */
+    refuses(req: GuardedRequest, res: ServerResponse | undefined): boolean {
+      if (!isSecure(req)) return insecureTransport !== 'allow' && !isFromMachine(req)
+      if (strictTransportSecurity !== undefined && res && !res.headersSent) {
+        const isSet = res.hasHeader('Strict-Transport-Security')
+        if (!isSet) res.setHeader('Strict-Transport-Security', `max-age=${strictTransportSecurity}`)
+      }
+      return false
+    },
+
+    /** True if a key that came over plain HTTP is revoked. */
+    revokes: insecureTransport === 'revoke',
+  }
+}
+
+/** True if a request came over HTTPS, by the rules of Express, which depend on `trust proxy`. */
+function isSecure(req: GuardedRequest): boolean {
+  const { secure } = req as { secure?: unknown }
+  if (typeof secure === 'boolean') return secure
+  const { socket } = req as { socket?: { encrypted?: unknown } }
+  return socket?.encrypted === true
+}
+
+/** The header fields by which a proxy says that it has passed a request on. */
+const forwardingFields = [
+  'forwarded',
+  'via',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-forwarded-proto',
+  'x-real-ip',
+]
+
+/** True if a request has not left the machine: its connection comes from there, and no proxy has passed it on. */
+function isFromMachine(req: GuardedRequest): boolean {
+  const { socket, headers } = req as Partial<Pick<GuardedRequest, 'socket' | 'headers'>>
+  const address = readClientAddress(socket?.remoteAddress)
+  const isLoopback = address === '::1' || address?.startsWith('127.') === true
+  return isLoopback && !forwardingFields.some((name) => headers?.[name] !== undefined)
+}
