@@ -18,11 +18,16 @@ interface Emitter {
   readonly write?: unknown
   /** True if a readable stream was read to its end. */
   readonly readableEnded?: unknown
-  /** The state of a WebSocket: 2 and 3 are closing and closed. */
+  /** The state of a WebSocket, or of a connection of Socket.IO. */
   readonly readyState?: unknown
-  /** True if a socket of Socket.IO is disconnected. */
+  /** True if a socket of Socket.IO is disconnected, or not connected yet: middleware of Socket.IO runs before. */
   readonly disconnected?: unknown
+  /** The connection of a socket of Socket.IO, which other sockets may share. */
+  readonly conn?: unknown
 }
+
+/** The states of a WebSocket, by number, and of a connection of Socket.IO, by name. */
+const endStates = new Set<unknown>([2, 3, 'closing', 'closed'])
 
 /** The parts of a request of HTTP/1 or HTTP/2 that end with it. */
 interface EndingRequest {
@@ -49,16 +54,18 @@ export function closablesOfRequest(req: EndingRequest, res: unknown = req.res): 
 export function closablesOf(given: Closable): Closable[] {
   if (isRequest(given)) return closablesOfRequest(given)
 
-  const { req } = given as { req?: unknown }
-  return isRequest(req) ? closablesOfRequest(req, given) : [given]
+  // A socket of Socket.IO that middleware refuses reports no end, but its connection does.
+  const { req, conn } = given as { req?: unknown; conn?: unknown }
+  return isRequest(req) ? closablesOfRequest(req, given) : [given, conn].filter(isClosable)
 }
 
 /** True if one of them has ended. */
 export function isOver(closables: readonly Closable[]): boolean {
   return closables.some((emitter: Emitter) => {
-    const { closed, readyState, disconnected, writableFinished } = emitter
-    if (closed === true || disconnected === true) return true
-    if (readyState === 2 || readyState === 3) return true
+    const { closed, readyState, disconnected, conn, writableFinished } = emitter
+    if (closed === true || endStates.has(readyState)) return true
+    // With an open connection, a socket of Socket.IO may be about to connect.
+    if (disconnected === true) return !isClosable(conn) || isOver([conn])
     return writableFinished === true && !isReadable(emitter)
   })
 }

@@ -44,7 +44,11 @@ async function isKept({ id, signal }: Use): Promise<boolean> {
 
 /** Like the socket of Socket.IO, which emits the messages of its client, by names that the client chooses. */
 class SocketOfSocketIo extends EventEmitter {
-  connected = true
+  readonly conn = Object.assign(new EventEmitter(), { readyState: 'open' })
+
+  constructor(public connected = true) {
+    super()
+  }
 
   get disconnected() {
     return !this.connected
@@ -52,6 +56,7 @@ class SocketOfSocketIo extends EventEmitter {
 
   disconnect() {
     this.connected = false
+    this.conn.readyState = 'closed'
     this.emit('disconnect', 'transport close')
   }
 }
@@ -65,6 +70,25 @@ describe('the end until which a signal is kept', () => {
 
     expect(await isKept(use)).toBe(false)
     expect(lifetime.eventNames()).toEqual([])
+  })
+
+  it('is not the state of a Socket.IO socket that is about to connect', async () => {
+    const use = await useUntil(new SocketOfSocketIo(false))
+
+    expect(await isKept(use)).toBe(true)
+  })
+
+  it('is the end of its connection for a Socket.IO socket that was refused', async () => {
+    const [refused, late] = [new SocketOfSocketIo(false), new SocketOfSocketIo(false)]
+    const use = await useUntil(refused)
+
+    refused.conn.emit('close')
+    late.conn.readyState = 'closed'
+    const lateUse = await useUntil(late)
+
+    expect(await isKept(use)).toBe(false)
+    expect(await isKept(lateUse)).toBe(false)
+    expect(refused.conn.eventNames()).toEqual([])
   })
 
   it('is no event that the client of a Socket.IO socket sends', async () => {
