@@ -9,6 +9,7 @@ import type { Consumer } from './package'
 export const pages = [
   'README.md',
   'example-app/README.md',
+  'example-app/recipes/README.md',
   'migrations/README.md',
   'lib/README.md',
   'lib/audit/README.md',
