@@ -53,7 +53,6 @@ beforeEach(async () => {
   await until(async () => (await apiKeys.health()).audit.waiting === 0)
   verifier = createTestApiKeys(database, {
     sequelize: explained,
-    maxStalenessMs: 300,
     listen: false,
     lastUsedResolutionMs: 0,
   })

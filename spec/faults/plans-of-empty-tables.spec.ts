@@ -2,7 +2,6 @@ import { createTestApiKeys, type TestApiKeys } from '../support/app'
 import { createDatabase, type Database } from '../support/database'
 import { newKey } from '../support/keys'
 import { readPlans, type Plans } from '../support/plans'
-import { until } from '../support/until'
 
 const rowCount = 5_000
 
@@ -22,7 +21,7 @@ beforeAll(async () => {
     ALTER TABLE api_key_events SET (autovacuum_enabled = off);
     ALTER TABLE api_key_suspended_owners SET (autovacuum_enabled = off)`)
 
-  plans = readPlans(database, { pool: { max: 1 } })
+  plans = readPlans(database, { pool: { max: 1 }, fits: isOfFunction })
   apiKeys = createTestApiKeys(database, { sequelize: plans.sequelize, maxKeysPerOwner: 1_000 })
   await changeAll()
 
@@ -31,12 +30,15 @@ beforeAll(async () => {
       SELECT 'user' || n, 'Key ' || n, 'agpt_abc123', 'abcd1234', md5('a' || n) || md5('b' || n), '{READ_GRAPH}'
         FROM generate_series(1, ${rowCount}) AS n`,
   )
-  // The sealing plans anew each time, so it may read a table of few rows as a whole.
-  await until(async () => (await apiKeys.health()).audit.waiting === 0)
   plans.forget()
 })
 
 afterAll(() => database.drop())
+
+/** True for a statement in a function. The library plans its own statements anew each time, and opens them with a word to poolers or a frame. */
+function isOfFunction(text: string): boolean {
+  return !/NO LOAD BALANCE|START TRANSACTION/.test(text)
+}
 
 /** Makes each kind of change for which the server runs a function of ours that looks for rows. */
 async function changeAll() {

@@ -24,8 +24,14 @@ const growing = new Set([
 
 export type Plans = ReturnType<typeof readPlans>
 
-/** Connects, and reads the plan of every statement that the connections run, and of the statements of functions and triggers. */
-export function readPlans(database: Database, options: Options = {}) {
+/**
+ * Connects, and reads the plans of the statements that the connections run, and of the statements of functions and triggers: of all, or of
+ * those whose text fits.
+ */
+export function readPlans(
+  database: Database,
+  { fits = () => true, ...options }: Options & { fits?: (text: string) => boolean } = {},
+) {
   let plans: PlanNode[] = []
 
   const sequelize = database.connect({
@@ -34,9 +40,10 @@ export function readPlans(database: Database, options: Options = {}) {
       async afterConnect(connection) {
         const client = connection as Client
         client.on('notice', ({ message = '' }) => {
-          if (message.includes('plan:')) {
-            plans.push(JSON.parse(message.slice(message.indexOf('{'))).Plan)
-          }
+          if (!message.includes('plan:')) return
+
+          const { Plan: plan, 'Query Text': text } = JSON.parse(message.slice(message.indexOf('{')))
+          if (fits(text)) plans.push(plan)
         })
         await client.query(`
           LOAD 'auto_explain';
