@@ -189,19 +189,21 @@ describe('connections that last', () => {
   it('end with their key, by Socket.IO', async () => {
     const { server, url } = await listen()
     const sockets = serveSocketIo(server, apiKeys)
+    sockets.on('connection', (socket) => socket.emit('welcome', socket.data.userId))
     const { id, key } = await createKey()
     const connect = (token: unknown) =>
       io(url, { auth: { token }, reconnection: false, forceNew: true })
 
     const client = connect(key)
-    await new Promise<void>((resolve) => {
-      client.on('connect', resolve)
+    const welcomed = await new Promise<string>((resolve) => {
+      client.on('welcome', resolve)
     })
     const left = new Promise((resolve) => {
       client.on('disconnect', resolve)
     })
     await apiKeys.revoke(id)
 
+    expect(welcomed).toBe('alice')
     expect(await left).toBe('io server disconnect')
     for (const token of [key, 'nonsense', undefined, { a: 1 }]) {
       const refused = connect(token)

@@ -120,21 +120,6 @@ describe('without Express', () => {
   })
 })
 
-describe('connections that last', () => {
-  it('are refused without a key, and end when their key is revoked, with Socket.IO and ws', async () => {
-    const printed = await adopter.run('node', 'sockets.cjs')
-
-    const connections = printed
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line) as object)
-    expect(connections).toEqual([
-      { kind: 'socket.io', welcomed: 'alice', ended: 'by the server', refused: 'revoked' },
-      { kind: 'ws', welcomed: 'alice', ended: 4401, refused: 'Unexpected server response: 401' },
-    ])
-  })
-})
-
 describe('as a function', () => {
   it('an app answers events of API Gateway and ALB as it answers requests', async () => {
     const printed = await adopter.run(
