@@ -42,18 +42,20 @@ const reserved = [
 
 /** The capabilities that stand apart from the core of the library: their rooms, and their files in other rooms. */
 const wings = {
-  'the pages of one key': [
-    'lib/console/pages/confirm.tsx',
-    'lib/console/pages/fields.tsx',
+  'the page of one key': [
     'lib/console/pages/key-details.tsx',
-    'lib/console/pages/key-form.tsx',
     'lib/console/pages/key-limits.tsx',
     'lib/console/pages/key-props.ts',
     'lib/console/pages/key-restrictions.tsx',
     'lib/console/pages/key-usage.tsx',
     'lib/console/pages/key.tsx',
-    'lib/console/pages/reveal.tsx',
     'lib/console/pages/trail.tsx',
+  ],
+  'the forms of one key': [
+    'lib/console/pages/confirm.tsx',
+    'lib/console/pages/fields.tsx',
+    'lib/console/pages/key-form.tsx',
+    'lib/console/pages/reveal.tsx',
   ],
   'the frame and the list': [
     'lib/console/pages/chart.tsx',

@@ -23,6 +23,46 @@ describeInBrowser('a page that stays open', () => {
     expect(await page.locator('table.keys tbody tr').count()).toBe(1)
   })
 
+  it('shows that its key is revoked in another tab, and offers nothing for it any more', async () => {
+    const user = newUser()
+    const { id } = await createKey({ userId: user, name: 'Shared' })
+    const { context, page, errors } = await openWindow(user)
+    await page.goto(`${mount}/${id}`)
+    await page.clock.install()
+    await page.reload()
+    const other = await context.newPage()
+    await other.goto(`${mount}/${id}/revoke`)
+    await other.getByLabel('Reason').fill('Leaked')
+    await send(other, 'Revoke key')
+    await page.clock.fastForward(31_000)
+    await page.getByText('This key is revoked. It never works again.').waitFor()
+    await page.getByText('Leaked').waitFor()
+
+    expect(await page.locator('h1').textContent()).toBe('Shared Revoked')
+    expect(await page.locator('.toolbar').count()).toBe(0)
+    expect(errors).toEqual([])
+  })
+
+  it('sends the forms of a part that has come anew once, too', async () => {
+    const user = newUser()
+    const { id } = await createKey({ userId: user, name: 'Shared' })
+    const { page } = await openWindow(user)
+    await page.goto(`${mount}/${id}`)
+    await page.clock.install()
+    await page.reload()
+    await apiKeys.suspend(id)
+    await page.clock.fastForward(31_000)
+    await page.getByRole('button', { name: 'Reactivate' }).waitFor()
+    await page.getByRole('button', { name: 'Exact times' }).click()
+    const exact = await page.locator('.trail .when').first().textContent()
+    await page.getByRole('button', { name: 'Reactivate' }).dblclick()
+    await page.getByText('The key is active again.').waitFor()
+    const { events } = await apiKeys.events({ apiKeyId: id })
+
+    expect(exact).toMatch(/20\d\d, \d\d:\d\d/)
+    expect(events.map(({ action }) => action)).toEqual(['reactivated', 'suspended', 'created'])
+  })
+
   it('says that the session has ended', async () => {
     const user = newUser()
     await createKey({ userId: user })

@@ -6,14 +6,23 @@ const time = new Intl.DateTimeFormat(language, { dateStyle: 'medium', timeStyle:
 const day = new Intl.DateTimeFormat(language, { dateStyle: 'medium' })
 let isExact = false
 
-showTimes(document)
+prepare(document)
 for (const button of document.querySelectorAll('[data-copy]')) prepareCopy(button)
-for (const form of document.querySelectorAll('form[data-once]')) sendOnce(form)
 document.querySelector('[aria-invalid]')?.focus()
 offerExactTimes()
 showNumbersOfChart()
 keepFresh()
 forgetSecret()
+
+/** Prepares a page, or a part of it that has come anew. */
+function prepare(root) {
+  showTimes(root)
+  for (const form of root.querySelectorAll('form[data-once]')) sendOnce(form)
+  for (const button of root.querySelectorAll('[data-exact-times]')) {
+    button.hidden = false
+    button.setAttribute('aria-pressed', isExact)
+  }
+}
 
 /** Shows times in the reader's zone. The pages come with times in UTC. */
 function showTimes(root) {
@@ -30,17 +39,16 @@ function showTimes(root) {
   }
 }
 
-/** Shows the buttons that show exact times in place of distances, for readers who cannot hover. */
+/** Has buttons show exact times in place of distances, for readers who cannot hover. */
 function offerExactTimes() {
-  const buttons = document.querySelectorAll('[data-exact-times]')
-  for (const button of buttons) {
-    button.hidden = false
-    button.addEventListener('click', () => {
-      isExact = !isExact
-      for (const each of buttons) each.setAttribute('aria-pressed', isExact)
-      showTimes(document)
-    })
-  }
+  document.addEventListener('click', ({ target }) => {
+    if (!target.closest('[data-exact-times]')) return
+    isExact = !isExact
+    for (const button of document.querySelectorAll('[data-exact-times]')) {
+      button.setAttribute('aria-pressed', isExact)
+    }
+    showTimes(document)
+  })
 }
 
 /** Shows the numbers of the bar under the pointer, or under the finger, below the chart. */
@@ -187,6 +195,6 @@ function replace(part, fresh) {
     part.contains(document.activeElement) || part.querySelector('details[open], .chosen')
   if (!fresh || isInUse) return
 
-  showTimes(fresh)
+  prepare(fresh)
   if (part.innerHTML !== fresh.innerHTML) part.replaceChildren(...fresh.childNodes)
 }

@@ -14,31 +14,35 @@ export function Key(props: KeyProps) {
   return (
     <>
       <Crumbs page={page} />
-      <div class="title">
-        <div>
-          <h1>
-            <bdi>{apiKey.name}</bdi> <State page={page} apiKey={apiKey} />
-          </h1>
-          <KeyEnds ends={apiKey} />
+      <div id="about" data-live>
+        <div class="title">
+          <div>
+            <h1>
+              <bdi>{apiKey.name}</bdi> <State page={page} apiKey={apiKey} />
+            </h1>
+            <KeyEnds ends={apiKey} />
+          </div>
+          {state !== 'revoked' && canChange && <Actions {...props} />}
         </div>
-        {state !== 'revoked' && canChange && <Actions {...props} />}
+        {apiKey.description !== null && (
+          <p class="description" dir="auto">
+            {apiKey.description}
+          </p>
+        )}
+        {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
+        {notice !== undefined && <Banner kind="good">{texts.notices[notice]}</Banner>}
+        {state !== 'active' && notice === undefined && (
+          <Banner kind="note">{texts.key.notes[state]}</Banner>
+        )}
+        <OldSecret {...props} />
       </div>
-      {apiKey.description !== null && (
-        <p class="description" dir="auto">
-          {apiKey.description}
-        </p>
-      )}
-      {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
-      {notice !== undefined && <Banner kind="good">{texts.notices[notice]}</Banner>}
-      {state !== 'active' && notice === undefined && (
-        <Banner kind="note">{texts.key.notes[state]}</Banner>
-      )}
-      <OldSecret {...props} />
       <div id="key" data-live>
         <Details {...props} />
         <UsageOfKey {...props} />
       </div>
-      <Trail {...props} />
+      <div id="history" data-live>
+        <Trail {...props} />
+      </div>
     </>
   )
 }
