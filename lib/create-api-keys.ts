@@ -11,6 +11,7 @@ import { refuseRequest } from './http/guard-options'
 import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
+import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
 import { createLifecycle } from './lifecycle/commands'
 import { createOwnChanges } from './database/own-changes'
@@ -116,7 +117,8 @@ function assemble(options: AnyOptions): ApiKeys {
     emitter,
     signer,
     sealer: createSealer({ background, clock, connection, emitter, tables, signer }),
-    format: createSecretFormat({ ...settings, ...settings.environments }),
+    format: createSecretFormat({ ...settings, keyPrefixes: settings.environments.ownPrefixes }),
+    imported: settings.imports.length > 0 ? createImportedKeys(settings) : undefined,
     parse: createParsers(settings),
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),

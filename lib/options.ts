@@ -5,6 +5,7 @@ import type { Sequelize } from 'sequelize'
 import type { OwnerTable, StorageOptions, UserIdType } from '../models/storage-options'
 import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
+import type { ImportSource } from './importing/source'
 import type { LimitOverrides, Limits } from './keys/limits'
 import type { PermissionDescription } from './keys/permission-options'
 import type { OrganizationOwner, ServiceOwner, UserOwner } from './keys/owner'
@@ -128,6 +129,12 @@ export interface ApiKeysOptions<
    * @default []
    */
   formerPrefixes?: readonly string[] | undefined
+  /**
+   * The systems whose keys the app accepts beside its own, once `importKeys` has imported them: those of `sources`, or your own.
+   *
+   * @default []
+   */
+  imports?: readonly ImportSource[] | undefined
   /**
    * Allows a prefix that secret scanners take for another vendor's, for example `sk_live` (Stripe) or `ghp` (GitHub). They would report
    * your keys to that vendor, and not to you.

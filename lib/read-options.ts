@@ -6,6 +6,7 @@ import v = require('valibot')
 
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
+import { readImports } from './importing/read-imports'
 import { environmentOptions, readEnvironments, refuseUnknownOptions } from './keys/environments'
 import { matching, wholeNumber } from './keys/fields'
 import { isListOfNames } from './keys/grantable'
@@ -36,6 +37,8 @@ export const optionFields = {
     v.check((sequelize) => isPostgres(sequelize), 'must be a Sequelize instance on Postgres'),
   ),
   ...environmentOptions,
+  // Checked with its own messages.
+  imports: v.optional(v.unknown(), []),
   permissions: permissionsOption,
   formerPermissions: formerPermissionsOption,
   currentUser: v.undefinedable(aFunction<AnyOptions['currentUser']>()),
@@ -184,9 +187,11 @@ export function readOptions(options: AnyOptions) {
   } = result.output
   const former = readFormer(formerPermissions, permissions, checks)
   const storage = readStorageOptions(options, checks)
+  const imports = readImports(result.output.imports, checks)
   return {
     ...settings,
-    environments: readEnvironments(result.output, checks),
+    imports,
+    environments: readEnvironments(result.output, imports, checks),
     storage,
     idTypes: {
       user: storage.users.idType,

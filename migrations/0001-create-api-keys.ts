@@ -17,6 +17,9 @@ import { unless, type Step } from './step'
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
  * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
  *
+ * A key of another system has a `source`. If that system stores a salt for each key, the table of salts has the salt until the first use
+ * of the key. The locator is the part of the key by which its salt is found.
+ *
  * A key belongs to a user, an organization or a service. The column `organization_id` is there before the app has organizations.
  *
  * The table of requests has the changes that were made under an idempotency key. The statement that makes a change writes its row, too.
@@ -28,6 +31,7 @@ export function createApiKeys(tables: Tables, types: OwnerIdTypes): Step {
       api_keys: keysSql(tables, types),
       api_key_suspended_owners: suspendedOwnersSql(tables, types),
       api_key_retired_secrets: retiredSecretsSql(tables),
+      api_key_salts: saltsSql(tables),
       api_key_requests: requestsSql(tables),
     },
     triggers: secretTriggers(tables),
@@ -82,8 +86,8 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         resources json CHECK (json_typeof(resources) = 'object' AND octet_length(resources::text) <= 16384),
         name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
         description text CHECK (char_length(description) <= 500),
-        prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$'),
-        postfix text NOT NULL CHECK (postfix ~ '^[0-9A-Za-z]{8}$'),
+        prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$|^@[a-z][a-z0-9-]*_[0-9A-Za-z_|.-]{6}$'),
+        postfix text NOT NULL CHECK (postfix ~ '^[!-~]{0,8}$'),
         hash text NOT NULL UNIQUE CHECK (hash ~ '^[0-9a-f]{64}$'),
         secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$'),
         permissions text[] NOT NULL CHECK (
@@ -116,9 +120,12 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         previous_last_used_at timestamptz(3),
         -- When the key was exposed, by whom that was found, and its place. Such a key is never active again.
         exposed json CHECK (json_typeof(exposed) = 'object' AND octet_length(exposed::text) <= 8192),
+        -- For an imported key. Its prefix is '@', the source, an underscore and six characters, until it is rotated.
+        source text CHECK (source ~ '^[a-z][a-z0-9-]{0,31}$'),
         -- Each change by the library gives it a new value, which its audit entry has too.
         event_ref uuid,
         ${hasOneOwner},
+        CHECK (CASE WHEN prefix LIKE '@%' THEN source IS NOT NULL AND left(prefix, -7) = '@' || source ELSE postfix ~ '^[0-9A-Za-z]{8}$' END),
         CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL)),
         CHECK (exposed IS NULL OR status <> 'ACTIVE'),
         CHECK (
@@ -133,6 +140,7 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
       CREATE INDEX ON ${keys} (left(prefix, -7), status, created_at DESC, id DESC);
       CREATE INDEX ON ${keys} (left(prefix, -7), expires_at) WHERE expires_at IS NOT NULL;
       CREATE INDEX ON ${keys} (revoked_at) WHERE exposed IS NOT NULL;
+      CREATE INDEX ON ${keys} (source, id) WHERE source IS NOT NULL;
       CREATE INDEX ON ${keys} USING gin (permissions);
       CREATE INDEX ON ${keys} USING gin (${searchSql('')});`
 }
@@ -161,6 +169,20 @@ function retiredSecretsSql({ retiredSecrets }: Tables): string {
         retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         UNIQUE (api_key_id, hash)
       );`
+}
+
+/** Without a foreign key, so that a TRUNCATE of the keys works as before. A trigger deletes the salt of a deleted key. */
+function saltsSql({ salts }: Tables): string {
+  return `
+      CREATE TABLE ${salts} (
+        source text CHECK (source ~ '^[a-z][a-z0-9-]{0,31}$'),
+        locator text CHECK (char_length(locator) BETWEEN 1 AND 255),
+        api_key_id uuid,
+        recipe text NOT NULL CHECK (char_length(recipe) BETWEEN 1 AND 255),
+        salt text NOT NULL CHECK (char_length(salt) <= 255),
+        PRIMARY KEY (source, locator, api_key_id)
+      );
+      CREATE INDEX ON ${salts} (api_key_id);`
 }
 
 /** The time is set after a wait for another request, so that no claim is older than it looks. */

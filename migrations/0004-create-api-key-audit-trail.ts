@@ -93,8 +93,8 @@ function eventsSql({ events }: Tables): string {
         former_owner_type text CHECK (former_owner_type IN ('user', 'organization', 'service')),
         former_owner_id text,
         action text NOT NULL CHECK (action IN (
-          'created', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'rotated', 'rotation_ended',
-          'transferred', 'exposed', 'owner_suspended', 'owner_reactivated', 'retired_secret_used', 'deleted', 'truncated'
+          'created', 'imported', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'rotated', 'rotation_ended',
+          'upgraded', 'transferred', 'exposed', 'owner_suspended', 'owner_reactivated', 'retired_secret_used', 'deleted', 'truncated'
         )),
         actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system', 'database')),
         actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),

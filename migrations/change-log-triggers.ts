@@ -24,7 +24,7 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
       table: keys,
       fires: 'AFTER INSERT',
       forEach: 'ROW',
-      when: 'NEW.event_ref IS NULL',
+      when: 'NEW.event_ref IS NULL OR NEW.source IS NOT NULL',
       calls: { name: qualify(schema, 'api_key_gather_insert'), body: gatherInsertBody(tables) },
     },
     { ...onKeys, name: 'api_key_gather_delete', fires: 'AFTER DELETE', forEach: 'ROW' },
@@ -115,7 +115,8 @@ function gatherOwner(tables: Tables): TriggerFunction {
  * mark of the entry, the place of its last change, and 'added' if one of the changes says that keys were added. The
  * setting lasts as long as the transaction.
  *
- * A key that the library creates is not gathered, and needs no number. No process can have cached it, and a process
+ * A key that the library creates is not gathered, and needs no number. An imported key is, because processes know the hashes of all
+ * imported keys. No process can have cached it, and a process
  * caches its hash as unknown no longer than the bound. Keys that SQL inserts are gathered as one change, so that a
  * test can use an inserted key at once.
  */

@@ -3,7 +3,7 @@ import type { Tables } from '../models/tables'
 import { changesAny, type Trigger } from './triggers'
 
 /**
- * Returns the triggers that keep the hashes of all secrets unique, and that delete retired secrets with their key. They
+ * Returns the triggers that keep the hashes of all secrets unique, and that delete the retired secrets and the salt of a deleted key. They
  * are silent in a session that replicates, because it receives the rows of both tables from the other server.
  */
 export function secretTriggers(tables: Tables): Trigger[] {
@@ -63,13 +63,15 @@ function keepUniqueBody({ keys, retiredSecrets: retired }: Tables): string {
         END`
 }
 
-function deleteBody({ retiredSecrets: retired }: Tables): string {
+function deleteBody({ retiredSecrets: retired, salts }: Tables): string {
   return `
         BEGIN
           IF TG_OP = 'DELETE' THEN
             DELETE FROM ${retired} AS secret WHERE secret.api_key_id = OLD.id;
+            DELETE FROM ${salts} AS salted WHERE salted.api_key_id = OLD.id;
           ELSE
             DELETE FROM ${retired};
+            DELETE FROM ${salts};
           END IF;
           RETURN NULL;
         END`

@@ -5,6 +5,7 @@ import type { Tables } from './tables'
 /** The actions that entries of the audit trail record. */
 export const eventActions = [
   'created',
+  'imported',
   'updated',
   'permissions_changed',
   'suspended',
@@ -12,6 +13,7 @@ export const eventActions = [
   'revoked',
   'rotated',
   'rotation_ended',
+  'upgraded',
   'transferred',
   'exposed',
   'owner_suspended',
@@ -27,7 +29,7 @@ export type EventAction = (typeof eventActions)[number]
 /** An action on a key that the library carries out. */
 export type ChangeAction = Exclude<
   EventAction,
-  'retired_secret_used' | 'truncated' | 'owner_suspended' | 'owner_reactivated'
+  'retired_secret_used' | 'upgraded' | 'truncated' | 'owner_suspended' | 'owner_reactivated'
 >
 
 const actorTypes = ['user', 'admin', 'system', 'database'] as const

@@ -44,6 +44,8 @@ export interface ApiKeyRow {
   previousLastUsedAt: Time | null
   /** Where the key was exposed; `null` if that is not known of it. */
   exposed: { at: string; source: string; url: string | null } | null
+  /** The source that the key was imported from; `null` for a key that the library made. */
+  source: string | null
   ownerSuspended: boolean
 }
 
@@ -97,6 +99,7 @@ export const keyColumns = {
   previousWorksUntil: column('previous_works_until', 'time', 'record', 'watched', 'logged'),
   previousLastUsedAt: column('previous_last_used_at', 'time', 'record'),
   exposed: column('exposed', 'json', 'record', 'shown'),
+  source: column('source', 'text', 'record'),
   eventRef: column('event_ref', 'id'),
 } satisfies Record<Exclude<keyof ApiKeyRow, 'ownerSuspended'>, unknown> & Record<string, unknown>
 

@@ -22,6 +22,8 @@ export function tablesOf(schema: string) {
     retiredSecrets: named('api_key_retired_secrets'),
     /** The owners whose keys are all refused. */
     suspendedOwners: named('api_key_suspended_owners'),
+    /** The salts of imported keys, by the parts of the keys that are no secret. */
+    salts: named('api_key_salts'),
     /** The requests that came with an idempotency key. */
     requests: named('api_key_requests'),
 

@@ -1,7 +1,8 @@
-import { ApiKeysError } from '../lib'
+import { ApiKeysError, digests } from '../lib'
 import { useWorld } from './support/world'
 
-const { apiKeys } = useWorld()
+const legacy = { name: 'legacy', accepts: /^lk_[a-z]{20}$/, digest: digests.sha256.hex }
+const { apiKeys } = useWorld({ options: { imports: [legacy] } })
 
 const id = '0198a8a0-0000-7000-8000-000000000000'
 const newKey = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'] }
@@ -29,6 +30,7 @@ const functions: Record<string, unknown[]> = {
   getApiKey: [{ headers: {} }],
   hasPermission: [{ permissions: ['READ_GRAPH'] }, 'READ_GRAPH'],
   health: [{}],
+  importKeys: ['legacy', [{}], {}],
   list: [{}, {}],
   maskKeys: [],
   migrate: [],

@@ -13,7 +13,7 @@ import { ourTables } from './support/tables'
 /** The parts of an app that the blocks expect. */
 const surroundings = `
 import express, { type RequestHandler } from 'express'
-import { createApiKeys } from 'express-api-keys'
+import { createApiKeys, digests, sources } from 'express-api-keys'
 import passport from 'passport'
 import { Sequelize } from 'sequelize'
 

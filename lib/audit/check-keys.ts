@@ -155,16 +155,17 @@ function addEntry(findings: Findings, story: Story, entry: Row) {
 
   const [before, after] = [readObject(beforeText), readObject(afterText)]
   const isFirst = story.upTo === ''
-  if (isFirst && action === 'created') story.values = after
+  const isCreation = action === 'created' || action === 'imported'
+  if (isFirst && isCreation) story.values = after
   else for (const name in after) addValue(findings, story, id, [name, before[name], after[name]])
   for (const name in before) {
     if (!(name in after)) addValue(findings, story, id, [name, before[name], null])
   }
   if (isFirst) {
     story.firstId = id
-    story.isBegun = action === 'created'
+    story.isBegun = isCreation
   }
-  if (ref !== '' || action === 'created') {
+  if (ref !== '' || isCreation) {
     story.ref = ref
     story.refId = id
   }

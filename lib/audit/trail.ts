@@ -10,6 +10,7 @@ import { formatEventCursor } from '../keys/cursor'
 import type { Emitter } from '../keys/emitter'
 import type { Environments } from '../keys/environments'
 import type { EventFilter, Pruning } from '../keys/input'
+import { shownPrefix, sourceOfPrefix } from '../keys/imported-prefix'
 import { isSame } from '../keys/metadata'
 import { isSameOwner, type IdTypes, type Owner } from '../keys/owner'
 import {
@@ -52,6 +53,9 @@ export interface KeyState {
   permissions: readonly string[]
   /** The environment in the row of the key. The record of a key from before there were any has an environment by its prefix. */
   environment: string | null
+  /** As the row has them. The record has them as people know them. */
+  prefix: string
+  previousPrefix: string | null
   hashDigest: string
   previousHashDigest: string | null
 }
@@ -206,6 +210,8 @@ function shown(state: ApiKeyEventRow['before'], idTypes: IdTypes) {
     service = null,
     ...attributes
   } = state
+  showPrefix(attributes)
+  showPrefix(attributes.previousSecret)
   if (userId === null && organizationId === null && service === null) return attributes
   const row = {
     userId: toText(userId),
@@ -213,6 +219,14 @@ function shown(state: ApiKeyEventRow['before'], idTypes: IdTypes) {
     service: toText(service),
   }
   return { ...attributes, owner: readOwner(row, idTypes) }
+}
+
+/** Gives callers the start of an imported key as records have it, and the source of the key. Other roles may have written any JSON. */
+function showPrefix(state: unknown) {
+  if (typeof state !== 'object' || state === null || !('prefix' in state)) return
+  const { prefix } = state
+  const source = typeof prefix === 'string' ? sourceOfPrefix(prefix) : null
+  if (source !== null) Object.assign(state, { prefix: shownPrefix(String(prefix)), source })
 }
 
 /** Returns an id as text. Other roles may have written any JSON. */
@@ -273,20 +287,32 @@ function pick(state: KeyState, names: readonly Shown[]) {
 
 /** The trail has no uses of keys, because a use is no change. */
 function shownOf(state: KeyState, name: Shown): unknown {
-  if (name === 'hashDigest' || name === 'previousHashDigest' || name === 'permissions') {
-    return state[name]
-  }
+  if (isStated(name)) return state[name]
   const { record } = state
   if (name === 'userId' || name === 'organizationId' || name === 'service') {
     const { type, id } = record.owner
     return type === typesOfOwners[name] ? id : null
   }
-  if (name === 'environment') return state.environment
   if (name === 'resources') return resourcesOf(record)
   // The records of most keys have no such member.
   if (name === 'exposed') return record.exposed ?? null
   if (name !== 'previousSecret' || !record.previousSecret) return record[name]
 
-  const { prefix, postfix, worksUntil } = record.previousSecret
-  return { prefix, postfix, worksUntil }
+  const { postfix, worksUntil } = record.previousSecret
+  return { prefix: state.previousPrefix, postfix, worksUntil }
+}
+
+/** The attributes that the trail does not take from the record. */
+const statedNames = [
+  'permissions',
+  'environment',
+  'prefix',
+  'hashDigest',
+  'previousHashDigest',
+] as const
+
+const stated: ReadonlySet<Shown> = new Set(statedNames)
+
+function isStated(name: Shown): name is (typeof statedNames)[number] {
+  return stated.has(name)
 }

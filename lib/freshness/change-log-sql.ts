@@ -76,7 +76,7 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
                  SELECT xid FROM ${revisions} WHERE revision > ${revision} ORDER BY revision LIMIT ${maxChanges + 1}
                ) AS entry
              )::text AS xids,
-             since.owners::text, since.has_all::text, since.has_new::text, since.count::text,
+             since.owners::text, since.has_all::text, since.has_new::text, since.has_added::text, since.count::text,
              (${fingerprint}) AS fingerprint,
              pg_is_in_recovery()::text AS is_standby, (${isSubscriber})::text AS is_subscriber,
              (${isRegistered})::text AS is_registered,
@@ -90,7 +90,8 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
           SELECT json_agg(key_id) FILTER (WHERE key_id IS NOT NULL) AS ids,
                  json_agg(${ownerTypeSql('change')} || ' ' || ${ownerIdSql('change')}) FILTER (WHERE ${hasOwner}) AS owners, count(*),
                  coalesce(bool_or(key_id IS NULL AND NOT ${hasOwner} AND is_new IS NOT TRUE), false) AS has_all,
-                 coalesce(bool_or(is_new), false) AS has_new
+                 coalesce(bool_or(is_new), false) AS has_new,
+                 coalesce(bool_or(is_new AND key_id IS NULL), false) AS has_added
             FROM (
               -- An entry without changes is damaged. It counts as a change of everything.
               SELECT change.key_id, change.user_id, change.organization_id, change.service, change.is_new

@@ -154,6 +154,8 @@ function readRow(row: TextRow) {
     changedOwners: JSON.parse(row.owners ?? '[]') as string[],
     /** True if SQL has added keys, or keys have new hashes. */
     hasNew: row.has_new === 'true',
+    /** True if SQL has added keys, or keys were imported. */
+    hasAdded: row.has_added === 'true',
     /** True if the server is a standby, which may lag behind. */
     isStandby: row.is_standby !== 'false',
     /** True if logical replication feeds the table of keys, which may lag behind, too. */

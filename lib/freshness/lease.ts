@@ -12,6 +12,8 @@ export interface FeedListener {
   onOwnerChanges?(names: readonly string[]): void
   /** Reports that SQL has added keys, or that keys have new hashes. Keys that the library creates are not reported. */
   onNew?(): void
+  /** Reports that SQL has added keys, or that keys were imported. */
+  onAdded?(): void
   /** Reports the transactions whose entries were read. */
   onEntries?(xids: readonly string[]): void
   /** Reports that anything may have changed: nothing that was read before may be used any longer. */
@@ -122,13 +124,14 @@ export function applyReading(lease: Lease, reading: LogReading) {
 
 /** Reports the changes since the last reading; a gap if it was another log, or says too much. */
 function reportChanges(lease: Lease, reading: LogReading) {
-  const { continues, triggers, changedIds, changedOwners, hasNew } = reading
+  const { continues, triggers, changedIds, changedOwners, hasNew, hasAdded } = reading
   if (!continues || triggers !== lease.triggers || changedIds === null) return reportGap(lease)
 
   const { report } = lease
   if (changedIds.length > 0) report((listener) => listener.onChanges?.(changedIds))
   if (changedOwners.length > 0) report((listener) => listener.onOwnerChanges?.(changedOwners))
   if (hasNew) report((listener) => listener.onNew?.())
+  if (hasAdded) report((listener) => listener.onAdded?.())
 }
 
 /** Notes that a poll has failed. If the database is unreachable, keys that were good may be accepted for `outageGraceMs` longer. */

@@ -4,7 +4,8 @@ import { ApiKeysError, InvalidApiKeyError, refusalOf, type InvalidReason } from 
 import type { Emitter, RequestDenied } from '../keys/emitter'
 import type { MaybePromise } from '../options'
 import type { UsageRecorder } from '../usage/recorder'
-import type { Decision, Verifier } from '../verification/verify'
+import type { Decision } from '../verification/decide'
+import type { Verifier } from '../verification/verify'
 import { withoutStack } from './answer'
 import {
   addCaller,

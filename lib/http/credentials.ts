@@ -2,6 +2,7 @@ import { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 
 import { ApiKeysError } from '../errors'
+import type { ImportedKeys } from '../importing/imported-keys'
 import {
   longerNameEnd,
   shownLength,
@@ -9,6 +10,12 @@ import {
   type SecretFormat,
   type SentKey,
 } from '../keys/secret'
+import {
+  createImportedTokens,
+  ellipsis,
+  headersWithKeys,
+  type ImportedTokens,
+} from './imported-tokens'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:
@@ -22,6 +29,8 @@ const b64token = new RegExp(`^${tokenSyntax}$`)
 /** Nearly all clients write the scheme like this. */
 const plainScheme = 'Bearer '
 const plainCredentials = new RegExp(`^${plainScheme}${tokenSyntax}$`)
+/** The keys of some other systems have a bar, which no token of RFC 6750 has. */
+const plainImports = new RegExp(`^${plainScheme}[|${tokenSyntax.slice(1)}$`)
 
 /** The credential in the headers of a request. */
 export type Credential =
@@ -43,6 +52,8 @@ export type CredentialReader = ReturnType<typeof createCredentialReader>
 interface CredentialOptions extends Pick<SecretFormat, 'markers' | 'markerEndAt'> {
   /** A second header that may carry a key, in lower case. */
   header: string | undefined
+  /** `undefined` in an app without imported keys. */
+  imported?: ImportedKeys | undefined
 }
 
 /**
@@ -50,17 +61,24 @@ interface CredentialOptions extends Pick<SecretFormat, 'markers' | 'markerEndAt'
  * each key in every view of the headers, readable or not, so that no later logger can leak it.
  */
 export function createCredentialReader(options: CredentialOptions) {
-  const { markerEndAt, header } = options
-  const masks = createMasks(options)
+  const { markerEndAt, header, imported } = options
+  const tokens = imported && createImportedTokens(imported)
+  const names = headersWithKeys(header, imported)
+  const syntax = tokens ? plainImports : plainCredentials
+  const masks = createMasks(options, tokens)
+  const keyIn = createKeyFinder(options, tokens)
 
   function readAuthorization(value: string): Credential {
-    const [prefix] = scheme.exec(value) ?? []
-    if (prefix === undefined)
-      return masks.fits(value) ? unreadable('malformed_credential', true) : { kind: 'none' }
-
-    const token = value.slice(prefix.length)
-    if (!b64token.test(token)) return unreadable('malformed_credential', masks.fits(value))
-    return keyIn(value, prefix.length) ?? { kind: 'foreign' }
+    const sent = tokens?.readBasic(value)
+    if (sent) return { kind: 'key', ...sent }
+    const [prefix] = scheme.exec(value) ?? tokens?.schemeOf(value) ?? []
+    const key = prefix === undefined ? undefined : keyIn(value, prefix.length)
+    const isBearer = scheme.test(value)
+    const isReadable = b64token.test(value.slice(prefix?.length))
+    if (key && (isReadable || tokens?.isAccepted(value.slice(prefix?.length)) === true)) return key
+    if (isBearer && isReadable) return { kind: 'foreign' }
+    const isOurs = masks.fits(value)
+    return isBearer || isOurs ? unreadable('malformed_credential', isOurs) : { kind: 'none' }
   }
 
   function readHeader(value: string): Credential {
@@ -68,17 +86,6 @@ export function createCredentialReader(options: CredentialOptions) {
     const credential = keyIn(value, 0)
     if (credential) return credential
     return masks.fits(value) ? unreadable('malformed_credential', true) : { kind: 'foreign' }
-  }
-
-  /** Returns the key that begins at a character of a text; `undefined` if none does. A masked key cannot be read again. */
-  function keyIn(text: string, start: number): Credential | undefined {
-    const markerEnd = markerEndAt(text, start)
-    if (markerEnd === -1) return undefined
-    if (text.endsWith(ellipsis)) return unreadable('malformed_credential', true)
-    const sent = { text, start }
-    return longerNameEnd(text, markerEnd) === -1
-      ? { kind: 'key', ...sent }
-      : { kind: 'foreign', sent }
   }
 
   return {
@@ -90,17 +97,22 @@ export function createCredentialReader(options: CredentialOptions) {
       if (lines === undefined) return null
       const headers = headersOf(req)
       const { authorization } = headers
-      if (authorization === undefined || !plainCredentials.test(authorization)) return null
+      if (authorization === undefined || !syntax.test(authorization)) return null
       if (header !== undefined && headers[header] !== undefined) return null
+      if (tokens !== undefined && names.some((name) => headers[name] !== undefined)) return null
 
       const line = findOnlyLine(lines, 'authorization')
       if (line === -1 || lines[line] !== authorization) return null
       const markerEnd = markerEndAt(authorization, plainScheme.length)
-      if (markerEnd === -1) return { kind: 'foreign' }
+      if (markerEnd === -1 && tokens === undefined) return { kind: 'foreign' }
       if (authorization.endsWith(ellipsis)) return null
+      if (tokens !== undefined && (markerEnd === -1 || authorization.includes('|'))) {
+        const token = authorization.slice(plainScheme.length)
+        if (!tokens.isAccepted(token)) return b64token.test(token) ? { kind: 'foreign' } : null
+      }
 
-      const otherEnd = longerNameEnd(authorization, markerEnd)
-      const shownEnd = Math.max(markerEnd, otherEnd) + shownLength
+      const otherEnd = markerEnd === -1 ? -1 : longerNameEnd(authorization, markerEnd)
+      const shownEnd = Math.max(markerEnd, otherEnd, plainScheme.length) + shownLength
       const masked = authorization.slice(0, shownEnd) + ellipsis
       headers.authorization = masked
       lines[line] = masked
@@ -118,12 +130,12 @@ export function createCredentialReader(options: CredentialOptions) {
      */
     read(req: IncomingMessage, lines: string[] | undefined, masked?: SentKey): Credential {
       const authorizations = masks.take(req, lines, 'authorization')
-      const others = header === undefined ? [] : masks.take(req, lines, header)
-      const found = [...authorizations.map(readAuthorization), ...others.map(readHeader)]
+      const others = names.map((name) => masks.take(req, lines, name))
+      const found = [...authorizations.map(readAuthorization), ...others.flat().map(readHeader)]
 
       const mine = found.filter((one) => isOurs(one) || isOfOther(one))
       // Node keeps the first of two `Authorization` lines and hides the second, so that readers could disagree.
-      const isRepeated = authorizations.length > 1 || others.length > 1
+      const isRepeated = [authorizations, ...others].some((values) => values.length > 1)
       if (mine.length > 1 || (mine.length > 0 && isRepeated)) {
         return unreadable('multiple_credentials', true)
       }
@@ -136,6 +148,26 @@ export function createCredentialReader(options: CredentialOptions) {
         found.find(({ kind }) => kind === 'foreign') ?? { kind: 'none' }
       )
     },
+  }
+}
+
+/**
+ * Makes the function that returns the key which begins at a character of a text; `undefined` if none does. A masked key cannot be read
+ * again.
+ */
+function createKeyFinder({ markerEndAt }: CredentialOptions, tokens: ImportedTokens | undefined) {
+  return function keyIn(text: string, start: number): Credential | undefined {
+    const markerEnd = markerEndAt(text, start)
+    if (markerEnd === -1) {
+      const token = text.slice(start)
+      if (tokens?.isMasked(token) === true) return unreadable('malformed_credential', true)
+      return tokens?.isAccepted(token) === true ? { kind: 'key', text, start } : undefined
+    }
+    if (text.endsWith(ellipsis)) return unreadable('malformed_credential', true)
+    const sent = { text, start }
+    return longerNameEnd(text, markerEnd) === -1
+      ? { kind: 'key', ...sent }
+      : { kind: 'foreign', sent }
   }
 }
 
@@ -153,7 +185,7 @@ function isOfOther(credential: Credential): boolean {
  * Masks the keys in headers. A mask shows as much of a key as lists do, so that a cache or a limiter behind a guard can
  * still distinguish keys. All other values stay unchanged.
  */
-function createMasks(format: Pick<SecretFormat, 'markers'>) {
+function createMasks(format: Pick<SecretFormat, 'markers'>, tokens: ImportedTokens | undefined) {
   // A key may stand behind any character that no token has, such as the bracket of a template. Inside the token of another
   // issuer it is not ours.
   const inToken = `[^\\s,;"']`
@@ -163,16 +195,22 @@ function createMasks(format: Pick<SecretFormat, 'markers'>) {
   )
   const mask = `$1$2${ellipsis}`
 
+  /** Returns a value with its keys masked. */
+  function masked(value: string): string {
+    const own = value.replace(ours, mask)
+    return tokens ? tokens.mask(own) : own
+  }
+
   /** True if a value holds text that is masked. */
   function fits(value: string): boolean {
-    return value.search(ours) !== -1
+    return value.search(ours) !== -1 || (tokens !== undefined && tokens.fits(value))
   }
 
   /** Masks `headersDistinct` if Node has made it. If it is made later, it is made of masked lines. */
   function putInDistinct(req: IncomingMessage, name: string) {
     const values = distinctHeadersOf(req)?.[name]
     if (values === undefined) return
-    for (const [index, value] of values.entries()) values[index] = value.replace(ours, mask)
+    for (const [index, value] of values.entries()) values[index] = masked(value)
   }
 
   return {
@@ -185,7 +223,7 @@ function createMasks(format: Pick<SecretFormat, 'markers'>) {
       const joined = headers[name]
       if (joined === undefined) return []
       const value = String(joined)
-      if (fits(value)) headers[name] = value.replace(ours, mask)
+      if (fits(value)) headers[name] = masked(value)
       putInDistinct(req, name)
 
       const sent: string[] = []
@@ -195,16 +233,13 @@ function createMasks(format: Pick<SecretFormat, 'markers'>) {
         if (line === undefined || !isName(all[at], name)) continue
 
         sent.push(line)
-        if (fits(line)) all[at + 1] = line.replace(ours, mask)
+        if (fits(line)) all[at + 1] = masked(line)
       }
       // The app may have put a single value there itself, for example from a cookie.
       return sent.length > 1 ? sent : [value]
     },
   }
 }
-
-/** Ends a mask. No key holds it. */
-const ellipsis = '...'
 
 /** Returns the index of a header's value among the lines; -1 if the header was sent twice, or not at all. */
 function findOnlyLine(rawHeaders: readonly string[], name: string): number {
@@ -298,8 +333,11 @@ function distinctHeadersOf(
  * Returns the paths under which pino prints keys: the headers that carry a key, and the answer that creates one. The types of
  * pino demand a list that may be changed.
  */
-export function redactionPathsOf(header: string | undefined): string[] {
-  const headers = header === undefined ? ['authorization'] : ['authorization', header]
+export function redactionPathsOf(
+  header: string | undefined,
+  imported: ImportedKeys | undefined,
+): string[] {
+  const headers = ['authorization', ...headersWithKeys(header, imported)]
 
   return [
     ...headers.flatMap((name) => [`req.headers["${name}"]`, `headers["${name}"]`]),

@@ -6,6 +6,7 @@ import type { RequestedResources } from '../keys/resources'
 import { asSent, type SecretFormat } from '../keys/secret'
 import type { Settings } from '../read-options'
 import type { CachedKey } from '../verification/cache'
+import * as conditionsOfKey from '../verification/decide'
 import {
   checkResource,
   RequestConditions,
@@ -13,7 +14,6 @@ import {
 } from '../verification/guard-conditions'
 import type { Verification } from '../verification/verification'
 import type { Holding } from '../verification/verified-key'
-import * as conditionsOfKey from '../verification/verify'
 import { createPermissionCheck, type Demand } from './demand'
 import { describeRefusal } from './decision-log'
 import { checkOptions } from './guard-options'

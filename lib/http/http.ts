@@ -1,4 +1,5 @@
 import type { Background } from '../database/background'
+import type { ImportedKeys } from '../importing/imported-keys'
 import type { Emitter } from '../keys/emitter'
 import type { Parsers } from '../keys/input'
 import type { SecretFormat } from '../keys/secret'
@@ -28,6 +29,7 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
   settings: Settings
   parse: Parsers
   format: SecretFormat
+  imported: ImportedKeys | undefined
   emitter: Emitter
   verification: Pick<
     Verification,
@@ -41,9 +43,9 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
  * the floor above.
  */
 export function createHttp(given: HttpParts) {
-  const { settings, format, verification } = given
+  const { settings, format, imported, verification } = given
   const { verify, rateLimiter, recorder } = verification
-  const credentials = createCredentialReader({ ...format, header: settings.header })
+  const credentials = createCredentialReader({ ...format, header: settings.header, imported })
   const authenticator = createAuthenticator({
     ...given,
     credentials,
@@ -64,7 +66,7 @@ export function createHttp(given: HttpParts) {
     ...createGuards(parts),
     explain: createExplain(parts),
     strategy: createStrategy(parts),
-    redactionPaths: redactionPathsOf(settings.header),
+    redactionPaths: redactionPathsOf(settings.header, imported),
 
     // If the app has not called these, Express passes a request.
     router(options?: unknown) {

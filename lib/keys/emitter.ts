@@ -53,6 +53,8 @@ export interface ApiKeyNotices<A extends App = AnyApp> extends Record<
   owner_reactivated: OwnerChanged<A['owner']>
   /** A request came with a secret that no longer works; once per key and hour. */
   retired_secret_used: { apiKeyId: string }
+  /** An imported key with a salt was used for the first time. Its hash is now one of ours. */
+  upgraded: { apiKeyId: string }
   /** A use of a key was accepted: a request that no guard refused has ended, or `verify` has accepted the key. */
   verified: { apiKey: KeyReference<A['owner']>; address: string | null }
   denied: RequestDenied

@@ -3,6 +3,7 @@ import v = require('valibot')
 import { show, suggest, type OptionChecks } from '../../models/option-checks'
 import { matching } from './fields'
 import { vendorOf } from './foreign-prefixes'
+import { isOwnPrefix, prefixOfSource } from './imported-prefix'
 import { environmentLimits, limitFields, type LimitOverrides } from './limits'
 import { isObject, withAll } from './parse-input'
 import { shownLength } from './secret'
@@ -11,7 +12,7 @@ import { shownLength } from './secret'
 export interface Environment {
   /** `null` for all keys of an app without environments. */
   readonly name: string | null
-  /** New keys begin with the first, and older keys with any of them. */
+  /** New keys begin with the first, and older keys with any of them. Imported keys have the last of them (imported-prefix.ts). */
   readonly keyPrefixes: readonly [string, ...string[]]
   /** Limits over the limits of the app that have the same names. */
   readonly limits: LimitOverrides
@@ -56,8 +57,11 @@ export function createEnvironments(
     names,
     /** The environment of a new key that names none: the only one that is accepted. Without it, a new key has to name one. */
     usual: accepted?.length === 1 ? accepted[0] : undefined,
-    /** The prefixes of all keys. */
+    /** The prefixes of all keys, with those of imported keys. */
     keyPrefixes: [...byPrefix.keys()],
+
+    /** What keys of ours begin with. */
+    ownPrefixes: [...byPrefix.keys()].filter(isOwnPrefix),
 
     /** All prefixes of each environment, by the prefix of its new keys. */
     byNewPrefix: Object.fromEntries(all.map(({ keyPrefixes }) => [keyPrefixes[0], keyPrefixes])),
@@ -161,8 +165,21 @@ export function refuseUnknownOptions(environments: unknown, checks: OptionChecks
   }
 }
 
-/** Reads the environments of an app from its options: those of `environments`, or one for the keys of `keyPrefix`. */
-export function readEnvironments(options: EnvironmentOptions, { check }: OptionChecks) {
+/** A source of imported keys, and the environment that its keys belong to. */
+interface PlacedSource {
+  name: string
+  environment?: string | undefined
+}
+
+/**
+ * Reads the environments of an app from its options: those of `environments`, or one for the keys of `keyPrefix`. The imported keys
+ * of a source belong to one environment.
+ */
+export function readEnvironments(
+  options: EnvironmentOptions,
+  sources: readonly PlacedSource[],
+  { check }: OptionChecks,
+) {
   const { keyPrefix, formerPrefixes, environments, acceptedEnvironments: accepted } = options
   const isPlain = environments === undefined
   check('keyPrefix', keyPrefix !== undefined || !isPlain, prefixRule, keyPrefix)
@@ -179,12 +196,33 @@ export function readEnvironments(options: EnvironmentOptions, { check }: OptionC
         keyPrefixes: [prefix, ...formerPrefixes] as const,
         limits,
       }))
-  const [first, ...others] = all
-  if (!first) throw new TypeError('createApiKeys: the option environments must name at least one')
   refuseRepeats(all, check)
   if (!options.allowForeignPrefix) for (const one of all) refuseForeign(one, check)
   if (!isPlain) checkAccepted(accepted, [...environments.keys()], check)
+  const [first, ...others] = placeSources(all, sources, accepted, check)
+  if (!first) throw new TypeError('createApiKeys: the option environments must name at least one')
   return createEnvironments([first, ...others], accepted ?? null)
+}
+
+/** Gives each environment the sources of imported keys that belong to it. */
+function placeSources(
+  all: readonly Environment[],
+  sources: readonly PlacedSource[],
+  accepted: readonly string[] | undefined,
+  check: OptionChecks['check'],
+): Environment[] {
+  const isPlain = all[0]?.name === null
+  const usual = accepted?.length === 1 ? accepted[0] : null
+  for (const { name, environment = usual } of sources) {
+    const isPlaced = isPlain ? environment === null : all.some((one) => one.name === environment)
+    const rule = isPlain ? 'must not be given without environments' : 'must be one of environments'
+    check(`imports.${name}.environment`, isPlaced, rule, environment)
+  }
+  return all.map((one) => {
+    const own = sources.filter(({ environment = usual }) => environment === one.name)
+    const prefixes = own.map(({ name }) => prefixOfSource(name))
+    return { ...one, keyPrefixes: [...one.keyPrefixes, ...prefixes] }
+  })
 }
 
 function refuseRepeats(all: readonly Environment[], check: OptionChecks['check']) {

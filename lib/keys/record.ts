@@ -2,6 +2,7 @@ import type { ApiKeyRow, Status, Time } from '../../models/api-key'
 import type { OwnerType } from '../../models/owner'
 import type { UserIdType } from '../../models/storage-options'
 import type { AnyApp, App, If, NewKeyEnvironment } from './app'
+import { shownPrefix } from './imported-prefix'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 import {
@@ -77,7 +78,7 @@ export interface RecordFields<Permission extends string> {
   id: string
   name: string
   description: string | null
-  /** The start of the plain-text key, by which people recognize it. */
+  /** The start of the plain-text key, by which people recognize it; empty if the source of an imported key does not know it. */
   prefix: string
   /** The end of the plain-text key, by which people recognize it. */
   postfix: string
@@ -103,6 +104,8 @@ export interface RecordFields<Permission extends string> {
   ownerSuspended: boolean
   /** The id of the user or administrator who made the key; `null` if the app did. */
   createdBy: string | null
+  /** The source from which the key was imported. Keys that the library made have no such member. */
+  source?: string
   /** How the key was exposed, so that it is never reactivated. Keys of which nothing is known have no such member. */
   exposed?: Exposure
 }
@@ -146,7 +149,7 @@ export function toRecord(
     id: row.id,
     name: row.name,
     description: row.description,
-    prefix: row.prefix,
+    prefix: shownPrefix(row.prefix),
     postfix: row.postfix,
     status: row.status,
     permissions: row.permissions,
@@ -166,6 +169,7 @@ export function toRecord(
     ownerSuspended: row.ownerSuspended,
     createdBy: row.createdBy,
     ...(row.exposed && { exposed: { ...row.exposed, at: new Date(row.exposed.at) } }),
+    ...(row.source !== null && { source: row.source }),
     ...bindingMembers(row.resources, resources),
   }
 }
@@ -188,11 +192,11 @@ export function ownerMembers(owner: Owner, idTypes: IdTypes): { owner: Owner } {
 
 function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
   const { previousPrefix: prefix, previousPostfix: postfix, previousWorksUntil } = row
-  if (!prefix || !postfix || previousWorksUntil === null) return null
+  if (prefix === null || postfix === null || previousWorksUntil === null) return null
 
   const { previousLastUsedAt } = row
   return {
-    prefix,
+    prefix: shownPrefix(prefix),
     postfix,
     worksUntil: readTime(previousWorksUntil),
     lastUsedAt: previousLastUsedAt === null ? null : readTime(previousLastUsedAt),

@@ -56,7 +56,7 @@ export function fromStoredHash(stored: string): Digest {
   return Buffer.from(stored, 'hex').toString('latin1')
 }
 
-interface Hasher {
+export interface Hasher {
   /** The id of the app's secret that keys the hashes; `null` for none. */
   secretId: string | null
   /** HMAC-SHA-256 under that secret, else SHA-256. */
@@ -73,8 +73,11 @@ interface Form {
   hashers: readonly Hasher[]
 }
 
-interface SecretFormatOptions {
+interface SecretFormatOptions extends HashingOptions {
   keyPrefixes: readonly string[]
+}
+
+interface HashingOptions {
   secrets: readonly (string | Uint8Array)[]
   acceptUnkeyed: boolean
 }
@@ -85,7 +88,7 @@ interface SecretFormatOptions {
  */
 export function createSecretFormat({ keyPrefixes, secrets, acceptUnkeyed }: SecretFormatOptions) {
   const isUnkeyed = secrets.length === 0 || acceptUnkeyed
-  const hashKeys = secrets.map(deriveHashKey)
+  const hashKeys = secrets.map((secret) => deriveHashKey(secret))
   // The longest name comes first, because its marker may begin with the marker of another.
   const forms = keyPrefixes
     .map((keyPrefix) => formOf(keyPrefix, hashKeys, isUnkeyed))
@@ -147,6 +150,9 @@ export function createSecretFormat({ keyPrefixes, secrets, acceptUnkeyed }: Secr
       return -1
     },
 
+    /** True if a text has the marker and the length of a key. */
+    hasLength: ({ text, start }: SentKey) => formOfText(forms, text, start) !== undefined,
+
     /** True if a text has the shape of a key, whatever its check. */
     hasShape({ text, start }: SentKey): boolean {
       return shape.test(text.slice(start))
@@ -206,15 +212,32 @@ const unkeyedHasher: Hasher = {
 const blockLength = 64
 const digestLength = 32
 
+/** Makes the hashers of texts that are no keys of ours, with one length and a purpose of their own. The first hashes, and all verify. */
+export function createHashers(
+  { secrets, acceptUnkeyed }: HashingOptions,
+  purpose: string,
+  length: number,
+): readonly [Hasher, ...Hasher[]] {
+  const unkeyed: Hasher = {
+    secretId: null,
+    digest: (text) => hash('sha256', `express-api-keys v1 ${purpose}\0${text}`, 'binary'),
+  }
+  const [first, ...others] = secrets.map((secret) =>
+    keyedHasher(deriveHashKey(secret, `hash of ${purpose}`), length),
+  )
+  if (!first) return [unkeyed]
+  return acceptUnkeyed ? [first, ...others, unkeyed] : [first, ...others]
+}
+
 /** The key of hashes, and the id of the secret from which it is derived. */
 type HashKey = ReturnType<typeof deriveHashKey>
 
 /**
  * Derives the key of hashes from a secret by HKDF (RFC 5869). So the app may use the secret elsewhere, for example for sessions.
  */
-function deriveHashKey(secret: string | Uint8Array) {
+function deriveHashKey(secret: string | Uint8Array, purpose = 'hash') {
   return {
-    key: derive(secret, 'hash', digestLength),
+    key: derive(secret, purpose, digestLength),
     secretId: derive(secret, 'id', 8).toString('hex'),
   }
 }

@@ -130,7 +130,7 @@ async function changeFields(
       beginAnewForOthers(key, owner)
       const decision = decide(key, read)
       if (isExpired(key, Date.now())) {
-        const own = parts.environments.ofKey({ ...key, environment: read.environment })
+        const own = parts.environments.ofKey(read)
         await policies.refuseTooManyKeys(parts, key.owner, own, transaction)
       }
       return decision
@@ -253,8 +253,8 @@ async function rotateNow(
     nextStatus('rotate', key)
     if (key.ownerSuspended) throw new ApiKeysError('owner_suspended')
     policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
-    const { environment, isUnused } = read
-    const own = parts.environments.ofKey({ ...key, environment })
+    const { isUnused } = read
+    const own = parts.environments.ofKey(read)
     if (!own) throw new ApiKeysError('unknown_environment')
     minted ??= parts.format.mint(own.keyPrefixes[0])
     const { plainTextKey: _, ...secret } = minted

@@ -15,6 +15,7 @@ import {
   type Parts,
 } from './calls'
 import { expose, type ExposureReport, type Found } from './exposure'
+import { createImportCommands } from './import-commands'
 import { createMany } from './many-keys'
 import { createOwnerCommands } from './owner-commands'
 import { createParts } from './parts'
@@ -46,6 +47,7 @@ export function createLifecycle(given: GivenParts) {
     lifecycle: {
       ...createKeyCommands(parts),
       ...createBulkCommands(parts),
+      ...createImportCommands(parts),
       ...createOwnerCommands(parts),
       ...createLogCommands(parts),
     },

@@ -5,6 +5,7 @@ import { systemClock } from '../database/clock'
 import { sqlStateOf } from '../database/failures'
 import { afterCommit, run, selectJson } from '../database/query'
 import { AlreadyCreatedError, ApiKeysError, type ErrorCode } from '../errors'
+import { isOwnPrefix } from '../keys/imported-prefix'
 import type { ApiKeyRecord } from '../keys/record'
 import { derive } from '../keys/secret'
 import type { Circumstances, GivenParts, Parts } from './calls'
@@ -108,7 +109,7 @@ export function claimOf(
 
   const id = actor && actor.type !== 'system' ? String(actor.id) : null
   const scope = JSON.stringify([
-    environments.all[0].keyPrefixes.at(-1),
+    environments.all[0].keyPrefixes.findLast(isOwnPrefix),
     actor?.type ?? 'system',
     id,
     action,

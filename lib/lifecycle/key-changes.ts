@@ -1,4 +1,4 @@
-import { hash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 
 import {
   attributesFor,
@@ -23,6 +23,7 @@ import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import type { Circumstances, GivenParts } from './calls'
 import type { Claim } from './idempotency'
+import { secretsAfter } from './secrets-after'
 import { readRecord } from './store'
 
 /** The id of a key, and its owner if only that owner may reach it. */
@@ -86,6 +87,8 @@ export function toReadKey(parts: GivenParts, row: TextRow): ReadKey {
     record: readRecord(parts, key),
     permissions: key.permissions,
     environment: key.environment,
+    prefix: key.prefix,
+    previousPrefix: key.previousPrefix,
     hashDigest: row.hash_digest ?? '',
     previousHashDigest: row.previous_hash_digest ?? null,
     version: row.version ?? '',
@@ -139,12 +142,7 @@ export function plan(
     ...read,
     record: { ...record, ...Object.fromEntries(news) },
     permissions: changes.permissions ?? permissions,
-    hashDigest: secret ? hash('sha256', secret.hash) : read.hashDigest,
-    previousHashDigest: keepsSecret
-      ? read.hashDigest
-      : previousSecret === null
-        ? null
-        : read.previousHashDigest,
+    ...secretsAfter(read, secret, previousSecret),
   }
   return {
     change: { action, before: read, after, ref },

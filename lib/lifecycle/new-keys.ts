@@ -151,7 +151,7 @@ export function unknownOwner({ type }: Owner): InputFault {
 }
 
 /** Returns the future key. The database sets the time of its creation. */
-function draftOf(
+export function draftOf(
   { idTypes, permissions: { namesOf }, resources }: GivenParts,
   { key, secret, circumstances: { actor } }: NewMember,
 ): { change: NewChange; row: object } {
@@ -202,7 +202,15 @@ function draftOf(
     ...(key.environment !== undefined && { environment: key.environment }),
   }
   const hashDigest = hash('sha256', stored)
-  const after = { record, environment, permissions, hashDigest, previousHashDigest: null }
+  const after = {
+    record,
+    environment,
+    permissions,
+    prefix,
+    previousPrefix: null,
+    hashDigest,
+    previousHashDigest: null,
+  }
   return { change: { action: 'created', before: null, after, ref }, row }
 }
 

@@ -249,13 +249,22 @@ export async function refuseTooManyKeys(
 ) {
   const most = parts.maxKeysPerOwner[owner.type]
   if (most === Infinity) return
+  const keys = await countLivingKeys(parts, owner, environment, transaction)
+  if (keys >= most) throw new ApiKeysError('too_many_api_keys')
+}
 
+/** Returns how many keys of an environment an owner has that are neither revoked nor expired. */
+export async function countLivingKeys(
+  parts: Parts,
+  owner: Owner,
+  environment: Environment | undefined,
+  transaction: Transaction,
+): Promise<number> {
   const { keyPrefixes } = environment ?? parts.environments
   const living = {
     where: `${isOfPrefixes('key', keyPrefixes)} AND ${isOf(owner, 1)} AND key.status <> 'REVOKED'
             AND (key.expires_at IS NULL OR key.expires_at > ${timeOfParameter(2)})`,
     bind: [owner.id, Date.now()],
   }
-  const keys = await count(parts, living, { transaction })
-  if (keys >= most) throw new ApiKeysError('too_many_api_keys')
+  return count(parts, living, { transaction })
 }

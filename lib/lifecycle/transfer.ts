@@ -53,16 +53,17 @@ function isAsBefore(key: ApiKeyRecord, before: ApiKeyRecord): boolean {
 /** A key that has expired does not count towards the number of keys of its new owner. */
 async function decideTransfer(
   parts: Parts,
-  { record: key, environment }: ReadKey,
+  read: ReadKey,
   owner: Owner,
   transaction: Transaction,
 ): Promise<Decision> {
+  const { record: key } = read
   nextStatus('change', key)
   if (isSameOwner(key.owner, owner)) return { action: 'transferred', changes: {} }
 
   if (await isSuspended(parts, owner, transaction)) throw new ApiKeysError('owner_suspended')
   if (!isExpired(key, Date.now())) {
-    const own = parts.environments.ofKey({ ...key, environment })
+    const own = parts.environments.ofKey(read)
     await policies.refuseTooManyKeys(parts, owner, own, transaction)
   }
   const changes = { ...ownerMembers(owner, parts.idTypes), ownerSuspended: false }

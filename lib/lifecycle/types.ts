@@ -3,6 +3,7 @@ import type { Transaction } from 'sequelize'
 import type { Status } from '../../models/api-key'
 import type { EventAction } from '../../models/api-key-event'
 import type { ApiKeysError } from '../errors'
+import type { ImportReport } from '../importing/report'
 import type { AuditHead } from '../audit/head'
 import type { ApiKeyEvent } from '../audit/trail'
 import type { AuditVerification, VerificationOptions } from '../audit/verify'
@@ -11,6 +12,7 @@ import type { AnyApp, App, If } from '../keys/app'
 import type { AnyId, Owner, SomeOwner } from '../keys/owner'
 import type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
 import type { UsageUnit } from '../keys/usage-period'
+import type { ImportOptions } from './import-options'
 import type { TotalUsage, Usage } from '../usage/report'
 
 interface Page {
@@ -247,6 +249,22 @@ export interface Lifecycle<A extends App = AnyApp> {
     apiKeys: { apiKey: ApiKeyRecord<A>; plainTextKey: string | null }[]
     failure: ApiKeysError | null
   }>
+
+  /**
+   * Imports the keys of another system, so that its users keep them. `source` is the name of a source in the option `imports`. A row is an
+   * `ImportRow`, or a row of the system's own table if the source can read that. It imports a thousand rows in a transaction, and can be
+   * repeated: known keys are passed over, except that a key which was suspended, revoked or shortened over there since is so here as well.
+   * The report has every row that was not imported.
+   *
+   * @example
+   * const rows = await betterAuthDatabase.query('SELECT * FROM apikey')
+   * const report = await apiKeys.importKeys('better-auth', rows, { permissions: ['READ_GRAPH'] })
+   */
+  importKeys(
+    source: string,
+    rows: Iterable<unknown> | AsyncIterable<unknown>,
+    options?: ImportOptions<A['permission'], A['owner']>,
+  ): Promise<ImportReport>
 
   /**
    * Lists keys of every status, newest first, a page at a time. A page of a long list may have fewer keys than `limit`. The last

@@ -117,9 +117,11 @@ function recordSchema({ idTypes, resources, environments }: AnswerSettings): Jso
       resources: { type: ['object', 'null'], additionalProperties: listOf(text) },
     }),
     exposed: all<Exposure>({ at: time, source: text, url: textOrNull }),
+    source: text,
   })
-  // Most records have no such member.
-  return { ...record, required: record.required.filter((name) => name !== 'exposed') }
+  // Most records have no such members.
+  const rare = new Set(['exposed', 'source'])
+  return { ...record, required: record.required.filter((name) => !rare.has(name)) }
 }
 
 /** Returns the schema of an entry. Entries may be about owners of before, whose ids were of another type. */

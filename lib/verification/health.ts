@@ -13,9 +13,11 @@ import { causeOf, isUnmigrated, onDatabase, sqlStateOf } from '../database/failu
 import { select } from '../database/query'
 import type { FeedState } from '../freshness/lease'
 import type { Listener } from '../freshness/listener'
+import type { ImportedKeys } from '../importing/imported-keys'
 import type { SecretFormat } from '../keys/secret'
 import type { Settings } from '../read-options'
 import type { UsageHealth, UsageRecorder } from '../usage/recorder'
+import { countLivingImports, type LivingImports } from './living-imports'
 import type { Memory } from './memory'
 import type { RefusedKeys } from './refused-keys'
 import { countUnknownPermissions, type UnknownPermission } from './unknown-permissions'
@@ -64,6 +66,8 @@ export interface Health {
   unknownPermissions?: UnknownPermission[]
   /** Living keys that are refused because of their prefix, counted together with `livingKeys`. */
   refusedKeys?: RefusedKeys[]
+  /** Living keys that still have a secret of another system, by the source, counted together with `livingKeys`. */
+  imports?: LivingImports[]
 }
 
 /**
@@ -93,6 +97,7 @@ interface CountingParts extends Pick<Settings, 'environments' | 'permissions'> {
   sequelize: Sequelize
   tables: Tables
   format: SecretFormat
+  imported: ImportedKeys | undefined
 }
 
 interface HealthParts extends CountingParts {
@@ -120,6 +125,7 @@ export function createHealth(parts: HealthParts) {
       livingKeys: await countLivingKeys(parts),
       unknownPermissions: await countUnknownPermissions(parts),
       refusedKeys: await parts.refusedKeys.count(),
+      imports: await countLivingImports(parts.sequelize, parts.tables, parts.imported),
     }
   }
 }

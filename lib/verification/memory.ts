@@ -10,6 +10,7 @@ import type { ChangeLogReader } from '../freshness/change-log'
 import type { Emitter } from '../keys/emitter'
 import type { Grantable } from '../keys/grantable'
 import { nameOfOwner, type Owner } from '../keys/owner'
+import { createKnownImports, type KnownImportsParts } from './known-imports'
 import { fromStoredHash } from '../keys/secret'
 import { createKeyCache } from './cache'
 import { createLoader } from './loader'
@@ -27,6 +28,8 @@ interface MemoryParts extends Pick<
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   lookUp: Lookup
   owners: OwnerCache
+  /** `undefined` in an app without imported keys. */
+  importing: Omit<KnownImportsParts, 'background' | 'clock' | 'feed'> | undefined
   /** How long the first answer of the database is waited for. */
   firstAnswerLimitMs: number
   grantable: Grantable | undefined
@@ -46,6 +49,7 @@ export function createMemory(parts: MemoryParts) {
   const cache = createKeyCache(parts.cacheSize)
   const feed = createChangeFeed(parts)
   const loader = createLoader({ ...parts, feed, cache })
+  const knownImports = parts.importing && createKnownImports({ ...parts, ...parts.importing, feed })
   const ownerPermissions =
     grantable &&
     createOwnerPermissions({
@@ -78,7 +82,7 @@ export function createMemory(parts: MemoryParts) {
     onStop: () => loader.cancel(),
   })
 
-  return { clock, cache, feed, loader, ownerPermissions, forgetOwner }
+  return { clock, cache, feed, loader, knownImports, ownerPermissions, forgetOwner }
 }
 
 interface RefreshParts {
@@ -90,7 +94,7 @@ interface RefreshParts {
 
 /** Makes the functions that bring this process up to date with a change of its own, before the caller is answered. */
 export function createRefresh({ memory, changeLog, ownChanges, serverClock }: RefreshParts) {
-  const { cache, feed, loader, forgetOwner } = memory
+  const { cache, feed, loader, knownImports, forgetOwner } = memory
 
   feed.listen({
     onEntries(xids) {
@@ -148,6 +152,14 @@ export function createRefresh({ memory, changeLog, ownChanges, serverClock }: Re
       }
       if (transaction) afterCommit(transaction, note)
       else note()
+    },
+
+    /** Notes the hash of an imported key, of a transaction that has committed. */
+    imported(storedHash: string, salted: { source: string; locator: string } | null) {
+      const digest = fromStoredHash(storedHash)
+      cache.evictUnknown(digest)
+      loader.noteAdded(digest)
+      knownImports?.add(storedHash, salted)
     },
 
     /** Refreshes the cache after a key, or any number of keys, was changed, or when the transaction of the caller ends. */

@@ -7,7 +7,7 @@ import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Memory } from './memory'
 import type { Holding, KeyCaller } from './verified-key'
-import { faultOf } from './verify'
+import { faultOf } from './decide'
 
 interface Watch {
   controller: AbortController

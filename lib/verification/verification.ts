@@ -19,15 +19,16 @@ import { createListener } from '../freshness/listener'
 import { createWaitForEveryone } from '../freshness/wait-for-everyone'
 import { readClientAddress } from '../keys/addresses'
 import { closablesOf, isClosable } from '../keys/closable'
+import type { ImportedKeys } from '../importing/imported-keys'
 import type { Emitter } from '../keys/emitter'
 import { asSent, type SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
 import type { Settings } from '../read-options'
 import { createUsageRecorder, type UsageRecorder } from '../usage/recorder'
 import { createExamine } from './examine'
-import { createFailedAttempts } from './failed-attempts'
 import { checkResource, RequestConditions } from './guard-conditions'
 import { createHealth, createSecretCheck, describe } from './health'
+import { createImports, importingOf } from './imports'
 import { createLookup } from './lookup'
 import { createMemory, createRefresh } from './memory'
 import { isUsersOnly } from '../keys/owner'
@@ -50,6 +51,8 @@ export interface VerificationParts extends Settings {
   tables: Tables
   signer: Signer
   format: SecretFormat
+  /** `undefined` in an app without imported keys. */
+  imported: ImportedKeys | undefined
   ownChanges: OwnChanges
   serverClock: ServerClock
   emitter: Emitter
@@ -69,6 +72,7 @@ export function createVerification(parts: VerificationParts) {
   const usage = createUsageRecorder({ ...shared, writer })
   const memory = createMemory({
     ...shared,
+    importing: importingOf(parts),
     log: changeLog,
     lookUp,
     owners,
@@ -78,7 +82,7 @@ export function createVerification(parts: VerificationParts) {
   const { feed } = memory
   const refusedKeys = createRefusedKeys(parts)
   const signals = createSignals({ ...shared, memory })
-  const attempts = createFailedAttempts(shared)
+  const trials = createImports(shared, memory)
   // No other properties: each request reads some of these, which are found fastest in a small object.
   const verifier = createVerifier({
     format: parts.format,
@@ -86,7 +90,7 @@ export function createVerification(parts: VerificationParts) {
     memory,
     usage,
     retiredUses: createRetiredUses(writer, parts),
-    attempts,
+    ...trials,
     makeSignal: signals.makeSignal,
     secretCheck: createSecretCheck(shared),
   })
@@ -99,7 +103,7 @@ export function createVerification(parts: VerificationParts) {
   return {
     verify,
     verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
-    ...createExamine({ ...parts, memory, attempts }),
+    ...createExamine({ ...parts, memory, ...trials }),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
     waitForEveryone: createWaitForEveryone(shared),

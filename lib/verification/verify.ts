@@ -5,28 +5,15 @@ import { ApiKeysError } from '../errors'
 import type { AnyApp, App, EnvironmentOption, If } from '../keys/app'
 import type { Closable } from '../keys/closable'
 import type { RequestedResources } from '../keys/resources'
+import { signedText, type AcceptedSource, type ImportedKeys } from '../importing/imported-keys'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
-import type { UsageRecorder } from '../usage/recorder'
-import {
-  isStillUnknown,
-  mayAnswer,
-  mayUse,
-  mayUseKey,
-  misplaced,
-  type CachedKey,
-  type KeyRow,
-} from './cache'
-import type { Memory } from './memory'
+import { mayAnswer, mayUse, mayUseKey } from './cache'
+import { decide, decideFromCache, faultOf, type DecidingParts, type Decision } from './decide'
 import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
-import {
-  refuse,
-  refuseMalformed,
-  refuseUnknown,
-  type KeyFault,
-  type RefusalParts,
-  type Refused,
-} from './refuse'
-import { Acceptance, type KeyCaller, type MakeSignal, type VerifiedApiKey } from './verified-key'
+import { refuseMalformed, type Refused } from './refuse'
+import type { SaltedKeys } from './salted-keys'
+import type { createUpgrade, NewHash } from './upgrade'
+import type { Acceptance, KeyCaller, VerifiedApiKey } from './verified-key'
 
 /** The options of `verify`. */
 export type VerifyOptions<
@@ -48,16 +35,18 @@ interface VerifyBasics {
 
 export type Verdict<A extends App = AnyApp> = { valid: true; apiKey: VerifiedApiKey<A> } | Refused
 
-/** The same, before the app's object of the key is made. */
-export type Decision = Acceptance | Refused
-
 export type Verifier = ReturnType<typeof createVerifier>
 
-interface VerifierParts extends RefusalParts {
+interface VerifierParts extends DecidingParts {
   format: SecretFormat
-  memory: Memory
-  usage: RefusalParts['usage'] & Pick<UsageRecorder, 'noteUse'>
-  makeSignal: MakeSignal
+  /** The parts for the keys of other systems; `undefined` in an app without imported keys. */
+  imports:
+    | {
+        imported: ImportedKeys
+        saltedKeys: SaltedKeys
+        upgradeSoon: ReturnType<typeof createUpgrade>
+      }
+    | undefined
 }
 
 /** A key that the database is asked for. */
@@ -67,6 +56,17 @@ interface Question {
   caller: KeyCaller
   /** By the monotonic clock. */
   askedAt: number
+  /** True if every client can make such a key. */
+  isForgeable?: boolean
+}
+
+/** A key of another system, as one of the sources reads it. */
+interface ImportedCandidate {
+  accepted: AcceptedSource
+  /** The hashes that it may have, under the secrets of the app, the first secret first. */
+  digests: readonly NewHash[]
+  /** True if it may have a salt. */
+  isSalted: boolean
 }
 
 /** How often the database or the app is asked: a connection may be dead, and an answer may be older than a reported change. */
@@ -91,7 +91,10 @@ export function createVerifier(parts: VerifierParts) {
     verify(sent: SentKey, caller: KeyCaller): Decision | Promise<Decision> {
       // 2. It has the shape, length and alphabet of a key, and its check is right.
       const digest = format.parse(sent)
-      if (digest === null) return refuseMalformed(sent, caller, parts)
+      if (digest === null)
+        return parts.imports === undefined
+          ? refuseMalformed(sent, caller, parts)
+          : verifyImported(sent, caller, parts, counts)
 
       // 3, 4, 5 and 7. Its hash was in the database within the bound, and its row allows the use: see `faultOf`.
       const decision = decideFromCache(digest, caller, cache.use(digest), parts)
@@ -109,86 +112,79 @@ export function createVerifier(parts: VerifierParts) {
   }
 }
 
-/** Returns why the row of a key does not allow a use; `null` if it does. Without a row, no key has the hash (condition 3). */
-export function faultOf(
-  row: KeyRow | null,
-  wall: number,
-  caller: Pick<KeyCaller, 'ip'>,
-): KeyFault | null {
-  if (!row) return 'unknown'
-  return (
-    faultOfStatus(row) ??
-    faultOfExpiry(row, wall) ??
-    faultOfSecret(row, wall) ??
-    faultOfEnvironment(row) ??
-    faultOfAddress(row, caller)
-  )
-}
-
-/** Condition 4: its status is ACTIVE, and its owner is not suspended. */
-export function faultOfStatus({ status }: KeyRow): KeyFault | null {
-  if (status === 'ACTIVE') return null
-  return status === 'REVOKED' ? 'revoked' : 'suspended'
-}
-
-/** Condition 5: it is not expired. It expires with the millisecond that `expiresAt` names. */
-export function faultOfExpiry({ expiresAtMs }: KeyRow, wall: number): KeyFault | null {
-  return expiresAtMs !== null && expiresAtMs <= wall ? 'expired' : null
-}
-
-/** Condition 3: the hash is the hash of its current secret, or of an old secret in its grace period. */
-export function faultOfSecret({ worksUntilMs }: KeyRow, wall: number): KeyFault | null {
-  return worksUntilMs !== null && worksUntilMs <= wall ? 'retired' : null
-}
-
-/** Condition 11: its row and the start of its secret name one environment. */
-export function faultOfEnvironment({ environment }: KeyRow): KeyFault | null {
-  return environment === misplaced ? 'environment_mismatch' : null
-}
-
-/** Condition 7: it has no addresses, or one of them covers the client's. */
-export function faultOfAddress(
-  { policy: { allowedIps } }: KeyRow,
-  { ip }: Pick<KeyCaller, 'ip'>,
-): KeyFault | null {
-  return allowedIps === null || allowedIps.includes(ip) ? null : 'address_not_allowed'
-}
-
-/** Decides from the cache; `undefined` if the database has to be asked. */
-function decideFromCache(
-  digest: Digest,
+/** Decides about a text that is no key of ours, and may be an imported key. What has our marker and our length is ours alone. */
+function verifyImported(
+  sent: SentKey,
   caller: KeyCaller,
-  key: CachedKey | undefined,
   parts: VerifierParts,
-): Decision | undefined {
-  const { cache, clock, feed } = parts.memory
-  const monotonic = clock.monotonic()
-  const wall = clock.wall()
-
-  if (key === undefined) {
-    if (!isStillUnknown(cache.unknownSince(digest), feed, monotonic, wall)) return undefined
-  } else if (!mayUseKey(key, feed, monotonic, wall)) {
-    return undefined
+  counts: { hits: number; misses: number },
+): Decision | Promise<Decision> {
+  const { imports, format, memory } = parts
+  const { cache, clock, feed, knownImports: known } = memory
+  if (imports === undefined || known === undefined || format.hasLength(sent)) {
+    return refuseMalformed(sent, caller, parts)
   }
-  feed.noteUse(monotonic)
-  return decide(key, wall, caller, parts)
+  const key = sent.text.slice(sent.start)
+  const candidates: ImportedCandidate[] = []
+  let mayExist = false
+  for (const accepted of imports.imported.all) {
+    if (!imports.imported.accepts(accepted, key)) continue
+    const isSalted = imports.saltedKeys.mayHave(accepted, key)
+    const text = signedText(accepted.source, key)
+    const digests: NewHash[] = []
+    for (const hasher of accepted.hashersOf(text.length)) {
+      const digest = hasher.digest(text)
+      const found =
+        cache.use(digest) ?? (isSalted ? imports.saltedKeys.foundOf(digest, cache) : undefined)
+      const decision = found && decideFromCache(found.digest, caller, found, parts)
+      if (decision) {
+        counts.hits++
+        return limitToOwner(decision, sent, parts)
+      }
+      // Another process may have given a salted key this hash, which is not reported.
+      if (isSalted || known.mayHave(digest)) digests.push({ digest, secretId: hasher.secretId })
+    }
+    mayExist ||= isSalted || digests.length > 0
+    candidates.push({ accepted, digests, isSalted })
+  }
+  if (!mayExist) {
+    // The refusal relies on the feed, which has to go on.
+    if (candidates.length > 0) feed.noteUse(clock.monotonic())
+    return refuseMalformed(sent, caller, parts)
+  }
+  counts.misses++
+  return verifyUncachedImport(candidates, { sent, key, caller }, parts)
 }
 
-function decide(
-  key: CachedKey | undefined,
-  wall: number,
-  caller: KeyCaller,
+/** Asks the database about each hash that an imported key may have, until one of them is there. Only all of them fail. */
+async function verifyUncachedImport(
+  candidates: readonly ImportedCandidate[],
+  { sent, key, caller }: { sent: SentKey; key: string; caller: KeyCaller },
   parts: VerifierParts,
-): Decision {
-  const { usage, makeSignal } = parts
-  if (key === undefined) return refuseUnknown(caller, parts)
-
-  const fault = faultOf(key, wall, caller)
-  if (fault !== null) return refuse(key, fault, wall, caller, parts)
-
-  usage.countUse(key, wall, caller)
-  usage.noteUse(key, wall, caller)
-  return new Acceptance(key, key.permissions, caller, makeSignal)
+): Promise<Decision> {
+  const { imports, memory } = parts
+  const askedAt = memory.clock.monotonic()
+  const uncounted = { ...parts, attempts: { ...parts.attempts, note: () => 0 } }
+  const ask = async (digest: Digest) => {
+    const question = { sent, digest, caller, askedAt, isForgeable: true }
+    const decision = await askDatabase(question, uncounted)
+    return !decision.valid && decision.code === 'unknown' ? undefined : decision
+  }
+  for (const { accepted, digests, isSalted } of candidates) {
+    for (const { digest } of digests) {
+      const decision = await ask(digest)
+      if (decision) return limitToOwner(decision, sent, parts)
+    }
+    const [next] = digests
+    if (!imports || !isSalted || !next) continue
+    for (const digest of await imports.saltedKeys.find(accepted, key, next.digest, caller)) {
+      const decision = await ask(digest)
+      if (!decision) continue
+      if (decision.valid) imports.upgradeSoon(decision.row, next, caller.ip ?? null)
+      return limitToOwner(decision, sent, parts)
+    }
+  }
+  return refuseMalformed(sent, caller, parts)
 }
 
 /** Condition 8: leaves an accepted key the permissions that its owner holds as well. */
@@ -285,7 +281,7 @@ async function askUntilAnswered(question: Question, parts: VerifierParts): Promi
 }
 
 async function askOnce(
-  { sent, digest, caller, askedAt }: Question,
+  { sent, digest, caller, askedAt, isForgeable = false }: Question,
   attempt: number,
   parts: VerifierParts,
 ): Promise<Decision | undefined> {
@@ -299,7 +295,8 @@ async function askOnce(
   // Without secrets, every client can forge a key that needs a look-up. An address that fails too often gets only a
   // few.
   if (!loader.isAwaited(digest) && !parts.attempts.mayLookUp(caller)) {
-    if (parts.format.isForgeable(sent, digest)) throw new ApiKeysError('too_many_lookups')
+    if (isForgeable || parts.format.isForgeable(sent, digest))
+      throw new ApiKeysError('too_many_lookups')
   }
   const loaded = await loader.load(digest)
   const cachedNow = decideFromCache(digest, caller, cache.get(digest), parts)

@@ -61,7 +61,7 @@ describe('migrations', () => {
       left.push(await listTables(world))
     }
     const [keys, log, usage] = [
-      /(migrations|retired_secrets|suspended_owners|requests|api_keys)$/,
+      /(migrations|retired_secrets|salts|suspended_owners|requests|api_keys)$/,
       /(bounds|changes|log_lock|revisions)$/,
       /(usage|usage_writers|expiry_notices)$/,
     ]

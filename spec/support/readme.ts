@@ -18,6 +18,7 @@ export const pages = [
   'lib/database/README.md',
   'lib/freshness/README.md',
   'lib/http/README.md',
+  'lib/importing/README.md',
   'lib/limits/README.md',
   'lib/openapi/README.md',
   'lib/usage/README.md',

@@ -19,6 +19,7 @@ export const ourTables = [
   'api_key_requests',
   'api_key_retired_secrets',
   'api_key_revisions',
+  'api_key_salts',
   'api_key_suspended_owners',
   'api_key_unsealed_events',
   'api_key_usage',

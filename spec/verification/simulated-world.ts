@@ -321,6 +321,7 @@ function readingOfLog(
     changedIds: keys.includes('all') ? null : keys.map((key) => ids[Number(key)] ?? ''),
     changedOwners: since.flatMap(({ user }) => (user === undefined ? [] : `user ${users[user]}`)),
     hasNew: since.some(({ isNew }) => isNew),
+    hasAdded: false,
     isSubscriber: false,
     xids: [],
     isRegistered: true,

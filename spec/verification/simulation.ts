@@ -83,6 +83,7 @@ export function actionsOf(...kinds: [weight: number, arbitrary: fc.Arbitrary<Act
 /** The shipped parts of one process, without its connections, its signals and its counts. */
 function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
   const memory = createMemory({
+    importing: undefined,
     background,
     clock: world.clock,
     log: { read: world.readLog, register: async () => {}, prune: async () => {} },
@@ -107,6 +108,7 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
     emitter: createEmitter(),
     makeSignal: () => new AbortController().signal,
     secretCheck: { isDone: true, run: () => {} },
+    imports: undefined,
   })
   const { added } = createRefresh({
     memory,

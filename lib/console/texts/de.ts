@@ -184,6 +184,8 @@ export const de: Texts = {
       rotated: 'Neues Geheimnis',
       rotation_ended: 'Altes Geheimnis beendet',
       exposed: 'Öffentlich geworden',
+      imported: 'Importiert',
+      upgraded: 'In neuer Form gespeichert',
       retired_secret_used: 'Ein altes Geheimnis wurde versucht',
       transferred: 'An einen anderen Besitzer übergeben',
       owner_suspended: 'Besitzer gesperrt',

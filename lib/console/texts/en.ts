@@ -199,6 +199,8 @@ export const en = {
       rotated: 'New secret',
       rotation_ended: 'Old secret ended',
       exposed: 'Exposed',
+      imported: 'Imported',
+      upgraded: 'Stored in a newer form',
       retired_secret_used: 'An old secret was tried',
       transferred: 'Handed to another owner',
       owner_suspended: 'Owner suspended',

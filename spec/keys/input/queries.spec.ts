@@ -132,7 +132,7 @@ describe('a page of events', () => {
     const [apiKeyId, action] = faultsOf(() => parse.eventList({ apiKeyId: '1', action: 'expired' }))
 
     expect(apiKeyId).toBe('#/apiKeyId must be a UUID')
-    expect(action).toMatch(/^#\/action must be one of created, updated, .*truncated$/)
+    expect(action).toMatch(/^#\/action must be one of created, imported, updated, .*truncated$/)
     expect(faultsOf(() => parse.eventPage({ apiKeyId: randomUUID() }))).toEqual([
       '#/apiKeyId is not known here',
     ])

@@ -1,0 +1,59 @@
+import { runIn } from '../database/query'
+import { sourceOfPrefix } from '../keys/imported-prefix'
+import type { OwnCircumstances, Parts } from './calls'
+import type { ImportedRow } from './import-keys'
+import { isLogged, plan, readKeys, writeChanges, type Decision, type ReadKey } from './key-changes'
+
+/**
+ * Suspends, revokes and shortens keys that were suspended, revoked or shortened in the other system since their import. Returns how many
+ * these are. A key that was rotated here belongs to that system no longer, and stays.
+ */
+export async function takeOver(
+  parts: Parts,
+  rows: readonly ImportedRow[],
+  known: ReadonlyMap<number, string>,
+  own: OwnCircumstances,
+): Promise<number> {
+  const byId = new Map(
+    rows.flatMap((row) => {
+      const id = known.get(row.place)
+      return id === undefined ? [] : [[id, row] as const]
+    }),
+  )
+  if (byId.size === 0) return 0
+
+  const runHere = runIn(parts.sequelize, own.transaction)
+  const isWorse = (key: ReadKey) => decideWorse(key, byId.get(key.record.id)) !== null
+  const ids = [...byId.keys()].map((id) => ({ id }))
+  const worse = (await readKeys(parts, runHere, ids, '')).filter(isWorse)
+  if (worse.length === 0) return 0
+
+  const locked = await readKeys(
+    parts,
+    runHere,
+    worse.map(({ record }) => ({ id: record.id })),
+    'FOR NO KEY UPDATE OF key',
+  )
+  const planned = locked.flatMap((key) => {
+    const decision = decideWorse(key, byId.get(key.record.id))
+    return (decision && plan(key, decision, own)) ?? []
+  })
+  if (planned.length === 0) return 0
+  const { made, xid } = await writeChanges(parts, runHere, planned)
+  parts.noteMade(own.transaction, made, { xid, isLogged: made.some(isLogged) })
+  return made.length
+}
+
+function decideWorse({ record, prefix }: ReadKey, row: ImportedRow | undefined): Decision | null {
+  if (!row || sourceOfPrefix(prefix) === null || record.status === 'REVOKED') return null
+
+  const { status, expiresAt } = row.state
+  if (status === 'REVOKED') return { action: 'revoked', changes: { status } }
+  const isShorter =
+    expiresAt !== null && (record.expiresAt === null || expiresAt < record.expiresAt)
+  const changes = isShorter ? { expiresAt } : {}
+  if (status === 'SUSPENDED' && record.status === 'ACTIVE') {
+    return { action: 'suspended', changes: { ...changes, status } }
+  }
+  return isShorter ? { action: 'updated', changes } : null
+}

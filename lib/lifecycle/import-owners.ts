@@ -1,0 +1,93 @@
+import type { Transaction } from 'sequelize'
+
+import { ownerLockSql } from '../../migrations/create-function'
+import { qualify, quote } from '../../models/names'
+import { ownerColumns, ownerIdSql } from '../../models/owner'
+import type { Run } from '../database/query'
+import type { Environment } from '../keys/environments'
+import { nameOfOwner, ownerRow, type Owner } from '../keys/owner'
+import { toOwner } from '../keys/record'
+import type { Parts } from './calls'
+import type { ImportedRow } from './import-keys'
+import { countLivingKeys, lockOwner } from './policies'
+
+/** The owners of some rows, by their names. */
+export type Owners = ReadonlyMap<string, Owner>
+
+/** Returns the owners of rows, each once. */
+export function ownersOf(rows: readonly ImportedRow[]): Map<string, Owner> {
+  return new Map(rows.map(({ key }) => [nameOfOwner(key.owner), key.owner]))
+}
+
+/**
+ * Keeps out of a transaction what revokes all keys of one of these owners, or suspends the owner. Returns the owners as the database
+ * spells them.
+ */
+export async function shareOwners(
+  { tables, idTypes }: Parts,
+  run: Run,
+  owners: Owners,
+): Promise<Owners> {
+  const all = [...owners]
+  const rows = await run(
+    `WITH given AS MATERIALIZED (
+       SELECT key.ordinality, ${ownerIdSql('key')} AS id, ${ownerLockSql(tables, 'key')} AS lock
+         FROM json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+     ), locked AS MATERIALIZED (
+       -- In the order in which all transactions lock owners.
+       SELECT pg_advisory_xact_lock_shared(lock) FROM (SELECT DISTINCT lock FROM given ORDER BY lock) AS ordered
+     )
+     SELECT given.id FROM given, (SELECT count(*) FROM locked) AS locked ORDER BY given.ordinality`,
+    [JSON.stringify(all.map(([, owner]) => ownerRow(owner)))],
+  )
+  return new Map(
+    all.map(([name, owner], index) => [name, toOwner(owner.type, rows[index]?.id ?? '', idTypes)]),
+  )
+}
+
+/** Returns the names of the owners who are not in the tables of the app. */
+export async function findUnknownOwners(
+  { tables, storage }: Parts,
+  run: Run,
+  owners: Owners,
+): Promise<Set<string>> {
+  const { users, organizations } = storage
+  const unknown = new Set<string>()
+  for (const [type, table] of [
+    ['user', users],
+    ['organization', organizations],
+  ] as const) {
+    const reference = table?.reference
+    const all = [...owners].filter(([, owner]) => owner.type === type)
+    if (!reference || all.length === 0) continue
+    const rows = await run(
+      `SELECT key.ordinality::text AS place
+         FROM json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+        WHERE NOT EXISTS (
+          SELECT FROM ${qualify(reference.schema, reference.table)} AS owner WHERE owner.${quote(reference.column)} = key.${ownerColumns[type]}
+        )`,
+      [JSON.stringify(all.map(([, owner]) => ownerRow(owner)))],
+    )
+    for (const { place } of rows) {
+      const name = all[Number(place) - 1]?.[0]
+      if (name !== undefined) unknown.add(name)
+    }
+  }
+  return unknown
+}
+
+/** Returns how many more keys each owner may have, by the names of the owners. The owners stay locked until the transaction ends. */
+export async function roomOf(
+  parts: Parts,
+  owners: Owners,
+  environment: Environment | undefined,
+  transaction: Transaction,
+): Promise<Map<string, number>> {
+  const room = new Map<string, number>()
+  for (const [name, owner] of owners) {
+    const most = parts.maxKeysPerOwner[owner.type]
+    await lockOwner(parts, owner, transaction)
+    room.set(name, most - (await countLivingKeys(parts, owner, environment, transaction)))
+  }
+  return room
+}
