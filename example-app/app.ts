@@ -41,6 +41,7 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
     '/organizations/:organizationId/settings/api-keys',
     apiKeys.console({ ...pagesOfKeys, organization }),
   )
+  app.use('/admin/settings/api-keys', apiKeys.console({ ...pagesOfKeys, admin: true }))
 
   // Programs send a key. It must hold the permission that the route demands.
   app.use('/graphs', graphsRouter(database, apiKeys))
@@ -87,7 +88,7 @@ People sign in (alice, bob or admin; each password is the name) and manage API k
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"
                                   a key for trials, which begins with agpt_test_
   GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more
-  GET    /admin/api-keys          the keys of all users and organizations, for admin
+  GET    /admin/api-keys          the keys of all users and organizations, for admin; pages: /admin/settings/api-keys
   GET    /organizations/acme/api-keys
                                   the keys of Acme, like /api-keys; alice manages them, bob sees them
 

@@ -23,6 +23,13 @@ const ownKeys: Place = {
   about: 'Create keys, see how they are used, revoke them',
 }
 
+const allKeys: Place = {
+  href: '/admin/settings/api-keys',
+  name: 'All keys',
+  title: 'The keys of all owners',
+  about: 'Manage them, suspend owners, verify the audit trail, see usage and health',
+}
+
 /** Makes the function that finds the pages for a user: those of keys that the user may see, and the page that tries a key. */
 export function createPlaces({ Membership, Organization }: Database) {
   return async function findPlaces(user: Express.User | undefined): Promise<Place[]> {
@@ -42,6 +49,6 @@ export function createPlaces({ Membership, Organization }: Database) {
         ? 'Shared by its members; you manage them'
         : 'Shared by its members; you see them, and change none',
     }))
-    return [ownKeys, ...ofOrganizations, tryKey]
+    return [ownKeys, ...ofOrganizations, ...(user.admin ? [allKeys] : []), tryKey]
   }
 }

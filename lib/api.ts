@@ -117,11 +117,12 @@ export interface ApiKeys<
   documentGuards<Document extends object>(document: Document, options?: GuardsOptions): Document
   /**
    * Makes the pages on which signed-in users manage their own keys; with `organization`, the pages on which members manage the keys of an
-   * organization. They work without JavaScript, and under a strict
+   * organization; with `admin`, the pages on which administrators manage all keys. They work without JavaScript, and under a strict
    * Content-Security-Policy.
    *
    * @example
    * app.use('/settings/api-keys', apiKeys.console({ title: 'Acme', signIn: '/sign-in' }))
+   * app.use('/admin/settings/api-keys', apiKeys.console({ admin: true }))
    */
   console(options?: ConsoleOptions<A['permission'], User>): Guard
   /**

@@ -24,7 +24,6 @@ const functions: Record<string, unknown[]> = {
   dropPermission: ['WRITE_GRAPH', {}],
   endRotation: [id, {}],
   events: [{}, {}],
-  explain: ['x', {}],
   flush: [],
   get: [id, {}],
   getApiKey: [{ headers: {} }],

@@ -1,21 +1,37 @@
 import { addressOf, listPermissions } from '../http/key-routes'
-import type { Member } from '../http/member'
-import type { ChangeOptions } from '../lifecycle/types'
+import type { ChangeOptions, IssueOptions } from '../lifecycle/types'
 import type { Owner } from '../keys/owner'
 import type { DescribedPermission } from '../keys/permissions'
 import type { ApiKeyRecord } from '../keys/record'
+import { ownerIn, ownerOf } from './admin/owner-input'
 import type { Call, ConsoleParts } from './router'
 
-/** Returns the options with which the call of an owner reaches the functions that read and change keys. */
-export function asOwner(call: Call): ChangeOptions & { owner: Owner } {
+/** Returns the options with which a call reaches the functions that read and change keys. An administrator reaches all keys. */
+export function optionsOf(call: Call): ChangeOptions {
   const { owner, mayGive } = call.member
-  const actor = { type: 'user', id: call.userId } as const
-  return { owner, actor, ...(mayGive && { mayGive }), ...addressOf(call) }
+  const actor = { type: owner ? 'user' : 'admin', id: call.userId } as const
+  return { ...(owner && { owner }), actor, ...(mayGive && { mayGive }), ...addressOf(call) }
 }
 
-/** Returns the permissions that a user may give to keys of the owner. */
-export async function permissionsFor(parts: ConsoleParts, { member }: Call) {
-  const { owner, mayGive } = member
+/** Creates a key of the owner whose keys the user manages, or of the owner whom an administrator names. */
+export async function createKey(
+  { lifecycle, routeCommands }: ConsoleParts,
+  call: Call,
+  apiKey: object,
+  options: IssueOptions,
+) {
+  const { owner } = call.member
+  if (owner) return routeCommands.createOwn(owner, apiKey, options)
+  return lifecycle.create({ ...apiKey, owner: ownerOf(ownerIn(call)) }, options)
+}
+
+/** Returns the permissions that a user may give to keys of an owner. Without an owner, these are all permissions of the app. */
+export async function permissionsFor(
+  parts: ConsoleParts,
+  { member }: Call,
+  owner: Owner | undefined = member.owner,
+) {
+  const { mayGive } = member
   const { permissions } = await listPermissions(parts, owner)
   if (!mayGive) return permissions
   const held = parts.settings.permissions.heldBy(mayGive)
@@ -23,7 +39,11 @@ export async function permissionsFor(parts: ConsoleParts, { member }: Call) {
 }
 
 /** True if a key may do more than a user may give, so that the user may neither have its secret nor let it work again. */
-export function exceeds(apiKey: ApiKeyRecord, { mayGive }: Member, { settings }: ConsoleParts) {
+export function exceeds(
+  apiKey: ApiKeyRecord,
+  { mayGive }: Call['member'],
+  { settings }: ConsoleParts,
+) {
   if (!mayGive) return false
   const held = settings.permissions.heldBy(mayGive)
   return apiKey.permissions.some((name) => !held.has(name))

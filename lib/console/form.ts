@@ -58,3 +58,9 @@ function explain(error: unknown): unknown {
 export function valueOf(form: Form, name: string): string {
   return (form.get(name)?.[0] ?? '').replaceAll('\r\n', '\n')
 }
+
+/** Returns the reason of a change, as functions of the library take it. */
+export function reasonIn(form: Form): { reason?: string } {
+  const reason = valueOf(form, 'reason').trim()
+  return reason === '' ? {} : { reason }
+}

@@ -32,6 +32,7 @@ export function createFormats(language: Language) {
   })
   const relative = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' })
   const number = new Intl.NumberFormat(locale)
+  const percent = new Intl.NumberFormat(locale, { style: 'percent', maximumFractionDigits: 1 })
   const list = new Intl.ListFormat(locale, { type: 'conjunction' })
 
   return {
@@ -39,6 +40,12 @@ export function createFormats(language: Language) {
     date: (at: Date) => date.format(at),
     hour: (at: Date) => hour.format(at),
     number: (value: number) => number.format(value),
+    percent: (value: number) => percent.format(value),
+    /** Writes a length of time of less than some minutes. */
+    milliseconds: (ms: number) =>
+      Math.abs(ms) < 1_000
+        ? inUnit(Math.round(ms), 'millisecond')
+        : inUnit(Math.round(ms / 100) / 10, 'second'),
     list: (values: readonly string[]) => list.format(values),
 
     /** Writes how long ago a time is, or how long until then. The seconds until then count, those since then do not. */

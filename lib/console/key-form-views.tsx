@@ -1,9 +1,10 @@
 import type { ApiKeysError } from '../errors'
 import type { ApiKeyRecord } from '../keys/record'
 import type { DescribedPermission } from '../keys/permissions'
+import { ownerIn } from './admin/owner-input'
 import { appFieldsOf } from './app-fields'
 import { bindingsIn, bindingsOf, boundBefore, readBindings } from './bindings'
-import { asOwner, describe, permissionsFor } from './calls'
+import { createKey, describe, optionsOf, permissionsFor } from './calls'
 import { firstPreset, readExpiry } from './expiry'
 import { problemFrom } from './faults'
 import { valueOf, type Form } from './form'
@@ -30,6 +31,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
       const content = (
         <KeyForm
           page={page}
+          {...(page.look.admin && { owner: ownerIn(call) })}
           values={
             form.size > 0 ? valuesOf(form, resourceTypes) : emptyValues(permissions, settings)
           }
@@ -52,18 +54,16 @@ export function createKeyFormViews(parts: ConsoleParts) {
         ...(environments.names.length > 0 && { environment: valueOf(call.form, 'environment') }),
         expiresAt: readExpiry(call.form, at) ?? null,
       }
-      const options = { ...asOwner(call), idempotencyKey, answersAgain: false }
-      return revealOnce(call, 'created', () =>
-        routeCommands.createOwn(options.owner, apiKey, options),
-      )
+      const options = { ...optionsOf(call), idempotencyKey, answersAgain: false }
+      return revealOnce(call, 'created', () => createKey(parts, call, apiKey, options))
     },
   }
 
   const edit: Route = {
     async show(call, refused) {
       const { page, form } = call
-      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
-      const permissions = await permissionsFor(parts, call)
+      const apiKey = await lifecycle.get(call.keyId, optionsOf(call))
+      const permissions = await permissionsFor(parts, call, apiKey.owner)
       const gone = goneOf(apiKey, permissions, settings.permissions.described)
       const content = (
         <KeyForm
@@ -91,7 +91,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
         ...inputOf(form, resourceTypes),
         ...(expiresAt !== undefined && { expiresAt }),
       }
-      const { id } = await routeCommands.edit(call.keyId, changes, asOwner(call))
+      const { id } = await routeCommands.edit(call.keyId, changes, optionsOf(call))
       return { location: page.to(`${id}?notice=saved`) }
     },
   }
@@ -119,6 +119,7 @@ function problemOf(refused: ApiKeysError, page: Page) {
     allowedIps: form.addresses,
     environment: form.environment,
     resources: form.resources,
+    owner: page.texts.admin.fields.owner,
   }
   const problem = problemFrom(refused, page.texts, labels)
   return refused.code === 'idempotency_key_reused' ? { ...problem, general: reveal.again } : problem

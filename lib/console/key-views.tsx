@@ -1,10 +1,11 @@
 import { dayMs, hourMs } from '../database/clock'
+import type { ApiKeyEvent } from '../audit/trail'
 import { ApiKeysError } from '../errors'
 import { shownToOwner } from '../http/key-routes'
 import { limitsOf, type NamedLimit } from '../keys/limits'
 import type { ApiKeyRecord } from '../keys/record'
 import { appFieldsOf } from './app-fields'
-import { asOwner, describe, exceeds } from './calls'
+import { optionsOf, describe, exceeds } from './calls'
 import { sentenceOf } from './faults'
 import { slotsOf } from './pages/chart'
 import { Key } from './pages/key'
@@ -37,13 +38,14 @@ export function createKeyViews(parts: ConsoleParts) {
 
   async function show(call: Call, refused?: ApiKeysError): Promise<View> {
     const { page, query, userId } = call
-    const [id, options] = [call.keyId, asOwner(call)]
+    const [id, options] = [call.keyId, optionsOf(call)]
     const by = query.get('by') === 'hour' ? 'hour' : 'day'
     const { count, unitMs } = periods[by]
     const apiKey = await lifecycle.get(id, options)
     const usage = await lifecycle.usage(id, { by }, options)
     const cursor = query.get('trail')
     const entries = await routeCommands.eventsOf(id, cursor === null ? {} : { cursor }, options)
+    const { events } = entries
 
     const limits = limitsOf(settings.limits, ofEnvironment(apiKey), apiKey.limits)
     const content = (
@@ -60,10 +62,10 @@ export function createKeyViews(parts: ConsoleParts) {
         slots={slotsOf(usage.usage, count, unitMs, page.now)}
         totals={usage.totals}
         period={by}
-        events={entries.events.map((event) => shownToOwner(userId, event))}
+        events={page.look.admin ? events : events.map((event) => shownToOwner(userId, event))}
         olderEvents={entries.nextCursor}
         isNewest={cursor === null}
-        notice={refused ? undefined : noticeOf(query.get('notice'), apiKey)}
+        notice={refused ? undefined : noticeOf(query.get('notice'), apiKey, events)}
         fault={refused && sentenceOf(refused, page.texts)}
       />
     )
@@ -74,7 +76,7 @@ export function createKeyViews(parts: ConsoleParts) {
     return {
       show,
       async act(call) {
-        const { id } = await lifecycle[name](call.keyId, asOwner(call))
+        const { id } = await lifecycle[name](call.keyId, optionsOf(call))
         return { location: call.page.to(`${id}?notice=${notice}`) }
       },
     }
@@ -97,6 +99,7 @@ function ignoreOutage(error: unknown): [] {
 function noticeOf(
   name: string | null,
   { status, previousSecret }: ApiKeyRecord,
+  [newest]: readonly ApiKeyEvent[],
 ): Notice | undefined {
   const isTrue: Readonly<Record<Notice, boolean>> = {
     saved: status !== 'REVOKED',
@@ -104,6 +107,7 @@ function noticeOf(
     reactivated: status === 'ACTIVE',
     revoked: status === 'REVOKED',
     'rotation-ended': previousSecret === null,
+    transferred: newest?.action === 'transferred',
   }
   return (Object.keys(isTrue) as Notice[]).find((notice) => notice === name && isTrue[notice])
 }

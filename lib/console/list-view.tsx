@@ -5,6 +5,7 @@ import { sorts } from '../keys/cursor'
 import { describe } from './calls'
 import { problemFrom } from './faults'
 import { filterOf, keyStates } from './key-state'
+import { ownerOf } from './admin/owner-input'
 import { slotsOf } from './pages/chart'
 import { KeyList } from './pages/list'
 import type { Wish } from './pages/list-filters'
@@ -18,22 +19,24 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
   const environments = settings.environments.names
   const descriptions = describe(settings.permissions.described)
 
-  async function find(
-    { member: { owner } }: Call,
-    { state, environment, text, sort, cursor }: Wish,
-  ) {
-    const filter = {
-      owner,
+  async function find({ member }: Call, wish: Wish) {
+    const { state, environment, text, createdBy, permission, sort, cursor } = wish
+    const owner = member.owner ?? ownerOf(wish)
+    const { apiKeys, nextCursor } = await lifecycle.list({
       ...filterOf(state),
       sort,
+      ...(owner && { owner }),
       ...(environment !== undefined && { environment }),
       ...(text && { text }),
+      ...(createdBy && { createdBy }),
+      ...(permission && { permission }),
       ...(cursor && { cursor }),
-    }
-    const { apiKeys, nextCursor } = await lifecycle.list(filter)
+    })
     if (apiKeys.length === 0) return { keys: [], nextCursor }
 
-    const usages = await routeCommands.usageOf(apiKeys, { by: 'day' }, { owner })
+    // An administrator sees the usage of a key in the time of its owners before, too.
+    const ofOwner = member.owner ? { owner: member.owner } : {}
+    const usages = await routeCommands.usageOf(apiKeys, { by: 'day' }, ofOwner)
     return {
       nextCursor,
       keys: apiKeys.map((apiKey, index) => ({
@@ -51,12 +54,14 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
       const shared = { title: page.texts.apiKeys, isWide: true }
       try {
         const found = await find(call, wish)
-        return { ...shared, content: <KeyList {...props} {...found} fault={undefined} /> }
+        return { ...shared, content: <KeyList {...props} {...found} problem={undefined} /> }
       } catch (error) {
-        if (!(error instanceof InvalidInputError) || explainOwner(error) !== error) throw error
-        const { fields, general } = problemFrom(error, page.texts, { text: page.texts.list.search })
-        const fault = fields.get('text') ?? general
-        const content = <KeyList {...props} keys={[]} nextCursor={null} fault={fault} />
+        const isForeign = !call.member.owner || explainOwner(error) === error
+        if (!(error instanceof InvalidInputError) || !isForeign) throw error
+        const { list, admin } = page.texts
+        const labels = { text: list.search, ...admin.fields }
+        const problem = problemFrom(error, page.texts, labels)
+        const content = <KeyList {...props} keys={[]} nextCursor={null} problem={problem} />
         return { ...shared, status: error.status, content }
       }
     },
@@ -64,12 +69,21 @@ export function createListView({ lifecycle, routeCommands, settings }: ConsolePa
 }
 
 /** Reads what a user asks the list for. What is not known has no effect. */
-function wishOf({ query }: Call, environments: readonly string[]): Wish {
+function wishOf({ query, member }: Call, environments: readonly string[]): Wish {
+  /** Returns a wish that only administrators have. */
+  const ofAdmin = (name: string) => (member.owner ? '' : (query.get(name)?.trim() ?? ''))
+  const ownerId = ofAdmin('ownerId')
+  const sort = sorts.find((sort) => sort === query.get('sort'))
+  const canSort = member.owner !== undefined || ownerId !== '' || sort?.endsWith('createdAt')
   return {
     state: keyStates.find((state) => state === query.get('status')),
     environment: environments.find((name) => name === query.get('environment')),
     text: query.get('q')?.trim() ?? '',
-    sort: sorts.find((sort) => sort === query.get('sort')) ?? '-createdAt',
+    ownerType: ofAdmin('ownerType'),
+    ownerId,
+    createdBy: ofAdmin('createdBy'),
+    permission: ofAdmin('permission'),
+    sort: (canSort && sort) || '-createdAt',
     cursor: query.get('cursor') ?? undefined,
   }
 }

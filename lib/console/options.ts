@@ -45,6 +45,12 @@ export interface ConsoleOptions<
    * @default '/'
    */
   example?: string | undefined
+  /**
+   * Makes the pages on which administrators manage the keys of all owners. It needs the option `isAdmin`.
+   *
+   * @default false
+   */
+  admin?: boolean | undefined
   /** Headings for the permissions in forms, for example `{ Graphs: ['READ_GRAPH', 'EXECUTE_GRAPH'] }`. */
   permissionGroups?: Readonly<Record<string, readonly Permission[]>> | undefined
 }
@@ -62,6 +68,7 @@ const names = [
   'example',
   'permissionGroups',
   'organization',
+  'admin',
 ] as const satisfies (keyof ConsoleOptions)[]
 
 const { check, refuseUnknownNames } = createOptionChecks('console')
@@ -98,7 +105,14 @@ export function readConsoleOptions(
     back,
   )
 
-  const { permissionGroups = {} } = options
+  const { permissionGroups = {}, admin = false } = options
+  check('admin', typeof admin === 'boolean', 'must be true or false', admin)
+  check(
+    'admin',
+    !admin || options.organization === undefined,
+    'excludes the option organization',
+    admin,
+  )
   for (const group of Object.values(permissionGroups)) {
     createPermissionCheck('console', group, settings.permissions)
   }
@@ -110,6 +124,11 @@ export function readConsoleOptions(
     back,
     example,
     permissionGroups,
+    admin,
+    /** The kinds of owners that the app has. */
+    ownerTypes: Object.entries(settings.idTypes).flatMap(([type, id]) =>
+      id === undefined ? [] : [type as keyof Settings['idTypes']],
+    ),
     accent,
     darkAccent: darkAccentOf(accent),
     organization: readOrganization('console', options.organization, settings),

@@ -3,11 +3,13 @@ import type { VNode } from 'preact'
 import { render } from 'preact-render-to-string'
 
 import { ApiKeysError, MethodNotAllowedError } from '../errors'
+import { createAdminCheck } from '../http/admin-check'
 import { createAdmission, isSafe } from '../http/admission'
 import { ensureError } from '../http/answer'
 import type { Guard } from '../http/guards'
 import { createMemberCheck, explainOwner, type Member } from '../http/member'
 import { insecureHandler, isUndecodable, takeKeyId, type RouterParts } from '../http/router'
+import type { Owner } from '../keys/owner'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
 import { createAssets } from './assets'
@@ -15,21 +17,21 @@ import { sentenceOf } from './faults'
 import { readForm, type Form } from './form'
 import type { Look } from './options'
 import { pageOf, type Page } from './page'
-import { Layout } from './pages/layout'
+import { Banner, Layout, type Section } from './pages/layout'
 import { Refused } from './pages/refused'
 
 /** The parts of the library that the pages use. */
 export interface ConsoleParts extends RouterParts {
   settings: Settings
-  verification: Pick<Verification, 'rateLimiter'>
+  verification: Pick<Verification, 'rateLimiter' | 'health'>
 }
 
 /** A request that is admitted to its view. */
 export interface Call {
   req: Request
   userId: string | number
-  /** Whose keys the user manages, and with which access. */
-  member: Member
+  /** Whose keys the user manages, and with which access. An administrator manages the keys of all owners. */
+  member: Omit<Member, 'owner'> & { owner: Owner | undefined }
   /** The id of the key in the path; empty if there is none. */
   keyId: string
   page: Page
@@ -44,6 +46,17 @@ export interface View {
   content: VNode
   status?: number
   isWide?: boolean
+  /** The section of the pages of administrators to which it belongs; without it, the list of keys. */
+  section?: Section
+  /** Writes the rest of the page while work goes on. The page is sent as it is until then. */
+  rest?(output: Output): Promise<void>
+}
+
+/** A page that is being sent. */
+export interface Output {
+  write(part: VNode): void
+  /** True unless the user has left the page. */
+  isOpen(): boolean
 }
 
 /** A page, or the address of the view that follows a change. */
@@ -64,8 +77,8 @@ export function createPages(
   const { currentUser } = parts.settings
   if (!currentUser) throw new TypeError('console: needs the option currentUser of createApiKeys')
 
-  const admit = createAdmission(parts, currentUser)
-  const { organization } = look
+  const { admin, organization } = look
+  const admit = createAdmission(parts, admin ? createAdminCheck('console', parts) : currentUser)
   const enter = organization && createMemberCheck('console', organization, parts)
   const assets = createAssets(look)
   const refuseInsecure = insecureHandler(parts.authenticator)
@@ -83,15 +96,22 @@ export function createPages(
         refuseUnknownSender(req)
         const keyId = takeKeyId(req)
         const { user, userId } = await admit(req)
-        const member = enter ? await enter(req, user, isChange) : asUser(userId)
+        const member = enter ? await enter(req, user, isChange) : accessOf(admin, userId)
         const [, search = ''] = req.originalUrl.split('?')
         const query = new URLSearchParams(search)
         const form: Form = isSafe(req) ? new Map() : await readForm(req, res)
-        send(res, page, await answer({ req, userId, member, keyId, page, query, form }))
+        const view = await answer({ req, userId, member, keyId, page, query, form })
+        const answered = admin && 'content' in view ? { section: 'keys' as const, ...view } : view
+        await send(res, page, answered)
       } catch (error) {
-        await answerFailure(explainOwner(error), req, res, next)
+        await answerFailure(explain(error), req, res, next)
       }
     }
+  }
+
+  /** An administrator types the id of an owner, and so is told of its fault. */
+  function explain(error: unknown): unknown {
+    return admin ? error : explainOwner(error)
   }
 
   for (const [path, { show, act }] of Object.entries(routes)) {
@@ -105,7 +125,7 @@ export function createPages(
           try {
             return await act(call)
           } catch (thrown) {
-            const error = explainOwner(thrown)
+            const error = explain(thrown)
             if (!(error instanceof ApiKeysError) || error.status === 404) throw error
             const answer = await show(call, error)
             return 'content' in answer ? { ...answer, status: error.status } : answer
@@ -135,9 +155,10 @@ export function createPages(
   return router as unknown as Guard
 }
 
-/** Returns the access of users to their own keys. */
-function asUser(id: string | number): Member {
-  return { owner: { type: 'user', id }, isReadOnly: false, mayGive: undefined }
+/** Returns the access of users to their own keys, or of an administrator to all keys. */
+function accessOf(isAdmin: boolean, id: string | number): Call['member'] {
+  const owner = isAdmin ? undefined : ({ type: 'user', id } as const)
+  return { owner, isReadOnly: false, mayGive: undefined }
 }
 
 /**
@@ -178,28 +199,62 @@ async function refuse(failure: unknown, { req, res, page, next }: Refusing) {
     form,
     isEnded,
     canRetry: isEnded || status === 503,
-    hasList: code !== 'organization_not_found',
+    hasList: code !== 'organization_not_found' && code !== 'not_an_admin',
   }
-  send(res, page, { title, status, content: <Refused {...props} /> })
+  const content = <Refused {...props} />
+  const hasEntered = page.look.admin && status !== 401 && status !== 403
+  await send(res, page, { title, status, content, ...(hasEntered && { section: 'keys' }) })
 }
 
-function send(res: Response, page: Page, answer: Answer) {
+async function send(res: Response, page: Page, answer: Answer) {
   res.setHeader('Cache-Control', 'no-store')
   if ('location' in answer) {
     res.status(303).setHeader('Location', answer.location).end()
     return
   }
 
-  const { title, content, status = 200, isWide } = answer
+  const { title, content, status = 200, isWide, section, rest } = answer
   const html = render(
-    <Layout page={page} title={title} isWide={isWide}>
+    <Layout page={page} title={title} isWide={isWide} section={section}>
       {content}
     </Layout>,
   )
-  const body = Buffer.from(`<!doctype html>\n${html}\n`)
   for (const [name, value] of Object.entries(headersFor(page))) res.setHeader(name, value)
+  res.status(status)
+  if (rest) return sendBitByBit(res, page, html, rest)
+
+  const body = Buffer.from(`<!doctype html>\n${html}\n`)
   res.setHeader('Content-Length', body.length)
-  res.status(status).end(body)
+  res.end(body)
+}
+
+/** Sends a page up to the end of its content, then what `rest` writes, then its end. A failure is shown, because the status is sent. */
+async function sendBitByBit(
+  res: Response,
+  page: Page,
+  html: string,
+  rest: NonNullable<View['rest']>,
+) {
+  // Neither a compressor of the app nor a proxy may wait for the end.
+  res.setHeader('Cache-Control', 'no-store, no-transform')
+  res.setHeader('X-Accel-Buffering', 'no')
+  const end = html.lastIndexOf('</main>')
+  const output: Output = {
+    write: (part) => void res.write(`${render(part)}\n`),
+    isOpen: () => !res.destroyed,
+  }
+  res.write(`<!doctype html>\n${html.slice(0, end)}`)
+  try {
+    await rest(output)
+  } catch (error) {
+    if (!output.isOpen()) return
+    const isRefusal = error instanceof ApiKeysError
+    const sentence = isRefusal ? sentenceOf(error, page.texts) : page.texts.refused.title
+    output.write(<Banner kind="bad">{sentence}</Banner>)
+    if (!isRefusal) throw error
+  } finally {
+    res.end(`${html.slice(end)}\n`)
+  }
 }
 
 /** Returns the header fields of a page: it may load its own files only, and no page may frame it. */

@@ -1,7 +1,7 @@
 import { ApiKeysError } from '../errors'
-import { asOwner, exceeds } from './calls'
+import { optionsOf, exceeds } from './calls'
 import { problemFrom } from './faults'
-import { valueOf } from './form'
+import { reasonIn, valueOf } from './form'
 import { EndRotation, Revoke, Rotate } from './pages/confirm'
 import { newRequest, requestIn } from './request-name'
 import { revealOnce } from './reveal'
@@ -20,7 +20,7 @@ export function createSecretViews(parts: ConsoleParts) {
   const rotate: Route = {
     async show(call, refused) {
       const { page, form } = call
-      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
+      const apiKey = await lifecycle.get(call.keyId, optionsOf(call))
       if (exceeds(apiKey, call.member, parts)) throw new ApiKeysError('exceeds_access')
       const { rotate } = page.texts
       const labels = { gracePeriodSeconds: rotate.grace }
@@ -42,7 +42,7 @@ export function createSecretViews(parts: ConsoleParts) {
       const gracePeriodSeconds = Number(valueOf(form, 'grace') || NaN)
       const wish = { gracePeriodSeconds, idempotencyKey: requestIn(form).name, answersAgain: false }
       return revealOnce(call, 'rotated', () =>
-        lifecycle.rotate(call.keyId, { ...asOwner(call), ...wish }),
+        lifecycle.rotate(call.keyId, { ...optionsOf(call), ...wish }),
       )
     },
   }
@@ -50,14 +50,14 @@ export function createSecretViews(parts: ConsoleParts) {
   const endRotation: Route = {
     async show(call, refused) {
       const { page } = call
-      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
+      const apiKey = await lifecycle.get(call.keyId, optionsOf(call))
       const problem = refused && problemFrom(refused, page.texts, {})
       const content = <EndRotation page={page} apiKey={apiKey} problem={problem} />
       return { title: page.texts.endRotation.title(apiKey.name), content }
     },
 
     async act(call) {
-      const { id } = await lifecycle.endRotation(call.keyId, asOwner(call))
+      const { id } = await lifecycle.endRotation(call.keyId, optionsOf(call))
       return { location: call.page.to(`${id}?notice=rotation-ended`) }
     },
   }
@@ -66,7 +66,7 @@ export function createSecretViews(parts: ConsoleParts) {
     async show(call, refused) {
       const { page, form } = call
       const { revoke } = page.texts
-      const apiKey = await lifecycle.get(call.keyId, asOwner(call))
+      const apiKey = await lifecycle.get(call.keyId, optionsOf(call))
       const problem = refused && problemFrom(refused, page.texts, { reason: revoke.reason })
       const reason = valueOf(form, 'reason')
       const content = <Revoke page={page} apiKey={apiKey} problem={problem} reason={reason} />
@@ -74,9 +74,8 @@ export function createSecretViews(parts: ConsoleParts) {
     },
 
     async act(call) {
-      const reason = valueOf(call.form, 'reason').trim()
-      const because = reason === '' ? {} : { reason }
-      const { id } = await lifecycle.revoke(call.keyId, { ...asOwner(call), ...because })
+      const options = { ...optionsOf(call), ...reasonIn(call.form) }
+      const { id } = await lifecycle.revoke(call.keyId, options)
       return { location: call.page.to(`${id}?notice=revoked`) }
     },
   }

@@ -1,8 +1,7 @@
-import type { Request } from 'express'
-
-import { ApiKeysError, InvalidInputError } from '../errors'
+import { InvalidInputError } from '../errors'
 import type { ChangeOptions } from '../lifecycle/types'
 import type { MaybePromise } from '../options'
+import { createAdminCheck } from './admin-check'
 import { problemOf } from './answer'
 import type { OpenApiOption } from './access'
 import { documentRoute } from './document-route'
@@ -13,25 +12,13 @@ import { created, createRouter, type Call, type RouterParts, type Routes } from 
 
 /** Makes the router with which administrators manage the keys of all users. */
 export function createAdminRouter(parts: RouterParts, openApi: OpenApiOption | undefined): Guard {
-  const { parse, settings } = parts
-  const { currentUser, isAdmin } = settings
-  if (!currentUser || !isAdmin) {
-    throw new TypeError('adminRouter: needs the options currentUser and isAdmin of createApiKeys')
-  }
-
-  async function currentAdmin(req: Request) {
-    const user = await currentUser?.(req)
-    if (user && (await isAdmin?.(user)) !== true) throw new ApiKeysError('not_an_admin')
-    return user
-  }
-
   const admin: Role = {
-    parseRestriction: parse.everywhere,
+    parseRestriction: parts.parse.everywhere,
     optionsOf: asAdmin,
     shownTo: (_, event) => event,
   }
 
-  return createRouter(parts, currentAdmin, {
+  return createRouter(parts, createAdminCheck('adminRouter', parts), {
     ...documentRoute(parts, 'adminRouter', openApi),
     ...createListRoutes(parts),
     ...createBulkRoutes(parts),

@@ -33,7 +33,7 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
   emitter: Emitter
   verification: Pick<
     Verification,
-    'verify' | 'rateLimiter' | 'recorder' | 'examine' | 'locate' | 'holdingOf'
+    'verify' | 'rateLimiter' | 'recorder' | 'examine' | 'locate' | 'holdingOf' | 'health'
   >
   background: Background
 }

@@ -158,21 +158,30 @@ async function* lockInPages(parts: Parts, condition: Condition, transaction: Tra
 /** Revokes the keys that had no use for so many days, of an owner and an environment or of all, and returns how many it revoked. */
 export async function revokeUnused(
   parts: Parts,
-  { unusedForDays, owner, environment, dryRun }: UnusedKeys,
+  criteria: UnusedKeys,
   circumstances: Circumstances,
 ): Promise<number> {
-  // The last use of a key that is in use may not be written yet.
-  const { where, bind } = conditionOf(parts, { owner, environment })
-  const [days, late] = [bind.length + 1, bind.length + 2]
-  const condition = {
-    where: `${where} AND key.status <> 'REVOKED' AND coalesce(key.last_used_at, key.created_at) < clock_timestamp()
-      - $${days}::float8 * interval '1 day' - $${late}::float8 * interval '1 millisecond'`,
-    bind: [...bind, unusedForDays, parts.lastUsedResolutionMs],
-  }
-  if (dryRun) return count(parts, condition)
+  const condition = unused(parts, criteria)
+  if (criteria.dryRun) return count(parts, condition)
 
   return inBatches(parts, condition, circumstances, revokeNoted(parts))
 }
+
+/** Returns the condition for the keys that `revokeUnused` revokes. */
+export function unused(parts: Parts, criteria: UnusedKeys): Condition {
+  const { unusedForDays, owner, environment } = criteria
+  // The last use of a key that is in use may not be written yet.
+  const { where, bind } = conditionOf(parts, { owner, environment })
+  const [days, late] = [bind.length + 1, bind.length + 2]
+  return {
+    where: `${where} AND key.status <> 'REVOKED' AND ${lastUseSql} < clock_timestamp()
+      - $${days}::float8 * interval '1 day' - $${late}::float8 * interval '1 millisecond'`,
+    bind: [...bind, unusedForDays, parts.lastUsedResolutionMs],
+  }
+}
+
+/** SQL for the last use of a key, or its creation if it has no use. */
+export const lastUseSql = 'coalesce(key.last_used_at, key.created_at)'
 
 function revokeNoted(parts: Parts) {
   return async function revokeNoted(keys: readonly ReadKey[], own: OwnCircumstances) {

@@ -18,6 +18,7 @@ import { expose, type ExposureReport, type Found } from './exposure'
 import { createImportCommands } from './import-commands'
 import { createMany } from './many-keys'
 import { createOwnerCommands } from './owner-commands'
+import { createOverviews } from './overviews'
 import { createParts } from './parts'
 import * as permissionNames from './permission-names'
 import { createRuns } from './runs'
@@ -51,7 +52,7 @@ export function createLifecycle(given: GivenParts) {
       ...createOwnerCommands(parts),
       ...createLogCommands(parts),
     },
-    routeCommands: createRouteCommands(parts),
+    routeCommands: { ...createRouteCommands(parts), ...createOverviews(parts) },
   }
 }
 

@@ -4,10 +4,12 @@ import type { ApiKeyRecord } from '../../keys/record'
 import type { Problem } from '../faults'
 import type { Page } from '../page'
 import { Choice, Field } from './fields'
-import { Banner, Crumbs } from './layout'
+import { Crumbs } from './layout'
 import { Ago, Exactly, KeyEnds } from './parts'
+import { Question, ReasonField } from './question'
 
-interface ConfirmProps {
+/** The contents of a page that asks before a key is changed. */
+export interface ConfirmProps {
   page: Page
   apiKey: ApiKeyRecord
   problem: Problem | undefined
@@ -15,7 +17,7 @@ interface ConfirmProps {
 
 /** The page that asks before a key is revoked. It names the key, and its last use. */
 export function Revoke({ page, apiKey, problem, reason }: ConfirmProps & { reason: string }) {
-  const { revoke, form } = page.texts
+  const { revoke } = page.texts
   return (
     <Confirm
       page={page}
@@ -32,22 +34,13 @@ export function Revoke({ page, apiKey, problem, reason }: ConfirmProps & { reaso
         <KeyEnds ends={apiKey} />
         <LastUse page={page} apiKey={apiKey} />
       </div>
-      <Field
-        name="reason"
-        label={revoke.reason}
-        optional={form.optional}
-        hint={revoke.reasonHint}
-        problem={problem}
-      >
-        {(attributes) => (
-          <input type="text" name="reason" value={reason} dir="auto" {...attributes} />
-        )}
-      </Field>
+      <ReasonField page={page} reason={reason} problem={problem} />
     </Confirm>
   )
 }
 
-function LastUse({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+/** The last use of a key, in a sentence. */
+export function LastUse({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
   const { revoke, key } = page.texts
   const { lastUsedAt, lastUsedFrom } = apiKey
   if (!lastUsedAt) return <p>{revoke.unused}</p>
@@ -144,42 +137,16 @@ interface FrameProps extends ConfirmProps {
   children: ComponentChildren
 }
 
-function Confirm({
-  page,
-  apiKey,
-  problem,
-  view,
-  title,
-  lead,
-  submit,
-  keep,
-  isDangerous,
-  children,
-}: FrameProps) {
-  const general = problem && (problem.general ?? page.texts.refused.title)
+/** The page that asks before a key is changed. */
+export function Confirm({ apiKey, view, keep, ...question }: FrameProps) {
+  const { page } = question
+  const own = page.to(apiKey.id)
   return (
-    <>
-      <Crumbs page={page} name={apiKey.name} id={apiKey.id} />
-      <h1>
-        <bdi>{title}</bdi>
-      </h1>
-      <p class="lead">{lead}</p>
-      {general !== undefined && <Banner kind="bad">{general}</Banner>}
-      <form
-        method="post"
-        action={page.to(`${apiKey.id}/${view}`)}
-        autocomplete="off"
-        data-once
-        novalidate
-      >
-        {children}
-        <div class="actions">
-          <button class={isDangerous ? 'button danger' : 'button primary'}>{submit}</button>
-          <a class="button plain" href={page.to(apiKey.id)}>
-            {keep}
-          </a>
-        </div>
-      </form>
-    </>
+    <Question
+      {...question}
+      crumbs={<Crumbs page={page} name={apiKey.name} href={own} />}
+      action={page.to(`${apiKey.id}/${view}`)}
+      keep={{ text: keep, href: own }}
+    />
   )
 }

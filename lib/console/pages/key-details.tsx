@@ -1,6 +1,7 @@
 import type { ComponentChildren } from 'preact'
 
 import { appFieldsOf } from '../app-fields'
+import { OwnerLink } from './admin/owner-parts'
 import { LimitsOfKey } from './key-limits'
 import type { KeyProps } from './key-props'
 import { Ago, Day, Exactly, wordsFor } from './parts'
@@ -28,6 +29,7 @@ export function Details(props: KeyProps) {
             times.never
           )}
         </Fact>
+        {page.look.admin && <Hands page={page} apiKey={apiKey} />}
         <Fact label={list.columns.created}>
           <Day page={page} at={createdAt} />
         </Fact>
@@ -59,12 +61,31 @@ export function Details(props: KeyProps) {
   )
 }
 
+/** The owner of a key, and the user or administrator who made it. */
+function Hands({ page, apiKey }: Pick<KeyProps, 'page' | 'apiKey'>) {
+  const { admin } = page.texts
+  return (
+    <>
+      <Fact label={admin.fields.owner}>
+        <OwnerLink page={page} owner={apiKey.owner} />
+      </Fact>
+      <Fact label={admin.key.madeBy}>
+        {apiKey.createdBy === null ? admin.key.theApp : <bdi>{apiKey.createdBy}</bdi>}
+      </Fact>
+      <Fact label={admin.key.id}>
+        <code>{apiKey.id}</code>
+      </Fact>
+    </>
+  )
+}
+
 /** Returns a text for each type of the resources to which a key is bound. */
 function bindingsOf(resources: Readonly<Record<string, readonly string[]>>): string[] {
   return Object.entries(resources).map(([type, ids]) => `${type}: ${ids.join(', ')}`)
 }
 
-function Fact({ label, children }: { label: string; children: ComponentChildren }) {
+/** A fact with its label. */
+export function Fact({ label, children }: { label: string; children: ComponentChildren }) {
   return (
     <div>
       <dt>{label}</dt>

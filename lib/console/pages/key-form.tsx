@@ -1,8 +1,10 @@
 import type { DescribedPermission } from '../../keys/permissions'
 import type { BindingValues } from '../bindings'
 import { expiryAfter, presetsWithin } from '../expiry'
+import type { OwnerInput } from '../admin/owner-input'
 import type { Problem } from '../faults'
 import type { Page } from '../page'
+import { OwnerField } from './admin/owner-parts'
 import { Choice, describedBy, Fault, Field } from './fields'
 import { Banner, Crumbs } from './layout'
 import { Restrictions } from './key-restrictions'
@@ -45,22 +47,24 @@ interface KeyFormProps {
   formAt: number
   /** The name of this request, so that it is carried out once. */
   request?: string
+  /** The owner of a new key, if an administrator makes it. */
+  owner?: OwnerInput
   /** The key that is edited; `undefined` for a new key. */
   edited?: { id: string; name: string; expiresAt: Date | null }
 }
 
 /** The form for a new key, and for changes of a key. */
 export function KeyForm(props: KeyFormProps) {
-  const { page, values, problem, edited, request } = props
+  const { page, values, problem, edited, owner, request } = props
   const { texts, to } = page
   const { form } = texts
   return (
     <>
-      <Crumbs page={page} {...(edited && { name: edited.name, id: edited.id })} />
+      <Crumbs page={page} {...(edited && { name: edited.name, href: to(edited.id) })} />
       <h1>
         <bdi>{edited ? form.edit(edited.name) : form.create}</bdi>
       </h1>
-      {!edited && <p class="lead">{form.createLead}</p>}
+      {!edited && <p class="lead">{owner ? texts.admin.create.lead : form.createLead}</p>}
       {problem && <Banner kind="bad">{problem.general ?? form.problems}</Banner>}
       <form
         method="post"
@@ -70,6 +74,7 @@ export function KeyForm(props: KeyFormProps) {
         novalidate
       >
         {request !== undefined && <input type="hidden" name="request" value={request} />}
+        <OwnerOf {...props} />
         <Field name="name" label={form.name} hint={form.nameHint} problem={problem}>
           {(attributes) => (
             <input
@@ -77,7 +82,7 @@ export function KeyForm(props: KeyFormProps) {
               name="name"
               value={values.name}
               dir="auto"
-              autofocus={!problem}
+              autofocus={!problem && owner?.ownerId !== ''}
               required
               {...attributes}
             />
@@ -114,6 +119,21 @@ export function KeyForm(props: KeyFormProps) {
         </div>
       </form>
     </>
+  )
+}
+
+function OwnerOf({ page, owner, problem }: KeyFormProps) {
+  const { fields, create } = page.texts.admin
+  if (!owner) return null
+  return (
+    <OwnerField
+      page={page}
+      label={fields.owner}
+      hint={create.ownerHint}
+      value={owner}
+      problem={problem}
+      hasFocus={!problem && owner.ownerId === ''}
+    />
   )
 }
 

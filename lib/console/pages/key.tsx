@@ -34,6 +34,7 @@ export function Key(props: KeyProps) {
         {state !== 'active' && notice === undefined && (
           <Banner kind="note">{texts.key.notes[state]}</Banner>
         )}
+        {apiKey.ownerSuspended && <Banner kind="note">{texts.key.ownerSuspended}</Banner>}
         <OldSecret {...props} />
       </div>
       <div id="key" data-live>
@@ -61,7 +62,17 @@ function Actions({ page, apiKey, canRenew }: KeyProps) {
           {key.rotate}
         </a>
       )}
-      {(!isSuspended || canRenew) && (
+      {page.look.admin && (
+        <a class="button" href={page.to(`${apiKey.id}/transfer`)}>
+          {page.texts.admin.key.transfer}
+        </a>
+      )}
+      {page.look.admin && !isSuspended && (
+        <a class="button" href={page.to(`${apiKey.id}/suspend`)}>
+          {key.suspend}
+        </a>
+      )}
+      {(isSuspended ? canRenew : !page.look.admin) && (
         <form method="post" action={page.to(`${apiKey.id}/${view}`)} data-once>
           <button class="button">{key[view]}</button>
         </form>

@@ -2,16 +2,31 @@ import type { ComponentChildren } from 'preact'
 
 import type { Page } from '../page'
 
+/** The sections of the pages of administrators, and the views that they begin with. */
+const sections = {
+  keys: '',
+  owners: 'owner',
+  usage: 'usage',
+  trail: 'audit',
+  unused: 'unused',
+  health: 'health',
+} as const
+
+/** A section of the pages of administrators. */
+export type Section = keyof typeof sections
+
 interface LayoutProps {
   page: Page
   title: string
   /** True if the content has two columns or a table, and so takes the whole width. */
   isWide?: boolean | undefined
+  /** The section in which an administrator is; `undefined` for other users, and for users who may not enter. */
+  section: Section | undefined
   children: ComponentChildren
 }
 
 /** The frame of every page: the head, the name of the product, and the content. */
-export function Layout({ page, title, isWide, children }: LayoutProps) {
+export function Layout({ page, title, isWide, section, children }: LayoutProps) {
   const { language, texts, look, assets, to } = page
   return (
     <html lang={language}>
@@ -37,6 +52,7 @@ export function Layout({ page, title, isWide, children }: LayoutProps) {
               <span class={look.title === undefined ? 'brand-name' : 'brand-part'}>
                 {texts.apiKeys}
               </span>
+              {look.admin && <span class="role">{texts.admin.role}</span>}
             </a>
             {look.back && (
               <a class="back" href={look.back.href}>
@@ -44,6 +60,7 @@ export function Layout({ page, title, isWide, children }: LayoutProps) {
               </a>
             )}
           </div>
+          {section !== undefined && <Sections page={page} current={section} />}
         </header>
         <main
           id="content"
@@ -55,6 +72,20 @@ export function Layout({ page, title, isWide, children }: LayoutProps) {
         </main>
       </body>
     </html>
+  )
+}
+
+/** The way from section to section of the pages of administrators. */
+function Sections({ page, current }: { page: Page; current: Section }) {
+  const { admin } = page.texts
+  return (
+    <nav class="sections" aria-label={admin.role}>
+      {Object.entries(sections).map(([section, view]) => (
+        <a href={page.to(view)} aria-current={section === current ? 'page' : undefined}>
+          {admin.sections[section as Section]}
+        </a>
+      ))}
+    </nav>
   )
 }
 
@@ -73,15 +104,24 @@ export function Banner({
   )
 }
 
-/** The way from a view back to the list. */
-export function Crumbs({ page, name, id }: { page: Page; name?: string; id?: string }) {
+interface CrumbsProps {
+  page: Page
+  /** The view at which the way begins: the list of keys, unless it is another. */
+  root?: { text: string; href: string }
+  name?: string | undefined
+  href?: string | undefined
+}
+
+/** The way from a view back to the view before, and to the list. */
+export function Crumbs({ page, root, name, href }: CrumbsProps) {
+  const { text, href: start } = root ?? { text: page.texts.apiKeys, href: page.to('') }
   return (
-    <nav class="crumbs" aria-label={page.texts.apiKeys}>
-      <a href={page.to('')}>{page.texts.apiKeys}</a>
-      {name !== undefined && id !== undefined && (
+    <nav class="crumbs" aria-label={page.texts.crumbs}>
+      <a href={start}>{text}</a>
+      {name !== undefined && href !== undefined && (
         <>
           <span aria-hidden="true">/</span>
-          <a href={page.to(id)}>
+          <a href={href}>
             <bdi>{name}</bdi>
           </a>
         </>

@@ -8,18 +8,26 @@ export interface Wish {
   state: KeyState | undefined
   environment: string | undefined
   text: string
+  /** The wishes of administrators; empty for none. */
+  ownerType: string
+  ownerId: string
+  createdBy: string
+  permission: string
   sort: Sort
   cursor: string | undefined
 }
 
 /** Returns the address of the list with some wishes. */
-export function listAddress(page: Page, { state, environment, text, sort, cursor }: Wish): string {
+export function listAddress(page: Page, { state, text, sort, ...wish }: Wish): string {
+  const wishes = {
+    status: state,
+    q: text,
+    ...wish,
+    ownerType: wish.ownerId && wish.ownerType,
+    sort: sort === '-createdAt' ? '' : sort,
+  }
   const query = new URLSearchParams()
-  if (state) query.set('status', state)
-  if (environment !== undefined) query.set('environment', environment)
-  if (text) query.set('q', text)
-  if (sort !== '-createdAt') query.set('sort', sort)
-  if (cursor !== undefined) query.set('cursor', cursor)
+  for (const [name, value] of Object.entries(wishes)) if (value) query.set(name, value)
   return query.size > 0 ? `${page.to('')}?${query}` : page.to('')
 }
 
@@ -30,22 +38,29 @@ interface FiltersProps {
   environments: readonly string[]
 }
 
+/** The states of keys that the list can be about. */
+export function StateTabs({ page, wish }: Pick<FiltersProps, 'page' | 'wish'>) {
+  const { list, states } = page.texts
+  return (
+    <nav aria-label={list.filters} class="tabs">
+      {[undefined, ...keyStates].map((state) => (
+        <a
+          href={listAddress(page, { ...wish, state, cursor: undefined })}
+          aria-current={wish.state === state ? 'page' : undefined}
+        >
+          {state === undefined ? list.current : states[state]}
+        </a>
+      ))}
+    </nav>
+  )
+}
+
 /** The words, the state and the environment that the list is about. */
 export function Filters({ page, wish, environments }: FiltersProps) {
-  const { form, list, states } = page.texts
-  const tabs = [undefined, ...keyStates]
+  const { form, list } = page.texts
   return (
     <div class="filters">
-      <nav aria-label={list.filters} class="tabs">
-        {tabs.map((state) => (
-          <a
-            href={listAddress(page, { ...wish, state, cursor: undefined })}
-            aria-current={wish.state === state ? 'page' : undefined}
-          >
-            {state === undefined ? list.current : states[state]}
-          </a>
-        ))}
-      </nav>
+      <StateTabs page={page} wish={wish} />
       <form class="search" role="search" method="get" action={page.to('')}>
         {wish.state && <input type="hidden" name="status" value={wish.state} />}
         {environments.length > 1 && (

@@ -20,7 +20,7 @@ export function Reveal({ page, apiKey, plainTextKey, isRotated, example }: Revea
   const { previousSecret } = apiKey
   return (
     <>
-      <Crumbs page={page} name={apiKey.name} id={apiKey.id} />
+      <Crumbs page={page} name={apiKey.name} href={page.to(apiKey.id)} />
       <h1>
         <bdi>{isRotated ? reveal.rotated(apiKey.name) : reveal.created(apiKey.name)}</bdi>
       </h1>
@@ -61,7 +61,15 @@ export function Reveal({ page, apiKey, plainTextKey, isRotated, example }: Revea
 }
 
 /** Copies the text of an element. It is hidden until the script has found that it can. */
-function CopyButton({ page, of, isPrimary }: { page: Page; of: string; isPrimary?: boolean }) {
+export function CopyButton({
+  page,
+  of,
+  isPrimary,
+}: {
+  page: Page
+  of: string
+  isPrimary?: boolean
+}) {
   const { reveal } = page.texts
   return (
     <>

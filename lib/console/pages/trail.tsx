@@ -1,16 +1,31 @@
 import type { ApiKeyEvent } from '../../audit/trail'
+import type { Page } from '../page'
 import type { KeyProps } from './key-props'
 import { Ago, ExactTimes } from './parts'
+
+interface ActorProps {
+  page: Page
+  event: ApiKeyEvent
+  userId: string | number
+}
+
+/** The actor of an entry. Administrators see who it was. */
+export function ActorOf({ page, event, userId }: ActorProps) {
+  const { trail } = page.texts
+  const { actorType, actorId } = event
+  const ownType = page.look.admin ? 'admin' : 'user'
+  if (actorType === ownType && actorId === String(userId)) return <>{trail.you}</>
+  return (
+    <>
+      {trail.actors[actorType]} {page.look.admin && actorId !== null && <bdi>{actorId}</bdi>}
+    </>
+  )
+}
 
 /** The history of a key, the newest entry first. */
 export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: KeyProps) {
   const { texts, to } = page
   const { trail } = texts
-
-  function nameOf({ actorType, actorId }: ApiKeyEvent) {
-    if (actorType === 'user' && actorId === String(userId)) return trail.you
-    return trail.actors[actorType]
-  }
 
   return (
     <section class="card" aria-labelledby="trail">
@@ -44,7 +59,7 @@ export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: K
                 )}
               </th>
               <td role="cell" class="who">
-                {nameOf(event)}
+                <ActorOf page={page} event={event} userId={userId} />
                 {event.address !== null && <span class="none"> {event.address}</span>}
               </td>
               <td role="cell" class="when">

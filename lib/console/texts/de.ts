@@ -1,10 +1,12 @@
 import { notACursor } from '../../keys/cursor'
+import { adminDe } from './admin-de'
 import { faultInGerman, refusalsInGerman } from './faults-de'
 import type { Texts } from './en'
 
 /** The texts of the pages in German. */
 export const de: Texts = {
   apiKeys: 'API-Schlüssel',
+  crumbs: 'Wo du bist',
   backTo: (title) => `Zurück zu ${title}`,
   skip: 'Zum Inhalt springen',
   cancel: 'Abbrechen',
@@ -23,6 +25,7 @@ export const de: Texts = {
     clear: 'Alle aktuellen Schlüssel zeigen',
     columns: {
       name: 'Name',
+      owner: 'Besitzer',
       permissions: 'Berechtigungen',
       status: 'Status',
       lastUsed: 'Zuletzt benutzt',
@@ -35,6 +38,7 @@ export const de: Texts = {
     sortBy: (column) => `Nach „${column}“ sortieren`,
     next: 'Nächste Seite',
     first: 'Erste Seite',
+    pages: 'Seiten',
     empty: 'Noch keine API-Schlüssel',
     emptyLead:
       'Erstelle einen Schlüssel und gib ihn einem Programm. Es kann dann die API für dich aufrufen.',
@@ -140,6 +144,8 @@ export const de: Texts = {
         'Dieser Schlüssel ist abgelaufen. Gib ihm einen späteren Ablauf, und er gilt wieder.',
       revoked: 'Dieser Schlüssel ist widerrufen. Er gilt nie wieder.',
     },
+    ownerSuspended:
+      'Der Besitzer dieses Schlüssels ist gesperrt. Anfragen mit ihm werden abgelehnt, bis die Verwaltung den Besitzer entsperrt.',
     revokedAt: 'Widerrufen',
     oldSecret: 'Das alte Geheimnis gilt noch',
     oldSecretUntil: (key) => `${key} gilt bis`,
@@ -227,6 +233,8 @@ export const de: Texts = {
     reactivated: 'Der Schlüssel ist wieder aktiv.',
     revoked: 'Der Schlüssel ist widerrufen.',
     'rotation-ended': 'Das alte Geheimnis gilt nicht mehr.',
+    transferred:
+      'Der Schlüssel hat einen anderen Besitzer. Der vorige kennt das Geheimnis noch: Erstelle ein neues.',
   },
 
   refused: {
@@ -244,6 +252,8 @@ export const de: Texts = {
     kept: 'Was du eingegeben hast',
     send: 'Noch einmal senden',
   },
+
+  admin: adminDe,
 
   refusals: refusalsInGerman,
 

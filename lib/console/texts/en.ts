@@ -1,23 +1,13 @@
 import type { ApiKeyEvent } from '../../audit/trail'
 import type { ErrorCode } from '../../errors'
-import { notACursor } from '../../keys/cursor'
 import type { KeyState } from '../key-state'
-
-/** The sentences for faults whose messages are meant for programs. */
-const betterInEnglish: Readonly<Record<string, string>> = {
-  'must name at least one permission': 'Choose at least one permission.',
-  'must be a time as in RFC 3339, such as 2030-01-31T12:00:00Z': 'Choose a day.',
-  [notACursor]: 'This page of the list is not there any more. Start again with the first.',
-  'may not be bound by this owner': 'One of these ids does not exist, or cannot be chosen here.',
-  'may not be granted by you': 'You may not give a permission that you chose.',
-  'may not be granted by this organization':
-    'Your organization does not hold a permission that you chose.',
-  'may not be granted by this user': 'You do not hold a permission that you chose.',
-}
+import { adminEn } from './admin-en'
+import { betterInEnglish } from './faults-en'
 
 /** The texts of the pages in English. The other languages have the same. */
 export const en = {
   apiKeys: 'API keys',
+  crumbs: 'Where you are',
   backTo: (title: string) => `Back to ${title}`,
   skip: 'Skip to the content',
   cancel: 'Cancel',
@@ -36,6 +26,7 @@ export const en = {
     clear: 'Show all current keys',
     columns: {
       name: 'Name',
+      owner: 'Owner',
       permissions: 'Permissions',
       status: 'Status',
       lastUsed: 'Last used',
@@ -48,6 +39,7 @@ export const en = {
     sortBy: (column: string) => `Sort by ${column}`,
     next: 'Next page',
     first: 'First page',
+    pages: 'Pages',
     empty: 'No API keys yet',
     emptyLead: 'Create a key, give it to a program, and the program can call the API for you.',
     emptyLeadOfOrganization:
@@ -150,6 +142,8 @@ export const en = {
       expired: 'This key has expired. Give it a later expiry, and it works again.',
       revoked: 'This key is revoked. It never works again.',
     } satisfies Partial<Record<KeyState, string>>,
+    ownerSuspended:
+      'The owner of this key is suspended. Requests with it are refused until an administrator reactivates the owner.',
     revokedAt: 'Revoked',
     oldSecret: 'The old secret still works',
     oldSecretUntil: (key: string) => `${key} works until`,
@@ -242,6 +236,8 @@ export const en = {
     reactivated: 'The key is active again.',
     revoked: 'The key is revoked.',
     'rotation-ended': 'The old secret no longer works.',
+    transferred:
+      'The key has another owner. The owner before still knows its secret: make a new one.',
   },
 
   refused: {
@@ -259,6 +255,8 @@ export const en = {
     kept: 'What you typed',
     send: 'Send again',
   },
+
+  admin: adminEn,
 
   refusals: {} as Partial<Record<ErrorCode, string>>,
 

@@ -2,6 +2,10 @@ import type { ErrorCode } from '../../errors'
 
 /** The German sentences for refusals, by their codes. */
 export const refusalsInGerman: Readonly<Partial<Record<ErrorCode, string>>> = {
+  not_an_admin: 'Das darf nur die Verwaltung.',
+  owner_suspended: 'Der Besitzer des Schlüssels ist gesperrt. Entsperre zuerst den Besitzer.',
+  audit_trail_not_intact:
+    'Das Ende des Protokolls ist verändert. Prüfe es, um die Fehler zu sehen.',
   api_key_not_allowed:
     'Schlüssel werden nicht mit einem Schlüssel verwaltet. Melde dich an und sende keinen Schlüssel mit.',
   cross_site_request: 'Eine Anfrage von einer anderen Website darf hier nichts ändern.',
@@ -13,7 +17,7 @@ export const refusalsInGerman: Readonly<Partial<Record<ErrorCode, string>>> = {
   api_key_expired: 'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf.',
   api_key_revoked: 'Der Schlüssel ist widerrufen und bleibt es. Erstelle einen neuen.',
   request_under_way: 'Diese Anfrage wird gerade ausgeführt. Versuche es gleich noch einmal.',
-  too_many_api_keys: 'Du hast so viele Schlüssel, wie erlaubt sind. Widerrufe zuerst einen.',
+  too_many_api_keys: 'Es sind so viele Schlüssel, wie erlaubt sind. Widerrufe zuerst einen.',
   unsupported_media_type: 'Diese Seite nimmt nur ihre eigenen Formulare an.',
   body_too_large: 'Das Formular ist zu groß.',
   invalid_input: 'Die Eingabe ist nicht richtig.',
@@ -38,6 +42,14 @@ const sentences: readonly [RegExp, string][] = [
   [/^must be before the year 10000$/, 'muss vor dem Jahr 10000 liegen'],
   [/^must be a time .*$/, 'ist kein Datum'],
   [/^must not be later than (.*)$/, 'darf nicht nach $1 liegen'],
+  [/^must be the end of a trail as it was exported$/, 'ist kein gesichertes Ende eines Protokolls'],
+  [/^was not exported here$/, 'stammt nicht von hier'],
+  [/^is not an? (user|organization|service)$/, 'gibt es nicht'],
+  [/^must be a UUID$/, 'ist keine UUID'],
+  [/^must be a whole number$/, 'ist keine ganze Zahl'],
+  [/^is out of range$/, 'ist zu groß oder zu klein'],
+  [/^has an id of another type$/, 'hat eine Kennung anderer Art'],
+  [/^must be a whole number of days .*$/, 'ist keine ganze Zahl von 1 bis 36500'],
   [/^must be an address or a range .*$/, 'enthält etwas, das keine Adresse und kein Bereich ist'],
   [
     /^must have no bits set behind its prefix$/,

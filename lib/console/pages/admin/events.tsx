@@ -1,0 +1,110 @@
+import type { ApiKeyEvent } from '../../../audit/trail'
+import type { Page } from '../../page'
+import { Ago } from '../parts'
+import { ActorOf } from '../trail'
+import { nameOf, OwnerLink } from './owner-parts'
+
+interface EventsProps {
+  page: Page
+  events: readonly ApiKeyEvent[]
+  userId: string | number
+  /** The names of keys, by their ids. A deleted key has none. */
+  names?: ReadonlyMap<string, string>
+}
+
+/** Entries of the audit trail: what was done, to which key of which owner, by whom, and what has changed. */
+export function Events({ page, events, userId, names = new Map() }: EventsProps) {
+  const { trail, admin } = page.texts
+  const columns = [trail.what, admin.trail.about, trail.who, trail.when]
+  return (
+    <table class="rows events" role="table">
+      <thead role="rowgroup">
+        <tr role="row">
+          {columns.map((text) => (
+            <th scope="col" role="columnheader">
+              {text}
+            </th>
+          ))}
+        </tr>
+      </thead>
+      <tbody role="rowgroup">
+        {events.map((event) => (
+          <tr role="row">
+            <th scope="row" role="rowheader">
+              <Action page={page} event={event} />{' '}
+              {event.reason !== null && (
+                <span class="reason" dir="auto">
+                  {event.reason}
+                </span>
+              )}
+            </th>
+            <td role="cell" class="about">
+              <About page={page} event={event} name={names.get(event.apiKeyId ?? '')} />
+            </td>
+            <td role="cell" class="who">
+              <ActorOf page={page} event={event} userId={userId} />
+              {event.address !== null && <span class="none address">{event.address}</span>}
+            </td>
+            <td role="cell" class="when">
+              <Ago page={page} at={event.createdAt} />
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  )
+}
+
+interface AboutProps {
+  page: Page
+  event: ApiKeyEvent
+  name: string | undefined
+}
+
+/** The key and the owner that an entry is about. */
+function About({ page, event, name }: AboutProps) {
+  const { apiKeyId, owner, formerOwner } = event
+  return (
+    <>
+      {apiKeyId !== null && (
+        <a class="key-link" href={page.to(apiKeyId)}>
+          {name === undefined ? <code>{apiKeyId}</code> : <bdi>{name}</bdi>}
+        </a>
+      )}
+      {owner && <OwnerLink page={page} owner={owner} />}
+      {formerOwner && (
+        <span class="none">{page.texts.admin.trail.from(nameOf(page, formerOwner))}</span>
+      )}
+    </>
+  )
+}
+
+/** What was done. If attributes of a key have changed, it opens to show their values before and after. */
+function Action({ page, event }: { page: Page; event: ApiKeyEvent }) {
+  const { action, before, after } = event
+  const text = page.texts.trail.actions[action]
+  const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])]
+  if (names.length === 0) return <>{text}</>
+  return (
+    <details>
+      <summary>{text}</summary>
+      <dl class="changes">
+        {names.map((name) => (
+          <div>
+            <dt>{name}</dt>
+            <dd>
+              {before !== null && <del dir="auto">{valueText(before[name])}</del>}{' '}
+              {after !== null && <ins dir="auto">{valueText(after[name])}</ins>}
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </details>
+  )
+}
+
+/** Writes a value of an attribute. The database may have written any JSON. */
+function valueText(value: unknown): string {
+  if (value === undefined || value === null) return '–'
+  return typeof value === 'string' ? value : JSON.stringify(value)
+}
