@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
-import type { BrowserContextOptions } from 'playwright-core'
+import type { BrowserContextOptions, Locator } from 'playwright-core'
 
 import { faultsOf, describeInBrowser, secretIn, send, useExampleApp } from '../support/browser'
 
@@ -28,6 +28,51 @@ describeInBrowser('in the example app', () => {
     expect(await page.getByRole('navigation').getByRole('link').allTextContents()).toEqual([
       'Try a key',
     ])
+  })
+
+  it('a newcomer creates a key, copies it, uses it, sees its last use and revokes it in 12 clicks', async () => {
+    const { page, context } = await openApp({ viewport: { width: 1280, height: 800 } })
+    await context.grantPermissions(['clipboard-read', 'clipboard-write'])
+    let clicks = 0
+    async function click(role: 'link' | 'button' | 'checkbox', name: string) {
+      const [target] = await page.getByRole(role, { name }).all()
+      // All that is needed is in the window, so that nothing has to be searched for.
+      await expect(isInWindow(target)).resolves.toBe(true)
+      clicks++
+      await target?.click()
+    }
+
+    await click('link', 'Sign in')
+    await signIn(page, 'alice')
+    await click('link', 'Create key')
+    await page.waitForURL(/\/new$/)
+    await page.keyboard.type('My script')
+    await click('checkbox', 'Read graphs READ_GRAPH')
+    await page.keyboard.press('Enter')
+    await page.locator('#secret').waitFor()
+    await click('button', 'Copy')
+    await page.getByRole('button', { name: 'Copied' }).waitFor()
+    await click('link', 'I have saved the key')
+    await page.waitForURL(/\/api-keys\/[^/]{36}$/)
+    await click('link', 'Overview')
+    await page.getByRole('heading', { name: 'Overview' }).waitFor()
+    await click('link', 'Try a key')
+    await page.waitForURL(/\/try$/)
+    await page.keyboard.press('Control+V')
+    await page.keyboard.press('Enter')
+    await page.getByText('200 OK').waitFor()
+    await click('link', 'Your keys')
+    await page.getByRole('cell', { name: 'now' }).waitFor()
+    await click('link', 'My script')
+    await page.getByRole('heading', { name: 'My script' }).waitFor()
+    const lastUse = await page.locator('#key dd').first().textContent()
+    await click('link', 'Revoke')
+    await page.getByRole('heading', { name: 'Revoke My script?' }).waitFor()
+    await click('button', 'Revoke key')
+    await page.getByText('The key is revoked.').waitFor()
+
+    expect(lastUse).toMatch(/^now from /)
+    expect(clicks + 1).toBe(12)
   })
 
   it.each([
@@ -136,4 +181,9 @@ async function createAt(page: Awaited<ReturnType<typeof openApp>>['page'], path:
   await page.getByLabel('READ_GRAPH').check()
   await send(page, 'Create key')
   return secretIn(page)
+}
+
+async function isInWindow(target: Locator | undefined): Promise<boolean> {
+  const box = await target?.boundingBox()
+  return box !== null && box !== undefined && box.y >= 0 && box.y + box.height <= 800
 }

@@ -1,6 +1,6 @@
 import { mount, useConsole } from '../support/console'
 import { newKey, newUser } from '../support/keys'
-import { rowsOf } from '../support/visitor'
+import { createVisitor, fieldsOf, formWith, rowsOf } from '../support/visitor'
 
 const { apiKeys, as, createKey, http, rows } = useConsole()
 
@@ -65,6 +65,48 @@ describe('the list', () => {
     expect(edit.root.querySelector('#name')?.getAttribute('value')).toBe(name)
     expect(revoke.root.querySelector('h1 bdi')?.textContent).toBe(`Revoke ${name}?`)
     for (const { root } of [list, key, edit, revoke]) {
+      expect(root.querySelectorAll('img, [onerror], [onclick], style')).toEqual([])
+      expect(root.querySelectorAll('script')).toHaveLength(1)
+    }
+  })
+
+  it.each(hostile)('shows what was typed into any field as it is: %s', async (text) => {
+    const user = newUser()
+    const { id } = await createKey({ userId: user, name: 'CI' })
+    const visitor = as(user)
+    const typed = {
+      name: `${text}${'x'.repeat(101)}`,
+      description: text,
+      permissions: [text],
+      expiry: 'date',
+      expiresOn: text,
+      addresses: text,
+    }
+    const form = await visitor.open(`${mount}/new`)
+    const refused = await visitor.press(form, 'Create key', typed)
+    const ended = await createVisitor(http, {}).press(form, 'Create key', typed)
+    const revoke = await visitor.open(`${mount}/${id}/revoke`)
+    const reason = `${text}${'x'.repeat(500)}`
+    const unrevoked = await visitor.press(revoke, 'Revoke key', { reason })
+    const revoked = await visitor.press(revoke, 'Revoke key', { reason: text })
+    const found = await visitor.open(`${mount}?q=${encodeURIComponent(text)}`)
+
+    const { name, description, addresses, expiresOn } = typed
+    expect(fieldsOf(formWith(refused, 'Create key'))).toMatchObject({
+      name: [name],
+      description: [description],
+      addresses: [addresses],
+      expiresOn: [expiresOn],
+    })
+    expect(fieldsOf(formWith(ended, 'Send again'))).toMatchObject({
+      name: [name],
+      addresses: [text],
+    })
+    expect(ended.root.querySelector('dd')?.textContent).toBe(name)
+    expect(fieldsOf(formWith(unrevoked, 'Revoke key'))).toEqual({ reason: [reason] })
+    expect(revoked.root.querySelector('.reason')?.textContent).toBe(text)
+    expect(fieldsOf(formWith(found, 'Search'))).toMatchObject({ q: [text] })
+    for (const { root } of [refused, ended, unrevoked, revoked, found]) {
       expect(root.querySelectorAll('img, [onerror], [onclick], style')).toEqual([])
       expect(root.querySelectorAll('script')).toHaveLength(1)
     }
