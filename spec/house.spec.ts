@@ -105,14 +105,18 @@ const wings = {
     'lib/cli/run.ts',
     'lib/cli/terminal.ts',
   ],
-  'what the command line reports': [
+  'what the command line imports and reports': [
     'lib/cli/audit.ts',
+    'lib/cli/import.ts',
+    'lib/cli/import-rows.ts',
+    'lib/cli/reports.ts',
+    'lib/cli/upkeep.ts',
+  ],
+  'the doctor of the command line': [
     'lib/cli/doctor.ts',
     'lib/cli/doctor-app.ts',
     'lib/cli/doctor-server.ts',
     'lib/cli/doctor-tables.ts',
-    'lib/cli/reports.ts',
-    'lib/cli/upkeep.ts',
   ],
   'the texts of the pages': [
     'lib/console/texts/de.ts',

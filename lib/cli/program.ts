@@ -2,6 +2,7 @@ import { Command } from 'commander'
 
 import { addAuditCommands } from './audit'
 import { addDoctor } from './doctor'
+import { addImport } from './import'
 import { addKeyCommands } from './keys'
 import { addReports } from './reports'
 import { addUpkeep } from './upkeep'
@@ -21,6 +22,7 @@ export function createProgram(version: string): Command {
 
   addUpkeep(program)
   addKeyCommands(program)
+  addImport(program)
   addReports(program)
   addAuditCommands(program)
   addDoctor(program)

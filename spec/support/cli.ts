@@ -39,7 +39,7 @@ const ofSequelize = JSON.stringify(require.resolve('sequelize', { paths: [root] 
 /** A module of CommonJS that exports an instance with these options, as code, and further exports. */
 export function instanceModule(options = '', exported = 'module.exports = apiKeys'): string {
   return `
-    const { createApiKeys } = require(${ofPackage})
+    const { createApiKeys, sources } = require(${ofPackage})
     const { Sequelize } = require(${ofSequelize})
     const sequelize = new Sequelize(process.env.DATABASE_URL, { logging: false })
     const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK', 'EXECUTE_BLOCK']

@@ -1,0 +1,175 @@
+import { writeFile } from 'node:fs/promises'
+
+import type { Command } from 'commander'
+
+import { onDatabase } from '../database/failures'
+import type { ImportReport } from '../importing/report'
+import {
+  addCommand,
+  collect,
+  ownerOf,
+  printRecord,
+  withOwner,
+  withoutUndefined,
+  type CommonOptions,
+  type OwnerOptions,
+} from './command'
+import { CliError, exitCodes } from './exit-codes'
+import { openFile, openTable } from './import-rows'
+import type { Loaded } from './instance'
+import { untilInterrupted } from './interruption'
+import { note, printable, startProgress } from './terminal'
+
+interface ImportWishes extends OwnerOptions, CommonOptions {
+  from?: string
+  table?: string
+  permission?: string[]
+  enforce?: string[]
+  reason?: string
+  dryRun?: boolean
+  report?: string
+}
+
+/** The report of an import, complete or not. */
+type Report = ImportReport & {
+  source: string
+  dryRun: boolean
+  /** How many rows were read. */
+  rows: number
+  isComplete: boolean
+}
+
+/** Adds the command that imports keys of other systems. */
+export function addImport(program: Command) {
+  const command = addCommand<ImportWishes>(
+    program,
+    'import [file]',
+    'import keys of another system, from a file (.csv, .jsonl) or from its table',
+    importFrom,
+  )
+  withOwner(command)
+    .option('--from <source>', 'the source in the option imports, such as better-auth')
+    .option('--table <name>', 'its table, in the database of the app')
+    .option(
+      '-p, --permission <names>',
+      'the permissions of all keys, in place of their own',
+      collect,
+    )
+    .option(
+      '--enforce <names>',
+      'maxLifetimeSeconds, maxKeysPerOwner: the rules of the app to obey',
+      collect,
+    )
+    .option('--reason <text>', 'why, for the audit trail')
+    .option('--dry-run', 'import nothing, and report what would be done')
+    .option('--report <file>', 'a file for the whole report, as JSON')
+}
+
+async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
+  const source = sourceOf(options, app)
+  const opened =
+    file === undefined
+      ? await onDatabase(() => openTable(options.table ?? tableOf(source), app))
+      : await openFile(file)
+  const { permission: permissions, enforce, reason, dryRun = false } = options
+  const wish = withoutUndefined<unknown>({
+    permissions,
+    enforce,
+    reason,
+    owner: ownerOf(options, app),
+  })
+  const progress = startProgress(dryRun ? 'Trying' : 'Importing')
+  let report: Report = { ...nothing, source, dryRun, rows: 0, isComplete: false }
+
+  const work = () =>
+    app.apiKeys.importKeys(source, opened.rows, {
+      ...wish,
+      actor: { type: 'system' },
+      dryRun,
+      onProgress(soFar) {
+        report = { ...report, ...soFar }
+        const { value, total } = opened.progress()
+        progress.set(value, total)
+      },
+    })
+  try {
+    report = { ...report, ...(await untilInterrupted(work)), isComplete: true }
+  } finally {
+    progress.stop()
+    // What was imported before a failure stays imported.
+    await finish(report, options)
+  }
+  return report.refused.length > 0 ? exitCodes.faulty : exitCodes.done
+}
+
+const nothing: ImportReport = { imported: 0, known: 0, changed: 0, refused: [], unmapped: [] }
+
+function sourceOf({ from }: ImportWishes, { parts }: Loaded): string {
+  const names = parts.imports.map(({ name }) => name)
+  const [only, second] = names
+  if (only === undefined) {
+    throw new CliError(
+      exitCodes.usage,
+      'The app accepts no keys of other systems: name them in its option imports.',
+    )
+  }
+  if (from !== undefined) return from
+  if (second === undefined) return only
+  throw new CliError(exitCodes.usage, `Say from where: --from ${names.join(', --from ')}.`)
+}
+
+/** The tables in which systems keep their keys, unless they were told another. */
+const tables: Readonly<Record<string, string>> = {
+  'better-auth': 'apikey',
+  adonis: 'auth_access_tokens',
+  autogpt: 'APIKey',
+  doorkeeper: 'oauth_access_tokens',
+  'drf-api-key': 'rest_framework_api_key_apikey',
+  gitea: 'access_token',
+  gitlab: 'personal_access_tokens',
+  keypal: 'apikey',
+  knox: 'knox_authtoken',
+  medusa: 'api_key',
+  sanctum: 'personal_access_tokens',
+  strapi: 'strapi_api_tokens',
+}
+
+function tableOf(source: string): string {
+  const table = tables[source]
+  if (table !== undefined) return table
+  throw new CliError(exitCodes.usage, `Name the table of ${source} with --table, or name a file.`)
+}
+
+/** Prints and writes a report. */
+async function finish(report: Report, options: ImportWishes) {
+  if (options.report !== undefined) {
+    await writeFile(options.report, `${JSON.stringify(report, null, 2)}\n`)
+  }
+  const { imported, known, changed, refused, isComplete, dryRun } = report
+  await printRecord(options, report, {
+    [dryRun ? 'would be imported' : 'imported']: String(imported),
+    known: String(known),
+    changed: String(changed),
+    refused: String(refused.length),
+  })
+  if (options.json !== true) printDetails(report)
+  if (!isComplete) {
+    note('The import has not come to its end. Begin it again: keys that are there are passed over.')
+  }
+}
+
+/** The most refused rows that are printed. The report file has all. */
+const maxShown = 20
+
+function printDetails({ refused, unmapped }: Report) {
+  for (const { row, errors } of refused.slice(0, maxShown)) {
+    const faults = errors.map(({ pointer, message }) => `${pointer} ${message}`).join('; ')
+    note(`row ${row} was refused: ${printable(faults)}`)
+  }
+  if (refused.length > maxShown) {
+    note(`and ${refused.length - maxShown} more: --report FILE has all of them.`)
+  }
+  for (const { field, message, rows } of unmapped) {
+    note(printable(`${field} of ${rows} rows is not imported: it ${message}`))
+  }
+}

@@ -1,0 +1,191 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+
+import { sources, type ImportReport } from '../../lib'
+import type { Options } from '../support/app'
+import { jsonLines, useCli } from '../support/cli'
+
+const { cli, startCli, terminal, write, path, createProcess, rows, holdLock } = useCli({
+  options: 'imports: [sources.betterAuth()],',
+})
+
+/** The report that the command prints and writes. */
+type Report = ImportReport & { isComplete: boolean }
+
+/** Makes a key of better-auth, and its row. */
+function makeKey(user: string, others: object = {}) {
+  const key = Array.from(randomBytes(64), (byte) => String.fromCharCode(97 + (byte % 26))).join('')
+  const row = {
+    id: randomBytes(8).toString('hex'),
+    name: 'From before',
+    key: createHash('sha256').update(key).digest('base64url'),
+    referenceId: user,
+    enabled: true,
+    permissions: '{"READ_GRAPH":[]}',
+    ...others,
+  }
+  return { key, row }
+}
+
+const permission = ['--permission', 'READ_GRAPH'] as const
+
+function csvOf(list: readonly object[]): string {
+  const lines = list.map((row) => Object.values(row).map(cell).join(','))
+  return [Object.keys(list[0] ?? {}).join(','), ...lines].join('\r\n')
+}
+
+function cell(value: unknown): string {
+  return `"${String(value).replaceAll('"', '""')}"`
+}
+
+function linesOf(list: readonly object[]): string {
+  return list.map((row) => JSON.stringify(row)).join('\n')
+}
+
+function reportOf(stdout: string): Report {
+  const [report] = jsonLines<Report>(stdout)
+  if (!report) throw new Error(`no report: ${stdout}`)
+  return report
+}
+
+async function countKeys(userId: string) {
+  return Number(
+    (await rows(`SELECT count(*) FROM api_keys WHERE user_id = $1`, [userId]))[0]?.count,
+  )
+}
+
+describe('import', () => {
+  it('imports a CSV file, whose keys then work', async () => {
+    const user = 'csv'
+    const [one, two] = [makeKey(user), makeKey(user, { enabled: 'false', name: 'Zwei, "drei"' })]
+    const file = await write('keys.csv', `\uFEFF${csvOf([one.row, two.row])}\r\n`)
+
+    const { code, stdout } = await cli([
+      'import',
+      file,
+      ...permission,
+      '--reason',
+      'Moved',
+      '--json',
+    ])
+
+    const verifier = createProcess({ imports: [sources.betterAuth()] } as Options).apiKeys
+    expect(code).toBe(0)
+    expect(reportOf(stdout)).toMatchObject({ imported: 2, known: 0, refused: [], isComplete: true })
+    expect(await verifier.verify(one.key)).toMatchObject({ valid: true, apiKey: { userId: user } })
+    expect(await verifier.verify(two.key)).toMatchObject({ code: 'suspended' })
+    const names = await rows(`SELECT name FROM api_keys WHERE user_id = '${user}' ORDER BY name`)
+    expect(names).toEqual([{ name: 'From before' }, { name: 'Zwei, "drei"' }])
+    const { events } = await verifier.events({ userId: user })
+    expect(events[0]).toMatchObject({ action: 'imported', actorType: 'system', reason: 'Moved' })
+    await verifier.close()
+  })
+
+  it('imports the rows of a file that can be, and reports the others by their places', async () => {
+    const user = 'jsonl'
+    const good = [makeKey(user).row, makeKey(user).row]
+    const text = [
+      linesOf(good.slice(0, 1)),
+      'no JSON',
+      '{"name":"no key"}',
+      '',
+      linesOf(good.slice(1)),
+    ]
+    const file = await write('keys.jsonl', text.join('\n'))
+    const report = path('report.json')
+
+    const { code, stdout, stderr } = await cli(['import', file, ...permission, '--report', report])
+
+    expect(code).toBe(1)
+    expect(stdout).toMatch(/^imported +2\nknown +0\nchanged +0\nrefused +2\n$/)
+    expect(stderr).toContain('row 1 was refused: # must be an object')
+    const written = JSON.parse(await readFile(report, 'utf8')) as Report
+    expect(written.refused.map(({ row }) => row)).toEqual([1, 2])
+    expect(await countKeys(user)).toBe(2)
+  })
+
+  it('imports the table of a system, and passes over known keys when it is repeated', async () => {
+    const user = 'table'
+    const keys = Array.from({ length: 3 }, () => makeKey(user))
+    await rows(
+      `CREATE TABLE apikey (id text, name text, key text, "referenceId" text, enabled boolean, permissions text)`,
+    )
+    for (const { row } of keys) {
+      await rows('INSERT INTO apikey VALUES ($1, $2, $3, $4, $5, $6)', Object.values(row))
+    }
+    const args = ['import', '--from', 'better-auth', ...permission, '--json']
+
+    const dry = await cli([...args, '--dry-run'])
+    const before = await countKeys(user)
+    const first = await cli(args)
+    const again = await cli(args)
+
+    expect(reportOf(dry.stdout)).toMatchObject({ imported: 3, dryRun: true })
+    expect(before).toBe(0)
+    expect(reportOf(first.stdout)).toMatchObject({ imported: 3, known: 0 })
+    expect(reportOf(again.stdout)).toMatchObject({ imported: 0, known: 3 })
+    expect(await countKeys(user)).toBe(3)
+  })
+
+  it('ends at Ctrl-C with a report, and goes on when it is begun again', async () => {
+    const user = 'interrupted'
+    const list = Array.from({ length: 2_500 }, () => makeKey(user).row)
+    const file = await write('many.jsonl', linesOf(list))
+    const lock = await holdLock('LOCK TABLE api_keys IN SHARE MODE')
+    const { kill, closed, output } = startCli(['import', file, ...permission, '--json'])
+    await lock.waitedFor()
+
+    kill('SIGINT')
+    await lock.release()
+    const code = await closed
+    const imported = await countKeys(user)
+    const again = await cli(['import', file, ...permission, '--json'])
+
+    expect(code).toBe(130)
+    // The thousand that was being written is there as a whole.
+    expect(imported).toBe(1_000)
+    expect(reportOf(output.stdout)).toMatchObject({ imported: 1_000, isComplete: false })
+    expect(reportOf(again.stdout)).toMatchObject({ imported: 1_500, known: 1_000 })
+    expect(await countKeys(user)).toBe(2_500)
+  })
+
+  it('shows its progress on a terminal', async () => {
+    const file = await write('one.jsonl', linesOf([makeKey('terminal').row]))
+
+    const { code, raw } = await terminal(['import', file, ...permission]).ended()
+
+    expect(code).toBe(0)
+    expect(raw).toMatch(/Importing .*100%/)
+  })
+
+  it.each([
+    ['a file that is not there', ['nowhere.csv'], 'cannot be read'],
+    ['a file of another kind', ['keys.txt'], 'must be a .csv or a .jsonl file'],
+    ['a file that is no CSV', ['broken.csv'], 'is no CSV'],
+    ['an unknown source', ['keys.jsonl', '--from', 'better-oauth'], 'Did you mean better-auth?'],
+    ['a table that is not there', ['--table', 'nothing'], 'There is no table "nothing"'],
+    ['an unknown rule', ['keys.jsonl', '--enforce', 'nothing'], 'enforce must be a list of'],
+  ])('refuses %s', async (_, args, message) => {
+    await write('broken.csv', 'a,b\n1,2,3\n')
+    await write('keys.jsonl', linesOf([makeKey('refused').row]))
+
+    const { code, stderr } = await cli(['import', ...args])
+
+    expect(code).toBe(2)
+    expect(stderr).toContain(message)
+    expect(await countKeys('refused')).toBe(0)
+  })
+})
+
+describe('import in an app that accepts no other keys', () => {
+  const { cli, write } = useCli()
+
+  it('names the option', async () => {
+    const { code, stderr } = await cli(['import', await write('keys.jsonl', '')])
+
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: 'error: The app accepts no keys of other systems: name them in its option imports.\n',
+    })
+  })
+})
