@@ -30,7 +30,7 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   })
 
   // Signed-in users manage their own keys. Administrators manage all keys.
-  app.use('/api-keys', apiKeys.router())
+  app.use('/api-keys', apiKeys.router({ openApi: { signIn: session } }))
   app.use('/admin/api-keys', apiKeys.adminRouter())
   // Members of an organization manage its keys, or see them.
   const organization = createMembership(database)
@@ -68,6 +68,9 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   return app
 }
 
+/** How users sign in, for the OpenAPI document of their keys. */
+const session = { type: 'apiKey', in: 'cookie', name: 'connect.sid' }
+
 const pagesOfKeys = {
   title: 'Agent platform',
   signIn: '/sign-in',
@@ -87,7 +90,7 @@ People sign in (alice, bob or admin; each password is the name) and manage API k
   POST   /sign-out
   POST   /api-keys                { "name": "My key", "permissions": ["READ_GRAPH"] }; with "environment": "test"
                                   a key for trials, which begins with agpt_test_
-  GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more
+  GET    /api-keys                also /api-keys/:id; PATCH, DELETE and more; /api-keys/openapi.json has all
   GET    /admin/api-keys          the keys of all users and organizations, for admin; pages: /admin/settings/api-keys
   GET    /organizations/acme/api-keys
                                   the keys of Acme, like /api-keys; alice manages them, bob sees them
