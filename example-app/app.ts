@@ -1,4 +1,4 @@
-import express, { type Express } from 'express'
+import express, { type Express, type RequestHandler } from 'express'
 import type { Store } from 'express-session'
 
 import type { AppApiKeys } from './api-keys'
@@ -14,10 +14,11 @@ export interface AppOptions {
   database: Database
   apiKeys: AppApiKeys
   sessions: { store: Store; secret: string }
+  metrics: RequestHandler
 }
 
 /** Puts the app together. Requests pass the lines in this order. */
-export function createApp({ database, apiKeys, sessions }: AppOptions): Express {
+export function createApp({ database, apiKeys, sessions, metrics }: AppOptions): Express {
   const app = express()
   app.disable('x-powered-by')
 
@@ -62,6 +63,8 @@ export function createApp({ database, apiKeys, sessions }: AppOptions): Express 
   app.get('/health', async function showHealth(_req, res) {
     res.json(await apiKeys.health())
   })
+  // An app of yours lets nobody but Prometheus in here. `grafana-dashboard.json` shows these metrics.
+  app.get('/metrics', metrics)
 
   app.use(refuseUnknownPath)
   app.use(answerProblem)
@@ -108,6 +111,7 @@ Keys for trials may read, and nothing else:
 
 The monitoring of the app asks:
   GET    /health                  the state of this process's verification
+  GET    /metrics                 the metrics of this process, for Prometheus
 
 To get a key: sign in, keep the session's cookie, and POST /api-keys. The answer holds the key, once.
 `

@@ -8,6 +8,7 @@ import { createApp } from './app'
 import { openDatabase, prepareDatabase } from './database'
 import { startPostgres } from './embedded-postgres'
 import { keptSecret } from './kept-secret'
+import { startMetrics } from './metrics'
 import { seed } from './seed'
 import { openSessionStore } from './sign-in'
 
@@ -32,7 +33,9 @@ async function start(): Promise<void> {
   const store = openSessionStore(url)
   closers.push(() => store.close())
   const sessions = { store, secret: await findSecret('SESSION_SECRET') }
-  const server = createServer(createApp({ database, apiKeys, sessions }))
+  const metrics = startMetrics()
+  closers.push(apiKeys.instrument())
+  const server = createServer(createApp({ database, apiKeys, sessions, metrics }))
   server.listen(Number(process.env.PORT || 3000))
   await once(server, 'listening').catch((error: Error) => {
     throw new Error(`${error.message}. Set PORT to another port`)

@@ -11,6 +11,7 @@ import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { Lifecycle } from './lifecycle/types'
+import type { InstrumentOptions } from './metrics/options'
 import type { GuardsOptions, OpenApiDocument, OpenApiOptions } from './openapi/options'
 import type { SignedInUser } from './options'
 import type { Health, HealthQuestion } from './verification/health'
@@ -180,6 +181,14 @@ export interface ApiKeys<
   announceExpiring(): Promise<number>
   /** Returns the state of verification in this process. Only the questions `livingKeys` and `probe` make a query. */
   health(options?: HealthQuestion): Promise<Health>
+  /**
+   * Reports metrics of this process to the OpenTelemetry of your app, and spans if you ask for them. It needs the package
+   * `@opentelemetry/api`, and an SDK that has started. Returns a function that ends the reports.
+   *
+   * @example
+   * apiKeys.instrument()
+   */
+  instrument(options?: InstrumentOptions): () => void
   /**
    * Brings the tables up to this version, and adds the foreign key of the option `users` if it is missing. It is safe to call at
    * every start, in several processes at once.

@@ -6,6 +6,7 @@ import type { ApiKeys } from './api'
 import { limitAnswers } from './database/answer-limit'
 import { createBackground } from './database/background'
 import type * as pages from './console/console'
+import type * as instruments from './metrics/instruments'
 import { createConnections } from './database/connections'
 import { refuseRequest } from './http/guard-options'
 import { createHttp } from './http/http'
@@ -14,6 +15,7 @@ import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
 import { createLifecycle } from './lifecycle/commands'
+import { createObserved } from './database/observed'
 import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
 import type { OrganizationOwner, ServiceOwner, UserOwner } from './keys/owner'
@@ -113,6 +115,7 @@ function assemble(options: AnyOptions): ApiKeys {
     inTurn: createInTurn(sequelize),
     tables,
     background,
+    observed: createObserved(),
     connections,
     emitter,
     signer,
@@ -146,6 +149,11 @@ function assemble(options: AnyOptions): ApiKeys {
     verify: verification.verifyAlone,
     health: verification.health,
     flush: verification.flush,
+    instrument: (options) => {
+      // Most apps have no OpenTelemetry, and load nothing for it.
+      const { startInstruments } = require('./metrics/instruments') as typeof instruments
+      return startInstruments({ ...ground, ...verification }, options)
+    },
     announceExpiring: expiryNotices.announceExpiring,
     on: (name, listener) => {
       const off = emitter.on(name, listener)

@@ -96,20 +96,27 @@ export class TooManyAttemptsError extends ApiKeysError {
   }
 }
 
+/** Returns the code of the refusal of a key that is not accepted. */
+export function codeOf(reason: InvalidReason): ErrorCode {
+  switch (reason) {
+    case 'address_not_allowed':
+    case 'environment_not_allowed':
+    case 'resource_not_allowed':
+    case 'too_many_attempts':
+      return reason
+    default:
+      return 'invalid_api_key'
+  }
+}
+
 /**
  * Returns the refusal of a key that is not accepted: 403 for another address, environment or resource, 429 for too many attempts, 401
  * for all else.
  */
 export function refusalOf(reason: InvalidReason, retryAfterSeconds = 1): ApiKeysError {
-  if (
-    reason === 'address_not_allowed' ||
-    reason === 'environment_not_allowed' ||
-    reason === 'resource_not_allowed'
-  ) {
-    return new ApiKeysError(reason)
-  }
-  if (reason === 'too_many_attempts') return new TooManyAttemptsError(retryAfterSeconds)
-  return new InvalidApiKeyError(reason)
+  const code = codeOf(reason)
+  if (code === 'too_many_attempts') return new TooManyAttemptsError(retryAfterSeconds)
+  return code === 'invalid_api_key' ? new InvalidApiKeyError(reason) : new ApiKeysError(code)
 }
 
 /** The state of a limit of a key. */

@@ -33,6 +33,7 @@ export type {
 export type { Guard } from './http/guards'
 export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from './http/access'
 export type { ApiKeyStrategy } from './http/strategy'
+export type { InstrumentOptions } from './metrics/options'
 export type {
   DocumentOptions,
   GuardsOptions,

@@ -30,6 +30,7 @@ const functions: Record<string, unknown[]> = {
   hasPermission: [{ permissions: ['READ_GRAPH'] }, 'READ_GRAPH'],
   health: [{}],
   importKeys: ['legacy', [{}], {}],
+  instrument: [{}],
   list: [{}, {}],
   maskKeys: [],
   migrate: [],

@@ -14,7 +14,7 @@ const floors = [
   ['lib/api.ts'],
   ['lib/console'],
   ['lib/http'],
-  ['lib/openapi'],
+  ['lib/openapi', 'lib/metrics'],
   ['lib/lifecycle'],
   ['lib/verification'],
   ['lib/audit', 'lib/usage', 'lib/limits', 'lib/freshness'],
@@ -200,6 +200,7 @@ const wings = {
     'lib/openapi/operations.ts',
   ],
   'exposed keys': ['lib/http/plain-http.ts', 'lib/http/transport.ts', 'lib/lifecycle/exposure.ts'],
+  metrics: ['lib/metrics', 'lib/database/observed.ts', 'lib/verification/outcomes.ts'],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
   'what other systems store': [
     'lib/importing/digests.ts',

@@ -2,6 +2,7 @@ import { warn } from '../../models/warnings'
 import { clearTimeout, type Background } from '../database/background'
 import { momentOf, type Clock, type Moment } from '../database/clock'
 import { isOutage, messageOf } from '../database/failures'
+import type { Observed } from '../database/observed'
 import { leastLimitMs, longestLimitMs } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { ChangeLogReader } from './change-log'
@@ -23,6 +24,7 @@ export type ChangeFeed = ReturnType<typeof createChangeFeed>
 
 interface ChangeFeedParts extends Pick<Settings, 'maxStalenessMs' | 'outageGraceMs'> {
   background: Background
+  observed: Observed
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   clock: Clock
   /** How long the first answer is waited for. */
@@ -150,7 +152,7 @@ export function createChangeFeed(parts: ChangeFeedParts) {
 
 /** Makes the functions that ask the log for changes and apply the answer. One poll is under way at a time. */
 function createPolls(parts: ChangeFeedParts, lease: Lease) {
-  const { background, log, clock, maxStalenessMs, firstAnswerLimitMs } = parts
+  const { background, observed, log, clock, maxStalenessMs, firstAnswerLimitMs } = parts
   let polling: Promise<void> | undefined
   let nextPoll: Promise<void> | undefined
 
@@ -185,9 +187,11 @@ function createPolls(parts: ChangeFeedParts, lease: Lease) {
     // The connection was closed when the process stopped, and another connection would stay open.
     if (!lease.isActive) throw new ApiKeysError('database_unavailable')
 
-    polling ??= background.run(pollOnce).finally(() => {
-      polling = undefined
-    })
+    polling ??= background
+      .run(() => observed.run('poll', pollOnce))
+      .finally(() => {
+        polling = undefined
+      })
     return polling
   }
 

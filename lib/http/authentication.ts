@@ -5,6 +5,7 @@ import type { Emitter, RequestDenied } from '../keys/emitter'
 import type { MaybePromise } from '../options'
 import type { UsageRecorder } from '../usage/recorder'
 import type { Decision } from '../verification/decide'
+import type { Outcomes } from '../verification/outcomes'
 import type { Verifier } from '../verification/verify'
 import { withoutStack } from './answer'
 import {
@@ -35,11 +36,12 @@ interface AuthenticatorParts extends OwnerParts {
   transport: Transport | undefined
   /** Revokes a key that came over plain HTTP, after the answer. */
   revokeLater: ReturnType<typeof createPlainHttp>
+  outcomes: Outcomes
 }
 
 /** Makes the part that identifies the key of a request, for one instance of the library. */
 export function createAuthenticator(parts: AuthenticatorParts) {
-  const { credentials, recorder, emitter, transport, revokeLater } = parts
+  const { credentials, recorder, emitter, outcomes, transport, revokeLater } = parts
   const { judge, judgeAgain } = createJudge(parts)
   const instance = Symbol('express-api-keys')
 
@@ -118,6 +120,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
 
     /** Reports a request that may pass to the listeners of `verified`. A later guard may still refuse it, so it waits for the end. */
     reportVerified({ key, caller }: Accepted) {
+      outcomes.accepted++
       if (!emitter.listeners.has('verified')) return
       const address = caller.ip
       caller.reportOnce(() => emitter.emit('verified', { apiKey: key.apiKey, address }))
@@ -127,6 +130,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
     reportDenied(req: object, failure: unknown) {
       if (!(failure instanceof ApiKeysError)) return
 
+      outcomes.noteRefused(failure.code, reasonOf(failure))
       const caller = recall(req)
       const row = caller?.accepted?.key.row
       const key = row ? { id: row.id, owner: row.owner.shown } : caller?.refused
@@ -196,6 +200,10 @@ function countRefusal(
   else if (status !== 503) noteDenied(key, caller)
 }
 
+function reasonOf(error: ApiKeysError): InvalidReason | null {
+  return error instanceof InvalidApiKeyError ? error.reason : null
+}
+
 function denialOf(
   key: Caller['refused'] | undefined,
   caller: Caller | undefined,
@@ -204,7 +212,7 @@ function denialOf(
   return {
     apiKey: key ? { id: key.id, owner: key.owner } : null,
     error,
-    reason: error instanceof InvalidApiKeyError ? error.reason : null,
+    reason: reasonOf(error),
     address: caller?.ip ?? null,
   }
 }

@@ -33,7 +33,14 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
   emitter: Emitter
   verification: Pick<
     Verification,
-    'verify' | 'rateLimiter' | 'recorder' | 'examine' | 'locate' | 'holdingOf' | 'health'
+    | 'verify'
+    | 'rateLimiter'
+    | 'recorder'
+    | 'examine'
+    | 'locate'
+    | 'holdingOf'
+    | 'health'
+    | 'outcomes'
   >
   background: Background
 }
@@ -44,13 +51,14 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
  */
 export function createHttp(given: HttpParts) {
   const { settings, format, imported, verification } = given
-  const { verify, rateLimiter, recorder } = verification
+  const { verify, rateLimiter, recorder, outcomes } = verification
   const credentials = createCredentialReader({ ...format, header: settings.header, imported })
   const authenticator = createAuthenticator({
     ...given,
     credentials,
     verify,
     recorder,
+    outcomes,
     transport: createTransport(settings),
     revokeLater: createPlainHttp(given),
   })

@@ -2,6 +2,7 @@ import type { Transaction } from 'sequelize'
 
 import type { Background } from '../database/background'
 import type { Clock, ServerClock } from '../database/clock'
+import type { Observed } from '../database/observed'
 import type { OwnChanges } from '../database/own-changes'
 import { afterCommit } from '../database/query'
 import { longestLimitMs } from '../database/time-limit'
@@ -24,6 +25,7 @@ interface MemoryParts extends Pick<
   'cacheSize' | 'maxStalenessMs' | 'outageGraceMs' | 'grantableMaxAgeMs' | 'permissions'
 > {
   background: Background
+  observed: Observed
   clock: Clock
   log: Pick<ChangeLogReader, 'read' | 'register' | 'prune'>
   lookUp: Lookup

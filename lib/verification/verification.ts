@@ -1,7 +1,5 @@
-import createDebug from 'debug'
 import type { Sequelize } from 'sequelize'
 
-import { optionsOf } from '../../models/option-checks'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import { createRetiredUses } from '../audit/retired-uses'
@@ -11,39 +9,38 @@ import type { Background } from '../database/background'
 import { systemClock, type Clock, type ServerClock } from '../database/clock'
 import type { Connections } from '../database/connections'
 import { acquireLimitMs } from '../database/open-client'
+import type { Observed } from '../database/observed'
 import type { OwnChanges } from '../database/own-changes'
 import { createWriter } from '../database/writer'
 import type { ChangeFeed } from '../freshness/change-feed'
 import { createChangeLog } from '../freshness/change-log'
 import { createListener } from '../freshness/listener'
 import { createWaitForEveryone } from '../freshness/wait-for-everyone'
-import { readClientAddress } from '../keys/addresses'
-import { closablesOf, isClosable } from '../keys/closable'
 import type { ImportedKeys } from '../importing/imported-keys'
 import type { Emitter } from '../keys/emitter'
-import { asSent, type SecretFormat } from '../keys/secret'
+import type { SecretFormat } from '../keys/secret'
 import { createRateLimiter } from '../limits/rate-limiter'
 import type { Settings } from '../read-options'
-import { createUsageRecorder, type UsageRecorder } from '../usage/recorder'
+import { createUsageRecorder } from '../usage/recorder'
 import { createExamine } from './examine'
-import { checkResource, RequestConditions } from './guard-conditions'
 import { createHealth, createSecretCheck, describe } from './health'
 import { createImports, importingOf } from './imports'
 import { createLookup } from './lookup'
 import { createMemory, createRefresh } from './memory'
+import { createOutcomes } from './outcomes'
 import { isUsersOnly } from '../keys/owner'
 import { createOwnerCache, type OwnerCache } from './owners'
 import { createRefusedKeys } from './refused-keys'
-import type { Refused } from './refuse'
 import { createSignals } from './signals'
-import type { KeyCaller } from './verified-key'
-import { createVerifier, type Verdict, type Verifier, type VerifyOptions } from './verify'
+import { createVerifier } from './verify'
+import { createVerifyWithoutRequest } from './verify-alone'
 
 /** The parts that the functions of this folder and of the floor above work with. */
 export interface VerificationParts extends Settings {
   background: Background
   connections: Connections
   sealer: Sealer
+  observed: Observed
   /** The app's own, whose connection settings are ours. */
   appSequelize: Sequelize
   /** The view of it that runs statements of the library (models/guest.ts). */
@@ -64,6 +61,7 @@ export type Verification = ReturnType<typeof createVerification>
 export function createVerification(parts: VerificationParts) {
   const { appSequelize, background, connections, emitter, sealer } = parts
   const boundMs = parts.maxStalenessMs + parts.outageGraceMs
+  const outcomes = createOutcomes()
   const shared = { ...parts, clock: systemClock, boundMs }
 
   const owners = createOwnerCache(parts.cacheSize, isUsersOnly(parts.idTypes))
@@ -88,6 +86,7 @@ export function createVerification(parts: VerificationParts) {
     format: parts.format,
     emitter,
     memory,
+    observed: parts.observed,
     usage,
     retiredUses: createRetiredUses(writer, parts),
     ...trials,
@@ -102,7 +101,8 @@ export function createVerification(parts: VerificationParts) {
 
   return {
     verify,
-    verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage }),
+    outcomes,
+    verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage, outcomes }),
     ...createExamine({ ...parts, memory, ...trials }),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
@@ -171,78 +171,6 @@ function listenTo(
     onNeverReached,
     isNeeded: () => writer.size > 0,
   })
-}
-
-const log = createDebug('express-api-keys:verify')
-
-/** Makes the `verify` that the app calls with a plain-text key, for example from a WebSocket. */
-function createVerifyWithoutRequest(parts: AloneParts) {
-  const { verify, usage, emitter, environments, resources } = parts
-  const { enabled: isPrinted } = log
-
-  function refused(id: string | undefined, verdict: Refused): Refused {
-    if (isPrinted) log('%s; refused: %s', nameOfKey(id), verdict.code)
-    return verdict
-  }
-
-  return async function verifyWithoutRequest(
-    plainTextKey: string,
-    options?: VerifyOptions<string, string>,
-  ): Promise<Verdict> {
-    const { until, ip, environment, resource } = optionsOf(options)
-    const accepted = environments.acceptedBy('verify', environment)
-    if (until !== undefined && !isClosable(until)) {
-      throw new TypeError(
-        'verify: until must be an event emitter, such as a response or a socket: it needs the methods once() and off()',
-      )
-    }
-    const closables = until && closablesOf(until)
-    const address = typeof ip === 'string' ? readClientAddress(ip) : undefined
-    checkResource('verify', resource, 'object', resources)
-    const refusalOf = resource ? createRefusal(resource) : demandNothing
-    const caller: KeyCaller = { closables, ip: address, countedInHour: undefined, refusalOf }
-    const sent = asSent(typeof plainTextKey === 'string' ? plainTextKey : '')
-    const answer = verify(sent, caller)
-    // Waiting for a verdict that is already there would cost a twentieth of a verification.
-    const verdict = answer instanceof Promise ? await answer : answer
-    if (!verdict.valid) return refused(caller.refused?.id, verdict)
-    const { id } = verdict.row
-    if (accepted !== null && !accepted.includes(verdict.row.environment ?? '')) {
-      usage.noteDenied(verdict.row, caller)
-      return refused(id, { valid: false, code: 'environment_not_allowed' })
-    }
-    if (refusalOf(verdict)) {
-      usage.noteDenied(verdict.row, caller)
-      return refused(id, { valid: false, code: 'resource_not_allowed' })
-    }
-
-    const { apiKey } = verdict
-    if (emitter.listeners.has('verified')) {
-      emitter.emit('verified', { apiKey, address: address ?? null })
-    }
-    if (isPrinted) log('%s; passes', nameOfKey(id))
-    return { valid: true, apiKey }
-  }
-}
-
-function nameOfKey(id: string | undefined): string {
-  return id === undefined ? 'no key' : `key ${id}`
-}
-
-interface AloneParts extends Pick<VerificationParts, 'emitter' | 'environments' | 'resources'> {
-  verify: Verifier['verify']
-  usage: Pick<UsageRecorder, 'noteDenied'>
-}
-
-function demandNothing() {
-  return null
-}
-
-/** Makes the refusal of keys that are bound to other resources than the call is about. */
-function createRefusal(resource: object): KeyCaller['refusalOf'] {
-  const guard = { environments: null, refusePermissions: demandNothing, resource: () => resource }
-  const conditions = new RequestConditions(guard, resource, undefined)
-  return (holding) => conditions.refuseByAll(holding)
 }
 
 /** Makes the reader for the connections of this process. No connection is opened before it is needed. */

@@ -1,5 +1,6 @@
 import { momentOf } from '../database/clock'
 import { isOutage } from '../database/failures'
+import type { Observed } from '../database/observed'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { AnyApp, App, EnvironmentOption, If } from '../keys/app'
@@ -39,6 +40,7 @@ export type Verifier = ReturnType<typeof createVerifier>
 
 interface VerifierParts extends DecidingParts {
   format: SecretFormat
+  observed: Observed
   /** The parts for the keys of other systems; `undefined` in an app without imported keys. */
   imports:
     | {
@@ -253,7 +255,9 @@ async function askDatabase(question: Question, parts: VerifierParts): Promise<De
   const { emitter, memory } = parts
   try {
     const limitMs = Math.max(memory.feed.patienceMs(), leastPatienceMs)
-    return await within({ limitMs, isAwaited: true }, askUntilAnswered(question, parts))
+    return await parts.observed.run('lookup', () =>
+      within({ limitMs, isAwaited: true }, askUntilAnswered(question, parts)),
+    )
   } catch (error) {
     const isOfDatabase = !(error instanceof ApiKeysError) || isOutage(error)
     if (isOfDatabase) emitter.emit('unavailable', { error, address: question.caller.ip ?? null })

@@ -48,6 +48,30 @@ describe('the built package', () => {
     expect(JSON.parse(stdout)).toEqual([false, false, true])
   })
 
+  it('says which package is missing in an app without OpenTelemetry', async () => {
+    const script = `
+      const Module = require('node:module')
+      const resolve = Module._resolveFilename
+      Module._resolveFilename = function (name, ...others) {
+        if (name === '@opentelemetry/api') throw Object.assign(new Error('not found'), { code: 'MODULE_NOT_FOUND' })
+        return resolve.call(this, name, ...others)
+      }
+      const { createApiKeys } = require('./dist/lib')
+      const { Sequelize } = require('sequelize')
+      const sequelize = new Sequelize('postgres://localhost')
+      try {
+        createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'] }).instrument()
+      } catch (error) {
+        console.log(String(error))
+      }
+    `
+    const { stdout } = await promisify(execFile)(process.execPath, ['--eval', script], {
+      cwd: root,
+    })
+
+    expect(stdout).toBe('TypeError: instrument: needs the package @opentelemetry/api\n')
+  })
+
   it('loads six files of other packages, besides those of its peers', async () => {
     const script = `
       for (const name of ['express', 'passport', 'pg', 'sequelize']) require(name)

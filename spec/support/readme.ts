@@ -20,6 +20,7 @@ export const pages = [
   'lib/http/README.md',
   'lib/importing/README.md',
   'lib/limits/README.md',
+  'lib/metrics/README.md',
   'lib/openapi/README.md',
   'lib/usage/README.md',
   'lib/verification/README.md',

@@ -7,6 +7,7 @@ import { createOwnChanges } from '../../lib/database/own-changes'
 import { createEmitter } from '../../lib/keys/emitter'
 import { asSent, toStoredHash } from '../../lib/keys/secret'
 import type { KeyRow } from '../../lib/verification/cache'
+import { createObserved } from '../../lib/database/observed'
 import { createMemory, createRefresh } from '../../lib/verification/memory'
 import { createVerifier, type Verdict } from '../../lib/verification/verify'
 import {
@@ -82,9 +83,11 @@ export function actionsOf(...kinds: [weight: number, arbitrary: fc.Arbitrary<Act
 
 /** The shipped parts of one process, without its connections, its signals and its counts. */
 function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
+  const observed = createObserved()
   const memory = createMemory({
     importing: undefined,
     background,
+    observed,
     clock: world.clock,
     log: { read: world.readLog, register: async () => {}, prune: async () => {} },
     lookUp: (wanted) => world.readKeys(wanted),
@@ -102,6 +105,7 @@ function createProcess(world: World, { outageGraceMs, grantable }: Rules) {
   const verifier = createVerifier({
     format,
     memory,
+    observed,
     usage: { noteUse: () => {}, countUse: () => {}, noteDenied: () => {} },
     retiredUses: { note: () => {} },
     attempts: { note: () => 0, mayLookUp: () => true },
