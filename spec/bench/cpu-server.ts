@@ -96,9 +96,58 @@ async function openApps(build: BuildName): Promise<Ports> {
     return { apiKeys, keys }
   }
 
+  /** An instance of an app with every kind of owner, permission and binding, and three lists of keys. */
+  async function openOthers() {
+    const sequelize = new Sequelize(url, { logging: false, pool: { max: 5 } })
+    await sequelize.query(
+      `CREATE TABLE IF NOT EXISTS organizations (id integer PRIMARY KEY);
+       INSERT INTO organizations SELECT generate_series(0, ${keyCount - 1}) ON CONFLICT DO NOTHING`,
+    )
+    const apiKeys = library.createApiKeys({
+      sequelize,
+      keyPrefix,
+      permissions: {
+        READ_GRAPH: 'Read graphs',
+        EXECUTE_GRAPH: { description: 'Execute graphs', implies: ['READ_GRAPH'] },
+      },
+      organizations: { table: 'organizations', type: 'integer' },
+      resources: { graph: true },
+      schema: `${build}_others`,
+      maxFailedAttemptsPerMinute: Infinity,
+      maxStalenessMs: 30_000,
+    })
+    await apiKeys.migrate()
+    const graph = Array.from({ length: 100 }, (_, index) => String(index + 1))
+    const wishes = {
+      organization: (id: number) => ({
+        owner: { type: 'organization', id } as const,
+        permissions: ['READ_GRAPH'] as const,
+      }),
+      implied: (id: number) => ({
+        owner: { type: 'user', id: `user-${id}` } as const,
+        permissions: ['EXECUTE_GRAPH'] as const,
+      }),
+      resources: (id: number) => ({
+        owner: { type: 'user', id: `user-${id}` } as const,
+        permissions: ['READ_GRAPH'] as const,
+        resources: { graph },
+      }),
+    }
+    for (const [name, wish] of Object.entries(wishes)) {
+      const keys: string[] = []
+      for (let made = 0; made < keyCount; made++) {
+        const { plainTextKey } = await apiKeys.create({ name: 'Deployment', ...wish(made) })
+        keys.push(plainTextKey)
+      }
+      await writeTokens(join(folder, `${build}-${name}`), keys)
+    }
+    return apiKeys
+  }
+
   const plain = await open('plain', {})
   const keyed = await open('keyed', { secrets: [secret] })
   const bound = await open('bound', { limits })
+  const others = await openOthers()
   await writeTokens(join(folder, `${build}-garbage`), inventTokens(keyCount))
   await writeTokens(join(folder, `${build}-none`), [''])
   opened.set(build, plain)
@@ -113,6 +162,11 @@ async function openApps(build: BuildName): Promise<Ports> {
     guard,
     guardKeyed: keyed.apiKeys.requirePermission('READ_GRAPH'),
     guardPolicies: bound.apiKeys.requirePermission('READ_GRAPH'),
+    guardOrganization: others.requirePermission('READ_GRAPH'),
+    guardImplied: others.requirePermission('READ_GRAPH'),
+    guardResources: others.requirePermission('READ_GRAPH', {
+      resource: (req) => ({ graph: req.params.id }),
+    }),
     // Typed as any middleware.
     passport: passport.authenticate('api-key', { session: false }) as RequestHandler,
     passportMap: passport.authenticate('bearer', { session: false }) as RequestHandler,

@@ -137,10 +137,16 @@ const bases: Partial<Record<CpuVariantName, CpuVariantName>> = {
   guard: 'bare',
   guardKeyed: 'bare',
   guardPolicies: 'bare',
+  guardOrganization: 'guard',
+  guardImplied: 'guard',
+  guardResources: 'guard',
   passportMap: 'bare',
   passport: 'passportMap',
   garbage: 'bareRefusal',
 }
+
+/** The keys that are to cost no more than a plain key of a user. */
+const others = ['guardOrganization', 'guardImplied', 'guardResources'] as const
 
 function report({ print, against }: BenchContext, { this: ours, other }: Measured): Target[] {
   if (!ours) return []
@@ -150,6 +156,13 @@ function report({ print, against }: BenchContext, { this: ours, other }: Measure
   )
   print(formatTimes(ours))
   const targets = [
+    ...others.map((name) =>
+      expectMedian(
+        `CPU: ${cpuVariants[name].title.replaceAll('*', '')}, against the plain guard`,
+        ratios(ours[name], ours.guard),
+        { atMost: 1.02, digits: 3 },
+      ),
+    ),
     expectMedian('CPU: bare Express against itself', ratios(ours.control, ours.bare), {
       atMost: 1.02,
       digits: 3,
