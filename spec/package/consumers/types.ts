@@ -34,6 +34,13 @@ declare global {
   }
 }
 
+// As the page on HTTP says.
+declare module 'passport' {
+  interface AuthenticateOptions {
+    environment?: 'live' | 'test' | readonly ('live' | 'test')[]
+  }
+}
+
 type Equal<A, B> =
   (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 
@@ -79,6 +86,9 @@ app.use('/api-keys', apiKeys.router())
 app.use('/admin/api-keys', apiKeys.adminRouter())
 app.use(apiKeys.authenticate({ optional: true }))
 passport.use(apiKeys.strategy)
+passport.authenticate('api-key', { session: false, environment: ['live', 'test'] })
+// @ts-expect-error: not an environment
+passport.authenticate('api-key', { environment: 'prod' })
 
 // Behind a guard a route keeps its types.
 app.get('/graphs/:id', apiKeys.requirePermission('READ_GRAPH'), (req, res) => {
