@@ -6,6 +6,7 @@ import { shownPrefix } from './imported-prefix'
 import type { LimitOverrides } from './limits'
 import type { Metadata } from './metadata'
 import {
+  isSameOwner,
   isUsersOnly,
   type AnyId,
   type IdTypes,
@@ -134,6 +135,8 @@ export interface PreviousSecret {
 export interface LastUse {
   atMs: number
   from: string | null
+  /** The owner of the key at that time. */
+  owner: Owner
   /** The last use of the secret before the current one; `null` if none is to be written. */
   previousAtMs: number | null
 }
@@ -210,7 +213,7 @@ export function withLastUse(record: ApiKeyRecord, use: LastUse | undefined): Api
   const used = { ...record }
   if (isLater(use.atMs, record.lastUsedAt)) {
     used.lastUsedAt = new Date(use.atMs)
-    used.lastUsedFrom = use.from
+    used.lastUsedFrom = isSameOwner(use.owner, record.owner) ? use.from : null
   }
   const { previousSecret: previous } = record
   if (previous && use.previousAtMs !== null && isLater(use.previousAtMs, previous.lastUsedAt)) {

@@ -222,6 +222,7 @@ const changedColumns = (
     'resources',
     'expiresAt',
     'firstUsedAt',
+    'lastUsedFrom',
     'previousWorksUntil',
     'exposed',
     'eventRef',

@@ -66,6 +66,11 @@ async function decideTransfer(
     const own = parts.environments.ofKey(read)
     await policies.refuseTooManyKeys(parts, owner, own, transaction)
   }
-  const changes = { ...ownerMembers(owner, parts.idTypes), ownerSuspended: false }
+  // The address of a client of the former owner is not for the new owner to see.
+  const changes = {
+    ...ownerMembers(owner, parts.idTypes),
+    ownerSuspended: false,
+    lastUsedFrom: null,
+  }
   return { action: 'transferred', changes }
 }

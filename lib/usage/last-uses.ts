@@ -1,5 +1,6 @@
 import type { Tables } from '../../models/tables'
 import type { Write, Writer } from '../database/writer'
+import type { Owner } from '../keys/owner'
 import type { LastUse } from '../keys/record'
 import type { Digest } from '../keys/secret'
 import type { KeyUse } from './counts'
@@ -8,6 +9,7 @@ import { lastUsesSql } from './usage-sql'
 /** A secret of a key, with its last noted use in the object itself, so that a request searches no map. */
 export interface UsedKey {
   readonly id: string
+  readonly owner: Owner
   readonly digest: Digest
   readonly worksUntilMs: number | null
   lastUsedAtMs: number
@@ -72,7 +74,8 @@ export function createLastUses({ writer, tables, resolutionMs, maxKeys }: LastUs
 
       const previous = secrets?.findLast(({ worksUntilMs }) => worksUntilMs !== null)
       const previousAtMs = previous?.lastUsedAtMs ?? null
-      return { atMs: last.lastUsedAtMs, from: last.lastUsedFrom, previousAtMs }
+      const { lastUsedAtMs: atMs, lastUsedFrom: from, owner } = last
+      return { atMs, from, owner, previousAtMs }
     },
 
     /** Takes the last uses of at most this number of keys, to write them. */

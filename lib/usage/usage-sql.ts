@@ -1,5 +1,7 @@
+import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import { hourMs } from '../database/clock'
+import type { Owner } from '../keys/owner'
 import { toStoredHash } from '../keys/secret'
 import type { Batch, Tally } from './counts'
 import type { UsedKey } from './last-uses'
@@ -8,6 +10,10 @@ import type { UsedKey } from './last-uses'
  * Several statements in one text take no parameters. Ids, hashes, times and addresses have safe forms, and ids of owners, which may be
  * any text, are written in hexadecimal.
  */
+
+const ownerTypeOf = ({ owner }: { owner: Owner }) => owner.type
+const ownerIdOf = ({ owner }: { owner: Owner }) =>
+  `"${Buffer.from(String(owner.id)).toString('hex')}"`
 
 /** Returns the items as the text of an array. */
 function arrayOf(items: readonly (string | number)[]): string {
@@ -27,22 +33,26 @@ export function lastUsesSql(
   const found = `latest JOIN ${tables.keys} AS key ON key.id = latest.id
            LEFT JOIN noted AS before ON before.id = key.id AND before.hash = key.previous_hash
            LEFT JOIN noted AS current ON current.id = key.id AND current.hash = key.hash`
+  // A key that was transferred since then shows no address of a client of its former owner.
+  const isOwners = `latest.owner_type = ${ownerTypeSql('key')} AND latest.owner_id = ${ownerIdSql('key')}`
   // Decided on the locked row, so that no use overwrites a later use.
   const isDue = `(${isDueAfter('key.last_used_at', 'latest.used_at', resolutionMs)}
            OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolutionMs)})
            OR (current.id IS NOT NULL AND key.first_used_at IS NULL))`
   return `
        WITH noted AS (
-         SELECT id, hash, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from
+         SELECT id, hash, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from,
+                owner_type, convert_from(decode(owner_id, 'hex'), 'UTF8') AS owner_id
            FROM unnest(
              ${column(({ id }) => id)}::uuid[], ${column(({ digest }) => toStoredHash(digest))}::text[],
              ${column(({ lastUsedAtMs }) => lastUsedAtMs)}::float8[],
-             ${column(({ lastUsedFrom }) => lastUsedFrom ?? 'NULL')}::text[]
-           ) AS noted (id, hash, used_at_ms, used_from)
+             ${column(({ lastUsedFrom }) => lastUsedFrom ?? 'NULL')}::text[],
+             ${column(ownerTypeOf)}::text[], ${column(ownerIdOf)}::text[]
+           ) AS noted (id, hash, used_at_ms, used_from, owner_type, owner_id)
        ), latest AS (
-         SELECT DISTINCT ON (id) id, used_at, used_from FROM noted ORDER BY id, used_at DESC
+         SELECT DISTINCT ON (id) id, used_at, used_from, owner_type, owner_id FROM noted ORDER BY id, used_at DESC
        ), used AS (
-         SELECT key.id, latest.used_at, latest.used_from, before.used_at AS before_used_at,
+         SELECT key.id, latest.used_at, CASE WHEN ${isOwners} THEN latest.used_from END AS used_from, before.used_at AS before_used_at,
                 current.used_at AS current_used_at, current.hash AS current_hash
            FROM ${found}
           WHERE ${isDue}
@@ -83,8 +93,7 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
               to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
          FROM unnest(
            ${column(({ id }) => id)}::uuid[],
-           ${column(({ owner }) => owner.type)}::text[],
-           ${column(({ owner }) => `"${Buffer.from(String(owner.id)).toString('hex')}"`)}::text[],
+           ${column(ownerTypeOf)}::text[], ${column(ownerIdOf)}::text[],
            ${column(({ hour }) => hour)}::int[], ${column(({ verified }) => verified)}::bigint[],
            ${column(({ denied }) => denied)}::bigint[],
            ${column(({ rateLimited }) => rateLimited)}::bigint[]

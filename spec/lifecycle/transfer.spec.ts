@@ -14,21 +14,27 @@ const roles = new Map<string, readonly (typeof permissions)[number][]>()
 /** What happens while the app is asked about an owner. */
 const whileAsked = jest.fn(async (_owner: Owner) => {})
 
-const apiKeys = createApiKeys({
-  sequelize: world.database.connect(),
-  keyPrefix: 'agpt',
-  permissions,
-  organizations: { type: 'text' },
-  services: true,
-  maxKeysPerOwner: 3,
-  resources: { graph: (_ids, owner) => owner.id !== 'without graphs' },
-  async grantable(owner) {
-    await whileAsked(owner)
-    return roles.get(owner.id) ?? permissions
-  },
-  maxStalenessMs: 300,
-})
-world.database.closeFirst(apiKeys)
+function createInstance(options: { lastUsedResolutionMs?: number } = {}) {
+  const apiKeys = createApiKeys({
+    sequelize: world.database.connect(),
+    keyPrefix: 'agpt',
+    permissions,
+    organizations: { type: 'text' },
+    services: true,
+    maxKeysPerOwner: 3,
+    resources: { graph: (_ids, owner) => owner.id !== 'without graphs' },
+    async grantable(owner) {
+      await whileAsked(owner)
+      return roles.get(owner.id) ?? permissions
+    },
+    maxStalenessMs: 300,
+    ...options,
+  })
+  world.database.closeFirst(apiKeys)
+  return apiKeys
+}
+
+const apiKeys = createInstance()
 
 const acme = { type: 'organization', id: 'acme' } as const
 const importer = { type: 'service', id: 'importer' } as const
@@ -42,6 +48,32 @@ async function createKey(owner: Parameters<typeof apiKeys.transfer>[1] = user())
 }
 
 describe('transfer', () => {
+  it('shows the new owner when the key was last used, and from where only since it has the key', async () => {
+    const everyUse = { lastUsedResolutionMs: 0 }
+    const [one, other] = [createInstance(everyUse), createInstance(everyUse)]
+    const [{ apiKey, plainTextKey }, to] = [await createKey(), user()]
+    const { id } = apiKey
+    await one.verify(plainTextKey, { ip: '203.0.113.7' })
+    await one.flush()
+    await one.verify(plainTextKey, { ip: '203.0.113.8' })
+    await other.verify(plainTextKey, { ip: '203.0.113.9' })
+
+    const moved = await other.transfer(id, to)
+    const unwritten = await Promise.all([one, other].map((each) => each.get(id)))
+    await Promise.all([one.flush(), other.flush()])
+    const written = await apiKeys.get(id)
+
+    for (const record of [moved, ...unwritten, written]) {
+      expect(record).toMatchObject({ lastUsedAt: expect.any(Date), lastUsedFrom: null })
+    }
+    await until(async () => {
+      const verdict = await one.verify(plainTextKey, { ip: '203.0.113.10' })
+      return verdict.valid && verdict.apiKey.owner.id === to.id
+    })
+    await one.flush()
+    expect(await apiKeys.get(id)).toMatchObject({ lastUsedFrom: '203.0.113.10' })
+  })
+
   it.each([
     ['a user', user()] as const,
     ['an organization', acme] as const,
