@@ -41,7 +41,7 @@ export type {
   OpenApiObject,
   OpenApiOptions,
 } from './openapi/options'
-export type { ApiKeyEvent } from './audit/trail'
+export type { ApiKeyEvent } from './audit/list-entries'
 export type { AuditHead } from './audit/head'
 export type { AuditFault } from './audit/faults'
 export type { AuditVerification, VerificationOptions } from './audit/verify'

@@ -86,6 +86,7 @@ export const refusals = {
   ],
   owner_suspended: [409, 'The owner of the API key is suspended. Reactivate the owner first.'],
   too_many_api_keys: [409, 'The owner has as many API keys as are allowed. Revoke one first.'],
+  owner_has_api_keys: [409, 'The owner has API keys that are not revoked. Revoke them first.'],
   audit_trail_not_intact: [
     409,
     'The audit trail was altered at its end. Verify it to see the faults.',

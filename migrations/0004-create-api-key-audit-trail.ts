@@ -1,3 +1,4 @@
+import { newSaltSql, personalGroups, saltLength } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
 import { auditTriggers } from './audit-triggers'
 import type { Step } from './step'
@@ -14,7 +15,8 @@ import type { Step } from './step'
  * `before` and `after` are `json`, which keeps the written text. Each verification reads them, and Postgres would
  * make the text of `jsonb` again for each reading. Verification reads the entries of a key in the order of their ids, so an index has this order.
  *
- * Entries never change, and only the pruning call deletes them. They are sealed in the background, one after the other, in a table
+ * Entries never change, but for personal values that are erased, and only the pruning call deletes them. Their seals cover the personal
+ * values by salted digests, which stay. Entries are sealed in the background, one after the other, in a table
  * of their own.
  */
 export function createApiKeyAuditTrail(tables: Tables): Step {
@@ -87,22 +89,28 @@ function eventsSql({ events }: Tables): string {
   return `
       CREATE TABLE ${events} (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        api_key_id uuid CHECK (api_key_id IS NOT NULL OR action IN ('truncated', 'owner_suspended', 'owner_reactivated')),
+        api_key_id uuid CHECK (api_key_id IS NOT NULL OR action IN ('truncated', 'owner_suspended', 'owner_reactivated', 'owner_erased')),
         owner_type text CHECK (owner_type IN ('user', 'organization', 'service')),
         owner_id text,
         former_owner_type text CHECK (former_owner_type IN ('user', 'organization', 'service')),
         former_owner_id text,
         action text NOT NULL CHECK (action IN (
           'created', 'imported', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'rotated', 'rotation_ended',
-          'upgraded', 'transferred', 'exposed', 'owner_suspended', 'owner_reactivated', 'retired_secret_used', 'deleted', 'truncated'
+          'upgraded', 'transferred', 'exposed', 'owner_suspended', 'owner_reactivated', 'owner_erased', 'retired_secret_used', 'deleted', 'truncated'
         )),
         actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system', 'database')),
-        actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system'),
+        actor_id text CHECK (actor_id IS NOT NULL OR actor_type = 'system' OR erased[3] IS NOT NULL),
         address text,
         reason text CHECK (char_length(reason) <= 500),
         -- Text that cannot be jsonb would make statements fail that read its members.
         before json CHECK (jsonb_typeof(before::jsonb) <> ''),
         after json CHECK (jsonb_typeof(after::jsonb) <> ''),
+        -- The values of attributes that erasing a person removes.
+        personal_before json CHECK (jsonb_typeof(personal_before::jsonb) <> ''),
+        personal_after json CHECK (jsonb_typeof(personal_after::jsonb) <> ''),
+        salt bytea NOT NULL DEFAULT ${newSaltSql} CHECK (octet_length(salt) = ${saltLength}),
+        -- The digests of the personal values that were erased.
+        erased bytea[] CHECK (cardinality(erased) = ${personalGroups.length}),
         created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         ref uuid,
         entry_mac text CHECK (entry_mac ~ '^([0-9a-f]{16})?:[0-9]{1,15}:[0-9a-f]{64}$'),
@@ -110,7 +118,10 @@ function eventsSql({ events }: Tables): string {
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
         -- One of these warnings may be written per hour. No other entry takes its place.
         CHECK (action <> 'retired_secret_used' OR actor_type = 'system'),
-        CHECK (num_nulls(owner_type, owner_id) <> 1 AND num_nulls(former_owner_type, former_owner_id) <> 1)
+        CHECK (
+          (owner_type IS NULL) = (owner_id IS NULL AND erased[1] IS NULL)
+          AND (former_owner_type IS NULL) = (former_owner_id IS NULL AND erased[2] IS NULL)
+        )
       );
       CREATE INDEX ON ${events} (api_key_id, id);
       CREATE INDEX ON ${events} (owner_type, owner_id, id DESC);

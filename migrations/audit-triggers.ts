@@ -1,7 +1,8 @@
 import { comparableColumns } from '../models/api-key'
-import { shownSql } from '../models/audit-trail'
+import { openSql, personalSql, shownSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
 import { ownerIdSql, ownerTypeSql } from '../models/owner'
+import { entryDigestSql } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
 import { suspensionTriggers } from './suspension-triggers'
@@ -73,26 +74,44 @@ function eventTriggers(tables: Tables): Trigger[] {
   ]
 }
 
-/** The triggers that refuse each update, and each deletion but by pruning. Its setting lasts as long as its transaction. */
+/**
+ * The triggers that refuse each update of an entry but its erasing, and each deletion but by pruning. The settings of both last as long
+ * as their transactions.
+ */
 function refusingTriggers({ schema, events, seals, settings }: Tables): Trigger[] {
   const calls = { name: qualify(schema, 'api_key_refuse_rewriting'), body: refuseBody }
-  return [events, seals].flatMap((table): Trigger[] => [
+  const erasing = { name: qualify(schema, 'api_key_allow_erasing'), body: allowErasingBody }
+  const onDelete = {
+    name: 'api_key_refuse_delete',
+    fires: 'BEFORE DELETE',
+    forEach: 'ROW',
+    when: isNotIn(settings.pruning),
+  } as const
+  const onEvents = { table: events, forEach: 'STATEMENT', calls } as const
+  return [
     {
+      ...onEvents,
       name: 'api_key_refuse_update',
-      table,
-      fires: 'BEFORE UPDATE OR TRUNCATE',
-      forEach: 'STATEMENT',
-      calls,
+      fires: 'BEFORE UPDATE',
+      when: isNotIn(settings.erasing),
     },
     {
-      name: 'api_key_refuse_delete',
-      table,
-      fires: 'BEFORE DELETE',
+      ...onEvents,
+      name: 'api_key_allow_erasing',
+      fires: 'BEFORE UPDATE',
       forEach: 'ROW',
-      when: isNotIn(settings.pruning),
-      calls,
+      calls: erasing,
     },
-  ])
+    { ...onEvents, name: 'api_key_refuse_truncate', fires: 'BEFORE TRUNCATE' },
+    {
+      ...onEvents,
+      name: 'api_key_refuse_update',
+      table: seals,
+      fires: 'BEFORE UPDATE OR TRUNCATE',
+    },
+    { ...onEvents, ...onDelete },
+    { ...onEvents, ...onDelete, table: seals },
+  ]
 }
 
 /**
@@ -114,6 +133,8 @@ function writeEventBody({ events }: Tables): string {
           is_told boolean;
           old_key jsonb;
           new_key jsonb;
+          old_person jsonb;
+          new_person jsonb;
           what text;
         BEGIN
           IF ${isReplicationWorker} THEN
@@ -141,14 +162,19 @@ function writeEventBody({ events }: Tables): string {
             new_key := ${shownSql('NEW')};
           END IF;
 
+          old_person := ${personalSql('old_key')};
+          new_person := ${personalSql('new_key')};
+          old_key := ${openSql('old_key')};
+          new_key := ${openSql('new_key')};
+
           -- A key under another id is another key.
           IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-            INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before)
-            VALUES (OLD.id, ${oldOwner}, 'deleted', 'database', session_user, old_key);
+            INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, personal_before)
+            VALUES (OLD.id, ${oldOwner}, 'deleted', 'database', session_user, old_key, old_person);
           END IF;
           IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
-            INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after)
-            VALUES (NEW.id, ${newOwner}, 'created', 'database', session_user, new_key);
+            INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after, personal_after)
+            VALUES (NEW.id, ${newOwner}, 'created', 'database', session_user, new_key, new_person);
           ELSIF TG_OP = 'UPDATE' THEN
             what := CASE
               WHEN OLD.status <> NEW.status THEN
@@ -161,11 +187,15 @@ function writeEventBody({ events }: Tables): string {
             SELECT jsonb_object_agg(known.key, known.value), jsonb_object_agg(known.key, new_key -> known.key)
               INTO old_key, new_key
               FROM jsonb_each(old_key) AS known WHERE known.value <> new_key -> known.key;
+            SELECT jsonb_object_agg(known.key, known.value), jsonb_object_agg(known.key, new_person -> known.key)
+              INTO old_person, new_person
+              FROM jsonb_each(old_person) AS known WHERE known.value <> new_person -> known.key;
             INSERT INTO ${events} (
-              api_key_id, owner_type, owner_id, former_owner_type, former_owner_id, action, actor_type, actor_id, before, after
+              api_key_id, owner_type, owner_id, former_owner_type, former_owner_id, action, actor_type, actor_id, before, after,
+              personal_before, personal_after
             )
             SELECT NEW.id, ${newOwner}, former.type, former.id, what, 'database', session_user,
-                   coalesce(old_key, '{}'), coalesce(new_key, '{}')
+                   coalesce(old_key, '{}'), coalesce(new_key, '{}'), old_person, new_person
               FROM (VALUES (1)) AS one
               LEFT JOIN (VALUES (${oldOwner})) AS former (type, id) ON (former.type, former.id) IS DISTINCT FROM (${newOwner});
           END IF;
@@ -195,6 +225,26 @@ const refuseBody = `
           RAISE restrict_violation USING
             MESSAGE = format('express-api-keys: %I keeps the audit trail, which is not changed', TG_TABLE_NAME),
             HINT = 'Old entries are removed by apiKeys.pruneAuditTrail().';
+        END`
+
+/**
+ * An entry may lose personal values if its digest stays the same, as its seal has it. So a role with the right to update entries can
+ * erase values, and change none. Verification finds an erasing that the library has not noted. A value that was erased does not come back.
+ */
+const allowErasingBody = `
+        BEGIN
+          IF ${isReplicationWorker} THEN
+            RETURN NEW;
+          END IF;
+          IF (NEW.id, NEW.xid) = (OLD.id, OLD.xid)
+             AND array_remove(NEW.erased, NULL) @> array_remove(OLD.erased, NULL) IS NOT FALSE
+             AND cardinality(array_remove(NEW.erased, NULL)) > coalesce(cardinality(array_remove(OLD.erased, NULL)), 0)
+             AND ${entryDigestSql('NEW')} = ${entryDigestSql('OLD')} THEN
+            RETURN NEW;
+          END IF;
+          RAISE restrict_violation USING
+            MESSAGE = format('express-api-keys: %I keeps the audit trail, which is not changed', TG_TABLE_NAME),
+            HINT = 'Personal values are removed by apiKeys.eraseOwner().';
         END`
 
 /**

@@ -40,7 +40,7 @@ export const isReplicationWorker = `current_setting('session_replication_role') 
 
 /** SQL that is true if a setting does not name this transaction. */
 export function isNotIn(setting: string): string {
-  return `current_setting('${setting}', true) IS DISTINCT FROM pg_current_xact_id_if_assigned()::text`
+  return `current_setting('${setting}', true) IS DISTINCT FROM pg_current_xact_id()::text`
 }
 
 /** SQL for the condition of a trigger that is true if an UPDATE changes any of these columns. */

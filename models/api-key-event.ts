@@ -18,6 +18,7 @@ export const eventActions = [
   'exposed',
   'owner_suspended',
   'owner_reactivated',
+  'owner_erased',
   'retired_secret_used',
   'deleted',
   'truncated',
@@ -29,7 +30,12 @@ export type EventAction = (typeof eventActions)[number]
 /** An action on a key that the library carries out. */
 export type ChangeAction = Exclude<
   EventAction,
-  'retired_secret_used' | 'upgraded' | 'truncated' | 'owner_suspended' | 'owner_reactivated'
+  | 'retired_secret_used'
+  | 'upgraded'
+  | 'truncated'
+  | 'owner_suspended'
+  | 'owner_reactivated'
+  | 'owner_erased'
 >
 
 const actorTypes = ['user', 'admin', 'system', 'database'] as const
@@ -57,11 +63,16 @@ export interface ApiKeyEventRow {
   /** The address that the change was requested from; `null` if it is not known. */
   address: string | null
   reason: string | null
-  /** The old values of the attributes that changed; all attributes if the key was deleted. */
+  /** The old values of the attributes that changed, but for personal ones; all attributes if the key was deleted. */
   before: Record<string, unknown> | null
-  /** The new values of the attributes that changed; all attributes if the key was created. */
+  /** The new values of the attributes that changed, but for personal ones; all attributes if the key was created. */
   after: Record<string, unknown> | null
+  /** The same of personal attributes; `null` if there are none. */
+  personalBefore: Record<string, unknown> | null
+  personalAfter: Record<string, unknown> | null
   createdAt: Time
+  /** True if personal values of the entry were erased. */
+  isErased: boolean
 }
 
 /** The columns of an entry, except its id and its time. */
@@ -78,10 +89,12 @@ export const eventColumns = {
   reason: 'reason',
   before: 'before',
   after: 'after',
+  personalBefore: 'personal_before',
+  personalAfter: 'personal_after',
 } as const satisfies Partial<Record<keyof ApiKeyEventRow, string>>
 
 /** The columns of an entry that the library writes. The database fills the other columns. */
-export const writtenColumns = ['ref', ...Object.values(eventColumns), 'entry_mac']
+export const writtenColumns = ['ref', 'salt', ...Object.values(eventColumns), 'entry_mac']
 
 /**
  * SQL that writes entries. Their rows come from the given clauses under the name `entry`, and `after` may be another value.
@@ -101,6 +114,7 @@ export function eventSql(event: string): string {
     ([name, column]) => `'${name}', ${event}.${column}`,
   )
   return `json_build_object(
-    'id', ${event}.id::text, ${members.join(', ')}, 'createdAt', ${msSql(`${event}.created_at`)}
+    'id', ${event}.id::text, ${members.join(', ')}, 'createdAt', ${msSql(`${event}.created_at`)},
+    'isErased', ${event}.erased IS NOT NULL
   )::text`
 }

@@ -58,9 +58,10 @@ export type ColumnType = 'text' | 'id' | 'time' | 'list' | 'json'
 /**
  * A use of a column besides the statements that name it. `record`: records have it. `watched`: a change leaves an entry in the
  * audit trail. `shown`: likewise, and the entry shows the values. `logged`: the log of changes reports a change to all processes.
- * `verified`: verification reads it.
+ * `verified`: verification reads it. `personal`: erasing a person
+ * removes the values from the audit trail.
  */
-type ColumnUse = 'record' | 'watched' | 'shown' | 'logged' | 'verified'
+type ColumnUse = 'record' | 'watched' | 'shown' | 'logged' | 'verified' | 'personal'
 
 /**
  * The columns of a key, by the names that they have in JavaScript and in JSON. Records, the audit trail, the change log and
@@ -68,22 +69,30 @@ type ColumnUse = 'record' | 'watched' | 'shown' | 'logged' | 'verified'
  */
 export const keyColumns = {
   id: column('id', 'id', 'record', 'watched', 'logged', 'verified'),
-  userId: column('user_id', 'id', 'record', 'shown', 'logged', 'verified'),
-  organizationId: column('organization_id', 'id', 'record', 'shown', 'logged', 'verified'),
-  service: column('service', 'text', 'record', 'shown', 'logged', 'verified'),
+  userId: column('user_id', 'id', 'record', 'shown', 'logged', 'verified', 'personal'),
+  organizationId: column(
+    'organization_id',
+    'id',
+    'record',
+    'shown',
+    'logged',
+    'verified',
+    'personal',
+  ),
+  service: column('service', 'text', 'record', 'shown', 'logged', 'verified', 'personal'),
   createdBy: column('created_by', 'text', 'record'),
   environment: column('environment', 'text', 'record', 'shown', 'logged', 'verified'),
-  resources: column('resources', 'json', 'record', 'shown', 'logged', 'verified'),
-  name: column('name', 'text', 'record', 'shown', 'logged', 'verified'),
-  description: column('description', 'text', 'record', 'shown'),
+  resources: column('resources', 'json', 'record', 'shown', 'logged', 'verified', 'personal'),
+  name: column('name', 'text', 'record', 'shown', 'logged', 'verified', 'personal'),
+  description: column('description', 'text', 'record', 'shown', 'personal'),
   prefix: column('prefix', 'text', 'record', 'shown', 'logged', 'verified'),
   postfix: column('postfix', 'text', 'record', 'shown'),
   hash: column('hash', 'text', 'watched', 'logged'),
   secretId: column('secret_id', 'text', 'watched'),
   permissions: column('permissions', 'list', 'record', 'shown', 'logged', 'verified'),
   status: column('status', 'text', 'record', 'shown', 'logged', 'verified'),
-  allowedIps: column('allowed_ips', 'list', 'record', 'shown', 'logged', 'verified'),
-  metadata: column('metadata', 'json', 'record', 'shown', 'logged', 'verified'),
+  allowedIps: column('allowed_ips', 'list', 'record', 'shown', 'logged', 'verified', 'personal'),
+  metadata: column('metadata', 'json', 'record', 'shown', 'logged', 'verified', 'personal'),
   limits: column('limits', 'json', 'record', 'shown', 'logged', 'verified'),
   createdAt: column('created_at', 'time', 'record', 'shown'),
   updatedAt: column('updated_at', 'time', 'record'),
@@ -98,7 +107,7 @@ export const keyColumns = {
   previousPostfix: column('previous_postfix', 'text', 'record', 'watched'),
   previousWorksUntil: column('previous_works_until', 'time', 'record', 'watched', 'logged'),
   previousLastUsedAt: column('previous_last_used_at', 'time', 'record'),
-  exposed: column('exposed', 'json', 'record', 'shown'),
+  exposed: column('exposed', 'json', 'record', 'shown', 'personal'),
   source: column('source', 'text', 'record'),
   eventRef: column('event_ref', 'id'),
 } satisfies Record<Exclude<keyof ApiKeyRow, 'ownerSuspended'>, unknown> & Record<string, unknown>

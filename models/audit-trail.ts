@@ -32,6 +32,21 @@ export const digestNames = ['hashDigest', 'previousHashDigest'] as const
 /** The attributes of a key that entries of the trail have. */
 export const shownNames = [...attributesFor('shown'), 'previousSecret', ...digestNames] as const
 
+/** The attributes whose values are personal. They are in columns of their own, so that they can be erased. */
+export const personalNames: readonly string[] = attributesFor('personal')
+
+const personalList = `'{${personalNames.join()}}'::text[]`
+
+/** SQL for the attributes of a `jsonb` object that are not personal. */
+export function openSql(object: string): string {
+  return `${object} - ${personalList}`
+}
+
+/** SQL for the attributes of a `jsonb` object that are personal; NULL if there are none. */
+export function personalSql(object: string): string {
+  return `(SELECT jsonb_object_agg(key, value) FROM jsonb_each(${object}) WHERE key = ANY(${personalList}))`
+}
+
 /** SQL for the digest of a hash. */
 export function digestSql(hash: string): string {
   return `encode(sha256(convert_to(${hash}, 'UTF8')), 'hex')`

@@ -67,6 +67,8 @@ export function tablesOf(schema: string) {
       entry: `${channel}.entry`,
       /** Holds the number of a transaction that prunes. */
       pruning: `${channel}.pruning`,
+      /** Holds the number of a transaction that erases an owner. */
+      erasing: `${channel}.erasing`,
     },
   }
 }

@@ -43,6 +43,7 @@ const functions: Record<string, unknown[]> = {
   reactivateOwner: [{ type: 'user', id: 'nobody' }, {}],
   renamePermission: ['WRITE_GRAPH', 'READ_GRAPH', {}],
   requirePermission: ['READ_GRAPH', {}],
+  eraseOwner: [{ type: 'user', id: 'nobody' }, { reason: 'none' }],
   revoke: [id, {}],
   revokeAll: ['nobody', {}],
   revokeMany: [{ ids: [id] }, {}],

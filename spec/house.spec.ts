@@ -150,7 +150,18 @@ const wings = {
     'lib/http/admin-check.ts',
     'lib/lifecycle/overviews.ts',
   ],
-  audit: ['lib/audit/entry.ts', 'lib/audit/retired-uses.ts', 'lib/audit/trail.ts'],
+  audit: [
+    'lib/audit/entry.ts',
+    'lib/audit/list-entries.ts',
+    'lib/audit/retired-uses.ts',
+    'lib/audit/trail.ts',
+  ],
+  'erasing of owners': [
+    'lib/audit/check-erasures.ts',
+    'lib/audit/erase.ts',
+    'lib/lifecycle/erase-owner.ts',
+    'lib/usage/erase.ts',
+  ],
   'verification of the audit trail': [
     'lib/audit/check-entries.ts',
     'lib/audit/check-keys.ts',

@@ -1,7 +1,9 @@
+import { entryDigestSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
 import { dayMs } from '../database/clock'
+import type { Erasures } from './check-erasures'
 import { checkContent, type Walk } from './check-seals'
-import { checkEntry, contentSql, entryDigestSql, readContent } from './entry'
+import { checkEntry, contentSql, readContent } from './entry'
 import { inParts, type Verification } from './read-trail'
 import { sealedAtOnce } from './seal'
 
@@ -15,6 +17,8 @@ interface Found {
   found: string | null
   content: string | null
   isWaiting: boolean
+  /** True if the entry has lost personal values. */
+  isErased: boolean
   /** Times in milliseconds since 1970: of the signature of the library, of the seal, and of the last seal before those that were written without a pause. */
   signedAt: number | null
   sealedAt: number | null
@@ -37,7 +41,11 @@ const newestMs = 300_000
  * Compares each entry with its seal, in the order of the ids, and checks the signatures of entries for which no seal vouches. The
  * database compares the digests, so it returns nothing of an entry that is as it was sealed. Returns how many entries wait for a seal.
  */
-export async function checkEntries(walk: Walk, { reader, tables }: Verification) {
+export async function checkEntries(
+  walk: Walk,
+  { reader, tables }: Verification,
+  { unproven }: Erasures,
+) {
   let unsealed = 0
   for (let last: string | null = '-9223372036854775808'; last !== null;) {
     const rows: string[] = await reader.read(
@@ -49,14 +57,14 @@ export async function checkEntries(walk: Walk, { reader, tables }: Verification)
       for (const row of part) {
         const entry = JSON.parse(row) as Found
         if (entry.isWaiting) unsealed++
-        checkFound(walk, entry)
+        checkFound(walk, entry, unproven.has(entry.eventId))
       }
     }
   }
   return unsealed
 }
 
-function checkFound(walk: Walk, entry: Found) {
+function checkFound(walk: Walk, entry: Found, isUnproven: boolean) {
   const { findings, signer } = walk
   const { eventId, position, digest, content, isWaiting } = entry
   const place = { eventId, position }
@@ -68,7 +76,8 @@ function checkFound(walk: Walk, entry: Found) {
   if (stored.actorType === 'database') return
 
   // If a process has sealed the entry, it did not find that the library wrote it. The secrets may have been added since.
-  const check = checkEntry(signer, stored)
+  // The signature of an erased entry says nothing. The note of the erasing says if it was good.
+  const check = !entry.isErased ? checkEntry(signer, stored) : isUnproven ? 'invalid' : 'valid'
   if (check === 'unknown') findings.unverifiable++
   if (check === 'invalid')
     findings.report('inserted', place, 'The library did not write the entry.')
@@ -106,7 +115,7 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
       SELECT coalesce(event.id, seal.event_id)::text AS event_id, seal.position, seal.digest, event.found,
              CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END AS content,
              seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed}) AS is_waiting,
-             event.signed_at, seal.ms, seal.sealed_at
+             coalesce(event.erased IS NOT NULL AND seal.position IS NOT NULL, false) AS is_erased, event.signed_at, seal.ms, seal.sealed_at
         FROM (
           SELECT *, split_part(entry_mac, ':', 2)::float8 AS signed_at, ${entryDigestSql('own')} AS found
             FROM ${events} AS own WHERE ${within('id')}
@@ -130,7 +139,7 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
     UNION ALL
     SELECT json_build_object(
              'eventId', event_id, 'position', position, 'digest', digest, 'found', found.found, 'content', content,
-             'isWaiting', is_waiting, 'signedAt', signed_at, 'sealedAt', ms, 'sealedBefore', started.before
+             'isWaiting', is_waiting, 'isErased', is_erased, 'signedAt', signed_at, 'sealedAt', ms, 'sealedBefore', started.before
            )::text
       FROM found LEFT JOIN started USING (sealed_at)`
 }

@@ -1,4 +1,4 @@
-import { shownNames, stateSql, timeNames } from '../../models/audit-trail'
+import { personalNames, shownNames, stateSql, timeNames } from '../../models/audit-trail'
 import { ownerColumns, type OwnerType } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import { canonical, isPlainObject, isSame } from '../keys/metadata'
@@ -106,6 +106,9 @@ export function entriesByKeySql({ events, auditHead }: Tables): string {
     'json_build_array(owner_type, owner_id)',
     'before',
     'after',
+    'personal_before',
+    'personal_after',
+    `CASE WHEN erased[4] IS NOT NULL THEN 't' END`,
   ]
   const pruned = `(SELECT max(last_pruned_id) FROM ${auditHead})`
   return `SELECT ${lineSql(values)} AS json FROM ${events}
@@ -125,6 +128,8 @@ function emptyStory(apiKeyId: string) {
     upTo: '',
     /** True if the first entry is of the creation, or if the key has an origin. */
     isBegun: false,
+    /** True once personal values of the key were erased from an entry. Nothing vouches for the last of them. */
+    isErased: false,
     /** The last action; '' if there are no entries. */
     action: '',
     /** The last reference that an entry gave to the row of the key, and the id of that entry. */
@@ -144,16 +149,21 @@ function isBetween(truncations: readonly bigint[], id: string, otherId?: string)
 
 /** Begins with the last state of a key in its pruned entries. */
 function beginAt(story: Story, [, asOf = '', state = '']: Row) {
-  story.values = readObject(state)
+  const { isErased, ...values } = readObject(state)
+  story.values = values
+  story.isErased = isErased === true
   story.isBegun = true
   story.upTo = asOf
 }
 
 function addEntry(findings: Findings, story: Story, entry: Row) {
-  const [, id = '', ref = '', action = '', owner = '', beforeText = '', afterText = ''] = entry
+  const [, id = '', ref = '', action = '', owner = '', ...texts] = entry
+  const [beforeText, afterText, personalBefore, personalAfter, isErased] = texts
   if (action === 'retired_secret_used') return
 
-  const [before, after] = [readObject(beforeText), readObject(afterText)]
+  const before = readStates(beforeText, personalBefore)
+  const after = readStates(afterText, personalAfter)
+  if (isErased === 't') dropPersonalValues(story)
   const isFirst = story.upTo === ''
   const isCreation = action === 'created' || action === 'imported'
   if (isFirst && isCreation) story.values = after
@@ -173,6 +183,17 @@ function addEntry(findings: Findings, story: Story, entry: Row) {
   story.upTo = id
   story.action = action
   story.owner = owner
+}
+
+/** An entry without personal values says nothing of them, so the values before it do not count any longer. */
+function dropPersonalValues(story: Story) {
+  for (const name of personalNames) delete story.values[name]
+  story.isErased = true
+}
+
+function readStates(open = '', personal = ''): Record<string, unknown> {
+  const values = readObject(open)
+  return personal === '' ? values : Object.assign(values, readObject(personal))
 }
 
 function readObject(text: string): Record<string, unknown> {
@@ -200,7 +221,7 @@ function contradiction(apiKeyId: string, name: string): string {
 
 /** Compares a key with its entries. Each key has the entry of its creation, or an origin. */
 function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row) {
-  const { apiKeyId, values, sources, firstId, lastId, isBegun, ref, refId } = story
+  const { apiKeyId, values, sources, firstId, lastId, isBegun, isErased, ref, refId } = story
   const disagree = (name: string, eventId = firstId) => {
     const place = { eventId: eventId === '' ? null : eventId }
     findings.report('contradicted', place, contradiction(apiKeyId, name))
@@ -218,7 +239,7 @@ function compareRow(findings: Findings, story: Story, isGone: boolean, row?: Row
     if (name in values) {
       const isSame = timeNames.has(name) ? isAtTime : isSameTo
       if (!isSame(name, values[name], now[index])) disagree(name, sources[name])
-    } else if (isBegun) isWhole = false
+    } else if (isBegun && !(isErased && personalNames.includes(name))) isWhole = false
   }
   if (!isWhole) disagree('its creation')
   // If the entry of its creation was pruned, each entry still names the owner.

@@ -7,7 +7,7 @@ const mostRead = 1_000
 
 /**
  * Compares the owners who are suspended with the last entry about the suspension of each owner. An entry without an owner is of a TRUNCATE,
- * which ends all suspensions before it. Pruning leaves no trace of a suspension, so that a pruned trail may lack the entry of a suspension.
+ * which ends all suspensions before it. An entry whose owner was erased is left out, because erasing ends a suspension. Pruning leaves no trace of a suspension, so that a pruned trail may lack the entry of a suspension.
  */
 export async function checkSuspensions(findings: Findings, { reader, tables }: Verification) {
   const { events, suspendedOwners, auditHead } = tables
@@ -17,7 +17,7 @@ export async function checkSuspensions(findings: Findings, { reader, tables }: V
     ), said AS (
       SELECT DISTINCT ON (owner_type, owner_id) owner_type AS type, owner_id COLLATE "C" AS name, id,
              action = 'owner_suspended' AND coalesce(id > (SELECT max(id) FROM entry WHERE owner_type IS NULL), true) AS is_suspended
-        FROM entry WHERE owner_type IS NOT NULL ORDER BY owner_type, owner_id, id DESC
+        FROM entry WHERE owner_id IS NOT NULL ORDER BY owner_type, owner_id, id DESC
     ), suspended AS (
       SELECT ${ownerTypeSql('row')} AS type, ${ownerIdSql('row')} AS name, true AS is_suspended FROM ${suspendedOwners} AS row
     )

@@ -1,37 +1,43 @@
+import { randomBytes } from 'node:crypto'
+
 import { eventColumns, writtenColumns, type ApiKeyEventRow } from '../../models/api-key-event'
 import { timeSql } from '../../models/audit-trail'
+import { saltLength } from '../../models/sealed-entry'
 import { canonical } from '../keys/metadata'
 import type { SignatureCheck, Signer } from './signing'
 
 /*
  * An entry has two texts. The library signs `signedText` before it writes the entry, so it can only use values that it
  * knows. The seal covers a digest of the whole row in the database, whose numbers may be longer than those of
- * JavaScript. The database computes the digest, so that verification need not read an entry that has not changed since
+ * JavaScript; models/sealed-entry.ts says how. The database computes the digest, so that verification need not read an entry that has not changed since
  * it was sealed.
  *
  * The column `entry_mac` holds three parts, with colons between them: the id of the secret, or nothing; the time of signing, in
  * milliseconds since 1970; and the MAC. The time is the time of the server, which the process measures by its polls. The MAC covers
  *
- *   JSON of [time, ref, apiKeyId, ownerType, ownerId, formerOwnerType, formerOwnerId, action, actorType, actorId, address, reason, before, after]
+ *   JSON of [time, ref, salt, apiKeyId, ownerType, ownerId, formerOwnerType, formerOwnerId, action, actorType, actorId, address, reason, before, after, personalBefore, personalAfter]
  *
  * with the names of objects in order, and without `createdAt` of `after`: the database sets that time when it makes
- * the key, so the process cannot know it. The seal covers it.
+ * the key, so the process cannot know it. The seal covers it. Because the MAC covers the salt, nobody can guess values that were erased,
+ * not even with the secret. A MAC is not checked again after the entry is sealed, and only sealed entries are erased.
  *
  * `before` and `after` of entries that make, rotate or delete a key have `hashDigest`, SHA-256 of the hash of its secret, and
  * `previousHashDigest`, the same of the secret before it. Entries of triggers have them whenever a hash changes.
  */
 
 /** An entry as the library writes it. The database adds an id and a time. */
-export interface NewEntry extends Omit<ApiKeyEventRow, 'id' | 'createdAt'> {
+export interface NewEntry extends Omit<ApiKeyEventRow, 'id' | 'createdAt' | 'isErased'> {
   /** The `event_ref` that the change gave to the row of the key; `null` if a trigger wrote the entry. */
   ref: string | null
+  /** In hexadecimal. */
+  salt: string
 }
 
 /** An entry as the database has it, with the signature of the library, if it has one. */
 export type StoredEntry = NewEntry & { entryMac: string | null }
 
 /** The columns that the library writes and signs, in the order in which both texts have them. */
-const columns = { ref: 'ref', ...eventColumns } as const
+const columns = { ref: 'ref', salt: 'salt', ...eventColumns } as const
 
 // The compiler knows the names, `Object.keys` does not.
 const names = Object.keys(columns) as (keyof typeof columns)[]
@@ -42,8 +48,30 @@ export function toRow(signer: Signer, entry: NewEntry, at: number) {
     entry_mac: signEntry(signer, entry, at),
   }
   for (const name of names) row[columns[name]] = entry[name]
+  row.salt = `\\x${entry.salt}`
   return row
 }
+
+/** Returns the members of a new entry that says nothing yet, with a salt of its own. */
+export function newEntry() {
+  return { ...nothing, salt: randomBytes(saltLength).toString('hex') }
+}
+
+const nothing = {
+  apiKeyId: null,
+  ownerType: null,
+  ownerId: null,
+  formerOwnerType: null,
+  formerOwnerId: null,
+  actorType: 'system',
+  actorId: null,
+  address: null,
+  reason: null,
+  before: null,
+  after: null,
+  personalBefore: null,
+  personalAfter: null,
+} as const
 
 /** Signs an entry, so that no other role can write an entry that passes for one of the library. */
 export function signEntry(signer: Signer, entry: NewEntry, at: number): string {
@@ -88,31 +116,10 @@ function withoutCreation(after: NewEntry['after']): unknown {
 
 /** SQL for everything that an entry says, except its id, as one text. */
 export function contentSql(event: string): string {
-  const texts = writtenColumns.map((column) => `${event}.${column}::text`)
-  return `jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
-}
-
-/** The columns that may hold any character. */
-const freeColumns = new Set([
-  'owner_id',
-  'former_owner_id',
-  'actor_id',
-  'address',
-  'reason',
-  'before',
-  'after',
-])
-
-/**
- * SQL for the digest of everything that an entry says, except its id, in hexadecimal. `record_send` writes the length of each value
- * before it, so no two entries have one form, and no setting of the session changes it. Free text is converted first, because its
- * form depends on the encoding of the client.
- */
-export function entryDigestSql(event: string): string {
-  const values = [...writtenColumns, 'created_at'].map((column) =>
-    freeColumns.has(column) ? `convert_to(${event}.${column}::text, 'UTF8')` : `${event}.${column}`,
+  const texts = writtenColumns.map((column) =>
+    column === 'salt' ? `encode(${event}.salt, 'hex')` : `${event}.${column}::text`,
   )
-  return `encode(sha256(record_send(ROW(${values.join(', ')}))), 'hex')`
+  return `jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
 }
 
 /** Reads an entry from its content. Its members may be anything: the signature says if the library wrote them. */
@@ -121,7 +128,13 @@ export function readContent(content: string): StoredEntry {
   const entry = Object.fromEntries(
     [...names, 'entryMac' as const].map((name, index) => [name, values[index] ?? null]),
   ) as Record<keyof StoredEntry, string | null>
-  return { ...entry, before: readJson(entry.before), after: readJson(entry.after) } as StoredEntry
+  const [before, after, personalBefore, personalAfter] = [
+    entry.before,
+    entry.after,
+    entry.personalBefore,
+    entry.personalAfter,
+  ].map(readJson)
+  return { ...entry, before, after, personalBefore, personalAfter } as StoredEntry
 }
 
 function readJson(text: string | null): unknown {

@@ -1,9 +1,10 @@
-import { shownSql } from '../../models/audit-trail'
+import { personalNames, shownSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import type { Connection } from '../database/connection'
 import { onPrimary } from '../database/query'
 import { writeLimitMs } from '../database/writer'
+import { ApiKeysError } from '../errors'
 import type { Head, SigningParts } from './head'
 import type { Signer } from './signing'
 
@@ -16,6 +17,8 @@ import type { Signer } from './signing'
  * The head has the number of origins and the sum of their signatures modulo 2^256, under the secret `originSecretId`:
  *
  *   HMAC(secret, 'origin', JSON of [apiKeyId, asOf, state])
+ *
+ * An entry whose personal values were erased says that nothing is known of them: the state then has no such value, and `isErased`.
  *
  * Each page of pruning subtracts what it removes and adds what it writes, in the statement that moves the head. If a row is edited,
  * removed or put back by hand, the sum stays wrong.
@@ -100,9 +103,19 @@ export async function sumAnew(parts: Parts, head: Sum): Promise<Sum | null> {
   return { originCount, originSum: plus(originSum, difference), originSecretId: signer.secretId }
 }
 
+/** Returns the members of the head after some origins have changed. Refuses a sum of a secret that the app does not have. */
+export async function sumOf(parts: Parts, head: Sum, changes: readonly OriginChange[]) {
+  const before = (await sumAnew(parts, head)) ?? head
+  if (before.originCount !== '0' && before.originSecretId !== parts.signer.secretId) {
+    throw new ApiKeysError('audit_trail_not_intact')
+  }
+  return sumAfter(parts, before, changes)
+}
+
 const originSql = toJson('api_key_id', 'as_of', 'state')
 
-function toJson(id: string, asOf: string, state: string): string {
+/** SQL for an origin as JSON. */
+export function toJson(id: string, asOf: string, state: string): string {
   return `json_build_object('apiKeyId', ${id}, 'asOf', ${asOf}::text, 'state', ${state}::text)::text`
 }
 
@@ -131,23 +144,30 @@ export async function readOriginChanges(
   const { rows } = await connection.query(
     `${onPrimary}
      WITH entry AS MATERIALIZED (
-       SELECT id, api_key_id, action, CASE json_typeof(after) WHEN 'object' THEN after::jsonb ELSE '{}' END AS after
-         FROM ${events} WHERE id = ANY('{${ids.join()}}'::bigint[]) AND action NOT IN ('retired_secret_used', 'owner_suspended', 'owner_reactivated')
+       SELECT id, api_key_id, action, ${objectSql('after')} || ${objectSql('personal_after')} AS after, erased[4] IS NOT NULL AS is_erased
+         FROM ${events} WHERE id = ANY('{${ids.join()}}'::bigint[])
+          AND action NOT IN ('retired_secret_used', 'owner_suspended', 'owner_reactivated', 'owner_erased')
      ), emptied AS (SELECT coalesce(max(id), -1) AS id FROM entry WHERE action = 'truncated'
      ), gone AS (SELECT api_key_id, max(id) AS id FROM entry WHERE action = 'deleted' GROUP BY api_key_id
      ), old AS (
        SELECT api_key_id, as_of, state FROM ${origins}
         WHERE api_key_id IN (SELECT api_key_id FROM entry) OR as_of < (SELECT id FROM emptied)
      ), said AS (
-       SELECT api_key_id, as_of AS id, state AS after FROM old
-        UNION ALL SELECT api_key_id, id, after FROM entry WHERE action NOT IN ('deleted', 'truncated')
+       SELECT api_key_id, as_of AS id, state AS after, false AS is_erased FROM old
+        UNION ALL SELECT api_key_id, id, after, is_erased FROM entry WHERE action NOT IN ('deleted', 'truncated')
      ), living AS (
        SELECT said.* FROM emptied CROSS JOIN said LEFT JOIN gone USING (api_key_id)
         WHERE said.id > greatest(emptied.id, coalesce(gone.id, -1))
      ), latest AS (
        SELECT DISTINCT ON (api_key_id, name) api_key_id, name, value
-         FROM living CROSS JOIN LATERAL jsonb_each(after) AS attribute (name, value) ORDER BY api_key_id, name, id DESC
-     ), merged AS (SELECT api_key_id, jsonb_object_agg(name, value) AS state FROM latest GROUP BY api_key_id
+         FROM (
+           SELECT api_key_id, id, attribute.* FROM living CROSS JOIN LATERAL jsonb_each(after) AS attribute (name, value)
+            UNION ALL
+           SELECT api_key_id, id, name, CASE name WHEN 'isErased' THEN to_jsonb(true) END
+             FROM living CROSS JOIN unnest('{isErased,${personalNames.join()}}'::text[]) AS name WHERE is_erased
+         ) AS said ORDER BY api_key_id, name, id DESC
+     ), merged AS (
+       SELECT api_key_id, jsonb_object_agg(name, value) FILTER (WHERE value IS NOT NULL) AS state FROM latest GROUP BY api_key_id
      ), new AS (
        SELECT api_key_id, max(id) AS as_of, coalesce(merged.state, '{}') AS state
          FROM living LEFT JOIN merged USING (api_key_id) GROUP BY api_key_id, merged.state
@@ -161,6 +181,11 @@ export async function readOriginChanges(
     was: JSON.parse(was ?? 'null') as Origin | null,
     now: JSON.parse(now ?? 'null') as Origin | null,
   }))
+}
+
+/** SQL for the members of a value. Other roles may have written any JSON. */
+function objectSql(value: string): string {
+  return `CASE json_typeof(${value}) WHEN 'object' THEN ${value}::jsonb ELSE '{}' END`
 }
 
 /** SQL of the parts of a statement that write changed origins if the head has moved. */

@@ -1,14 +1,15 @@
 import { timeSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
-import { selectJson } from '../database/query'
+import { select, selectJson } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import { ApiKeysError } from '../errors'
 import type { Pruning } from '../keys/input'
+import { differingSql, notesSql, readNotes } from './check-erasures'
 import { checkContent, checkSeal, startWalk } from './check-seals'
 import { createFindings } from './faults'
 import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
-import { readOriginChanges, sumAfter, sumAnew, writeOriginsSql } from './origins'
+import { readOriginChanges, sumOf, writeOriginsSql } from './origins'
 import { durably, keptSql, lockLimitMs, pageSize, sealsSql, type Seal } from './seal'
 
 /**
@@ -61,18 +62,14 @@ async function prunePage(trail: Trail, time: string): Promise<number | null> {
   const last = old.at(-1)
   if (!last) return 0
   await refuseBroken(trail, head, old)
-
   const ids = old.map(({ eventId }) => eventId)
+  await refuseErased(trail, ids)
+
   const lastPrunedId = [head.lastPrunedId, ...ids].map(BigInt).reduce((a, b) => (a > b ? a : b))
   const { position, hash: checkpointHash } = last
   const ends = { checkpointPosition: String(position), checkpointHash, prunedBefore: time }
   const changes = await readOriginChanges(trail, ids)
-  const before = (await sumAnew(trail, head)) ?? head
-  // The sum is of a secret that the app does not have.
-  if (before.originCount !== '0' && before.originSecretId !== signer.secretId) {
-    throw new ApiKeysError('audit_trail_not_intact')
-  }
-  const sum = sumAfter(trail, before, changes)
+  const sum = await sumOf(trail, head, changes)
   const next = { ...head, ...ends, ...sum, lastPrunedId: String(lastPrunedId) }
   const { rows } = await connection.query(
     inTransaction(
@@ -90,6 +87,18 @@ async function prunePage(trail: Trail, time: string): Promise<number | null> {
     writeLimitMs,
   )
   return rows[0]?.moved === '1' ? old.length : null
+}
+
+/** Refuses to prune entries whose personal values were removed, but not by the library. The origins would have none of these values. */
+async function refuseErased({ sequelize, signer, tables }: Trail, ids: readonly string[]) {
+  const options = { transaction: null }
+  const rows = await select<{ json: string }>(sequelize, notesSql(tables), options)
+  const notes = readNotes(
+    signer,
+    rows.map(({ json }) => json),
+  )
+  const found = await select(sequelize, differingSql(tables, notes, ids), options)
+  if (found.length > 0) throw new ApiKeysError('audit_trail_not_intact')
 }
 
 /**

@@ -5,7 +5,7 @@ import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { ServerClock } from '../database/clock'
 import type { Owner } from '../keys/owner'
 import type { Writer } from '../database/writer'
-import { signEntry, type NewEntry } from './entry'
+import { newEntry, signEntry, type NewEntry } from './entry'
 import type { SigningParts } from './head'
 import type { Sealer } from './sealer'
 
@@ -72,27 +72,18 @@ function retiredUsesSql(parts: RetiredUsesParts, uses: ReadonlyMap<string, Retir
   const rows = [...uses].map(([apiKeyId, use]) => {
     const ref = randomUUID()
     const { ownerType, ownerId, address } = use
-    const entry = { ...nothingElse, ...use, ref, apiKeyId, actorType: 'system' } as const
-    const mac = signEntry(signer, { ...entry, action: 'retired_secret_used' }, serverClock.now())
+    const entry = { ...newEntry(), ...use, ref, apiKeyId, action: 'retired_secret_used' } as const
+    const mac = signEntry(signer, entry, serverClock.now())
     const from = address === null ? 'NULL' : literal(address)
     const owner = `'${ownerType}', '${Buffer.from(String(ownerId)).toString('hex')}'`
-    return `('${apiKeyId}'::uuid, ${owner}, ${from}, '${ref}'::uuid, '${mac}')`
+    return `('${apiKeyId}'::uuid, ${owner}, ${from}, '${ref}'::uuid, '${mac}', '${entry.salt}')`
   })
 
   return `
-       INSERT INTO ${tables.events} (api_key_id, owner_type, owner_id, action, actor_type, address, ref, entry_mac)
-       SELECT key.id, used.owner_type, ${ownerIdSql('key')}, 'retired_secret_used', 'system', used.address, used.ref, used.entry_mac
-         FROM (VALUES ${rows.join(', ')}) AS used (id, owner_type, owner_id, address, ref, entry_mac)
+       INSERT INTO ${tables.events} (api_key_id, owner_type, owner_id, action, actor_type, address, ref, entry_mac, salt)
+       SELECT key.id, used.owner_type, ${ownerIdSql('key')}, 'retired_secret_used', 'system', used.address, used.ref, used.entry_mac, decode(used.salt, 'hex')
+         FROM (VALUES ${rows.join(', ')}) AS used (id, owner_type, owner_id, address, ref, entry_mac, salt)
          JOIN ${tables.keys} AS key ON key.id = used.id AND ${ownerTypeSql('key')} = used.owner_type
           AND encode(convert_to(${ownerIdSql('key')}, 'UTF8'), 'hex') = used.owner_id
         ORDER BY key.id ON CONFLICT DO NOTHING`
-}
-
-const nothingElse = {
-  formerOwnerType: null,
-  formerOwnerId: null,
-  actorId: null,
-  reason: null,
-  before: null,
-  after: null,
 }

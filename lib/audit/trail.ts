@@ -1,47 +1,24 @@
 import type { Transaction } from 'sequelize'
 
-import { eventSql, type ApiKeyEventRow, type ChangeAction } from '../../models/api-key-event'
-import { isOfKeyWithPrefix, shownNames } from '../../models/audit-trail'
-import type { OwnerType } from '../../models/owner'
-import { selectJson } from '../database/query'
+import type { ChangeAction } from '../../models/api-key-event'
+import { personalNames, shownNames } from '../../models/audit-trail'
 import type { ServerClock } from '../database/clock'
 import type { OwnChanges } from '../database/own-changes'
-import { formatEventCursor } from '../keys/cursor'
 import type { Emitter } from '../keys/emitter'
 import type { Environments } from '../keys/environments'
 import type { EventFilter, Pruning } from '../keys/input'
-import { shownPrefix, sourceOfPrefix } from '../keys/imported-prefix'
 import { isSame } from '../keys/metadata'
 import { isSameOwner, type IdTypes, type Owner } from '../keys/owner'
-import {
-  readOwner,
-  readTime,
-  resourcesOf,
-  toOwner,
-  type Actor,
-  type ApiKeyRecord,
-} from '../keys/record'
+import { resourcesOf, type Actor, type ApiKeyRecord } from '../keys/record'
 import type { InTurn } from '../database/turns'
-import { toRow, type NewEntry } from './entry'
+import { newEntry, toRow, type NewEntry } from './entry'
 import { exportHead, type Trail } from './head'
+import { listEntries } from './list-entries'
 import { prune } from './prune'
+import { countErasable, eraseEntries } from './erase'
 import type { OwnEntry } from './own-entries'
 import type { Sealer } from './sealer'
 import { verify, type VerificationOptions } from './verify'
-
-type ReadAsItIs = Omit<
-  ApiKeyEventRow,
-  'ownerType' | 'ownerId' | 'formerOwnerType' | 'formerOwnerId' | 'createdAt'
->
-
-/** An entry of the audit trail. */
-export interface ApiKeyEvent<O extends Owner = Owner> extends ReadAsItIs {
-  /** The owner of the key after the change; `null` if the entry is not about the keys of one owner. */
-  owner: O | null
-  /** The owner before a transfer; `null` for other changes. */
-  formerOwner: O | null
-  createdAt: Date
-}
 
 /** The audit trail of an instance: writes, lists, seals, exports, verifies and prunes entries. */
 export type Audit = ReturnType<typeof createAudit>
@@ -108,8 +85,8 @@ export function createAudit(parts: AuditParts) {
 
     /** Returns the signed entry of a suspension of an owner, or of its end: as a row of the table, and as the process keeps it. */
     toOwnerRow({ action, owner, ref }: OwnerChange, circumstances: Circumstances) {
-      const none = { apiKeyId: null, before: null, after: null }
-      const entry = { ...none, ...ownersOf(owner), ...byOf(circumstances), ref, action }
+      const about = { ...ownersOf(owner), ...byOf(circumstances) }
+      const entry = { ...newEntry(), ...about, ref, action }
       const row = toRow(signer, entry, serverClock.now())
       const own: OwnEntry = {
         apiKeyId: null,
@@ -139,7 +116,7 @@ export function createAudit(parts: AuditParts) {
 
     /** Lists the entries of the keys of this instance, newest first. */
     list: (filter: EventFilter, options: { transaction?: Transaction | undefined } = {}) =>
-      list(parts, filter, options.transaction),
+      listEntries(parts, filter, options.transaction),
 
     async exportHead() {
       await sealer.sealAll()
@@ -151,6 +128,14 @@ export function createAudit(parts: AuditParts) {
       return verify(parts, options)
     },
 
+    /** Erases the personal values of an owner from sealed entries. The notes do not name an owner who erases their own values. */
+    async erase(owner: Owner, { actor, address, reason }: Circumstances) {
+      const isOwn = actor?.type !== 'system' && String(actor?.id) === String(owner.id)
+      return eraseEntries(parts, owner, byOf(isOwn ? { reason } : { actor, address, reason }))
+    },
+
+    countErasable: (owner: Owner) => countErasable(parts, owner),
+
     async prune(options: Pruning) {
       if (!options.dryRun) await sealer.sealAll()
       return prune(parts, options)
@@ -158,89 +143,24 @@ export function createAudit(parts: AuditParts) {
   }
 }
 
-async function list(parts: AuditParts, filter: EventFilter, transaction?: Transaction) {
-  const { sequelize, tables, environments, idTypes, inTurn } = parts
-  const { apiKeyId, owner, action, cursor, limit } = filter
-  const conditions = [isOfKeyWithPrefix('event.api_key_id', tables, environments.keyPrefixes)]
-  const bind: unknown[] = []
-  if (apiKeyId !== undefined) conditions.push(`event.api_key_id = $${bind.push(apiKeyId)}`)
-  if (owner) conditions.push(isOfOwner(owner.type, `$${bind.push(String(owner.id))}`))
-  if (action !== undefined) conditions.push(`event.action = $${bind.push(action)}`)
-  if (cursor) conditions.push(`event.id < $${bind.push(cursor.id)}`)
-  const sql = `
-    SELECT ${eventSql('event')} AS json FROM ${tables.events} AS event
-     WHERE ${conditions.join(' AND ')} ORDER BY event.id DESC LIMIT ${limit + 1}`
-  const options = { bind, transaction: transaction ?? null }
-  const rows = await inTurn({ owner, transaction }, () =>
-    selectJson<ApiKeyEventRow[]>(sequelize, sql, options),
-  )
-
-  const page = rows.slice(0, limit).map((row) => toEvent(row, idTypes))
-  const last = rows.length > limit ? page.at(-1) : undefined
-  return { events: page, nextCursor: last ? formatEventCursor(last) : null }
-}
-
-/** SQL that is true for the entries of an owner, and for the transfers from it. */
-function isOfOwner(type: OwnerType, id: string): string {
-  return `((event.owner_type, event.owner_id) = ('${type}', ${id}) OR (event.former_owner_type, event.former_owner_id) = ('${type}', ${id}))`
-}
-
-function toEvent(row: ApiKeyEventRow, idTypes: IdTypes): ApiKeyEvent {
-  const { ownerType, ownerId, formerOwnerType, formerOwnerId, ...others } = row
-  const ownerOf = (type: OwnerType | null, id: string | null) =>
-    type === null ? null : toOwner(type, id ?? '', idTypes)
-  return {
-    ...others,
-    owner: ownerOf(ownerType, ownerId),
-    formerOwner: ownerOf(formerOwnerType, formerOwnerId),
-    before: shown(row.before, idTypes),
-    after: shown(row.after, idTypes),
-    createdAt: readTime(row.createdAt),
-  }
-}
-
-/** Returns the attributes of a key as callers see them: with its owner in one member, and without the digests of its secrets. */
-function shown(state: ApiKeyEventRow['before'], idTypes: IdTypes) {
-  if (typeof state !== 'object' || state === null || Array.isArray(state)) return state
-  const {
-    hashDigest: _hashDigest,
-    previousHashDigest: _previousHashDigest,
-    userId = null,
-    organizationId = null,
-    service = null,
-    ...attributes
-  } = state
-  showPrefix(attributes)
-  showPrefix(attributes.previousSecret)
-  if (userId === null && organizationId === null && service === null) return attributes
-  const row = {
-    userId: toText(userId),
-    organizationId: toText(organizationId),
-    service: toText(service),
-  }
-  return { ...attributes, owner: readOwner(row, idTypes) }
-}
-
-/** Gives callers the start of an imported key as records have it, and the source of the key. Other roles may have written any JSON. */
-function showPrefix(state: unknown) {
-  if (typeof state !== 'object' || state === null || !('prefix' in state)) return
-  const { prefix } = state
-  const source = typeof prefix === 'string' ? sourceOfPrefix(prefix) : null
-  if (source !== null) Object.assign(state, { prefix: shownPrefix(String(prefix)), source })
-}
-
-/** Returns an id as text. Other roles may have written any JSON. */
-function toText(id: unknown): string | null {
-  return typeof id === 'string' || typeof id === 'number' ? String(id) : null
-}
-
 function toEntry(change: Change, circumstances: Circumstances): NewEntry {
   const { action, before, after, ref } = change
   const { id: apiKeyId, owner } = (after ?? before).record
-  const changed = changedAttributes(change)
-  const states = { before: before && pick(before, changed), after: after && pick(after, changed) }
-  const owners = ownersOf(owner, before?.record.owner)
-  return { ref, apiKeyId, ...owners, action, ...byOf(circumstances), ...states }
+  const open = changedAttributes(change, openNames)
+  const personal = changedAttributes(change, personalShownNames)
+  const isAny = personal.length > 0
+  return {
+    ...newEntry(),
+    ref,
+    apiKeyId,
+    ...ownersOf(owner, before?.record.owner),
+    action,
+    ...byOf(circumstances),
+    before: before && pick(before, open),
+    after: after && pick(after, open),
+    personalBefore: isAny && before ? pick(before, personal) : null,
+    personalAfter: isAny && after ? pick(after, personal) : null,
+  }
 }
 
 /** Returns the columns of an entry that name the owner, and the owner before if the key has changed hands. */
@@ -266,6 +186,10 @@ function byOf({ actor, address, reason }: Circumstances) {
 
 type Shown = (typeof shownNames)[number]
 
+const isPersonal = (name: string) => personalNames.includes(name)
+const openNames = shownNames.filter((name) => !isPersonal(name))
+const personalShownNames = shownNames.filter(isPersonal)
+
 /** The types of owners, by the attributes that have their ids. */
 const typesOfOwners = {
   userId: 'user',
@@ -274,9 +198,9 @@ const typesOfOwners = {
 } as const
 
 /** The entry of a key that is created or deleted has all attributes, as a trigger would write them. */
-function changedAttributes({ before, after }: States): readonly Shown[] {
-  if (!before || !after) return shownNames
-  return shownNames.filter((name) => !isSame(shownOf(before, name), shownOf(after, name)))
+function changedAttributes({ before, after }: States, names: readonly Shown[]) {
+  if (!before || !after) return names
+  return names.filter((name) => !isSame(shownOf(before, name), shownOf(after, name)))
 }
 
 function pick(state: KeyState, names: readonly Shown[]) {

@@ -5,6 +5,7 @@ import { alteredTriggersSql } from '../../migrations/triggers'
 import { allowMs } from '../database/answer-limit'
 import type { AuditProgress } from '../keys/fields'
 import { checkEntries } from './check-entries'
+import { checkErasures, notesSql, readNotes } from './check-erasures'
 import { checkOrigins } from './check-origins'
 import { checkSuspensions } from './check-suspensions'
 import { checkKeys, entriesByKeySql } from './check-keys'
@@ -30,6 +31,8 @@ export interface AuditVerification {
   pruned: number
   /** The number of keys that were there before the trail, and were taken over as they were. */
   adopted: number
+  /** How many entries have lost personal values by `eraseOwner`. */
+  erased: number
   /** How many entries were written during the verification. They are sealed soon. */
   unsealed: number
   /** How many entries only a secret could vouch for that is not among `secrets`. */
@@ -75,12 +78,13 @@ async function verifySnapshot(
   const walk = startWalk(createFindings(), signer, head)
   const total = Math.max((tail?.position ?? 0) - walk.start.position, 0)
   const onRows = createCounter(total, onProgress)
+  const erasures = readNotes(signer, await reader.read('its erasures', notesSql(tables)))
   const verification = { reader, tables, onRows, anchor }
 
   // While the process works on the rows of one table, the database reads those of another.
   const walks = [
     checkSeals(walk, verification),
-    checkEntries({ ...walk, findings: beside }, verification),
+    checkEntries({ ...walk, findings: beside }, verification, erasures),
     checkKeys(ofKeys, verification),
   ] as const
   for (const one of walks) one.catch(reader.stop)
@@ -91,6 +95,7 @@ async function verifySnapshot(
   await checkOrigins({ ...walk, findings: ofTriggers }, verification)
   await checkSuspensions(ofTriggers, verification)
   await checkTriggers(ofTriggers, verification)
+  const erased = await checkErasures(ofTriggers, verification, erasures)
 
   const all = [reader.findings, walk.findings, beside, ofKeys, ofTriggers]
   const { faults, faultCount, unverifiable } = joinFindings(all)
@@ -98,9 +103,9 @@ async function verifySnapshot(
   onProgress?.({ verified: entries, total: entries })
   const isIntact = faultCount === 0 && unverifiable === 0
   const adopted = Number(head?.adopted ?? 0)
-  const counts = { entries, pruned: start.position, adopted, unsealed, unverifiable }
+  const counts = { entries, pruned: start.position, adopted, erased, unsealed, unverifiable }
   const exported = isIntact ? signExport(signer, end) : null
-  const cannotFind = limitsOf(walk, unverifiable, anchor)
+  const cannotFind = limitsOf(walk, { unverifiable, erased }, anchor)
   return { isIntact, ...counts, head: exported, faults, cannotFind }
 }
 
@@ -125,7 +130,11 @@ async function checkTriggers(findings: Findings, { reader, tables }: Verificatio
 }
 
 /** Returns the changes that a verification would not have found, in sentences. */
-function limitsOf({ signer, start }: Walk, unverifiable: number, anchor?: AuditHead): string[] {
+function limitsOf(
+  { signer, start }: Walk,
+  { unverifiable, erased }: Pick<AuditVerification, 'unverifiable' | 'erased'>,
+  anchor?: AuditHead,
+): string[] {
   const isForgeable = signer.isKeyed && signer.acceptUnkeyed
   const isPruned = anchor !== undefined && anchor.position < start.position
   return [
@@ -134,6 +143,8 @@ function limitsOf({ signer, start }: Walk, unverifiable: number, anchor?: AuditH
     'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries.',
     !signer.isKeyed &&
       'A trail that was computed again as a whole, which needs no secret: set the option `secrets`.',
+    erased > 0 &&
+      'A change of a personal value of a key whose entries were erased, for example of its name: no entry vouches for the value before.',
     isForgeable &&
       'A trail that was forged without a secret, as if from before there were secrets, as long as `acceptUnkeyed` is set.',
     !anchor &&

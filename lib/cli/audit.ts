@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 
 import type { AuditHead } from '../audit/head'
-import type { ApiKeyEvent } from '../audit/trail'
+import type { ApiKeyEvent } from '../audit/list-entries'
 import { messageOf } from '../database/failures'
 import type { EventFilter } from '../lifecycle/types'
 import {

@@ -1,5 +1,5 @@
 import { dayMs, hourMs } from '../database/clock'
-import type { ApiKeyEvent } from '../audit/trail'
+import type { ApiKeyEvent } from '../audit/list-entries'
 import { ApiKeysError } from '../errors'
 import { shownToOwner } from '../http/key-routes'
 import { limitsOf, type NamedLimit } from '../keys/limits'

@@ -21,6 +21,7 @@ export function createAdminRouter(parts: RouterParts, openApi: OpenApiOption | u
   return createRouter(parts, createAdminCheck('adminRouter', parts), {
     ...documentRoute(parts, 'adminRouter', openApi),
     ...createListRoutes(parts),
+    ...createOwnerRoutes(parts),
     ...createBulkRoutes(parts),
     ...createKeyRoutes(parts, admin),
   })
@@ -87,18 +88,8 @@ async function createBatch({ lifecycle, parse }: RouterParts, call: Call) {
   return { apiKeys, failure: failure && problemOf(failure) }
 }
 
-function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
+function createOwnerRoutes({ lifecycle, parse }: RouterParts): Routes {
   return {
-    '/revoke-all': {
-      async post(call) {
-        const { owner, dryRun, ...explanation } = parse.revokeAll(call.body)
-        const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
-        const { keys } = dryRun
-          ? await lifecycle.countRevocable(owner)
-          : await lifecycle.revokeAll(owner, options)
-        return { revoked: keys }
-      },
-    },
     '/suspend-owner': {
       async post(call) {
         const { owner, ...explanation } = parse.ownerChange(call.body)
@@ -114,6 +105,29 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
         const options = { ...asAdmin(call), ...explanation }
         const { isChanged } = await lifecycle.reactivateOwner(owner, options)
         return { reactivated: isChanged }
+      },
+    },
+    '/erase-owner': {
+      async post(call) {
+        parse.notEverywhere('is not for this')(call.query)
+        const { owner, ...erasing } = parse.erasing(call.body)
+        const erased = await lifecycle.eraseOwner(owner, { ...asAdmin(call), ...erasing })
+        return { erased }
+      },
+    },
+  }
+}
+
+function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
+  return {
+    '/revoke-all': {
+      async post(call) {
+        const { owner, dryRun, ...explanation } = parse.revokeAll(call.body)
+        const options = { ...asAdmin(call), ...parse.everywhere(call.query), ...explanation }
+        const { keys } = dryRun
+          ? await lifecycle.countRevocable(owner)
+          : await lifecycle.revokeAll(owner, options)
+        return { revoked: keys }
       },
     },
     [`${keyPath}/transfer`]: {

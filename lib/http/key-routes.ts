@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../audit/trail'
+import type { ApiKeyEvent } from '../audit/list-entries'
 import { readGranted } from '../keys/grantable'
 import type { Owner } from '../keys/owner'
 import type { DescribedPermission } from '../keys/permissions'

@@ -127,7 +127,11 @@ function createKeyParsers(
 /** Makes the functions for the filters of lists and reports. */
 function createFilterParsers({ environments }: InputSettings, { ofAnyOwner }: OwnerInput) {
   const ownPage = {
-    ...keyPage,
+    limit: fields.pageSize,
+    cursor: v.optional(keyCursor),
+    status: v.optional(fields.statusList),
+    isExpired: v.optional(fields.flag),
+    sort: v.optional(fields.oneOf(sorts), '-createdAt'),
     createdBy: v.optional(fields.textId),
     environment: environmentOfFilter(environments.names),
   }
@@ -188,15 +192,16 @@ function createBulkParsers(
     isExpired: v.optional(fields.flag),
     permission: v.optional(fields.permissionName),
     text: v.optional(searchText),
-    dryRun,
+    dryRun: wish,
   }
   const { environment } = manyKeys
-  const unusedKeys = { unusedForDays: days, environment, dryRun }
+  const unusedKeys = { unusedForDays: days, environment, dryRun: wish }
 
   return {
     /** Parses the body with many new keys, which are parsed one by one later. */
     batch: parserOf({ apiKeys: v.unknown() }),
-    revokeAll: createParser(ofOwner({ ...because, dryRun })),
+    revokeAll: createParser(ofOwner({ ...because, dryRun: wish })),
+    erasing: createParser(ofOwner({ reason, revoke: wish, dryRun: wish })),
     /** Parses the body of a suspension of an owner, its end, and a transfer. */
     ownerChange: createParser(ofOwner(because)),
     manyKeys: createParser(
@@ -218,7 +223,7 @@ function createBulkParsers(
         v.object({
           from: fields.permissionName,
           to: v.optional(fields.oneOf(permissions.names)),
-          dryRun,
+          dryRun: wish,
         }),
         v.forward(
           v.partialCheck([['from'], ['to']], ({ from, to }) => from !== to, 'must be another name'),
@@ -226,14 +231,14 @@ function createBulkParsers(
         ),
       ),
     ),
-    pruning: parserOf({ olderThanDays: days, dryRun }),
+    pruning: parserOf({ olderThanDays: days, dryRun: wish }),
     housekeeping: createParser(
       v.pipe(
         v.object({
           revokedKeys: v.optional(days),
           events: v.optional(days),
           usage: v.optional(days),
-          dryRun,
+          dryRun: wish,
           ...because,
         }),
         v.check(
@@ -279,7 +284,8 @@ function keyFieldsOf(types: readonly string[]) {
 }
 
 /** The reason of a change, for the audit trail. */
-const because = { reason: v.optional(fields.text({ min: 1, max: 500, lines: true })) }
+const reason = fields.text({ min: 1, max: 500, lines: true })
+const because = { reason: v.optional(reason) }
 
 /** The seconds that the old secret works after a rotation, unless the call or the app's maximum says otherwise: a day. */
 const defaultGraceSeconds = 86_400
@@ -290,17 +296,9 @@ function gracePeriod(most: number) {
   return v.optional(fields.wholeNumber(0, most, message), Math.min(defaultGraceSeconds, most))
 }
 
-const dryRun = v.optional(v.boolean('must be true or false'), false)
+const wish = v.optional(v.boolean('must be true or false'), false)
 
 const days = fields.wholeNumber(1, 36_500, 'must be a whole number of days from 1 to 36500')
-
-const keyPage = {
-  limit: fields.pageSize,
-  cursor: v.optional(keyCursor),
-  status: v.optional(fields.statusList),
-  isExpired: v.optional(fields.flag),
-  sort: v.optional(fields.oneOf(sorts), '-createdAt'),
-}
 
 /** A page goes on in the order of the page before. */
 function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: Sort }): boolean {

@@ -81,6 +81,11 @@ export async function countRevocable(parts: Parts, owner: Owner, scope: Scope) {
   return count(parts, revocable(owner), { ...scope, owner })
 }
 
+/** Returns the condition for the revoked keys of an owner. */
+export function revoked(owner: Owner): Condition {
+  return { where: `${isOf(owner, 1)} AND key.status = 'REVOKED'`, bind: [owner.id] }
+}
+
 function revocable(owner: Owner): Condition {
   return { where: `${isOf(owner, 1)} AND key.status <> 'REVOKED'`, bind: [owner.id] }
 }
@@ -226,6 +231,11 @@ export async function pruneRevoked(
   }
   if (dryRun) return count(parts, condition)
 
+  return deleteAll(parts, condition, circumstances)
+}
+
+/** Deletes the keys for which a condition is true, and returns how many it deleted. */
+export async function deleteAll(parts: Parts, condition: Condition, circumstances: Circumstances) {
   return inBatches(parts, condition, circumstances, (keys, own) => deleteKeys(parts, keys, own))
 }
 

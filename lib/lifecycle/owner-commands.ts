@@ -1,10 +1,23 @@
 import { optionsOf } from '../../models/option-checks'
 import { onDatabase } from '../database/failures'
 import * as bulk from './bulk'
-import { checkEverywhere, checkTransaction, refuseOwner, type Parts } from './calls'
+import {
+  checkEverywhere,
+  checkTransaction,
+  refuseOwner,
+  refuseTransaction,
+  type Parts,
+} from './calls'
+import { eraseOwner } from './erase-owner'
 import * as owners from './owners'
 import { createRuns } from './runs'
-import type { ChangeOptions, OwnerChangeOptions, ReadOptions, RestrictOptions } from './types'
+import type {
+  ChangeOptions,
+  EraseOptions,
+  OwnerChangeOptions,
+  ReadOptions,
+  RestrictOptions,
+} from './types'
 
 /** Creates the functions for an owner and all keys of the owner. They parse their input first. */
 export function createOwnerCommands(parts: Parts) {
@@ -33,6 +46,17 @@ export function createOwnerCommands(parts: Parts) {
       return run(options, async (call) => {
         const { owner } = parse.owner({ owner: given })
         return { isChanged: await owners.reactivateOwner(parts, owner, call) }
+      })
+    },
+
+    async eraseOwner(given: unknown, options?: EraseOptions) {
+      refuseOwner(options)
+      refuseTransaction(options)
+      const { revoke, dryRun, reason, ...others } = optionsOf(options)
+      const change: ChangeOptions = others
+      return run(change, async (call) => {
+        const erasing = parse.erasing({ owner: given, revoke, dryRun, reason })
+        return eraseOwner(parts, erasing, { ...call, reason: erasing.reason })
       })
     },
 

@@ -5,13 +5,14 @@ import type { EventAction } from '../../models/api-key-event'
 import type { ApiKeysError } from '../errors'
 import type { ImportReport } from '../importing/report'
 import type { AuditHead } from '../audit/head'
-import type { ApiKeyEvent } from '../audit/trail'
+import type { ApiKeyEvent } from '../audit/list-entries'
 import type { AuditVerification, VerificationOptions } from '../audit/verify'
 import type { Sort } from '../keys/cursor'
 import type { AnyApp, App, If } from '../keys/app'
 import type { AnyId, Owner, SomeOwner } from '../keys/owner'
 import type { Actor, ApiKeyChanges, ApiKeyRecord, NewApiKey } from '../keys/record'
 import type { UsageUnit } from '../keys/usage-period'
+import type { Erased } from './erase-owner'
 import type { ImportOptions } from './import-options'
 import type { TotalUsage, Usage } from '../usage/report'
 
@@ -125,6 +126,24 @@ export interface RestrictOptions<O extends Owner = Owner> extends ChangeOptions<
 
 /** The last argument of `ownerChanged`. */
 export type OwnerChangeOptions = Pick<RestrictOptions, 'transaction' | 'everywhere'>
+
+/** The last argument of `eraseOwner`. */
+export interface EraseOptions extends Omit<ChangeOptions, OwnerNames | 'transaction' | 'reason'> {
+  /** Why the owner is erased, for the audit trail. It stays there, so it must not name the person; at most 500 characters. */
+  reason: string
+  /**
+   * Revokes the keys that are not revoked yet. Without it, the call rejects with `owner_has_api_keys` if there are any.
+   *
+   * @default false
+   */
+  revoke?: boolean | undefined
+  /**
+   * Erases nothing, and returns what the call would erase.
+   *
+   * @default false
+   */
+  dryRun?: boolean | undefined
+}
 
 /** The options of calls that make a secret. */
 export interface IssueOptions<O extends Owner = Owner> extends ChangeOptions<O> {
@@ -378,6 +397,17 @@ export interface Lifecycle<A extends App = AnyApp> {
     owner: A['owner'],
     options?: Omit<ChangeOptions, OwnerNames>,
   ): Promise<{ isChanged: boolean }>
+
+  /**
+   * Erases an owner, whose keys must be revoked: deletes the keys, and removes ids, names, descriptions, metadata, reasons and addresses of
+   * the owner from the audit trail and from usage. The trail still verifies. Each part of it works in transactions of its own, so that a
+   * call that was stopped half-way goes on if it is repeated. Rejects with `owner_has_api_keys`, also if the owner creates a key
+   * meanwhile. Returns how much it erased.
+   *
+   * @example
+   * await apiKeys.eraseOwner({ type: 'user', id: 'alice' }, { reason: 'request 4711', actor: { type: 'admin', id: 'root' } })
+   */
+  eraseOwner(owner: A['owner'], options: EraseOptions): Promise<Erased>
 
   /** Returns how many keys `revokeAll` would revoke. */
   countRevocable(

@@ -108,6 +108,16 @@ export const ofAllOwners: readonly Operation[] = [
   },
   {
     method: 'post',
+    path: '/erase-owner',
+    name: 'eraseOwner',
+    summary: 'Removes the personal data of an owner whose API keys are revoked',
+    query: 'nothing',
+    body: 'erasing',
+    answer: 'OwnerErased',
+    refusals: ['owner_has_api_keys', 'audit_trail_not_intact'],
+  },
+  {
+    method: 'post',
     path: '/prune',
     name: 'prune',
     summary: 'Deletes revoked API keys, entries of the audit trail and usage that are old',

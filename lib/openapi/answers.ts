@@ -2,7 +2,7 @@ import { statuses } from '../../models/api-key'
 import { eventActions, type ActorType } from '../../models/api-key-event'
 import type { AuditFault } from '../audit/faults'
 import type { AuditHead } from '../audit/head'
-import type { ApiKeyEvent } from '../audit/trail'
+import type { ApiKeyEvent } from '../audit/list-entries'
 import type { AuditVerification } from '../audit/verify'
 import type { IdTypes, Owner } from '../keys/owner'
 import { isUsersOnly } from '../keys/owner'
@@ -10,6 +10,7 @@ import type { JsonSchema } from '../keys/parse-input'
 import type { DescribedPermission } from '../keys/permissions'
 import type { Exposure, PreviousSecret, RecordFields } from '../keys/record'
 import type { ResourceTypes } from '../keys/resources'
+import type { Erased } from '../lifecycle/erase-owner'
 import type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from '../usage/report'
 import { nullable } from './json-schema'
 
@@ -145,6 +146,7 @@ function eventSchema(): JsonSchema {
     before: { type: ['object', 'null'], additionalProperties: true },
     after: { type: ['object', 'null'], additionalProperties: true },
     createdAt: time,
+    isErased: flag,
   })
 }
 
@@ -169,6 +171,7 @@ function auditSchemas() {
       entries: number,
       pruned: number,
       adopted: number,
+      erased: number,
       unsealed: number,
       unverifiable: number,
       head: nullable(ref('AuditHead')),
@@ -181,7 +184,7 @@ function auditSchemas() {
 function usageSchemas() {
   const entries = listOf(all<UsageEntry>({ at: time, ...counts }))
   const totals = all<UsageCounts>(counts)
-  const ofKey = all<KeyUsage>({ apiKeyId: uuid, owner: ref('Owner'), ...counts })
+  const ofKey = all<KeyUsage>({ apiKeyId: uuid, owner: nullable(ref('Owner')), ...counts })
   return {
     Usage: all<Usage>({ usage: entries, totals }),
     TotalUsage: all<TotalUsage>({ usage: entries, totals, keys: listOf(ofKey) }),
@@ -215,6 +218,9 @@ export function answerSchemas(settings: AnswerSettings) {
     ManyRevoked: all({ revoked: number, notFound: listOf(uuid) }),
     OwnerSuspended: all({ suspended: flag }),
     OwnerReactivated: all({ reactivated: flag }),
+    OwnerErased: all({
+      erased: all<Erased>({ keys: number, createdKeys: number, events: number, hours: number }),
+    }),
     Pruned: { type: 'object', properties: pruned },
   } as const satisfies Record<string, JsonSchema>
 }

@@ -13,6 +13,7 @@ import { toOwner } from '../keys/record'
 import type { InTurn } from '../database/turns'
 import type { UsagePeriod } from '../keys/usage-period'
 import type { Tally } from './counts'
+import { createUsageErasing, erasedType } from './erase'
 import { createUsagePruning } from './prune'
 import type { UsageRecorder } from './recorder'
 
@@ -41,7 +42,8 @@ export interface Usage {
 /** The uses of a key, and its owner at that time. */
 export interface KeyUsage<O extends Owner = Owner> extends UsageCounts {
   apiKeyId: string
-  owner: O
+  /** `null` if the owner was erased. */
+  owner: O | null
 }
 
 /** The uses of all keys, and the keys that were used most. */
@@ -177,6 +179,7 @@ export function createUsageStore(parts: UsageParts) {
     },
 
     ...createUsagePruning(parts),
+    ...createUsageErasing(parts),
   }
 }
 
@@ -263,11 +266,16 @@ function add(one: Counts, other: Counts): Counts {
 }
 
 /** The counts of a key, and its owner at that time. */
-type OwnCountRow = CountRow & { apiKeyId: string; ownerType: OwnerType; ownerId: string }
+type OwnCountRow = CountRow & {
+  apiKeyId: string
+  ownerType: OwnerType | typeof erasedType
+  ownerId: string
+}
 
 function toKeyUsage(row: OwnCountRow, idTypes: IdTypes): KeyUsage {
   const { apiKeyId, ownerType, ownerId } = row
-  return { apiKeyId, owner: toOwner(ownerType, ownerId, idTypes), ...toShown(toCounts(row)) }
+  const owner = ownerType === erasedType ? null : toOwner(ownerType, ownerId, idTypes)
+  return { apiKeyId, owner, ...toShown(toCounts(row)) }
 }
 
 function toShown({ verified, denied, rateLimited }: Counts): UsageCounts {

@@ -3,7 +3,7 @@ import { randomUUID, hash } from 'node:crypto'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
-import { toRow } from '../audit/entry'
+import { newEntry, toRow } from '../audit/entry'
 import type { Sealer } from '../audit/sealer'
 import type { Signer } from '../audit/signing'
 import type { Background } from '../database/background'
@@ -61,17 +61,13 @@ async function upgrade(
   const [before, after] = [toStoredHash(digest), toStoredHash(next.digest)]
   const ref = randomUUID()
   const entry = {
+    ...newEntry(),
     ref,
     apiKeyId,
     ownerType: owner.type,
     ownerId: String(owner.id),
-    formerOwnerType: null,
-    formerOwnerId: null,
     action: 'upgraded',
-    actorType: 'system',
-    actorId: null,
     address,
-    reason: null,
     before: { hashDigest: hash('sha256', before) },
     after: { hashDigest: hash('sha256', after) },
   } as const

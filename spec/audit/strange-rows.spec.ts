@@ -58,7 +58,7 @@ describe('an audit trail with rows that the library never writes', () => {
       'an entry that is nested too deep',
       `UPDATE api_key_events
           SET before = (repeat('[', 5000) || repeat(']', 5000))::jsonb,
-              after = ('{"name":' || repeat('[', 5000) || repeat(']', 5000) || '}')::jsonb
+              after = ('{"status":' || repeat('[', 5000) || repeat(']', 5000) || '}')::jsonb
         WHERE id = #1`,
       [
         ['edited', 1],

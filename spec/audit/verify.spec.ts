@@ -1,8 +1,8 @@
-import { entryDigestSql } from '../../lib/audit/entry'
 import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf } from '../../lib/audit/seal'
 import { createSigner } from '../../lib/audit/signing'
 import { msSql } from '../../models/api-key'
+import { entryDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
 import { createKey } from '../support/keys'
 import { always, shown, useTrail, type Tampering } from '../support/trail'
@@ -18,6 +18,7 @@ describe('verifyAuditTrail', () => {
       entries: 0,
       pruned: 0,
       adopted: 0,
+      erased: 0,
       unsealed: 0,
       unverifiable: 0,
       head: { position: 0, hash: '', at: expect.any(String), ...signature },
@@ -41,6 +42,7 @@ describe('verifyAuditTrail', () => {
       entries: 9,
       pruned: 0,
       adopted: 0,
+      erased: 0,
       unsealed: 0,
       unverifiable: 0,
       head: {
@@ -116,8 +118,8 @@ describe('verifyAuditTrail', () => {
     [
       'two entries that changed places',
       `UPDATE api_key_events AS event
-          SET (action, reason, before, after, ref, entry_mac, created_at) = (
-            SELECT action, reason, before, after, ref, entry_mac, created_at
+          SET (action, reason, before, after, ref, salt, entry_mac, created_at) = (
+            SELECT action, reason, before, after, ref, salt, entry_mac, created_at
               FROM api_key_events AS other WHERE other.id = #3 + #4 - event.id
           )
         WHERE id IN (#3, #4)`,
@@ -269,7 +271,7 @@ describe('verifyAuditTrail, against a forger who knows how the trail is made', (
     await apiKeys.suspend(id)
     await apiKeys.reactivate(id)
     const columns =
-      'api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after, ref, entry_mac'
+      'api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after, ref, salt, entry_mac'
     await sequelize.query(
       `INSERT INTO api_key_events (${columns}) SELECT ${columns} FROM api_key_events WHERE action = 'suspended'`,
     )

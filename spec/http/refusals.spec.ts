@@ -400,6 +400,16 @@ const refusals: Record<ErrorCode, Row> = {
     status: 409,
     detail: 'The owner has as many API keys as are allowed. Revoke one first.',
   },
+  owner_has_api_keys: {
+    when: 'an owner whose keys are not revoked, and who is to be erased',
+    send: () =>
+      http.as('admin').post('/admin/api-keys/erase-owner', {
+        owner: { type: 'user', id: 'grace' },
+        reason: 'Request 4711',
+      }),
+    status: 409,
+    detail: 'The owner has API keys that are not revoked. Revoke them first.',
+  },
   audit_trail_not_intact: {
     when: 'an audit trail that another secret has sealed',
     before: () => apiKeys.auditHead(),

@@ -74,6 +74,13 @@ const routes: Route[] = [
     body: { owner: { type: 'user', id: 'carol' } },
     ok: 200,
   },
+  {
+    who: 'admin',
+    method: 'post',
+    path: '/erase-owner',
+    body: { owner: { type: 'user', id: 'nobody' }, reason: 'Request 4711' },
+    ok: 200,
+  },
   { who: 'admin', method: 'post', path: '/revoke-all', body: { userId: 'bob' }, ok: 200 },
   { who: 'admin', method: 'post', path: '/revoke-unused', body: { unusedForDays: 90 }, ok: 200 },
   { who: 'admin', method: 'post', path: '/prune', body: { usage: 90 }, ok: 200 },

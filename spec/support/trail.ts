@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
 
 import type { AuditFault } from '../../lib'
-import { contentSql, entryDigestSql, readContent, toRow } from '../../lib/audit/entry'
+import { contentSql, readContent, toRow } from '../../lib/audit/entry'
 import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf, type SealedEntry } from '../../lib/audit/seal'
 import { createSigner } from '../../lib/audit/signing'
 import { msSql } from '../../models/api-key'
+import { entryDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type Options, type TestApiKeys } from './app'
 import { createKey, newKey } from './keys'

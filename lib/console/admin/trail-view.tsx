@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../../audit/trail'
+import type { ApiKeyEvent } from '../../audit/list-entries'
 import { InvalidInputError } from '../../errors'
 import { problemFrom } from '../faults'
 import { AuditTrail, type TrailWish } from '../pages/admin/trail'

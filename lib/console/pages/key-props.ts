@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../../audit/trail'
+import type { ApiKeyEvent } from '../../audit/list-entries'
 import type { LimitState } from '../../errors'
 import type { NamedLimit } from '../../keys/limits'
 import type { ApiKeyRecord } from '../../keys/record'

@@ -196,6 +196,7 @@ export const de: Texts = {
       transferred: 'An einen anderen Besitzer übergeben',
       owner_suspended: 'Besitzer gesperrt',
       owner_reactivated: 'Besitzer entsperrt',
+      owner_erased: 'Angaben einer Person gelöscht',
       deleted: 'Gelöscht',
       truncated: 'Alle Schlüssel gelöscht',
     },

@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../../audit/trail'
+import type { ApiKeyEvent } from '../../audit/list-entries'
 import type { ErrorCode } from '../../errors'
 import type { KeyState } from '../key-state'
 import { adminEn } from './admin-en'
@@ -199,6 +199,7 @@ export const en = {
       transferred: 'Handed to another owner',
       owner_suspended: 'Owner suspended',
       owner_reactivated: 'Owner reactivated',
+      owner_erased: 'Owner erased',
       deleted: 'Deleted',
       truncated: 'All keys deleted',
     } satisfies Record<ApiKeyEvent['action'], string> as Record<string, string>,

@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../../../audit/trail'
+import type { ApiKeyEvent } from '../../../audit/list-entries'
 import type { Page } from '../../page'
 import { Ago } from '../parts'
 import { ActorOf } from '../trail'

@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../../../audit/trail'
+import type { ApiKeyEvent } from '../../../audit/list-entries'
 import type { Owner } from '../../../keys/owner'
 import type { ApiKeyRecord } from '../../../keys/record'
 import type { Suspension } from '../../../lifecycle/overviews'

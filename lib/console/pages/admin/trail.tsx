@@ -1,4 +1,4 @@
-import type { ApiKeyEvent } from '../../../audit/trail'
+import type { ApiKeyEvent } from '../../../audit/list-entries'
 import type { OwnerInput } from '../../admin/owner-input'
 import type { Problem } from '../../faults'
 import type { Page } from '../../page'

@@ -128,7 +128,7 @@ function Row({ page, used, apiKey, most }: RowProps) {
         )}
       </th>
       <td role="cell" data-label={list.columns.owner}>
-        <OwnerLink page={page} owner={used.owner} />
+        {used.owner ? <OwnerLink page={page} owner={used.owner} /> : null}
       </td>
       <td role="cell" data-label={admin.usage.share}>
         <svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">

@@ -1,0 +1,73 @@
+import { eventColumns } from './api-key-event'
+
+/*
+ * A seal covers the digest of an entry. Personal values stand in it by digests of their own, one for each group of columns that is
+ * erased together:
+ *
+ *   digest of a group = SHA-256(16 bytes of salt, the values of the group)
+ *   digest            = SHA-256(the other columns, the digests of the groups)
+ *
+ * To erase a group, its values and its salt are removed, and its digest is kept in `erased`. So the digest of the entry stays as it was
+ * sealed, and says nothing about the values, because the salt cannot be guessed.
+ *
+ * `record_send` writes the length of each value before it, so no two entries have one form, and no setting of the session changes it.
+ * Free text is converted first, because its form depends on the encoding of the client.
+ */
+
+/** The columns of an entry that hold personal values, in groups that are erased together. */
+export const personalGroups = [
+  ['owner_id'],
+  ['former_owner_id'],
+  ['actor_id', 'address'],
+  ['reason', 'personal_before', 'personal_after'],
+] as const
+
+/** How many bytes of the salt a group has. */
+const saltBytes = 16
+
+/** How many bytes of salt an entry has. */
+export const saltLength = saltBytes * personalGroups.length
+
+/** SQL for a new salt. An entry of a trigger has it by default. */
+export const newSaltSql = personalGroups.map(() => 'uuid_send(gen_random_uuid())').join(' || ')
+
+const personal = new Set<string>(personalGroups.flat())
+
+const openColumns = ['ref', ...Object.values(eventColumns), 'entry_mac', 'created_at'].filter(
+  (column) => !personal.has(column),
+)
+
+/** The other columns that may hold any character. */
+const freeColumns = new Set(['before', 'after'])
+
+/**
+ * SQL for the digest of a group: of its values, or the digest that was kept when they were erased. It is NULL for a group that never had
+ * a value, and empty for a group that has both values and a kept digest.
+ */
+export function groupDigestSql(event: string, group: number): string {
+  const columns = (personalGroups[group] ?? []).map((column) => `${event}.${column}`)
+  const salt = `substring(${event}.salt FROM ${1 + group * saltBytes} FOR ${saltBytes})`
+  const values = columns.map((column) => `convert_to(${column}::text, 'UTF8')`)
+  const kept = `${event}.erased[${group + 1}]`
+  return `CASE WHEN num_nonnulls(${columns.join(', ')}) = 0 THEN ${kept}
+         WHEN ${kept} IS NULL THEN sha256(record_send(ROW(${[salt, ...values].join(', ')})))
+         ELSE '' END`
+}
+
+/** SQL for the digest of everything that an entry says, except its id, in hexadecimal. */
+export function entryDigestSql(event: string): string {
+  const values = openColumns.map((column) =>
+    freeColumns.has(column) ? `convert_to(${event}.${column}::text, 'UTF8')` : `${event}.${column}`,
+  )
+  const groups = personalGroups.map((_, group) => groupDigestSql(event, group))
+  return `encode(sha256(record_send(ROW(${[...values, ...groups].join(', ')}))), 'hex')`
+}
+
+/** SQL for the salt of an entry without the parts of the groups for which a condition is true. */
+export function keptSaltSql(event: string, isErased: (group: number) => string): string {
+  const parts = personalGroups.map((_, group) => {
+    const part = `substring(${event}.salt FROM ${1 + group * saltBytes} FOR ${saltBytes})`
+    return `CASE WHEN ${isErased(group)} THEN decode(repeat('00', ${saltBytes}), 'hex') ELSE ${part} END`
+  })
+  return parts.join(' || ')
+}
