@@ -11,7 +11,7 @@ export function ownedBy({ type, id }: AppOwner) {
 }
 
 /** Makes the function that returns the access of a user to the keys of the organization in the path. */
-export function createMembership({ Membership }: Database) {
+export function createMembership({ Membership, Organization }: Database) {
   return async function findAccess(req: AnyRequest, user: { id: string }) {
     const memberships = await Membership.findAll({ where: { userId: user.id } })
     const found = memberships.find(
@@ -19,6 +19,9 @@ export function createMembership({ Membership }: Database) {
     )
 
     // Nothing stands for no access: the answer is that of an organization that does not exist.
-    return found && { id: found.organizationId, readOnly: !found.isManager }
+    if (!found) return undefined
+
+    const organization = await Organization.findByPk(found.organizationId)
+    return { id: found.organizationId, name: organization?.name, readOnly: !found.isManager }
   }
 }

@@ -37,6 +37,12 @@ export function pageOf(req: Request, look: Look, assets: Assets): Page {
   }
 }
 
+/** Returns the page with headings that name an organization, so that members of several know whose keys they see. */
+export function withName(page: Page, organization: string | undefined): Page {
+  if (organization === undefined) return page
+  return { ...page, texts: { ...page.texts, apiKeys: page.texts.apiKeysOf(organization) } }
+}
+
 /** Returns the address of the mount path, relative to the path of the request. */
 function rootOf({ originalUrl, path }: Request): string {
   const depth = path.split('/').length - 2

@@ -16,7 +16,7 @@ import { createAssets } from './assets'
 import { sentenceOf } from './faults'
 import { readForm, type Form } from './form'
 import type { Look } from './options'
-import { pageOf, type Page } from './page'
+import { pageOf, withName, type Page } from './page'
 import { Banner, Layout, type Section } from './pages/layout'
 import { Refused } from './pages/refused'
 
@@ -91,12 +91,12 @@ export function createPages(
   /** Makes the handler of a method. It shows refusals as pages, and passes on what is not ours. */
   function handlerOf(isChange: boolean, answer: (call: Call) => Promise<Answer>) {
     return async function apiKeysPage(req: Request, res: Response, next: NextFunction) {
-      const page = pageOf(req, look, assets)
       try {
         refuseUnknownSender(req)
         const keyId = takeKeyId(req)
         const { user, userId } = await admit(req)
         const member = enter ? await enter(req, user, isChange) : accessOf(admin, userId)
+        const page = withName(pageOf(req, look, assets), member.name)
         const [, search = ''] = req.originalUrl.split('?')
         const query = new URLSearchParams(search)
         const form: Form = isSafe(req) ? new Map() : await readForm(req, res)
@@ -158,7 +158,7 @@ export function createPages(
 /** Returns the access of users to their own keys, or of an administrator to all keys. */
 function accessOf(isAdmin: boolean, id: string | number): Call['member'] {
   const owner = isAdmin ? undefined : ({ type: 'user', id } as const)
-  return { owner, isReadOnly: false, mayGive: undefined }
+  return { owner, name: undefined, isReadOnly: false, mayGive: undefined }
 }
 
 /**

@@ -12,6 +12,8 @@ export type Access<Permission extends string = string> =
   | AnyId
   | {
       id: AnyId
+      /** The name of the organization, for the headings of the pages of `console`. Routers do not need it. */
+      name?: string | undefined
       /**
        * Lets the user see keys, and change none.
        *

@@ -13,6 +13,8 @@ import type { RouterParts } from './router'
 /** The access of a user to the keys of an owner, as it was checked. */
 export interface Member {
   owner: Owner
+  /** The name of the organization; `undefined` if the app does not say it. */
+  name: string | undefined
   isReadOnly: boolean
   /** The permissions that the user may give to keys; `undefined` for all that the owner may give. */
   mayGive: readonly string[] | undefined
@@ -49,12 +51,15 @@ function readAccess(
 ): Member | null {
   if (access === null || access === undefined) return null
 
-  const { id, readOnly = false, permissions } = isObject(access) ? access : { id: access }
+  const { id, name, readOnly = false, permissions } = isObject(access) ? access : { id: access }
   if (!['string', 'number', 'bigint'].includes(typeof id)) {
     throw new TypeError(`${caller}: organization must return an id, or { id }, got ${show(access)}`)
   }
   if (typeof readOnly !== 'boolean') {
     throw new TypeError(`${caller}: readOnly of organization must be true or false`)
+  }
+  if (name !== undefined && typeof name !== 'string') {
+    throw new TypeError(`${caller}: name of organization must be text, got ${show(name)}`)
   }
   if (permissions !== undefined && !isListOfNames(permissions)) {
     throw new TypeError(`${caller}: permissions of organization must be a list of permissions`)
@@ -62,11 +67,11 @@ function readAccess(
   const organizationId = parse.readOrganizationId(id)
   if (organizationId === undefined) return null
   const owner: Owner = { type: 'organization', id: organizationId }
-  return { owner, isReadOnly: readOnly, mayGive: permissions }
+  return { owner, name, isReadOnly: readOnly, mayGive: permissions }
 }
 
 function isObject(
   access: unknown,
-): access is { id?: unknown; readOnly?: unknown; permissions?: unknown } {
+): access is { id?: unknown; name?: unknown; readOnly?: unknown; permissions?: unknown } {
   return typeof access === 'object' && access !== null
 }

@@ -214,6 +214,23 @@ describe('console({ organization })', () => {
     expect(await apiKeys.get(apiKey.id)).toMatchObject({ name: 'Renamed', status: 'SUSPENDED' })
   })
 
+  it.each([
+    ['en', 'API keys of Acme & <b>Sons</b>'],
+    ['de', 'API-Schlüssel von Acme & <b>Sons</b>'],
+  ])('says whose keys they are, if the app says it: %s', async (language, heading) => {
+    access.set('alice', { id: 7, name: 'Acme & <b>Sons</b>' })
+    const { apiKey } = await createKey('Named')
+    const alice = createVisitor(http, { 'X-User': 'alice', 'Accept-Language': language })
+    const list = await alice.open(mount)
+    const key = await alice.open(`${mount}/${apiKey.id}`)
+
+    expect(textOf(list.root.querySelector('h1'))).toBe(heading)
+    expect(textOf(list.root.querySelector('title'))).toBe(heading)
+    expect(textOf(key.root.querySelector('.crumbs a'))).toBe(heading)
+    expect(textOf(key.root.querySelector('.brand'))).toBe(heading)
+    expect(key.root.querySelectorAll('b')).toEqual([])
+  })
+
   it('finds no key that does not exist', async () => {
     expect((await as('alice').open(`${mount}/${randomUUID()}`)).status).toBe(404)
   })

@@ -187,6 +187,7 @@ describe('router({ organization })', () => {
     [{}],
     [{ id: null }],
     [{ id: 7, readOnly: 'no' }],
+    [{ id: 7, name: 8 }],
     [{ id: 7, permissions: 'ALL' }],
   ])('passes a mistake of the app on as an error: %j', async (wrong) => {
     access.set('carol', wrong as never)

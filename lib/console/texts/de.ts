@@ -6,6 +6,7 @@ import type { Texts } from './en'
 /** The texts of the pages in German. */
 export const de: Texts = {
   apiKeys: 'API-Schlüssel',
+  apiKeysOf: (organization) => `API-Schlüssel von ${organization}`,
   crumbs: 'Wo du bist',
   backTo: (title) => `Zurück zu ${title}`,
   skip: 'Zum Inhalt springen',

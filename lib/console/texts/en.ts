@@ -7,6 +7,7 @@ import { betterInEnglish } from './faults-en'
 /** The texts of the pages in English. The other languages have the same. */
 export const en = {
   apiKeys: 'API keys',
+  apiKeysOf: (organization: string) => `API keys of ${organization}`,
   crumbs: 'Where you are',
   backTo: (title: string) => `Back to ${title}`,
   skip: 'Skip to the content',
