@@ -23,7 +23,8 @@ export { digests, sources } from './importing/sources'
 export type { ImportOptions } from './lifecycle/import-options'
 export type { ConsoleOptions } from './console/options'
 export type { Demand } from './http/demand'
-export type { Condition, Explanation, ExplainOptions } from './http/explain'
+export type { Explanation, ExplainOptions } from './http/explain'
+export type { Condition } from './http/explain-findings'
 export type {
   AnyRequest,
   AuthenticateOptions,

@@ -1,10 +1,12 @@
 import { momentOf } from '../database/clock'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
+import { signedText, type AcceptedSource, type ImportedKeys } from '../importing/imported-keys'
 import { asSent, type Digest, type SecretFormat } from '../keys/secret'
 import { mayAnswer, type CachedKey } from './cache'
 import type { FailedAttempts } from './failed-attempts'
 import type { Memory } from './memory'
+import type { SaltedKeys } from './salted-keys'
 import type { Holding, KeyCaller } from './verified-key'
 import { leastPatienceMs, maxAttempts } from './verify'
 
@@ -14,6 +16,8 @@ export interface Examination {
   digest: Digest | null
   /** The row of the key; `null` if no key has the hash. */
   key: CachedKey | null
+  /** The other system whose keys have the form of the text; `null` for a text of the form of our keys, or of no key. */
+  source: string | null
   /** The time at which the facts hold, in milliseconds since 1970. */
   wall: number
 }
@@ -22,13 +26,15 @@ interface ExamineParts {
   format: SecretFormat
   memory: Memory
   attempts: FailedAttempts
+  /** The parts for the keys of other systems; `undefined` in an app without imported keys. */
+  imports: { imported: ImportedKeys; saltedKeys: SaltedKeys } | undefined
 }
 
 /**
  * Makes the functions that read a key from the database as a verification reads it. They count no use, and no failed attempt. They
  * report nothing.
  */
-export function createExamine({ format, memory, attempts }: ExamineParts) {
+export function createExamine({ format, memory, attempts, imports }: ExamineParts) {
   const { clock, feed, loader, ownerPermissions } = memory
 
   async function readKey(digest: Digest): Promise<CachedKey | null> {
@@ -44,16 +50,50 @@ export function createExamine({ format, memory, attempts }: ExamineParts) {
     throw new ApiKeysError('database_unavailable')
   }
 
-  async function examine(plainTextKey: string): Promise<Examination> {
-    const digest = format.parse(asSent(plainTextKey))
+  async function inTime<Result>(work: Promise<Result>): Promise<Result> {
     const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
-    const key = digest === null ? null : await within({ limitMs, isAwaited: true }, readKey(digest))
-    return { digest, key, wall: clock.wall() }
+    return within({ limitMs, isAwaited: true }, work)
+  }
+
+  async function examineOwn(plainTextKey: string): Promise<Examination> {
+    const digest = format.parse(asSent(plainTextKey))
+    const key = digest === null ? null : await inTime(readKey(digest))
+    return { digest, key, source: null, wall: clock.wall() }
+  }
+
+  /** Returns the hashes that a text has as the key of a source. Those of a key with a salt take a tenth of a second. */
+  async function hashesOf(accepted: AcceptedSource, text: string): Promise<Digest[]> {
+    const signed = signedText(accepted.source, text)
+    const [next, ...others] = accepted
+      .hashersOf(signed.length)
+      .map((hasher) => hasher.digest(signed))
+    if (next === undefined) return []
+    const isSalted = imports?.saltedKeys.mayHave(accepted, text) === true
+    const salted = isSalted ? await imports.saltedKeys.find(accepted, text, next, {}) : []
+    return [next, ...others, ...salted]
+  }
+
+  async function examineImported(text: string): Promise<Examination> {
+    let source: string | null = null
+    for (const accepted of imports?.imported.all ?? []) {
+      if (!imports?.imported.accepts(accepted, text)) continue
+      source ??= accepted.source.name
+      for (const digest of await hashesOf(accepted, text)) {
+        const key = await inTime(readKey(digest))
+        if (key) return { digest, key, source: accepted.source.name, wall: clock.wall() }
+      }
+    }
+    return { digest: null, key: null, source, wall: clock.wall() }
   }
 
   return {
-    /** Reads the facts about a plain-text key. Rejects with `database_unavailable`. */
-    examine,
+    /** Reads the facts about a plain-text key, ours or imported. Rejects with `database_unavailable`. */
+    async examine(plainTextKey: string): Promise<Examination> {
+      // What has our marker and our length is ours alone.
+      return !imports || format.hasLength(asSent(plainTextKey))
+        ? examineOwn(plainTextKey)
+        : examineImported(plainTextKey)
+    },
 
     /**
      * Reads the facts about a key that anyone may send, and counts made-up keys for their address. Rejects with `too_many_lookups` if the
@@ -64,7 +104,7 @@ export function createExamine({ format, memory, attempts }: ExamineParts) {
       const digest = format.parse(sent)
       const isForgeable = digest !== null && format.isForgeable(sent, digest)
       if (isForgeable && !attempts.mayLookUp(caller)) throw new ApiKeysError('too_many_lookups')
-      const facts = await examine(plainTextKey)
+      const facts = await examineOwn(plainTextKey)
       if (isForgeable && !facts.key) attempts.note(caller)
       return facts
     },

@@ -50,7 +50,7 @@ export function createSaltedKeys(parts: SaltedKeysParts) {
     onGap: () => (found = new Map()),
   })
 
-  async function derive(accepted: AcceptedSource, key: string, caller: KeyCaller) {
+  async function derive(accepted: AcceptedSource, key: string, caller: Pick<KeyCaller, 'ip'>) {
     const { source, hashersOf } = accepted
     const { salted, locate, name } = source
     if (!salted || !locate) return []
@@ -84,7 +84,7 @@ export function createSaltedKeys(parts: SaltedKeysParts) {
       accepted: AcceptedSource,
       key: string,
       next: Digest,
-      caller: KeyCaller,
+      caller: Pick<KeyCaller, 'ip'>,
     ): Promise<readonly Digest[]> {
       const before = found.get(next)
       // A key that was not found may have been imported since, unless that would have been reported.

@@ -74,6 +74,7 @@ describe('import', () => {
     expect(reportOf(stdout)).toMatchObject({ imported: 2, known: 0, refused: [], isComplete: true })
     expect(await verifier.verify(one.key)).toMatchObject({ valid: true, apiKey: { userId: user } })
     expect(await verifier.verify(two.key)).toMatchObject({ code: 'suspended' })
+    expect(await cli(['explain'], { input: one.key })).toMatchObject({ code: 0 })
     const names = await rows(`SELECT name FROM api_keys WHERE user_id = '${user}' ORDER BY name`)
     expect(names).toEqual([{ name: 'From before' }, { name: 'Zwei, "drei"' }])
     const { events } = await verifier.events({ userId: user })
