@@ -28,6 +28,7 @@ declare const app: express.Express
 declare const listGraphs: RequestHandler, executeGraph: RequestHandler, showStatus: RequestHandler
 declare function findMember(organizationId: string | undefined, userId: string | number): Promise<{
   organizationId: string
+  organizationName: string
   isManager: boolean
   permissions: ('READ_GRAPH' | 'EXECUTE_GRAPH')[]
 } | null>
