@@ -24,6 +24,7 @@ const functions: Record<string, unknown[]> = {
   dropPermission: ['WRITE_GRAPH', {}],
   endRotation: [id, {}],
   events: [{}, {}],
+  explain: ['x', {}],
   flush: [],
   get: [id, {}],
   getApiKey: [{ headers: {} }],

@@ -1,5 +1,6 @@
 import type * as documents from '../openapi/document'
 import type { RouterName } from '../openapi/operations'
+import type { OpenApiDocument } from '../openapi/options'
 import type { OpenApiOption } from './access'
 import type { RouterParts, Routes } from './router'
 
@@ -11,13 +12,19 @@ export function documentRoute(
 ): Routes {
   if (option === undefined || option === false) return {}
   const options = option === true ? {} : option
+  let made: OpenApiDocument | undefined
 
   return {
     '/openapi.json': {
       async get({ req }) {
         // Most processes answer no such request, and load nothing for it.
         const { createRouterDocument } = require('../openapi/document') as typeof documents
-        return createRouterDocument(parts, router, { ...options, url: urlOf(req.baseUrl) })
+        const url = urlOf(req.baseUrl)
+        // To make a document takes 20 ms. A router that is mounted at one path has one document.
+        if (made?.servers?.[0]?.url !== url) {
+          made = createRouterDocument(parts, router, { ...options, url })
+        }
+        return made
       },
     },
   }

@@ -19,8 +19,10 @@ export function createOutcomes() {
 
     refused: refused as ReadonlyMap<string, RefusedOutcome & { readonly count: number }>,
 
-    noteRefused(code: ErrorCode, reason: InvalidReason | null) {
-      const name = `${code} ${reason}`
+    /** Only the refusal of an invalid key has a reason. No reason has the name of a code. */
+    noteRefused(code: ErrorCode, invalidReason: InvalidReason | null) {
+      const reason = code === 'invalid_api_key' ? invalidReason : null
+      const name = reason ?? code
       const known = refused.get(name)
       if (known) known.count++
       else refused.set(name, { code, reason, count: 1 })

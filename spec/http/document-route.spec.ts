@@ -1,6 +1,6 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 
-import type { AnyRequest } from '../../lib'
+import type { AnyRequest, OpenApiDocument } from '../../lib'
 import { expectProblem } from '../support/problem'
 import { useWorld } from '../support/world'
 
@@ -14,6 +14,7 @@ const { apiKeys, http, createKey } = useWorld({
   options: { organizations: {} as never },
   routes(app, apiKeys) {
     app.use('/keys', apiKeys.router({ openApi: true }))
+    app.use(['/one/keys', '/two/tokens'], apiKeys.router({ openApi: true }))
     app.use('/teams/:id/keys', apiKeys.router({ openApi: { signIn }, organization }))
     app.use('/admin/keys', apiKeys.adminRouter({ openApi: true }))
   },
@@ -48,6 +49,19 @@ describe('GET /openapi.json', () => {
       }
     },
   )
+
+  it('is about the place of each request, if the router is mounted at several', async () => {
+    const places = ['/one/keys', '/two/tokens', '/one/keys']
+    const answers = await Promise.all(
+      places.map((place) => http.as('alice').get(`${place}/openapi.json`)),
+    )
+
+    expect(answers.map(({ body }) => (body as OpenApiDocument).servers)).toEqual([
+      [{ url: '../keys' }],
+      [{ url: '../tokens' }],
+      [{ url: '../keys' }],
+    ])
+  })
 
   it('says how users sign in, if the app has said so', async () => {
     const { body } = await http.as('alice').get('/teams/acme/keys/openapi.json')
