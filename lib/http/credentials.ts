@@ -75,7 +75,7 @@ export function createCredentialReader(options: CredentialOptions) {
     const key = prefix === undefined ? undefined : keyIn(value, prefix.length)
     const isBearer = scheme.test(value)
     const isReadable = b64token.test(value.slice(prefix?.length))
-    if (key && (isReadable || tokens?.isAccepted(value.slice(prefix?.length)) === true)) return key
+    if (key && (isReadable || tokens?.hasShape(value.slice(prefix?.length)) === true)) return key
     if (isBearer && isReadable) return { kind: 'foreign' }
     const isOurs = masks.fits(value)
     return isBearer || isOurs ? unreadable('malformed_credential', isOurs) : { kind: 'none' }
@@ -108,7 +108,7 @@ export function createCredentialReader(options: CredentialOptions) {
       if (authorization.endsWith(ellipsis)) return null
       if (tokens !== undefined && (markerEnd === -1 || authorization.includes('|'))) {
         const token = authorization.slice(plainScheme.length)
-        if (!tokens.isAccepted(token)) return b64token.test(token) ? { kind: 'foreign' } : null
+        if (!tokens.hasShape(token)) return b64token.test(token) ? { kind: 'foreign' } : null
       }
 
       const otherEnd = markerEnd === -1 ? -1 : longerNameEnd(authorization, markerEnd)
@@ -161,7 +161,7 @@ function createKeyFinder({ markerEndAt }: CredentialOptions, tokens: ImportedTok
     if (markerEnd === -1) {
       const token = text.slice(start)
       if (tokens?.isMasked(token) === true) return unreadable('malformed_credential', true)
-      return tokens?.isAccepted(token) === true ? { kind: 'key', text, start } : undefined
+      return tokens?.hasShape(token) === true ? { kind: 'key', text, start } : undefined
     }
     if (text.endsWith(ellipsis)) return unreadable('malformed_credential', true)
     const sent = { text, start }

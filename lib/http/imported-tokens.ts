@@ -16,7 +16,7 @@ const tokens = /[^\s,;"']+/g
 const basic = /^basic +/i
 
 /** Makes the part that finds the keys of other systems in headers, and masks them. */
-export function createImportedTokens({ schemes, isAccepted }: ImportedKeys) {
+export function createImportedTokens({ schemes, hasShape }: ImportedKeys) {
   const names = schemes.filter((name) => name.toLowerCase() !== 'basic').map(escape)
   const scheme = names.length > 0 ? new RegExp(`^(?:${names.join('|')}) +`, 'i') : undefined
   const takesBasic = names.length < schemes.length
@@ -28,24 +28,24 @@ export function createImportedTokens({ schemes, isAccepted }: ImportedKeys) {
     const [user = ''] = Buffer.from(value.slice(prefix.length), 'base64')
       .toString('latin1')
       .split(':')
-    return isAccepted(user) ? user : undefined
+    return hasShape(user) ? user : undefined
   }
 
   function mask(value: string): string {
     const user = keyInBasic(value)
     if (user !== undefined) return `Basic ${maskToken(user)}`
-    return value.replace(tokens, (token) => (isAccepted(token) ? maskToken(token) : token))
+    return value.replace(tokens, (token) => (hasShape(token) ? maskToken(token) : token))
   }
 
   return {
-    isAccepted,
+    hasShape,
     mask,
     isMasked: (token: string) => masked.test(token),
 
     /** True if a value has a token that is masked, or is to be masked. */
     fits(value: string): boolean {
       if (keyInBasic(value) !== undefined) return true
-      return value.match(tokens)?.some((token) => masked.test(token) || isAccepted(token)) ?? false
+      return value.match(tokens)?.some((token) => masked.test(token) || hasShape(token)) ?? false
     },
 
     /** Returns the scheme of a source with which an `Authorization` begins, and the spaces behind it. */

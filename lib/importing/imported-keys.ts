@@ -58,16 +58,20 @@ export function createImportedKeys(options: Options) {
     /** True if a source accepts a text as one of its keys. */
     accepts: isOf,
 
-    /** True if some source accepts a text as one of its keys. */
-    isAccepted(text: string): boolean {
-      return text.length <= longest && all.some((each) => isOf(each, text))
+    /** True if a text has the shape of the keys of some source, whatever its check. */
+    hasShape(text: string): boolean {
+      return text.length <= longest && all.some((each) => hasShapeOf(each, text))
     },
   }
 }
 
-function isOf({ source, longest }: AcceptedSource, text: string): boolean {
-  const { accepts, check } = source
-  return text.length <= longest && accepts.test(text) && (check === undefined || check(text))
+function isOf(accepted: AcceptedSource, text: string): boolean {
+  const { check } = accepted.source
+  return hasShapeOf(accepted, text) && (check === undefined || check(text))
+}
+
+function hasShapeOf({ source, longest }: AcceptedSource, text: string): boolean {
+  return text.length <= longest && source.accepts.test(text)
 }
 
 /** Returns the text of a key of a source, of which the hashers of its length make the hash. */

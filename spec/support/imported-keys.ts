@@ -140,8 +140,8 @@ function vector(source: ImportSource, key: string, row: ImportRow, ...others: st
   return { source, key, row: { userId: 'alice', permissions: ['READ_GRAPH'], ...row }, nearMisses }
 }
 
-/** Returns a text with another letter or digit at a place. */
+/** Returns a text with another letter at a place. All systems have both letters in their keys. */
 export function withOther(text: string, place: number) {
-  const other = text.charAt(place) === '3' ? '4' : '3'
+  const other = text.charAt(place) === 'b' ? 'c' : 'b'
   return text.slice(0, place) + other + text.slice(place + 1)
 }

@@ -1,0 +1,198 @@
+import { createApiKeys, digests, sources, type ImportSource } from '../../lib'
+import { faultOfPattern } from '../../lib/importing/pattern'
+import { crc32 } from '../../lib/importing/source'
+import { databaseAway } from '../support/database'
+
+function create(...imports: unknown[]) {
+  return () =>
+    createApiKeys({
+      sequelize: databaseAway.connect(),
+      keyPrefix: 'acme',
+      permissions: ['READ_GRAPH'],
+      imports: imports as ImportSource[],
+    })
+}
+
+const legacy = { name: 'legacy', accepts: /^lk_[0-9a-f]{40}$/, digest: digests.sha256.hex }
+
+describe('the pattern of a source', () => {
+  it.each([
+    [/lk_[0-9]{8}/, 'must begin with ^ and end with $'],
+    [/^lk_[0-9]{8}\$/, 'must begin with ^ and end with $'],
+    [/^lk_[0-9]{8}|x$/, 'must have its alternatives in a group'],
+    [/^lk_[0-9]+$/, 'must bound each repetition, such as {1,64}'],
+    [/^lk_.*$/, 'must bound each repetition, such as {1,64}'],
+    [/^lk_[0-9]{8,}$/, 'must bound each repetition, such as {1,64}'],
+    [/^[0-9]{2000}$/, 'must match at most 1024 characters'],
+    [/^(?:a{1,9}){1,9}$/, 'can match in more than 10000 ways, which takes too long'],
+    [/^(?:a|a){1,40}$/, 'can match in more than 10000 ways, which takes too long'],
+    [/^\w{1,99}\w{1,99}\w{1,99}$/, 'can match in more than 10000 ways, which takes too long'],
+    [/^(?=a)a{8}$/, 'must have only groups such as (…) and (?:…)'],
+    [/^(a)\1$/, 'must not have \\b, \\p or references'],
+    [/^a{8}$/g, 'must have no flags but i and u'],
+    [/^a{8}$/y, 'must have no flags but i and u'],
+    [/^a?$/, 'must not match an empty text'],
+  ])('is refused: %s', (pattern, fault) => {
+    expect(faultOfPattern(pattern)).toBe(fault)
+    expect(create({ ...legacy, accepts: pattern })).toThrow(`imports.legacy.accepts ${fault}`)
+  })
+
+  it.each([
+    /^lk_[0-9a-f]{40}$/,
+    /^(?:\d{1,20}\|)?(?:a|b)[A-Za-z0-9]{40}$/,
+    /^[\w.-]{8,200}$/,
+    /^a\\$/,
+  ])('is taken: %s', (pattern) => {
+    expect(faultOfPattern(pattern)).toBeNull()
+  })
+})
+
+describe('the option imports', () => {
+  it.each<[unknown, string]>([
+    ['better-auth', 'the option imports must be a list of sources'],
+    [[null], 'the option imports[0] must be a source of keys'],
+    [[{ ...legacy, name: 'Legacy' }], 'imports[0].name must be at most 32 lower-case letters'],
+    [[legacy, legacy], 'imports.legacy must not be there twice'],
+    [
+      [{ ...legacy, accept: /x/ }],
+      'there is no option imports.legacy.accept. Did you mean accepts?',
+    ],
+    [[{ ...legacy, accepts: 'lk_' }], 'imports.legacy.accepts must be a pattern'],
+    [[{ ...legacy, digest: digests.sha256 }], 'imports.legacy.digest must be { of, read }'],
+    [
+      [{ ...legacy, salted: digests.djangoPbkdf2 }],
+      'imports.legacy.locate is required beside salted',
+    ],
+    [[{ ...legacy, check: true }], 'imports.legacy.check must be a function'],
+    [
+      [{ ...legacy, headers: ['Authorization'] }],
+      'imports.legacy.headers must be a list of headers',
+    ],
+    [[{ ...legacy, schemes: ['a b c'] }], 'imports.legacy.schemes must be a list of schemes'],
+    [[{ ...legacy, environment: 'live' }], 'imports.legacy.environment must not be given without'],
+  ])('refuses %j', (imports, message) => {
+    expect(() => create(...[imports].flat())()).toThrow(
+      typeof imports === 'string' ? 'imports[0] must be a source of keys' : message,
+    )
+  })
+
+  it('refuses a prefix that is no prefix', () => {
+    expect(() => sources.knox({ prefix: '(a+)+' })).toThrow(TypeError)
+  })
+})
+
+function read(source: ImportSource, row: Record<string, unknown>) {
+  const result = source.readRow?.(row)
+  if (!result) throw new Error('The source reads no rows')
+  return result
+}
+
+describe('rows of other systems', () => {
+  it.each<[string, ImportSource, Record<string, unknown>, object]>([
+    [
+      'minutes of Sanctum after the creation',
+      sources.sanctum({ expirationMinutes: 60 }),
+      {
+        token: 'x',
+        tokenable_id: 7,
+        abilities: '["read","write"]',
+        created_at: '2025-01-01 00:00:00',
+      },
+      {
+        userId: '7',
+        permissions: ['read', 'write'],
+        expiresAt: new Date('2025-01-01T01:00:00Z'),
+        createdAt: '2025-01-01T00:00:00Z',
+      },
+    ],
+    [
+      'seconds of Doorkeeper after the creation, and scopes',
+      sources.doorkeeper(),
+      {
+        token: 'x',
+        created_at: new Date(0),
+        expires_in: 7200,
+        scopes: 'read write',
+        revoked_at: null,
+      },
+      { expiresAt: new Date(7_200_000), permissions: ['read', 'write'], status: 'ACTIVE' },
+    ],
+    [
+      'dates of GitLab, and a list of YAML',
+      sources.gitlab({ dbKeyBase: 'x'.repeat(32) }),
+      {
+        token_digest: 'x',
+        expires_at: '2026-05-01',
+        scopes: '---\n- api\n- read_user\n',
+        revoked: 'f',
+      },
+      {
+        expiresAt: '2026-05-01T00:00:00Z',
+        permissions: ['api', 'read_user'],
+        status: 'ACTIVE',
+      },
+    ],
+    [
+      'seconds of Gitea',
+      sources.gitea(),
+      { token_hash: 'x', created_unix: 1_700_000_000, updated_unix: '1700000100', uid: 3 },
+      { createdAt: new Date(1_700_000_000_000), lastUsedAt: new Date(1_700_000_100_000) },
+    ],
+    [
+      'milliseconds of Unkey',
+      sources.unkey(),
+      { hash: 'x', created_at_m: 1_700_000_000_000, enabled: 0, deleted_at_m: null },
+      { createdAt: new Date(1_700_000_000_000), status: 'SUSPENDED' },
+    ],
+    [
+      'a revocation of Medusa that lies ahead',
+      sources.medusa(),
+      { token: 'x', salt: 'y', redacted: 'sk_abc***xyz', revoked_at: '2999-01-01T00:00:00Z' },
+      { status: 'ACTIVE', expiresAt: '2999-01-01T00:00:00Z', revokedAt: null },
+    ],
+    [
+      'the metadata of keypal',
+      sources.keypal(),
+      {
+        key_hash: 'x',
+        metadata:
+          '{"ownerId":"u","scopes":["a"],"enabled":true,"revokedAt":"2025-01-01T00:00:00Z"}',
+      },
+      { userId: 'u', permissions: ['a'], status: 'REVOKED', revokedAt: '2025-01-01T00:00:00Z' },
+    ],
+    [
+      'a revoked key of djangorestframework-api-key from CSV',
+      sources.drfApiKey(),
+      {
+        hashed_key: 'x',
+        prefix: 'abcdefgh',
+        revoked: 'True',
+        expiry_date: '2026-01-01 00:00:00+00',
+      },
+      { status: 'REVOKED', locator: 'abcdefgh', expiresAt: '2026-01-01T00:00:00+00:00' },
+    ],
+  ])('are read: %s', (_, source, row, expected) => {
+    expect(read(source, row).row).toMatchObject(expected)
+  })
+
+  it('name what cannot be imported', () => {
+    const { unmapped } = read(sources.unkey(), {
+      hash: 'x',
+      remaining_requests: 4,
+      refill_day: null,
+    })
+
+    expect(unmapped).toEqual([
+      { field: 'remainingRequests', message: 'counts credits, which the library does not have' },
+    ])
+  })
+})
+
+describe('crc32', () => {
+  it.each([
+    ['', 0],
+    ['123456789', 0xcb_f4_39_26],
+  ])('of %j', (text, value) => {
+    expect(crc32(text)).toBe(value)
+  })
+})
