@@ -10,6 +10,7 @@ import type { AdminRouterOptions, RouterOptions } from './http/access'
 import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
+import type { LeakRouterOptions } from './leaks/options'
 import type { Lifecycle } from './lifecycle/types'
 import type { InstrumentOptions } from './metrics/options'
 import type { GuardsOptions, OpenApiDocument, OpenApiOptions } from './openapi/options'
@@ -126,6 +127,14 @@ export interface ApiKeys<
    * app.use('/admin/settings/api-keys', apiKeys.console({ admin: true }))
    */
   console(options?: ConsoleOptions<A['permission'], User>): Guard
+  /**
+   * Makes the router that takes reports of exposed keys, of GitHub, of GitLab and of everyone, by option. It revokes the keys, marks them
+   * so that they are never reactivated, and reports them to the listeners of `exposed`. `GET /status` tells a scanner if a key works.
+   *
+   * @example
+   * app.use('/leaks', apiKeys.leakRouter({ github: true, reports: true }))
+   */
+  leakRouter(options?: LeakRouterOptions): Guard
   /**
    * The Passport strategy. Authenticate by its name.
    *

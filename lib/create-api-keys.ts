@@ -11,6 +11,7 @@ import { createConnections } from './database/connections'
 import { refuseRequest } from './http/guard-options'
 import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
+import { createLeakRouter } from './leaks/leak-router'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
@@ -145,6 +146,10 @@ function assemble(options: AnyOptions): ApiKeys {
       // Most processes show no pages, and load neither them nor their renderer.
       const { createConsole } = require('./console/console') as typeof pages
       return createConsole(http.routerParts, options)
+    },
+    leakRouter: (options) => {
+      refuseRequest('leakRouter', options)
+      return createLeakRouter(http.routerParts, options)
     },
     verify: verification.verifyAlone,
     health: verification.health,

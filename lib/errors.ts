@@ -96,6 +96,16 @@ export class TooManyAttemptsError extends ApiKeysError {
   }
 }
 
+/** An address has sent too many reports of exposed keys. */
+export class TooManyReportsError extends ApiKeysError {
+  override readonly name = 'TooManyReportsError'
+
+  constructor(readonly retryAfterSeconds: number) {
+    super('too_many_reports')
+    this.headers = retryAfter(retryAfterSeconds)
+  }
+}
+
 /** Returns the code of the refusal of a key that is not accepted. */
 export function codeOf(reason: InvalidReason): ErrorCode {
   switch (reason) {

@@ -10,6 +10,7 @@ export {
   RateLimitedError,
   TooManyApiKeysError,
   TooManyAttemptsError,
+  TooManyReportsError,
   type ErrorCode,
   type InputFault,
   type InvalidReason,
@@ -33,6 +34,7 @@ export type {
 } from './http/guard-options'
 export type { Guard } from './http/guards'
 export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from './http/access'
+export type { GithubOptions, GitlabOptions, LeakRouterOptions } from './leaks/options'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { InstrumentOptions } from './metrics/options'
 export type {

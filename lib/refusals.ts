@@ -98,6 +98,14 @@ export const refusals = {
   malformed_json: [400, 'The body is not valid JSON.'],
   body_too_large: [413, 'The body is larger than 32 kB.'],
   invalid_input: [422, 'The input breaks the rules'],
+  invalid_signature: [403, 'The signature of the report is not valid.'],
+  invalid_report_token: [401, 'The token of the report is not valid.', 'invalid_token'],
+  malformed_report: [400, 'The report does not have the form that is taken here.'],
+  too_many_reports: [
+    429,
+    'Too many reports from this address. Wait as long as the header Retry-After says.',
+  ],
+  report_unverifiable: [503, 'The report cannot be checked at the moment. Send it again shortly.'],
   limiter_unavailable: [
     503,
     'The limits of the API key cannot be checked at the moment. Try again shortly.',

@@ -32,6 +32,7 @@ const functions: Record<string, unknown[]> = {
   health: [{}],
   importKeys: ['legacy', [{}], {}],
   instrument: [{}],
+  leakRouter: [{}],
   list: [{}, {}],
   maskKeys: [],
   migrate: [],

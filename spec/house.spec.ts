@@ -12,7 +12,7 @@ const floors = [
   ['lib/index.ts'],
   ['lib/create-api-keys.ts'],
   ['lib/api.ts'],
-  ['lib/console'],
+  ['lib/console', 'lib/leaks'],
   ['lib/http'],
   ['lib/openapi', 'lib/metrics'],
   ['lib/lifecycle'],
@@ -33,11 +33,11 @@ const floors = [
 const reserved = [
   {
     imported: /^sequelize$|^pg$|^models\/(?!warnings|option-checks)|^migrations/,
-    rooms: /^lib\/(http|console)$/,
+    rooms: /^lib\/(http|console|leaks)$/,
   },
   {
     imported: /^(express|passport(-.*)?)$/,
-    rooms: /^(lib\/(?!http$|console$|index\.ts$|create)|models|migrations)/,
+    rooms: /^(lib\/(?!http$|console$|leaks$|index\.ts$|create)|models|migrations)/,
   },
 ]
 
@@ -210,8 +210,13 @@ const wings = {
     'lib/openapi/operation.ts',
     'lib/openapi/operations.ts',
   ],
-  'exposed keys': ['lib/http/plain-http.ts', 'lib/http/transport.ts', 'lib/lifecycle/exposure.ts'],
   metrics: ['lib/metrics', 'lib/database/observed.ts', 'lib/verification/outcomes.ts'],
+  'exposed keys': [
+    'lib/leaks',
+    'lib/http/plain-http.ts',
+    'lib/http/transport.ts',
+    'lib/lifecycle/exposure.ts',
+  ],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
   'what other systems store': [
     'lib/importing/digests.ts',

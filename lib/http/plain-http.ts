@@ -42,8 +42,7 @@ export function createPlainHttp(parts: PlainHttpParts) {
     if (digest === null) return false
     if (!key) return true
 
-    await routeCommands.expose([{ apiKeyId: key.id, digest, url: null }], {
-      source: plainHttp,
+    await routeCommands.expose([{ apiKeyId: key.id, digest, source: plainHttp, url: null }], {
       reason: 'sent over plain HTTP',
       outcome: 'revoke',
       ...(address !== null && { address }),

@@ -143,7 +143,8 @@ function queryOf(req: Request): Record<string, unknown> {
   )
 }
 
-function otherMethodsHandler(methods: string[]) {
+/** Makes the handler that answers the methods which a path does not have. */
+export function otherMethodsHandler(methods: string[]) {
   const allowed = [...methods, ...(methods.includes('get') ? ['head'] : []), 'options'].map(
     (method) => method.toUpperCase(),
   )

@@ -114,7 +114,7 @@ export interface RecordFields<Permission extends string> {
 /** The first report that a key was exposed. */
 export interface Exposure {
   at: Date
-  /** The source of the report, for example `github`; `plain_http` for a key that was sent over plain HTTP. */
+  /** The source of the report, for example `github:commit`; `plain_http` for a key that was sent over plain HTTP. */
   source: string
   /** The place at which the key was found; `null` if the report does not name it. */
   url: string | null

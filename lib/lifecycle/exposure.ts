@@ -12,13 +12,13 @@ import { plan, writeChanges, type Decision, type ReadKey } from './key-changes'
 export interface Found {
   apiKeyId: string
   digest: Digest
+  /** The source of the report, which records show. */
+  source: string
   url: string | null
 }
 
 /** What a report says of all its secrets. */
 export interface ExposureReport extends Pick<Circumstances, 'address'> {
-  /** The name of its source, which records show. */
-  source: string
   /** Why the keys are refused, for the audit trail. */
   reason: string
   /** The status that the keys get. */
@@ -29,7 +29,9 @@ export interface ExposureReport extends Pick<Circumstances, 'address'> {
 export const plainHttp = 'plain_http'
 
 /** The secrets of a key that a report names, by the digests that the trail has of their hashes. */
-type Places = ReadonlyMap<string, string | null>
+type Places = ReadonlyMap<string, Place>
+
+type Place = Omit<Exposure, 'at'>
 
 /**
  * Revokes the keys whose current secrets were exposed, and marks them, so that they are never reactivated. An old secret in its grace
@@ -43,11 +45,11 @@ export async function expose(
 ): Promise<void> {
   if (found.length === 0) return
   const { address, reason } = report
-  const byKey = new Map<string, Map<string, string | null>>()
-  for (const { apiKeyId, digest, url } of found) {
-    const places = byKey.get(apiKeyId) ?? new Map<string, string | null>()
+  const byKey = new Map<string, Map<string, Place>>()
+  for (const { apiKeyId, digest, source, url } of found) {
+    const places = byKey.get(apiKeyId) ?? new Map<string, Place>()
     const hashDigest = hash('sha256', toStoredHash(digest))
-    places.set(hashDigest, places.get(hashDigest) ?? url)
+    places.set(hashDigest, places.get(hashDigest) ?? { source, url })
     byKey.set(apiKeyId, places)
   }
 
@@ -69,24 +71,26 @@ async function exposeLocked(parts: Parts, keys: readonly ReadKey[], work: Work) 
   const { emitter, serverClock } = parts
   const at = new Date(Math.round(serverClock.now()))
   const isFree = report.outcome === 'revoke' ? await countDown(parts, own) : () => false
-  let suspended = 0
+  const suspended: string[] = []
 
   const planned = keys.flatMap((key) => {
     const places = byKey.get(key.record.id)
-    const url = places?.get(key.hashDigest)
-    if (url === undefined) return planEnd(key, places, own)
+    const place = places?.get(key.hashDigest)
+    if (!place) return planEnd(key, places, own)
 
-    const exposed = key.record.exposed ?? { at, source: report.source, url }
+    const exposed = key.record.exposed ?? { at, ...place }
     const decision = decide(key.record, exposed, isFree)
-    if (decision?.changes.status === 'SUSPENDED' && report.outcome === 'revoke') suspended++
+    if (decision?.changes.status === 'SUSPENDED' && report.outcome === 'revoke')
+      suspended.push(exposed.source)
     return (decision && plan(key, decision, own)) ?? []
   })
   if (planned.length === 0) return
   const { made, xid } = await writeChanges(parts, runIn(parts.sequelize, own.transaction), planned)
   parts.noteMade(own.transaction, made, { xid, isLogged: true })
-  if (suspended === 0) return
-  const { source } = report
-  emitter.emitAfter(own.transaction, 'exposure_limit_reached', { source, suspended })
+  const [source] = suspended
+  if (source === undefined) return
+  const notice = { source, suspended: suspended.length }
+  emitter.emitAfter(own.transaction, 'exposure_limit_reached', notice)
 }
 
 /** Ends the grace period of an old secret that a report names. */

@@ -30,6 +30,11 @@ const withoutRoles = createProcess(
   addGraphs,
 )
 const strict = createProcess({ maxFailedAttemptsPerMinute: 1 }, addGraphs)
+const gitlabToken = 'a token of at least 16 characters'
+const leaks = createProcess({}, (app, keys) => {
+  const github = { publicKeysUrl: 'http://127.0.0.1:1/' }
+  app.use('/leaks', keys.leakRouter({ github, gitlab: { token: gitlabToken }, reports: true }))
+})
 const insecure = createProcess({ insecureTransport: 'refuse' }, addGraphs)
 const withoutRedis = createProcess(
   { limits: { burst: { limit: 1, windowSeconds: 60 } }, redis: redisAway },
@@ -194,6 +199,46 @@ const refusals: Record<ErrorCode, Row> = {
     type: 'https://iana.org/assignments/http-problem-types#abnormal-usage-detected',
     detail:
       'Too many failed attempts from this address. Wait as long as the header Retry-After says.',
+  },
+  invalid_signature: {
+    when: 'a report with the signature of nobody',
+    send: () => leaks.http.post('/leaks/github', []),
+    status: 403,
+    detail: 'The signature of the report is not valid.',
+  },
+  invalid_report_token: {
+    when: 'a report with the token of nobody',
+    send: () => leaks.http.get('/leaks/revocable_token_types'),
+    status: 401,
+    headers: { 'www-authenticate': 'Bearer realm="api", error="invalid_token"' },
+    detail: 'The token of the report is not valid.',
+  },
+  malformed_report: {
+    when: 'a report of another form',
+    send: () => leaks.http.set({ Authorization: gitlabToken }).post('/leaks/revoke_tokens', {}),
+    status: 400,
+    detail: 'The report does not have the form that is taken here.',
+  },
+  too_many_reports: {
+    when: 'the 61st report of an hour',
+    before: async () => {
+      const report = { credentials: ['x'] }
+      for (let time = 0; time < 60; time++) await leaks.http.post('/leaks/reports', report)
+    },
+    send: () => leaks.http.post('/leaks/reports', { credentials: ['x'] }),
+    status: 429,
+    headers: { 'retry-after': expect.stringMatching(/^3[56]\d\d$/) as string },
+    detail: 'Too many reports from this address. Wait as long as the header Retry-After says.',
+  },
+  report_unverifiable: {
+    when: 'a report of a GitHub that does not answer',
+    send: () =>
+      leaks.http
+        .set({ 'Github-Public-Key-Identifier': 'x', 'Github-Public-Key-Signature': 'AAAAAAAA' })
+        .post('/leaks/github', []),
+    status: 503,
+    headers: { 'retry-after': '1' },
+    detail: 'The report cannot be checked at the moment. Send it again shortly.',
   },
   limiter_unavailable: {
     when: 'Redis out of reach',

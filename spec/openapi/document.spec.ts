@@ -161,7 +161,7 @@ describe('openApi', () => {
       ({ properties }) => properties?.code?.enum?.length === 1,
     )
     const codes = schemas.map(({ properties }) => properties.code.enum[0] as ErrorCode)
-    // These are of guards, of organizations, and about one operation that no document can have.
+    // These are of guards, of organizations, about one operation that no document can have, and of reports of exposed keys.
     const others = [
       'insecure_transport',
       'missing_credential',
@@ -181,6 +181,12 @@ describe('openApi', () => {
       'exceeds_access',
       'organization_not_found',
       'method_not_allowed',
+
+      'invalid_signature',
+      'invalid_report_token',
+      'malformed_report',
+      'too_many_reports',
+      'report_unverifiable',
     ]
 
     expect([...codes, ...others].toSorted()).toEqual(Object.keys(refusals).toSorted())

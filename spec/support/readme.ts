@@ -19,6 +19,7 @@ export const pages = [
   'lib/freshness/README.md',
   'lib/http/README.md',
   'lib/importing/README.md',
+  'lib/leaks/README.md',
   'lib/limits/README.md',
   'lib/metrics/README.md',
   'lib/openapi/README.md',

@@ -1,0 +1,140 @@
+import { Router, type NextFunction, type Request, type Response } from 'express'
+
+import { InvalidApiKeyError, InvalidInputError } from '../errors'
+import { ensureError, type Answers } from '../http/answer'
+import type { Authenticator } from '../http/authentication'
+import type { Guard } from '../http/guards'
+import { readJsonBody } from '../http/json-body'
+import { clientAddressOf } from '../http/request'
+import { insecureHandler, otherMethodsHandler } from '../http/router'
+import type { Settings } from '../read-options'
+import type { Verification } from '../verification/verification'
+import * as conditions from '../verification/decide'
+import { createCallLimit } from './call-limit'
+import { createGithubHandler } from './github'
+import { createGitlabHandlers } from './gitlab'
+import { readLeakOptions } from './options'
+import { createReporter, type ReportOf, type ReporterParts } from './reporter'
+
+interface LeakParts extends ReporterParts {
+  authenticator: Authenticator
+  answers: Answers
+  settings: Pick<Settings, 'environments'>
+  verification: Pick<Verification, 'examine' | 'locate'>
+}
+
+type Handler = (req: Request, res: Response) => Promise<void>
+
+/** How many credentials a public report may have, and how many calls an address may make in an hour. */
+const mostCredentials = 1_000
+const mostReports = 60
+const mostGitlabCalls = 600
+
+/** Makes the router that takes reports of exposed keys, and tells a scanner if a key still works. */
+export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
+  const { authenticator, answers, settings } = parts
+  const options = readLeakOptions(given, settings.environments.keyPrefixes)
+  const { github, gitlab, takesReports, outcome } = options
+  const take = createReporter(parts, outcome)
+  const reportOf: ReportOf = (req) => (reports, reason) =>
+    take(reports, { reason, ...addressOf(req) })
+
+  const routes: Record<string, { get?: Handler; post?: Handler }> = {
+    '/status': { get: createStatusHandler(parts) },
+  }
+  if (github) routes['/github'] = { post: createGithubHandler({ github, reportOf }) }
+  if (gitlab) {
+    const countCall = createCallLimit(mostGitlabCalls)
+    const { listTypes, revokeTokens } = createGitlabHandlers({
+      gitlab,
+      reportOf,
+      countCall: (req) => countCall(clientAddressOf(req)),
+    })
+    routes['/revocable_token_types'] = { get: listTypes }
+    routes['/revoke_tokens'] = { post: revokeTokens }
+  }
+  if (takesReports) routes['/reports'] = { post: createReportsHandler(reportOf) }
+
+  const router = Router()
+  for (const [path, handlers] of Object.entries(routes)) {
+    const route = router.route(path).all(insecureHandler(authenticator))
+    if (handlers.get) route.get(guarded(handlers.get))
+    if (handlers.post) route.post(guarded(handlers.post))
+    route.all(otherMethodsHandler(Object.keys(handlers)))
+  }
+  router.use(function apiKeysErrorHandler(
+    error: unknown,
+    req: Request,
+    res: Response,
+    next: NextFunction,
+  ) {
+    answers.refuse(error, req, res, next)
+  })
+  // The app uses a router as a middleware, whose type needs no types of Express.
+  return router as unknown as Guard
+}
+
+/** Passes failures on, because Express 4 does not wait for handlers. */
+function guarded(handle: Handler) {
+  return function apiKeysLeakHandler(req: Request, res: Response, next: NextFunction) {
+    res.set('Cache-Control', 'no-store')
+    handle(req, res).catch((error: unknown) => next(ensureError(error)))
+  }
+}
+
+/** Returns the address of the client, for the audit trail. */
+function addressOf(req: Request): { address?: string } {
+  const address = clientAddressOf(req)
+  return address === null ? {} : { address }
+}
+
+/**
+ * Makes the handler that tells a scanner if a key still works: 204 or 401, and nothing else. It counts no use, and takes the key from
+ * every address, because a scanner is not where the key is used.
+ */
+function createStatusHandler({ authenticator, answers, verification }: LeakParts): Handler {
+  return async function sendStatus(req, res) {
+    authenticator.mask(req)
+    const caller = authenticator.recall(req)
+    const credential = caller?.masked
+    if (caller && credential?.kind === 'key') {
+      const { key, wall } = await verification.locate(
+        credential.text.slice(credential.start),
+        caller,
+      )
+      const fault =
+        !key ||
+        conditions.faultOfStatus(key) ||
+        conditions.faultOfExpiry(key, wall) ||
+        conditions.faultOfSecret(key, wall) ||
+        conditions.faultOfEnvironment(key)
+      if (fault === null) return void res.status(204).end()
+    }
+    const { status, headers } = answers.withChallenge(new InvalidApiKeyError('unknown'))
+    res.status(status).set(headers).end()
+  }
+}
+
+/** Makes the handler of public reports, after the credential revocation API of GitHub. Its answer says nothing about the credentials. */
+function createReportsHandler(reportOf: ReportOf): Handler {
+  const countCall = createCallLimit(mostReports)
+
+  return async function takeReports(req, res) {
+    countCall(clientAddressOf(req))
+    const { credentials } = Object(await readJsonBody(req, res, 'manyKeys')) as {
+      credentials?: unknown
+    }
+    const isFine =
+      Array.isArray(credentials) &&
+      credentials.length >= 1 &&
+      credentials.length <= mostCredentials &&
+      credentials.every((each): each is string => typeof each === 'string')
+    if (!isFine) {
+      const message = `must be a list of 1 to ${mostCredentials.toLocaleString('en')} texts`
+      throw new InvalidInputError([{ pointer: '#/credentials', message }])
+    }
+    const reports = credentials.map((token: string) => ({ token, source: 'report', url: null }))
+    await reportOf(req)(reports, 'reported to the endpoint for exposed keys')
+    res.status(202).json({})
+  }
+}

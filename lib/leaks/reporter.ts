@@ -1,0 +1,65 @@
+import type { Request } from 'express'
+
+import type { SecretFormat } from '../keys/secret'
+import { shownPattern } from '../keys/secret'
+import type { RouteCommands } from '../lifecycle/commands'
+import type { ExposureReport } from '../lifecycle/exposure'
+import type { Verification } from '../verification/verification'
+
+/** A text that was found in public. */
+export interface Report {
+  token: string
+  /** The source, as records show it. */
+  source: string
+  url: string | null
+}
+
+export interface ReporterParts {
+  format: SecretFormat
+  verification: Pick<Verification, 'examine'>
+  routeCommands: Pick<RouteCommands, 'expose'>
+}
+
+/** Takes the reports of a request. Resolves to true for each text that is a key of the app. */
+export type ReportOf = (
+  req: Request,
+) => (reports: readonly Report[], reason: string) => Promise<boolean[]>
+
+/** The longest address of a place that a record keeps. */
+const longestUrl = 2_048
+
+/** Makes the one way of all reports: it finds the keys, refuses and marks them, and says for each text if it is a key of the app. */
+export function createReporter(parts: ReporterParts, outcome: ExposureReport['outcome']) {
+  const { format, verification, routeCommands } = parts
+  const inKey = '[0-9A-Za-z]'
+  const keys = new RegExp(`(${shownPattern(format, inKey)})${inKey}*`, 'g')
+
+  /** Returns the place of a report in the form of a record: without a key, and `null` if it is no text that can be kept. */
+  function placeOf(url: string | null): string | null {
+    const isKept = url !== null && url !== '' && url.length <= longestUrl && printable.test(url)
+    return isKept && url.isWellFormed() ? url.replace(keys, '$1...') : null
+  }
+
+  return async function report(
+    reports: readonly Report[],
+    circumstances: Pick<ExposureReport, 'reason' | 'address'>,
+  ): Promise<boolean[]> {
+    const facts = await Promise.all(reports.map(({ token }) => verification.examine(token)))
+    const found = reports.flatMap(({ source, url }, at) => {
+      const { digest = null, key = null } = facts[at] ?? {}
+      return digest === null || !key
+        ? []
+        : [{ apiKeyId: key.id, digest, source, url: placeOf(url) }]
+    })
+    await routeCommands.expose(found, { ...circumstances, outcome })
+    return facts.map(({ key }) => key !== null)
+  }
+}
+
+const printable = /^[^\p{Cc}]*$/u
+
+/** Returns the members of a list that are objects, as they were sent; `null` if it is no list. */
+export function objectsOf(list: unknown): Record<string, unknown>[] | null {
+  if (!Array.isArray(list)) return null
+  return list.map((each) => Object(each) as Record<string, unknown>)
+}

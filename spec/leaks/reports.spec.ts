@@ -1,0 +1,137 @@
+import type { Express } from 'express'
+
+import type { TestApiKeys } from '../support/app'
+import { databaseAway } from '../support/database'
+import { bearer } from '../support/http'
+import { forgeKey } from '../support/keys'
+import { expectFaults, expectProblem } from '../support/problem'
+import { useWorld } from '../support/world'
+
+function addLeaks(app: Express, keys: TestApiKeys) {
+  app.set('trust proxy', 'loopback')
+  app.use('/leaks', keys.leakRouter({ reports: true }))
+}
+
+const { apiKeys, createKey, createProcess } = useWorld({ routes: addLeaks })
+/** Reports from an address that has not called before. */
+let calls = 0
+const { http } = createProcess({}, addLeaks)
+function send(body: unknown, receiver = http) {
+  const address = `203.0.${Math.floor(++calls / 250)}.${calls % 250}`
+  return receiver.set({ 'X-Forwarded-For': address }).post('/leaks/reports', body as object)
+}
+
+/** Reports nothing from an address. */
+const from = (address: string) =>
+  http.set({ 'X-Forwarded-For': address }).post('/leaks/reports', { credentials: ['x'] })
+
+describe('POST /reports', () => {
+  it('revokes the keys of everyone who knows them', async () => {
+    const { id, plainTextKey } = await createKey()
+
+    const answer = await send({ credentials: [plainTextKey] })
+
+    expect(answer.status).toBe(202)
+    expect(await apiKeys.get(id)).toMatchObject({
+      status: 'REVOKED',
+      exposed: { at: expect.any(Date), source: 'report', url: null },
+    })
+    const { events } = await apiKeys.events({ apiKeyId: id })
+    expect(events[0]).toMatchObject({
+      action: 'revoked',
+      actorType: 'system',
+      address: expect.stringMatching(/^203\.0\./),
+      reason: 'reported to the endpoint for exposed keys',
+    })
+  })
+
+  it('answers alike whatever the credentials are, to the byte', async () => {
+    const { plainTextKey } = await createKey()
+    const { plainTextKey: revoked } = await createKey({ status: 'REVOKED' })
+    const lists = [
+      [plainTextKey],
+      [plainTextKey],
+      [revoked],
+      [forgeKey()],
+      ['x'],
+      [''],
+      ['x', plainTextKey],
+    ]
+
+    const answers = []
+    for (const credentials of lists) answers.push(await send({ credentials }))
+
+    for (const { status, text, headers } of answers) {
+      expect([status, text]).toEqual([202, '{}'])
+      const { date: _, ...others } = headers
+      expect({ ...others, date: '' }).toEqual({ ...answers[0]?.headers, date: '' })
+    }
+  })
+
+  it('takes a report that is sent twice at once', async () => {
+    const { id, plainTextKey } = await createKey()
+
+    const answers = await Promise.all([1, 2, 3, 4].map(() => send({ credentials: [plainTextKey] })))
+
+    expect(answers.map(({ status }) => status)).toEqual([202, 202, 202, 202])
+    const { events } = await apiKeys.events({ apiKeyId: id })
+    expect(events.map(({ action }) => action)).toEqual(['revoked', 'created'])
+  })
+
+  it.each([
+    {},
+    [],
+    { credentials: 'x' },
+    { credentials: [] },
+    { credentials: [7] },
+    { credentials: [['x']] },
+    { credentials: Array.from({ length: 1_001 }, () => 'x') },
+  ])('refuses input of another form: %j', async (body) => {
+    expectFaults(await send(body), { '#/credentials': 'must be a list of 1 to 1,000 texts' })
+  })
+
+  it('takes 1,000 credentials, and no form', async () => {
+    const answer = await send({ credentials: Array.from({ length: 1_000 }, () => forgeKey()) })
+    const form = await http
+      .set({ 'X-Forwarded-For': '203.0.113.1' })
+      .post('/leaks/reports')
+      .type('form')
+      .send('credentials=x')
+
+    expect(answer.status).toBe(202)
+    expectProblem(form, 'unsupported_media_type')
+  })
+
+  it('takes 60 calls an hour from an address, good or bad', async () => {
+    for (let time = 0; time < 60; time++) {
+      expect((await from('198.51.100.7')).status).toBe(202)
+    }
+
+    const refused = await from('198.51.100.7')
+
+    expectProblem(refused, 'too_many_reports')
+    expect(refused.headers['retry-after']).toMatch(/^3[56]\d\d$/)
+    expect((await from('198.51.100.8')).status).toBe(202)
+  })
+
+  it('answers 503 while the database is away, and loses nothing', async () => {
+    const { id, plainTextKey } = await createKey()
+    const away = createProcess({ sequelize: databaseAway.connect() }, addLeaks)
+
+    expectProblem(await send({ credentials: [plainTextKey] }, away.http), 'database_unavailable')
+
+    expect((await send({ credentials: [plainTextKey] })).status).toBe(202)
+    expect((await apiKeys.get(id)).status).toBe('REVOKED')
+  })
+
+  it('needs no credential, and minds none', async () => {
+    const { id, plainTextKey } = await createKey()
+
+    const answer = await http
+      .set({ 'X-Forwarded-For': '203.0.113.2', ...bearer(plainTextKey) })
+      .post('/leaks/reports', { credentials: ['x'] })
+
+    expect(answer.status).toBe(202)
+    expect((await apiKeys.get(id)).status).toBe('ACTIVE')
+  })
+})
