@@ -113,6 +113,28 @@ describe('the packed package, installed into an empty project', () => {
     expect(await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))).toBe('')
   })
 
+  it('runs its command line', async () => {
+    const module = `
+      const { createApiKeys } = require('express-api-keys')
+      const { Sequelize } = require('sequelize')
+
+      exports.apiKeys = createApiKeys({
+        sequelize: new Sequelize(${JSON.stringify(database.url)}, { logging: false }),
+        keyPrefix: 'acme',
+        permissions: ['READ_GRAPH'],
+      })`
+    consumer = await createConsumer({ files: { 'api-keys.js': module } })
+    await install(...peers)
+    const command = ['--no-install', 'express-api-keys'] as const
+
+    await consumer.run('npx', ...command, 'migrate')
+    const options = ['--user', 'alice', '--name', 'CI', '--permission', 'READ_GRAPH']
+    await consumer.run('npx', ...command, 'create', ...options, '--output', 'key.txt')
+    const listed = await consumer.run('npx', ...command, 'list', '--json')
+
+    expect(JSON.parse(listed)).toMatchObject({ name: 'CI', owner: { type: 'user', id: 'alice' } })
+  })
+
   it('runs in the tests of an app, in Jest with its default settings', async () => {
     const test = `
       const { createApiKeys } = require('express-api-keys')
