@@ -70,8 +70,8 @@ function About({ page, event, name }: AboutProps) {
         <a class="key-link" href={page.to(apiKeyId)}>
           {name === undefined ? <code>{apiKeyId}</code> : <bdi>{name}</bdi>}
         </a>
-      )}
-      {owner && <OwnerLink page={page} owner={owner} />}
+      )}{' '}
+      {owner && <OwnerLink page={page} owner={owner} />}{' '}
       {formerOwner && (
         <span class="none">{page.texts.admin.trail.from(nameOf(page, formerOwner))}</span>
       )}
@@ -83,7 +83,9 @@ function About({ page, event, name }: AboutProps) {
 function Action({ page, event }: { page: Page; event: ApiKeyEvent }) {
   const { action, before, after } = event
   const text = page.texts.trail.actions[action]
-  const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])]
+  const named = new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])
+  // An entry of a new key has all attributes. Those without a value say nothing.
+  const names = [...named].filter((name) => (before?.[name] ?? after?.[name] ?? null) !== null)
   if (names.length === 0) return <>{text}</>
   return (
     <details>
