@@ -9,7 +9,7 @@ import { firstPreset, readExpiry } from './expiry'
 import { problemFrom } from './faults'
 import { valueOf, type Form } from './form'
 import type { Page } from './page'
-import { KeyForm, type KeyValues, type PermissionGroup } from './pages/key-form'
+import { KeyForm, permissionsBefore, type KeyValues, type PermissionGroup } from './pages/key-form'
 import { newRequest, requestIn } from './request-name'
 import { revealOnce } from './reveal'
 import type { ConsoleParts, Route } from './router'
@@ -75,6 +75,7 @@ export function createKeyFormViews(parts: ConsoleParts) {
           descriptions={descriptions}
           groups={groupsOf([...permissions, ...gone], page)}
           gone={gone}
+          shown={form.size > 0 ? shownIn(form) : apiKey.permissions}
           problem={refused && problemOf(refused, page)}
           maxLifetimeSeconds={maxLifetimeSeconds}
           formAt={page.now.getTime()}
@@ -91,12 +92,20 @@ export function createKeyFormViews(parts: ConsoleParts) {
         ...inputOf(form, resourceTypes),
         ...(expiresAt !== undefined && { expiresAt }),
       }
-      const { id } = await routeCommands.edit(call.keyId, changes, optionsOf(call))
+      const shown = form.has(permissionsBefore) ? shownIn(form) : undefined
+      const { id } = await routeCommands.edit(call.keyId, changes, optionsOf(call), shown)
       return { location: page.to(`${id}?notice=saved`) }
     },
   }
 
   return { create, edit }
+}
+
+/** Returns the permissions that a key had when its form was made. A name has no space. */
+function shownIn(form: Form): string[] {
+  return valueOf(form, permissionsBefore)
+    .split(' ')
+    .filter((name) => name !== '')
 }
 
 /** Returns the permissions of a key that its owner may no longer give. The form must not drop them unasked. */

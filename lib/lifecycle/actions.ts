@@ -181,23 +181,6 @@ export async function setPermissions(
   })
 }
 
-/** Changes fields and permissions of a key in one transaction. */
-export async function edit(
-  parts: Parts,
-  id: string,
-  { permissions, changes }: { permissions: readonly string[]; changes: KeyChanges },
-  circumstances: Circumstances,
-) {
-  return parts.inTransaction(circumstances, async (transaction) => {
-    const within = { ...circumstances, transaction }
-    const { permissions: held } = await get(parts, id, within)
-    const isSameSet = isSame(held.toSorted(), permissions.toSorted())
-    // The key may hold a permission that its owner may no longer give.
-    if (!isSameSet) await setPermissions(parts, id, permissions, within)
-    return update(parts, id, changes, within)
-  })
-}
-
 const statusActions = {
   suspend: 'suspended',
   reactivate: 'reactivated',

@@ -16,6 +16,7 @@ import {
 } from './calls'
 import { expose, type ExposureReport, type Found } from './exposure'
 import { createImportCommands } from './import-commands'
+import { edit } from './edit'
 import { createMany } from './many-keys'
 import { createOwnerCommands } from './owner-commands'
 import { createOverviews } from './overviews'
@@ -256,12 +257,18 @@ function createRouteCommands(parts: Parts) {
       return onDatabase(() => expose(parts, found, report))
     },
 
-    /** Changes fields of a key and its permissions, both or neither. */
-    async edit(id: string, input: { permissions: unknown }, options: ChangeOptions) {
+    /** Changes fields of a key and its permissions, both or neither. `shown` has the permissions that the form was made with. */
+    async edit(
+      id: string,
+      input: { permissions: unknown },
+      options: ChangeOptions,
+      shown?: readonly string[],
+    ) {
       const { permissions: given, ...fields } = input
       return run(options, (call) => {
         const { permissions } = parse.permissionSet({ permissions: given })
-        return actions.edit(parts, id, { permissions, changes: parse.changes(fields) }, call)
+        const changes = parse.changes(fields)
+        return edit(parts, id, { permissions, shown, changes }, call)
       })
     },
 

@@ -231,6 +231,36 @@ describe('console({ organization })', () => {
     expect(key.root.querySelectorAll('b')).toEqual([])
   })
 
+  it('adds and takes away what a member has ticked, whatever else has changed meanwhile', async () => {
+    const { apiKey } = await createKey('Shared', ['READ_GRAPH', 'EXECUTE_GRAPH'])
+    const key = `${mount}/${apiKey.id}/edit`
+    const forms = [await as('alice').open(key), await as('alice').open(key)] as const
+
+    // One form takes EXECUTE_GRAPH away, and the other only renames. Then one adds READ_BLOCK.
+    await as('alice').press(forms[0], 'Save changes', { permissions: 'READ_GRAPH' })
+    await as('alice').press(forms[1], 'Save changes', { name: 'Renamed' })
+    expect(await apiKeys.get(apiKey.id)).toMatchObject({
+      name: 'Renamed',
+      permissions: ['READ_GRAPH'],
+    })
+    const both = ['READ_GRAPH', 'EXECUTE_GRAPH', 'READ_BLOCK']
+    await as('alice').press(forms[1], 'Save changes', { permissions: both })
+
+    expect((await apiKeys.get(apiKey.id)).permissions).toEqual(['READ_GRAPH', 'READ_BLOCK'])
+  })
+
+  it('takes just what is ticked from a form that does not say what it showed', async () => {
+    const { apiKey } = await createKey('Old form', ['READ_GRAPH', 'EXECUTE_GRAPH'])
+    const sender = { 'X-User': 'alice', 'Sec-Fetch-Site': 'same-origin' }
+    const path = `${mount}/${apiKey.id}/edit`
+    const form = 'name=Old+form&permissions=READ_BLOCK&expiry=keep'
+
+    const answer = await http.set(sender).post(path).type('form').send(form)
+
+    expect(answer.status).toBe(303)
+    expect((await apiKeys.get(apiKey.id)).permissions).toEqual(['READ_BLOCK'])
+  })
+
   it('finds no key that does not exist', async () => {
     expect((await as('alice').open(`${mount}/${randomUUID()}`)).status).toBe(404)
   })

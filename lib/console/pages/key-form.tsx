@@ -41,6 +41,8 @@ interface KeyFormProps {
   descriptions: ReadonlyMap<string, string>
   /** The permissions of the key that the user may no longer give. */
   gone?: readonly DescribedPermission[]
+  /** The permissions that the key had when the form was made. */
+  shown?: readonly string[]
   problem: Problem | undefined
   maxLifetimeSeconds: number
   /** The time when the form was made, from which the presets count. */
@@ -53,9 +55,12 @@ interface KeyFormProps {
   edited?: { id: string; name: string; expiresAt: Date | null }
 }
 
+/** The field with the permissions that the key had when the form was made. */
+export const permissionsBefore = 'permissionsBefore'
+
 /** The form for a new key, and for changes of a key. */
 export function KeyForm(props: KeyFormProps) {
-  const { page, values, problem, edited, owner, request } = props
+  const { page, values, problem, edited, owner, request, shown } = props
   const { texts, to } = page
   const { form } = texts
   return (
@@ -74,6 +79,7 @@ export function KeyForm(props: KeyFormProps) {
         novalidate
       >
         {request !== undefined && <input type="hidden" name="request" value={request} />}
+        {shown && <input type="hidden" name={permissionsBefore} value={shown.join(' ')} />}
         <OwnerOf {...props} />
         <Field name="name" label={form.name} hint={form.nameHint} problem={problem}>
           {(attributes) => (
