@@ -202,6 +202,58 @@ describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width })
     await keep('organization-not-found')
   })
 
+  it('pictures of all views of an administrator are made', async () => {
+    const { page, keep } = await openWindow()
+    await signIn(page, 'alice')
+    const { apiKey } = await fill(page, '/api-keys')
+    await signIn(page, 'admin')
+    const pages = '/admin/settings/api-keys'
+    await page.goto(`${pages}/${apiKey.id}`)
+    const address = await page.locator('#key .owner-link').getAttribute('href')
+    const owner = new URL(address ?? '', page.url()).search
+    const views = {
+      list: '',
+      'list-nothing': '?q=zebra',
+      'list-refused': `?createdBy=${'x'.repeat(300)}`,
+      create: `/new${owner}`,
+      key: `/${apiKey.id}`,
+      suspend: `/${apiKey.id}/suspend`,
+      transfer: `/${apiKey.id}/transfer`,
+      owners: '/owner',
+      owner: `/owner${owner}`,
+      'owner-suspend': `/owner/suspend${owner}`,
+      'owner-revoke-all': `/owner/revoke-all${owner}`,
+      unused: '/unused?days=1',
+      usage: '/usage',
+      trail: '/audit',
+      verification: '/audit/verification',
+      health: '/health?count=living',
+    }
+    for (const [name, view] of Object.entries(views)) {
+      await page.goto(pages + view)
+      await keep(`admin-${name}`)
+    }
+    await page.goto(`${pages}${owner}&permission=READ_GRAPH`)
+    await page.locator('.more-filters summary').click()
+    await keep('admin-list-filters')
+    await page.goto(`${pages}/audit?action=rotated`)
+    await page.locator('.events summary').first().click()
+    await keep('admin-trail-changes')
+    await page.goto(`${pages}/audit/verification`)
+    await send(page, 'Verify now')
+    await keep('admin-verified')
+    await page.goto(`${pages}/owner/suspend${owner}`)
+    await page.getByLabel('Reason').fill('On leave until March')
+    await send(page, 'Suspend owner')
+    await keep('admin-owner-suspended')
+    await page.goto(`${pages}/owner/reactivate${owner}`)
+    await keep('admin-owner-reactivate')
+    await send(page, 'Reactivate owner')
+    await signIn(page, 'bob')
+    await page.goto(pages)
+    await keep('admin-forbidden')
+  })
+
   it('pictures of all views of a user are made', async () => {
     const { page, keep } = await openWindow()
     await signIn(page, 'admin')
