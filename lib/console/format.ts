@@ -44,7 +44,7 @@ export function createFormats(language: Language) {
     /** Writes a length of time of less than some minutes. */
     milliseconds: (ms: number) =>
       Math.abs(ms) < 1_000
-        ? inUnit(Math.round(ms), 'millisecond')
+        ? inUnit(Math.round(ms) || 0, 'millisecond')
         : inUnit(Math.round(ms / 100) / 10, 'second'),
     list: (values: readonly string[]) => list.format(values),
 
