@@ -34,6 +34,7 @@ const onExpress = [
   'authenticate-request',
   'browser-session',
   'canary',
+  'document-route',
   'errors',
   'everywhere',
   'guards',
