@@ -81,9 +81,9 @@ const longestSecret = 8_192
 /** Reads a secret from standard input: its first line, or what is typed, which is not shown. */
 export async function readSecret(prompt: string): Promise<string> {
   if (stdin.isTTY) {
-    stderr.write(prompt)
     const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
-    const answer = await ask('', silent)
+    // From then on the terminal itself shows nothing that is typed. Before, it would.
+    const answer = await ask('', silent, () => stderr.write(prompt))
     stderr.write('\n')
     return answer.trim()
   }
@@ -95,8 +95,13 @@ export async function readSecret(prompt: string): Promise<string> {
   return text.split('\n', 1)[0]?.trim() ?? ''
 }
 
-async function ask(question: string, output: NodeJS.WritableStream): Promise<string> {
+async function ask(
+  question: string,
+  output: NodeJS.WritableStream,
+  onReady?: () => void,
+): Promise<string> {
   const lines = createInterface({ input: stdin, output, terminal: true })
+  onReady?.()
   try {
     return await new Promise<string>((resolve, reject) => {
       lines.on('SIGINT', () => reject(new CliError(exitCodes.interrupted, 'Nothing was changed.')))

@@ -133,8 +133,8 @@ describe('import', () => {
     const list = Array.from({ length: 2_500 }, () => makeKey(user).row)
     const file = await write('many.jsonl', linesOf(list))
     const lock = await holdLock('LOCK TABLE api_keys IN SHARE MODE')
-    const { kill, closed, output } = startCli(['import', file, ...permission, '--json'])
-    await lock.waitedFor()
+    const { kill, closed, output, isBlocked } = startCli(['import', file, ...permission, '--json'])
+    await isBlocked()
 
     kill('SIGINT')
     await lock.release()

@@ -113,9 +113,9 @@ describe('audit', () => {
   })
 
   it('ends at Ctrl-C, and goes through when it is begun again', async () => {
-    const lock = await holdLock('LOCK TABLE api_key_event_seals IN ACCESS EXCLUSIVE MODE')
-    const { kill, closed, output } = startCli(['audit', 'verify'])
-    await lock.waitedFor()
+    const lock = await holdLock('LOCK TABLE api_key_origins IN ACCESS EXCLUSIVE MODE')
+    const { kill, closed, output, isBlocked } = startCli(['audit', 'verify'])
+    await isBlocked()
 
     kill('SIGINT')
     await lock.release()

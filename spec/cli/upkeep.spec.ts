@@ -1,9 +1,8 @@
 import { jsonLines, useCli } from '../support/cli'
-import { findBlockedSession } from '../support/blocked'
 import { listTables } from '../support/tables'
 
 describe('migrate', () => {
-  const { cli, startCli, rows, holdLock, sequelize } = useCli({ template: 'empty' })
+  const { cli, startCli, rows, holdLock } = useCli({ template: 'empty' })
 
   it('prints the SQL of a dry run, which makes the same, and changes nothing', async () => {
     const [text, json] = await Promise.all([
@@ -29,8 +28,8 @@ describe('migrate', () => {
     const lock = await holdLock(
       `SELECT pg_advisory_xact_lock(hashtextextended('express-api-keys migrations public', 0))`,
     )
-    const { kill, closed } = startCli(['migrate'])
-    await findBlockedSession(sequelize)
+    const { kill, closed, isBlocked } = startCli(['migrate'])
+    await isBlocked()
 
     kill('SIGINT')
     expect(await closed).toBe(130)

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -110,9 +111,25 @@ export function useCli({ options = '', template = 'migrated' }: CliOptions = {})
 
     /** Starts a command in pipes. It runs on until it ends, or is sent a signal. */
     startCli(args: readonly string[]) {
-      const { child, output, closed } = start(process.execPath, [bin, ...args])
+      // Sequelize names its sessions by it.
+      const name = `cli ${randomUUID()}`
+      const env = { PGAPPNAME: name }
+      const { child, output, closed } = start(process.execPath, [bin, ...args], env)
       child.stdin.end()
-      return { kill: (signal: NodeJS.Signals) => child.kill(signal), output, closed }
+      return {
+        kill: (signal: NodeJS.Signals) => child.kill(signal),
+        output,
+        closed,
+        /** Resolves once a session of the command waits for a lock. Sessions of other processes may wait as well. */
+        isBlocked: () =>
+          until(async () => {
+            const waiting = await world.rows(
+              `SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'`,
+              [name],
+            )
+            return waiting.length > 0
+          }),
+      }
     },
 
     /** Runs a line of a shell in which $CLI is the command. */
