@@ -114,7 +114,7 @@ describe('README', () => {
   it('has no TypeScript that does not compile', async () => {
     const [first = '', ...others] = readmeBlocks('ts')
     const files = others.map((block, index) => {
-      if (block.startsWith('declare global')) return `export {}\n${block}`
+      if (/^declare (global|module)/.test(block)) return `export {}\n${block}`
 
       const needsApiKeys = !block.includes('const apiKeys =')
       return `${surroundings}\nexport async function block${index}() {\n${needsApiKeys ? ownApiKeys : ''}${block}}\n`

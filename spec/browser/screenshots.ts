@@ -72,7 +72,7 @@ async function fill(page: Page, path: string): Promise<Made> {
     description: 'Imports the orders of the day before.\nAsk Bob if it is late.',
     permissions: ['READ_GRAPH', 'EXECUTE_GRAPH'],
     expiresAt: inDays(80),
-    allowedIps: ['203.0.113.0/24', '2001:db8:1111:2222:3333:4444:5555:6666'],
+    allowedIps: ['203.0.113.0/24', '127.0.0.1', '::1'],
   })
   const { plainTextKey } = await post(page, `${path}/${nightly.apiKey.id}/rotate`)
   for (let request = 0; request < 17; request++) {
