@@ -81,12 +81,20 @@ export interface UnmappedField {
   message: string
 }
 
+/** The remainders of CRC-32, by the byte. */
+const remainders = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let remainder = byte
+  for (let bit = 0; bit < 8; bit++) {
+    remainder = (remainder >>> 1) ^ (remainder & 1 ? 0xed_b8_83_20 : 0)
+  }
+  return remainder
+})
+
 /** Returns CRC-32, as Ethernet and zip have it, of a text of ASCII. */
 export function crc32(text: string): number {
   let crc = ~0
-  for (const byte of Buffer.from(text, 'latin1')) {
-    crc ^= byte
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xed_b8_83_20 : 0)
+  for (let at = 0; at < text.length; at++) {
+    crc = (crc >>> 8) ^ (remainders[(crc ^ text.charCodeAt(at)) & 255] ?? 0)
   }
   return ~crc >>> 0
 }

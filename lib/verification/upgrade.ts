@@ -11,6 +11,7 @@ import type { ServerClock } from '../database/clock'
 import type { Connection } from '../database/connection'
 import { onPrimary } from '../database/query'
 import { writeLimitMs } from '../database/writer'
+import type { AcceptedSource } from '../importing/imported-keys'
 import type { Emitter } from '../keys/emitter'
 import { toStoredHash, type Digest } from '../keys/secret'
 import type { CachedKey } from './cache'
@@ -83,6 +84,14 @@ async function upgrade(
   memory.cache.evictUnknown(next.digest)
   memory.knownImports?.add(after, null)
   emitter.emit('upgraded', { apiKeyId })
+}
+
+/** Returns all hashes that a salted key may have by now. Another process may have given it one, which is not reported. */
+export function newHashesOf({ hashersOf }: AcceptedSource, text: string): NewHash[] {
+  return hashersOf(text.length).map((hasher) => ({
+    digest: hasher.digest(text),
+    secretId: hasher.secretId,
+  }))
 }
 
 interface HashChange {

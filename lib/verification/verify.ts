@@ -13,7 +13,7 @@ import { decide, decideFromCache, faultOf, type DecidingParts, type Decision } f
 import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
 import { refuseMalformed, type Refused } from './refuse'
 import type { SaltedKeys } from './salted-keys'
-import type { createUpgrade, NewHash } from './upgrade'
+import { newHashesOf, type createUpgrade, type NewHash } from './upgrade'
 import type { Acceptance, KeyCaller, VerifiedApiKey } from './verified-key'
 
 /** The options of `verify`. */
@@ -126,34 +126,32 @@ function verifyImported(
   if (imports === undefined || known === undefined || format.hasLength(sent)) {
     return refuseMalformed(sent, caller, parts)
   }
+  const { all, hasShapeOf } = imports.imported
   const key = sent.text.slice(sent.start)
-  const candidates: ImportedCandidate[] = []
-  let mayExist = false
-  for (const accepted of imports.imported.all) {
-    if (!imports.imported.accepts(accepted, key)) continue
-    const isSalted = imports.saltedKeys.mayHave(accepted, key)
+  let candidates: ImportedCandidate[] | undefined
+  for (const accepted of all) {
+    if (!hasShapeOf(accepted, key)) continue
+    // Nearly all keys are cached: nothing is made for them that only other texts need.
+    let digests: NewHash[] | undefined
     const text = signedText(accepted.source, key)
-    const digests: NewHash[] = []
     for (const hasher of accepted.hashersOf(text.length)) {
       const digest = hasher.digest(text)
-      const found =
-        cache.use(digest) ?? (isSalted ? imports.saltedKeys.foundOf(digest, cache) : undefined)
-      const decision = found && decideFromCache(found.digest, caller, found, parts)
+      const cached = cache.use(digest)
+      const decision = cached && decideFromCache(digest, caller, cached, parts)
       if (decision) {
         counts.hits++
         return limitToOwner(decision, sent, parts)
       }
-      // Another process may have given a salted key this hash, which is not reported.
-      if (isSalted || known.mayHave(digest)) digests.push({ digest, secretId: hasher.secretId })
+      if (known.mayHave(digest)) (digests ??= []).push({ digest, secretId: hasher.secretId })
     }
-    mayExist ||= isSalted || digests.length > 0
-    candidates.push({ accepted, digests, isSalted })
-  }
-  if (!mayExist) {
     // The refusal relies on the feed, which has to go on.
-    if (candidates.length > 0) feed.noteUse(clock.monotonic())
-    return refuseMalformed(sent, caller, parts)
+    feed.noteUse(clock.monotonic())
+    if (accepted.source.check?.(key) === false) continue
+    const isSalted = imports.saltedKeys.mayHave(accepted, key)
+    if (isSalted) digests = newHashesOf(accepted, text)
+    if (digests) (candidates ??= []).push({ accepted, digests, isSalted })
   }
+  if (!candidates) return refuseMalformed(sent, caller, parts)
   counts.misses++
   return verifyUncachedImport(candidates, { sent, key, caller }, parts)
 }
@@ -173,11 +171,14 @@ async function verifyUncachedImport(
     return !decision.valid && decision.code === 'unknown' ? undefined : decision
   }
   for (const { accepted, digests, isSalted } of candidates) {
+    const [next] = digests
+    const found = next && isSalted && imports?.saltedKeys.foundOf(next.digest, memory.cache)
+    const cached = found && decideFromCache(found.digest, caller, found, parts)
+    if (cached) return limitToOwner(cached, sent, parts)
     for (const { digest } of digests) {
       const decision = await ask(digest)
       if (decision) return limitToOwner(decision, sent, parts)
     }
-    const [next] = digests
     if (!imports || !isSalted || !next) continue
     for (const digest of await imports.saltedKeys.find(accepted, key, next.digest, caller)) {
       const decision = await ask(digest)
