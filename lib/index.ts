@@ -63,6 +63,7 @@ export type {
   PermissionOptions,
   PruneOptions,
   ReadOptions,
+  EraseOptions,
   RestrictOptions,
   RotateOptions,
   UnusedOptions,
@@ -92,6 +93,7 @@ export type {
   RecordFields,
 } from './keys/record'
 export type { MayBind, RequestedResources, Resources } from './keys/resources'
+export type { Erased } from './lifecycle/erase-owner'
 export type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from './usage/report'
 export type {
   ApiKeysOptions,

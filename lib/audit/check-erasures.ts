@@ -3,7 +3,7 @@ import type { Tables } from '../../models/tables'
 import { checkEntry, contentSql, readContent } from './entry'
 import type { Findings } from './faults'
 import type { Verification } from './read-trail'
-import type { Signer } from './signing'
+import type { SignatureCheck, Signer } from './signing'
 
 /** The notes of erasings that the library wrote, and the entries that nobody could vouch for before their values were erased. */
 export interface Erasures {
@@ -40,12 +40,20 @@ export function notesSql({ events, seals }: Tables): string {
       FROM ${events} AS event LEFT JOIN ${seals} AS seal ON seal.event_id = event.id WHERE event.action = 'owner_erased'`
 }
 
-/** Returns what the notes say that the library wrote. A secret that is gone may have signed them: verification counts these. */
-export function readNotes(signer: Signer, rows: readonly string[]): Erasures {
+/**
+ * Returns what the notes say that the library wrote. Verification also takes notes that a secret may have signed that is gone, because it
+ * counts them as unverifiable.
+ */
+export function readNotes(
+  signer: Signer,
+  rows: readonly string[],
+  trusted: readonly SignatureCheck[],
+): Erasures {
   const notes = rows
     .map((row) => JSON.parse(row) as Note)
     .filter(
-      ({ content }) => content === null || checkEntry(signer, readContent(content)) !== 'invalid',
+      ({ content }) =>
+        content === null || trusted.includes(checkEntry(signer, readContent(content))),
     )
   const unproven = notes.flatMap(({ unproven }) => (Array.isArray(unproven) ? unproven : []))
   return { notes: notes.map(({ id }) => id), unproven: new Set(unproven.map(String)) }

@@ -96,6 +96,7 @@ async function refuseErased({ sequelize, signer, tables }: Trail, ids: readonly 
   const notes = readNotes(
     signer,
     rows.map(({ json }) => json),
+    ['valid'],
   )
   const found = await select(sequelize, differingSql(tables, notes, ids), options)
   if (found.length > 0) throw new ApiKeysError('audit_trail_not_intact')

@@ -78,7 +78,8 @@ async function verifySnapshot(
   const walk = startWalk(createFindings(), signer, head)
   const total = Math.max((tail?.position ?? 0) - walk.start.position, 0)
   const onRows = createCounter(total, onProgress)
-  const erasures = readNotes(signer, await reader.read('its erasures', notesSql(tables)))
+  const notes = await reader.read('its erasures', notesSql(tables))
+  const erasures = readNotes(signer, notes, ['valid', 'unknown'])
   const verification = { reader, tables, onRows, anchor }
 
   // While the process works on the rows of one table, the database reads those of another.

@@ -52,6 +52,60 @@ describe('POST /suspend-owner and /reactivate-owner', () => {
   )
 })
 
+describe('POST /erase-owner', () => {
+  const path = '/admin/api-keys/erase-owner'
+
+  it('erases an owner in the name of the administrator, or only says what it would erase', async () => {
+    const key = await createKey({ userId: newUser() })
+    const body = { owner: { type: 'user', id: key.userId }, reason: 'Request 4711', revoke: true }
+
+    const wouldBe = await admin().post(path, { ...body, dryRun: true })
+    expect(wouldBe).toMatchObject({ status: 200, body: { erased: { keys: 1, events: 1 } } })
+    expect(await apiKeys.get(key.id)).toMatchObject({ status: 'ACTIVE' })
+    const erased = await admin().post(path, body)
+
+    expect(erased).toMatchObject({
+      status: 200,
+      body: { erased: { keys: 1, createdKeys: 0, events: 3, hours: 0 } },
+    })
+    const { events } = await apiKeys.events({ apiKeyId: key.id })
+    expect(events).toMatchObject([
+      { action: 'deleted', actorId: 'admin', owner: null },
+      { action: 'revoked', actorId: 'admin', owner: null },
+      { action: 'created', owner: null },
+    ])
+    const notes = await apiKeys.events({ action: 'owner_erased' })
+    expect(notes.events).toMatchObject([
+      { actorType: 'admin', actorId: 'admin', reason: 'Request 4711', after: { entries: 3 } },
+    ])
+  })
+
+  it('is for administrators, and refuses an owner who may use keys', async () => {
+    const key = await createKey({ userId: newUser() })
+    const body = { owner: { type: 'user', id: key.userId }, reason: 'Request 4711' }
+
+    expectProblem(await http.as(key.userId).post(path, body), 'not_an_admin')
+    expectProblem(await admin().post(path, body), 'owner_has_api_keys')
+    expect(await apiKeys.verify(key.plainTextKey)).toMatchObject({ valid: true })
+  })
+
+  it.each([
+    { reason: 'x' },
+    { userId: 'alice' },
+    { owner: 'alice', reason: 'x' },
+    { userId: 'alice', reason: '' },
+    { userId: 'alice', reason: 'x', revoke: 'true' },
+    { userId: 'alice', reason: 'x', everywhere: true },
+  ])('refuses %j', async (body) => {
+    expect(await admin().post(path, body)).toMatchObject(invalid)
+  })
+
+  it('does not wait for other processes', async () => {
+    const answer = await admin().post(`${path}?everywhere=true`, { userId: 'a', reason: 'x' })
+    expect(answer).toMatchObject(invalid)
+  })
+})
+
 function transfer(id: string, body: object) {
   return admin().post(`/admin/api-keys/${id}/transfer`, body)
 }
