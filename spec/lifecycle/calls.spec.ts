@@ -162,7 +162,8 @@ describe('events', () => {
     await apiKeys.revoke(id, { reason: 'leaked' })
 
     const { owner } = apiKey
-    const common = { id: expect.stringMatching(/^\d+$/), apiKeyId: id, owner, formerOwner: null }
+    const ofKey = { apiKeyId: id, owner, formerOwner: null, isErased: false }
+    const common = { id: expect.stringMatching(/^\d+$/), ...ofKey }
     const rest = { ...common, address: null, createdAt: expect.any(Date) }
     const system = { actorType: 'system', actorId: null }
     expect(await eventsOf(apiKey)).toEqual([
@@ -184,6 +185,7 @@ describe('events', () => {
           limits: null,
           owner,
           environment: null,
+          exposed: null,
           resources: null,
           createdAt: apiKey.createdAt.toISOString(),
           prefix: apiKey.prefix,
