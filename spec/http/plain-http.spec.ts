@@ -1,13 +1,16 @@
 import type { Express } from 'express'
 import express from 'express'
 import { Passport } from 'passport'
+import { Sequelize } from 'sequelize'
 
 import type { ApiKeyNotices } from '../../lib'
 import { createEchoApp, type Options, type TestApiKeys } from '../support/app'
+import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
 import { sendSecurely } from '../support/https'
 import { forgeKey } from '../support/keys'
 import { expectProblem } from '../support/problem'
+import { startProxy, type Proxy } from '../support/proxy'
 import { sendRaw } from '../support/raw-http'
 import { until } from '../support/until'
 import { useWorld } from '../support/world'
@@ -106,6 +109,20 @@ describe("insecureTransport: 'refuse'", () => {
 
     expect((await apiKeys.health()).cache).toEqual(before)
     expect(statements.all).toEqual([])
+  })
+
+  it('looks up nothing after the answer either', async () => {
+    const { app, apiKeys } = createStrict({ sequelize: databaseAway.connect() })
+    const { plainTextKey } = await createKey()
+    const unavailable: unknown[] = []
+    apiKeys.on('unavailable', (notice) => void unavailable.push(notice))
+    await answerTo(app, '/graphs', bearer(plainTextKey))
+
+    // A look-up of the request would fail before that of the call, or with it.
+    await apiKeys.verify(forgeKey()).catch(() => {})
+    await new Promise(setImmediate)
+
+    expect(unavailable).toHaveLength(1)
   })
 
   it('lets HTTPS pass, of the app itself and of a proxy that the app trusts', async () => {
@@ -313,6 +330,42 @@ describe("insecureTransport: 'revoke'", () => {
     await until(async () => (await statusOf(other.id)) === 'REVOKED')
 
     expect((await apiKeys.reactivate(suspended.id)).status).toBe('ACTIVE')
+  })
+})
+
+describe('a key that is sent over plain HTTP while the database is away', () => {
+  const { database, createProcess } = useWorld()
+  let proxy: Proxy
+
+  beforeAll(async () => {
+    proxy = await startProxy(Number(new URL(database.url).port))
+  })
+  afterAll(() => proxy.close())
+
+  it('waits for its revocation', async () => {
+    const own = new Sequelize(proxy.through(database.url), { logging: false })
+    const { apiKeys, app, createKey } = createProcess(
+      { sequelize: own, insecureTransport: 'revoke', secrets },
+      addRoutes,
+    )
+    const { id, plainTextKey } = await createKey()
+    const isAway = new Promise((resolve) => {
+      apiKeys.on('unavailable', resolve)
+    })
+
+    proxy.refuse()
+    const answer = await answerTo(app, '/graphs', bearer(plainTextKey))
+    await isAway
+    await proxy.accept()
+
+    expect(answer.status).toBe(403)
+    await until(async () => {
+      const record = await apiKeys.get(id).catch(() => undefined)
+      return record?.status === 'REVOKED'
+    })
+    expect((await apiKeys.get(id)).exposed?.source).toBe('plain_http')
+    await apiKeys.close()
+    await own.close()
   })
 })
 

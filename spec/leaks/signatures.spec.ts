@@ -180,7 +180,7 @@ describe('the public keys of GitHub', () => {
   })
 
   it('are left out if they are malformed or of another kind', async () => {
-    const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' })
+    const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-384' })
     const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey
     const pem = (key: typeof rsa) => key.export({ type: 'spki', format: 'pem' })
     const list = [
@@ -196,8 +196,9 @@ describe('the public keys of GitHub', () => {
     const { codeOf } = createCheck()
 
     expect(await codeOf()).toBeNull()
+    const signature = sign('sha256', Buffer.from(sample.body), privateKey).toString('base64')
     for (const keyIdentifier of ['malformed', 'P-384', 'RSA']) {
-      expect(await codeOf({ keyIdentifier })).toBe('invalid_signature')
+      expect(await codeOf({ keyIdentifier, signature })).toBe('invalid_signature')
     }
   })
 
