@@ -530,7 +530,7 @@ describe('any sequence of actions by users, members, administrators and keys', (
           expect(await play(actions)).toEqual([])
         },
       ),
-      { numRuns: runsOf(200, 12) },
+      { numRuns: runsOf(60, 12) },
     )
     // It is no property of refusals alone.
     expect([...done.keys()].toSorted()).toEqual([...named].toSorted())
