@@ -99,9 +99,12 @@ const otherNames = {
   error: true,
 } satisfies Record<Exclude<NoticeName, EventAction>, true>
 
+/** Entries of the audit trail that are about no key or owner of today. */
+const notReported = new Set<EventAction>(['truncated', 'owner_erased'])
+
 /** The names of all events. */
 export const noticeNames: readonly string[] = [
-  ...eventActions.filter((action) => action !== 'truncated'),
+  ...eventActions.filter((action) => !notReported.has(action)),
   ...Object.keys(otherNames),
 ]
 

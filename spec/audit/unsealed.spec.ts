@@ -3,21 +3,18 @@ import { useTrail, type Tampering } from '../support/trail'
 
 const { apiKeys, sequelize, sealAll, expectFaults } = useTrail()
 
-/** Suspends a key, and runs the SQL of a superuser before the entry has its seal. */
+/** Suspends a key, and runs the SQL of a superuser in the same transaction, so that no process can seal the entry before. */
 async function meddleBeforeSeal(sql: string) {
   const { id } = await createKey(apiKeys)
   await sealAll()
-  const lock = await sequelize.transaction()
-  await sequelize.query('LOCK TABLE api_key_event_seals IN ACCESS EXCLUSIVE MODE', {
-    transaction: lock,
-  })
-
-  await apiKeys.suspend(id)
-  const both = ['refuse_update', 'refuse_delete'].map((name) => `TRIGGER api_key_${name}`)
+  const guards = ['refuse_update', 'allow_erasing', 'refuse_delete']
   const each = (action: string) =>
-    `ALTER TABLE api_key_events ${both.map((one) => `${action} ${one}`).join(', ')}`
-  await sequelize.query(`BEGIN; ${each('DISABLE')}; ${sql}; ${each('ENABLE ALWAYS')}; COMMIT`)
-  await lock.rollback()
+    `ALTER TABLE api_key_events ${guards.map((name) => `${action} TRIGGER api_key_${name}`).join(', ')}`
+
+  await sequelize.transaction(async (transaction) => {
+    await apiKeys.suspend(id, { transaction })
+    await sequelize.query(`${each('DISABLE')}; ${sql}; ${each('ENABLE ALWAYS')}`, { transaction })
+  })
 }
 
 describe('verifyAuditTrail, of an entry that was changed before it was sealed', () => {

@@ -256,6 +256,7 @@ describe('GET /:id/events', () => {
       reason: null,
       before: { status: 'ACTIVE' },
       after: { status: 'REVOKED' },
+      isErased: false,
       createdAt: expect.stringMatching(time),
     })
     expect([...first.body.events, ...second.body.events].map(({ action }) => action)).toEqual([
