@@ -14,7 +14,7 @@ const routes = [
   'GET /me',
 ]
 
-/** What the page says of an answer, by its status. */
+/** The sentence of the page about an answer, by its status. */
 const meanings: Readonly<Record<number, string>> = {
   400: 'The request has no key, or one that cannot be read.',
   401: 'The key is missing, unknown, revoked, suspended or expired. The answer does not say which.',

@@ -42,7 +42,7 @@ export interface ApiKeyRow {
   previousPostfix: string | null
   previousWorksUntil: Time | null
   previousLastUsedAt: Time | null
-  /** Where the key was exposed; `null` if that is not known of it. */
+  /** The place where the key was exposed; `null` if none is known. */
   exposed: { at: string; source: string; url: string | null } | null
   /** The source that the key was imported from; `null` for a key that the library made. */
   source: string | null

@@ -57,7 +57,7 @@ async function close({ apiKeys, parts }: Loaded) {
   const limit = new Promise<void>((resolve) => {
     setTimeout(resolve, closeLimitMs).unref()
   })
-  // What the command was for is done, or has failed with an error of its own.
+  // The work of the command is done, or has failed with its own error.
   const closing = apiKeys.close().then(() => parts.appSequelize.close())
   await Promise.race([closing.catch(() => {}), limit])
 }

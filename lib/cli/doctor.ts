@@ -11,12 +11,12 @@ import { exitCodes } from './exit-codes'
 import type { Loaded } from './instance'
 import { note, paint, printable } from './terminal'
 
-/** What a check says: all is well, something should be changed, something is broken, or it cannot be known. */
+/** The result of a check: all is well, a change is advised, a part is broken, or the check could not be made. */
 export interface Finding {
   check: string
   state: 'ok' | 'advice' | 'fault' | 'unknown'
   finding: string
-  /** What to do about it. */
+  /** The remedy. */
   remedy?: string
 }
 

@@ -38,7 +38,7 @@ export class CliError extends Error {
   }
 }
 
-/** What the command line says of a failure. */
+/** The message of a failure, as the command line prints it. */
 export interface Failure {
   exitCode: ExitCode
   /** The code of a refusal; `null` for all other failures. */

@@ -96,7 +96,7 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
     report = { ...report, ...(await untilInterrupted(work)), isComplete: true }
   } finally {
     progress.stop()
-    // What was imported before a failure stays imported.
+    // Keys that were imported before a failure stay imported.
     await finish(report, options)
   }
   return report.refused.length > 0 ? exitCodes.faulty : exitCodes.done

@@ -6,7 +6,7 @@ import type { ApiKeyRecord } from '../keys/record'
 import { CliError, exitCodes } from './exit-codes'
 import { note, paint, print } from './terminal'
 
-/** Where a new plain-text key goes: to a new file, or to the terminal. */
+/** The place for a new plain-text key: a new file, or the terminal. */
 export interface SecretOptions {
   output?: string
   json?: boolean

@@ -35,6 +35,7 @@ const passedOn = [
  * signal that aborts before gives the connection up.
  */
 export function createOpenClient(sequelize: Sequelize, address?: string) {
+  // Sequelize has no public way to open a connection apart from its pool.
   const app = sequelize as unknown as SequelizeInternals
 
   return async function openClient(signal: AbortSignal): Promise<Client> {
@@ -76,6 +77,7 @@ export function createOpenClient(sequelize: Sequelize, address?: string) {
 
 /** Returns the limits of the app's pool, with the defaults of Sequelize: its size, and how long it waits for a connection. */
 export function poolOf(sequelize: Sequelize) {
+  // Sequelize shows the settings of its pool nowhere else.
   return (sequelize as unknown as SequelizeInternals).connectionManager.config.pool
 }
 

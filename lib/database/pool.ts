@@ -24,6 +24,7 @@ const isolated = /^(25001|40001)$/
  * on statements are sent in transactions.
  */
 export function createOnPool(sequelize: Sequelize, options: { preparedStatements: boolean }) {
+  // Sequelize lends its connections to its own queries and transactions only.
   const app = sequelize as unknown as SequelizeInternals
   const { connectionManager, dialect } = app
   const state = { canPrepare: options.preparedStatements, isReadCommitted: true }

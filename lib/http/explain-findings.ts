@@ -18,7 +18,7 @@ export interface Condition {
   because: string
 }
 
-/** What is known of a condition. */
+/** The answer about a condition, as far as it is known. */
 export type Finding = Pick<Condition, 'holds' | 'because'>
 
 /** The part that knows the form of keys. */

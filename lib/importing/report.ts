@@ -1,7 +1,7 @@
 import type { InputFault } from '../errors'
 import type { UnmappedField } from './source'
 
-/** What an import did, or would do. */
+/** The result of an import, or of its dry run. */
 export interface ImportReport {
   /** The number of keys that are new. */
   imported: number
@@ -11,7 +11,7 @@ export interface ImportReport {
   changed: number
   /** The rows that were not imported, by their places from 0, and why. */
   refused: { row: number; errors: InputFault[] }[]
-  /** What rows have and the library does not: the number of the rows, and the place of the first. */
+  /** Values of rows for which the library has no place: the number of the rows, and the place of the first. */
   unmapped: (UnmappedField & { rows: number; firstRow: number })[]
 }
 

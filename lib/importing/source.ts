@@ -13,9 +13,9 @@ export interface ImportSource {
   name: string
   /** Matches each key of the system from its start to its end, and as few other texts as possible. */
   accepts: RegExp
-  /** What the system stores of a key. Keys with a salt get this digest at their first use. */
+  /** The value that the system stores of a key. Keys with a salt get this digest at their first use. */
   digest: KeyDigest
-  /** What the system stores with a salt of its own for each key. It needs `locate`. */
+  /** The value that the system stores of a key with a salt, each key with its own. It needs `locate`. */
   salted?: SaltedDigest | undefined
   /** Returns the part of a key that the digest covers; by default the whole key. */
   digested?: ((key: string) => string) | undefined
@@ -71,7 +71,7 @@ export interface ImportRow {
 /** A row of another system's table, as far as it can be imported. */
 export interface ReadRow {
   row: ImportRow
-  /** What the row has besides, and is not imported. */
+  /** The other values of the row, which are not imported. */
   unmapped: readonly UnmappedField[]
 }
 

@@ -60,7 +60,7 @@ export function createEnvironments(
     /** The prefixes of all keys, with those of imported keys. */
     keyPrefixes: [...byPrefix.keys()],
 
-    /** What keys of ours begin with. */
+    /** The starts of our keys. */
     ownPrefixes: [...byPrefix.keys()].filter(isOwnPrefix),
 
     /** All prefixes of each environment, by the prefix of its new keys. */

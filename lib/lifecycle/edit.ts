@@ -8,7 +8,7 @@ import { readKeys } from './key-changes'
 import * as policies from './policies'
 import { get, identify } from './store'
 
-/** What a form wishes. `shown` has the permissions with which it was made; without them, the key gets just those of the form. */
+/** The changes of a form. `shown` has the permissions with which it was made; without them, the key gets just those of the form. */
 interface Edit {
   permissions: readonly string[]
   shown: readonly string[] | undefined

@@ -9,7 +9,7 @@ import type { Circumstances, Parts } from './calls'
 import { reactivateOwner } from './owners'
 import { count, type Condition } from './store'
 
-/** What a call has erased, or would erase. */
+/** The result of an erasing, or of its dry run. */
 export interface Erased {
   /** The keys of the owner that were deleted. */
   keys: number

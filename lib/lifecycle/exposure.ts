@@ -17,7 +17,7 @@ export interface Found {
   url: string | null
 }
 
-/** What a report says of all its secrets. */
+/** The values of a report that all its secrets share. */
 export interface ExposureReport extends Pick<Circumstances, 'address'> {
   /** Why the keys are refused, for the audit trail. */
   reason: string

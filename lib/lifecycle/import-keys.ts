@@ -28,7 +28,7 @@ export interface ImportedRow extends ReadStored {
   postfix: string
 }
 
-/** What an imported key has and a new key has not. */
+/** The fields of an imported key that a new key lacks. */
 export interface ImportedState {
   status: 'ACTIVE' | 'SUSPENDED' | 'REVOKED'
   createdAt: Date | null

@@ -39,7 +39,7 @@ export interface DocumentParts {
   parse: Parsers
 }
 
-/** Where a router is mounted, and what is asked of its operations. */
+/** The mount path of a router, and the options of its operations. */
 interface Mount {
   router: RouterName
   path: string

@@ -89,7 +89,7 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
   return {
     /** Reads the facts about a plain-text key, ours or imported. Rejects with `database_unavailable`. */
     async examine(plainTextKey: string): Promise<Examination> {
-      // What has our marker and our length is ours alone.
+      // A text with our marker and our length is ours alone.
       return !imports || format.hasLength(asSent(plainTextKey))
         ? examineOwn(plainTextKey)
         : examineImported(plainTextKey)

@@ -20,7 +20,7 @@ export interface KeyValues {
   expiresOn: string
   addresses: string
   bindings: readonly BindingValues[]
-  /** What the key was bound to when the form was made, as JSON. */
+  /** The bindings of the key when the form was made, as JSON. */
   bound: string
 }
 

@@ -7,7 +7,7 @@ interface RestrictionProps {
   page: Page
   addresses: string
   bindings: readonly BindingValues[]
-  /** What the key is bound to, for the form to send back. */
+  /** The bindings of the key, for the form to send back. */
   bound: string
   problem: Problem | undefined
 }

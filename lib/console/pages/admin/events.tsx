@@ -79,7 +79,7 @@ function About({ page, event, name }: AboutProps) {
   )
 }
 
-/** What was done. If attributes of a key have changed, it opens to show their values before and after. */
+/** The action of an entry. If attributes of a key have changed, it opens to show their values before and after. */
 function Action({ page, event }: { page: Page; event: ApiKeyEvent }) {
   const { action, before, after } = event
   const text = page.texts.trail.actions[action]
