@@ -306,10 +306,10 @@ describe('the size of the house', () => {
     expect(sum(within(wing))).toBeLessThanOrEqual(1_000)
   })
 
-  it('is at most 12,500 lines of code for the core', () => {
+  it('is at most 12,600 lines of code for the core', () => {
     const apart = new Set(within(Object.values(wings).flat()))
 
-    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(12_500)
+    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(12_600)
   })
 })
 

@@ -4,18 +4,14 @@ import { Socket } from 'node:net'
 import { ApiKeysError } from '../errors'
 import type { ImportedKeys } from '../importing/imported-keys'
 import {
+  ellipsis,
   longerNameEnd,
   shownLength,
   shownPattern,
   type SecretFormat,
   type SentKey,
 } from '../keys/secret'
-import {
-  createImportedTokens,
-  ellipsis,
-  headersWithKeys,
-  type ImportedTokens,
-} from './imported-tokens'
+import { createImportedTokens, headersWithKeys, type ImportedTokens } from './imported-tokens'
 
 /*
  * RFC 6750, section 2.1, and RFC 9110, section 11.4:

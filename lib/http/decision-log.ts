@@ -8,9 +8,11 @@ import {
   MissingPermissionError,
   RateLimitedError,
 } from '../errors'
-import { shownPattern, type SecretFormat } from '../keys/secret'
+import type { ImportedKeys } from '../importing/imported-keys'
+import { createKeyMask, type SecretFormat } from '../keys/secret'
 import type { MaybePromise } from '../options'
 import type { Caller } from './caller'
+import { maskToken } from './imported-tokens'
 import type { GuardedRequest } from './request'
 
 const log = createDebug('express-api-keys:http')
@@ -26,6 +28,8 @@ export type DecisionLog = ReturnType<typeof createDecisionLog>
 
 interface DecisionLogParts {
   format: Pick<SecretFormat, 'markers'>
+  /** `undefined` in an app without imported keys. */
+  imported: Pick<ImportedKeys, 'hasShape'> | undefined
   authenticator: { recall(req: object): Caller | undefined }
 }
 
@@ -33,10 +37,17 @@ interface DecisionLogParts {
  * Makes the part that prints decisions. `DEBUG` is read once, when the instance is made, so that decisions cost nothing unless they are
  * printed. A line has no secret: keys in the path are masked, and the query is left out.
  */
-export function createDecisionLog({ format, authenticator }: DecisionLogParts) {
+export function createDecisionLog({ format, imported, authenticator }: DecisionLogParts) {
   const { enabled } = log
-  const inKey = '[0-9A-Za-z]'
-  const keys = new RegExp(`(${shownPattern(format, inKey)})${inKey}*`, 'g')
+  const maskKeys = createKeyMask(format)
+
+  function maskPath(path: string): string {
+    const masked = maskKeys(path)
+    if (imported === undefined) return masked
+    // The keys of other systems have no marker, so each part of the path is compared with their shapes.
+    const parts = masked.split('/')
+    return parts.map((part) => (imported.hasShape(decode(part)) ? maskToken(part) : part)).join('/')
+  }
 
   function print(req: GuardedRequest, demand: string, refusal: unknown) {
     const { method, url = '' } = req
@@ -47,7 +58,7 @@ export function createDecisionLog({ format, authenticator }: DecisionLogParts) {
     const id = caller?.accepted?.key.row.id ?? caller?.refused?.id
     const key = id === undefined ? 'no key' : `key ${id}`
     const decision = refusal === null ? 'passes' : `refused: ${describeFailure(refusal)}`
-    log('%s %s %s; %s; %s', method, path.replace(keys, '$1...'), demand, key, decision)
+    log('%s %s %s; %s; %s', method, maskPath(path), demand, key, decision)
   }
 
   return {
@@ -82,6 +93,15 @@ export function createDecisionLog({ format, authenticator }: DecisionLogParts) {
         }
       }
     },
+  }
+}
+
+/** Returns a part of a path as clients mean it, or as it is if it cannot be decoded. */
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
   }
 }
 

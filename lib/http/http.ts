@@ -66,7 +66,7 @@ export function createHttp(given: HttpParts) {
     ...given,
     answers: createAnswers(settings),
     authenticator,
-    decisionLog: createDecisionLog({ format, authenticator }),
+    decisionLog: createDecisionLog({ format, imported, authenticator }),
     rateLimits: createRateLimits(rateLimiter, recorder),
   }
 

@@ -1,8 +1,5 @@
 import type { ImportedKeys } from '../importing/imported-keys'
-import { asSent, shownLength, type SentKey } from '../keys/secret'
-
-/** Ends a mask. No key holds it. */
-export const ellipsis = '...'
+import { asSent, ellipsis, shownLength, type SentKey } from '../keys/secret'
 
 /** Finds the keys of other systems in headers. They have no marker, so each token is compared with what the sources accept. */
 export type ImportedTokens = ReturnType<typeof createImportedTokens>
@@ -60,7 +57,7 @@ export function createImportedTokens({ schemes, hasShape }: ImportedKeys) {
 }
 
 /** Returns what lists show of a key. */
-function maskToken(token: string): string {
+export function maskToken(token: string): string {
   return token.slice(0, shownLength) + ellipsis
 }
 

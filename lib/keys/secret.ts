@@ -187,6 +187,16 @@ export function shownPattern({ markers }: Pick<SecretFormat, 'markers'>, inToken
   return `(?:${markers.join('|')})${longer}${inToken}{0,${shownLength}}`
 }
 
+/** Ends a mask. No key holds it. */
+export const ellipsis = '...'
+
+/** Makes the function that masks the keys in a text down to what lists show of them. */
+export function createKeyMask(format: Pick<SecretFormat, 'markers'>) {
+  const inKey = '[0-9A-Za-z]'
+  const keys = new RegExp(`(${shownPattern(format, inKey)})${inKey}*`, 'g')
+  return (text: string) => text.replace(keys, `$1${ellipsis}`)
+}
+
 function formOf(keyPrefix: string, hashKeys: readonly HashKey[], isUnkeyed: boolean): Form {
   const marker = `${keyPrefix}_`
   const signedLength = marker.length + bodyLength

@@ -1,7 +1,6 @@
 import type { Request } from 'express'
 
-import type { SecretFormat } from '../keys/secret'
-import { shownPattern } from '../keys/secret'
+import { createKeyMask, type SecretFormat } from '../keys/secret'
 import type { RouteCommands } from '../lifecycle/commands'
 import type { ExposureReport } from '../lifecycle/exposure'
 import type { Verification } from '../verification/verification'
@@ -31,13 +30,12 @@ const longestUrl = 2_048
 /** Makes the one way of all reports: it finds the keys, refuses and marks them, and says for each text if it is a key of the app. */
 export function createReporter(parts: ReporterParts, outcome: ExposureReport['outcome']) {
   const { format, verification, routeCommands } = parts
-  const inKey = '[0-9A-Za-z]'
-  const keys = new RegExp(`(${shownPattern(format, inKey)})${inKey}*`, 'g')
+  const maskKeys = createKeyMask(format)
 
   /** Returns the place of a report in the form of a record: without a key, and `null` if it is no text that can be kept. */
   function placeOf(url: string | null): string | null {
     const isKept = url !== null && url !== '' && url.length <= longestUrl && printable.test(url)
-    return isKept && url.isWellFormed() ? url.replace(keys, '$1...') : null
+    return isKept && url.isWellFormed() ? maskKeys(url) : null
   }
 
   return async function report(

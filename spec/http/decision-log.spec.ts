@@ -4,6 +4,7 @@ import createDebug from 'debug'
 import passport from 'passport'
 
 import { createTestApp, type Options, type TestApiKeys } from '../support/app'
+import { vectors } from '../support/imported-keys'
 import { forgeKey } from '../support/keys'
 import { useWorld } from '../support/world'
 
@@ -135,6 +136,23 @@ describe('DEBUG', () => {
     expect(lines).toHaveLength(3)
     expect(lines.join('\n')).not.toContain(secret)
     expect(lines[0]).toContain(`/graphs/${plainTextKey.slice(0, 11)}... `)
+  })
+
+  it('prints no key of another system in a path, encoded or not', async () => {
+    const { sanctum, knox } = vectors
+    if (!sanctum || !knox) throw new Error('There are no such vectors')
+    const { calls } = createApp({ imports: [sanctum.source, knox.source] })
+
+    await calls.get(`/graphs/${knox.key}/runs`)
+    await calls.get(`/graphs/${encodeURIComponent(sanctum.key)}`)
+    await calls.get('/graphs/%E0%A4%A')
+
+    const paths = lines.map((line) => line.split(' ')[2])
+    expect(paths).toEqual([
+      `/graphs/${knox.key.slice(0, 6)}.../runs`,
+      `/graphs/${encodeURIComponent(sanctum.key).slice(0, 6)}...`,
+      '/graphs/%E0%A4%A',
+    ])
   })
 
   it('is read when the instance is made', async () => {
