@@ -147,6 +147,8 @@ export function useCli({ options = '', template = 'migrated' }: CliOptions = {})
       const { child, output, closed } = start('script', ['-qefc', line, '/dev/null'], {
         TERM: 'xterm-256color',
         NO_COLOR: undefined,
+        // Node takes every terminal of a CI that it does not know for one without colours.
+        CI: undefined,
         ...env,
       })
       return {
