@@ -67,7 +67,7 @@ export function createAuthenticator(parts: AuthenticatorParts) {
   function refuseInsecure(req: GuardedRequest, res?: ServerResponse): ApiKeysError | null {
     if (!transport?.refuses(req, res ?? req.res)) return null
     mask(req)
-    if (transport.revokes) {
+    if (transport.revokes(req)) {
       const masked = recall(req)?.masked
       if (masked?.kind === 'key') revokeLater(masked, clientAddressOf(req))
     }

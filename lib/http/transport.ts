@@ -30,17 +30,24 @@ export function createTransport({
       return false
     },
 
-    /** True if a key that came over plain HTTP is revoked. */
-    revokes: insecureTransport === 'revoke',
+    /**
+     * True if the key of a refused request is revoked. If Express has not read a request, as for a WebSocket, nothing says which proxy
+     * to believe, and so a request that a proxy has passed on may have come over HTTPS.
+     */
+    revokes: (req: GuardedRequest) =>
+      insecureTransport === 'revoke' && (isReadByExpress(req) || !isForwarded(req)),
   }
 }
 
 /** True if a request came over HTTPS, by the rules of Express, which depend on `trust proxy`. */
 function isSecure(req: GuardedRequest): boolean {
-  const { secure } = req as { secure?: unknown }
-  if (typeof secure === 'boolean') return secure
+  if (isReadByExpress(req)) return req.secure
   const { socket } = req as { socket?: { encrypted?: unknown } }
   return socket?.encrypted === true
+}
+
+function isReadByExpress(req: GuardedRequest): req is GuardedRequest & { secure: boolean } {
+  return typeof (req as { secure?: unknown }).secure === 'boolean'
 }
 
 /** The header fields by which a proxy says that it has passed a request on. */
@@ -55,8 +62,13 @@ const forwardingFields = [
 
 /** True if a request has not left the machine: its connection comes from there, and no proxy has passed it on. */
 function isFromMachine(req: GuardedRequest): boolean {
-  const { socket, headers } = req as Partial<Pick<GuardedRequest, 'socket' | 'headers'>>
+  const { socket } = req as Partial<Pick<GuardedRequest, 'socket'>>
   const address = readClientAddress(socket?.remoteAddress)
   const isLoopback = address === '::1' || address?.startsWith('127.') === true
-  return isLoopback && !forwardingFields.some((name) => headers?.[name] !== undefined)
+  return isLoopback && !isForwarded(req)
+}
+
+function isForwarded(req: GuardedRequest): boolean {
+  const { headers } = req as Partial<Pick<GuardedRequest, 'headers'>>
+  return forwardingFields.some((name) => headers?.[name] !== undefined)
 }

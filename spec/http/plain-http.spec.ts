@@ -1,3 +1,7 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
 import type { Express } from 'express'
 import express from 'express'
 import { Passport } from 'passport'
@@ -281,6 +285,42 @@ describe("insecureTransport: 'revoke'", () => {
     await until(async () => (await statusOf(second.id)) === 'REVOKED')
 
     expect((await apiKeys.get(second.id)).exposed?.source).toBe('plain_http')
+  })
+
+  it('revokes no key of a request that a proxy has passed on and Express has not read', async () => {
+    const [unread, said, direct] = [
+      await revoking.createKey(),
+      await revoking.createKey(),
+      await revoking.createKey(),
+    ]
+    // As a WebSocket asks for its upgrade.
+    const server = createServer((req, res) => {
+      if (req.url === '/said') Object.assign(req, { secure: true })
+      if (req.url === '/direct') Object.defineProperty(req, 'socket', { value: {} })
+      apiKeys.authenticateRequest(req).then(
+        () => res.end('passed'),
+        ({ code }: { code: string }) => res.end(code),
+      )
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const send = async (path: string, { plainTextKey }: { plainTextKey: string }, more = {}) =>
+      (
+        await fetch(`http://127.0.0.1:${port}${path}`, {
+          headers: { ...bearer(plainTextKey), ...more },
+        })
+      ).text()
+
+    const answers = [
+      await send('/', unread, overHttps),
+      await send('/said', said, overHttps),
+      await send('/direct', direct),
+    ]
+    await until(async () => (await statusOf(direct.id)) === 'REVOKED')
+    server.close()
+
+    expect(answers).toEqual(['insecure_transport', 'passed', 'insecure_transport'])
+    expect([await statusOf(unread.id), await statusOf(said.id)]).toEqual(['ACTIVE', 'ACTIVE'])
   })
 
   it('looks up no key whose check is wrong', async () => {
