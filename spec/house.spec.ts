@@ -107,6 +107,7 @@ const wings = {
   ],
   'what the command line imports and reports': [
     'lib/cli/audit.ts',
+    'lib/cli/erase.ts',
     'lib/cli/import.ts',
     'lib/cli/import-rows.ts',
     'lib/cli/reports.ts',

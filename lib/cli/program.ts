@@ -2,6 +2,7 @@ import { Command } from 'commander'
 
 import { addAuditCommands } from './audit'
 import { addDoctor } from './doctor'
+import { addErase } from './erase'
 import { addImport } from './import'
 import { addKeyCommands } from './keys'
 import { addReports } from './reports'
@@ -22,6 +23,7 @@ export function createProgram(version: string): Command {
 
   addUpkeep(program)
   addKeyCommands(program)
+  addErase(program)
   addImport(program)
   addReports(program)
   addAuditCommands(program)

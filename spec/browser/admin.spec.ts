@@ -38,6 +38,7 @@ async function prepare() {
     `/owner/suspend?ownerId=${owner}`,
     `/owner/reactivate?ownerId=${owner}`,
     `/owner/revoke-all?ownerId=${owner}`,
+    `/owner/erase?ownerId=${owner}`,
     '/unused',
     '/unused?days=soon',
     '/usage',

@@ -223,6 +223,7 @@ describeInBrowser.each(windows)('in $theme at $width pixels', ({ theme, width })
       owner: `/owner${owner}`,
       'owner-suspend': `/owner/suspend${owner}`,
       'owner-revoke-all': `/owner/revoke-all${owner}`,
+      'owner-erase': `/owner/erase${owner}`,
       unused: '/unused?days=1',
       usage: '/usage',
       trail: '/audit',

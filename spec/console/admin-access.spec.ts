@@ -27,6 +27,7 @@ const views = [
   '/owner/suspend?ownerId=:user',
   '/owner/reactivate?ownerId=:user',
   '/owner/revoke-all?ownerId=:user',
+  '/owner/erase?ownerId=:user',
   '/unused?days=1',
   '/usage',
   '/usage?by=hour&ownerId=:user',
@@ -49,6 +50,7 @@ const posts = [
   '/owner/suspend',
   '/owner/reactivate',
   '/owner/revoke-all',
+  '/owner/erase',
   '/unused',
   '/audit/verification',
 ]

@@ -110,7 +110,52 @@ describe('the page of an owner', () => {
     expect((await ownerPage(owner)).text).not.toContain('Revoke all keys')
   })
 
-  it.each(['suspend', 'reactivate', 'revoke-all'])(
+  it('erases the owner, after it has said what goes', async () => {
+    const owner = newUser()
+    const { plainTextKey } = await createKey({ userId: owner, name: 'Laptop' })
+    await createKey({ userId: owner, name: 'Gone', status: 'REVOKED' })
+    await createKey({ userId: newUser(), name: 'Spared' })
+    const question = await admin.follow(await ownerPage(owner), 'Erase owner')
+    const unexplained = await admin.press(question, 'Erase owner')
+    const whileAsked = await apiKeys.verify(plainTextKey)
+    const done = await admin.press(question, 'Erase owner', { reason: 'Request 4711' })
+    const again = await admin.press(question, 'Erase owner', { reason: 'Request 4711' })
+
+    expect(textOf(question.root.querySelector('h1'))).toBe(`Erase ${owner}?`)
+    expect(namesIn(question)).toEqual(['Laptop'])
+    expect(question.text).toContain('Keys, also those that are revoked2')
+    expect(question.text).toContain('Entries of the audit trail that lose personal data3')
+    expect(unexplained.status).toBe(422)
+    expect(faultOf(unexplained, 'Reason')).toBe('Reason must have 1 to 500 characters.')
+    expect(whileAsked.valid).toBe(true)
+    expect(textOf(done.root.querySelector('h1'))).toBe('The owner is erased')
+    expect(done.text).toContain('Keys, also those that are revoked2')
+    expect(again.text).toContain('Keys, also those that are revoked0')
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: false })
+    expect(await entriesOf(owner)).toEqual([])
+    expect((await apiKeys.events({ action: 'owner_erased' })).events[0]).toMatchObject({
+      actorType: 'admin',
+      actorId: 'admin-root',
+      reason: 'Request 4711',
+    })
+  })
+
+  it('erases no owner for users who are no administrators', async () => {
+    const owner = newUser()
+    await createKey({ userId: owner })
+    const question = await admin.open(`${mount}/owner/erase?ownerId=${owner}`)
+    const fields = { reason: 'Request 4711' }
+
+    const refused = [
+      await as('mallory').press(question, 'Erase owner', fields),
+      await as(owner).press(question, 'Erase owner', fields),
+    ]
+
+    expect(refused.map(({ status }) => status)).toEqual([403, 403])
+    expect(await apiKeys.countRevocable({ type: 'user', id: owner })).toEqual({ keys: 1 })
+  })
+
+  it.each(['suspend', 'reactivate', 'revoke-all', 'erase'])(
     'asks for an owner before it does anything: %s',
     async (view) => {
       const question = await admin.open(`${mount}/owner/${view}`)

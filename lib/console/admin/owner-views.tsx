@@ -1,12 +1,18 @@
 import { dayMs } from '../../database/clock'
 import { InvalidInputError } from '../../errors'
 import { optionsOf } from '../calls'
+import type { Owner } from '../../keys/owner'
 import { problemFrom, type Problem } from '../faults'
 import { reasonIn, valueOf } from '../form'
 import { OwnerPage, type OwnerNotice } from '../pages/admin/owner'
 import { keyCount, nameOf, ownerAddress } from '../pages/admin/owner-parts'
 import { Owners } from '../pages/admin/owners'
-import { AllRevoked, OwnerQuestion, type QuestionProps } from '../pages/admin/owner-questions'
+import {
+  AllRevoked,
+  OwnerErased,
+  OwnerQuestion,
+  type QuestionProps,
+} from '../pages/admin/owner-questions'
 import { slotsOf } from '../pages/chart'
 import type { Call, ConsoleParts, Route, View } from '../router'
 import { ownerIn, ownerInQuery, ownerOf } from './owner-input'
@@ -73,7 +79,7 @@ export function createOwnerView(parts: ConsoleParts): Route {
   }
 }
 
-/** Creates the views that suspend and reactivate an owner, and revoke all keys of an owner. */
+/** Creates the views that suspend, reactivate and erase an owner, and revoke all keys of an owner. */
 export function createOwnerChangeViews(parts: ConsoleParts) {
   const { lifecycle } = parts
 
@@ -88,7 +94,8 @@ export function createOwnerChangeViews(parts: ConsoleParts) {
         const { apiKeys } = await lifecycle.list(filter)
         const problem = refused && problemFrom(refused, page.texts, page.texts.admin.fields)
         const reason = valueOf(form, 'reason')
-        const props = { page, name, owner, count, apiKeys, problem, reason }
+        const wouldBe = name === 'eraseOwner' ? await countErased(call, owner) : undefined
+        const props = { page, name, owner, count, apiKeys, wouldBe, problem, reason }
         const content = <OwnerQuestion {...props} />
         return {
           title: page.texts.admin[name].title(nameOf(page, owner)),
@@ -101,6 +108,16 @@ export function createOwnerChangeViews(parts: ConsoleParts) {
         return { location: `${page.to('owner')}?${new URLSearchParams({ ...ownerIn(call) })}` }
       }
     }
+  }
+
+  /** Counts what erasing takes away. A count changes nothing, so its reason stands nowhere. */
+  function countErased(call: Call, owner: Owner) {
+    return lifecycle.eraseOwner(owner, {
+      ...optionsOf(call),
+      revoke: true,
+      dryRun: true,
+      reason: 'count',
+    })
   }
 
   function change(name: 'suspendOwner' | 'reactivateOwner', notice: OwnerNotice): Route {
@@ -129,7 +146,22 @@ export function createOwnerChangeViews(parts: ConsoleParts) {
     },
   }
 
+  const erase: Route = {
+    show: question('eraseOwner'),
+
+    /** Sent again, the form erases what was left meanwhile. */
+    async act(call) {
+      const { page, form } = call
+      const { owner } = await find(parts, call)
+      const options = { ...optionsOf(call), revoke: true, reason: valueOf(form, 'reason').trim() }
+      const erased = await lifecycle.eraseOwner(owner, options)
+      const content = <OwnerErased page={page} owner={owner} erased={erased} />
+      return { title: page.texts.admin.eraseOwner.done, section, content }
+    },
+  }
+
   return {
+    erase,
     suspend: change('suspendOwner', 'owner-suspended'),
     reactivate: change('reactivateOwner', 'owner-reactivated'),
     revokeAll,

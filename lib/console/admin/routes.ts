@@ -22,6 +22,7 @@ export function createAdminRoutes(parts: ConsoleParts) {
       '/owner/suspend': owner.suspend,
       '/owner/reactivate': owner.reactivate,
       '/owner/revoke-all': owner.revokeAll,
+      '/owner/erase': owner.erase,
       '/usage': createUsageView(parts),
       '/audit': createTrailView(parts),
       '/audit/verification': createVerificationView(parts),

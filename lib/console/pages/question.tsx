@@ -51,17 +51,19 @@ interface ReasonProps {
   page: Page
   reason: string
   problem: Problem | undefined
+  /** What to say of a reason that the change needs; without it, the reason is optional. */
+  requiredHint?: string | undefined
 }
 
 /** The field for the reason of a change. */
-export function ReasonField({ page, reason, problem }: ReasonProps) {
+export function ReasonField({ page, reason, problem, requiredHint }: ReasonProps) {
   const { revoke, form, admin } = page.texts
   return (
     <Field
       name="reason"
       label={revoke.reason}
-      optional={form.optional}
-      hint={page.look.admin ? admin.reasonHint : revoke.reasonHint}
+      optional={requiredHint === undefined ? form.optional : undefined}
+      hint={requiredHint ?? (page.look.admin ? admin.reasonHint : revoke.reasonHint)}
       problem={problem}
     >
       {(attributes) => (

@@ -76,6 +76,7 @@ export const adminDe: AdminTexts = {
     suspend: 'Besitzer sperren',
     reactivate: 'Besitzer entsperren',
     revokeAll: 'Alle Schlüssel widerrufen',
+    erase: 'Besitzer löschen',
     suspendedSince: 'Gesperrt seit',
     active: 'Nicht gesperrt',
     keys: 'Schlüssel, die nicht widerrufen sind',
@@ -85,6 +86,7 @@ export const adminDe: AdminTexts = {
     allTrail: 'Alle Einträge zu diesem Besitzer',
     usage: 'Benutzung in 30 Tagen',
     back: 'Zurück zum Besitzer',
+    toOwners: 'Zu den Besitzern',
   },
 
   suspendOwner: {
@@ -104,6 +106,24 @@ export const adminDe: AdminTexts = {
     done: (keys) => `${keys} widerrufen`,
     doneLead: (owner) => `Kein Schlüssel von ${owner} gilt noch.`,
     keep: 'Schlüssel behalten',
+  },
+  eraseOwner: {
+    title: (owner) => `${owner} löschen?`,
+    lead: 'Alle Schlüssel des Besitzers gelten nicht mehr und werden gelöscht, und seine persönlichen Daten verschwinden aus Protokoll und Benutzung. Nichts davon lässt sich zurückholen. Bei Millionen von Einträgen dauert es Minuten.',
+    submit: () => 'Besitzer löschen',
+    goes: 'Was verschwindet',
+    gone: 'Was verschwunden ist',
+    counts: {
+      keys: 'Schlüssel, auch widerrufene',
+      createdKeys: 'Schlüssel anderer Besitzer, die nicht mehr sagen, wer sie erstellt hat',
+      events: 'Einträge im Protokoll, die persönliche Daten verlieren',
+      hours: 'Stunden der Benutzung, die nicht mehr sagen, wessen sie sind',
+    },
+    reasonHint: 'Für das Protokoll, in dem er bleibt. Nenne die Person nicht.',
+    done: 'Der Besitzer ist gelöscht',
+    doneLead:
+      'Schlüssel, die eben noch benutzt wurden, können letzte Spuren hinterlassen. Lösche den Besitzer in einigen Minuten noch einmal.',
+    again: 'Noch einmal löschen',
   },
 
   unused: {

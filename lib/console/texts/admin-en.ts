@@ -80,6 +80,7 @@ export const adminEn = {
     suspend: 'Suspend owner',
     reactivate: 'Reactivate owner',
     revokeAll: 'Revoke all keys',
+    erase: 'Erase owner',
     suspendedSince: 'Suspended since',
     active: 'Not suspended',
     keys: 'Keys that are not revoked',
@@ -89,6 +90,7 @@ export const adminEn = {
     allTrail: 'All entries about this owner',
     usage: 'Usage of 30 days',
     back: 'Back to the owner',
+    toOwners: 'To the owners',
   },
 
   suspendOwner: {
@@ -108,6 +110,24 @@ export const adminEn = {
     done: (keys: string) => `${keys} revoked`,
     doneLead: (owner: string) => `No key of ${owner} works any longer.`,
     keep: 'Keep keys',
+  },
+  eraseOwner: {
+    title: (owner: string) => `Erase ${owner}?`,
+    lead: 'All keys of the owner stop working and are deleted, and the personal data of the owner leaves the audit trail and the usage. Nothing of it can be brought back. It may take minutes if there are millions of entries.',
+    submit: (_keys: string) => 'Erase owner',
+    goes: 'What goes',
+    gone: 'What is gone',
+    counts: {
+      keys: 'Keys, also those that are revoked',
+      createdKeys: 'Keys of other owners that no longer say who made them',
+      events: 'Entries of the audit trail that lose personal data',
+      hours: 'Hours of usage that no longer say whose they are',
+    },
+    reasonHint: 'For the audit trail, where it stays. Do not name the person.',
+    done: 'The owner is erased',
+    doneLead:
+      'Keys that were in use a moment ago may leave last traces. Erase the owner again in a few minutes.',
+    again: 'Erase again',
   },
 
   unused: {

@@ -1,7 +1,9 @@
 import type { Owner } from '../../../keys/owner'
 import type { ApiKeyRecord } from '../../../keys/record'
+import type { Erased } from '../../../lifecycle/erase-owner'
 import type { Problem } from '../../faults'
 import type { Page } from '../../page'
+import { Fact } from '../key-details'
 import { Banner, Crumbs } from '../layout'
 import { Question, ReasonField } from '../question'
 import { keyCount, KeysInBrief, nameOf, ownerAddress } from './owner-parts'
@@ -9,12 +11,14 @@ import { keyCount, KeysInBrief, nameOf, ownerAddress } from './owner-parts'
 /** The contents of a page that asks before an owner is changed. */
 export interface QuestionProps {
   page: Page
-  name: 'suspendOwner' | 'reactivateOwner' | 'revokeAll'
+  name: 'suspendOwner' | 'reactivateOwner' | 'revokeAll' | 'eraseOwner'
   owner: Owner
   /** How many keys of the owner are not revoked. */
   count: number
   /** The first of them. */
   apiKeys: readonly ApiKeyRecord[]
+  /** What would go if the owner is erased. */
+  wouldBe?: Erased | undefined
   problem: Problem | undefined
   reason: string
 }
@@ -23,11 +27,12 @@ const views = {
   suspendOwner: 'owner/suspend',
   reactivateOwner: 'owner/reactivate',
   revokeAll: 'owner/revoke-all',
+  eraseOwner: 'owner/erase',
 } as const
 
 /** The page that asks before an owner is changed. It says how many keys that is about, and which. */
 export function OwnerQuestion(props: QuestionProps) {
-  const { page, name, owner, count, apiKeys, problem, reason } = props
+  const { page, name, owner, count, apiKeys, wouldBe, problem, reason } = props
   const { admin, cancel } = page.texts
   const { title, lead, submit } = admin[name]
   const own = ownerAddress(page, owner)
@@ -45,6 +50,7 @@ export function OwnerQuestion(props: QuestionProps) {
     >
       <input type="hidden" name="ownerType" value={owner.type} />
       <input type="hidden" name="ownerId" value={owner.id} />
+      {wouldBe && <ErasedCounts page={page} title={admin.eraseOwner.goes} erased={wouldBe} />}
       <section class="card" aria-labelledby="keys">
         <h2 id="keys">
           {admin.owners.keys} <span class="count">{page.formats.number(count)}</span>
@@ -55,8 +61,35 @@ export function OwnerQuestion(props: QuestionProps) {
           <KeysInBrief page={page} apiKeys={apiKeys} count={count} />
         )}
       </section>
-      <ReasonField page={page} reason={reason} problem={problem} />
+      <ReasonField
+        page={page}
+        reason={reason}
+        problem={problem}
+        requiredHint={wouldBe && admin.eraseOwner.reasonHint}
+      />
     </Question>
+  )
+}
+
+interface CountsProps {
+  page: Page
+  title: string
+  erased: Erased
+}
+
+/** The numbers of what an erasing takes away, or has taken away. */
+function ErasedCounts({ page, title, erased }: CountsProps) {
+  const { formats, texts } = page
+  const { counts } = texts.admin.eraseOwner
+  return (
+    <section class="card" aria-labelledby="erased">
+      <h2 id="erased">{title}</h2>
+      <dl>
+        {(['keys', 'createdKeys', 'events', 'hours'] as const).map((name) => (
+          <Fact label={counts[name]}>{formats.number(erased[name])}</Fact>
+        ))}
+      </dl>
+    </section>
   )
 }
 
@@ -85,6 +118,27 @@ export function AllRevoked({ page, owner, keys }: DoneProps) {
       <div class="actions">
         <a class="button primary" href={ownerAddress(page, owner)}>
           {admin.owners.back}
+        </a>
+      </div>
+    </>
+  )
+}
+
+/** The page that says what was erased of an owner, and why to repeat it. */
+export function OwnerErased({ page, owner, erased }: Omit<DoneProps, 'keys'> & { erased: Erased }) {
+  const { eraseOwner: words, owners } = page.texts.admin
+  return (
+    <>
+      <OwnerCrumbs page={page} owner={owner} />
+      <h1>{words.done}</h1>
+      <Banner kind="note">{words.doneLead}</Banner>
+      <ErasedCounts page={page} title={words.gone} erased={erased} />
+      <div class="actions">
+        <a class="button" href={ownerAddress(page, owner, 'owner/erase')}>
+          {words.again}
+        </a>
+        <a class="button plain" href={page.to('owner')}>
+          {owners.toOwners}
         </a>
       </div>
     </>

@@ -114,6 +114,9 @@ function Actions({ page, owner, isSuspended, count }: ActionsProps) {
           {admin.owners.revokeAll}
         </a>
       )}
+      <a class="button danger-quiet" href={ownerAddress(page, owner, 'owner/erase')}>
+        {admin.owners.erase}
+      </a>
     </div>
   )
 }
