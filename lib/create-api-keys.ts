@@ -17,6 +17,7 @@ import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
 import { createLifecycle } from './lifecycle/commands'
 import { createObserved } from './database/observed'
+import { createPlannedSize } from './database/prepared'
 import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
 import type { OrganizationOwner, ServiceOwner, UserOwner } from './keys/owner'
@@ -126,6 +127,7 @@ function assemble(options: AnyOptions): ApiKeys {
     parse: createParsers(settings),
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),
+    keysSize: createPlannedSize(tables.keys),
   }
   const grantable =
     settings.grantable &&

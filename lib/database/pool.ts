@@ -1,16 +1,12 @@
-import { hash } from 'node:crypto'
-
 import type { Sequelize } from 'sequelize'
 
 import type { TextRow } from './connection'
 import { sqlStateOf } from './failures'
+import { nameOf, unprepared } from './prepared'
 import { onPrimary, type Run } from './query'
 
 /** Runs statements on a connection of the app's pool. */
 export type OnPool = ReturnType<typeof createOnPool>
-
-/** SQLSTATEs that show that a pooler cannot keep prepared statements: the statement is missing, or there already. */
-const unprepared = /^(26000|42P05)$/
 
 /** SQLSTATEs of a statement alone that show that the default of the server is not READ COMMITTED. */
 const isolated = /^(25001|40001)$/
@@ -92,18 +88,6 @@ async function sendWithin(client: Client, statement: Statement): Promise<TextRow
     if (sqlStateOf(error) !== '') await client.query({ text: 'ROLLBACK' })
     throw error
   }
-}
-
-const names = new Map<string, string>()
-
-/** Names a statement by its text: behind a pooler, another process may have prepared its statement on the same connection. */
-function nameOf(sql: string): string {
-  let name = names.get(sql)
-  if (name === undefined) {
-    name = `express-api-keys ${hash('sha256', sql, 'base64url').slice(0, 16)}`
-    names.set(sql, name)
-  }
-  return name
 }
 
 type Statement = { text: string; values?: unknown[]; name?: string }

@@ -67,9 +67,10 @@ export interface Planned {
 }
 
 /** SQL that reads keys of the instance. */
-function readKeysSql({ tables, environments }: GivenParts, join: string, where: string): string {
-  return `
-    SELECT ${keySql(tables, 'key')} AS json, ${digestSql('key.hash')} AS hash_digest,
+function readKeysSql(parts: GivenParts, join: string, where: string): string {
+  const { tables, environments, keysSize } = parts
+  return `${keysSize.comment()}
+    SELECT ${keysSize.sql} AS keys_size, ${keySql(tables, 'key')} AS json, ${digestSql('key.hash')} AS hash_digest,
            ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place,
            (key.first_used_at IS NULL AND key.previous_works_until > clock_timestamp())::text AS is_unused
       FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefixes('key', environments.keyPrefixes)} AND ${where}`
@@ -104,11 +105,17 @@ export async function readKeys(
   wanted: readonly Wanted[],
   locks: '' | 'FOR NO KEY UPDATE OF key',
 ): Promise<ReadKey[]> {
-  const row = `json_populate_recordset(NULL::${parts.tables.keys}, $1::json) AS wanted`
+  const row = `(SELECT * FROM json_populate_recordset(NULL::${parts.tables.keys}, $1::json) ${onlySql(wanted)}) AS wanted`
   const sql = readKeysSql(parts, `JOIN ${row} USING (id)`, isOwnedSql('key', 'wanted'))
   const rows = wanted.map(({ id, owner }) => ({ id, ...(owner && ownerRow(owner)) }))
   const found = await run(`${sql} ${locks}`, [JSON.stringify(rows)])
+  parts.keysSize.note(found[0]?.keys_size)
   return found.map((row) => toReadKey(parts, row))
+}
+
+/** SQL by which the server plans a single row of JSON as such. Otherwise it expects a hundred rows, for which it may read a whole table. */
+function onlySql({ length }: { length: number }): string {
+  return length === 1 ? 'LIMIT 1' : ''
 }
 
 /** Plans a change that was decided; `null` if it changes nothing. */
@@ -165,23 +172,17 @@ const noOwner = { user_id: null, organization_id: null, service: null }
  * key has changed since it was read, or if another transaction has locked it.
  */
 export async function writeChanges(
-  { tables, audit }: GivenParts,
+  parts: GivenParts,
   run: Run,
   planned: readonly Planned[],
 ): Promise<{ made: Planned[]; xid: string | null }> {
-  const rows = await run(
-    changeSql(
-      tables,
-      planned.some(({ row }) => 'hash' in row.changes),
-      planned.some(({ row }) => row.claim),
-    ),
-    [
-      JSON.stringify(planned.map(({ row }) => row)),
-      JSON.stringify(
-        planned.map(({ change, circumstances }) => audit.toRow(change, circumstances)),
-      ),
-    ],
+  const entries = planned.map(({ change, circumstances }) =>
+    parts.audit.toRow(change, circumstances),
   )
+  const rows = await run(changeSql(parts, planned), [
+    JSON.stringify(planned.map(({ row }) => row)),
+    JSON.stringify(entries),
+  ])
   const byRef = new Map(planned.map((each) => [each.change.ref, each]))
   const made: Planned[] = []
   for (const { ref, updated_ms: updatedMs, revoked_ms: revokedMs } of rows) {
@@ -248,7 +249,9 @@ const noPreviousSecret = Object.fromEntries(
  * statement, because it may not be both current and retired. The columns that a change does not name come from the row
  * itself.
  */
-function changeSql(tables: Tables, hasRotations: boolean, hasClaims: boolean): string {
+function changeSql({ tables, keysSize }: GivenParts, planned: readonly Planned[]): string {
+  const hasRotations = planned.some(({ row }) => 'hash' in row.changes)
+  const hasClaims = planned.some(({ row }) => row.claim)
   const { keys, events, retiredSecrets } = tables
   const kept = Object.entries(keptColumns)
   const columns = [...changedColumns, ...kept.map(([column]) => column)]
@@ -262,9 +265,9 @@ function changeSql(tables: Tables, hasRotations: boolean, hasClaims: boolean): s
   const retiredSql = `
       INSERT INTO ${retiredSecrets} (hash, api_key_id)
       SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash' IS NOT NULL`
-  return `
+  return `${keysSize.comment()}
     WITH wanted AS MATERIALIZED (
-      SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean, claim json)
+      SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean, claim json) ${onlySql(planned)}
     ), ${hasClaims ? 'free' : 'mine'} AS MATERIALIZED (
       SELECT key.id FROM ${keys} AS key
         JOIN wanted ON wanted.id = key.id AND wanted.version = key.xmin::text AND wanted.place = key.ctid::text

@@ -1,5 +1,3 @@
-import { hash } from 'node:crypto'
-
 import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../database/query'
 import { isSuspendedSql } from '../../models/owner'
@@ -20,6 +18,7 @@ import type { Position } from '../freshness/change-log'
 import type { Conditions } from '../freshness/change-log-sql'
 import type { Moment } from '../database/clock'
 import type { Connection, TextRow } from '../database/connection'
+import { nameOf, unprepared, type PlannedSize } from '../database/prepared'
 
 /** Rows of keys, and the newest entry of the log, read at one moment. */
 export interface KeyReading {
@@ -49,6 +48,7 @@ interface LookupParts extends Pick<
   owners: OwnerCache
   connection: Connection
   conditions: Conditions
+  keysSize: PlannedSize
 }
 
 /** Makes the look-up of keys: one indexed query in one snapshot. If a key is missing, it returns the newest entry of the log alone. */
@@ -60,6 +60,7 @@ export function createLookup(parts: LookupParts): Lookup {
     const { rows, sentAt } = await ask(digests.map(toStoredHash), limitMs)
     const [first] = rows
     if (!first) return null
+    parts.keysSize.note(first.keys_size)
 
     const found = rows.filter((row) => row.hash !== null).map(readRow)
     return {
@@ -74,21 +75,17 @@ export function createLookup(parts: LookupParts): Lookup {
   }
 }
 
-/** SQLSTATEs that show that a pooler cannot keep prepared statements: the statement is missing, or there already. */
-const unprepared = /^(26000|42P05)$/
-
 function createAsk(parts: LookupParts) {
-  const { connection } = parts
-  const text = lookupSql(parts)
-  // Named by its text: behind a pooler, another process may have prepared its statement on the same connection.
-  const name = `express-api-keys ${hash('sha256', text, 'base64url').slice(0, 16)}`
+  const { connection, keysSize } = parts
+  const sql = lookupSql(parts)
   let canPrepare = parts.preparedStatements
 
   return async function ask(hashes: string[], limitMs: number) {
+    const text = `${sql} ${keysSize.comment()}`
     if (!canPrepare) return connection.query(unpreparedSql(text, hashes), limitMs)
 
     try {
-      return await connection.query({ name, text, values: [hashes] }, limitMs)
+      return await connection.query({ name: nameOf(text), text, values: [hashes] }, limitMs)
     } catch (error) {
       if (!unprepared.test(sqlStateOf(causeOf(error)))) throw error
 
@@ -98,7 +95,7 @@ function createAsk(parts: LookupParts) {
   }
 }
 
-function lookupSql({ tables, conditions }: LookupParts): string {
+function lookupSql({ tables, conditions, keysSize }: LookupParts): string {
   const { isRegistered, isSubscriber, fingerprint } = conditions
   const attributes = attributesFor('verified')
   const columns = attributes.map((name) => `key.${keyColumns[name].name}`).join(', ')
@@ -106,7 +103,7 @@ function lookupSql({ tables, conditions }: LookupParts): string {
   return `${onPrimary}
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
            (${isSubscriber})::text AS is_subscriber,
-           (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint,
+           (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint, ${keysSize.sql} AS keys_size,
            key.found_hash AS hash, key.found_prefix, ${texts},
            (${msSql('key.last_used_at')})::text AS last_used_at_ms,
            (${msSql('key.works_until')})::text AS works_until_ms,

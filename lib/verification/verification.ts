@@ -11,6 +11,7 @@ import type { Connections } from '../database/connections'
 import { acquireLimitMs } from '../database/open-client'
 import type { Observed } from '../database/observed'
 import type { OwnChanges } from '../database/own-changes'
+import type { PlannedSize } from '../database/prepared'
 import { createWriter } from '../database/writer'
 import type { ChangeFeed } from '../freshness/change-feed'
 import { createChangeLog } from '../freshness/change-log'
@@ -52,6 +53,7 @@ export interface VerificationParts extends Settings {
   imported: ImportedKeys | undefined
   ownChanges: OwnChanges
   serverClock: ServerClock
+  keysSize: PlannedSize
   emitter: Emitter
 }
 
