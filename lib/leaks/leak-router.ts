@@ -3,6 +3,7 @@ import { Router, type NextFunction, type Request, type Response } from 'express'
 import { InvalidApiKeyError, InvalidInputError } from '../errors'
 import { ensureError, type Answers } from '../http/answer'
 import type { Authenticator } from '../http/authentication'
+import type { Authentication } from '../http/caller'
 import type { Guard } from '../http/guards'
 import { readJsonBody } from '../http/json-body'
 import { clientAddressOf } from '../http/request'
@@ -36,8 +37,8 @@ export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
   const options = readLeakOptions(given, settings.environments.keyPrefixes)
   const { github, gitlab, takesReports, outcome } = options
   const take = createReporter(parts, outcome)
-  const reportOf: ReportOf = (req) => (reports, reason) =>
-    take(reports, { reason, ...addressOf(req) })
+  const reportOf: ReportOf = (req) => (reports, reason, sender) =>
+    take(reports, { reason, ...addressOf(req) }, sender)
 
   const routes: Record<string, { get?: Handler; post?: Handler }> = {
     '/status': { get: createStatusHandler(parts) },
@@ -97,6 +98,9 @@ function createStatusHandler({ authenticator, answers, verification }: LeakParts
     authenticator.mask(req)
     const caller = authenticator.recall(req)
     const credential = caller?.masked
+    // A guard before the router has judged the key by now.
+    const judged = await caller?.authentication
+    if (judged && isOfWorkingKey(judged)) return void res.status(204).end()
     if (caller && credential?.kind === 'key') {
       const { key, wall } = await verification.locate(
         credential.text.slice(credential.start),
@@ -115,12 +119,18 @@ function createStatusHandler({ authenticator, answers, verification }: LeakParts
   }
 }
 
+/** True for a key that works, perhaps from other addresses than that of the request. */
+function isOfWorkingKey(judged: Authentication): boolean {
+  return judged.kind === 'accepted' || judged.error.code === 'address_not_allowed'
+}
+
 /** Makes the handler of public reports, after the credential revocation API of GitHub. Its answer says nothing about the credentials. */
 function createReportsHandler(reportOf: ReportOf): Handler {
   const countCall = createCallLimit(mostReports)
 
   return async function takeReports(req, res) {
-    countCall(clientAddressOf(req))
+    const sender = { ip: clientAddressOf(req) }
+    countCall(sender.ip)
     const { credentials } = Object(await readJsonBody(req, res, 'manyKeys')) as {
       credentials?: unknown
     }
@@ -134,7 +144,7 @@ function createReportsHandler(reportOf: ReportOf): Handler {
       throw new InvalidInputError([{ pointer: '#/credentials', message }])
     }
     const reports = credentials.map((token: string) => ({ token, source: 'report', url: null }))
-    await reportOf(req)(reports, 'reported to the endpoint for exposed keys')
+    await reportOf(req)(reports, 'reported to the endpoint for exposed keys', sender)
     res.status(202).json({})
   }
 }

@@ -22,7 +22,10 @@ export interface ReporterParts {
 /** Takes the reports of a request. Resolves to true for each text that is a key of the app. */
 export type ReportOf = (
   req: Request,
-) => (reports: readonly Report[], reason: string) => Promise<boolean[]>
+) => (reports: readonly Report[], reason: string, sender?: Sender) => Promise<boolean[]>
+
+/** The address of a sender who may be anyone. What is no key counts against it. */
+type Sender = Parameters<Verification['examine']>[1]
 
 /** The longest address of a place that a record keeps. */
 const longestUrl = 2_048
@@ -41,8 +44,9 @@ export function createReporter(parts: ReporterParts, outcome: ExposureReport['ou
   return async function report(
     reports: readonly Report[],
     circumstances: Pick<ExposureReport, 'reason' | 'address'>,
+    sender: Sender,
   ): Promise<boolean[]> {
-    const facts = await Promise.all(reports.map(({ token }) => verification.examine(token)))
+    const facts = await Promise.all(reports.map(({ token }) => verification.examine(token, sender)))
     const found = reports.flatMap(({ source, url }, at) => {
       const { digest = null, key = null } = facts[at] ?? {}
       return digest === null || !key

@@ -22,6 +22,9 @@ export interface Examination {
   wall: number
 }
 
+/** The address that a key came from. Without one, nothing counts against it. */
+type Sender = Pick<KeyCaller, 'ip'>
+
 interface ExamineParts {
   format: SecretFormat
   memory: Memory
@@ -30,12 +33,16 @@ interface ExamineParts {
   imports: { imported: ImportedKeys; saltedKeys: SaltedKeys } | undefined
 }
 
+/** How many keys with a salt may wait for their values: those of a report. */
+const mostWaiting = 1_000
+
 /**
  * Makes the functions that read a key from the database as a verification reads it. They count no use, and no failed attempt. They
  * report nothing.
  */
 export function createExamine({ format, memory, attempts, imports }: ExamineParts) {
   const { clock, feed, loader, ownerPermissions } = memory
+  const inLine = createLine()
 
   async function readKey(digest: Digest): Promise<CachedKey | null> {
     const askedAt = clock.monotonic()
@@ -62,23 +69,31 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
   }
 
   /** Returns the hashes that a text has as the key of a source. Those of a key with a salt take a tenth of a second. */
-  async function hashesOf(accepted: AcceptedSource, text: string): Promise<Digest[]> {
+  async function hashesOf(
+    accepted: AcceptedSource,
+    text: string,
+    caller: Sender,
+  ): Promise<Digest[]> {
     const signed = signedText(accepted.source, text)
     const [next, ...others] = accepted
       .hashersOf(signed.length)
       .map((hasher) => hasher.digest(signed))
     if (next === undefined) return []
     const isSalted = imports?.saltedKeys.mayHave(accepted, text) === true
-    const salted = isSalted ? await imports.saltedKeys.find(accepted, text, next, {}) : []
+    const salted = isSalted
+      ? await inLine(() => imports.saltedKeys.find(accepted, text, next, caller))
+      : []
+    // Such a text has cost time, and is no key.
+    if (isSalted && salted.length === 0) attempts.note(caller)
     return [next, ...others, ...salted]
   }
 
-  async function examineImported(text: string): Promise<Examination> {
+  async function examineImported(text: string, caller: Sender): Promise<Examination> {
     let source: string | null = null
     for (const accepted of imports?.imported.all ?? []) {
       if (!imports?.imported.accepts(accepted, text)) continue
       source ??= accepted.source.name
-      for (const digest of await hashesOf(accepted, text)) {
+      for (const digest of await hashesOf(accepted, text, caller)) {
         const key = await inTime(readKey(digest))
         if (key) return { digest, key, source: accepted.source.name, wall: clock.wall() }
       }
@@ -87,19 +102,22 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
   }
 
   return {
-    /** Reads the facts about a plain-text key, ours or imported. Rejects with `database_unavailable`. */
-    async examine(plainTextKey: string): Promise<Examination> {
+    /**
+     * Reads the facts about a plain-text key, ours or imported. Rejects with `database_unavailable`. If anyone may have sent the key, its
+     * sender is given. Rejects with `too_many_lookups` if the sender has sent too many texts that look like keys with a salt.
+     */
+    async examine(plainTextKey: string, sender: Sender = {}): Promise<Examination> {
       // A text with our marker and our length is ours alone.
       return !imports || format.hasLength(asSent(plainTextKey))
         ? examineOwn(plainTextKey)
-        : examineImported(plainTextKey)
+        : examineImported(plainTextKey, sender)
     },
 
     /**
      * Reads the facts about a key that anyone may send, and counts made-up keys for their address. Rejects with `too_many_lookups` if the
      * address has sent too many of them, and every client could have made the key.
      */
-    async locate(plainTextKey: string, caller: Pick<KeyCaller, 'ip'>): Promise<Examination> {
+    async locate(plainTextKey: string, caller: Sender): Promise<Examination> {
       const sent = asSent(plainTextKey)
       const digest = format.parse(sent)
       const isForgeable = digest !== null && format.isForgeable(sent, digest)
@@ -114,5 +132,19 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
       const permissions = ownerPermissions ? await ownerPermissions.readHeld(row) : row.permissions
       return { row, permissions }
     },
+  }
+}
+
+/** Makes the function that runs pieces of work one after the other, so that a long report leaves room for the requests that need some. */
+function createLine() {
+  let last: Promise<unknown> = Promise.resolve()
+  let waiting = 0
+
+  return async function inLine<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (waiting >= mostWaiting) throw new ApiKeysError('too_many_lookups')
+    waiting++
+    const result = last.then(work)
+    last = result.catch(() => {}).finally(() => waiting--)
+    return result
   }
 }

@@ -1,5 +1,6 @@
 import type { Express } from 'express'
 
+import type { ImportSource } from '../../lib'
 import type { TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
@@ -133,5 +134,60 @@ describe('POST /reports', () => {
 
     expect(answer.status).toBe(202)
     expect((await apiKeys.get(id)).status).toBe('ACTIVE')
+  })
+})
+
+/** A text is compared with each of the ten keys that have its first digit. */
+const keyOf = (at: number) => `salted_${at % 6}${1_000_000 + at}`
+
+describe('keys with a salt in a report', () => {
+  const running = { now: 0, most: 0, all: 0 }
+  const source: ImportSource = {
+    name: 'salted',
+    accepts: /^salted_[0-9]{8}$/,
+    digest: { of: (text: string) => text.padEnd(32), read: () => null },
+    locate: (key) => key.slice(0, 8),
+    salted: {
+      read: (derived, salt) => (salt === undefined ? null : { recipe: 'r', salt, derived }),
+      async derive(key, _recipe, salt) {
+        running.all++
+        running.most = Math.max(running.most, ++running.now)
+        await new Promise(setImmediate)
+        running.now--
+        return `${salt} ${key}`
+      },
+    },
+  }
+  const receiver = createProcess({ imports: [source] }, addLeaks)
+  const keys = Array.from({ length: 60 }, (_, at) => keyOf(at))
+
+  beforeAll(async () => {
+    const rows = keys.map((key, at) => ({
+      stored: `salt ${at} ${key}`,
+      salt: `salt ${at}`,
+      locator: key.slice(0, 8),
+      userId: 'sally',
+      permissions: ['READ_GRAPH'],
+    }))
+    await receiver.apiKeys.importKeys('salted', rows)
+  })
+
+  it('are all revoked, one after the other', async () => {
+    const { status } = await send({ credentials: keys }, receiver.http)
+
+    const filter = { userId: 'sally', status: 'REVOKED', limit: 100 } as const
+    const revoked = (await receiver.apiKeys.list(filter)).apiKeys
+    expect([status, revoked.length, running.most]).toEqual([202, keys.length, 1])
+  })
+
+  it('count against the sender if they are none', async () => {
+    const texts = Array.from({ length: 1_000 }, (_, at) => keyOf(1_000 + at))
+    const before = running.all
+
+    const answer = await send({ credentials: texts }, receiver.http)
+
+    expectProblem(answer, 'too_many_lookups')
+    expect(running.all - before).toBeLessThan(10 * texts.length)
+    expect((await send({ credentials: ['x'] }, receiver.http)).status).toBe(202)
   })
 })

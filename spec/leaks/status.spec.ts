@@ -1,4 +1,4 @@
-import type { Express } from 'express'
+import express, { type Express } from 'express'
 
 import type { TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
@@ -67,6 +67,30 @@ describe('GET /status', () => {
         },
       ])
     }
+  })
+
+  it('answers so behind a guard of the whole app, too, which has judged the key', async () => {
+    const { http } = createProcess({}, (app, keys) => {
+      app.use(keys.authenticate({ optional: true }))
+      app.use('/leaks', keys.leakRouter())
+    })
+    const [good, bound] = [await createKey(), await createKey({ allowedIps: ['203.0.113.0/24'] })]
+    const app = express()
+      // A refusal of the guard is passed over, as an app may do.
+      .use((req, _res, next) => {
+        apiKeys.authenticateRequest(req).then(
+          () => next(),
+          () => next(),
+        )
+      })
+      .use('/leaks', apiKeys.leakRouter())
+    const statusIn = async (key: string) =>
+      (await http.to(app).with(key).get('/leaks/status')).status
+
+    expect((await http.with(good.plainTextKey).get('/leaks/status')).status).toBe(204)
+    expect(await statusIn(bound.plainTextKey)).toBe(204)
+    expect(await statusIn((await createKey({ status: 'REVOKED' })).plainTextKey)).toBe(401)
+    expect(await statusIn(forgeKey())).toBe(401)
   })
 
   it('counts no use, and nothing towards a limit', async () => {
