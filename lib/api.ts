@@ -11,6 +11,7 @@ import type { ApiKeyStrategy } from './http/strategy'
 import type { AnyApp, App } from './keys/app'
 import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { LeakRouterOptions } from './leaks/options'
+import type { Scanner } from './leaks/scanner-rules'
 import type { Lifecycle } from './lifecycle/types'
 import type { InstrumentOptions } from './metrics/options'
 import type { GuardsOptions, OpenApiDocument, OpenApiOptions } from './openapi/options'
@@ -135,6 +136,14 @@ export interface ApiKeys<
    * app.use('/leaks', apiKeys.leakRouter({ github: true, reports: true }))
    */
   leakRouter(options?: LeakRouterOptions): Guard
+  /**
+   * Returns the rules by which a secret scanner finds the keys of your app, former and imported ones too: text for a `.gitleaks.toml` or a
+   * `.secretlintrc.json`, commands for git-secrets, or the fields of custom patterns of GitHub.
+   *
+   * @example
+   * writeFileSync('.gitleaks.toml', apiKeys.scannerRules('gitleaks'))
+   */
+  scannerRules(scanner: Scanner): string
   /**
    * The Passport strategy. Authenticate by its name.
    *

@@ -12,6 +12,7 @@ import { refuseRequest } from './http/guard-options'
 import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createLeakRouter } from './leaks/leak-router'
+import { scannerRules } from './leaks/scanner-rules'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
@@ -153,6 +154,7 @@ function assemble(options: AnyOptions): ApiKeys {
       refuseRequest('leakRouter', options)
       return createLeakRouter(http.routerParts, options)
     },
+    scannerRules: (scanner) => scannerRules(settings, scanner),
     verify: verification.verifyAlone,
     health: verification.health,
     flush: verification.flush,

@@ -35,6 +35,7 @@ export type {
 export type { Guard } from './http/guards'
 export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from './http/access'
 export type { GithubOptions, GitlabOptions, LeakRouterOptions } from './leaks/options'
+export type { Scanner } from './leaks/scanner-rules'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { InstrumentOptions } from './metrics/options'
 export type {

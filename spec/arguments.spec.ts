@@ -52,6 +52,7 @@ const functions: Record<string, unknown[]> = {
   revokeUnused: [{ unusedForDays: 900 }, {}],
   rotate: [id, {}],
   router: [{}],
+  scannerRules: ['gitleaks'],
   setPermissions: [id, ['READ_GRAPH'], {}],
   suspend: [id, {}],
   suspendOwner: [{ type: 'user', id: 'nobody' }, {}],

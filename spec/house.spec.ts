@@ -111,6 +111,7 @@ const wings = {
     'lib/cli/import.ts',
     'lib/cli/import-rows.ts',
     'lib/cli/reports.ts',
+    'lib/cli/scanners.ts',
     'lib/cli/upkeep.ts',
   ],
   'the doctor of the command line': [

@@ -6,6 +6,7 @@ import { addErase } from './erase'
 import { addImport } from './import'
 import { addKeyCommands } from './keys'
 import { addReports } from './reports'
+import { addScanners } from './scanners'
 import { addUpkeep } from './upkeep'
 
 /** Makes the program with all commands. It throws in place of ending the process. */
@@ -26,6 +27,7 @@ export function createProgram(version: string): Command {
   addErase(program)
   addImport(program)
   addReports(program)
+  addScanners(program)
   addAuditCommands(program)
   addDoctor(program)
   return program

@@ -18,7 +18,8 @@ const checkLength = 8
 /** The number of characters of the body that lists show. */
 export const shownLength = 6
 const secretLength = bodyLength + checkLength
-const secretSyntax = `[0-9A-Za-z]{${secretLength}}`
+/** Matches the body and the check of a key. */
+export const secretSyntax = `[0-9A-Za-z]{${secretLength}}`
 
 /** A new plain-text key, and the stored parts. The plain text goes to its owner and nowhere else. */
 export type MintedSecret = ReturnType<SecretFormat['mint']>

@@ -15,12 +15,13 @@ import { createCallLimit } from './call-limit'
 import { createGithubHandler } from './github'
 import { createGitlabHandlers } from './gitlab'
 import { readLeakOptions } from './options'
+import { scannedForms } from './scanned-forms'
 import { createReporter, type ReportOf, type ReporterParts } from './reporter'
 
 interface LeakParts extends ReporterParts {
   authenticator: Authenticator
   answers: Answers
-  settings: Pick<Settings, 'environments'>
+  settings: Pick<Settings, 'environments' | 'imports'>
   verification: Pick<Verification, 'examine' | 'locate'>
 }
 
@@ -34,7 +35,8 @@ const mostGitlabCalls = 600
 /** Makes the router that takes reports of exposed keys, and tells a scanner if a key still works. */
 export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
   const { authenticator, answers, settings } = parts
-  const options = readLeakOptions(given, settings.environments.keyPrefixes)
+  const usualTypes = scannedForms(settings).forms.map(({ id }) => `gitleaks_rule_id_${id}`)
+  const options = readLeakOptions(given, usualTypes)
   const { github, gitlab, takesReports, outcome } = options
   const take = createReporter(parts, outcome)
   const reportOf: ReportOf = (req) => (reports, reason, sender) =>

@@ -39,7 +39,7 @@ export interface GitlabOptions {
   /**
    * The types of tokens that GitLab is to report, as `gitleaks_rule_id_` and the id of its rule.
    *
-   * @default a type for each prefix of keys, for example `gitleaks_rule_id_acme_api_key`
+   * @default the types of `scannerRules('gitleaks')`, for example `gitleaks_rule_id_acme_api_key`
    */
   types?: readonly string[] | undefined
 }
@@ -50,7 +50,7 @@ const githubKeysUrl = 'https://api.github.com/meta/public_keys/secret_scanning'
 const { refuseUnknownNames } = createOptionChecks('leakRouter')
 
 /** Applies the defaults of the options, and refuses nonsense. */
-export function readLeakOptions(given: unknown, keyPrefixes: readonly string[]) {
+export function readLeakOptions(given: unknown, usualTypes: readonly string[]) {
   const options = asObject('the options', given ?? {}) as LeakRouterOptions
   refuseUnknownNames(options, ['github', 'gitlab', 'reports', 'onExposed'])
   const { github = false, gitlab, reports = false, onExposed = 'revoke' } = options
@@ -60,7 +60,7 @@ export function readLeakOptions(given: unknown, keyPrefixes: readonly string[]) 
   }
   return {
     github: github === false ? undefined : readGithub(github === true ? {} : github),
-    gitlab: gitlab === undefined ? undefined : readGitlab(gitlab, keyPrefixes),
+    gitlab: gitlab === undefined ? undefined : readGitlab(gitlab, usualTypes),
     takesReports: reports,
     outcome: onExposed,
   }
@@ -77,9 +77,9 @@ function readGithub(given: GithubOptions) {
   return { publicKeysUrl, token }
 }
 
-function readGitlab(given: GitlabOptions, keyPrefixes: readonly string[]) {
+function readGitlab(given: GitlabOptions, usualTypes: readonly string[]) {
   refuseUnknownNames(asObject('gitlab', given), ['token', 'types'])
-  const { token, types = keyPrefixes.map((prefix) => `gitleaks_rule_id_${prefix}_api_key`) } = given
+  const { token, types = usualTypes } = given
   if (typeof token !== 'string' || token.length < 16) {
     throw new TypeError('leakRouter: the token of gitlab must have at least 16 characters')
   }

@@ -48,9 +48,13 @@ export async function bringInto(
 }
 
 /** Returns a key that was never created, of the form that keys have. */
-export function forgeKey() {
-  const format = createSecretFormat({ keyPrefixes: ['agpt'], secrets: [], acceptUnkeyed: false })
-  return format.mint('agpt').plainTextKey
+export function forgeKey(keyPrefix = 'agpt') {
+  const format = createSecretFormat({
+    keyPrefixes: [keyPrefix],
+    secrets: [],
+    acceptUnkeyed: false,
+  })
+  return format.mint(keyPrefix).plainTextKey
 }
 
 /** Returns the name of a user without keys. */
