@@ -235,6 +235,13 @@ export interface ApiKeysOptions<
    */
   maxGracePeriodSeconds?: number | undefined
   /**
+   * For how many minutes after its revocation administrators can undo it with `unrevoke`, at most 60. With 0 no revocation is undone.
+   * That of an exposed key never is.
+   *
+   * @default 0
+   */
+  undoMinutes?: number | undefined
+  /**
    * Names in the `metadata` of keys that their owners can read but not write, for example a plan.
    *
    * @default []

@@ -69,6 +69,7 @@ export const optionFields = {
     Infinity,
   ),
   maxGracePeriodSeconds: v.optional(wholeNumber(0, 31_536_000), 2_592_000),
+  undoMinutes: v.optional(wholeNumber(0, 60), 0),
   resources: v.pipe(
     v.undefinedable(resourcesOption),
     v.transform((types): ResourceTypes => types ?? new Map()),

@@ -176,14 +176,7 @@ function writeEventBody({ events }: Tables): string {
             INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after, personal_after)
             VALUES (NEW.id, ${newOwner}, 'created', 'database', session_user, new_key, new_person);
           ELSIF TG_OP = 'UPDATE' THEN
-            what := CASE
-              WHEN OLD.status <> NEW.status THEN
-                CASE NEW.status WHEN 'REVOKED' THEN 'revoked' WHEN 'SUSPENDED' THEN 'suspended' ELSE 'reactivated' END
-              WHEN (${oldOwner}) IS DISTINCT FROM (${newOwner}) THEN 'transferred'
-              WHEN OLD.hash <> NEW.hash THEN 'rotated'
-              WHEN OLD.permissions <> NEW.permissions THEN 'permissions_changed'
-              ELSE 'updated'
-            END;
+            what := ${actionOfUpdate};
             SELECT jsonb_object_agg(known.key, known.value), jsonb_object_agg(known.key, new_key -> known.key)
               INTO old_key, new_key
               FROM jsonb_each(old_key) AS known WHERE known.value <> new_key -> known.key;
@@ -205,6 +198,21 @@ function writeEventBody({ events }: Tables): string {
 
 const oldOwner = `${ownerTypeSql('OLD')}, ${ownerIdSql('OLD')}`
 const newOwner = `${ownerTypeSql('NEW')}, ${ownerIdSql('NEW')}`
+
+/** SQL for the action of an update. */
+const actionOfUpdate = `CASE
+              WHEN OLD.status <> NEW.status THEN
+                CASE
+                  WHEN NEW.status = 'REVOKED' THEN 'revoked'
+                  WHEN OLD.status = 'REVOKED' THEN 'unrevoked'
+                  WHEN NEW.status = 'SUSPENDED' THEN 'suspended'
+                  ELSE 'reactivated'
+                END
+              WHEN (${oldOwner}) IS DISTINCT FROM (${newOwner}) THEN 'transferred'
+              WHEN OLD.hash <> NEW.hash THEN 'rotated'
+              WHEN OLD.permissions <> NEW.permissions THEN 'permissions_changed'
+              ELSE 'updated'
+            END`
 
 function queueBody({ unsealed }: Tables): string {
   return `

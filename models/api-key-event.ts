@@ -11,6 +11,7 @@ export const eventActions = [
   'suspended',
   'reactivated',
   'revoked',
+  'unrevoked',
   'rotated',
   'rotation_ended',
   'upgraded',

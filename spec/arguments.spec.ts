@@ -58,6 +58,7 @@ const functions: Record<string, unknown[]> = {
   suspendOwner: [{ type: 'user', id: 'nobody' }, {}],
   totalUsage: [{}, {}],
   transfer: [id, { type: 'user', id: 'nobody' }, {}],
+  unrevoke: [id, {}],
   update: [id, { name: 'Backup' }, {}],
   usage: [id, {}, {}],
   ownerChanged: ['nobody', {}],

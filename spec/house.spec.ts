@@ -308,10 +308,10 @@ describe('the size of the house', () => {
     expect(sum(within(wing))).toBeLessThanOrEqual(1_000)
   })
 
-  it('is at most 12,600 lines of code for the core', () => {
+  it('is at most 12,800 lines of code for the core', () => {
     const apart = new Set(within(Object.values(wings).flat()))
 
-    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(12_600)
+    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(12_800)
   })
 })
 

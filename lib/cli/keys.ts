@@ -37,6 +37,16 @@ export function addKeyCommands(program: Command) {
       },
     ),
   )
+  withReason(
+    addCommand<ChangeOptions>(
+      program,
+      'unrevoke <id>',
+      'undo the revocation of a key, within undoMinutes',
+      async ({ apiKeys }, options, id = '') => {
+        await printKey(options, await apiKeys.unrevoke(id, circumstancesOf(options)))
+      },
+    ),
+  )
   addRotate(program)
   addTransfer(program)
 }

@@ -27,6 +27,7 @@ export function createConsole(parts: ConsoleParts, options: ConsoleOptions = {})
     [`${keyPath}/rotate`]: secret.rotate,
     [`${keyPath}/end-rotation`]: secret.endRotation,
     [`${keyPath}/revoke`]: secret.revoke,
+    ...(look.admin && { [`${keyPath}/unrevoke`]: key.unrevoke }),
     ...instead,
   })
 }

@@ -4,6 +4,7 @@ import { ApiKeysError } from '../errors'
 import { shownToOwner } from '../http/key-routes'
 import { limitsOf, type NamedLimit } from '../keys/limits'
 import type { ApiKeyRecord } from '../keys/record'
+import { isUndoable } from '../keys/states'
 import { appFieldsOf } from './app-fields'
 import { optionsOf, describe, exceeds } from './calls'
 import { sentenceOf } from './faults'
@@ -22,6 +23,7 @@ const periods = {
 export function createKeyViews(parts: ConsoleParts) {
   const { lifecycle, routeCommands, settings } = parts
   const { rateLimiter } = parts.verification
+  const { undoMinutes } = settings
   const descriptions = describe(settings.permissions.described)
 
   function ofEnvironment(apiKey: ApiKeyRecord) {
@@ -55,6 +57,7 @@ export function createKeyViews(parts: ConsoleParts) {
         userId={userId}
         canChange={!call.member.isReadOnly}
         canRenew={!exceeds(apiKey, call.member, parts)}
+        canUnrevoke={page.look.admin && isUndoable(apiKey, { undoMinutes, now: Date.now() })}
         descriptions={descriptions}
         limits={limits}
         limitStates={await statesOf(id, limits)}
@@ -72,7 +75,7 @@ export function createKeyViews(parts: ConsoleParts) {
     return { title: apiKey.name, content, isWide: true }
   }
 
-  function button(name: 'suspend' | 'reactivate', notice: Notice): Route {
+  function button(name: 'suspend' | 'reactivate' | 'unrevoke', notice: Notice): Route {
     return {
       show,
       async act(call) {
@@ -86,6 +89,7 @@ export function createKeyViews(parts: ConsoleParts) {
     show: { show },
     suspend: button('suspend', 'suspended'),
     reactivate: button('reactivate', 'reactivated'),
+    unrevoke: button('unrevoke', 'unrevoked'),
   }
 }
 
@@ -106,6 +110,7 @@ function noticeOf(
     suspended: status === 'SUSPENDED',
     reactivated: status === 'ACTIVE',
     revoked: status === 'REVOKED',
+    unrevoked: status !== 'REVOKED' && newest?.action === 'unrevoked',
     'rotation-ended': previousSecret === null,
     transferred: newest?.action === 'transferred',
   }

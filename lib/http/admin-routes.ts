@@ -137,6 +137,13 @@ function createBulkRoutes({ lifecycle, parse }: RouterParts): Routes {
         return lifecycle.transfer(call.keyId, owner, options)
       },
     },
+    [`${keyPath}/unrevoke`]: {
+      async post(call) {
+        parse.notEverywhere('is not for this')(call.query)
+        const explanation = parse.explanation(call.body)
+        return lifecycle.unrevoke(call.keyId, { ...asAdmin(call), ...explanation })
+      },
+    },
     '/revoke-many': {
       async post(call) {
         const { reason, owner, ...others } = parse.revokeMany(call.body)

@@ -2,7 +2,7 @@ import type { Status } from '../../models/api-key'
 import { ApiKeysError } from '../errors'
 
 /** An action on a key: `change` changes its name, permissions and the like. */
-export type Action = 'suspend' | 'reactivate' | 'revoke' | 'change' | 'rotate'
+export type Action = 'suspend' | 'reactivate' | 'revoke' | 'unrevoke' | 'change' | 'rotate'
 
 type Refusal = 'api_key_suspended' | 'api_key_revoked'
 
@@ -11,6 +11,8 @@ const outcomes: Record<Action, Record<Status, Status | Refusal>> = {
   suspend: { ACTIVE: 'SUSPENDED', SUSPENDED: 'SUSPENDED', REVOKED: 'api_key_revoked' },
   reactivate: { ACTIVE: 'ACTIVE', SUSPENDED: 'ACTIVE', REVOKED: 'api_key_revoked' },
   revoke: { ACTIVE: 'REVOKED', SUSPENDED: 'REVOKED', REVOKED: 'REVOKED' },
+  // A key that was suspended before its revocation is suspended again.
+  unrevoke: { ACTIVE: 'ACTIVE', SUSPENDED: 'SUSPENDED', REVOKED: 'ACTIVE' },
   change: { ACTIVE: 'ACTIVE', SUSPENDED: 'SUSPENDED', REVOKED: 'api_key_revoked' },
   rotate: { ACTIVE: 'ACTIVE', SUSPENDED: 'api_key_suspended', REVOKED: 'api_key_revoked' },
 }
@@ -26,9 +28,29 @@ export function nextStatus(
 ): Status {
   const outcome = outcomes[action][key.status]
   if (isRefusal(outcome)) throw new ApiKeysError(outcome)
-  if (action === 'reactivate' && key.exposed) throw new ApiKeysError('api_key_exposed')
+  const isRevival = action === 'reactivate' || action === 'unrevoke'
+  if (isRevival && key.exposed) throw new ApiKeysError('api_key_exposed')
   if (action === 'rotate' && isExpired(key, now)) throw new ApiKeysError('api_key_expired')
   return outcome
+}
+
+/**
+ * True if the revocation of a key can still be undone: within `undoMinutes`, and before the key expires. It would be refused as an
+ * expired key, and no revoked key gets a later expiry. A time that cannot be read is over.
+ */
+export function isUndoable(
+  key: {
+    status: Status
+    revokedAt: Date | null
+    expiresAt: Date | null
+    exposed?: object | undefined
+  },
+  { undoMinutes, now }: { undoMinutes: number; now: number },
+): boolean {
+  const { status, revokedAt, exposed } = key
+  if (status !== 'REVOKED' || revokedAt === null || exposed || isExpired(key, now)) return false
+  // A clock that was set back makes no window longer.
+  return Math.abs(now - revokedAt.getTime()) < undoMinutes * 60_000
 }
 
 function isRefusal(outcome: Status | Refusal): outcome is Refusal {

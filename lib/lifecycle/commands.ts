@@ -26,6 +26,7 @@ import { createRuns } from './runs'
 import { list } from './search'
 import { get } from './store'
 import { transfer } from './transfer'
+import { unrevoke } from './unrevoke'
 import type {
   ChangeOptions,
   IssueOptions,
@@ -98,6 +99,10 @@ function createKeyCommands(parts: Parts) {
 
     async revoke(id: string, options?: RestrictOptions) {
       return restrict(options, (call) => actions.setStatus(parts, 'revoke', id, call))
+    },
+
+    async unrevoke(id: string, options?: ChangeOptions) {
+      return run(options, (call) => unrevoke(parts, id, call))
     },
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */

@@ -5,15 +5,12 @@ import {
   isOfPrefixes,
   keyColumns,
   keySql,
-  msSql,
   type ApiKeyRow,
   type KeyAttribute,
 } from '../../models/api-key'
-import { insertEntriesSql, type ChangeAction } from '../../models/api-key-event'
+import type { ChangeAction } from '../../models/api-key-event'
 import { digestSql } from '../../models/audit-trail'
 import { isOwnedSql } from '../../models/owner'
-import { claimSql } from '../../models/api-key-request'
-import type { Tables } from '../../models/tables'
 import type { Change, KeyState } from '../audit/trail'
 import type { TextRow } from '../database/connection'
 import type { Run } from '../database/query'
@@ -22,6 +19,7 @@ import { ownerRow, type Owner } from '../keys/owner'
 import { readTime, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import type { Circumstances, GivenParts } from './calls'
+import { changeSql, noPreviousSecret, onlySql } from './change-sql'
 import type { Claim } from './idempotency'
 import { secretsAfter } from './secrets-after'
 import { readRecord } from './store'
@@ -113,11 +111,6 @@ export async function readKeys(
   return found.map((row) => toReadKey(parts, row))
 }
 
-/** SQL by which the server plans a single row of JSON as such. Otherwise it expects a hundred rows, for which it may read a whole table. */
-function onlySql({ length }: { length: number }): string {
-  return length === 1 ? 'LIMIT 1' : ''
-}
-
 /** Plans a change that was decided; `null` if it changes nothing. */
 export function plan(
   read: ReadKey,
@@ -202,104 +195,3 @@ export function isLogged({ row }: Planned): boolean {
 }
 
 const loggedColumns = new Set<string>(attributesFor('logged').map((name) => keyColumns[name].name))
-
-/** The columns that a change may write. The secret before comes from the row itself. */
-const changedColumns = (
-  [
-    'userId',
-    'organizationId',
-    'service',
-    'name',
-    'description',
-    'prefix',
-    'postfix',
-    'hash',
-    'secretId',
-    'permissions',
-    'status',
-    'allowedIps',
-    'metadata',
-    'limits',
-    'resources',
-    'expiresAt',
-    'firstUsedAt',
-    'lastUsedFrom',
-    'previousWorksUntil',
-    'exposed',
-    'eventRef',
-  ] as const
-).map((name) => keyColumns[name].name)
-
-/** The columns of the secret before, and the columns of the current secret that they take over. */
-const keptColumns = {
-  previous_hash: 'hash',
-  previous_secret_id: 'secret_id',
-  previous_prefix: 'prefix',
-  previous_postfix: 'postfix',
-  previous_last_used_at: 'last_used_at',
-}
-
-const noPreviousSecret = Object.fromEntries(
-  [...Object.keys(keptColumns), 'previous_works_until'].map((column) => [column, null]),
-)
-
-/**
- * SQL that writes the changes of `$1` and the entries of `$2`. Both `xmin` and `ctid` are compared, because a
- * transaction of the caller may write two versions of a row with one `xmin`. A hash moves between the two tables in one
- * statement, because it may not be both current and retired. The columns that a change does not name come from the row
- * itself.
- */
-function changeSql({ tables, keysSize }: GivenParts, planned: readonly Planned[]): string {
-  const hasRotations = planned.some(({ row }) => 'hash' in row.changes)
-  const hasClaims = planned.some(({ row }) => row.claim)
-  const { keys, events, retiredSecrets } = tables
-  const kept = Object.entries(keptColumns)
-  const columns = [...changedColumns, ...kept.map(([column]) => column)]
-  const values = [
-    ...changedColumns.map((column) => `new.${column}`),
-    ...kept.map(
-      ([column, from]) => `CASE WHEN wanted.keeps_secret THEN key.${from} ELSE new.${column} END`,
-    ),
-  ]
-  // A role that may not write retired secrets can make all other changes.
-  const retiredSql = `
-      INSERT INTO ${retiredSecrets} (hash, api_key_id)
-      SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash' IS NOT NULL`
-  return `${keysSize.comment()}
-    WITH wanted AS MATERIALIZED (
-      SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean, claim json) ${onlySql(planned)}
-    ), ${hasClaims ? 'free' : 'mine'} AS MATERIALIZED (
-      SELECT key.id FROM ${keys} AS key
-        JOIN wanted ON wanted.id = key.id AND wanted.version = key.xmin::text AND wanted.place = key.ctid::text
-       ORDER BY key.id FOR NO KEY UPDATE OF key SKIP LOCKED
-    )${hasClaims ? claimsSql(tables) : ''}${
-      hasRotations
-        ? `, retired AS (${retiredSql}
-    )`
-        : ''
-    }, done AS (
-      UPDATE ${keys} AS key
-         SET (${columns.join(', ')}) = (SELECT ${values.join(', ')} FROM json_populate_record(key, wanted.changes) AS new),
-             revoked_at = CASE WHEN wanted.changes ->> 'status' = 'REVOKED' THEN clock_timestamp() ELSE key.revoked_at END,
-             updated_at = clock_timestamp()
-        FROM wanted JOIN mine USING (id) WHERE key.id = wanted.id
-      RETURNING key.event_ref, key.updated_at, key.revoked_at
-    ), told AS (
-      ${insertEntriesSql(tables, `FROM json_populate_recordset(NULL::${events}, $2::json) AS entry JOIN done ON done.event_ref = entry.ref`)}
-      RETURNING id, ref
-    )
-    SELECT done.event_ref::text AS ref, (${msSql('done.updated_at')})::text AS updated_ms, (${msSql('done.revoked_at')})::text AS revoked_ms,
-           told.id::text AS event_id, pg_current_xact_id()::text AS xid
-      FROM done JOIN told ON told.ref = done.event_ref`
-}
-
-/** SQL for the keys whose rows are free and that have no claim, or a claim that succeeded. */
-function claimsSql(tables: Tables): string {
-  const from = `FROM (
-        SELECT claim.*, free.id FROM free JOIN wanted USING (id), json_to_record(wanted.claim) AS claim (scope text, key text, part integer, body text)
-      ) AS claim`
-  return `, succeeded AS (${claimSql(tables, from)}
-    ), mine AS MATERIALIZED (
-      SELECT free.id FROM free JOIN wanted USING (id) WHERE wanted.claim IS NULL OR free.id IN (SELECT id FROM succeeded)
-    )`
-}

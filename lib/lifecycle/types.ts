@@ -317,8 +317,16 @@ export interface Lifecycle<A extends App = AnyApp> {
   /** Ends a suspension. Rejects with `api_key_revoked` for a revoked key. */
   reactivate(id: string, options?: ChangeOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
-  /** Revokes a key for good. Its record stays. */
+  /** Revokes a key for good, unless `unrevoke` undoes that in time. Its record stays. */
   revoke(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
+
+  /**
+   * Undoes a revocation within `undoMinutes` after it: the key is active or suspended, as it was before. Its old secret gets no more time.
+   * Rejects with `api_key_revoked` if that time is over, if the key has expired since, or if it is revoked once more during the call.
+   * Rejects with `api_key_exposed` for an exposed key, and with `too_many_api_keys`. A key that is not revoked stays as it is. Call it for
+   * administrators only.
+   */
+  unrevoke(id: string, options?: ChangeOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /**
    * Gives a key a new secret under the same id. Its plain text is in this answer, and nowhere else ever. The old secret works on

@@ -142,4 +142,15 @@ export const ofAllOwners: readonly Operation[] = [
       'grantable_unavailable',
     ],
   },
+  {
+    method: 'post',
+    path: '/{apiKeyId}/unrevoke',
+    name: 'unrevokeApiKey',
+    summary: 'Undoes the revocation of an API key, shortly after it',
+    query: 'nothing',
+    body: 'explanation',
+    isBodyOptional: true,
+    answer: 'ApiKey',
+    refusals: ['api_key_revoked', 'api_key_exposed', 'too_many_api_keys'],
+  },
 ]

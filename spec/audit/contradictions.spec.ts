@@ -1,7 +1,8 @@
 import { createKey } from '../support/keys'
-import { insertKey, useTrail } from '../support/trail'
+import { insertKey, secret, useTrail } from '../support/trail'
 
-const { apiKeys, sequelize, meddle, makeOld, ageSeals, expectFaults, idAt } = useTrail()
+const { apiKeys, sequelize, createProcess, meddle, makeOld, ageSeals, expectFaults, idAt } =
+  useTrail()
 
 describe('verifyAuditTrail, beside the keys', () => {
   it('finds an entry of the database for a change that was never made', async () => {
@@ -49,6 +50,25 @@ describe('verifyAuditTrail, beside the keys', () => {
     const { faults } = await apiKeys.verifyAuditTrail()
     expect(faults).toMatchObject([
       { kind: 'contradicted', message: expect.stringMatching(`do not agree on ${name}\\.$`) },
+    ])
+  })
+
+  it('agrees with a revocation that was undone, and finds a revoked key that is active without an entry', async () => {
+    const forgiving = createProcess({ secrets: [secret], undoMinutes: 10 }).apiKeys
+    const { id } = await createKey(apiKeys)
+    for (const call of ['revoke', 'unrevoke', 'revoke'] as const) await forgiving[call](id)
+    await forgiving.flush()
+    await expectFaults()
+
+    await meddle(`UPDATE api_keys SET status = 'ACTIVE', revoked_at = NULL`)
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+    expect(faults).toMatchObject([
+      {
+        kind: 'contradicted',
+        eventId: await idAt(4),
+        message: `The trail and the key ${id} do not agree on status.`,
+      },
     ])
   })
 

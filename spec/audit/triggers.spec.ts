@@ -47,6 +47,19 @@ describe('a change that is not made through the library', () => {
       [{ action: 'revoked', after: { status: 'REVOKED' } }],
     ],
     [
+      'a revocation that is undone by hand, twice',
+      `UPDATE api_keys SET status = 'REVOKED', revoked_at = now();
+       UPDATE api_keys SET status = 'ACTIVE', revoked_at = NULL;
+       UPDATE api_keys SET status = 'REVOKED', revoked_at = now();
+       UPDATE api_keys SET status = 'SUSPENDED', revoked_at = NULL`,
+      [
+        { action: 'revoked' },
+        { action: 'unrevoked', before: { status: 'REVOKED' }, after: { status: 'ACTIVE' } },
+        { action: 'revoked' },
+        { action: 'unrevoked', before: { status: 'REVOKED' }, after: { status: 'SUSPENDED' } },
+      ],
+    ],
+    [
       'other permissions',
       `UPDATE api_keys SET permissions = '{READ_BLOCK}'`,
       [

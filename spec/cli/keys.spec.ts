@@ -3,7 +3,9 @@ import { readFile, stat } from 'node:fs/promises'
 import { jsonLines, useCli } from '../support/cli'
 import { newKey, newUser } from '../support/keys'
 
-const { cli, terminal, shell, path, apiKeys, createKey } = useCli()
+const { cli, terminal, shell, path, apiKeys, rows, createKey } = useCli({
+  options: 'undoMinutes: 10',
+})
 
 const create = (user: string, ...others: string[]) =>
   ['create', '--user', user, '--name', 'CI', '--permission', 'READ_GRAPH', ...others] as const
@@ -241,6 +243,24 @@ describe('revoke, suspend, reactivate, rotate and transfer', () => {
       ['created', 'system'],
     ])
     expect(events[4]).toMatchObject({ reason: 'Leaked?' })
+  })
+
+  it('are undone by unrevoke, if it is a revocation of just now', async () => {
+    const [{ id }, { id: late }] = [await createKey(), await createKey()]
+    await Promise.all([apiKeys.revoke(id), apiKeys.revoke(late)])
+    await rows(`UPDATE api_keys SET revoked_at = revoked_at - interval '1 hour' WHERE id = $1`, [
+      late,
+    ])
+
+    const undone = await cli(['unrevoke', id, '--reason', 'wrong key', '--json'])
+    const refused = await cli(['unrevoke', late])
+
+    expect(undone.code).toBe(0)
+    expect(jsonLines(undone.stdout)).toMatchObject([{ id, status: 'ACTIVE', revokedAt: null }])
+    expect(refused).toMatchObject({ stdout: '', stderr: expect.stringContaining('stays so') })
+    expect(refused.code).not.toBe(0)
+    const { events } = await apiKeys.events({ apiKeyId: id })
+    expect(events[0]).toMatchObject({ action: 'unrevoked', reason: 'wrong key' })
   })
 
   it('ask on a terminal, and take y for yes', async () => {

@@ -7,7 +7,7 @@ import { findBin, instanceModule, useCli } from '../support/cli'
 const { cli, write, path, createKey } = useCli()
 
 const commands =
-  'migrate prune import create list show revoke suspend reactivate rotate transfer usage health explain scanners audit doctor'.split(
+  'migrate prune import create list show revoke suspend reactivate unrevoke rotate transfer usage health explain scanners audit doctor'.split(
     ' ',
   )
 

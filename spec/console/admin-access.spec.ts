@@ -45,6 +45,7 @@ const posts = [
   '/:id/end-rotation',
   '/:id/suspend',
   '/:id/reactivate',
+  '/:id/unrevoke',
   '/:id/transfer',
   '/:id/revoke',
   '/owner/suspend',

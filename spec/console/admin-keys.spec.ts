@@ -2,7 +2,7 @@ import { mount, useConsole } from '../support/console'
 import { newUser } from '../support/keys'
 import { factsOf, faultOf, fieldsOf, formWith, textOf } from '../support/visitor'
 
-const { apiKeys, as, createKey, http } = useConsole({}, { admin: true })
+const { apiKeys, as, createKey, http, rows } = useConsole({ undoMinutes: 10 }, { admin: true })
 
 const admin = as('admin-root')
 const secret = /agpt_[0-9A-Za-z]{51}/
@@ -190,6 +190,27 @@ describe('a key', () => {
 
     expect(answers.map(({ status }) => status)).toEqual([200, 200])
     expect(events).toHaveLength(1)
+  })
+
+  it('is active again after its revocation was undone, and has that button only while it is possible', async () => {
+    const { id, plainTextKey } = await createKey({ userId: newUser() })
+    await apiKeys.revoke(id)
+    const page = await admin.open(`${mount}/${id}`)
+    const undone = await admin.press(page, 'Undo revocation')
+    await apiKeys.revoke(id)
+    await rows(`UPDATE api_keys SET revoked_at = revoked_at - interval '10 minutes'`)
+    const late = await admin.press(page, 'Undo revocation')
+
+    expect(page.text).not.toContain('It never works again.')
+    expect(undone.text).toContain('The revocation is undone.')
+    expect(undone.html).not.toContain('/unrevoke')
+    expect(late.status).toBe(409)
+    expect(late.text).toContain('The API key is revoked, and stays so.')
+    expect(late.html).not.toContain('/unrevoke')
+    expect(late.text).toContain('It never works again.')
+    expect((await apiKeys.verify(plainTextKey)).valid).toBe(false)
+    const { events } = await apiKeys.events({ apiKeyId: id, action: 'unrevoked' })
+    expect(events).toMatchObject([{ actorType: 'admin', actorId: 'admin-root' }])
   })
 
   it('keeps its state while the owner changes it', async () => {

@@ -37,6 +37,7 @@ const actions = actionsOf(
   ],
   [3, fc.record({ do: fc.constant('suspend'), user: key, to: fc.boolean() })],
   [2, fc.record({ do: fc.constant('transfer'), key, user: key })],
+  [4, fc.record({ do: fc.constant('unrevoke'), key })],
   [1, fc.record({ do: fc.constant('change all'), to: fc.constantFrom('ACTIVE', 'SUSPENDED') })],
   [24, answers(seldom)],
   [6, commonActions.look],
@@ -88,6 +89,7 @@ function absenceKnownFrom({ key, askedAt, knownFrom }: Decided, world: World): n
 
 const verify = (key: number): Action => ({ do: 'verify', key })
 const change = (key: number, to: Status): Action => ({ do: 'change', key, to })
+const unrevoke = (key: number): Action => ({ do: 'unrevoke', key })
 const suspend = (user: number): Action => ({ do: 'suspend', user, to: true })
 const reactivate = (user: number): Action => ({ do: 'suspend', user, to: false })
 const transfer = (key: number, user: number): Action => ({ do: 'transfer', key, user })
@@ -148,6 +150,24 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
       [verify(0), answer(0)],
     ],
     ['active', 'suspended', 'active'],
+  ],
+  [
+    'accepts a key whose revocation was undone once the log is read, and refuses it once it is revoked again',
+    [
+      [...start, change(1, 'REVOKED'), poll, answer(0), verify(1), answer(0)],
+      [unrevoke(1), poll, answer(0), verify(1), answer(0)],
+      [change(1, 'REVOKED'), poll, answer(0), verify(1), answer(0)],
+    ],
+    ['active', 'revoked', 'active', 'revoked'],
+  ],
+  [
+    'does not rest on a look-up from between a revocation and its undoing, nor on a look-up from before a second revocation',
+    [
+      [...start, change(0, 'REVOKED'), poll, answer(0), verify(0), look(0), wait(1)],
+      [unrevoke(0), wait(1), change(0, 'REVOKED'), poll, answer(1), wait(1)],
+      [answer(0), answer(0), answer(0)],
+    ],
+    ['active', 'revoked'],
   ],
   [
     'does not rest on one that was under way when nobody knew what had changed',

@@ -7,6 +7,7 @@ import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 const { apiKeys, http, sequelize, createKey, createProcess } = useWorld({
+  options: { undoMinutes: 60 },
   routes(app, { requirePermission, strategy }) {
     app.get('/graphs', requirePermission('READ_GRAPH'), (_req, res) => {
       res.json([])
@@ -41,7 +42,7 @@ const get = (path: string, plainTextKey: string) => http.with(plainTextKey).get(
 describe('on', () => {
   it('reports every change over HTTP with the state before, the actor and the reason', async () => {
     listenTo('created', 'updated', 'permissions_changed', 'suspended', 'reactivated')
-    listenTo('rotated', 'rotation_ended', 'revoked')
+    listenTo('rotated', 'rotation_ended', 'revoked', 'unrevoked')
 
     const { body } = await http
       .as('alice')
@@ -54,6 +55,7 @@ describe('on', () => {
     const rotated = await http.as('alice').post(`${path}/rotate`)
     await http.as('alice').delete(`${path}/rotation`)
     await http.as('alice').delete(path)
+    await http.as('admin').post(`/admin${path}/unrevoke`, { reason: 'wrong key' })
 
     expect(noticed.map(([name]) => name)).toEqual([
       'created',
@@ -64,6 +66,7 @@ describe('on', () => {
       'rotated',
       'rotation_ended',
       'revoked',
+      'unrevoked',
     ])
     expect(noticed[0]).toEqual([
       'created',

@@ -74,6 +74,7 @@ const routes: Route[] = [
     body: { owner: { type: 'user', id: 'carol' } },
     ok: 200,
   },
+  { who: 'admin', method: 'post', path: '/:id/unrevoke', body: { reason: 'Wrong.' }, ok: 200 },
   {
     who: 'admin',
     method: 'post',

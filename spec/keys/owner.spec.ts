@@ -22,6 +22,7 @@ function createInstance() {
     users: { table: 'users', type: 'integer' },
     organizations: { table: 'organizations', type: 'uuid' },
     services: true,
+    undoMinutes: 60,
     currentUser: (req: Request) => ({ id: Number(req.get('X-User')) }),
     isAdmin: () => true,
   })
@@ -50,6 +51,7 @@ const noticeNames: readonly (keyof ApiKeyNotices)[] = [
   'rotated',
   'rotation_ended',
   'revoked',
+  'unrevoked',
   'owner_suspended',
   'owner_reactivated',
   'verified',
@@ -121,6 +123,7 @@ describe.each([organization, service])('a key of an owner of the type $type', (o
       (await admin.get(`/admin/api-keys/usage?apiKeyId=${id}`)).body,
       await apiKeys.totalUsage({ apiKeyId: id }),
       await apiKeys.revoke(id),
+      await apiKeys.unrevoke(id),
     )
 
     for (const each of shown) {

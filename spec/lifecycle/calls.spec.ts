@@ -56,6 +56,7 @@ describe('every call that takes an id', () => {
     ['suspend', (id, options) => apiKeys.suspend(id, options)],
     ['reactivate', (id, options) => apiKeys.reactivate(id, options)],
     ['revoke', (id, options) => apiKeys.revoke(id, options)],
+    ['unrevoke', (id, options) => apiKeys.unrevoke(id, options)],
   ]
 
   it.each(calls)('%s finds a key for its owner only', async (_, call) => {

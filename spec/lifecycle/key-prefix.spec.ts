@@ -27,6 +27,7 @@ describe('two instances with different key prefixes on one schema', () => {
     ['suspend', () => live.suspend(id)],
     ['reactivate', () => live.reactivate(id)],
     ['revoke', () => live.revoke(id)],
+    ['unrevoke', () => live.unrevoke(id)],
     ['rotate', () => live.rotate(id)],
     ['endRotation', () => live.endRotation(id)],
     ['usage', () => live.usage(id)],

@@ -188,6 +188,12 @@ export function createWorld({ grantable }: Rules) {
       commit({ statuses: statuses.with(key, to) }, from === 'MISSING' ? { isNew: true } : { key })
     },
 
+    /** Undoes the revocation of a key. */
+    unrevoke(key: number) {
+      const { statuses } = content
+      if (statuses[key] === 'REVOKED') commit({ statuses: statuses.with(key, 'ACTIVE') }, { key })
+    },
+
     /** Creates a key as the library does, which the log does not report. Returns false if it is there. */
     create(key: number, isOwn: boolean): boolean {
       const { statuses, unloggedKeys } = content

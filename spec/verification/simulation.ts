@@ -38,6 +38,7 @@ export type Action =
   | { do: 'change all'; to: KeyRow['status'] }
   | { do: 'suspend'; user: number; to: boolean }
   | { do: 'transfer'; key: number; user: number }
+  | { do: 'unrevoke'; key: number }
   | { do: 'change user'; user: number; to: readonly string[] }
   | { do: 'answer'; read: number; fails: boolean; standby: boolean }
   | { do: 'look'; read: number }
@@ -198,6 +199,8 @@ export async function play(
         return world.changeAll(action.to)
       case 'suspend':
         return world.suspend(action.user, action.to)
+      case 'unrevoke':
+        return world.unrevoke(action.key)
       case 'transfer':
         return world.transfer(action.key, action.user)
       case 'change user':

@@ -19,6 +19,8 @@ export interface KeyProps {
   canChange: boolean
   /** True if the user may have its secret, and may let it work again. */
   canRenew: boolean
+  /** True if the user is an administrator, and can still undo its revocation. */
+  canUnrevoke: boolean
   descriptions: ReadonlyMap<string, string>
   limits: readonly NamedLimit[]
   /** How much of each limit is left; `null` if that cannot be read. */

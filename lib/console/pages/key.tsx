@@ -8,7 +8,7 @@ import { Trail } from './trail'
 
 /** All about one key, and what can be done with it. */
 export function Key(props: KeyProps) {
-  const { page, apiKey, canChange, notice, fault } = props
+  const { page, apiKey, canChange, canUnrevoke, notice, fault } = props
   const { texts } = page
   const state = stateOf(apiKey)
   return (
@@ -23,6 +23,7 @@ export function Key(props: KeyProps) {
             <KeyEnds ends={apiKey} />
           </div>
           {state !== 'revoked' && canChange && <Actions {...props} />}
+          {canUnrevoke && <Unrevoke {...props} />}
         </div>
         {apiKey.description !== null && (
           <p class="description" dir="auto">
@@ -31,7 +32,7 @@ export function Key(props: KeyProps) {
         )}
         {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
         {notice !== undefined && <Banner kind="good">{texts.notices[notice]}</Banner>}
-        {state !== 'active' && notice === undefined && (
+        {state !== 'active' && notice === undefined && !canUnrevoke && (
           <Banner kind="note">{texts.key.notes[state]}</Banner>
         )}
         {apiKey.ownerSuspended && <Banner kind="note">{texts.key.ownerSuspended}</Banner>}
@@ -80,6 +81,16 @@ function Actions({ page, apiKey, canRenew }: KeyProps) {
       <a class="button danger-quiet" href={page.to(`${apiKey.id}/revoke`)}>
         {key.revoke}
       </a>
+    </div>
+  )
+}
+
+function Unrevoke({ page, apiKey }: KeyProps) {
+  return (
+    <div class="toolbar">
+      <form method="post" action={page.to(`${apiKey.id}/unrevoke`)} data-once>
+        <button class="button">{page.texts.admin.key.unrevoke}</button>
+      </form>
     </div>
   )
 }

@@ -49,6 +49,7 @@ export const adminDe: AdminTexts = {
     theApp: 'der App',
     id: 'Kennung',
     transfer: 'Übergeben',
+    unrevoke: 'Widerruf zurücknehmen',
     wholeTrail: 'Im Protokoll',
   },
 

@@ -53,6 +53,7 @@ export const adminEn = {
     theApp: 'The app',
     id: 'Id',
     transfer: 'Hand on',
+    unrevoke: 'Undo revocation',
     wholeTrail: 'In the audit trail',
   },
 

@@ -2,6 +2,7 @@ import { notACursor } from '../../keys/cursor'
 import { adminDe } from './admin-de'
 import { faultInGerman, refusalsInGerman } from './faults-de'
 import type { Texts } from './en'
+import { trailDe } from './trail-de'
 
 /** The texts of the pages in German. */
 export const de: Texts = {
@@ -171,37 +172,7 @@ export const de: Texts = {
       `Anfragen: ${accepted} angenommen, ${denied} abgelehnt, ${limited} über der Grenze`,
   },
 
-  trail: {
-    title: 'Verlauf',
-    when: 'Wann',
-    what: 'Was',
-    who: 'Wer',
-    address: 'Adresse',
-    older: 'Ältere Einträge',
-    newest: 'Neueste Einträge',
-    you: 'Du',
-    actors: { user: 'Benutzer', admin: 'Verwaltung', system: 'Die App', database: 'Die Datenbank' },
-    actions: {
-      created: 'Erstellt',
-      updated: 'Geändert',
-      permissions_changed: 'Berechtigungen geändert',
-      suspended: 'Gesperrt',
-      reactivated: 'Entsperrt',
-      revoked: 'Widerrufen',
-      rotated: 'Neues Geheimnis',
-      rotation_ended: 'Altes Geheimnis beendet',
-      exposed: 'Öffentlich geworden',
-      imported: 'Importiert',
-      upgraded: 'In neuer Form gespeichert',
-      retired_secret_used: 'Ein altes Geheimnis wurde versucht',
-      transferred: 'An einen anderen Besitzer übergeben',
-      owner_suspended: 'Besitzer gesperrt',
-      owner_reactivated: 'Besitzer entsperrt',
-      owner_erased: 'Angaben einer Person gelöscht',
-      deleted: 'Gelöscht',
-      truncated: 'Alle Schlüssel gelöscht',
-    },
-  },
+  trail: trailDe,
 
   rotate: {
     title: (name) => `Neues Geheimnis für ${name}`,
@@ -234,6 +205,7 @@ export const de: Texts = {
     suspended: 'Der Schlüssel ist gesperrt.',
     reactivated: 'Der Schlüssel ist wieder aktiv.',
     revoked: 'Der Schlüssel ist widerrufen.',
+    unrevoked: 'Der Widerruf ist zurückgenommen.',
     'rotation-ended': 'Das alte Geheimnis gilt nicht mehr.',
     transferred:
       'Der Schlüssel hat einen anderen Besitzer. Der vorige kennt das Geheimnis noch: Erstelle ein neues.',

@@ -1,8 +1,8 @@
-import type { ApiKeyEvent } from '../../audit/list-entries'
 import type { ErrorCode } from '../../errors'
 import type { KeyState } from '../key-state'
 import { adminEn } from './admin-en'
 import { betterInEnglish } from './faults-en'
+import { trailEn } from './trail-en'
 
 /** The texts of the pages in English. The other languages have the same. */
 export const en = {
@@ -169,42 +169,7 @@ export const en = {
       `Requests: ${accepted} accepted, ${denied} denied, ${limited} over the limit`,
   },
 
-  trail: {
-    title: 'History',
-    when: 'When',
-    what: 'What',
-    who: 'Who',
-    address: 'Address',
-    older: 'Older entries',
-    newest: 'Newest entries',
-    you: 'You',
-    actors: {
-      user: 'User',
-      admin: 'An administrator',
-      system: 'The app',
-      database: 'The database',
-    },
-    actions: {
-      created: 'Created',
-      updated: 'Changed',
-      permissions_changed: 'Permissions changed',
-      suspended: 'Suspended',
-      reactivated: 'Reactivated',
-      revoked: 'Revoked',
-      rotated: 'New secret',
-      rotation_ended: 'Old secret ended',
-      exposed: 'Exposed',
-      imported: 'Imported',
-      upgraded: 'Stored in a newer form',
-      retired_secret_used: 'An old secret was tried',
-      transferred: 'Handed to another owner',
-      owner_suspended: 'Owner suspended',
-      owner_reactivated: 'Owner reactivated',
-      owner_erased: 'Owner erased',
-      deleted: 'Deleted',
-      truncated: 'All keys deleted',
-    } satisfies Record<ApiKeyEvent['action'], string> as Record<string, string>,
-  },
+  trail: trailEn,
 
   rotate: {
     title: (name: string) => `New secret for ${name}`,
@@ -237,6 +202,7 @@ export const en = {
     suspended: 'The key is suspended.',
     reactivated: 'The key is active again.',
     revoked: 'The key is revoked.',
+    unrevoked: 'The revocation is undone.',
     'rotation-ended': 'The old secret no longer works.',
     transferred:
       'The key has another owner. The owner before still knows its secret: make a new one.',

@@ -1,0 +1,35 @@
+import type { trailEn } from './trail-en'
+
+/** The texts of the history of a key, and of the audit trail, in German. */
+export const trailDe: typeof trailEn = {
+  title: 'Verlauf',
+  when: 'Wann',
+  what: 'Was',
+  who: 'Wer',
+  address: 'Adresse',
+  older: 'Ältere Einträge',
+  newest: 'Neueste Einträge',
+  you: 'Du',
+  actors: { user: 'Benutzer', admin: 'Verwaltung', system: 'Die App', database: 'Die Datenbank' },
+  actions: {
+    created: 'Erstellt',
+    updated: 'Geändert',
+    permissions_changed: 'Berechtigungen geändert',
+    suspended: 'Gesperrt',
+    reactivated: 'Entsperrt',
+    revoked: 'Widerrufen',
+    unrevoked: 'Widerruf zurückgenommen',
+    rotated: 'Neues Geheimnis',
+    rotation_ended: 'Altes Geheimnis beendet',
+    exposed: 'Öffentlich geworden',
+    imported: 'Importiert',
+    upgraded: 'In neuer Form gespeichert',
+    retired_secret_used: 'Ein altes Geheimnis wurde versucht',
+    transferred: 'An einen anderen Besitzer übergeben',
+    owner_suspended: 'Besitzer gesperrt',
+    owner_reactivated: 'Besitzer entsperrt',
+    owner_erased: 'Angaben einer Person gelöscht',
+    deleted: 'Gelöscht',
+    truncated: 'Alle Schlüssel gelöscht',
+  },
+}

@@ -1,0 +1,40 @@
+import type { ApiKeyEvent } from '../../audit/list-entries'
+
+/** The texts of the history of a key, and of the audit trail, in English. */
+export const trailEn = {
+  title: 'History',
+  when: 'When',
+  what: 'What',
+  who: 'Who',
+  address: 'Address',
+  older: 'Older entries',
+  newest: 'Newest entries',
+  you: 'You',
+  actors: {
+    user: 'User',
+    admin: 'An administrator',
+    system: 'The app',
+    database: 'The database',
+  },
+  actions: {
+    created: 'Created',
+    updated: 'Changed',
+    permissions_changed: 'Permissions changed',
+    suspended: 'Suspended',
+    reactivated: 'Reactivated',
+    revoked: 'Revoked',
+    unrevoked: 'Revocation undone',
+    rotated: 'New secret',
+    rotation_ended: 'Old secret ended',
+    exposed: 'Exposed',
+    imported: 'Imported',
+    upgraded: 'Stored in a newer form',
+    retired_secret_used: 'An old secret was tried',
+    transferred: 'Handed to another owner',
+    owner_suspended: 'Owner suspended',
+    owner_reactivated: 'Owner reactivated',
+    owner_erased: 'Owner erased',
+    deleted: 'Deleted',
+    truncated: 'All keys deleted',
+  } satisfies Record<ApiKeyEvent['action'], string> as Record<string, string>,
+}
