@@ -13,6 +13,7 @@ import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { LeakRouterOptions } from './leaks/options'
 import type { Scanner } from './leaks/scanner-rules'
 import type { Lifecycle } from './lifecycle/types'
+import type { TokenRouterOptions } from './tokens/options'
 import type { InstrumentOptions } from './metrics/options'
 import type { GuardsOptions, OpenApiDocument, OpenApiOptions } from './openapi/options'
 import type { SignedInUser } from './options'
@@ -144,6 +145,14 @@ export interface ApiKeys<
    * writeFileSync('.gitleaks.toml', apiKeys.scannerRules('gitleaks'))
    */
   scannerRules(scanner: Scanner): string
+  /**
+   * Makes the router with the token endpoints of OAuth: `POST /introspect` tells other servers what a key may do (RFC 7662), and `POST /revoke`
+   * revokes the key that it is sent (RFC 7009).
+   *
+   * @example
+   * app.use('/oauth', apiKeys.tokenRouter({ introspect: { permission: 'INTROSPECT_KEYS' } }))
+   */
+  tokenRouter(options?: TokenRouterOptions<A>): Guard
   /**
    * The Passport strategy. Authenticate by its name.
    *

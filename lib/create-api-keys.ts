@@ -13,6 +13,7 @@ import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createLeakRouter } from './leaks/leak-router'
 import { scannerRules } from './leaks/scanner-rules'
+import { createTokenRouter } from './tokens/token-router'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
@@ -155,6 +156,10 @@ function assemble(options: AnyOptions): ApiKeys {
       return createLeakRouter(http.routerParts, options)
     },
     scannerRules: (scanner) => scannerRules(settings, scanner),
+    tokenRouter: (options) => {
+      refuseRequest('tokenRouter', options)
+      return createTokenRouter(http.routerParts, options)
+    },
     verify: verification.verifyAlone,
     health: verification.health,
     flush: verification.flush,

@@ -36,6 +36,7 @@ export type { Guard } from './http/guards'
 export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from './http/access'
 export type { GithubOptions, GitlabOptions, LeakRouterOptions } from './leaks/options'
 export type { Scanner } from './leaks/scanner-rules'
+export type { Introspection, IntrospectOptions, TokenRouterOptions } from './tokens/options'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { InstrumentOptions } from './metrics/options'
 export type {

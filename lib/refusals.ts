@@ -105,6 +105,10 @@ export const refusals = {
     429,
     'Too many reports from this address. Wait as long as the header Retry-After says.',
   ],
+  malformed_token_request: [
+    400,
+    'The body must be a form, application/x-www-form-urlencoded, with the parameter token, and each parameter once.',
+  ],
   report_unverifiable: [503, 'The report cannot be checked at the moment. Send it again shortly.'],
   limiter_unavailable: [
     503,

@@ -56,6 +56,7 @@ const functions: Record<string, unknown[]> = {
   setPermissions: [id, ['READ_GRAPH'], {}],
   suspend: [id, {}],
   suspendOwner: [{ type: 'user', id: 'nobody' }, {}],
+  tokenRouter: [{}],
   totalUsage: [{}, {}],
   transfer: [id, { type: 'user', id: 'nobody' }, {}],
   unrevoke: [id, {}],

@@ -12,7 +12,7 @@ const floors = [
   ['lib/index.ts'],
   ['lib/create-api-keys.ts'],
   ['lib/api.ts'],
-  ['lib/console', 'lib/leaks'],
+  ['lib/console', 'lib/leaks', 'lib/tokens'],
   ['lib/http'],
   ['lib/openapi', 'lib/metrics'],
   ['lib/lifecycle'],
@@ -33,11 +33,11 @@ const floors = [
 const reserved = [
   {
     imported: /^sequelize$|^pg$|^models\/(?!warnings|option-checks)|^migrations/,
-    rooms: /^lib\/(http|console|leaks)$/,
+    rooms: /^lib\/(http|console|leaks|tokens)$/,
   },
   {
     imported: /^(express|passport(-.*)?)$/,
-    rooms: /^(lib\/(?!http$|console$|leaks$|index\.ts$|create)|models|migrations)/,
+    rooms: /^(lib\/(?!http$|console$|leaks$|tokens$|index\.ts$|create)|models|migrations)/,
   },
 ]
 
@@ -219,6 +219,7 @@ const wings = {
     'lib/http/transport.ts',
     'lib/lifecycle/exposure.ts',
   ],
+  'token endpoints': ['lib/tokens', 'lib/lifecycle/revoke-secret.ts'],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
   'what other systems store': [
     'lib/importing/digests.ts',

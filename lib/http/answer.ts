@@ -17,8 +17,14 @@ import type { Settings } from '../read-options'
 /** The part that answers refusals. */
 export type Answers = ReturnType<typeof createAnswers>
 
-/** Answers refusals for one app: with its realm, and in its own way if it has an `onRefusal`. */
-export function createAnswers({ realm, onRefusal }: Pick<Settings, 'realm' | 'onRefusal'>) {
+/**
+ * Answers refusals for one app: with its realm, and in its own way if it has an `onRefusal`. Without that, `send` answers them, by default
+ * with problem documents.
+ */
+export function createAnswers(
+  { realm, onRefusal }: Pick<Settings, 'realm' | 'onRefusal'>,
+  send = sendProblem,
+) {
   // Only the realm can hold characters that need a quoted-pair.
   const bareChallenge = `Bearer realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`
 
@@ -51,7 +57,7 @@ export function createAnswers({ realm, onRefusal }: Pick<Settings, 'realm' | 'on
     const isOurs =
       error instanceof ApiKeysError && !res.headersSent && typeof res.end === 'function'
     if (!isOurs) return next(error)
-    if (!onRefusal) return sendProblem(res, error)
+    if (!onRefusal) return send(res, error)
 
     const answerByApp = async () => onRefusal(error, req, res, next)
     answerByApp().catch((failure: unknown) => next(toError(failure)))
@@ -71,13 +77,23 @@ const problemTypes: Partial<Record<ErrorCode, string>> = {
  * phrase of its status for a title. Programs branch on `code`.
  */
 function sendProblem(res: ServerResponse, refusal: ApiKeysError) {
-  // As text, because test doubles of a response show no Buffer.
-  const body = JSON.stringify(problemOf(refusal))
+  sendRefusal(res, refusal, 'application/problem+json', problemOf(refusal))
+}
 
-  res.statusCode = refusal.status
-  setFields(res, refusal.headers)
+/** Answers a refusal with its status, its header fields and a body. */
+export function sendRefusal(
+  res: ServerResponse,
+  { status, headers }: ApiKeysError,
+  type: string,
+  json: object,
+) {
+  // As text, because test doubles of a response show no Buffer.
+  const body = JSON.stringify(json)
+
+  res.statusCode = status
+  setFields(res, headers)
   res.setHeader('Cache-Control', 'no-store')
-  res.setHeader('Content-Type', 'application/problem+json')
+  res.setHeader('Content-Type', type)
   res.setHeader('Content-Length', Buffer.byteLength(body))
   res.end(body)
 }

@@ -29,7 +29,8 @@ export type Guard = (req: IncomingMessage, res: ServerResponse, next: Next) => v
 
 type Next = (error?: unknown) => void
 
-interface GuardParts {
+/** The parts of the library that guards use. */
+export interface GuardParts {
   authenticator: Authenticator
   rateLimits: RateLimits
   answers: Answers

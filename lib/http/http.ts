@@ -38,6 +38,7 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
     | 'recorder'
     | 'examine'
     | 'locate'
+    | 'inspect'
     | 'holdingOf'
     | 'health'
     | 'outcomes'

@@ -168,7 +168,7 @@ function refuseIfMatch(req: Request) {
 }
 
 /** Sends JSON without Express, which would add an ETag. */
-function sendJson(res: Response, body: unknown) {
+export function sendJson(res: Response, body: unknown) {
   const text = JSON.stringify(body)
 
   res.setHeader('Content-Type', 'application/json; charset=utf-8')

@@ -2,6 +2,7 @@ import { optionsOf } from '../../models/option-checks'
 import { onDatabase } from '../database/failures'
 import { filterNames } from '../keys/criteria'
 import type { Owner } from '../keys/owner'
+import type { Digest } from '../keys/secret'
 import type { ApiKeyRecord } from '../keys/record'
 import { readUsagePeriod } from '../keys/usage-period'
 import type { Usage } from '../usage/report'
@@ -21,6 +22,7 @@ import { createMany } from './many-keys'
 import { createOwnerCommands } from './owner-commands'
 import { createOverviews } from './overviews'
 import { createParts } from './parts'
+import { revokeSecret } from './revoke-secret'
 import * as permissionNames from './permission-names'
 import { createRuns } from './runs'
 import { list } from './search'
@@ -260,6 +262,11 @@ function createRouteCommands(parts: Parts) {
     /** Refuses keys that a report names from now on. */
     async expose(found: readonly Found[], report: ExposureReport) {
       return onDatabase(() => expose(parts, found, report))
+    },
+
+    /** Revokes the key of a secret that was shown. */
+    async revokeSecret(id: string, digest: Digest, options: ChangeOptions) {
+      return run(options, (call) => revokeSecret(parts, id, digest, call))
     },
 
     /** Changes fields of a key and its permissions, both or neither. `shown` has the permissions that the form was made with. */

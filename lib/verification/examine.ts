@@ -3,7 +3,7 @@ import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import { signedText, type AcceptedSource, type ImportedKeys } from '../importing/imported-keys'
 import { asSent, type Digest, type SecretFormat } from '../keys/secret'
-import { mayAnswer, type CachedKey } from './cache'
+import { isStillUnknown, mayAnswer, mayUseKey, type CachedKey } from './cache'
 import type { FailedAttempts } from './failed-attempts'
 import type { Memory } from './memory'
 import type { SaltedKeys } from './salted-keys'
@@ -25,6 +25,9 @@ export interface Examination {
 /** The address that a key came from. Without one, nothing counts against it. */
 type Sender = Pick<KeyCaller, 'ip'>
 
+/** Returns the key that has a hash; `null` if there is none. */
+type Read = (digest: Digest) => Promise<CachedKey | null>
+
 interface ExamineParts {
   format: SecretFormat
   memory: Memory
@@ -36,35 +39,15 @@ interface ExamineParts {
 /** How many keys with a salt may wait for their values: those of a report. */
 const mostWaiting = 1_000
 
-/**
- * Makes the functions that read a key from the database as a verification reads it. They count no use, and no failed attempt. They
- * report nothing.
- */
+/** Makes the functions that read a key as a verification reads it. They count no use, and report nothing. */
 export function createExamine({ format, memory, attempts, imports }: ExamineParts) {
-  const { clock, feed, loader, ownerPermissions } = memory
+  const { clock, ownerPermissions } = memory
+  const { read, readCached } = createReads(memory)
   const inLine = createLine()
 
-  async function readKey(digest: Digest): Promise<CachedKey | null> {
-    const askedAt = clock.monotonic()
-    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
-      feed.noteUse(clock.monotonic())
-      if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
-      const loaded = await loader.load(digest)
-      if (mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, momentOf(clock))) {
-        return loaded.key
-      }
-    }
-    throw new ApiKeysError('database_unavailable')
-  }
-
-  async function inTime<Result>(work: Promise<Result>): Promise<Result> {
-    const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
-    return within({ limitMs, isAwaited: true }, work)
-  }
-
-  async function examineOwn(plainTextKey: string): Promise<Examination> {
+  async function examineOwn(plainTextKey: string, read: Read): Promise<Examination> {
     const digest = format.parse(asSent(plainTextKey))
-    const key = digest === null ? null : await inTime(readKey(digest))
+    const key = digest === null ? null : await read(digest)
     return { digest, key, source: null, wall: clock.wall() }
   }
 
@@ -88,17 +71,24 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
     return [next, ...others, ...salted]
   }
 
-  async function examineImported(text: string, caller: Sender): Promise<Examination> {
+  async function examineImported(text: string, read: Read, caller: Sender): Promise<Examination> {
     let source: string | null = null
     for (const accepted of imports?.imported.all ?? []) {
       if (!imports?.imported.accepts(accepted, text)) continue
       source ??= accepted.source.name
       for (const digest of await hashesOf(accepted, text, caller)) {
-        const key = await inTime(readKey(digest))
+        const key = await read(digest)
         if (key) return { digest, key, source: accepted.source.name, wall: clock.wall() }
       }
     }
     return { digest: null, key: null, source, wall: clock.wall() }
+  }
+
+  async function examineBy(plainTextKey: string, read: Read, sender: Sender) {
+    // A text with our marker and our length is ours alone.
+    return !imports || format.hasLength(asSent(plainTextKey))
+      ? examineOwn(plainTextKey, read)
+      : examineImported(plainTextKey, read, sender)
   }
 
   return {
@@ -106,12 +96,10 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
      * Reads the facts about a plain-text key, ours or imported. Rejects with `database_unavailable`. If anyone may have sent the key, its
      * sender is given. Rejects with `too_many_lookups` if the sender has sent too many texts that look like keys with a salt.
      */
-    async examine(plainTextKey: string, sender: Sender = {}): Promise<Examination> {
-      // A text with our marker and our length is ours alone.
-      return !imports || format.hasLength(asSent(plainTextKey))
-        ? examineOwn(plainTextKey)
-        : examineImported(plainTextKey, sender)
-    },
+    examine: (plainTextKey: string, sender: Sender = {}) => examineBy(plainTextKey, read, sender),
+
+    /** Returns the same facts, from the cache while a verification may use it. */
+    inspect: (plainTextKey: string) => examineBy(plainTextKey, readCached, {}),
 
     /**
      * Reads the facts about a key that anyone may send, and counts made-up keys for their address. Rejects with `too_many_lookups` if the
@@ -122,7 +110,7 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
       const digest = format.parse(sent)
       const isForgeable = digest !== null && format.isForgeable(sent, digest)
       if (isForgeable && !attempts.mayLookUp(caller)) throw new ApiKeysError('too_many_lookups')
-      const facts = await examineOwn(plainTextKey)
+      const facts = await examineOwn(plainTextKey, read)
       if (isForgeable && !facts.key) attempts.note(caller)
       return facts
     },
@@ -147,4 +135,54 @@ function createLine() {
     last = result.catch(() => {}).finally(() => waiting--)
     return result
   }
+}
+
+/** Makes the two ways to read a key: from the database, and from the cache while a verification may use it. */
+function createReads({ cache, clock, feed, loader }: Memory) {
+  async function readKey(digest: Digest): Promise<CachedKey | null> {
+    const askedAt = clock.monotonic()
+    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+      feed.noteUse(clock.monotonic())
+      if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
+      const loaded = await loader.load(digest)
+      if (mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, momentOf(clock))) {
+        return loaded.key
+      }
+    }
+    throw new ApiKeysError('database_unavailable')
+  }
+
+  /** Reads a key from the database. */
+  const read: Read = async (digest) => {
+    const limitMs = Math.max(feed.patienceMs(), leastPatienceMs)
+    return within({ limitMs, isAwaited: true }, readKey(digest))
+  }
+
+  /** Returns a key as it is cached; `undefined` if the database has to be asked. */
+  function cachedKey(digest: Digest): CachedKey | null | undefined {
+    const { monotonic, wall } = momentOf(clock)
+    const key = cache.use(digest)
+    const isUsable = key
+      ? mayUseKey(key, feed, monotonic, wall)
+      : isStillUnknown(cache.unknownSince(digest), feed, monotonic, wall)
+    if (!isUsable) return undefined
+    feed.noteUse(monotonic)
+    return key ?? null
+  }
+
+  /** Returns a key from the cache, else from the database. */
+  const readCached: Read = async (digest) => {
+    const cached = cachedKey(digest)
+    if (cached !== undefined) return cached
+    try {
+      return await read(digest)
+    } catch (error) {
+      // If the app has set `outageGraceMs`, keys that were good may be used a while longer.
+      const key = cachedKey(digest)
+      if (key === undefined) throw error
+      return key
+    }
+  }
+
+  return { read, readCached }
 }

@@ -30,10 +30,13 @@ const withoutRoles = createProcess(
   addGraphs,
 )
 const strict = createProcess({ maxFailedAttemptsPerMinute: 1 }, addGraphs)
+const oneToken =
+  'The body must be a form, application/x-www-form-urlencoded, with the parameter token, and each parameter once.'
 const gitlabToken = 'a token of at least 16 characters'
 const leaks = createProcess({}, (app, keys) => {
   const github = { publicKeysUrl: 'http://127.0.0.1:1/' }
   app.use('/leaks', keys.leakRouter({ github, gitlab: { token: gitlabToken }, reports: true }))
+  app.use('/oauth', keys.tokenRouter())
 })
 const insecure = createProcess({ insecureTransport: 'refuse' }, addGraphs)
 const withoutRedis = createProcess(
@@ -218,6 +221,14 @@ const refusals: Record<ErrorCode, Row> = {
     send: () => leaks.http.set({ Authorization: gitlabToken }).post('/leaks/revoke_tokens', {}),
     status: 400,
     detail: 'The report does not have the form that is taken here.',
+  },
+  malformed_token_request: {
+    when: 'a request of the token endpoints without a token',
+    send: () => leaks.http.post('/oauth/revoke', {}),
+    status: 400,
+    headers: { 'content-type': 'application/json' },
+    detail: oneToken,
+    extra: { error: 'invalid_request', error_description: oneToken },
   },
   too_many_reports: {
     when: 'the 61st report of an hour',

@@ -161,7 +161,7 @@ describe('openApi', () => {
       ({ properties }) => properties?.code?.enum?.length === 1,
     )
     const codes = schemas.map(({ properties }) => properties.code.enum[0] as ErrorCode)
-    // These are of guards, of organizations, about one operation that no document can have, and of reports of exposed keys.
+    // These are of guards, of organizations, about one operation that no document can have, of reports of exposed keys, and of the token endpoints.
     const others = [
       'insecure_transport',
       'missing_credential',
@@ -185,6 +185,7 @@ describe('openApi', () => {
       'invalid_signature',
       'invalid_report_token',
       'malformed_report',
+      'malformed_token_request',
       'too_many_reports',
       'report_unverifiable',
     ]

@@ -23,6 +23,7 @@ export const pages = [
   'lib/limits/README.md',
   'lib/metrics/README.md',
   'lib/openapi/README.md',
+  'lib/tokens/README.md',
   'lib/usage/README.md',
   'lib/verification/README.md',
   'lib/keys/README.md',

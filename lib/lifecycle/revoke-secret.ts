@@ -1,0 +1,37 @@
+import { hash } from 'node:crypto'
+
+import { ApiKeysError } from '../errors'
+import { nextStatus } from '../keys/states'
+import { toStoredHash, type Digest } from '../keys/secret'
+import type { ApiKeyRecord } from '../keys/record'
+import type { Circumstances, Parts } from './calls'
+import { changeKey } from './change-key'
+import type { Decision, ReadKey } from './key-changes'
+
+/**
+ * Revokes the key whose current secret was shown. An old secret in its grace period ends, and the key goes on with its new one. A secret that
+ * works no longer changes nothing, because it proves nothing.
+ */
+export async function revokeSecret(
+  parts: Parts,
+  id: string,
+  digest: Digest,
+  circumstances: Circumstances,
+): Promise<void> {
+  const shown = hash('sha256', toStoredHash(digest))
+
+  function decide(key: ApiKeyRecord, read: ReadKey): Decision {
+    if (read.hashDigest === shown) {
+      return { action: 'revoked', changes: { status: nextStatus('revoke', key) } }
+    }
+    const isOld = read.previousHashDigest === shown && key.status !== 'REVOKED'
+    return { action: 'rotation_ended', changes: isOld ? { previousSecret: null } : {} }
+  }
+
+  try {
+    await changeKey(parts, { id, circumstances, decide }, { isUrgent: true })
+  } catch (error) {
+    // A key that is gone needs no revocation.
+    if (!(error instanceof ApiKeysError) || error.code !== 'api_key_not_found') throw error
+  }
+}

@@ -1,0 +1,67 @@
+import { Router, type NextFunction, type Request, type Response } from 'express'
+
+import { createAnswers, ensureError } from '../http/answer'
+import type { Authenticator } from '../http/authentication'
+import { createPermissionCheck } from '../http/demand'
+import { createGuards, type Guard, type GuardParts } from '../http/guards'
+import { insecureHandler, otherMethodsHandler } from '../http/router'
+import type { Settings } from '../read-options'
+import { createIntrospect, type IntrospectionParts } from './introspection'
+import { sendOAuthError } from './oauth-error'
+import { readTokenOptions } from './options'
+import { createRevoke, type RevocationParts } from './revocation'
+
+interface TokenParts extends Omit<GuardParts, 'answers'>, IntrospectionParts, RevocationParts {
+  authenticator: Authenticator
+  settings: Settings
+  verification: IntrospectionParts['verification'] & RevocationParts['verification']
+}
+
+type Handler = (req: Request, res: Response) => Promise<void>
+
+const posts = otherMethodsHandler(['post'])
+
+/** Makes the router of the endpoints at which OAuth clients introspect and revoke tokens (RFC 7662, RFC 7009). */
+export function createTokenRouter(parts: TokenParts, given: unknown): Guard {
+  const { authenticator, settings } = parts
+  const { introspect, revoke } = readTokenOptions(given)
+  const answers = createAnswers(settings, sendOAuthError)
+  const router = Router()
+
+  if (introspect) {
+    const { permission } = introspect
+    // It throws for a demand that breaks the rules, and names this function.
+    createPermissionCheck('tokenRouter', permission, settings.permissions)
+    const { requirePermission } = createGuards({ ...parts, answers })
+    // The type of a guard demands nothing of requests.
+    const guard = requirePermission(permission) as never
+    const handle = createIntrospect(parts, introspect)
+    router
+      .route('/introspect')
+      .all(insecureHandler(authenticator))
+      .post(guard, guarded(handle))
+      .all(posts)
+  }
+  if (revoke) {
+    const handle = createRevoke(parts)
+    router.route('/revoke').all(insecureHandler(authenticator)).post(guarded(handle)).all(posts)
+  }
+  router.use(function apiKeysErrorHandler(
+    error: unknown,
+    req: Request,
+    res: Response,
+    next: NextFunction,
+  ) {
+    answers.refuse(error, req, res, next)
+  })
+  // The app uses a router as a middleware, whose type needs no types of Express.
+  return router as unknown as Guard
+}
+
+/** Passes failures on, because Express 4 does not wait for handlers. */
+function guarded(handle: Handler) {
+  return function apiKeysTokenHandler(req: Request, res: Response, next: NextFunction) {
+    res.set('Cache-Control', 'no-store')
+    handle(req, res).catch((error: unknown) => next(ensureError(error)))
+  }
+}
