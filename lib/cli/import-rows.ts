@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 
-import { parse } from 'csv-parse'
+import { CsvError, parse } from 'csv-parse'
 
 import { quote } from '../../models/names'
 import { messageOf, sqlStateOf } from '../database/failures'
@@ -47,8 +47,14 @@ async function* readCsv(file: string, stream: NodeJS.ReadableStream): AsyncGener
     }
   } catch (error) {
     if (error instanceof CliError) throw error
-    throw new CliError(exitCodes.usage, `${file} is no CSV: ${messageOf(error)}`, { cause: error })
+    throw new CliError(exitCodes.usage, `${file} is no CSV: ${faultOf(error)}`)
   }
+}
+
+/** Names the place of a fault. The message of the parser has the text of the row, which may be a key. */
+function faultOf(error: unknown): string {
+  if (!(error instanceof CsvError)) return messageOf(error)
+  return `line ${String(error.lines)} has a fault (${error.code})`
 }
 
 const listColumns = new Set(['permissions', 'allowedIps'])

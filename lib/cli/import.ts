@@ -1,8 +1,8 @@
-import { writeFile } from 'node:fs/promises'
+import { open, writeFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
-import { onDatabase } from '../database/failures'
+import { messageOf, onDatabase } from '../database/failures'
 import type { ImportReport } from '../importing/report'
 import {
   addCommand,
@@ -78,6 +78,7 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
     reason,
     owner: ownerOf(options, app),
   })
+  if (options.report !== undefined) await makePlace(options.report)
   const progress = startProgress(dryRun ? 'Trying' : 'Importing')
   let report: Report = { ...nothing, source, dryRun, rows: 0, isComplete: false }
 
@@ -138,6 +139,16 @@ function tableOf(source: string): string {
   const table = tables[source]
   if (table !== undefined) return table
   throw new CliError(exitCodes.usage, `Name the table of ${source} with --table, or name a file.`)
+}
+
+/** Makes the file of a report unless it is there, before keys are imported whose report would have no place. */
+async function makePlace(report: string) {
+  try {
+    await (await open(report, 'a')).close()
+  } catch (error) {
+    const message = `The report cannot be written: ${messageOf(error)}. Nothing was imported.`
+    throw new CliError(exitCodes.usage, message, { cause: error })
+  }
 }
 
 /** Prints and writes a report. */

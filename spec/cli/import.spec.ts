@@ -105,6 +105,38 @@ describe('import', () => {
     expect(await countKeys(user)).toBe(2)
   })
 
+  it('imports nothing if its report has no place', async () => {
+    const user = 'no-place'
+    const file = await write('no-place.jsonl', linesOf([makeKey(user).row]))
+
+    const { code, stderr } = await cli([
+      'import',
+      file,
+      ...permission,
+      '--report',
+      path('no/where'),
+    ])
+
+    expect(code).toBe(2)
+    expect(stderr).toMatch(/The report cannot be written: .*ENOENT.*Nothing was imported/)
+    expect(await countKeys(user)).toBe(0)
+  })
+
+  it.each([
+    'key,name\nsecret"x,n',
+    'key,name\n"secret"x,n',
+    'key,name\n"secret',
+    'key,name\nsecret,n,x',
+  ])('names the line of a fault in a CSV file, and not its text: %j', async (text) => {
+    const file = await write('faulty.csv', text)
+
+    const { code, stderr } = await cli(['import', file, ...permission])
+
+    expect(code).toBe(2)
+    expect(stderr).toMatch(/faulty\.csv is no CSV: line [12] has a fault \([A-Z_]+\)/)
+    expect(stderr).not.toContain('secret')
+  })
+
   it('imports the table of a system, and passes over known keys when it is repeated', async () => {
     const user = 'table'
     const keys = Array.from({ length: 3 }, () => makeKey(user))
