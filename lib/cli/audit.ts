@@ -19,7 +19,7 @@ import {
 import { CliError, exitCodes } from './exit-codes'
 import { throwIfInterrupted, untilInterrupted } from './interruption'
 import { timeOf } from './key-views'
-import { note, paint, print, printable, startProgress } from './terminal'
+import { note, paint, print, printable, startProgress, toJson } from './terminal'
 
 /** Adds the commands of the audit trail. */
 export function addAuditCommands(program: Command) {
@@ -30,7 +30,7 @@ export function addAuditCommands(program: Command) {
     audit,
     'head',
     'print the signed end of the trail, to be kept elsewhere',
-    async ({ apiKeys }) => print(JSON.stringify(await apiKeys.auditHead())),
+    async ({ apiKeys }) => print(toJson(await apiKeys.auditHead())),
   )
 }
 
@@ -62,8 +62,7 @@ function addVerify(audit: Command) {
         unverifiable: String(unverifiable),
       })
       if (options.json !== true) {
-        for (const fault of faults)
-          await print(`${paint('red', 'fault')}  ${printable(JSON.stringify(fault))}`)
+        for (const fault of faults) await print(`${paint('red', 'fault')}  ${toJson(fault)}`)
         for (const sentence of cannotFind) note(`It would not find: ${sentence}`)
       }
       return isIntact ? exitCodes.done : exitCodes.faulty

@@ -4,7 +4,7 @@ import { setTimeout } from '../database/background'
 import type { Owner } from '../keys/owner'
 import { CliError, exitCodes, type ExitCode } from './exit-codes'
 import { loadInstance, type Loaded } from './instance'
-import { formatFields, formatTable, print } from './terminal'
+import { formatFields, formatTable, print, toJson } from './terminal'
 
 /** The options of every command. */
 export interface CommonOptions {
@@ -68,7 +68,7 @@ export async function printRecord(
   value: object,
   fields: Readonly<Record<string, string>>,
 ) {
-  await print(json === true ? JSON.stringify(value) : formatFields(fields))
+  await print(json === true ? toJson(value) : formatFields(fields))
 }
 
 /** Prints a list: each value as a line of JSON, or as a table for people. */
@@ -78,7 +78,7 @@ export async function printList<Value extends object>(
   heads: readonly string[],
   rowOf: (value: Value) => readonly string[],
 ) {
-  if (json === true) for (const value of values) await print(JSON.stringify(value))
+  if (json === true) for (const value of values) await print(toJson(value))
   else await print(formatTable(heads, values.map(rowOf)))
 }
 

@@ -15,7 +15,7 @@ import {
   type OwnerOptions,
 } from './command'
 import type { Loaded } from './instance'
-import { note, paint, printable } from './terminal'
+import { note, paint, printable, toJson } from './terminal'
 
 /** Adds the commands that show keys. */
 export function addKeyViews(program: Command) {
@@ -85,9 +85,9 @@ function rowOf(apiKey: ApiKeyRecord): readonly string[] {
     id,
     printable(name),
     nameOfOwner(apiKey),
-    `${prefix}…${postfix}`,
+    printable(`${prefix}…${postfix}`),
     statusOf(apiKey),
-    permissions.join(' '),
+    printable(permissions.join(' ')),
     timeOf(lastUsedAt, 'never'),
     timeOf(expiresAt, 'never'),
   ]
@@ -106,13 +106,13 @@ export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
       name: printable(name),
       description: description === null ? undefined : printable(description),
       owner: nameOfOwner(apiKey),
-      key: `${prefix}…${postfix}`,
+      key: printable(`${prefix}…${postfix}`),
       status: statusOf(apiKey),
-      environment,
-      permissions: permissions.join(' '),
-      addresses: allowedIps?.join(' '),
-      resources: resources ? JSON.stringify(resources) : undefined,
-      metadata: Object.keys(metadata).length > 0 ? printable(JSON.stringify(metadata)) : undefined,
+      environment: environment ? printable(environment) : undefined,
+      permissions: printable(permissions.join(' ')),
+      addresses: allowedIps ? printable(allowedIps.join(' ')) : undefined,
+      resources: resources ? toJson(resources) : undefined,
+      metadata: Object.keys(metadata).length > 0 ? toJson(metadata) : undefined,
       created: timeOf(apiKey.createdAt),
       'last used': timeOf(apiKey.lastUsedAt, 'never'),
       expires: timeOf(apiKey.expiresAt, 'never'),
@@ -135,7 +135,7 @@ export async function printMade(
 /** Names a key in a question. */
 export function describeKey(apiKey: ApiKeyRecord): string {
   const { name, prefix, postfix } = apiKey
-  return `the key "${printable(name)}" of ${nameOfOwner(apiKey)} (${prefix}…${postfix})`
+  return `the key "${printable(name)}" of ${nameOfOwner(apiKey)} (${printable(`${prefix}…${postfix}`)})`
 }
 
 function nameOfOwner({ owner: { type, id } }: ApiKeyRecord): string {

@@ -14,7 +14,7 @@ import {
 } from './command'
 import { CliError, exitCodes } from './exit-codes'
 import { timeOf } from './key-views'
-import { formatTable, paint, print, printable, readSecret } from './terminal'
+import { formatTable, paint, print, printable, readSecret, toJson } from './terminal'
 
 /** Adds the commands that report: `usage`, `health` and `explain`. */
 export function addReports(program: Command) {
@@ -46,7 +46,7 @@ function addUsage(program: Command) {
         id === undefined
           ? await app.apiKeys.totalUsage({ ...query, ...(owner && { owner }) })
           : await app.apiKeys.usage(id, query, owner && { owner })
-      if (options.json === true) return print(JSON.stringify(report))
+      if (options.json === true) return print(toJson(report))
 
       const { usage, totals } = report
       const rows = usage.map((entry) => rowOf(timeOf(entry.at), entry))
@@ -92,10 +92,13 @@ function fieldsOf(health: Health): Record<string, string> {
         .map(({ secret, secretId, keys }) => `${keys} of ${nameOfSecret(secret, secretId)}`)
         .join(', ') || 'none',
     'unknown permissions':
-      unknownPermissions.map(({ name, keys }) => `${name} (${keys})`).join(', ') || 'none',
+      unknownPermissions.map(({ name, keys }) => printable(`${name} (${keys})`)).join(', ') ||
+      'none',
     'refused keys':
       refusedKeys
-        .map(({ keyPrefix, environment, keys }) => `${keyPrefix} ${environment ?? ''} (${keys})`)
+        .map(({ keyPrefix, environment, keys }) =>
+          printable(`${keyPrefix} ${environment ?? ''} (${keys})`),
+        )
         .join(', ') || 'none',
   }
 }
@@ -125,7 +128,7 @@ function addExplain(program: Command) {
       const explanation = await apiKeys.explain(await readSecret('API key: '), request)
       const { isAccepted, reason, apiKey, conditions } = explanation
       if (options.json === true) {
-        await print(JSON.stringify(explanation))
+        await print(toJson(explanation))
       } else {
         const key = apiKey ? `The key ${apiKey.id} "${printable(apiKey.name)}"` : 'The text'
         const answer = isAccepted ? 'would be accepted' : `would be refused: ${reason}`

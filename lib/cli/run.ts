@@ -4,7 +4,7 @@ import { clearTimeout, setTimeout } from '../database/background'
 import { exitCodes, failureOf } from './exit-codes'
 import { endOnInterruption } from './interruption'
 import { createProgram } from './program'
-import { note, paint } from './terminal'
+import { note, paint, printable, toJson } from './terminal'
 
 /** The longest time that a timer takes. */
 const longestMs = 2 ** 31 - 1
@@ -26,6 +26,9 @@ export async function run(args: readonly string[]) {
 }
 
 function prepareProcess() {
+  // The output is the result alone. Sequelize and apps print to the console, too.
+  const { error } = console
+  Object.assign(console, { log: error, info: error, debug: error })
   // If `head` has what it wants, nobody reads on.
   process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
     process.exit(code === 'EPIPE' ? exitCodes.unread : exitCodes.failed)
@@ -45,7 +48,10 @@ function report(error: unknown, asJson: boolean): number {
     return error.exitCode === 0 ? exitCodes.done : exitCodes.usage
   }
   const { exitCode, code, message } = failureOf(error)
-  if (asJson) note(JSON.stringify({ error: { exitCode, code, message } }))
-  else if (exitCode !== exitCodes.interrupted) note(`${paint('red', 'error:')} ${message}`)
+  if (asJson) note(toJson({ error: { exitCode, code, message } }))
+  else if (exitCode !== exitCodes.interrupted) {
+    const lines = message.split('\n').map(printable)
+    note(`${paint('red', 'error:')} ${lines.join('\n')}`)
+  }
   return exitCode
 }

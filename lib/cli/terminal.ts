@@ -56,14 +56,28 @@ export function formatFields(fields: Readonly<Record<string, string>>): string {
     .join('\n')
 }
 
-/** Removes the characters of a text that could move the cursor or hide a line. Names of keys may have any. */
+/** Characters that could move the cursor, hide or turn a text, or end a line. Texts of users may have any. */
+const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
+
+/** Replaces the characters of a text that do more than to show something. */
 export function printable(text: string): string {
-  return text.replaceAll(/\p{Cc}|\p{Cf}/gu, '�')
+  return text.replaceAll(unprintable, '�')
+}
+
+/** Returns the JSON of a value, on one line. Such characters are escaped in it, because a terminal may show it. */
+export function toJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll(unprintable, escape)
+}
+
+function escape(character: string): string {
+  const units = Array.from(character.split(''), (unit) => unit.charCodeAt(0))
+  return units.map((unit) => `\\u${unit.toString(16).padStart(4, '0')}`).join('')
 }
 
 /** Asks if something may be taken away. Throws unless the answer is yes. Without a terminal, `--yes` is the only yes. */
-export async function confirm(question: string, { yes }: { yes?: boolean }) {
+export async function confirm(text: string, { yes }: { yes?: boolean }) {
   if (yes === true) return
+  const question = printable(text)
   if (!stdin.isTTY) {
     throw new CliError(
       exitCodes.unconfirmed,

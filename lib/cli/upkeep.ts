@@ -6,7 +6,7 @@ import type { PruneOptions } from '../lifecycle/types'
 import { addCommand, printRecord, wholeNumber, type CommonOptions } from './command'
 import { CliError, exitCodes } from './exit-codes'
 import type { Loaded } from './instance'
-import { confirm, note, print } from './terminal'
+import { confirm, note, print, toJson } from './terminal'
 
 /** Adds the commands that change the tables as a whole. */
 export function addUpkeep(program: Command) {
@@ -30,7 +30,7 @@ function addMigrate(program: Command) {
         statements = await planMigration(parts.appSequelize, parts.storage)
       })
       if (options.json === true) {
-        for (const sql of statements) await print(JSON.stringify({ sql }))
+        for (const sql of statements) await print(toJson({ sql }))
       } else {
         for (const sql of statements) await print(`${withSemicolon(sql)}\n`)
         if (statements.length === 0) note('The tables are up to date.')

@@ -1,9 +1,9 @@
 import { readFile, stat } from 'node:fs/promises'
 
-import { jsonLines, useCli } from '../support/cli'
+import { instanceModule, jsonLines, useCli } from '../support/cli'
 import { newKey, newUser } from '../support/keys'
 
-const { cli, terminal, shell, path, apiKeys, rows, createKey } = useCli({
+const { cli, terminal, shell, path, write, apiKeys, rows, createKey } = useCli({
   options: 'undoMinutes: 10',
 })
 
@@ -139,6 +139,29 @@ describe('list and show', () => {
     expect(lines.find((line) => line.includes(id))).toContain('Bär 日本�txt')
     expect(jsonLines(json.stdout)).toMatchObject([{ id, status: 'ACTIVE' }])
     expect(jsonLines(shown.stdout)).toEqual(jsonLines(json.stdout))
+  })
+
+  it('send nothing to a terminal that does more than to show a text, as JSON neither', async () => {
+    // It clears the screen, turns the text around, ends a line, and hides a tag outside the basic plane.
+    const text = 'a\u009b2Jb\u202Ec\u2028d\u{E0041}e'
+    const { id } = await createKey({ userId: newUser(), metadata: { text } })
+    await rows(`UPDATE api_keys SET resources = $2 WHERE id = $1`, [
+      id,
+      JSON.stringify({ graph: [text] }),
+    ])
+    await write('bound.cjs', instanceModule('resources: { graph: true }'))
+
+    const shown = await cli(['show', id, '--config', 'bound.cjs'])
+    const json = await cli(['show', id, '--json', '--config', 'bound.cjs'])
+    const refused = await cli(['list', '--config', text])
+
+    expect(shown.stdout).toContain('"graph"')
+    for (const { stdout, stderr } of [shown, json, refused]) {
+      expect(stdout + stderr).not.toMatch(/[^\P{C}\n]|[\u2028\u2029]/u)
+    }
+    expect(jsonLines(json.stdout)).toMatchObject([
+      { metadata: { text }, resources: { graph: [text] } },
+    ])
   })
 
   it('list as many keys as they are asked for, and say that there are more', async () => {

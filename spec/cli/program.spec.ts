@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { mkdir, stat } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
-import { findBin, instanceModule, useCli } from '../support/cli'
+import { findBin, instanceModule, jsonLines, useCli } from '../support/cli'
 
 const { cli, write, path, createKey } = useCli()
 
@@ -154,6 +154,19 @@ describe('the module of --config', () => {
     await write('before.cjs', instanceModule())
 
     expect(await cli(['--config', 'before.cjs', 'list', '--limit', '1'])).toMatchObject({ code: 0 })
+  })
+
+  it('may print to the console, and the output stays the result alone', async () => {
+    const noisy = instanceModule('', 'console.log("ready"); module.exports = apiKeys')
+    // Sequelize prints each statement by default.
+    await write('noisy.cjs', noisy.replace('{ logging: false }', '{}'))
+
+    const { code, stdout, stderr } = await cli(['health', '--json', '--config', 'noisy.cjs'])
+
+    expect(code).toBe(0)
+    expect(jsonLines(stdout)).toMatchObject([{ ok: true }])
+    expect(stderr).toContain('ready')
+    expect(stderr).toContain('SELECT')
   })
 
   it('may keep timers and servers, which do not keep the command', async () => {
