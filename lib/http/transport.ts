@@ -60,12 +60,18 @@ const forwardingFields = [
   'x-real-ip',
 ]
 
-/** True if a request has not left the machine: its connection comes from there, and no proxy has passed it on. */
+/** The machine itself as a host, with or without a port. A proxy that adds no field passes on the host that its client has asked for. */
+const ownHost = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d*)?$/i
+
+/**
+ * True if a request has not left the machine: its connection comes from there, it asks for the machine itself, and no proxy has passed it
+ * on.
+ */
 function isFromMachine(req: GuardedRequest): boolean {
-  const { socket } = req as Partial<Pick<GuardedRequest, 'socket'>>
+  const { socket, headers } = req as Partial<Pick<GuardedRequest, 'socket' | 'headers'>>
   const address = readClientAddress(socket?.remoteAddress)
   const isLoopback = address === '::1' || address?.startsWith('127.') === true
-  return isLoopback && !isForwarded(req)
+  return isLoopback && ownHost.test(headers?.host ?? '') && !isForwarded(req)
 }
 
 function isForwarded(req: GuardedRequest): boolean {

@@ -156,6 +156,26 @@ describe("insecureTransport: 'refuse'", () => {
     expect((await strict.http.with(plainTextKey).get('/graphs')).status).toBe(200)
   })
 
+  it.each([
+    ['localhost', 200],
+    ['LOCALHOST:3000', 200],
+    ['acme.localhost', 200],
+    ['127.0.0.2:80', 200],
+    ['[::1]:3000', 200],
+    ['api.example.com', 403],
+    ['localhost.example.com', 403],
+    ['127.0.0.1.example.com', 403],
+    ['notlocalhost', 403],
+    ['localhost@example.com', 403],
+    ['', 403],
+  ])('takes the host %j for the machine itself, or not: %i', async (host, status) => {
+    const { plainTextKey } = await createKey()
+
+    const answer = await strict.http.set({ Host: host, ...bearer(plainTextKey) }).get('/graphs')
+
+    expect(answer.status).toBe(status)
+  })
+
   it.each(['Forwarded', 'Via', 'X-Forwarded-For', 'X-Forwarded-Proto', 'X-Real-IP'])(
     'takes %s for a sign that a request has come from elsewhere',
     async (name) => {
