@@ -24,7 +24,7 @@ export interface Erased {
 /**
  * Erases an owner: deletes the keys, and removes the personal values from the trail and from usage. All keys must be revoked, because a
  * deleted key is refused as well, but not for the reason that the app may expect. Deletions leave entries with personal values, so the
- * trail comes last. Each step works in transactions of its own, and finds nothing to do if it is repeated.
+ * trail comes later. Usage comes last, because processes see by the trail that they must not name the owner of late uses. Each step works in transactions of its own, and finds nothing to do if it is repeated.
  */
 export async function eraseOwner(
   parts: Parts,
@@ -59,8 +59,8 @@ export async function eraseOwner(
     },
   )
   await reactivateOwner(parts, owner, circumstances)
-  const hours = await usage.erase(owner)
   const events = await audit.erase(owner, circumstances)
+  const hours = await usage.erase(owner)
   // The owner has created a key meanwhile.
   if ((await bulk.countRevocable(parts, owner, {})) > 0) {
     throw new ApiKeysError('owner_has_api_keys')

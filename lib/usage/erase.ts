@@ -42,6 +42,17 @@ export function createUsageErasing({ sequelize, inTurn, tables }: UsageErasingPa
     return Number(row?.count)
   }
 
+  /** Resolves once all writes of counts have ended that have begun before. Each of them writes this table. */
+  async function waitForWriters() {
+    await inTurn({}, () =>
+      sequelize.transaction(async (transaction) => {
+        allowMs(transaction, statementLimitMs)
+        await run(sequelize, limitStatements(statementLimitMs), { transaction })
+        await run(sequelize, `LOCK TABLE ${tables.usageWriters} IN SHARE MODE`, { transaction })
+      }),
+    )
+  }
+
   return {
     /** Returns the number of counts of an owner, those of keys that the owner has among them. */
     countOf: ({ type, id }: Owner) =>
@@ -53,10 +64,11 @@ export function createUsageErasing({ sequelize, inTurn, tables }: UsageErasingPa
     /**
      * Gives the counts of an owner a random id in place of the owner's, a batch at a time, and returns their number. The id is another
      * one for each call, because a row of an earlier owner may be of the same key and hour. Rows are locked in the order in which
-     * processes write them.
+     * processes write them. The trail must be erased by then: a process that writes counts later sees that, and does not name the owner.
      */
     async erase({ type, id }: Owner): Promise<number> {
       const bind = [type, String(id), randomUUID()]
+      await waitForWriters()
       const sql = `
         WITH found AS MATERIALIZED (
           SELECT api_key_id, hour FROM ${usage} AS used WHERE ${isWanted}

@@ -4,6 +4,7 @@ import { hourMs } from '../database/clock'
 import type { Owner } from '../keys/owner'
 import { toStoredHash } from '../keys/secret'
 import type { Batch, Tally } from './counts'
+import { erasedType } from './erase'
 import type { UsedKey } from './last-uses'
 
 /*
@@ -77,7 +78,10 @@ function isDueAfter(written: string, used: string, resolutionMs: number): string
   return `(${written} IS NULL OR (${written} < ${used} AND ${written} <= ${used} - interval '${resolutionMs} milliseconds'))`
 }
 
-/** Returns SQL that adds a batch to the counts of other processes, unless the database has this batch already. */
+/**
+ * Returns SQL that adds a batch to the counts of other processes, unless the database has this batch already. Uses from before their
+ * owner was erased are counted without the owner: the key no longer has this owner, and an entry of the key has lost an owner.
+ */
 export function countsSql(tables: Tables, writerId: string, { number, tallies }: Batch): string {
   const column = (read: (tally: Tally) => string | number) => arrayOf(tallies.map(read))
   return `
@@ -89,7 +93,8 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
          RETURNING batch
        )
        INSERT INTO ${tables.usage} AS usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
-       SELECT id, owner_type, convert_from(decode(owner_id, 'hex'), 'UTF8'),
+       SELECT id, CASE WHEN is_erased THEN '${erasedType}' ELSE owner_type END,
+              CASE WHEN is_erased THEN gen_random_uuid()::text ELSE convert_from(decode(owner_id, 'hex'), 'UTF8') END,
               to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
          FROM unnest(
            ${column(({ id }) => id)}::uuid[],
@@ -98,9 +103,19 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
            ${column(({ denied }) => denied)}::bigint[],
            ${column(({ rateLimited }) => rateLimited)}::bigint[]
          ) AS counted (id, owner_type, owner_id, hour, verified, denied, rate_limited)
+        CROSS JOIN LATERAL (
+          SELECT NOT EXISTS (
+                   SELECT FROM ${tables.keys} AS key
+                    WHERE key.id = counted.id AND ${ownerTypeSql('key')} = counted.owner_type
+                      AND encode(convert_to(${ownerIdSql('key')}, 'UTF8'), 'hex') = counted.owner_id
+                 ) AND EXISTS (
+                   SELECT FROM ${tables.events} AS event
+                    WHERE event.api_key_id = counted.id AND coalesce(event.erased[1], event.erased[2]) IS NOT NULL
+                 ) AS is_erased
+        ) AS erasing
         WHERE EXISTS (SELECT FROM news)
-        GROUP BY id, hour, owner_type, owner_id
-        ORDER BY id, hour, owner_type, owner_id
+        GROUP BY id, hour, owner_type, owner_id, is_erased
+        ORDER BY id, hour, 2, 3
            ON CONFLICT (api_key_id, hour, owner_type, owner_id) DO UPDATE
           SET verified = usage.verified + excluded.verified,
               denied = usage.denied + excluded.denied,

@@ -119,6 +119,29 @@ describe('eraseOwner', () => {
     expect((await apiKeys.events({ userId: zoe.id })).events).toEqual([])
   })
 
+  it('is not undone by uses that other processes write later', async () => {
+    const { own, bobs } = await live()
+    await apiKeys.reactivateOwner(zoe)
+    const others = [createProcess({ secrets: [secret] }), createProcess({ secrets: [secret] })]
+    const given = await apiKeys.create(newKey({ userId: zoe.id }))
+    for (const other of others) {
+      await other.apiKeys.verify(own.plainTextKey, { ip: '203.0.113.77' })
+      await other.apiKeys.verify(given.plainTextKey, { ip: address })
+      await other.apiKeys.verify(bobs.plainTextKey)
+    }
+    await apiKeys.transfer(given.apiKey.id, { type: 'user', id: 'bob' })
+
+    await apiKeys.eraseOwner(zoe, { reason, revoke: true })
+    for (const other of others) await other.apiKeys.flush()
+
+    expect(await traces()).toEqual([])
+    const { keys: counted } = await apiKeys.totalUsage()
+    const shown = counted.map(({ apiKeyId, owner }) => [apiKeyId, owner?.id ?? null])
+    expect(shown).toContainEqual([own.apiKey.id, null])
+    expect(shown).toContainEqual([bobs.apiKey.id, 'bob'])
+    await expectFaults()
+  })
+
   it('does not name a person who erases themselves', async () => {
     await createKey(apiKeys, { userId: zoe.id, status: 'REVOKED' })
 
