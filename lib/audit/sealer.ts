@@ -1,7 +1,7 @@
 import { clearTimeout, type Background } from '../database/background'
 import type { Clock } from '../database/clock'
-import type { Connection } from '../database/connection'
 import { causeOf, isOutage, sqlStateOf } from '../database/failures'
+import type { QueuedConnection } from '../database/one-by-one'
 import { within } from '../database/time-limit'
 import { createOwnEntries, lostAfterMs, type OwnEntries, type OwnEntry } from './own-entries'
 import { notAllowed, sealPage, type SealingParts } from './seal'
@@ -13,7 +13,7 @@ export type Sealer = ReturnType<typeof createSealer>
 interface SealerParts extends SealingParts {
   background: Background
   clock: Clock
-  connection: Connection
+  connection: QueuedConnection
 }
 
 /**
@@ -85,7 +85,7 @@ export function createSealer(parts: SealerParts) {
     } finally {
       turns--
       clearTimeout(idle)
-      idle = watch.isOn ? undefined : background.startTimer(connection.close, idleMs)
+      idle = watch.isOn ? undefined : background.startTimer(connection.closeIdle, idleMs)
     }
   }
 

@@ -78,6 +78,12 @@ export function createConnections(parts: ConnectionsParts) {
       lookUps.reset()
     },
 
+    /** Closes the connections of a process that verifies no keys any more, which may still seal entries or erase an owner. */
+    rest() {
+      for (const connection of [polls, lookUps, listening]) connection?.close()
+      usage.closeIdle()
+    },
+
     close() {
       for (const connection of [polls, lookUps, usage, listening]) connection?.close()
     },

@@ -126,7 +126,7 @@ export function createVerification(parts: VerificationParts) {
       try {
         await finish()
       } finally {
-        if (!feed.lease.isActive) connections.usage.close()
+        if (!feed.lease.isActive) connections.usage.closeIdle()
       }
     },
 
@@ -139,6 +139,7 @@ export function createVerification(parts: VerificationParts) {
         writer.stop()
         sealer.close()
         feed.stop()
+        connections.close()
       }
     },
   }
@@ -166,7 +167,7 @@ function listenTo(
     onStop() {
       listener?.stop()
       sealer.stop()
-      connections.close()
+      connections.rest()
     },
     // If one connection hangs, the other connections may hang, too. Nothing would show this before a request waits for them.
     onOutage: connections.reset,
