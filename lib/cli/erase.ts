@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { Owner } from '../keys/owner'
 import type { Erased } from '../lifecycle/erase-owner'
 import { addCommand, printRecord, requireOwner, withOwner, type OwnerOptions } from './command'
-import { confirm, note } from './terminal'
+import { confirm } from './terminal'
 
 interface EraseWishes extends OwnerOptions {
   reason: string
@@ -31,9 +31,6 @@ export function addErase(program: Command) {
       // A suspension of the owner is in no count.
       const erased = await app.apiKeys.eraseOwner(owner, erasing)
       await printRecord(options, erased, fieldsOf(erased))
-      if (erased.keys > 0) {
-        note('Erase the owner again in a few minutes: keys that were in use may leave last traces.')
-      }
     },
   )
   withOwner(command)

@@ -104,7 +104,7 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
            ${column(({ rateLimited }) => rateLimited)}::bigint[]
          ) AS counted (id, owner_type, owner_id, hour, verified, denied, rate_limited)
         CROSS JOIN LATERAL (
-          SELECT NOT EXISTS (
+          SELECT ${wasErasingSql(tables)} AND NOT EXISTS (
                    SELECT FROM ${tables.keys} AS key
                     WHERE key.id = counted.id AND ${ownerTypeSql('key')} = counted.owner_type
                       AND encode(convert_to(${ownerIdSql('key')}, 'UTF8'), 'hex') = counted.owner_id
@@ -120,4 +120,9 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
           SET verified = usage.verified + excluded.verified,
               denied = usage.denied + excluded.denied,
               rate_limited = usage.rate_limited + excluded.rate_limited`
+}
+
+/** SQL that is true if an owner was erased in the last week, so that few statements look for the owners of their uses. */
+function wasErasingSql({ events }: Tables): string {
+  return `coalesce((SELECT created_at FROM ${events} WHERE action = 'owner_erased' ORDER BY id DESC LIMIT 1) > clock_timestamp() - interval '7 days', false)`
 }

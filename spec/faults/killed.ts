@@ -69,6 +69,10 @@ async function main([
   if (change === 'rotate') await apiKeys.rotate(id)
   if (change === 'revokeAll') await apiKeys.revokeAll({ type: 'user', id: 'alice' })
   if (change === 'pruneAuditTrail') await apiKeys.pruneAuditTrail({ olderThanDays: 365 })
+  if (change === 'eraseOwner') {
+    const reason = 'Request 4711'
+    await apiKeys.eraseOwner({ type: 'user', id }, { reason, revoke: true })
+  }
   left = Infinity
   process.stdout.write('done')
   await sequelize.close()

@@ -155,7 +155,7 @@ export function createOwnerChangeViews(parts: ConsoleParts) {
       const { owner } = await find(parts, call)
       const options = { ...optionsOf(call), revoke: true, reason: valueOf(form, 'reason').trim() }
       const erased = await lifecycle.eraseOwner(owner, options)
-      const content = <OwnerErased page={page} owner={owner} erased={erased} />
+      const content = <OwnerErased page={page} erased={erased} />
       return { title: page.texts.admin.eraseOwner.done, section, content }
     },
   }

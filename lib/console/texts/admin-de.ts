@@ -122,9 +122,7 @@ export const adminDe: AdminTexts = {
     },
     reasonHint: 'Für das Protokoll, in dem er bleibt. Nenne die Person nicht.',
     done: 'Der Besitzer ist gelöscht',
-    doneLead:
-      'Schlüssel, die eben noch benutzt wurden, können letzte Spuren hinterlassen. Lösche den Besitzer in einigen Minuten noch einmal.',
-    again: 'Noch einmal löschen',
+    doneLead: 'Schlüssel, Protokoll und Benutzung nennen den Besitzer nicht mehr.',
   },
 
   unused: {

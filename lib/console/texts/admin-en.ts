@@ -126,9 +126,7 @@ export const adminEn = {
     },
     reasonHint: 'For the audit trail, where it stays. Do not name the person.',
     done: 'The owner is erased',
-    doneLead:
-      'Keys that were in use a moment ago may leave last traces. Erase the owner again in a few minutes.',
-    again: 'Erase again',
+    doneLead: 'Keys, audit trail and usage no longer name the owner.',
   },
 
   unused: {

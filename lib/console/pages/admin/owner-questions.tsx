@@ -124,20 +124,17 @@ export function AllRevoked({ page, owner, keys }: DoneProps) {
   )
 }
 
-/** The page that says what was erased of an owner, and why to repeat it. */
-export function OwnerErased({ page, owner, erased }: Omit<DoneProps, 'keys'> & { erased: Erased }) {
+/** The page that says what was erased of an owner. It does not name the owner. */
+export function OwnerErased({ page, erased }: Pick<DoneProps, 'page'> & { erased: Erased }) {
   const { eraseOwner: words, owners } = page.texts.admin
   return (
     <>
-      <OwnerCrumbs page={page} owner={owner} />
+      <OwnerCrumbs page={page} />
       <h1>{words.done}</h1>
-      <Banner kind="note">{words.doneLead}</Banner>
+      <Banner kind="good">{words.doneLead}</Banner>
       <ErasedCounts page={page} title={words.gone} erased={erased} />
       <div class="actions">
-        <a class="button" href={ownerAddress(page, owner, 'owner/erase')}>
-          {words.again}
-        </a>
-        <a class="button plain" href={page.to('owner')}>
+        <a class="button primary" href={page.to('owner')}>
           {owners.toOwners}
         </a>
       </div>
