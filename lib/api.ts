@@ -13,6 +13,7 @@ import type { ApiKeyNotices, Listener } from './keys/emitter'
 import type { LeakRouterOptions } from './leaks/options'
 import type { Scanner } from './leaks/scanner-rules'
 import type { Lifecycle } from './lifecycle/types'
+import type { McpVerifier, McpVerifierOptions } from './tokens/mcp-verifier'
 import type { TokenRouterOptions } from './tokens/options'
 import type { InstrumentOptions } from './metrics/options'
 import type { GuardsOptions, OpenApiDocument, OpenApiOptions } from './openapi/options'
@@ -153,6 +154,15 @@ export interface ApiKeys<
    * app.use('/oauth', apiKeys.tokenRouter({ introspect: { permission: 'INTROSPECT_KEYS' } }))
    */
   tokenRouter(options?: TokenRouterOptions<A>): Guard
+  /**
+   * Makes a verifier of keys for `requireBearerAuth` of `@modelcontextprotocol/sdk`, for a server that takes keys beside the tokens of an
+   * authorization server. The caller that tools get has no plain-text key. A server that takes keys alone is guarded by
+   * `authenticate({ mcp: true })`, which answers with more than the SDK can.
+   *
+   * @example
+   * app.use('/mcp', requireBearerAuth({ verifier: apiKeys.mcpVerifier({ errors }) }))
+   */
+  mcpVerifier(options: McpVerifierOptions<A>): McpVerifier<A>
   /**
    * The Passport strategy. Authenticate by its name.
    *

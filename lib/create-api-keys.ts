@@ -13,7 +13,7 @@ import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
 import { createLeakRouter } from './leaks/leak-router'
 import { scannerRules } from './leaks/scanner-rules'
-import { createTokenRouter } from './tokens/token-router'
+import { createTokens } from './tokens/tokens'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
 import { createImportedKeys } from './importing/imported-keys'
 import { createEmitter } from './keys/emitter'
@@ -145,6 +145,7 @@ function assemble(options: AnyOptions): ApiKeys {
   const apiKeys: ApiKeys = {
     ...commands.lifecycle,
     ...http.calls,
+    ...createTokens({ ...http.routerParts, ...http.calls, verify: verification.verifyAlone }),
     console: (options) => {
       refuseRequest('console', options)
       // Most processes show no pages, and load neither them nor their renderer.
@@ -156,10 +157,6 @@ function assemble(options: AnyOptions): ApiKeys {
       return createLeakRouter(http.routerParts, options)
     },
     scannerRules: (scanner) => scannerRules(settings, scanner),
-    tokenRouter: (options) => {
-      refuseRequest('tokenRouter', options)
-      return createTokenRouter(http.routerParts, options)
-    },
     verify: verification.verifyAlone,
     health: verification.health,
     flush: verification.flush,

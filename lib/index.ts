@@ -32,11 +32,13 @@ export type {
   GuardOptions,
   RequestOptions,
 } from './http/guard-options'
+export type { McpAuthInfo } from './http/auth-info'
 export type { Guard } from './http/guards'
 export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from './http/access'
 export type { GithubOptions, GitlabOptions, LeakRouterOptions } from './leaks/options'
 export type { Scanner } from './leaks/scanner-rules'
 export type { Introspection, IntrospectOptions, TokenRouterOptions } from './tokens/options'
+export type { McpErrors, McpVerifier, McpVerifierOptions } from './tokens/mcp-verifier'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { InstrumentOptions } from './metrics/options'
 export type {

@@ -35,6 +35,7 @@ const functions: Record<string, unknown[]> = {
   leakRouter: [{}],
   list: [{}, {}],
   maskKeys: [],
+  mcpVerifier: [{ errors: { InvalidTokenError: Error, TooManyRequestsError: Error } }],
   migrate: [],
   on: ['created', () => {}],
   openApi: [{}],

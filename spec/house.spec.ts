@@ -219,7 +219,11 @@ const wings = {
     'lib/http/transport.ts',
     'lib/lifecycle/exposure.ts',
   ],
-  'token endpoints': ['lib/tokens', 'lib/lifecycle/revoke-secret.ts'],
+  'token endpoints, and MCP': [
+    'lib/tokens',
+    'lib/http/auth-info.ts',
+    'lib/lifecycle/revoke-secret.ts',
+  ],
   'notices of expiry': ['lib/lifecycle/expiry-notices.ts'],
   'what other systems store': [
     'lib/importing/digests.ts',

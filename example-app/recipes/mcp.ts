@@ -1,3 +1,4 @@
+import type { AuthInfo } from '@modelcontextprotocol/sdk/server/auth/types.js'
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
 import express, { type Express } from 'express'
@@ -10,7 +11,8 @@ type Caller = ReturnType<Keys['getApiKey']>
 export function createMcp(apiKeys: Keys): Express {
   const app = express()
 
-  app.post('/mcp', apiKeys.authenticate(), express.json(), async (req, res) => {
+  // The option puts the caller on the request as `req.auth`, from which the transport takes it.
+  app.post('/mcp', apiKeys.authenticate({ mcp: true }), express.json(), async (req, res) => {
     const transport = new StreamableHTTPServerTransport({})
     const server = createServer(apiKeys.getApiKey(req))
     res.on('close', () => void server.close())
@@ -24,12 +26,19 @@ export function createMcp(apiKeys: Keys): Express {
   function createServer(caller: Caller): McpServer {
     const server = new McpServer({ name: 'acme', version: '1.0.0' })
 
-    server.registerTool('whoami', { description: 'Says who calls' }, () => say(caller.userId))
+    server.registerTool('whoami', { description: 'Says who calls' }, ({ authInfo }) =>
+      say(callerOf(authInfo).userId),
+    )
     if (apiKeys.hasPermission(caller, 'EXECUTE_GRAPH')) {
       server.registerTool('execute', { description: 'Executes the graph' }, () => say('executed'))
     }
     return server
   }
+}
+
+/** Returns the key of the request that calls a tool, without its plain text. */
+function callerOf(authInfo: AuthInfo | undefined): Caller {
+  return authInfo?.extra?.apiKey as Caller
 }
 
 function say(text: string) {

@@ -46,6 +46,13 @@ interface GuardBasics {
    * @default 1
    */
   cost?: number | undefined
+  /**
+   * Puts the caller on the request as `req.auth`, from which the transports of `@modelcontextprotocol/sdk` hand it to tools as `authInfo`. It
+   * has no plain-text key.
+   *
+   * @default false
+   */
+  mcp?: boolean | undefined
 }
 
 /** The options of `authenticate`. */
@@ -91,8 +98,8 @@ export function checkOptions(caller: string, options: object, known: readonly st
     )
   }
   createOptionChecks(caller).refuseUnknownNames(options, known)
-  const { optional = false, orSignedIn = false, cost } = options as AuthenticateOptions
-  for (const [name, value] of Object.entries({ optional, orSignedIn })) {
+  const { optional = false, orSignedIn = false, mcp = false, cost } = options as AuthenticateOptions
+  for (const [name, value] of Object.entries({ optional, orSignedIn, mcp })) {
     if (typeof value !== 'boolean') throw new TypeError(`${caller}: ${name} must be true or false`)
   }
   if (cost !== undefined) checkCost(caller, cost, 0)

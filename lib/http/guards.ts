@@ -6,6 +6,7 @@ import type { Settings } from '../read-options'
 import { checkResource, type GuardConditions } from '../verification/guard-conditions'
 import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Answers } from './answer'
+import { withAuthInfo } from './auth-info'
 import type { Authenticator } from './authentication'
 import type { Accepted, Authentication } from './caller'
 import type { Check, DecisionLog } from './decision-log'
@@ -131,7 +132,8 @@ function createMiddlewares(parts: GuardParts) {
       else deny(refusal, req, res, next)
     }
     // Stack traces of the app, and tracers, show the name.
-    return Object.defineProperty(guard, 'name', { value: `${name}Guard` })
+    const middleware = options.mcp === true ? withAuthInfo(guard, authenticator) : guard
+    return Object.defineProperty(middleware, 'name', { value: `${name}Guard` })
   }
 
   function finishLater(
@@ -155,14 +157,21 @@ function createMiddlewares(parts: GuardParts) {
       const name = 'requirePermission'
       refuseRequest(name, demand)
       const check = createPermissionCheck(name, demand, settings.permissions)
-      checkOptions(name, options, ['orSignedIn', 'cost', 'resource', 'environment'])
+      checkOptions(name, options, ['orSignedIn', 'cost', 'mcp', 'resource', 'environment'])
       return createGuard(name, demand, check, options)
     },
 
     authenticate(options: AuthenticateOptions<string, string> = {}): Guard {
       const name = 'authenticate'
       refuseRequest(name, options)
-      checkOptions(name, options, ['orSignedIn', 'optional', 'cost', 'resource', 'environment'])
+      checkOptions(name, options, [
+        'optional',
+        'orSignedIn',
+        'cost',
+        'mcp',
+        'resource',
+        'environment',
+      ])
       // It demands nothing, unless it is told to.
       const { resource = null } = options
       return createGuard(name, undefined, demandNothing, { ...options, resource })

@@ -11,7 +11,8 @@ import { sendOAuthError } from './oauth-error'
 import { readTokenOptions } from './options'
 import { createRevoke, type RevocationParts } from './revocation'
 
-interface TokenParts extends Omit<GuardParts, 'answers'>, IntrospectionParts, RevocationParts {
+export interface TokenParts
+  extends Omit<GuardParts, 'answers'>, IntrospectionParts, RevocationParts {
   authenticator: Authenticator
   settings: Settings
   verification: IntrospectionParts['verification'] & RevocationParts['verification']

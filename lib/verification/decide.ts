@@ -47,6 +47,11 @@ export function faultOfSecret({ worksUntilMs }: KeyRow, wall: number): KeyFault 
   return worksUntilMs !== null && worksUntilMs <= wall ? 'retired' : null
 }
 
+/** Returns when a secret of a key stops working, in milliseconds since 1970; `Infinity` if it does not. */
+export function endOf({ expiresAtMs, worksUntilMs }: KeyRow): number {
+  return Math.min(expiresAtMs ?? Infinity, worksUntilMs ?? Infinity)
+}
+
 /** Condition 11: its row and the start of its secret name one environment. */
 export function faultOfEnvironment({ environment }: KeyRow): KeyFault | null {
   return environment === misplaced ? 'environment_mismatch' : null

@@ -7,7 +7,7 @@ import type { Digest } from '../keys/secret'
 import type { KeyRow } from './cache'
 import type { Memory } from './memory'
 import type { Holding, KeyCaller } from './verified-key'
-import { faultOf } from './decide'
+import { endOf, faultOf } from './decide'
 
 interface Watch {
   controller: AbortController
@@ -190,8 +190,7 @@ function apply(holding: Holding | null, watch: Watch, state: State) {
   if (refusal) return abort(watch, refusal, state)
   watch.holding = holding
 
-  const endsAtMs = Math.min(row.expiresAtMs ?? Infinity, row.worksUntilMs ?? Infinity)
-  const restMs = endsAtMs - clock.wall()
+  const restMs = endOf(row) - clock.wall()
   if (checkEveryMs < restMs) {
     return setTimer(watch, checkEveryMs, state, () => checkByCache(row, watch, state))
   }

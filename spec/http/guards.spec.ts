@@ -300,7 +300,7 @@ describe('a mistake in the making of a guard', () => {
     [
       'an option that it does not have',
       () => apiKeys.requirePermission('READ_GRAPH', { optional: true } as object),
-      'requirePermission: there is no option optional. It must be one of orSignedIn, cost, resource, environment.',
+      'requirePermission: there is no option optional. It must be one of orSignedIn, cost, mcp, resource, environment.',
     ],
     [
       'a misspelt option',
