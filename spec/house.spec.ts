@@ -251,6 +251,7 @@ const wings = {
   ],
   'imported keys in requests': [
     'lib/http/imported-tokens.ts',
+    'lib/verification/examine-imported.ts',
     'lib/verification/imports.ts',
     'lib/verification/known-imports.ts',
     'lib/verification/living-imports.ts',

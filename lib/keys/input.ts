@@ -309,7 +309,8 @@ function isInOrder({ cursor, sort }: { cursor?: KeyPosition | undefined; sort: S
 const maxWords = 10
 
 const searchText = v.pipe(
-  fields.text({ min: 1, max: 200 }),
+  // The text may be a key of another system.
+  fields.text({ min: 1, max: 1_024 }),
   v.check((words) => words.split(/\s+/).length <= maxWords, `must have at most ${maxWords} words`),
 )
 

@@ -1,5 +1,6 @@
 import type { Request } from 'express'
 
+import { maskToken } from '../http/imported-tokens'
 import { createKeyMask, type SecretFormat } from '../keys/secret'
 import type { RouteCommands } from '../lifecycle/commands'
 import type { ExposureReport } from '../lifecycle/exposure'
@@ -36,9 +37,16 @@ export function createReporter(parts: ReporterParts, outcome: ExposureReport['ou
   const maskKeys = createKeyMask(format)
 
   /** Returns the place of a report in the form of a record: without a key, and `null` if it is no text that can be kept. */
-  function placeOf(url: string | null): string | null {
+  function placeOf({ url, token }: Report, isImported: boolean): string | null {
     const isKept = url !== null && url !== '' && url.length <= longestUrl && printable.test(url)
-    return isKept && url.isWellFormed() ? maskKeys(url) : null
+    if (!isKept || !url.isWellFormed()) return null
+    return isImported ? maskImported(url, token) : maskKeys(url)
+  }
+
+  /** Masks an imported key in a text, of which no marker tells. The address may have it as it is, or encoded. */
+  function maskImported(text: string, token: string): string {
+    const parts = text.split(token).flatMap((part) => part.split(encodeURIComponent(token)))
+    return parts.map(maskKeys).join(maskToken(token))
   }
 
   return async function report(
@@ -47,11 +55,11 @@ export function createReporter(parts: ReporterParts, outcome: ExposureReport['ou
     sender: Sender,
   ): Promise<boolean[]> {
     const facts = await Promise.all(reports.map(({ token }) => verification.examine(token, sender)))
-    const found = reports.flatMap(({ source, url }, at) => {
-      const { digest = null, key = null } = facts[at] ?? {}
+    const found = reports.flatMap((each, at) => {
+      const { digest = null, key = null, source = null } = facts[at] ?? {}
       return digest === null || !key
         ? []
-        : [{ apiKeyId: key.id, digest, source, url: placeOf(url) }]
+        : [{ apiKeyId: key.id, digest, source: each.source, url: placeOf(each, source !== null) }]
     })
     await routeCommands.expose(found, { ...circumstances, outcome })
     return facts.map(({ key }) => key !== null)

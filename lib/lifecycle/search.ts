@@ -1,9 +1,9 @@
-import { isOfPrefixes, keySql, msSql, searchSql, timeOfParameter } from '../../models/api-key'
+import { isOfPrefixes, keySql, msSql, timeOfParameter } from '../../models/api-key'
 import { selectJson } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
 import type { KeyFilter, ManyFilter } from '../keys/input'
-import { shownLength, type SecretFormat } from '../keys/secret'
 import type { Parts } from './calls'
+import { textConditions } from './search-text'
 import { isOf, readRecord, type Condition, type Scope } from './store'
 
 /** Keys that a statement has found. */
@@ -48,7 +48,7 @@ export async function list(parts: Parts, filter: KeyFilter, { transaction }: Sco
 /** A list that was asked for. */
 interface Search extends Pick<
   Parts,
-  'sequelize' | 'tables' | 'environments' | 'format' | 'permissions'
+  'sequelize' | 'tables' | 'environments' | 'format' | 'imported' | 'permissions'
 > {
   filter: KeyFilter
   transaction: Scope['transaction']
@@ -147,7 +147,7 @@ export function conditionOf(parts: Parts, filter: ManyFilter): Condition {
 
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
 function conditionsOf(
-  { filter, format, permissions }: Pick<Search, 'filter' | 'format' | 'permissions'>,
+  { filter, permissions, ...parts }: Pick<Search, 'filter' | 'format' | 'imported' | 'permissions'>,
   time = sortSql.createdAt,
 ) {
   const {
@@ -180,35 +180,10 @@ function conditionsOf(
   if (permission) {
     sought.push(`key.permissions && $${bind.push(permissions.namesGiving(permission))}::text[]`)
   }
-  if (text) sought.push(`${searchSql('key.')} @@ ${queryOf(text, format, bind)}`)
+  if (text) sought.push(...textConditions(text, parts, bind))
   if (cursor) fixed.push(isBehind(cursor, time, bind))
   const { order } = orderOf(sort)
   return { bind, fixed: fixed.join(' AND '), sought: sought.join(' AND '), order }
-}
-
-/** Returns SQL for a text search in which each word of a text is the start of a word. */
-function queryOf(text: string, { markers }: SecretFormat, bind: unknown[]): string {
-  const words = text.split(/\s+/)
-  const markerOf = (word: string) => markers.find((marker) => word.startsWith(marker))
-  // Lists show only this part of a key.
-  const keys = words.flatMap((word) => {
-    const marker = markerOf(word)
-    return marker === undefined ? [] : [word.slice(0, marker.length + shownLength)]
-  })
-  const others = words.filter((word) => markerOf(word) === undefined)
-  const queries = [
-    ...(keys.length > 0 ? [`$${bind.push(toPrefixQuery(keys))}::tsquery`] : []),
-    ...(others.length > 0
-      ? [`to_tsquery('pg_catalog.simple', $${bind.push(toPrefixQuery(others))})`]
-      : []),
-  ]
-  return `(${queries.join(' && ')})`
-}
-
-function toPrefixQuery(words: readonly string[]): string {
-  return words
-    .map((word) => `'${word.replaceAll('\\', '\\\\').replaceAll("'", "''")}':*`)
-    .join(' & ')
 }
 
 /** Returns SQL for the order of a list, and for the value in a cursor. */

@@ -1,13 +1,17 @@
 import { momentOf } from '../database/clock'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
-import { signedText, type AcceptedSource, type ImportedKeys } from '../importing/imported-keys'
 import { asSent, type Digest, type SecretFormat } from '../keys/secret'
 import { isStillUnknown, mayAnswer, mayUseKey, type CachedKey } from './cache'
-import type { FailedAttempts } from './failed-attempts'
+import {
+  createExamineImported,
+  type ExamineImportedParts,
+  type Read,
+  type Reading,
+  type Sender,
+} from './examine-imported'
 import type { Memory } from './memory'
-import type { SaltedKeys } from './salted-keys'
-import type { Holding, KeyCaller } from './verified-key'
+import type { Holding } from './verified-key'
 import { leastPatienceMs, maxAttempts } from './verify'
 
 /** The facts about a plain-text key by which a verification decides. */
@@ -22,28 +26,15 @@ export interface Examination {
   wall: number
 }
 
-/** The address that a key came from. Without one, nothing counts against it. */
-type Sender = Pick<KeyCaller, 'ip'>
-
-/** Returns the key that has a hash; `null` if there is none. */
-type Read = (digest: Digest) => Promise<CachedKey | null>
-
-interface ExamineParts {
+interface ExamineParts extends ExamineImportedParts {
   format: SecretFormat
   memory: Memory
-  attempts: FailedAttempts
-  /** The parts for the keys of other systems; `undefined` in an app without imported keys. */
-  imports: { imported: ImportedKeys; saltedKeys: SaltedKeys } | undefined
 }
-
-/** How many keys with a salt may wait for their values: those of a report. */
-const mostWaiting = 1_000
 
 /** Makes the functions that read a key as a verification reads it. They count no use, and report nothing. */
 export function createExamine({ format, memory, attempts, imports }: ExamineParts) {
   const { clock, ownerPermissions } = memory
   const { read, readCached } = createReads(memory)
-  const inLine = createLine()
 
   async function examineOwn(plainTextKey: string, read: Read): Promise<Examination> {
     const digest = format.parse(asSent(plainTextKey))
@@ -51,44 +42,13 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
     return { digest, key, source: null, wall: clock.wall() }
   }
 
-  /** Returns the hashes that a text has as the key of a source. Those of a key with a salt take a tenth of a second. */
-  async function hashesOf(
-    accepted: AcceptedSource,
-    text: string,
-    caller: Sender,
-  ): Promise<Digest[]> {
-    const signed = signedText(accepted.source, text)
-    const [next, ...others] = accepted
-      .hashersOf(signed.length)
-      .map((hasher) => hasher.digest(signed))
-    if (next === undefined) return []
-    const isSalted = imports?.saltedKeys.mayHave(accepted, text) === true
-    const salted = isSalted
-      ? await inLine(() => imports.saltedKeys.find(accepted, text, next, caller))
-      : []
-    // Such a text has cost time, and is no key.
-    if (isSalted && salted.length === 0) attempts.note(caller)
-    return [next, ...others, ...salted]
-  }
+  const examineImported = createExamineImported({ memory, attempts, imports })
 
-  async function examineImported(text: string, read: Read, caller: Sender): Promise<Examination> {
-    let source: string | null = null
-    for (const accepted of imports?.imported.all ?? []) {
-      if (!imports?.imported.accepts(accepted, text)) continue
-      source ??= accepted.source.name
-      for (const digest of await hashesOf(accepted, text, caller)) {
-        const key = await read(digest)
-        if (key) return { digest, key, source: accepted.source.name, wall: clock.wall() }
-      }
-    }
-    return { digest: null, key: null, source, wall: clock.wall() }
-  }
-
-  async function examineBy(plainTextKey: string, read: Read, sender: Sender) {
+  async function examineBy(plainTextKey: string, reading: Reading) {
     // A text with our marker and our length is ours alone.
     return !imports || format.hasLength(asSent(plainTextKey))
-      ? examineOwn(plainTextKey, read)
-      : examineImported(plainTextKey, read, sender)
+      ? examineOwn(plainTextKey, reading.read)
+      : examineImported(plainTextKey, reading)
   }
 
   return {
@@ -96,17 +56,22 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
      * Reads the facts about a plain-text key, ours or imported. Rejects with `database_unavailable`. If anyone may have sent the key, its
      * sender is given. Rejects with `too_many_lookups` if the sender has sent too many texts that look like keys with a salt.
      */
-    examine: (plainTextKey: string, sender: Sender = {}) => examineBy(plainTextKey, read, sender),
+    examine: (plainTextKey: string, sender: Sender = {}) =>
+      examineBy(plainTextKey, { read, sender, way: 'in line' }),
 
     /** Returns the same facts, from the cache while a verification may use it. */
-    inspect: (plainTextKey: string) => examineBy(plainTextKey, readCached, {}),
+    inspect: (plainTextKey: string) =>
+      examineBy(plainTextKey, { read: readCached, sender: {}, way: 'at once' }),
 
     /**
-     * Reads the facts about a key that anyone may send, and counts made-up keys for their address. Rejects with `too_many_lookups` if the
-     * address has sent too many of them, and every client could have made the key.
+     * Reads the facts about a key that anyone may send, ours or imported, and counts made-up keys for their address. Rejects with
+     * `too_many_lookups` if the address has sent too many of them, and every client could have made the key.
      */
     async locate(plainTextKey: string, caller: Sender): Promise<Examination> {
       const sent = asSent(plainTextKey)
+      if (imports && !format.hasLength(sent)) {
+        return examineImported(plainTextKey, { read, sender: caller, way: 'at once' })
+      }
       const digest = format.parse(sent)
       const isForgeable = digest !== null && format.isForgeable(sent, digest)
       if (isForgeable && !attempts.mayLookUp(caller)) throw new ApiKeysError('too_many_lookups')
@@ -120,20 +85,6 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
       const permissions = ownerPermissions ? await ownerPermissions.readHeld(row) : row.permissions
       return { row, permissions }
     },
-  }
-}
-
-/** Makes the function that runs pieces of work one after the other, so that a long report leaves room for the requests that need some. */
-function createLine() {
-  let last: Promise<unknown> = Promise.resolve()
-  let waiting = 0
-
-  return async function inLine<Result>(work: () => Promise<Result>): Promise<Result> {
-    if (waiting >= mostWaiting) throw new ApiKeysError('too_many_lookups')
-    waiting++
-    const result = last.then(work)
-    last = result.catch(() => {}).finally(() => waiting--)
-    return result
   }
 }
 

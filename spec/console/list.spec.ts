@@ -182,7 +182,7 @@ describe('the list', () => {
   it.each([
     ['cursor=nonsense', 'This page of the list is not there any more. Start again with the first.'],
     [`q=${'word+'.repeat(11)}`, 'Search must have at most 10 words.'],
-    [`q=${'x'.repeat(201)}`, 'Search must have 1 to 200 characters.'],
+    [`q=${'x'.repeat(1_025)}`, 'Search must have 1 to 1024 characters.'],
   ])('says what it cannot do: %s', async (query, fault) => {
     const user = newUser()
     await createKey({ userId: user })
