@@ -4,8 +4,9 @@ import { readFile } from 'node:fs/promises'
 import { sources, type ImportReport } from '../../lib'
 import type { Options } from '../support/app'
 import { jsonLines, useCli } from '../support/cli'
+import { startProxy } from '../support/proxy'
 
-const { cli, startCli, terminal, write, path, createProcess, rows, holdLock } = useCli({
+const { cli, startCli, terminal, write, path, createProcess, rows, holdLock, database } = useCli({
   options: 'imports: [sources.betterAuth()],',
 })
 
@@ -52,6 +53,19 @@ async function countKeys(userId: string) {
   return Number(
     (await rows(`SELECT count(*) FROM api_keys WHERE user_id = $1`, [userId]))[0]?.count,
   )
+}
+
+/** Makes a file whose second thousand waits for a lock. */
+async function prepareStop(user: string) {
+  const list = Array.from({ length: 2_500 }, (_, place) =>
+    makeKey(user, { name: place === 1_500 ? 'held' : 'From before' }),
+  )
+  const file = await write(`${user}.jsonl`, linesOf(list.map(({ row }) => row)))
+  await rows(`
+    CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NEW; END $$;
+    CREATE TRIGGER pause BEFORE INSERT ON api_keys FOR EACH ROW WHEN (NEW.name = 'held') EXECUTE FUNCTION pause()`)
+  const lock = await holdLock('SELECT pg_advisory_xact_lock(4711)')
+  return { file, lock, drop: () => rows('DROP FUNCTION pause CASCADE') }
 }
 
 describe('import', () => {
@@ -180,6 +194,54 @@ describe('import', () => {
     expect(reportOf(output.stdout)).toMatchObject({ imported: 1_000, isComplete: false })
     expect(reportOf(again.stdout)).toMatchObject({ imported: 1_500, known: 1_000 })
     expect(await countKeys(user)).toBe(2_500)
+  })
+
+  it('reports what it has imported if the database goes away, and goes on when it is begun again', async () => {
+    const { file, lock, drop } = await prepareStop('away')
+    const proxy = await startProxy(Number(new URL(database.url).port))
+    const DATABASE_URL = proxy.through(database.url)
+    const args = ['import', file, ...permission, '--json']
+    const { closed, output, isBlocked } = startCli(args, { DATABASE_URL })
+    await isBlocked()
+
+    proxy.refuse()
+    const code = await closed
+    await lock.release()
+    await proxy.close()
+    const again = await cli(args)
+    await drop()
+
+    expect(code).toBe(4)
+    expect(reportOf(output.stdout)).toMatchObject({
+      imported: 1_000,
+      known: 0,
+      refused: [],
+      isComplete: false,
+    })
+    expect(output.stderr).toContain('Begin it again')
+    expect(output.stderr).toContain('"code":"database_unavailable"')
+    const { imported, known } = reportOf(again.stdout)
+    expect({ sum: imported + known, code: again.code }).toEqual({ sum: 2_500, code: 0 })
+    expect(await countKeys('away')).toBe(2_500)
+  })
+
+  it('goes on when it is begun again after it was killed', async () => {
+    const { file, lock, drop } = await prepareStop('killed')
+    const args = ['import', file, ...permission, '--json']
+    const { kill, closed, output, isBlocked } = startCli(args)
+    await isBlocked()
+
+    kill('SIGKILL')
+    await closed
+    await lock.release()
+    const again = await cli(args)
+    await drop()
+
+    expect(output.stdout).toBe('')
+    const { imported, known } = reportOf(again.stdout)
+    expect({ sum: imported + known, code: again.code }).toEqual({ sum: 2_500, code: 0 })
+    expect([1_000, 2_000]).toContain(known)
+    expect(await countKeys('killed')).toBe(2_500)
   })
 
   it('shows its progress on a terminal', async () => {

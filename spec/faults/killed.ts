@@ -5,7 +5,8 @@
 import * as pg from 'pg'
 import { Sequelize } from 'sequelize'
 
-import { createTestApiKeys } from '../support/app'
+import { createTestApiKeys, type Options } from '../support/app'
+import { tableOfOwn } from '../support/imported-keys'
 import { newKey } from '../support/keys'
 
 /** The secret of the program and of the spec that starts it. */
@@ -55,12 +56,10 @@ async function main([
     logging: false,
     dialectModule: { ...pg, Client: CountingClient },
   })
-  const apiKeys = createTestApiKeys(
-    { connect: () => sequelize },
-    {
-      secrets: [ownSecret === undefined ? secret : Buffer.from(ownSecret, 'hex')],
-    },
-  )
+  const apiKeys = createTestApiKeys({ connect: () => sequelize }, {
+    secrets: [ownSecret === undefined ? secret : Buffer.from(ownSecret, 'hex')],
+    ...(change === 'importKeys' && { imports: [tableOfOwn.source] }),
+  } as Options)
   // The first statements of a new connection are not part of the change.
   await apiKeys.list()
 
@@ -69,6 +68,7 @@ async function main([
   if (change === 'rotate') await apiKeys.rotate(id)
   if (change === 'revokeAll') await apiKeys.revokeAll({ type: 'user', id: 'alice' })
   if (change === 'pruneAuditTrail') await apiKeys.pruneAuditTrail({ olderThanDays: 365 })
+  if (change === 'importKeys') await apiKeys.importKeys('legacy', tableOfOwn.rows(Number(id)))
   if (change === 'eraseOwner') {
     const reason = 'Request 4711'
     await apiKeys.eraseOwner({ type: 'user', id }, { reason, revoke: true })

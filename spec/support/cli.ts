@@ -110,11 +110,11 @@ export function useCli({ options = '', template = 'migrated' }: CliOptions = {})
     },
 
     /** Starts a command in pipes. It runs on until it ends, or is sent a signal. */
-    startCli(args: readonly string[]) {
+    startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
       // Sequelize names its sessions by it.
       const name = `cli ${randomUUID()}`
-      const env = { PGAPPNAME: name }
-      const { child, output, closed } = start(process.execPath, [bin, ...args], env)
+      const own = { PGAPPNAME: name, ...env }
+      const { child, output, closed } = start(process.execPath, [bin, ...args], own)
       child.stdin.end()
       return {
         kill: (signal: NodeJS.Signals) => child.kill(signal),

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+
 import { digests, sources, type ImportRow, type ImportSource } from '../../lib'
 
 /** A key that another system made, and what that system stores of it. */
@@ -144,4 +146,18 @@ function vector(source: ImportSource, key: string, row: ImportRow, ...others: st
 export function withOther(text: string, place: number) {
   const other = text.charAt(place) === 'b' ? 'c' : 'b'
   return text.slice(0, place) + other + text.slice(place + 1)
+}
+
+/** A table of the app's own, with as many keys as a spec needs. They are the same in all processes. */
+export const tableOfOwn = {
+  source: { name: 'legacy', accepts: /^lk_[0-9a-f]{40}$/, digest: digests.sha256.hex },
+  keyAt: (place: number) => `lk_${createHash('sha1').update(`key ${place}`).digest('hex')}`,
+
+  rows: (count: number): ImportRow[] =>
+    Array.from({ length: count }, (_, place) => ({
+      stored: createHash('sha256').update(tableOfOwn.keyAt(place)).digest('hex'),
+      name: `Key ${place}`,
+      userId: `user-${place % 100}`,
+      permissions: ['READ_GRAPH'],
+    })),
 }
