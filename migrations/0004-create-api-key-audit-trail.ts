@@ -127,6 +127,7 @@ function eventsSql({ events }: Tables): string {
       CREATE INDEX ON ${events} (owner_type, owner_id, id DESC);
       CREATE INDEX ON ${events} (former_owner_type, former_owner_id, id DESC) WHERE former_owner_id IS NOT NULL;
       CREATE INDEX ON ${events} (action, id DESC);
+      CREATE INDEX ON ${events} ((after ->> 'hashDigest')) WHERE action = 'imported';
       CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
         WHERE action = 'retired_secret_used';`
 }

@@ -246,6 +246,7 @@ const wings = {
     'lib/lifecycle/import-changes.ts',
     'lib/lifecycle/import-commands.ts',
     'lib/lifecycle/import-keys.ts',
+    'lib/lifecycle/import-known.ts',
     'lib/lifecycle/import-options.ts',
     'lib/lifecycle/import-owners.ts',
   ],

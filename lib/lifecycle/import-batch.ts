@@ -3,7 +3,7 @@ import { keyColumns, type KeyAttribute } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import type { Tables } from '../../models/tables'
 import { sqlStateOf } from '../database/failures'
-import { run, runIn, type Run } from '../database/query'
+import { run, runIn } from '../database/query'
 import type { InputFault } from '../errors'
 import type { AcceptedSource } from '../importing/imported-keys'
 import { shownPrefix } from '../keys/imported-prefix'
@@ -13,7 +13,8 @@ import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import type { ImportedRow } from './import-keys'
 import type { ImportWish } from './import-options'
 import { findUnknownOwners, ownersOf, roomOf, shareOwners } from './import-owners'
-import { takeOver } from './import-changes'
+import { takeOver, worseOf } from './import-changes'
+import { findGone, findKnown, hashesOf } from './import-known'
 import { draftOf, foreignKeyViolation, unknownOwner, type NewChange } from './new-keys'
 
 interface BatchResult {
@@ -116,37 +117,18 @@ async function importIn(
 ): Promise<BatchResult> {
   const runHere = runIn(parts.sequelize, own.transaction)
   const known = await findKnown(parts.tables, runHere, rows)
-  const news: ImportedRow[] = []
-  const seen = new Set<string>()
+  const gone = await findGone(parts.tables, runHere, rows)
+  const news = new Map<string, ImportedRow>()
   for (const row of rows) {
-    const { hash } = row.stored
-    if (!known.has(row.place) && !seen.has(hash)) news.push(row)
-    seen.add(hash)
+    const isOver = hashesOf(row).some((each) => gone.has(each))
+    const name = row.stored.hash
+    // Of rows with one key, the row counts that lets the key do the least.
+    if (!known.has(row.place) && !isOver) news.set(name, worseOf(news.get(name) ?? row, row))
   }
-  const { added, refused } = await insert(parts, accepted, news, wish, own)
+  const { added, refused } = await insert(parts, accepted, [...news.values()], wish, own)
   const changed = await takeOver(parts, rows, known, own)
   const others = rows.length - added.length - refused.length - changed
   return { imported: added.length, known: others, changed, refused, added }
-}
-
-/** Returns the ids of the keys that were imported before, by the places of their rows. */
-async function findKnown({ keys, retiredSecrets }: Tables, run: Run, rows: readonly ImportedRow[]) {
-  const places = new Map<string, number>()
-  for (const { place, stored } of rows) {
-    for (const hash of [stored.hash, ...stored.others]) places.set(hash, place)
-  }
-  const found = await run(
-    `SELECT key.hash, key.id::text AS id FROM ${keys} AS key WHERE key.hash = ANY ($1::text[])
-      UNION ALL
-     SELECT old.hash, old.api_key_id::text FROM ${retiredSecrets} AS old WHERE old.hash = ANY ($1::text[])`,
-    [[...places.keys()]],
-  )
-  const known = new Map<number, string>()
-  for (const { hash, id } of found) {
-    const place = places.get(hash ?? '')
-    if (place !== undefined) known.set(place, id ?? '')
-  }
-  return known
 }
 
 /** Inserts keys that are new. Returns the rows of which it made keys, and the rows beyond the maximum of their owners. */

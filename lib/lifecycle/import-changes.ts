@@ -14,12 +14,11 @@ export async function takeOver(
   known: ReadonlyMap<number, string>,
   own: OwnCircumstances,
 ): Promise<number> {
-  const byId = new Map(
-    rows.flatMap((row) => {
-      const id = known.get(row.place)
-      return id === undefined ? [] : [[id, row] as const]
-    }),
-  )
+  const byId = new Map<string, ImportedRow>()
+  for (const row of rows) {
+    const id = known.get(row.place)
+    if (id !== undefined) byId.set(id, worseOf(byId.get(id) ?? row, row))
+  }
   if (byId.size === 0) return 0
 
   const runHere = runIn(parts.sequelize, own.transaction)
@@ -42,6 +41,18 @@ export async function takeOver(
   const { made, xid } = await writeChanges(parts, runHere, planned)
   parts.noteMade(own.transaction, made, { xid, isLogged: made.some(isLogged) })
   return made.length
+}
+
+const badness = { ACTIVE: 0, SUSPENDED: 1, REVOKED: 2 }
+
+/** Returns of two rows with one key the row that lets the key do less: by its status, then by its expiry. */
+export function worseOf(one: ImportedRow, other: ImportedRow): ImportedRow {
+  const difference = badness[one.state.status] - badness[other.state.status]
+  return difference > 0 || (difference === 0 && endOf(one) <= endOf(other)) ? one : other
+}
+
+function endOf({ state: { expiresAt } }: ImportedRow): number {
+  return expiresAt?.getTime() ?? Infinity
 }
 
 function decideWorse({ record, prefix }: ReadKey, row: ImportedRow | undefined): Decision | null {

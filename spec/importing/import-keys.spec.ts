@@ -13,6 +13,8 @@ function legacyKey(wishes: Partial<ImportRow> = {}) {
   return { key, row: { stored, userId: 'alice', permissions: ['READ_GRAPH'], ...wishes } }
 }
 
+type Legacy = ReturnType<typeof legacyKey>
+
 /** Makes rows one by one, of seven users. */
 async function* rowsOfMany(count: number) {
   for (let index = 0; index < count; index++) yield legacyKey({ userId: `user-${index % 7}` }).row
@@ -158,6 +160,52 @@ describe('importKeys', () => {
     expect(await world.apiKeys.verify(kinds[0]?.key ?? '')).toMatchObject({ code: 'suspended' })
     expect(await world.apiKeys.verify(kinds[1]?.key ?? '')).toMatchObject({ code: 'revoked' })
     expect(await world.apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
+  })
+
+  it('brings no key back that was revoked, and pruned or erased since', async () => {
+    const [pruned, erased, rotated, deleted] = ['paul', 'erna', 'rosa', 'dora'].map((userId) =>
+      legacyKey({ userId }),
+    ) as [Legacy, Legacy, Legacy, Legacy]
+    const all = [pruned, erased, rotated, deleted]
+    const rows = all.map(({ row }) => row)
+    await importKeys(rows)
+    for (const { row } of [pruned, rotated]) {
+      const { id = '' } = (await recordOf(String(row.userId))) ?? {}
+      if (row === rotated.row) await world.apiKeys.rotate(id)
+      await world.apiKeys.revoke(id)
+    }
+    await world.rows(
+      `UPDATE api_keys SET revoked_at = now() - interval '2 days' WHERE status = 'REVOKED'`,
+    )
+    expect(await world.apiKeys.pruneRevoked({ olderThanDays: 1 })).toEqual({ keys: 2 })
+    await world.apiKeys.eraseOwner({ type: 'user', id: 'erna' }, { reason: 'asked', revoke: true })
+    // Not revoked, for example because it was imported for a wrong owner.
+    await world.rows(`DELETE FROM api_keys WHERE user_id = 'dora'`)
+
+    const again = await importKeys(rows)
+
+    expect(again).toMatchObject({ imported: 1, known: 3, refused: [] })
+    const verdicts = await Promise.all(all.map(({ key }) => world.apiKeys.verify(key)))
+    expect(verdicts.map(({ valid }) => valid)).toEqual([false, false, false, true])
+    expect((await world.apiKeys.verifyAuditTrail()).faults).toEqual([])
+  })
+
+  it.each([
+    [{}, { status: 'REVOKED' }],
+    [{ status: 'REVOKED' }, {}],
+    [{ expiresAt: '2099-01-01T00:00:00Z' }, { status: 'SUSPENDED' }],
+    [{}, { expiresAt: '2020-01-01T00:00:00Z' }],
+  ] as Partial<ImportRow>[][])('lets a key do the least of its rows: %j', async (...wishes) => {
+    const { key, row } = legacyKey()
+    const rowsOf = (one: ImportRow) => wishes.map((wish) => Object.assign({}, one, wish))
+
+    expect(await importKeys(rowsOf(row))).toMatchObject({ imported: 1, known: 1 })
+    expect(await world.apiKeys.verify(key)).toMatchObject({ valid: false })
+
+    const later = legacyKey()
+    await importKeys([later.row])
+    await importKeys(rowsOf(later.row))
+    expect(await world.apiKeys.verify(later.key)).toMatchObject({ valid: false })
   })
 
   it('leaves a key alone that was rotated, whatever the other system says of it', async () => {
