@@ -85,6 +85,7 @@ module.exports = {
       testMatch: [
         `<rootDir>/spec/http/{${onExpress.join(',')}}.spec.ts`,
         '<rootDir>/spec/console/*.spec.ts',
+        '<rootDir>/spec/tokens/*.spec.ts',
       ],
       moduleNameMapper: { '^express$': 'express4' },
     },

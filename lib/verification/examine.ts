@@ -124,15 +124,7 @@ function createReads({ cache, clock, feed, loader }: Memory) {
   /** Returns a key from the cache, else from the database. */
   const readCached: Read = async (digest) => {
     const cached = cachedKey(digest)
-    if (cached !== undefined) return cached
-    try {
-      return await read(digest)
-    } catch (error) {
-      // If the app has set `outageGraceMs`, keys that were good may be used a while longer.
-      const key = cachedKey(digest)
-      if (key === undefined) throw error
-      return key
-    }
+    return cached === undefined ? read(digest) : cached
   }
 
   return { read, readCached }

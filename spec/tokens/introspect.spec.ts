@@ -157,6 +157,67 @@ describe('POST /introspect', () => {
     expect((await introspect({ token })).text).toBe(inactive)
   })
 
+  it('says so at once if the owner of a key is suspended', async () => {
+    const { plainTextKey: token } = await createKey({ userId: 'oscar' })
+    expect((await introspect({ token })).body.active).toBe(true)
+
+    await apiKeys.suspendOwner({ type: 'user', id: 'oscar' })
+
+    expect((await introspect({ token })).text).toBe(inactive)
+  })
+
+  it('says so in every process once a revocation is known everywhere', async () => {
+    const { id, plainTextKey: token } = await createKey()
+    const others = [1, 2].map(() => createProcess({}, addTokens()).http)
+    const answersOf = () => Promise.all(others.map((to) => introspect({ token }, { to })))
+    for (const { body } of await answersOf()) expect(body.active).toBe(true)
+
+    await apiKeys.revoke(id, { everywhere: true })
+
+    for (const { text } of await answersOf()) expect(text).toBe(inactive)
+  })
+
+  it('lets no answer be kept longer than the key lasts', async () => {
+    const { http: slow } = createProcess({ maxStalenessMs: 600_000 }, addTokens())
+    const { plainTextKey: lasting } = await createKey()
+    const { plainTextKey: ending } = await createKey({
+      expiresAt: new Date(Date.now() + 500_000),
+    })
+    const maxAgeOf = async (token: string) => {
+      const { headers } = await introspect({ token }, { to: slow })
+      return Number(headers['cache-control']?.replace('private, max-age=', ''))
+    }
+
+    expect(await maxAgeOf(lasting)).toBe(600)
+    expect(await maxAgeOf(ending)).toBeLessThanOrEqual(500)
+    expect(await maxAgeOf('x')).toBe(600)
+  })
+
+  it('takes a key that is deleted meanwhile for unknown', async () => {
+    // This process does not learn of the deletion by itself before the answer.
+    const options = { maxStalenessMs: 600_000, listen: false }
+    const slow = createProcess(options, addTokens())
+    const { id, plainTextKey: token } = await createKey()
+    expect((await slow.apiKeys.verify(token)).valid).toBe(true)
+
+    await rows(`DELETE FROM api_keys WHERE id = '${id}'`)
+
+    expect((await introspect({ token }, { to: slow.http })).text).toBe(inactive)
+  })
+
+  it('names the resources to which a key is bound', async () => {
+    const bound = createProcess({ resources: { graph: true } } as never, addTokens())
+    const create = async (resources: object | null) => {
+      const key = { userId: 'alice', name: 'CI', permissions: ['READ_GRAPH'], resources }
+      return (await bound.apiKeys.create(key as never)).plainTextKey
+    }
+    const introspectBound = async (resources: object | null) =>
+      (await introspect({ token: await create(resources) }, { to: bound.http })).body
+
+    expect((await introspectBound({ graph: ['7', '8'] })).resources).toEqual({ graph: ['7', '8'] })
+    expect(await introspectBound(null)).not.toHaveProperty('resources')
+  })
+
   it('asks the database once about a key in use', async () => {
     const { plainTextKey: token } = await createKey()
     await introspect({ token })

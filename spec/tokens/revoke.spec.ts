@@ -129,6 +129,39 @@ describe('POST /revoke', () => {
     expect(await apiKeys.get(id)).toMatchObject({ status: 'ACTIVE' })
   })
 
+  it('leaves an old secret its time if an older one is sent', async () => {
+    const { id, plainTextKey: first } = await createKey()
+    const { plainTextKey: second } = await apiKeys.rotate(id, { gracePeriodSeconds: 3_600 })
+    expect((await apiKeys.verify(second)).valid).toBe(true)
+    const { plainTextKey: third } = await apiKeys.rotate(id, { gracePeriodSeconds: 3_600 })
+
+    expect((await revoke(first)).status).toBe(200)
+
+    for (const key of [second, third]) expect((await apiKeys.verify(key)).valid).toBe(true)
+  })
+
+  it('changes nothing for the old secret of a revoked key', async () => {
+    const { id, plainTextKey: old } = await createKey()
+    await apiKeys.rotate(id, { gracePeriodSeconds: 3_600 })
+    await apiKeys.revoke(id)
+
+    expect((await revoke(old)).status).toBe(200)
+
+    expect(await actionsOf(id)).toEqual(['revoked', 'rotated', 'created'])
+  })
+
+  it('takes a key that is deleted meanwhile for revoked', async () => {
+    const { id, plainTextKey } = await createKey()
+    const transaction = await sequelize.transaction()
+    await sequelize.query(`DELETE FROM api_keys WHERE id = '${id}'`, { transaction })
+
+    const revoking = revoke(plainTextKey).then(({ status }) => status)
+    await findBlockedSession(sequelize)
+    await transaction.commit()
+
+    expect(await revoking).toBe(200)
+  })
+
   it('ends the old secret alone if the key is rotated meanwhile', async () => {
     const { id, plainTextKey: old } = await createKey()
     const transaction = await sequelize.transaction()
