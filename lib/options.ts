@@ -229,6 +229,13 @@ export interface ApiKeysOptions<
    */
   maxLifetimeSeconds?: number | undefined
   /**
+   * After how many days without a use a key expires, at most 36,500. A rotation and a reactivation count like a use. A use may be noted up to
+   * twice `lastUsedResolutionMs` late, so a key expires so much later.
+   *
+   * @default Infinity
+   */
+  maxIdleDays?: number | undefined
+  /**
    * How many seconds the old secret of a key may work after a rotation, at most 31,536,000 (a year).
    *
    * @default 2_592_000 (30 days)

@@ -6,6 +6,7 @@ import v = require('valibot')
 
 import { createOptionChecks, show } from '../models/option-checks'
 import { readStorageOptions, storageOptionNames } from '../models/storage-options'
+import { dayMs } from './database/clock'
 import { readImports } from './importing/read-imports'
 import { environmentOptions, readEnvironments, refuseUnknownOptions } from './keys/environments'
 import { matching, wholeNumber } from './keys/fields'
@@ -66,6 +67,10 @@ export const optionFields = {
       'must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity',
       3_162_240_000,
     ),
+    Infinity,
+  ),
+  maxIdleDays: v.optional(
+    numberOrInfinity('must be a whole number of days from 1 to 36500, or Infinity', 36_500),
     Infinity,
   ),
   maxGracePeriodSeconds: v.optional(wholeNumber(0, 31_536_000), 2_592_000),
@@ -192,6 +197,8 @@ export function readOptions(options: AnyOptions) {
   return {
     ...settings,
     imports,
+    // A use is noted late twice: in the process, and in the database, where another process may have noted one before it.
+    idleMs: settings.maxIdleDays * dayMs + 2 * settings.lastUsedResolutionMs,
     environments: readEnvironments(result.output, imports, checks),
     storage,
     idTypes: {

@@ -64,7 +64,10 @@ export const refusals = {
     'This method is not allowed here. The header Allow names the allowed methods.',
   ],
   api_key_suspended: [409, 'The API key is suspended. Reactivate it first.'],
-  api_key_expired: [409, 'The API key has expired. Give it a later expiresAt first.'],
+  api_key_expired: [
+    409,
+    'The API key has expired. Give it a later expiresAt first, or reactivate it if it was unused.',
+  ],
   api_key_revoked: [409, 'The API key is revoked, and stays so. Create a new one.'],
   api_key_exposed: [409, 'The API key was exposed, and stays refused. Create a new one.'],
   unknown_environment: [409, 'The API key has an environment that is gone. Create a new one.'],

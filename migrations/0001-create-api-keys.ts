@@ -103,6 +103,8 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         last_used_from text CHECK (last_used_from ~ '^[0-9a-f.:]{2,45}$'),
         expires_at timestamptz(3),
         revoked_at timestamptz(3),
+        -- The last rotation or reactivation, from which on the key may be idle anew.
+        renewed_at timestamptz(3),
         allowed_ips text[] CHECK (
           cardinality(allowed_ips) BETWEEN 1 AND 100
           AND array_ndims(allowed_ips) = 1

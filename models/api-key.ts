@@ -37,6 +37,8 @@ export interface ApiKeyRow {
   lastUsedFrom: string | null
   expiresAt: Time | null
   revokedAt: Time | null
+  /** The time from which on its idleness counts anew; `null` if it was never renewed. */
+  renewedAt: Time | null
   /** The ends of the secret before the current one, and when it stops working. */
   previousPrefix: string | null
   previousPostfix: string | null
@@ -101,6 +103,7 @@ export const keyColumns = {
   firstUsedAt: column('first_used_at', 'time'),
   expiresAt: column('expires_at', 'time', 'record', 'shown', 'logged', 'verified'),
   revokedAt: column('revoked_at', 'time', 'record', 'watched'),
+  renewedAt: column('renewed_at', 'time', 'record', 'watched', 'logged'),
   previousHash: column('previous_hash', 'text', 'watched', 'logged'),
   previousSecretId: column('previous_secret_id', 'text', 'watched'),
   previousPrefix: column('previous_prefix', 'text', 'record', 'watched'),
@@ -164,6 +167,18 @@ export function textSql(key: string, attribute: KeyAttribute): string {
 /** SQL for the value of an attribute that a parameter gives. */
 export function parameterSql(attribute: KeyAttribute, number: number): string {
   return keyColumns[attribute].type === 'time' ? timeOfParameter(number) : `$${number}`
+}
+
+/** SQL for the time from which on a key was not used. A rotation and a reactivation count like a use. */
+export function idleSinceSql(key: string): string {
+  const times = ['created_at', 'last_used_at', 'previous_last_used_at', 'renewed_at']
+  return `greatest(${times.map((name) => `${key}.${name}`).join(', ')})`
+}
+
+/** SQL for the time at which a key expires; NULL if it does not. Without `maxIdleDays`, idleness is of infinite length. */
+export function endSql(key: string, idleMs: number): string {
+  if (idleMs === Infinity) return `${key}.expires_at`
+  return `least(${key}.expires_at, ${idleSinceSql(key)} + interval '${idleMs} milliseconds')`
 }
 
 /**

@@ -277,6 +277,11 @@ describe('createApiKeys', () => {
         'maxLifetimeSeconds must be a whole number of seconds from 1 to 3,162,240,000 (100 years), or Infinity, got 0',
       ],
       [
+        { maxIdleDays: 36_501 },
+        'maxIdleDays must be a whole number of days from 1 to 36500, or Infinity, got 36501',
+      ],
+      [{ undoMinutes: 61 }, 'undoMinutes must be a whole number from 0 to 60, got 61'],
+      [
         { maxGracePeriodSeconds: -1 },
         'maxGracePeriodSeconds must be a whole number from 0 to 31536000, got -1',
       ],

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 
 import type { ApiKeyRecord } from '../keys/record'
+import { isIdle } from '../keys/states'
 import type { ApiKeyFilter } from '../lifecycle/types'
 import {
   addCommand,
@@ -116,6 +117,7 @@ export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
       created: timeOf(apiKey.createdAt),
       'last used': timeOf(apiKey.lastUsedAt, 'never'),
       expires: timeOf(apiKey.expiresAt, 'never'),
+      'expires if unused': apiKey.idleExpiresAt && timeOf(apiKey.idleExpiresAt),
       revoked: apiKey.revokedAt ? timeOf(apiKey.revokedAt) : undefined,
       'old secret': previousSecret ? `works until ${timeOf(previousSecret.worksUntil)}` : undefined,
     }),
@@ -142,9 +144,11 @@ function nameOfOwner({ owner: { type, id } }: ApiKeyRecord): string {
   return printable(`${type} ${id}`)
 }
 
-function statusOf({ status, isExpired, ownerSuspended }: ApiKeyRecord): string {
+function statusOf(apiKey: ApiKeyRecord): string {
+  const { status, isExpired, ownerSuspended } = apiKey
   if (status === 'REVOKED') return paint('red', status)
-  if (isExpired) return paint('red', `${status} (expired)`)
+  const isUnused = isIdle(apiKey, Date.now())
+  if (isExpired) return paint('red', `${status} (expired${isUnused ? ', unused' : ''})`)
   if (ownerSuspended) return paint('yellow', `${status} (owner suspended)`)
   return paint(status === 'ACTIVE' ? 'green' : 'yellow', status)
 }

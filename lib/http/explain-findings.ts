@@ -58,7 +58,7 @@ export const sentences = [
 /** Returns what is known of the conditions from the third on, if there is a key. */
 export function findingsOf(facts: Facts): Finding[] {
   const { key, wall, request, holding, limited } = facts
-  const { expiresAtMs, policy, permissions } = key
+  const { policy, permissions } = key
   const { sets, resources } = policy.bindings
   const isBound = sets.length > 0
   const refusal = refuseBy({ resource: request.resource }, { row: key, permissions })
@@ -69,10 +69,7 @@ export function findingsOf(facts: Facts): Finding[] {
       conditionsOfKey.faultOfStatus(key),
       key.status === 'SUSPENDED' ? 'The key or its owner is suspended.' : `It is ${key.status}.`,
     ),
-    findingOf(
-      conditionsOfKey.faultOfExpiry(key, wall),
-      expiresAtMs === null ? 'It does not expire.' : `Its expiresAt is ${timeOf(expiresAtMs)}.`,
-    ),
+    findingOf(conditionsOfKey.faultOfExpiry(key, wall), endOf(key)),
     unknown('A request says who is signed in.'),
     findingOf(conditionsOfKey.faultOfAddress(key, request), addressesOf(facts)),
     findingOfPermissions(holding, request),
@@ -145,6 +142,12 @@ function faultOfText(text: string, { markers, hasShape }: TextFormat): string {
   return hasShape(asSent(text))
     ? 'Its check is wrong: it was mistyped, or made with a secret that is not among the secrets of the app.'
     : 'It begins like a key, but is too short or too long, or has characters that no key has.'
+}
+
+function endOf({ expiresAtMs, endsAtMs }: CachedKey): string {
+  if (endsAtMs === Infinity) return 'It does not expire.'
+  if (endsAtMs === expiresAtMs) return `Its expiresAt is ${timeOf(endsAtMs)}.`
+  return `Without a further use, it expires at ${timeOf(endsAtMs)}.`
 }
 
 function ageOfSecret({ worksUntilMs }: CachedKey): string {

@@ -15,7 +15,7 @@ import {
   type UserIdIn,
 } from './owner'
 import type { Resources, ResourceTypes } from './resources'
-import { isExpired } from './states'
+import { isExpired, isIdle } from './states'
 
 /** The actor of a change: a signed-in user, an administrator, or the app itself. */
 export type Actor = { type: 'user' | 'admin'; id: AnyId } | { type: 'system' }
@@ -96,8 +96,10 @@ export interface RecordFields<Permission extends string> {
   /** The address of the client at the time of `lastUsedAt`; `null` if it is unknown. */
   lastUsedFrom: string | null
   expiresAt: Date | null
-  /** True if `expiresAt` was over when the record was read, by the clock of this process. */
+  /** True if `expiresAt` or `idleExpiresAt` was over when the record was read, by the clock of this process. */
   isExpired: boolean
+  /** The time at which the key expires if it is not used until then. Keys of an app without `maxIdleDays` have no such member. */
+  idleExpiresAt?: Date
   revokedAt: Date | null
   /** The secret before the current secret; `null` for none. */
   previousSecret: PreviousSecret | null
@@ -220,6 +222,26 @@ export function withLastUse(record: ApiKeyRecord, use: LastUse | undefined): Api
     used.previousSecret = { ...previous, lastUsedAt: new Date(use.previousAtMs) }
   }
   return used
+}
+
+/** Returns a record with the time at which the key expires if it is not used. */
+export function withIdleExpiry(
+  record: ApiKeyRecord,
+  renewedAt: Date | null,
+  { idleMs }: { idleMs: number },
+): ApiKeyRecord {
+  if (idleMs === Infinity) return withExpiry(record)
+
+  const { createdAt, lastUsedAt, previousSecret } = record
+  const signs = [createdAt, lastUsedAt, previousSecret?.lastUsedAt, renewedAt]
+  const since = Math.max(...signs.map((time) => time?.getTime() ?? -Infinity))
+  return withExpiry({ ...record, idleExpiresAt: new Date(since + idleMs) })
+}
+
+/** Returns a record that says if its times are over. */
+export function withExpiry(record: ApiKeyRecord): ApiKeyRecord {
+  const now = Date.now()
+  return { ...record, isExpired: isExpired(record, now) || isIdle(record, now) }
 }
 
 function isLater(atMs: number, written: Date | null): boolean {

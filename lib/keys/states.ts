@@ -19,18 +19,19 @@ const outcomes: Record<Action, Record<Status, Status | Refusal>> = {
 
 /**
  * Returns the status that a key has after an action. Throws the refusal if the key does not allow the action. A new secret for
- * an expired key is refused, because it would not work. An exposed key is never active again.
+ * an expired key is refused, because it would not work, and an old secret that was forgotten would work again. An exposed key is never active again.
  */
 export function nextStatus(
   action: Action,
-  key: { status: Status; expiresAt: Date | null; exposed?: object | undefined },
+  key: Expiring & { status: Status; exposed?: object | undefined },
   now = Date.now(),
 ): Status {
   const outcome = outcomes[action][key.status]
   if (isRefusal(outcome)) throw new ApiKeysError(outcome)
   const isRevival = action === 'reactivate' || action === 'unrevoke'
   if (isRevival && key.exposed) throw new ApiKeysError('api_key_exposed')
-  if (action === 'rotate' && isExpired(key, now)) throw new ApiKeysError('api_key_expired')
+  if (action === 'rotate' && (isExpired(key, now) || isIdle(key, now)))
+    throw new ApiKeysError('api_key_expired')
   return outcome
 }
 
@@ -39,16 +40,12 @@ export function nextStatus(
  * expired key, and no revoked key gets a later expiry. A time that cannot be read is over.
  */
 export function isUndoable(
-  key: {
-    status: Status
-    revokedAt: Date | null
-    expiresAt: Date | null
-    exposed?: object | undefined
-  },
+  key: Expiring & { status: Status; revokedAt: Date | null; exposed?: object | undefined },
   { undoMinutes, now }: { undoMinutes: number; now: number },
 ): boolean {
   const { status, revokedAt, exposed } = key
-  if (status !== 'REVOKED' || revokedAt === null || exposed || isExpired(key, now)) return false
+  if (status !== 'REVOKED' || revokedAt === null || exposed) return false
+  if (isExpired(key, now) || isIdle(key, now)) return false
   // A clock that was set back makes no window longer.
   return Math.abs(now - revokedAt.getTime()) < undoMinutes * 60_000
 }
@@ -57,10 +54,22 @@ function isRefusal(outcome: Status | Refusal): outcome is Refusal {
   return outcome.startsWith('api_key_')
 }
 
+/** The times at which a key expires. */
+export interface Expiring {
+  expiresAt: Date | null
+  /** The time if it is not used until then. */
+  idleExpiresAt?: Date
+}
+
 /**
  * True from the millisecond on that `expiresAt` names. Expired is not a status, because the clock decides it. A time that
  * cannot be read is over.
  */
-export function isExpired({ expiresAt }: { expiresAt: Date | null }, now: number): boolean {
+export function isExpired({ expiresAt }: Expiring, now: number): boolean {
   return expiresAt !== null && !(expiresAt.getTime() > now)
+}
+
+/** The same for `idleExpiresAt`. An idle key counts as a key of its owner still, because it can be reactivated. */
+export function isIdle({ idleExpiresAt }: Expiring, now: number): boolean {
+  return idleExpiresAt !== undefined && !(idleExpiresAt.getTime() > now)
 }

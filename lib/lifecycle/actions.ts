@@ -7,7 +7,7 @@ import { isSame } from '../keys/metadata'
 import { isSameOwner, type Owner } from '../keys/owner'
 import { resourcesOf, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
-import { isExpired, nextStatus } from '../keys/states'
+import { isExpired, isIdle, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
 import { askFirst, beginAnew, changeKey, changeKeyIn } from './change-key'
@@ -187,7 +187,14 @@ const statusActions = {
   revoke: 'revoked',
 } as const
 
-/** Suspends, reactivates or revokes a key. */
+/** Lets the idleness of a key count anew, from now on. */
+function renew({ idleMs, serverClock }: Parts): Decision['renewal'] {
+  const now = Math.round(serverClock.now())
+  if (idleMs === Infinity) return undefined
+  return { renewedAt: new Date(now), idleExpiresAt: new Date(now + idleMs) }
+}
+
+/** Suspends, reactivates or revokes a key. An active key that has expired because it was idle is reactivated, too. */
 export async function setStatus(
   parts: Parts,
   action: keyof typeof statusActions,
@@ -196,10 +203,11 @@ export async function setStatus(
 ) {
   function decide(key: ApiKeyRecord, read: ReadKey): Decision {
     const status = nextStatus(action, key)
-    if (action === 'reactivate' && status !== key.status) {
-      policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
-    }
-    return { action: statusActions[action], changes: { status } }
+    const decision: Decision = { action: statusActions[action], changes: { status } }
+    if (action !== 'reactivate') return decision
+    if (status === key.status && !isIdle(key, Date.now())) return decision
+    policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
+    return { ...decision, renewal: renew(parts) }
   }
   return changeKey(parts, { id, circumstances, decide }, { isUrgent: action !== 'reactivate' })
 }
@@ -242,8 +250,9 @@ async function rotateNow(
     minted ??= parts.format.mint(own.keyPrefixes[0])
     const { plainTextKey: _, ...secret } = minted
     const { prefix, postfix } = secret
+    const renewal = renew(parts)
     if (isUnused && gracePeriodSeconds > 0) {
-      return { action: 'rotated', changes: { prefix, postfix }, secret, claim }
+      return { action: 'rotated', changes: { prefix, postfix }, secret, renewal, claim }
     }
     const worksUntil = new Date(parts.serverClock.now() + gracePeriodSeconds * 1_000)
     const before = {
@@ -253,7 +262,13 @@ async function rotateNow(
       lastUsedAt: key.lastUsedAt,
     }
     const previousSecret = gracePeriodSeconds > 0 ? before : null
-    return { action: 'rotated', changes: { prefix, postfix, previousSecret }, secret, claim }
+    return {
+      action: 'rotated',
+      changes: { prefix, postfix, previousSecret },
+      secret,
+      renewal,
+      claim,
+    }
   }
   const apiKey = await changeKey(parts, { id, circumstances, decide })
   return { apiKey, plainTextKey: minted?.plainTextKey ?? '' }

@@ -23,6 +23,7 @@ const changedColumns = (
     'limits',
     'resources',
     'expiresAt',
+    'renewedAt',
     'firstUsedAt',
     'lastUsedFrom',
     'previousWorksUntil',

@@ -1,6 +1,6 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
-import { isOfPrefixes } from '../../models/api-key'
+import { endSql, idleSinceSql, isOfPrefixes } from '../../models/api-key'
 import type { Tables } from '../../models/tables'
 import { clearTimeout, wait, type Background } from '../database/background'
 import { onDatabase } from '../database/failures'
@@ -15,6 +15,8 @@ interface ExpiryNoticesParts {
   sequelize: Sequelize
   tables: Tables
   environments: Pick<Environments, 'keyPrefixes'>
+  /** How long a key may be idle, in milliseconds; `Infinity` for any time. */
+  idleMs: number
   background: Background
   lifecycle: Pick<UncheckedLifecycle, 'get'>
   emitter: Emitter
@@ -202,34 +204,38 @@ async function report(
 
 /**
  * Claims the notices that are due. A key that was created within 7 days of its expiry has no notice for 7 days. A key that is
- * found with less than a day left has the notice for the last day only.
+ * found with less than a day left has the notice for the last day only. A key that expires because it is idle has a notice only if it was
+ * idle for as long as is left, so that keys in use have none.
  */
 async function claimDue(
-  { sequelize, tables, environments }: ExpiryNoticesParts,
+  { sequelize, tables, environments, idleMs }: ExpiryNoticesParts,
   transaction: Transaction,
 ): Promise<Claim[]> {
+  const since = idleMs === Infinity ? 'key.created_at' : idleSinceSql('key')
   return select<Claim>(
     sequelize,
     `WITH old AS (
        DELETE FROM ${tables.expiryNotices} WHERE expires_at < now() - interval '1 day'
      )
      INSERT INTO ${tables.expiryNotices} AS notice (api_key_id, expires_at, days_left, claimed_until)
-     SELECT key.id, key.expires_at, due.days_left, ${leaseEnd}
+     SELECT key.id, due.ends_at, due.days_left, ${leaseEnd}
        FROM ${tables.keys} AS key
       CROSS JOIN LATERAL (
-        SELECT CASE WHEN key.expires_at <= now() + interval '1 day' THEN 1 ELSE 7 END AS days_left
+        SELECT ends_at, CASE WHEN ends_at <= now() + interval '1 day' THEN 1 ELSE 7 END AS days_left
+          FROM (SELECT ${endSql('key', idleMs)} AS ends_at) AS expiry
       ) AS due
       WHERE ${isOfPrefixes('key', environments.keyPrefixes)}
-        AND key.expires_at > now() AND key.expires_at <= now() + interval '7 days'
-        AND key.expires_at IS NOT NULL AND key.status <> 'REVOKED'
-        AND key.created_at <= key.expires_at - due.days_left * interval '1 day'
+        AND due.ends_at > now() AND due.ends_at <= now() + interval '7 days'
+        AND due.ends_at IS NOT NULL AND key.status <> 'REVOKED'
+        AND CASE WHEN due.ends_at = key.expires_at THEN key.created_at <= due.ends_at - due.days_left * interval '1 day'
+                 ELSE ${since} + due.days_left * interval '1 day' <= now() END
         AND NOT EXISTS (
           SELECT FROM ${tables.expiryNotices} AS told
            WHERE (told.api_key_id, told.expires_at, told.days_left)
-                 = (key.id, key.expires_at, due.days_left)
+                 = (key.id, due.ends_at, due.days_left)
              AND (told.claimed_until IS NULL OR told.claimed_until > clock_timestamp())
         )
-      ORDER BY key.expires_at, key.id
+      ORDER BY due.ends_at, key.id
       LIMIT ${maxClaims}
          ON CONFLICT (api_key_id, expires_at, days_left) DO UPDATE
         SET claimed_until = EXCLUDED.claimed_until

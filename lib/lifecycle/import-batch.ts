@@ -8,6 +8,7 @@ import type { InputFault } from '../errors'
 import type { AcceptedSource } from '../importing/imported-keys'
 import { shownPrefix } from '../keys/imported-prefix'
 import { nameOfOwner } from '../keys/owner'
+import { withIdleExpiry } from '../keys/record'
 import { isExpired } from '../keys/states'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import type { ImportedRow } from './import-keys'
@@ -200,11 +201,13 @@ function draftImported(
   const { change, row } = draftOf(parts, { key, secret, circumstances })
   const { record } = change.after
   const createdAt = state.createdAt ?? new Date()
+  // The other system may not know the last use, so the idleness of a key counts from its import.
+  const renewedAt = parts.idleMs === Infinity ? null : new Date()
   const times = { ...state, createdAt, updatedAt: createdAt }
-  Object.assign(record, times, { prefix: shownPrefix(prefix), source: source.name })
-  record.isExpired = isExpired(state, Date.now())
+  const made = { ...record, ...times, prefix: shownPrefix(prefix), source: source.name }
+  change.after.record = withIdleExpiry(made, renewedAt, parts)
   const columns: Record<string, unknown> = { ...row, source: source.name }
-  for (const [name, value] of Object.entries(times)) {
+  for (const [name, value] of Object.entries({ ...times, renewedAt })) {
     columns[keyColumns[name as KeyAttribute].name] = value
   }
   const imported: NewChange = { ...change, action: 'imported' }

@@ -16,7 +16,7 @@ import type { TextRow } from '../database/connection'
 import type { Run } from '../database/query'
 import { isSame } from '../keys/metadata'
 import { ownerRow, type Owner } from '../keys/owner'
-import { readTime, type ApiKeyRecord } from '../keys/record'
+import { readTime, withExpiry, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import type { Circumstances, GivenParts } from './calls'
 import { changeSql, noPreviousSecret, onlySql } from './change-sql'
@@ -45,6 +45,8 @@ export interface Decision {
    * new secret replaces it, and the secret before that keeps its time.
    */
   secret?: Omit<MintedSecret, 'plainTextKey'>
+  /** The time from which on the key may be idle anew, and the time at which it expires then. Without `maxIdleDays` there is none. */
+  renewal?: { renewedAt: Date; idleExpiresAt: Date } | undefined
   /** The request that is carried out once. */
   claim?: Claim | undefined
 }
@@ -114,7 +116,7 @@ export async function readKeys(
 /** Plans a change that was decided; `null` if it changes nothing. */
 export function plan(
   read: ReadKey,
-  { action, changes, secret, claim }: Decision,
+  { action, changes, secret, renewal, claim }: Decision,
   circumstances: Circumstances,
 ): Planned | null {
   const { record, permissions } = read
@@ -122,7 +124,7 @@ export function plan(
   const news = Object.entries(changes).filter(
     ([name, value]) => value !== undefined && !isSame(value, before[name as keyof ApiKeyRecord]),
   )
-  if (news.length === 0 && !secret) return null
+  if (news.length === 0 && !secret && !renewal) return null
 
   const ref = randomUUID()
   const row: Record<string, unknown> = { event_ref: ref }
@@ -130,6 +132,7 @@ export function plan(
     if (name in keyColumns) row[keyColumns[name as KeyAttribute].name] = value
   }
   if (changes.owner) Object.assign(row, noOwner, ownerRow(changes.owner))
+  if (renewal) row.renewed_at = renewal.renewedAt
   const { previousSecret } = changes
   const keepsSecret = Boolean(secret && previousSecret)
   if (secret) {
@@ -140,7 +143,11 @@ export function plan(
 
   const after = {
     ...read,
-    record: { ...record, ...Object.fromEntries(news) },
+    record: withExpiry({
+      ...record,
+      ...Object.fromEntries(news),
+      ...(renewal && { idleExpiresAt: renewal.idleExpiresAt }),
+    }),
     permissions: changes.permissions ?? permissions,
     ...secretsAfter(read, secret, previousSecret),
   }

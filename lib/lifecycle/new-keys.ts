@@ -10,7 +10,14 @@ import type { Run } from '../database/query'
 import { ApiKeysError, InvalidInputError, type ErrorCode, type InputFault } from '../errors'
 import type { NewKey } from '../keys/input'
 import { nameOfOwner, ownerRow, type Owner } from '../keys/owner'
-import { bindingMembers, ownerMembers, readTime, toOwner, type ApiKeyRecord } from '../keys/record'
+import {
+  bindingMembers,
+  ownerMembers,
+  readTime,
+  toOwner,
+  withIdleExpiry,
+  type ApiKeyRecord,
+} from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import { newId } from '../keys/new-id'
 import { isExpired } from '../keys/states'
@@ -116,7 +123,8 @@ export async function createSpelledKeys(
       const { record } = draft.change.after
       record.createdAt = readTime(createdMs)
       record.updatedAt = readTime(createdMs)
-      outcomes[at] = draft.change
+      const made = withIdleExpiry(record, null, parts)
+      outcomes[at] = { ...draft.change, after: { ...draft.change.after, record: made } }
     } else {
       outcomes[at] = new ApiKeysError(refusalOf(row))
     }

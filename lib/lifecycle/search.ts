@@ -1,4 +1,4 @@
-import { isOfPrefixes, keySql, msSql, timeOfParameter } from '../../models/api-key'
+import { endSql, isOfPrefixes, keySql, msSql, timeOfParameter } from '../../models/api-key'
 import { selectJson } from '../database/query'
 import { formatKeyCursor, type KeyPosition, type Sort, type SortName } from '../keys/cursor'
 import type { KeyFilter, ManyFilter } from '../keys/input'
@@ -48,7 +48,7 @@ export async function list(parts: Parts, filter: KeyFilter, { transaction }: Sco
 /** A list that was asked for. */
 interface Search extends Pick<
   Parts,
-  'sequelize' | 'tables' | 'environments' | 'format' | 'imported' | 'permissions'
+  'sequelize' | 'tables' | 'environments' | 'format' | 'imported' | 'permissions' | 'idleMs'
 > {
   filter: KeyFilter
   transaction: Scope['transaction']
@@ -147,7 +147,12 @@ export function conditionOf(parts: Parts, filter: ManyFilter): Condition {
 
 /** Returns the conditions of a list: `fixed` are in an index in the order of the list, `sought` are not. */
 function conditionsOf(
-  { filter, permissions, ...parts }: Pick<Search, 'filter' | 'format' | 'imported' | 'permissions'>,
+  {
+    filter,
+    permissions,
+    idleMs,
+    ...parts
+  }: Pick<Search, 'filter' | 'format' | 'imported' | 'permissions' | 'idleMs'>,
   time = sortSql.createdAt,
 ) {
   const {
@@ -174,7 +179,8 @@ function conditionsOf(
   if (status.length === 1) fixed.push(`key.status = $${bind.push(status[0])}`)
   if (status.length > 1) sought.push(`key.status = ANY ($${bind.push(status)}::text[])`)
   if (isExpired !== undefined) {
-    const isOver = `key.expires_at IS NOT NULL AND key.expires_at <= ${timeOfParameter(bind.push(Date.now()))}`
+    const end = endSql('key', idleMs)
+    const isOver = `${end} IS NOT NULL AND ${end} <= ${timeOfParameter(bind.push(Date.now()))}`
     sought.push(isExpired ? isOver : `NOT (${isOver})`)
   }
   if (permission) {

@@ -6,7 +6,7 @@ import { selectJson } from '../database/query'
 import { ApiKeysError } from '../errors'
 import { guid } from '../keys/fields'
 import type { Owner } from '../keys/owner'
-import { toRecord, withLastUse, type ApiKeyRecord } from '../keys/record'
+import { readTime, toRecord, withIdleExpiry, withLastUse, type ApiKeyRecord } from '../keys/record'
 import type { Circumstances, GivenParts, Parts } from './calls'
 
 /** The owner whose keys a call can reach, and the transaction that it is a part of. */
@@ -23,7 +23,8 @@ export function readRecord(parts: GivenParts, row: ApiKeyRow): ApiKeyRecord {
   const { environments, permissions, verification } = parts
   const named = { ...row, permissions: permissions.namesOf(row.permissions) }
   const record = { ...toRecord(named, parts), ...environments.shownOf(row) }
-  return withLastUse(record, verification.lastUseOf(row.id))
+  const renewedAt = row.renewedAt === null ? null : readTime(row.renewedAt)
+  return withIdleExpiry(withLastUse(record, verification.lastUseOf(row.id)), renewedAt, parts)
 }
 
 async function read<Row>(

@@ -38,7 +38,7 @@ interface FilterFields<Permission extends string, O extends Owner> extends Page,
   /** The id of the user or administrator who made the keys. */
   createdBy?: AnyId
   status?: Status | readonly Status[] | undefined
-  /** `true` for keys past their `expiresAt`, `false` for all other keys. */
+  /** `true` for keys past their `expiresAt` or `idleExpiresAt`, `false` for all other keys. */
   isExpired?: boolean | undefined
   /** A permission that the keys hold, by its name, by a name of before, or by a permission that implies it. */
   permission?: Permission | undefined
@@ -314,7 +314,7 @@ export interface Lifecycle<A extends App = AnyApp> {
   /** Suspends a key: it is refused until `reactivate`. Rejects with `api_key_revoked` for a revoked key. */
   suspend(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
-  /** Ends a suspension. Rejects with `api_key_revoked` for a revoked key. */
+  /** Ends a suspension, or the expiry of a key that was idle for `maxIdleDays`. Rejects with `api_key_revoked` for a revoked key. */
   reactivate(id: string, options?: ChangeOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /** Revokes a key for good, unless `unrevoke` undoes that in time. Its record stays. */

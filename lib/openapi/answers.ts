@@ -109,6 +109,7 @@ function recordSchema({ idTypes, resources, environments }: AnswerSettings): Jso
     // An infinite time that was written by SQL is null in JSON.
     expiresAt: timeOrNull,
     isExpired: flag,
+    idleExpiresAt: time,
     revokedAt: timeOrNull,
     previousSecret: nullable(previousSecret),
     ownerSuspended: flag,
@@ -121,7 +122,7 @@ function recordSchema({ idTypes, resources, environments }: AnswerSettings): Jso
     source: text,
   })
   // Most records have no such members.
-  const rare = new Set(['exposed', 'source'])
+  const rare = new Set(['exposed', 'source', 'idleExpiresAt'])
   return { ...record, required: record.required.filter((name) => !rare.has(name)) }
 }
 

@@ -55,7 +55,7 @@ export const ofOneKey: readonly Operation[] = [
     method: 'post',
     path: '/{apiKeyId}/reactivate',
     name: 'reactivateApiKey',
-    summary: 'Ends the suspension of an API key',
+    summary: 'Ends the suspension of an API key, or its expiry for want of use',
     query: 'nothing',
     body: 'explanation',
     isBodyOptional: true,

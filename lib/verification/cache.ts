@@ -24,6 +24,8 @@ export interface KeyRow {
   readonly status: Status
   /** Milliseconds since 1970; `null` for a key that does not expire. */
   readonly expiresAtMs: number | null
+  /** When it expires, by `expiresAtMs` or because it was not used; `Infinity` if it does not. */
+  readonly endsAtMs: number
   /** The last use that the database has; `null` for a key that was never used. */
   readonly lastUsedAtMs: number | null
   /** Until when this secret of the key works, in milliseconds since 1970; `null` for the current one. */
@@ -71,6 +73,8 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   readonly permissions: PermissionSet
   readonly status: Status
   readonly expiresAtMs: number | null
+  /** It goes up if this process notes a use. */
+  endsAtMs: number
   readonly worksUntilMs: number | null
   readonly environment: string | null
   readonly policy: KeyPolicy
@@ -104,6 +108,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
     this.permissions = row.permissions
     this.status = row.status
     this.expiresAtMs = row.expiresAtMs
+    this.endsAtMs = row.endsAtMs
     this.worksUntilMs = row.worksUntilMs
     this.environment = row.environment
     this.policy = row.policy

@@ -1,3 +1,4 @@
+import { isWithin } from '../database/clock'
 import type { Digest } from '../keys/secret'
 import type { UsageRecorder } from '../usage/recorder'
 import { isStillUnknown, mayUseKey, misplaced, type CachedKey, type KeyRow } from './cache'
@@ -11,7 +12,7 @@ export type Decision = Acceptance | Refused
 /** The parts that decide about a key. */
 export interface DecidingParts extends RefusalParts {
   memory: Memory
-  usage: RefusalParts['usage'] & Pick<UsageRecorder, 'noteUse'>
+  usage: RefusalParts['usage'] & Pick<UsageRecorder, 'noteUse' | 'lastUseOf'>
   makeSignal: MakeSignal
 }
 
@@ -37,9 +38,9 @@ export function faultOfStatus({ status }: KeyRow): KeyFault | null {
   return status === 'REVOKED' ? 'revoked' : 'suspended'
 }
 
-/** Condition 5: it is not expired. It expires with the millisecond that `expiresAt` names. */
-export function faultOfExpiry({ expiresAtMs }: KeyRow, wall: number): KeyFault | null {
-  return expiresAtMs !== null && expiresAtMs <= wall ? 'expired' : null
+/** Condition 5: it is not expired. It expires with the millisecond that `expiresAt` names, or after so long without a use. */
+export function faultOfExpiry({ endsAtMs }: KeyRow, wall: number): KeyFault | null {
+  return endsAtMs <= wall ? 'expired' : null
 }
 
 /** Condition 3: the hash is the hash of its current secret, or of an old secret in its grace period. */
@@ -47,9 +48,9 @@ export function faultOfSecret({ worksUntilMs }: KeyRow, wall: number): KeyFault 
   return worksUntilMs !== null && worksUntilMs <= wall ? 'retired' : null
 }
 
-/** Returns when a secret of a key stops working, in milliseconds since 1970; `Infinity` if it does not. */
-export function endOf({ expiresAtMs, worksUntilMs }: KeyRow): number {
-  return Math.min(expiresAtMs ?? Infinity, worksUntilMs ?? Infinity)
+/** Returns when a secret of a key stops working without a further use, in milliseconds since 1970; `Infinity` if it does not. */
+export function endOf({ endsAtMs, worksUntilMs }: KeyRow): number {
+  return Math.min(endsAtMs, worksUntilMs ?? Infinity)
 }
 
 /** Condition 11: its row and the start of its secret name one environment. */
@@ -85,19 +86,49 @@ export function decideFromCache(
   return decide(key, wall, caller, parts)
 }
 
+/** Decides about a key; `undefined` if it seems idle, and other processes may have used it since its row was read. */
 export function decide(
   key: CachedKey | undefined,
   wall: number,
   caller: KeyCaller,
   parts: DecidingParts,
-): Decision {
+): Decision | undefined {
   const { usage, makeSignal } = parts
   if (key === undefined) return refuseUnknown(caller, parts)
 
-  const fault = faultOf(key, wall, caller)
+  let fault = faultOf(key, wall, caller)
+  if (fault === 'expired' && isIdle(key, wall)) {
+    noteOwnUses(key, parts)
+    fault = faultOf(key, wall, caller)
+    if (fault === 'expired' && !isRecent(key, wall, parts)) return undefined
+  }
   if (fault !== null) return refuse(key, fault, wall, caller, parts)
 
   usage.countUse(key, wall, caller)
   usage.noteUse(key, wall, caller)
   return new Acceptance(key, key.permissions, caller, makeSignal)
+}
+
+/** True if a key has expired, and not because of its `expiresAt`. */
+function isIdle({ expiresAtMs, endsAtMs }: CachedKey, wall: number): boolean {
+  return endsAtMs <= wall && (expiresAtMs === null || expiresAtMs > wall)
+}
+
+/**
+ * Lets an idle key expire later if this process has used it since its row was read. Uses of another of its secrets count as well. They
+ * are in the object of that secret, and here as long as they are not written.
+ */
+function noteOwnUses(key: CachedKey, { usage, memory }: DecidingParts) {
+  const lastMs = Math.max(key.lastUsedAtMs, usage.lastUseOf(key.id)?.atMs ?? -Infinity)
+  const idleAtMs = Math.max(key.endsAtMs, lastMs + memory.idleMs)
+  key.endsAtMs = Math.min(key.expiresAtMs ?? Infinity, idleAtMs)
+}
+
+/**
+ * True if the row of an idle key was read within the bound. The log does not report uses, so an older row may lack the uses of other
+ * processes. A caller that keeps sending an idle key costs one look-up per process and bound.
+ */
+function isRecent({ freshness }: CachedKey, wall: number, { memory }: DecidingParts): boolean {
+  const { clock, feed } = memory
+  return isWithin(freshness, feed.maxStalenessMs, clock.monotonic(), wall)
 }

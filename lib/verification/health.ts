@@ -1,6 +1,6 @@
 import type { Sequelize } from 'sequelize'
 
-import { isOfPrefixes } from '../../models/api-key'
+import { endSql, isOfPrefixes } from '../../models/api-key'
 import { optionsOf } from '../../models/option-checks'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
@@ -91,7 +91,7 @@ export interface HealthQuestion {
 }
 
 /** The parts that count the keys of an app in the database. */
-interface CountingParts extends Pick<Settings, 'environments' | 'permissions'> {
+interface CountingParts extends Pick<Settings, 'environments' | 'permissions' | 'idleMs'> {
   background: Pick<Background, 'run'>
   /** The view of the app's Sequelize that runs statements of the library (models/guest.ts). */
   sequelize: Sequelize
@@ -177,19 +177,21 @@ async function countLivingKeys({
   tables,
   environments,
   format,
+  idleMs,
 }: CountingParts): Promise<LivingKeys[]> {
+  const end = endSql('key', idleMs)
   const rows = await onDatabase(() =>
     select<{ secretId: string | null; keys: string }>(
       sequelize,
       `SELECT secret_id AS "secretId", count(*)::text AS keys
          FROM (
-           SELECT secret_id, status, expires_at, prefix FROM ${tables.keys}
+           SELECT secret_id, status, ${end} AS ends_at, prefix FROM ${tables.keys} AS key
             UNION ALL
-           SELECT previous_secret_id, status, expires_at, prefix FROM ${tables.keys}
+           SELECT previous_secret_id, status, ${end}, prefix FROM ${tables.keys} AS key
             WHERE previous_works_until > now()
          ) AS secret
         WHERE ${isOfPrefixes('secret', environments.keyPrefixes)}
-          AND status <> 'REVOKED' AND (expires_at IS NULL OR expires_at > now())
+          AND status <> 'REVOKED' AND (ends_at IS NULL OR ends_at > now())
         GROUP BY secret_id ORDER BY secret_id`,
       { transaction: null },
     ),

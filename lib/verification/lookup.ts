@@ -1,4 +1,4 @@
-import { attributesFor, keyColumns, msSql, textSql } from '../../models/api-key'
+import { attributesFor, idleSinceSql, keyColumns, msSql, textSql } from '../../models/api-key'
 import { onPrimary } from '../database/query'
 import { isSuspendedSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
@@ -41,7 +41,7 @@ export type Lookup = (digests: readonly Digest[], limitMs: number) => Promise<Ke
 
 interface LookupParts extends Pick<
   Settings,
-  'limits' | 'environments' | 'permissions' | 'preparedStatements' | 'resources'
+  'limits' | 'environments' | 'permissions' | 'preparedStatements' | 'resources' | 'idleMs'
 > {
   tables: Tables
   idTypes: IdTypes
@@ -95,10 +95,12 @@ function createAsk(parts: LookupParts) {
   }
 }
 
-function lookupSql({ tables, conditions, keysSize }: LookupParts): string {
+function lookupSql({ tables, conditions, keysSize, idleMs }: LookupParts): string {
   const { isRegistered, isSubscriber, fingerprint } = conditions
   const attributes = attributesFor('verified')
-  const columns = attributes.map((name) => `key.${keyColumns[name].name}`).join(', ')
+  const idleSince = idleMs === Infinity ? 'NULL::timestamptz' : idleSinceSql('key')
+  const all = attributes.map((name) => `key.${keyColumns[name].name}`)
+  const columns = [`${idleSince} AS idle_since`, ...all].join(', ')
   const texts = attributes.map((name) => `${textSql('key', name)} AS "${name}"`).join(', ')
   return `${onPrimary}
     SELECT newest.revision::text, newest.mark::text, pg_is_in_recovery()::text AS is_standby,
@@ -107,6 +109,7 @@ function lookupSql({ tables, conditions, keysSize }: LookupParts): string {
            key.found_hash AS hash, key.found_prefix, ${texts},
            (${msSql('key.last_used_at')})::text AS last_used_at_ms,
            (${msSql('key.works_until')})::text AS works_until_ms,
+           (${msSql('key.idle_since')})::text AS idle_since_ms,
            (${isSuspendedSql(tables, 'key')})::text AS owner_suspended
       FROM (
         SELECT revision, mark FROM ${tables.revisions} ORDER BY revision DESC LIMIT 1
@@ -137,7 +140,7 @@ function unpreparedSql(text: string, hashes: readonly string[]): string {
 
 /** Makes the function that reads a row. The rows share equal values, because there may be a million rows. */
 function createRowReader(parts: LookupParts) {
-  const { idTypes, owners, limits: appLimits, environments, permissions, resources } = parts
+  const { idTypes, owners, limits: appLimits, environments, permissions, resources, idleMs } = parts
   const permissionsOf = createInterner((json) => permissions.heldBy(readNames(json)))
   // A constraint of the table guarantees it.
   const statusOf = createInterner((status) => status as KeyRow['status'])
@@ -176,6 +179,8 @@ function createRowReader(parts: LookupParts) {
 
   return function readRow(row: TextRow): KeyRow {
     const { userId = null, organizationId = null, service = null } = row
+    const expiresAtMs = readTime(row.expiresAt)
+    const idleSinceMs = readTime(row.idle_since_ms) ?? Infinity
     const isSuspended = row.status === 'ACTIVE' && row.owner_suspended === 'true'
     const key = { environment: row.environment ?? null, prefix: row.prefix ?? '' }
     // The prefix of a secret that works no longer is not kept. Such a secret is refused all the same.
@@ -188,7 +193,8 @@ function createRowReader(parts: LookupParts) {
       permissions: permissionsOf(row.permissions ?? '[]'),
       // The keys of a suspended owner are refused like suspended keys.
       status: isSuspended ? 'SUSPENDED' : statusOf(row.status ?? ''),
-      expiresAtMs: readTime(row.expiresAt),
+      expiresAtMs,
+      endsAtMs: Math.min(expiresAtMs ?? Infinity, idleSinceMs + idleMs),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),
       environment: environment ? environment.name : misplaced,

@@ -22,7 +22,7 @@ import type { Settings } from '../read-options'
 
 interface MemoryParts extends Pick<
   Settings,
-  'cacheSize' | 'maxStalenessMs' | 'outageGraceMs' | 'grantableMaxAgeMs' | 'permissions'
+  'cacheSize' | 'maxStalenessMs' | 'outageGraceMs' | 'grantableMaxAgeMs' | 'permissions' | 'idleMs'
 > {
   background: Background
   observed: Observed
@@ -47,7 +47,7 @@ export type Memory = ReturnType<typeof createMemory>
  * the feed that reports changes of both, and the loader that fills the cache.
  */
 export function createMemory(parts: MemoryParts) {
-  const { clock, grantable } = parts
+  const { clock, grantable, idleMs } = parts
   const cache = createKeyCache(parts.cacheSize)
   const feed = createChangeFeed(parts)
   const loader = createLoader({ ...parts, feed, cache })
@@ -84,7 +84,7 @@ export function createMemory(parts: MemoryParts) {
     onStop: () => loader.cancel(),
   })
 
-  return { clock, cache, feed, loader, knownImports, ownerPermissions, forgetOwner }
+  return { clock, cache, feed, loader, knownImports, ownerPermissions, idleMs, forgetOwner }
 }
 
 interface RefreshParts {

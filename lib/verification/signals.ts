@@ -190,12 +190,18 @@ function apply(holding: Holding | null, watch: Watch, state: State) {
   if (refusal) return abort(watch, refusal, state)
   watch.holding = holding
 
-  const restMs = endOf(row) - clock.wall()
+  const endsAtMs = endOf(row)
+  const restMs = endsAtMs - clock.wall()
   if (checkEveryMs < restMs) {
     return setTimer(watch, checkEveryMs, state, () => checkByCache(row, watch, state))
   }
   if (restMs === Infinity) return clearTimeout(watch.timer)
-  setTimer(watch, restMs, state, () => apply(holding, watch, state))
+  // A key that seems idle may have been used since, and the database knows that.
+  const isIdle = endsAtMs !== row.expiresAtMs && endsAtMs !== row.worksUntilMs
+  setTimer(watch, restMs, state, () => {
+    if (isIdle) void check(watch, state)
+    else apply(holding, watch, state)
+  })
 }
 
 function setTimer(watch: Watch, delayMs: number, { background }: State, work: () => void) {

@@ -2,7 +2,10 @@ import { mount, useConsole } from '../support/console'
 import { newUser } from '../support/keys'
 import { factsOf, faultOf, fieldsOf, formWith, textOf } from '../support/visitor'
 
-const { apiKeys, as, createKey, http, rows } = useConsole({ undoMinutes: 10 }, { admin: true })
+const { apiKeys, as, createKey, http, rows } = useConsole(
+  { undoMinutes: 10, maxIdleDays: 30 },
+  { admin: true },
+)
 
 const admin = as('admin-root')
 const secret = /agpt_[0-9A-Za-z]{51}/
@@ -211,6 +214,23 @@ describe('a key', () => {
     expect((await apiKeys.verify(plainTextKey)).valid).toBe(false)
     const { events } = await apiKeys.events({ apiKeyId: id, action: 'unrevoked' })
     expect(events).toMatchObject([{ actorType: 'admin', actorId: 'admin-root' }])
+  })
+
+  it('says that it was not used for long, and is reactivated by a button', async () => {
+    const { id, plainTextKey } = await createKey({ userId: newUser() })
+    const active = await admin.open(`${mount}/${id}`)
+    await rows(`UPDATE api_keys SET created_at = created_at - interval '31 days' WHERE id = $1`, [
+      id,
+    ])
+    const idle = await admin.open(`${mount}/${id}`)
+    const again = await admin.press(idle, 'Reactivate')
+
+    expect(factsOf(active)).toMatchObject({ 'Expires if unused': expect.stringMatching(/UTC$/) })
+    expect(active.text).not.toContain('Reactivate')
+    expect(idle.text).toContain('This key has expired because it was not used for long.')
+    expect(idle.text).not.toContain('New secret')
+    expect(again.text).toContain('The key is active again.')
+    expect((await apiKeys.verify(plainTextKey)).valid).toBe(true)
   })
 
   it('keeps its state while the owner changes it', async () => {

@@ -376,7 +376,8 @@ const refusals: Record<ErrorCode, Row> = {
     when: 'a new secret for an expired key',
     send: () => http.as('ivan').post(`/api-keys/${expiredId}/rotate`),
     status: 409,
-    detail: 'The API key has expired. Give it a later expiresAt first.',
+    detail:
+      'The API key has expired. Give it a later expiresAt first, or reactivate it if it was unused.',
   },
   api_key_revoked: {
     when: 'a change of a revoked key',

@@ -201,6 +201,7 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
     permissions: allOf(['READ_GRAPH']),
     status: 'ACTIVE',
     expiresAtMs: null,
+    endsAtMs: Infinity,
     lastUsedAtMs: null,
     worksUntilMs: null,
     environment: null,

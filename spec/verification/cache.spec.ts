@@ -20,6 +20,7 @@ function secretOf(key: number, secret: number): CachedKey {
     permissions: allOf(['READ_GRAPH']),
     status: 'ACTIVE',
     expiresAtMs: null,
+    endsAtMs: Infinity,
     lastUsedAtMs: null,
     worksUntilMs: null,
     environment: null,

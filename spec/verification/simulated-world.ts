@@ -359,6 +359,7 @@ function rowOf(digest: Digest, content: Content, owners: OwnerCache): [Digest, K
     permissions: permissions.heldBy(permissions.names),
     status,
     expiresAtMs: null,
+    endsAtMs: Infinity,
     lastUsedAtMs: null,
     worksUntilMs: null,
     environment: null,

@@ -10,7 +10,8 @@ import { Ago, Day, Exactly, wordsFor } from './parts'
 export function Details(props: KeyProps) {
   const { page, apiKey, descriptions } = props
   const { key, list, times } = page.texts
-  const { lastUsedAt, lastUsedFrom, createdAt, expiresAt, revokedAt, allowedIps } = apiKey
+  const { lastUsedAt, lastUsedFrom, createdAt, expiresAt, idleExpiresAt, revokedAt, allowedIps } =
+    apiKey
   const { environment, resources } = appFieldsOf(apiKey)
   return (
     <section class="card" aria-labelledby="details">
@@ -36,6 +37,11 @@ export function Details(props: KeyProps) {
         <Fact label={list.columns.expires}>
           {expiresAt ? <Exactly page={page} at={expiresAt} /> : times.noExpiry}
         </Fact>
+        {idleExpiresAt && (
+          <Fact label={key.idleExpiry}>
+            <Exactly page={page} at={idleExpiresAt} />
+          </Fact>
+        )}
         {revokedAt && (
           <Fact label={key.revokedAt}>
             <Exactly page={page} at={revokedAt} />

@@ -1,3 +1,4 @@
+import { isIdle } from '../../keys/states'
 import { stateOf } from '../key-state'
 import { Details } from './key-details'
 import type { KeyProps } from './key-props'
@@ -33,7 +34,11 @@ export function Key(props: KeyProps) {
         {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
         {notice !== undefined && <Banner kind="good">{texts.notices[notice]}</Banner>}
         {state !== 'active' && notice === undefined && !canUnrevoke && (
-          <Banner kind="note">{texts.key.notes[state]}</Banner>
+          <Banner kind="note">
+            {state === 'expired' && isIdle(apiKey, Date.now())
+              ? texts.key.idle
+              : texts.key.notes[state]}
+          </Banner>
         )}
         {apiKey.ownerSuspended && <Banner kind="note">{texts.key.ownerSuspended}</Banner>}
         <OldSecret {...props} />
@@ -51,8 +56,9 @@ export function Key(props: KeyProps) {
 
 function Actions({ page, apiKey, canRenew }: KeyProps) {
   const { key } = page.texts
-  const isSuspended = apiKey.status === 'SUSPENDED'
-  const view = isSuspended ? 'reactivate' : 'suspend'
+  // An idle key is reactivated like a suspended key.
+  const isRefused = apiKey.status === 'SUSPENDED' || isIdle(apiKey, Date.now())
+  const view = isRefused ? 'reactivate' : 'suspend'
   return (
     <div class="toolbar">
       <a class="button" href={page.to(`${apiKey.id}/edit`)}>
@@ -68,12 +74,12 @@ function Actions({ page, apiKey, canRenew }: KeyProps) {
           {page.texts.admin.key.transfer}
         </a>
       )}
-      {page.look.admin && !isSuspended && (
+      {page.look.admin && !isRefused && (
         <a class="button" href={page.to(`${apiKey.id}/suspend`)}>
           {key.suspend}
         </a>
       )}
-      {(isSuspended ? canRenew : !page.look.admin) && (
+      {(isRefused ? canRenew : !page.look.admin) && (
         <form method="post" action={page.to(`${apiKey.id}/${view}`)} data-once>
           <button class="button">{key[view]}</button>
         </form>

@@ -146,6 +146,8 @@ export const de: Texts = {
         'Dieser Schlüssel ist abgelaufen. Gib ihm einen späteren Ablauf, und er gilt wieder.',
       revoked: 'Dieser Schlüssel ist widerrufen. Er gilt nie wieder.',
     },
+    idle: 'Dieser Schlüssel ist abgelaufen, weil er lange nicht benutzt wurde. Entsperre ihn, dann gilt er wieder.',
+    idleExpiry: 'Läuft unbenutzt ab',
     ownerSuspended:
       'Der Besitzer dieses Schlüssels ist gesperrt. Anfragen mit ihm werden abgelehnt, bis die Verwaltung den Besitzer entsperrt.',
     revokedAt: 'Widerrufen',

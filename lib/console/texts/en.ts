@@ -143,6 +143,8 @@ export const en = {
       expired: 'This key has expired. Give it a later expiry, and it works again.',
       revoked: 'This key is revoked. It never works again.',
     } satisfies Partial<Record<KeyState, string>>,
+    idle: 'This key has expired because it was not used for long. Reactivate it, and it works again.',
+    idleExpiry: 'Expires if unused',
     ownerSuspended:
       'The owner of this key is suspended. Requests with it are refused until an administrator reactivates the owner.',
     revokedAt: 'Revoked',

@@ -14,7 +14,8 @@ export const refusalsInGerman: Readonly<Partial<Record<ErrorCode, string>>> = {
   exceeds_access: 'Der API-Schlüssel darf mehr als du, darum darfst du sein Geheimnis nicht haben.',
   api_key_not_found: 'Diesen API-Schlüssel gibt es nicht.',
   api_key_suspended: 'Der Schlüssel ist gesperrt. Entsperre ihn zuerst.',
-  api_key_expired: 'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf.',
+  api_key_expired:
+    'Der Schlüssel ist abgelaufen. Gib ihm zuerst einen späteren Ablauf, oder entsperre ihn, wenn er unbenutzt war.',
   api_key_revoked: 'Der Schlüssel ist widerrufen und bleibt es. Erstelle einen neuen.',
   request_under_way: 'Diese Anfrage wird gerade ausgeführt. Versuche es gleich noch einmal.',
   too_many_api_keys: 'Es sind so viele Schlüssel, wie erlaubt sind. Widerrufe zuerst einen.',
