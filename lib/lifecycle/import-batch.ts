@@ -15,7 +15,7 @@ import type { ImportedRow } from './import-keys'
 import type { ImportWish } from './import-options'
 import { findUnknownOwners, ownersOf, roomOf, shareOwners } from './import-owners'
 import { takeOver, worseOf } from './import-changes'
-import { findGone, findKnown, hashesOf } from './import-known'
+import { findKnown } from './import-known'
 import { draftOf, foreignKeyViolation, unknownOwner, type NewChange } from './new-keys'
 
 interface BatchResult {
@@ -118,13 +118,11 @@ async function importIn(
 ): Promise<BatchResult> {
   const runHere = runIn(parts.sequelize, own.transaction)
   const known = await findKnown(parts.tables, runHere, rows)
-  const gone = await findGone(parts.tables, runHere, rows)
   const news = new Map<string, ImportedRow>()
   for (const row of rows) {
-    const isOver = hashesOf(row).some((each) => gone.has(each))
-    const name = row.stored.hash
+    const { hash } = row.stored
     // Of rows with one key, the row counts that lets the key do the least.
-    if (!known.has(row.place) && !isOver) news.set(name, worseOf(news.get(name) ?? row, row))
+    if (!known.has(row.place)) news.set(hash, worseOf(news.get(hash) ?? row, row))
   }
   const { added, refused } = await insert(parts, accepted, [...news.values()], wish, own)
   const changed = await takeOver(parts, rows, known, own)
