@@ -104,6 +104,10 @@ export const refusals = {
   invalid_signature: [403, 'The signature of the report is not valid.'],
   invalid_report_token: [401, 'The token of the report is not valid.', 'invalid_token'],
   malformed_report: [400, 'The report does not have the form that is taken here.'],
+  unsupported_token_type: [
+    400,
+    'A token of the report has a type that is not taken here. The keys among its tokens are refused all the same.',
+  ],
   too_many_reports: [
     429,
     'Too many reports from this address. Wait as long as the header Retry-After says.',

@@ -21,9 +21,11 @@ import { createReporter, type ReportOf, type ReporterParts } from './reporter'
 interface LeakParts extends ReporterParts {
   authenticator: Authenticator
   answers: Answers
-  settings: Pick<Settings, 'environments' | 'imports'>
+  settings: Pick<Settings, 'environments' | 'imports' | 'redis'>
   verification: Pick<Verification, 'examine' | 'locate'>
 }
+
+type CountCall = ReturnType<typeof createCallLimit>
 
 type Handler = (req: Request, res: Response) => Promise<void>
 
@@ -42,12 +44,16 @@ export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
   const reportOf: ReportOf = (req) => (reports, reason, sender) =>
     take(reports, { reason, ...addressOf(req) }, sender)
 
+  const [prefix] = settings.environments.keyPrefixes
+  const limitCalls = (name: string, most: number) =>
+    createCallLimit({ name: `${prefix} ${name}`, most, redis: settings.redis })
+
   const routes: Record<string, { get?: Handler; post?: Handler }> = {
     '/status': { get: createStatusHandler(parts) },
   }
   if (github) routes['/github'] = { post: createGithubHandler({ github, reportOf }) }
   if (gitlab) {
-    const countCall = createCallLimit(mostGitlabCalls)
+    const countCall = limitCalls('gitlab', mostGitlabCalls)
     const { listTypes, revokeTokens } = createGitlabHandlers({
       gitlab,
       reportOf,
@@ -56,7 +62,10 @@ export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
     routes['/revocable_token_types'] = { get: listTypes }
     routes['/revoke_tokens'] = { post: revokeTokens }
   }
-  if (takesReports) routes['/reports'] = { post: createReportsHandler(reportOf) }
+  if (takesReports)
+    routes['/reports'] = {
+      post: createReportsHandler(reportOf, limitCalls('reports', mostReports)),
+    }
 
   const router = Router()
   for (const [path, handlers] of Object.entries(routes)) {
@@ -127,12 +136,10 @@ function isOfWorkingKey(judged: Authentication): boolean {
 }
 
 /** Makes the handler of public reports, after the credential revocation API of GitHub. Its answer says nothing about the credentials. */
-function createReportsHandler(reportOf: ReportOf): Handler {
-  const countCall = createCallLimit(mostReports)
-
+function createReportsHandler(reportOf: ReportOf, countCall: CountCall): Handler {
   return async function takeReports(req, res) {
     const sender = { ip: clientAddressOf(req) }
-    countCall(sender.ip)
+    await countCall(sender.ip)
     const { credentials } = Object(await readJsonBody(req, res, 'manyKeys')) as {
       credentials?: unknown
     }

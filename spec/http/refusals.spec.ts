@@ -222,6 +222,16 @@ const refusals: Record<ErrorCode, Row> = {
     status: 400,
     detail: 'The report does not have the form that is taken here.',
   },
+  unsupported_token_type: {
+    when: 'a report of GitLab with a type that is not listed',
+    send: () =>
+      leaks.http
+        .set({ Authorization: gitlabToken })
+        .post('/leaks/revoke_tokens', [{ type: 'x', token: 'x' }]),
+    status: 400,
+    detail:
+      'A token of the report has a type that is not taken here. The keys among its tokens are refused all the same.',
+  },
   malformed_token_request: {
     when: 'a request of the token endpoints without a token',
     send: () => leaks.http.post('/oauth/revoke', {}),

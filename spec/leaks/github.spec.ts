@@ -1,7 +1,4 @@
 import { hash } from 'node:crypto'
-import { once } from 'node:events'
-import type { IncomingMessage } from 'node:http'
-import { connect, type AddressInfo } from 'node:net'
 
 import express, { type Express } from 'express'
 
@@ -9,6 +6,7 @@ import type { ApiKeyNotices } from '../../lib'
 import type { Options, TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { sample, useGithub } from '../support/github'
+import { sendHalf } from '../support/half-sent'
 import { forgeKey } from '../support/keys'
 import { expectProblem } from '../support/problem'
 import { until } from '../support/until'
@@ -189,19 +187,7 @@ describe('POST /github', () => {
     const { app, apiKeys, createKey } = receiver
     const { id, plainTextKey } = await createKey()
     const body = JSON.stringify([matchOf(plainTextKey)])
-    const server = app.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1')
-    const fields = Object.entries({ ...signWith(body), Host: 'x', 'Content-Length': body.length })
-    const lines = fields.map(([name, value]) => `${name}: ${value}\r\n`)
-    socket.write(`POST /leaks/github HTTP/1.1\r\n${lines.join('')}\r\n${body.slice(0, -9)}`)
-    const [request] = (await once(server, 'request')) as [IncomingMessage]
-    request.on('error', () => {})
-    const isOver = new Promise((resolve) => request.once('close', resolve))
-    socket.destroy()
-    await isOver
-    server.close()
-    server.closeAllConnections()
+    await sendHalf(app, '/leaks/github', { fields: signWith(body), body })
 
     expect((await apiKeys.get(id)).status).toBe('ACTIVE')
     await report(receiver, body)

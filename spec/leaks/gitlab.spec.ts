@@ -2,9 +2,12 @@ import { randomUUID } from 'node:crypto'
 
 import type { Express } from 'express'
 
+import { sources } from '../../lib'
 import type { TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
+import { sendHalf } from '../support/half-sent'
 import { forgeKey } from '../support/keys'
+import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 const token = 'a token of at least 16 characters'
@@ -16,7 +19,7 @@ function addLeaks(app: Express, keys: TestApiKeys) {
   app.use('/named', keys.leakRouter({ gitlab: { token, types: ['gitleaks_rule_id_acme'] } }))
 }
 
-const { apiKeys, http, createKey, createProcess } = useWorld({ routes: addLeaks })
+const { apiKeys, app, http, createKey, createProcess } = useWorld({ routes: addLeaks })
 const location = 'https://gitlab.example.com/acme/app/-/blob/123456/foo.txt'
 const type = 'gitleaks_rule_id_agpt_api_key'
 
@@ -39,7 +42,7 @@ describe('POST /revoke_tokens', () => {
 
     const answer = await asGitlab.post('/leaks/revoke_tokens', [
       { type, token: plainTextKey, location },
-      { type: 'unknown', token: forgeKey(), location: 7 },
+      { type, token: forgeKey(), location: 7 },
     ])
 
     expect([answer.status, answer.text]).toEqual([204, ''])
@@ -51,12 +54,72 @@ describe('POST /revoke_tokens', () => {
     expect(again.status).toBe(204)
   })
 
-  it('revokes a key whatever its type is', async () => {
+  it.each([undefined, 7, '', 'gitleaks_rule_id_other', '__proto__'])(
+    'revokes a key whatever its type is, and answers 400 to a type that it does not list: %j',
+    async (other) => {
+      const { id, plainTextKey } = await createKey()
+      const tokens = [
+        { type, token: forgeKey() },
+        { type: other, token: plainTextKey },
+      ]
+
+      const answer = await asGitlab.post('/leaks/revoke_tokens', tokens)
+
+      expect([answer.status, answer.body.code]).toEqual([400, 'unsupported_token_type'])
+      expect((await apiKeys.get(id)).status).toBe('REVOKED')
+    },
+  )
+
+  it('takes the types that the app names, and no others', async () => {
+    const named = [{ type: 'gitleaks_rule_id_acme', token: 'x' }]
+    const other = [{ type, token: 'x' }]
+
+    expect((await asGitlab.post('/named/revoke_tokens', named)).status).toBe(204)
+    expect((await asGitlab.post('/named/revoke_tokens', other)).status).toBe(400)
+  })
+
+  it('has types for former prefixes and for imported keys, as the rules for scanners name them', async () => {
+    const imports = [sources.autogpt(), sources.knox()]
+    const other = createProcess({ formerPrefixes: ['zenith'], imports }, addLeaks)
+
+    const { body } = await other.http
+      .set({ Authorization: token })
+      .get('/leaks/revocable_token_types')
+
+    expect(body.types).toEqual([
+      'gitleaks_rule_id_agpt_api_key',
+      'gitleaks_rule_id_zenith_api_key',
+      'gitleaks_rule_id_autogpt_imported_key',
+    ])
+    for (const type of body.types) {
+      const id = String(type).replace('gitleaks_rule_id_', '')
+      expect(other.apiKeys.scannerRules('gitleaks')).toContain(`id = "${id}"`)
+    }
+  })
+
+  it('changes nothing if GitLab goes away half-way, and takes the whole report then', async () => {
     const { id, plainTextKey } = await createKey()
+    const body = JSON.stringify([{ type, token: plainTextKey, location }])
 
-    await asGitlab.post('/leaks/revoke_tokens', [{ token: plainTextKey }])
+    await sendHalf(app, '/leaks/revoke_tokens', { fields: { Authorization: token }, body })
 
+    expect((await apiKeys.get(id)).status).toBe('ACTIVE')
+    await asGitlab.post('/leaks/revoke_tokens').type('json').send(body)
     expect((await apiKeys.get(id)).status).toBe('REVOKED')
+  })
+
+  it('goes on if GitLab does not wait for the answer', async () => {
+    const { id, plainTextKey } = await createKey()
+    const body = JSON.stringify([{ type, token: plainTextKey, location }])
+
+    await sendHalf(app, '/leaks/revoke_tokens', {
+      fields: { Authorization: token },
+      body,
+      isWhole: true,
+    })
+
+    await until(async () => (await apiKeys.get(id)).status === 'REVOKED')
+    expect((await apiKeys.get(id)).exposed?.url).toBe(location)
   })
 
   it.each([
@@ -78,14 +141,18 @@ describe('POST /revoke_tokens', () => {
     expect(answer.status).toBe(400)
   })
 
-  it('answers 503 while the database is away', async () => {
+  it('answers 503 while the database is away, and loses nothing', async () => {
     const away = createProcess({ sequelize: databaseAway.connect() }, addLeaks)
+    const { id, plainTextKey } = await createKey()
+    const tokens = [{ type, token: plainTextKey }]
 
-    const answer = await away.http
+    const refused = await away.http
       .set({ Authorization: token })
-      .post('/leaks/revoke_tokens', [{ type, token: forgeKey() }])
+      .post('/leaks/revoke_tokens', tokens)
 
-    expect(answer.status).toBe(503)
+    expect([refused.status, refused.headers['retry-after']]).toEqual([503, '1'])
+    expect((await asGitlab.post('/leaks/revoke_tokens', tokens)).status).toBe(204)
+    expect((await apiKeys.get(id)).status).toBe('REVOKED')
   })
 })
 

@@ -4,6 +4,7 @@ import type { ImportSource } from '../../lib'
 import type { TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
+import { sendHalf } from '../support/half-sent'
 import { forgeKey } from '../support/keys'
 import { expectFaults, expectProblem } from '../support/problem'
 import { useWorld } from '../support/world'
@@ -16,7 +17,7 @@ function addLeaks(app: Express, keys: TestApiKeys) {
 const { apiKeys, createKey, createProcess } = useWorld({ routes: addLeaks })
 /** Reports from an address that has not called before. */
 let calls = 0
-const { http } = createProcess({}, addLeaks)
+const { app, http } = createProcess({}, addLeaks)
 function send(body: unknown, receiver = http) {
   const address = `203.0.${Math.floor(++calls / 250)}.${calls % 250}`
   return receiver.set({ 'X-Forwarded-For': address }).post('/leaks/reports', body as object)
@@ -122,6 +123,17 @@ describe('POST /reports', () => {
     expectProblem(await send({ credentials: [plainTextKey] }, away.http), 'database_unavailable')
 
     expect((await send({ credentials: [plainTextKey] })).status).toBe(202)
+    expect((await apiKeys.get(id)).status).toBe('REVOKED')
+  })
+
+  it('changes nothing if the sender goes away half-way, and takes the whole report then', async () => {
+    const { id, plainTextKey } = await createKey()
+    const body = JSON.stringify({ credentials: [plainTextKey] })
+
+    await sendHalf(app, '/leaks/reports', { body })
+
+    expect((await apiKeys.get(id)).status).toBe('ACTIVE')
+    await send({ credentials: [plainTextKey] })
     expect((await apiKeys.get(id)).status).toBe('REVOKED')
   })
 

@@ -185,6 +185,7 @@ describe('openApi', () => {
       'invalid_signature',
       'invalid_report_token',
       'malformed_report',
+      'unsupported_token_type',
       'malformed_token_request',
       'too_many_reports',
       'report_unverifiable',
