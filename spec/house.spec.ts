@@ -230,6 +230,7 @@ const wings = {
     'lib/importing/salted.ts',
     'lib/importing/framework-sources.ts',
     'lib/importing/node-sources.ts',
+    'lib/importing/plain-sources.ts',
     'lib/importing/platform-sources.ts',
     'lib/importing/rows.ts',
     'lib/importing/source.ts',

@@ -124,6 +124,7 @@ const tables: Readonly<Record<string, string>> = {
   'better-auth': 'apikey',
   adonis: 'auth_access_tokens',
   autogpt: 'APIKey',
+  directus: 'directus_users',
   doorkeeper: 'oauth_access_tokens',
   'drf-api-key': 'rest_framework_api_key_apikey',
   gitea: 'access_token',
@@ -131,6 +132,7 @@ const tables: Readonly<Record<string, string>> = {
   keypal: 'apikey',
   knox: 'knox_authtoken',
   medusa: 'api_key',
+  n8n: 'user_api_keys',
   sanctum: 'personal_access_tokens',
   strapi: 'strapi_api_tokens',
 }

@@ -1,5 +1,5 @@
 import { createHashers, toStoredHash, type Hasher } from '../keys/secret'
-import { digestOfAll } from './digests'
+import { digestOfAll, plain } from './digests'
 import { longestMatch } from './pattern'
 import type { SaltedValue } from './salted'
 import type { ImportRow, ImportSource } from './source'
@@ -118,6 +118,9 @@ export function readStored(accepted: AcceptedSource, row: ImportRow): ReadStored
       stored: hashOf(accepted, saltedText(value)),
       salted: { locator, recipe, salt: value.salt },
     }
+  }
+  if (digest === plain && !hasShapeOf(accepted, stored)) {
+    return { pointer: '#/stored', message: 'is no key that this source accepts' }
   }
   const own = digest.read(stored)
   if (own === null) return { pointer: '#/stored', message: 'is not what this source stores' }

@@ -1,6 +1,7 @@
 import { hmac, plain, sha256, sha512, withSuffix } from './digests'
 import { doorkeeper, drfApiKey, knox, sanctum } from './framework-sources'
 import { adonis, betterAuth, keypal, prefixedApiKey } from './node-sources'
+import { directus, n8n } from './plain-sources'
 import { autogpt, gitea, gitlab, medusa, payload, strapi, unkey } from './platform-sources'
 import { bcryptWith, djangoPbkdf2, pbkdf2With, scryptWith } from './salted'
 
@@ -14,6 +15,7 @@ export const sources = {
   adonis,
   autogpt,
   betterAuth,
+  directus,
   doorkeeper,
   drfApiKey,
   gitea,
@@ -21,6 +23,7 @@ export const sources = {
   keypal,
   knox,
   medusa,
+  n8n,
   payload,
   prefixedApiKey,
   sanctum,

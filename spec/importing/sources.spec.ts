@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+
 import { createApiKeys, digests, sources, type ImportSource } from '../../lib'
 import { faultOfPattern } from '../../lib/importing/pattern'
 import { crc32 } from '../../lib/importing/source'
@@ -87,6 +89,14 @@ function read(source: ImportSource, row: Record<string, unknown>) {
   return result
 }
 
+/** Makes a JSON Web Token, with a signature of its length. */
+function tokenOf(payload: object): string {
+  return [{ alg: 'HS256', typ: 'JWT' }, payload]
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .concat('x'.repeat(43))
+    .join('.')
+}
+
 describe('rows of other systems', () => {
   it.each<[string, ImportSource, Record<string, unknown>, object]>([
     [
@@ -133,6 +143,24 @@ describe('rows of other systems', () => {
       },
     ],
     [
+      'a user of Directus who is suspended',
+      sources.directus(),
+      { id: 'u', token: 'x'.repeat(32), status: 'suspended', role: null },
+      { userId: 'u', status: 'SUSPENDED', shown: { postfix: 'xxxx' } },
+    ],
+    [
+      'a key of n8n from before JSON Web Tokens',
+      sources.n8n(),
+      {
+        apiKey: `n8n_api_${'0'.repeat(80)}`,
+        label: 'Mine',
+        userId: 'u',
+        scopes: ['workflow:read'],
+        createdAt: '2025-01-01T00:00:00Z',
+      },
+      { name: 'Mine', userId: 'u', permissions: ['workflow:read'], expiresAt: null },
+    ],
+    [
       'seconds of Gitea',
       sources.gitea(),
       { token_hash: 'x', created_unix: 1_700_000_000, updated_unix: '1700000100', uid: 3 },
@@ -173,6 +201,22 @@ describe('rows of other systems', () => {
     ],
   ])('are read: %s', (_, source, row, expected) => {
     expect(read(source, row).row).toMatchObject(expected)
+  })
+
+  it('name the role of Directus, which permissions have to be given for', () => {
+    const { unmapped } = read(sources.directus(), { id: 'u', token: 'x', role: 'editor' })
+
+    expect(unmapped).toMatchObject([{ field: 'role' }])
+  })
+
+  it('are not taken for keys of n8n if they are tokens of another issuer or audience', () => {
+    const { accepts } = sources.n8n()
+    const claims = { sub: randomUUID(), iss: 'n8n', aud: 'public-api', iat: 1_700_000_000 }
+
+    expect(accepts.test(tokenOf(claims))).toBe(true)
+    expect(accepts.test(tokenOf({ ...claims, iss: 'app' }))).toBe(false)
+    expect(accepts.test(tokenOf({ ...claims, aud: 'mcp-server-api' }))).toBe(false)
+    expect(accepts.test(tokenOf({ sub: claims.sub, iat: claims.iat }))).toBe(false)
   })
 
   it('name what cannot be imported', () => {
