@@ -1,4 +1,5 @@
-import { open, rm, type FileHandle } from 'node:fs/promises'
+import { rmSync } from 'node:fs'
+import { open, type FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 
 import { messageOf } from '../database/failures'
@@ -42,11 +43,15 @@ export async function printOnce(
 
   const path = resolve(output)
   const file = await openNew(path)
+  const removeFile = () => rmSync(path, { force: true })
+  // After Ctrl-C, an empty file would be in the way of the next try.
+  process.on('exit', removeFile)
   try {
-    const made = await make().catch(async (error: unknown) => {
-      await rm(path, { force: true })
+    const made = await make().catch((error: unknown) => {
+      removeFile()
       throw error
     })
+    process.off('exit', removeFile)
     await write(file, path, made)
     note(`The plain-text key is in ${path}.`)
     return made

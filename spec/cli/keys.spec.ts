@@ -3,7 +3,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { instanceModule, jsonLines, useCli } from '../support/cli'
 import { newKey, newUser } from '../support/keys'
 
-const { cli, terminal, shell, path, write, apiKeys, rows, createKey } = useCli({
+const { cli, terminal, shell, path, write, apiKeys, rows, createKey, startCli, holdLock } = useCli({
   options: 'undoMinutes: 10',
 })
 
@@ -40,6 +40,25 @@ describe('create', () => {
     expect((await stat(file)).mode & 0o777).toBe(0o600)
     expect(verdict).toMatchObject({ valid: true, apiKey: { id: printed?.apiKey.id, userId: user } })
     expect(stdout + stderr).not.toContain(key.trim())
+  })
+
+  it('leaves no file behind at Ctrl-C, and goes on when it is begun again', async () => {
+    const user = newUser()
+    const file = path('interrupted.txt')
+    const lock = await holdLock('LOCK TABLE api_keys')
+
+    const first = startCli([...create(user), '--output', file])
+    await first.isBlocked()
+    expect((await stat(file)).size).toBe(0)
+    first.kill('SIGINT')
+    expect(await first.closed).toBe(130)
+    await expect(stat(file)).rejects.toThrow('ENOENT')
+    await lock.release()
+
+    expect(await cli([...create(user), '--output', file])).toMatchObject({ code: 0 })
+    expect(await apiKeys.verify((await readFile(file, 'utf8')).trim())).toMatchObject({
+      valid: true,
+    })
   })
 
   it('makes no key if the file is there already, and none if its input is wrong', async () => {
