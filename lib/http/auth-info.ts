@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
 import type { AnyApp, App } from '../keys/app'
-import { endOf } from '../verification/decide'
+import { lastEndOf } from '../verification/decide'
 import { acceptanceOf, type VerifiedApiKey } from '../verification/verified-key'
 import type { Authenticator } from './authentication'
 import type { Guard } from './guards'
@@ -29,7 +29,7 @@ const longestMs = 3_600_000
 export function authInfoOf(apiKey: VerifiedApiKey): McpAuthInfo {
   const { id, permissions } = apiKey
   const row = acceptanceOf(apiKey)?.row
-  const endsAtMs = row ? endOf(row) : Infinity
+  const endsAtMs = row ? lastEndOf(row) : Infinity
   return {
     token: id,
     clientId: id,

@@ -7,7 +7,7 @@ import { readClientAddress } from '../keys/addresses'
 import type { Owner } from '../keys/owner'
 import type { Settings } from '../read-options'
 import type { CachedKey } from '../verification/cache'
-import { endOf, faultOf } from '../verification/decide'
+import { lastEndOf, faultOf } from '../verification/decide'
 import type { Verification } from '../verification/verification'
 import { malformed, readForm, tokenOf } from './form'
 import type { Introspection, readTokenOptions } from './options'
@@ -76,7 +76,7 @@ function createIntrospectKey(
   async function describe(key: CachedKey): Promise<Introspection> {
     const { id, owner, environment, policy } = key
     const { permissions } = await holdingOf(key)
-    const endsAtMs = endOf(key)
+    const endsAtMs = lastEndOf(key)
     const { resources } = policy.bindings
     return {
       active: true,

@@ -48,6 +48,11 @@ export function faultOfSecret({ worksUntilMs }: KeyRow, wall: number): KeyFault 
   return worksUntilMs !== null && worksUntilMs <= wall ? 'retired' : null
 }
 
+/** Returns when a secret of a key stops working however much it is used, in milliseconds since 1970; `Infinity` if it does not. */
+export function lastEndOf({ expiresAtMs, worksUntilMs }: KeyRow): number {
+  return Math.min(expiresAtMs ?? Infinity, worksUntilMs ?? Infinity)
+}
+
 /** Returns when a secret of a key stops working without a further use, in milliseconds since 1970; `Infinity` if it does not. */
 export function endOf({ endsAtMs, worksUntilMs }: KeyRow): number {
   return Math.min(endsAtMs, worksUntilMs ?? Infinity)
@@ -110,15 +115,21 @@ export function decide(
 }
 
 /** True if a key has expired, and not because of its `expiresAt`. */
-function isIdle({ expiresAtMs, endsAtMs }: CachedKey, wall: number): boolean {
+export function isIdle({ expiresAtMs, endsAtMs }: CachedKey, wall: number): boolean {
   return endsAtMs <= wall && (expiresAtMs === null || expiresAtMs > wall)
+}
+
+/** The parts that know of the last uses of keys. */
+export interface OwnUses {
+  usage: Pick<UsageRecorder, 'lastUseOf'>
+  memory: Pick<Memory, 'idleMs'>
 }
 
 /**
  * Lets an idle key expire later if this process has used it since its row was read. Uses of another of its secrets count as well. They
  * are in the object of that secret, and here as long as they are not written.
  */
-function noteOwnUses(key: CachedKey, { usage, memory }: DecidingParts) {
+export function noteOwnUses(key: CachedKey, { usage, memory }: OwnUses) {
   const lastMs = Math.max(key.lastUsedAtMs, usage.lastUseOf(key.id)?.atMs ?? -Infinity)
   const idleAtMs = Math.max(key.endsAtMs, lastMs + memory.idleMs)
   key.endsAtMs = Math.min(key.expiresAtMs ?? Infinity, idleAtMs)

@@ -3,6 +3,7 @@ import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import { asSent, type Digest, type SecretFormat } from '../keys/secret'
 import { isStillUnknown, mayAnswer, mayUseKey, type CachedKey } from './cache'
+import { isIdle, noteOwnUses, type OwnUses } from './decide'
 import {
   createExamineImported,
   type ExamineImportedParts,
@@ -29,12 +30,13 @@ export interface Examination {
 interface ExamineParts extends ExamineImportedParts {
   format: SecretFormat
   memory: Memory
+  usage: OwnUses['usage']
 }
 
 /** Makes the functions that read a key as a verification reads it. They count no use, and report nothing. */
-export function createExamine({ format, memory, attempts, imports }: ExamineParts) {
+export function createExamine({ format, memory, usage, attempts, imports }: ExamineParts) {
   const { clock, ownerPermissions } = memory
-  const { read, readCached } = createReads(memory)
+  const { read, readCached } = createReads(memory, usage)
 
   async function examineOwn(plainTextKey: string, read: Read): Promise<Examination> {
     const digest = format.parse(asSent(plainTextKey))
@@ -89,7 +91,9 @@ export function createExamine({ format, memory, attempts, imports }: ExaminePart
 }
 
 /** Makes the two ways to read a key: from the database, and from the cache while a verification may use it. */
-function createReads({ cache, clock, feed, loader }: Memory) {
+function createReads(memory: Memory, usage: OwnUses['usage']) {
+  const { cache, clock, feed, loader } = memory
+
   async function readKey(digest: Digest): Promise<CachedKey | null> {
     const askedAt = clock.monotonic()
     for (let attempt = 1; attempt <= maxAttempts; attempt++) {
@@ -124,7 +128,18 @@ function createReads({ cache, clock, feed, loader }: Memory) {
   /** Returns a key from the cache, else from the database. */
   const readCached: Read = async (digest) => {
     const cached = cachedKey(digest)
-    return cached === undefined ? read(digest) : cached
+    // Other processes may have used a key that seems idle.
+    if (cached !== undefined && !(cached && seemsIdle(cached))) return cached
+    const key = await read(digest)
+    if (key) seemsIdle(key)
+    return key
+  }
+
+  /** True if neither the row of a key nor the notes of this process have a use that is late enough. */
+  function seemsIdle(key: CachedKey): boolean {
+    if (!isIdle(key, clock.wall())) return false
+    noteOwnUses(key, { usage, memory })
+    return isIdle(key, clock.wall())
   }
 
   return { read, readCached }

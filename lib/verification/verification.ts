@@ -105,7 +105,7 @@ export function createVerification(parts: VerificationParts) {
     verify,
     outcomes,
     verifyAlone: createVerifyWithoutRequest({ ...parts, verify, usage, outcomes }),
-    ...createExamine({ ...parts, memory, ...trials }),
+    ...createExamine({ ...parts, memory, usage, ...trials }),
     rateLimiter: createRateLimiter(shared),
     ...createRefresh({ ...parts, memory, changeLog }),
     waitForEveryone: createWaitForEveryone(shared),
