@@ -81,7 +81,7 @@ export function createFunctionName({ schema }: Tables): string {
  */
 export function ownerLockSql({ keys }: Tables, row: string): string {
   const numberOf = (column: string) =>
-    `hashtextextended(${literal(`express-api-keys ${keys} ${column} `)} || ${row}.${column}::text, 0)`
+    `pg_catalog.hashtextextended(${literal(`express-api-keys ${keys} ${column} `)} || ${row}.${column}::text, 0)`
   return `CASE WHEN ${row}.user_id IS NOT NULL THEN ${numberOf('user_id')}
                WHEN ${row}.organization_id IS NOT NULL THEN ${numberOf('organization_id')} ELSE ${numberOf('service')} END`
 }

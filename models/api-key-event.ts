@@ -114,7 +114,7 @@ export function eventSql(event: string): string {
   const members = Object.entries(eventColumns).map(
     ([name, column]) => `'${name}', ${event}.${column}`,
   )
-  return `json_build_object(
+  return `pg_catalog.json_build_object(
     'id', ${event}.id::text, ${members.join(', ')}, 'createdAt', ${msSql(`${event}.created_at`)},
     'isErased', ${event}.erased IS NOT NULL
   )::text`

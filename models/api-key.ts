@@ -148,7 +148,7 @@ export function keySql(tables: Tables, key: string): string {
     return `'${attribute}', ${jsonOf(`${key}.${name}`, type)}`
   })
   members.push(`'ownerSuspended', ${isSuspendedSql(tables, key)}`)
-  return `json_build_object(${members.join(', ')})::text`
+  return `pg_catalog.json_build_object(${members.join(', ')})::text`
 }
 
 function jsonOf(value: string, type: ColumnType): string {
@@ -160,7 +160,7 @@ function jsonOf(value: string, type: ColumnType): string {
 export function textSql(key: string, attribute: KeyAttribute): string {
   const { name, type } = keyColumns[attribute]
   const value = `${key}.${name}`
-  if (type === 'list') return `to_json(${value})::text`
+  if (type === 'list') return `pg_catalog.to_json(${value})::text`
   return type === 'time' ? `(${msSql(value)})::text` : `${value}::text`
 }
 
@@ -218,7 +218,7 @@ export function keyPrefixSql(prefix: string): string {
  */
 export function searchSql(key: string): string {
   return (
-    `(to_tsvector('pg_catalog.simple', ${key}name || ' ' || coalesce(${key}description, ''))` +
+    `(pg_catalog.to_tsvector('pg_catalog.simple', ${key}name || ' ' || coalesce(${key}description, ''))` +
     // With a position: a phrase of words that begin alike is found only if each word has a position.
     ` || (${key}prefix || ':1')::tsvector)`
   )
@@ -226,10 +226,10 @@ export function searchSql(key: string): string {
 
 /** SQL for a time in milliseconds since 1970: as a number, which no setting of the session changes. */
 export function msSql(time: string): string {
-  return `extract(epoch FROM ${time}) * 1000`
+  return `extract(epoch FROM ${time}) * 1000.0`
 }
 
 /** SQL for the time that a parameter names in milliseconds since 1970. */
 export function timeOfParameter(number: number): string {
-  return `to_timestamp($${number}::float8 / 1000)`
+  return `to_timestamp($${number}::float8 / 1000::float8)`
 }

@@ -12,7 +12,7 @@ export function isOfKeyWithPrefix(
   keyPrefixes: readonly string[],
 ): string {
   const own = keyPrefixes.map(literal)
-  const prefix = `coalesce(entry.after, entry.before) ->> 'prefix'`
+  const prefix = `coalesce(entry.after, entry.before) ->> 'prefix'::text`
   // One entry at a time, by the indexes: as a join, the server would read all keys.
   return `coalesce(
     (SELECT ${keyPrefixSql('key.prefix')} FROM ${tables.keys} AS key WHERE key.id = ${id}),
@@ -44,12 +44,12 @@ export function openSql(object: string): string {
 
 /** SQL for the attributes of a `jsonb` object that are personal; NULL if there are none. */
 export function personalSql(object: string): string {
-  return `(SELECT jsonb_object_agg(key, value) FROM jsonb_each(${object}) WHERE key = ANY(${personalList}))`
+  return `(SELECT pg_catalog.jsonb_object_agg(key, value) FROM jsonb_each(${object}) WHERE key = ANY(${personalList}))`
 }
 
 /** SQL for the digest of a hash. */
 export function digestSql(hash: string): string {
-  return `encode(sha256(convert_to(${hash}, 'UTF8')), 'hex')`
+  return `encode(sha256(pg_catalog.convert_to(${hash}, 'UTF8')), 'hex')`
 }
 
 /**
@@ -67,11 +67,11 @@ export function shownSql(key: string): string {
     `'hashDigest', ${digestSql(`${key}.hash`)}`,
     `'previousHashDigest', ${digestSql(`${key}.previous_hash`)}`,
   ]
-  return `jsonb_build_object(${[...members, ...others].join(', ')})`
+  return `pg_catalog.jsonb_build_object(${[...members, ...others].join(', ')})`
 }
 
 function previousSecretSql(key: string): string {
-  return `CASE WHEN ${key}.previous_hash IS NOT NULL THEN jsonb_build_object(
+  return `CASE WHEN ${key}.previous_hash IS NOT NULL THEN pg_catalog.jsonb_build_object(
                        'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
                        'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`
 }
@@ -85,10 +85,10 @@ export function stateSql(key: string): string {
     const { name, type } = keyColumns[attribute]
     const value = `${key}.${name}`
     if (type === 'id') return `${value}::text`
-    return type === 'time' ? `date_part('epoch', ${value}) * 1000` : value
+    return type === 'time' ? `date_part('epoch', ${value}) * 1000::float8` : value
   })
   const digests = [digestSql(`${key}.hash`), digestSql(`${key}.previous_hash`)]
-  return `json_build_array(${[...members, previousSecretSql(key), ...digests].join(', ')})`
+  return `pg_catalog.json_build_array(${[...members, previousSecretSql(key), ...digests].join(', ')})`
 }
 
 /** The names of times. */
@@ -109,7 +109,7 @@ function jsonbOf(value: string, type: ColumnType): string {
  */
 function jsonSql(json: string): string {
   return `CASE WHEN ${json}::text ~ E'\\\\\\\\u(0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}'
-               THEN to_jsonb(${json}::text) ELSE ${json}::jsonb END`
+               THEN pg_catalog.to_jsonb(${json}::text) ELSE ${json}::jsonb END`
 }
 
 /** SQL for a time as JavaScript writes it in JSON: with six digits for years from 10000, and `null` for an infinite time. */

@@ -48,9 +48,9 @@ const textsOfGroups = [
   (event: string) => `${event}.owner_id`,
   (event: string) => `${event}.former_owner_id`,
   (event: string) =>
-    `concat(length(${event}.actor_id), ':', ${event}.actor_id, ':' || ${event}.address)`,
+    `pg_catalog.concat(length(${event}.actor_id), ':', ${event}.actor_id, ':' || ${event}.address)`,
   (event: string) =>
-    `concat(${event}.personal_before, E'\\x1e', ${event}.personal_after, E'\\x1e' || ${event}.reason)`,
+    `pg_catalog.concat(${event}.personal_before, E'\\x1e', ${event}.personal_after, E'\\x1e' || ${event}.reason)`,
 ]
 
 /**
@@ -66,14 +66,16 @@ export function groupDigestSql(event: string, group: number): string {
   const salt = `substring(${event}.salt FROM ${1 + group * saltBytes} FOR ${saltBytes})`
   const kept = `${event}.erased[${group + 1}]`
   return `CASE WHEN ${isEmpty} IS NULL THEN ${kept}
-         WHEN ${kept} IS NULL THEN sha256(${salt} || convert_to(${textsOfGroups[group]?.(event)}, 'UTF8'))
+         WHEN ${kept} IS NULL THEN sha256(${salt} || pg_catalog.convert_to(${textsOfGroups[group]?.(event)}, 'UTF8'))
          ELSE '' END`
 }
 
 /** SQL for the digest of everything that an entry says, except its id, in hexadecimal. */
 export function entryDigestSql(event: string): string {
   const values = openColumns.map((column) =>
-    freeColumns.has(column) ? `convert_to(${event}.${column}::text, 'UTF8')` : `${event}.${column}`,
+    freeColumns.has(column)
+      ? `pg_catalog.convert_to(${event}.${column}::text, 'UTF8')`
+      : `${event}.${column}`,
   )
   const groups = personalGroups.map((_, group) => groupDigestSql(event, group))
   return `encode(sha256(record_send(ROW(${[...values, ...groups].join(', ')}))), 'hex')`

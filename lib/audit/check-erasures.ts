@@ -33,9 +33,9 @@ const mostRead = 1_000
 /** SQL for the notes of erasings, as JSON. */
 export function notesSql({ events, seals }: Tables): string {
   return `
-    SELECT json_build_object(
+    SELECT pg_catalog.json_build_object(
              'id', event.id::text, 'content', CASE WHEN seal.is_genuine IS NOT TRUE THEN ${contentSql('event')} END,
-             'unproven', CASE json_typeof(event.after) WHEN 'object' THEN event.after -> 'unproven' END
+             'unproven', CASE json_typeof(event.after) WHEN 'object' THEN event.after -> 'unproven'::text END
            )::text AS json
       FROM ${events} AS event LEFT JOIN ${seals} AS seal ON seal.event_id = event.id WHERE event.action = 'owner_erased'`
 }
@@ -71,13 +71,13 @@ export function differingSql(
     WITH said AS MATERIALIZED (
       SELECT id.value::bigint AS id, bit_or(part.key::bit(${personalGroups.length})) AS groups
         FROM (SELECT after FROM ${events} WHERE id = ANY('{${notes.join()}}'::bigint[]) OFFSET 0) AS note
-       CROSS JOIN LATERAL json_each(note.after -> 'erased') AS part
+       CROSS JOIN LATERAL json_each(note.after -> 'erased'::text) AS part
        CROSS JOIN LATERAL json_array_elements_text(part.value) AS id
        GROUP BY 1
     ), found AS (
-      SELECT id, concat(${groups.join(', ')})::bit(${personalGroups.length}) AS groups FROM ${events} WHERE erased IS NOT NULL ${among}
+      SELECT id, pg_catalog.concat(${groups.join(', ')})::bit(${personalGroups.length}) AS groups FROM ${events} WHERE erased IS NOT NULL ${among}
     )
-    SELECT json_build_object(
+    SELECT pg_catalog.json_build_object(
              'eventId', id::text, 'position', seal.position,
              'isBack', found.groups IS NULL OR (said.groups & ~found.groups)::integer > 0
            )::text AS json

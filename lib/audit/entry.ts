@@ -119,7 +119,7 @@ export function contentSql(event: string): string {
   const texts = writtenColumns.map((column) =>
     column === 'salt' ? `encode(${event}.salt, 'hex')` : `${event}.${column}::text`,
   )
-  return `jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
+  return `pg_catalog.jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
 }
 
 /** Reads an entry from its content. Its members may be anything: the signature says if the library wrote them. */

@@ -106,7 +106,7 @@ async function lookAt(
 ) {
   const sql = `
     WITH page AS MATERIALIZED (SELECT * FROM ${tables.events} WHERE id > $3::bigint ORDER BY id LIMIT ${pageSize})
-    SELECT json_build_object('last', max(id)::text, 'found', count(*) FILTER (WHERE ${isFound}))::text AS json FROM page`
+    SELECT pg_catalog.json_build_object('last', max(id)::text, 'found', count(*) FILTER (WHERE ${isFound}))::text AS json FROM page`
   const bind = [owner.type, String(owner.id), after]
   const [page] = await inTurn({}, () =>
     selectJson<[{ last: string | null; found: number }]>(sequelize, sql, {
@@ -136,7 +136,7 @@ async function erasePage(
   const { events, seals } = tables
   // An entry that another transaction has locked is erased later, or pruned by then. Waiting for it could be a deadlock.
   const foundSql = `
-    SELECT json_build_object(
+    SELECT pg_catalog.json_build_object(
              'id', event.id::text, 'groups', ${groupsSql('event')},
              'content', CASE WHEN NOT seal.is_genuine AND event.actor_type <> 'database' AND event.erased IS NULL THEN ${contentSql('event')} END
            )::text AS json
@@ -195,7 +195,7 @@ async function write(
          SET ${columns.join(', ')}, erased = ARRAY[${digests.join(', ')}], salt = ${keptSaltSql('event', isErased)}
         FROM json_to_recordset($1::json) AS wanted (id bigint, groups text) WHERE event.id = wanted.id
     )
-    ${insertEntriesSql(tables, `FROM json_populate_record(NULL::${tables.events}, $2::json) AS entry`)}`
+    ${insertEntriesSql(tables, `FROM pg_catalog.json_populate_record(NULL::${tables.events}, $2::json) AS entry`)}`
   const wanted = found.map(({ id, groups }) => ({ id, groups }))
   const bind = [JSON.stringify(wanted), JSON.stringify(note)]
   await run(sequelize, sql, { bind, transaction })
@@ -231,7 +231,7 @@ function groupsSql(event: string): string {
     `${isAnyOf(2)} AND (${isActor} OR (${event}.actor_type = 'system' AND ${isOf}))`,
     `${isAnyOf(3)} AND ${isOf}`,
   ]
-  return `concat(${groups.map((condition) => `(${condition})::integer`).join(', ')})`
+  return `pg_catalog.concat(${groups.map((condition) => `(${condition})::integer`).join(', ')})`
 }
 
 /** The attributes of a state that name its owner. */
@@ -242,9 +242,9 @@ async function eraseOrigins(parts: ErasingParts, { type, id }: Owner) {
   const { sequelize, signer, tables, connection } = parts
   const state = `${openSql('state')} || '{"isErased": true}'`
   const sql = `
-    SELECT json_build_object('was', ${toJson('api_key_id', 'as_of', 'state')}::json, 'now', ${toJson('api_key_id', 'as_of', `(${state})`)}::json)::text AS json
+    SELECT pg_catalog.json_build_object('was', ${toJson('api_key_id', 'as_of', 'state')}::json, 'now', ${toJson('api_key_id', 'as_of', `(${state})`)}::json)::text AS json
       FROM ${tables.origins} AS origin
-     WHERE state ->> '${ownerAttributes[type]}' = $1
+     WHERE state ->> '${ownerAttributes[type]}'::text = $1
        AND NOT EXISTS (SELECT FROM ${tables.keys} AS key WHERE key.id = api_key_id AND key.${ownerColumns[type]}::text = $1)
      ORDER BY api_key_id LIMIT ${originsAtOnce}`
   const none = { transaction: null }

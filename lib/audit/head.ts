@@ -84,15 +84,15 @@ const versionSql = `xmin::text || ctid::text`
 /** SQL for the end of the chain as JSON. One statement has one snapshot, so that no seal comes between head and tail. */
 export function endSql({ auditHead, seals }: Tables): string {
   return `
-    SELECT json_build_object('version', (SELECT ${versionSql} FROM ${auditHead}), 'head', (
-      SELECT json_build_object(
+    SELECT pg_catalog.json_build_object('version', (SELECT ${versionSql} FROM ${auditHead}), 'head', (
+      SELECT pg_catalog.json_build_object(
                'position', position, 'hash', hash, 'checkpointPosition', checkpoint_position::text,
                'checkpointHash', checkpoint_hash, 'lastPrunedId', last_pruned_id::text,
                'prunedBefore', coalesce(${timeSql('pruned_before')}, pruned_before::text), 'originCount', origin_count::text,
                'originSum', origin_sum, 'originSecretId', origin_secret_id, 'adopted', adopted::text, 'mac', mac, 'secretId', secret_id
              ) FROM ${auditHead}
     ), 'tail', (
-      SELECT json_build_object('position', position, 'hash', hash, 'lastEventId', (SELECT max(event_id)::text FROM ${seals}))
+      SELECT pg_catalog.json_build_object('position', position, 'hash', hash, 'lastEventId', (SELECT max(event_id)::text FROM ${seals}))
         FROM ${seals} ORDER BY position DESC LIMIT 1
     ))::text AS json`
 }
@@ -108,7 +108,7 @@ export function moveHeadSql({ signer, tables }: SigningParts, version: string | 
   const list = [...Object.values(columns), 'mac', 'secret_id'].join(', ')
   return `
     UPDATE ${tables.auditHead} SET sealed_at = clock_timestamp(),
-           (${list}) = (SELECT ${list} FROM json_populate_record(NULL::${tables.auditHead}, ${json}))
+           (${list}) = (SELECT ${list} FROM pg_catalog.json_populate_record(NULL::${tables.auditHead}, ${json}))
      WHERE ${versionSql} = ${literal(version ?? '')} RETURNING position`
 }
 

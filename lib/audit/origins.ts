@@ -2,7 +2,6 @@ import { personalNames, shownSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import type { Connection } from '../database/connection'
-import { onPrimary } from '../database/query'
 import { writeLimitMs } from '../database/writer'
 import { ApiKeysError } from '../errors'
 import type { Head, SigningParts } from './head'
@@ -88,7 +87,7 @@ export async function sumAnew(parts: Parts, head: Sum): Promise<Sum | null> {
 
   let [difference, last] = [0n, '00000000-0000-0000-0000-000000000000']
   for (;;) {
-    const sql = `${onPrimary} SELECT ${originSql} AS origin FROM ${tables.origins}
+    const sql = `SELECT ${originSql} AS origin FROM ${tables.origins}
       WHERE api_key_id > '${last}' ORDER BY api_key_id LIMIT ${readAtOnce}`
     const { rows } = await connection.query(sql, writeLimitMs)
     for (const row of rows) {
@@ -125,7 +124,7 @@ export async function readKeysWithoutEntries({
   tables,
 }: Parts): Promise<OriginChange[]> {
   const { rows } = await connection.query(
-    `${onPrimary} SELECT ${toJson('key.id', '0', shownSql('key'))} AS origin FROM ${tables.keys} AS key
+    `SELECT ${toJson('key.id', '0', shownSql('key'))} AS origin FROM ${tables.keys} AS key
       WHERE NOT EXISTS (SELECT FROM ${tables.events} AS event WHERE event.api_key_id = key.id)`,
     writeLimitMs,
   )
@@ -142,7 +141,7 @@ export async function readOriginChanges(
 ): Promise<OriginChange[]> {
   const { events, origins } = tables
   const { rows } = await connection.query(
-    `${onPrimary}
+    `
      WITH entry AS MATERIALIZED (
        SELECT id, api_key_id, action, ${objectSql('after')} || ${objectSql('personal_after')} AS after, erased[4] IS NOT NULL AS is_erased
          FROM ${events} WHERE id = ANY('{${ids.join()}}'::bigint[])

@@ -1,5 +1,4 @@
 import type { Clock } from '../database/clock'
-import { onPrimary } from '../database/query'
 import { writeLimitMs } from '../database/writer'
 import type { SealingParts } from './seal'
 
@@ -59,7 +58,7 @@ export function createOwnEntries(parts: SealingParts & { clock: Clock }) {
         SELECT event.id, event.ref, event.xid FROM own JOIN ${events} AS event ON ${join} AND event.ref = own.ref AND event.entry_mac = own.mac`,
     )
     // The limit is that of the call, whatever limit the app has set for its sessions.
-    const sql = `${onPrimary}
+    const sql = `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED;
       SET LOCAL statement_timeout = ${writeLimitMs};
       WITH own (api_key_id, ref, mac) AS (VALUES ${rows.join(', ')})

@@ -17,7 +17,7 @@ import { durably, keptSql, lockLimitMs, pageSize, sealsSql, type Seal } from './
  * checkpoint, from which the chain goes on. Returns how many entries there were.
  */
 export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): Promise<number> {
-  const sql = `SELECT to_json(${timeSql(`(now() - ${olderThanDays} * interval '24 hours')`)})::text AS json`
+  const sql = `SELECT pg_catalog.to_json(${timeSql(`(now() - ${olderThanDays}::float8 * interval '24 hours')`)})::text AS json`
   const [before] = await selectJson<[string]>(trail.sequelize, sql, { transaction: null })
   if (dryRun) return countPrunable(trail, before)
 
@@ -37,7 +37,7 @@ async function countPrunable(trail: Trail, before: string): Promise<number> {
      WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
   const isYoung = `(event.created_at >= ${literal(before)}::timestamptz OR seal.sealed_at >= ${keptSql(trail.tables)})`
   const firstYoung = `SELECT seal.position FROM ${kept} AND ${isYoung} ORDER BY seal.position LIMIT 1`
-  const sql = `SELECT to_json(count(*))::text AS json
+  const sql = `SELECT pg_catalog.to_json(count(*))::text AS json
       FROM ${kept} AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})`
   const [count] = await selectJson<[number]>(trail.sequelize, sql, { transaction: null })
   return count

@@ -56,6 +56,7 @@ export function beginReadingSql(query: string): string {
     SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
      WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout');
     SET LOCAL cursor_tuple_fraction = 1;
+    SET LOCAL jit = off;
     SET LOCAL extra_float_digits = 1;
     DECLARE ${cursor} NO SCROLL CURSOR FOR ${query};
     SAVEPOINT ${savepoint}`

@@ -7,7 +7,7 @@ import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { Connection } from '../database/connection'
 import { causeOf, sqlStateOf } from '../database/failures'
-import { isFedSql, onPrimary } from '../database/query'
+import { isFedSql } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import { checkEntry, contentSql, readContent } from './entry'
 import { checkHead, endOf, endSql, isReliable, isUnused, moveHeadSql, withoutClaims } from './head'
@@ -248,16 +248,16 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
   const digest =
     size > 0
       ? entryDigestSql('event')
-      : `encode(sha256(convert_to(event::text, getdatabaseencoding())), 'hex')`
+      : `encode(sha256(pg_catalog.convert_to(event::text, getdatabaseencoding())), 'hex')`
   const limit = Math.max(size, 1)
   const queue = queueSql(tables, look)
-  const sql = `${onPrimary}
-    SELECT (stored.json::jsonb || jsonb_build_object(
+  const sql = `
+    SELECT (stored.json::jsonb || pg_catalog.jsonb_build_object(
              'readAt', ${msSql('clock.at')}, 'isBusy', is_busy, 'isFed', ${isFedSql(seals)}, 'xmin', xmin::text, 'isAny', EXISTS (
                SELECT FROM (SELECT xid FROM ${queue} ORDER BY xid, event_id LIMIT 1) AS first
              )
            ))::text AS stored, (
-      SELECT json_agg(json_build_object(
+      SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
                'xid', waiting.xid::text, 'eventId', event_id::text,
                'isSealed', EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = waiting.event_id),
                'content', CASE WHEN event.id IS NOT NULL AND ${size > 0} THEN ${contentSql('event')} END,
@@ -308,7 +308,7 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
             done AS (${dequeueSql} AND EXISTS (SELECT FROM moved)),
             ${writeOriginsSql(tables, adopted ?? [])},
             sealed AS (
-              INSERT INTO ${tables.seals} SELECT * FROM json_populate_recordset(NULL::${tables.seals}, ${literal(JSON.stringify(sealed))})
+              INSERT INTO ${tables.seals} SELECT * FROM pg_catalog.json_populate_recordset(NULL::${tables.seals}, ${literal(JSON.stringify(sealed))})
                WHERE EXISTS (SELECT FROM moved)
             )
        SELECT count(*)::text AS moved FROM moved`,
@@ -362,7 +362,7 @@ export function keptSql({ seals }: Tables): string {
 /** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
 export function sealsSql(tables: Tables, after: number | string, before = `'infinity'`): string {
   return `
-    SELECT json_build_object(
+    SELECT pg_catalog.json_build_object(
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
              'digest', seal.digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,

@@ -2,7 +2,6 @@ import type { Tables } from '../../models/tables'
 import { clearTimeout, type Background } from '../database/background'
 import type { Clock } from '../database/clock'
 import type { Connection } from '../database/connection'
-import { onPrimary } from '../database/query'
 import { writeLimitMs } from '../database/writer'
 import { queueSql, type Look } from './seal'
 
@@ -35,7 +34,7 @@ export function createWatch(
   let heldUntil = -Infinity
 
   async function isAnyWaiting() {
-    const sql = `${onPrimary} SELECT EXISTS (SELECT FROM ${queueSql(tables, sealing.look)})::text AS is_any
+    const sql = `SELECT EXISTS (SELECT FROM ${queueSql(tables, sealing.look)})::text AS is_any
                    FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin) AS clock`
     const { rows } = await connection.query(sql, writeLimitMs)
     return rows[0]?.is_any === 'true'

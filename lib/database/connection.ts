@@ -9,6 +9,7 @@ import {
   type createOpenClient,
   type Statement,
 } from './open-client'
+import { onPrimary, systemNamesOnly } from './query'
 import { tooLate, within } from './time-limit'
 
 /** A row with the text of the server, whatever parsers the app gave its driver. */
@@ -84,13 +85,14 @@ export function createConnection(parts: ConnectionParts) {
     /**
      * Runs a statement, or several in one text, and returns the rows of the last that has any. Rejects with
      * `database_unavailable` if the connection cannot be opened, or the answer does not come, within the limit. Later answers
-     * are ignored. `sentAt` is when the statement was handed to the driver, on a connection that was open.
+     * are ignored. `sentAt` is when the statement was handed to the driver, on a connection that was open. In a plain text, no schema of
+     * the session's search path can replace a function or an operator of Postgres.
      */
     async query(statement: Statement, limitMs: number) {
       const client = await connect(state, Math.max(limitMs, openingLimitMs)).catch(refuse)
       const sentAt = momentOf(clock)
       try {
-        const result = await within({ limitMs }, client.query(statement))
+        const result = await within({ limitMs }, client.query(pinned(statement)))
         return { rows: rowsOf(result), sentAt }
       } catch (error) {
         // After any error: nothing is left half done in the session, and no late answer is taken for the next answer.
@@ -245,6 +247,11 @@ function refusalOf(error: unknown): unknown {
   return sqlStateOf(error) === ''
     ? new ApiKeysError('database_unavailable', { cause: error })
     : explain(error)
+}
+
+/** One text is one transaction, for which the search path is fixed. */
+function pinned(statement: Statement): Statement {
+  return typeof statement === 'string' ? `${onPrimary} ${systemNamesOnly}; ${statement}` : statement
 }
 
 /** Several statements in one text have several results. */

@@ -3,8 +3,9 @@ import type { Sequelize } from 'sequelize'
 
 import { messageOf, sqlStateOf } from './failures'
 
-/** A statement, or a statement that the server prepares under its name. */
-export type Statement = string | { name: string; text: string; values: unknown[] }
+/** A text of statements, or a statement that the server prepares under its name, or a text in which names mean what they mean in the session. */
+export type Statement =
+  string | { name: string; text: string; values: unknown[] } | { text: string }
 
 /** The members of the driver's client that we use. They are spelled out, so that an app can do without the driver's types. */
 export interface Client {

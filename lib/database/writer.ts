@@ -62,7 +62,9 @@ export function createWriter(parts: { background: Background; connection: Connec
     for (const { sql, onWritten, onFailure } of writes) {
       try {
         if (!failures.every(isAnswered)) throw failures[0]
-        const { rows } = await connection.query(inTransaction(sql, lockLimitMs), writeLimitMs)
+        // A trigger of the app on the keys may need the search path of the session.
+        const text = inTransaction(sql, lockLimitMs)
+        const { rows } = await connection.query({ text }, writeLimitMs)
         onWritten?.(rows)
       } catch (error) {
         onFailure?.()

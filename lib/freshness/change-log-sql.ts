@@ -2,7 +2,7 @@ import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
 import { literal } from '../../models/names'
 import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
-import { isFedSql, systemNamesOnly } from '../database/query'
+import { isFedSql } from '../database/query'
 
 /** The most changes that are read one by one. After more changes, the whole cache is evicted. */
 export const maxChanges = 10_000
@@ -27,11 +27,11 @@ export function conditionsOf(tables: Tables, triggers: readonly Trigger[], bound
      * creation has no number.
      */
     fingerprint: `
-    SELECT string_agg(
-             concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
+    SELECT pg_catalog.string_agg(
+             pg_catalog.concat_ws(' ', trigger.oid, trigger.tgrelid, trigger.xmin, function.oid, function.xmin),
              ', ' ORDER BY trigger.oid
            ) || (
-             SELECT concat_ws(' ', ',', sequence.seqrelid, sequence.xmin, extract(epoch FROM pg_postmaster_start_time()))
+             SELECT pg_catalog.concat_ws(' ', ',', sequence.seqrelid, sequence.xmin, extract(epoch FROM pg_postmaster_start_time()))
                FROM pg_catalog.pg_sequence AS sequence
               WHERE sequence.seqrelid = ${toRelation(tables.revisionRegister)} AND sequence.seqincrement = 1 AND NOT sequence.seqcycle
            )
@@ -54,7 +54,6 @@ export function conditionsOf(tables: Tables, triggers: readonly Trigger[], bound
 export function confirmationSql(fingerprint: string, triggers: readonly Trigger[]): string {
   return `
     START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-    ${systemNamesOnly};
     SELECT (${fingerprint}) AS fingerprint WHERE NOT EXISTS (${alteredTriggersSql(triggers)});
     COMMIT`
 }
@@ -69,7 +68,6 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
   const { fingerprint, isSubscriber, isRegistered } = conditions
   return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY;
-    ${systemNamesOnly};
       SELECT newest.revision::text, newest.mark::text, seen.mark::text AS seen_mark,
              since.ids::text, (
                SELECT json_agg(entry.xid::text) FROM (

@@ -292,7 +292,7 @@ async function deleteKeys(parts: Parts, keys: readonly ReadKey[], own: OwnCircum
   const entries = JSON.stringify(deleted.map(({ change }) => audit.toRow(change, own)))
   const [row] = await runIn(sequelize, transaction)(
     `WITH entry AS MATERIALIZED (
-       SELECT * FROM json_populate_recordset(NULL::${tables.events}, $1::json)
+       SELECT * FROM pg_catalog.json_populate_recordset(NULL::${tables.events}, $1::json)
      ), gone AS (
        DELETE FROM ${tables.keys} AS key USING entry WHERE key.id = entry.api_key_id
      ), told AS (

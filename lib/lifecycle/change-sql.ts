@@ -70,7 +70,7 @@ export function changeSql(
   // A role that may not write retired secrets can make all other changes.
   const retiredSql = `
       INSERT INTO ${retiredSecrets} (hash, api_key_id)
-      SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash' IS NOT NULL`
+      SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash'::text IS NOT NULL`
   return `${keysSize.comment()}
     WITH wanted AS MATERIALIZED (
       SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean, claim json) ${onlySql(planned)}
@@ -85,16 +85,16 @@ export function changeSql(
         : ''
     }, done AS (
       UPDATE ${keys} AS key
-         SET (${columns.join(', ')}) = (SELECT ${values.join(', ')} FROM json_populate_record(key, wanted.changes) AS new),
+         SET (${columns.join(', ')}) = (SELECT ${values.join(', ')} FROM pg_catalog.json_populate_record(key, wanted.changes) AS new),
              revoked_at = CASE
-               WHEN wanted.changes ->> 'status' IS NULL THEN key.revoked_at
-               WHEN wanted.changes ->> 'status' = 'REVOKED' THEN clock_timestamp()
+               WHEN wanted.changes ->> 'status'::text IS NULL THEN key.revoked_at
+               WHEN wanted.changes ->> 'status'::text = 'REVOKED' THEN clock_timestamp()
              END,
              updated_at = clock_timestamp()
         FROM wanted JOIN mine USING (id) WHERE key.id = wanted.id
       RETURNING key.event_ref, key.updated_at, key.revoked_at
     ), told AS (
-      ${insertEntriesSql(tables, `FROM json_populate_recordset(NULL::${events}, $2::json) AS entry JOIN done ON done.event_ref = entry.ref`)}
+      ${insertEntriesSql(tables, `FROM pg_catalog.json_populate_recordset(NULL::${events}, $2::json) AS entry JOIN done ON done.event_ref = entry.ref`)}
       RETURNING id, ref
     )
     SELECT done.event_ref::text AS ref, (${msSql('done.updated_at')})::text AS updated_ms, (${msSql('done.revoked_at')})::text AS revoked_ms,

@@ -70,7 +70,7 @@ export async function eraseOwner(
 
 /** Returns an owner as the database spells the id. */
 async function spell({ sequelize, tables, idTypes }: Parts, owner: Owner): Promise<Owner> {
-  const sql = `SELECT ${ownerIdSql('key')} AS id FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`
+  const sql = `SELECT ${ownerIdSql('key')} AS id FROM pg_catalog.json_populate_record(NULL::${tables.keys}, $1::json) AS key`
   const bind = [JSON.stringify(ownerRow(owner))]
   const [row] = await select<{ id: string }>(sequelize, sql, { bind, transaction: null })
   return toOwner(owner.type, row?.id ?? '', idTypes)

@@ -150,7 +150,7 @@ export async function findIds(
   const [known] = await inTurn(circumstances, () =>
     selectJson<{ body: string; ids: string[] }[]>(
       sequelize,
-      `SELECT json_build_object('body', body, 'ids', api_key_ids)::text AS json FROM ${tables.requests}
+      `SELECT pg_catalog.json_build_object('body', body, 'ids', api_key_ids)::text AS json FROM ${tables.requests}
         WHERE scope = $1 AND key = $2 AND part = $3 AND ${isKnownSql('created_at')}`,
       { bind: [scope, key, part], transaction },
     ),

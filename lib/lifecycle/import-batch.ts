@@ -15,7 +15,7 @@ import type { ImportedRow } from './import-keys'
 import type { ImportWish } from './import-options'
 import { findUnknownOwners, ownersOf, roomOf, shareOwners } from './import-owners'
 import { takeOver, worseOf } from './import-changes'
-import { findKnown } from './import-known'
+import { findGone, findKnown, hashesOf } from './import-known'
 import { draftOf, foreignKeyViolation, unknownOwner, type NewChange } from './new-keys'
 
 interface BatchResult {
@@ -118,11 +118,13 @@ async function importIn(
 ): Promise<BatchResult> {
   const runHere = runIn(parts.sequelize, own.transaction)
   const known = await findKnown(parts.tables, runHere, rows)
+  const gone = await findGone(parts.tables, runHere, rows)
   const news = new Map<string, ImportedRow>()
   for (const row of rows) {
-    const { hash } = row.stored
+    const isOver = hashesOf(row).some((each) => gone.has(each))
+    const name = row.stored.hash
     // Of rows with one key, the row counts that lets the key do the least.
-    if (!known.has(row.place)) news.set(hash, worseOf(news.get(hash) ?? row, row))
+    if (!known.has(row.place) && !isOver) news.set(name, worseOf(news.get(name) ?? row, row))
   }
   const { added, refused } = await insert(parts, accepted, [...news.values()], wish, own)
   const changed = await takeOver(parts, rows, known, own)
@@ -234,9 +236,9 @@ function importSql(tables: Tables): string {
   const { keys, events, salts } = tables
   return `
     WITH new AS MATERIALIZED (
-      SELECT * FROM json_populate_recordset(NULL::${keys}, $1::json) WITH ORDINALITY
+      SELECT * FROM pg_catalog.json_populate_recordset(NULL::${keys}, $1::json) WITH ORDINALITY
     ), entry AS MATERIALIZED (
-      SELECT * FROM json_populate_recordset(NULL::${events}, $2::json) WITH ORDINALITY
+      SELECT * FROM pg_catalog.json_populate_recordset(NULL::${events}, $2::json) WITH ORDINALITY
     ), made AS (
       INSERT INTO ${keys} (${importedColumns.join(', ')}) SELECT ${importedColumns.join(', ')} FROM new ORDER BY new.ordinality
           ON CONFLICT (hash) DO NOTHING
@@ -244,7 +246,7 @@ function importSql(tables: Tables): string {
     ), salted AS (
       INSERT INTO ${salts} (source, locator, api_key_id, recipe, salt)
       SELECT given.source, given.locator, given.api_key_id, given.recipe, given.salt
-        FROM json_populate_recordset(NULL::${salts}, $3::json) AS given JOIN made ON made.id = given.api_key_id
+        FROM pg_catalog.json_populate_recordset(NULL::${salts}, $3::json) AS given JOIN made ON made.id = given.api_key_id
     ), told AS (
       ${insertEntriesSql(tables, 'FROM made JOIN entry ON entry.ref = made.event_ref ORDER BY entry.ordinality')}
     )

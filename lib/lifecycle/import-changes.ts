@@ -17,7 +17,7 @@ export async function takeOver(
   const byId = new Map<string, ImportedRow>()
   for (const row of rows) {
     const id = known.get(row.place)
-    if (id) byId.set(id, worseOf(byId.get(id) ?? row, row))
+    if (id !== undefined) byId.set(id, worseOf(byId.get(id) ?? row, row))
   }
   if (byId.size === 0) return 0
 
@@ -27,8 +27,12 @@ export async function takeOver(
   const worse = (await readKeys(parts, runHere, ids, '')).filter(isWorse)
   if (worse.length === 0) return 0
 
-  const worseIds = worse.map(({ record: { id } }) => ({ id }))
-  const locked = await readKeys(parts, runHere, worseIds, 'FOR NO KEY UPDATE OF key')
+  const locked = await readKeys(
+    parts,
+    runHere,
+    worse.map(({ record }) => ({ id: record.id })),
+    'FOR NO KEY UPDATE OF key',
+  )
   const planned = locked.flatMap((key) => {
     const decision = decideWorse(key, byId.get(key.record.id))
     return (decision && plan(key, decision, own)) ?? []
@@ -43,10 +47,12 @@ const badness = { ACTIVE: 0, SUSPENDED: 1, REVOKED: 2 }
 
 /** Returns of two rows with one key the row that lets the key do less: by its status, then by its expiry. */
 export function worseOf(one: ImportedRow, other: ImportedRow): ImportedRow {
-  const [{ status, expiresAt }, { state }] = [one.state, other]
-  const isSame = status === state.status
-  const isSooner = (expiresAt ?? Infinity) <= (state.expiresAt ?? Infinity)
-  return badness[status] > badness[state.status] || (isSame && isSooner) ? one : other
+  const difference = badness[one.state.status] - badness[other.state.status]
+  return difference > 0 || (difference === 0 && endOf(one) <= endOf(other)) ? one : other
+}
+
+function endOf({ state: { expiresAt } }: ImportedRow): number {
+  return expiresAt?.getTime() ?? Infinity
 }
 
 function decideWorse({ record, prefix }: ReadKey, row: ImportedRow | undefined): Decision | null {

@@ -32,7 +32,7 @@ export async function shareOwners(
   const rows = await run(
     `WITH given AS MATERIALIZED (
        SELECT key.ordinality, ${ownerIdSql('key')} AS id, ${ownerLockSql(tables, 'key')} AS lock
-         FROM json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+         FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
      ), locked AS MATERIALIZED (
        -- In the order in which all transactions lock owners.
        SELECT pg_advisory_xact_lock_shared(lock) FROM (SELECT DISTINCT lock FROM given ORDER BY lock) AS ordered
@@ -62,7 +62,7 @@ export async function findUnknownOwners(
     if (!reference || all.length === 0) continue
     const rows = await run(
       `SELECT key.ordinality::text AS place
-         FROM json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+         FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
         WHERE NOT EXISTS (
           SELECT FROM ${qualify(reference.schema, reference.table)} AS owner WHERE owner.${quote(reference.column)} = key.${ownerColumns[type]}
         )`,

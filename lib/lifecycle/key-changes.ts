@@ -105,7 +105,7 @@ export async function readKeys(
   wanted: readonly Wanted[],
   locks: '' | 'FOR NO KEY UPDATE OF key',
 ): Promise<ReadKey[]> {
-  const row = `(SELECT * FROM json_populate_recordset(NULL::${parts.tables.keys}, $1::json) ${onlySql(wanted)}) AS wanted`
+  const row = `(SELECT * FROM pg_catalog.json_populate_recordset(NULL::${parts.tables.keys}, $1::json) ${onlySql(wanted)}) AS wanted`
   const sql = readKeysSql(parts, `JOIN ${row} USING (id)`, isOwnedSql('key', 'wanted'))
   const rows = wanted.map(({ id, owner }) => ({ id, ...(owner && ownerRow(owner)) }))
   const found = await run(`${sql} ${locks}`, [JSON.stringify(rows)])

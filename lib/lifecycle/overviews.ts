@@ -25,7 +25,7 @@ export function createOverviews(parts: Parts) {
   /** Returns suspensions, the newest first. */
   async function suspensions(where: string, bind: unknown[]): Promise<Suspension[]> {
     const sql = `
-      SELECT json_build_object(
+      SELECT pg_catalog.json_build_object(
                'type', ${ownerTypeSql('key')}, 'id', ${ownerIdSql('key')},
                'at', ${msSql('key.suspended_at')}, 'reason', key.reason
              )::text AS json

@@ -56,7 +56,7 @@ async function changeOwner(
 function changeSql(tables: Tables, action: OwnerAction, type: OwnerType): string {
   const { suspendedOwners, events } = tables
   const column = ownerColumns[type]
-  const given = `json_populate_record(NULL::${suspendedOwners}, $1::json) AS given`
+  const given = `pg_catalog.json_populate_record(NULL::${suspendedOwners}, $1::json) AS given`
   const changed =
     action === 'owner_suspended'
       ? `INSERT INTO ${suspendedOwners} (${column}, reason, event_ref)
@@ -67,7 +67,7 @@ function changeSql(tables: Tables, action: OwnerAction, type: OwnerType): string
     WITH changed AS (
       ${changed}
     ), told AS (
-      ${insertEntriesSql(tables, `FROM changed, json_populate_record(NULL::${events}, $2::json) AS entry`)}
+      ${insertEntriesSql(tables, `FROM changed, pg_catalog.json_populate_record(NULL::${events}, $2::json) AS entry`)}
       RETURNING id
     )
     SELECT pg_current_xact_id()::text AS xid FROM told`
@@ -89,7 +89,7 @@ export async function lockOwners(
     sequelize,
     `WITH owner AS MATERIALIZED (
        SELECT key.ordinality, ${ownerIdSql('key')} AS id, ${ownerLockSql(tables, 'key')} AS number
-         FROM json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+         FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
      ), locked AS MATERIALIZED (
        SELECT pg_advisory_xact_lock(number) FROM (SELECT DISTINCT number FROM owner ORDER BY number OFFSET 0) AS numbers
      )
@@ -107,7 +107,7 @@ export async function isSuspended(
 ): Promise<boolean> {
   const [row] = await select<{ isSuspended: boolean }>(
     sequelize,
-    `SELECT ${isSuspendedSql(tables, 'key')} AS "isSuspended" FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
+    `SELECT ${isSuspendedSql(tables, 'key')} AS "isSuspended" FROM pg_catalog.json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
     { bind: [JSON.stringify(ownerRow(owner))], transaction },
   )
   return row?.isSuspended === true

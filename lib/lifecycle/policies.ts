@@ -203,7 +203,7 @@ export async function lockOwner(
   await run(
     sequelize,
     `SELECT pg_advisory_xact_lock(${ownerLockSql(tables, 'key')})
-       FROM json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
+       FROM pg_catalog.json_populate_record(NULL::${tables.keys}, $1::json) AS key`,
     { bind: [JSON.stringify(ownerRow(owner))], transaction },
   )
 }
@@ -234,7 +234,7 @@ export async function lockOwnerRow(
   await run(
     sequelize,
     `SELECT FROM ${owners} AS owner
-       JOIN json_populate_record(NULL::${tables.keys}, $1::json) AS key ON owner.${quote(column)} = key.${ownerColumns[owner.type]}
+       JOIN pg_catalog.json_populate_record(NULL::${tables.keys}, $1::json) AS key ON owner.${quote(column)} = key.${ownerColumns[owner.type]}
         FOR KEY SHARE OF owner`,
     { bind: [JSON.stringify(ownerRow(owner))], transaction },
   )

@@ -54,7 +54,7 @@ function hashesOf(accepted: AcceptedSource, text: string): string[] {
 }
 
 function wordsQuery(words: readonly string[], bind: unknown[]): string {
-  return `to_tsquery('pg_catalog.simple', $${bind.push(toPrefixQuery(words, '&'))})`
+  return `pg_catalog.to_tsquery('pg_catalog.simple', $${bind.push(toPrefixQuery(words, '&'))})`
 }
 
 function toPrefixQuery(words: readonly string[], operator: '&' | '|'): string {

@@ -102,11 +102,11 @@ async function readPage(
                    row_number() OVER (ORDER BY ${order}) AS place
               FROM selected AS key WHERE ${where} ORDER BY ${order} LIMIT ${limit + 1}
           )
-     SELECT json_build_object(
-              'found', (SELECT coalesce(json_agg(found ORDER BY place), '[]') FROM found),
+     SELECT pg_catalog.json_build_object(
+              'found', (SELECT coalesce(pg_catalog.json_agg(found ORDER BY place), '[]') FROM found),
               'seen', (SELECT count(*) FROM selected),
               'last', (
-                SELECT json_build_object('id', key.id, 'value', (${value})::text)
+                SELECT pg_catalog.json_build_object('id', key.id, 'value', (${value})::text)
                   FROM selected AS key ORDER BY ${orderOf(opposite(sort)).order} LIMIT 1
               )
             )::text AS json`,

@@ -53,7 +53,7 @@ export async function readAll(
 
 /** Returns the ids of the instance's own keys for which a condition is true. */
 export async function readIds(parts: Parts, condition: Condition): Promise<string[]> {
-  return read(parts, 'to_json(key.id)::text', condition, {})
+  return read(parts, 'pg_catalog.to_json(key.id)::text', condition, {})
 }
 
 /** Returns how many of the instance's own keys a condition is true for. */

@@ -216,7 +216,7 @@ function bindOwner({ owner }: Scope): (string | null)[] {
 /** Returns SQL for the hours that begin within a period, whose bounds are a parameter and the next parameter. */
 function isWithin(parameter: number): string {
   const [from, to] = [parameter, parameter + 1].map(
-    (number) => `to_timestamp($${number}::float8 / 1000)`,
+    (number) => `to_timestamp($${number}::float8 / 1000::float8)`,
   )
   return `hour >= ${from} AND hour < ${to}`
 }

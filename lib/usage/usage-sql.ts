@@ -42,8 +42,8 @@ export function lastUsesSql(
            OR (current.id IS NOT NULL AND key.first_used_at IS NULL))`
   return `
        WITH noted AS (
-         SELECT id, hash, to_timestamp(used_at_ms / 1000)::timestamptz(3) AS used_at, used_from,
-                owner_type, convert_from(decode(owner_id, 'hex'), 'UTF8') AS owner_id
+         SELECT id, hash, to_timestamp(used_at_ms / 1000::float8)::timestamptz(3) AS used_at, used_from,
+                owner_type, pg_catalog.convert_from(decode(owner_id, 'hex'), 'UTF8') AS owner_id
            FROM unnest(
              ${column(({ id }) => id)}::uuid[], ${column(({ digest }) => toStoredHash(digest))}::text[],
              ${column(({ lastUsedAtMs }) => lastUsedAtMs)}::float8[],
@@ -94,8 +94,8 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
        )
        INSERT INTO ${tables.usage} AS usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
        SELECT id, CASE WHEN is_erased THEN '${erasedType}' ELSE owner_type END,
-              CASE WHEN is_erased THEN gen_random_uuid()::text ELSE convert_from(decode(owner_id, 'hex'), 'UTF8') END,
-              to_timestamp(hour * ${hourMs / 1000}.0), sum(verified), sum(denied), sum(rate_limited)
+              CASE WHEN is_erased THEN gen_random_uuid()::text ELSE pg_catalog.convert_from(decode(owner_id, 'hex'), 'UTF8') END,
+              to_timestamp(hour::float8 * ${hourMs / 1000}::float8), sum(verified), sum(denied), sum(rate_limited)
          FROM unnest(
            ${column(({ id }) => id)}::uuid[],
            ${column(ownerTypeOf)}::text[], ${column(ownerIdOf)}::text[],
@@ -107,7 +107,7 @@ export function countsSql(tables: Tables, writerId: string, { number, tallies }:
           SELECT ${wasErasingSql(tables)} AND NOT EXISTS (
                    SELECT FROM ${tables.keys} AS key
                     WHERE key.id = counted.id AND ${ownerTypeSql('key')} = counted.owner_type
-                      AND encode(convert_to(${ownerIdSql('key')}, 'UTF8'), 'hex') = counted.owner_id
+                      AND encode(pg_catalog.convert_to(${ownerIdSql('key')}, 'UTF8'), 'hex') = counted.owner_id
                  ) AND EXISTS (
                    SELECT FROM ${tables.events} AS event
                     WHERE event.api_key_id = counted.id AND coalesce(event.erased[1], event.erased[2]) IS NOT NULL

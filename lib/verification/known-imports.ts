@@ -3,7 +3,6 @@ import type { Tables } from '../../models/tables'
 import { setImmediate, clearTimeout, type Background } from '../database/background'
 import type { Clock } from '../database/clock'
 import type { Connection } from '../database/connection'
-import { onPrimary } from '../database/query'
 import type { ChangeFeed } from '../freshness/change-feed'
 import { digestOfAll } from '../importing/digests'
 import type { ImportedKeys } from '../importing/imported-keys'
@@ -190,7 +189,7 @@ function hashesSql({ keys, retiredSecrets, revisions }: Tables, sources: string,
   const [source = '', id = ''] = last.split(' ')
   const after =
     last === '' ? '' : `AND (key.source, key.id) > (${literal(source)}, ${literal(id)}::uuid)`
-  return `${onPrimary}
+  return `
     WITH page AS MATERIALIZED (
       SELECT key.source, key.id, key.hash FROM ${keys} AS key WHERE key.source IN (${sources}) ${after}
        ORDER BY key.source, key.id LIMIT ${pageSize}
@@ -210,7 +209,7 @@ function locatorsSql({ salts }: Tables, sources: string, last: string) {
     last === ''
       ? ''
       : `AND (salted.source, salted.locator, salted.api_key_id) > (${place}, ${literal(id)}::uuid)`
-  return `${onPrimary}
+  return `
     WITH page AS MATERIALIZED (
       SELECT salted.source, salted.locator, salted.api_key_id FROM ${salts} AS salted WHERE salted.source IN (${sources}) ${after}
        ORDER BY salted.source, salted.locator, salted.api_key_id LIMIT ${pageSize}

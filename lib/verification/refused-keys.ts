@@ -7,7 +7,7 @@ import { warn } from '../../models/warnings'
 import { clearTimeout, type Background } from '../database/background'
 import type { Connections } from '../database/connections'
 import { onDatabase } from '../database/failures'
-import { onPrimary, select } from '../database/query'
+import { select } from '../database/query'
 import { writeLimitMs } from '../database/writer'
 import type { Settings } from '../read-options'
 
@@ -77,7 +77,7 @@ async function warnOfPrefixes(
   prefixes: readonly string[],
 ) {
   const { rows } = await connections.usage.query(
-    `${onPrimary} SELECT other.key_prefix FROM (${otherPrefixesSql(tables.keys, prefixes)}) AS other
+    `SELECT other.key_prefix FROM (${otherPrefixesSql(tables.keys, prefixes)}) AS other
       WHERE EXISTS (
         SELECT FROM ${tables.keys} AS key WHERE ${keyPrefixSql('key.prefix')} = other.key_prefix AND ${isLiving}
       ) LIMIT ${maxShown}`,

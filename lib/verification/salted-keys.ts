@@ -1,7 +1,6 @@
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import type { Connection } from '../database/connection'
-import { onPrimary } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { ChangeFeed } from '../freshness/change-feed'
 import { saltedText, type AcceptedSource } from '../importing/imported-keys'
@@ -109,7 +108,7 @@ async function readSalts(
   locator: string,
 ) {
   const { rows } = await connection.query(
-    `${onPrimary} SELECT recipe, salt FROM ${tables.salts}
+    `SELECT recipe, salt FROM ${tables.salts}
       WHERE source = ${literal(source)} AND locator = ${literal(locator)} ORDER BY api_key_id LIMIT ${mostOfLocator}`,
     feed.patienceMs(),
   )

@@ -32,7 +32,7 @@ export async function countUnknownPermissions({
     select<{ name: string; keys: string }>(
       sequelize,
       `SELECT given.name, count(DISTINCT key.id)::text AS keys
-         FROM ${tables.keys} AS key CROSS JOIN unnest(key.permissions) AS given (name)
+         FROM ${tables.keys} AS key CROSS JOIN pg_catalog.unnest(key.permissions) AS given (name)
         WHERE ${isOfPrefixes('key', environments.keyPrefixes)}
           AND key.status <> 'REVOKED' AND (key.expires_at IS NULL OR key.expires_at > now())
           AND NOT key.permissions <@ $1::text[] AND given.name <> ALL ($1::text[])

@@ -9,7 +9,6 @@ import type { Signer } from '../audit/signing'
 import type { Background } from '../database/background'
 import type { ServerClock } from '../database/clock'
 import type { Connection } from '../database/connection'
-import { onPrimary } from '../database/query'
 import { writeLimitMs } from '../database/writer'
 import type { AcceptedSource } from '../importing/imported-keys'
 import type { Emitter } from '../keys/emitter'
@@ -110,7 +109,7 @@ function upgradeSql(tables: Tables, change: HashChange, row: object): string {
   const { keys, retiredSecrets, salts, events } = tables
   const { id, before, after, secretId, ref } = change
   const secret = secretId === null ? 'NULL' : literal(secretId)
-  return `${onPrimary}
+  return `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED;
       SET LOCAL statement_timeout = ${writeLimitMs};
       WITH entry AS MATERIALIZED (

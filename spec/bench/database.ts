@@ -119,7 +119,11 @@ export type StatementPurpose = 'request' | 'poll' | 'usage' | 'frame'
 
 /** Classifies a statement of the library by its text. An unknown statement counts as sent for a request. */
 export function purposeOf(text: string): StatementPurpose {
-  if (/^\s*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|NOTIFY|SET|SHOW)\b/i.test(text))
+  if (
+    /^\s*(?:\/\*.*?\*\/\s*)*(?:START TRANSACTION|BEGIN|COMMIT|ROLLBACK|(?:UN)?LISTEN|NOTIFY|SET|SHOW)\b/i.test(
+      text,
+    )
+  )
     return 'frame'
   // The listener tries its connection out. The server shows numbers as parameters.
   if (/^SELECT \$?1$/i.test(text.trim())) return 'poll'

@@ -26,7 +26,7 @@ function kindOf(statement: string | { text: string }): string {
   if (text.includes('key.hash = ANY')) return 'look-up'
   if (text.includes('fingerprint')) return 'poll'
   if (text.includes('api_key_usage')) return 'write of usage'
-  return text.startsWith('LISTEN') ? 'LISTEN' : 'other'
+  return text.includes('LISTEN ') ? 'LISTEN' : 'other'
 }
 
 describe('work that requests share', () => {

@@ -143,9 +143,7 @@ describe('LISTEN without notifications', () => {
       Object.assign(this, {
         query: (statement: unknown, ...rest: unknown[]) =>
           query(
-            typeof statement === 'string' && statement.startsWith('LISTEN')
-              ? 'SELECT 1'
-              : statement,
+            typeof statement === 'string' && statement.includes('LISTEN ') ? 'SELECT 1' : statement,
             ...rest,
           ),
       })
