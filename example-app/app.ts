@@ -72,7 +72,7 @@ export function createApp({ database, apiKeys, sessions, metrics }: AppOptions):
 }
 
 /** How users sign in, for the OpenAPI document of their keys. */
-const session = { type: 'apiKey', in: 'cookie', name: 'connect.sid' }
+const session = { type: 'apiKey', in: 'cookie', name: 'session' }
 
 const pagesOfKeys = {
   title: 'Agent platform',

@@ -403,6 +403,16 @@ describe('the example app', () => {
     expect(listed.body.apiKeys).not.toHaveLength(0)
   })
 
+  it('names the cookie of its sessions in the document of its keys', async () => {
+    const session = await signIn('alice')
+
+    const answer = await fetch(`${url}/api-keys/openapi.json`, { headers: session })
+    const { components } = (await answer.json()) as { components: { securitySchemes: object } }
+
+    const cookies = Object.values(components.securitySchemes).filter((each) => each.in === 'cookie')
+    expect(cookies.map(({ name }) => name)).toEqual([session.Cookie?.split('=')[0]])
+  })
+
   it('refuses a wrong password', async () => {
     const { response } = await call('POST', '/sign-in', {
       body: { username: 'alice', password: 'bob' },

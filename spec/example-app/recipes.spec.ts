@@ -167,7 +167,12 @@ describe('a gateway', () => {
     const { url: target } = await listen((req, res) => res.end(JSON.stringify(req.headers)))
     const { url } = await listen(createGateway(apiKeys, target))
     const { id, key } = await createKey(['READ_GRAPH'])
-    const claims = { 'X-Caller-Id': 'mallory', 'x-api-key-id': '1', 'X-Permissions': 'ALL' }
+    const claims = {
+      'X-Caller-Id': 'mallory',
+      'x-api-key-id': '1',
+      'X-Permissions': 'ALL',
+      X_Caller_Id: 'mallory',
+    }
 
     const accepted = await fetch(`${url}/any`, { headers: { ...bearer(key), ...claims } })
     const refused = await fetch(`${url}/any`, { headers: claims })
