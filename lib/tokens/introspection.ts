@@ -15,7 +15,9 @@ import type { Introspection, readTokenOptions } from './options'
 export interface IntrospectionParts extends Pick<RouterParts, 'lifecycle'> {
   authenticator: Pick<Authenticator, 'recall'>
   settings: Pick<Settings, 'environments' | 'maxStalenessMs'>
-  verification: Pick<Verification, 'inspect' | 'holdingOf' | 'recorder'>
+  verification: Pick<Verification, 'inspect' | 'holdingOf'>
+  /** Verifies a key, and counts the use. */
+  verify: Verification['verifyAlone']
 }
 
 type IntrospectSettings = NonNullable<ReturnType<typeof readTokenOptions>['introspect']>
@@ -26,18 +28,22 @@ const inactive = Object.freeze({ active: false })
 /** Makes the handler that tells an authorized caller what a key may do (RFC 7662). It stands behind a guard. */
 export function createIntrospect(parts: IntrospectionParts, options: IntrospectSettings) {
   const { authenticator, settings } = parts
-  const { mayIntrospect } = options
+  const { mayIntrospect, countUse, environment } = options
   const introspectKey = createIntrospectKey(parts, options)
+  const isUsed = async (token: string, ip: string | undefined) =>
+    (await parts.verify(token, { ip, environment })).valid
 
   return async function introspect(req: Request, res: Response) {
     const parameters = await readForm(req, res)
     const token = tokenOf(parameters)
-    const found = await introspectKey(token, readAddress(parameters.get('ip')))
+    const ip = readAddress(parameters.get('ip'))
+    const found = await introspectKey(token, ip)
     const caller = authenticator.recall(req)?.accepted
     const isSeen =
       found !== null &&
       caller !== undefined &&
-      (!mayIntrospect || (await mayIntrospect(caller.key.apiKey, found)) === true)
+      (!mayIntrospect || (await mayIntrospect(caller.key.apiKey, found)) === true) &&
+      (!countUse || (await isUsed(token, ip)))
 
     const restMs = isSeen && found.exp !== undefined ? found.exp * 1_000 - Date.now() : Infinity
     const maxAgeMs = Math.max(Math.min(settings.maxStalenessMs, restMs), 0)
@@ -57,10 +63,10 @@ function readAddress(text: string | undefined): string | undefined {
 /** Makes the function that finds out what a key may do; `null` for a text that is no key, or a key that may not be used. */
 function createIntrospectKey(
   { lifecycle, settings, verification }: IntrospectionParts,
-  { environment, countUse }: IntrospectSettings,
+  { environment }: IntrospectSettings,
 ) {
   const { environments } = settings
-  const { inspect, holdingOf, recorder } = verification
+  const { inspect, holdingOf } = verification
   const accepted = environments.acceptedBy('tokenRouter', environment)
   /** When keys were created. Rows in the cache do not say it. */
   const createdAt = new WeakMap<CachedKey, Date>()
@@ -98,12 +104,7 @@ function createIntrospectKey(
     if (!key || faultOf(key, wall, { ip }) !== null) return null
     if (accepted !== null && !accepted.includes(key.environment ?? '')) return null
 
-    const found = await describe(key).catch(unlessDeleted)
-    if (found && countUse) {
-      recorder.countUse(key, wall, { ip })
-      recorder.noteUse(key, wall, { ip })
-    }
-    return found
+    return describe(key).catch(unlessDeleted)
   }
 }
 

@@ -33,7 +33,7 @@ interface IntrospectBasics<A extends App> {
     introspection: Introspection<A>,
   ): MaybePromise<boolean | null | undefined>
   /**
-   * Counts each introspection of a good key as a use of that key, and notes it as the last use.
+   * Counts each introspection that shows a key as a use of that key, as if the key was sent to a guard. Its limits are not charged.
    *
    * @default false
    */
@@ -89,7 +89,7 @@ function readIntrospect(given: unknown) {
   const known = ['permission', 'mayIntrospect', 'countUse', 'environment']
   refuseUnknownNames(options, known, 'introspect.')
   const { permission, environment, ...others } = options as IntrospectOptions & {
-    environment?: unknown
+    environment?: string | readonly string[]
   }
   const { mayIntrospect, countUse = false } = others
   check('introspect.permission', permission !== undefined, 'must name a permission')

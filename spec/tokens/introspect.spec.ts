@@ -251,6 +251,11 @@ describe('POST /introspect', () => {
     expect((await apiKeys.usage(id)).totals.accepted).toBe(0)
     expect((await apiKeys.get(id)).lastUsedAt).toBeNull()
 
+    const hiding = createProcess({}, addTokens({ countUse: true, mayIntrospect: () => false }))
+    await introspect({ token }, { to: hiding.http })
+    await hiding.apiKeys.flush()
+    expect((await apiKeys.usage(id)).totals.accepted).toBe(0)
+
     const counting = createProcess({ limits }, addTokens({ countUse: true }))
     await introspect({ token, ip: '203.0.113.7' }, { ...wishes, to: counting.http })
     await counting.apiKeys.flush()
