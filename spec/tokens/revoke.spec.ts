@@ -4,6 +4,7 @@ import type { TestApiKeys } from '../support/app'
 import { findBlockedSession } from '../support/blocked'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
+import { sendHalf } from '../support/half-sent'
 import { forgeKey } from '../support/keys'
 import { until } from '../support/until'
 import { useWorld } from '../support/world'
@@ -13,9 +14,8 @@ function addTokens(app: Express, keys: TestApiKeys) {
   app.use('/oauth', keys.tokenRouter())
 }
 
-const { apiKeys, http, rows, createKey, createProcess, holdLock, sequelize } = useWorld({
-  routes: addTokens,
-})
+const world = useWorld({ routes: addTokens })
+const { apiKeys, http, rows, createKey, createProcess, holdLock, sequelize } = world
 
 function revoke(token: string, to = http, headers: Record<string, string> = {}) {
   return to.set(headers).post('/oauth/revoke').type('form').send({ token })
@@ -215,6 +215,19 @@ describe('POST /revoke', () => {
     await lock.release()
 
     await until(async () => (await apiKeys.get(id)).status === 'REVOKED')
+  })
+
+  it('revokes nothing if the client goes before it has sent everything', async () => {
+    const { id, plainTextKey } = await createKey()
+    const fields = { 'Content-Type': 'application/x-www-form-urlencoded' }
+
+    await sendHalf(world.app, '/oauth/revoke', { body: `token=${plainTextKey}`, fields })
+    await sendHalf(world.app, '/oauth/revoke', {
+      body: `token=${plainTextKey}&token_type_hint=access_token`,
+      fields,
+    })
+
+    expect((await apiKeys.get(id)).status).toBe('ACTIVE')
   })
 
   it('leaves ten look-ups a second to made-up keys of an address', async () => {
