@@ -243,10 +243,9 @@ const wings = {
     'lib/importing/source.ts',
     'lib/importing/sources.ts',
   ],
+  'the option imports': ['lib/importing/pattern.ts', 'lib/importing/read-imports.ts'],
   'the import of keys': [
     'lib/importing/imported-keys.ts',
-    'lib/importing/pattern.ts',
-    'lib/importing/read-imports.ts',
     'lib/importing/report.ts',
     'lib/keys/imported-prefix.ts',
     'lib/keys/imported-state.ts',

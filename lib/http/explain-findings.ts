@@ -122,10 +122,10 @@ function refuseBy(condition: Partial<GuardConditions>, holding: Holding): ApiKey
 /** Returns what is known of the second condition. */
 export function findingOfText(
   text: string,
-  { digest, source }: Pick<Examination, 'digest' | 'source'>,
+  { digests, source }: Pick<Examination, 'digests' | 'source'>,
   format: TextFormat,
 ): Finding {
-  if (digest !== null) {
+  if (digests.length > 0) {
     return met(source === null ? 'It was made by this app.' : `It was imported from ${source}.`)
   }
   return failed(

@@ -97,14 +97,14 @@ export function createExplain({ format, settings, verification }: ExplainParts) 
   ): Promise<Explanation> {
     const request = readRequest(options)
     const text = typeof plainTextKey === 'string' ? plainTextKey : ''
-    const { digest, key, source, wall } = await verification.examine(text)
+    const { digests, key, source, wall } = await verification.examine(text)
     const facts = key && (await readFacts(key, wall, request))
     const findings = [
       unknown('A request says how it carries the key.'),
-      findingOfText(text, { digest, source }, format),
-      ...(facts ? findingsOf(facts) : findingsWithoutKey(digest !== null)),
+      findingOfText(text, { digests, source }, format),
+      ...(facts ? findingsOf(facts) : findingsWithoutKey(digests.length > 0)),
     ]
-    const reason = facts ? reasonOf(facts) : digest === null ? 'malformed' : 'unknown'
+    const reason = facts ? reasonOf(facts) : digests.length === 0 ? 'malformed' : 'unknown'
     return {
       isAccepted: reason === null,
       reason,

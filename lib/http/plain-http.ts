@@ -38,11 +38,11 @@ export function createPlainHttp(parts: PlainHttpParts) {
 
   /** Revokes the key with a text, if there is one. Resolves to false for a text that is no key of the app. */
   async function revoke(text: string, address: string | null): Promise<boolean> {
-    const { digest, key } = await verification.locate(text, { ip: address })
-    if (digest === null) return false
+    const { digests, key } = await verification.locate(text, { ip: address })
+    if (digests.length === 0) return false
     if (!key) return true
 
-    await routeCommands.expose([{ apiKeyId: key.id, digest, source: plainHttp, url: null }], {
+    await routeCommands.expose([{ apiKeyId: key.id, digests, source: plainHttp, url: null }], {
       reason: 'sent over plain HTTP',
       outcome: 'revoke',
       ...(address !== null && { address }),

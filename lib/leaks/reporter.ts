@@ -56,10 +56,10 @@ export function createReporter(parts: ReporterParts, outcome: ExposureReport['ou
   ): Promise<boolean[]> {
     const facts = await Promise.all(reports.map(({ token }) => verification.examine(token, sender)))
     const found = reports.flatMap((each, at) => {
-      const { digest = null, key = null, source = null } = facts[at] ?? {}
-      return digest === null || !key
-        ? []
-        : [{ apiKeyId: key.id, digest, source: each.source, url: placeOf(each, source !== null) }]
+      const { digests = [], key = null, source = null } = facts[at] ?? {}
+      if (!key) return []
+      const url = placeOf(each, source !== null)
+      return [{ apiKeyId: key.id, digests, source: each.source, url }]
     })
     await routeCommands.expose(found, { ...circumstances, outcome })
     return facts.map(({ key }) => key !== null)

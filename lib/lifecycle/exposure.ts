@@ -11,7 +11,8 @@ import { plan, writeChanges, type Decision, type ReadKey } from './key-changes'
 /** A secret of a key that was exposed, and its place if that is known. */
 export interface Found {
   apiKeyId: string
-  digest: Digest
+  /** The hashes that the secret may have. */
+  digests: readonly Digest[]
   /** The source of the report, which records show. */
   source: string
   url: string | null
@@ -46,10 +47,12 @@ export async function expose(
   if (found.length === 0) return
   const { address, reason } = report
   const byKey = new Map<string, Map<string, Place>>()
-  for (const { apiKeyId, digest, source, url } of found) {
+  for (const { apiKeyId, digests, source, url } of found) {
     const places = byKey.get(apiKeyId) ?? new Map<string, Place>()
-    const hashDigest = hash('sha256', toStoredHash(digest))
-    places.set(hashDigest, places.get(hashDigest) ?? { source, url })
+    for (const digest of digests) {
+      const hashDigest = hash('sha256', toStoredHash(digest))
+      places.set(hashDigest, places.get(hashDigest) ?? { source, url })
+    }
     byKey.set(apiKeyId, places)
   }
 

@@ -15,16 +15,17 @@ import type { Decision, ReadKey } from './key-changes'
 export async function revokeSecret(
   parts: Parts,
   id: string,
-  digest: Digest,
+  digests: readonly Digest[],
   circumstances: Circumstances,
 ): Promise<void> {
-  const shown = hash('sha256', toStoredHash(digest))
+  const shown = new Set(digests.map((digest) => hash('sha256', toStoredHash(digest))))
 
   function decide(key: ApiKeyRecord, read: ReadKey): Decision {
-    if (read.hashDigest === shown) {
+    if (shown.has(read.hashDigest)) {
       return { action: 'revoked', changes: { status: nextStatus('revoke', key) } }
     }
-    const isOld = read.previousHashDigest === shown && key.status !== 'REVOKED'
+    const { previousHashDigest: previous } = read
+    const isOld = previous !== null && shown.has(previous) && key.status !== 'REVOKED'
     return { action: 'rotation_ended', changes: isOld ? { previousSecret: null } : {} }
   }
 

@@ -35,8 +35,8 @@ export function createRouteCommands(parts: Parts) {
     },
 
     /** Revokes the key of a secret that was shown. */
-    async revokeSecret(id: string, digest: Digest, options: ChangeOptions) {
-      return run(options, (call) => revokeSecret(parts, id, digest, call))
+    async revokeSecret(id: string, digests: readonly Digest[], options: ChangeOptions) {
+      return run(options, (call) => revokeSecret(parts, id, digests, call))
     },
 
     /** Changes fields of a key and its permissions, both or neither. `shown` has the permissions that the form was made with. */

@@ -18,9 +18,9 @@ export function createRevoke({ routeCommands, verification }: RevocationParts) {
   return async function revoke(req: Request, res: Response) {
     const token = tokenOf(await readForm(req, res))
     const address = clientAddressOf(req)
-    const { digest, key } = await verification.locate(token, { ip: address })
-    if (digest !== null && key) {
-      await routeCommands.revokeSecret(key.id, digest, {
+    const { digests, key } = await verification.locate(token, { ip: address })
+    if (key) {
+      await routeCommands.revokeSecret(key.id, digests, {
         actor: { type: 'system' },
         reason: 'revoked with the key itself',
         ...(address !== null && { address }),

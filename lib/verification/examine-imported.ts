@@ -61,13 +61,16 @@ export function createExamineImported({ memory, attempts, imports }: ExamineImpo
     for (const accepted of imports?.imported.all ?? []) {
       if (!imports?.imported.accepts(accepted, text)) continue
       source ??= accepted.source.name
+      const others: Digest[] = []
       for await (const digest of hashesOf(accepted, text)) {
         const key = await keyOf(digest)
-        if (key) return { digest, key, source: accepted.source.name, wall: clock.wall() }
+        const digests = [digest, ...others]
+        if (key) return { digests, key, source: accepted.source.name, wall: clock.wall() }
+        others.push(digest)
       }
     }
     if (hasCost) attempts.note(sender)
-    return { digest: null, key: null, source, wall: clock.wall() }
+    return { digests: [], key: null, source, wall: clock.wall() }
 
     /** Makes the hashes that the text has as the key of a source. Those of a key with a salt come last, and take a tenth of a second. */
     async function* hashesOf(accepted: AcceptedSource, text: string) {

@@ -17,8 +17,11 @@ import { leastPatienceMs, maxAttempts } from './verify'
 
 /** The facts about a plain-text key by which a verification decides. */
 export interface Examination {
-  /** `null` if the text is no key of the app. */
-  digest: Digest | null
+  /**
+   * The hashes of the text as a key of the app, first that of the row. A key with a salt also has the hash that it gets at its first use,
+   * which may come at any moment. Empty if the text is no key of the app.
+   */
+  digests: readonly Digest[]
   /** The row of the key; `null` if no key has the hash. */
   key: CachedKey | null
   /** The other system whose keys have the form of the text; `null` for a text of the form of our keys, or of no key. */
@@ -41,7 +44,7 @@ export function createExamine({ format, memory, usage, attempts, imports }: Exam
   async function examineOwn(plainTextKey: string, read: Read): Promise<Examination> {
     const digest = format.parse(asSent(plainTextKey))
     const key = digest === null ? null : await read(digest)
-    return { digest, key, source: null, wall: clock.wall() }
+    return { digests: digest === null ? [] : [digest], key, source: null, wall: clock.wall() }
   }
 
   const examineImported = createExamineImported({ memory, attempts, imports })

@@ -7,6 +7,7 @@ import { bearer } from '../support/http'
 import { sendHalf } from '../support/half-sent'
 import { forgeKey } from '../support/keys'
 import { expectFaults, expectProblem } from '../support/problem'
+import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 function addLeaks(app: Express, keys: TestApiKeys) {
@@ -152,8 +153,17 @@ describe('POST /reports', () => {
 /** A text is compared with each of the ten keys that have its first digit. */
 const keyOf = (at: number) => `salted_${at % 6}${1_000_000 + at}`
 
+const rowOf = (key: string, salt: string) => ({
+  stored: `${salt} ${key}`,
+  salt,
+  locator: key.slice(0, 8),
+  userId: 'sally',
+  permissions: ['READ_GRAPH'],
+})
+
 describe('keys with a salt in a report', () => {
   const running = { now: 0, most: 0, all: 0 }
+  let beforeDeriving: ((key: string) => Promise<void>) | undefined
   const source: ImportSource = {
     name: 'salted',
     accepts: /^salted_[0-9]{8}$/,
@@ -164,7 +174,7 @@ describe('keys with a salt in a report', () => {
       async derive(key, _recipe, salt) {
         running.all++
         running.most = Math.max(running.most, ++running.now)
-        await new Promise(setImmediate)
+        await beforeDeriving?.(key)
         running.now--
         return `${salt} ${key}`
       },
@@ -174,14 +184,31 @@ describe('keys with a salt in a report', () => {
   const keys = Array.from({ length: 60 }, (_, at) => keyOf(at))
 
   beforeAll(async () => {
-    const rows = keys.map((key, at) => ({
-      stored: `salt ${at} ${key}`,
-      salt: `salt ${at}`,
-      locator: key.slice(0, 8),
-      userId: 'sally',
-      permissions: ['READ_GRAPH'],
-    }))
+    const rows = keys.map((key, at) => rowOf(key, `salt ${at}`))
     await receiver.apiKeys.importKeys('salted', rows)
+  })
+
+  it('are revoked although one of them is used first in the midst of the report', async () => {
+    const [used, other] = [keyOf(2_000), keyOf(2_001)]
+    const upgraded: unknown[] = []
+    receiver.apiKeys.on('upgraded', (notice) => void upgraded.push(notice))
+    await receiver.apiKeys.importKeys(
+      'salted',
+      [used, other].map((key) => Object.assign(rowOf(key, 'own'), { userId: 'ute' })),
+    )
+    beforeDeriving = async (key) => {
+      if (key !== other || upgraded.length > 0) return
+      // From then on, the key has another hash.
+      expect(await receiver.apiKeys.verify(used)).toMatchObject({ valid: true })
+      await until(() => upgraded.length > 0)
+    }
+
+    expect((await send({ credentials: [used, other] }, receiver.http)).status).toBe(202)
+
+    beforeDeriving = undefined
+    expect(upgraded).toHaveLength(1)
+    const { apiKeys: left } = await receiver.apiKeys.list({ userId: 'ute', status: 'ACTIVE' })
+    expect(left).toEqual([])
   })
 
   it('are all revoked, one after the other', async () => {
