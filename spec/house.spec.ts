@@ -249,6 +249,8 @@ const wings = {
     'lib/importing/report.ts',
     'lib/keys/imported-prefix.ts',
     'lib/keys/imported-state.ts',
+  ],
+  'the import of many keys': [
     'lib/lifecycle/import-batch.ts',
     'lib/lifecycle/import-changes.ts',
     'lib/lifecycle/import-commands.ts',
