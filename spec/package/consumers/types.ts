@@ -150,6 +150,38 @@ apiKeys.requirePermission({ any: ['READ_GRAPH', { all: ['WRITE'] }] })
 // @ts-expect-error a list says all
 apiKeys.requirePermission({ all: ['READ_GRAPH'] })
 // @ts-expect-error there is no such permission
+apiKeys.tokenRouter({ introspect: { permission: 'WRITE' } })
+// @ts-expect-error the app has no environments
+apiKeys.tokenRouter({ introspect: { permission: 'READ_GRAPH', environment: 'live' } })
+app.use(
+  '/oauth',
+  apiKeys.tokenRouter({
+    introspect: {
+      permission: { any: ['READ_GRAPH', 'EXECUTE_GRAPH'] },
+      mayIntrospect(caller, introspection) {
+        isTrue<Equal<typeof caller, VerifiedApiKey<Graphs>>>()
+        isTrue<Equal<typeof introspection.owner, UserOwner<string>>>()
+        isTrue<Equal<typeof introspection.exp, number | undefined>>()
+        return introspection.owner.id === caller.userId
+      },
+    },
+  }),
+)
+
+// The caller that tools of the Model Context Protocol get has the types of the app.
+app.use('/mcp', apiKeys.requirePermission('READ_GRAPH', { mcp: true }))
+// @ts-expect-error it needs the errors of the SDK
+apiKeys.mcpVerifier({})
+const errors = { InvalidTokenError: Error, TooManyRequestsError: Error }
+void apiKeys
+  .mcpVerifier({ errors })
+  .verifyAccessToken('acme_')
+  .then(({ token, scopes, extra }) => {
+    isTrue<Equal<typeof token, string>>()
+    isTrue<Equal<typeof scopes, ('READ_GRAPH' | 'EXECUTE_GRAPH')[]>>()
+    isTrue<Equal<typeof extra.apiKey, VerifiedApiKey<Graphs>>>()
+  })
+// @ts-expect-error there is no such permission
 void apiKeys.create({ userId: 'alice', name: 'CI', permissions: ['WRITE'] })
 // @ts-expect-error there is no such permission
 void apiKeys.list({ permission: 'WRITE' })
@@ -228,6 +260,15 @@ app.post(
     res.json({})
   },
 )
+bound.tokenRouter({
+  introspect: {
+    permission: 'READ',
+    mayIntrospect: (caller, { owner, resources }) => {
+      isTrue<Equal<typeof resources, Resources<'graph' | 'project'> | undefined>>()
+      return caller.userId === owner.id
+    },
+  },
+})
 void bound.create({
   userId: 'alice',
   name: 'CI',
