@@ -44,6 +44,7 @@ const reserved = [
 /** The capabilities that stand apart from the core of the library: their rooms, and their files in other rooms. */
 const wings = {
   'the page of one key': [
+    'lib/console/pages/exposure.tsx',
     'lib/console/pages/key-details.tsx',
     'lib/console/pages/key-limits.tsx',
     'lib/console/pages/key-props.ts',
@@ -123,6 +124,7 @@ const wings = {
   'the texts of the pages': [
     'lib/console/texts/de.ts',
     'lib/console/texts/en.ts',
+    'lib/console/texts/exposure.ts',
     'lib/console/texts/faults-de.ts',
     'lib/console/texts/faults-en.ts',
     'lib/console/texts/texts.ts',

@@ -2,6 +2,7 @@ import type { ComponentChildren } from 'preact'
 
 import { appFieldsOf } from '../app-fields'
 import { OwnerLink } from './admin/owner-parts'
+import { ExposureOfKey } from './exposure'
 import { LimitsOfKey } from './key-limits'
 import type { KeyProps } from './key-props'
 import { Ago, Day, Exactly, wordsFor } from './parts'
@@ -45,6 +46,11 @@ export function Details(props: KeyProps) {
         {revokedAt && (
           <Fact label={key.revokedAt}>
             <Exactly page={page} at={revokedAt} />
+          </Fact>
+        )}
+        {apiKey.exposed && (
+          <Fact label={page.texts.exposure.label}>
+            <ExposureOfKey page={page} exposed={apiKey.exposed} />
           </Fact>
         )}
         {environment !== null && <Fact label={key.environment}>{environment}</Fact>}

@@ -1,5 +1,5 @@
 import { isIdle } from '../../keys/states'
-import { stateOf } from '../key-state'
+import { stateOf, type KeyState } from '../key-state'
 import { Details } from './key-details'
 import type { KeyProps } from './key-props'
 import { UsageOfKey } from './key-usage'
@@ -34,11 +34,7 @@ export function Key(props: KeyProps) {
         {fault !== undefined && <Banner kind="bad">{fault}</Banner>}
         {notice !== undefined && <Banner kind="good">{texts.notices[notice]}</Banner>}
         {state !== 'active' && notice === undefined && !canUnrevoke && (
-          <Banner kind="note">
-            {state === 'expired' && isIdle(apiKey, Date.now())
-              ? texts.key.idle
-              : texts.key.notes[state]}
-          </Banner>
+          <Banner kind="note">{noteOf(props, state)}</Banner>
         )}
         {apiKey.ownerSuspended && <Banner kind="note">{texts.key.ownerSuspended}</Banner>}
         <OldSecret {...props} />
@@ -52,6 +48,13 @@ export function Key(props: KeyProps) {
       </div>
     </>
   )
+}
+
+/** Returns why a key does not work, and what can be done about it. */
+function noteOf({ page, apiKey }: KeyProps, state: Exclude<KeyState, 'active'>): string {
+  const { key, exposure } = page.texts
+  if (apiKey.exposed) return exposure.note
+  return state === 'expired' && isIdle(apiKey, Date.now()) ? key.idle : key.notes[state]
 }
 
 function Actions({ page, apiKey, canRenew }: KeyProps) {
@@ -79,7 +82,7 @@ function Actions({ page, apiKey, canRenew }: KeyProps) {
           {key.suspend}
         </a>
       )}
-      {(isRefused ? canRenew : !page.look.admin) && (
+      {(isRefused ? canRenew && !apiKey.exposed : !page.look.admin) && (
         <form method="post" action={page.to(`${apiKey.id}/${view}`)} data-once>
           <button class="button">{key[view]}</button>
         </form>

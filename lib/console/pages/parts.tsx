@@ -11,10 +11,15 @@ export function KeyEnds({ ends }: { ends: { prefix: string; postfix: string } })
   )
 }
 
-/** The state of a key, as a word with a colour. */
+/** The state of a key, as a word with a colour. A key that became public has another word beside it. */
 export function State({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
   const state = stateOf(apiKey)
-  return <span class={`state ${state}`}>{page.texts.states[state]}</span>
+  return (
+    <>
+      <span class={`state ${state}`}>{page.texts.states[state]}</span>
+      {apiKey.exposed && <span class="state exposed">{page.texts.exposure.state}</span>}
+    </>
+  )
 }
 
 /** A time as a distance from now. The exact time is its title, and the script shows it if the reader wants it. */

@@ -2,6 +2,7 @@ import { notACursor } from '../../keys/cursor'
 import { adminDe } from './admin-de'
 import { faultInGerman, refusalsInGerman } from './faults-de'
 import type { Texts } from './en'
+import { exposureDe } from './exposure'
 import { trailDe } from './trail-de'
 
 /** The texts of the pages in German. */
@@ -175,6 +176,7 @@ export const de: Texts = {
   },
 
   trail: trailDe,
+  exposure: exposureDe,
 
   rotate: {
     title: (name) => `Neues Geheimnis für ${name}`,

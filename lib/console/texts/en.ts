@@ -2,6 +2,7 @@ import type { ErrorCode } from '../../errors'
 import type { KeyState } from '../key-state'
 import { adminEn } from './admin-en'
 import { betterInEnglish } from './faults-en'
+import { exposureEn } from './exposure'
 import { trailEn } from './trail-en'
 
 /** The texts of the pages in English. The other languages have the same. */
@@ -172,6 +173,7 @@ export const en = {
   },
 
   trail: trailEn,
+  exposure: exposureEn,
 
   rotate: {
     title: (name: string) => `New secret for ${name}`,
