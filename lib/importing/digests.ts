@@ -19,7 +19,14 @@ export const sha256 = encoded(32, (text) => hash('sha256', text, 'binary'))
 /** SHA-512 of the key. */
 export const sha512 = encoded(64, (text) => hash('sha512', text, 'binary'))
 
-const lengths = { sha1: 20, sha256: 32, sha512: 64 } as const
+/** How many bytes a digest has, and how many bytes its function takes at once. */
+const functions = {
+  sha1: { length: 20, block: 64 },
+  sha256: { length: 32, block: 64 },
+  sha512: { length: 64, block: 128 },
+} as const
+
+type HashFunction = keyof typeof functions
 
 /**
  * HMAC of the key under a secret of the other system.
@@ -27,10 +34,46 @@ const lengths = { sha1: 20, sha256: 32, sha512: 64 } as const
  * @example
  * hmac('sha512', process.env.API_TOKEN_SALT).hex
  */
-export function hmac(algorithm: keyof typeof lengths, secret: string | Uint8Array): EncodedDigest {
-  return encoded(lengths[algorithm], (text) =>
-    createHmac(algorithm, secret).update(text).digest('binary'),
-  )
+export function hmac(algorithm: HashFunction, secret: string | Uint8Array): EncodedDigest {
+  return encoded(functions[algorithm].length, preparedHmac(algorithm, secret))
+}
+
+/** The longest text, in characters, that has room beside the prepared key. Each takes up to three bytes. */
+const longestPrepared = 512
+
+/**
+ * HMAC(key, text) = H(key ⊕ opad, H(key ⊕ ipad, text)), RFC 2104. It is spelled out because two hashes over prepared inputs take half the
+ * time of Node's `createHmac`.
+ */
+function preparedHmac(algorithm: HashFunction, secret: string | Uint8Array): KeyDigest['of'] {
+  const { length, block } = functions[algorithm]
+  const given = Buffer.from(secret)
+  const key = given.length > block ? createHash(algorithm).update(given).digest() : given
+  const inner = padded(key, 0x36, block, 3 * longestPrepared)
+  const outer = padded(key, 0x5c, block, length)
+  const room = new Float64Array(inner.buffer, block)
+  const inputs: Buffer[] = []
+
+  return function hmacOf(text) {
+    if (text.length > longestPrepared) {
+      return createHmac(algorithm, secret).update(text).digest('binary')
+    }
+    const written = inner.write(text, block)
+    const input = (inputs[written] ??= inner.subarray(0, block + written))
+    const digest = hash(algorithm, input, 'binary')
+    // Otherwise, a dump of an idle process would hold the last key.
+    for (let at = 0; 8 * at < written; at++) room[at] = 0
+    outer.write(digest, block, 'latin1')
+    return hash(algorithm, outer, 'binary')
+  }
+}
+
+/** Returns the key, each byte exclusive-or'ed with `pad`, in a block of its own, and room behind it. */
+function padded(key: Buffer, pad: number, block: number, room: number): Buffer<ArrayBuffer> {
+  const input = Buffer.from(new ArrayBuffer(block + room))
+  key.copy(input)
+  for (let at = 0; at < block; at++) input.writeUInt8(input.readUInt8(at) ^ pad, at)
+  return input
 }
 
 /** Keys that a system stores as they are. Of these keys, the import stores digests alone. */
@@ -64,7 +107,7 @@ function encoded(length: number, of: KeyDigest['of']): EncodedDigest {
 
 /** Returns SHA-256 of some texts, none of which can pass for the end of the text before it. */
 export function digestOfAll(...texts: readonly string[]): string {
-  const digest = createHash('sha256')
-  for (const text of texts) digest.update(`${text.length}:`).update(text)
-  return digest.digest('binary')
+  let all = ''
+  for (const text of texts) all += `${text.length}:${text}`
+  return hash('sha256', all, 'binary')
 }

@@ -88,9 +88,9 @@ export function prefixedApiKey({
   }
 }
 
-/** Returns the secret of a token, which is behind its last dot. */
+/** Returns the secret of a token, which is behind its last dot. In base64, neither its characters nor its digits give `-` or `_`. */
 function secretOf(key: string): string {
-  return Buffer.from(key.slice(key.lastIndexOf('.') + 1), 'base64url').toString('latin1')
+  return atob(key.slice(key.lastIndexOf('.') + 1))
 }
 
 /** Access tokens of `@adonisjs/auth`. */
@@ -98,7 +98,10 @@ export function adonis({ prefix = 'oat_' }: { prefix?: string } = {}): ImportSou
   optionalPrefix(prefix)
   return {
     name: 'adonis',
-    accepts: new RegExp(`^${prefix}[A-Za-z0-9_-]{1,64}\\.[A-Za-z0-9_-]{55,70}$`),
+    // 44 to 50 bytes in base64, without padding.
+    accepts: new RegExp(
+      `^${prefix}[A-Za-z0-9_-]{1,64}\\.[A-Za-z0-9]{56}(?:[A-Za-z0-9]{3,4}|[A-Za-z0-9]{6,8}|[A-Za-z0-9]{10,11})$`,
+    ),
     digest: sha256.hex,
     digested: secretOf,
     check(key) {

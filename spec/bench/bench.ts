@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { measureCpu } from './cpu'
 import { startServer, type Server } from './database'
 import { measureHttp } from './http-report'
+import { measureImport } from './import'
 import { measureInProcess, measureScale } from './in-process-report'
 import { measureManage } from './manage-report'
 import { pinProcesses } from './processes'
@@ -17,6 +18,7 @@ import { formatTargets, type Target } from './tables'
  * npm run bench -- scale      a million keys in the cache, five million in the table; takes minutes
  * npm run bench -- http       one part; also: in-process
  * npm run bench -- cpu        CPU time per request, in two minutes; --against DIR compares with the build of another checkout
+ * npm run bench -- import     importing keys of other systems, and verifying them
  * npm run bench -- manage     the speed of creating and changing keys, in half an hour; --against DIR as above
  *
  * npm run bench -- manage --only create,list     some operations; also: stall, verify
@@ -43,6 +45,7 @@ const parts = {
   scale: measureScale,
   cpu: measureCpu,
   manage: measureManage,
+  import: measureImport,
 }
 
 type Part = keyof typeof parts
