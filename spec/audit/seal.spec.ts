@@ -112,6 +112,29 @@ describe('sealing', () => {
     await expectFaults()
   })
 
+  it('follows an entry whose number was drawn before later entries were sealed', async () => {
+    const { id: keyId } = await createKey(apiKeys)
+    await until(async () => (await sealed()).length === 1)
+    // As in a session that stands still after it has drawn a number, and before it has a transaction.
+    const [drawn] = await rows<{ id: string }>(
+      `SELECT nextval('api_key_event_register')::text AS id`,
+    )
+    await createKey(apiKeys, { userId: 'bob' })
+    await until(async () => (await sealed()).length === 2)
+
+    await sequelize.query(
+      `INSERT INTO api_key_events (id, api_key_id, owner_type, owner_id, action, actor_type, actor_id) OVERRIDING SYSTEM VALUE
+       VALUES (${drawn?.id}, '${keyId}', 'user', 'alice', 'updated', 'database', 'app')`,
+    )
+    // No process has written it, and none verifies keys.
+    await apiKeys.auditHead()
+
+    const [, second, third] = await sealed()
+    expect(third).toBe(drawn?.id)
+    expect(Number(second)).toBeGreaterThan(Number(third))
+    await expectFaults()
+  })
+
   it('is left to others by a process whose role may only verify keys', async () => {
     const role = `spec_${randomUUID().replaceAll('-', '')}`
     await sequelize.query(`
