@@ -1,16 +1,15 @@
 import type { Transaction } from 'sequelize'
 
 import { ownerColumns } from '../../models/owner'
-import { setImmediate, wait } from '../database/background'
+import { wait } from '../database/background'
 import { detailOf, explain, sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
 import { ApiKeysError, InvalidInputError, TooManyApiKeysError, type InputFault } from '../errors'
-import { mostKeys } from '../keys/fields'
 import type { NewKey } from '../keys/input'
-import { nameOfOwner } from '../keys/owner'
 import type { ApiKeyRecord } from '../keys/record'
 import type { Circumstances, Parts } from './calls'
 import { claimOf, findIds, onceFor, type Claim } from './idempotency'
+import { faultAt, maxFaults, nextTurn, parseKeys } from './many-inputs'
 import {
   createKeys,
   draftKeys,
@@ -21,20 +20,13 @@ import {
   type NewChange,
   type NewMember,
 } from './new-keys'
-import * as policies from './policies'
 import { readAll } from './store'
 
 /** How many keys are created in one transaction, each or none. */
 const batchSize = 1_000
 
-/** How many keys are checked at once: so few that other requests do not wait, nor too many ask `grantable`. */
-const checkedAtOnce = 16
-
 /** How many keys are drafted at once. */
 const draftedAtOnce = 100
-
-/** The most faults that are reported. A longer list helps no reader. */
-const maxFaults = 100
 
 /**
  * How long a batch waits for a lock, and for how long it begins anew after that. A batch has the locks of many owners. If an app has locked
@@ -61,6 +53,15 @@ interface Batch {
   first: number
   /** The request that is carried out once. */
   claim: Claim | undefined
+  /** The next keys. The process drafts them while the database creates these. */
+  next: Batch | undefined
+  drafted?: Promise<Drafted>
+}
+
+/** New keys as a statement takes them, and their plain text. */
+interface Drafted {
+  drafts: Draft[]
+  plainTextKeys: string[]
 }
 
 /**
@@ -76,87 +77,33 @@ export async function createMany(
   const keys = await parseKeys(parts, given, circumstances)
   const claim = claimOf(parts, 'createMany', keys, circumstances)
   const apiKeys: ManyCreated['apiKeys'] = []
-  for (let first = 0; first < keys.length; first += batchSize) {
+  for (let batch = batchOf(keys, claim, 0); batch; batch = batch.next) {
     try {
-      const batch = {
-        keys: keys.slice(first, first + batchSize),
-        first,
-        claim: claim && { ...claim, part: first / batchSize },
-      }
       apiKeys.push(...(await createOnce(parts, batch, circumstances)))
     } catch (error) {
       // In a transaction of the caller, nothing of this call may be kept.
-      if (first === 0 || circumstances.transaction) throw error
+      if (batch.first === 0 || circumstances.transaction) throw error
       return { apiKeys, failure: toFailure(error) }
     }
   }
   return { apiKeys, failure: null }
 }
 
+function batchOf(keys: readonly NewKey[], claim: Claim | undefined, first: number) {
+  if (first >= keys.length) return undefined
+  const batch: Batch = {
+    keys: keys.slice(first, first + batchSize),
+    first,
+    claim: claim && { ...claim, part: first / batchSize },
+    next: batchOf(keys, claim, first + batchSize),
+  }
+  return batch
+}
+
 function toFailure(error: unknown): ApiKeysError {
   const explained = explain(error)
   if (explained instanceof ApiKeysError) return explained
   return new ApiKeysError('database_unavailable', { cause: explained })
-}
-
-/** Parses the keys and applies the policies of the app. Throws an error that lists the faults of all keys. */
-async function parseKeys(parts: Parts, given: unknown, circumstances: Circumstances) {
-  if (!Array.isArray(given)) refuse('#/apiKeys', 'must be a list of API keys')
-  if (given.length > mostKeys) refuse('#/apiKeys', `must have at most ${mostKeys} API keys`)
-
-  const asking = { ...parts, grantable: askedOnce(parts.grantable) }
-  const keys: NewKey[] = []
-  const faults: InputFault[] = []
-  for (let first = 0; first < given.length; first += checkedAtOnce) {
-    await nextTurn()
-    // `slice` keeps the holes of a list, and `map` passes over them.
-    const some = Array.from<unknown>(given.slice(first, first + checkedAtOnce))
-    await Promise.all(
-      some.map(async (input, index) => {
-        const place = first + index
-        try {
-          const key = parts.parse.newKeyOf(input)
-          await policies.refuseNewKey(asking, key, circumstances)
-          keys[place] = key
-        } catch (error) {
-          if (!(error instanceof InvalidInputError)) throw error
-          faults.push(...error.errors.map((fault) => faultAt(place, fault)))
-        }
-      }),
-    )
-    if (faults.length >= maxFaults) break
-  }
-  if (faults.length > 0) throw new InvalidInputError(faults.slice(0, maxFaults))
-  return keys
-}
-
-function refuse(pointer: string, message: string): never {
-  throw new InvalidInputError([{ pointer, message }])
-}
-
-/** Returns the fault of a key as a fault of the list. */
-function faultAt(place: number, { pointer, message }: InputFault): InputFault {
-  return { pointer: `#/apiKeys/${place}${pointer.slice(1)}`, message }
-}
-
-/** Gives other work of the process its turn. */
-async function nextTurn() {
-  await new Promise<void>((resolve) => {
-    setImmediate(resolve)
-  })
-}
-
-/** Makes a `grantable` that asks the app once for each owner. */
-function askedOnce(grantable: Parts['grantable']): Parts['grantable'] {
-  if (!grantable) return undefined
-
-  const answers = new Map<string, ReturnType<typeof grantable>>()
-  return (owner, context) => {
-    const name = nameOfOwner(owner)
-    const answer = answers.get(name) ?? grantable(owner, context)
-    answers.set(name, answer)
-    return answer
-  }
 }
 
 /** Creates the keys of a batch, or finds the keys that an earlier call with the same idempotency key has created. */
@@ -188,11 +135,12 @@ async function findBatch(parts: Parts, claim: Claim, circumstances: Circumstance
   })
 }
 
-async function createBatch(
+/** Drafts the keys of a batch, some at a time, because other requests wait. */
+async function draftBatch(
   parts: Parts,
-  { keys, first, claim }: Batch,
+  { keys, claim }: Batch,
   circumstances: Circumstances,
-): Promise<ManyCreated['apiKeys']> {
+): Promise<Drafted> {
   const plainTextKeys: string[] = []
   const drafts: Draft[] = []
   for (let start = 0; start < keys.length; start += draftedAtOnce) {
@@ -205,6 +153,21 @@ async function createBatch(
       return { key, secret, circumstances, claim: start + index === 0 ? claim : undefined }
     })
     drafts.push(...draftKeys(parts, members))
+  }
+  return { drafts, plainTextKeys }
+}
+
+async function createBatch(
+  parts: Parts,
+  batch: Batch,
+  circumstances: Circumstances,
+): Promise<ManyCreated['apiKeys']> {
+  const { keys, first, claim, next } = batch
+  const { drafts, plainTextKeys } = await (batch.drafted ?? draftBatch(parts, batch, circumstances))
+  if (next) {
+    next.drafted = draftBatch(parts, next, circumstances)
+    // An error counts when the batch has its turn.
+    next.drafted.catch(() => {})
   }
   const isOwn = !circumstances.transaction
   const create = async (transaction: Transaction) => {
