@@ -192,7 +192,7 @@ function requestsSql({ requests }: Tables): string {
   return `
       CREATE TABLE ${requests} (
         scope text CHECK (scope ~ '^[0-9a-f]{64}$'),
-        key text CHECK (octet_length(key) BETWEEN 1 AND 255),
+        key text CHECK (key ~ '^[0-9a-f]{64}$'),
         part integer,
         body text NOT NULL CHECK (body ~ '^[0-9a-f]{64}$'),
         api_key_ids uuid[] NOT NULL,

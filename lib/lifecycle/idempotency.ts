@@ -15,6 +15,7 @@ import { identify, readAll } from './store'
 export interface Claim {
   /** The caller and the kind of the request. */
   scope: string
+  /** The digest of the idempotency key, because the key itself decrypts an answer that is kept. */
   key: string
   part: number
   /** The digest of the input. */
@@ -116,7 +117,7 @@ export function claimOf(
   ])
   return {
     scope: hash('sha256', scope),
-    key,
+    key: hash('sha256', key),
     part: 0,
     body: hash('sha256', JSON.stringify(input)),
   }
@@ -133,7 +134,7 @@ async function findAnswer(
   if (id === undefined) return undefined
 
   const [apiKey = null] = await readAll(parts, identify(id, circumstances.owner), circumstances)
-  const plainTextKey = requests.answerTo(claim)
+  const plainTextKey = requests.answerTo(claim, circumstances)
   // The key may have another secret by now, or be revoked.
   const isGood = apiKey?.status === 'ACTIVE' && plainTextKey?.endsWith(apiKey.postfix)
   if (isGood === true && plainTextKey !== undefined) return { apiKey, plainTextKey }
@@ -188,12 +189,14 @@ export function createRequests({ background, sequelize, tables }: GivenParts) {
     },
 
     /** Keeps the secret of an answer for a minute, encrypted under the idempotency key, and does not keep that key. */
-    keepAnswer(claim: Claim, plainTextKey: string, { transaction }: Circumstances) {
+    keepAnswer(claim: Claim, plainTextKey: string, circumstances: Circumstances) {
+      const { transaction } = circumstances
       const id = idOf(claim)
+      const cipherKey = cipherKeyOf(claim, circumstances)
       function keep() {
         const [oldest] = answers.keys()
         if (answers.size === mostAnswers && oldest !== undefined) answers.delete(oldest)
-        answers.set(id, encrypt(claim, plainTextKey))
+        answers.set(id, encrypt(cipherKey, plainTextKey))
         background.startTimer(() => answers.delete(id), answerKeptMs)
       }
       if (transaction) afterCommit(transaction, keep)
@@ -201,9 +204,9 @@ export function createRequests({ background, sequelize, tables }: GivenParts) {
     },
 
     /** Returns the secret of an answer that was kept. */
-    answerTo(claim: Claim): string | undefined {
+    answerTo(claim: Claim, circumstances: Circumstances): string | undefined {
       const sealed = answers.get(idOf(claim))
-      return sealed && decrypt(claim, sealed)
+      return sealed && decrypt(cipherKeyOf(claim, circumstances), sealed)
     },
   }
 }
@@ -215,19 +218,19 @@ function idOf({ scope, key, part }: Claim): string {
 const algorithm = 'aes-256-gcm'
 const [ivLength, tagLength] = [12, 16]
 
-function encrypt(claim: Claim, plainTextKey: string): Buffer {
+function encrypt(key: Buffer, plainTextKey: string): Buffer {
   const iv = randomBytes(ivLength)
-  const cipher = createCipheriv(algorithm, cipherKeyOf(claim), iv)
+  const cipher = createCipheriv(algorithm, key, iv)
   const text = Buffer.concat([cipher.update(plainTextKey, 'utf8'), cipher.final()])
   return Buffer.concat([iv, cipher.getAuthTag(), text])
 }
 
-function decrypt(claim: Claim, sealed: Buffer): string {
-  const decipher = createDecipheriv(algorithm, cipherKeyOf(claim), sealed.subarray(0, ivLength))
+function decrypt(key: Buffer, sealed: Buffer): string {
+  const decipher = createDecipheriv(algorithm, key, sealed.subarray(0, ivLength))
   decipher.setAuthTag(sealed.subarray(ivLength, ivLength + tagLength))
   return `${decipher.update(sealed.subarray(ivLength + tagLength), undefined, 'utf8')}${decipher.final('utf8')}`
 }
 
-function cipherKeyOf({ scope, key }: Claim): Buffer {
-  return derive(key, `answer ${scope}`, 32)
+function cipherKeyOf({ scope }: Claim, { idempotencyKey = '' }: Circumstances): Buffer {
+  return derive(idempotencyKey, `answer ${scope}`, 32)
 }
