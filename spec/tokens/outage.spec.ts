@@ -1,0 +1,80 @@
+import type { Express } from 'express'
+import { Sequelize } from 'sequelize'
+
+import type { Options, TestApiKeys } from '../support/app'
+import { forgeKey } from '../support/keys'
+import { startProxy, type Proxy } from '../support/proxy'
+import { until } from '../support/until'
+import { useWorld, type Process } from '../support/world'
+
+const { apiKeys, createKey, createProcess, database } = useWorld()
+
+let proxy: Proxy
+let gateway: string
+
+beforeAll(async () => {
+  proxy = await startProxy(Number(new URL(database.url).port))
+  const caller = { userId: 'gateway', name: 'Gateway', permissions: ['EXECUTE_BLOCK' as const] }
+  gateway = (await apiKeys.create(caller)).plainTextKey
+})
+
+afterAll(() => proxy.close())
+
+function addTokens(app: Express, keys: TestApiKeys) {
+  app.use('/oauth', keys.tokenRouter({ introspect: { permission: 'EXECUTE_BLOCK' } }))
+}
+
+/** Makes a process whose network to its Postgres can be made to fail. It has a key in its cache. */
+async function createDistant(options: Options, token: string) {
+  const sequelize = new Sequelize(proxy.through(database.url), { logging: false })
+  database.closeFirst(sequelize)
+  const distant = createProcess({ maxStalenessMs: 300, sequelize, ...options }, addTokens)
+  expect(await introspect(distant, token)).toBe(true)
+  return distant
+}
+
+/** Takes the database away for so long that a process may no longer rely on its cache without `outageGraceMs`. */
+async function refuse({ apiKeys }: Process) {
+  proxy.refuse()
+  await until(async () => (await apiKeys.health()).feed === 'unreachable')
+  await until(async () => ((await apiKeys.health()).lagMs ?? 0) > 300)
+}
+
+/** Returns if a key is active, or the code of the refusal. */
+async function introspect({ http }: Process, token: string): Promise<unknown> {
+  const sent = http.with(gateway).post('/oauth/introspect').type('form')
+  const { body } = await sent.send({ token })
+  return body.active ?? body.code
+}
+
+describe('an introspection without the database', () => {
+  it('takes no good key for a bad one', async () => {
+    const { plainTextKey: token } = await createKey()
+    const distant = await createDistant({}, token)
+    const forged = forgeKey()
+
+    await refuse(distant)
+
+    for (const key of [token, forged]) {
+      expect(await introspect(distant, key)).toBe('database_unavailable')
+    }
+    await proxy.accept()
+    await until(async () => (await introspect(distant, token)) === true)
+    expect(await introspect(distant, forged)).toBe(false)
+  })
+
+  it('knows keys in use for longer if the app sets outageGraceMs, and no other keys', async () => {
+    const { plainTextKey: token } = await createKey()
+    const { plainTextKey: cold } = await createKey()
+    const distant = await createDistant({ outageGraceMs: 60_000 }, token)
+
+    await refuse(distant)
+
+    expect(await introspect(distant, token)).toBe(true)
+    for (const key of [cold, forgeKey()]) {
+      expect(await introspect(distant, key)).toBe('database_unavailable')
+    }
+    expect(await introspect(distant, 'agpt_x')).toBe(false)
+    await proxy.accept()
+  })
+})
