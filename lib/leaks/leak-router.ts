@@ -113,10 +113,8 @@ function createStatusHandler({ authenticator, answers, verification }: LeakParts
     const judged = await caller?.authentication
     if (judged && isOfWorkingKey(judged)) return void res.status(204).end()
     if (caller && credential?.kind === 'key') {
-      const { key, wall } = await verification.locate(
-        credential.text.slice(credential.start),
-        caller,
-      )
+      const text = credential.text.slice(credential.start)
+      const { key, wall } = await verification.locate(text, caller, 'cache')
       const fault =
         !key ||
         conditions.faultOfStatus(key) ||

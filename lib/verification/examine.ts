@@ -70,17 +70,23 @@ export function createExamine({ format, memory, usage, attempts, imports }: Exam
 
     /**
      * Reads the facts about a key that anyone may send, ours or imported, and counts made-up keys for their address. Rejects with
-     * `too_many_lookups` if the address has sent too many of them, and every client could have made the key.
+     * `too_many_lookups` if the address has sent too many of them, and every client could have made the key. What changes nothing may
+     * read from the cache, while a verification may use it.
      */
-    async locate(plainTextKey: string, caller: Sender): Promise<Examination> {
+    async locate(
+      plainTextKey: string,
+      caller: Sender,
+      from: 'database' | 'cache' = 'database',
+    ): Promise<Examination> {
       const sent = asSent(plainTextKey)
+      const readFrom = from === 'cache' ? readCached : read
       if (imports && !format.hasLength(sent)) {
-        return examineImported(plainTextKey, { read, sender: caller, way: 'at once' })
+        return examineImported(plainTextKey, { read: readFrom, sender: caller, way: 'at once' })
       }
       const digest = format.parse(sent)
       const isForgeable = digest !== null && format.isForgeable(sent, digest)
       if (isForgeable && !attempts.mayLookUp(caller)) throw new ApiKeysError('too_many_lookups')
-      const facts = await examineOwn(plainTextKey, read)
+      const facts = await examineOwn(plainTextKey, readFrom)
       if (isForgeable && !facts.key) attempts.note(caller)
       return facts
     },

@@ -105,6 +105,22 @@ describe('GET /status', () => {
     expect(verdict.valid && (await apiKeys.consume(verdict.apiKey))[0]?.remaining).toBe(0)
   })
 
+  it('asks the database once about a key in use, and honours its revocation at once', async () => {
+    const { id, plainTextKey } = await createKey()
+    const process = createProcess({}, addLeaks)
+    const ask = () => process.http.with(plainTextKey).get('/leaks/status')
+    await ask()
+    const before = process.statements.lookUps().length
+
+    for (let time = 0; time < 20; time++) expect((await ask()).status).toBe(204)
+    const lookUps = process.statements.lookUps().length - before
+    await process.apiKeys.revoke(id)
+
+    // A lease may lapse on a machine that is busy.
+    expect(lookUps).toBeLessThan(20)
+    expect((await ask()).status).toBe(401)
+  })
+
   it('answers from every address, because a scanner is not where a key is used', async () => {
     const { plainTextKey } = await createKey({ allowedIps: ['203.0.113.7'] })
 
