@@ -11,6 +11,7 @@ import { measureInProcess, measureScale } from './in-process-report'
 import { measureManage } from './manage-report'
 import { pinProcesses } from './processes'
 import { formatTargets, type Target } from './tables'
+import { measureTransport } from './transport'
 
 /*
  * npm run bench               everything but `scale`, in some twenty-five minutes
@@ -19,6 +20,7 @@ import { formatTargets, type Target } from './tables'
  * npm run bench -- http       one part; also: in-process
  * npm run bench -- cpu        CPU time per request, in two minutes; --against DIR compares with the build of another checkout
  * npm run bench -- import     importing keys of other systems, and verifying them
+ * npm run bench -- transport  the time of answers over plain HTTP, in three minutes
  * npm run bench -- manage     the speed of creating and changing keys, in half an hour; --against DIR as above
  *
  * npm run bench -- manage --only create,list     some operations; also: stall, verify
@@ -46,6 +48,7 @@ const parts = {
   cpu: measureCpu,
   manage: measureManage,
   import: measureImport,
+  transport: measureTransport,
 }
 
 type Part = keyof typeof parts
