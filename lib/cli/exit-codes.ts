@@ -1,3 +1,4 @@
+import { causeOf, isUnmigrated, messageOf, sqlStateOf } from '../database/failures'
 import { ApiKeysError, InvalidInputError } from '../errors'
 import { describe } from '../verification/health'
 
@@ -15,6 +16,10 @@ export const exitCodes = {
   unavailable: 4,
   /** The command takes something away, and was not confirmed. */
   unconfirmed: 5,
+  /** The tables are missing, or older than this version. */
+  unmigrated: 6,
+  /** The role of the database lacks a right. */
+  denied: 7,
   /** A fault that no other code names. */
   failed: 70,
   /** Ctrl-C. */
@@ -75,8 +80,20 @@ export function failureOf(error: unknown): Failure {
   if (error instanceof TypeError && !isOfEngine(error)) {
     return { exitCode: exitCodes.usage, code: null, message: error.message }
   }
+  const cause = causeOf(error)
+  if (isUnmigrated(cause)) {
+    const message = `The tables are missing, or older than this version (${messageOf(cause)}). Run express-api-keys migrate.`
+    return { exitCode: exitCodes.unmigrated, code: null, message }
+  }
+  if (sqlStateOf(cause) === insufficientPrivilege) {
+    const message = `${describe(error)}. Run express-api-keys doctor, which names the GRANT that is missing.`
+    return { exitCode: exitCodes.denied, code: null, message }
+  }
   return { exitCode: exitCodes.failed, code: null, message: describe(error) }
 }
+
+/** The SQLSTATE of a statement that the role may not run. */
+const insufficientPrivilege = '42501'
 
 function codeOf(error: unknown): unknown {
   return Object(error).code

@@ -35,7 +35,8 @@ export function createProgram(version: string): Command {
 
 const exitCodesHelp = `
 Exit codes:
-  0  done                      4  the database cannot be used
-  1  a fault was found         5  not confirmed
-  2  wrong usage               130  interrupted (Ctrl-C)
-  3  refused, or no such key   141  the output is not read to its end`
+  0  done                          5  not confirmed
+  1  a fault was found             6  the tables are missing or old
+  2  wrong usage                   7  the role lacks a right
+  3  refused, or no such key       130  interrupted (Ctrl-C)
+  4  the database cannot be used   141  the output is not read to its end`

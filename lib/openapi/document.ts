@@ -24,6 +24,7 @@ export interface DocumentParts {
   settings: Pick<
     Settings,
     | 'idTypes'
+    | 'limits'
     | 'resources'
     | 'environments'
     | 'permissions'

@@ -53,7 +53,8 @@ export function documentGuards(
       isByApp: parts.settings.onRefusal !== undefined,
     })
     // Answers that the app has described itself stay.
-    operation.responses = { ...responses, ...Object(operation.responses) }
+    const own = Object(operation.responses) as Record<string, Json>
+    operation.responses = { ...responses, ...withRateLimits(own, parts) }
   }
   if (used.size === 0) {
     throw new TypeError(
@@ -61,6 +62,22 @@ export function documentGuards(
     )
   }
   return withComponents(document, scheme, parts, [...used])
+}
+
+const rateLimitFields = ['RateLimit-Policy', 'RateLimit'] as const
+
+/** Adds to the answers of an app to accepted requests the header fields that a guard writes if the app has limits. */
+function withRateLimits(responses: Readonly<Record<string, Json>>, { settings }: DocumentParts) {
+  if (Object.keys(settings.limits).length === 0) return responses
+  const fields = Object.fromEntries(rateLimitFields.map((name) => [name, headerObject(name)]))
+  return Object.fromEntries(
+    Object.entries(responses).map(([status, response]) => [
+      status,
+      /^[23]/.test(status) && !('$ref' in response)
+        ? { ...response, headers: { ...fields, ...Object(response.headers) } }
+        : response,
+    ]),
+  )
 }
 
 /** Returns all operations of a document, with their titles for messages. */

@@ -127,6 +127,23 @@ describe('doctor', () => {
     expect(afterwards.of('settings of the role')).toMatchObject({ state: 'ok' })
   })
 
+  it('names the one right that a role lacks on one table: to erase entries of the trail', async () => {
+    const role = await createRole(
+      'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ROLE; REVOKE UPDATE ON api_key_events FROM ROLE',
+    )
+
+    const { code, of } = await examine([], { DATABASE_URL: urlOf(role) })
+    await drop(role)
+
+    expect(code).toBe(1)
+    expect(of('rights')).toMatchObject({
+      finding: 'the role lacks UPDATE on api_key_events',
+      remedy: expect.stringMatching(
+        /^Run as the owner: GRANT .*UPDATE.* ON "public"\."api_key_events" TO /,
+      ),
+    })
+  })
+
   it('finds roles that may read hashes', async () => {
     const role = await createRole('GRANT SELECT ON api_keys TO ROLE')
 
@@ -206,7 +223,7 @@ describe('a role with half of the rights', () => {
     await drop(role)
 
     expect(listed.code).toBe(0)
-    expect(revoked).toMatchObject({ code: 70, stdout: '' })
+    expect(revoked).toMatchObject({ code: 7, stdout: '' })
     expect(revoked.stderr).toContain('permission denied for table')
     // It has nothing to do.
     expect(migrated.code).toBe(0)

@@ -1,10 +1,11 @@
 import { execFile } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { mkdir, stat } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
 import { findBin, instanceModule, jsonLines, useCli } from '../support/cli'
 
-const { cli, write, path, createKey } = useCli()
+const { cli, write, path, createKey, database, rows } = useCli()
 
 const commands =
   'migrate prune import create list show revoke suspend reactivate unrevoke rotate transfer usage health explain scanners audit doctor'.split(
@@ -211,8 +212,39 @@ describe('the database', () => {
 
     const { code, stderr } = await cli(['list'], { env })
 
-    expect(code).toBe(70)
-    expect(stderr).toContain('migrate()')
+    expect(code).toBe(6)
+    expect(stderr).toMatch(/^error: The tables are missing.* Run express-api-keys migrate\.\n$/)
+  })
+
+  it('names a right that the role lacks, in each command, and changes nothing then', async () => {
+    const role = `spec_${randomUUID().replaceAll('-', '')}`
+    await rows(
+      `CREATE ROLE ${role} LOGIN PASSWORD 'x'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO ${role}`,
+    )
+    const url = new URL(database.url)
+    url.username = role
+    url.password = 'x'
+    const env = { DATABASE_URL: url.href }
+    const { id } = await createKey()
+
+    const [listed, revoked, migrated] = await Promise.all([
+      cli(['list', '--limit', '1'], { env }),
+      cli(['revoke', id, '--yes'], { env }),
+      cli(['erase', '--user', 'alice', '--reason', 'Request 4711', '--revoke', '--yes'], { env }),
+    ])
+    const [found] = await rows<{ status: string }>('SELECT status FROM api_keys WHERE id = $1', [
+      id,
+    ])
+    await rows(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
+
+    expect(listed.code).toBe(0)
+    for (const { code, stderr } of [revoked, migrated]) {
+      expect(code).toBe(7)
+      expect(stderr).toMatch(
+        /permission denied for .*Run express-api-keys doctor, which names the GRANT/,
+      )
+    }
+    expect(found).toEqual({ status: 'ACTIVE' })
   })
 })
 

@@ -113,6 +113,47 @@ describe('documentGuards', () => {
     expect(answers.flatMap((answer) => faultsOfAnswer('get', '/graphs', answer))).toEqual([])
   })
 
+  it('adds the fields of limits to answers to accepted requests, if the app has limits', async () => {
+    const limits = { burst: { limit: 10, windowSeconds: 60 } }
+    const limited = createTestApiKeys(databaseAway, { limits })
+    const own = {
+      'X-Own': { schema: { type: 'string' } },
+      RateLimit: { schema: { type: 'integer' } },
+    }
+    const responses = {
+      200: { description: 'Graphs.', headers: own },
+      304: { description: 'As before.' },
+      404: { description: 'None.' },
+      201: { $ref: '#/components/responses/Made' },
+    }
+    const components = { responses: { Made: { description: 'Made.' } } }
+    const given: Json = {
+      ...ownDocument({ '/graphs': { ...graphs['/graphs'], responses }, '/public': {} }),
+      components,
+    }
+
+    const document = limited.documentGuards(given)
+    const {
+      200: found,
+      304: cached,
+      404: missing,
+      201: made,
+    } = document.paths['/graphs'].get.responses as Record<string, Json>
+
+    expect(Object.keys(found?.headers as object)).toEqual([
+      'RateLimit-Policy',
+      'RateLimit',
+      'X-Own',
+    ])
+    expect(found?.headers).toMatchObject(own)
+    expect(Object.keys(cached?.headers as object)).toEqual(['RateLimit-Policy', 'RateLimit'])
+    expect([missing, made]).toEqual([responses[404], responses[201]])
+    expect(document.paths['/public'].get.responses).toEqual(ok)
+    expect(await isValid(document)).toBe(true)
+    const [unlimited] = [apiKeys.documentGuards(given).paths['/graphs'].get.responses]
+    expect((unlimited as Record<string, Json>)[304]).toEqual(responses[304])
+  })
+
   it('leaves the given document as it is, and what the app has described itself', () => {
     const forbidden = { description: 'Not your graph.' }
     const document = {
