@@ -15,7 +15,7 @@ import { unless, type Step } from './step'
  * could not be limited.
  *
  * A key may have a new secret while the secret before still works. The row of the key lets that secret work, so that a key never
- * has more than two. The table of retired secrets recognises every secret that a key has had; it lets no caller in.
+ * has more than two. The table of retired secrets recognises every secret that a key has had, or may get at its first use; it lets no caller in.
  *
  * A key of another system has a `source`. If that system stores a salt for each key, the table of salts has the salt until the first use
  * of the key. The locator is the part of the key by which its salt is found.
@@ -120,6 +120,10 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         previous_postfix text,
         previous_works_until timestamptz(3),
         previous_last_used_at timestamptz(3),
+        -- A new secret that waits for its first use. Its hash is among the retired secrets until then.
+        pending_hash text, pending_prefix text, pending_postfix text,
+        pending_secret_id text CHECK (pending_secret_id ~ '^[0-9a-f]{16}$'),
+        pending_grace_seconds integer CHECK (pending_grace_seconds BETWEEN 0 AND 31536000),
         -- When the key was exposed, by whom that was found, and its place. Such a key is never active again.
         exposed json CHECK (json_typeof(exposed) = 'object' AND octet_length(exposed::text) <= 8192),
         -- For an imported key. Its prefix is '@', the source, an underscore and six characters, until it is rotated.
@@ -130,6 +134,10 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         CHECK (CASE WHEN prefix LIKE '@%' THEN source IS NOT NULL AND left(prefix, -7) = '@' || source ELSE postfix ~ '^[0-9A-Za-z]{8}$' END),
         CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL)),
         CHECK (exposed IS NULL OR status <> 'ACTIVE'),
+        CHECK (
+          num_nulls(pending_hash, pending_prefix, pending_postfix, pending_grace_seconds) IN (0, 4)
+          AND (pending_hash IS NOT NULL OR pending_secret_id IS NULL)
+        ),
         CHECK (
           num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
           AND (previous_hash IS NOT NULL OR (previous_secret_id IS NULL AND previous_last_used_at IS NULL))
@@ -218,7 +226,12 @@ function referenceSql({ keys, retiredSecrets }: Tables): string {
                  previous_postfix = NULL, previous_works_until = NULL, previous_last_used_at = NULL
            WHERE previous_hash IS NOT NULL
              AND (id, previous_hash) NOT IN (SELECT api_key_id, hash FROM ${retiredSecrets});
+          UPDATE ${keys}
+             SET pending_hash = NULL, pending_secret_id = NULL, pending_prefix = NULL, pending_postfix = NULL, pending_grace_seconds = NULL
+           WHERE pending_hash IS NOT NULL
+             AND (id, pending_hash) NOT IN (SELECT api_key_id, hash FROM ${retiredSecrets});
           ALTER TABLE ${keys}
-            ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retiredSecrets} (api_key_id, hash);`,
+            ADD FOREIGN KEY (id, previous_hash) REFERENCES ${retiredSecrets} (api_key_id, hash),
+            ADD FOREIGN KEY (id, pending_hash) REFERENCES ${retiredSecrets} (api_key_id, hash);`,
   )
 }

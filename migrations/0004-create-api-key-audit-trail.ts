@@ -95,7 +95,7 @@ function eventsSql({ events }: Tables): string {
         former_owner_type text CHECK (former_owner_type IN ('user', 'organization', 'service')),
         former_owner_id text,
         action text NOT NULL CHECK (action IN (
-          'created', 'imported', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'unrevoked', 'rotated', 'rotation_ended',
+          'created', 'imported', 'updated', 'permissions_changed', 'suspended', 'reactivated', 'revoked', 'unrevoked', 'rotation_begun', 'rotated', 'rotation_ended',
           'upgraded', 'transferred', 'exposed', 'owner_suspended', 'owner_reactivated', 'owner_erased', 'retired_secret_used', 'deleted', 'truncated'
         )),
         actor_type text NOT NULL CHECK (actor_type IN ('user', 'admin', 'system', 'database')),

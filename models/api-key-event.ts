@@ -12,6 +12,7 @@ export const eventActions = [
   'reactivated',
   'revoked',
   'unrevoked',
+  'rotation_begun',
   'rotated',
   'rotation_ended',
   'upgraded',

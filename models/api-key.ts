@@ -44,6 +44,10 @@ export interface ApiKeyRow {
   previousPostfix: string | null
   previousWorksUntil: Time | null
   previousLastUsedAt: Time | null
+  /** The ends of a secret that waits for its first use, and the seconds that the current one works after that. */
+  pendingPrefix: string | null
+  pendingPostfix: string | null
+  pendingGraceSeconds: number | null
   /** The place where the key was exposed; `null` if none is known. */
   exposed: { at: string; source: string; url: string | null } | null
   /** The source that the key was imported from; `null` for a key that the library made. */
@@ -54,8 +58,8 @@ export interface ApiKeyRow {
 /** Milliseconds since 1970; text for an infinite time. */
 export type Time = number | string
 
-/** The kind of a column: text, an id of any type, a time, a list of texts or a JSON object. */
-export type ColumnType = 'text' | 'id' | 'time' | 'list' | 'json'
+/** The kind of a column: text, a number, an id of any type, a time, a list of texts or a JSON object. */
+export type ColumnType = 'text' | 'number' | 'id' | 'time' | 'list' | 'json'
 
 /**
  * A use of a column besides the statements that name it. `record`: records have it. `watched`: a change leaves an entry in the
@@ -110,6 +114,11 @@ export const keyColumns = {
   previousPostfix: column('previous_postfix', 'text', 'record', 'watched'),
   previousWorksUntil: column('previous_works_until', 'time', 'record', 'watched', 'logged'),
   previousLastUsedAt: column('previous_last_used_at', 'time', 'record'),
+  pendingHash: column('pending_hash', 'text', 'watched', 'logged'),
+  pendingSecretId: column('pending_secret_id', 'text', 'watched'),
+  pendingPrefix: column('pending_prefix', 'text', 'record', 'watched'),
+  pendingPostfix: column('pending_postfix', 'text', 'record', 'watched'),
+  pendingGraceSeconds: column('pending_grace_seconds', 'number', 'record', 'watched'),
   exposed: column('exposed', 'json', 'record', 'shown', 'personal'),
   source: column('source', 'text', 'record'),
   eventRef: column('event_ref', 'id'),

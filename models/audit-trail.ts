@@ -27,10 +27,15 @@ export function isOfKeyWithPrefix(
  * The attributes of a key that tell two secrets apart: SHA-256 of the hash, in hexadecimal. So the trail shows that a hash was
  * exchanged, and holds no hash. Calls and routes leave them out.
  */
-export const digestNames = ['hashDigest', 'previousHashDigest'] as const
+export const digestNames = ['hashDigest', 'previousHashDigest', 'pendingHashDigest'] as const
 
 /** The attributes of a key that entries of the trail have. */
-export const shownNames = [...attributesFor('shown'), 'previousSecret', ...digestNames] as const
+export const shownNames = [
+  ...attributesFor('shown'),
+  'previousSecret',
+  'pendingRotation',
+  ...digestNames,
+] as const
 
 /** The attributes whose values are personal. They are in columns of their own, so that they can be erased. */
 export const personalNames: readonly string[] = attributesFor('personal')
@@ -64,8 +69,10 @@ export function shownSql(key: string): string {
 
   const others = [
     `'previousSecret', ${previousSecretSql(key)}`,
+    `'pendingRotation', ${pendingRotationSql(key)}`,
     `'hashDigest', ${digestSql(`${key}.hash`)}`,
     `'previousHashDigest', ${digestSql(`${key}.previous_hash`)}`,
+    `'pendingHashDigest', ${digestSql(`${key}.pending_hash`)}`,
   ]
   return `pg_catalog.jsonb_build_object(${[...members, ...others].join(', ')})`
 }
@@ -74,6 +81,12 @@ function previousSecretSql(key: string): string {
   return `CASE WHEN ${key}.previous_hash IS NOT NULL THEN pg_catalog.jsonb_build_object(
                        'prefix', ${key}.previous_prefix, 'postfix', ${key}.previous_postfix,
                        'worksUntil', ${timeSql(`${key}.previous_works_until`)}) END`
+}
+
+function pendingRotationSql(key: string): string {
+  return `CASE WHEN ${key}.pending_hash IS NOT NULL THEN pg_catalog.jsonb_build_object(
+                       'prefix', ${key}.pending_prefix, 'postfix', ${key}.pending_postfix,
+                       'gracePeriodSeconds', ${key}.pending_grace_seconds) END`
 }
 
 /**
@@ -87,8 +100,11 @@ export function stateSql(key: string): string {
     if (type === 'id') return `${value}::text`
     return type === 'time' ? `date_part('epoch', ${value}) * 1000::float8` : value
   })
-  const digests = [digestSql(`${key}.hash`), digestSql(`${key}.previous_hash`)]
-  return `pg_catalog.json_build_array(${[...members, previousSecretSql(key), ...digests].join(', ')})`
+  const secrets = [previousSecretSql(key), pendingRotationSql(key)]
+  const digests = ['hash', 'previous_hash', 'pending_hash'].map((name) =>
+    digestSql(`${key}.${name}`),
+  )
+  return `pg_catalog.json_build_array(${[...members, ...secrets, ...digests].join(', ')})`
 }
 
 /** The names of times. */

@@ -1,5 +1,6 @@
 import { createTestApiKeys, type TestApiKeys } from './support/app'
 import { createDatabase, type Database } from './support/database'
+import { until } from './support/until'
 import { newKey } from './support/keys'
 
 let database: Database
@@ -110,6 +111,24 @@ const calls: [
       await apiKeys.endRotation(id)
     },
   ],
+  [
+    'rotate on first use',
+    async (apiKeys, { id }) => {
+      const rotated = await apiKeys.rotate(id, { activate: 'on-first-use' })
+      await apiKeys.verify(rotated.plainTextKey)
+      await until(async () => (await apiKeys.get(id)).pendingRotation === null)
+      await apiKeys.rotate(id, { activate: 'on-first-use' })
+      await apiKeys.endRotation(id)
+    },
+  ],
+  [
+    'unrevoke',
+    async (apiKeys, { id }) => {
+      await apiKeys.revoke(id)
+      await apiKeys.unrevoke(id)
+    },
+  ],
+  ['list of expired keys', (apiKeys) => apiKeys.list({ isExpired: true })],
   ['createMany', (apiKeys) => apiKeys.createMany([newKey(), newKey()], { idempotencyKey: 'once' })],
   ['revokeMany', (apiKeys, { id }) => apiKeys.revokeMany({ ids: [id] })],
   ['revokeAll', (apiKeys) => apiKeys.revokeAll(alice)],
@@ -155,6 +174,8 @@ describe('functions and operators that another role has added to a schema in the
     const apiKeys = createTestApiKeys(database, {
       listen: false,
       lastUsedResolutionMs: 0,
+      undoMinutes: 10,
+      maxIdleDays: 30,
       preparedStatements,
     })
     apiKeys.on('error', ({ error }) => failures.push(['error', error]))

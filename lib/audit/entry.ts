@@ -22,7 +22,7 @@ import type { SignatureCheck, Signer } from './signing'
  * not even with the secret. A MAC is not checked again after the entry is sealed, and only sealed entries are erased.
  *
  * `before` and `after` of entries that make, rotate or delete a key have `hashDigest`, SHA-256 of the hash of its secret, and
- * `previousHashDigest`, the same of the secret before it. Entries of triggers have them whenever a hash changes.
+ * `previousHashDigest`, the same of the secret before it, and `pendingHashDigest`, of a secret that waits for its first use. Entries of triggers have them whenever a hash changes.
  */
 
 /** An entry as the library writes it. The database adds an id and a time. */

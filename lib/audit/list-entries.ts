@@ -106,6 +106,7 @@ function shown(state: ApiKeyEventRow['before'], idTypes: IdTypes) {
   const {
     hashDigest: _hashDigest,
     previousHashDigest: _previousHashDigest,
+    pendingHashDigest: _pendingHashDigest,
     userId = null,
     organizationId = null,
     service = null,

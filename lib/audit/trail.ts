@@ -35,6 +35,7 @@ export interface KeyState {
   previousPrefix: string | null
   hashDigest: string
   previousHashDigest: string | null
+  pendingHashDigest: string | null
 }
 
 /** A key before a change and after it; `after` is `null` if the key is deleted. */
@@ -233,6 +234,7 @@ const statedNames = [
   'prefix',
   'hashDigest',
   'previousHashDigest',
+  'pendingHashDigest',
 ] as const
 
 const stated: ReadonlySet<Shown> = new Set(statedNames)

@@ -98,7 +98,7 @@ function rowOf(apiKey: ApiKeyRecord): readonly string[] {
 export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
   const { id, name, description, prefix, postfix, permissions, allowedIps, metadata } = apiKey
   const { environment, resources } = apiKey as { environment?: string; resources?: object | null }
-  const { previousSecret } = apiKey
+  const { previousSecret, pendingRotation } = apiKey
   await printRecord(
     options,
     apiKey,
@@ -119,6 +119,9 @@ export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
       expires: timeOf(apiKey.expiresAt, 'never'),
       'expires if unused': apiKey.idleExpiresAt && timeOf(apiKey.idleExpiresAt),
       revoked: apiKey.revokedAt ? timeOf(apiKey.revokedAt) : undefined,
+      'new secret': pendingRotation
+        ? `${pendingRotation.prefix}…${pendingRotation.postfix} waits for its first use`
+        : undefined,
       'old secret': previousSecret ? `works until ${timeOf(previousSecret.worksUntil)}` : undefined,
     }),
   )

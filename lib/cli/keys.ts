@@ -112,7 +112,7 @@ function addCreate(program: Command) {
 
 function addRotate(program: Command) {
   withReason(
-    addCommand<ChangeOptions & { gracePeriod?: number; output?: string }>(
+    addCommand<ChangeOptions & { gracePeriod?: number; onFirstUse?: true; output?: string }>(
       program,
       'rotate <id>',
       'give a key a new secret, and print it once',
@@ -126,6 +126,7 @@ function addRotate(program: Command) {
           apiKeys.rotate(id, {
             ...circumstancesOf(options),
             gracePeriodSeconds: options.gracePeriod,
+            activate: options.onFirstUse ? 'on-first-use' : 'now',
           }),
         )
         await printMade(options, made)
@@ -133,6 +134,10 @@ function addRotate(program: Command) {
     ),
   )
     .option('--grace-period <time>', 'how long the old secret still works: 1d, 12h, 0s', seconds)
+    .option(
+      '--on-first-use',
+      'let the new secret replace the old one at its first use, and not now',
+    )
     .option('-o, --output <file>', 'a new file for the plain-text key, which only you may read')
     .option('-y, --yes', 'do not ask')
 }

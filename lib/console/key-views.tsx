@@ -102,7 +102,7 @@ function ignoreOutage(error: unknown): [] {
 /** Returns the message on what was just done, if it is true of the key. A link of another site must not claim what is not. */
 function noticeOf(
   name: string | null,
-  { status, previousSecret }: ApiKeyRecord,
+  { status, previousSecret, pendingRotation }: ApiKeyRecord,
   [newest]: readonly ApiKeyEvent[],
 ): Notice | undefined {
   const isTrue: Readonly<Record<Notice, boolean>> = {
@@ -111,7 +111,7 @@ function noticeOf(
     reactivated: status === 'ACTIVE',
     revoked: status === 'REVOKED',
     unrevoked: status !== 'REVOKED' && newest?.action === 'unrevoked',
-    'rotation-ended': previousSecret === null,
+    'rotation-ended': previousSecret === null && pendingRotation === null,
     transferred: newest?.action === 'transferred',
   }
   return (Object.keys(isTrue) as Notice[]).find((notice) => notice === name && isTrue[notice])

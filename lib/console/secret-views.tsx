@@ -23,7 +23,7 @@ export function createSecretViews(parts: ConsoleParts) {
       const apiKey = await lifecycle.get(call.keyId, optionsOf(call))
       if (exceeds(apiKey, call.member, parts)) throw new ApiKeysError('exceeds_access')
       const { rotate } = page.texts
-      const labels = { gracePeriodSeconds: rotate.grace }
+      const labels = { gracePeriodSeconds: rotate.grace, activate: rotate.activate }
       const content = (
         <Rotate
           page={page}
@@ -31,6 +31,7 @@ export function createSecretViews(parts: ConsoleParts) {
           problem={refused && problemFrom(refused, page.texts, labels)}
           graces={offered}
           grace={valueOf(form, 'grace') || String(Math.min(defaultGrace, most))}
+          activate={valueOf(form, 'activate') || 'now'}
           request={refused ? newRequest().name : requestIn(form).name}
         />
       )
@@ -40,7 +41,13 @@ export function createSecretViews(parts: ConsoleParts) {
     async act(call) {
       const { form } = call
       const gracePeriodSeconds = Number(valueOf(form, 'grace') || NaN)
-      const wish = { gracePeriodSeconds, idempotencyKey: requestIn(form).name, answersAgain: false }
+      const wish = {
+        gracePeriodSeconds,
+        // The input is parsed by the rules of the app.
+        activate: (valueOf(form, 'activate') || 'now') as 'now',
+        idempotencyKey: requestIn(form).name,
+        answersAgain: false,
+      }
       return revealOnce(call, 'rotated', () =>
         lifecycle.rotate(call.keyId, { ...optionsOf(call), ...wish }),
       )

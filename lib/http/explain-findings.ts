@@ -150,7 +150,8 @@ function endOf({ expiresAtMs, endsAtMs }: CachedKey): string {
   return `Without a further use, it expires at ${timeOf(endsAtMs)}.`
 }
 
-function ageOfSecret({ worksUntilMs }: CachedKey): string {
+function ageOfSecret({ worksUntilMs, isPending }: CachedKey): string {
+  if (isPending) return 'It is a new secret, and its first use makes it the current one.'
   if (worksUntilMs === null) return 'It is the current secret of the key.'
   return Number.isFinite(worksUntilMs)
     ? `It is an old secret, which works until ${timeOf(worksUntilMs)}.`

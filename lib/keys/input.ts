@@ -105,7 +105,7 @@ function createKeyParsers(
   const neverChanges = environments.names.length > 0 && {
     environment: 'never changes: create another key instead',
   }
-  const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds) }
+  const rotation = { gracePeriodSeconds: gracePeriod(maxGracePeriodSeconds), ...activation }
 
   return {
     newKey: parserOf(newKey),
@@ -286,6 +286,9 @@ function keyFieldsOf(types: readonly string[]) {
 /** The reason of a change, for the audit trail. */
 const reason = fields.text({ min: 1, max: 500, lines: true })
 const because = { reason: v.optional(reason) }
+
+/** When a new secret takes the place of the old one. */
+const activation = { activate: v.optional(fields.oneOf(['now', 'on-first-use']), 'now') }
 
 /** The seconds that the old secret works after a rotation, unless the call or the app's maximum says otherwise: a day. */
 const defaultGraceSeconds = 86_400

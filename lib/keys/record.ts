@@ -103,6 +103,8 @@ export interface RecordFields<Permission extends string> {
   revokedAt: Date | null
   /** The secret before the current secret; `null` for none. */
   previousSecret: PreviousSecret | null
+  /** The secret that replaces the current one at its first use; `null` for none. */
+  pendingRotation: PendingRotation | null
   /** True if the owner is suspended, so that the key is refused whatever its status is. */
   ownerSuspended: boolean
   /** The id of the user or administrator who made the key; `null` if the app did. */
@@ -131,6 +133,15 @@ export interface PreviousSecret {
   worksUntil: Date
   /** The last use. If that is long ago, no program needs the secret any longer. */
   lastUsedAt: Date | null
+}
+
+/** A rotation that waits for the first use of its new secret. */
+export interface PendingRotation {
+  /** The two ends of the new secret. */
+  prefix: string
+  postfix: string
+  /** How many seconds the current secret still works after that use. */
+  gracePeriodSeconds: number
 }
 
 /** The last use of a key that may not be written yet, in milliseconds since 1970. */
@@ -171,6 +182,7 @@ export function toRecord(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: row.revokedAt === null ? null : readTime(row.revokedAt),
     previousSecret: readPreviousSecret(row),
+    pendingRotation: readPendingRotation(row),
     ownerSuspended: row.ownerSuspended,
     createdBy: row.createdBy,
     ...(row.exposed && { exposed: { ...row.exposed, at: new Date(row.exposed.at) } }),
@@ -206,6 +218,12 @@ function readPreviousSecret(row: ApiKeyRow): ApiKeyRecord['previousSecret'] {
     worksUntil: readTime(previousWorksUntil),
     lastUsedAt: previousLastUsedAt === null ? null : readTime(previousLastUsedAt),
   }
+}
+
+function readPendingRotation(row: ApiKeyRow): ApiKeyRecord['pendingRotation'] {
+  const { pendingPrefix: prefix, pendingPostfix: postfix, pendingGraceSeconds } = row
+  if (prefix === null || postfix === null || pendingGraceSeconds === null) return null
+  return { prefix, postfix, gracePeriodSeconds: pendingGraceSeconds }
 }
 
 /** Returns a record with a use that is not written yet. */

@@ -6,15 +6,15 @@ import type { KeyChanges, NewKey } from '../keys/input'
 import { isSame } from '../keys/metadata'
 import { isSameOwner, type Owner } from '../keys/owner'
 import { resourcesOf, type ApiKeyRecord } from '../keys/record'
-import type { MintedSecret } from '../keys/secret'
 import { isExpired, isIdle, nextStatus } from '../keys/states'
 import type { Circumstances, Parts } from './calls'
 import * as policies from './policies'
 import { askFirst, beginAnew, changeKey, changeKeyIn } from './change-key'
-import { once, type Claim } from './idempotency'
+import { once } from './idempotency'
 import type { Decision, ReadKey } from './key-changes'
 import { createKeys, draftKeys, explainUnknownOwner, type NewMember } from './new-keys'
-import { get, identify } from './store'
+import { renew } from './renewal'
+import { get } from './store'
 
 /** Creates a key under the policies of the app. */
 export async function create(parts: Parts, key: NewKey, circumstances: Circumstances) {
@@ -187,13 +187,6 @@ const statusActions = {
   revoke: 'revoked',
 } as const
 
-/** Lets the idleness of a key count anew, from now on. */
-function renew({ idleMs, serverClock }: Parts): Decision['renewal'] {
-  const now = Math.round(serverClock.now())
-  if (idleMs === Infinity) return undefined
-  return { renewedAt: new Date(now), idleExpiresAt: new Date(now + idleMs) }
-}
-
 /** Suspends, reactivates or revokes a key. An active key that has expired because it was idle is reactivated, too. */
 export async function setStatus(
   parts: Parts,
@@ -210,76 +203,4 @@ export async function setStatus(
     return { ...decision, renewal: renew(parts) }
   }
   return changeKey(parts, { id, circumstances, decide }, { isUrgent: action !== 'reactivate' })
-}
-
-/**
- * Gives a key a new secret. The secret before works on for the grace period; the one before that stops working. If the secret before
- * was never used, because the answer that had it was lost, it stops working instead, and the grace period goes on.
- */
-export async function rotate(
-  parts: Parts,
-  id: string,
-  gracePeriodSeconds: number,
-  circumstances: Circumstances,
-) {
-  // Refuses an id that is no UUID.
-  identify(id, circumstances.owner)
-  return once(parts, `rotate ${id.toLowerCase()}`, { gracePeriodSeconds }, circumstances, (claim) =>
-    rotateNow(parts, id, gracePeriodSeconds, { ...circumstances, claim }),
-  )
-}
-
-async function rotateNow(
-  parts: Parts,
-  id: string,
-  gracePeriodSeconds: number,
-  { claim, ...circumstances }: Circumstances & { claim: Claim | undefined },
-) {
-  let minted: MintedSecret | undefined
-
-  // A use that this process has not written yet counts. If it cannot be written, that secret stops working.
-  await parts.verification.flush().catch(() => {})
-
-  function decide(key: ApiKeyRecord, read: ReadKey): Decision {
-    nextStatus('rotate', key)
-    if (key.ownerSuspended) throw new ApiKeysError('owner_suspended')
-    policies.refuseKeyBeyond(parts, read, circumstances.mayGive)
-    const { isUnused } = read
-    const own = parts.environments.ofKey(read)
-    if (!own) throw new ApiKeysError('unknown_environment')
-    minted ??= parts.format.mint(own.keyPrefixes[0])
-    const { plainTextKey: _, ...secret } = minted
-    const { prefix, postfix } = secret
-    const renewal = renew(parts)
-    if (isUnused && gracePeriodSeconds > 0) {
-      return { action: 'rotated', changes: { prefix, postfix }, secret, renewal, claim }
-    }
-    const worksUntil = new Date(parts.serverClock.now() + gracePeriodSeconds * 1_000)
-    const before = {
-      prefix: key.prefix,
-      postfix: key.postfix,
-      worksUntil,
-      lastUsedAt: key.lastUsedAt,
-    }
-    const previousSecret = gracePeriodSeconds > 0 ? before : null
-    return {
-      action: 'rotated',
-      changes: { prefix, postfix, previousSecret },
-      secret,
-      renewal,
-      claim,
-    }
-  }
-  const apiKey = await changeKey(parts, { id, circumstances, decide })
-  return { apiKey, plainTextKey: minted?.plainTextKey ?? '' }
-}
-
-/** Ends the grace period of a key's previous secret. */
-export async function endRotation(parts: Parts, id: string, circumstances: Circumstances) {
-  return changeKey(parts, { id, circumstances, decide: decideEnd }, { isUrgent: true })
-}
-
-function decideEnd(key: ApiKeyRecord): Decision {
-  nextStatus('change', key)
-  return { action: 'rotation_ended', changes: { previousSecret: null } }
 }

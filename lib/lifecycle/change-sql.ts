@@ -2,6 +2,8 @@ import { keyColumns, msSql } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { claimSql } from '../../models/api-key-request'
 import type { Tables } from '../../models/tables'
+import type { PendingRotation } from '../keys/record'
+import type { MintedSecret } from '../keys/secret'
 import type { GivenParts } from './calls'
 
 /** The columns that a change may write. The secret before comes from the row itself. */
@@ -27,6 +29,11 @@ const changedColumns = (
     'firstUsedAt',
     'lastUsedFrom',
     'previousWorksUntil',
+    'pendingHash',
+    'pendingSecretId',
+    'pendingPrefix',
+    'pendingPostfix',
+    'pendingGraceSeconds',
     'exposed',
     'eventRef',
   ] as const
@@ -46,6 +53,29 @@ export const noPreviousSecret = Object.fromEntries(
   [...Object.keys(keptColumns), 'previous_works_until'].map((column) => [column, null]),
 )
 
+/** The columns of a new secret that waits for its first use. */
+export function pendingRow(
+  { hash, secretId }: Pick<MintedSecret, 'hash' | 'secretId'>,
+  { prefix, postfix, gracePeriodSeconds }: PendingRotation,
+) {
+  return {
+    pending_hash: hash,
+    pending_secret_id: secretId,
+    pending_prefix: prefix,
+    pending_postfix: postfix,
+    pending_grace_seconds: gracePeriodSeconds,
+  }
+}
+
+/** The same for a key without one. */
+export const noPendingSecret = {
+  pending_hash: null,
+  pending_secret_id: null,
+  pending_prefix: null,
+  pending_postfix: null,
+  pending_grace_seconds: null,
+}
+
 /**
  * SQL that writes the changes of `$1` and the entries of `$2`. Both `xmin` and `ctid` are compared, because a
  * transaction of the caller may write two versions of a row with one `xmin`. A hash moves between the two tables in one
@@ -56,7 +86,12 @@ export function changeSql(
   { tables, keysSize }: Pick<GivenParts, 'tables' | 'keysSize'>,
   planned: readonly { row: { changes: object; claim: object | null } }[],
 ): string {
-  const hasRotations = planned.some(({ row }) => 'hash' in row.changes)
+  const changes = planned.map(
+    ({ row }): { hash?: string; pending_hash?: string | null; first_used_at?: Date | null } =>
+      row.changes,
+  )
+  const hasRotations = changes.some(({ hash, pending_hash: pending }) => hash ?? pending)
+  const hasActivations = changes.some(({ first_used_at: firstUsedAt }) => firstUsedAt)
   const hasClaims = planned.some(({ row }) => row.claim)
   const { keys, events, retiredSecrets } = tables
   const kept = Object.entries(keptColumns)
@@ -70,7 +105,12 @@ export function changeSql(
   // A role that may not write retired secrets can make all other changes.
   const retiredSql = `
       INSERT INTO ${retiredSecrets} (hash, api_key_id)
-      SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash'::text IS NOT NULL`
+      SELECT key.hash, key.id FROM ${keys} AS key JOIN mine USING (id) JOIN wanted USING (id) WHERE wanted.changes ->> 'hash'::text IS NOT NULL
+      UNION ALL SELECT wanted.changes ->> 'pending_hash'::text, mine.id FROM mine JOIN wanted USING (id) WHERE wanted.changes ->> 'pending_hash'::text IS NOT NULL`
+  // A pending secret that becomes the current one is no longer among the retired secrets.
+  const activatedSql = `
+      DELETE FROM ${retiredSecrets} AS old USING mine JOIN wanted USING (id)
+       WHERE old.api_key_id = mine.id AND old.hash = wanted.changes ->> 'hash'::text`
   return `${keysSize.comment()}
     WITH wanted AS MATERIALIZED (
       SELECT * FROM json_to_recordset($1::json) AS wanted (id uuid, version text, place text, changes json, keeps_secret boolean, claim json) ${onlySql(planned)}
@@ -81,6 +121,11 @@ export function changeSql(
     )${hasClaims ? claimsSql(tables) : ''}${
       hasRotations
         ? `, retired AS (${retiredSql}
+    )`
+        : ''
+    }${
+      hasActivations
+        ? `, activated AS (${activatedSql}
     )`
         : ''
     }, done AS (

@@ -20,6 +20,7 @@ import { createParts } from './parts'
 import * as permissionNames from './permission-names'
 import { createRouteCommands } from './route-commands'
 import { createRuns } from './runs'
+import { activateOnFirstUse, endRotation, rotate } from './rotation'
 import { list } from './search'
 import { get } from './store'
 import { transfer } from './transfer'
@@ -42,6 +43,7 @@ export type RouteCommands = ReturnType<typeof createLifecycle>['routeCommands']
 /** Creates the functions with which keys are managed, by the app and by the routes. They parse their input first. */
 export function createLifecycle(given: GivenParts) {
   const parts = createParts(given)
+  activateOnFirstUse(parts)
 
   return {
     lifecycle: {
@@ -104,10 +106,9 @@ function createKeyCommands(parts: Parts) {
 
     /** It takes no `everywhere`, because nothing may come between the new secret and the answer. `endRotation` takes it. */
     async rotate(id: string, wish?: RotateOptions) {
-      const { gracePeriodSeconds: given, ...options } = optionsOf(wish)
+      const { gracePeriodSeconds, activate, ...options } = optionsOf(wish)
       return issue(options, (call) => {
-        const { gracePeriodSeconds } = parse.rotation({ gracePeriodSeconds: given })
-        return actions.rotate(parts, id, gracePeriodSeconds, call)
+        return rotate(parts, id, parse.rotation({ gracePeriodSeconds, activate }), call)
       })
     },
 
@@ -119,7 +120,7 @@ function createKeyCommands(parts: Parts) {
     },
 
     async endRotation(id: string, options?: RestrictOptions) {
-      return restrict(options, (call) => actions.endRotation(parts, id, call))
+      return restrict(options, (call) => endRotation(parts, id, call))
     },
   }
 }

@@ -35,7 +35,7 @@ type Places = ReadonlyMap<string, Place>
 type Place = Omit<Exposure, 'at'>
 
 /**
- * Revokes the keys whose current secrets were exposed, and marks them, so that they are never reactivated. An old secret in its grace
+ * Revokes the keys whose current or pending secrets were exposed, and marks them, so that they are never reactivated. An old secret in its grace
  * period ends. A secret that works no longer changes nothing. If the fleet has revoked many keys in the last minute, further
  * keys are suspended.
  */
@@ -78,7 +78,7 @@ async function exposeLocked(parts: Parts, keys: readonly ReadKey[], work: Work) 
 
   const planned = keys.flatMap((key) => {
     const places = byKey.get(key.record.id)
-    const place = places?.get(key.hashDigest)
+    const place = places?.get(key.hashDigest) ?? places?.get(key.pendingHashDigest ?? '')
     if (!place) return planEnd(key, places, own)
 
     const exposed = key.record.exposed ?? { at, ...place }

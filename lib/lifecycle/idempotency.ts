@@ -136,8 +136,11 @@ async function findAnswer(
   const [apiKey = null] = await readAll(parts, identify(id, circumstances.owner), circumstances)
   const plainTextKey = requests.answerTo(claim, circumstances)
   // The key may have another secret by now, or be revoked.
-  const isGood = apiKey?.status === 'ACTIVE' && plainTextKey?.endsWith(apiKey.postfix)
-  if (isGood === true && plainTextKey !== undefined) return { apiKey, plainTextKey }
+  const ends = [apiKey?.postfix, apiKey?.pendingRotation?.postfix]
+  const isIts = ends.some((end) => end !== undefined && plainTextKey?.endsWith(end))
+  if (apiKey?.status === 'ACTIVE' && isIts && plainTextKey !== undefined) {
+    return { apiKey, plainTextKey }
+  }
   throw new AlreadyCreatedError(apiKey)
 }
 

@@ -19,9 +19,9 @@ import { ownerRow, type Owner } from '../keys/owner'
 import { readTime, withExpiry, type ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 import type { Circumstances, GivenParts } from './calls'
-import { changeSql, noPreviousSecret, onlySql } from './change-sql'
+import { changeSql, noPendingSecret, noPreviousSecret, onlySql, pendingRow } from './change-sql'
 import type { Claim } from './idempotency'
-import { secretsAfter } from './secrets-after'
+import { pendingAfter, secretsAfter } from './secrets-after'
 import { readRecord } from './store'
 
 /** The id of a key, and its owner if only that owner may reach it. */
@@ -33,6 +33,8 @@ export interface ReadKey extends KeyState {
   place: string
   /** True if the last rotation has made a secret that was never used, while the secret before still works. */
   isUnused: boolean
+  /** The id of the app's secret under which the pending secret of the key is hashed. */
+  pendingSecretId: string | null
 }
 
 /** The decision about a key. */
@@ -45,6 +47,10 @@ export interface Decision {
    * new secret replaces it, and the secret before that keeps its time.
    */
   secret?: Omit<MintedSecret, 'plainTextKey'>
+  /** The time of the first use of that secret, if it was used before it became the current one. */
+  firstUsedAt?: Date
+  /** The new secret that waits for its first use. `changes` has its `pendingRotation`. */
+  pending?: Omit<MintedSecret, 'plainTextKey'>
   /** The time from which on the key may be idle anew, and the time at which it expires then. Without `maxIdleDays` there is none. */
   renewal?: { renewedAt: Date; idleExpiresAt: Date } | undefined
   /** The request that is carried out once. */
@@ -71,7 +77,8 @@ function readKeysSql(parts: GivenParts, join: string, where: string): string {
   const { tables, environments, keysSize } = parts
   return `${keysSize.comment()}
     SELECT ${keysSize.sql} AS keys_size, ${keySql(tables, 'key')} AS json, ${digestSql('key.hash')} AS hash_digest,
-           ${digestSql('key.previous_hash')} AS previous_hash_digest, key.xmin::text AS version, key.ctid::text AS place,
+           ${digestSql('key.previous_hash')} AS previous_hash_digest, ${digestSql('key.pending_hash')} AS pending_hash_digest,
+           key.pending_secret_id, key.xmin::text AS version, key.ctid::text AS place,
            (key.first_used_at IS NULL AND key.previous_works_until > clock_timestamp())::text AS is_unused
       FROM ${tables.keys} AS key ${join} WHERE ${isOfPrefixes('key', environments.keyPrefixes)} AND ${where}`
 }
@@ -92,9 +99,11 @@ export function toReadKey(parts: GivenParts, row: TextRow): ReadKey {
     previousPrefix: key.previousPrefix,
     hashDigest: row.hash_digest ?? '',
     previousHashDigest: row.previous_hash_digest ?? null,
+    pendingHashDigest: row.pending_hash_digest ?? null,
     version: row.version ?? '',
     place: row.place ?? '',
     isUnused: row.is_unused === 'true',
+    pendingSecretId: row.pending_secret_id ?? null,
   }
 }
 
@@ -116,7 +125,7 @@ export async function readKeys(
 /** Plans a change that was decided; `null` if it changes nothing. */
 export function plan(
   read: ReadKey,
-  { action, changes, secret, renewal, claim }: Decision,
+  { action, changes, secret, firstUsedAt, pending, renewal, claim }: Decision,
   circumstances: Circumstances,
 ): Planned | null {
   const { record, permissions } = read
@@ -124,7 +133,7 @@ export function plan(
   const news = Object.entries(changes).filter(
     ([name, value]) => value !== undefined && !isSame(value, before[name as keyof ApiKeyRecord]),
   )
-  if (news.length === 0 && !secret && !renewal) return null
+  if (news.length === 0 && !secret && !pending && !renewal) return null
 
   const ref = randomUUID()
   const row: Record<string, unknown> = { event_ref: ref }
@@ -133,11 +142,14 @@ export function plan(
   }
   if (changes.owner) Object.assign(row, noOwner, ownerRow(changes.owner))
   if (renewal) row.renewed_at = renewal.renewedAt
-  const { previousSecret } = changes
+  const { previousSecret, pendingRotation } = changes
   const keepsSecret = Boolean(secret && previousSecret)
   if (secret) {
-    Object.assign(row, { hash: secret.hash, secret_id: secret.secretId, first_used_at: null })
+    Object.assign(row, { hash: secret.hash, secret_id: secret.secretId })
+    row.first_used_at = firstUsedAt ?? null
   }
+  if (pending && pendingRotation) Object.assign(row, pendingRow(pending, pendingRotation))
+  else if (pendingRotation === null) Object.assign(row, noPendingSecret)
   if (keepsSecret) row.previous_works_until = previousSecret?.worksUntil
   else if (previousSecret === null) Object.assign(row, noPreviousSecret)
 
@@ -150,6 +162,7 @@ export function plan(
     }),
     permissions: changes.permissions ?? permissions,
     ...secretsAfter(read, secret, previousSecret),
+    ...pendingAfter(read, pending, pendingRotation),
   }
   return {
     change: { action, before: read, after, ref },

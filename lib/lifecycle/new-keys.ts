@@ -204,6 +204,7 @@ export function draftOf(
     isExpired: isExpired({ expiresAt }, Date.now()),
     revokedAt: null,
     previousSecret: null,
+    pendingRotation: null,
     ownerSuspended: false,
     createdBy,
     ...bindingMembers(key.resources ?? null, resources),
@@ -218,6 +219,7 @@ export function draftOf(
     previousPrefix: null,
     hashDigest,
     previousHashDigest: null,
+    pendingHashDigest: null,
   }
   return { change: { action: 'created', before: null, after, ref }, row }
 }

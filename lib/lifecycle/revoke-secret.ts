@@ -9,7 +9,8 @@ import { changeKey } from './change-key'
 import type { Decision, ReadKey } from './key-changes'
 
 /**
- * Revokes the key whose current secret was shown. An old secret in its grace period ends, and the key goes on with its new one. A secret that
+ * Revokes the key whose current secret was shown. An old secret in its grace period ends, and so does a secret that waits for its first use: the key goes on with
+ * its current one. A secret that
  * works no longer changes nothing, because it proves nothing.
  */
 export async function revokeSecret(
@@ -24,9 +25,13 @@ export async function revokeSecret(
     if (shown.has(read.hashDigest)) {
       return { action: 'revoked', changes: { status: nextStatus('revoke', key) } }
     }
-    const { previousHashDigest: previous } = read
-    const isOld = previous !== null && shown.has(previous) && key.status !== 'REVOKED'
-    return { action: 'rotation_ended', changes: isOld ? { previousSecret: null } : {} }
+    if (key.status === 'REVOKED') return { action: 'rotation_ended', changes: {} }
+    const { previousHashDigest: previous, pendingHashDigest: pending } = read
+    const changes = {
+      ...(previous !== null && shown.has(previous) && { previousSecret: null }),
+      ...(pending !== null && shown.has(pending) && { pendingRotation: null }),
+    }
+    return { action: 'rotation_ended', changes }
   }
 
   try {

@@ -4,10 +4,22 @@ import type { KeyState } from '../audit/trail'
 import type { ApiKeyRecord } from '../keys/record'
 import type { MintedSecret } from '../keys/secret'
 
-/** Returns what the trail has of the two secrets of a key after a change. */
+type Secret = Omit<MintedSecret, 'plainTextKey'>
+
+/** Returns what the trail has of a secret that waits for its first use, after a change. */
+export function pendingAfter(
+  { pendingHashDigest }: KeyState,
+  pending: Secret | undefined,
+  pendingRotation: ApiKeyRecord['pendingRotation'] | undefined,
+) {
+  if (pending) return { pendingHashDigest: hash('sha256', pending.hash) }
+  return { pendingHashDigest: pendingRotation === null ? null : pendingHashDigest }
+}
+
+/** Returns what the trail has of the current secret of a key, and of the one before, after a change. */
 export function secretsAfter(
   read: KeyState,
-  secret: Omit<MintedSecret, 'plainTextKey'> | undefined,
+  secret: Secret | undefined,
   previousSecret: ApiKeyRecord['previousSecret'] | undefined,
 ) {
   const current = secret

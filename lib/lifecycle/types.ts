@@ -169,6 +169,13 @@ export interface RotateOptions<O extends Owner = Owner> extends IssueOptions<O> 
    * @default 86_400 (a day), or `maxGracePeriodSeconds` if that is less
    */
   gracePeriodSeconds?: number | undefined
+  /**
+   * When the new secret takes the place of the old one: `'now'`, or `'on-first-use'`. The grace period begins then. Until its first use, the
+   * new secret waits as `pendingRotation` in the record, and another rotation or `endRotation` cancels it.
+   *
+   * @default 'now'
+   */
+  activate?: 'now' | 'on-first-use' | undefined
 }
 
 /** Which old rows a call deletes. */
@@ -349,7 +356,7 @@ export interface Lifecycle<A extends App = AnyApp> {
     options?: RestrictOptions<A['owner']>,
   ): Promise<ApiKeyRecord<A>>
 
-  /** Ends the grace period of a rotation: only the new secret works. Rejects with `api_key_revoked` for a revoked key. */
+  /** Ends the grace period of a rotation, and cancels one that waits for the first use: only the current secret works. Rejects with `api_key_revoked` for a revoked key. */
   endRotation(id: string, options?: RestrictOptions<A['owner']>): Promise<ApiKeyRecord<A>>
 
   /**

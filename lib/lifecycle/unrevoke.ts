@@ -60,7 +60,7 @@ async function readRevocation({ sequelize, tables }: Parts, id: string, transact
   const [row] = await select<{ now: string; was: Status | null }>(
     sequelize,
     `SELECT (${msSql('clock_timestamp()')})::text AS now, (
-       SELECT event.before ->> 'status' FROM ${tables.events} AS event
+       SELECT event.before ->> 'status'::text FROM ${tables.events} AS event
         WHERE event.api_key_id = $1 AND event.action = 'revoked' ORDER BY event.id DESC LIMIT 1
      ) AS was`,
     { bind: [id], transaction },

@@ -8,7 +8,7 @@ import type { IdTypes, Owner } from '../keys/owner'
 import { isUsersOnly } from '../keys/owner'
 import type { JsonSchema } from '../keys/parse-input'
 import type { DescribedPermission } from '../keys/permissions'
-import type { Exposure, PreviousSecret, RecordFields } from '../keys/record'
+import type { Exposure, PendingRotation, PreviousSecret, RecordFields } from '../keys/record'
 import type { ResourceTypes } from '../keys/resources'
 import type { Erased } from '../lifecycle/erase-owner'
 import type { KeyUsage, TotalUsage, Usage, UsageCounts, UsageEntry } from '../usage/report'
@@ -112,6 +112,9 @@ function recordSchema({ idTypes, resources, environments }: AnswerSettings): Jso
     idleExpiresAt: time,
     revokedAt: timeOrNull,
     previousSecret: nullable(previousSecret),
+    pendingRotation: nullable(
+      all<PendingRotation>({ prefix: text, postfix: text, gracePeriodSeconds: number }),
+    ),
     ownerSuspended: flag,
     createdBy: textOrNull,
     ...(environments.names.length > 0 && { environment: text }),

@@ -30,6 +30,8 @@ export interface KeyRow {
   readonly lastUsedAtMs: number | null
   /** Until when this secret of the key works, in milliseconds since 1970; `null` for the current one. */
   readonly worksUntilMs: number | null
+  /** True if this secret waits for its first use. Such a row is not cached. */
+  readonly isPending: boolean
   /** The environment; `null` in an app without environments. */
   readonly environment: string | null
   readonly policy: KeyPolicy
@@ -76,6 +78,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   /** It goes up if this process notes a use. */
   endsAtMs: number
   readonly worksUntilMs: number | null
+  readonly isPending: boolean
   readonly environment: string | null
   readonly policy: KeyPolicy
 
@@ -110,6 +113,7 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
     this.expiresAtMs = row.expiresAtMs
     this.endsAtMs = row.endsAtMs
     this.worksUntilMs = row.worksUntilMs
+    this.isPending = row.isPending
     this.environment = row.environment
     this.policy = row.policy
     this.lastUsedAtMs = row.lastUsedAtMs ?? -Infinity

@@ -114,6 +114,20 @@ export function decide(
   return new Acceptance(key, key.permissions, caller, makeSignal)
 }
 
+/** Decides about a key that was just read. If its secret waits for its first use, the use is reported. */
+export function decideLoaded(
+  key: CachedKey | undefined,
+  wall: number,
+  caller: KeyCaller,
+  parts: DecidingParts,
+): Decision | undefined {
+  const decision = decide(key, wall, caller, parts)
+  if (key?.isPending === true && decision?.valid === true) {
+    parts.memory.pendingUses.note({ id: key.id, digest: key.digest, address: caller.ip ?? null })
+  }
+  return decision
+}
+
 /** True if a key has expired, and not because of its `expiresAt`. */
 export function isIdle({ expiresAtMs, endsAtMs }: CachedKey, wall: number): boolean {
   return endsAtMs <= wall && (expiresAtMs === null || expiresAtMs > wall)

@@ -72,7 +72,7 @@ export interface Health {
 
 /**
  * How many keys there are that are neither revoked nor expired, by the secret that keyed their hash. In the grace period of
- * a rotation a key counts for the secrets of both of its hashes.
+ * a rotation, and before a pending one, a key counts for the secrets of all of its hashes.
  */
 export interface LivingKeys {
   /** The place of the secret in the option `secrets`; `null` for unkeyed hashes and for secrets that are gone. */
@@ -189,6 +189,9 @@ async function countLivingKeys({
             UNION ALL
            SELECT previous_secret_id, status, ${end}, prefix FROM ${tables.keys} AS key
             WHERE previous_works_until > now()
+            UNION ALL
+           SELECT pending_secret_id, status, ${end}, prefix FROM ${tables.keys} AS key
+            WHERE pending_hash IS NOT NULL
          ) AS secret
         WHERE ${isOfPrefixes('secret', environments.keyPrefixes)}
           AND status <> 'REVOKED' AND (ends_at IS NULL OR ends_at > now())

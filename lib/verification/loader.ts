@@ -192,6 +192,8 @@ function keep(
     all.set(digest, { key, freshness, isOld })
     if (isOld) continue
 
+    // A pending secret is read at each use, until one of its uses has made it the current secret.
+    if (key?.isPending === true) continue
     if (key) cache.set(key)
     else if (freshness.isFollowed) cache.setUnknown(digest, freshness)
   }

@@ -108,7 +108,7 @@ function lookupSql({ tables, conditions, keysSize, idleMs }: LookupParts): strin
            (${isRegistered})::text AS is_registered, (${fingerprint}) AS fingerprint, ${keysSize.sql} AS keys_size,
            key.found_hash AS hash, key.found_prefix, ${texts},
            (${msSql('key.last_used_at')})::text AS last_used_at_ms,
-           (${msSql('key.works_until')})::text AS works_until_ms,
+           (${msSql('key.works_until')})::text AS works_until_ms, key.is_pending::text,
            (${msSql('key.idle_since')})::text AS idle_since_ms,
            (${isSuspendedSql(tables, 'key')})::text AS owner_suspended
       FROM (
@@ -116,13 +116,14 @@ function lookupSql({ tables, conditions, keysSize, idleMs }: LookupParts): strin
       ) AS newest
       LEFT JOIN (
         -- The first use of a secret is noted, however recent the last use of the key is.
-        SELECT key.hash AS found_hash, key.prefix AS found_prefix, NULL::timestamptz AS works_until,
+        SELECT key.hash AS found_hash, key.prefix AS found_prefix, NULL::timestamptz AS works_until, false AS is_pending,
                CASE WHEN key.first_used_at IS NOT NULL THEN key.last_used_at END AS last_used_at, ${columns}
           FROM ${tables.keys} AS key WHERE key.hash = ANY($1::text[])
          UNION ALL
-        SELECT old.hash, key.previous_prefix,
-               CASE WHEN old.hash = key.previous_hash THEN key.previous_works_until ELSE '-infinity' END,
-               key.previous_last_used_at,
+        SELECT old.hash, CASE WHEN old.hash = key.pending_hash THEN key.pending_prefix ELSE key.previous_prefix END,
+               CASE old.hash WHEN key.previous_hash THEN key.previous_works_until WHEN key.pending_hash THEN NULL ELSE '-infinity' END,
+               coalesce(old.hash = key.pending_hash, false),
+               CASE WHEN old.hash = key.previous_hash THEN key.previous_last_used_at END,
                ${columns}
           FROM ${tables.retiredSecrets} AS old JOIN ${tables.keys} AS key ON key.id = old.api_key_id
          WHERE old.hash = ANY($1::text[])
@@ -197,6 +198,7 @@ function createRowReader(parts: LookupParts) {
       endsAtMs: Math.min(expiresAtMs ?? Infinity, idleSinceMs + idleMs),
       lastUsedAtMs: readTime(row.last_used_at_ms),
       worksUntilMs: readTime(row.works_until_ms),
+      isPending: row.is_pending === 'true',
       environment: environment ? environment.name : misplaced,
       policy: readPolicy(row, environment?.name ?? null),
     }

@@ -18,6 +18,7 @@ import { createLoader } from './loader'
 import type { Lookup } from './lookup'
 import { createOwnerPermissions } from './owner-permissions'
 import type { OwnerCache } from './owners'
+import { createPendingUses } from './pending-uses'
 import type { Settings } from '../read-options'
 
 interface MemoryParts extends Pick<
@@ -84,7 +85,18 @@ export function createMemory(parts: MemoryParts) {
     onStop: () => loader.cancel(),
   })
 
-  return { clock, cache, feed, loader, knownImports, ownerPermissions, idleMs, forgetOwner }
+  const pendingUses = createPendingUses()
+  return {
+    clock,
+    cache,
+    feed,
+    loader,
+    knownImports,
+    ownerPermissions,
+    pendingUses,
+    idleMs,
+    forgetOwner,
+  }
 }
 
 interface RefreshParts {

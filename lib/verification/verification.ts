@@ -112,6 +112,7 @@ export function createVerification(parts: VerificationParts) {
     recorder: usage,
     writer,
     lastUseOf: usage.lastUseOf,
+    onPendingUse: memory.pendingUses.listen,
     health: createHealth({
       ...shared,
       memory,

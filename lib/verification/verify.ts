@@ -9,7 +9,7 @@ import type { RequestedResources } from '../keys/resources'
 import { signedText, type AcceptedSource, type ImportedKeys } from '../importing/imported-keys'
 import type { Digest, SecretFormat, SentKey } from '../keys/secret'
 import { mayAnswer, mayUse, mayUseKey } from './cache'
-import { decide, decideFromCache, faultOf, type DecidingParts, type Decision } from './decide'
+import { decideFromCache, decideLoaded, faultOf, type DecidingParts, type Decision } from './decide'
 import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
 import { refuseMalformed, type Refused } from './refuse'
 import type { SaltedKeys } from './salted-keys'
@@ -308,5 +308,5 @@ async function askOnce(
   if (cachedNow) return cachedNow
   const now = momentOf(clock)
   if (!mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, now)) return undefined
-  return decide(loaded.key ?? undefined, now.wall, caller, parts)
+  return decideLoaded(loaded.key ?? undefined, now.wall, caller, parts)
 }

@@ -305,6 +305,29 @@ describe('revoke, suspend, reactivate, rotate and transfer', () => {
     expect(events[0]).toMatchObject({ action: 'unrevoked', reason: 'wrong key' })
   })
 
+  it('rotate with --on-first-use, and show the secret that waits', async () => {
+    const { id, plainTextKey } = await createKey()
+
+    const rotated = await cli([
+      'rotate',
+      id,
+      '--yes',
+      '--on-first-use',
+      '--output',
+      path(id),
+      '--grace-period',
+      '1h',
+    ])
+    const shown = await cli(['show', id])
+    const fresh = (await readFile(path(id), 'utf8')).trim()
+
+    expect([rotated.code, shown.code]).toEqual([0, 0])
+    expect(shown.stdout).toContain('waits for its first use')
+    expect((await apiKeys.get(id)).pendingRotation).toMatchObject({ gracePeriodSeconds: 3_600 })
+    expect(await apiKeys.verify(fresh)).toMatchObject({ valid: true })
+    expect(await apiKeys.verify(plainTextKey)).toMatchObject({ valid: true })
+  })
+
   it('ask on a terminal, and take y for yes', async () => {
     const { id } = await createKey({ name: 'Nightly' })
     const command = terminal(['revoke', id])

@@ -216,6 +216,27 @@ describe('a key', () => {
     expect(events).toMatchObject([{ actorType: 'admin', actorId: 'admin-root' }])
   })
 
+  it('gets a new secret that waits for its first use, and loses it by a button', async () => {
+    const { id, plainTextKey } = await createKey({ userId: newUser() })
+    const form = await admin.open(`${mount}/${id}/rotate`)
+    const fields = { grace: '3600', activate: 'on-first-use' }
+    const shown = await admin.press(form, 'Make new secret', fields)
+    const key = await admin.follow(shown, 'I have saved the key')
+    const question = await admin.follow(key, 'Cancel the new secret')
+    const cancelled = await admin.press(question, 'End the old secret')
+    const [fresh = ''] = secret.exec(shown.html) ?? []
+    const nonsense = await admin.press(form, 'Make new secret', { ...fields, activate: 'never' })
+
+    expect(key.text).toContain('A new secret waits for its first use')
+    expect(key.text).toContain('works for 1 hour after that')
+    expect(question.text).toContain('A new secret waits for its first use')
+    expect(cancelled.text).not.toContain('A new secret waits for its first use')
+    expect((await apiKeys.verify(fresh)).valid).toBe(false)
+    expect((await apiKeys.verify(plainTextKey)).valid).toBe(true)
+    expect(nonsense.status).toBe(422)
+    expect(nonsense.html).not.toMatch(secret)
+  })
+
   it('says that it was not used for long, and is reactivated by a button', async () => {
     const { id, plainTextKey } = await createKey({ userId: newUser() })
     const active = await admin.open(`${mount}/${id}`)

@@ -54,6 +54,7 @@ describe('POST /', () => {
       isExpired: false,
       revokedAt: null,
       previousSecret: null,
+      pendingRotation: null,
       ownerSuspended: false,
       createdBy: 'alice',
     })

@@ -192,6 +192,7 @@ describe('events', () => {
           prefix: apiKey.prefix,
           postfix: apiKey.postfix,
           previousSecret: null,
+          pendingRotation: null,
         },
       },
       {

@@ -58,6 +58,7 @@ describe('create', () => {
       isExpired: false,
       revokedAt: null,
       previousSecret: null,
+      pendingRotation: null,
       ownerSuspended: false,
       createdBy: null,
     })

@@ -204,6 +204,7 @@ function cachedKey(number: number, userId = 'alice', id?: string): CachedKey {
     endsAtMs: Infinity,
     lastUsedAtMs: null,
     worksUntilMs: null,
+    isPending: false,
     environment: null,
     policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }

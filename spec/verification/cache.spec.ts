@@ -23,6 +23,7 @@ function secretOf(key: number, secret: number): CachedKey {
     endsAtMs: Infinity,
     lastUsedAtMs: null,
     worksUntilMs: null,
+    isPending: false,
     environment: null,
     policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }

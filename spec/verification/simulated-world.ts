@@ -362,6 +362,7 @@ function rowOf(digest: Digest, content: Content, owners: OwnerCache): [Digest, K
     endsAtMs: Infinity,
     lastUsedAtMs: null,
     worksUntilMs: null,
+    isPending: false,
     environment: null,
     policy: { allowedIps: null, metadata: '{}', limits: [], bindings: unbound },
   }

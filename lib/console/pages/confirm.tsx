@@ -56,7 +56,7 @@ export function LastUse({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) 
 /** The page that asks before the old secret of a key is ended. */
 export function EndRotation({ page, apiKey, problem }: ConfirmProps) {
   const { endRotation, key, cancel } = page.texts
-  const { previousSecret } = apiKey
+  const { previousSecret, pendingRotation } = apiKey
   return (
     <Confirm
       page={page}
@@ -69,6 +69,12 @@ export function EndRotation({ page, apiKey, problem }: ConfirmProps) {
       keep={cancel}
       isDangerous
     >
+      {pendingRotation && (
+        <div class="facts">
+          <KeyEnds ends={pendingRotation} />
+          <p>{key.pending}</p>
+        </div>
+      )}
       {previousSecret && (
         <div class="facts">
           <KeyEnds ends={previousSecret} />
@@ -91,12 +97,15 @@ interface RotateProps extends ConfirmProps {
   /** The seconds of grace that the form offers. */
   graces: readonly number[]
   grace: string
+  /** When the new secret takes the place of the old one. */
+  activate: string
   request: string
 }
 
 /** The form for a new secret, with a choice of the grace for the old one. */
-export function Rotate({ page, apiKey, problem, graces, grace, request }: RotateProps) {
+export function Rotate({ page, apiKey, problem, graces, grace, activate, request }: RotateProps) {
   const { rotate, cancel } = page.texts
+  const activations = Object.entries(rotate.activations).map(([value, text]) => ({ value, text }))
   const options = graces.map((seconds) => ({
     value: String(seconds),
     text: seconds === 0 ? rotate.now : page.formats.duration(seconds),
@@ -113,6 +122,11 @@ export function Rotate({ page, apiKey, problem, graces, grace, request }: Rotate
       keep={cancel}
     >
       <input type="hidden" name="request" value={request} />
+      <Field name="activate" label={rotate.activate} problem={problem}>
+        {(attributes) => (
+          <Choice name="activate" value={activate} options={activations} attributes={attributes} />
+        )}
+      </Field>
       <Field
         name="gracePeriodSeconds"
         label={rotate.grace}

@@ -38,6 +38,7 @@ export function Key(props: KeyProps) {
         )}
         {apiKey.ownerSuspended && <Banner kind="note">{texts.key.ownerSuspended}</Banner>}
         <OldSecret {...props} />
+        <PendingSecret {...props} />
       </div>
       <div id="key" data-live>
         <Details {...props} />
@@ -101,6 +102,27 @@ function Unrevoke({ page, apiKey }: KeyProps) {
         <button class="button">{page.texts.admin.key.unrevoke}</button>
       </form>
     </div>
+  )
+}
+
+function PendingSecret({ page, apiKey, canChange }: KeyProps) {
+  const { key } = page.texts
+  const { pendingRotation: pending } = apiKey
+  if (!pending || apiKey.status === 'REVOKED') return null
+
+  const { prefix, postfix, gracePeriodSeconds } = pending
+  return (
+    <section class="card attention">
+      <div>
+        <h2>{key.pending}</h2>
+        <p>{key.pendingUntil(`${prefix}…${postfix}`, page.formats.duration(gracePeriodSeconds))}</p>
+      </div>
+      {canChange && (
+        <a class="button" href={page.to(`${apiKey.id}/end-rotation`)}>
+          {key.endPending}
+        </a>
+      )}
+    </section>
   )
 }
 

@@ -157,6 +157,10 @@ export const de: Texts = {
     oldSecretUsed: 'Zuletzt benutzt:',
     oldSecretUnused: 'Seitdem wurde es nicht benutzt.',
     endRotation: 'Altes Geheimnis jetzt beenden',
+    pending: 'Ein neues Geheimnis wartet auf seine erste Benutzung',
+    pendingUntil: (ends, grace) =>
+      `${ends} löst das Geheimnis dieses Schlüssels ab, sobald es erstmals benutzt wird. Das heutige gilt danach noch ${grace}.`,
+    endPending: 'Neues Geheimnis verwerfen',
   },
 
   usage: {
@@ -184,6 +188,8 @@ export const de: Texts = {
     grace: 'Das alte Geheimnis gilt noch',
     graceHint: 'Lange genug, um das neue Geheimnis in jedes Programm zu bringen.',
     now: 'gar nicht: Es endet sofort',
+    activate: 'Das neue Geheimnis löst es ab',
+    activations: { now: 'sofort', 'on-first-use': 'sobald es erstmals benutzt wird' },
     submit: 'Neues Geheimnis erstellen',
   },
 

@@ -154,6 +154,10 @@ export const en = {
     oldSecretUsed: 'Its last use:',
     oldSecretUnused: 'It was not used since.',
     endRotation: 'End the old secret now',
+    pending: 'A new secret waits for its first use',
+    pendingUntil: (ends: string, grace: string) =>
+      `${ends} becomes the secret of this key when it is first used. The secret of today works for ${grace} after that.`,
+    endPending: 'Cancel the new secret',
   },
 
   usage: {
@@ -181,6 +185,8 @@ export const en = {
     grace: 'The old secret works on for',
     graceHint: 'Long enough to bring the new secret to every program.',
     now: 'no time: it ends at once',
+    activate: 'The new secret takes its place',
+    activations: { now: 'at once', 'on-first-use': 'when it is first used' },
     submit: 'Make new secret',
   },
 

@@ -19,6 +19,7 @@ export const trailDe: typeof trailEn = {
     reactivated: 'Entsperrt',
     revoked: 'Widerrufen',
     unrevoked: 'Widerruf zurückgenommen',
+    rotation_begun: 'Neues Geheimnis erstellt, noch nicht benutzt',
     rotated: 'Neues Geheimnis',
     rotation_ended: 'Altes Geheimnis beendet',
     exposed: 'Öffentlich geworden',

@@ -24,6 +24,7 @@ export const trailEn = {
     reactivated: 'Reactivated',
     revoked: 'Revoked',
     unrevoked: 'Revocation undone',
+    rotation_begun: 'New secret made, not used yet',
     rotated: 'New secret',
     rotation_ended: 'Old secret ended',
     exposed: 'Exposed',

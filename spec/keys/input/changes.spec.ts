@@ -47,9 +47,10 @@ describe('a rotation', () => {
   it('has a grace period of a day, unless the app allows less', () => {
     const strict = createParsers({ ...settings, maxGracePeriodSeconds: 60 })
 
-    expect(parse.rotation({})).toEqual({ gracePeriodSeconds: 86_400 })
-    expect(parse.rotation({ gracePeriodSeconds: 0 })).toEqual({ gracePeriodSeconds: 0 })
-    expect(strict.rotationWish({})).toEqual({ gracePeriodSeconds: 60 })
+    const activate = 'now'
+    expect(parse.rotation({})).toEqual({ gracePeriodSeconds: 86_400, activate })
+    expect(parse.rotation({ gracePeriodSeconds: 0 })).toEqual({ gracePeriodSeconds: 0, activate })
+    expect(strict.rotationWish({})).toEqual({ gracePeriodSeconds: 60, activate })
   })
 
   it.each([-1, 1.5, '60', null, 2_592_001])('is refused with a grace of %j', (given) => {
