@@ -79,7 +79,7 @@ function paintState(state: Finding['state']): string {
 
 function printRemedies(findings: readonly Finding[]) {
   const remedies = findings.flatMap(({ check, remedy }) =>
-    remedy === undefined ? [] : [`${check}: ${remedy}`],
+    remedy === undefined ? [] : [printable(`${check}: ${remedy}`)],
   )
   if (remedies.length > 0) note(['', 'What to do:', ...remedies].join('\n'))
 }

@@ -160,6 +160,19 @@ describe('doctor', () => {
     expect(afterwards.of('other roles')).toMatchObject({ state: 'ok' })
   })
 
+  it('prints no character of a role that does more than to show its name', async () => {
+    const role = `spec ${randomUUID()}\u009b2J\u202E`
+    await rows(`CREATE ROLE "${role}"`)
+    await rows(`GRANT SELECT ON api_keys TO "${role}"`)
+
+    const { stdout, stderr } = await cli(['doctor'])
+    await rows(`DROP OWNED BY "${role}"`)
+    await rows(`DROP ROLE "${role}"`)
+
+    expect(stderr).toContain('REVOKE')
+    expect(stdout + stderr).not.toMatch(/[^\P{C}\n]/u)
+  })
+
   it('finds keys with prefixes, permissions and secrets that the app does not know', async () => {
     const { id } = await createKey()
     await createKey()
