@@ -9,9 +9,8 @@ import { changeKey } from './change-key'
 import type { Decision, ReadKey } from './key-changes'
 
 /**
- * Revokes the key whose current secret was shown. An old secret in its grace period ends, and so does a secret that waits for its first use: the key goes on with
- * its current one. A secret that
- * works no longer changes nothing, because it proves nothing.
+ * Revokes the key whose current secret was shown. An old secret in its grace period ends, and so does a secret that waits for its first
+ * use: the key goes on with its current one. A secret that works no longer changes nothing, because it proves nothing.
  */
 export async function revokeSecret(
   parts: Parts,

@@ -5,6 +5,7 @@ import type { Options, TestApiKeys, TestApp } from '../support/app'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
 import { forgeKey } from '../support/keys'
+import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
 type Introspect = NonNullable<TokenRouterOptions<TestApp>['introspect']>
@@ -265,6 +266,22 @@ describe('POST /introspect', () => {
       lastUsedAt: expect.any(Date),
       lastUsedFrom: '203.0.113.7',
     })
+  })
+
+  it('is the first use of a new secret only if the app wants uses counted', async () => {
+    const { id, plainTextKey: old } = await createKey()
+    const wish = { gracePeriodSeconds: 0, activate: 'on-first-use' } as const
+    const { plainTextKey: token } = await apiKeys.rotate(id, wish)
+
+    expect((await introspect({ token })).body).toMatchObject({ active: true, jti: id })
+    expect((await apiKeys.get(id)).pendingRotation).not.toBeNull()
+    expect((await introspect({ token: old })).body.active).toBe(true)
+
+    const counting = createProcess({}, addTokens({ countUse: true }))
+    expect((await introspect({ token }, { to: counting.http })).body.active).toBe(true)
+    await until(async () => (await apiKeys.get(id)).pendingRotation === null)
+    expect((await introspect({ token: old })).text).toBe(inactive)
+    expect((await introspect({ token })).body.active).toBe(true)
   })
 
   it('counts a use of the key of the caller', async () => {
