@@ -1,5 +1,5 @@
 import { newKeyAttributes } from '../../migrations/create-function'
-import { keyColumns, type KeyAttribute } from '../../models/api-key'
+import { keyColumns } from '../../models/api-key'
 import { insertEntriesSql } from '../../models/api-key-event'
 import type { Tables } from '../../models/tables'
 import { sqlStateOf } from '../database/failures'
@@ -206,10 +206,16 @@ function draftImported(
   const times = { ...state, createdAt, updatedAt: createdAt }
   const made = { ...record, ...times, prefix: shownPrefix(prefix), source: source.name }
   change.after.record = withIdleExpiry(made, renewedAt, parts)
-  const columns: Record<string, unknown> = { ...row, source: source.name }
-  for (const [name, value] of Object.entries({ ...times, renewedAt })) {
-    columns[keyColumns[name as KeyAttribute].name] = value
-  }
+  const columns = Object.assign(row, {
+    source: source.name,
+    status: state.status,
+    created_at: createdAt,
+    updated_at: createdAt,
+    last_used_at: state.lastUsedAt,
+    expires_at: state.expiresAt,
+    revoked_at: state.revokedAt,
+    renewed_at: renewedAt,
+  })
   const imported: NewChange = { ...change, action: 'imported' }
   const salt = salted && { ...salted, source: source.name, api_key_id: record.id }
   return {
@@ -229,6 +235,7 @@ const importedColumns = [
   'updated_at',
   'last_used_at',
   'revoked_at',
+  'renewed_at',
 ]
 
 /** SQL that writes keys, their entries and their salts. A key that another transaction has imported meanwhile is passed over. */

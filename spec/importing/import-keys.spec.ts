@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 
 import { digests, sources, type ImportRow } from '../../lib'
+import type { Options } from '../support/app'
 import { createInstance } from '../support/tables'
 import { useWorldForEach } from '../support/world'
 
@@ -103,6 +104,18 @@ describe('importKeys', () => {
       [7, ['#/createdAt']],
       [8, ['#/metadata']],
     ])
+  })
+
+  it('counts the idleness of a key from its import, however old the key is', async () => {
+    const { key, row } = legacyKey({ createdAt: '2020-01-01T00:00:00Z' })
+    const { apiKeys } = world.createProcess({ imports: [source], maxIdleDays: 30 } as Options)
+
+    await apiKeys.importKeys('legacy', [row])
+
+    expect(await apiKeys.verify(key)).toMatchObject({ valid: true })
+    const other = world.createProcess({ imports: [source], maxIdleDays: 30 } as Options)
+    expect(await other.apiKeys.verify(key)).toMatchObject({ valid: true })
+    expect(await apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true })
   })
 
   it('takes permissions, owners and limits from the call', async () => {
