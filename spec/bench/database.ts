@@ -94,8 +94,11 @@ export async function startServer(): Promise<Server> {
   }
 }
 
-/** The first number of this file is the time on a processor, in nanoseconds (Linux, Documentation/scheduler/sched-stats.rst). */
-function processorTimeOf(pid: number): [pid: number, ms: number][] {
+/**
+ * Returns the time on a processor of a process, of its main thread alone. The first number of the file is that time in nanoseconds (Linux,
+ * Documentation/scheduler/sched-stats.rst).
+ */
+export function processorTimeOf(pid: number): [pid: number, ms: number][] {
   try {
     const [nanoseconds] = readFileSync(`/proc/${pid}/schedstat`, 'latin1').split(' ')
     return [[pid, Number(nanoseconds) / 1e6]]
