@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 
+import { findBlockedSession } from '../support/blocked'
 import { databaseAway } from '../support/database'
 import { newUser } from '../support/keys'
 import { until } from '../support/until'
@@ -169,6 +170,30 @@ describe('a rotation that is activated on first use', () => {
     expect(await apiKeys.verify(next)).toMatchObject(valid)
     await activated(id)
     await expectIntact()
+  })
+
+  it('that is replaced while a use of its secret is activated is not activated', async () => {
+    const { id, old, plainTextKey } = await pendingKey()
+    const transaction = await sequelize.transaction()
+    const { plainTextKey: next } = await apiKeys.rotate(id, {
+      activate: 'on-first-use',
+      transaction,
+    })
+
+    // The use is good, because the other rotation is not committed. Its activation waits for that.
+    expect(await other.verify(plainTextKey)).toMatchObject(valid)
+    await findBlockedSession(sequelize)
+    await transaction.commit()
+
+    await until(async () => {
+      const verdict = await other.verify(plainTextKey)
+      return !verdict.valid && verdict.code === 'retired'
+    })
+    expect(await other.verify(old)).toMatchObject(valid)
+    expect(await other.verify(next)).toMatchObject(valid)
+    await activated(id)
+    expect(await actionsOf(id)).toEqual(['rotated', 'rotation_begun', 'rotation_begun', 'created'])
+    expect(await other.verify(plainTextKey)).toEqual({ valid: false, code: 'retired' })
   })
 
   it('is cancelled by endRotation, with an entry', async () => {
