@@ -162,7 +162,7 @@ const calls: [
       await apiKeys.eraseOwner({ type: 'user', id: 'bob' }, { reason: 'Asked' })
     },
   ],
-  ['health', (apiKeys) => apiKeys.health()],
+  ['health', (apiKeys) => apiKeys.health({ livingKeys: true })],
 ]
 
 describe('functions and operators that another role has added to a schema in the search path', () => {

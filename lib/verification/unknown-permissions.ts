@@ -31,12 +31,12 @@ export async function countUnknownPermissions({
   const rows = await onDatabase(() =>
     select<{ name: string; keys: string }>(
       sequelize,
-      `SELECT given.name, count(DISTINCT key.id)::text AS keys
+      `SELECT given.name, pg_catalog.count(DISTINCT key.id)::text AS keys
          FROM ${tables.keys} AS key CROSS JOIN pg_catalog.unnest(key.permissions) AS given (name)
         WHERE ${isOfPrefixes('key', environments.keyPrefixes)}
           AND key.status <> 'REVOKED' AND (key.expires_at IS NULL OR key.expires_at > now())
           AND NOT key.permissions <@ $1::text[] AND given.name <> ALL ($1::text[])
-        GROUP BY given.name ORDER BY count(DISTINCT key.id) DESC, given.name LIMIT ${maxNames}`,
+        GROUP BY given.name ORDER BY pg_catalog.count(DISTINCT key.id) DESC, given.name LIMIT ${maxNames}`,
       { bind: [permissions.known], transaction: null },
     ),
   )
