@@ -53,7 +53,7 @@ describeInBrowser('in the example app', () => {
     await click('button', 'Copy')
     await page.getByRole('button', { name: 'Copied' }).waitFor()
     await click('link', 'I have saved the key')
-    await page.waitForURL(/\/api-keys\/[^/]{36}$/)
+    await page.locator('#key').waitFor()
     await click('link', 'Overview')
     await page.getByRole('heading', { name: 'Overview' }).waitFor()
     await click('link', 'Try a key')

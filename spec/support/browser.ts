@@ -163,8 +163,12 @@ export async function faultsOf(page: Page): Promise<string[]> {
 
 /** Sends a form by its button, and waits for the answer. The script asks first if the server is there. */
 export async function send(page: Page, name: string) {
+  const button = page.getByRole('button', { name })
+  // The page with the button may still be loading.
+  await button.waitFor()
+  await page.waitForLoadState()
   const answered = page.waitForEvent('load')
-  await page.getByRole('button', { name }).click()
+  await button.click()
   await answered
 }
 

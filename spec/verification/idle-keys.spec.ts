@@ -141,8 +141,9 @@ describe('a key that is not used', () => {
 
   it('is in use by each of its secrets, written or not', async () => {
     const { id, plainTextKey: old } = await createKey({ userId: newUser() })
-    const { plainTextKey } = await apiKeys.rotate(id, { gracePeriodSeconds: 2_592_000 })
+    // A process that has met other clocks may count the grace period by them.
     const process = createProcess({ ...options, lastUsedResolutionMs: day })
+    const { plainTextKey } = await process.apiKeys.rotate(id, { gracePeriodSeconds: 2_592_000 })
     expect(await process.apiKeys.verify(plainTextKey)).toMatchObject(valid)
     await process.apiKeys.flush()
     pass(29 * day)
