@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 
-import type { ApiKeyRecord } from '../keys/record'
+import type { ApiKeyRecord, Exposure } from '../keys/record'
 import { isIdle } from '../keys/states'
 import type { ApiKeyFilter } from '../lifecycle/types'
 import {
@@ -98,7 +98,7 @@ function rowOf(apiKey: ApiKeyRecord): readonly string[] {
 export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
   const { id, name, description, prefix, postfix, permissions, allowedIps, metadata } = apiKey
   const { environment, resources } = apiKey as { environment?: string; resources?: object | null }
-  const { previousSecret, pendingRotation } = apiKey
+  const { previousSecret, pendingRotation, exposed } = apiKey
   await printRecord(
     options,
     apiKey,
@@ -119,6 +119,7 @@ export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
       expires: timeOf(apiKey.expiresAt, 'never'),
       'expires if unused': apiKey.idleExpiresAt && timeOf(apiKey.idleExpiresAt),
       revoked: apiKey.revokedAt ? timeOf(apiKey.revokedAt) : undefined,
+      exposed: exposed && placeOf(exposed),
       'new secret': pendingRotation
         ? `${pendingRotation.prefix}…${pendingRotation.postfix} waits for its first use`
         : undefined,
@@ -154,6 +155,11 @@ function statusOf(apiKey: ApiKeyRecord): string {
   if (isExpired) return paint('red', `${status} (expired${isUnused ? ', unused' : ''})`)
   if (ownerSuspended) return paint('yellow', `${status} (owner suspended)`)
   return paint(status === 'ACTIVE' ? 'green' : 'yellow', status)
+}
+
+/** Says when a key was found in public, by whom, and at which place. */
+function placeOf({ at, source, url }: Exposure): string {
+  return printable([timeOf(at), source, url ?? []].flat().join(' '))
 }
 
 /** Returns a time to the second. */

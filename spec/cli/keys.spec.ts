@@ -3,9 +3,20 @@ import { readFile, stat } from 'node:fs/promises'
 import { instanceModule, jsonLines, useCli } from '../support/cli'
 import { newKey, newUser } from '../support/keys'
 
-const { cli, terminal, shell, path, write, apiKeys, rows, createKey, startCli, holdLock } = useCli({
-  options: 'undoMinutes: 10',
-})
+const cliOptions = { options: 'undoMinutes: 10' }
+const {
+  cli,
+  terminal,
+  shell,
+  path,
+  write,
+  apiKeys,
+  rows,
+  createKey,
+  createProcess,
+  startCli,
+  holdLock,
+} = useCli(cliOptions)
 
 const create = (user: string, ...others: string[]) =>
   ['create', '--user', user, '--name', 'CI', '--permission', 'READ_GRAPH', ...others] as const
@@ -181,6 +192,16 @@ describe('list and show', () => {
     expect(jsonLines(json.stdout)).toMatchObject([
       { metadata: { text }, resources: { graph: [text] } },
     ])
+  })
+
+  it('say of an exposed key when it was found, and by whom', async () => {
+    const { http } = createProcess({}, (app, keys) => app.use(keys.leakRouter({ reports: true })))
+    const { id, plainTextKey } = await createKey()
+    await http.post('/reports', { credentials: [plainTextKey] })
+
+    const { stdout } = await cli(['show', id])
+
+    expect(stdout).toMatch(/^exposed +\d{4}-\d\d-\d\dT[\d:]{8}Z report$/m)
   })
 
   it('list as many keys as they are asked for, and say that there are more', async () => {
