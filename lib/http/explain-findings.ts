@@ -155,7 +155,7 @@ function ageOfSecret({ worksUntilMs, isPending }: CachedKey): string {
   if (worksUntilMs === null) return 'It is the current secret of the key.'
   return Number.isFinite(worksUntilMs)
     ? `It is an old secret, which works until ${timeOf(worksUntilMs)}.`
-    : 'It is an old secret, which a rotation has ended.'
+    : 'It is an old secret that has ended, or a new secret that was cancelled before its first use.'
 }
 
 function addressesOf({ key: { policy }, request: { ip } }: Facts): string {

@@ -139,6 +139,18 @@ describe('explain', () => {
     expect(await findingOf(3, plainTextKey)).toMatchObject({ reason: 'retired', holds: false })
   })
 
+  it('says of a new secret that was cancelled that it may never have been used', async () => {
+    const { id } = await createKey()
+    const { plainTextKey } = await apiKeys.rotate(id, { activate: 'on-first-use' })
+    await apiKeys.endRotation(id)
+
+    expect(await findingOf(3, plainTextKey)).toMatchObject({
+      holds: false,
+      because:
+        'It is an old secret that has ended, or a new secret that was cancelled before its first use.',
+    })
+  })
+
   it('says if an address may use a key', async () => {
     const { plainTextKey } = await createKey({ allowedIps: ['203.0.113.0/24'] })
     const of = (ip?: string) => findingOf(7, plainTextKey, ip === undefined ? {} : { ip })
