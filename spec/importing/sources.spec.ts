@@ -78,6 +78,15 @@ describe('the option imports', () => {
     )
   })
 
+  it.each([
+    ['strapi: salt', () => sources.strapi({ salt: '' })],
+    ['payload: secret', () => sources.payload({ secret: undefined as unknown as string })],
+    ['gitlab: dbKeyBase', () => sources.gitlab({ dbKeyBase: undefined as unknown as string })],
+  ])('refuses a secret that is not set: %s', (name, createSource) => {
+    expect(createSource).toThrow(TypeError)
+    expect(createSource).toThrow(`sources.${name} must be the secret of the other system, a text`)
+  })
+
   it('refuses a prefix that is no prefix', () => {
     expect(() => sources.knox({ prefix: '(a+)+' })).toThrow(TypeError)
   })
