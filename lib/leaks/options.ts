@@ -67,7 +67,10 @@ export function readLeakOptions(given: unknown, usualTypes: readonly string[]) {
 }
 
 function readGithub(given: GithubOptions) {
-  refuseUnknownNames(asObject('github', given), ['publicKeysUrl', 'token'])
+  refuseUnknownNames(asObject('github', given, 'true, false or an object'), [
+    'publicKeysUrl',
+    'token',
+  ])
   const { publicKeysUrl = githubKeysUrl, token } = given
   if (!isTrusted(publicKeysUrl))
     throw wrong('publicKeysUrl must be an https address', publicKeysUrl)
@@ -95,9 +98,9 @@ function isTrusted(url: unknown): boolean {
   return protocol === 'https:' || (protocol === 'http:' && hostname === '127.0.0.1')
 }
 
-function asObject(name: string, given: unknown): object {
+function asObject(name: string, given: unknown, kinds = 'an object'): object {
   if (typeof given === 'object' && given !== null && !Array.isArray(given)) return given
-  throw wrong(`${name} must be an object`, given)
+  throw wrong(`${name} must be ${kinds}`, given)
 }
 
 function wrong(sentence: string, given: unknown) {

@@ -67,7 +67,7 @@ describe('leakRouter', () => {
     ['github', 'the options must be an object, got "github"'],
     [[], 'the options must be an object'],
     [{ gitHub: true }, 'gitHub'],
-    [{ github: 'yes' }, 'github must be an object, got "yes"'],
+    [{ github: 'yes' }, 'github must be true, false or an object, got "yes"'],
     [{ github: { url: 'x' } }, 'url'],
     [{ github: { publicKeysUrl: 'x' } }, 'publicKeysUrl must be an https address, got "x"'],
     [
