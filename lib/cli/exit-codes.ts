@@ -68,7 +68,7 @@ export function failureOf(error: unknown): Failure {
       message:
         error instanceof ApiKeysError
           ? `The database cannot be used: ${describe(error)}`
-          : describe(error),
+          : messageOf(error),
     }
   }
   if (error instanceof ApiKeysError) {

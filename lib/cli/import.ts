@@ -2,6 +2,7 @@ import { open, writeFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
+import { show, suggest } from '../../models/option-checks'
 import { messageOf, onDatabase } from '../database/failures'
 import type { ImportReport } from '../importing/report'
 import {
@@ -94,7 +95,9 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
       },
     })
   try {
-    report = { ...report, ...(await untilInterrupted(work)), isComplete: true }
+    const whole = await untilInterrupted(work)
+    // Not before the await: `onProgress` sets the report meanwhile.
+    report = { ...report, ...whole, isComplete: true }
   } finally {
     progress.stop()
     // Keys that were imported before a failure stay imported.
@@ -114,7 +117,11 @@ function sourceOf({ from }: ImportWishes, { parts }: Loaded): string {
       'The app accepts no keys of other systems: name them in its option imports.',
     )
   }
-  if (from !== undefined) return from
+  if (from !== undefined) {
+    if (names.includes(from)) return from
+    const message = `There is no source ${show(from)} in the option imports.${suggest(from, names)}`
+    throw new CliError(exitCodes.usage, message)
+  }
   if (second === undefined) return only
   throw new CliError(exitCodes.usage, `Say from where: --from ${names.join(', --from ')}.`)
 }
@@ -183,6 +190,7 @@ function printDetails({ refused, unmapped }: Report) {
     note(`and ${refused.length - maxShown} more: --report FILE has all of them.`)
   }
   for (const { field, message, rows } of unmapped) {
-    note(printable(`${field} of ${rows} rows is not imported: it ${message}`))
+    const count = rows === 1 ? '1 row' : `${rows} rows`
+    note(printable(`${field} of ${count} is not imported: it ${message}`))
   }
 }

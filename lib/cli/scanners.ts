@@ -39,9 +39,8 @@ async function write(path: string, rules: string) {
     // A configuration that is there has other rules, too.
     await writeFile(path, rules, { flag: 'wx' })
   } catch (error) {
-    throw new CliError(exitCodes.usage, `The rules cannot be written: ${messageOf(error)}.`, {
-      cause: error,
-    })
+    const message = `The rules cannot be written: ${messageOf(error)}. The file must not exist before: without --output, they are printed.`
+    throw new CliError(exitCodes.usage, message, { cause: error })
   }
   note(`The rules are in ${path}.`)
 }

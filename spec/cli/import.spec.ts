@@ -169,7 +169,7 @@ describe('import', () => {
 
     expect(reportOf(dry.stdout)).toMatchObject({ imported: 3, dryRun: true })
     expect(before).toBe(0)
-    expect(reportOf(first.stdout)).toMatchObject({ imported: 3, known: 0 })
+    expect(reportOf(first.stdout)).toMatchObject({ imported: 3, known: 0, rows: 3 })
     expect(reportOf(again.stdout)).toMatchObject({ imported: 0, known: 3 })
     expect(await countKeys(user)).toBe(3)
   })
@@ -258,6 +258,7 @@ describe('import', () => {
     ['a file of another kind', ['keys.txt'], 'must be a .csv or a .jsonl file'],
     ['a file that is no CSV', ['broken.csv'], 'is no CSV'],
     ['an unknown source', ['keys.jsonl', '--from', 'better-oauth'], 'Did you mean better-auth?'],
+    ['an unknown source without a file', ['--from', 'better-oauth'], 'Did you mean better-auth?'],
     ['a table that is not there', ['--table', 'nothing'], 'There is no table "nothing"'],
     ['an unknown rule', ['keys.jsonl', '--enforce', 'nothing'], 'enforce must be a list of'],
   ])('refuses %s', async (_, args, message) => {

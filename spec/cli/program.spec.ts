@@ -200,6 +200,12 @@ describe('the database', () => {
     expect(stderr).toContain('ECONNREFUSED')
   })
 
+  it('is named with what to do about it by migrate', async () => {
+    const { stderr } = await cli(['migrate'], { env: away })
+
+    expect(stderr).toMatch(/^error: migrate: the database cannot be used \(.*\)\. \w+/)
+  })
+
   it('leaves no file for a key if it is away', async () => {
     const args = ['create', '--user', 'a', '--name', 'CI', '-p', 'READ_GRAPH', '-o', path('away')]
 

@@ -35,6 +35,7 @@ describe('scanners', () => {
     expect(before).toBe(apiKeys.scannerRules('secretlint'))
     expect(again.code).toBe(2)
     expect(again.stderr).toContain('The rules cannot be written: EEXIST')
+    expect(again.stderr).toContain('The file must not exist before: without --output')
     expect(await readFile(path('.secretlintrc.json'), 'utf8')).toBe('mine')
   })
 
