@@ -12,6 +12,7 @@ import {
 } from './command'
 import { CliError, exitCodes } from './exit-codes'
 import { addKeyViews, describeKey, printKey, printMade } from './key-views'
+import type { Loaded } from './instance'
 import { printOnce } from './plain-text-key'
 import { confirm } from './terminal'
 
@@ -42,7 +43,11 @@ export function addKeyCommands(program: Command) {
       program,
       'unrevoke <id>',
       'undo the revocation of a key, within undoMinutes',
-      async ({ apiKeys }, options, id = '') => {
+      async ({ apiKeys, parts }, options, id = '') => {
+        if (parts.undoMinutes === 0) {
+          const message = 'The app undoes no revocations: set its option undoMinutes.'
+          throw new CliError(exitCodes.usage, message)
+        }
         await printKey(options, await apiKeys.unrevoke(id, circumstancesOf(options)))
       },
     ),
@@ -144,17 +149,17 @@ function addRotate(program: Command) {
 
 function addRestrictions(program: Command) {
   for (const [action, description, warning] of [
-    ['revoke', 'revoke a key for good', 'It can never be used again.'],
-    ['suspend', 'refuse a key until it is reactivated', 'Its programs are refused.'],
+    ['revoke', 'revoke a key for good', endOfKey],
+    ['suspend', 'refuse a key until it is reactivated', () => 'Its programs are refused.'],
   ] as const) {
     withReason(
       addCommand<ChangeOptions>(
         program,
         `${action} <id>`,
         description,
-        async ({ apiKeys }, options, id = '') => {
-          const apiKey = await apiKeys.get(id)
-          await confirm(`${capitalize(action)} ${describeKey(apiKey)}? ${warning}`, options)
+        async ({ apiKeys, parts }, options, id = '') => {
+          const question = `${capitalize(action)} ${describeKey(await apiKeys.get(id))}?`
+          await confirm(`${question} ${warning(parts)}`, options)
           const { everywhere = false } = options
           const change = { ...circumstancesOf(options), everywhere }
           await printKey(options, await apiKeys[action](id, change))
@@ -164,6 +169,12 @@ function addRestrictions(program: Command) {
       .option('--everywhere', 'answer only when no process accepts the key')
       .option('-y, --yes', 'do not ask')
   }
+}
+
+function endOfKey({ undoMinutes }: Loaded['parts']): string {
+  return undoMinutes === 0
+    ? 'It can never be used again.'
+    : `unrevoke can undo this for ${undoMinutes === 1 ? 'a minute' : `${undoMinutes} minutes`}.`
 }
 
 function addTransfer(program: Command) {

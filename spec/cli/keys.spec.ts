@@ -326,6 +326,25 @@ describe('revoke, suspend, reactivate, rotate and transfer', () => {
     expect(events[0]).toMatchObject({ action: 'unrevoked', reason: 'wrong key' })
   })
 
+  it('say if unrevoke can undo a revocation', async () => {
+    const { id } = await createKey()
+    await write('final.js', instanceModule())
+    const final = (...args: string[]) => cli([...args, '--config', 'final.js'])
+
+    const asked = await Promise.all([cli(['revoke', id]), final('revoke', id)])
+    await apiKeys.revoke(id)
+    const { code, stderr } = await final('unrevoke', id)
+
+    expect(asked[0].stderr).toContain(
+      '? unrevoke can undo this for 10 minutes. Nothing was changed',
+    )
+    expect(asked[1].stderr).toContain('? It can never be used again. Nothing was changed')
+    expect([code, stderr]).toEqual([
+      2,
+      'error: The app undoes no revocations: set its option undoMinutes.\n',
+    ])
+  })
+
   it('rotate with --on-first-use, and show the secret that waits', async () => {
     const { id, plainTextKey } = await createKey()
 
