@@ -30,11 +30,13 @@ async function checkKeys({ apiKeys }: Patient): Promise<Finding[]> {
         )
         .join(', ')}`,
       remedy:
-        'Name the prefix in formerPrefixes, or give each environment the prefix that its keys have, unless another app accepts these keys.',
+        'Name the prefix in formerPrefixes, the source of @name in imports, or give each environment the prefix that its keys have, unless another app accepts these keys.',
     })
   }
   if (unknownPermissions.length > 0) {
-    const names = unknownPermissions.map(({ name, keys }) => `${name} (${keys} keys)`).join(', ')
+    const names = unknownPermissions
+      .map(({ name, keys }) => `${name} (${keys === 1 ? '1 key' : `${keys} keys`})`)
+      .join(', ')
     findings.push({
       check: 'permissions',
       state: 'advice',

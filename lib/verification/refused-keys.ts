@@ -88,7 +88,7 @@ async function warnOfPrefixes(
   const shown = rows.map((row) => row.key_prefix).join(', ')
   warn(
     'API_KEYS_PREFIX_UNKNOWN',
-    `The database has keys with a prefix that no instance of this process accepts: ${shown}. They are refused, and not masked. Name the prefix in formerPrefixes, unless another app accepts such keys. health({ livingKeys: true }) counts them.`,
+    `The database has keys with a prefix that no instance of this process accepts: ${shown}. They are refused, and not masked. Name the prefix in formerPrefixes, and the source of @name in imports, unless another app accepts such keys. health({ livingKeys: true }) counts them.`,
   )
 }
 

@@ -200,12 +200,15 @@ describe('doctor', () => {
       examine(['--config', await write('renamed.cjs', renamed)]),
     ])
 
-    expect(plain.of('permissions')?.finding).toContain('FLY (1 keys)')
+    expect(plain.of('permissions')?.finding).toContain('FLY (1 key)')
     expect(plain.of('secrets')).toMatchObject({
       state: 'fault',
       finding: expect.stringContaining('1 living keys'),
     })
-    expect(ofOther.of('prefixes')?.finding).toContain('with agpt')
+    expect(ofOther.of('prefixes')).toMatchObject({
+      finding: expect.stringContaining('with agpt'),
+      remedy: expect.stringContaining('the source of @name in imports'),
+    })
   })
 
   it('finds a trust proxy by which clients choose their address', async () => {
