@@ -123,8 +123,9 @@ export async function createSpelledKeys(
       const { record } = draft.change.after
       record.createdAt = readTime(createdMs)
       record.updatedAt = readTime(createdMs)
-      const made = withIdleExpiry(record, null, parts)
-      outcomes[at] = { ...draft.change, after: { ...draft.change.after, record: made } }
+      // The trail knows the entry of a change by the object of the change.
+      Object.assign(record, withIdleExpiry(record, null, parts))
+      outcomes[at] = draft.change
     } else {
       outcomes[at] = new ApiKeysError(refusalOf(row))
     }
