@@ -10,6 +10,8 @@ function outcomeOf(action: Action, status: Status): string {
   try {
     const next = nextStatus(action, { status, expiresAt: null })
     if (action === 'change' || action === 'rotate') return 'allowed'
+    // It depends on the entry of the revocation, and on `undoMinutes`.
+    if (action === 'unrevoke' && next !== status) return 'the status before or 409'
     return next === status ? 'no change' : next
   } catch {
     return '409'
@@ -37,7 +39,7 @@ describe('the page of the lifecycle', () => {
 describe('the page of keys', () => {
   it('has the table of states', () => {
     const rows = [...readmeSection('States').matchAll(/^\| `([A-Z]+)` +\|(.*)\|$/gm)]
-    const actions = ['suspend', 'reactivate', 'revoke', 'change', 'rotate'] as const
+    const actions = ['suspend', 'reactivate', 'revoke', 'unrevoke', 'change', 'rotate'] as const
 
     expect(rows.map(([, status]) => status)).toEqual(statuses)
     for (const [index, status] of statuses.entries()) {
