@@ -110,6 +110,12 @@ describe('nonsense', () => {
     expect(complaints).toEqual([])
   })
 
+  it('is refused by health if it is an option that does not exist', async () => {
+    await expect(apiKeys.health({ livingkeys: true } as never)).rejects.toThrow(
+      new TypeError('health: there is no option livingkeys. Did you mean livingKeys?'),
+    )
+  })
+
   it('in place of options is refused as such', async () => {
     for (const options of [null, 'x', []]) {
       await expect(apiKeys.get(id, options as never)).rejects.toThrow(

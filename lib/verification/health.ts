@@ -1,7 +1,7 @@
 import type { Sequelize } from 'sequelize'
 
 import { endSql, isOfPrefixes } from '../../models/api-key'
-import { optionsOf } from '../../models/option-checks'
+import { createOptionChecks, optionsOf } from '../../models/option-checks'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { AuditHealth } from '../audit/own-entries'
@@ -110,13 +110,17 @@ interface HealthParts extends CountingParts {
   refusedKeys: { count(): Promise<RefusedKeys[]> }
 }
 
+const { refuseUnknownNames } = createOptionChecks('health')
+
 /** For how long a look-up that failed counts as the present state. */
 const recentMs = 30_000
 
 /** Makes the function that says how verification in this process is doing. */
 export function createHealth(parts: HealthParts) {
   return async function health(question?: HealthQuestion): Promise<Health> {
-    const { livingKeys = false, probe = false } = optionsOf(question)
+    const options = optionsOf(question)
+    refuseUnknownNames(options, ['livingKeys', 'probe'])
+    const { livingKeys = false, probe = false } = options
     if (probe) await probeDatabase(parts)
     const health = healthOf(parts)
     if (!livingKeys) return health
