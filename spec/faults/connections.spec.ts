@@ -39,7 +39,7 @@ async function terminate(condition: string): Promise<number> {
   return count
 }
 
-const listens = `query ILIKE 'LISTEN%' AND application_name LIKE 'fleet%'`
+const listens = `query LIKE '%LISTEN %' AND application_name LIKE 'fleet%'`
 
 describe.each(rounds)('the bound, round %i, holds', () => {
   describe('behind a network that fails', () => {
