@@ -27,7 +27,7 @@ describe('the queue of entries without a seal', () => {
     const { apiKeys, statements } = createProcess({ secrets: [secret] })
     const looks = () => looksIn(statements.all)
     const isolationLevel = Transaction.ISOLATION_LEVELS.REPEATABLE_READ
-    const [first = 0, last] = await sequelize.transaction({ isolationLevel }, async (snapshot) => {
+    const [first, last] = await sequelize.transaction({ isolationLevel }, async (snapshot) => {
       await sequelize.query('SELECT FROM api_keys', { transaction: snapshot })
       await sequelize.query(`
         INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
