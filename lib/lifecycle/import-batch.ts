@@ -123,7 +123,7 @@ async function importIn(
   for (const row of rows) {
     const isOver = hashesOf(row).some((each) => gone.has(each))
     const name = row.stored.hash
-    // Of rows with one key, the row counts that lets the key do the least.
+    // If several rows have one key, the row counts that lets the key do the least.
     if (!known.has(row.place) && !isOver) news.set(name, worseOf(news.get(name) ?? row, row))
   }
   const { added, refused } = await insert(parts, accepted, [...news.values()], wish, own)

@@ -44,7 +44,7 @@ export function textConditions(
   return conditions
 }
 
-/** What lists show behind the start of a key. */
+/** The text that lists show behind the start of a key. */
 const dots = /(?:\.{3}|…)$/
 
 /** Returns the hashes that a text may have as a key of a source. */

@@ -51,7 +51,7 @@ interface ReasonProps {
   page: Page
   reason: string
   problem: Problem | undefined
-  /** What to say of a reason that the change needs; without it, the reason is optional. */
+  /** The hint about a reason that the change needs; without it, the reason is optional. */
   requiredHint?: string | undefined
 }
 

@@ -17,7 +17,7 @@ export interface QuestionProps {
   count: number
   /** The first of them. */
   apiKeys: readonly ApiKeyRecord[]
-  /** What would go if the owner is erased. */
+  /** The numbers of what goes if the owner is erased. */
   wouldBe?: Erased | undefined
   problem: Problem | undefined
   reason: string
