@@ -117,6 +117,26 @@ export function insecureHandler(authenticator: Pick<Authenticator, 'refuseInsecu
   }
 }
 
+/** Makes the handler of a route without a session. It passes failures on, because Express 4 does not wait for handlers. */
+export function awaitedHandler(handle: (req: Request, res: Response) => Promise<void>) {
+  return function apiKeysAwaitedHandler(req: Request, res: Response, next: NextFunction) {
+    res.set('Cache-Control', 'no-store')
+    handle(req, res).catch((error: unknown) => next(ensureError(error)))
+  }
+}
+
+/** Makes the handler that answers the refusals of a router. */
+export function refusalHandler(answers: Answers) {
+  return function apiKeysErrorHandler(
+    error: unknown,
+    req: Request,
+    res: Response,
+    next: NextFunction,
+  ) {
+    answers.refuse(error, req, res, next)
+  }
+}
+
 /** The name of the id in paths. No app has a parameter of this name in the path at which it mounts a router. */
 export const keyIdName = 'idOfExpressApiKey'
 

@@ -1,13 +1,18 @@
-import { Router, type NextFunction, type Request, type Response } from 'express'
+import { Router, type Request, type Response } from 'express'
 
 import { InvalidApiKeyError, InvalidInputError } from '../errors'
-import { ensureError, type Answers } from '../http/answer'
+import type { Answers } from '../http/answer'
 import type { Authenticator } from '../http/authentication'
 import type { Authentication } from '../http/caller'
 import type { Guard } from '../http/guards'
 import { readJsonBody } from '../http/json-body'
 import { clientAddressOf } from '../http/request'
-import { insecureHandler, otherMethodsHandler } from '../http/router'
+import {
+  awaitedHandler,
+  insecureHandler,
+  otherMethodsHandler,
+  refusalHandler,
+} from '../http/router'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
 import * as conditions from '../verification/decide'
@@ -70,28 +75,13 @@ export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
   const router = Router()
   for (const [path, handlers] of Object.entries(routes)) {
     const route = router.route(path).all(insecureHandler(authenticator))
-    if (handlers.get) route.get(guarded(handlers.get))
-    if (handlers.post) route.post(guarded(handlers.post))
+    if (handlers.get) route.get(awaitedHandler(handlers.get))
+    if (handlers.post) route.post(awaitedHandler(handlers.post))
     route.all(otherMethodsHandler(Object.keys(handlers)))
   }
-  router.use(function apiKeysErrorHandler(
-    error: unknown,
-    req: Request,
-    res: Response,
-    next: NextFunction,
-  ) {
-    answers.refuse(error, req, res, next)
-  })
+  router.use(refusalHandler(answers))
   // The app uses a router as a middleware, whose type needs no types of Express.
   return router as unknown as Guard
-}
-
-/** Passes failures on, because Express 4 does not wait for handlers. */
-function guarded(handle: Handler) {
-  return function apiKeysLeakHandler(req: Request, res: Response, next: NextFunction) {
-    res.set('Cache-Control', 'no-store')
-    handle(req, res).catch((error: unknown) => next(ensureError(error)))
-  }
 }
 
 /** Returns the address of the client, for the audit trail. */

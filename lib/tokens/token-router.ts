@@ -1,10 +1,15 @@
-import { Router, type NextFunction, type Request, type Response } from 'express'
+import { Router } from 'express'
 
-import { createAnswers, ensureError } from '../http/answer'
+import { createAnswers } from '../http/answer'
 import type { Authenticator } from '../http/authentication'
 import { createPermissionCheck } from '../http/demand'
 import { createGuards, type Guard, type GuardParts } from '../http/guards'
-import { insecureHandler, otherMethodsHandler } from '../http/router'
+import {
+  awaitedHandler,
+  insecureHandler,
+  otherMethodsHandler,
+  refusalHandler,
+} from '../http/router'
 import type { Settings } from '../read-options'
 import { createIntrospect, type IntrospectionParts } from './introspection'
 import { sendOAuthError } from './oauth-error'
@@ -17,8 +22,6 @@ export interface TokenParts
   settings: Settings
   verification: IntrospectionParts['verification'] & RevocationParts['verification']
 }
-
-type Handler = (req: Request, res: Response) => Promise<void>
 
 const posts = otherMethodsHandler(['post'])
 
@@ -40,29 +43,18 @@ export function createTokenRouter(parts: TokenParts, given: unknown): Guard {
     router
       .route('/introspect')
       .all(insecureHandler(authenticator))
-      .post(guard, guarded(handle))
+      .post(guard, awaitedHandler(handle))
       .all(posts)
   }
   if (revoke) {
     const handle = createRevoke(parts)
-    router.route('/revoke').all(insecureHandler(authenticator)).post(guarded(handle)).all(posts)
+    router
+      .route('/revoke')
+      .all(insecureHandler(authenticator))
+      .post(awaitedHandler(handle))
+      .all(posts)
   }
-  router.use(function apiKeysErrorHandler(
-    error: unknown,
-    req: Request,
-    res: Response,
-    next: NextFunction,
-  ) {
-    answers.refuse(error, req, res, next)
-  })
+  router.use(refusalHandler(answers))
   // The app uses a router as a middleware, whose type needs no types of Express.
   return router as unknown as Guard
-}
-
-/** Passes failures on, because Express 4 does not wait for handlers. */
-function guarded(handle: Handler) {
-  return function apiKeysTokenHandler(req: Request, res: Response, next: NextFunction) {
-    res.set('Cache-Control', 'no-store')
-    handle(req, res).catch((error: unknown) => next(ensureError(error)))
-  }
 }
