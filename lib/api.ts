@@ -160,9 +160,9 @@ export interface ApiKeys<
    * `authenticate({ mcp: true })`, which answers with more than the SDK can.
    *
    * @example
-   * app.use('/mcp', requireBearerAuth({ verifier: apiKeys.mcpVerifier({ errors }) }))
+   * app.use('/mcp', requireBearerAuth({ verifier: apiKeys.mcpVerifier() }))
    */
-  mcpVerifier(options: McpVerifierOptions<A>): McpVerifier<A>
+  mcpVerifier(options?: McpVerifierOptions<A>): McpVerifier<A>
   /**
    * The Passport strategy. Authenticate by its name.
    *

@@ -38,7 +38,8 @@ export type { Access, AdminRouterOptions, OpenApiOption, RouterOptions } from '.
 export type { GithubOptions, GitlabOptions, LeakRouterOptions } from './leaks/options'
 export type { Scanner } from './leaks/scanner-rules'
 export type { Introspection, IntrospectOptions, TokenRouterOptions } from './tokens/options'
-export type { McpErrors, McpVerifier, McpVerifierOptions } from './tokens/mcp-verifier'
+export type { McpErrors } from './tokens/mcp-errors'
+export type { McpVerifier, McpVerifierOptions } from './tokens/mcp-verifier'
 export type { ApiKeyStrategy } from './http/strategy'
 export type { InstrumentOptions } from './metrics/options'
 export type {

@@ -9,25 +9,24 @@ import { ellipsis, type SecretFormat } from '../keys/secret'
 import type { Settings } from '../read-options'
 import type { VerifiedApiKey } from '../verification/verified-key'
 import type { Verdict, VerifyOptions } from '../verification/verify'
+import { readMcpErrors, type McpErrors } from './mcp-errors'
 
 /** The options of `mcpVerifier`. */
 export type McpVerifierOptions<A extends App = AnyApp> = McpVerifierBasics &
   EnvironmentOption<A['environment']>
 
 interface McpVerifierBasics {
-  /** The errors of the SDK, `@modelcontextprotocol/sdk/server/auth/errors.js`, by which it knows its answers. */
-  errors: McpErrors
+  /**
+   * The errors of the SDK, `@modelcontextprotocol/sdk/server/auth/errors.js`, by which it knows its answers.
+   *
+   * @default those of the SDK that stands beside this library, if it does
+   */
+  errors?: McpErrors | undefined
   /**
    * The request that the key came with. The key is then judged as a guard does: with its addresses, its limits and its `signal`, behind
    * `maskKeys` as well. Make a verifier for each request.
    */
   req?: IncomingMessage | undefined
-}
-
-/** The errors that the SDK has for callers, as far as a verifier of keys needs them. */
-export interface McpErrors {
-  InvalidTokenError: new (message: string) => Error
-  TooManyRequestsError: new (message: string) => Error
 }
 
 /** An `OAuthTokenVerifier` of `@modelcontextprotocol/sdk`, whose tokens are keys. */
@@ -52,11 +51,14 @@ const { refuseUnknownNames } = createOptionChecks('mcpVerifier')
 /** Makes the verifier of keys for `requireBearerAuth` of the SDK. */
 export function createMcpVerifier(parts: McpParts, given: unknown): McpVerifier {
   const { verify, authenticateRequest, consume } = parts
-  const { errors, req, ...options } = readOptions(parts, given)
+  const { loadErrors, req, ...options } = readOptions(parts, given)
 
   /** Judges a key by itself. Its limits count as with a guard. */
   async function judge(token: string): Promise<VerifiedApiKey> {
-    if (isMasked(token, parts.format)) throw new errors.InvalidTokenError(masked)
+    if (isMasked(token, parts.format)) {
+      const { InvalidTokenError } = await loadErrors()
+      throw new InvalidTokenError(masked)
+    }
     const verdict = await verify(token, options)
     if (!verdict.valid) throw refusalOf(verdict.code, verdict.retryAfterSeconds)
     await consume(verdict.apiKey)
@@ -69,30 +71,25 @@ export function createMcpVerifier(parts: McpParts, given: unknown): McpVerifier 
         const apiKey = await (req ? authenticateRequest(req, options) : judge(token))
         return authInfoOf(apiKey)
       } catch (error) {
-        throw toErrorOfSdk(error, errors)
+        throw error instanceof ApiKeysError ? toErrorOfSdk(error, await loadErrors()) : error
       }
     },
   }
 }
 
 /** Checks the options of a verifier, and returns them. */
-function readOptions({ settings }: McpParts, given: unknown) {
+function readOptions({ settings }: McpParts, given: unknown = {}) {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw new TypeError(`mcpVerifier: the options must be an object, got ${show(given)}`)
   }
   refuseUnknownNames(given, ['errors', 'req', 'environment'])
   const { errors, req, environment } = given as McpVerifierOptions & { environment?: string }
-  const { InvalidTokenError, TooManyRequestsError } = Object(errors) as Partial<McpErrors>
-  if (typeof InvalidTokenError !== 'function' || typeof TooManyRequestsError !== 'function') {
-    throw new TypeError(
-      `mcpVerifier: errors must be those of the SDK: import * as errors from '@modelcontextprotocol/sdk/server/auth/errors.js'`,
-    )
-  }
+  const loadErrors = readMcpErrors(errors)
   if (req !== undefined && typeof Object(req).headers !== 'object') {
     throw new TypeError(`mcpVerifier: req must be a request, got ${show(req)}`)
   }
   settings.environments.acceptedBy('mcpVerifier', environment)
-  return { errors, req, ...(environment !== undefined && { environment }) }
+  return { loadErrors, req, ...(environment !== undefined && { environment }) }
 }
 
 const masked =
@@ -105,8 +102,7 @@ function isMasked(token: unknown, { markers }: Pick<SecretFormat, 'markers'>): b
 }
 
 /** Returns the error by which the SDK knows its answer. If it cannot be known whether a key is good, the SDK answers 500. */
-function toErrorOfSdk(error: unknown, errors: McpErrors): unknown {
-  if (!(error instanceof ApiKeysError)) return error
+function toErrorOfSdk(error: ApiKeysError, errors: McpErrors): Error {
   const { status, message, headers } = error
   if (status === 429) {
     const seconds = headers['Retry-After'] ?? '1'

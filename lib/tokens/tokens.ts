@@ -9,6 +9,6 @@ export function createTokens(parts: TokenParts & McpParts) {
       refuseRequest('tokenRouter', options)
       return createTokenRouter(parts, options)
     },
-    mcpVerifier: (options: unknown) => createMcpVerifier(parts, options),
+    mcpVerifier: (options?: unknown) => createMcpVerifier(parts, options),
   }
 }

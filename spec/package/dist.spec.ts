@@ -5,17 +5,36 @@ import { promisify } from 'node:util'
 
 import { root } from '../support/package'
 
+const middleware = '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js'
+
+const importing = `
+  import { requireBearerAuth } from '${middleware}'
+  import express from 'express'
+  import { Sequelize } from 'sequelize'
+  import { createApiKeys } from './dist/lib/index.js'
+`
+
+const requiring = `
+  const { requireBearerAuth } = require('${middleware}')
+  const express = require('express')
+  const { Sequelize } = require('sequelize')
+  const { createApiKeys } = require('./dist/lib')
+`
+
 describe('the built package', () => {
-  it('loads nothing by import(), which Jest does not have in CommonJS, but for the command line', async () => {
+  it('loads nothing by import(), which Jest does not have in CommonJS, but for two modules that apps import', async () => {
     const dist = join(root, 'dist')
     const names = await readdir(dist, { recursive: true })
     const files = names.filter((name) => name.endsWith('.js'))
     const texts = await Promise.all(files.map((name) => readFile(join(dist, name), 'utf8')))
 
     expect(files).toContain(join('lib', 'index.js'))
-    expect(files.filter((_, index) => /\bimport\s*\(/.test(texts[index] ?? ''))).toEqual([
+    const found = files.filter((_, index) => /\bimport\s*\(/.test(texts[index] ?? ''))
+    expect(found.toSorted()).toEqual([
       // The module of the app may be an ES module. No app loads this file.
       join('lib', 'cli', 'instance.js'),
+      // It imports the SDK only if the app has not loaded it by require.
+      join('lib', 'tokens', 'mcp-errors.js'),
     ])
   })
 
@@ -72,6 +91,59 @@ describe('the built package', () => {
     expect(stdout).toBe('TypeError: instrument: needs the package @opentelemetry/api\n')
   })
 
+  it.each([
+    ['an ES module', ['--input-type=module'], importing],
+    ['CommonJS', [], requiring],
+  ])('answers in the words of the SDK of MCP in %s', async (_, flags, loading) => {
+    const script = `
+      ${loading}
+      const sequelize = new Sequelize('postgres://localhost')
+      const apiKeys = createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'] })
+      const app = express()
+      app.use(requireBearerAuth({ verifier: apiKeys.mcpVerifier() }))
+      const server = app.listen(0, '127.0.0.1', async () => {
+        const url = 'http://127.0.0.1:' + server.address().port
+        const answer = await fetch(url, { headers: { Authorization: 'Bearer x' } })
+        console.log(answer.status, (await answer.json()).error)
+        server.close()
+        server.closeAllConnections()
+      })
+    `
+    const { stdout } = await promisify(execFile)(process.execPath, [...flags, '--eval', script], {
+      cwd: root,
+    })
+
+    expect(stdout).toBe('401 invalid_token\n')
+  })
+
+  it('says what to do in an app without the SDK of MCP', async () => {
+    const script = `
+      const Module = require('node:module')
+      const resolve = Module._resolveFilename
+      Module._resolveFilename = function (name, ...others) {
+        if (name.startsWith('@modelcontextprotocol/')) throw new Error('not found')
+        return resolve.call(this, name, ...others)
+      }
+      const { createApiKeys } = require('./dist/lib')
+      const { Sequelize } = require('sequelize')
+      const sequelize = new Sequelize('postgres://localhost')
+      const apiKeys = createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'] })
+      apiKeys.mcpVerifier({ errors: { InvalidTokenError: Error, TooManyRequestsError: Error } })
+      try {
+        apiKeys.mcpVerifier()
+      } catch (error) {
+        console.log(String(error))
+      }
+    `
+    const { stdout } = await promisify(execFile)(process.execPath, ['--eval', script], {
+      cwd: root,
+    })
+
+    expect(stdout).toBe(
+      "TypeError: mcpVerifier: finds no @modelcontextprotocol/sdk beside it. Pass the errors of yours: import * as errors from '@modelcontextprotocol/sdk/server/auth/errors.js'\n",
+    )
+  })
+
   it('loads six files of other packages, besides those of its peers', async () => {
     const script = `
       for (const name of ['express', 'passport', 'pg', 'sequelize']) require(name)
@@ -100,12 +172,12 @@ describe('the built package', () => {
     expect(packages).toHaveLength(6)
   })
 
-  it('brings at most 122 packages, with its peers', async () => {
+  it('brings at most 121 packages, with its peers', async () => {
     const lock = await readFile(join(root, 'package-lock.json'), 'utf8')
     const { packages } = JSON.parse(lock) as Lock
 
     // They were 110 before there were importers, a command line, OpenAPI and metrics.
-    expect(packagesOf(packages).size).toBeLessThanOrEqual(122)
+    expect(packagesOf(packages).size).toBeLessThanOrEqual(121)
   })
 
   it('has a command that its packer marks as a program', async () => {
@@ -123,6 +195,7 @@ describe('the built package', () => {
 interface Package {
   dependencies?: Record<string, string>
   peerDependencies?: Record<string, string>
+  peerDependenciesMeta?: Record<string, { optional?: boolean }>
 }
 
 interface Lock {
@@ -134,8 +207,10 @@ function packagesOf(packages: Lock['packages']): Set<string> {
   const found = new Set<string>()
   const waiting = ['']
   for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
-    const { dependencies, peerDependencies } = packages[at] ?? {}
-    const names = Object.keys({ ...dependencies, ...(at === '' && peerDependencies) })
+    const { dependencies, peerDependencies, peerDependenciesMeta } = packages[at] ?? {}
+    const peers = Object.keys(at === '' ? { ...peerDependencies } : {})
+    const needed = peers.filter((name) => peerDependenciesMeta?.[name]?.optional !== true)
+    const names = [...Object.keys({ ...dependencies }), ...needed]
     for (const name of names) {
       const place = placeOf(name, at, packages)
       if (found.has(place)) continue

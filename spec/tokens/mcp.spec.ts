@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { inspect } from 'node:util'
@@ -8,12 +8,13 @@ import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import * as errors from '@modelcontextprotocol/sdk/server/auth/errors.js'
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js'
+import type { AuthInfo } from '@modelcontextprotocol/sdk/server/auth/types.js'
 import type { OAuthTokenVerifier } from '@modelcontextprotocol/sdk/server/auth/provider.js'
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
 import express, { type Express, type Request, type RequestHandler } from 'express'
 
-import type { VerifiedApiKey } from '../../lib'
+import type { ApiKeysError, VerifiedApiKey } from '../../lib'
 import type { Options, TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
 import { environmentOptions } from '../support/environments'
@@ -31,6 +32,9 @@ afterAll(() => {
     server.close()
   }
 })
+
+/** Emits the ids of the keys with which the tool `follow` was called. */
+const calls = new EventEmitter()
 
 /** Whatever a tool gets, as its log could print it. */
 const seen: { authInfo: string; request: string }[] = []
@@ -52,11 +56,18 @@ function createServer() {
     if (authInfo?.scopes.includes('EXECUTE_GRAPH') !== true) throw new Error('not for this key')
     return say('executed')
   })
+  server.registerTool('follow', { description: 'Follows a graph' }, async ({ authInfo }) => {
+    const { id, signal } = apiKeyOf(authInfo)
+    const aborted = once(signal, 'abort')
+    calls.emit(id)
+    await aborted
+    return say(`ended by ${(signal.reason as ApiKeysError).code}`)
+  })
   return server
 }
 
-/** Returns the key of a request, as the SDK keeps it. */
-function apiKeyOf({ auth }: Request) {
+/** Returns the key of a request or a call, as the SDK keeps it. */
+function apiKeyOf(auth: AuthInfo | undefined) {
   return Object(auth?.extra?.apiKey) as VerifiedApiKey
 }
 
@@ -84,7 +95,9 @@ function createMcpApp(middleware: RequestHandler) {
     const transport = await transportOf(req)
     if (req.method === 'GET') {
       streams.push(once(res, 'close'))
-      apiKeyOf(req).signal.addEventListener('abort', () => transport?.closeStandaloneSSEStream())
+      apiKeyOf(req.auth).signal.addEventListener('abort', () =>
+        transport?.closeStandaloneSSEStream(),
+      )
     }
     await transport?.handleRequest(req, res, req.body)
   })
@@ -113,13 +126,13 @@ const ways: [name: string, (keys: TestApiKeys) => RequestHandler, isMasked: bool
   ['requirePermission', (keys) => keys.requirePermission('READ_GRAPH', { mcp: true }), true],
   [
     'requireBearerAuth with one verifier',
-    (keys) => requireBearerAuth({ verifier: keys.mcpVerifier({ errors }) }),
+    (keys) => requireBearerAuth({ verifier: keys.mcpVerifier() }),
     false,
   ],
   [
     'requireBearerAuth with a verifier for each request',
     (keys) => (req, res, next) => {
-      const verifier = keys.mcpVerifier({ errors, req })
+      const verifier = keys.mcpVerifier({ req })
       void requireBearerAuth({ verifier })(req, res, next)
     },
     true,
@@ -138,7 +151,7 @@ describe.each(ways)('a server of the SDK behind %s', (_, middlewareOf, isMasked)
     ]
 
     const { tools } = await client.listTools()
-    expect(tools.map(({ name }) => name)).toEqual(['list', 'execute'])
+    expect(tools.map(({ name }) => name)).toEqual(['list', 'execute', 'follow'])
     expect(await client.callTool({ name: 'execute' })).toMatchObject({
       content: [{ text: 'executed' }],
     })
@@ -154,6 +167,32 @@ describe.each(ways)('a server of the SDK behind %s', (_, middlewareOf, isMasked)
     await streams[0]
     expect(await weakClient.callTool({ name: 'list' })).not.toHaveProperty('isError')
     await Promise.all([client.close(), weakClient.close()])
+  })
+
+  it('ends a call of a tool that is under way when its key is revoked, and no other', async () => {
+    const url = await listen(createMcpApp(middlewareOf(apiKeys)).app)
+    const [ended, other] = [await createKey(), await createKey()]
+    const clients: Client[] = []
+    const follow = async ({ id, plainTextKey }: typeof ended) => {
+      const client = await connect(url, plainTextKey)
+      clients.push(client)
+      const isCalled = once(calls, id)
+      const answer = client.callTool({ name: 'follow' })
+      await isCalled
+      return { answer }
+    }
+    const [first, second] = [await follow(ended), await follow(other)]
+    const answers: string[] = []
+    void first.answer.then(() => answers.push('first'))
+    void second.answer.then(() => answers.push('second'))
+
+    await apiKeys.revoke(ended.id)
+
+    expect(await first.answer).toMatchObject({ content: [{ text: 'ended by invalid_api_key' }] })
+    expect(answers).toEqual(['first'])
+    await apiKeys.suspend(other.id)
+    expect(await second.answer).toMatchObject({ content: [{ text: 'ended by invalid_api_key' }] })
+    await Promise.all(clients.map((client) => client.close()))
   })
 
   it('gives tools a caller without its key', async () => {
@@ -294,6 +333,17 @@ describe('mcpVerifier', () => {
     )
   })
 
+  it('throws the errors that it is given', async () => {
+    class InvalidTokenError extends Error {}
+    const own = { InvalidTokenError, TooManyRequestsError: Error }
+    const { verifyAccessToken } = apiKeys.mcpVerifier({ errors: own })
+
+    await expect(verifyAccessToken('x')).rejects.toThrow(InvalidTokenError)
+    await expect(apiKeys.mcpVerifier().verifyAccessToken('x')).rejects.toThrow(
+      errors.InvalidTokenError,
+    )
+  })
+
   it('has every key refused that is not good, in the same words', async () => {
     const { http } = createBearerApp()
     const expired = await createKey()
@@ -394,9 +444,9 @@ describe('mcpVerifier', () => {
   })
 
   it.each<[unknown, string]>([
-    [undefined, 'the options must be an object, got undefined'],
-    [{}, 'errors must be those of the SDK'],
+    [null, 'the options must be an object, got null'],
     [{ errors: {} }, 'errors must be those of the SDK'],
+    [{ errors: null }, 'errors must be those of the SDK'],
     [{ errors, request: {} }, 'there is no option request'],
     [{ errors, req: 'x' }, 'req must be a request, got "x"'],
     [{ errors, environment: 'live' }, 'environment needs the option environments'],

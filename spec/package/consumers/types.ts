@@ -170,8 +170,7 @@ app.use(
 
 // The caller that tools of the Model Context Protocol get has the types of the app.
 app.use('/mcp', apiKeys.requirePermission('READ_GRAPH', { mcp: true }))
-// @ts-expect-error it needs the errors of the SDK
-apiKeys.mcpVerifier({})
+apiKeys.mcpVerifier()
 const errors = { InvalidTokenError: Error, TooManyRequestsError: Error }
 void apiKeys
   .mcpVerifier({ errors })
