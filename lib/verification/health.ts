@@ -32,7 +32,10 @@ export interface Health {
   ok: boolean
   /** The fault, also if keys are verified in spite of it; `null` if there is none. */
   reason: string | null
-  /** As long as it is live, cached keys are verified without a query. */
+  /**
+   * As long as it is live, cached keys are verified without a query. Without it, a cached key is verified without a query until it was
+   * read longer ago than `maxStalenessMs`.
+   */
   lease: { isLive: boolean; remainingMs: number }
   feed: FeedState
   /** The newest change that this process has read. */

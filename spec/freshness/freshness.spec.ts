@@ -297,6 +297,14 @@ const scenarios: [name: string, steps: Action[][], verdicts: string[]][] = [
     ['active', 'active', 'active', 'active'],
   ],
   [
+    'may rest on a look-up that was sent after the last poll until the bound of the look-up is over, and no longer',
+    [
+      [...start, wait(600), verify(0), answer(0), wait(500), verify(0), wait(499), verify(0)],
+      [wait(1), verify(0), fail(0), fail(0), fail(0)],
+    ],
+    ['active', 'active', 'active', 'active', 'unavailable'],
+  ],
+  [
     'does not wait for an answer that comes too late to be used',
     [
       start,

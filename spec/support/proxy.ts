@@ -16,7 +16,7 @@ export interface Proxy {
   thaw(frozen: Frozen): void
   /** Ends every connection and refuses new connections. */
   refuse(): void
-  /** Lets new connections through after `refuse()`. */
+  /** Lets new connections through, also after `refuse()`. */
   accept(): Promise<void>
   close(): Promise<void>
 }
@@ -121,7 +121,7 @@ export async function startProxy(targetPort: number): Promise<Proxy> {
       cut()
     },
     async accept() {
-      await listen(port)
+      if (!listener.listening) await listen(port)
     },
     async close() {
       cut()
