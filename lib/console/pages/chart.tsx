@@ -1,6 +1,7 @@
 import type { UsageCounts, UsageEntry } from '../../usage/report'
 import type { Page } from '../page'
 import { Exactly } from './parts'
+import { Cell, Heading, Row, RowHeading, Table } from './table'
 
 /** A part of a period, with its uses. */
 export interface Slot extends UsageCounts {
@@ -163,31 +164,23 @@ function Bar({ page, slot, isHourly, x, width, label, heightOf }: BarProps) {
 export function UsageTable({ page, slots, isHourly }: ChartProps) {
   const { texts, formats } = page
   const used = slots.filter((slot) => sumOf(slot) > 0).toReversed()
+  const headings = [
+    isHourly ? texts.usage.hour : texts.usage.day,
+    ...kinds.map((kind) => <Heading class="number">{texts.usage[kind]}</Heading>),
+  ]
   return (
-    <table class="rows numbers">
-      <thead>
-        <tr>
-          <th scope="col">{isHourly ? texts.usage.hour : texts.usage.day}</th>
+    <Table class="rows numbers" headings={headings}>
+      {used.map((slot) => (
+        <Row>
+          <RowHeading>
+            {isHourly ? <Exactly page={page} at={slot.at} /> : formats.date(slot.at)}
+          </RowHeading>
           {kinds.map((kind) => (
-            <th scope="col" class="number">
-              {texts.usage[kind]}
-            </th>
+            <Cell class="number">{formats.number(slot[kind])}</Cell>
           ))}
-        </tr>
-      </thead>
-      <tbody>
-        {used.map((slot) => (
-          <tr>
-            <th scope="row">
-              {isHourly ? <Exactly page={page} at={slot.at} /> : formats.date(slot.at)}
-            </th>
-            {kinds.map((kind) => (
-              <td class="number">{formats.number(slot[kind])}</td>
-            ))}
-          </tr>
-        ))}
-      </tbody>
-    </table>
+        </Row>
+      ))}
+    </Table>
   )
 }
 

@@ -24,9 +24,7 @@ export function Revoke({ page, apiKey, problem, reason }: ConfirmProps & { reaso
       apiKey={apiKey}
       problem={problem}
       view="revoke"
-      title={revoke.title(apiKey.name)}
-      lead={revoke.lead}
-      submit={revoke.submit}
+      texts={revoke}
       keep={revoke.keep}
       isDangerous
     >
@@ -55,7 +53,7 @@ export function LastUse({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) 
 
 /** The page that asks before the old secret of a key is ended. */
 export function EndRotation({ page, apiKey, problem }: ConfirmProps) {
-  const { endRotation, key, cancel } = page.texts
+  const { endRotation, key } = page.texts
   const { previousSecret, pendingRotation } = apiKey
   return (
     <Confirm
@@ -63,10 +61,7 @@ export function EndRotation({ page, apiKey, problem }: ConfirmProps) {
       apiKey={apiKey}
       problem={problem}
       view="end-rotation"
-      title={endRotation.title(apiKey.name)}
-      lead={endRotation.lead}
-      submit={endRotation.submit}
-      keep={cancel}
+      texts={endRotation}
       isDangerous
     >
       {pendingRotation && (
@@ -104,23 +99,14 @@ interface RotateProps extends ConfirmProps {
 
 /** The form for a new secret, with a choice of the grace for the old one. */
 export function Rotate({ page, apiKey, problem, graces, grace, activate, request }: RotateProps) {
-  const { rotate, cancel } = page.texts
+  const { rotate } = page.texts
   const activations = Object.entries(rotate.activations).map(([value, text]) => ({ value, text }))
   const options = graces.map((seconds) => ({
     value: String(seconds),
     text: seconds === 0 ? rotate.now : page.formats.duration(seconds),
   }))
   return (
-    <Confirm
-      page={page}
-      apiKey={apiKey}
-      problem={problem}
-      view="rotate"
-      title={rotate.title(apiKey.name)}
-      lead={rotate.lead}
-      submit={rotate.submit}
-      keep={cancel}
-    >
+    <Confirm page={page} apiKey={apiKey} problem={problem} view="rotate" texts={rotate}>
       <input type="hidden" name="request" value={request} />
       <Field name="activate" label={rotate.activate} problem={problem}>
         {(attributes) => (
@@ -143,24 +129,26 @@ export function Rotate({ page, apiKey, problem, graces, grace, activate, request
 
 interface FrameProps extends ConfirmProps {
   view: string
-  title: string
-  lead: string
-  submit: string
-  keep: string
+  texts: { title(name: string): string; lead: string; submit: string }
+  /** The text of the link that changes nothing. */
+  keep?: string
   isDangerous?: boolean
   children: ComponentChildren
 }
 
 /** The page that asks before a key is changed. */
-export function Confirm({ apiKey, view, keep, ...question }: FrameProps) {
+export function Confirm({ apiKey, view, texts, keep, ...question }: FrameProps) {
   const { page } = question
   const own = page.to(apiKey.id)
   return (
     <Question
       {...question}
+      title={texts.title(apiKey.name)}
+      lead={texts.lead}
+      submit={texts.submit}
       crumbs={<Crumbs page={page} name={apiKey.name} href={own} />}
       action={page.to(`${apiKey.id}/${view}`)}
-      keep={{ text: keep, href: own }}
+      keep={{ text: keep ?? page.texts.cancel, href: own }}
     />
   )
 }

@@ -62,7 +62,7 @@ export function Fault({ name, fault }: { name: string; fault: string | undefined
   )
 }
 
-interface ChoiceProps {
+export interface ChoiceProps {
   name: string
   value: string
   options: readonly { value: string; text: string }[]

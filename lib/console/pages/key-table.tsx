@@ -5,7 +5,8 @@ import type { Page } from '../page'
 import { OwnerLink } from './admin/owner-parts'
 import { Sparkline, type Slot } from './chart'
 import { listAddress, type Wish } from './list-filters'
-import { Ago, Day, KeyEnds, State, wordsFor } from './parts'
+import { Day, KeyEnds, LastUsed, State, wordsFor } from './parts'
+import { Cell, Heading, Row, RowHeading, Table } from './table'
 
 /** A key in the list, with its uses of 30 days. */
 export interface KeyRow {
@@ -39,26 +40,20 @@ export function KeyTable({ page, wish, keys, descriptions }: TableProps) {
   const shown = columns.filter(([column]) => column !== 'owner' || page.look.admin)
   // The keys of all owners are in the order of an index.
   const canSort = !page.look.admin || wish.ownerId !== ''
+  const headings = shown.map(([column, sort]) => (
+    <SortHeading
+      page={page}
+      wish={wish}
+      column={column}
+      sort={canSort || column === 'created' ? sort : null}
+    />
+  ))
   return (
-    <table class="keys" role="table">
-      <thead role="rowgroup">
-        <tr role="row">
-          {shown.map(([column, sort]) => (
-            <Heading
-              page={page}
-              wish={wish}
-              column={column}
-              sort={canSort || column === 'created' ? sort : null}
-            />
-          ))}
-        </tr>
-      </thead>
-      <tbody role="rowgroup">
-        {keys.map(({ apiKey, slots }) => (
-          <Row page={page} apiKey={apiKey} slots={slots} descriptions={descriptions} />
-        ))}
-      </tbody>
-    </table>
+    <Table class="keys" headings={headings}>
+      {keys.map(({ apiKey, slots }) => (
+        <KeyOfList page={page} apiKey={apiKey} slots={slots} descriptions={descriptions} />
+      ))}
+    </Table>
   )
 }
 
@@ -69,24 +64,18 @@ interface HeadingProps {
   sort: Sort | null
 }
 
-function Heading({ page, wish, column, sort }: HeadingProps) {
+function SortHeading({ page, wish, column, sort }: HeadingProps) {
   const { list } = page.texts
   const text = list.columns[column]
   if (sort === null) {
-    return (
-      <th scope="col" role="columnheader" class={column}>
-        {text}
-      </th>
-    )
+    return <Heading class={column}>{text}</Heading>
   }
 
   const isSorted = nameOf(wish.sort) === nameOf(sort)
   const isDescending = wish.sort.startsWith('-')
   const next = isSorted ? opposite(wish.sort) : sort
   return (
-    <th
-      scope="col"
-      role="columnheader"
+    <Heading
       class={column}
       aria-sort={isSorted ? (isDescending ? 'descending' : 'ascending') : undefined}
     >
@@ -97,7 +86,7 @@ function Heading({ page, wish, column, sort }: HeadingProps) {
         {text}
         {isSorted && <span aria-hidden="true">{isDescending ? ' ↓' : ' ↑'}</span>}
       </a>
-    </th>
+    </Heading>
   )
 }
 
@@ -112,63 +101,59 @@ function opposite(sort: Sort): Sort {
 /** How many permissions a row shows. */
 const shownPermissions = 2
 
-interface RowProps extends KeyRow {
+interface KeyProps extends KeyRow {
   page: Page
   descriptions: ReadonlyMap<string, string>
 }
 
-function Row({ page, apiKey, slots, descriptions }: RowProps) {
+function KeyOfList({ page, apiKey, slots, descriptions }: KeyProps) {
   const { texts, to } = page
   const { columns } = texts.list
   const { environment } = appFieldsOf(apiKey)
   const words = wordsFor(descriptions, apiKey.permissions)
   const hidden = words.length - shownPermissions
   return (
-    <tr role="row">
-      <th scope="row" role="rowheader" class="name">
+    <Row>
+      <RowHeading class="name">
         <a href={to(apiKey.id)}>
           <bdi>{apiKey.name}</bdi>
         </a>
         <KeyEnds ends={apiKey} />
         {environment !== null && <span class="environment">{environment}</span>}
-      </th>
+      </RowHeading>
       {page.look.admin && (
-        <td role="cell" class="owner" data-label={columns.owner}>
+        <Cell class="owner" label={columns.owner}>
           <OwnerLink page={page} owner={apiKey.owner} />
-        </td>
+        </Cell>
       )}
-      <td role="cell" class="permissions" data-label={columns.permissions}>
+      <Cell class="permissions" label={columns.permissions}>
         <span>
           {words.slice(0, shownPermissions).join(', ')}
           {hidden > 0 && <span class="more"> {texts.more(hidden)}</span>}
         </span>
-      </td>
-      <td role="cell" class="status" data-label={columns.status}>
+      </Cell>
+      <Cell class="status" label={columns.status}>
         <State page={page} apiKey={apiKey} />
         {page.look.admin && apiKey.ownerSuspended && (
           <span class="none">{texts.admin.ownerSuspended}</span>
         )}
-      </td>
-      <td role="cell" class="lastUsed" data-label={columns.lastUsed}>
-        {apiKey.lastUsedAt ? (
-          <Ago page={page} at={apiKey.lastUsedAt} />
-        ) : (
-          <span class="none">{texts.times.never}</span>
-        )}
-      </td>
-      <td role="cell" class="usage" data-label={columns.usage}>
+      </Cell>
+      <Cell class="lastUsed" label={columns.lastUsed}>
+        <LastUsed page={page} at={apiKey.lastUsedAt} />
+      </Cell>
+      <Cell class="usage" label={columns.usage}>
         <Sparkline page={page} slots={slots} />
-      </td>
-      <td role="cell" class="created" data-label={columns.created}>
+      </Cell>
+      <Cell class="created" label={columns.created}>
         <Day page={page} at={apiKey.createdAt} />
-      </td>
-      <td role="cell" class="expires" data-label={columns.expires}>
+      </Cell>
+      <Cell class="expires" label={columns.expires}>
         {apiKey.expiresAt ? (
           <Day page={page} at={apiKey.expiresAt} />
         ) : (
           <span class="none">{texts.times.noExpiry}</span>
         )}
-      </td>
-    </tr>
+      </Cell>
+    </Row>
   )
 }

@@ -1,5 +1,5 @@
 import type { Sort } from '../../keys/cursor'
-import { Choice } from './fields'
+import { Choice, type ChoiceProps } from './fields'
 import { keyStates, type KeyState } from '../key-state'
 import type { Page } from '../page'
 
@@ -55,36 +55,67 @@ export function StateTabs({ page, wish }: Pick<FiltersProps, 'page' | 'wish'>) {
   )
 }
 
+/** The field for the words that are searched for, and the button that searches. */
+export function SearchField({ page, text }: { page: Page; text: string }) {
+  const { list } = page.texts
+  return (
+    <>
+      <input
+        type="search"
+        name="q"
+        value={text}
+        aria-label={`${list.search}: ${list.searchHint}`}
+        placeholder={list.searchHint}
+        autocomplete="off"
+        dir="auto"
+      />
+      <button class="button">{list.search}</button>
+    </>
+  )
+}
+
+interface EnvironmentProps extends Pick<ChoiceProps, 'attributes'> {
+  page: Page
+  environment: string | undefined
+  environments: readonly string[]
+}
+
+/** The choice of an environment, or of all. */
+export function EnvironmentChoice({
+  page,
+  environment,
+  environments,
+  attributes,
+}: EnvironmentProps) {
+  const options = environments.map((name) => ({ value: name, text: name }))
+  return (
+    <Choice
+      name="environment"
+      value={environment ?? ''}
+      options={[{ value: '', text: page.texts.list.allEnvironments }, ...options]}
+      attributes={attributes}
+    />
+  )
+}
+
 /** The words, the state and the environment that the list is about. */
 export function Filters({ page, wish, environments }: FiltersProps) {
-  const { form, list } = page.texts
+  const { form } = page.texts
   return (
     <div class="filters">
       <StateTabs page={page} wish={wish} />
       <form class="search" role="search" method="get" action={page.to('')}>
         {wish.state && <input type="hidden" name="status" value={wish.state} />}
         {environments.length > 1 && (
-          <Choice
-            name="environment"
-            value={wish.environment ?? ''}
-            options={[
-              { value: '', text: list.allEnvironments },
-              ...environments.map((name) => ({ value: name, text: name })),
-            ]}
+          <EnvironmentChoice
+            page={page}
+            environment={wish.environment}
+            environments={environments}
             attributes={{ 'aria-label': form.environment }}
           />
         )}
         {wish.sort !== '-createdAt' && <input type="hidden" name="sort" value={wish.sort} />}
-        <input
-          type="search"
-          name="q"
-          value={wish.text}
-          aria-label={`${list.search}: ${list.searchHint}`}
-          placeholder={list.searchHint}
-          autocomplete="off"
-          dir="auto"
-        />
-        <button class="button">{list.search}</button>
+        <SearchField page={page} text={wish.text} />
       </form>
     </div>
   )

@@ -11,6 +11,18 @@ export function KeyEnds({ ends }: { ends: { prefix: string; postfix: string } })
   )
 }
 
+/** The name of a key, as a link to its page, and its two ends. */
+export function KeyLink({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
+  return (
+    <>
+      <a href={page.to(apiKey.id)}>
+        <bdi>{apiKey.name}</bdi>
+      </a>{' '}
+      <KeyEnds ends={apiKey} />
+    </>
+  )
+}
+
 /** The state of a key, as a word with a colour. A key that became public has another word beside it. */
 export function State({ page, apiKey }: { page: Page; apiKey: ApiKeyRecord }) {
   const state = stateOf(apiKey)
@@ -30,6 +42,11 @@ export function Ago({ page, at }: { page: Page; at: Date }) {
       {formats.distance(at, now)}
     </time>
   )
+}
+
+/** The last use of a key. */
+export function LastUsed({ page, at }: { page: Page; at: Date | null }) {
+  return at ? <Ago page={page} at={at} /> : <span class="none">{page.texts.times.never}</span>
 }
 
 /** An exact time. The script shows it in the reader's zone. */

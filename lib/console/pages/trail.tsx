@@ -2,6 +2,7 @@ import type { ApiKeyEvent } from '../../audit/list-entries'
 import type { Page } from '../page'
 import type { KeyProps } from './key-props'
 import { Ago, ExactTimes } from './parts'
+import { Cell, Row, RowHeading, Table } from './table'
 
 interface ActorProps {
   page: Page
@@ -22,6 +23,16 @@ export function ActorOf({ page, event, userId }: ActorProps) {
   )
 }
 
+/** The reason of an entry, if it has one. */
+export function ReasonOf({ event: { reason } }: Pick<ActorProps, 'event'>) {
+  if (reason === null) return null
+  return (
+    <span class="reason" dir="auto">
+      {reason}
+    </span>
+  )
+}
+
 /** The history of a key, the newest entry first. */
 export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: KeyProps) {
   const { texts, to } = page
@@ -33,42 +44,22 @@ export function Trail({ page, apiKey, userId, events, olderEvents, isNewest }: K
         <h2 id="trail">{trail.title}</h2>
         <ExactTimes page={page} />
       </div>
-      <table class="rows trail" role="table">
-        <thead role="rowgroup">
-          <tr role="row">
-            <th scope="col" role="columnheader">
-              {trail.what}
-            </th>
-            <th scope="col" role="columnheader">
-              {trail.who}
-            </th>
-            <th scope="col" role="columnheader">
-              {trail.when}
-            </th>
-          </tr>
-        </thead>
-        <tbody role="rowgroup">
-          {events.map((event) => (
-            <tr role="row">
-              <th scope="row" role="rowheader">
-                {trail.actions[event.action]}{' '}
-                {event.reason !== null && (
-                  <span class="reason" dir="auto">
-                    {event.reason}
-                  </span>
-                )}
-              </th>
-              <td role="cell" class="who">
-                <ActorOf page={page} event={event} userId={userId} />
-                {event.address !== null && <span class="none"> {event.address}</span>}
-              </td>
-              <td role="cell" class="when">
-                <Ago page={page} at={event.createdAt} />
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <Table class="rows trail" headings={[trail.what, trail.who, trail.when]}>
+        {events.map((event) => (
+          <Row>
+            <RowHeading>
+              {trail.actions[event.action]} <ReasonOf event={event} />
+            </RowHeading>
+            <Cell class="who">
+              <ActorOf page={page} event={event} userId={userId} />
+              {event.address !== null && <span class="none"> {event.address}</span>}
+            </Cell>
+            <Cell class="when">
+              <Ago page={page} at={event.createdAt} />
+            </Cell>
+          </Row>
+        ))}
+      </Table>
       {(olderEvents !== null || !isNewest) && (
         <nav class="pages" aria-label={trail.title}>
           {!isNewest && (

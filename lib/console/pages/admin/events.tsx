@@ -1,7 +1,8 @@
 import type { ApiKeyEvent } from '../../../audit/list-entries'
 import type { Page } from '../../page'
 import { Ago } from '../parts'
-import { ActorOf } from '../trail'
+import { Cell, Row, RowHeading, Table } from '../table'
+import { ActorOf, ReasonOf } from '../trail'
 import { nameOf, OwnerLink } from './owner-parts'
 
 interface EventsProps {
@@ -15,43 +16,26 @@ interface EventsProps {
 /** Entries of the audit trail: what was done, to which key of which owner, by whom, and what has changed. */
 export function Events({ page, events, userId, names = new Map() }: EventsProps) {
   const { trail, admin } = page.texts
-  const columns = [trail.what, admin.trail.about, trail.who, trail.when]
   return (
-    <table class="rows events" role="table">
-      <thead role="rowgroup">
-        <tr role="row">
-          {columns.map((text) => (
-            <th scope="col" role="columnheader">
-              {text}
-            </th>
-          ))}
-        </tr>
-      </thead>
-      <tbody role="rowgroup">
-        {events.map((event) => (
-          <tr role="row">
-            <th scope="row" role="rowheader">
-              <Action page={page} event={event} />{' '}
-              {event.reason !== null && (
-                <span class="reason" dir="auto">
-                  {event.reason}
-                </span>
-              )}
-            </th>
-            <td role="cell" class="about">
-              <About page={page} event={event} name={names.get(event.apiKeyId ?? '')} />
-            </td>
-            <td role="cell" class="who">
-              <ActorOf page={page} event={event} userId={userId} />
-              {event.address !== null && <span class="none address">{event.address}</span>}
-            </td>
-            <td role="cell" class="when">
-              <Ago page={page} at={event.createdAt} />
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
+    <Table class="rows events" headings={[trail.what, admin.trail.about, trail.who, trail.when]}>
+      {events.map((event) => (
+        <Row>
+          <RowHeading>
+            <Action page={page} event={event} /> <ReasonOf event={event} />
+          </RowHeading>
+          <Cell class="about">
+            <About page={page} event={event} name={names.get(event.apiKeyId ?? '')} />
+          </Cell>
+          <Cell class="who">
+            <ActorOf page={page} event={event} userId={userId} />
+            {event.address !== null && <span class="none address">{event.address}</span>}
+          </Cell>
+          <Cell class="when">
+            <Ago page={page} at={event.createdAt} />
+          </Cell>
+        </Row>
+      ))}
+    </Table>
   )
 }
 

@@ -10,18 +10,9 @@ interface ActionProps extends ConfirmProps {
 
 /** The page that asks before an administrator suspends a key. */
 export function Suspend({ page, apiKey, problem, reason }: ActionProps) {
-  const { admin, cancel } = page.texts
+  const { admin } = page.texts
   return (
-    <Confirm
-      page={page}
-      apiKey={apiKey}
-      problem={problem}
-      view="suspend"
-      title={admin.suspend.title(apiKey.name)}
-      lead={admin.suspend.lead}
-      submit={admin.suspend.submit}
-      keep={cancel}
-    >
+    <Confirm page={page} apiKey={apiKey} problem={problem} view="suspend" texts={admin.suspend}>
       <div class="facts">
         <KeyEnds ends={apiKey} />
         <LastUse page={page} apiKey={apiKey} />
@@ -33,19 +24,9 @@ export function Suspend({ page, apiKey, problem, reason }: ActionProps) {
 
 /** The form with which an administrator hands a key on to another owner. */
 export function Transfer({ page, apiKey, problem, reason, to }: ActionProps & { to: OwnerInput }) {
-  const { admin, cancel } = page.texts
-  const { transfer } = admin
+  const { transfer } = page.texts.admin
   return (
-    <Confirm
-      page={page}
-      apiKey={apiKey}
-      problem={problem}
-      view="transfer"
-      title={transfer.title(apiKey.name)}
-      lead={transfer.lead}
-      submit={transfer.submit}
-      keep={cancel}
-    >
+    <Confirm page={page} apiKey={apiKey} problem={problem} view="transfer" texts={transfer}>
       <div class="facts">
         <KeyEnds ends={apiKey} />
         <p>

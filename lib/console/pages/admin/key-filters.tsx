@@ -1,7 +1,7 @@
 import type { Problem } from '../../faults'
 import type { Page } from '../../page'
 import { Choice, Field } from '../fields'
-import { listAddress, StateTabs, type Wish } from '../list-filters'
+import { EnvironmentChoice, listAddress, SearchField, StateTabs, type Wish } from '../list-filters'
 import { OwnerField } from './owner-parts'
 
 interface KeyFiltersProps {
@@ -16,7 +16,7 @@ interface KeyFiltersProps {
 /** All filters of the list of everyone's keys. Those that are in use are listed, each with a link that removes it. */
 export function KeyFilters(props: KeyFiltersProps) {
   const { page, wish, problem } = props
-  const { list, admin } = page.texts
+  const { admin } = page.texts
   const used = usedFilters(props)
   return (
     <div class="filters">
@@ -24,16 +24,7 @@ export function KeyFilters(props: KeyFiltersProps) {
       <form class="admin-filters" role="search" method="get" action={page.to('')}>
         {wish.state && <input type="hidden" name="status" value={wish.state} />}
         <div class="search">
-          <input
-            type="search"
-            name="q"
-            value={wish.text}
-            aria-label={`${list.search}: ${list.searchHint}`}
-            placeholder={list.searchHint}
-            autocomplete="off"
-            dir="auto"
-          />
-          <button class="button">{list.search}</button>
+          <SearchField page={page} text={wish.text} />
         </div>
         <details class="more-filters" open={problem !== undefined}>
           <summary>{admin.list.moreFilters}</summary>
@@ -60,7 +51,7 @@ export function KeyFilters(props: KeyFiltersProps) {
 }
 
 function MoreFilters({ page, wish, environments, descriptions, problem }: KeyFiltersProps) {
-  const { admin, list, form } = page.texts
+  const { admin, form } = page.texts
   return (
     <div class="filter-fields">
       <OwnerField page={page} label={admin.fields.owner} value={wish} problem={problem} />
@@ -92,13 +83,10 @@ function MoreFilters({ page, wish, environments, descriptions, problem }: KeyFil
       {environments.length > 1 && (
         <Field name="environment" label={form.environment} problem={problem}>
           {(attributes) => (
-            <Choice
-              name="environment"
-              value={wish.environment ?? ''}
-              options={[
-                { value: '', text: list.allEnvironments },
-                ...environments.map((name) => ({ value: name, text: name })),
-              ]}
+            <EnvironmentChoice
+              page={page}
+              environment={wish.environment}
+              environments={environments}
               attributes={attributes}
             />
           )}

@@ -4,7 +4,8 @@ import type { OwnerInput } from '../../admin/owner-input'
 import type { Problem } from '../../faults'
 import type { Page } from '../../page'
 import { Choice, Field } from '../fields'
-import { Ago, Day, KeyEnds, State } from '../parts'
+import { Day, KeyLink, LastUsed, State } from '../parts'
+import { Cell, Row, RowHeading, Table } from '../table'
 
 /** Returns the address of a view about an owner. */
 export function ownerAddress(page: Page, { type, id }: Owner, view = 'owner'): string {
@@ -84,63 +85,35 @@ interface KeysProps {
 
 /** Keys in few columns: what a change is about. */
 export function KeysInBrief({ page, apiKeys, count, hasOwners = false }: KeysProps) {
-  const { texts, formats, to } = page
+  const { texts, formats } = page
   const { list, admin } = texts
+  const { name, owner, status, lastUsed, created } = list.columns
+  const headings = [name, ...(hasOwners ? [owner] : []), status, lastUsed, created]
   return (
     <>
-      <table class="rows brief" role="table">
-        <thead role="rowgroup">
-          <tr role="row">
-            <th scope="col" role="columnheader">
-              {list.columns.name}
-            </th>
+      <Table class="rows brief" headings={headings}>
+        {apiKeys.map((apiKey) => (
+          <Row>
+            <RowHeading class="name">
+              <KeyLink page={page} apiKey={apiKey} />
+            </RowHeading>
             {hasOwners && (
-              <th scope="col" role="columnheader">
-                {list.columns.owner}
-              </th>
+              <Cell label={owner}>
+                <OwnerLink page={page} owner={apiKey.owner} />
+              </Cell>
             )}
-            <th scope="col" role="columnheader">
-              {list.columns.status}
-            </th>
-            <th scope="col" role="columnheader">
-              {list.columns.lastUsed}
-            </th>
-            <th scope="col" role="columnheader">
-              {list.columns.created}
-            </th>
-          </tr>
-        </thead>
-        <tbody role="rowgroup">
-          {apiKeys.map((apiKey) => (
-            <tr role="row">
-              <th scope="row" role="rowheader" class="name">
-                <a href={to(apiKey.id)}>
-                  <bdi>{apiKey.name}</bdi>
-                </a>{' '}
-                <KeyEnds ends={apiKey} />
-              </th>
-              {hasOwners && (
-                <td role="cell" data-label={list.columns.owner}>
-                  <OwnerLink page={page} owner={apiKey.owner} />
-                </td>
-              )}
-              <td role="cell" data-label={list.columns.status}>
-                <State page={page} apiKey={apiKey} />
-              </td>
-              <td role="cell" data-label={list.columns.lastUsed}>
-                {apiKey.lastUsedAt ? (
-                  <Ago page={page} at={apiKey.lastUsedAt} />
-                ) : (
-                  <span class="none">{texts.times.never}</span>
-                )}
-              </td>
-              <td role="cell" data-label={list.columns.created}>
-                <Day page={page} at={apiKey.createdAt} />
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+            <Cell label={status}>
+              <State page={page} apiKey={apiKey} />
+            </Cell>
+            <Cell label={lastUsed}>
+              <LastUsed page={page} at={apiKey.lastUsedAt} />
+            </Cell>
+            <Cell label={created}>
+              <Day page={page} at={apiKey.createdAt} />
+            </Cell>
+          </Row>
+        ))}
+      </Table>
       {count > apiKeys.length && (
         <p class="hint">{admin.andMore(formats.number(count - apiKeys.length))}</p>
       )}

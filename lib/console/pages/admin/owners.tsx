@@ -3,6 +3,7 @@ import type { OwnerInput } from '../../admin/owner-input'
 import type { Problem } from '../../faults'
 import type { Page } from '../../page'
 import { Ago } from '../parts'
+import { Cell, Row, RowHeading, Table } from '../table'
 import { OwnerField, OwnerLink } from './owner-parts'
 
 interface OwnersProps {
@@ -29,36 +30,21 @@ export function Owners({ page, wish, problem, suspensions }: OwnersProps) {
         {suspensions.length === 0 ? (
           <p class="none">{owners.noneSuspended}</p>
         ) : (
-          <table class="rows brief" role="table">
-            <thead role="rowgroup">
-              <tr role="row">
-                <th scope="col" role="columnheader">
-                  {list.columns.owner}
-                </th>
-                <th scope="col" role="columnheader">
-                  {revoke.reason}
-                </th>
-                <th scope="col" role="columnheader">
-                  {owners.since}
-                </th>
-              </tr>
-            </thead>
-            <tbody role="rowgroup">
-              {suspensions.map(({ owner, at, reason }) => (
-                <tr role="row">
-                  <th scope="row" role="rowheader">
-                    <OwnerLink page={page} owner={owner} />
-                  </th>
-                  <td role="cell" dir="auto" data-label={revoke.reason}>
-                    {reason ?? <span class="none">–</span>}
-                  </td>
-                  <td role="cell" data-label={owners.since}>
-                    <Ago page={page} at={at} />
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+          <Table class="rows brief" headings={[list.columns.owner, revoke.reason, owners.since]}>
+            {suspensions.map(({ owner, at, reason }) => (
+              <Row>
+                <RowHeading>
+                  <OwnerLink page={page} owner={owner} />
+                </RowHeading>
+                <Cell dir="auto" label={revoke.reason}>
+                  {reason ?? <span class="none">–</span>}
+                </Cell>
+                <Cell label={owners.since}>
+                  <Ago page={page} at={at} />
+                </Cell>
+              </Row>
+            ))}
+          </Table>
         )}
       </section>
     </>

@@ -4,7 +4,8 @@ import type { KeyUsage, UsageCounts } from '../../../usage/report'
 import type { Page } from '../../page'
 import type { Slot } from '../chart'
 import { PeriodTabs, UsageSummary } from '../key-usage'
-import { KeyEnds } from '../parts'
+import { KeyLink } from '../parts'
+import { Cell, Heading, Row, RowHeading, Table } from '../table'
 import { nameOf, ownerAddress, OwnerLink } from './owner-parts'
 
 interface TotalUsageProps {
@@ -59,41 +60,28 @@ export function TotalUsagePage(props: TotalUsageProps) {
 
 function Busiest({ page, totals, keys, records }: TotalUsageProps) {
   const { admin, list, usage } = page.texts
+  const counts = [usage.accepted, usage.denied, usage.rateLimited]
+  const headings = [
+    list.columns.name,
+    list.columns.owner,
+    admin.usage.share,
+    ...counts.map((text) => <Heading class="number">{text}</Heading>),
+  ]
   return (
-    <table class="rows brief busiest" role="table">
-      <thead role="rowgroup">
-        <tr role="row">
-          <th scope="col" role="columnheader">
-            {list.columns.name}
-          </th>
-          <th scope="col" role="columnheader">
-            {list.columns.owner}
-          </th>
-          <th scope="col" role="columnheader">
-            {admin.usage.share}
-          </th>
-          {[usage.accepted, usage.denied, usage.rateLimited].map((text) => (
-            <th scope="col" role="columnheader" class="number">
-              {text}
-            </th>
-          ))}
-        </tr>
-      </thead>
-      <tbody role="rowgroup">
-        {keys.map((used) => (
-          <Row
-            page={page}
-            used={used}
-            apiKey={records.get(used.apiKeyId)}
-            most={Math.max(totals.accepted, 1)}
-          />
-        ))}
-      </tbody>
-    </table>
+    <Table class="rows brief busiest" headings={headings}>
+      {keys.map((used) => (
+        <BusyKey
+          page={page}
+          used={used}
+          apiKey={records.get(used.apiKeyId)}
+          most={Math.max(totals.accepted, 1)}
+        />
+      ))}
+    </Table>
   )
 }
 
-interface RowProps {
+interface BusyKeyProps {
   page: Page
   used: KeyUsage
   /** `undefined` for a deleted key. */
@@ -102,8 +90,8 @@ interface RowProps {
   most: number
 }
 
-function Row({ page, used, apiKey, most }: RowProps) {
-  const { texts, formats, to } = page
+function BusyKey({ page, used, apiKey, most }: BusyKeyProps) {
+  const { texts, formats } = page
   const { admin, list, usage } = texts
   const share = used.accepted / most
   const counts = [
@@ -112,36 +100,31 @@ function Row({ page, used, apiKey, most }: RowProps) {
     [usage.rateLimited, used.rateLimited],
   ] as const
   return (
-    <tr role="row">
-      <th scope="row" role="rowheader" class="name">
+    <Row>
+      <RowHeading class="name">
         {apiKey ? (
-          <>
-            <a href={to(apiKey.id)}>
-              <bdi>{apiKey.name}</bdi>
-            </a>{' '}
-            <KeyEnds ends={apiKey} />
-          </>
+          <KeyLink page={page} apiKey={apiKey} />
         ) : (
           <>
             {admin.usage.deleted} <code class="ends">{used.apiKeyId}</code>
           </>
         )}
-      </th>
-      <td role="cell" data-label={list.columns.owner}>
+      </RowHeading>
+      <Cell label={list.columns.owner}>
         {used.owner ? <OwnerLink page={page} owner={used.owner} /> : null}
-      </td>
-      <td role="cell" data-label={admin.usage.share}>
+      </Cell>
+      <Cell label={admin.usage.share}>
         <svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
           <rect class="rest" width="100" height="8" />
           <rect class="accepted" width={Math.round(share * 1000) / 10} height="8" />
         </svg>{' '}
         {formats.percent(share)}
-      </td>
+      </Cell>
       {counts.map(([label, count]) => (
-        <td role="cell" class="number" data-label={label}>
+        <Cell class="number" label={label}>
           {formats.number(count)}
-        </td>
+        </Cell>
       ))}
-    </tr>
+    </Row>
   )
 }

@@ -7,6 +7,7 @@ import { Field } from '../fields'
 import { Fact } from '../key-details'
 import { Banner, Crumbs } from '../layout'
 import { CopyButton } from '../reveal'
+import { Cell, Row, RowHeading, Table } from '../table'
 
 interface FormProps {
   page: Page
@@ -144,39 +145,28 @@ export function Verified({ page, result }: { page: Page; result: AuditVerificati
 function Faults({ page, faults }: { page: Page; faults: readonly AuditFault[] }) {
   const { texts, formats } = page
   const { verification } = texts.admin
-  const columns = [verification.fault, verification.place, verification.entry]
   return (
     <section class="card" aria-labelledby="faults">
       <h2 id="faults">{verification.faults}</h2>
-      <table class="rows brief" role="table">
-        <thead role="rowgroup">
-          <tr role="row">
-            {columns.map((text) => (
-              <th scope="col" role="columnheader">
-                {text}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody role="rowgroup">
-          {faults.map(({ kind, message, position, eventId }) => (
-            <tr role="row">
-              <th scope="row" role="rowheader">
-                {verification.kinds[kind]}
-                <span class="reason" lang="en">
-                  {message}
-                </span>
-              </th>
-              <td role="cell" data-label={verification.place}>
-                {position === null ? '–' : formats.number(position)}
-              </td>
-              <td role="cell" data-label={verification.entry}>
-                {eventId ?? '–'}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <Table
+        class="rows brief"
+        headings={[verification.fault, verification.place, verification.entry]}
+      >
+        {faults.map(({ kind, message, position, eventId }) => (
+          <Row>
+            <RowHeading>
+              {verification.kinds[kind]}
+              <span class="reason" lang="en">
+                {message}
+              </span>
+            </RowHeading>
+            <Cell label={verification.place}>
+              {position === null ? '–' : formats.number(position)}
+            </Cell>
+            <Cell label={verification.entry}>{eventId ?? '–'}</Cell>
+          </Row>
+        ))}
+      </Table>
       {faults.length >= mostFaults && (
         <p class="hint">{verification.firstFaults(formats.number(faults.length))}</p>
       )}
