@@ -19,22 +19,24 @@ export type Answers = ReturnType<typeof createAnswers>
 
 /**
  * Answers refusals for one app: with its realm, and in its own way if it has an `onRefusal`. Without that, `send` answers them, by default
- * with problem documents.
+ * with problem documents. The challenge names the scheme by which a client authenticates.
  */
 export function createAnswers(
   { realm, onRefusal }: Pick<Settings, 'realm' | 'onRefusal'>,
   send = sendProblem,
+  scheme: 'Bearer' | 'Basic' = 'Bearer',
 ) {
   // Only the realm can hold characters that need a quoted-pair.
-  const bareChallenge = `Bearer realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`
+  const bareChallenge = `${scheme} realm="${realm.replaceAll(/["\\]/g, '\\$&')}"`
 
   /** Adds the challenge to the header fields of a refusal (RFC 6750, section 3). */
   function withChallenge(error: ApiKeysError): ApiKeysError {
     const code = challengeOf(error.code)
-    if (code === undefined) return error
+    // A challenge of Basic belongs to a 401, and does not say why.
+    if (code === undefined || (scheme === 'Basic' && error.status !== 401)) return error
 
     let challenge = bareChallenge
-    if (code !== null) challenge += `, error="${code}"`
+    if (code !== null && scheme === 'Bearer') challenge += `, error="${code}"`
     if (error instanceof MissingPermissionError) challenge += `, scope="${error.needed.join(' ')}"`
     error.headers = { ...error.headers, 'WWW-Authenticate': challenge }
     return error

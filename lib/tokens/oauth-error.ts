@@ -10,7 +10,9 @@ export function sendOAuthError(res: ServerResponse, refusal: ApiKeysError) {
   sendRefusal(res, refusal, 'application/json', body)
 }
 
-function errorOf({ code, status }: ApiKeysError): string {
+function errorOf({ code, status, headers }: ApiKeysError): string {
   if (status === 429 || status === 503) return 'temporarily_unavailable'
+  // A client that authenticates by its secret has sent no token.
+  if (headers['WWW-Authenticate']?.startsWith('Basic')) return 'invalid_client'
   return challengeOf(code) ?? (status === 401 ? 'invalid_client' : 'invalid_request')
 }

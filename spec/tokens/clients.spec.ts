@@ -47,24 +47,26 @@ function withKey(key: string) {
   }
 }
 
+type AuthOf = (key: string) => oauth.ClientAuth
+
 const insecure = { [oauth.allowInsecureRequests]: true }
 
 describe('oauth4webapi', () => {
   const self = { client_id: 'gateway' }
 
-  async function introspect(token: string, key = gateway) {
+  async function introspect(token: string, key = gateway, authOf: AuthOf = withKey) {
     const response = await oauth.introspectionRequest(
       metadata(),
       self,
-      withKey(key),
+      authOf(key),
       token,
       insecure,
     )
     return oauth.processIntrospectionResponse(metadata(), self, response)
   }
 
-  async function revoke(token: string) {
-    const response = await oauth.revocationRequest(metadata(), self, oauth.None(), token, insecure)
+  async function revoke(token: string, auth = oauth.None()) {
+    const response = await oauth.revocationRequest(metadata(), self, auth, token, insecure)
     return oauth.processRevocationResponse(response)
   }
 
@@ -80,6 +82,20 @@ describe('oauth4webapi', () => {
     expect(await introspect(plainTextKey)).toEqual({ active: false })
     expect(await revoke(plainTextKey)).toBeUndefined()
     expect(await revoke(forgeKey())).toBeUndefined()
+  })
+
+  it('does so with a key as the secret of a client', async () => {
+    const { id, plainTextKey } = await createKey()
+    const authOf = oauth.ClientSecretBasic
+
+    expect(await introspect(plainTextKey, gateway, authOf)).toMatchObject({ active: true, jti: id })
+    expect(await revoke(plainTextKey, authOf(gateway))).toBeUndefined()
+    expect(await introspect(plainTextKey, gateway, authOf)).toEqual({ active: false })
+    await expect(introspect('x', forgeKey(), authOf)).rejects.toMatchObject({
+      code: 'OAUTH_WWW_AUTHENTICATE_CHALLENGE',
+      status: 401,
+      cause: [{ scheme: 'basic', parameters: { realm: 'api' } }],
+    })
   })
 
   it('names the client and its permission as the reason of a refusal', async () => {
@@ -136,6 +152,19 @@ describe('openid-client', () => {
     expect(await openid.tokenRevocation(owner, plainTextKey, hint)).toBeUndefined()
     expect(await openid.tokenIntrospection(resourceServer, plainTextKey, hint)).toEqual({
       active: false,
+    })
+  })
+
+  it('does so with a key as the secret of a client', async () => {
+    const { id, plainTextKey } = await createKey()
+    const client = configurationOf(openid.ClientSecretBasic(gateway))
+
+    expect(await openid.tokenIntrospection(client, plainTextKey)).toMatchObject({ jti: id })
+    expect(await openid.tokenRevocation(client, plainTextKey)).toBeUndefined()
+    expect(await openid.tokenIntrospection(client, plainTextKey)).toEqual({ active: false })
+    const stranger = configurationOf(openid.ClientSecretBasic(forgeKey()))
+    await expect(openid.tokenIntrospection(stranger, 'x')).rejects.toMatchObject({
+      cause: [{ scheme: 'basic' }],
     })
   })
 
