@@ -51,8 +51,8 @@ export async function select<Row extends object>(
 /** Runs a statement and returns its rows, whose values are text. */
 export type Run = (sql: string, values: readonly unknown[]) => Promise<TextRow[]>
 
-/** Returns the function that runs statements in a transaction. */
-export function runIn(sequelize: Sequelize, transaction: Transaction): Run {
+/** Returns the function that runs statements in a transaction; with `null`, each statement alone. */
+export function runIn(sequelize: Sequelize, transaction: Transaction | null): Run {
   return (sql, values) => select<TextRow>(sequelize, sql, { bind: values, transaction })
 }
 

@@ -6,17 +6,16 @@ import { sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
 import type { InputFault } from '../errors'
 import type { AcceptedSource } from '../importing/imported-keys'
-import { shownPrefix } from '../keys/imported-prefix'
 import { nameOfOwner } from '../keys/owner'
-import { withIdleExpiry } from '../keys/record'
 import { isExpired } from '../keys/states'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import type { ImportedRow } from './import-keys'
 import type { ImportWish } from './import-options'
-import { findUnknownOwners, ownersOf, roomOf, shareOwners } from './import-owners'
-import { takeOver, worseOf } from './import-changes'
-import { findGone, findKnown, hashesOf } from './import-known'
-import { draftOf, foreignKeyViolation, unknownOwner, type NewChange } from './new-keys'
+import { findUnknownOwners, lockOwners, ownersOf, roomOf } from './import-owners'
+import { takeOver } from './import-changes'
+import { draftBatch, draftImported, type DraftedBatch, type ImportDraft } from './import-drafts'
+import { findKnown } from './import-known'
+import { foreignKeyViolation, unknownOwner } from './new-keys'
 
 interface BatchResult {
   imported: number
@@ -39,19 +38,19 @@ const uniqueViolation = '23505'
 /** How often a batch begins anew, because another transaction has imported or rotated one of its keys. */
 const maxAttempts = 5
 
-/** Imports rows in one transaction. */
+/** Imports drafted rows in one transaction. */
 export async function importBatch(
   parts: Parts,
   accepted: AcceptedSource,
-  rows: readonly ImportedRow[],
+  drafted: DraftedBatch,
   wish: ImportWish,
   circumstances: Circumstances,
 ): Promise<BatchResult> {
-  let wanted = rows
+  let batch = drafted
   const refused: BatchResult['refused'] = []
   for (let attempt = 1; ; attempt++) {
     try {
-      const result = await importOnce(parts, accepted, wanted, wish, circumstances)
+      const result = await importOnce(parts, accepted, batch, wish, circumstances)
       if (result.imported + result.changed > 0 && !wish.dryRun) {
         for (const { stored, salted } of result.added) {
           const { name: source } = accepted.source
@@ -62,11 +61,12 @@ export async function importBatch(
       return { ...result, refused: [...refused, ...result.refused] }
     } catch (error) {
       const state = sqlStateOf(error)
+      let { rows } = batch
       if (state === foreignKeyViolation) {
-        const kept = await withoutUnknownOwners(parts, wanted, refused)
-        if (kept.length === wanted.length) throw error
-        wanted = kept
+        rows = await withoutUnknownOwners(parts, batch.rows, refused)
+        if (rows.length === batch.rows.length) throw error
       } else if (state !== uniqueViolation || attempt === maxAttempts) throw error
+      batch = await draftBatch(parts, accepted, rows, circumstances)
     }
   }
 }
@@ -90,16 +90,16 @@ async function withoutUnknownOwners(
 async function importOnce(
   parts: Parts,
   accepted: AcceptedSource,
-  rows: readonly ImportedRow[],
+  batch: DraftedBatch,
   wish: ImportWish,
   circumstances: Circumstances,
 ): Promise<BatchResult> {
-  if (rows.length === 0) return { imported: 0, known: 0, changed: 0, refused: [], added: [] }
+  if (batch.rows.length === 0) return { imported: 0, known: 0, changed: 0, refused: [], added: [] }
   try {
     return await parts.inTransaction(circumstances, async (transaction) => {
       // A key that another transaction imports meanwhile is known, once that has committed.
       await run(parts.sequelize, 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED', { transaction })
-      const result = await importIn(parts, accepted, rows, wish, { ...circumstances, transaction })
+      const result = await importIn(parts, accepted, batch, wish, { ...circumstances, transaction })
       if (wish.dryRun) throw new TakenBack(result)
       return result
     })
@@ -112,118 +112,83 @@ async function importOnce(
 async function importIn(
   parts: Parts,
   accepted: AcceptedSource,
-  rows: readonly ImportedRow[],
+  { rows, known, drafts }: DraftedBatch,
   wish: ImportWish,
   own: OwnCircumstances,
 ): Promise<BatchResult> {
+  const { added, overtaken, refused } = await insert(parts, accepted, drafts, wish, own)
   const runHere = runIn(parts.sequelize, own.transaction)
-  const known = await findKnown(parts.tables, runHere, rows)
-  const gone = await findGone(parts.tables, runHere, rows)
-  const news = new Map<string, ImportedRow>()
-  for (const row of rows) {
-    const isOver = hashesOf(row).some((each) => gone.has(each))
-    const name = row.stored.hash
-    // If several rows have one key, the row counts that lets the key do the least.
-    if (!known.has(row.place) && !isOver) news.set(name, worseOf(news.get(name) ?? row, row))
-  }
-  const { added, refused } = await insert(parts, accepted, [...news.values()], wish, own)
-  const changed = await takeOver(parts, rows, known, own)
+  const knownSince = await findKnown(parts.tables, runHere, overtaken)
+  const changed = await takeOver(parts, rows, new Map([...known, ...knownSince]), own)
   const others = rows.length - added.length - refused.length - changed
   return { imported: added.length, known: others, changed, refused, added }
 }
 
-/** Inserts keys that are new. Returns the rows of which it made keys, and the rows beyond the maximum of their owners. */
+/** The outcome of new keys. */
+interface Inserted extends Pick<BatchResult, 'added' | 'refused'> {
+  /** The rows whose keys another transaction has imported since they were drafted. */
+  overtaken: ImportedRow[]
+}
+
+/** Inserts keys that are new, except those beyond the maximum of their owners. */
 async function insert(
   parts: Parts,
   accepted: AcceptedSource,
-  rows: readonly ImportedRow[],
+  drafts: readonly ImportDraft[],
   wish: ImportWish,
   own: OwnCircumstances,
-): Promise<Pick<BatchResult, 'added' | 'refused'>> {
+): Promise<Inserted> {
   const refused: BatchResult['refused'] = []
-  if (rows.length === 0) return { added: [], refused }
+  if (drafts.length === 0) return { added: [], overtaken: [], refused }
 
   const runHere = runIn(parts.sequelize, own.transaction)
-  const owners = await shareOwners(parts, runHere, ownersOf(rows))
-  const room = wish.enforce.includes('maxKeysPerOwner')
+  const isCounted = wish.enforce.includes('maxKeysPerOwner')
+  const given = ownersOf(drafts.map(({ row }) => row))
+  const owners = await lockOwners(parts, runHere, given, isCounted)
+  const room = isCounted
     ? await roomOf(parts, owners, environmentOf(parts, accepted), own.transaction)
     : null
-  const allowed = rows.filter(({ key, place, state }) => {
+  const allowed = drafts.filter(({ row: { key, place, state } }) => {
     const name = nameOfOwner(key.owner)
     const left = room?.get(name) ?? Infinity
-    const isCounted = state.status !== 'REVOKED' && !isExpired(state, Date.now())
-    if (isCounted && left < 1) {
+    const isLiving = state.status !== 'REVOKED' && !isExpired(state, Date.now())
+    if (isLiving && left < 1) {
       refused.push({
         row: place,
         errors: [{ pointer: '#', message: 'is one more than its owner may have' }],
       })
       return false
     }
-    if (isCounted) room?.set(name, left - 1)
+    if (isLiving) room?.set(name, left - 1)
     return true
   })
   // All imports insert hashes in one order, so that none waits for another that waits for it.
-  const ordered = allowed.toSorted((a, b) => (a.stored.hash < b.stored.hash ? -1 : 1))
-  const drafts = ordered.map((row) => {
-    const owner = owners.get(nameOfOwner(row.key.owner)) ?? row.key.owner
-    return draftImported(parts, accepted, { ...row, key: { ...row.key, owner } }, own)
+  const ordered = allowed.toSorted((a, b) => (a.row.stored.hash < b.row.stored.hash ? -1 : 1))
+  const spelled = ordered.map((draft) => {
+    const { key } = draft.row
+    const owner = owners.get(nameOfOwner(key.owner)) ?? key.owner
+    if (owner.id === key.owner.id) return draft
+    return draftImported(parts, accepted, { ...draft.row, key: { ...key, owner } }, own)
   })
   const made = await runHere(importSql(parts.tables), [
-    `[${drafts.map(({ row }) => row).join(',')}]`,
-    `[${drafts.map(({ entry }) => entry).join(',')}]`,
-    JSON.stringify(drafts.flatMap(({ salt }) => salt ?? [])),
+    `[${spelled.map(({ columns }) => columns).join(',')}]`,
+    `[${spelled.map(({ entry }) => entry).join(',')}]`,
+    JSON.stringify(spelled.flatMap(({ salt }) => salt ?? [])),
   ])
   const ids = new Set(made.map(({ id }) => id))
-  const isMade = drafts.map(({ change }) => ids.has(change.after.record.id))
+  const isMade = ({ change }: ImportDraft) => ids.has(change.after.record.id)
+  const news = spelled.filter(isMade)
   parts.noteMade(
     own.transaction,
-    drafts.flatMap(({ change }, at) =>
-      isMade[at] === true ? [{ change, circumstances: own }] : [],
-    ),
+    news.map(({ change }) => ({ change, circumstances: own })),
     { xid: made[0]?.xid, isLogged: true },
   )
-  return { added: ordered.filter((_, at) => isMade[at]), refused }
+  const overtaken = spelled.flatMap((draft) => (isMade(draft) ? [] : draft.row))
+  return { added: news.map(({ row }) => row), overtaken, refused }
 }
 
 function environmentOf({ environments }: Parts, { source }: AcceptedSource) {
   return environments.ofNewKey({ environment: source.environment ?? environments.usual })
-}
-
-/** Drafts an imported key: its row and its signed entry, as JSON. */
-function draftImported(
-  parts: Parts,
-  { source }: AcceptedSource,
-  { key, stored, salted, state, prefix, postfix }: ImportedRow,
-  circumstances: Circumstances,
-) {
-  const { hash, secretId } = stored
-  const secret = { hash, secretId, prefix, postfix }
-  const { change, row } = draftOf(parts, { key, secret, circumstances })
-  const { record } = change.after
-  const createdAt = state.createdAt ?? new Date()
-  // The other system may not know the last use, so the idleness of a key counts from its import.
-  const renewedAt = parts.idleMs === Infinity ? null : new Date()
-  const times = { ...state, createdAt, updatedAt: createdAt }
-  const made = { ...record, ...times, prefix: shownPrefix(prefix), source: source.name }
-  change.after.record = withIdleExpiry(made, renewedAt, parts)
-  const columns = Object.assign(row, {
-    source: source.name,
-    status: state.status,
-    created_at: createdAt,
-    updated_at: createdAt,
-    last_used_at: state.lastUsedAt,
-    expires_at: state.expiresAt,
-    revoked_at: state.revokedAt,
-    renewed_at: renewedAt,
-  })
-  const imported: NewChange = { ...change, action: 'imported' }
-  const salt = salted && { ...salted, source: source.name, api_key_id: record.id }
-  return {
-    change: imported,
-    row: JSON.stringify(columns),
-    entry: JSON.stringify(parts.audit.toRow(imported, circumstances)),
-    salt,
-  }
 }
 
 /** The columns of an imported key. */

@@ -3,13 +3,14 @@ import { readStored, type AcceptedSource, type ReadStored } from '../importing/i
 import { createReport, type ImportReport } from '../importing/report'
 import { toText, type ForeignRow } from '../importing/rows'
 import type { ImportRow, ReadRow } from '../importing/source'
-import { setImmediate } from '../database/background'
 import { importedPrefix } from '../keys/imported-prefix'
 import { parseImportedState } from '../keys/imported-state'
 import type { NewKey } from '../keys/input'
 import type { Circumstances, Parts } from './calls'
 import { importBatch } from './import-batch'
+import { draftBatch, type DraftedBatch } from './import-drafts'
 import type { ImportWish } from './import-options'
+import { nextTurn } from './many-inputs'
 import * as policies from './policies'
 
 /** How many keys are imported in one transaction. */
@@ -37,9 +38,19 @@ export interface ImportedState {
   revokedAt: Date | null
 }
 
+/** Rows that are imported in one transaction, and what was noted while they were read. */
+interface Batch {
+  rows: ImportedRow[]
+  refused: ImportReport['refused']
+  unmapped: { place: number; fields: ReadRow['unmapped'] }[]
+  /** How many rows were read when it was full. */
+  read: number
+}
+
 /**
- * Imports the keys of a source, a thousand in a transaction. It can be repeated: keys that it knows are passed over, but if a key was
- * suspended, revoked or shortened in the other system since, it is here as well. The report has all rows that were not imported.
+ * Imports the keys of a source, a thousand in a transaction. While the database writes them, the next thousand is read. It can be repeated:
+ * keys that it knows are passed over, but if a key was suspended, revoked or shortened in the other system since, it is here as well. The
+ * report has all rows that were not imported.
  */
 export async function importKeys(
   parts: Parts,
@@ -49,42 +60,54 @@ export async function importKeys(
   circumstances: Circumstances,
 ): Promise<ImportReport> {
   const { report, refuse, noteUnmapped } = createReport()
-  let batch: ImportedRow[] = []
+  let batch: Batch = { rows: [], refused: [], unmapped: [], read: 0 }
   let place = 0
+  let written = Promise.resolve()
 
-  async function send() {
-    const result = await importBatch(parts, accepted, batch, wish, circumstances)
+  async function write(drafted: DraftedBatch, { refused, unmapped, read }: Batch) {
+    const result = await importBatch(parts, accepted, drafted, wish, circumstances)
     report.imported += result.imported
     report.known += result.known
     report.changed += result.changed
-    for (const { row, errors } of result.refused) refuse(row, errors)
-    batch = []
-    wish.onProgress?.({ ...report, rows: place })
+    for (const { row, errors } of [...refused, ...result.refused]) refuse(row, errors)
+    for (const { place: at, fields } of unmapped) noteUnmapped(at, fields)
+    wish.onProgress?.({ ...report, rows: read })
   }
 
-  for await (const given of rows) {
-    try {
-      const foreign = asRow(given)
-      const { row, unmapped } = readRow(accepted, foreign)
-      batch.push(prepare(parts, accepted, wish, { row, given: foreign, place }))
-      noteUnmapped(place, unmapped)
-    } catch (error) {
-      if (!(error instanceof InvalidInputError)) throw error
-      refuse(place, [...error.errors])
-    }
-    place++
-    if (batch.length === batchSize) await send()
-    else if (place % readAtOnce === 0) await nextTurn()
+  /** Drafts the batch, and begins to write it once the batch before it is written. */
+  async function send() {
+    const full = { ...batch, read: place }
+    batch = { rows: [], refused: [], unmapped: [], read: 0 }
+    const drafted = await draftBatch(parts, accepted, full.rows, circumstances)
+    await written
+    written = write(drafted, full)
+    // An error counts when the next batch has its turn.
+    written.catch(() => {})
   }
-  if (batch.length > 0 || place === 0) await send()
+
+  try {
+    for await (const given of rows) {
+      try {
+        const foreign = asRow(given)
+        const { row, unmapped } = readRow(accepted, foreign)
+        batch.rows.push(prepare(parts, accepted, wish, { row, given: foreign, place }))
+        if (unmapped.length > 0) batch.unmapped.push({ place, fields: unmapped })
+      } catch (error) {
+        if (!(error instanceof InvalidInputError)) throw error
+        batch.refused.push({ row: place, errors: [...error.errors] })
+      }
+      place++
+      if (batch.rows.length === batchSize) await send()
+      else if (place % readAtOnce === 0) await nextTurn()
+    }
+    if (batch.rows.length > 0 || batch.refused.length > 0 || place === 0) await send()
+    await written
+  } finally {
+    // The caller may close the connections as soon as the call fails.
+    await Promise.allSettled([written])
+  }
   report.refused.sort((a, b) => a.row - b.row)
   return report
-}
-
-async function nextTurn() {
-  await new Promise<void>((resolve) => {
-    setImmediate(resolve)
-  })
 }
 
 function asRow(given: unknown): ForeignRow {

@@ -19,13 +19,14 @@ export async function findKnown(
   for (const row of rows) {
     for (const each of hashesOf(row)) places.set(each, [...(places.get(each) ?? []), row.place])
   }
+  const known = new Map<number, string>()
+  if (places.size === 0) return known
   const found = await run(
     `SELECT key.hash, key.id::text AS id FROM ${keys} AS key WHERE key.hash = ANY ($1::text[])
       UNION ALL
      SELECT old.hash, old.api_key_id::text FROM ${retiredSecrets} AS old WHERE old.hash = ANY ($1::text[])`,
     [[...places.keys()]],
   )
-  const known = new Map<number, string>()
   for (const { hash: name, id } of found) {
     for (const place of places.get(name ?? '') ?? []) known.set(place, id ?? '')
   }

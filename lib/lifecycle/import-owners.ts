@@ -9,7 +9,7 @@ import { nameOfOwner, ownerRow, type Owner } from '../keys/owner'
 import { toOwner } from '../keys/record'
 import type { Parts } from './calls'
 import type { ImportedRow } from './import-keys'
-import { countLivingKeys, lockOwner } from './policies'
+import { countLivingKeys } from './policies'
 
 /** The owners of some rows, by their names. */
 export type Owners = ReadonlyMap<string, Owner>
@@ -20,22 +20,24 @@ export function ownersOf(rows: readonly ImportedRow[]): Map<string, Owner> {
 }
 
 /**
- * Keeps out of a transaction what revokes all keys of one of these owners, or suspends the owner. Returns the owners as the database
- * spells them.
+ * Keeps out of a transaction what revokes all keys of one of these owners, or suspends the owner, and if keys are counted, what makes keys
+ * as well. Returns the owners as the database spells them.
  */
-export async function shareOwners(
+export async function lockOwners(
   { tables, idTypes }: Parts,
   run: Run,
   owners: Owners,
+  isCounted: boolean,
 ): Promise<Owners> {
   const all = [...owners]
+  const lock = isCounted ? 'pg_advisory_xact_lock' : 'pg_advisory_xact_lock_shared'
   const rows = await run(
     `WITH given AS MATERIALIZED (
        SELECT key.ordinality, ${ownerIdSql('key')} AS id, ${ownerLockSql(tables, 'key')} AS lock
          FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
      ), locked AS MATERIALIZED (
        -- In the order in which all transactions lock owners.
-       SELECT pg_advisory_xact_lock_shared(lock) FROM (SELECT DISTINCT lock FROM given ORDER BY lock) AS ordered
+       SELECT ${lock}(lock) FROM (SELECT DISTINCT lock FROM given ORDER BY lock) AS ordered
      )
      SELECT given.id FROM given, (SELECT count(*) FROM locked) AS locked ORDER BY given.ordinality`,
     [JSON.stringify(all.map(([, owner]) => ownerRow(owner)))],
@@ -76,7 +78,7 @@ export async function findUnknownOwners(
   return unknown
 }
 
-/** Returns how many more keys each owner may have, by the names of the owners. The owners stay locked until the transaction ends. */
+/** Returns how many more keys each owner may have, by the names of the owners, who are locked. */
 export async function roomOf(
   parts: Parts,
   owners: Owners,
@@ -86,7 +88,6 @@ export async function roomOf(
   const room = new Map<string, number>()
   for (const [name, owner] of owners) {
     const most = parts.maxKeysPerOwner[owner.type]
-    await lockOwner(parts, owner, transaction)
     room.set(name, most - (await countLivingKeys(parts, owner, environment, transaction)))
   }
   return room

@@ -301,6 +301,46 @@ describe('importKeys', () => {
     expect(await world.apiKeys.verifyAuditTrail()).toMatchObject({ isIntact: true, entries: 2_100 })
   })
 
+  it('lets the row count that does the least, also if the rows of a key are a thousand rows apart', async () => {
+    const { key, row } = legacyKey()
+    const others = Array.from({ length: 1_000 }, () => legacyKey({ userId: 'bob' }).row)
+
+    const report = await importKeys([row, ...others, { ...row, status: 'SUSPENDED' }])
+
+    expect(report).toMatchObject({ imported: 1_001, known: 0, changed: 1 })
+    expect(await world.apiKeys.verify(key)).toMatchObject({ valid: false, code: 'suspended' })
+  })
+
+  it('ends with the first failure, and imports nothing after it', async () => {
+    const importing = world.apiKeys.importKeys('legacy', rowsOfMany(3_100), {
+      onProgress() {
+        throw new Error('the disk is full')
+      },
+    })
+
+    await expect(importing).rejects.toThrow('the disk is full')
+    const [{ keys } = {}] = await world.rows('SELECT count(*)::int AS keys FROM api_keys')
+    expect(keys).toBe(1_000)
+  })
+
+  it('imports no more than the maximum of an owner, however many processes import at once', async () => {
+    const others = [1, 2, 3].map(() =>
+      world.createProcess({ imports: [source], maxKeysPerOwner: 2 }),
+    )
+    const owners = ['alice', 'bob', 'carol']
+
+    await Promise.all(
+      [world, ...others].map(async ({ apiKeys }, index) => {
+        const names = index % 2 === 0 ? owners : owners.toReversed()
+        const rows = names.map((userId) => legacyKey({ userId }).row)
+        await apiKeys.importKeys('legacy', rows, { enforce: ['maxKeysPerOwner'] })
+      }),
+    )
+
+    const [{ keys } = {}] = await world.rows('SELECT count(*)::int AS keys FROM api_keys')
+    expect(keys).toBe(6)
+  })
+
   it('imports each key once, however many processes import it at once', async () => {
     const kinds = Array.from({ length: 300 }, () => legacyKey())
     const rows = kinds.map(({ row }) => row)
