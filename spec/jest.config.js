@@ -28,6 +28,12 @@ const base = {
   ],
 }
 
+/** Packs the package once for all specs that install it. */
+const withPackage = {
+  globalSetup: '<rootDir>/spec/support/pack.ts',
+  globalTeardown: '<rootDir>/spec/support/remove-package.ts',
+}
+
 /** Specs of `http` whose claims rest on Express itself: on its requests, routers, errors and responses. */
 const onExpress = [
   'api-key-property',
@@ -102,6 +108,7 @@ module.exports = {
     {
       ...base,
       displayName: 'install',
+      ...withPackage,
       testMatch: ['<rootDir>/spec/package/{install,types}.spec.ts'],
     },
     {
@@ -125,8 +132,7 @@ module.exports = {
     {
       ...base,
       displayName: 'ground',
-      globalSetup: '<rootDir>/spec/support/pack.ts',
-      globalTeardown: '<rootDir>/spec/support/remove-package.ts',
+      ...withPackage,
       testMatch: ['<rootDir>/spec/ground/*.spec.ts'],
       testPathIgnorePatterns: leftOutOfGround(),
     },

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 
 import { createApiKeys } from '../../lib'
 import { createDatabase, type Database } from '../support/database'
-import { createConsumer, pack, root, type Consumer } from '../support/package'
+import { createConsumer, packedPackage, root, type Consumer } from '../support/package'
 import { asCommonJs, firstExample, runExample } from '../support/readme'
 
 /*
@@ -32,24 +32,36 @@ const tsconfig = JSON.stringify({
 })
 
 let database: Database
-let consumer: Consumer
+const consumers: Consumer[] = []
 
 beforeEach(async () => {
   database = await createDatabase('empty')
 })
 
-afterEach(async () => {
-  await consumer.remove()
-  await database.drop()
+afterEach(() => database.drop())
+
+afterAll(async () => {
+  for (const consumer of consumers) await consumer.remove()
 })
 
-async function install(...packages: string[]) {
-  const tarball = await pack(consumer.folder)
-  await consumer.run('npm', 'install', '--no-audit', '--no-fund', tarball, ...packages)
+/** Makes a project in which npm installs the package and other packages. */
+async function createInstalled(packages: readonly string[], packageJson = {}): Promise<Consumer> {
+  const consumer = await createConsumer({ packageJson, files: {} })
+  consumers.push(consumer)
+  const quiet = ['--no-audit', '--no-fund', '--prefer-offline']
+  await consumer.run('npm', 'install', ...quiet, packedPackage(), ...packages)
+  return consumer
+}
+
+let plain: Promise<Consumer> | undefined
+
+/** Returns a project without settings, which has the peers and the types of Node. It is made once, because npm takes its time. */
+function plainProject(): Promise<Consumer> {
+  return (plain ??= createInstalled([...peers, '@types/node@20']))
 }
 
 /** Calls the route of the example with a key and without. */
-async function expectToWork(file: string) {
+async function expectToWork(consumer: Consumer, file: string) {
   const { url, stop } = await runExample(consumer, file, database.url)
   const permissions = ['READ_GRAPH', 'EXECUTE_GRAPH'] as const
   const apiKeys = createApiKeys({ sequelize: database.connect(), keyPrefix: 'acme', permissions })
@@ -67,31 +79,10 @@ async function expectToWork(file: string) {
 
 describe('the packed package, installed into an empty project', () => {
   it('runs the first example of the README as CommonJS', async () => {
-    consumer = await createConsumer({ files: { 'example.cjs': asCommonJs(firstExample()) } })
-    await install(...peers)
+    const consumer = await plainProject()
+    await consumer.write('example.cjs', asCommonJs(firstExample()))
 
-    await expectToWork('example.cjs')
-  })
-
-  it('runs the first example of the README as an ES module, its peers installed by npm', async () => {
-    consumer = await createConsumer({
-      packageJson: { type: 'module' },
-      files: { 'example.js': firstExample() },
-    })
-    await install()
-
-    await expectToWork('example.js')
-  })
-
-  it('runs the first example of the README as strict TypeScript', async () => {
-    consumer = await createConsumer({
-      packageJson: { type: 'module' },
-      files: { 'example.ts': firstExample(), 'user.d.ts': userTypes, 'tsconfig.json': tsconfig },
-    })
-    await install(...peers, '@types/express', '@types/node@20', '@types/passport')
-    await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))
-
-    await expectToWork('example.js')
+    await expectToWork(consumer, 'example.cjs')
   })
 
   it('asks for no types but those of Node, and has none that are wrong', async () => {
@@ -105,10 +96,12 @@ describe('the packed package, installed into an empty project', () => {
         permissions: ['READ_GRAPH'],
       })`
     const compilerOptions = { module: 'nodenext', strict: true, noEmit: true, types: ['node'] }
-    consumer = await createConsumer({
-      files: { 'example.ts': example, 'tsconfig.json': JSON.stringify({ compilerOptions }) },
-    })
-    await install(...peers, '@types/node@20')
+    const consumer = await plainProject()
+    await consumer.write('example.ts', example)
+    await consumer.write(
+      'tsconfig.json',
+      JSON.stringify({ compilerOptions, files: ['example.ts'] }),
+    )
 
     expect(await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))).toBe('')
   })
@@ -123,8 +116,8 @@ describe('the packed package, installed into an empty project', () => {
         keyPrefix: 'acme',
         permissions: ['READ_GRAPH'],
       })`
-    consumer = await createConsumer({ files: { 'api-keys.js': module } })
-    await install(...peers)
+    const consumer = await plainProject()
+    await consumer.write('api-keys.js', module)
     const command = ['--no-install', 'express-api-keys'] as const
 
     await consumer.run('npx', ...command, 'migrate')
@@ -152,12 +145,30 @@ describe('the packed package, installed into an empty project', () => {
         await apiKeys.close()
         await sequelize.close()
       })`
-    consumer = await createConsumer({ files: { 'key.test.js': test } })
-    await install(...peers)
+    const consumer = await plainProject()
+    await consumer.write('key.test.js', test)
 
     const bin = join(root, 'node_modules', 'jest', 'bin', 'jest.js')
     const run = consumer.run(process.execPath, bin, '--rootDir', consumer.folder)
 
     await expect(run).resolves.toBeDefined()
+  })
+
+  it('runs the first example of the README as an ES module, its peers installed by npm', async () => {
+    const consumer = await createInstalled([], { type: 'module' })
+    await consumer.write('example.js', firstExample())
+
+    await expectToWork(consumer, 'example.js')
+  })
+
+  it('runs the first example of the README as strict TypeScript', async () => {
+    const types = ['@types/express', '@types/node@20', '@types/passport']
+    const consumer = await createInstalled([...peers, ...types], { type: 'module' })
+    await consumer.write('example.ts', firstExample())
+    await consumer.write('user.d.ts', userTypes)
+    await consumer.write('tsconfig.json', tsconfig)
+    await consumer.run(join(root, 'node_modules', '.bin', 'tsc'))
+
+    await expectToWork(consumer, 'example.js')
   })
 })

@@ -1,7 +1,14 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { createConsumer, pack, provide, root, unpack, type Consumer } from '../support/package'
+import {
+  createConsumer,
+  packedPackage,
+  provide,
+  root,
+  unpack,
+  type Consumer,
+} from '../support/package'
 
 const compilerOptions = {
   target: 'es2022',
@@ -33,7 +40,7 @@ async function createTypedConsumer(file: string) {
       'tsconfig.json': JSON.stringify({ compilerOptions, include: [file] }),
     },
   })
-  await unpack(await pack(consumer.folder), consumer)
+  await unpack(packedPackage(), consumer)
   for (const name of [
     'sequelize',
     'valibot',

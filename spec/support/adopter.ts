@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 
 import { createApiKeys } from '../../lib'
 import { createDatabase, type Database } from './database'
-import { createConsumer, type Consumer } from './package'
+import { createConsumer, packedPackage, type Consumer } from './package'
 
 const adopters = join(__dirname, '..', 'ground', 'adopters')
 /** True if all adopters run, also those that take too long for each change: `GROUND=all npm run test:ground`. */
@@ -37,15 +37,11 @@ export interface RunningProgram {
  * install their packages.
  */
 export async function installAdopter(name: string): Promise<Adopter> {
-  const { GROUND_PACKAGE: tarball } = process.env
-  if (!tarball)
-    throw new Error('GROUND_PACKAGE is not set: run the specs with "npm run test:ground"')
-
   const folders = name.split('/').map((_, index, names) => names.slice(0, index + 1).join('/'))
   const files = ['', ...folders].map((folder) => filesOf(join(adopters, folder)))
   const consumer = await createConsumer({ files: Object.assign({}, ...files) })
   const quiet = ['--no-audit', '--no-fund', '--loglevel', 'error', '--prefer-offline']
-  await consumer.run('npm', 'install', ...quiet, tarball)
+  await consumer.run('npm', 'install', ...quiet, packedPackage())
 
   const database = await createDatabase('empty')
   const apiKeys = createApiKeys({ sequelize: database.connect(), keyPrefix: 'acme', permissions })

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import { pack } from './package'
 
-/** Packs the built package, which all projects of adopters then install. */
-export default async function packForAdopters() {
-  process.env.GROUND_PACKAGE = await pack(await mkdtemp(join(tmpdir(), 'express-api-keys-ground-')))
+/** Packs the built package, which all consumers then install. */
+export default async function packForConsumers() {
+  process.env.PACKED_PACKAGE = await pack(await mkdtemp(join(tmpdir(), 'express-api-keys-packed-')))
 }

@@ -11,6 +11,8 @@ const run = promisify(execFile)
 /** A project that uses the package in a folder of its own. */
 export interface Consumer {
   folder: string
+  /** Writes a file into the folder. */
+  write(name: string, text: string): Promise<void>
   /** Runs a program in the folder. If it fails, rejects with its output. */
   run(program: string, ...args: string[]): Promise<string>
   /** Starts Node in the folder, with an address in DATABASE_URL. */
@@ -32,11 +34,13 @@ export async function createConsumer({
 }: ConsumerOptions): Promise<Consumer> {
   const folder = await mkdtemp(join(tmpdir(), 'express-api-keys-consumer-'))
   const all = { 'package.json': JSON.stringify({ private: true, ...packageJson }), ...files }
-  for (const [name, text] of Object.entries(all)) await writeFile(join(folder, name), text)
+  const write = (name: string, text: string) => writeFile(join(folder, name), text)
+  for (const [name, text] of Object.entries(all)) await write(name, text)
   const started: NodeProcess[] = []
 
   return {
     folder,
+    write,
     async run(program, ...args) {
       try {
         const { stdout } = await run(program, args, { cwd: folder, env: cleanEnvironment() })
@@ -70,6 +74,16 @@ export async function pack(into: string): Promise<string> {
   if (!packed) throw new Error(`npm pack said: ${stdout}`)
 
   return join(into, packed.filename)
+}
+
+/** Returns the path of the tarball that was packed for all specs of this run (pack.ts). */
+export function packedPackage(): string {
+  const { PACKED_PACKAGE: tarball } = process.env
+  if (!tarball)
+    throw new Error(
+      'PACKED_PACKAGE is not set: run the specs with Jest, by the name of their project',
+    )
+  return tarball
 }
 
 /** Unpacks the package into a consumer, like an installer. */
