@@ -26,10 +26,16 @@ export function readMcpErrors(given: unknown): () => Promise<McpErrors> {
 function findErrors(): () => Promise<McpErrors> {
   const middleware = findMiddleware()
   // The first key is judged after the app has loaded all that it needs.
-  return async () =>
-    middleware in require.cache
-      ? require('@modelcontextprotocol/sdk/server/auth/errors.js')
-      : import('@modelcontextprotocol/sdk/server/auth/errors.js')
+  return async () => {
+    // A bundler lets a package be missing only if the app catches its absence.
+    try {
+      return middleware in require.cache
+        ? require('@modelcontextprotocol/sdk/server/auth/errors.js')
+        : await import('@modelcontextprotocol/sdk/server/auth/errors.js')
+    } catch (cause) {
+      throw missing(cause)
+    }
+  }
 }
 
 /** Returns the file of `requireBearerAuth` that `require` loads. */
@@ -37,9 +43,13 @@ function findMiddleware(): string {
   try {
     return require.resolve('@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js')
   } catch (cause) {
-    throw new TypeError(
-      `mcpVerifier: finds no @modelcontextprotocol/sdk beside it. Pass the errors of yours: import * as errors from '${folder}/errors.js'`,
-      { cause },
-    )
+    throw missing(cause)
   }
+}
+
+function missing(cause: unknown): TypeError {
+  return new TypeError(
+    `mcpVerifier: finds no @modelcontextprotocol/sdk beside it. Pass the errors of yours: import * as errors from '${folder}/errors.js'`,
+    { cause },
+  )
 }
