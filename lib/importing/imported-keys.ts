@@ -1,5 +1,6 @@
 import { createHashers, toStoredHash, type Hasher } from '../keys/secret'
 import { digestOfAll, plain } from './digests'
+import { createFingerprint } from './fingerprint'
 import { longestMatch } from './pattern'
 import type { SaltedValue } from './salted'
 import type { ImportRow, ImportSource } from './source'
@@ -55,6 +56,8 @@ export function createImportedKeys(options: Options) {
     /** The sources, in the order in which they are tried. */
     all,
 
+    fingerprintOf: createFingerprint(),
+
     /** True if a text has the shape of the keys of a source, whatever its check. */
     hasShapeOf,
 
@@ -70,7 +73,8 @@ export function createImportedKeys(options: Options) {
 }
 
 function hasShapeOf({ source, longest }: AcceptedSource, text: string): boolean {
-  return text.length <= longest && source.accepts.test(text)
+  // UTF-8, of which digests are made, does not tell halves of a character apart.
+  return text.length <= longest && text.isWellFormed() && source.accepts.test(text)
 }
 
 /** Returns the text of a key of a source, of which the hashers of its length make the hash. */

@@ -100,6 +100,9 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
   /** Another secret of the same key. */
   sibling: CachedKey | undefined = undefined
 
+  /** The fingerprint of the last text that was this key; `undefined` for a key of ours. */
+  fingerprint: string | undefined = undefined
+
   constructor(
     row: KeyRow,
     readonly freshness: Freshness,
@@ -132,13 +135,20 @@ export function createKeyCache(maxKeys: number) {
   const keys = new Map<Digest, CachedKey>()
   /** By the id of a key, the first of its secrets that are cached. */
   const firsts = new Map<string, CachedKey>()
+  /** The keys of other systems, by the fingerprints of their texts. */
+  const byFingerprint = new Map<string, CachedKey>()
   const unknown = createUnknownHashes(maxUnknown)
   const findUnused = createEviction(keys)
 
-  function remove(key: CachedKey) {
-    const { digest, id, owner } = key
+  function drop({ digest, owner, fingerprint }: CachedKey) {
     keys.delete(digest)
     owner.keys--
+    if (fingerprint !== undefined) byFingerprint.delete(fingerprint)
+  }
+
+  function remove(key: CachedKey) {
+    const { id } = key
+    drop(key)
     const first = firsts.get(id)
     if (first === key) {
       if (key.sibling) firsts.set(id, key.sibling)
@@ -176,6 +186,20 @@ export function createKeyCache(maxKeys: number) {
       return key
     },
 
+    /** Returns, for a use, the key whose last text has a fingerprint. */
+    useFingerprint(fingerprint: string): CachedKey | undefined {
+      const key = byFingerprint.get(fingerprint)
+      if (key) key.wasUsed = true
+      return key
+    },
+
+    /** Notes the fingerprint of a text that is a cached key. Of the texts that are one key, the last counts. */
+    noteFingerprint(fingerprint: string, key: CachedKey) {
+      if (key.fingerprint !== undefined) byFingerprint.delete(key.fingerprint)
+      key.fingerprint = fingerprint
+      byFingerprint.set(fingerprint, key)
+    },
+
     set(key: CachedKey) {
       const { digest, id } = key
       const known = keys.get(digest)
@@ -194,10 +218,7 @@ export function createKeyCache(maxKeys: number) {
 
     /** Evicts a key by its id, with all of its secrets. */
     evict(id: string) {
-      for (let key = firsts.get(id); key; key = key.sibling) {
-        keys.delete(key.digest)
-        key.owner.keys--
-      }
+      for (let key = firsts.get(id); key; key = key.sibling) drop(key)
       firsts.delete(id)
     },
 
@@ -209,6 +230,7 @@ export function createKeyCache(maxKeys: number) {
     evictAll() {
       for (const { owner } of keys.values()) owner.keys = 0
       keys.clear()
+      byFingerprint.clear()
       firsts.clear()
       unknown.clear()
     },

@@ -126,12 +126,22 @@ function verifyImported(
   if (imports === undefined || known === undefined || format.hasLength(sent)) {
     return refuseMalformed(sent, caller, parts)
   }
-  const { all, hasShapeOf } = imports.imported
+  const { all, hasShapeOf, fingerprintOf } = imports.imported
   const key = sent.text.slice(sent.start)
   let candidates: ImportedCandidate[] | undefined
+  let fingerprint: string | undefined
   for (const accepted of all) {
     if (!hasShapeOf(accepted, key)) continue
-    // Nearly all keys are cached: nothing is made for them that only other texts need.
+    // Nearly all texts are cached keys that were used before: nothing is made for them that only other texts need.
+    if (fingerprint === undefined) {
+      fingerprint = fingerprintOf(key)
+      const cached = cache.useFingerprint(fingerprint)
+      const decision = cached && decideFromCache(cached.digest, caller, cached, parts)
+      if (decision) {
+        counts.hits++
+        return limitToOwner(decision, sent, parts)
+      }
+    }
     let digests: NewHash[] | undefined
     const text = signedText(accepted.source, key)
     for (const hasher of accepted.hashersOf(text.length)) {
@@ -139,6 +149,7 @@ function verifyImported(
       const cached = cache.use(digest)
       const decision = cached && decideFromCache(digest, caller, cached, parts)
       if (decision) {
+        cache.noteFingerprint(fingerprint, cached)
         counts.hits++
         return limitToOwner(decision, sent, parts)
       }

@@ -163,6 +163,42 @@ describe('an imported key', () => {
   })
 })
 
+describe('a key of Sanctum, which counts without the id before it', () => {
+  const { source, key, row } = vectorOf('sanctum')
+  const world = useWorld({ options: { imports: [source] } })
+  const [, token = ''] = key.split('|')
+  const texts = [key, `18|${token}`, token]
+  const decide = () => Promise.all(texts.map((text) => world.apiKeys.verify(text)))
+
+  beforeAll(async () => {
+    await world.apiKeys.importKeys(source.name, [row])
+    for (let use = 0; use < 3; use++) await decide()
+  })
+
+  it('is accepted with each id, from memory', async () => {
+    const before = asked(world)
+
+    expect(await decide()).toMatchObject([{ valid: true }, { valid: true }, { valid: true }])
+    expect(asked(world)).toBe(before)
+  })
+
+  it('is refused with each id as soon as it is suspended, and once it is revoked', async () => {
+    const { apiKeys } = await world.apiKeys.list({ userId: 'alice' })
+    const id = String(apiKeys[0]?.id)
+    await world.apiKeys.suspend(id)
+    const suspended = await decide()
+    await world.apiKeys.reactivate(id)
+    const again = await decide()
+    await world.apiKeys.revoke(id)
+
+    const codes = (code: string) => texts.map(() => ({ valid: false, code }))
+    expect(suspended).toMatchObject(codes('suspended'))
+    expect(again).toMatchObject(texts.map(() => ({ valid: true })))
+    expect(await decide()).toMatchObject(codes('revoked'))
+    expect(await decide()).toMatchObject(codes('revoked'))
+  })
+})
+
 describe('a source', () => {
   const world = useWorldForEach({ options: { imports: [betterAuth.source] } })
 

@@ -83,6 +83,43 @@ describe('the cache of keys', () => {
     )
   })
 
+  it('finds a key by the fingerprint of its last text, as long as the key is cached', () => {
+    const change = fc.oneof(
+      action,
+      fc.record({ do: fc.constant('note' as const), key, secret, text: fc.nat(5) }),
+    )
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 60 }), (changes) => {
+        const cache = createKeyCache(size)
+        const noted = new Map<string, CachedKey>()
+
+        for (const next of changes) {
+          const { digest, id } = secretOf(next.key, next.secret)
+          if (next.do === 'set') cache.set(secretOf(next.key, next.secret))
+          if (next.do === 'evict') cache.evict(id)
+          if (next.do === 'evict all') cache.evictAll()
+          const cached = cache.use(digest)
+          if (next.do === 'note' && cached) {
+            // A text is one key alone.
+            const fingerprint = `text ${next.text} of ${digest}`
+            cache.noteFingerprint(fingerprint, cached)
+            for (const [other, { digest: of }] of noted) if (of === digest) noted.delete(other)
+            noted.set(fingerprint, cached)
+          }
+
+          for (const [fingerprint, key] of noted) {
+            if (cache.get(key.digest) !== key) noted.delete(fingerprint)
+          }
+          for (let text = 0; text <= 5; text++) {
+            const fingerprint = `text ${text} of ${digest}`
+            expect(cache.useFingerprint(fingerprint)).toBe(noted.get(fingerprint))
+          }
+        }
+      }),
+      { numRuns: runsOf(1_000) },
+    )
+  })
+
   it('has the hashes of no key that were added last, 10,000 at most, until it evicts them', () => {
     const cache = createKeyCache(size)
     const moment = { monotonic: 0, wall: 0 }
