@@ -5,7 +5,7 @@ import type { AppApiKeys } from './api-keys'
 import { blocksRouter } from './blocks'
 import type { Database } from './database'
 import { graphsRouter } from './graphs'
-import { createMembership } from './organizations'
+import { createMembership, mayIntrospect } from './organizations'
 import { pagesRouter } from './pages'
 import { answerProblem, refuseUnknownPath } from './problems'
 import { createPassport, createSessions, signInRouter } from './sign-in'
@@ -47,6 +47,12 @@ export function createApp({ database, apiKeys, sessions, metrics }: AppOptions):
   // Programs send a key. It must hold the permission that the route demands.
   app.use('/graphs', graphsRouter(database, apiKeys))
   app.use('/blocks', blocksRouter(database, apiKeys))
+
+  // Other servers ask what a key of their own owner may do, and who knows a key may end it, by the endpoints of OAuth.
+  app.use(
+    '/oauth',
+    apiKeys.tokenRouter({ introspect: { permission: 'READ_GRAPH', mayIntrospect } }),
+  )
 
   // The same with Passport, for apps that use it. Accepts any usable key.
   passport.use(apiKeys.strategy)
@@ -108,6 +114,10 @@ Keys for trials may read, and nothing else:
   GET    /blocks                  READ_BLOCK
   POST   /blocks/:id/execute      EXECUTE_BLOCK   { "inputs": { "text": "hello" } }
   GET    /me                      any
+
+Other servers send a key as well, or as the secret of a client, and ask about keys of the same owner:
+  POST   /oauth/introspect        READ_GRAPH      token=agpt_...
+  POST   /oauth/revoke            none            token=agpt_..., the key that ends
 
 The monitoring of the app asks:
   GET    /health                  the state of this process's verification

@@ -10,6 +10,11 @@ export function ownedBy({ type, id }: AppOwner) {
   return type === 'user' ? { userId: id } : { organizationId: id }
 }
 
+/** True for a key whose owner has the key of the caller as well. */
+export function mayIntrospect(caller: { owner: AppOwner }, key: { owner: AppOwner }): boolean {
+  return caller.owner.type === key.owner.type && caller.owner.id === key.owner.id
+}
+
 /** Makes the function that returns the access of a user to the keys of the organization in the path. */
 export function createMembership({ Membership, Organization }: Database) {
   return async function findAccess(req: AnyRequest, user: { id: string }) {

@@ -73,6 +73,16 @@ function startRun(headers: Record<string, string>, body: object) {
   })
 }
 
+/** Returns the key that headers carry. */
+function keyOf({ Authorization = '' }: Record<string, string>) {
+  return Authorization.replace('Bearer ', '')
+}
+
+function postToken(path: string, headers: Record<string, string>, token: string) {
+  const body = new URLSearchParams({ token })
+  return fetch(`${url}/oauth/${path}`, { method: 'POST', headers, body })
+}
+
 /** Sends a request as a browser does, and keeps the cookie of the session. */
 async function browse(
   path: string,
@@ -364,6 +374,21 @@ describe('the example app', () => {
     expect([both.response.status, both.body.code]).toEqual([400, 'multiple_credentials'])
   })
 
+  it('tells other servers about keys of their own owner, and ends a key that is sent', async () => {
+    const [alice, bob] = [
+      await createKey('alice', ['READ_GRAPH']),
+      await createKey('bob', ['READ_GRAPH']),
+    ]
+    const isActive = async (token: string) =>
+      Object((await (await postToken('introspect', alice, token)).json()) as unknown)
+        .active as unknown
+
+    expect(await isActive(keyOf(alice))).toBe(true)
+    expect(await isActive(keyOf(bob))).toBe(false)
+    expect((await postToken('revoke', {}, keyOf(bob))).status).toBe(200)
+    expect((await call('GET', '/me', { headers: bob })).response.status).toBe(401)
+  })
+
   it('lets alice manage the keys of Acme, bob see them, and no others in', async () => {
     const input = { name: 'CI', permissions: ['READ_GRAPH'] }
     const [alice, bob, admin] = [await signIn('alice'), await signIn('bob'), await signIn('admin')]
@@ -463,17 +488,19 @@ describeWithCurl('the page of the example app', () => {
     await rm(cookies, { recursive: true })
 
     const answers = blocksOf(readme, 'json')
-    expect(answers).toHaveLength(2)
+    expect(answers).toHaveLength(3)
     for (const answer of answers) expect(stdout).toContain(JSON.stringify(JSON.parse(answer)))
     expect(stdout.match(/HTTP\/1\.1 .*/g)?.map((line) => line.trim())).toEqual([
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 401 Unauthorized',
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 403 Forbidden',
+      'HTTP/1.1 401 Unauthorized',
       'HTTP/1.1 403 Forbidden',
       'HTTP/1.1 404 Not Found',
     ])
     expect(stdout).toContain('{"owner":{"type":"organization","id":"acme"}')
+    expect(stdout).toMatch(/\{"active":true,"scope":"READ_GRAPH",.*"sub":"organization:acme"/)
     expect(stdout).toContain('"code":"read_only"')
     expect(stdout).toContain('"code":"organization_not_found"')
     expect(stdout).toContain('"code":"environment_not_allowed"')
