@@ -48,6 +48,7 @@ export type {
   OpenApiDocument,
   OpenApiObject,
   OpenApiOptions,
+  TokenRoutes,
 } from './openapi/options'
 export type { ApiKeyEvent } from './audit/list-entries'
 export type { AuditHead } from './audit/head'

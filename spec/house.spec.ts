@@ -205,6 +205,7 @@ const wings = {
     'lib/openapi/json-schema.ts',
     'lib/openapi/options.ts',
     'lib/openapi/parameters.ts',
+    'lib/openapi/read-options.ts',
     'lib/openapi/refusals.ts',
   ],
   'the routes in documents of OpenAPI': [
@@ -213,6 +214,7 @@ const wings = {
     'lib/openapi/key-operations.ts',
     'lib/openapi/operation.ts',
     'lib/openapi/operations.ts',
+    'lib/openapi/token-operations.ts',
   ],
   metrics: ['lib/metrics', 'lib/database/observed.ts', 'lib/verification/outcomes.ts'],
   'rules for scanners': ['lib/leaks/scanned-forms.ts', 'lib/leaks/scanner-rules.ts'],

@@ -1,14 +1,14 @@
-import { createOptionChecks, show } from '../../models/option-checks'
 import { refusals, type ErrorCode } from '../refusals'
 import type { Parsers } from '../keys/input'
-import type { JsonSchema } from '../keys/parse-input'
 import type { Settings } from '../read-options'
 import { answerSchemas } from './answers'
 import type { Operation } from './operation'
 import { operations, refusalsOf, type RouterName } from './operations'
 import type { DocumentOptions, OpenApiDocument, OpenApiOptions } from './options'
+import { readOptions, type Mount } from './read-options'
 import { bodySchema, idempotencyKey, pathParameter, queryParameters } from './parameters'
 import {
+  anyProblem,
   headerObject,
   headers,
   problemSchema,
@@ -16,6 +16,7 @@ import {
   schemaNameOf,
   type HeaderName,
 } from './refusals'
+import { withTokens } from './token-operations'
 
 type Json = Record<string, unknown>
 
@@ -38,12 +39,6 @@ export interface DocumentParts {
     | 'onRefusal'
   >
   parse: Parsers
-}
-
-/** The mount path of a router, and the options of its operations. */
-interface Mount {
-  router: RouterName
-  path: string
 }
 
 /** The start of the names of operations, and the tag, of each router. */
@@ -69,34 +64,9 @@ export function createDocument(
   parts: DocumentParts,
   options: OpenApiOptions = {},
 ): OpenApiDocument {
-  checkOptions('openApi', options, [
-    'servers',
-    'router',
-    'adminRouter',
-    'organizationRouter',
-    ...documentOptions,
-  ])
-  const { settings } = parts
-  const {
-    servers,
-    router = settings.currentUser ? '/api-keys' : false,
-    adminRouter = settings.currentUser && settings.isAdmin ? '/admin/api-keys' : false,
-    organizationRouter = false,
-    ...others
-  } = options
-  if (servers !== undefined && !Array.isArray(servers)) {
-    throw new TypeError(`openApi: servers must be a list, got ${show(servers)}`)
-  }
-  if (organizationRouter !== false && settings.idTypes.organization === undefined) {
-    throw new TypeError(
-      'openApi: organizationRouter needs the option organizations of createApiKeys',
-    )
-  }
-  const paths = { router, adminRouter, organizationRouter }
-  const mounts = Object.entries(paths).flatMap(([name, path]): Mount[] =>
-    path === false ? [] : [{ router: name as RouterName, path: checkPath(name, path) }],
-  )
-  return write(parts, mounts, { ...others, ...(servers && { servers }) })
+  const { mounts, tokens, others } = readOptions(parts.settings, options)
+  const document = write(parts, mounts, others)
+  return tokens ? withTokens(document, parts, tokens) : document
 }
 
 /** Makes the OpenAPI document of one router, which is served at `url`, as seen from the document. */
@@ -106,34 +76,6 @@ export function createRouterDocument(
   { url, ...options }: DocumentOptions & { url: string },
 ): OpenApiDocument {
   return write(parts, [{ router, path: '' }], { ...options, servers: [{ url }] })
-}
-
-const documentOptions = ['signIn', 'info'] as const
-
-/** Refuses options that would have no effect. */
-export function checkOptions(caller: string, options: unknown, known: readonly string[]) {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new TypeError(`${caller}: the options must be an object, got ${show(options)}`)
-  }
-  createOptionChecks(caller).refuseUnknownNames(options, known)
-  for (const name of documentOptions) {
-    const value: unknown = Reflect.get(options, name)
-    if (
-      value !== undefined &&
-      (typeof value !== 'object' || value === null || Array.isArray(value))
-    ) {
-      throw new TypeError(`${caller}: ${name} must be an object, got ${show(value)}`)
-    }
-  }
-}
-
-/** Refuses a path that Express would not mount, or that OpenAPI writes in another way. */
-function checkPath(name: string, path: unknown): string {
-  const isPath = typeof path === 'string' && /^(?:\/(?:[\w\-.~]+|\{\w+\}))+$/.test(path)
-  if (isPath && !path.includes('{apiKeyId}')) return path
-  throw new TypeError(
-    `openApi: ${name} must be a path such as /api-keys or /teams/{teamId}/api-keys, got ${show(path)}`,
-  )
 }
 
 function write(
@@ -167,19 +109,6 @@ function write(
     },
   }
   return withoutUnused(document)
-}
-
-/** The schema of a problem document of any refusal. */
-function anyProblem(codes: readonly ErrorCode[]): JsonSchema {
-  const properties = codes.map((code) => Object(problemSchema(code).properties) as Json)
-  const { required } = problemSchema('not_signed_in')
-  const status = { type: 'integer' }
-  const code = { type: 'string', enum: codes }
-  return {
-    type: 'object',
-    properties: { ...Object.assign({}, ...properties), status, code },
-    required,
-  }
 }
 
 function writePaths(parts: DocumentParts, { router, path: mount }: Mount, signIn: unknown): Json {

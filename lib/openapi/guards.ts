@@ -1,7 +1,9 @@
 import { show, suggest } from '../../models/option-checks'
 import type { ErrorCode } from '../errors'
-import { checkOptions, type DocumentParts } from './document'
+import type { DocumentParts } from './document'
+import { refusalsOfGuards } from './operations'
 import type { GuardsOptions } from './options'
+import { checkOptions } from './read-options'
 import { headerObject, problemSchema, refusalResponses, schemaNameOf } from './refusals'
 
 type Json = Record<string, unknown>
@@ -45,7 +47,7 @@ export function documentGuards(
     const permissions = demands.flatMap((demand) => demand[scheme] ?? [])
     checkPermissions(caller, title, permissions, parts)
     operation.security = writeSecurity(security, scheme, { hasScopes, parts })
-    const codes = refusalsOf(parts, permissions)
+    const codes = refusalsOfGuards(parts.settings, permissions)
     for (const code of codes) used.add(code)
     const responses = refusalResponses(codes, {
       schemaOf: (code) => ({ $ref: `#/components/schemas/${schemaNameOf(code)}` }),
@@ -124,27 +126,6 @@ function writeSecurity(
       ? [bearer]
       : [bearer, { ...others, [inHeader]: demanded }]
   })
-}
-
-/** Returns all refusals that a guard may answer. */
-function refusalsOf({ settings }: DocumentParts, permissions: readonly string[]): ErrorCode[] {
-  return [
-    ...(settings.insecureTransport === 'allow' ? [] : (['insecure_transport'] as const)),
-    'malformed_credential',
-    'multiple_credentials',
-    'missing_credential',
-    'invalid_api_key',
-    ...(permissions.length > 0 ? (['missing_permission'] as const) : []),
-    'address_not_allowed',
-    ...(settings.environments.names.length > 0 ? (['environment_not_allowed'] as const) : []),
-    ...(settings.resources.size > 0 ? (['resource_not_allowed'] as const) : []),
-    'rate_limited',
-    'too_many_attempts',
-    'database_unavailable',
-    'too_many_lookups',
-    ...(settings.redis ? (['limiter_unavailable'] as const) : []),
-    ...(settings.grantable ? (['grantable_unavailable'] as const) : []),
-  ]
 }
 
 /** Adds the schemas of refusals, and the security schemes unless the app has described them itself. */

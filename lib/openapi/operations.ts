@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../errors'
+import type { Settings } from '../read-options'
 import { ofAllOwners } from './admin-operations'
 import { ofOneOwner } from './key-operations'
 import type { Operation } from './operation'
@@ -47,4 +48,31 @@ export function refusalsOf(router: RouterName, operation: Operation): ErrorCode[
     (code) => code !== 'exceeds_access' || router === 'organizationRouter',
   )
   return [...codes, ...own]
+}
+
+/** Returns all refusals that a guard may answer. */
+export function refusalsOfGuards(
+  settings: Pick<
+    Settings,
+    'insecureTransport' | 'environments' | 'resources' | 'redis' | 'grantable'
+  >,
+  permissions: readonly string[],
+): ErrorCode[] {
+  return [
+    ...(settings.insecureTransport === 'allow' ? [] : (['insecure_transport'] as const)),
+    'malformed_credential',
+    'multiple_credentials',
+    'missing_credential',
+    'invalid_api_key',
+    ...(permissions.length > 0 ? (['missing_permission'] as const) : []),
+    'address_not_allowed',
+    ...(settings.environments.names.length > 0 ? (['environment_not_allowed'] as const) : []),
+    ...(settings.resources.size > 0 ? (['resource_not_allowed'] as const) : []),
+    'rate_limited',
+    'too_many_attempts',
+    'database_unavailable',
+    'too_many_lookups',
+    ...(settings.redis ? (['limiter_unavailable'] as const) : []),
+    ...(settings.grantable ? (['grantable_unavailable'] as const) : []),
+  ]
 }

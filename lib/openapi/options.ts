@@ -44,6 +44,22 @@ export interface OpenApiOptions extends DocumentOptions {
    * @default false
    */
   organizationRouter?: string | false | undefined
+  /**
+   * The path at which the app mounts `tokenRouter()`, or that path and which of its routes there are.
+   *
+   * @default false
+   */
+  tokenRouter?: string | TokenRoutes | false | undefined
+}
+
+/** Which routes of `tokenRouter()` an app has. */
+export interface TokenRoutes {
+  /** The path at which the app mounts the router. */
+  path: string
+  /** @default true */
+  introspect?: boolean | undefined
+  /** @default true */
+  revoke?: boolean | undefined
 }
 
 /** The options of `documentGuards`. */

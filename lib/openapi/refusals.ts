@@ -55,6 +55,19 @@ export function problemSchema(code: ErrorCode): JsonSchema {
   }
 }
 
+/** Returns the schema of the problem document of any of some refusals. */
+export function anyProblem(codes: readonly ErrorCode[]): JsonSchema {
+  const properties = codes.map((code) => Object(problemSchema(code).properties) as Json)
+  const { required } = problemSchema('not_signed_in')
+  const status = { type: 'integer' }
+  const code = { type: 'string', enum: [...codes] }
+  return {
+    type: 'object',
+    properties: { ...Object.assign({}, ...properties), status, code },
+    required,
+  }
+}
+
 /** Returns the name that the schema of a refusal has in a document, for example `NotSignedInProblem`. */
 export function schemaNameOf(code: ErrorCode): string {
   const words = code.replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
@@ -104,26 +117,32 @@ interface Writing {
   headerOf(name: HeaderName): Json
   /** True if the app answers refusals in a format of its own, which is not known here. */
   isByApp: boolean
+  /**
+   * The media type of refusals.
+   *
+   * @default 'application/problem+json'
+   */
+  type?: string
 }
 
 /** Returns the answers to refusals by their statuses, each with the codes and sentences that it may have. */
 export function refusalResponses(
   codes: readonly ErrorCode[],
-  { schemaOf, headerOf, isByApp }: Writing,
+  { schemaOf, headerOf, isByApp, type = 'application/problem+json' }: Writing,
 ): Record<string, Json> {
   const statuses = [...new Set(codes.map((code) => refusals[code][0]))].toSorted((a, b) => a - b)
   return Object.fromEntries(
     statuses.map((status) => {
       const ofStatus = [...new Set(codes)].filter((code) => refusals[code][0] === status)
       const sentences = ofStatus.map((code) => `- \`${code}\`: ${refusals[code][1]}`)
-      const [first, ...others] = ofStatus.map(schemaOf)
+      const [first, ...others] = new Set(ofStatus.map(schemaOf))
       const schema = others.length > 0 ? { oneOf: [first, ...others] } : first
       return [
         String(status),
         {
           description: [`${STATUS_CODES[status]}.`, '', ...sentences].join('\n'),
           headers: Object.fromEntries(headersOf(ofStatus).map((name) => [name, headerOf(name)])),
-          ...(!isByApp && { content: { 'application/problem+json': { schema } } }),
+          ...(!isByApp && { content: { [type]: { schema } } }),
         },
       ]
     }),

@@ -27,6 +27,12 @@ function documentOf(options: Options = {}, given: object = {}): Json {
   return createTestApiKeys(databaseAway, options).openApi(given)
 }
 
+const onlyTokens = { router: false, adminRouter: false, tokenRouter: '/oauth' }
+
+function tokensOf(tokenRouter: unknown): Json {
+  return documentOf(everything, { ...onlyTokens, tokenRouter })
+}
+
 async function faultsOf(document: Json) {
   const { valid, errors } = await new Validator().validate(structuredClone(document))
   return valid ? [] : errors
@@ -51,7 +57,9 @@ describe('openApi', () => {
       everything,
       { organizationRouter, signIn, servers: [{ url: 'https://api.example.com' }] },
     ],
-    ['of an app that answers refusals itself', { onRefusal: () => {} }, {}],
+    ['of an app that answers refusals itself', { onRefusal: () => {} }, { tokenRouter: '/oauth' }],
+    ['of the token endpoints alone', {}, onlyTokens],
+    ['of the token endpoints of an app with every option', everything, { tokenRouter: '/oauth' }],
   ])('returns a document without a fault: %s', async (_, options, given) => {
     expect(await faultsOf(documentOf(options, given))).toEqual([])
   })
@@ -65,7 +73,6 @@ describe('openApi', () => {
   it('has the routers that the app can mount, at the usual paths', () => {
     expect(mounts({})).toEqual(['/api-keys', '/admin/api-keys'])
     expect(mounts({ isAdmin: undefined })).toEqual(['/api-keys'])
-    expect(mounts({ currentUser: undefined, isAdmin: undefined })).toEqual([])
     expect(mounts(everything)).toEqual(['/api-keys', '/admin/api-keys'])
   })
 
@@ -86,6 +93,38 @@ describe('openApi', () => {
     expect(names).toContain('rotateApiKey')
     expect(names).toContain('organizationRotateApiKey')
     expect(new Set(names).size).toBe(names.length)
+  })
+
+  it('has the token endpoints that the app names, and who may call them', () => {
+    const whole = tokensOf('/oauth')
+
+    expect(Object.keys(whole.paths as Json)).toEqual(['/oauth/introspect', '/oauth/revoke'])
+    expect(whole.paths['/oauth/introspect'].post.security).toEqual([
+      { apiKey: [] },
+      { apiKeyHeader: [] },
+      { clientSecret: [] },
+    ])
+    expect(whole.paths['/oauth/revoke'].post.security).toEqual([])
+    expect(Object.keys(whole.components.schemas as Json)).toEqual([
+      'Owner',
+      'Introspection',
+      'TokenError',
+    ])
+    const revokes = tokensOf({ path: '/tokens', introspect: false })
+    expect(Object.keys(revokes.paths as Json)).toEqual(['/tokens/revoke'])
+    expect(revokes.components).not.toHaveProperty('securitySchemes')
+    const introspects = tokensOf({ path: '/tokens', revoke: false })
+    expect(Object.keys(introspects.paths as Json)).toEqual(['/tokens/introspect'])
+  })
+
+  it('keeps the way in which users sign in beside those of the token endpoints', () => {
+    const { components } = documentOf({}, { signIn, tokenRouter: '/oauth' })
+
+    expect(Object.keys(components.securitySchemes as Json)).toEqual([
+      'signIn',
+      'apiKey',
+      'clientSecret',
+    ])
   })
 
   it('says what it is told about the app', () => {
@@ -246,6 +285,24 @@ describe('openApi', () => {
       { organizationRouter },
       'openApi: organizationRouter needs the option organizations of createApiKeys',
     ],
+    [{ router: false, adminRouter: false }, 'openApi: there is no router to describe'],
+    [
+      { tokenRouter: 'oauth' },
+      'openApi: tokenRouter must be a path such as /api-keys or /teams/{teamId}/api-keys, got "oauth"',
+    ],
+    [{ tokenRouter: true }, 'openApi: tokenRouter must be a path or an object, got true'],
+    [
+      { tokenRouter: { path: '/oauth', introspection: true } },
+      'openApi: there is no option tokenRouter.introspection. Did you mean introspect?',
+    ],
+    [
+      { tokenRouter: { path: '/oauth', introspect: false, revoke: false } },
+      'openApi: tokenRouter: introspect and revoke must be true or false, and not both false',
+    ],
+    [
+      { tokenRouter: { path: '/oauth', revoke: 'no' } },
+      'openApi: tokenRouter: introspect and revoke must be true or false, and not both false',
+    ],
   ])('refuses %j', (given, message) => {
     expect(() => documentOf({}, given)).toThrow(new TypeError(message))
   })
@@ -272,12 +329,19 @@ describe('a contract of a document', () => {
   })
 })
 
-it('is there in an app without a user', () => {
-  const sequelize = databaseAway.connect()
+it('says what an app without a user needs', () => {
+  const { openApi } = createApiKeys({
+    sequelize: databaseAway.connect(),
+    keyPrefix: 'acme',
+    permissions: ['A'],
+  })
 
-  expect(
-    createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'] }).openApi().paths,
-  ).toEqual({})
+  expect(() => openApi()).toThrow(
+    new TypeError(
+      'openApi: there is no router to describe: router and adminRouter need the option currentUser of createApiKeys',
+    ),
+  )
+  expect(Object.keys(openApi({ tokenRouter: '/oauth' }).paths)).toHaveLength(2)
 })
 
 describe('an app that refuses plain HTTP', () => {

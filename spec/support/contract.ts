@@ -89,6 +89,7 @@ export function createContract(document: OpenApiDocument) {
         (name) => `${place} has the header ${name}, which is not documented`,
       )
       if (method === 'head') return faults
+      if (response.content === undefined && !text) return faults
       const [type = ''] = (headers['content-type'] ?? '').split(';')
       const content = (response.content as Record<string, Json> | undefined)?.[type]
       if (!content) return [...faults, `${place} is of the type ${type}, which is not documented`]

@@ -22,7 +22,10 @@ function addTokens(app: Express, keys: TestApiKeys) {
   app.use('/oauth', keys.tokenRouter({ introspect: { permission: 'EXECUTE_BLOCK' } }))
 }
 
-const { apiKeys, http, rows, createKey, createProcess } = useWorld({ routes: addTokens })
+const { apiKeys, http, rows, createKey, createProcess } = useWorld({
+  documented: { tokenRouter: '/oauth' },
+  routes: addTokens,
+})
 
 let gateway: string
 

@@ -22,6 +22,7 @@ const addTokens =
   }
 
 const { apiKeys, http, rows, statements, createKey, createProcess } = useWorld({
+  documented: { tokenRouter: '/oauth' },
   routes: addTokens(),
 })
 
@@ -616,12 +617,12 @@ describe('a request of a token endpoint', () => {
     const own = createProcess(
       {
         onRefusal: (error: ApiKeysError, _req, res) =>
-          res.status(error.status).json({ own: error.code }),
+          res.status(error.status).json({ app: error.code }),
       },
       addTokens(),
     )
 
-    expect((await own.http.post('/oauth/introspect')).body).toEqual({ own: 'missing_credential' })
-    expect((await own.http.post('/oauth/revoke')).body).toEqual({ own: 'malformed_token_request' })
+    expect((await own.http.post('/oauth/introspect')).body).toEqual({ app: 'missing_credential' })
+    expect((await own.http.post('/oauth/revoke')).body).toEqual({ app: 'malformed_token_request' })
   })
 })

@@ -14,7 +14,7 @@ function addTokens(app: Express, keys: TestApiKeys) {
   app.use('/oauth', keys.tokenRouter())
 }
 
-const world = useWorld({ routes: addTokens })
+const world = useWorld({ documented: { tokenRouter: '/oauth' }, routes: addTokens })
 const { apiKeys, http, rows, createKey, createProcess, holdLock, sequelize } = world
 
 function revoke(token: string, to = http, headers: Record<string, string> = {}) {
