@@ -90,11 +90,18 @@ export function isSame(a: unknown, b: unknown): boolean {
 
 /** Returns JSON with the names of objects in order. The database keeps the meaning of JSON, but orders the names itself. */
 export function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
-  if (!isPlainObject(value)) return JSON.stringify(value ?? null)
-  const members = Object.keys(value)
-    .toSorted()
-    .filter((name) => value[name] !== undefined)
-    .map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`)
-  return `{${members.join(',')}}`
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value ?? null)
+  // Loops, because lists of members and their texts took twice the time.
+  let members = ''
+  if (Array.isArray(value)) {
+    for (const member of value) members += `${members && ','}${canonical(member)}`
+    return `[${members}]`
+  }
+  if (!isPlainObject(value)) return JSON.stringify(value)
+  for (const name of Object.keys(value).toSorted()) {
+    const member = value[name]
+    if (member === undefined) continue
+    members += `${members && ','}${JSON.stringify(name)}:${canonical(member)}`
+  }
+  return `{${members}}`
 }

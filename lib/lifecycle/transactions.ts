@@ -25,7 +25,7 @@ const maxLooks = 30
 /** A change that was made, and the reasons that its event gives. */
 export interface Made {
   change: Change
-  circumstances: Pick<Circumstances, 'actor' | 'reason' | 'inContext'>
+  circumstances: Pick<Circumstances, 'actor' | 'reason' | 'context'>
 }
 
 /** Returns the event of a change, for listeners. */
@@ -80,7 +80,7 @@ export function createReportMade({
       const { change, circumstances } = each
       if (!emitter.listeners.has(change.action)) continue
       const emit = () => emitter.emitCopy(change.action, noticeOfMade(each))
-      if (circumstances.inContext) circumstances.inContext(emit)
+      if (circumstances.context) circumstances.context.runInAsyncScope(emit)
       else emit()
     }
   }
