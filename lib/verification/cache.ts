@@ -9,6 +9,7 @@ import type { Bindings } from '../keys/resources'
 import type { Digest } from '../keys/secret'
 import type { KeyReading } from './lookup'
 import type { CachedOwner } from './owners'
+import { createUnknownHashes } from './unknown-hashes'
 import type { Account, LimitedKey } from '../limits/memory'
 import type { RecordedKey } from '../usage/recorder'
 
@@ -125,9 +126,6 @@ export class CachedKey implements KeyRow, LimitedKey, RecordedKey {
 
 export type KeyCache = ReturnType<typeof createKeyCache>
 
-/** How many hashes of no key are cached. Without `secrets`, every client can make any number of them. */
-const maxUnknown = 10_000
-
 /**
  * Caches keys by their hash, and the hashes that no key has. When it is full, it evicts a key that was not used for long.
  */
@@ -137,7 +135,7 @@ export function createKeyCache(maxKeys: number) {
   const firsts = new Map<string, CachedKey>()
   /** The keys of other systems, by the fingerprints of their texts. */
   const byFingerprint = new Map<string, CachedKey>()
-  const unknown = createUnknownHashes(maxUnknown)
+  const unknown = createUnknownHashes()
   const findUnused = createEviction(keys)
 
   function drop({ digest, owner, fingerprint }: CachedKey) {
@@ -233,40 +231,6 @@ export function createKeyCache(maxKeys: number) {
       byFingerprint.clear()
       firsts.clear()
       unknown.clear()
-    },
-  }
-}
-
-/**
- * Makes a map of the hashes that the last look-ups found to belong to no key. It holds at least half of its maximum.
- */
-function createUnknownHashes(maxSize: number) {
-  let newer = new Map<Digest, Moment>()
-  let older = new Map<Digest, Moment>()
-
-  return {
-    get size() {
-      return newer.size + older.size
-    },
-
-    get: (digest: Digest): Moment | undefined => newer.get(digest) ?? older.get(digest),
-
-    set(digest: Digest, askedAt: Moment) {
-      if (newer.size >= maxSize / 2) {
-        older = newer
-        newer = new Map()
-      }
-      newer.set(digest, askedAt)
-    },
-
-    delete(digest: Digest) {
-      newer.delete(digest)
-      older.delete(digest)
-    },
-
-    clear() {
-      newer = new Map()
-      older = new Map()
     },
   }
 }

@@ -2,6 +2,7 @@ import { momentOf } from '../database/clock'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import { asSent, type Digest, type SecretFormat } from '../keys/secret'
+import { leastPatienceMs, maxAttempts } from './ask-database'
 import { isStillUnknown, mayAnswer, mayUseKey, type CachedKey } from './cache'
 import { isIdle, noteOwnUses, type OwnUses } from './decide'
 import {
@@ -13,7 +14,6 @@ import {
 } from './examine-imported'
 import type { Memory } from './memory'
 import type { Holding } from './verified-key'
-import { leastPatienceMs, maxAttempts } from './verify'
 
 /** The facts about a plain-text key by which a verification decides. */
 export interface Examination {

@@ -1,15 +1,14 @@
 import { momentOf } from '../database/clock'
-import { isOutage } from '../database/failures'
-import type { Observed } from '../database/observed'
 import { within } from '../database/time-limit'
 import { ApiKeysError } from '../errors'
 import type { AnyApp, App, EnvironmentOption, If } from '../keys/app'
 import type { Closable } from '../keys/closable'
 import type { RequestedResources } from '../keys/resources'
 import { signedText, type AcceptedSource, type ImportedKeys } from '../importing/imported-keys'
-import type { Digest, SecretFormat, SentKey } from '../keys/secret'
-import { mayAnswer, mayUse, mayUseKey } from './cache'
-import { decideFromCache, decideLoaded, faultOf, type DecidingParts, type Decision } from './decide'
+import type { Digest, SentKey } from '../keys/secret'
+import { askDatabase, maxAttempts, type AskingParts, type Question } from './ask-database'
+import { mayUse, mayUseKey } from './cache'
+import { decideFromCache, faultOf, type Decision } from './decide'
 import { answerLimitMs, type OwnerPermissions } from './owner-permissions'
 import { refuseMalformed, type Refused } from './refuse'
 import type { SaltedKeys } from './salted-keys'
@@ -38,9 +37,7 @@ export type Verdict<A extends App = AnyApp> = { valid: true; apiKey: VerifiedApi
 
 export type Verifier = ReturnType<typeof createVerifier>
 
-interface VerifierParts extends DecidingParts {
-  format: SecretFormat
-  observed: Observed
+interface VerifierParts extends AskingParts {
   /** The parts for the keys of other systems; `undefined` in an app without imported keys. */
   imports:
     | {
@@ -51,17 +48,6 @@ interface VerifierParts extends DecidingParts {
     | undefined
 }
 
-/** A key that the database is asked for. */
-interface Question {
-  sent: SentKey
-  digest: Digest
-  caller: KeyCaller
-  /** By the monotonic clock. */
-  askedAt: number
-  /** True if every client can make such a key. */
-  isForgeable?: boolean
-}
-
 /** A key of another system, as one of the sources reads it. */
 interface ImportedCandidate {
   accepted: AcceptedSource
@@ -70,12 +56,6 @@ interface ImportedCandidate {
   /** True if it may have a salt. */
   isSalted: boolean
 }
-
-/** How often the database or the app is asked: a connection may be dead, and an answer may be older than a reported change. */
-export const maxAttempts = 3
-
-/** How long a request waits at least for a database that does not answer. */
-export const leastPatienceMs = 1_000
 
 /**
  * Makes `verify`, which accepts a key if and only if it meets the eleven conditions in the README of this folder. The
@@ -261,63 +241,4 @@ function isStillGood({ row, caller }: Acceptance, { memory }: VerifierParts): bo
 
 async function verifyUncached(question: Question, parts: VerifierParts): Promise<Decision> {
   return limitToOwner(await askDatabase(question, parts), question.sent, parts)
-}
-
-async function askDatabase(question: Question, parts: VerifierParts): Promise<Decision> {
-  const { emitter, memory } = parts
-  try {
-    const limitMs = Math.max(memory.feed.patienceMs(), leastPatienceMs)
-    return await parts.observed.run('lookup', () =>
-      within({ limitMs, isAwaited: true }, askUntilAnswered(question, parts)),
-    )
-  } catch (error) {
-    const isOfDatabase = !(error instanceof ApiKeysError) || isOutage(error)
-    if (isOfDatabase) emitter.emit('unavailable', { error, address: question.caller.ip ?? null })
-    throw error
-  }
-}
-
-/** Asks the database, and again if the answer came too late, or may lack a change that was reported. */
-async function askUntilAnswered(question: Question, parts: VerifierParts): Promise<Decision> {
-  const { digest, caller } = question
-  const { cache, feed } = parts.memory
-  const { stops } = feed
-  for (let attempt = 1; ; attempt++) {
-    const decision = await askOnce(question, attempt, parts).catch((error: unknown) => {
-      // If the app has set `outageGraceMs`, keys that were good may be used a while longer.
-      const cached = decideFromCache(digest, caller, cache.get(digest), parts)
-      if (cached) return cached
-      const isWorthAnother = attempt < maxAttempts && isOutage(error) && feed.stops === stops
-      if (!isWorthAnother) throw error
-      return undefined
-    })
-    if (decision) return decision
-    if (attempt === maxAttempts) throw new ApiKeysError('database_unavailable')
-  }
-}
-
-async function askOnce(
-  { sent, digest, caller, askedAt, isForgeable = false }: Question,
-  attempt: number,
-  parts: VerifierParts,
-): Promise<Decision | undefined> {
-  const { cache, clock, feed, loader } = parts.memory
-  feed.noteUse(clock.monotonic())
-  // One poll renews the lease, so that all cached keys may be used again.
-  if (attempt > 1 || !feed.isLive(clock.monotonic(), clock.wall())) await feed.poll()
-  const cached = decideFromCache(digest, caller, cache.get(digest), parts)
-  if (cached) return cached
-
-  // Without secrets, every client can forge a key that needs a look-up. An address that fails too often gets only a
-  // few.
-  if (!loader.isAwaited(digest) && !parts.attempts.mayLookUp(caller)) {
-    if (isForgeable || parts.format.isForgeable(sent, digest))
-      throw new ApiKeysError('too_many_lookups')
-  }
-  const loaded = await loader.load(digest)
-  const cachedNow = decideFromCache(digest, caller, cache.get(digest), parts)
-  if (cachedNow) return cachedNow
-  const now = momentOf(clock)
-  if (!mayAnswer(loaded, { askedAt, isRetry: attempt > 1 }, feed, now)) return undefined
-  return decideLoaded(loaded.key ?? undefined, now.wall, caller, parts)
 }
