@@ -62,3 +62,35 @@ export function createCallLimit(options: CallLimitOptions) {
     if (!counted.isAllowed) throw new TooManyReportsError(Math.ceil(counted.resetMs / 1_000))
   }
 }
+
+/** Limits the calls of an address that fail, and no others. */
+export type FailureLimit = ReturnType<typeof createFailureLimit>
+
+/** Makes the limit of calls that fail. An address above it is refused before anything is read, until its hour is over. */
+export function createFailureLimit(options: CallLimitOptions) {
+  const { now = systemClock.monotonic } = options
+  const countCall = createCallLimit(options)
+  const refusedUntil = new Map<string, number>()
+
+  return {
+    /** Throws if an address has had too many failures. */
+    refuseIfMany(address: string | null) {
+      const restMs = (refusedUntil.get(groupOf(address)) ?? 0) - now()
+      if (restMs > 0) throw new TooManyReportsError(Math.ceil(restMs / 1_000))
+    },
+
+    /** Counts a failure. Rejects above the most. */
+    async countFailure(address: string | null): Promise<void> {
+      try {
+        await countCall(address)
+      } catch (error) {
+        if (error instanceof TooManyReportsError) {
+          const [oldest = ''] = refusedUntil.keys()
+          if (refusedUntil.size >= maxAddresses) refusedUntil.delete(oldest)
+          refusedUntil.set(groupOf(address), now() + error.retryAfterSeconds * 1_000)
+        }
+        throw error
+      }
+    },
+  }
+}

@@ -4,11 +4,15 @@ import { raw, type Request, type Response } from 'express'
 
 import { ApiKeysError } from '../errors'
 import { bodyLimits } from '../http/json-body'
+import { clientAddressOf } from '../http/request'
+import type { FailureLimit } from './call-limit'
 import { objectsOf, type Report, type ReportOf } from './reporter'
 import { createSignatureCheck } from './signatures'
 
 interface GithubParts {
   github: { publicKeysUrl: string; token: string | undefined }
+  /** Limits the reports that GitHub has not signed. */
+  failures: FailureLimit
   reportOf: ReportOf
 }
 
@@ -16,15 +20,29 @@ interface GithubParts {
  * Makes the handler of GitHub's secret scanning partner program. Its answer says of each token if it was a key, so that GitHub learns
  * to find fewer texts that are none.
  */
-export function createGithubHandler({ github, reportOf }: GithubParts) {
-  const checkSignature = createSignatureCheck(github)
+export function createGithubHandler({ github, failures, reportOf }: GithubParts) {
+  const readSignature = createSignatureCheck(github)
+
+  /** Returns the body of a report, once it is sure that GitHub has signed it. What costs least comes first. */
+  async function readSigned(req: Request, res: Response): Promise<Buffer> {
+    const address = clientAddressOf(req)
+    failures.refuseIfMany(address)
+    try {
+      const checkBody = await readSignature({
+        keyIdentifier: req.get('Github-Public-Key-Identifier'),
+        signature: req.get('Github-Public-Key-Signature'),
+      })
+      const body = await readBytes(req, res)
+      checkBody(body)
+      return body
+    } catch (error) {
+      if (error instanceof ApiKeysError && error.status < 500) await failures.countFailure(address)
+      throw error
+    }
+  }
 
   return async function takeReport(req: Request, res: Response) {
-    const body = await readBytes(req, res)
-    await checkSignature(body, {
-      keyIdentifier: req.get('Github-Public-Key-Identifier'),
-      signature: req.get('Github-Public-Key-Signature'),
-    })
+    const body = await readSigned(req, res)
     const matches = readMatches(body)
     const isKey = await reportOf(req)(matches, 'reported by the secret scanning of GitHub')
     res.json(

@@ -16,7 +16,7 @@ import {
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
 import * as conditions from '../verification/decide'
-import { createCallLimit } from './call-limit'
+import { createCallLimit, createFailureLimit } from './call-limit'
 import { createGithubHandler } from './github'
 import { createGitlabHandlers } from './gitlab'
 import { readLeakOptions } from './options'
@@ -38,6 +38,8 @@ type Handler = (req: Request, res: Response) => Promise<void>
 const mostCredentials = 1_000
 const mostReports = 60
 const mostGitlabCalls = 600
+/** How many reports without the signature of GitHub. */
+const mostUnsigned = 60
 
 /** Makes the router that takes reports of exposed keys, and tells a scanner if a key still works. */
 export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
@@ -50,15 +52,21 @@ export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
     take(reports, { reason, ...addressOf(req) }, sender)
 
   const [prefix] = settings.environments.keyPrefixes
-  const limitCalls = (name: string, most: number) =>
-    createCallLimit({ name: `${prefix} ${name}`, most, redis: settings.redis })
+  const limitOf = (name: string, most: number) => ({
+    name: `${prefix} ${name}`,
+    most,
+    redis: settings.redis,
+  })
 
   const routes: Record<string, { get?: Handler; post?: Handler }> = {
     '/status': { get: createStatusHandler(parts) },
   }
-  if (github) routes['/github'] = { post: createGithubHandler({ github, reportOf }) }
+  if (github) {
+    const failures = createFailureLimit(limitOf('github', mostUnsigned))
+    routes['/github'] = { post: createGithubHandler({ github, failures, reportOf }) }
+  }
   if (gitlab) {
-    const countCall = limitCalls('gitlab', mostGitlabCalls)
+    const countCall = createCallLimit(limitOf('gitlab', mostGitlabCalls))
     const { listTypes, revokeTokens } = createGitlabHandlers({
       gitlab,
       reportOf,
@@ -69,7 +77,7 @@ export function createLeakRouter(parts: LeakParts, given: unknown): Guard {
   }
   if (takesReports)
     routes['/reports'] = {
-      post: createReportsHandler(reportOf, limitCalls('reports', mostReports)),
+      post: createReportsHandler(reportOf, createCallLimit(limitOf('reports', mostReports))),
     }
 
   const router = Router()

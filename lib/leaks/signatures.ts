@@ -78,12 +78,16 @@ export function createSignatureCheck(options: SignatureOptions) {
     return keys.get(identifier)
   }
 
-  /** Throws unless GitHub has signed a body. */
-  return async function checkSignature(body: Buffer, { keyIdentifier, signature }: Signature) {
+  /** Returns the check of the body of a report, which throws unless GitHub has signed it. Rejects if no body can be signed so. */
+  return async function readSignature({ keyIdentifier, signature }: Signature) {
     const isFormed =
       keyIdentifier !== undefined && signature !== undefined && base64.test(signature)
     const key = isFormed ? await keyOf(keyIdentifier) : undefined
-    if (!key || !isSigned(body, key, signature)) throw new ApiKeysError('invalid_signature')
+    if (!key) throw new ApiKeysError('invalid_signature')
+
+    return function checkBody(body: Buffer) {
+      if (!isSigned(body, key, signature)) throw new ApiKeysError('invalid_signature')
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import { sample, useGithub } from '../support/github'
 import { sendHalf } from '../support/half-sent'
 import { forgeKey } from '../support/keys'
 import { expectProblem } from '../support/problem'
+import { sendRaw } from '../support/raw-http'
 import { until } from '../support/until'
 import { useWorldForEach } from '../support/world'
 
@@ -216,6 +217,50 @@ describe('POST /github', () => {
 
     expectProblem(answer, 'report_unverifiable')
     expect(answer.headers['retry-after']).toBe('1')
+  })
+
+  it('refuses an address after 60 reports without a signature, before it reads more of them', async () => {
+    const receiver = world.createProcess({}, (app, keys) => {
+      app.set('trust proxy', 'loopback')
+      addLeaks()(app, keys)
+    })
+    const { id, plainTextKey } = await receiver.createKey()
+    const body = JSON.stringify([matchOf(plainTextKey)])
+    const from = (address: string, fields: Record<string, string>, sent = body) =>
+      receiver.http.set({ ...fields, 'X-Forwarded-For': address }).post('/leaks/github', sent)
+    const wrong = [
+      ['403', () => from('203.0.113.7', {})],
+      ['403', () => from('203.0.113.7', { ...signWith(`${body} `) })],
+      ['413', () => from('203.0.113.7', signWith(body), 'x'.repeat(4 * 1024 * 1024 + 1))],
+    ] as const
+    for (let count = 0; count < 60; count++) {
+      const [status, send] = wrong[Math.min(count % 20, 2)] ?? wrong[0]
+      expect(String((await send()).status)).toBe(status)
+      // Signed reports do not count.
+      if (count % 10 === 0) await from('203.0.113.7', signWith('[]'), '[]').expect(200)
+    }
+
+    await from('203.0.113.7', {}).expect(429)
+    const answer = await from('203.0.113.7', signWith(body))
+
+    expectProblem(answer, 'too_many_reports')
+    expect(answer.headers['retry-after']).toMatch(/^3[56]\d\d$/)
+    expect((await receiver.apiKeys.get(id)).status).toBe('ACTIVE')
+    await from('140.82.115.1', signWith(body)).expect(200)
+    expect((await receiver.apiKeys.get(id)).status).toBe('REVOKED')
+  })
+
+  it('reads nothing of a report whose signature has no form or no key', async () => {
+    const { app } = createReceiver()
+    const open = { 'Content-Type': 'application/json', 'Content-Length': '1000' }
+
+    for (const fields of [{}, { ...signWith('[]'), 'Github-Public-Key-Identifier': 'unknown' }]) {
+      const lines = Object.entries({ ...open, ...fields }).map(
+        ([name, value]) => `${name}: ${value}`,
+      )
+      // No byte of the body is sent.
+      expect((await sendRaw(app, ['POST /leaks/github HTTP/1.1', ...lines])).status).toBe(403)
+    }
   })
 
   it('needs the bytes of the body, and takes them from a parser that has kept them', async () => {

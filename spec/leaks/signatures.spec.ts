@@ -1,6 +1,6 @@
 import { generateKeyPairSync, sign } from 'node:crypto'
 
-import { createSignatureCheck } from '../../lib/leaks/signatures'
+import { createSignatureCheck, type Signature } from '../../lib/leaks/signatures'
 import { sample, useGithub } from '../support/github'
 
 const github = useGithub()
@@ -16,7 +16,9 @@ beforeEach(() => {
 function createCheck(options: { token?: string } = {}) {
   const clock = { now: 0 }
   const { publicKeysUrl } = github
-  const check = createSignatureCheck({ publicKeysUrl, token: options.token, now: () => clock.now })
+  const { token } = options
+  const readSignature = createSignatureCheck({ publicKeysUrl, token, now: () => clock.now })
+  const check = async (bytes: Buffer, fields: Signature) => (await readSignature(fields))(bytes)
   const body = Buffer.from(sample.body)
   /** Resolves to null if the signature is good, else to the code of the refusal. */
   const codeOf = (changes: Partial<typeof sample> = {}, bytes = body) =>
