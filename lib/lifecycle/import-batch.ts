@@ -6,7 +6,7 @@ import { sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
 import type { InputFault } from '../errors'
 import type { AcceptedSource } from '../importing/imported-keys'
-import { nameOfOwner } from '../keys/owner'
+import { nameOfOwner, type Owner } from '../keys/owner'
 import { isExpired } from '../keys/states'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import type { ImportedRow } from './import-keys'
@@ -145,11 +145,15 @@ async function insert(
   const isCounted = wish.enforce.includes('maxKeysPerOwner')
   const given = ownersOf(drafts.map(({ row }) => row))
   const owners = await lockOwners(parts, runHere, given, isCounted)
+  const spelledOwner = (owner: Owner) => owners.get(nameOfOwner(owner)) ?? owner
   const room = isCounted
     ? await roomOf(parts, owners, environmentOf(parts, accepted), own.transaction)
     : null
+  // A key that was imported since it was drafted is counted already. Its owner may have no room for it.
+  const since = await findKnown(parts.tables, runHere, isCounted ? drafts.map(rowOf) : [])
   const allowed = drafts.filter(({ row: { key, place, state } }) => {
-    const name = nameOfOwner(key.owner)
+    if (since.has(place)) return false
+    const name = nameOfOwner(spelledOwner(key.owner))
     const left = room?.get(name) ?? Infinity
     const isLiving = state.status !== 'REVOKED' && !isExpired(state, Date.now())
     if (isLiving && left < 1) {
@@ -166,7 +170,7 @@ async function insert(
   const ordered = allowed.toSorted((a, b) => (a.row.stored.hash < b.row.stored.hash ? -1 : 1))
   const spelled = ordered.map((draft) => {
     const { key } = draft.row
-    const owner = owners.get(nameOfOwner(key.owner)) ?? key.owner
+    const owner = spelledOwner(key.owner)
     if (owner.id === key.owner.id) return draft
     return draftImported(parts, accepted, { ...draft.row, key: { ...key, owner } }, own)
   })
@@ -183,8 +187,13 @@ async function insert(
     news.map(({ change }) => ({ change, circumstances: own })),
     { xid: made[0]?.xid, isLogged: true },
   )
-  const overtaken = spelled.flatMap((draft) => (isMade(draft) ? [] : draft.row))
-  return { added: news.map(({ row }) => row), overtaken, refused }
+  const others = drafts.filter(({ row }) => since.has(row.place))
+  const overtaken = [...others, ...spelled.filter((draft) => !isMade(draft))].map(rowOf)
+  return { added: news.map(rowOf), overtaken, refused }
+}
+
+function rowOf({ row }: ImportDraft): ImportedRow {
+  return row
 }
 
 function environmentOf({ environments }: Parts, { source }: AcceptedSource) {

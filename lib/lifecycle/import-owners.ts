@@ -78,7 +78,7 @@ export async function findUnknownOwners(
   return unknown
 }
 
-/** Returns how many more keys each owner may have, by the names of the owners, who are locked. */
+/** Returns how many more keys each owner may have, by the names of the owners as the database spells them. They are locked. */
 export async function roomOf(
   parts: Parts,
   owners: Owners,
@@ -86,7 +86,9 @@ export async function roomOf(
   transaction: Transaction,
 ): Promise<Map<string, number>> {
   const room = new Map<string, number>()
-  for (const [name, owner] of owners) {
+  for (const owner of owners.values()) {
+    const name = nameOfOwner(owner)
+    if (room.has(name)) continue
     const most = parts.maxKeysPerOwner[owner.type]
     room.set(name, most - (await countLivingKeys(parts, owner, environment, transaction)))
   }

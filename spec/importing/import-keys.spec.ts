@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 
 import { digests, sources, type ImportRow } from '../../lib'
 import type { Options } from '../support/app'
@@ -341,6 +341,22 @@ describe('importKeys', () => {
     expect(keys).toBe(6)
   })
 
+  it('knows a key again whose owner may have no more, though it was drafted before that was known', async () => {
+    const own = [legacyKey(), legacyKey()] as const
+    const others = Array.from({ length: 1_000 }, () => legacyKey({ status: 'REVOKED' }).row)
+    const rows = own.map(({ row }) => row)
+    const again = [rows[0], { ...rows[1], status: 'SUSPENDED' }, legacyKey().row]
+
+    const report = await importKeys([...rows, ...others.slice(2), ...again], {
+      enforce: ['maxKeysPerOwner'],
+    })
+
+    expect(report).toMatchObject({ imported: 1_000, known: 1, changed: 1 })
+    expect(report.refused.map(({ row }) => row)).toEqual([1_002])
+    const [, { key }] = own
+    expect(await world.apiKeys.verify(key)).toMatchObject({ valid: false, code: 'suspended' })
+  })
+
   it('imports each key once, however many processes import it at once', async () => {
     const kinds = Array.from({ length: 300 }, () => legacyKey())
     const rows = kinds.map(({ row }) => row)
@@ -390,6 +406,21 @@ describe('importKeys', () => {
         { row: 3, errors: [{ pointer: '#/owner', message: 'is not a user' }] },
       ],
     })
+  })
+
+  it('counts the keys of an owner in every spelling of the id', async () => {
+    const userId = randomUUID()
+    await world.sequelize.query('CREATE TABLE users (id uuid PRIMARY KEY)')
+    await world.sequelize.query(`INSERT INTO users VALUES ('${userId}')`)
+    const options = { users: { table: 'users' }, imports: [source], maxKeysPerOwner: 2 }
+    const apiKeys = createInstance(world, options)
+    await apiKeys.migrate()
+    const spellings = [userId, userId.toUpperCase(), userId, userId.toUpperCase()]
+    const rows = spellings.map((userId) => legacyKey({ userId }).row)
+
+    const report = await apiKeys.importKeys('legacy', rows, { enforce: ['maxKeysPerOwner'] })
+
+    expect(report).toMatchObject({ imported: 2, refused: [{ row: 2 }, { row: 3 }] })
   })
 
   it.each<[string, () => Promise<unknown>]>([
