@@ -1,16 +1,20 @@
-import { mkdtemp, rm, statfs } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { chmod, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import { Sequelize } from 'sequelize'
 
 import { startPostgres, type EmbeddedPostgres } from '../../example-app/embedded-postgres'
 import { createApiKeys } from '../../lib'
 import { hasRedis } from './has-redis'
+import stopPostgresForSpecs from './stop-postgres'
 
 declare global {
   // Jest runs setup and teardown in one process, and neither in the workers of the specs.
-  var embeddedPostgres: (EmbeddedPostgres & { folder: string }) | undefined
+  var embeddedPostgres: EmbeddedPostgres | undefined
+  var specFolder: string | undefined
 }
 
 /** None of these data have to survive a crash. */
@@ -32,39 +36,52 @@ export default async function startPostgresForSpecs() {
   if (!hasRedis) {
     process.stderr.write('redis-server is not installed: the specs that need it are left out.\n')
   }
-  const inMemory = await hasRoom('/dev/shm')
-  const { postgres, folder } = await startBelow(inMemory ? '/dev/shm' : tmpdir()).catch(() =>
-    startBelow(tmpdir()),
-  )
-  globalThis.embeddedPostgres = { ...postgres, folder }
+  const folder = (await makeFolderInMemory()) ?? (await makeFolder(tmpdir()))
+  globalThis.specFolder = folder
+  // All temporary files of the specs are made here, and of the programs that they run. npm alone makes some 100,000.
+  process.env.TMPDIR = folder
 
-  try {
-    await prepareTemplate(postgres.url)
-  } catch (error) {
-    // Jest does not call the teardown if the setup failed.
-    await postgres.stop()
-    throw error
-  }
-  process.env.SPEC_POSTGRES_URL = postgres.url
-}
-
-async function startBelow(parent: string) {
-  const folder = await mkdtemp(join(parent, 'express-api-keys-spec-'))
   try {
     const programs = process.env.SPEC_POSTGRES_PROGRAMS
-    const settings = { ...fast, max_connections: 300 }
-    const postgres = await startPostgres({ folder, settings, ...(programs && { programs }) })
-    return { postgres, folder }
+    const postgres = await startPostgres({
+      folder: join(folder, 'postgres'),
+      settings: { ...fast, max_connections: 300 },
+      ...(programs && { programs }),
+    })
+    globalThis.embeddedPostgres = postgres
+    await prepareTemplate(postgres.url)
+    process.env.SPEC_POSTGRES_URL = postgres.url
   } catch (error) {
-    await rm(folder, { recursive: true })
+    // Jest does not call the teardown if the setup failed.
+    await stopPostgresForSpecs()
     throw error
   }
 }
 
-/** True if a folder in memory has room for the databases of all specs that run at once. */
-async function hasRoom(folder: string): Promise<boolean> {
-  const { bavail, bsize } = await statfs(folder).catch(() => ({ bavail: 0, bsize: 0 }))
-  return bavail * bsize > 4 * 1024 ** 3
+/** Makes a folder like /tmp, because some servers run as another user. */
+async function makeFolder(parent: string): Promise<string> {
+  const folder = await mkdtemp(join(parent, 'express-api-keys-'))
+  await chmod(folder, 0o1777)
+  return folder
+}
+
+/** Makes one in memory if there is room for all specs that run at once, and programs may run there; else `undefined`. */
+async function makeFolderInMemory(): Promise<string | undefined> {
+  const memory = '/dev/shm'
+  const { bavail, bsize } = await statfs(memory).catch(() => ({ bavail: 0, bsize: 0 }))
+  if (bavail * bsize < 6 * 1024 ** 3) return undefined
+
+  const folder = await makeFolder(memory).catch(() => undefined)
+  if (folder === undefined) return undefined
+  try {
+    const program = join(folder, 'program')
+    await writeFile(program, '#!/bin/sh\n', { mode: 0o755 })
+    await promisify(execFile)(program)
+    return folder
+  } catch {
+    await rm(folder, { recursive: true, force: true })
+    return undefined
+  }
 }
 
 async function prepareTemplate(url: string) {

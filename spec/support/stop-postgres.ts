@@ -1,9 +1,9 @@
 import { rm } from 'node:fs/promises'
 
 export default async function stopPostgresForSpecs() {
-  const { embeddedPostgres } = globalThis
-  if (!embeddedPostgres) return
-
-  await embeddedPostgres.stop()
-  await rm(embeddedPostgres.folder, { recursive: true, force: true })
+  const { embeddedPostgres, specFolder } = globalThis
+  await embeddedPostgres?.stop()
+  // Programs that were killed may still write.
+  if (specFolder !== undefined)
+    await rm(specFolder, { recursive: true, force: true, maxRetries: 3 })
 }
