@@ -43,6 +43,7 @@ const maxShown = 5
 
 /** Returns a sentence for a message about an unknown name: the nearest known name, or all known names if they are few. */
 export function suggest(name: unknown, known: readonly string[]): string {
+  if (known.length === 0) return ' There are none.'
   const given = String(name)
   const nearest = closest(given, known)
   if (distance(given, nearest) <= given.length / 2) return ` Did you mean ${nearest}?`

@@ -1,9 +1,9 @@
-import { open, writeFile } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
 import { show, suggest } from '../../models/option-checks'
-import { messageOf, onDatabase } from '../database/failures'
+import { onDatabase } from '../database/failures'
 import type { ImportReport } from '../importing/report'
 import {
   addCommand,
@@ -16,6 +16,7 @@ import {
   type OwnerOptions,
 } from './command'
 import { CliError, exitCodes } from './exit-codes'
+import { faultOfFile, openForLater, writeAndClose } from './files'
 import { openFile, openTable } from './import-rows'
 import type { Loaded } from './instance'
 import { untilInterrupted } from './interruption'
@@ -79,7 +80,7 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
     reason,
     owner: ownerOf(options, app),
   })
-  if (options.report !== undefined) await makePlace(options.report)
+  const place = options.report === undefined ? null : await openReport(options.report)
   const progress = startProgress(dryRun ? 'Trying' : 'Importing')
   let report: Report = { ...nothing, source, dryRun, rows: 0, isComplete: false }
 
@@ -101,7 +102,7 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
   } finally {
     progress.stop()
     // Keys that were imported before a failure stay imported.
-    await finish(report, options)
+    await finish(report, options, place)
   }
   return report.refused.length > 0 ? exitCodes.faulty : exitCodes.done
 }
@@ -150,21 +151,17 @@ function tableOf(source: string): string {
   throw new CliError(exitCodes.usage, `Name the table of ${source} with --table, or name a file.`)
 }
 
-/** Makes the file of a report unless it is there, before keys are imported whose report would have no place. */
-async function makePlace(report: string) {
-  try {
-    await (await open(report, 'a')).close()
-  } catch (error) {
-    const message = `The report cannot be written: ${messageOf(error)}. Nothing was imported.`
+/** Opens the file of a report before keys are imported whose report would have no place. */
+async function openReport(report: string) {
+  return openForLater(report).catch((error: unknown) => {
+    const message = `The report cannot be written: ${faultOfFile(report, error)}. Nothing was imported.`
     throw new CliError(exitCodes.usage, message, { cause: error })
-  }
+  })
 }
 
 /** Prints and writes a report. */
-async function finish(report: Report, options: ImportWishes) {
-  if (options.report !== undefined) {
-    await writeFile(options.report, `${JSON.stringify(report, null, 2)}\n`)
-  }
+async function finish(report: Report, options: ImportWishes, place: FileHandle | null) {
+  if (place !== null) await writeAndClose(place, `${JSON.stringify(report, null, 2)}\n`)
   const { imported, known, changed, refused, isComplete, dryRun } = report
   await printRecord(options, report, {
     [dryRun ? 'would be imported' : 'imported']: String(imported),

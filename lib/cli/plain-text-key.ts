@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import { messageOf } from '../database/failures'
 import type { ApiKeyRecord } from '../keys/record'
 import { CliError, exitCodes } from './exit-codes'
+import { faultOfFile } from './files'
 import { note, paint, print } from './terminal'
 
 /** The place for a new plain-text key: a new file, or the terminal. */
@@ -77,10 +78,7 @@ async function openNew(path: string) {
   try {
     return await open(path, 'wx', 0o600)
   } catch (error) {
-    throw new CliError(
-      exitCodes.usage,
-      `The file for the key cannot be made: ${messageOf(error)}. Nothing was changed. It must not exist before.`,
-      { cause: error },
-    )
+    const message = `The file for the key cannot be made: ${faultOfFile(path, error)}. Nothing was changed.`
+    throw new CliError(exitCodes.usage, message, { cause: error })
   }
 }

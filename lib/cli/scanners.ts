@@ -3,11 +3,11 @@ import { resolve } from 'node:path'
 
 import { Option, type Command } from 'commander'
 
-import { messageOf } from '../database/failures'
 import { scannedForms } from '../leaks/scanned-forms'
 import { scanners, type Scanner } from '../leaks/scanner-rules'
 import { addCommand, type CommonOptions } from './command'
 import { CliError, exitCodes } from './exit-codes'
+import { faultOfFile } from './files'
 import { note, print } from './terminal'
 
 interface ScannersOptions extends CommonOptions {
@@ -39,7 +39,7 @@ async function write(path: string, rules: string) {
     // A configuration that is there has other rules, too.
     await writeFile(path, rules, { flag: 'wx' })
   } catch (error) {
-    const message = `The rules cannot be written: ${messageOf(error)}. The file must not exist before: without --output, they are printed.`
+    const message = `The rules cannot be written: ${faultOfFile(path, error)}. Without --output, they are printed.`
     throw new CliError(exitCodes.usage, message, { cause: error })
   }
   note(`The rules are in ${path}.`)

@@ -32,7 +32,7 @@ export function sanctum({
     readRow(row) {
       const { expiresAt, ...common } = commonFields(row)
       const abilities = toList(columnOf(row, 'abilities'))
-      const type = storedIn(row, 'tokenableType')
+      const type = toText(columnOf(row, 'tokenableType')) ?? ''
       return readRow(
         {
           ...common,

@@ -120,7 +120,7 @@ export function medusa(): ImportSource {
       return readRow({
         ...commonFields(row),
         stored: storedIn(row, 'token'),
-        salt: storedIn(row, 'salt'),
+        salt: toText(columnOf(row, 'salt')),
         locator: storedIn(row, 'redacted'),
         name: toText(columnOf(row, 'title')),
         userId: toText(columnOf(row, 'createdBy')),
@@ -171,7 +171,7 @@ export function gitea(): ImportSource {
       readRow({
         ...commonFields(row),
         stored: storedIn(row, 'tokenHash'),
-        salt: storedIn(row, 'tokenSalt'),
+        salt: toText(columnOf(row, 'tokenSalt')),
         locator: storedIn(row, 'tokenLastEight'),
         userId: toText(columnOf(row, 'uid')),
         createdAt: toTime(columnOf(row, 'createdUnix')),

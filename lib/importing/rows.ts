@@ -1,3 +1,4 @@
+import { InvalidInputError } from '../errors'
 import type { ImportRow, ReadRow, UnmappedField } from './source'
 
 /** A row of another system's table. */
@@ -134,9 +135,20 @@ export function commonFields(row: ForeignRow): Omit<ImportRow, 'stored'> {
   }
 }
 
-/** Returns the text of a column; empty if there is none, so that the row is refused. */
-export function storedIn(row: ForeignRow, ...names: readonly string[]): string {
-  return toText(columnOf(row, ...names)) ?? ''
+/** More names of columns than these help no reader. */
+const maxNames = 30
+
+/**
+ * Returns the text of a column; empty for a column without a value, so that the row is refused. Throws an `InvalidInputError` that names the
+ * columns of the row if this is none of them.
+ */
+export function storedIn(row: ForeignRow, ...names: readonly [string, ...string[]]): string {
+  const value = columnOf(row, ...names)
+  if (value !== undefined) return toText(value) ?? ''
+  const given = Object.keys(row)
+  const has = given.length === 0 ? 'no columns' : given.slice(0, maxNames).join(', ').slice(0, 500)
+  const message = `is missing: the row has ${has}`
+  throw new InvalidInputError([{ pointer: `#/${names[0]}`, message }])
 }
 
 /** Reads metadata, which the rules of metadata check later; `undefined` for a value that is no object. */

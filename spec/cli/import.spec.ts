@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { readFile, symlink } from 'node:fs/promises'
 
 import { sources, type ImportReport } from '../../lib'
 import type { Options } from '../support/app'
@@ -119,20 +119,23 @@ describe('import', () => {
     expect(await countKeys(user)).toBe(2)
   })
 
-  it('imports nothing if its report has no place', async () => {
+  it('imports nothing if its report has no place, or would go where a link leads', async () => {
     const user = 'no-place'
     const file = await write('no-place.jsonl', linesOf([makeKey(user).row]))
+    const target = await write('target.txt', 'mine')
+    await symlink(target, path('link.json'))
+    const into = (report: string) => cli(['import', file, ...permission, '--report', report])
 
-    const { code, stderr } = await cli([
-      'import',
-      file,
-      ...permission,
-      '--report',
-      path('no/where'),
-    ])
+    const [nowhere, linked] = await Promise.all([into(path('no/where')), into(path('link.json'))])
 
-    expect(code).toBe(2)
-    expect(stderr).toMatch(/The report cannot be written: .*ENOENT.*Nothing was imported/)
+    expect([nowhere.code, linked.code]).toEqual([2, 2])
+    expect(nowhere.stderr).toMatch(
+      /The report cannot be written: there is no folder .*no\. Nothing was imported/,
+    )
+    expect(linked.stderr).toMatch(
+      /The report cannot be written: .* is a symbolic link, which is not followed\. Nothing was imported/,
+    )
+    expect(await readFile(target, 'utf8')).toBe('mine')
     expect(await countKeys(user)).toBe(0)
   })
 

@@ -72,18 +72,22 @@ describe('create', () => {
     })
   })
 
-  it('makes no key if the file is there already, and none if its input is wrong', async () => {
+  it('makes no key if the file is there already or has no folder, and none if its input is wrong', async () => {
     const user = newUser()
     await cli(create(user, '--output', path(user)))
     const before = await readFile(path(user), 'utf8')
 
-    const [again, wrong] = await Promise.all([
+    const [again, nowhere, wrong] = await Promise.all([
       cli(create(user, '--output', path(user))),
+      cli(create(user, '--output', path('no/where'))),
       cli(create(user, '--expires-at', 'soon', '--output', path(`${user}-wrong`))),
     ])
 
     expect(again.code).toBe(2)
+    expect(again.stderr).toMatch(/cannot be made: .* is there already.*Nothing was changed/)
     expect(await readFile(path(user), 'utf8')).toBe(before)
+    expect(nowhere.code).toBe(2)
+    expect(nowhere.stderr).toMatch(/there is no folder .*\/no\. Nothing was changed/)
     expect(wrong.code).toBe(2)
     expect(wrong.stderr).toContain('expiresAt must be')
     // No empty file is left behind.

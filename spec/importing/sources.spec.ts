@@ -1,6 +1,12 @@
 import { randomUUID } from 'node:crypto'
 
-import { createApiKeys, digests, sources, type ImportSource } from '../../lib'
+import {
+  createApiKeys,
+  digests,
+  sources,
+  type ImportSource,
+  type InvalidInputError,
+} from '../../lib'
 import { faultOfPattern } from '../../lib/importing/pattern'
 import { crc32 } from '../../lib/importing/source'
 import { databaseAway } from '../support/database'
@@ -87,6 +93,24 @@ describe('the option imports', () => {
     expect(createSource).toThrow(`sources.${name} must be the secret of the other system, a text`)
   })
 
+  it.each<[() => unknown, string]>([
+    [
+      () => sources.betterAuth({ prefx: 'acme_' } as object),
+      'sources.betterAuth: there is no option prefx. Did you mean prefix?',
+    ],
+    [
+      () => sources.strapi({ apiToken: 'x', salt: 'y' } as never),
+      'sources.strapi: there is no option apiToken. It must be one of salt.',
+    ],
+    [
+      () => (sources.medusa as (options: object) => unknown)({ prefix: 'x' }),
+      'sources.medusa: there is no option prefix. There are none.',
+    ],
+    [() => sources.sanctum('acme_' as never), 'the options of a call must be an object'],
+  ])('refuses an option that a ready source does not have: %s', (createSource, message) => {
+    expect(createSource).toThrow(new TypeError(message))
+  })
+
   it('refuses a prefix that is no prefix', () => {
     expect(() => sources.knox({ prefix: '(a+)+' })).toThrow(TypeError)
   })
@@ -96,6 +120,15 @@ function read(source: ImportSource, row: Record<string, unknown>) {
   const result = source.readRow?.(row)
   if (!result) throw new Error('The source reads no rows')
   return result
+}
+
+/** Returns the faults with which a source refuses to read a row. */
+function faultsOf(source: ImportSource, row: Record<string, unknown>) {
+  try {
+    return read(source, row)
+  } catch (error) {
+    return (error as InvalidInputError).errors
+  }
 }
 
 /** Makes a JSON Web Token, with a signature of its length. */
@@ -172,7 +205,13 @@ describe('rows of other systems', () => {
     [
       'seconds of Gitea',
       sources.gitea(),
-      { token_hash: 'x', created_unix: 1_700_000_000, updated_unix: '1700000100', uid: 3 },
+      {
+        token_hash: 'x',
+        token_last_eight: '01234567',
+        created_unix: 1_700_000_000,
+        updated_unix: '1700000100',
+        uid: 3,
+      },
       { createdAt: new Date(1_700_000_000_000), lastUsedAt: new Date(1_700_000_100_000) },
     ],
     [
@@ -226,6 +265,15 @@ describe('rows of other systems', () => {
     expect(accepts.test(tokenOf({ ...claims, iss: 'app' }))).toBe(false)
     expect(accepts.test(tokenOf({ ...claims, aud: 'mcp-server-api' }))).toBe(false)
     expect(accepts.test(tokenOf({ sub: claims.sub, iat: claims.iat }))).toBe(false)
+  })
+
+  it('name the column that is missing, and the columns that are there', () => {
+    expect(faultsOf(sources.sanctum(), { id: 1, key: 'secret', tokenable_id: 7 })).toEqual([
+      { pointer: '#/token', message: 'is missing: the row has id, key, tokenable_id' },
+    ])
+    expect(faultsOf(sources.betterAuth(), {})).toEqual([
+      { pointer: '#/key', message: 'is missing: the row has no columns' },
+    ])
   })
 
   it('name what cannot be imported', () => {
