@@ -49,12 +49,12 @@ export function createAuthenticator(parts: AuthenticatorParts) {
     return findCaller(keeperOf(req, linesOf(req as GuardedRequest)), instance)
   }
 
-  /** Masks the credential of a request, and keeps it for the guards. */
-  function mask(req: GuardedRequest) {
+  /** Masks the credential of a request, and keeps it for the guards. It reads a request once, unless it is to read it anew. */
+  function mask(req: GuardedRequest, anew = false) {
     const lines = linesOf(req)
     const keeper = keeperOf(req, lines)
     const plain = credentials.readPlain(req, lines)
-    if (plain?.kind !== 'key' && findCaller(keeper, instance)) return
+    if (!anew && plain?.kind !== 'key' && findCaller(keeper, instance)) return
 
     const credential = plain ?? credentials.read(req, lines, findMaskedKey(keeper))
     addCaller(keeper, instance, req, undefined).masked = credential

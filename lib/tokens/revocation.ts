@@ -1,13 +1,11 @@
 import type { Request, Response } from 'express'
 
-import type { Authenticator } from '../http/authentication'
 import { clientAddressOf } from '../http/request'
 import type { RouteCommands } from '../lifecycle/commands'
 import type { Verification } from '../verification/verification'
 import { readForm, tokenOf } from './form'
 
 export interface RevocationParts {
-  authenticator: Pick<Authenticator, 'mask'>
   routeCommands: Pick<RouteCommands, 'revokeSecret'>
   verification: Pick<Verification, 'locate'>
 }
@@ -16,10 +14,8 @@ export interface RevocationParts {
  * Makes the handler that revokes the key of a request (RFC 7009). The key is the proof that the client may do so. The answer says nothing about
  * it (section 2.2).
  */
-export function createRevoke({ authenticator, routeCommands, verification }: RevocationParts) {
+export function createRevoke({ routeCommands, verification }: RevocationParts) {
   return async function revoke(req: Request, res: Response) {
-    // The credential of the client does not count. It may be a key.
-    authenticator.mask(req)
     const token = tokenOf(await readForm(req, res))
     const address = clientAddressOf(req)
     const { digests, key } = await verification.locate(token, { ip: address })

@@ -12,18 +12,16 @@ import {
   refusalHandler,
 } from '../http/router'
 import { isCrossSite } from '../http/same-origin'
-import type { SecretFormat } from '../keys/secret'
 import type { Settings } from '../read-options'
-import { createTakeClientSecret } from './client-secret'
+import { createTakeClientSecret, type ClientSecretParts } from './client-secret'
 import { createIntrospect, type IntrospectionParts } from './introspection'
 import { sendOAuthError } from './oauth-error'
 import { readTokenOptions } from './options'
 import { createRevoke, type RevocationParts } from './revocation'
 
 export interface TokenParts
-  extends Omit<GuardParts, 'answers'>, IntrospectionParts, RevocationParts {
+  extends Omit<GuardParts, 'answers'>, IntrospectionParts, RevocationParts, ClientSecretParts {
   authenticator: Authenticator
-  format: Pick<SecretFormat, 'markers'>
   settings: Settings
   verification: IntrospectionParts['verification'] & RevocationParts['verification']
 }
@@ -35,7 +33,7 @@ export function createTokenRouter(parts: TokenParts, given: unknown): Guard {
   const { authenticator, settings } = parts
   const { introspect, revoke } = readTokenOptions(given)
   const answers = createAnswers(settings, sendOAuthError)
-  const takeClientSecret = createTakeClientSecret(parts.format)
+  const takeClientSecret = createTakeClientSecret(parts)
   const clientsWithSecret = new WeakSet<Request>()
   const router = Router()
 

@@ -1,8 +1,10 @@
-import type { Express } from 'express'
+import express, { type Express } from 'express'
 
 import type { Options, TestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
+import { vectors } from '../support/imported-keys'
 import { forgeKey } from '../support/keys'
+import { sendRaw } from '../support/raw-http'
 import { until } from '../support/until'
 import { useWorld } from '../support/world'
 
@@ -103,6 +105,68 @@ describe('a client that sends a key as its secret', () => {
     expect(answer.headers['content-type']).toBe('application/json')
   })
 
+  it.each<[string, () => string]>([
+    ['a wrong encoding behind it', () => `${gateway}%`],
+    ['a line break behind it', () => `${gateway}\nX-Other: 1`],
+    ['a space behind it', () => `${gateway} `],
+    ['a letter that is not ASCII behind it', () => `${gateway}é`],
+  ])('is refused with a key and %s, and leaves nothing of it in the headers', async (_, secret) => {
+    const { status, body } = await introspect(asClient(secret()))
+
+    expect([status, body.error, body.code]).toEqual([
+      400,
+      'invalid_request',
+      'malformed_credential',
+    ])
+    expect(seen).toEqual([expect.not.stringContaining('Basic')])
+    expect(seen[0]?.match(/"Bearer agpt_\w{6}\.\.\."/g)).toHaveLength(3)
+  })
+
+  it.each<[string, () => [string, string]]>([
+    ['Basic twice', () => [asClient(gateway).Authorization, asClient(forgeKey()).Authorization]],
+    [
+      'another secret, then the key',
+      () => [asClient('x').Authorization, asClient(gateway).Authorization],
+    ],
+    ['a token, then the key', () => ['Bearer a.b.c', asClient(gateway).Authorization]],
+    [
+      'the key as a token, then as a secret',
+      () => [`Bearer ${gateway}`, asClient(gateway).Authorization],
+    ],
+  ])('is refused with two lines, and leaves nothing of either: %s', async (_, values) => {
+    for (const wish of [{ isGuarded: false }, { isGuarded: true }]) {
+      const app = express()
+      if (wish.isGuarded) app.use(apiKeys.maskKeys(), apiKeys.authenticate({ optional: true }))
+      addTokens(app, apiKeys)
+      seen.length = 0
+
+      const { status, body } = await sendRaw(app, [
+        'POST /oauth/introspect HTTP/1.1',
+        ...values().map((value) => `Authorization: ${value}`),
+        'Content-Length: 0',
+      ])
+
+      expect([status, JSON.parse(body).code]).toEqual([400, 'multiple_credentials'])
+      const keys = values().map((value) => value.replace('Basic ', ''))
+      const [headers = ''] = seen
+      for (const key of keys.filter((key) => key.length > 40)) expect(headers).not.toContain(key)
+      expect(headers).not.toContain(gateway)
+    }
+  })
+
+  it('leaves no key in the headers of a request that no guard reads', async () => {
+    await http.set(asClient(gateway)).get('/oauth/introspect')
+    await http.set({ Authorization: `Bearer ${gateway}` }).get('/oauth/introspect')
+    await introspect({ ...asClient(gateway), 'Sec-Fetch-Site': 'cross-site' })
+
+    expect(seen).toHaveLength(3)
+    for (const headers of seen) {
+      expect(headers.match(/Bearer agpt_\w{6}\.\.\./g)).toHaveLength(3)
+      expect(headers).not.toContain('Basic')
+      expect(headers).not.toContain(gateway)
+    }
+  })
+
   it('is refused by the permission of its key, without a challenge', async () => {
     const { plainTextKey } = await createKey()
 
@@ -144,6 +208,20 @@ describe('a client that sends a key as its secret', () => {
       'invalid_request',
       'multiple_credentials',
     ])
+    expect(seen).toEqual([expect.not.stringContaining(gateway)])
+  })
+
+  it('is refused if a guard of the whole app has read another credential before', async () => {
+    const headers = { ...asClient(gateway), 'X-API-Key': gateway }
+    const { http } = createProcess({ header: 'X-API-Key' }, (app, keys) => {
+      app.use(keys.maskKeys(), keys.authenticate({ optional: true }))
+      addTokens(app, keys)
+    })
+
+    const { status, body } = await introspect(headers, gateway, http)
+
+    expect([status, body.code]).toEqual([400, 'multiple_credentials'])
+    expect(seen).toEqual([expect.not.stringContaining(gateway)])
   })
 
   it('counts towards the limits of its key, and as a use of it', async () => {
@@ -183,6 +261,28 @@ describe('a client that sends a key as its secret', () => {
 
     expect([status, body.error]).toEqual([503, 'temporarily_unavailable'])
   })
+})
+
+describe('a client that sends a key of another system as its secret', () => {
+  it.each(Object.entries(vectors).filter(([name]) => /^(better-auth|sanctum|adonis)$/.test(name)))(
+    'introspects, and the key is masked: %s',
+    async (_, { source, key, row }) => {
+      const importing = createProcess({ imports: [source] }, addTokens)
+      await importing.apiKeys.importKeys(source.name, [
+        { ...row, userId: 'alice', permissions: ['EXECUTE_BLOCK'] },
+      ])
+
+      const encoded = await introspect(asClient(encode(key)), gateway, importing.http)
+      const asItIs = await introspect(asClient(key), gateway, importing.http)
+
+      expect([encoded.body.active, asItIs.body.active]).toEqual([true, true])
+      for (const headers of seen) {
+        expect(headers).not.toContain('Basic')
+        expect(headers).not.toContain(key)
+        expect(headers).toContain(`Bearer ${key.slice(0, 6)}...`)
+      }
+    },
+  )
 })
 
 async function failToAnswer(): Promise<boolean> {
