@@ -119,10 +119,15 @@ export function createChangeLog(parts: ChangeLogParts) {
       else committed(String(logged?.xid))
     },
 
-    /** Registers the bound, or confirms it from time to time. Every process that waits for everyone waits for it. */
+    /**
+     * Registers the bound, or confirms it from time to time. Every process that waits for everyone waits for it. A bound that is confirmed is
+     * on the standbys already. So a confirmation does not wait for them: processes go on while a synchronous standby is away.
+     */
     async register(limitMs: number) {
       const sql = `
       START TRANSACTION ISOLATION LEVEL READ COMMITTED;
+      SET LOCAL lock_timeout = ${Math.ceil(limitMs)};
+      SELECT set_config('synchronous_commit', 'local', true) WHERE EXISTS (SELECT FROM ${bounds} WHERE bound_ms = ${boundMs});
       INSERT INTO ${bounds} AS known (bound_ms, registered_at) VALUES (${boundMs}, clock_timestamp())
           ON CONFLICT (bound_ms) DO UPDATE SET registered_at = excluded.registered_at
        WHERE known.registered_at < now() - interval '30 minutes';

@@ -16,6 +16,12 @@ const ownerTypeOf = ({ owner }: { owner: Owner }) => owner.type
 const ownerIdOf = ({ owner }: { owner: Owner }) =>
   `"${Buffer.from(String(owner.id)).toString('hex')}"`
 
+/**
+ * SQL that makes a commit return without its standbys. While a synchronous standby is away, a COMMIT waits without end, no time limit of
+ * the server ends it, and a connection that is given up stays in the server.
+ */
+const withoutStandbys = 'SET LOCAL synchronous_commit = local'
+
 /** Returns the items as the text of an array. */
 function arrayOf(items: readonly (string | number)[]): string {
   return `'{${items.join()}}'`
@@ -40,7 +46,7 @@ export function lastUsesSql(
   const isDue = `(${isDueAfter('key.last_used_at', 'latest.used_at', resolutionMs)}
            OR (before.id IS NOT NULL AND ${isDueAfter('key.previous_last_used_at', 'before.used_at', resolutionMs)})
            OR (current.id IS NOT NULL AND key.first_used_at IS NULL))`
-  return `
+  return `${withoutStandbys};
        WITH noted AS (
          SELECT id, hash, to_timestamp(used_at_ms / 1000::float8)::timestamptz(3) AS used_at, used_from,
                 owner_type, pg_catalog.convert_from(decode(owner_id, 'hex'), 'UTF8') AS owner_id
@@ -84,7 +90,7 @@ function isDueAfter(written: string, used: string, resolutionMs: number): string
  */
 export function countsSql(tables: Tables, writerId: string, { number, tallies }: Batch): string {
   const column = (read: (tally: Tally) => string | number) => arrayOf(tallies.map(read))
-  return `
+  return `${withoutStandbys};
        WITH news AS (
          INSERT INTO ${tables.usageWriters} AS writer (id, batch, written_at)
          VALUES ('${writerId}', ${number}, clock_timestamp())
