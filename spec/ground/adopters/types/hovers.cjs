@@ -1,4 +1,4 @@
-// Prints what an editor shows over calls of a file, as JSON: names of functions and their hovers.
+// Prints what an editor shows of a file, as JSON: all errors, those of declarations included, and the hovers over calls of functions.
 const { readFileSync } = require('node:fs')
 const { resolve } = require('node:path')
 
@@ -33,4 +33,7 @@ const hovers = functions.map((name) => {
   const { displayParts } = service.getQuickInfoAtPosition(file, text.indexOf(call) + 8)
   return [name, ts.displayPartsToString(displayParts)]
 })
-console.log(JSON.stringify(Object.fromEntries(hovers)))
+const errors = ts
+  .getPreEmitDiagnostics(service.getProgram())
+  .map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'))
+console.log(JSON.stringify({ errors, hovers: Object.fromEntries(hovers) }))
