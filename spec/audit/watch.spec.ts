@@ -1,18 +1,24 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 
 import { createWatch } from '../../lib/audit/watch'
 import { createBackground } from '../../lib/database/background'
 import { systemClock } from '../../lib/database/clock'
 import { tablesOf } from '../../models/tables'
-import { until } from '../support/until'
 
-/** Starts a watch whose looks, behind the first, are answered by `answer()`. */
+/** Starts a watch whose looks, behind the first, are answered by `answer()`, and whose timers end by `endTimer()`. */
 function startWatch() {
   let looks = 0
   let answer: (() => void) | undefined
+  const timers: (() => void)[] = []
   const watch = createWatch(
     {
-      background: createBackground(),
+      background: {
+        ...createBackground(),
+        startTimer(work) {
+          timers.push(work)
+          return setTimeout(() => {}).unref()
+        },
+      },
       clock: systemClock,
       connection: {
         query() {
@@ -31,31 +37,46 @@ function startWatch() {
     },
   )
   watch.start()
-  return { watch, countLooks: () => looks, answer: () => answer?.() }
+
+  return {
+    watch,
+    countLooks: () => looks,
+    countTimers: () => timers.length,
+    async endTimer() {
+      timers.shift()?.()
+      await nextTurn()
+    },
+    async answer() {
+      answer?.()
+      await nextTurn()
+    },
+  }
 }
 
 describe('the watch for entries without a seal', () => {
   it('looks once at a time, however long a look takes, and looks again after it', async () => {
-    const { watch, countLooks, answer } = startWatch()
-    await until(() => countLooks() === 1)
-
-    // Nothing reports that it does not look. The time is that of two looks and more.
-    await sleep(2_000)
+    const { watch, countLooks, countTimers, endTimer, answer } = startWatch()
+    await endTimer()
     expect(countLooks()).toBe(1)
 
-    answer()
-    await until(() => countLooks() === 2)
+    // Only a timer begins a look.
+    expect(countTimers()).toBe(0)
+
+    await answer()
+    expect(countTimers()).toBe(1)
+    await endTimer()
+    expect(countLooks()).toBe(2)
     watch.stop()
   })
 
   it('does not look again if it is stopped during a look', async () => {
-    const { watch, countLooks, answer } = startWatch()
-    await until(() => countLooks() === 1)
+    const { watch, countLooks, countTimers, endTimer, answer } = startWatch()
+    await endTimer()
+    expect(countLooks()).toBe(1)
 
     watch.stop()
-    answer()
+    await answer()
 
-    await sleep(1_000)
-    expect(countLooks()).toBe(1)
+    expect(countTimers()).toBe(0)
   })
 })
