@@ -2,6 +2,7 @@ import { searchSql } from '../models/api-key'
 import { literal } from '../models/names'
 import type { Tables } from '../models/tables'
 import { createFunction } from './create-function'
+import { keyRules } from './row-rules'
 import { secretTriggers } from './secret-triggers'
 import { unless, type Step } from './step'
 
@@ -34,7 +35,7 @@ export function createApiKeys(tables: Tables, types: OwnerIdTypes): Step {
       api_key_salts: saltsSql(tables),
       api_key_requests: requestsSql(tables),
     },
-    triggers: secretTriggers(tables),
+    triggers: [...keyRules(tables), ...secretTriggers(tables)],
     routines: [createFunction(tables)],
     finish: referenceSql(tables),
   }
@@ -67,9 +68,9 @@ export function newOrganizationColumnSql(
   type: string,
   table: string,
 ) {
-  const add = table === suspendedOwners ? `${type} UNIQUE` : type
+  const constraints = table === suspendedOwners ? ` UNIQUE, ADD ${hasOneOwner}` : ''
   return `
-      ALTER TABLE ${table} DROP COLUMN organization_id, ADD COLUMN organization_id ${add}, ADD ${hasOneOwner};
+      ALTER TABLE ${table} DROP COLUMN organization_id, ADD COLUMN organization_id ${type}${constraints};
       ${table === keys ? organizationIndexSql(keys) : ''}`
 }
 
@@ -79,69 +80,48 @@ function keysSql({ keys }: Tables, types: OwnerIdTypes): string {
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
         user_id ${types.user_id},
         organization_id ${types.organization_id},
-        service text CHECK (char_length(service) BETWEEN 1 AND 100),
+        service text,
         -- Without a foreign key, because the key outlives its maker.
         created_by text,
-        environment text CHECK (environment ~ '^[a-z][a-z0-9_]{0,31}$'),
-        resources json CHECK (json_typeof(resources) = 'object' AND octet_length(resources::text) <= 16384),
-        name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 100),
-        description text CHECK (char_length(description) <= 500),
-        prefix text NOT NULL CHECK (prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$|^@[a-z][a-z0-9-]*_[0-9A-Za-z_|.-]{6}$'),
-        postfix text NOT NULL CHECK (postfix ~ '^[!-~]{0,8}$'),
-        hash text NOT NULL UNIQUE CHECK (hash ~ '^[0-9a-f]{64}$'),
-        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$'),
-        permissions text[] NOT NULL CHECK (
-          (cardinality(permissions) = 0 OR array_ndims(permissions) = 1)
-          AND array_position(permissions, NULL) IS NULL
-        ),
-        status text NOT NULL DEFAULT 'ACTIVE' CHECK (status IN ('ACTIVE', 'SUSPENDED', 'REVOKED')),
+        environment text,
+        resources json,
+        name text NOT NULL,
+        description text,
+        prefix text NOT NULL,
+        postfix text NOT NULL,
+        hash text NOT NULL UNIQUE,
+        secret_id text,
+        permissions text[] NOT NULL,
+        status text NOT NULL DEFAULT 'ACTIVE',
         created_at timestamptz(3) NOT NULL DEFAULT now(),
         updated_at timestamptz(3) NOT NULL DEFAULT now(),
         last_used_at timestamptz(3),
         -- The first use of the current secret.
         first_used_at timestamptz(3),
-        last_used_from text CHECK (last_used_from ~ '^[0-9a-f.:]{2,45}$'),
+        last_used_from text,
         expires_at timestamptz(3),
         revoked_at timestamptz(3),
         -- The last rotation or reactivation, from which on the key may be idle anew.
         renewed_at timestamptz(3),
-        allowed_ips text[] CHECK (
-          cardinality(allowed_ips) BETWEEN 1 AND 100
-          AND array_ndims(allowed_ips) = 1
-          AND array_position(allowed_ips, NULL) IS NULL
-        ),
-        metadata json NOT NULL DEFAULT '{}' CHECK (
-          json_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 4096
-        ),
-        limits json CHECK (json_typeof(limits) = 'object' AND octet_length(limits::text) <= 4096),
+        allowed_ips text[],
+        metadata json NOT NULL DEFAULT '{}',
+        limits json,
         previous_hash text,
-        previous_secret_id text CHECK (previous_secret_id ~ '^[0-9a-f]{16}$'),
+        previous_secret_id text,
         previous_prefix text,
         previous_postfix text,
         previous_works_until timestamptz(3),
         previous_last_used_at timestamptz(3),
         -- A new secret that waits for its first use. Its hash is among the retired secrets until then.
         pending_hash text, pending_prefix text, pending_postfix text,
-        pending_secret_id text CHECK (pending_secret_id ~ '^[0-9a-f]{16}$'),
-        pending_grace_seconds integer CHECK (pending_grace_seconds BETWEEN 0 AND 31536000),
+        pending_secret_id text,
+        pending_grace_seconds integer,
         -- When the key was exposed, by whom that was found, and its place. Such a key is never active again.
-        exposed json CHECK (json_typeof(exposed) = 'object' AND octet_length(exposed::text) <= 8192),
+        exposed json,
         -- For an imported key. Its prefix is '@', the source, an underscore and six characters, until it is rotated.
-        source text CHECK (source ~ '^[a-z][a-z0-9-]{0,31}$'),
+        source text,
         -- Each change by the library gives it a new value, which its audit entry has too.
-        event_ref uuid,
-        ${hasOneOwner},
-        CHECK (CASE WHEN prefix LIKE '@%' THEN source IS NOT NULL AND left(prefix, -7) = '@' || source ELSE postfix ~ '^[0-9A-Za-z]{8}$' END),
-        CHECK ((status = 'REVOKED') = (revoked_at IS NOT NULL)),
-        CHECK (exposed IS NULL OR status <> 'ACTIVE'),
-        CHECK (
-          num_nulls(pending_hash, pending_prefix, pending_postfix, pending_grace_seconds) IN (0, 4)
-          AND (pending_hash IS NOT NULL OR pending_secret_id IS NULL)
-        ),
-        CHECK (
-          num_nulls(previous_hash, previous_prefix, previous_postfix, previous_works_until) IN (0, 4)
-          AND (previous_hash IS NOT NULL OR (previous_secret_id IS NULL AND previous_last_used_at IS NULL))
-        )
+        event_ref uuid
       ) WITH (fillfactor = 90);
 
       ${['user_id', 'service', 'created_by'].map((column) => listIndexSql(keys, column)).join('')}

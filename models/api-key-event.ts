@@ -40,7 +40,8 @@ export type ChangeAction = Exclude<
   | 'owner_erased'
 >
 
-const actorTypes = ['user', 'admin', 'system', 'database'] as const
+/** The kinds of actors. */
+export const actorTypes = ['user', 'admin', 'system', 'database'] as const
 
 /** The kind of actor: a user, an administrator, the app itself, or a role that changed the database without the library. */
 export type ActorType = (typeof actorTypes)[number]

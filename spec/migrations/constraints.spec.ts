@@ -1,5 +1,10 @@
+import { randomUUID } from 'node:crypto'
+
 import { insert } from '../support/tables'
 import { useWorld } from '../support/world'
+
+/** SQL for an object of so many bytes. */
+const objectOf = (bytes: number) => `('{"x":"' || repeat('x', ${bytes - 8}) || '"}')::json`
 
 describe('constraints', () => {
   const world = useWorld()
@@ -63,6 +68,8 @@ describe('constraints', () => {
     ],
     ['a suspended owner', 'api_key_suspended_owners', suspension, {}],
     ['a suspended service', 'api_key_suspended_owners', suspension, ofService],
+    ['a key that was exposed', 'api_keys', key, { status: "'SUSPENDED'", exposed: "'{}'" }],
+    ['a limited key', 'api_keys', key, { limits: "'{}'", allowed_ips: "'{::1}'" }],
     ['a keyed hash', 'api_keys', key, { secret_id: "'0123456789abcdef'" }],
     ['a prefix of several words', 'api_keys', key, { prefix: "'acme_live_2_Abc123'" }],
     ['an address', 'api_keys', key, { last_used_from: "'2001:db8::203.0.113.7'" }],
@@ -81,33 +88,35 @@ describe('constraints', () => {
 
   const hash = `'${'0'.repeat(64)}'`
 
-  it.each([
-    ['no owner', { user_id: 'NULL' }, 'api_keys_check'],
-    ['two owners', { service: "'importer'" }, 'api_keys_check'],
-    ['three owners', { service: "'importer'", organization_id: "'acme'" }, 'api_keys_check'],
+  const exposed = { status: "'SUSPENDED'", exposed: "'{}'" }
+
+  const badKeys: [string, Record<string, string>, string][] = [
+    ['no owner', { user_id: 'NULL' }, 'api_keys_owner_check'],
+    ['two owners', { service: "'importer'" }, 'api_keys_owner_check'],
+    ['three owners', { service: "'importer'", organization_id: "'acme'" }, 'api_keys_owner_check'],
     ['an empty service', { ...ofService, service: "''" }, 'api_keys_service_check'],
     ['101 of service', { ...ofService, service: "repeat('x', 101)" }, 'api_keys_service_check'],
     ['an environment in upper case', { environment: "'Live'" }, 'api_keys_environment_check'],
     ['33 of environment', { environment: "repeat('x', 33)" }, 'api_keys_environment_check'],
     ['a list of resources', { resources: "'[]'" }, 'api_keys_resources_check'],
-    [
-      '16385 bytes of resources',
-      { resources: `('{"graph": ["' || repeat('x', 16385 - 15) || '"]}')::json` },
-      'api_keys_resources_check',
-    ],
+    ['16385 bytes of resources', { resources: objectOf(16_385) }, 'api_keys_resources_check'],
     ['no name', { name: 'NULL' }, 'null value in column "name"'],
     ['an empty name', { name: "''" }, 'api_keys_name_check'],
     ['101 characters of name', { name: "repeat('x', 101)" }, 'api_keys_name_check'],
     ['501 of description', { description: "repeat('x', 501)" }, 'api_keys_description_check'],
     ['a prefix without a name', { prefix: "'_abc123'" }, 'api_keys_prefix_check'],
     ['a prefix that shows more', { prefix: "'agpt_abc1234'" }, 'api_keys_prefix_check'],
-    ['a postfix that shows more', { postfix: "'abcd12345'" }, 'api_keys_check'],
-    ['the postfix of another system', { postfix: "'a-1'" }, 'api_keys_check'],
-    ['the prefix of another system', { prefix: "'@knox_abc...'" }, 'api_keys_check'],
+    ['a postfix that shows more', { postfix: "'abcd12345'" }, 'api_keys_postfix_check'],
+    ['the postfix of another system', { postfix: "'a-1'" }, 'api_keys_source_of_prefix_check'],
+    [
+      'the prefix of another system',
+      { prefix: "'@knox_abc...'" },
+      'api_keys_source_of_prefix_check',
+    ],
     [
       'the prefix of another source',
       { prefix: "'@knox_abc...'", source: "'sanctum'" },
-      'api_keys_check',
+      'api_keys_source_of_prefix_check',
     ],
     ['a source without a name', { source: "''" }, 'api_keys_source_check'],
     ['no hash', { hash: 'NULL' }, 'null value in column "hash"'],
@@ -119,11 +128,93 @@ describe('constraints', () => {
     ['a table of permissions', { permissions: "'{{A},{B}}'" }, 'api_keys_permissions_check'],
     ['no status', { status: 'NULL' }, 'null value in column "status"'],
     ['another status', { status: "'EXPIRED'" }, 'api_keys_status_check'],
-    ['REVOKED without a time', { status: "'REVOKED'" }, 'api_keys_check'],
-    ['a time without REVOKED', { revoked_at: 'now()' }, 'api_keys_check'],
+    ['REVOKED without a time', { status: "'REVOKED'" }, 'api_keys_revoked_at_check'],
+    ['a time without REVOKED', { revoked_at: 'now()' }, 'api_keys_revoked_at_check'],
     ['a host for an address', { last_used_from: "'localhost'" }, 'last_used_from_check'],
-  ])('keep a key with %s out', async (_, change, refusal) => {
+    ['no metadata', { metadata: 'NULL' }, 'null value in column "metadata"'],
+    ['a list of metadata', { metadata: "'[]'" }, 'api_keys_metadata_check'],
+    ['4097 bytes of metadata', { metadata: objectOf(4_097) }, 'api_keys_metadata_check'],
+    ['a list of limits', { limits: "'[]'" }, 'api_keys_limits_check'],
+    ['4097 bytes of limits', { limits: objectOf(4_097) }, 'api_keys_limits_check'],
+    ['an empty list of addresses', { allowed_ips: "'{}'" }, 'api_keys_allowed_ips_check'],
+    ['NULL for an address', { allowed_ips: "'{::1,NULL}'" }, 'api_keys_allowed_ips_check'],
+    ['a table of addresses', { allowed_ips: "'{{a},{b}}'" }, 'api_keys_allowed_ips_check'],
+    [
+      '101 addresses',
+      { allowed_ips: "array_fill('::1'::text, '{101}')" },
+      'api_keys_allowed_ips_check',
+    ],
+    ['ACTIVE after an exposure', { ...exposed, status: "'ACTIVE'" }, 'api_keys_exposed_check'],
+    ['a list of exposures', { ...exposed, exposed: "'[]'" }, 'api_keys_exposed_check'],
+    ['8193 bytes of exposure', { ...exposed, exposed: objectOf(8_193) }, 'api_keys_exposed_check'],
+    [
+      'a secret for its previous id',
+      { previous_secret_id: "'correct horse'" },
+      'api_keys_previous_secret_id_check',
+    ],
+    ['half a previous secret', { previous_prefix: "'agpt_abc123'" }, 'api_keys_previous_check'],
+    ['a use of no previous secret', { previous_last_used_at: 'now()' }, 'api_keys_previous_check'],
+    [
+      'the id of no previous secret',
+      { previous_secret_id: "'0123456789abcdef'" },
+      'api_keys_previous_check',
+    ],
+    [
+      'a secret for its pending id',
+      { pending_secret_id: "'correct horse'" },
+      'api_keys_pending_secret_id_check',
+    ],
+    ['half a pending secret', { pending_prefix: "'agpt_abc123'" }, 'api_keys_pending_check'],
+    [
+      'the id of no pending secret',
+      { pending_secret_id: "'0123456789abcdef'" },
+      'api_keys_pending_check',
+    ],
+    [
+      'a grace of more than a year',
+      { pending_grace_seconds: '31536001' },
+      'api_keys_pending_grace_seconds_check',
+    ],
+    [
+      'a grace of less than nothing',
+      { pending_grace_seconds: '-1' },
+      'api_keys_pending_grace_seconds_check',
+    ],
+  ]
+
+  it.each(badKeys)('keep a key with %s out', async (_, change, refusal) => {
     await expect(insert(world, 'api_keys', { ...key, ...change })).rejects.toThrow(refusal)
+  })
+
+  it.each(badKeys)('let no UPDATE give a key %s', async (_, change, refusal) => {
+    const name = randomUUID()
+    await insert(world, 'api_keys', { ...key, name: `'${name}'` })
+
+    const columns = Object.entries(change).map(([column, value]) => `${column} = ${value}`)
+    const update = `UPDATE api_keys SET ${columns.join(', ')} WHERE name = '${name}'`
+    await expect(world.sequelize.query(update)).rejects.toThrow(refusal)
+  })
+
+  it('keep a key out that a trigger of the app makes bad', async () => {
+    await world.sequelize.query(`
+      CREATE FUNCTION z_shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.hash := upper(NEW.hash); RETURN NEW; END $$;
+      CREATE TRIGGER z_shout BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION z_shout()`)
+
+    const insertion = insert(world, 'api_keys', { ...key, hash: `'${'a'.repeat(64)}'` })
+    await expect(insertion).rejects.toMatchObject({
+      parent: { code: '23514', constraint: 'api_keys_hash_check', detail: undefined },
+    })
+    await world.sequelize.query('DROP TRIGGER z_shout ON api_keys')
+  })
+
+  it('keep a bad key out of a session that replicates', async () => {
+    const insertion = world.sequelize.transaction(async (transaction) => {
+      await world.sequelize.query('SET LOCAL session_replication_role = replica', { transaction })
+      const values = { ...key, name: "''" }
+      const sql = `INSERT INTO api_keys (${Object.keys(values).join(', ')}) VALUES (${Object.values(values).join(', ')})`
+      await world.sequelize.query(sql, { transaction })
+    })
+    await expect(insertion).rejects.toThrow('api_keys_name_check')
   })
 
   it.each([
@@ -155,13 +246,31 @@ describe('constraints', () => {
   })
 
   it.each([
-    ['no key', { api_key_id: 'NULL' }, 'api_key_events_check'],
-    ['half an owner', { owner_id: 'NULL' }, 'api_key_events_check'],
-    ['half a former owner', { former_owner_type: "'user'" }, 'api_key_events_check'],
+    ['no key', { api_key_id: 'NULL' }, 'api_key_events_api_key_id_check'],
+    ['half an owner', { owner_id: 'NULL' }, 'api_key_events_owner_check'],
+    ['half a former owner', { former_owner_type: "'user'" }, 'api_key_events_former_owner_check'],
+    [
+      'another kind of former owner',
+      { former_owner_type: "'team'", former_owner_id: "'red'" },
+      'api_key_events_former_owner_type_check',
+    ],
+    [
+      'a warning of a user',
+      { action: "'retired_secret_used'" },
+      'api_key_events_retired_secret_used_check',
+    ],
+    ['a short salt', { salt: "'x'" }, 'api_key_events_salt_check'],
+    ['no salt', { salt: 'NULL' }, 'null value in column "salt"'],
+    ['a signature of no form', { entry_mac: "'x'" }, 'api_key_events_entry_mac_check'],
+    ['fewer kept digests', { erased: "'{NULL}'" }, 'api_key_events_erased_check'],
+    ['a state that is no jsonb', { before: `'"\\u0000"'` }, 'unsupported Unicode escape sequence'],
+    ['another', { after: `'"\\u0000"'` }, 'unsupported Unicode escape sequence'],
+    ['a third', { personal_before: `'"\\u0000"'` }, 'unsupported Unicode escape sequence'],
+    ['a fourth', { personal_after: `'"\\u0000"'` }, 'unsupported Unicode escape sequence'],
     ['another kind of owner', { owner_type: "'team'" }, 'api_key_events_owner_type_check'],
     ['another action', { action: "'expired'" }, 'api_key_events_action_check'],
     ['another actor', { actor_type: "'robot'" }, 'api_key_events_actor_type_check'],
-    ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_check'],
+    ['a user without an id', { actor_id: 'NULL' }, 'api_key_events_actor_id_check'],
     ['501 characters of reason', { reason: "repeat('x', 501)" }, 'api_key_events_reason_check'],
   ])('keep an event with %s out', async (_, change, refusal) => {
     await expect(insert(world, 'api_key_events', { ...event, ...change })).rejects.toThrow(refusal)
