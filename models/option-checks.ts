@@ -44,10 +44,16 @@ const maxShown = 5
 /** Returns a sentence for a message about an unknown name: the nearest known name, or all known names if they are few. */
 export function suggest(name: unknown, known: readonly string[]): string {
   if (known.length === 0) return ' There are none.'
-  const given = String(name)
-  const nearest = closest(given, known)
-  if (distance(given, nearest) <= given.length / 2) return ` Did you mean ${nearest}?`
+  const nearest = nearestTo(String(name), known)
+  if (nearest !== undefined) return ` Did you mean ${nearest}?`
   return known.length <= maxShown ? ` It must be one of ${known.join(', ')}.` : ''
+}
+
+/** Returns the known name that is most like an unknown name; `undefined` if none is like it. */
+export function nearestTo(name: string, known: readonly string[]): string | undefined {
+  if (known.length === 0) return undefined
+  const nearest = closest(name, known)
+  return distance(name, nearest) <= name.length / 2 ? nearest : undefined
 }
 
 /** Returns the last argument of a call. Refuses a value that is no object: it is a mistake, and would go unheeded. */

@@ -191,11 +191,11 @@ function createMiddlewares(parts: GuardParts) {
 function createCalls(parts: GuardParts) {
   const { authenticator, rateLimits, answers, decisionLog, settings } = parts
 
-  function acceptedOf(req: object): Accepted {
+  function acceptedOf(req: object, caller: string): Accepted {
     const accepted = authenticator.recall(req)?.accepted
     if (accepted) return accepted
     throw new TypeError(
-      'getApiKey: this request has no API key. Put requirePermission() or authenticate() before the handler.',
+      `${caller}: this request has no API key. Put requirePermission() or authenticate() before the handler.`,
     )
   }
 
@@ -227,7 +227,7 @@ function createCalls(parts: GuardParts) {
         )
         const error = await check(req, res)
         if (error) throw error
-        return acceptedOf(req).key.apiKey
+        return acceptedOf(req, name).key.apiKey
       } catch (error) {
         authenticator.reportDenied(req, error)
         throw error instanceof ApiKeysError ? answers.withChallenge(error) : error
@@ -235,7 +235,7 @@ function createCalls(parts: GuardParts) {
     },
 
     getApiKey(req: object): VerifiedApiKey {
-      return acceptedOf(req).key.apiKey
+      return acceptedOf(req, 'getApiKey').key.apiKey
     },
 
     async consume(subject: object, cost = 1): Promise<readonly LimitState[]> {
@@ -246,7 +246,7 @@ function createCalls(parts: GuardParts) {
       const verified = acceptanceOf(subject)
       if (verified) return rateLimits.consume(verified, cost, undefined)
 
-      const { key, caller } = acceptedOf(subject)
+      const { key, caller } = acceptedOf(subject, 'consume')
       return rateLimits.consume(key, cost, caller.response)
     },
 

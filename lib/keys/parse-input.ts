@@ -1,6 +1,7 @@
 // `import * as` would copy the 300 exports of Valibot in each file, which takes longer than to load it.
 import v = require('valibot')
 
+import { nearestTo } from '../../models/option-checks'
 import { InvalidInputError, type InputFault } from '../errors'
 
 /** A longer list of faults helps no reader: a body of 32 kB can hold thousands of them. */
@@ -76,15 +77,29 @@ export function strict<Schema extends ObjectSchema>(
     v.rawTransform<object, v.InferOutput<Schema>>(({ dataset, addIssue, NEVER }) => {
       const { issues = [], output, success } = v.safeParse(schema, dataset.value, everyFault)
       for (const { input, message, path } of issues) addIssue({ input, message, path })
-      for (const name of Object.keys(dataset.value)) {
-        if (Object.hasOwn(schema.entries, name)) continue
-        const message = Object.hasOwn(refused, name) ? refused[name] : 'is not known here'
+      const unknown = Object.keys(dataset.value).filter(
+        (name) => !Object.hasOwn(schema.entries, name),
+      )
+      for (const name of unknown.slice(0, maxFaults)) {
+        const message = Object.hasOwn(refused, name) ? refused[name] : unknownName(name, schema)
         addIssue({ message, path: pathTo(dataset.value, name) })
       }
       return success ? output : NEVER
     }),
     documentedLike(schema),
   )
+}
+
+/** A longer name is like no name of a field. */
+const longestName = 50
+
+/** Says that there is no field of a name, and the field that was perhaps meant. */
+function unknownName(name: string, { entries }: ObjectSchema): string {
+  const known = Object.keys(entries).filter((each) => !isNotKnown(entries[each]))
+  const nearest = name.length <= longestName ? nearestTo(name, known) : undefined
+  return nearest === undefined
+    ? 'is not known here'
+    : `is not known here (did you mean ${nearest}?)`
 }
 
 /** Gives an object a member for each field, so that a missing field is refused by its own rule. */
@@ -128,3 +143,7 @@ export const notKnown = v.pipe(
   v.custom<string>(() => false, 'is not known here'),
   documentedAs(false),
 )
+
+function isNotKnown(schema: v.ObjectEntries[string] | undefined): boolean {
+  return schema !== undefined && 'wrapped' in schema && schema.wrapped === notKnown
+}

@@ -385,7 +385,8 @@ export interface Lifecycle<A extends App = AnyApp> {
 
   /**
    * Takes a permission from every key that has its name, 1,000 keys in a transaction, and returns how many keys it changed. A key may be
-   * left with no permission. If a permission gets the name again later, no key has it from before. Revoked keys stay as they are.
+   * left with no permission. If a permission gets the name again later, no key has it from before. Revoked keys stay as they are. A name that is
+   * still in the option `permissions` is taken from keys as well: guards go on demanding it, and keys can be given it again.
    */
   dropPermission(name: string, options?: PermissionOptions): Promise<{ keys: number }>
 

@@ -29,7 +29,7 @@ interface VerifyBasics {
    * `close`, `finish` or `disconnect`. Without it, the signal is kept until it aborts.
    */
   until?: Closable
-  /** The address that the key came from. Without it, a key with `allowedIps` is refused. */
+  /** The address that the key came from. Without it, a key with `allowedIps` is refused, and a bad key is no failed attempt. */
   ip?: string | undefined
 }
 

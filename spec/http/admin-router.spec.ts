@@ -139,7 +139,7 @@ describe('GET /', () => {
   it.each([
     ['userId=a&userId=b', 'userId', 'must be a user id'],
     ['sort=name', 'sort', 'must be createdAt or -createdAt, unless an owner is given'],
-    ['user=alice', 'user', 'is not known here'],
+    ['user=alice', 'user', 'is not known here (did you mean userId?)'],
     ['owner=alice', 'owner', 'must be an owner: { type, id }'],
   ])('refuses an invalid filter: %s', async (query, name, message) => {
     const answer = await http.as('admin').get(`/admin/api-keys?${query}`)

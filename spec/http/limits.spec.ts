@@ -278,7 +278,7 @@ describe('consume', () => {
   })
 
   it('refuses a request that no guard has let through', async () => {
-    await expect(apiKeys.consume({})).rejects.toThrow('this request has no API key')
+    await expect(apiKeys.consume({})).rejects.toThrow('consume: this request has no API key')
   })
 
   it.each([-1, 1.5, '2', null])('refuses the cost %p of a guard', (cost) => {

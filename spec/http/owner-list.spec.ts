@@ -127,7 +127,7 @@ describe('GET /', () => {
     ['limit=1&limit=2', 'limit', limits],
     ['cursor=', 'cursor', cursors],
     ['userId=bob', 'userId', 'is not known here'],
-    ['state=ACTIVE', 'state', 'is not known here'],
+    ['state=ACTIVE', 'state', 'is not known here (did you mean status?)'],
   ])('refuses an invalid filter: %s', async (query, name, message) => {
     const answer = await http.as('alice').get(`/api-keys?${query}`)
 

@@ -155,7 +155,7 @@ describe('GET /usage', () => {
 
   it.each([
     ['apiKeyId=7', '#/apiKeyId', 'must be a UUID'],
-    ['user=alice', '#/user', 'is not known here'],
+    ['user=alice', '#/user', 'is not known here (did you mean userId?)'],
     ['owner=alice', '#/owner', 'must be an owner: { type, id }'],
     ['ownerType=user', '#/ownerId', 'must be a user id'],
     ['ownerId=alice', '#/ownerType', 'must be one of user'],

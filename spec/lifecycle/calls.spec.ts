@@ -138,7 +138,7 @@ describe('every call that takes an id', () => {
         },
         { pointer: '#/address', message: 'must be an IP address' },
         { pointer: '#/reason', message: 'must have 1 to 500 characters' },
-        { pointer: '#/user', message: 'is not known here' },
+        { pointer: '#/user', message: 'is not known here (did you mean userId?)' },
       ]),
     )
   })
@@ -267,7 +267,7 @@ describe('events', () => {
     )
   })
 
-  it.each([[{ actor: 'alice' }, '#/actor', 'is not known here']])(
+  it.each([[{ actor: 'alice' }, '#/actor', 'is not known here (did you mean action?)']])(
     'refuse %j',
     async (filter, pointer, message) => {
       expect(await faultsOf(apiKeys.events(filter as never))).toEqual([{ pointer, message }])

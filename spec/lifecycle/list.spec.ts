@@ -137,7 +137,7 @@ describe('list', () => {
   })
 
   it.each([
-    [{ user: 'alice' }, '#/user', 'is not known here'],
+    [{ user: 'alice' }, '#/user', 'is not known here (did you mean userId?)'],
     [{ owner: 'alice' }, '#/owner', 'must be an owner: { type, id }'],
   ])('refuses %j', async (filter, pointer, message) => {
     expect(await faultsOf(apiKeys.list(filter as never))).toEqual([{ pointer, message }])

@@ -462,7 +462,12 @@ describe('revokeMany', () => {
     ['text for ids', { ids: 'all' }, '#/ids', 'must be a list of ids'],
     ['an id that is no UUID', { ids: [randomUUID(), 'a'] }, '#/ids/1', 'must be a UUID'],
     ['10,001 ids', { ids: manyKeys(10_001) }, '#/ids', 'must have at most 10000 ids'],
-    ['a criterion that is not known', { userId: 'a', user: 1 }, '#/user', 'is not known here'],
+    [
+      'a criterion that is not known',
+      { userId: 'a', user: 1 },
+      '#/user',
+      'is not known here (did you mean userId?)',
+    ],
     ['a dryRun that is text', { userId: 'a', dryRun: 'y' }, '#/dryRun', 'must be true or false'],
   ])('refuses %s', async (_, criteria, pointer, message) => {
     const call = world.apiKeys.revokeMany(criteria as never)

@@ -112,7 +112,7 @@ describe('the options of a call', () => {
       '#/address must be an IP address',
       '#/reason must have 1 to 500 characters',
       '#/actor must be { type: "system" }, or { type: "user", id } or { type: "admin", id }',
-      '#/user is not known here',
+      '#/user is not known here (did you mean userId?)',
     ])
     expect(faultsOf(() => parse.circumstances({ actor: { type: 'user', id: '' } }))).toEqual([
       '#/actor/id must have 1 to 255 characters',

@@ -331,6 +331,25 @@ describe('a new key', () => {
         '#/%EF%BF%BD is not known here',
       ],
     ],
+    [
+      'names that are like those of fields',
+      { expiresat: null, permisions: [], user: 'bob' },
+      [
+        '#/expiresat is not known here (did you mean expiresAt?)',
+        '#/permisions is not known here (did you mean permissions?)',
+        '#/user is not known here (did you mean userId?)',
+      ],
+    ],
+    [
+      'a name that is like that of a field which the app does not have',
+      { enviroment: 'live' },
+      ['#/enviroment is not known here'],
+    ],
+    [
+      'a long name',
+      { [`name${'x'.repeat(90)}`]: 1 },
+      [`#/name${'x'.repeat(90)} is not known here`],
+    ],
     ['a prototype', JSON.parse('{"__proto__":{}}'), ['#/__proto__ is not known here']],
   ])('is refused with more: %s', (_, more, faults) => {
     expect(faultsOf(() => parse.newKeyOf({ ...key, ...(more as object) }))).toEqual(faults)

@@ -73,7 +73,7 @@ describe('a page of keys', () => {
         { sort: 'userId' },
         '#/sort must be one of createdAt, -createdAt, name, -name, lastUsedAt, -lastUsedAt, expiresAt, -expiresAt',
       ],
-      [{ state: 'ACTIVE' }, '#/state is not known here'],
+      [{ state: 'ACTIVE' }, '#/state is not known here (did you mean status?)'],
     ]),
   )('is refused: %s', (_, filter, faults) => {
     expect(faultsOf(() => parse.ownList(filter))).toEqual(faults)
@@ -159,7 +159,7 @@ describe('a question for usage', () => {
       [{ to: ['2026-11-04T00:00:00Z', '2026-11-05T00:00:00Z'] }, `#/to ${timeRule}`],
       [{ from: '1969-12-31T23:59:59Z' }, '#/from must be between the years 1970 and 10000'],
       [{ by: 'minute' }, '#/by must be one of hour, day'],
-      [{ user: 'alice' }, '#/user is not known here'],
+      [{ color: 'red' }, '#/color is not known here'],
     ]),
   )('is refused: %s', (_, query, faults) => {
     expect(faultsOf(() => parse.usageQuery(query))).toEqual(faults)
