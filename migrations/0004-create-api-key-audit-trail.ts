@@ -37,6 +37,10 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         is_genuine boolean NOT NULL,
         doubts text,
         digest text NOT NULL CHECK (digest ~ '^([0-9a-f]{64})?$'),
+        -- The digest of the row of the entry, as long as it was not erased.
+        row_digest text NOT NULL CHECK (row_digest ~ '^([0-9a-f]{64})?$'),
+        -- The digest of the key that agreed with all of its entries, of which this one was the last.
+        state_digest text CHECK (state_digest ~ '^([0-9a-f]{64})?$'),
         -- When the process that sealed the entry read it, by the clock of the server.
         sealed_at timestamptz(3) NOT NULL,
         hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
@@ -119,6 +123,7 @@ function eventsSql({ events }: Tables): string {
       CREATE INDEX ON ${events} (former_owner_type, former_owner_id, id DESC) WHERE former_owner_id IS NOT NULL;
       CREATE INDEX ON ${events} (action, id DESC);
       CREATE INDEX ON ${events} ((after ->> 'hashDigest')) WHERE action = 'imported';
+      CREATE INDEX ON ${events} (id) WHERE erased IS NOT NULL;
       CREATE UNIQUE INDEX ON ${events} (api_key_id, date_trunc('hour', created_at AT TIME ZONE 'UTC'))
         WHERE action = 'retired_secret_used';`
 }

@@ -1,5 +1,6 @@
 import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
 import { literal } from './names'
+import { saltSql } from './sealed-entry'
 import type { Tables } from './tables'
 
 /**
@@ -105,6 +106,25 @@ export function stateSql(key: string): string {
     digestSql(`${key}.${name}`),
   )
   return `pg_catalog.json_build_array(${[...members, ...secrets, ...digests].join(', ')})`
+}
+
+/** The columns that make up what entries say of a key, the reference to its last entry, and its hashes. */
+const stateColumns = new Set([
+  'event_ref',
+  'hash',
+  ...['hash', 'prefix', 'postfix', 'works_until'].map((name) => `previous_${name}`),
+  ...['hash', 'prefix', 'postfix', 'grace_seconds'].map((name) => `pending_${name}`),
+  ...attributesFor('shown').map((attribute) => keyColumns[attribute].name),
+])
+
+/**
+ * SQL for a digest of the state of a key, under the salt of the owner of its last entry. Erasing the owner removes that salt, so that the
+ * digest then says nothing. It is empty if the key is gone.
+ */
+export function stateDigestSql(key: string, event: string): string {
+  const columns = [...stateColumns].map((name) => `${key}.${name}`)
+  return `CASE WHEN ${key}.id IS NULL THEN ''
+         ELSE encode(sha256(${saltSql(event, 0)} || record_send(ROW(${columns.join(', ')}))), 'hex') END`
 }
 
 /** The names of times. */

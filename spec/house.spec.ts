@@ -167,14 +167,17 @@ const wings = {
     'lib/usage/erase.ts',
   ],
   'verification of the audit trail': [
+    'lib/audit/agreeing-states.ts',
     'lib/audit/check-entries.ts',
     'lib/audit/check-keys.ts',
     'lib/audit/check-seals.ts',
     'lib/audit/faults.ts',
     'lib/audit/read-trail.ts',
+    'lib/audit/story.ts',
     'lib/audit/verify.ts',
   ],
   'seals of the audit trail': [
+    'lib/audit/chain.ts',
     'lib/audit/check-origins.ts',
     'lib/audit/head.ts',
     'lib/audit/origins.ts',

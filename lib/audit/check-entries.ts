@@ -1,4 +1,4 @@
-import { entryDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
 import { dayMs } from '../database/clock'
 import type { Erasures } from './check-erasures'
@@ -25,8 +25,16 @@ interface Found {
   sealedBefore: number | null
 }
 
-/** How many entries a statement compares. It returns few of them, unless there are many faults. */
-const entriesAtOnce = 20_000
+/** A page of entries and seals: all with ids above one, up to another, or to the last of them. */
+interface Page {
+  after: string
+  last: string | null
+  entries: number
+  seals: number
+}
+
+/** How many entries a statement compares. The database may share the work of many entries among processes. */
+const entriesAtOnce = 50_000
 
 /**
  * How long before that seal the library may have signed an entry: longer than transactions are open. An entry is not compared with the seals
@@ -39,27 +47,33 @@ const newestMs = 300_000
 
 /**
  * Compares each entry with its seal, in the order of the ids, and checks the signatures of entries for which no seal vouches. The
- * database compares the digests, so it returns nothing of an entry that is as it was sealed. Returns how many entries wait for a seal.
+ * database compares the digests, so it returns nothing of a page whose entries are all as they were sealed. Returns how many entries wait
+ * for a seal.
  */
 export async function checkEntries(
   walk: Walk,
   { reader, tables }: Verification,
   { unproven }: Erasures,
 ) {
+  const read = async (sql: string) => reader.read('its entries beside their seals', sql)
   let unsealed = 0
-  for (let last: string | null = '-9223372036854775808'; last !== null;) {
-    const rows: string[] = await reader.read(
-      'its entries beside their seals',
-      pageSql(tables, last),
-    )
-    last = (JSON.parse(rows[0] ?? '{"last":null}') as { last: string | null }).last
-    for await (const part of inParts(rows.slice(1))) {
+  for (let after: string | null = '-9223372036854775808'; after !== null;) {
+    const [end] = await read(pageEndSql(tables, after))
+    const page: Page = { after, ...(JSON.parse(end ?? '{}') as Omit<Page, 'after'>) }
+    const [matching] = end === undefined ? [] : await read(matchingSql(tables, page))
+    if (matching === undefined) return unsealed
+
+    const { entries, seals } = page
+    const isAlike = entries === seals && matching === String(seals)
+    const rows: string[] = isAlike ? [] : await read(foundSql(tables, page))
+    for await (const part of inParts(rows)) {
       for (const row of part) {
         const entry = JSON.parse(row) as Found
         if (entry.isWaiting) unsealed++
         checkFound(walk, entry, unproven.has(entry.eventId))
       }
     }
+    after = page.last
   }
   return unsealed
 }
@@ -98,31 +112,57 @@ function isOutOfTime({ signedAt, sealedAt, sealedBefore }: Found): boolean {
   )
 }
 
-/** SQL for the end of a page of entries and seals, then for what is not in order between the last page and this end. */
-function pageSql({ events, seals, unsealed }: Tables, after: string): string {
-  const sealedMs = `date_part('epoch', sealed_at) * 1000`
+/** SQL for the end of the page of entries and seals after an id. */
+function pageEndSql({ events, seals }: Tables, after: string): string {
   const nth = (id: string, table: string) =>
     `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${entriesAtOnce - 1} LIMIT 1)`
-  const within = (id: string) =>
-    `${id} > '${after}' AND ${id} <= (SELECT coalesce(last, 9223372036854775807) FROM page)`
+  const counted = (id: string, table: string) =>
+    `(SELECT count(*) FROM ${table} WHERE ${id} > '${after}' AND ${id} <= coalesce(page.last, 9223372036854775807))`
+  return `
+    SELECT json_build_object(
+             'last', last::text, 'entries', ${counted('id', events)}, 'seals', ${counted('event_id', seals)}
+           )::text AS json
+      FROM (SELECT least(${nth('event_id', seals)}, ${nth('id', events)}) AS last OFFSET 0) AS page`
+}
+
+function within(id: string, { after, last }: Page): string {
+  return last === null ? `${id} > '${after}'` : `${id} > '${after}' AND ${id} <= '${last}'`
+}
+
+const sealedMs = `date_part('epoch', sealed_at) * 1000`
+
+const signedMs = `split_part(entry_mac, ':', 2)::float8`
+
+/** SQL that is true for an entry whose seal does not say that it is genuine, or that was not signed at about the time of the seal. */
+const isDoubtful = `((NOT is_genuine AND actor_type <> 'database') OR coalesce(abs(signed_at - ms + ${middleMs}) > ${newestMs + middleMs}, false))`
+
+/** SQL for the number of entries of a page that are as their seals say. The database joins so many rows in several processes at once. */
+function matchingSql({ events, seals }: Tables, page: Page): string {
+  return `
+    SELECT count(*)::text AS json FROM (
+      SELECT is_genuine, actor_type, ${signedMs} AS signed_at, ${sealedMs} AS ms,
+             CASE WHEN erased IS NULL THEN ${rowDigestSql('event')} = row_digest ELSE ${entryDigestSql('event')} = digest END AS is_same
+        FROM ${events} AS event JOIN ${seals} AS seal ON id = event_id WHERE ${within('id', page)} AND ${within('event_id', page)}
+    ) AS entry
+     WHERE is_same AND NOT ${isDoubtful}`
+}
+
+/** SQL for what is not in order in a page. */
+function foundSql({ events, seals, unsealed }: Tables, page: Page): string {
   const lastBefore = (position: string, time: string) => `
         SELECT position, sealed_at FROM ${seals}
          WHERE position < ${position} AND sealed_at <> ${time} ORDER BY position DESC LIMIT 1`
   return `
-    WITH RECURSIVE page AS MATERIALIZED (
-      SELECT least(${nth('event_id', seals)}, ${nth('id', events)}) AS last
-    ), found AS MATERIALIZED (
+    WITH RECURSIVE found AS MATERIALIZED (
       SELECT coalesce(event.id, seal.event_id)::text AS event_id, seal.position, seal.digest, event.found,
              CASE WHEN event.id IS NOT NULL THEN ${contentSql('event')} END AS content,
              seal.event_id IS NULL AND event.id IN (SELECT event_id FROM ${unsealed}) AS is_waiting,
              coalesce(event.erased IS NOT NULL AND seal.position IS NOT NULL, false) AS is_erased, event.signed_at, seal.ms, seal.sealed_at
         FROM (
-          SELECT *, split_part(entry_mac, ':', 2)::float8 AS signed_at, ${entryDigestSql('own')} AS found
-            FROM ${events} AS own WHERE ${within('id')}
+          SELECT *, ${signedMs} AS signed_at, ${entryDigestSql('own')} AS found FROM ${events} AS own WHERE ${within('id', page)}
         ) AS event
-        FULL JOIN (SELECT *, ${sealedMs} AS ms FROM ${seals} WHERE ${within('event_id')}) AS seal ON seal.event_id = event.id
-       WHERE event.found IS DISTINCT FROM seal.digest OR (NOT seal.is_genuine AND event.actor_type <> 'database')
-          OR abs(event.signed_at - seal.ms + ${middleMs}) > ${newestMs + middleMs}
+        FULL JOIN (SELECT *, ${sealedMs} AS ms FROM ${seals} WHERE ${within('event_id', page)}) AS seal ON seal.event_id = event.id
+       WHERE event.found IS DISTINCT FROM seal.digest OR ${isDoubtful}
     ), run (sealed_at, pages, position, before) AS (
       SELECT own.sealed_at, 0, before.position, before.sealed_at
         FROM (SELECT sealed_at, min(position) AS position FROM found WHERE sealed_at IS NOT NULL GROUP BY sealed_at) AS own
@@ -135,11 +175,9 @@ function pageSql({ events, seals, unsealed }: Tables, after: string): string {
     ), started AS MATERIALIZED (
       SELECT DISTINCT ON (sealed_at) sealed_at, date_part('epoch', before) * 1000 AS before FROM run ORDER BY sealed_at, pages DESC
     )
-    SELECT json_build_object('last', last::text)::text AS json FROM page
-    UNION ALL
     SELECT json_build_object(
              'eventId', event_id, 'position', position, 'digest', digest, 'found', found.found, 'content', content,
              'isWaiting', is_waiting, 'isErased', is_erased, 'signedAt', signed_at, 'sealedAt', ms, 'sealedBefore', started.before
-           )::text
-      FROM found LEFT JOIN started USING (sealed_at)`
+           )::text AS json
+      FROM found LEFT JOIN started USING (sealed_at) ORDER BY event_id::bigint`
 }

@@ -1,8 +1,8 @@
+import { hashOf, type Seal, type SealedEntry } from './chain'
 import { maxFaults, type Findings, type Place } from './faults'
 import { checkHead, endOf, isUnused, readHead } from './head'
 import type { AuditHead, Head, Link } from './head'
 import { pageSql, type Row, type Verification } from './read-trail'
-import { hashOf, type Seal, type SealedEntry } from './seal'
 import type { Signer } from './signing'
 
 /** A walk along the chain, with what it has found so far. */
@@ -16,7 +16,7 @@ type Misfit = Link & SealedEntry & { previousHash: string }
 
 /**
  * Starts a walk along the chain. Its `end` is the last link so far, and `pending` the number of entries since the last seal that a
- * known secret signed.
+ * known secret signed. `late` has the ids of entries that were sealed behind entries with greater ids.
  */
 export function startWalk(findings: Findings, signer: Signer, head: Head | null) {
   const headCheck = head && checkHead(signer, head)
@@ -28,12 +28,24 @@ export function startWalk(findings: Findings, signer: Signer, head: Head | null)
   const misfits: Misfit[] = []
   const edited: FoundSeal[] = []
   const found = { misfits, edited }
-  return { findings, signer, head, headCheck, start, end: start, entries: 0, pending: 0, ...found }
+  const late: string[] = []
+  const counts = { entries: 0, pending: 0, greatestId: '' }
+  return { findings, signer, head, headCheck, start, end: start, late, ...counts, ...found }
 }
 
 /** Checks all seals. Returns the hash at the position of a head that was kept elsewhere, if there is a seal. */
 export async function checkSeals(walk: Walk, { reader, tables, anchor, onRows }: Verification) {
-  const columns = ['position', 'hash', 'digest', 'event_id', 'is_genuine', 'secret_id', 'mac']
+  const columns = [
+    'position',
+    'hash',
+    'digest',
+    'event_id',
+    'is_genuine',
+    'secret_id',
+    'mac',
+    'row_digest',
+    `coalesce(state_digest, 'unknown')`,
+  ]
   const values = [...columns, 'to_json(doubts)', `date_part('epoch', sealed_at) * 1000`]
   const rows = reader.rowsOf('its seals', (last) => {
     const after = last ? last[0] : walk.start.position
@@ -60,6 +72,8 @@ function readSeal(row: Row): Omit<Seal, 'found' | 'content' | 'isOld'> {
     isGenuine,
     secretId,
     mac,
+    rowDigest = '',
+    stateDigest = '',
     doubts,
     sealedAt,
   ] = row
@@ -67,6 +81,8 @@ function readSeal(row: Row): Omit<Seal, 'found' | 'content' | 'isOld'> {
     position: Number(position),
     hash,
     digest,
+    rowDigest,
+    stateDigest: stateDigest === 'unknown' ? null : stateDigest,
     eventId,
     isGenuine: isGenuine === 't',
     secretId: secretId || null,
@@ -97,6 +113,13 @@ export function checkSeal(walk: Walk, seal: Omit<Seal, 'found' | 'content' | 'is
   walk.pending = check === 'unknown' ? walk.pending + 1 : 0
   walk.end = { position, hash }
   walk.entries++
+  if (isBelow(eventId, walk.greatestId)) walk.late.push(eventId)
+  else walk.greatestId = eventId
+}
+
+/** True if one id is below another. The library makes no negative ids. */
+function isBelow(id: string, other: string): boolean {
+  return id.length === other.length ? id < other : id.length < other.length || id.startsWith('-')
 }
 
 /** Compares an entry with its seal. Returns true if it is as it was sealed. */
@@ -171,10 +194,13 @@ export function endWalk(walk: Walk) {
 /** True if two misfits have exchanged their digests, their ids or the entries before them. */
 function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
   const { hash, previousHash } = misfit
+  const { eventId, digest, rowDigest, stateDigest } = other
+  const digests = { digest, rowDigest, stateDigest }
   return [
-    hashOf(previousHash, { ...misfit, eventId: other.eventId, digest: other.digest }),
-    hashOf(previousHash, { ...misfit, digest: other.digest }),
-    hashOf(previousHash, { ...misfit, eventId: other.eventId }),
+    hashOf(previousHash, { ...misfit, eventId, ...digests }),
+    hashOf(previousHash, { ...misfit, ...digests }),
+    hashOf(previousHash, { ...misfit, digest }),
+    hashOf(previousHash, { ...misfit, eventId }),
     hashOf(other.previousHash, misfit),
     hashOf(other.hash, misfit),
   ].includes(hash)

@@ -6,11 +6,12 @@ import { ApiKeysError } from '../errors'
 import type { Pruning } from '../keys/input'
 import { differingSql, notesSql, readNotes } from './check-erasures'
 import { checkContent, checkSeal, startWalk } from './check-seals'
+import { keptSql, pageSize, sealsSql, type Seal } from './chain'
 import { createFindings } from './faults'
 import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
 import { readOriginChanges, sumOf, writeOriginsSql } from './origins'
-import { durably, keptSql, lockLimitMs, pageSize, sealsSql, type Seal } from './seal'
+import { durably, lockLimitMs } from './seal'
 
 /**
  * Removes entries from the start of the chain up to the first that is younger, a page at a time. With each page it moves the

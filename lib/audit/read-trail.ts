@@ -139,14 +139,24 @@ export async function* inParts<Item>(items: readonly Item[]) {
 
 /** SQL for the values of a row in one text. Free text must be JSON among them. */
 export function lineSql(values: readonly string[]): string {
-  return `concat(${values.join(`, E'\\x1f', `)})`
+  return `pg_catalog.concat(${values.join(`, E'\\x1f', `)})`
+}
+
+/** SQL for rows in one text. */
+export function linesSql(values: readonly string[], clauses: string): string {
+  return `
+    SELECT pg_catalog.string_agg(line, E'\\x1e') AS json
+      FROM (SELECT ${lineSql(values)} AS line ${clauses}) AS page`
 }
 
 /** SQL for a page of rows in one text. */
 export function pageSql(values: readonly string[], clauses: string): string {
-  return `
-    SELECT string_agg(line, E'\\x1e') AS json
-      FROM (SELECT ${lineSql(values)} AS line ${clauses} LIMIT ${pageSize}) AS page`
+  return linesSql(values, `${clauses} LIMIT ${pageSize}`)
+}
+
+/** Returns the rows in a text. */
+export function readLines(text: string | null): Row[] {
+  return text === null ? [] : text.split(endOfRow).map(valuesOf)
 }
 
 function valuesOf(line: string): Row {

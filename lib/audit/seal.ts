@@ -1,69 +1,26 @@
-import { hash as digestOf } from 'node:crypto'
-
 import { msSql } from '../../models/api-key'
 import { literal } from '../../models/names'
-import { entryDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { Connection } from '../database/connection'
 import { causeOf, sqlStateOf } from '../database/failures'
 import { isFedSql } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
+import type { Emitter } from '../keys/emitter'
+import { readAgreeingStates } from './agreeing-states'
+import { hashOf } from './chain'
 import { checkEntry, contentSql, readContent } from './entry'
 import { checkHead, endOf, endSql, isReliable, isUnused, moveHeadSql, withoutClaims } from './head'
-import type { End, Head, Link, SigningParts } from './head'
-import type { Emitter } from '../keys/emitter'
-
+import type { End, Head, SigningParts } from './head'
 import { readKeysWithoutEntries, sumAfter, sumAnew, writeOriginsSql } from './origins'
 
 /*
- * Each entry has a seal, and the seals are a chain:
- *
- *   digest = SHA-256(the whole entry as the database has it)
- *   hash   = SHA-256(hash of the seal before, members of the seal, the digest among them)
- *   mac    = HMAC(secret, hash)
- *
- * Only the last seal of those that are written at once has a MAC. It vouches for all entries up to there.
- *
- * The hash covers the id of the secret. Otherwise a seal could pass for a seal of a secret that is gone.
- *
- * The head has the number of seals and the hash of the last seal, under an HMAC of its own. A hash covers everything before it,
- * so one signature that can be checked vouches for all entries up to there, whatever secrets signed them.
- *
  * Each entry waits in a queue, which a trigger fills. sealer.ts decides when a process seals. A process reads the end of the chain
  * and a page of the queue in one statement, and writes in another, if the head still has the version that was read. Between the
  * two, it holds no lock. So a process that stops delays no other process. If two processes have read the same head,
  * only one of them writes. The chain is in the order of the sealing, which may differ from the order of the ids.
  */
-
-/** An entry as it is sealed. */
-export interface SealedEntry {
-  eventId: string
-  /** True if the library was found to have written the entry when it was sealed. */
-  isGenuine: boolean
-  /** The head that was found when the entry was sealed, as JSON, if it was not reliable; else `null`. */
-  doubts: string | null
-  /** The secret that signs the seal; `null` for none. */
-  secretId: string | null
-  /** When the entry was read to be sealed, in milliseconds since 1970, by the clock of the server. */
-  sealedAt: number
-  /**
-   * The digest of the entry, by the database. It is empty if the entry was *missing*: it waited for its seal, and was
-   * gone when it was sealed. Such a seal is not genuine.
-   */
-  digest: string
-}
-
-/** A seal as `sealsSql` reads it. */
-export interface Seal extends Link, SealedEntry {
-  /** `null` for all seals but the last of those that were written at once. */
-  mac: string | null
-  /** The digest of the entry as it is now; `null` if the entry is gone, or was missing when it was sealed; and so is `isOld`. */
-  found: string | null
-  /** `null` if the seal says that the library wrote the entry. */
-  content: string | null
-  isOld: boolean | null
-}
 
 /** An entry in the queue. It has no digest if it is gone, and no content if it cannot be read. */
 interface Waiting {
@@ -71,6 +28,7 @@ interface Waiting {
   eventId: string
   isSealed: boolean
   digest: string | null
+  rowDigest: string | null
   content: string | null
 }
 
@@ -121,9 +79,6 @@ const sizes = [sealedAtOnce, 25, 1, 0] as const
 
 /** The SQLSTATEs of a statement that fails because of the values that it reads, or of their size. */
 const isOfRows = /^(2[12]...|54...|53200|XX...)$/
-
-/** How many seals are read at a time. */
-export const pageSize = 2_000
 
 /** How long a process waits for the head. */
 export const lockLimitMs = 2_000
@@ -245,10 +200,9 @@ export function queueSql({ unsealed }: Tables, { from }: Look): string {
  */
 async function readPageOf({ connection, tables }: SealingParts, look: Look, size: number) {
   const { auditHead, events, seals } = tables
-  const digest =
-    size > 0
-      ? entryDigestSql('event')
-      : `encode(sha256(pg_catalog.convert_to(event::text, getdatabaseencoding())), 'hex')`
+  const textDigest = `encode(sha256(pg_catalog.convert_to(event::text, getdatabaseencoding())), 'hex')`
+  const [digest, rowDigest] =
+    size > 0 ? [entryDigestSql('event'), rowDigestSql('event')] : [textDigest, textDigest]
   const limit = Math.max(size, 1)
   const queue = queueSql(tables, look)
   const sql = `
@@ -261,7 +215,8 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
                'xid', waiting.xid::text, 'eventId', event_id::text,
                'isSealed', EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = waiting.event_id),
                'content', CASE WHEN event.id IS NOT NULL AND ${size > 0} THEN ${contentSql('event')} END,
-               'digest', CASE WHEN event.id IS NOT NULL THEN ${digest} END
+               'digest', CASE WHEN event.id IS NOT NULL THEN ${digest} END,
+               'rowDigest', CASE WHEN event.id IS NOT NULL THEN ${rowDigest} END
              ) ORDER BY event_id)::text
         FROM (SELECT xid, event_id FROM ${queue} AND NOT is_busy ORDER BY xid, event_id LIMIT ${limit}) AS waiting
         LEFT JOIN LATERAL (SELECT * FROM ${events} WHERE id = waiting.event_id OFFSET 0) AS event ON true
@@ -284,7 +239,8 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
 async function write(parts: SealingParts, page: Page & { head: Head }, isGood: boolean) {
   const { connection, tables } = parts
   const { head, tail, version, waiting } = page
-  const sealed = sealEntries(parts, page, isGood)
+  const states = isGood ? await readStates(parts, page) : new Map<string, string>()
+  const sealed = sealEntries(parts, page, states, isGood)
   const done = waiting.map(({ xid, eventId }) => `('${xid}'::xid8, ${eventId})`)
   const list = done.length > 0 ? `VALUES ${done.join(', ')}` : 'SELECT NULL::xid8, 0 WHERE false'
   const dequeueSql = `DELETE FROM ${tables.unsealed} WHERE (xid, event_id) IN (${list})`
@@ -319,8 +275,23 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
   return rows[0]?.moved === '1' ? hash : null
 }
 
+/** Keys that cannot be read must not hold up the seals. */
+async function readStates(parts: SealingParts, page: Page & { head: Head }) {
+  try {
+    return await readAgreeingStates(parts, page)
+  } catch (error) {
+    if (!isOfRows.test(stateOf(error))) throw error
+    return new Map<string, string>()
+  }
+}
+
 /** Returns the seals of the entries of a page, as rows of the table. */
-function sealEntries({ signer }: SealingParts, page: Page & { head: Head }, isGood: boolean) {
+function sealEntries(
+  { signer }: SealingParts,
+  page: Page & { head: Head },
+  states: ReadonlyMap<string, string>,
+  isGood: boolean,
+) {
   const { head, tail, readAt: sealedAt, waiting } = page
   const { secretId } = signer
   let { position, hash } = endOf(head, tail)
@@ -331,45 +302,18 @@ function sealEntries({ signer }: SealingParts, page: Page & { head: Head }, isGo
   const entries = new Map(
     waiting.filter(({ isSealed }) => !isSealed).map((entry) => [entry.eventId, entry]),
   )
-  for (const { eventId, content, digest: found } of entries.values()) {
+  for (const { eventId, content, ...found } of entries.values()) {
     const isGenuine = content !== null && checkEntry(signer, readContent(content)) === 'valid'
-    const digest = found ?? ''
+    const [digest, rowDigest] = [found.digest ?? '', found.rowDigest ?? '']
+    const stateDigest = states.get(eventId) ?? null
+    const digests = { digest, rowDigest, stateDigest }
     position++
-    hash = hashOf(hash, { eventId, isGenuine, doubts, secretId, sealedAt, digest })
-    const row = { position, event_id: eventId, is_genuine: isGenuine, doubts, sealed_at, digest }
-    sealed.push({ ...row, hash, secret_id: secretId })
+    hash = hashOf(hash, { eventId, isGenuine, doubts, secretId, sealedAt, ...digests })
+    const columns = { digest, row_digest: rowDigest, state_digest: stateDigest }
+    const row = { position, event_id: eventId, is_genuine: isGenuine, doubts, sealed_at }
+    sealed.push({ ...row, ...columns, hash, secret_id: secretId })
     doubts = null
   }
   Object.assign(sealed.at(-1) ?? {}, { mac: signer.sign('seal', hash).mac })
   return sealed
-}
-
-/** Returns the hash of a seal, which covers the entry and everything before it. */
-export function hashOf(previous: string, entry: SealedEntry): string {
-  const { eventId, isGenuine, doubts, secretId, sealedAt, digest } = entry
-  const members = JSON.stringify([eventId, isGenuine, doubts, secretId, sealedAt])
-  return digestOf('sha256', [previous, members, digest].join('\n'))
-}
-
-/**
- * SQL for the time before which seals may be pruned. The seals of the last two days stay, so that a copy of an entry that is put back
- * meets the entry itself, or is older than an entry may be when it is sealed.
- */
-export function keptSql({ seals }: Tables): string {
-  return `(SELECT sealed_at - interval '48 hours' FROM ${seals} ORDER BY position DESC LIMIT 1)`
-}
-
-/** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
-export function sealsSql(tables: Tables, after: number | string, before = `'infinity'`): string {
-  return `
-    SELECT pg_catalog.json_build_object(
-             'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
-             'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
-             'digest', seal.digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
-             'isOld', event.created_at < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
-             'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
-           )::text AS json
-      FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id
-     WHERE seal.position > ${after}
-     ORDER BY seal.position LIMIT ${pageSize}`
 }

@@ -1,8 +1,8 @@
 import { endSql, headText, type Head } from '../../lib/audit/head'
-import { hashOf } from '../../lib/audit/seal'
+import { hashOf } from '../../lib/audit/chain'
 import { createSigner } from '../../lib/audit/signing'
 import { msSql } from '../../models/api-key'
-import { entryDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
 import { createKey } from '../support/keys'
 import { always, shown, useTrail, type Tampering } from '../support/trail'
@@ -188,9 +188,11 @@ async function forge() {
     eventId: string
     sealedAt: number
     digest: string
+    rowDigest: string
+    stateDigest: string | null
   }>(
     `SELECT seal.position::int, event.id::text AS "eventId", (${msSql('sealed_at')})::float8 AS "sealedAt",
-            ${entryDigestSql('event')} AS digest
+            ${entryDigestSql('event')} AS digest, ${rowDigestSql('event')} AS "rowDigest", state_digest AS "stateDigest"
        FROM api_key_event_seals AS seal JOIN api_key_events AS event ON event.id = seal.event_id
       ORDER BY seal.position`,
   )
@@ -202,7 +204,7 @@ async function forge() {
     hash = hashOf(hash, { ...entry, isGenuine: true, doubts: null, secretId })
     const { mac } = forger.sign('seal', hash)
     statements.push(
-      `UPDATE api_key_event_seals SET digest = '${entry.digest}', hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
+      `UPDATE api_key_event_seals SET digest = '${entry.digest}', row_digest = '${entry.rowDigest}', hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
     )
   }
   const [found] = await rows<{ json: string }>(endSql(tablesOf('public')))

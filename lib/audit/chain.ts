@@ -1,0 +1,94 @@
+import { hash as digestOf } from 'node:crypto'
+
+import { msSql } from '../../models/api-key'
+import { entryDigestSql } from '../../models/sealed-entry'
+import type { Tables } from '../../models/tables'
+import { contentSql } from './entry'
+import type { Link } from './head'
+
+/*
+ * Each entry has a seal, and the seals are a chain:
+ *
+ *   digest = SHA-256(the whole entry as the database has it)
+ *   hash   = SHA-256(hash of the seal before, members of the seal, the digests among them)
+ *   mac    = HMAC(secret, hash)
+ *
+ * Only the last seal of those that are written at once has a MAC. It vouches for all entries up to there.
+ *
+ * The hash covers the id of the secret. Otherwise a seal could pass for a seal of a secret that is gone.
+ *
+ * The head has the number of seals and the hash of the last seal, under an HMAC of its own. A hash covers everything before it,
+ * so one signature that can be checked vouches for all entries up to there, whatever secrets signed them.
+ */
+
+/** An entry as it is sealed. */
+export interface SealedEntry {
+  eventId: string
+  /** True if the library was found to have written the entry when it was sealed. */
+  isGenuine: boolean
+  /** The head that was found when the entry was sealed, as JSON, if it was not reliable; else `null`. */
+  doubts: string | null
+  /** The secret that signs the seal; `null` for none. */
+  secretId: string | null
+  /** When the entry was read to be sealed, in milliseconds since 1970, by the clock of the server. */
+  sealedAt: number
+  /**
+   * The digest of the entry, by the database. It is empty if the entry was *missing*: it waited for its seal, and was
+   * gone when it was sealed. Such a seal is not genuine.
+   */
+  digest: string
+  /** The digest of its row, in the same way. It vouches for the entry alone if no personal value was erased. */
+  rowDigest: string
+  /**
+   * The digest of the key of the entry, if all entries of the key agreed with it, and this was the last of them. It is empty if the key was
+   * gone. `null` if nothing is known, so that verification compares all entries of the key.
+   */
+  stateDigest: string | null
+}
+
+/** A seal as `sealsSql` reads it. */
+export interface Seal extends Link, SealedEntry {
+  /** `null` for all seals but the last of those that were written at once. */
+  mac: string | null
+  /** The digest of the entry as it is now; `null` if the entry is gone, or was missing when it was sealed; and so is `isOld`. */
+  found: string | null
+  /** `null` if the seal says that the library wrote the entry. */
+  content: string | null
+  isOld: boolean | null
+}
+
+/** How many seals are read at a time. */
+export const pageSize = 2_000
+
+/** Returns the hash of a seal, which covers the entry and everything before it. */
+export function hashOf(previous: string, entry: SealedEntry): string {
+  const { eventId, isGenuine, doubts, secretId, sealedAt, digest, rowDigest, stateDigest } = entry
+  const members = JSON.stringify([eventId, isGenuine, doubts, secretId, sealedAt])
+  return digestOf(
+    'sha256',
+    `${previous}\n${members}\n${digest}\n${rowDigest}\n${stateDigest ?? 'unknown'}`,
+  )
+}
+
+/**
+ * SQL for the time before which seals may be pruned. The seals of the last two days stay, so that a copy of an entry that is put back
+ * meets the entry itself, or is older than an entry may be when it is sealed.
+ */
+export function keptSql({ seals }: Tables): string {
+  return `(SELECT sealed_at - interval '48 hours' FROM ${seals} ORDER BY position DESC LIMIT 1)`
+}
+
+/** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
+export function sealsSql(tables: Tables, after: number | string, before = `'infinity'`): string {
+  return `
+    SELECT pg_catalog.json_build_object(
+             'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
+             'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
+             'digest', seal.digest, 'rowDigest', seal.row_digest, 'stateDigest', seal.state_digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
+             'isOld', event.created_at < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
+             'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
+           )::text AS json
+      FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id
+     WHERE seal.position > ${after}
+     ORDER BY seal.position LIMIT ${pageSize}`
+}
