@@ -6,6 +6,7 @@ import { CsvError, parse } from 'csv-parse'
 
 import { quote } from '../../models/names'
 import { messageOf, sqlStateOf } from '../database/failures'
+import { poolOf } from '../database/open-client'
 import { select } from '../database/query'
 import { CliError, exitCodes } from './exit-codes'
 import { throwIfInterrupted } from './interruption'
@@ -94,6 +95,11 @@ const fetched = 1_000
 /** Opens a table of the app's database. Its rows are read a thousand at a time, in one snapshot. */
 export async function openTable(table: string, { parts }: Loaded): Promise<RowSource> {
   const { sequelize } = parts
+  if (poolOf(sequelize).max < 2) {
+    const message =
+      'The rows of a table are read on a connection of their own: give the pool of your Sequelize a max of 2 or more.'
+    throw new CliError(exitCodes.usage, message)
+  }
   const quoted = table.split('.').map(quote).join('.')
   const total = await countRows(quoted, parts)
   let value = 0

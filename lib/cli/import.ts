@@ -32,6 +32,9 @@ interface ImportWishes extends OwnerOptions, CommonOptions {
   report?: string
 }
 
+/** A row that was not imported, and what names it in the other system: places in a table change. */
+type Refused = ImportReport['refused'][number] & { id: string | null }
+
 /** The report of an import, complete or not. */
 type Report = ImportReport & {
   source: string
@@ -84,8 +87,9 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
   const progress = startProgress(dryRun ? 'Trying' : 'Importing')
   let report: Report = { ...nothing, source, dryRun, rows: 0, isComplete: false }
 
+  const ids: (string | null)[] = []
   const work = () =>
-    app.apiKeys.importKeys(source, opened.rows, {
+    app.apiKeys.importKeys(source, noteIds(opened.rows, ids), {
       ...wish,
       actor: { type: 'system' },
       dryRun,
@@ -102,12 +106,32 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
   } finally {
     progress.stop()
     // Keys that were imported before a failure stay imported.
-    await finish(report, options, place)
+    const refused = report.refused.map((each) => ({ ...each, id: ids[each.row] ?? null }))
+    await finish({ ...report, refused }, options, place)
   }
   return report.refused.length > 0 ? exitCodes.faulty : exitCodes.done
 }
 
-const nothing: ImportReport = { imported: 0, known: 0, changed: 0, refused: [], unmapped: [] }
+/** Passes rows on, and notes the `id` of each, if it has one. */
+async function* noteIds(rows: AsyncIterable<unknown>, ids: (string | null)[]) {
+  for await (const row of rows) {
+    const { id } = Object(row) as { id?: unknown }
+    const isShort = typeof id === 'number' || (typeof id === 'string' && id.length <= longestId)
+    ids.push(isShort ? String(id) : null)
+    yield row
+  }
+}
+
+/** A longer text is no id. */
+const longestId = 64
+
+const nothing: ImportReport = {
+  imported: 0,
+  known: 0,
+  changed: 0,
+  refused: [],
+  unmapped: [],
+}
 
 function sourceOf({ from }: ImportWishes, { parts }: Loaded): string {
   const names = parts.imports.map(({ name }) => name)
@@ -160,7 +184,11 @@ async function openReport(report: string) {
 }
 
 /** Prints and writes a report. */
-async function finish(report: Report, options: ImportWishes, place: FileHandle | null) {
+async function finish(
+  report: Report & { refused: Refused[] },
+  options: ImportWishes,
+  place: FileHandle | null,
+) {
   if (place !== null) await writeAndClose(place, `${JSON.stringify(report, null, 2)}\n`)
   const { imported, known, changed, refused, isComplete, dryRun } = report
   await printRecord(options, report, {
@@ -175,16 +203,24 @@ async function finish(report: Report, options: ImportWishes, place: FileHandle |
   }
 }
 
-/** The most refused rows that are printed. The report file has all. */
+/** The most kinds of faults that are printed. The report file has all rows. */
 const maxShown = 20
 
-function printDetails({ refused, unmapped }: Report) {
-  for (const { row, errors } of refused.slice(0, maxShown)) {
-    const faults = errors.map(({ pointer, message }) => `${pointer} ${message}`).join('; ')
-    note(`row ${row} was refused: ${printable(faults)}`)
+function printDetails({ refused, unmapped }: Pick<Report, 'unmapped'> & { refused: Refused[] }) {
+  const byFaults = new Map<string, { first: Refused; rows: number }>()
+  for (const each of refused) {
+    const faults = each.errors.map(({ pointer, message }) => `${pointer} ${message}`).join('; ')
+    const same = byFaults.get(faults)
+    if (same) same.rows++
+    else byFaults.set(faults, { first: each, rows: 1 })
   }
-  if (refused.length > maxShown) {
-    note(`and ${refused.length - maxShown} more: --report FILE has all of them.`)
+  for (const [faults, { first, rows }] of [...byFaults].slice(0, maxShown)) {
+    const name = `row ${first.row}${first.id === null ? '' : ` (id ${first.id})`}`
+    const who = rows === 1 ? `${name} was` : `${rows} rows, ${name} first, were`
+    note(printable(`${who} refused: ${faults}`))
+  }
+  if (byFaults.size > maxShown || refused.length > byFaults.size) {
+    note('--report FILE has all refused rows.')
   }
   for (const { field, message, rows } of unmapped) {
     const count = rows === 1 ? '1 row' : `${rows} rows`

@@ -109,6 +109,7 @@ export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
       owner: nameOfOwner(apiKey),
       key: printable(`${prefix}…${postfix}`),
       status: statusOf(apiKey),
+      source: apiKey.source,
       environment: environment ? printable(environment) : undefined,
       permissions: printable(permissions.join(' ')),
       addresses: allowedIps ? printable(allowedIps.join(' ')) : undefined,

@@ -83,7 +83,7 @@ function addHealth(program: Command) {
 }
 
 function fieldsOf(health: Health): Record<string, string> {
-  const { livingKeys = [], unknownPermissions = [], refusedKeys = [] } = health
+  const { livingKeys = [], imports = [], unknownPermissions = [], refusedKeys = [] } = health
   return {
     ok: health.ok ? paint('green', 'yes') : paint('red', 'no'),
     reason: health.reason ?? 'none',
@@ -91,6 +91,8 @@ function fieldsOf(health: Health): Record<string, string> {
       livingKeys
         .map(({ secret, secretId, keys }) => `${keys} of ${nameOfSecret(secret, secretId)}`)
         .join(', ') || 'none',
+    'keys by source':
+      imports.map(({ source, keys }) => `${keys} of ${source}`).join(', ') || 'none',
     'unknown permissions':
       unknownPermissions.map(({ name, keys }) => printable(`${name} (${keys})`)).join(', ') ||
       'none',

@@ -3,7 +3,7 @@ import { readFile, symlink } from 'node:fs/promises'
 
 import { sources, type ImportReport } from '../../lib'
 import type { Options } from '../support/app'
-import { jsonLines, useCli } from '../support/cli'
+import { instanceModule, jsonLines, useCli } from '../support/cli'
 import { startProxy } from '../support/proxy'
 
 const { cli, startCli, terminal, write, path, createProcess, rows, holdLock, database } = useCli({
@@ -88,7 +88,15 @@ describe('import', () => {
     expect(reportOf(stdout)).toMatchObject({ imported: 2, known: 0, refused: [], isComplete: true })
     expect(await verifier.verify(one.key)).toMatchObject({ valid: true, apiKey: { userId: user } })
     expect(await verifier.verify(two.key)).toMatchObject({ code: 'suspended' })
-    expect(await cli(['explain'], { input: one.key })).toMatchObject({ code: 0 })
+    const [explained, health, listed] = await Promise.all([
+      cli(['explain'], { input: one.key }),
+      cli(['health']),
+      cli(['list', '--user', user, '--json']),
+    ])
+    expect(explained.code).toBe(0)
+    expect(health.stdout).toMatch(/^keys by source +\d+ of better-auth$/m)
+    const [{ id } = { id: '' }] = jsonLines<{ id: string }>(listed.stdout)
+    expect((await cli(['show', id])).stdout).toMatch(/^source +better-auth$/m)
     const names = await rows(`SELECT name FROM api_keys WHERE user_id = '${user}' ORDER BY name`)
     expect(names).toEqual([{ name: 'From before' }, { name: 'Zwei, "drei"' }])
     const { events } = await verifier.events({ userId: user })
@@ -96,14 +104,15 @@ describe('import', () => {
     await verifier.close()
   })
 
-  it('imports the rows of a file that can be, and reports the others by their places', async () => {
+  it('imports the rows of a file that can be, and reports the others by their places and ids', async () => {
     const user = 'jsonl'
     const good = [makeKey(user).row, makeKey(user).row]
     const text = [
       linesOf(good.slice(0, 1)),
       'no JSON',
-      '{"name":"no key"}',
+      '{"id":7,"name":"no key"}',
       '',
+      '{"id":"8","name":"no key"}',
       linesOf(good.slice(1)),
     ]
     const file = await write('keys.jsonl', text.join('\n'))
@@ -112,10 +121,16 @@ describe('import', () => {
     const { code, stdout, stderr } = await cli(['import', file, ...permission, '--report', report])
 
     expect(code).toBe(1)
-    expect(stdout).toMatch(/^imported +2\nknown +0\nchanged +0\nrefused +2\n$/)
-    expect(stderr).toContain('row 1 was refused: # must be an object')
+    expect(stdout).toMatch(/^imported +2\nknown +0\nchanged +0\nrefused +3\n$/)
+    expect(stderr).toContain('row 1 was refused: # must be an object\n')
+    const fault = '#/key is missing: the row has id, name'
+    expect(stderr).toContain(`2 rows, row 2 (id 7) first, were refused: ${fault}\n`)
     const written = JSON.parse(await readFile(report, 'utf8')) as Report
-    expect(written.refused.map(({ row }) => row)).toEqual([1, 2])
+    expect(written.refused).toMatchObject([
+      { row: 1, id: null },
+      { row: 2, id: '7' },
+      { row: 3, id: '8' },
+    ])
     expect(await countKeys(user)).toBe(2)
   })
 
@@ -273,6 +288,21 @@ describe('import', () => {
     expect(code).toBe(2)
     expect(stderr).toContain(message)
     expect(await countKeys('refused')).toBe(0)
+  })
+})
+
+describe('import from a table, in an app with one connection', () => {
+  it('says that it needs two', async () => {
+    const module = instanceModule('imports: [sources.betterAuth()],').replace(
+      'logging: false',
+      'logging: false, pool: { max: 1 }',
+    )
+    const config = await write('one-connection.cjs', module)
+
+    const { code, stderr } = await cli(['import', '--config', config])
+
+    expect(code).toBe(2)
+    expect(stderr).toContain('give the pool of your Sequelize a max of 2 or more')
   })
 })
 
