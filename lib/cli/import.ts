@@ -88,8 +88,9 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
   let report: Report = { ...nothing, source, dryRun, rows: 0, isComplete: false }
 
   const ids: (string | null)[] = []
+  const isKey = (text: string) => app.parts.imports.some(({ accepts }) => accepts.test(text))
   const work = () =>
-    app.apiKeys.importKeys(source, noteIds(opened.rows, ids), {
+    app.apiKeys.importKeys(source, noteIds(opened.rows, ids, isKey), {
       ...wish,
       actor: { type: 'system' },
       dryRun,
@@ -112,12 +113,17 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
   return report.refused.length > 0 ? exitCodes.faulty : exitCodes.done
 }
 
-/** Passes rows on, and notes the `id` of each, if it has one. */
-async function* noteIds(rows: AsyncIterable<unknown>, ids: (string | null)[]) {
+/** Passes rows on, and notes the `id` of each, if it has one. Some tables have the keys themselves as ids. */
+async function* noteIds(
+  rows: AsyncIterable<unknown>,
+  ids: (string | null)[],
+  isKey: (text: string) => boolean,
+) {
   for await (const row of rows) {
     const { id } = Object(row) as { id?: unknown }
-    const isShort = typeof id === 'number' || (typeof id === 'string' && id.length <= longestId)
-    ids.push(isShort ? String(id) : null)
+    const isGiven = typeof id === 'number' || typeof id === 'string'
+    const name = isGiven ? String(id) : ''
+    ids.push(name !== '' && name.length <= longestId && !isKey(name) ? name : null)
     yield row
   }
 }
