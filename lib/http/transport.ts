@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http'
 
+import { warn } from '../../models/warnings'
 import { readClientAddress } from '../keys/addresses'
 import type { Settings } from '../read-options'
 import type { GuardedRequest } from './request'
@@ -31,11 +32,20 @@ export function createTransport({
     },
 
     /**
-     * True if the key of a refused request is revoked. If Express has not read a request, as for a WebSocket, nothing says which proxy
-     * to believe, and so a request that a proxy has passed on may have come over HTTPS.
+     * True if the key of a refused request is revoked. A request that a proxy has passed on may have come to the proxy over HTTPS. So its key is
+     * revoked only if the proxy says otherwise, by the field that Express reads. A client that makes up such a field keeps a key that it has
+     * anyway.
      */
-    revokes: (req: GuardedRequest) =>
-      insecureTransport === 'revoke' && (isReadByExpress(req) || !isForwarded(req)),
+    revokes(req: GuardedRequest): boolean {
+      if (insecureTransport !== 'revoke') return false
+      if (!isForwarded(req)) return true
+      if (isReadByExpress(req) && protocolOfProxy(req) === 'http') return true
+      warn(
+        'API_KEYS_INSECURE_PROXY',
+        'A request that a proxy has passed on was refused as plain HTTP, and no key was revoked, because the proxy does not say http in X-Forwarded-Proto. Set trust proxy for your proxies, and have them send that field.',
+      )
+      return false
+    },
   }
 }
 
@@ -72,6 +82,12 @@ function isFromMachine(req: GuardedRequest): boolean {
   const address = readClientAddress(socket?.remoteAddress)
   const isLoopback = address === '::1' || address?.startsWith('127.') === true
   return isLoopback && ownHost.test(headers?.host ?? '') && !isForwarded(req)
+}
+
+/** Returns the protocol by which a client has reached its proxy, as the proxy says it. */
+function protocolOfProxy({ headers }: GuardedRequest): string {
+  const [first = ''] = String(headers['x-forwarded-proto'] ?? '').split(',')
+  return first.trim().toLowerCase()
 }
 
 function isForwarded(req: GuardedRequest): boolean {

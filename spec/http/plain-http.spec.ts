@@ -26,6 +26,11 @@ const secrets = ['correct horse battery staple, 32 bytes']
 const overHttp = { 'X-Forwarded-For': '203.0.113.7', 'X-Forwarded-Proto': 'http' }
 const overHttps = { 'X-Forwarded-For': '203.0.113.7', 'X-Forwarded-Proto': 'https' }
 
+const proxies = (protocols: string) => ({ 'X-Forwarded-Proto': protocols })
+
+/** The warnings of this file about proxies. */
+const warned: unknown[] = []
+
 const pass: express.RequestHandler = (_req, res) => void res.json({ passed: true })
 
 function addRoutes(app: Express, keys: TestApiKeys) {
@@ -305,6 +310,39 @@ describe("insecureTransport: 'revoke'", () => {
     await until(async () => (await statusOf(second.id)) === 'REVOKED')
 
     expect((await apiKeys.get(second.id)).exposed?.source).toBe('plain_http')
+  })
+
+  it.each<[string, boolean, Record<string, string>, string]>([
+    ['a proxy that the app has forgotten to trust', false, overHttps, 'ACTIVE'],
+    ['such a proxy that says no protocol', false, { Via: '1.1 proxy' }, 'ACTIVE'],
+    ['a trusted proxy that says no protocol', true, { 'X-Forwarded-For': '203.0.113.7' }, 'ACTIVE'],
+    ['proxies, the first of which says https', false, proxies('HTTPS , http'), 'ACTIVE'],
+    ['a proxy that says http and is not trusted', false, overHttp, 'REVOKED'],
+    ['proxies, the first of which says http', true, proxies('HTTP , https'), 'REVOKED'],
+  ])('knows the request of %s', async (_, isTrusted, headers, status) => {
+    const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation()
+    const [sent, direct] = [await revoking.createKey(), await revoking.createKey()]
+    const proxied = express()
+      .set('trust proxy', isTrusted ? 'loopback' : false)
+      .use(apiKeys.authenticate())
+
+    const answer = await http
+      .to(proxied)
+      .set({ ...headers, ...bearer(sent.plainTextKey) })
+      .get('/')
+    await answerTo(app, '/graphs', bearer(direct.plainTextKey))
+    await until(async () => (await statusOf(direct.id)) === 'REVOKED')
+
+    expectProblem(answer, 'insecure_transport')
+    if (status === 'REVOKED') await until(async () => (await statusOf(sent.id)) === status)
+    expect(await statusOf(sent.id)).toBe(status)
+    const codes = emitWarning.mock.calls.map(([, options]) => Object(options).code as unknown)
+    emitWarning.mockRestore()
+    warned.push(...codes.filter((code) => code === 'API_KEYS_INSECURE_PROXY'))
+  })
+
+  it('warns once of a proxy that does not say how a request came', () => {
+    expect(warned).toEqual(['API_KEYS_INSECURE_PROXY'])
   })
 
   it('revokes no key of a request that a proxy has passed on and Express has not read', async () => {
