@@ -6,7 +6,7 @@ import { createHttp } from '../support/http'
 import { newUser } from '../support/keys'
 import { createVisitor, factsOf, faultOf, fieldsOf, formWith, rowsOf } from '../support/visitor'
 
-const { database } = useWorld()
+const { database, rows } = useWorld()
 
 /** Sets up an app with environments and resources, and a visitor who is signed in. */
 function setUp(acceptedEnvironments: ('live' | 'test')[]) {
@@ -22,9 +22,12 @@ function setUp(acceptedEnvironments: ('live' | 'test')[]) {
     resources: { graph: (ids) => !ids.includes('foreign'), folder: true },
     limits: { burst: { limit: 100, windowSeconds: 60 } },
     currentUser: () => ({ id: user }),
+    isAdmin: () => true,
   })
   database.closeFirst(apiKeys)
-  const app = express().use('/keys', apiKeys.console())
+  const app = express()
+    .use('/keys', apiKeys.console())
+    .use('/admin', apiKeys.console({ admin: true }))
   return {
     apiKeys,
     user,
@@ -84,6 +87,36 @@ describe('in an app with environments', () => {
     expect(rowsOf(test).map(({ Name }) => Name)).toEqual(['Test one'])
     expect(rowsOf(found).map(({ Name }) => Name)).toEqual(['Test one'])
     expect(suspended.url).toContain('environment=test')
+  })
+
+  it('the unused keys of one of them are shown and revoked, and no others', async () => {
+    const { apiKeys, user, visitor } = setUp(['live'])
+    const wish = { userId: user, permissions: ['READ_GRAPH'] } as const
+    const live = await apiKeys.create({ ...wish, name: 'Live one', environment: 'live' })
+    const test = await apiKeys.create({ ...wish, name: 'Test one', environment: 'test' })
+    await rows(
+      `UPDATE api_keys SET created_at = now() - interval '200 days' WHERE user_id = '${user}'`,
+    )
+    const all = await visitor.open(`/admin/unused?ownerId=${user}`)
+    const found = await visitor.press(all, 'Show keys', { environment: 'test' })
+    const done = await visitor.press(found, 'Revoke 1 key')
+
+    expect(all.text).toContain('Live one')
+    expect(found.text).toContain('Test one')
+    expect(found.text).not.toContain('Live one')
+    expect(done.text).toContain('1 key revoked')
+    expect((await apiKeys.get(live.apiKey.id)).status).toBe('ACTIVE')
+    expect((await apiKeys.get(test.apiKey.id)).status).toBe('REVOKED')
+  })
+
+  it('no unused key is shown or revoked by the name of one that there is not', async () => {
+    const { visitor } = setUp(['live'])
+
+    const page = await visitor.open('/admin/unused?environment=prod')
+
+    expect(page.status).toBe(422)
+    expect(page.root.querySelector('#environment-fault')?.textContent).toMatch(/live, test/)
+    expect(page.text).not.toMatch(/Revoke \d/)
   })
 
   it('a key is not created in one that there is not', async () => {

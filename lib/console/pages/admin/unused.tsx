@@ -4,12 +4,15 @@ import type { Problem } from '../../faults'
 import type { Page } from '../../page'
 import { Field } from '../fields'
 import { Banner, Crumbs } from '../layout'
+import { EnvironmentChoice } from '../list-filters'
 import { ReasonField } from '../question'
 import { keyCount, KeysInBrief, OwnerField } from './owner-parts'
 
 interface UnusedProps {
   page: Page
-  wish: OwnerInput & { days: string }
+  wish: OwnerInput & { days: string; environment: string }
+  /** The names of the environments of the app. */
+  environments: readonly string[]
   reason: string
   /** The keys that would be revoked; `undefined` if the wish has a fault. */
   found: { keys: number; apiKeys: readonly ApiKeyRecord[] } | undefined
@@ -18,7 +21,7 @@ interface UnusedProps {
 
 /** The keys that are not in use, and the form that revokes them. */
 export function UnusedKeys(props: UnusedProps) {
-  const { page, wish, found, problem } = props
+  const { page, wish, environments, found, problem } = props
   const { admin } = page.texts
   const general = problem?.general
   return (
@@ -45,6 +48,18 @@ export function UnusedKeys(props: UnusedProps) {
           value={wish}
           problem={problem}
         />
+        {environments.length > 1 && (
+          <Field name="environment" label={page.texts.form.environment} problem={problem}>
+            {(attributes) => (
+              <EnvironmentChoice
+                page={page}
+                environment={wish.environment}
+                environments={environments}
+                attributes={attributes}
+              />
+            )}
+          </Field>
+        )}
         <div class="filter-buttons">
           <button class="button primary">{admin.unused.show}</button>
         </div>
@@ -83,6 +98,7 @@ function Found({
         <input type="hidden" name="days" value={wish.days} />
         <input type="hidden" name="ownerType" value={wish.ownerType} />
         <input type="hidden" name="ownerId" value={wish.ownerId} />
+        <input type="hidden" name="environment" value={wish.environment} />
         <ReasonField page={page} reason={reason} problem={problem} />
         <p class="hint">{unused.warning}</p>
         <div class="actions">
