@@ -1,6 +1,6 @@
 import type { Sequelize } from 'sequelize'
 
-import { isOfPrefixes, keyPrefixSql, otherPrefixesSql } from '../../models/api-key'
+import { endSql, isOfPrefixes, keyPrefixSql, otherPrefixesSql } from '../../models/api-key'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
@@ -12,7 +12,7 @@ import { writeLimitMs } from '../database/writer'
 import type { Settings } from '../read-options'
 
 /**
- * Keys that are neither revoked nor expired, and are refused all the same: no instance of this process accepts their prefix, or
+ * Keys that are neither revoked nor expired, also not by `maxIdleDays`, and are refused all the same: no instance of this process accepts their prefix, or
  * their row names another environment than their prefix. In the grace period of a rotation, both secrets of a key count.
  */
 export interface RefusedKeys {
@@ -22,7 +22,7 @@ export interface RefusedKeys {
   keys: number
 }
 
-interface RefusedKeysParts extends Pick<Settings, 'environments'> {
+interface RefusedKeysParts extends Pick<Settings, 'environments' | 'idleMs'> {
   background: Pick<Background, 'startTimer'>
   /** Its connection of usage serves what no request waits for, and gives way if there are too few connections. */
   connections: Pick<Connections, 'usage'>
@@ -64,7 +64,10 @@ export function createRefusedKeys(parts: RefusedKeysParts) {
   }
 }
 
-const isLiving = `key.status IN ('ACTIVE', 'SUSPENDED') AND (key.expires_at IS NULL OR key.expires_at > now())`
+/** SQL that is true for a key that is neither revoked nor expired, and was not idle for too long. */
+function isLiving(endsAt: string): string {
+  return `key.status IN ('ACTIVE', 'SUSPENDED') AND (${endsAt} IS NULL OR ${endsAt} > now())`
+}
 
 /** How long after the first verification the prefixes are checked. By then, the connections that requests wait for are open. */
 const checkAfterMs = 1_000
@@ -73,13 +76,13 @@ const checkAfterMs = 1_000
 const maxShown = 5
 
 async function warnOfPrefixes(
-  { connections, tables }: RefusedKeysParts,
+  { connections, tables, idleMs }: RefusedKeysParts,
   prefixes: readonly string[],
 ) {
   const { rows } = await connections.usage.query(
     `SELECT other.key_prefix FROM (${otherPrefixesSql(tables.keys, prefixes)}) AS other
       WHERE EXISTS (
-        SELECT FROM ${tables.keys} AS key WHERE ${keyPrefixSql('key.prefix')} = other.key_prefix AND ${isLiving}
+        SELECT FROM ${tables.keys} AS key WHERE ${keyPrefixSql('key.prefix')} = other.key_prefix AND ${isLiving(endSql('key', idleMs))}
       ) LIMIT ${maxShown}`,
     writeLimitMs,
   )
@@ -93,19 +96,20 @@ async function warnOfPrefixes(
 }
 
 async function countRefused(
-  { sequelize, tables, environments }: RefusedKeysParts,
+  { sequelize, tables, environments, idleMs }: RefusedKeysParts,
   prefixes: readonly string[],
 ): Promise<RefusedKeys[]> {
+  const end = endSql('key', idleMs)
   const rows = await onDatabase(() =>
     select<{ keyPrefix: string; environment: string | null; keys: string }>(
       sequelize,
       `SELECT ${keyPrefixSql('key.prefix')} AS "keyPrefix", key.environment, count(*)::text AS keys
          FROM (
-           SELECT prefix, environment, status, expires_at FROM ${tables.keys}
+           SELECT prefix, environment, status, ${end} AS ends_at FROM ${tables.keys} AS key
             UNION ALL
-           SELECT previous_prefix, environment, status, expires_at FROM ${tables.keys} WHERE previous_works_until > now()
+           SELECT previous_prefix, environment, status, ${end} FROM ${tables.keys} AS key WHERE previous_works_until > now()
          ) AS key
-        WHERE ${isLiving} AND (NOT ${isOfPrefixes('key', prefixes)} OR ${isMisplaced(environments)})
+        WHERE ${isLiving('key.ends_at')} AND (NOT ${isOfPrefixes('key', prefixes)} OR ${isMisplaced(environments)})
         GROUP BY 1, 2 ORDER BY 1, 2`,
       { transaction: null },
     ),

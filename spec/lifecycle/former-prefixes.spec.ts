@@ -140,6 +140,22 @@ describe('keys with a prefix that no instance accepts', () => {
     ])
   })
 
+  it('are no fault if they have expired because they were not used, with both secrets of a rotation', async () => {
+    const idle = await createKey(world.apiKeys)
+    await world.apiKeys.rotate(idle.id)
+    await world.rows(
+      `UPDATE api_keys SET created_at = now() - interval '9 days', renewed_at = NULL, last_used_at = NULL WHERE id = $1`,
+      [idle.id],
+    )
+    await createKey(world.apiKeys, { userId: 'bob' })
+    await world.apiKeys.close()
+    const { apiKeys } = world.createProcess({ keyPrefix: 'zenith', maxIdleDays: 8 })
+
+    expect((await apiKeys.health({ livingKeys: true })).refusedKeys).toEqual([
+      { keyPrefix: 'acme', environment: null, keys: 1 },
+    ])
+  })
+
   it('are no fault if another instance of the process accepts them, or if they no longer live', async () => {
     await createKey(world.apiKeys, { status: 'REVOKED' })
     const other = world.createProcess({ keyPrefix: 'other' }).apiKeys
