@@ -22,6 +22,8 @@ const mostAtOnce = 1_000
 /** How many keys are known as done, and for how long each of them is not looked up again. */
 const mostDone = 10_000
 const doneForMs = 10_000
+/** The same for a key that was revoked before. It is marked as exposed by then, and never comes back. */
+const revokedForMs = 600_000
 
 const firstRetryMs = 1_000
 const lastRetryMs = 60_000
@@ -36,24 +38,25 @@ export function createPlainHttp(parts: PlainHttpParts) {
   /** By the hashes of keys, the time from which on each may be looked up again. The oldest is first. */
   const done = new Map<string, number>()
 
-  /** Revokes the key with a text, if there is one. Resolves to false for a text that is no key of the app. */
-  async function revoke(text: string, address: string | null): Promise<boolean> {
+  /** Revokes the key with a text, if there is one. Resolves to the milliseconds for which it is done; 0 for a text that is no key of the app. */
+  async function revoke(text: string, address: string | null): Promise<number> {
     const { digests, key } = await verification.locate(text, { ip: address })
-    if (digests.length === 0) return false
-    if (!key) return true
+    if (digests.length === 0) return 0
+    if (!key) return doneForMs
 
     await routeCommands.expose([{ apiKeyId: key.id, digests, source: plainHttp, url: null }], {
       reason: 'sent over plain HTTP',
       outcome: 'revoke',
       ...(address !== null && { address }),
     })
-    return true
+    return key.status === 'REVOKED' ? revokedForMs : doneForMs
   }
 
   async function work(name: string, text: string, address: string | null, retryMs: number) {
     underWay.add(name)
     try {
-      if (await revoke(text, address)) noteDone(name)
+      const doneMs = await revoke(text, address)
+      if (doneMs > 0) noteDone(name, doneMs)
       underWay.delete(name)
     } catch (error) {
       if (!isOutage(error)) {
@@ -68,8 +71,8 @@ export function createPlainHttp(parts: PlainHttpParts) {
     }
   }
 
-  function noteDone(name: string) {
-    done.set(name, Date.now() + doneForMs)
+  function noteDone(name: string, forMs: number) {
+    done.set(name, Date.now() + forMs)
     if (done.size <= mostDone) return
     const [oldest = ''] = done.keys()
     done.delete(oldest)

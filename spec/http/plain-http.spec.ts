@@ -9,6 +9,7 @@ import { Sequelize } from 'sequelize'
 
 import type { ApiKeyNotices } from '../../lib'
 import { createEchoApp, type Options, type TestApiKeys } from '../support/app'
+import { setClock } from '../support/clock'
 import { databaseAway } from '../support/database'
 import { bearer } from '../support/http'
 import { sendSecurely } from '../support/https'
@@ -403,6 +404,28 @@ describe("insecureTransport: 'revoke'", () => {
 
     const { events } = await apiKeys.events({ apiKeyId: id })
     expect(events.map(({ action }) => action)).toEqual(['revoked', 'created'])
+  })
+
+  it('writes nothing more for a revoked key that is sent again and again', async () => {
+    const { app, apiKeys, statements, createKey } = createStrict({
+      insecureTransport: 'revoke',
+      secrets,
+    })
+    const writes = () => statements.all.filter((sql) => sql.includes('pg_advisory_xact_lock'))
+    const [revoked, direct] = [await createKey({ status: 'REVOKED' }), await createKey()]
+    const send = ({ plainTextKey }: { plainTextKey: string }) =>
+      answerTo(app, '/graphs', bearer(plainTextKey))
+
+    await send(revoked)
+    await until(async () => (await apiKeys.get(revoked.id)).exposed !== undefined)
+    expect(writes()).toHaveLength(1)
+    setClock(new Date(Date.now() + 60_000))
+    await send(revoked)
+    await send(direct)
+    await until(async () => (await apiKeys.get(direct.id)).status === 'REVOKED')
+    jest.useRealTimers()
+
+    expect(writes()).toHaveLength(2)
   })
 
   it('ends an old secret that is sent, and leaves the key', async () => {
