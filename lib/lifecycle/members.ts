@@ -15,7 +15,7 @@ const mostMembers = 500
 const mostBytes = 1_000_000
 
 /** How many subjects each statement must get, so that they are shared. */
-const leastSubjects = 4
+const leastSubjects = 8
 
 /**
  * Chooses the members of a statement: revocations first, then one of each user in turn. If several statements can start, each gets its
