@@ -1,4 +1,5 @@
 import { CliError, exitCodes } from './exit-codes'
+import { note } from './terminal'
 
 /** True once Ctrl-C asked for the end of work that stops at a good place. */
 let isInterrupted = false
@@ -9,6 +10,8 @@ export function endOnInterruption() {
   process.on('SIGINT', () => {
     if (!isGraceful || isInterrupted) process.exit(exitCodes.interrupted)
     isInterrupted = true
+    // The step under way may wait for a lock of another session.
+    note('Ending with the step that is under way. Ctrl-C again ends at once.')
   })
 }
 

@@ -109,6 +109,50 @@ export function useCli({ options = '', template = 'migrated' }: CliOptions = {})
       return { code: await closed, ...output }
     },
 
+    /**
+     * Runs commands one after the other in one process, each with an instance of its own. Returns the exit code and the message of each. A
+     * process for each command would take a second of CPU.
+     */
+    async together(
+      commands: readonly (readonly string[])[],
+      { input = '', env = {} }: Input = {},
+    ): Promise<{ command: string; exitCode: number; message: string }[]> {
+      await writeFile(
+        join(folder, 'together.js'),
+        `module.exports = () => {${instanceModule(options, 'return apiKeys')}}`,
+      )
+      const lines = await Promise.all(
+        commands.map(async (args, place) => {
+          const config = join(folder, `together-${place}.js`)
+          await writeFile(config, `module.exports = require('./together.js')()`)
+          return [...args, '--config', config]
+        }),
+      )
+      const script = `
+        const { createProgram } = require(${JSON.stringify(join(root, 'dist', 'lib', 'cli', 'program.js'))})
+        const { failureOf } = require(${JSON.stringify(join(root, 'dist', 'lib', 'cli', 'exit-codes.js'))})
+        const alive = setInterval(() => {}, 1000)
+        const results = []
+        const write = process.stdout.write.bind(process.stdout)
+        process.stdout.write = (text, ...rest) => { const done = rest.at(-1); if (typeof done === 'function') done(); return true }
+        ;(async () => {
+          for (const args of ${JSON.stringify(lines)}) {
+            process.exitCode = 0
+            const failure = await createProgram('0').parseAsync(args, { from: 'user' }).then(() => null, failureOf)
+            const exitCode = failure?.exitCode ?? process.exitCode
+            results.push({ command: args[0], exitCode, message: failure?.message ?? '' })
+          }
+          process.exitCode = 0
+          clearInterval(alive)
+          write(JSON.stringify(results), () => process.exit())
+        })()`
+      const { child, output, closed } = start(process.execPath, ['-e', script], env)
+      child.stdin.end(input)
+      await closed
+      if (output.stdout === '') throw new Error(output.stderr)
+      return JSON.parse(output.stdout) as { command: string; exitCode: number; message: string }[]
+    },
+
     /** Starts a command in pipes. It runs on until it ends, or is sent a signal. */
     startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
       // Sequelize names its sessions by it.
