@@ -1,3 +1,4 @@
+import { mostSuspects } from './agreeing-states'
 import { hashOf, type Seal, type SealedEntry } from './chain'
 import { maxFaults, type Findings, type Place } from './faults'
 import { checkHead, endOf, isUnused, readHead } from './head'
@@ -113,8 +114,9 @@ export function checkSeal(walk: Walk, seal: Omit<Seal, 'found' | 'content' | 'is
   walk.pending = check === 'unknown' ? walk.pending + 1 : 0
   walk.end = { position, hash }
   walk.entries++
-  if (isBelow(eventId, walk.greatestId)) walk.late.push(eventId)
-  else walk.greatestId = eventId
+  if (!isBelow(eventId, walk.greatestId)) walk.greatestId = eventId
+  // If there are more, all keys are compared.
+  else if (walk.late.length <= mostSuspects) walk.late.push(eventId)
 }
 
 /** True if one id is below another. The library makes no negative ids. */

@@ -306,7 +306,10 @@ describe('the indexes', () => {
 
     await until(async () => (await apiKeys.health()).audit.waiting === 0)
 
-    expect(plans.tablesReached()).toEqual(new Set(['api_key_events', 'api_key_event_seals']))
+    // The keys are read only behind a reliable end of the chain.
+    const reached = plans.tablesReached()
+    reached.delete('api_keys')
+    expect(reached).toEqual(new Set(['api_key_events', 'api_key_event_seals']))
     expect(plans.tablesReadWhole()).toEqual([])
     expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
   })
@@ -323,6 +326,7 @@ describe('the indexes', () => {
     const reached = plans.tablesReached()
     reached.delete('api_key_events')
     reached.delete('api_key_event_seals')
+    reached.delete('api_keys')
     expect(reached).toEqual(new Set(['api_key_revisions', 'api_key_changes']))
     expect(plans.tablesReadWhole()).toEqual([])
     expect(plans.countRowsInVain()).toBeLessThan(rowCount / 50)
