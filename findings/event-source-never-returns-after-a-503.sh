@@ -4,7 +4,7 @@
 # Expected: an EventSource that lost its connection tries again until it succeeds, as it promises. A 503 or a 429 with `Retry-After: 1`
 #   among its attempts makes it wait.
 # Happens: it tries again after a connection that broke or was refused, without end, but the first answer that is not a 200 ends it, as
-#   the standard of HTML demands (9.2.2), also for browsers. `Retry-After` is not read. A server that is gone is better than one that
+#   the standard of HTML demands (9.2.3), also for browsers. `Retry-After` is not read. A server that is gone is better than one that
 #   says "try again shortly".
 # Seen, of a stream that breaks after its first event, where the next attempt gets another answer and all later ones a stream:
 #   eventsource, connection closed: 3 requests, open again
