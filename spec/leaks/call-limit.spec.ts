@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 
-import { createCallLimit } from '../../lib/leaks/call-limit'
+import { createCallLimit, createFailureLimit } from '../../lib/leaks/call-limit'
 import type { Options, TestApiKeys } from '../support/app'
 import { describeWithRedis, redisAway, startRedis, type RedisServer } from '../support/redis'
 import { until } from '../support/until'
@@ -54,6 +54,42 @@ describe('the calls of an address', () => {
     const receiver = createReceiver({ redis: redisAway })
 
     expect(await taken([receiver], '203.0.113.7', 62)).toBe(60)
+  })
+})
+
+describe('the calls of an address that fail', () => {
+  it('refuse it above the most, for the rest of an hour, and no other address', async () => {
+    let now = 0
+    const limit = { name: 'x', most: 2, redis: undefined, now: () => now }
+    const { refuseIfMany, countFailure } = createFailureLimit(limit)
+    const [address, other] = ['203.0.113.7', '203.0.113.8']
+
+    await countFailure(address)
+    await countFailure(address)
+    refuseIfMany(address)
+    await expect(countFailure(address)).rejects.toMatchObject({ code: 'too_many_reports' })
+
+    expect(() => refuseIfMany(address)).toThrow(
+      expect.objectContaining({ retryAfterSeconds: 3_600 }),
+    )
+    refuseIfMany(other)
+    now = 3_599_001
+    expect(() => refuseIfMany(address)).toThrow(expect.objectContaining({ retryAfterSeconds: 1 }))
+    now = 3_600_000
+    refuseIfMany(address)
+    await countFailure(address)
+  })
+
+  it('evict the address that was refused first if there are very many', async () => {
+    const limit = { name: 'x', most: 0, redis: undefined, now: () => 0 }
+    const { refuseIfMany, countFailure } = createFailureLimit(limit)
+    for (let at = 0; at <= 10_000; at++) {
+      const address = `10.${at >> 16}.${(at >> 8) & 255}.${at & 255}`
+      await expect(countFailure(address)).rejects.toThrow('Too many')
+    }
+
+    refuseIfMany('10.0.0.0')
+    expect(() => refuseIfMany('10.0.0.1')).toThrow('Too many')
   })
 })
 
