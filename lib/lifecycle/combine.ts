@@ -14,6 +14,8 @@ import { chooseMembers, type Request } from './members'
 export interface Line<Member, Result> {
   /** True if one statement may have several members with one subject. */
   repeats: boolean
+  /** True if two statements share their members. Changes that have numbers are committed one after the other, and gain nothing by it. */
+  isShared: boolean
   /** Makes changes in one statement. Throws if the statement has failed, so that nothing was changed. */
   send(members: readonly Member[]): Promise<Sent<Result>>
   /** Makes one change, and waits for locks no longer than `patienceMs`. */
@@ -202,7 +204,7 @@ function takeMembers(state: State): Waiting[] {
   const { line } = free.find((each) => each.line !== state.last) ?? free[0] ?? {}
   if (!line) return []
 
-  const statements = Math.min(mostStatements, state.mostAtOnce) - state.sending
+  const statements = line.isShared ? Math.min(mostStatements, state.mostAtOnce) - state.sending : 1
   const ofLine = free.filter((each) => each.line === line)
   const taken = new Set(chooseMembers(ofLine, line.repeats, statements))
   state.last = line

@@ -44,6 +44,7 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
 
   return {
     repeats: true,
+    isShared: true,
     async send(members) {
       const drafts = draftKeys(parts, members)
       const sent = onPool((run) => createSpelledKeys(parts, run, drafts, togetherPatienceMs))
@@ -78,6 +79,7 @@ export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKey
 
   return {
     repeats: false,
+    isShared: false,
 
     async send(members) {
       const committed = ownChanges.begin()
