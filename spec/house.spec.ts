@@ -171,6 +171,7 @@ const wings = {
     'lib/audit/check-entries.ts',
     'lib/audit/check-keys.ts',
     'lib/audit/check-seals.ts',
+    'lib/audit/check-tables.ts',
     'lib/audit/faults.ts',
     'lib/audit/read-trail.ts',
     'lib/audit/story.ts',

@@ -33,6 +33,9 @@ interface Page {
   seals: number
 }
 
+/** The least id that an entry can have. The library makes none so small. */
+const leastId = '-9223372036854775808'
+
 /** How many entries a statement compares. The database may share the work of many entries among processes. */
 const entriesAtOnce = 50_000
 
@@ -57,7 +60,7 @@ export async function checkEntries(
 ) {
   const read = async (sql: string) => reader.read('its entries beside their seals', sql)
   let unsealed = 0
-  for (let after: string | null = '-9223372036854775808'; after !== null;) {
+  for (let after: string | null = leastId; after !== null;) {
     const [end] = await read(pageEndSql(tables, after))
     const page: Page = { after, ...(JSON.parse(end ?? '{}') as Omit<Page, 'after'>) }
     const [matching] = end === undefined ? [] : await read(matchingSql(tables, page))
@@ -115,9 +118,9 @@ function isOutOfTime({ signedAt, sealedAt, sealedBefore }: Found): boolean {
 /** SQL for the end of the page of entries and seals after an id. */
 function pageEndSql({ events, seals }: Tables, after: string): string {
   const nth = (id: string, table: string) =>
-    `(SELECT ${id} FROM ${table} WHERE ${id} > '${after}' ORDER BY ${id} OFFSET ${entriesAtOnce - 1} LIMIT 1)`
+    `(SELECT ${id} FROM ${table} WHERE ${isAbove(id, after)} ORDER BY ${id} OFFSET ${entriesAtOnce - 1} LIMIT 1)`
   const counted = (id: string, table: string) =>
-    `(SELECT count(*) FROM ${table} WHERE ${id} > '${after}' AND ${id} <= coalesce(page.last, 9223372036854775807))`
+    `(SELECT count(*) FROM ${table} WHERE ${isAbove(id, after)} AND ${id} <= coalesce(page.last, 9223372036854775807))`
   return `
     SELECT json_build_object(
              'last', last::text, 'entries', ${counted('id', events)}, 'seals', ${counted('event_id', seals)}
@@ -125,8 +128,13 @@ function pageEndSql({ events, seals }: Tables, after: string): string {
       FROM (SELECT least(${nth('event_id', seals)}, ${nth('id', events)}) AS last OFFSET 0) AS page`
 }
 
+/** SQL that is true for the ids after one, and for the least. */
+function isAbove(id: string, after: string): string {
+  return `${id} ${after === leastId ? '>=' : '>'} '${after}'`
+}
+
 function within(id: string, { after, last }: Page): string {
-  return last === null ? `${id} > '${after}'` : `${id} > '${after}' AND ${id} <= '${last}'`
+  return `${isAbove(id, after)} ${last === null ? '' : `AND ${id} <= '${last}'`}`
 }
 
 const sealedMs = `date_part('epoch', sealed_at) * 1000`

@@ -49,8 +49,9 @@ export async function checkSeals(walk: Walk, { reader, tables, anchor, onRows }:
   ]
   const values = [...columns, 'to_json(doubts)', `date_part('epoch', sealed_at) * 1000`]
   const rows = reader.rowsOf('its seals', (last) => {
-    const after = last ? last[0] : walk.start.position
-    return pageSql(values, `FROM ${tables.seals} WHERE position > ${after} ORDER BY position`)
+    // All of them: a seal in a place that was pruned is none of the chain.
+    const after = last ? `WHERE position > ${last[0]}` : ''
+    return pageSql(values, `FROM ${tables.seals} ${after} ORDER BY position`)
   })
   let anchoredHash = anchor?.position === walk.start.position ? walk.start.hash : undefined
   for await (const part of rows) {
@@ -99,6 +100,9 @@ export function checkSeal(walk: Walk, seal: Omit<Seal, 'found' | 'content' | 'is
   const { position, eventId, hash, doubts, mac } = seal
   const place = { position, eventId }
   const missing = position - end.position - 1
+  if (missing < 0) {
+    return findings.report('inserted', place, 'The seal has a place that was pruned or taken.')
+  }
   if (missing > 0) {
     const message = `${counted(missing)} removed before this place, with what sealed them.`
     findings.report('removed', { position: end.position + 1 }, message)

@@ -8,6 +8,7 @@ import { checkEntries } from './check-entries'
 import { checkErasures, notesSql, readNotes } from './check-erasures'
 import { checkOrigins } from './check-origins'
 import { checkSuspensions } from './check-suspensions'
+import { checkTables } from './check-tables'
 import { checkKeys, entriesByKeySql } from './check-keys'
 import { checkAnchor, checkSeals, endWalk, startWalk, type Walk } from './check-seals'
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
@@ -98,6 +99,7 @@ async function verifySnapshot(
   await checkKeys(ofKeys, verification, areSealsIntact ? walk.late : null)
   await checkSuspensions(ofTriggers, verification)
   await checkTriggers(ofTriggers, verification)
+  await checkTables(ofTriggers, verification)
   const erased = await checkErasures(ofTriggers, verification, erasures)
 
   const all = [reader.findings, walk.findings, beside, ofKeys, ofTriggers]

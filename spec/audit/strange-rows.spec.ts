@@ -150,6 +150,7 @@ describe('an audit trail in tables that were damaged', () => {
       [
         ['unreadable', null],
         ['head_changed', 2],
+        ['unguarded', null],
       ],
     ],
     [

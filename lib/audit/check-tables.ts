@@ -1,0 +1,34 @@
+import { literal } from '../../models/names'
+import type { Findings } from './faults'
+import type { Verification } from './read-trail'
+
+/**
+ * Finds tables of the trail that may have two rows with one id, or one place. An entry beside its copy could hide another one that is gone,
+ * and two seals with one place would not both be links of the chain.
+ */
+export async function checkTables(findings: Findings, { reader, tables }: Verification) {
+  const { events, seals, auditHead, origins } = tables
+  const unique = [
+    [events, 'id'],
+    [seals, 'position'],
+    [seals, 'event_id'],
+    [auditHead, 'is_the_one'],
+    [origins, 'api_key_id'],
+  ] as const
+  const rows = unique.map(
+    ([table, column]) => `(${literal(table)}, ${literal(table)}::regclass, ${literal(column)})`,
+  )
+  const sql = `
+    SELECT DISTINCT own.name AS json FROM (VALUES ${rows.join(', ')}) AS own (name, relation, "column")
+     WHERE EXISTS (SELECT FROM pg_catalog.pg_inherits WHERE inhparent = own.relation)
+        OR NOT EXISTS (
+          SELECT FROM pg_catalog.pg_index AS index
+            JOIN pg_catalog.pg_attribute AS key ON key.attrelid = index.indrelid AND key.attnum = index.indkey[0]
+           WHERE index.indrelid = own.relation AND key.attname = own."column" AND key.attnotnull
+             AND indnkeyatts = 1 AND indpred IS NULL AND indisunique AND indisvalid AND indisready
+        ) ORDER BY 1`
+  for (const name of await reader.read('its tables', sql)) {
+    const message = `The table ${name} may have a row twice: a unique index is gone, or another table inherits from it.`
+    findings.report('unguarded', {}, message)
+  }
+}
