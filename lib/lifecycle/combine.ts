@@ -1,8 +1,7 @@
 import { wait, type Background } from '../database/background'
 import { isConflict, sqlStateOf } from '../database/failures'
-import type { InTurn } from '../database/turns'
+import { nameOf, type Caller, type InTurn } from '../database/turns'
 import { ApiKeysError } from '../errors'
-import { chooseMembers, type Request } from './members'
 
 /*
  * Changes that arrive while a statement is under way go into the next statement. COMMITs of numbered changes are
@@ -14,8 +13,6 @@ import { chooseMembers, type Request } from './members'
 export interface Line<Member, Result> {
   /** True if one statement may have several members with one subject. */
   repeats: boolean
-  /** True if two statements share their members. Changes that have numbers are committed one after the other, and gain nothing by it. */
-  isShared: boolean
   /** Makes changes in one statement. Throws if the statement has failed, so that nothing was changed. */
   send(members: readonly Member[]): Promise<Sent<Result>>
   /** Makes one change, and waits for locks no longer than `patienceMs`. */
@@ -32,6 +29,16 @@ export interface Sent<Result> {
 
 export type Outcome<Result> = { result: Result } | { error: unknown }
 
+/** The owner, the actor and the subject of a change. */
+export interface Request extends Pick<Caller, 'owner' | 'actor'> {
+  /** The owner of a new key, or the key. Two changes with one subject are not under way at once. */
+  subject: string
+  /** Revocations come before the other changes of their line. */
+  isUrgent?: boolean
+  /** The length of its texts in a statement. */
+  bytes: number
+}
+
 interface Waiting {
   line: Line<unknown, unknown>
   member: unknown
@@ -40,6 +47,10 @@ interface Waiting {
   tries: number
   settle(outcome: Outcome<unknown>): void
 }
+
+/** The most changes in one statement, and the greatest length of their texts together. */
+const mostMembers = 500
+const mostBytes = 1_000_000
 
 /** How many statements for several changes are under way at once. */
 const mostStatements = 2
@@ -87,8 +98,6 @@ interface State extends CombinerParts {
   busy: Set<string>
   /** The times until which changes of a subject go by themselves. */
   slow: Map<string, number>
-  /** The statements that have their members and are not answered yet. */
-  sending: number
   /** The statements, and the changes by themselves, that are under way or wait for their turn. */
   statements: number
   singles: number
@@ -108,7 +117,6 @@ export function createCombiner(parts: CombinerParts) {
     alone: [],
     busy: new Set(),
     slow: new Map(),
-    sending: 0,
     statements: 0,
     singles: 0,
     last: undefined,
@@ -196,29 +204,52 @@ async function makeStatement(state: State) {
 }
 
 /**
- * Takes the members of the next statement. The lines take turns, because otherwise a user who revokes keys without a pause would keep
- * all users from creating keys.
+ * Takes the members of the next statement: revocations first, then one of each user in turn. The lines take turns, because
+ * otherwise a user who revokes keys without a pause would keep all users from creating keys.
  */
 function takeMembers(state: State): Waiting[] {
   const free = state.waiting.filter(({ request }) => !state.busy.has(request.subject))
   const { line } = free.find((each) => each.line !== state.last) ?? free[0] ?? {}
   if (!line) return []
 
-  const statements = line.isShared ? Math.min(mostStatements, state.mostAtOnce) - state.sending : 1
-  const ofLine = free.filter((each) => each.line === line)
-  const taken = new Set(chooseMembers(ofLine, line.repeats, statements))
+  const users = new Map<string, Waiting[]>()
+  for (const each of free.toSorted((a, b) => rank(a) - rank(b))) {
+    if (each.line !== line) continue
+    const name = nameOf(each.request)
+    const queue = users.get(name)
+    if (queue) queue.push(each)
+    else users.set(name, [each])
+  }
+  const taken = new Set<Waiting>()
+  const subjects = new Set<string>()
+  let bytes = 0
+  for (let round = 0; users.size > 0; round++) {
+    for (const [name, queue] of users) {
+      const each = queue[round]
+      if (!each || taken.size === mostMembers || bytes + each.request.bytes > mostBytes) {
+        users.delete(name)
+      } else if (line.repeats || !subjects.has(each.request.subject)) {
+        taken.add(each)
+        subjects.add(each.request.subject)
+        bytes += each.request.bytes
+      }
+    }
+  }
   state.last = line
   state.waiting = state.waiting.filter((each) => !taken.has(each))
-  for (const { request } of taken) state.busy.add(request.subject)
+  for (const subject of subjects) state.busy.add(subject)
   start(state)
   return [...taken]
+}
+
+function rank({ request }: Waiting): number {
+  return request.isUrgent ? 0 : 1
 }
 
 async function makeTogether(state: State, members: readonly Waiting[]) {
   const [first] = members
   if (!first) return
 
-  state.sending++
   try {
     const sent = await first.line.send(members.map(({ member }) => member))
     answer(state, members, sent)
@@ -228,7 +259,6 @@ async function makeTogether(state: State, members: readonly Waiting[]) {
     if (mayGoAlone) state.alone.push(...members)
     else for (const each of members) each.settle({ error })
   } finally {
-    state.sending--
     for (const { request } of members) state.busy.delete(request.subject)
   }
 }

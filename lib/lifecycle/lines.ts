@@ -44,7 +44,6 @@ export function createCreationLine(parts: WritingParts): Line<NewMember, ApiKeyR
 
   return {
     repeats: true,
-    isShared: true,
     async send(members) {
       const drafts = draftKeys(parts, members)
       const sent = onPool((run) => createSpelledKeys(parts, run, drafts, togetherPatienceMs))
@@ -79,7 +78,6 @@ export function createChangeLine(parts: WritingParts): Line<ChangeMember, ApiKey
 
   return {
     repeats: false,
-    isShared: false,
 
     async send(members) {
       const committed = ownChanges.begin()

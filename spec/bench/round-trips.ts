@@ -40,7 +40,7 @@ export function countRoundTrips(build: string): () => RoundTrips {
 
 function purposeWithin(text: string, isWithin: boolean): keyof RoundTrips {
   if (isWithin) return 'own'
-  if (/\bapi_key_(?:audit_head|event_seals|unsealed_events)\b/.test(text)) return 'sealing'
+  if (/\bapi_key_(?:audit_head|event_seals|unsealed_events|origins)\b/.test(text)) return 'sealing'
   return purposeOf(text) === 'request' || purposeOf(text) === 'frame' ? 'own' : 'polls'
 }
 

@@ -47,17 +47,6 @@ describe('keys that are created at once', () => {
     expect(creations().length).toBeLessThan(4)
   })
 
-  it('are shared by two statements if they are of several users', async () => {
-    const before = creations().length
-
-    await Promise.all(each(20, () => create('user 1')))
-    expect(creations()).toHaveLength(before + 1)
-
-    await Promise.all(each(20, (number) => create(`user ${number}`)))
-    expect(creations()).toHaveLength(before + 3)
-    expect((await world.apiKeys.verifyAuditTrail()).entries).toBe(40)
-  })
-
   it('are reported in the async contexts of their calls', async () => {
     const context = new AsyncLocalStorage<string>()
     const seen: string[] = []
