@@ -66,8 +66,9 @@ async function runBench() {
   const named = words.filter((word): word is Part => word in parts)
   const wanted: Part[] = named.length > 0 ? named : ['http', 'in-process']
 
-  // The part `manage` has several processes of an app, which share all processors.
-  const pinning = wanted.includes('manage') ? undefined : pinProcesses()
+  // These parts keep an app and the database busy at the same time.
+  const sharesProcessors = wanted.includes('manage') || wanted.includes('import')
+  const pinning = sharesProcessors ? undefined : pinProcesses()
   const server = await startServer()
   const context: BenchContext = {
     server,

@@ -51,7 +51,7 @@ function open(url: string, secret: string, imports: readonly ImportSource[]) {
   }
 }
 
-/** Imports keys, and copies the same rows with their entries into tables that have the same indexes, in turn. */
+/** Imports keys, and copies the same rows with their entries into tables that have the same indexes and rules, in turn. */
 async function compareWithCopy({ server, secret, isQuick, log, print }: BenchContext) {
   const url = await server.createDatabase('imports')
   const { apiKeys, close } = open(url, secret, [legacy])
@@ -60,14 +60,18 @@ async function compareWithCopy({ server, secret, isQuick, log, print }: BenchCon
   await client.connect()
   // The server may end first if the bench fails.
   client.on('error', () => {})
-  const tables = ['api_keys', 'api_key_events'] as const
+  const checks = { api_keys: 'api_key_check_key', api_key_events: 'api_key_check_entry' }
+  const tables = Object.keys(checks)
   // The server may write nowhere else.
   const found = await client.query<{ folder: string }>(
     `SELECT current_setting('data_directory') AS folder`,
   )
   const fileOf = (table: string) => `${found.rows[0]?.folder}/${table}.copy`
-  for (const table of tables) {
-    await client.query(`CREATE TABLE copied_${table} (LIKE ${table} INCLUDING ALL)`)
+  for (const [table, check] of Object.entries(checks)) {
+    await client.query(
+      `CREATE TABLE copied_${table} (LIKE ${table} INCLUDING ALL);
+       CREATE TRIGGER check_row AFTER INSERT ON copied_${table} FOR EACH ROW EXECUTE FUNCTION ${check}()`,
+    )
   }
 
   const [speeds, copySpeeds, ratios]: [number[], number[], number[]] = [[], [], []]
