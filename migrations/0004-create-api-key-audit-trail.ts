@@ -1,7 +1,6 @@
 import { newSaltSql } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
 import { auditTriggers } from './audit-triggers'
-import { entryRules } from './row-rules'
 import type { Step } from './step'
 
 /**
@@ -83,7 +82,7 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
       CREATE TABLE ${origins} (api_key_id uuid PRIMARY KEY, as_of bigint NOT NULL, state jsonb NOT NULL);`,
     },
 
-    triggers: [...entryRules(tables), ...auditTriggers(tables)],
+    triggers: auditTriggers(tables),
 
     // A new row does not replace a head that was removed: the seals show it.
     neverEmpty: ['api_key_audit_head'],

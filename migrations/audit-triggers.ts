@@ -5,15 +5,17 @@ import { ownerIdSql, ownerTypeSql } from '../models/owner'
 import { entryDigestSql } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
+import { entryRules } from './row-rules'
 import { suspensionTriggers } from './suspension-triggers'
 import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
 
 /**
- * Returns the triggers that write the audit trail and refuse to change it. `keyColumns` in models/api-key.ts lists the columns that
+ * Returns the triggers that write the audit trail, refuse entries that break a rule, and refuse to change it. `keyColumns` in models/api-key.ts lists the columns that
  * are watched, and the columns whose values are shown.
  */
 export function auditTriggers(tables: Tables): Trigger[] {
   return [
+    ...entryRules(tables),
     ...keyTriggers(tables),
     ...suspensionTriggers(tables),
     ...eventTriggers(tables),

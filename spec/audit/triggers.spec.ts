@@ -242,11 +242,13 @@ describe('triggers that are off', () => {
     await createKey(apiKeys)
     await sequelize.query('ALTER TABLE api_keys DISABLE TRIGGER api_key_record_update')
     await sequelize.query('DROP TRIGGER api_key_refuse_delete ON api_key_event_seals')
+    await sequelize.query('ALTER TABLE api_key_events DISABLE TRIGGER api_key_check_row')
 
     const { faults, head } = await apiKeys.verifyAuditTrail()
 
-    expect(faults.map(({ kind }) => kind)).toEqual(['unguarded', 'unguarded'])
+    expect(faults.map(({ kind }) => kind)).toEqual(['unguarded', 'unguarded', 'unguarded'])
     expect(faults.map(({ message }) => message).toSorted()).toEqual([
+      'The trigger api_key_check_row on public.api_key_events is gone, switched off or not as it was made.',
       'The trigger api_key_record_update on public.api_keys is gone, switched off or not as it was made.',
       'The trigger api_key_refuse_delete on public.api_key_event_seals is gone, switched off or not as it was made.',
     ])
