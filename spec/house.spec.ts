@@ -262,6 +262,8 @@ const wings = {
     'lib/lifecycle/import-batch.ts',
     'lib/lifecycle/import-changes.ts',
     'lib/lifecycle/import-commands.ts',
+    'lib/lifecycle/import-drafts.ts',
+    'lib/lifecycle/import-dry-run.ts',
     'lib/lifecycle/import-keys.ts',
     'lib/lifecycle/import-known.ts',
     'lib/lifecycle/import-options.ts',

@@ -7,23 +7,22 @@ import { run, runIn } from '../database/query'
 import type { InputFault } from '../errors'
 import type { AcceptedSource } from '../importing/imported-keys'
 import { nameOfOwner, type Owner } from '../keys/owner'
-import { isExpired } from '../keys/states'
 import type { Circumstances, OwnCircumstances, Parts } from './calls'
 import type { ImportedRow } from './import-keys'
 import type { ImportWish } from './import-options'
 import { findUnknownOwners, lockOwners, ownersOf, roomOf } from './import-owners'
 import { takeOver } from './import-changes'
 import { draftBatch, draftImported, type DraftedBatch, type ImportDraft } from './import-drafts'
+import { isLiving, type MadeOfRow } from './import-dry-run'
 import { findKnown } from './import-known'
 import { foreignKeyViolation, unknownOwner } from './new-keys'
 
 interface BatchResult {
-  imported: number
+  /** How many keys were there, and have not changed. */
   known: number
-  changed: number
   refused: { row: number; errors: InputFault[] }[]
-  /** The hashes of the new keys, and the salted keys among them. */
-  added: ImportedRow[]
+  added: MadeOfRow[]
+  changed: MadeOfRow[]
 }
 
 /** Thrown at the end of a dry run, so that nothing is kept of it. */
@@ -45,20 +44,30 @@ export async function importBatch(
   drafted: DraftedBatch,
   wish: ImportWish,
   circumstances: Circumstances,
-): Promise<BatchResult> {
-  let batch = drafted
+) {
+  const { dryRun } = wish
+  let batch = dryRun?.withoutKept(drafted) ?? drafted
+  const again = drafted.rows.length - batch.rows.length
   const refused: BatchResult['refused'] = []
   for (let attempt = 1; ; attempt++) {
     try {
       const result = await importOnce(parts, accepted, batch, wish, circumstances)
-      if (result.imported + result.changed > 0 && !wish.dryRun) {
-        for (const { stored, salted } of result.added) {
+      const { added, changed } = result
+      const changedAgain = dryRun?.note(drafted.rows, [...added, ...changed]) ?? 0
+      if (added.length + changed.length > 0 && !dryRun) {
+        for (const { row } of added) {
+          const { stored, salted } = row
           const { name: source } = accepted.source
           parts.verification.imported(stored.hash, salted && { source, locator: salted.locator })
         }
         await parts.verification.changed('all', undefined)
       }
-      return { ...result, refused: [...refused, ...result.refused] }
+      return {
+        imported: added.length,
+        known: result.known + again - changedAgain,
+        changed: changed.length + changedAgain,
+        refused: [...refused, ...result.refused],
+      }
     } catch (error) {
       const state = sqlStateOf(error)
       let { rows } = batch
@@ -94,7 +103,7 @@ async function importOnce(
   wish: ImportWish,
   circumstances: Circumstances,
 ): Promise<BatchResult> {
-  if (batch.rows.length === 0) return { imported: 0, known: 0, changed: 0, refused: [], added: [] }
+  if (batch.rows.length === 0) return { known: 0, refused: [], added: [], changed: [] }
   try {
     return await parts.inTransaction(circumstances, async (transaction) => {
       // A key that another transaction imports meanwhile is known, once that has committed.
@@ -120,8 +129,8 @@ async function importIn(
   const runHere = runIn(parts.sequelize, own.transaction)
   const knownSince = await findKnown(parts.tables, runHere, overtaken)
   const changed = await takeOver(parts, rows, new Map([...known, ...knownSince]), own)
-  const others = rows.length - added.length - refused.length - changed
-  return { imported: added.length, known: others, changed, refused, added }
+  const others = rows.length - added.length - refused.length - changed.length
+  return { known: others, refused, added, changed }
 }
 
 /** The outcome of new keys. */
@@ -155,15 +164,15 @@ async function insert(
     if (since.has(place)) return false
     const name = nameOfOwner(spelledOwner(key.owner))
     const left = room?.get(name) ?? Infinity
-    const isLiving = state.status !== 'REVOKED' && !isExpired(state, Date.now())
-    if (isLiving && left < 1) {
+    const isCountedKey = isLiving(state)
+    if (isCountedKey && left - (wish.dryRun?.livingOf(name) ?? 0) < 1) {
       refused.push({
         row: place,
         errors: [{ pointer: '#', message: 'is one more than its owner may have' }],
       })
       return false
     }
-    if (isLiving) room?.set(name, left - 1)
+    if (isCountedKey) room?.set(name, left - 1)
     return true
   })
   // All imports insert hashes in one order, so that none waits for another that waits for it.
@@ -189,7 +198,7 @@ async function insert(
   )
   const others = drafts.filter(({ row }) => since.has(row.place))
   const overtaken = [...others, ...spelled.filter((draft) => !isMade(draft))].map(rowOf)
-  return { added: news.map(rowOf), overtaken, refused }
+  return { added: news, overtaken, refused }
 }
 
 function rowOf({ row }: ImportDraft): ImportedRow {

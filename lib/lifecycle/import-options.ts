@@ -2,6 +2,7 @@ import { optionsOf } from '../../models/option-checks'
 import type { ImportReport } from '../importing/report'
 import type { ImportRow } from '../importing/source'
 import type { LimitOverrides } from '../keys/limits'
+import { createDryRun } from './import-dry-run'
 import type { ChangeOptions } from './types'
 import type { Owner } from '../keys/owner'
 
@@ -30,7 +31,7 @@ export interface ImportOptions<
    */
   enforce?: readonly Enforced[] | undefined
   /**
-   * Does everything, and takes it back. The report says what would be done.
+   * Does everything, and takes it back. The report says what would be done. It notes the hash and the owner of each new key until it ends.
    *
    * @default false
    */
@@ -68,7 +69,7 @@ export function readImportOptions(given: ImportOptions | undefined) {
       owner: forRow(owner),
       limits: forRow(limits),
       enforce,
-      dryRun,
+      dryRun: dryRun ? createDryRun() : null,
       onProgress,
     },
   }

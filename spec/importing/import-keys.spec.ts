@@ -1,18 +1,10 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 
-import { digests, sources, type ImportRow } from '../../lib'
+import { sources, type ImportRow } from '../../lib'
 import type { Options } from '../support/app'
+import { legacyKey, legacySource as source } from '../support/imported-keys'
 import { createInstance } from '../support/tables'
 import { useWorldForEach } from '../support/world'
-
-const source = { name: 'legacy', accepts: /^lk_[0-9a-f]{40}$/, digest: digests.sha256.hex }
-
-/** A key of the source, and its row. */
-function legacyKey(wishes: Partial<ImportRow> = {}) {
-  const key = `lk_${randomBytes(20).toString('hex')}`
-  const stored = Buffer.from(digests.sha256.hex.of(key), 'latin1').toString('hex')
-  return { key, row: { stored, userId: 'alice', permissions: ['READ_GRAPH'], ...wishes } }
-}
 
 type Legacy = ReturnType<typeof legacyKey>
 

@@ -1,6 +1,20 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 
 import { digests, sources, type ImportRow, type ImportSource } from '../../lib'
+
+/** A table of an app's own, which has SHA-256 of its keys. */
+export const legacySource: ImportSource = {
+  name: 'legacy',
+  accepts: /^lk_[0-9a-f]{40}$/,
+  digest: digests.sha256.hex,
+}
+
+/** Makes a key of that table, and its row. */
+export function legacyKey(wishes: Partial<ImportRow> = {}) {
+  const key = `lk_${randomBytes(20).toString('hex')}`
+  const stored = Buffer.from(digests.sha256.hex.of(key), 'latin1').toString('hex')
+  return { key, row: { stored, userId: 'alice', permissions: ['READ_GRAPH'], ...wishes } }
+}
 
 /** A key that another system made, and what that system stores of it. */
 export interface Vector {
