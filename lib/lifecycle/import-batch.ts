@@ -14,7 +14,7 @@ import { findUnknownOwners, lockOwners, ownersOf, roomOf } from './import-owners
 import { takeOver } from './import-changes'
 import { draftBatch, draftImported, type DraftedBatch, type ImportDraft } from './import-drafts'
 import { isLiving, type MadeOfRow } from './import-dry-run'
-import { findKnown } from './import-known'
+import { findGone, findKnown } from './import-known'
 import { foreignKeyViolation, unknownOwner } from './new-keys'
 
 interface BatchResult {
@@ -32,9 +32,16 @@ class TakenBack extends Error {
   }
 }
 
+/** Thrown if a transaction has inserted a key that was imported, revoked and deleted since it was drafted. */
+class BroughtBack extends Error {
+  constructor() {
+    super('importKeys: other processes delete keys while this one imports them')
+  }
+}
+
 const uniqueViolation = '23505'
 
-/** How often a batch begins anew, because another transaction has imported or rotated one of its keys. */
+/** How often a batch begins anew, because another transaction has imported, rotated or deleted one of its keys. */
 const maxAttempts = 5
 
 /** Imports drafted rows in one transaction. */
@@ -74,7 +81,10 @@ export async function importBatch(
       if (state === foreignKeyViolation) {
         rows = await withoutUnknownOwners(parts, batch.rows, refused)
         if (rows.length === batch.rows.length) throw error
-      } else if (state !== uniqueViolation || attempt === maxAttempts) throw error
+      } else {
+        const isOvertaken = state === uniqueViolation || error instanceof BroughtBack
+        if (!isOvertaken || attempt === maxAttempts) throw error
+      }
       batch = await draftBatch(parts, accepted, rows, circumstances)
     }
   }
@@ -127,6 +137,9 @@ async function importIn(
 ): Promise<BatchResult> {
   const { added, overtaken, refused } = await insert(parts, accepted, drafts, wish, own)
   const runHere = runIn(parts.sequelize, own.transaction)
+  // Only now, no other transaction can insert and delete a key with one of these hashes any more.
+  const gone = await findGone(parts.tables, runHere, added.map(rowOf))
+  if (gone.size > 0) throw new BroughtBack()
   const knownSince = await findKnown(parts.tables, runHere, overtaken)
   const changed = await takeOver(parts, rows, new Map([...known, ...knownSince]), own)
   const others = rows.length - added.length - refused.length - changed.length
@@ -201,7 +214,7 @@ async function insert(
   return { added: news, overtaken, refused }
 }
 
-function rowOf({ row }: ImportDraft): ImportedRow {
+function rowOf({ row }: MadeOfRow): ImportedRow {
   return row
 }
 

@@ -38,6 +38,7 @@ export async function findKnown(
  * may still have them. The trail has the digests of hashes.
  */
 export async function findGone({ events }: Tables, run: Run, rows: readonly ImportedRow[]) {
+  if (rows.length === 0) return new Set()
   const hashes = new Map(
     rows.flatMap((row) => hashesOf(row).map((text) => [hash('sha256', text), text] as const)),
   )
