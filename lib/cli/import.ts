@@ -20,7 +20,7 @@ import { faultOfFile, openForLater, writeAndClose } from './files'
 import { openFile, openTable } from './import-rows'
 import type { Loaded } from './instance'
 import { untilInterrupted } from './interruption'
-import { note, printable, startProgress } from './terminal'
+import { formatFields, note, printable, startProgress } from './terminal'
 
 interface ImportWishes extends OwnerOptions, CommonOptions {
   from?: string
@@ -67,7 +67,10 @@ export function addImport(program: Command) {
     )
     .option('--reason <text>', 'why, for the audit trail')
     .option('--dry-run', 'import nothing, and report what would be done')
-    .option('--report <file>', 'a file for the whole report, as JSON')
+    .option(
+      '--report <file>',
+      'a file for the whole report, as JSON; - for standard output, on one line',
+    )
 }
 
 async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
@@ -83,7 +86,7 @@ async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
     reason,
     owner: ownerOf(options, app),
   })
-  const place = options.report === undefined ? null : await openReport(options.report)
+  const place = isFile(options.report) ? await openReport(options.report) : null
   const progress = startProgress(dryRun ? 'Trying' : 'Importing')
   let report: Report = { ...nothing, source, dryRun, rows: 0, isComplete: false }
 
@@ -181,10 +184,21 @@ function tableOf(source: string): string {
   throw new CliError(exitCodes.usage, `Name the table of ${source} with --table, or name a file.`)
 }
 
+/** The name of standard output, in place of that of a file. */
+const standardOutput = '-'
+
+/** True if a report goes to a file. */
+function isFile(report: string | undefined): report is string {
+  return report !== undefined && report !== standardOutput
+}
+
 /** Opens the file of a report before keys are imported whose report would have no place. */
 async function openReport(report: string) {
   return openForLater(report).catch((error: unknown) => {
-    const message = `The report cannot be written: ${faultOfFile(report, error)}. Nothing was imported.`
+    const hint = /^\/(dev|proc)\/(stdout|.*fd\/\d+)$/.test(report)
+      ? `; ${standardOutput} is standard output`
+      : ''
+    const message = `The report cannot be written: ${faultOfFile(report, error)}${hint}. Nothing was imported.`
     throw new CliError(exitCodes.usage, message, { cause: error })
   })
 }
@@ -197,12 +211,16 @@ async function finish(
 ) {
   if (place !== null) await writeAndClose(place, `${JSON.stringify(report, null, 2)}\n`)
   const { imported, known, changed, refused, isComplete, dryRun } = report
-  await printRecord(options, report, {
+  const fields = {
     [dryRun ? 'would be imported' : 'imported']: String(imported),
     known: String(known),
     changed: String(changed),
     refused: String(refused.length),
-  })
+  }
+  const isPiped = options.report === standardOutput
+  await printRecord({ json: options.json === true || isPiped }, report, fields)
+  // The reader of the report reads nothing else there.
+  if (isPiped && options.json !== true) note(formatFields(fields))
   if (options.json !== true) printDetails(report)
   if (!isComplete) {
     note('The import has not come to its end. Begin it again: keys that are there are passed over.')

@@ -136,6 +136,34 @@ describe('import', () => {
     expect(await countKeys(user)).toBe(2)
   })
 
+  it.each([
+    { json: [], notes: /^imported +1$[^]*^row 1 was refused: # must be an object$/m },
+    { json: ['--json'], notes: /^$/ },
+  ])(
+    'writes its report to standard output alone, with what people read beside it: $json',
+    async ({ json, notes }) => {
+      const user = `piped${json.length}`
+      const file = await write(`${user}.jsonl`, `${linesOf([makeKey(user).row])}\n"no object"`)
+
+      const { code, stdout, stderr } = await cli([
+        'import',
+        file,
+        ...permission,
+        '--report',
+        '-',
+        ...json,
+      ])
+
+      expect(code).toBe(1)
+      expect(jsonLines(stdout)).toMatchObject([
+        { imported: 1, refused: [{ row: 1, id: null }], rows: 2, isComplete: true },
+      ])
+      expect(stdout).toMatch(/^\{.*\}\n$/)
+      await expect(readFile(path('-'))).rejects.toThrow('ENOENT')
+      expect(stderr).toMatch(notes)
+    },
+  )
+
   it('imports nothing if its report has no place, or would go where a link leads', async () => {
     const user = 'no-place'
     const file = await write('no-place.jsonl', linesOf([makeKey(user).row]))
@@ -143,15 +171,23 @@ describe('import', () => {
     await symlink(target, path('link.json'))
     const into = (report: string) => cli(['import', file, ...permission, '--report', report])
 
-    const [nowhere, linked] = await Promise.all([into(path('no/where')), into(path('link.json'))])
+    const [nowhere, linked, ...streams] = await Promise.all(
+      [path('no/where'), path('link.json'), '/dev/stdout', '/dev/fd/1'].map(into),
+    )
 
-    expect([nowhere.code, linked.code]).toEqual([2, 2])
-    expect(nowhere.stderr).toMatch(
+    const codes = [nowhere, linked, ...streams].map((ran) => ran?.code)
+    expect(codes).toEqual([2, 2, 2, 2])
+    expect(nowhere?.stderr).toMatch(
       /The report cannot be written: there is no folder .*no\. Nothing was imported/,
     )
-    expect(linked.stderr).toMatch(
+    expect(linked?.stderr).toMatch(
       /The report cannot be written: .* is a symbolic link, which is not followed\. Nothing was imported/,
     )
+    for (const { stderr } of streams) {
+      expect(stderr).toContain(
+        'is a symbolic link, which is not followed; - is standard output. Nothing was imported',
+      )
+    }
     expect(await readFile(target, 'utf8')).toBe('mine')
     expect(await countKeys(user)).toBe(0)
   })
