@@ -249,6 +249,7 @@ const wings = {
     'lib/importing/platform-sources.ts',
     'lib/importing/rows.ts',
     'lib/importing/source.ts',
+    'lib/importing/source-options.ts',
     'lib/importing/sources.ts',
   ],
   'the option imports': ['lib/importing/pattern.ts', 'lib/importing/read-imports.ts'],

@@ -69,7 +69,6 @@ export function prefixedApiKey({
   shortLength?: number
   longLength?: number
 }): ImportSource {
-  optionalPrefix(prefix)
   const base58 = '[1-9A-HJ-NP-Za-km-z]'
   return {
     name: 'prefixed-api-key',
@@ -95,7 +94,6 @@ function secretOf(key: string): string {
 
 /** Access tokens of `@adonisjs/auth`. */
 export function adonis({ prefix = 'oat_' }: { prefix?: string } = {}): ImportSource {
-  optionalPrefix(prefix)
   return {
     name: 'adonis',
     // 44 to 50 bytes in base64, without padding.

@@ -13,14 +13,14 @@ import {
   toTime,
 } from './rows'
 import { pbkdf2With, scryptWith } from './salted'
-import { hexOfSecret, requireSecret, type ImportRow, type ImportSource } from './source'
+import { hexOfSecret, type ImportRow, type ImportSource } from './source'
 
 /** API tokens of Strapi 5. The salt is its `apiToken.salt`. */
 export function strapi({ salt }: { salt: string }): ImportSource {
   return {
     name: 'strapi',
     accepts: /^[0-9a-f]{256}$/,
-    digest: hmac('sha512', requireSecret('strapi: salt', salt)).hex,
+    digest: hmac('sha512', salt).hex,
     readRow: (row) =>
       readRow(
         {
@@ -50,10 +50,7 @@ export function payload({
   return {
     name: isLegacy ? 'payload-sha1' : 'payload',
     accepts,
-    digest: hmac(
-      isLegacy ? 'sha1' : 'sha256',
-      hexOfSecret(requireSecret('payload: secret', secret)).slice(0, 32),
-    ).hex,
+    digest: hmac(isLegacy ? 'sha1' : 'sha256', hexOfSecret(secret).slice(0, 32)).hex,
     schemes: [`${collection} API-Key`],
     readRow: (row) =>
       readRow({
@@ -187,7 +184,7 @@ export function gitlab({ dbKeyBase }: { dbKeyBase: string }): ImportSource {
   return {
     name: 'gitlab',
     accepts: /^glpat-[A-Za-z0-9_.=-]{20,300}$/,
-    digest: withSuffix(sha256, requireSecret('gitlab: dbKeyBase', dbKeyBase).slice(0, 32)).base64,
+    digest: withSuffix(sha256, dbKeyBase.slice(0, 32)).base64,
     headers: ['private-token'],
     readRow: (row) =>
       readRow({

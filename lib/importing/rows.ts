@@ -116,11 +116,6 @@ export function lost(row: ForeignRow, field: string, message: string) {
 
 /** A part of a pattern that matches a prefix, or nothing. */
 export function optionalPrefix(prefix = ''): string {
-  if (!/^[A-Za-z0-9_-]{0,64}$/.test(prefix)) {
-    throw new TypeError(
-      'imports: the prefix of a source must have at most 64 letters, digits, "_" and "-"',
-    )
-  }
   return `(?:${prefix})?`
 }
 

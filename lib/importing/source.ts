@@ -99,12 +99,6 @@ export function crc32(text: string): number {
   return ~crc >>> 0
 }
 
-/** Returns a secret of another system. Throws a `TypeError` without one, because no key would ever be accepted. */
-export function requireSecret(name: string, given: unknown): string {
-  if (typeof given === 'string' && given !== '') return given
-  throw new TypeError(`sources.${name} must be the secret of the other system, a text`)
-}
-
 /** Returns the hexadecimal SHA-256 of a secret of another system, from which some derive a key. */
 export function hexOfSecret(secret: string): string {
   return createHash('sha256').update(secret).digest('hex')

@@ -85,12 +85,15 @@ describe('the option imports', () => {
   })
 
   it.each([
-    ['strapi: salt', () => sources.strapi({ salt: '' })],
-    ['payload: secret', () => sources.payload({ secret: undefined as unknown as string })],
-    ['gitlab: dbKeyBase', () => sources.gitlab({ dbKeyBase: undefined as unknown as string })],
-  ])('refuses a secret that is not set: %s', (name, createSource) => {
-    expect(createSource).toThrow(TypeError)
-    expect(createSource).toThrow(`sources.${name} must be the secret of the other system, a text`)
+    ['strapi: the option salt', () => sources.strapi({ salt: '' })],
+    ['strapi: the option salt', () => sources.strapi(undefined as never)],
+    ['payload: the option secret', () => sources.payload({ secret: undefined as never })],
+    ['gitlab: the option dbKeyBase', () => sources.gitlab({ dbKeyBase: 42 as never })],
+    ['keypal: the option salt', () => sources.keypal({ salt: '' })],
+  ])('refuses a secret that is not set, or is no text: %s', (name, createSource) => {
+    expect(createSource).toThrow(
+      new TypeError(`sources.${name} must be the secret of the other system, a text`),
+    )
   })
 
   it.each<[() => unknown, string]>([
@@ -111,8 +114,66 @@ describe('the option imports', () => {
     expect(createSource).toThrow(new TypeError(message))
   })
 
-  it('refuses a prefix that is no prefix', () => {
-    expect(() => sources.knox({ prefix: '(a+)+' })).toThrow(TypeError)
+  const [name, size] = ['must have at most 64 letters, digits, "_" and "-"', 'from 1 to 1024']
+  it.each<[string, string, (given: never) => unknown, object]>([
+    ['knox: the option prefix', name, sources.knox, { prefix: '(a+)+' }],
+    ['adonis: the option prefix', name, sources.adonis, { prefix: 7 }],
+    ['betterAuth: the option prefix', name, sources.betterAuth, { prefix: null }],
+    ['keypal: the option prefix', name, sources.keypal, { prefix: 'a'.repeat(65) }],
+    ['sanctum: the option prefix', name, sources.sanctum, { prefix: ['acme_'] }],
+    ['unkey: the option prefix', name, sources.unkey, { prefix: 'a b' }],
+    ['prefixedApiKey: the option prefix', name, sources.prefixedApiKey, {}],
+    ['betterAuth: the option length', size, sources.betterAuth, { length: '64' }],
+    ['betterAuth: the option length', size, sources.betterAuth, { length: 1_025 }],
+    ['keypal: the option length', size, sources.keypal, { length: 0 }],
+    ['unkey: the option bytes', size, sources.unkey, { bytes: 1.5 }],
+    [
+      'prefixedApiKey: the option shortLength',
+      size,
+      sources.prefixedApiKey,
+      { prefix: 'acme', shortLength: -1 },
+    ],
+    [
+      'prefixedApiKey: the option longLength',
+      size,
+      sources.prefixedApiKey,
+      { prefix: 'acme', longLength: NaN },
+    ],
+    ['betterAuth: the option isPlain', 'true or false', sources.betterAuth, { isPlain: 'false' }],
+    ['doorkeeper: the option isPlain', 'true or false', sources.doorkeeper, { isPlain: 1 }],
+    [
+      'payload: the option isLegacy',
+      'true or false',
+      sources.payload,
+      { secret: 'x', isLegacy: null },
+    ],
+    ['payload: the option accepts', 'a pattern', sources.payload, { secret: 'x', accepts: '^x$' }],
+    ['directus: the option accepts', 'a pattern', sources.directus, { accepts: {} }],
+    [
+      'payload: the option collection',
+      'the slug of a collection',
+      sources.payload,
+      { secret: 'x', collection: 'our users' },
+    ],
+    ['keypal: the option algorithm', 'one of sha256, sha512', sources.keypal, { algorithm: 'md5' }],
+    [
+      'sanctum: the option expirationMinutes',
+      'minutes above 0',
+      sources.sanctum,
+      { expirationMinutes: '60' },
+    ],
+    [
+      'sanctum: the option expirationMinutes',
+      'minutes above 0',
+      sources.sanctum,
+      { expirationMinutes: Infinity },
+    ],
+  ])('refuses a value that an option must not have: %s %s', (option, rule, make, options) => {
+    const createSource = () => make(options as never)
+
+    expect(createSource).toThrow(TypeError)
+    expect(createSource).toThrow(`sources.${option} must`)
+    expect(createSource).toThrow(rule)
   })
 })
 
