@@ -11,7 +11,7 @@ import { createConnections } from './database/connections'
 import { refuseRequest } from './http/guard-options'
 import { createHttp } from './http/http'
 import { createAudit } from './audit/trail'
-import { createLeakRouter } from './leaks/leak-router'
+import type * as leakRoutes from './leaks/leak-router'
 import { scannerRules } from './leaks/scanner-rules'
 import { createTokens } from './tokens/tokens'
 import { createExpiryNotices } from './lifecycle/expiry-notices'
@@ -29,6 +29,7 @@ import { createSigner } from './audit/signing'
 import { createInTurn } from './database/turns'
 import { createUsageStore } from './usage/report'
 import { migrating } from './database/failures'
+import { registerInstance } from './instances'
 import type {
   AnyOptions,
   ApiKeysOptions,
@@ -38,10 +39,10 @@ import type {
   PrefixOptions,
   SignedInUser,
 } from './options'
-import { readOptions, type Settings } from './read-options'
+import { readOptions } from './read-options'
 import { createAskGrantable } from './verification/owner-permissions'
 import { createServerClock, systemClock } from './database/clock'
-import { createVerification, type VerificationParts } from './verification/verification'
+import { createVerification } from './verification/verification'
 
 /**
  * Sets up API keys for an app. Nothing is opened or queried before the first call that needs the database.
@@ -154,6 +155,7 @@ function assemble(options: AnyOptions): ApiKeys {
     },
     leakRouter: (options) => {
       refuseRequest('leakRouter', options)
+      const { createLeakRouter } = require('./leaks/leak-router') as typeof leakRoutes
       return createLeakRouter(http.routerParts, options)
     },
     scannerRules: (scanner) => scannerRules(settings, scanner),
@@ -177,19 +179,8 @@ function assemble(options: AnyOptions): ApiKeys {
       await verification.close()
     },
   }
-  instances.set(apiKeys, ground)
+  registerInstance(apiKeys, ground)
   return apiKeys
-}
-
-/** The parts of an instance that the command line uses beside its functions. */
-export type InstanceParts = Settings &
-  Pick<VerificationParts, 'appSequelize' | 'sequelize' | 'tables'>
-
-const instances = new WeakMap<object, InstanceParts>()
-
-/** Returns the parts of an instance; `undefined` for any other value, and for an instance of another copy of the library. */
-export function partsOfInstance(value: unknown): InstanceParts | undefined {
-  return instances.get(Object(value))
 }
 
 /** Refuses a `string[]`, because the compiler could not check the names in guards. */

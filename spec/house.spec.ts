@@ -11,7 +11,7 @@ const floors = [
   ['lib/cli'],
   ['lib/index.ts'],
   ['lib/create-api-keys.ts'],
-  ['lib/api.ts'],
+  ['lib/api.ts', 'lib/instances.ts'],
   ['lib/console', 'lib/leaks', 'lib/tokens'],
   ['lib/http'],
   ['lib/openapi', 'lib/metrics'],

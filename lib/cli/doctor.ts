@@ -4,9 +4,9 @@ import type { Run } from '../../migrations/transaction'
 import { select } from '../database/query'
 import { describe } from '../verification/health'
 import { addCommand, printList } from './command'
-import { checkApp } from './doctor-app'
-import { checkServer } from './doctor-server'
-import { checkTables } from './doctor-tables'
+import type * as ofApp from './doctor-app'
+import type * as ofServer from './doctor-server'
+import type * as ofTables from './doctor-tables'
 import { exitCodes } from './exit-codes'
 import type { Loaded } from './instance'
 import { note, paint, printable } from './terminal'
@@ -29,11 +29,13 @@ export interface Patient extends Loaded {
 /** Returns the findings of a part. They come one after the other, because a check may take a while. */
 export type Check = (patient: Patient) => Promise<Finding[]>
 
-const checks: readonly (readonly [name: string, check: Check])[] = [
-  ...checkServer,
-  ...checkTables,
-  ...checkApp,
-]
+/** Returns all checks by their names. All other commands load none of them, and no migrations. */
+function loadChecks(): readonly (readonly [name: string, check: Check])[] {
+  const { checkServer } = require('./doctor-server') as typeof ofServer
+  const { checkTables } = require('./doctor-tables') as typeof ofTables
+  const { checkApp } = require('./doctor-app') as typeof ofApp
+  return [...checkServer, ...checkTables, ...checkApp]
+}
 
 /** Adds the command that looks for what goes wrong in practice. */
 export function addDoctor(program: Command) {
@@ -58,7 +60,7 @@ async function examine(app: Loaded): Promise<Finding[]> {
   const { sequelize } = app.parts
   const run: Run = (sql, bind) => select(sequelize, sql, { bind, transaction: null })
   const findings: Finding[] = []
-  for (const [name, check] of checks) {
+  for (const [name, check] of loadChecks()) {
     try {
       const found = await check({ ...app, run })
       findings.push(...found)

@@ -17,7 +17,7 @@ import {
 } from './command'
 import { CliError, exitCodes } from './exit-codes'
 import { faultOfFile, openForLater, writeAndClose } from './files'
-import { openFile, openTable } from './import-rows'
+import type * as importRows from './import-rows'
 import type { Loaded } from './instance'
 import { untilInterrupted } from './interruption'
 import { formatFields, note, printable, startProgress } from './terminal'
@@ -75,6 +75,8 @@ export function addImport(program: Command) {
 
 async function importFrom(app: Loaded, options: ImportWishes, file?: string) {
   const source = sourceOf(options, app)
+  // All other commands need no parser of CSV.
+  const { openFile, openTable } = require('./import-rows') as typeof importRows
   const opened =
     file === undefined
       ? await onDatabase(() => openTable(options.table ?? tableOf(source), app))

@@ -3,8 +3,8 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
 import type { ApiKeys } from '../api'
-import { partsOfInstance, type InstanceParts } from '../create-api-keys'
 import { messageOf } from '../database/failures'
+import { partsOfInstance, type InstanceParts } from '../instances'
 import { CliError, exitCodes } from './exit-codes'
 
 /** The app's instance, and what else the command line knows of the app. */

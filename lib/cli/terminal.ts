@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline'
 import { Writable } from 'node:stream'
 import { styleText } from 'node:util'
 
-import { SingleBar } from 'cli-progress'
+import type * as progress from 'cli-progress'
 import stringWidth from 'string-width'
 
 import { CliError, exitCodes } from './exit-codes'
@@ -127,11 +127,15 @@ async function ask(
   }
 }
 
+function createBar(what: string) {
+  // Scripts and short commands show none.
+  const { SingleBar } = require('cli-progress') as typeof progress
+  return new SingleBar({ format: `${what} {bar} {percentage}% {value}/{total}`, stream: stderr })
+}
+
 /** Shows the progress of long work on standard error, if that is a terminal. */
 export function startProgress(what: string) {
-  const bar = stderr.isTTY
-    ? new SingleBar({ format: `${what} {bar} {percentage}% {value}/{total}`, stream: stderr })
-    : undefined
+  const bar = stderr.isTTY ? createBar(what) : undefined
 
   return {
     set(value: number, total: number) {

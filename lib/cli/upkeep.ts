@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 
-import { planMigration } from '../../migrations'
+import type * as migrations from '../../migrations'
 import { migrating } from '../database/failures'
 import type { PruneOptions } from '../lifecycle/types'
 import { addCommand, printRecord, wholeNumber, type CommonOptions } from './command'
@@ -25,6 +25,8 @@ function addMigrate(program: Command) {
         return printRecord(options, { migrated: true }, { tables: 'up to date' })
       }
 
+      // The help and all other commands need no migrations.
+      const { planMigration } = require('../../migrations') as typeof migrations
       let statements: string[] = []
       await migrating(async () => {
         statements = await planMigration(parts.appSequelize, parts.storage)

@@ -6,7 +6,7 @@ import type { SecretFormat } from '../keys/secret'
 import type { GuardsOptions, OpenApiOptions } from '../openapi/options'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
-import { createAdminRouter } from './admin-routes'
+import type * as adminRoutes from './admin-routes'
 import { createAnswers } from './answer'
 import { createAuthenticator } from './authentication'
 import { createCredentialReader, redactionPathsOf } from './credentials'
@@ -14,11 +14,11 @@ import { refuseRequest } from './guard-options'
 import { createDecisionLog } from './decision-log'
 import { createExplain } from './explain'
 import { createGuards } from './guards'
-import { createOrganizationRouter } from './organization-routes'
+import type * as organizationRoutes from './organization-routes'
 import type * as documents from '../openapi/document'
 import type * as documentedGuards from '../openapi/guards'
 import { readAdminRouterOptions, readRouterOptions } from './access'
-import { createOwnerRouter } from './owner-routes'
+import type * as ownerRoutes from './owner-routes'
 import { createRateLimits } from './rate-limits'
 import type { RouterParts } from './router'
 import { createPlainHttp } from './plain-http'
@@ -77,16 +77,20 @@ export function createHttp(given: HttpParts) {
     strategy: createStrategy(parts),
     redactionPaths: redactionPathsOf(settings.header, imported),
 
-    // If the app has not called these, Express passes a request.
+    // If the app has not called these, Express passes a request. Jobs and commands make no routers, and load neither them nor Express.
     router(options?: unknown) {
       refuseRequest('router', options)
       const { organization, openApi } = readRouterOptions(options, parts)
-      return organization
-        ? createOrganizationRouter(parts, organization, openApi)
-        : createOwnerRouter(parts, openApi)
+      if (organization) {
+        const routes = require('./organization-routes') as typeof organizationRoutes
+        return routes.createOrganizationRouter(parts, organization, openApi)
+      }
+      const { createOwnerRouter } = require('./owner-routes') as typeof ownerRoutes
+      return createOwnerRouter(parts, openApi)
     },
     adminRouter(options?: unknown) {
       refuseRequest('adminRouter', options)
+      const { createAdminRouter } = require('./admin-routes') as typeof adminRoutes
       return createAdminRouter(parts, readAdminRouterOptions(options).openApi)
     },
 

@@ -1,12 +1,14 @@
 import { refuseRequest } from '../http/guard-options'
 import { createMcpVerifier, type McpParts } from './mcp-verifier'
-import { createTokenRouter, type TokenParts } from './token-router'
+import type * as tokenRoutes from './token-router'
 
 /** Makes the functions that answer other software about keys. */
-export function createTokens(parts: TokenParts & McpParts) {
+export function createTokens(parts: tokenRoutes.TokenParts & McpParts) {
   return {
     tokenRouter(options?: unknown) {
       refuseRequest('tokenRouter', options)
+      // Most processes have no such routes, and load neither them nor Express.
+      const { createTokenRouter } = require('./token-router') as typeof tokenRoutes
       return createTokenRouter(parts, options)
     },
     mcpVerifier: (options?: unknown) => createMcpVerifier(parts, options),

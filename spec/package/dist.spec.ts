@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -65,6 +65,43 @@ describe('the built package', () => {
     })
 
     expect(JSON.parse(stdout)).toEqual([false, false, true])
+  })
+
+  it('loads Express only once the app asks for a router', async () => {
+    const script = `
+      const { Sequelize } = require('sequelize')
+      const sequelize = new Sequelize('postgres://localhost')
+      const currentUser = () => null
+      const isAdmin = () => false
+      const calls = {
+        router: [],
+        adminRouter: [],
+        tokenRouter: [{ introspect: { permission: 'A' } }],
+        leakRouter: [{ github: true }],
+        console: [],
+      }
+      const loaded = Object.entries(calls).map(([name, args]) => {
+        const isOfThese = (file) => /node_modules.express.|dist.lib./.test(file)
+        for (const file of Object.keys(require.cache).filter(isOfThese)) delete require.cache[file]
+        const { createApiKeys } = require('./dist/lib')
+        const apiKeys = createApiKeys({ sequelize, keyPrefix: 'acme', permissions: ['A'], currentUser, isAdmin })
+        apiKeys.requirePermission('A')
+        apiKeys.authenticate()
+        apiKeys.maskKeys()
+        apiKeys.mcpVerifier({ errors: { InvalidTokenError: Error, TooManyRequestsError: Error } })
+        const isLoaded = () => Object.keys(require.cache).some((file) => /node_modules.express./.test(file))
+        const before = isLoaded()
+        apiKeys[name](...args)
+        return [name, before, isLoaded()]
+      })
+      console.log(JSON.stringify(loaded))
+    `
+    const { stdout } = await promisify(execFile)(process.execPath, ['--eval', script], {
+      cwd: root,
+    })
+
+    const names = ['router', 'adminRouter', 'tokenRouter', 'leakRouter', 'console']
+    expect(JSON.parse(stdout)).toEqual(names.map((name) => [name, false, true]))
   })
 
   it('says which package is missing in an app without OpenTelemetry', async () => {
@@ -179,6 +216,24 @@ describe('the built package', () => {
     // They were 110 before there were importers, a command line, OpenAPI and metrics.
     expect(packagesOf(packages).size).toBeLessThanOrEqual(121)
   })
+
+  it.each(['--help', 'create --help', 'doctor --nonsense'])(
+    'answers on the command line without any part of an instance: %s',
+    async (line) => {
+      const script = `
+        process.once('exit', () => {
+          const files = Object.keys(require.cache)
+          const parts = ['node_modules/(pg|valibot|express|sequelize|csv-parse|cli-progress)/', 'dist/(migrations|lib/create-api-keys)']
+          process.stdout.write('loaded: ' + parts.flatMap((part) => files.filter((file) => file.match(part))))
+        })
+        require('./dist/lib/cli/run').run(process.argv.slice(1))
+      `
+      const flags = ['--eval', script, '--', ...line.split(' ')]
+      const { stdout } = spawnSync(process.execPath, flags, { cwd: root, encoding: 'utf8' })
+
+      expect(stdout).toMatch(/loaded: $/)
+    },
+  )
 
   it('has a command that its packer marks as a program', async () => {
     const { bin } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
