@@ -10,6 +10,7 @@ export const checkServer: readonly (readonly [name: string, check: Check])[] = [
   ['settings of the role', checkRole],
   ['clock', checkClock],
   ['connections', checkConnections],
+  ['standbys', checkStandbys],
   ['pooler', checkPooler],
 ]
 
@@ -115,6 +116,28 @@ async function checkConnections({ run, parts }: Patient): Promise<Finding[]> {
   const remedy =
     'Allow more connections (max_connections), or make the pools of your processes smaller.'
   return [{ check, state: 'advice', finding, remedy }]
+}
+
+/** How long a COMMIT may take that waits for a standby. */
+const longWaitSeconds = 5
+
+async function checkStandbys({ run }: Patient): Promise<Finding[]> {
+  const check = 'standbys'
+  const [row] = await run(
+    `SELECT current_setting('synchronous_standby_names') AS names,
+            (SELECT count(*) FROM pg_catalog.pg_stat_activity
+              WHERE wait_event = 'SyncRep' AND clock_timestamp() - query_start > interval '${longWaitSeconds} seconds')::text AS waiting`,
+  )
+  const names = String(row?.names)
+  if (names === '') return [{ check, state: 'ok', finding: 'no COMMIT waits for a standby' }]
+  if (row?.waiting === '0') {
+    const finding = `each COMMIT waits for ${names}, and none does for long`
+    return [{ check, state: 'ok', finding }]
+  }
+  const finding = `sessions of this role that wait for ${names}, which may be away: ${String(row?.waiting)}`
+  const remedy =
+    'Bring the standby back, or give it up in synchronous_standby_names. Until then, no change of a key is made, no revocation either: see "While a synchronous standby is away".'
+  return [{ check, state: 'fault', finding, remedy }]
 }
 
 /** True once two clients share a connection of the server, as behind a pooler in transaction mode. */

@@ -122,3 +122,9 @@ export async function commitStatusOf(sequelize: Sequelize, xid: string) {
     `express-api-keys: the database no longer knows what became of transaction ${xid}`,
   )
 }
+
+/**
+ * SQL that makes a commit return without its standbys. While a synchronous standby is away, a COMMIT waits without end, no time limit of
+ * the server ends it, and a connection that is given up stays in the server.
+ */
+export const withoutStandbys = 'SET LOCAL synchronous_commit = local'

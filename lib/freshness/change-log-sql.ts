@@ -2,7 +2,7 @@ import { alteredTriggersSql, type Trigger } from '../../migrations/triggers'
 import { literal } from '../../models/names'
 import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
-import { isFedSql } from '../database/query'
+import { isFedSql, withoutStandbys } from '../database/query'
 
 /** The most changes that are read one by one. After more changes, the whole cache is evicted. */
 export const maxChanges = 10_000
@@ -114,10 +114,11 @@ export function pollSql(tables: Tables, revision: number | null, conditions: Con
  * cache. The newest entry stays. It removes a limited number, always from the beginning up to an entry that stays. A
  * gap behind an older entry would hide changes from a process that reads on from that entry. Times may be in another
  * order than numbers, if the server's clock was set back. Processes that prune at once wait for each other. One text is
- * one transaction.
+ * one transaction. If a failover brings old entries back, they are removed again.
  */
 export function pruneSql({ revisions, changes, settings }: Tables): string {
-  return `SELECT set_config('${settings.pruning}', pg_current_xact_id()::text, true);
+  return `${withoutStandbys};
+         SELECT set_config('${settings.pruning}', pg_current_xact_id()::text, true);
          WITH first AS (
            SELECT revision, created_at FROM ${revisions} ORDER BY revision LIMIT 10000
          ), kept AS (

@@ -5,7 +5,7 @@ import {
   ownerLogTriggers,
   suspensionLogTriggers,
 } from '../../migrations/change-log-triggers'
-import { afterCommit, run, select } from '../database/query'
+import { afterCommit, run, select, withoutStandbys } from '../database/query'
 import { literal } from '../../models/names'
 import { ownerColumns } from '../../models/owner'
 import type { Tables } from '../../models/tables'
@@ -141,7 +141,7 @@ export function createChangeLog(parts: ChangeLogParts) {
       await onDatabase(async () => {
         await run(sequelize, pruneSql(tables), options)
         const isOld = "registered_at < now() - interval '1 day'"
-        await run(sequelize, `DELETE FROM ${bounds} WHERE ${isOld}`, options)
+        await run(sequelize, `${withoutStandbys}; DELETE FROM ${bounds} WHERE ${isOld}`, options)
       })
     },
   }

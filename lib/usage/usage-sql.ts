@@ -1,6 +1,7 @@
 import { ownerIdSql, ownerTypeSql } from '../../models/owner'
 import type { Tables } from '../../models/tables'
 import { hourMs } from '../database/clock'
+import { withoutStandbys } from '../database/query'
 import type { Owner } from '../keys/owner'
 import { toStoredHash } from '../keys/secret'
 import type { Batch, Tally } from './counts'
@@ -15,12 +16,6 @@ import type { UsedKey } from './last-uses'
 const ownerTypeOf = ({ owner }: { owner: Owner }) => owner.type
 const ownerIdOf = ({ owner }: { owner: Owner }) =>
   `"${Buffer.from(String(owner.id)).toString('hex')}"`
-
-/**
- * SQL that makes a commit return without its standbys. While a synchronous standby is away, a COMMIT waits without end, no time limit of
- * the server ends it, and a connection that is given up stays in the server.
- */
-const withoutStandbys = 'SET LOCAL synchronous_commit = local'
 
 /** Returns the items as the text of an array. */
 function arrayOf(items: readonly (string | number)[]): string {

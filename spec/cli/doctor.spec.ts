@@ -61,6 +61,7 @@ describe('doctor', () => {
       'settings of the role: ok',
       'clock: ok',
       expect.stringContaining('connections: '),
+      'standbys: ok',
       'pooler: ok',
       'tables: ok',
       'rights: ok',
