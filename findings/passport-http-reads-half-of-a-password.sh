@@ -10,8 +10,8 @@
 #   basic-auth: "service" and "id:secret", then "a-key" and ""
 #   express-basic-auth: "service" and "id:secret", then "a-key" and ""
 # Why it matters for API keys: "the key is the user name, and the password stays empty" is how Stripe and many after it take keys, so that
-#   `curl -u a-key:` works. With the strategy it never does. Keys that have an id and a secret with a colon between them lose the secret, so
-#   that the app compares with the id alone. Read the header with basic-auth in a custom strategy.
+#   `curl -u a-key:` works. With the strategy it never does. Keys that have an id and a secret with a colon between them are never
+#   found. Read the header with basic-auth in a custom strategy.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
