@@ -1,6 +1,6 @@
 import { refusals, type ErrorCode } from './refusals'
 
-export { challengeOf, type ErrorCode } from './refusals'
+export { challengeOf, oauthErrorOf, type ErrorCode } from './refusals'
 
 /** Returns the header fields that a refusal always has besides its challenge. Every 503 may be tried again shortly. */
 function fieldsOf(code: ErrorCode): ApiKeysError['headers'] {

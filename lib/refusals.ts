@@ -140,3 +140,14 @@ export function challengeOf(code: ErrorCode): Challenge | undefined {
   const [, , challenge]: Refusal = refusals[code]
   return challenge
 }
+
+/** The error codes that OAuth clients read (RFC 6749, sections 4.1.2.1 and 5.2; RFC 6750, section 3.1). */
+export type OAuthError = NonNullable<Challenge> | 'invalid_client' | 'temporarily_unavailable'
+
+/** Returns the error code of OAuth for a refusal. A client that authenticates by its secret has sent no token. */
+export function oauthErrorOf(code: ErrorCode, scheme: 'Bearer' | 'Basic'): OAuthError {
+  const [status]: Refusal = refusals[code]
+  if (status === 429 || status === 503) return 'temporarily_unavailable'
+  if (status === 401 && scheme === 'Basic') return 'invalid_client'
+  return challengeOf(code) ?? (status === 401 ? 'invalid_client' : 'invalid_request')
+}

@@ -69,9 +69,9 @@ export function anyProblem(codes: readonly ErrorCode[]): JsonSchema {
 }
 
 /** Returns the name that the schema of a refusal has in a document, for example `NotSignedInProblem`. */
-export function schemaNameOf(code: ErrorCode): string {
+export function schemaNameOf(code: ErrorCode, kind = 'Problem'): string {
   const words = code.replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
-  return `${words}Problem`
+  return `${words}${kind}`
 }
 
 /** Header fields of answers, with their descriptions. */
@@ -115,6 +115,8 @@ interface Writing {
   schemaOf(code: ErrorCode): JsonSchema
   /** Returns a header field, or a reference to it. */
   headerOf(name: HeaderName): Json
+  /** Returns further words about a refusal, which stand behind its code. */
+  noteOf?(code: ErrorCode): string
   /** True if the app answers refusals in a format of its own, which is not known here. */
   isByApp: boolean
   /**
@@ -128,13 +130,15 @@ interface Writing {
 /** Returns the answers to refusals by their statuses, each with the codes and sentences that it may have. */
 export function refusalResponses(
   codes: readonly ErrorCode[],
-  { schemaOf, headerOf, isByApp, type = 'application/problem+json' }: Writing,
+  { schemaOf, headerOf, noteOf, isByApp, type = 'application/problem+json' }: Writing,
 ): Record<string, Json> {
   const statuses = [...new Set(codes.map((code) => refusals[code][0]))].toSorted((a, b) => a - b)
   return Object.fromEntries(
     statuses.map((status) => {
       const ofStatus = [...new Set(codes)].filter((code) => refusals[code][0] === status)
-      const sentences = ofStatus.map((code) => `- \`${code}\`: ${refusals[code][1]}`)
+      const sentences = ofStatus.map(
+        (code) => `- \`${code}\`${noteOf?.(code) ?? ''}: ${refusals[code][1]}`,
+      )
       const [first, ...others] = new Set(ofStatus.map(schemaOf))
       const schema = others.length > 0 ? { oneOf: [first, ...others] } : first
       return [

@@ -1,11 +1,12 @@
 import type { ErrorCode } from '../errors'
 import type { JsonSchema } from '../keys/parse-input'
+import { oauthErrorOf, type OAuthError } from '../refusals'
 import { answerSchemas } from './answers'
 import type { DocumentParts } from './document'
 import { refusalsOfGuards } from './operations'
 import type { OpenApiDocument } from './options'
 import type { TokenMount } from './read-options'
-import { anyProblem, headerObject, refusalResponses } from './refusals'
+import { headerObject, problemSchema, refusalResponses, schemaNameOf } from './refusals'
 
 type Json = Record<string, unknown>
 
@@ -49,7 +50,7 @@ export function withTokens(
           Owner: answerSchemas(settings).Owner,
           Introspection: introspectionSchema(parts),
         }),
-        ...(!settings.onRefusal && { TokenError: errorSchema(codes) }),
+        ...(!settings.onRefusal && errorSchemas(codes)),
       },
       ...((securitySchemes || introspect) && {
         securitySchemes: { ...securitySchemes, ...(introspect && schemesOf(parts)) },
@@ -108,11 +109,10 @@ function formOf(parameters: Json): Json {
   return { required: true, content: { 'application/x-www-form-urlencoded': { schema } } }
 }
 
-const errorRef = { $ref: '#/components/schemas/TokenError' }
-
 function responsesTo({ settings }: DocumentParts, codes: readonly ErrorCode[]) {
   return refusalResponses(codes, {
-    schemaOf: () => errorRef,
+    schemaOf: (code) => ({ $ref: `#/components/schemas/${errorNameOf(code)}` }),
+    noteOf: (code) => `, \`error\` \`${errorsOf(code).join('` or `')}\``,
     headerOf: headerObject,
     isByApp: settings.onRefusal !== undefined,
     type: 'application/json',
@@ -178,12 +178,25 @@ function introspectionSchema({ settings }: DocumentParts): JsonSchema {
   return { oneOf: [active, inactive] }
 }
 
-/** Returns the schema of a refusal: the members of OAuth (RFC 6749, section 5.2) and those of a problem document. */
-function errorSchema(codes: readonly ErrorCode[]): JsonSchema {
-  const problem = anyProblem([...new Set(codes)])
-  return {
-    ...problem,
-    properties: { error: text, error_description: text, ...Object(problem.properties) },
-    required: ['error', 'error_description', ...(problem.required as string[])],
-  }
+/** Returns the name that the schema of a refusal of these routes has, for example `InvalidApiKeyTokenError`. */
+function errorNameOf(code: ErrorCode): string {
+  return schemaNameOf(code, 'TokenError')
+}
+
+/** Returns the error codes of OAuth that a refusal may have, depending on how the client authenticates. */
+function errorsOf(code: ErrorCode): OAuthError[] {
+  return [...new Set([oauthErrorOf(code, 'Bearer'), oauthErrorOf(code, 'Basic')])]
+}
+
+/** Returns the schemas of refusals: the members of OAuth (RFC 6749, section 5.2) and those of a problem document. */
+function errorSchemas(codes: readonly ErrorCode[]): Record<string, JsonSchema> {
+  return Object.fromEntries(
+    codes.map((code) => {
+      const problem = problemSchema(code)
+      const error = { ...text, enum: errorsOf(code) }
+      const properties = { error, error_description: text, ...Object(problem.properties) }
+      const required = ['error', 'error_description', ...(problem.required as string[])]
+      return [errorNameOf(code), { ...problem, properties, required }]
+    }),
+  )
 }

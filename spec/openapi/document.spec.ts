@@ -105,16 +105,60 @@ describe('openApi', () => {
       { clientSecret: [] },
     ])
     expect(whole.paths['/oauth/revoke'].post.security).toEqual([])
-    expect(Object.keys(whole.components.schemas as Json)).toEqual([
-      'Owner',
-      'Introspection',
-      'TokenError',
-    ])
+    expect(Object.keys(whole.components.schemas as Json)).toEqual(
+      expect.arrayContaining(['Owner', 'Introspection', 'InvalidApiKeyTokenError']),
+    )
     const revokes = tokensOf({ path: '/tokens', introspect: false })
     expect(Object.keys(revokes.paths as Json)).toEqual(['/tokens/revoke'])
     expect(revokes.components).not.toHaveProperty('securitySchemes')
     const introspects = tokensOf({ path: '/tokens', revoke: false })
     expect(Object.keys(introspects.paths as Json)).toEqual(['/tokens/introspect'])
+  })
+
+  it('says which error of OAuth comes with each refusal of the token endpoints', () => {
+    const options = { ...everything, insecureTransport: 'refuse' } as const
+    const { paths, components } = documentOf(options, onlyTokens)
+    const errorsOf = (path: string) =>
+      Object.entries<Json>(paths[path].post.responses).flatMap(([status, { content }]) => {
+        if (status === '200') return []
+        const { schema } = content['application/json']
+        return ((schema.oneOf ?? [schema]) as { $ref: string }[]).map(({ $ref }) => {
+          const { properties, required } = components.schemas[String($ref.split('/').at(-1))]
+          expect(required).toEqual(expect.arrayContaining(['error', 'error_description', 'code']))
+          expect(properties.status.enum).toEqual([Number(status)])
+          return [status, ...properties.code.enum, properties.error.enum.join()].join(' ')
+        })
+      })
+
+    expect(errorsOf('/oauth/introspect').toSorted()).toEqual([
+      '400 malformed_credential invalid_request',
+      '400 malformed_token_request invalid_request',
+      '400 multiple_credentials invalid_request',
+      '401 invalid_api_key invalid_token,invalid_client',
+      '401 missing_credential invalid_client',
+      '403 address_not_allowed invalid_request',
+      '403 cross_site_request invalid_request',
+      '403 environment_not_allowed invalid_request',
+      '403 insecure_transport invalid_request',
+      '403 missing_permission insufficient_scope',
+      '403 resource_not_allowed invalid_request',
+      '413 body_too_large invalid_request',
+      '429 rate_limited temporarily_unavailable',
+      '429 too_many_attempts temporarily_unavailable',
+      '503 database_unavailable temporarily_unavailable',
+      '503 grantable_unavailable temporarily_unavailable',
+      '503 too_many_lookups temporarily_unavailable',
+    ])
+    expect(errorsOf('/oauth/revoke').toSorted()).toEqual([
+      '400 malformed_token_request invalid_request',
+      '403 insecure_transport invalid_request',
+      '413 body_too_large invalid_request',
+      '503 database_unavailable temporarily_unavailable',
+      '503 too_many_lookups temporarily_unavailable',
+    ])
+    expect(paths['/oauth/introspect'].post.responses[401].description).toContain(
+      '- `invalid_api_key`, `error` `invalid_token` or `invalid_client`: The API key is not valid.',
+    )
   })
 
   it('keeps the way in which users sign in beside those of the token endpoints', () => {
