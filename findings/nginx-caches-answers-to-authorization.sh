@@ -4,8 +4,8 @@
 # Expected: a cache in front of an API keeps no answer to a request with `Authorization` for other callers, unless the answer allows it by
 #   `public`, `s-maxage` or `must-revalidate` (RFC 9111, 3.5). `max-age` is no such word.
 # Happens: `proxy_cache` of nginx does not know the rule. It stores whatever has `max-age` or `Expires`, under the URL, and gives it to the
-#   next caller, whatever that caller's key is. Only `Vary`, `private`, `no-store` and a cookie in the answer keep it from that. HAProxy and
-#   Varnish keep to the rule.
+#   next caller, whatever that caller's key is. Words such as `private` and `no-store`, `Vary`, and a cookie in the answer keep it
+#   from that. HAProxy and Varnish keep to the rule.
 # Seen, of answers to alice and then to bob:
 #   nginx, max-age=60: alice, alice
 #   nginx, max-age=60 and Vary: alice, bob
