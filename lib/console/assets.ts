@@ -32,12 +32,12 @@ export function createAssets({ accent, darkAccent }: Look) {
       const asset = assets.get(name)
       if (!asset) return false
 
-      const etag = `"${asset.name}"`
       res.setHeader('Cache-Control', 'public, max-age=31536000, immutable')
       res.setHeader('Content-Type', `${asset.type}; charset=utf-8`)
       res.setHeader('X-Content-Type-Options', 'nosniff')
-      res.setHeader('ETag', etag)
-      if (req.headers['if-none-match'] === etag) res.status(304).end()
+      res.setHeader('ETag', `"${asset.name}"`)
+      // Proxies that compress make the tag weak.
+      if (req.fresh) res.status(304).end()
       else res.setHeader('Content-Length', asset.body.length).end(asset.body)
       return true
     },

@@ -82,12 +82,18 @@ describe('each page', () => {
     const path = `/settings/${style.slice(2)}`
     const { headers } = await http.get(path)
 
-    const again = await http.set({ 'If-None-Match': String(headers.etag) }).get(path)
+    const etag = String(headers.etag)
+    const again = await Promise.all(
+      // The second is what a proxy makes of it that compresses.
+      [etag, `W/${etag}`, `"other", ${etag}`, '"other"'].map((tags) =>
+        http.set({ 'If-None-Match': tags }).get(path),
+      ),
+    )
     const others = await Promise.all(
       ['console.css', '..%2f..%2fconsole.ts'].map((name) => http.get(`${mount}/assets/${name}`)),
     )
 
-    expect(again.status).toBe(304)
+    expect(again.map(({ status }) => status)).toEqual([304, 304, 304, 200])
     expect(others.map(({ status }) => status)).toEqual([404, 404])
   })
 })
