@@ -2,11 +2,16 @@ import { refusals, type ErrorCode } from './refusals'
 
 export { challengeOf, oauthErrorOf, type ErrorCode } from './refusals'
 
-/** Returns the header fields that a refusal always has besides its challenge. Every 503 may be tried again shortly. */
+/**
+ * Returns the header fields that a refusal always has besides its challenge. Every 503 may be tried again shortly. Clients that are generated
+ * by Stainless send a request again after a 409, unless a field that is theirs says no.
+ */
 function fieldsOf(code: ErrorCode): ApiKeysError['headers'] {
   if (code === 'unsupported_media_type')
     return { Accept: 'application/json', 'Accept-Encoding': 'gzip, deflate' }
-  return refusals[code][0] === 503 || code === 'request_under_way' ? retryAfter(1) : {}
+  const [status] = refusals[code]
+  if (status === 503 || code === 'request_under_way') return retryAfter(1)
+  return status === 409 ? { 'X-Should-Retry': 'false' } : {}
 }
 
 /** In seconds. A timer takes at most 2^31 milliseconds. With a longer time, clients would not wait at all. */

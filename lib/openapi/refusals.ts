@@ -79,6 +79,7 @@ export const headers = {
   'Cache-Control': 'Always no-store.',
   'WWW-Authenticate': 'The challenge (RFC 6750, section 3).',
   'Retry-After': 'The seconds after which the request may be sent again.',
+  'X-Should-Retry': 'It is false if the request would be refused again.',
   Allow: 'The methods that are allowed here.',
   Accept: 'The media type that bodies must have.',
   'Accept-Encoding': 'The encodings that bodies may have.',
@@ -99,11 +100,13 @@ export function headerObject(name: HeaderName): Json {
 function headersOf(codes: readonly ErrorCode[]): HeaderName[] {
   const status = refusals[codes[0] ?? 'invalid_input'][0]
   const isChallenge = codes.some((code) => challengeOf(code) !== undefined)
+  const isFinal = status === 409 && codes.some((code) => code !== 'request_under_way')
   const isLater = status === 429 || status === 503 || codes.includes('request_under_way')
   return [
     'Cache-Control',
     ...(isChallenge ? (['WWW-Authenticate'] as const) : []),
     ...(isLater ? (['Retry-After'] as const) : []),
+    ...(isFinal ? (['X-Should-Retry'] as const) : []),
     ...(codes.includes('rate_limited') ? (['RateLimit-Policy', 'RateLimit'] as const) : []),
     ...(status === 405 ? (['Allow'] as const) : []),
     ...(status === 415 ? (['Accept', 'Accept-Encoding'] as const) : []),

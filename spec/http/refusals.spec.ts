@@ -540,11 +540,17 @@ describe('every refusal', () => {
         'content-type': 'application/problem+json',
         'content-length': String(answer.text.length),
         'cache-control': 'no-store',
+        ...(isFinal(status, code) && { 'x-should-retry': 'false' }),
         ...headers,
       })
     },
   )
 })
+
+/** True if some clients would send the request again, although it would be refused again. */
+function isFinal(status: number, code: string) {
+  return status === 409 && code !== 'request_under_way'
+}
 
 /** All headers but those of Express and of the connection. */
 function headersOf({ headers }: { headers: Record<string, string> }) {

@@ -25,6 +25,7 @@ const fields = [
   'allow',
   'accept',
   'accept-encoding',
+  'x-should-retry',
 ]
 
 /** A document by which answers are checked. */
