@@ -5,6 +5,7 @@ import { createFunction } from './create-function'
 import { keyRules } from './row-rules'
 import { secretTriggers } from './secret-triggers'
 import { unless, type Step } from './step'
+import { isHexSql, matchesSql, sourceForm } from './text-forms'
 
 /**
  * Creates the tables of keys, of suspended owners, of retired secrets and of requests.
@@ -154,7 +155,7 @@ function suspendedOwnersSql({ suspendedOwners }: Tables, types: OwnerIdTypes): s
 function retiredSecretsSql({ retiredSecrets }: Tables): string {
   return `
       CREATE TABLE ${retiredSecrets} (
-        hash text PRIMARY KEY CHECK (hash ~ '^[0-9a-f]{64}$'),
+        hash text PRIMARY KEY CHECK (${isHexSql('hash', 64)}),
         api_key_id uuid NOT NULL,
         retired_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         UNIQUE (api_key_id, hash)
@@ -165,7 +166,7 @@ function retiredSecretsSql({ retiredSecrets }: Tables): string {
 function saltsSql({ salts }: Tables): string {
   return `
       CREATE TABLE ${salts} (
-        source text CHECK (source ~ '^[a-z][a-z0-9-]{0,31}$'),
+        source text CHECK (${matchesSql('source', sourceForm)}),
         locator text CHECK (char_length(locator) BETWEEN 1 AND 255),
         api_key_id uuid,
         recipe text NOT NULL CHECK (char_length(recipe) BETWEEN 1 AND 255),
@@ -179,10 +180,10 @@ function saltsSql({ salts }: Tables): string {
 function requestsSql({ requests }: Tables): string {
   return `
       CREATE TABLE ${requests} (
-        scope text CHECK (scope ~ '^[0-9a-f]{64}$'),
-        key text CHECK (key ~ '^[0-9a-f]{64}$'),
+        scope text CHECK (${isHexSql('scope', 64)}),
+        key text CHECK (${isHexSql('key', 64)}),
         part integer,
-        body text NOT NULL CHECK (body ~ '^[0-9a-f]{64}$'),
+        body text NOT NULL CHECK (${isHexSql('body', 64)}),
         api_key_ids uuid[] NOT NULL,
         created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (scope, key, part)

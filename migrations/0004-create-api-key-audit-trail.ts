@@ -2,6 +2,7 @@ import { newSaltSql } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
 import { auditTriggers } from './audit-triggers'
 import type { Step } from './step'
+import { isHexSql } from './text-forms'
 
 /**
  * Creates the audit trail: one event for each change of a key, and the chain that seals the events.
@@ -35,16 +36,16 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         event_id bigint NOT NULL UNIQUE,
         is_genuine boolean NOT NULL,
         doubts text,
-        digest text NOT NULL CHECK (digest ~ '^([0-9a-f]{64})?$'),
+        digest text NOT NULL CHECK (${isHexSql('digest', 0, 64)}),
         -- The digest of the row of the entry, as long as it was not erased.
-        row_digest text NOT NULL CHECK (row_digest ~ '^([0-9a-f]{64})?$'),
+        row_digest text NOT NULL CHECK (${isHexSql('row_digest', 0, 64)}),
         -- The digest of the key that agreed with all of its entries, of which this one was the last.
-        state_digest text CHECK (state_digest ~ '^([0-9a-f]{64})?$'),
+        state_digest text CHECK (${isHexSql('state_digest', 0, 64)}),
         -- When the process that sealed the entry read it, by the clock of the server.
         sealed_at timestamptz(3) NOT NULL,
-        hash text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
-        mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
-        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
+        hash text NOT NULL CHECK (${isHexSql('hash', 64)}),
+        mac text CHECK (${isHexSql('mac', 64)}),
+        secret_id text CHECK (${isHexSql('secret_id', 16)})
       );`,
 
       // Events may be there already, if a clean-up has removed the chain alone.
@@ -61,20 +62,20 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
       CREATE TABLE ${auditHead} (
         is_the_one boolean PRIMARY KEY DEFAULT true CHECK (is_the_one),
         position bigint NOT NULL DEFAULT 0 CHECK (position >= 0),
-        hash text NOT NULL DEFAULT '' CHECK (hash ~ '^([0-9a-f]{64})?$'),
+        hash text NOT NULL DEFAULT '' CHECK (${isHexSql('hash', 0, 64)}),
         checkpoint_position bigint NOT NULL DEFAULT 0 CHECK (checkpoint_position >= 0),
-        checkpoint_hash text NOT NULL DEFAULT '' CHECK (checkpoint_hash ~ '^([0-9a-f]{64})?$'),
+        checkpoint_hash text NOT NULL DEFAULT '' CHECK (${isHexSql('checkpoint_hash', 0, 64)}),
         last_pruned_id bigint NOT NULL DEFAULT 0,
         pruned_before timestamptz(3),
         -- The number of origins, and the sum of their signatures; the number of adopted keys from before the trail.
         origin_count bigint NOT NULL DEFAULT 0,
-        origin_sum text NOT NULL DEFAULT repeat('0', 64) CHECK (origin_sum ~ '^[0-9a-f]{64}$'),
+        origin_sum text NOT NULL DEFAULT repeat('0', 64) CHECK (${isHexSql('origin_sum', 64)}),
         origin_secret_id text,
         adopted bigint,
         -- Not signed: when the row was last written.
         sealed_at timestamptz(3),
-        mac text CHECK (mac ~ '^[0-9a-f]{64}$'),
-        secret_id text CHECK (secret_id ~ '^[0-9a-f]{16}$')
+        mac text CHECK (${isHexSql('mac', 64)}),
+        secret_id text CHECK (${isHexSql('secret_id', 16)})
       ) WITH (fillfactor = 10);`,
 
       // The last state of each key in entries that were pruned.

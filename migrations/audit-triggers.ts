@@ -7,7 +7,7 @@ import type { Tables } from '../models/tables'
 import { leastNumber, microseconds } from './numbers'
 import { entryRules } from './row-rules'
 import { suspensionTriggers } from './suspension-triggers'
-import { changesAny, isNotIn, isReplicationWorker, type Trigger } from './triggers'
+import { changesAny, isNotIn, returnInReplication, type Trigger } from './triggers'
 
 /**
  * Returns the triggers that write the audit trail, refuse entries that break a rule, and refuse to change it. `keyColumns` in models/api-key.ts lists the columns that
@@ -139,9 +139,7 @@ function writeEventBody({ events }: Tables): string {
           new_person jsonb;
           what text;
         BEGIN
-          IF ${isReplicationWorker} THEN
-            RETURN NULL;
-          END IF;
+          ${returnInReplication('NULL')}
           IF TG_OP = 'TRUNCATE' THEN
             INSERT INTO ${events} (action, actor_type, actor_id)
             VALUES ('truncated', 'database', session_user);
@@ -219,9 +217,8 @@ const actionOfUpdate = `CASE
 function queueBody({ unsealed }: Tables): string {
   return `
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN
-            INSERT INTO ${unsealed} (event_id) SELECT id FROM added;
-          END IF;
+          ${returnInReplication('NULL')}
+          INSERT INTO ${unsealed} (event_id) SELECT id FROM added;
           RETURN NULL;
         END`
 }
@@ -229,9 +226,7 @@ function queueBody({ unsealed }: Tables): string {
 /** A replication worker deletes the entries that were pruned at the publisher. */
 const refuseBody = `
         BEGIN
-          IF ${isReplicationWorker} THEN
-            RETURN OLD;
-          END IF;
+          ${returnInReplication('OLD')}
           RAISE restrict_violation USING
             MESSAGE = format('express-api-keys: %I keeps the audit trail, which is not changed', TG_TABLE_NAME),
             HINT = 'Old entries are removed by apiKeys.pruneAuditTrail().';
@@ -243,9 +238,7 @@ const refuseBody = `
  */
 const allowErasingBody = `
         BEGIN
-          IF ${isReplicationWorker} THEN
-            RETURN NEW;
-          END IF;
+          ${returnInReplication('NEW')}
           IF (NEW.id, NEW.xid) = (OLD.id, OLD.xid)
              AND array_remove(NEW.erased, NULL) @> array_remove(OLD.erased, NULL) IS NOT FALSE
              AND cardinality(array_remove(NEW.erased, NULL)) > coalesce(cardinality(array_remove(OLD.erased, NULL)), 0)

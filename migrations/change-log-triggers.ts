@@ -6,6 +6,7 @@ import {
   changesAny,
   isNotIn,
   isReplicationWorker,
+  returnInReplication,
   type Trigger,
   type TriggerFunction,
 } from './triggers'
@@ -150,16 +151,15 @@ function gatherBody(tables: Tables): string {
           changed uuid;
           is_new boolean := false;
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables)}
-            IF TG_OP = 'UPDATE' THEN
-              changed := OLD.id;
-              is_new := (OLD.id, OLD.hash) IS DISTINCT FROM (NEW.id, NEW.hash);
-            ELSIF TG_OP = 'DELETE' THEN
-              changed := OLD.id;
-            END IF;
-            INSERT INTO ${tables.changes} (mark, place, key_id, is_new)
-            VALUES (entry_mark, entry_place, changed, is_new);
+          ${returnInReplication('NULL')} ${continueEntry(tables)}
+          IF TG_OP = 'UPDATE' THEN
+            changed := OLD.id;
+            is_new := (OLD.id, OLD.hash) IS DISTINCT FROM (NEW.id, NEW.hash);
+          ELSIF TG_OP = 'DELETE' THEN
+            changed := OLD.id;
           END IF;
+          INSERT INTO ${tables.changes} (mark, place, key_id, is_new)
+          VALUES (entry_mark, entry_place, changed, is_new);
           RETURN NULL;
         END`
 }
@@ -172,9 +172,8 @@ function gatherInsertBody(tables: Tables): string {
           IF entry[1] = this_transaction AND entry[4] = 'added' THEN
             RETURN NULL;
           END IF;
-          IF NOT (${isReplicationWorker}) THEN ${continueEntry(tables, "'added'")}
-            INSERT INTO ${tables.changes} (mark, place, is_new) VALUES (entry_mark, entry_place, true);
-          END IF;
+          ${returnInReplication('NULL')} ${continueEntry(tables, "'added'")}
+          INSERT INTO ${tables.changes} (mark, place, is_new) VALUES (entry_mark, entry_place, true);
           RETURN NULL;
         END`
 }
@@ -185,9 +184,8 @@ const isLostInCrash = `current_setting('synchronous_commit') = ANY (ARRAY['off',
 /** Without it, an app might hand out a key that a crash takes back. */
 const keepCommitBody = `
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN
-            PERFORM set_config('synchronous_commit', 'on', true);
-          END IF;
+          ${returnInReplication('NULL')}
+          PERFORM set_config('synchronous_commit', 'on', true);
           RETURN NULL;
         END`
 
@@ -201,28 +199,27 @@ function gatherOwnerBody(tables: Tables): string {
         DECLARE ${declareEntry(tables)}
           owner record;
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN
-            FOR owner IN
-              SELECT DISTINCT user_id, organization_id, service
-                FROM (VALUES
-                  (TG_OP IN ('UPDATE', 'DELETE'), OLD.user_id::text COLLATE "C", OLD.organization_id::text COLLATE "C", OLD.service COLLATE "C"),
-                  (TG_OP <> 'DELETE', NEW.user_id::text COLLATE "C", NEW.organization_id::text COLLATE "C", NEW.service COLLATE "C")
-                ) AS changed (is_changed, user_id, organization_id, service)
-               WHERE is_changed
-            LOOP
-              entry := string_to_array(current_setting('${settings.entry}', true), ' '); ${continueEntry(tables)}
-              IF owner.service IS NULL AND EXISTS (
-                SELECT FROM pg_attribute AS attribute JOIN pg_collation AS folding ON folding.oid = attribute.attcollation
-                 WHERE attribute.attrelid = ${literal(keys)}::regclass AND attribute.attname IN ('user_id', 'organization_id')
-                   AND NOT folding.collisdeterministic
-              ) THEN
-                INSERT INTO ${changes} (mark, place, is_new) VALUES (entry_mark, entry_place, false);
-              ELSE
-                INSERT INTO ${changes} (mark, place, user_id, organization_id, service, is_new)
-                VALUES (entry_mark, entry_place, owner.user_id, owner.organization_id, owner.service, false);
-              END IF;
-            END LOOP;
-          END IF;
+          ${returnInReplication('NULL')}
+          FOR owner IN
+            SELECT DISTINCT user_id, organization_id, service
+              FROM (VALUES
+                (TG_OP IN ('UPDATE', 'DELETE'), OLD.user_id::text COLLATE "C", OLD.organization_id::text COLLATE "C", OLD.service COLLATE "C"),
+                (TG_OP <> 'DELETE', NEW.user_id::text COLLATE "C", NEW.organization_id::text COLLATE "C", NEW.service COLLATE "C")
+              ) AS changed (is_changed, user_id, organization_id, service)
+             WHERE is_changed
+          LOOP
+            entry := string_to_array(current_setting('${settings.entry}', true), ' '); ${continueEntry(tables)}
+            IF owner.service IS NULL AND EXISTS (
+              SELECT FROM pg_attribute AS attribute JOIN pg_collation AS folding ON folding.oid = attribute.attcollation
+               WHERE attribute.attrelid = ${literal(keys)}::regclass AND attribute.attname IN ('user_id', 'organization_id')
+                 AND NOT folding.collisdeterministic
+            ) THEN
+              INSERT INTO ${changes} (mark, place, is_new) VALUES (entry_mark, entry_place, false);
+            ELSE
+              INSERT INTO ${changes} (mark, place, user_id, organization_id, service, is_new)
+              VALUES (entry_mark, entry_place, owner.user_id, owner.organization_id, owner.service, false);
+            END IF;
+          END LOOP;
           RETURN NULL;
         END`
 }
@@ -231,15 +228,14 @@ function gatherOwnerBody(tables: Tables): string {
 function numberBody({ revisions, channel, settings }: Tables): string {
   return `
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN
-            INSERT INTO ${revisions} (mark) VALUES (NEW.mark);
-            -- Later changes in this transaction, for example after SET CONSTRAINTS, begin an entry of their own.
-            PERFORM set_config('${settings.entry}', pg_current_xact_id()::text, true);
-            IF ${isLostInCrash} THEN
-              PERFORM set_config('synchronous_commit', 'on', true);
-            END IF;
-            PERFORM pg_notify('${channel}', '');
+          ${returnInReplication('NULL')}
+          INSERT INTO ${revisions} (mark) VALUES (NEW.mark);
+          -- Later changes in this transaction, for example after SET CONSTRAINTS, begin an entry of their own.
+          PERFORM set_config('${settings.entry}', pg_current_xact_id()::text, true);
+          IF ${isLostInCrash} THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
           END IF;
+          PERFORM pg_notify('${channel}', '');
           RETURN NULL;
         END`
 }
@@ -254,7 +250,9 @@ function numberEntryBody({ logLock, revisionRegister: register }: Tables): strin
           highest bigint;
         BEGIN
           PERFORM FROM ${logLock} FOR UPDATE;
-          IF NOT FOUND AND NOT (${isReplicationWorker}) THEN ${raiseLockMissing(logLock)}
+          IF NOT FOUND THEN
+            IF NOT (${isReplicationWorker}) THEN ${raiseLockMissing(logLock)}
+            END IF;
           END IF;
           SELECT last_value INTO highest FROM ${register};
           IF NEW.revision < ${leastNumber} THEN
@@ -272,15 +270,14 @@ function closeGapBody(tables: Tables): string {
   const { revisions, changes, logLock, revisionRegister: register } = tables
   return `
         BEGIN
-          IF NOT (${isReplicationWorker}) THEN
-            PERFORM FROM ${logLock} FOR UPDATE;
-            IF NOT FOUND THEN ${raiseLockMissing(logLock)}
-            END IF;
-            PERFORM setval(${literal(register)}, greatest(
-              (SELECT last_value FROM ${register}), (SELECT max(revision) FROM ${revisions})
-            ));
-            INSERT INTO ${changes} (mark, place, is_new) VALUES (gen_random_uuid(), 0, false);
+          ${returnInReplication('NULL')}
+          PERFORM FROM ${logLock} FOR UPDATE;
+          IF NOT FOUND THEN ${raiseLockMissing(logLock)}
           END IF;
+          PERFORM setval(${literal(register)}, greatest(
+            (SELECT last_value FROM ${register}), (SELECT max(revision) FROM ${revisions})
+          ));
+          INSERT INTO ${changes} (mark, place, is_new) VALUES (gen_random_uuid(), 0, false);
           RETURN NULL;
         END`
 }

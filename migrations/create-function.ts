@@ -3,7 +3,13 @@ import { insertEntriesSql } from '../models/api-key-event'
 import { claimSql } from '../models/api-key-request'
 import { timeSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
-import { isSuspendedSql, ownerColumns, ownerIdSql, ownerTypeSql } from '../models/owner'
+import {
+  isSuspendedByColumnSql,
+  isSuspendedSql,
+  ownerColumns,
+  ownerIdSql,
+  ownerTypeSql,
+} from '../models/owner'
 import type { Tables } from '../models/tables'
 import type { Routine } from './routines'
 
@@ -94,7 +100,9 @@ function bodyOf(tables: Tables): string {
           patience_before text := current_setting('lock_timeout');
           owner_lock bigint;
           is_counted boolean;
+          prefixes text[];
           maximum integer;
+          number bigint;
           new record;
           entry record;
         BEGIN
@@ -108,23 +116,21 @@ function bodyOf(tables: Tables): string {
             END IF;
             PERFORM set_config('lock_timeout', patience, true);
           END IF;
-          -- Ordered by the numbers of the locks, because collations of owners differ.
-          FOR owner_lock, is_counted IN
-            SELECT ${ownerLockSql(tables, 'key')}, bool_or(most ->> ${ownerTypeSql('key')} IS NOT NULL)
-              FROM json_populate_recordset(NULL::${keys}, owners) AS key GROUP BY 1 ORDER BY 1
-          LOOP
-            IF NOT is_counted THEN
-              PERFORM pg_advisory_xact_lock_shared(owner_lock);
-            ELSE
-              PERFORM pg_advisory_xact_lock(owner_lock);
-            END IF;
-          END LOOP;
           IF given_claims IS NULL AND json_array_length(given_keys) = 1 THEN
             ${createOneSql(tables)}
-          ELSIF given_claims IS NULL THEN
-            RETURN QUERY ${createSql(tables, '', 'allowed')};
           ELSE
-            RETURN QUERY ${createSql(tables, claimsSql(tables), 'claimed')};
+            -- Ordered by the numbers of the locks, because collations of owners differ.
+            FOR owner_lock, is_counted IN
+              SELECT ${ownerLockSql(tables, 'key')}, bool_or(most ->> ${ownerTypeSql('key')} IS NOT NULL)
+                FROM json_populate_recordset(NULL::${keys}, owners) AS key GROUP BY 1 ORDER BY 1
+            LOOP
+              ${lockSql}
+            END LOOP;
+            IF given_claims IS NULL THEN
+              RETURN QUERY ${createSql(tables, '', 'allowed')};
+            ELSE
+              RETURN QUERY ${createSql(tables, claimsSql(tables), 'claimed')};
+            END IF;
           END IF;
           IF patience IS NOT NULL THEN
             PERFORM set_config('lock_timeout', patience_before, true);
@@ -132,18 +138,35 @@ function bodyOf(tables: Tables): string {
         END`
 }
 
-/** SQL that creates the only key. It takes three quarters of the time of the statement for many keys, because its plan is small. */
+const lockSql = `IF is_counted THEN
+                PERFORM pg_advisory_xact_lock(owner_lock);
+              ELSE
+                PERFORM pg_advisory_xact_lock_shared(owner_lock);
+              END IF;`
+
+/** SQL that creates the only key. It takes half of the time of the statement for many keys, because its plans are small. */
 function createOneSql(tables: Tables): string {
   const { keys, events } = tables
+  const owners = Object.values(ownerColumns).map(
+    (column) => `new.${column} IS NOT NULL THEN
+              SELECT ${isSuspendedByColumnSql(tables, 'new', column)}, CASE WHEN is_counted THEN ${countByColumnSql(tables, 'new', column)} END
+                INTO is_suspended, number;`,
+  )
   return `new := json_populate_record(NULL::${keys}, given_keys -> 0);
             entry := json_populate_record(NULL::${events}, given_entries -> 0);
+            maximum := (most ->> ${ownerTypeSql('new')})::integer;
+            is_counted := maximum IS NOT NULL;
+            prefixes := key_prefixes ->> ${keyPrefixSql('new.prefix')};
+            owner_lock := ${ownerLockSql(tables, 'new')};
+            ${lockSql}
+            IF ${owners.join(`
+            ELSIF `)}
+            END IF;
             place := 1;
             is_repeated := 'false';
-            is_suspended := ${isSuspendedSql(tables, 'new')};
-            maximum := (most ->> ${ownerTypeSql('new')})::integer;
             IF NOT ${isSpelledSql('new')} THEN
               owner := ${ownerIdSql('new')};
-            ELSIF NOT is_suspended::boolean AND (maximum IS NULL OR ${countSql(tables, 'new')} < maximum) THEN
+            ELSIF NOT is_suspended::boolean AND (number < maximum) IS NOT FALSE THEN
               WITH made AS (
                 ${insertKeysSql(tables)}
                 RETURNING created_at
@@ -186,7 +209,8 @@ function createSql(tables: Tables, claims: string, creatable: string): string {
               SELECT owner_number, maximum, CASE WHEN maximum IS NOT NULL THEN ${countSql(tables, 'owner')} END AS number,
                      ${isSuspendedSql(tables, 'owner')} AS is_suspended
                 FROM (
-                  SELECT DISTINCT ON (owner_number) owner_number, user_id, organization_id, service, prefix, (most ->> owner_type)::integer AS maximum
+                  SELECT DISTINCT ON (owner_number) owner_number, user_id, organization_id, service, (most ->> owner_type)::integer AS maximum,
+                         (key_prefixes ->> ${keyPrefixSql('prefix')})::text[] AS prefixes
                     FROM wanted
                 ) AS owner
             ), numbered AS (
@@ -215,20 +239,25 @@ function isSpelledSql(key: string): string {
 }
 
 /**
- * SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`. The prefix is compared as an expression
- * that no index has. Before the first ANALYZE, for example after a restore, the server would read all keys of the prefix.
+ * SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`, whose prefixes are in `prefixes`. The prefix is
+ * compared as an expression that no index has. Before the first ANALYZE, for example after a restore, the server would read all keys of
+ * the prefix.
  */
-function countSql({ keys }: Tables, row: string): string {
-  const prefixes = `ARRAY(SELECT json_array_elements_text(key_prefixes -> ${keyPrefixSql(`${row}.prefix`)}))`
-  const counted = Object.values(ownerColumns).map(
-    (column) => `WHEN ${row}.${column} IS NOT NULL THEN (
+function countByColumnSql({ keys }: Tables, row: string, column: string): string {
+  return `(
                 SELECT count(*) FROM (
                   SELECT FROM ${keys} AS living
-                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} || '' = ANY (${prefixes}) AND living.status <> 'REVOKED'
+                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} || '' = ANY (prefixes) AND living.status <> 'REVOKED'
                      AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(at_ms / 1000))
                    LIMIT maximum
                 ) AS living
-              )`,
+              )`
+}
+
+/** SQL for the same of an owner of any type. */
+function countSql(tables: Tables, row: string): string {
+  const counted = Object.values(ownerColumns).map(
+    (column) => `WHEN ${row}.${column} IS NOT NULL THEN ${countByColumnSql(tables, row, column)}`,
   )
   return `CASE ${counted.join(' ')} END`
 }

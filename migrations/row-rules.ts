@@ -4,6 +4,7 @@ import { literal, qualify } from '../models/names'
 import { ownerColumns } from '../models/owner'
 import { personalGroups, saltLength } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
+import { isHexSql, matchesSql, sourceForm } from './text-forms'
 import type { Trigger } from './triggers'
 
 /*
@@ -90,7 +91,7 @@ function areTogether(columns: readonly string[]): string {
 }
 
 function isSecretId(column: string): string {
-  return `NEW.${column} ~ '^[0-9a-f]{16}$'`
+  return isHexSql(`NEW.${column}`, 16)
 }
 
 const rulesOfKeys = {
@@ -98,16 +99,19 @@ const rulesOfKeys = {
     .map((column) => `NEW.${column}`)
     .join(', ')}) = 1`,
   name: 'char_length(NEW.name) BETWEEN 1 AND 100',
-  prefix: `NEW.prefix ~ '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$|^@[a-z][a-z0-9-]*_[0-9A-Za-z_|.-]{6}$'`,
-  postfix: `NEW.postfix ~ '^[!-~]{0,8}$'`,
-  hash: `NEW.hash ~ '^[0-9a-f]{64}$'`,
+  prefix: matchesSql(
+    'NEW.prefix',
+    '^[a-z][a-z0-9_]*_[0-9A-Za-z]{6}$|^@[a-z][a-z0-9-]*_[0-9A-Za-z_|.-]{6}$',
+  ),
+  postfix: `octet_length(NEW.postfix) <= 8 AND ${matchesSql('NEW.postfix', '^[!-~]*$')}`,
+  hash: isHexSql('NEW.hash', 64),
   permissions: `cardinality(NEW.permissions) = 0 OR ${isFlat('permissions')}`,
   status: isOneOf('status', statuses),
   metadata: isObject('metadata', 4_096),
   revoked_at: `(NEW.status = 'REVOKED') = (NEW.revoked_at IS NOT NULL)`,
   // The prefix of an imported key is '@', the source, an underscore and six characters, until the key is rotated.
   source_of_prefix: `CASE WHEN NEW.prefix LIKE '@%' THEN NEW.source IS NOT NULL AND left(NEW.prefix, -7) = '@' || NEW.source
-                           ELSE NEW.postfix ~ '^[0-9A-Za-z]{8}$' END`,
+                           ELSE octet_length(NEW.postfix) = 8 AND ${matchesSql('NEW.postfix', '^[0-9A-Za-z]*$')} END`,
 }
 
 const previous = ['hash', 'prefix', 'postfix', 'works_until'].map((name) => `previous_${name}`)
@@ -116,15 +120,15 @@ const pending = ['hash', 'prefix', 'postfix', 'grace_seconds'].map((name) => `pe
 const groupsOfKeys: Group[] = [
   groupOf({
     service: 'char_length(NEW.service) BETWEEN 1 AND 100',
-    environment: `NEW.environment ~ '^[a-z][a-z0-9_]{0,31}$'`,
+    environment: matchesSql('NEW.environment', '^[a-z][a-z0-9_]{0,31}$'),
     resources: isObject('resources', 16_384),
     description: 'char_length(NEW.description) <= 500',
     secret_id: isSecretId('secret_id'),
-    last_used_from: `NEW.last_used_from ~ '^[0-9a-f.:]{2,45}$'`,
+    last_used_from: matchesSql('NEW.last_used_from', '^[0-9a-f.:]{2,45}$'),
     allowed_ips: `cardinality(NEW.allowed_ips) BETWEEN 1 AND 100 AND ${isFlat('allowed_ips')}`,
     limits: isObject('limits', 4_096),
     exposed: `NEW.exposed IS NULL OR (${isObject('exposed', 8_192)} AND NEW.status <> 'ACTIVE')`,
-    source: `NEW.source ~ '^[a-z][a-z0-9-]{0,31}$'`,
+    source: matchesSql('NEW.source', sourceForm),
   }),
   {
     columns: [...previous, 'previous_secret_id', 'previous_last_used_at'],
@@ -148,6 +152,10 @@ const actionsOnOwners = eventActions.filter(
   (action) => action === 'truncated' || action.startsWith('owner_'),
 )
 
+function partOfMac(place: number): string {
+  return `split_part(NEW.entry_mac, ':', ${place})`
+}
+
 const rulesOfEntries = {
   action: isOneOf('action', eventActions),
   api_key_id: `NEW.api_key_id IS NOT NULL OR ${isOneOf('action', actionsOnOwners)}`,
@@ -160,7 +168,9 @@ const rulesOfEntries = {
   // One of these warnings may be written per hour. No other entry takes its place.
   retired_secret_used: `NEW.action <> 'retired_secret_used' OR NEW.actor_type = 'system'`,
   salt: `octet_length(NEW.salt) = ${saltLength}`,
-  entry_mac: `NEW.entry_mac ~ '^([0-9a-f]{16})?:[0-9]{1,15}:[0-9a-f]{64}$'`,
+  // The id of a secret or nothing, a time in milliseconds, and the code.
+  entry_mac: `${matchesSql('NEW.entry_mac', '^[0-9a-f]*:[0-9]+:[0-9a-f]*$')} AND octet_length(${partOfMac(1)}) IN (0, 16)
+              AND octet_length(${partOfMac(2)}) <= 15 AND octet_length(${partOfMac(3)}) = 64`,
   // Text that cannot be jsonb would make statements fail that read its members.
   before: isJsonb('before'),
   after: isJsonb('after'),

@@ -1,7 +1,7 @@
 import { qualify } from '../models/names'
 import { ownerIdSql, ownerTypeSql } from '../models/owner'
 import type { Tables } from '../models/tables'
-import { isReplicationWorker, type Trigger } from './triggers'
+import { returnInReplication, type Trigger } from './triggers'
 
 /** Returns the triggers that write an entry for each suspension of an owner, and for the end of it, that the library has not made. */
 export function suspensionTriggers({ schema, suspendedOwners, events }: Tables): Trigger[] {
@@ -46,9 +46,7 @@ function suspensionBody(events: string): string {
           type_of_owner text;
           id_of_owner text;
         BEGIN
-          IF ${isReplicationWorker} THEN
-            RETURN NULL;
-          END IF;
+          ${returnInReplication('NULL')}
           IF TG_OP = 'TRUNCATE' THEN
             ${write('owner_reactivated', 'NULL, NULL')};
             RETURN NULL;

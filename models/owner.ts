@@ -32,10 +32,16 @@ export function isOwnedSql(key: string, wanted: string): string {
 }
 
 /** SQL that is true if the owner of a key is suspended. The server reads at most one row for it, by an index. */
-export function isSuspendedSql({ suspendedOwners }: Tables, row: string): string {
-  const found = Object.values(ownerColumns).map(
-    (column) =>
-      `(SELECT true FROM ${suspendedOwners} AS suspended WHERE suspended.${column} = ${row}.${column} LIMIT 1)`,
-  )
+export function isSuspendedSql(tables: Tables, row: string): string {
+  const found = Object.values(ownerColumns).map((column) => findSuspension(tables, row, column))
   return `coalesce(${found.join(', ')}, false)`
+}
+
+/** SQL for the same of an owner of one type, from a row that has that column of the owner. */
+export function isSuspendedByColumnSql(tables: Tables, row: string, column: string): string {
+  return `coalesce(${findSuspension(tables, row, column)}, false)`
+}
+
+function findSuspension({ suspendedOwners }: Tables, row: string, column: string): string {
+  return `(SELECT true FROM ${suspendedOwners} AS suspended WHERE suspended.${column} = ${row}.${column} LIMIT 1)`
 }

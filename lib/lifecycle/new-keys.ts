@@ -100,7 +100,7 @@ export async function createSpelledKeys(
     JSON.stringify([...owners.values()]),
     // JSON has `null` for Infinity.
     JSON.stringify(parts.maxKeysPerOwner),
-    JSON.stringify(parts.environments.byNewPrefix),
+    JSON.stringify(prefixArrays(parts)),
     Date.now(),
     patienceMs === null ? null : `${patienceMs}ms`,
     drafts.some(({ member }) => member.claim)
@@ -131,6 +131,12 @@ export async function createSpelledKeys(
     }
   }
   return { outcomes, xid: rows[0]?.xid ?? null, respelled }
+}
+
+/** Returns all prefixes of each environment by the prefix of its new keys, as arrays of Postgres. */
+function prefixArrays({ environments }: GivenParts): Record<string, string> {
+  const entries = Object.entries(environments.byNewPrefix)
+  return Object.fromEntries(entries.map(([name, prefixes]) => [name, `{${prefixes.join()}}`]))
 }
 
 /** Returns why a key was not made. */
