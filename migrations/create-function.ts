@@ -268,5 +268,5 @@ function insertKeysSql({ keys }: Tables, clauses = ''): string {
   return `INSERT INTO ${keys} (${columns.join(', ')}) SELECT ${columns.map((column) => `new.${column}`).join(', ')} ${clauses}`
 }
 
-/** SQL for the value of a new key in its entry, with the time of its creation. */
-const afterSql = `entry.after::jsonb || jsonb_build_object('createdAt', ${timeSql('made.created_at')})`
+/** SQL for the value of a new key in its entry, which ends with the time of its creation. As text, because jsonb would be read and written anew. */
+const afterSql = `(left(entry.after::text, -1) || ',"createdAt":' || coalesce('"' || ${timeSql('made.created_at')} || '"', 'null') || '}')::json`

@@ -42,12 +42,14 @@ const columns = { ref: 'ref', salt: 'salt', ...eventColumns } as const
 // The compiler knows the names, `Object.keys` does not.
 const names = Object.keys(columns) as (keyof typeof columns)[]
 
-/** Returns an entry as a row of the table, signed at a time of the server, in milliseconds since 1970. */
+/** Returns an entry as a row of the table, without columns that are NULL, signed at a time of the server, in milliseconds since 1970. */
 export function toRow(signer: Signer, entry: NewEntry, at: number) {
   const row: { entry_mac: string; [column: string]: unknown } = {
     entry_mac: signEntry(signer, entry, at),
   }
-  for (const name of names) row[columns[name]] = entry[name]
+  for (const name of names) {
+    if (entry[name] !== null) row[columns[name]] = entry[name]
+  }
   row.salt = `\\x${entry.salt}`
   return row
 }

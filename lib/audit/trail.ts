@@ -147,7 +147,7 @@ export function createAudit(parts: AuditParts) {
 function toEntry(change: Change, circumstances: Circumstances): NewEntry {
   const { action, before, after, ref } = change
   const { id: apiKeyId, owner } = (after ?? before).record
-  const open = changedAttributes(change, openNames)
+  const open = action === 'created' ? createdNames : changedAttributes(change, openNames)
   const personal = changedAttributes(change, personalShownNames)
   const isAny = personal.length > 0
   return {
@@ -188,8 +188,11 @@ function byOf({ actor, address, reason }: Circumstances) {
 type Shown = (typeof shownNames)[number]
 
 const isPersonal = (name: string) => personalNames.includes(name)
-const openNames = shownNames.filter((name) => !isPersonal(name))
-const personalShownNames = shownNames.filter(isPersonal)
+// In order, as the signature of an entry has them.
+const openNames = shownNames.filter((name) => !isPersonal(name)).toSorted()
+const personalShownNames = shownNames.filter(isPersonal).toSorted()
+/** The database adds the time when it makes the key. */
+const createdNames = openNames.filter((name) => name !== 'createdAt')
 
 /** The types of owners, by the attributes that have their ids. */
 const typesOfOwners = {

@@ -90,18 +90,35 @@ export function isSame(a: unknown, b: unknown): boolean {
 
 /** Returns JSON with the names of objects in order. The database keeps the meaning of JSON, but orders the names itself. */
 export function canonical(value: unknown): string {
+  return isInOrder(value) ? JSON.stringify(value ?? null) : inOrder(value)
+}
+
+/** True if the names of all objects are in order. Most are, and the engine writes their JSON in a fraction of the time. */
+function isInOrder(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return true
+  if (Array.isArray(value)) return value.every(isInOrder)
+  if (!isPlainObject(value)) return true
+  let last = ''
+  for (const name of Object.keys(value)) {
+    if (name < last || !isInOrder(value[name])) return false
+    last = name
+  }
+  return true
+}
+
+function inOrder(value: unknown): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value ?? null)
   // Loops, because lists of members and their texts took twice the time.
   let members = ''
   if (Array.isArray(value)) {
-    for (const member of value) members += `${members && ','}${canonical(member)}`
+    for (const member of value) members += `${members && ','}${inOrder(member)}`
     return `[${members}]`
   }
   if (!isPlainObject(value)) return JSON.stringify(value)
   for (const name of Object.keys(value).toSorted()) {
     const member = value[name]
     if (member === undefined) continue
-    members += `${members && ','}${JSON.stringify(name)}:${canonical(member)}`
+    members += `${members && ','}${JSON.stringify(name)}:${inOrder(member)}`
   }
   return `{${members}}`
 }

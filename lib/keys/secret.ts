@@ -297,14 +297,17 @@ export function derive(secret: string | Uint8Array, purpose: string, length: num
 /** Draws bytes from the operating system. It skips the highest bytes, because 256 is not a multiple of 62. */
 function drawBody(): string {
   const fair = 256 - (256 % alphabet.length)
-  let body = ''
+  const body = Buffer.allocUnsafeSlow(bodyLength)
+  let length = 0
 
-  while (body.length < bodyLength) {
+  while (length < bodyLength) {
     for (const byte of randomBytes(bodyLength)) {
-      if (byte < fair && body.length < bodyLength) body += alphabet.charAt(byte % alphabet.length)
+      if (byte < fair && length < bodyLength) {
+        body[length++] = alphabet.charCodeAt(byte % alphabet.length)
+      }
     }
   }
-  return body
+  return body.toString('latin1')
 }
 
 /** Returns the first 47 bits of a digest. */

@@ -170,38 +170,48 @@ export function draftOf(
   { idTypes, permissions: { namesOf }, resources }: GivenParts,
   { key, secret, circumstances: { actor } }: NewMember,
 ): { change: NewChange; row: object } {
-  const { hash: stored, prefix, postfix } = secret
+  const { hash: stored, secretId, prefix, postfix } = secret
+  const { name, description = null, metadata = {}, limits = null, expiresAt = null } = key
   const id = newId()
   const ref = randomUUID()
   const permissions = namesOf(key.permissions)
+  const allowedIps = key.allowedIps ? [...key.allowedIps] : null
+  const boundTo = key.resources ?? null
   const environment = key.environment ?? null
   const createdBy = actor && actor.type !== 'system' ? String(actor.id) : null
-  const given = {
-    ...nothingElse,
-    ...key,
-    ...secret,
-    permissions,
-    environment,
+  const values = {
     id,
-    eventRef: ref,
-    metadata: key.metadata ?? {},
     createdBy,
+    environment,
+    resources: boundTo,
+    name,
+    description,
+    prefix,
+    postfix,
+    hash: stored,
+    secretId,
+    permissions,
+    allowedIps,
+    metadata,
+    limits,
+    expiresAt,
+    eventRef: ref,
   }
-  const row: Record<string, unknown> = {}
-  for (const name of newKeyAttributes) row[keyColumns[name].name] = given[name]
-  Object.assign(row, ownerRow(key.owner))
-  const { expiresAt = null } = key
+  const row: Record<string, unknown> = ownerRow(key.owner)
+  for (const attribute of drafted) {
+    if (values[attribute] !== null) row[keyColumns[attribute].name] = values[attribute]
+  }
   const record: ApiKeyRecord = {
     id,
-    name: key.name,
-    description: key.description ?? null,
+    name,
+    description,
     prefix,
     postfix,
     status: 'ACTIVE',
     permissions,
-    allowedIps: key.allowedIps ? [...key.allowedIps] : null,
-    metadata: given.metadata,
-    limits: key.limits ?? null,
+    allowedIps,
+    metadata,
+    limits,
     ...ownerMembers(key.owner, idTypes),
     createdAt: notYet,
     updatedAt: notYet,
@@ -214,7 +224,7 @@ export function draftOf(
     pendingRotation: null,
     ownerSuspended: false,
     createdBy,
-    ...bindingMembers(key.resources ?? null, resources),
+    ...bindingMembers(boundTo, resources),
     ...(key.environment !== undefined && { environment: key.environment }),
   }
   const hashDigest = hash('sha256', stored)
@@ -231,12 +241,14 @@ export function draftOf(
   return { change: { action: 'created', before: null, after, ref }, row }
 }
 
-/** The columns of owners get their values from the owner. The library writes no others of these yet. */
-const nothingElse = {
-  userId: null,
-  organizationId: null,
-  service: null,
-  resources: null,
-}
+/** The columns of owners get their values from the owner. */
+const ownerAttributes = ['userId', 'organizationId', 'service'] as const
+
+type OwnerAttribute = (typeof ownerAttributes)[number]
+
+const drafted = newKeyAttributes.filter(
+  (name): name is Exclude<typeof name, OwnerAttribute> =>
+    !(ownerAttributes as readonly string[]).includes(name),
+)
 
 const notYet = new Date(0)

@@ -27,7 +27,7 @@ const forAdministrators = 'is for administrators to write'
 /** Refuses a new key that the policies of the app do not allow. */
 export async function refuseNewKey(
   parts: Parts,
-  { owner, permissions, metadata = {}, limits = null, expiresAt = null, ...rest }: NewKey,
+  { owner, permissions, resources, metadata = {}, limits = null, expiresAt = null }: NewKey,
   { actor, transaction, mayGive }: Circumstances,
 ) {
   refuseReserved(parts, metadata, actor)
@@ -35,7 +35,7 @@ export async function refuseNewKey(
   refuseTooLate(parts, expiresAt, Date.now())
   refuseBeyond(parts, permissions, mayGive)
   await refuseUngrantable(parts, owner, permissions, transaction)
-  await refuseUnbindable(parts, owner, rest.resources ?? null, null, transaction)
+  await refuseUnbindable(parts, owner, resources ?? null, null, transaction)
 }
 
 /** Refuses metadata of an owner that has reserved names. Administrators and the app write those members, and owners read them. */
