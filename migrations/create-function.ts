@@ -71,7 +71,7 @@ export function createFunction(tables: Tables): Routine {
       given_claims: 'json',
     },
     returns:
-      'TABLE (place integer, owner text, created_ms text, event_id text, is_repeated text, is_suspended text)',
+      'TABLE (place integer, owner text, created_ms text, is_repeated text, is_suspended text)',
     body: bodyOf(tables),
   }
 }
@@ -127,9 +127,9 @@ function bodyOf(tables: Tables): string {
               ${lockSql}
             END LOOP;
             IF given_claims IS NULL THEN
-              RETURN QUERY ${createSql(tables, '', 'allowed')};
+              RETURN QUERY ${createSql(tables)};
             ELSE
-              RETURN QUERY ${createSql(tables, claimsSql(tables), 'claimed')};
+              RETURN QUERY ${createSql(tables, claimsSql(tables))};
             END IF;
           END IF;
           IF patience IS NOT NULL THEN
@@ -172,9 +172,8 @@ function createOneSql(tables: Tables): string {
                 RETURNING created_at
               ), told AS (
                 ${insertEntriesSql(tables, 'FROM made', afterSql)}
-                RETURNING id
               )
-              SELECT ${msSql('made.created_at')}, told.id INTO created_ms, event_id FROM made, told;
+              SELECT ${msSql('made.created_at')} INTO created_ms FROM made;
             END IF;
             RETURN NEXT;`
 }
@@ -194,8 +193,11 @@ function claimsSql(tables: Tables): string {
 }
 
 /** SQL that creates the keys of one of its tables, and answers for all. */
-function createSql(tables: Tables, claims: string, creatable: string): string {
+function createSql(tables: Tables, claims?: string): string {
   const { keys, events } = tables
+  const creatable = claims === undefined ? 'allowed' : 'claimed'
+  const isRepeated =
+    claims === undefined ? 'false' : '(made.id IS NULL AND wanted.id IN (SELECT id FROM allowed))'
   const ofMade = 'FROM made JOIN entry ON entry.ref = made.event_ref ORDER BY entry.ordinality'
   return `
             WITH entry AS MATERIALIZED (
@@ -220,17 +222,15 @@ function createSql(tables: Tables, claims: string, creatable: string): string {
               -- A join, because a subquery would read all counts for each key.
               SELECT numbered.* FROM numbered JOIN owner USING (owner_number)
                WHERE NOT owner.is_suspended AND (owner.maximum IS NULL OR numbered.place_of_owner + owner.number <= owner.maximum)
-            )${claims}, made AS (
+            )${claims ?? ''}, made AS (
               ${insertKeysSql(tables, `FROM ${creatable} AS new ORDER BY new.ordinality`)}
               RETURNING id, event_ref, created_at
             ), told AS (
               ${insertEntriesSql(tables, ofMade, afterSql)}
-              RETURNING id, ref
             )
             SELECT wanted.ordinality::integer, CASE WHEN NOT wanted.is_spelled THEN wanted.owner_id END,
-                   (${msSql('made.created_at')})::text, told.id::text,
-                   (made.id IS NULL AND wanted.id IN (SELECT id FROM allowed))::text, owner.is_suspended::text
-              FROM wanted JOIN owner USING (owner_number) LEFT JOIN made ON made.id = wanted.id LEFT JOIN told ON told.ref = made.event_ref`
+                   (${msSql('made.created_at')})::text, ${isRepeated}::text, owner.is_suspended::text
+              FROM wanted JOIN owner USING (owner_number) LEFT JOIN made ON made.id = wanted.id`
 }
 
 /** True if the database spells the owner of a new key as its entry does. */

@@ -147,7 +147,7 @@ function refusalOf({ is_repeated: isRepeated, is_suspended: isSuspended }: TextR
 
 function createSql(tables: Tables): string {
   return `
-    SELECT made.place::text, made.owner, made.created_ms, made.event_id, made.is_repeated, made.is_suspended, pg_current_xact_id_if_assigned()::text AS xid
+    SELECT made.place::text, made.owner, made.created_ms, made.is_repeated, made.is_suspended, pg_current_xact_id_if_assigned()::text AS xid
       FROM ${createFunctionName(tables)}($1::json, $2::json, $3::json, $4::json, $5::json, $6::float8, $7, $8::json) AS made`
 }
 
