@@ -25,23 +25,25 @@ export function auditTriggers(tables: Tables): Trigger[] {
 
 /**
  * The triggers that write an entry for each change that the library has not made. They fire for every insertion and
- * deletion, and for an update that changes an attribute in the trail. The function looks for the entry of the library.
+ * deletion, and for an update that changes an attribute in the trail. The functions look for the entry of the library, for all keys of
+ * an insertion at once.
  */
 function keyTriggers(tables: Tables): Trigger[] {
+  const { schema, keys } = tables
   const onKeys = {
-    table: tables.keys,
+    table: keys,
     forEach: 'ROW',
-    calls: {
-      name: qualify(tables.schema, 'api_key_record_change'),
-      body: writeEventBody(tables),
-    },
+    calls: { name: qualify(schema, 'api_key_record_change'), body: writeEventBody(tables) },
   } as const
 
   return [
     {
-      ...onKeys,
       name: 'api_key_record_insert',
+      table: keys,
       fires: 'AFTER INSERT',
+      newTable: 'added',
+      forEach: 'STATEMENT',
+      calls: { name: qualify(schema, 'api_key_record_insert'), body: writeInsertionsBody(tables) },
     },
     {
       ...onKeys,
@@ -117,18 +119,45 @@ function refusingTriggers({ schema, events, seals, settings }: Tables): Trigger[
 }
 
 /**
+ * SQL for the newest entry of a key; of another key if it has none. By two columns, so that the server reads their index, whatever it takes the
+ * number of entries for. After many entries of one transaction, it would read all entries to find that a key has none.
+ */
+function newestEntrySql({ events }: Tables, id: string): string {
+  return `FROM ${events} AS event
+             WHERE (event.api_key_id, event.id) <= (${id}, 9223372036854775807) AND event.action <> 'retired_secret_used'
+             ORDER BY event.api_key_id DESC, event.id DESC LIMIT 1`
+}
+
+/**
  * A change counts as made by the library if the newest entry of its key was written by the same transaction and has the new
  * `event_ref` of the row. Neither is enough alone: the row may name an older entry, and a role with rights on the keys alone may
  * write any reference. A deletion has no row to refer to. Uses of retired secrets are no changes, and come at any time.
  */
-function writeEventBody({ events }: Tables): string {
-  // By two columns, so that the server reads their index, whatever it takes the number of entries for. After many entries of one
-  // transaction, it would read all entries to find that a key has none.
-  const newest = (
-    id: string,
-  ) => `event.api_key_id, event.ref, event.xid, event.action INTO last FROM ${events} AS event
-             WHERE (event.api_key_id, event.id) <= (${id}, 9223372036854775807) AND event.action <> 'retired_secret_used'
-             ORDER BY event.api_key_id DESC, event.id DESC LIMIT 1`
+function isToldSql(entry: string, key: string): string {
+  return `${entry}.xid = pg_current_xact_id() AND ${entry}.api_key_id = ${key}.id AND ${entry}.ref = ${key}.event_ref`
+}
+
+/** The plan that writes entries is larger by far, so the function first looks if there are any to write. */
+function writeInsertionsBody(tables: Tables): string {
+  const isUntold = `(SELECT ${isToldSql('event', 'key')} ${newestEntrySql(tables, 'key.id')}) IS NOT TRUE`
+  return `
+        BEGIN
+          ${returnInReplication('NULL')}
+          PERFORM FROM added AS key WHERE ${isUntold} LIMIT 1;
+          IF FOUND THEN
+            INSERT INTO ${tables.events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after, personal_after)
+            SELECT key.id, ${ownerTypeSql('key')}, ${ownerIdSql('key')}, 'created', 'database', session_user, ${openSql('shown.key')}, ${personalSql('shown.key')}
+              FROM added AS key CROSS JOIN LATERAL (SELECT ${shownSql('key')} AS key OFFSET 0) AS shown
+             WHERE ${isUntold};
+          END IF;
+          RETURN NULL;
+        END`
+}
+
+function writeEventBody(tables: Tables): string {
+  const { events } = tables
+  const newest = (id: string) =>
+    `event.api_key_id, event.ref, event.xid, event.action INTO last ${newestEntrySql(tables, id)}`
   return `
         DECLARE
           last record;
@@ -148,16 +177,14 @@ function writeEventBody({ events }: Tables): string {
           IF TG_OP = 'DELETE' THEN
             SELECT ${newest('OLD.id')};
             is_told := last.xid = pg_current_xact_id() AND last.api_key_id = OLD.id AND last.action = 'deleted' AND last.ref IS NOT NULL;
-          ELSIF NEW.event_ref IS NOT NULL AND (TG_OP = 'INSERT' OR NEW.event_ref IS DISTINCT FROM OLD.event_ref) THEN
+          ELSIF NEW.event_ref IS DISTINCT FROM OLD.event_ref THEN
             SELECT ${newest('NEW.id')};
-            is_told := last.xid = pg_current_xact_id() AND last.api_key_id = NEW.id AND last.ref = NEW.event_ref;
+            is_told := ${isToldSql('last', 'NEW')};
           END IF;
           IF is_told THEN
             RETURN NULL;
           END IF;
-          IF TG_OP <> 'INSERT' THEN
-            old_key := ${shownSql('OLD')};
-          END IF;
+          old_key := ${shownSql('OLD')};
           IF TG_OP <> 'DELETE' THEN
             new_key := ${shownSql('NEW')};
           END IF;
@@ -172,7 +199,7 @@ function writeEventBody({ events }: Tables): string {
             INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, personal_before)
             VALUES (OLD.id, ${oldOwner}, 'deleted', 'database', session_user, old_key, old_person);
           END IF;
-          IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+          IF TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
             INSERT INTO ${events} (api_key_id, owner_type, owner_id, action, actor_type, actor_id, after, personal_after)
             VALUES (NEW.id, ${newOwner}, 'created', 'database', session_user, new_key, new_person);
           ELSIF TG_OP = 'UPDATE' THEN

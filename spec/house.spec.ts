@@ -335,10 +335,10 @@ describe('the size of the house', () => {
     expect(sum(within(wing))).toBeLessThanOrEqual(1_000)
   })
 
-  it('is at most 13,400 lines of code for the core', () => {
+  it('is at most 13,600 lines of code for the core', () => {
     const apart = new Set(within(Object.values(wings).flat()))
 
-    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(13_400)
+    expect(sum(within(['lib']).filter((file) => !apart.has(file)))).toBeLessThanOrEqual(13_600)
   })
 })
 
