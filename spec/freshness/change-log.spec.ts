@@ -197,7 +197,10 @@ async function removeLock() {
     `SELECT pg_get_functiondef('api_key_number_entry'::regproc) AS definition`,
     { type: QueryTypes.SELECT },
   )
-  const unlocked = definition.replace(/PERFORM FROM[^;]*FOR UPDATE;\s*IF NOT FOUND.*?END IF;/s, '')
+  const unlocked = definition.replace(
+    /PERFORM FROM[^;]*FOR UPDATE;\s*IF NOT FOUND.*?END IF;\s*END IF;/s,
+    '',
+  )
   if (unlocked === definition) throw new Error('there was no lock to take out')
   await sequelize.query(unlocked)
 }
