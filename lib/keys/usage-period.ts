@@ -14,7 +14,7 @@ export const usageQuery = v.object({
 type UsageQuery = v.InferOutput<typeof usageQuery>
 
 /** A unit in which usage is reported. */
-export type UsageUnit = UsageQuery['by']
+export type UsageUnit = 'hour' | 'day'
 
 /** A time span, and the length of the hours or days of UTC into which usage is divided. */
 export interface UsagePeriod {

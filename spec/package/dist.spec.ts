@@ -38,6 +38,23 @@ describe('the built package', () => {
     ])
   })
 
+  it('declares its exports only, with types of no package but Sequelize', async () => {
+    const dist = join(root, 'dist')
+    const names = (await readdir(dist, { recursive: true })).filter((name) =>
+      name.endsWith('.d.ts'),
+    )
+    const texts = await Promise.all(names.map((name) => readFile(join(dist, name), 'utf8')))
+
+    // Examples in comments import other packages.
+    const code = texts.join('\n').replaceAll(/\/\*.*?\*\//gs, '')
+    const imports = code.matchAll(/(?:from|require\(|import\()\s*['"]([^.'"][^'"]*)/g)
+    expect(new Set(Array.from(imports, ([, name]) => name))).toEqual(
+      new Set(['node:http', 'sequelize']),
+    )
+    expect(names).toContain(join('lib', 'lifecycle', 'types.d.ts'))
+    expect(names).not.toContain(join('lib', 'keys', 'input.d.ts'))
+  })
+
   it('has the style and the script of the pages', async () => {
     const [source, built] = ['lib', join('dist', 'lib')].map((folder) =>
       readdir(join(root, folder, 'console', 'assets')),
