@@ -8,8 +8,8 @@ import { eventColumns } from './api-key-event'
  *   digest            = SHA-256(the other columns, the digests of the groups)
  *
  * To erase a group, its values and its salt are removed, and its digest is kept in `erased`. So the digest of the entry stays as it was
- * sealed, and says nothing about the values, because the salt cannot be guessed. A second digest, of the row as it is, vouches for an entry
- * that was not erased.
+ * sealed, and says nothing about the values, because the salt cannot be guessed. A digest of many rows as they are vouches for entries
+ * that were not erased.
  *
  * `record_send` writes the length of each value before it, so no two entries have one form, and no setting of the session changes it.
  * Free text is converted first, because its form depends on the encoding of the client.
@@ -87,12 +87,12 @@ export function entryDigestSql(event: string): string {
 }
 
 /**
- * SQL for the digest of the row of an entry, its salt included, in hexadecimal. It takes half as long as the other digest, but says nothing
- * once personal values are erased. Nor does it in a session whose client has another encoding.
+ * SQL for the row of an entry in one binary text, its salt included. It takes a quarter of the time of the digest, but is another one
+ * once personal values are erased, and in a session whose client has another encoding.
  */
-export function rowDigestSql(event: string): string {
+export function entryRowSql(event: string): string {
   const columns = ['salt', ...openColumns, ...personal].map((column) => `${event}.${column}`)
-  return `encode(sha256(record_send(ROW(${columns.join(', ')}))), 'hex')`
+  return `record_send(ROW(${columns.join(', ')}))`
 }
 
 /** SQL for the salt of an entry without the parts of the groups for which a condition is true. */

@@ -30,20 +30,17 @@ export function suspectsSql(
   late: readonly string[],
 ): string {
   const isKnown = `id > (SELECT coalesce(max(last_pruned_id), 0) FROM ${auditHead})`
-  const hasNoEntry = (id: string) =>
-    `NOT EXISTS (SELECT FROM ${events} AS event WHERE event.api_key_id = ${id} AND event.${isKnown})`
+  const hasNoEntry = `NOT EXISTS (SELECT FROM ${events} AS event WHERE event.api_key_id = origin.api_key_id AND event.${isKnown})`
   return `
     SELECT id::text AS json FROM (
-      SELECT last.api_key_id AS id
+      SELECT coalesce(last.api_key_id, key.id) AS id
         FROM (SELECT api_key_id, max(id) AS id FROM ${events} WHERE api_key_id IS NOT NULL AND ${isKnown} GROUP BY api_key_id) AS last
         JOIN ${events} AS event ON event.id = last.id
         LEFT JOIN ${seals} AS seal ON seal.event_id = last.id
-        LEFT JOIN ${keys} AS key ON key.id = last.api_key_id
-       WHERE seal.state_digest IS DISTINCT FROM ${stateDigestSql('key', 'event')}
+        FULL JOIN ${keys} AS key ON key.id = last.api_key_id
+       WHERE last.id IS NULL OR seal.state_digest IS DISTINCT FROM ${stateDigestSql('key', 'event')}
        UNION ALL
-      SELECT id FROM ${keys} AS key WHERE ${hasNoEntry('key.id')}
-       UNION ALL
-      SELECT api_key_id FROM ${origins} AS origin WHERE ${hasNoEntry('origin.api_key_id')}
+      SELECT api_key_id FROM ${origins} AS origin WHERE ${hasNoEntry}
        UNION ALL
       SELECT api_key_id FROM ${events} WHERE id = ANY('{${late.join()}}'::bigint[]) AND api_key_id IS NOT NULL
     ) AS suspect GROUP BY id ORDER BY id LIMIT ${mostSuspects + 1}`

@@ -1,8 +1,9 @@
 import { hash as digestOf } from 'node:crypto'
 
 import { msSql } from '../../models/api-key'
-import { entryDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql, entryRowSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
+import { dayMs } from '../database/clock'
 import { contentSql } from './entry'
 import type { Link } from './head'
 
@@ -13,7 +14,14 @@ import type { Link } from './head'
  *   hash   = SHA-256(hash of the seal before, members of the seal, the digests among them)
  *   mac    = HMAC(secret, hash)
  *
- * Only the last seal of those that are written at once has a MAC. It vouches for all entries up to there.
+ * The seals that are written at once are a *block*. Only the last of them, which closes the block, has a MAC. It vouches for all entries up
+ * to there. It also has a digest of the block:
+ *
+ *   block digest = SHA-256(hash of the block before, SHA-256(all other seals of the block), SHA-256(rows of all entries of the block))
+ *
+ * The hash of the last seal covers it. So if a block still has its digest, neither its seals nor its entries have changed since they were
+ * written, and nobody need look at them one by one. Then its entries are *plain*, too: the library or a trigger wrote each, shortly before.
+ * A block with other entries has no such digest.
  *
  * The hash covers the id of the secret. Otherwise a seal could pass for a seal of a secret that is gone.
  *
@@ -37,13 +45,13 @@ export interface SealedEntry {
    * gone when it was sealed. Such a seal is not genuine.
    */
   digest: string
-  /** The digest of its row, in the same way. It vouches for the entry alone if no personal value was erased. */
-  rowDigest: string
   /**
    * The digest of the key of the entry, if all entries of the key agreed with it, and this was the last of them. It is empty if the key was
    * gone. `null` if nothing is known, so that verification compares all entries of the key.
    */
   stateDigest: string | null
+  /** The digest of the block that the seal closes. `null` if it closes none, or if not all entries of the block are plain. */
+  blockDigest: string | null
 }
 
 /** A seal as `sealsSql` reads it. */
@@ -60,14 +68,55 @@ export interface Seal extends Link, SealedEntry {
 /** How many seals are read at a time. */
 export const pageSize = 2_000
 
+/** How long before its seal the library may have signed an entry: longer than transactions are open. */
+export const oldestMs = dayMs
+
+/** How long after its seal an entry may claim that it was signed: clocks differ. */
+export const newestMs = 300_000
+
+/** True if an entry was signed at about the time of its seal, both in milliseconds since 1970. */
+export function isTimely(signedAt: number, sealedAt: number): boolean {
+  return signedAt >= sealedAt - oldestMs && signedAt <= sealedAt + newestMs
+}
+
 /** Returns the hash of a seal, which covers the entry and everything before it. */
 export function hashOf(previous: string, entry: SealedEntry): string {
-  const { eventId, isGenuine, doubts, secretId, sealedAt, digest, rowDigest, stateDigest } = entry
+  const { eventId, isGenuine, doubts, secretId, sealedAt } = entry
+  const { digest, stateDigest, blockDigest } = entry
   const members = JSON.stringify([eventId, isGenuine, doubts, secretId, sealedAt])
-  return digestOf(
-    'sha256',
-    `${previous}\n${members}\n${digest}\n${rowDigest}\n${stateDigest ?? 'unknown'}`,
+  const digests = `${digest}\n${stateDigest ?? 'unknown'}\n${blockDigest ?? 'open'}`
+  return digestOf('sha256', `${previous}\n${members}\n${digests}`)
+}
+
+/** Returns the digest of a block behind another, from the digests of its seals and of its entries. */
+export function blockDigestOf(previous: string, seals: string, entries: string): string {
+  return digestOf('sha256', `block\n${previous}\n${seals}\n${entries}`)
+}
+
+/** Returns the digest of the seals of a block without the last. It says what they do not have in common with the last. */
+export function sealsDigestOf(
+  seals: readonly (Link & Pick<SealedEntry, 'eventId' | 'isGenuine' | 'digest' | 'stateDigest'>)[],
+): string {
+  const lines = seals.map(
+    ({ position, eventId, isGenuine, digest, stateDigest, hash }) =>
+      `${position}:${eventId}:${isGenuine}:${digest}:${stateDigest ?? 'unknown'}:${hash}\n`,
   )
+  return digestOf('sha256', lines.join(''))
+}
+
+/** SQL for the same, for the seals for which a condition is true, in their order. */
+export function sealsDigestSql(seal: string, isMeant: string): string {
+  const column = (name: string) => `${seal}.${name}`
+  const [position, eventId] = [column('position'), column('event_id')]
+  const line = `${position}::text || ':' || ${eventId}::text || ':' || ${column('is_genuine')}::text || ':' || ${column('digest')} || ':'
+           || coalesce(${column('state_digest')}, 'unknown') || ':' || ${column('hash')} || E'\\n'`
+  const lines = `string_agg(${line}, '') FILTER (WHERE ${isMeant})`
+  return `encode(sha256(pg_catalog.convert_to(coalesce(${lines}, ''), 'UTF8')), 'hex')`
+}
+
+/** SQL for the digest of the entries of a block. */
+export function entriesDigestSql(event: string, order = ''): string {
+  return `encode(sha256(string_agg(${entryRowSql(event)}, ''::bytea ${order})), 'hex')`
 }
 
 /**
@@ -84,7 +133,7 @@ export function sealsSql(tables: Tables, after: number | string, before = `'infi
     SELECT pg_catalog.json_build_object(
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
-             'digest', seal.digest, 'rowDigest', seal.row_digest, 'stateDigest', seal.state_digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
+             'digest', seal.digest, 'stateDigest', seal.state_digest, 'blockDigest', seal.block_digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
              'isOld', event.created_at < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
              'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
            )::text AS json

@@ -17,7 +17,8 @@ type Misfit = Link & SealedEntry & { previousHash: string }
 
 /**
  * Starts a walk along the chain. Its `end` is the last link so far, and `pending` the number of entries since the last seal that a
- * known secret signed. `late` has the ids of entries that were sealed behind entries with greater ids.
+ * known secret signed. `late` has the ids of entries that were sealed behind entries with greater ids, and `anchoredHash` the hash at
+ * the position of a head that was kept elsewhere, once the walk has found a seal there.
  */
 export function startWalk(findings: Findings, signer: Signer, head: Head | null) {
   const headCheck = head && checkHead(signer, head)
@@ -31,73 +32,76 @@ export function startWalk(findings: Findings, signer: Signer, head: Head | null)
   const found = { misfits, edited }
   const late: string[] = []
   const counts = { entries: 0, pending: 0, greatestId: '' }
-  return { findings, signer, head, headCheck, start, end: start, late, ...counts, ...found }
+  const anchoredHash: string | undefined = undefined
+  const ends = { start, end: start, anchoredHash: anchoredHash as string | undefined }
+  return { findings, signer, head, headCheck, ...ends, late, ...counts, ...found }
 }
 
-/** Checks all seals. Returns the hash at the position of a head that was kept elsewhere, if there is a seal. */
-export async function checkSeals(walk: Walk, { reader, tables, anchor, onRows }: Verification) {
-  const columns = [
-    'position',
-    'hash',
-    'digest',
-    'event_id',
-    'is_genuine',
-    'secret_id',
-    'mac',
-    'row_digest',
-    `coalesce(state_digest, 'unknown')`,
-  ]
-  const values = [...columns, 'to_json(doubts)', `date_part('epoch', sealed_at) * 1000`]
-  const rows = reader.rowsOf('its seals', (last) => {
-    // All of them: a seal in a place that was pruned is none of the chain.
-    const after = last ? `WHERE position > ${last[0]}` : ''
-    return pageSql(values, `FROM ${tables.seals} ${after} ORDER BY position`)
-  })
-  let anchoredHash = anchor?.position === walk.start.position ? walk.start.hash : undefined
-  for await (const part of rows) {
-    for (const row of part) {
-      const seal = readSeal(row)
-      checkSeal(walk, seal)
-      if (seal.position === anchor?.position) anchoredHash = seal.hash
-    }
-    onRows(part.length)
-  }
-  return anchoredHash
-}
+/** The columns of a seal that `readSeal` reads, with the times in milliseconds since 1970. */
+export const sealValues = [
+  'position',
+  'hash',
+  'digest',
+  'event_id',
+  'is_genuine',
+  'secret_id',
+  'mac',
+  `coalesce(state_digest, 'unknown')`,
+  'block_digest',
+  `date_part('epoch', sealed_at) * 1000`,
+] as const
 
-function readSeal(row: Row): Omit<Seal, 'found' | 'content' | 'isOld'> {
-  const [
-    position,
-    hash = '',
-    digest = '',
-    eventId = '',
-    isGenuine,
-    secretId,
-    mac,
-    rowDigest = '',
-    stateDigest = '',
-    doubts,
-    sealedAt,
-  ] = row
+/** A seal as the walk needs it. */
+export type WalkedSeal = Omit<Seal, 'found' | 'content' | 'isOld'>
+
+/** Reads a seal from its columns, and its doubts. */
+export function readSeal(row: Row, doubts: string | null): WalkedSeal {
+  const [position, hash = '', digest = '', eventId = '', isGenuine, secretId, mac, ...rest] = row
+  const [stateDigest = '', blockDigest, sealedAt] = rest
   return {
     position: Number(position),
     hash,
     digest,
-    rowDigest,
     stateDigest: stateDigest === 'unknown' ? null : stateDigest,
+    blockDigest: blockDigest || null,
     eventId,
     isGenuine: isGenuine === 't',
     secretId: secretId || null,
     mac: mac || null,
-    doubts: doubts ? String(JSON.parse(doubts)) : null,
+    doubts,
     sealedAt: Math.round(Number(sealedAt)),
   }
 }
 
+/** Checks the seals from one place to another, one by one. */
+export async function checkSeals(
+  walk: Walk,
+  { reader, tables, anchor, onRows }: Verification,
+  { from, to }: { from: string; to: string },
+) {
+  const values = [...sealValues, 'to_json(doubts)']
+  const rows = reader.rowsOf('its seals', (last) => {
+    const after = last ? `> '${last[0]}'` : `>= '${from}'`
+    return pageSql(
+      values,
+      `FROM ${tables.seals} WHERE position ${after} AND position <= '${to}' ORDER BY position`,
+    )
+  })
+  for await (const part of rows) {
+    for (const row of part) {
+      const doubts = row[sealValues.length]
+      const seal = readSeal(row, doubts ? String(JSON.parse(doubts)) : null)
+      checkSeal(walk, seal)
+      if (seal.position === anchor?.position) walk.anchoredHash = seal.hash
+    }
+    onRows(part.length)
+  }
+}
+
 /** Checks the next seal of the chain. */
-export function checkSeal(walk: Walk, seal: Omit<Seal, 'found' | 'content' | 'isOld'>) {
-  const { findings, signer, end } = walk
-  const { position, eventId, hash, doubts, mac } = seal
+export function checkSeal(walk: Walk, seal: WalkedSeal) {
+  const { findings, end } = walk
+  const { position, eventId, hash, doubts } = seal
   const place = { position, eventId }
   const missing = position - end.position - 1
   if (missing < 0) {
@@ -113,18 +117,28 @@ export function checkSeal(walk: Walk, seal: Omit<Seal, 'found' | 'content' | 'is
     walk.misfits.push({ ...seal, previousHash: end.hash })
   }
 
-  const check = mac === null ? 'unknown' : signer.check('seal', hash, { ...seal, mac })
-  if (check === 'invalid') findings.report('edited', place, 'The seal has a wrong signature.')
-  walk.pending = check === 'unknown' ? walk.pending + 1 : 0
-  walk.end = { position, hash }
-  walk.entries++
+  goTo(walk, seal, 1)
   if (!isBelow(eventId, walk.greatestId)) walk.greatestId = eventId
-  // If there are more, all keys are compared.
-  else if (walk.late.length <= mostSuspects) walk.late.push(eventId)
+  else addLate(walk, [eventId])
+}
+
+/** Goes to a seal, which is the last of so many new ones, and checks its signature. */
+export function goTo(walk: Walk, seal: WalkedSeal, count: number) {
+  const { position, hash, mac } = seal
+  const check = mac === null ? 'unknown' : walk.signer.check('seal', hash, { ...seal, mac })
+  if (check === 'invalid') walk.findings.report('edited', seal, 'The seal has a wrong signature.')
+  walk.pending = check === 'unknown' ? walk.pending + count : 0
+  walk.end = { position, hash }
+  walk.entries += count
+}
+
+/** Adds entries that were sealed behind entries with greater ids. If there are more, all keys are compared. */
+export function addLate({ late }: Walk, ids: readonly string[]) {
+  if (late.length <= mostSuspects) late.push(...ids)
 }
 
 /** True if one id is below another. The library makes no negative ids. */
-function isBelow(id: string, other: string): boolean {
+export function isBelow(id: string, other: string): boolean {
   return id.length === other.length ? id < other : id.length < other.length || id.startsWith('-')
 }
 
@@ -200,8 +214,8 @@ export function endWalk(walk: Walk) {
 /** True if two misfits have exchanged their digests, their ids or the entries before them. */
 function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
   const { hash, previousHash } = misfit
-  const { eventId, digest, rowDigest, stateDigest } = other
-  const digests = { digest, rowDigest, stateDigest }
+  const { eventId, digest, stateDigest, blockDigest } = other
+  const digests = { digest, stateDigest, blockDigest }
   return [
     hashOf(previousHash, { ...misfit, eventId, ...digests }),
     hashOf(previousHash, { ...misfit, ...digests }),
@@ -215,9 +229,10 @@ function fitsInPlaceOf(misfit: Misfit, other: Misfit): boolean {
 /** The other reasons why a head from elsewhere may not fit, without a change by hand. */
 const otherwise = 'After a failover that lost changes, or a restore, this is so as well.'
 
-/** Compares a chain with a head that was kept elsewhere, and the hash that the chain has at its position. */
-export function checkAnchor(walk: Walk, { position, hash, at }: AuditHead, hashThere?: string) {
+/** Compares a chain with a head that was kept elsewhere. */
+export function checkAnchor(walk: Walk, { position, hash, at }: AuditHead) {
   const { findings, start, end } = walk
+  const hashThere = position === start.position ? start.hash : walk.anchoredHash
   if (position < start.position) return
   if (end.position < position) {
     const message = `${counted(position - end.position)} removed that were there at ${at}. ${otherwise}`

@@ -69,10 +69,8 @@ export function beginReadingSql(query: string): string {
 export function createReader(sequelize: Sequelize, transaction: Transaction) {
   const findings = createFindings()
   let turn: Promise<unknown> = Promise.resolve()
-  let failure: unknown
 
   async function readNow(part: string, sql: string): Promise<string[]> {
-    if (failure) throw failure
     try {
       const rows = await select<{ json: string | null }>(sequelize, sql, { transaction })
       return rows.flatMap(({ json }) => json ?? [])
@@ -96,11 +94,6 @@ export function createReader(sequelize: Sequelize, transaction: Transaction) {
     read,
     /** The parts that could not be read. */
     findings,
-
-    /** Has all further reading fail, because other work on the same snapshot has failed. */
-    stop(error: unknown) {
-      failure ??= error
-    },
 
     /** Yields the rows of a table, a page at a time. The SQL of a page follows from the last row of the page before. */
     rowsOf: (part: string, pageSqlAfter: (last: Row | null) => string) =>

@@ -1,6 +1,6 @@
 import { msSql } from '../../models/api-key'
 import { literal } from '../../models/names'
-import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
 import { warn } from '../../models/warnings'
 import type { Connection } from '../database/connection'
@@ -9,10 +9,11 @@ import { isFedSql } from '../database/query'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import type { Emitter } from '../keys/emitter'
 import { readAgreeingStates } from './agreeing-states'
-import { hashOf } from './chain'
-import { checkEntry, contentSql, readContent } from './entry'
+import { entriesDigestSql } from './chain'
+import { contentSql } from './entry'
 import { checkHead, endOf, endSql, isReliable, isUnused, moveHeadSql, withoutClaims } from './head'
 import type { End, Head, SigningParts } from './head'
+import { makeSeals, type Waiting } from './make-seals'
 import { readKeysWithoutEntries, sumAfter, sumAnew, writeOriginsSql } from './origins'
 
 /*
@@ -21,16 +22,6 @@ import { readKeysWithoutEntries, sumAfter, sumAnew, writeOriginsSql } from './or
  * two, it holds no lock. So a process that stops delays no other process. If two processes have read the same head,
  * only one of them writes. The chain is in the order of the sealing, which may differ from the order of the ids.
  */
-
-/** An entry in the queue. It has no digest if it is gone, and no content if it cannot be read. */
-interface Waiting {
-  xid: string
-  eventId: string
-  isSealed: boolean
-  digest: string | null
-  rowDigest: string | null
-  content: string | null
-}
 
 /** The end of the chain, and entries that wait. */
 interface Page extends End {
@@ -44,6 +35,8 @@ interface Page extends End {
   /** All transactions before this one had ended. */
   xmin: string
   waiting: readonly Waiting[]
+  /** The digest of the rows of all of them; `null` if they were not read. */
+  entriesDigest: string | null
   /** True if there may be more. */
   isFull: boolean
 }
@@ -201,8 +194,8 @@ export function queueSql({ unsealed }: Tables, { from }: Look): string {
 async function readPageOf({ connection, tables }: SealingParts, look: Look, size: number) {
   const { auditHead, events, seals } = tables
   const textDigest = `encode(sha256(pg_catalog.convert_to(event::text, getdatabaseencoding())), 'hex')`
-  const [digest, rowDigest] =
-    size > 0 ? [entryDigestSql('event'), rowDigestSql('event')] : [textDigest, textDigest]
+  const digest = size > 0 ? entryDigestSql('event') : textDigest
+  const entries = size > 0 ? entriesDigestSql('event', 'ORDER BY event_id') : 'NULL'
   const limit = Math.max(size, 1)
   const queue = queueSql(tables, look)
   const sql = `
@@ -211,13 +204,12 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
                SELECT FROM (SELECT xid FROM ${queue} ORDER BY xid, event_id LIMIT 1) AS first
              )
            ))::text AS stored, (
-      SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+      SELECT pg_catalog.json_build_object('entriesDigest', ${entries}, 'waiting', coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
                'xid', waiting.xid::text, 'eventId', event_id::text,
                'isSealed', EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = waiting.event_id),
                'content', CASE WHEN event.id IS NOT NULL AND ${size > 0} THEN ${contentSql('event')} END,
-               'digest', CASE WHEN event.id IS NOT NULL THEN ${digest} END,
-               'rowDigest', CASE WHEN event.id IS NOT NULL THEN ${rowDigest} END
-             ) ORDER BY event_id)::text
+               'digest', CASE WHEN event.id IS NOT NULL THEN ${digest} END
+             ) ORDER BY event_id), '[]'))::text
         FROM (SELECT xid, event_id FROM ${queue} AND NOT is_busy ORDER BY xid, event_id LIMIT ${limit}) AS waiting
         LEFT JOIN LATERAL (SELECT * FROM ${events} WHERE id = waiting.event_id OFFSET 0) AS event ON true
     ) AS waiting
@@ -229,10 +221,9 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
       ) AS clock`
   const { rows } = await connection.query(sql, writeLimitMs)
   const [{ stored = null, waiting: list = null } = {}] = rows
-  const waiting = JSON.parse(list ?? '[]') as Waiting[]
-  const page = { ...JSON.parse(stored ?? '{}'), waiting, isFull: waiting.length === limit }
   // These are the names in the statement.
-  return page as Page
+  const page = { ...JSON.parse(stored ?? '{}'), ...JSON.parse(list ?? '{}') } as Page
+  return { ...page, isFull: page.waiting.length === limit }
 }
 
 /** Seals the entries of a page, and writes the head under the app's first secret. Returns the hash of the new end; `null` if the end had moved. */
@@ -240,7 +231,12 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
   const { connection, tables } = parts
   const { head, tail, version, waiting } = page
   const states = isGood ? await readStates(parts, page) : new Map<string, string>()
-  const sealed = sealEntries(parts, page, states, isGood)
+  const sealed = makeSeals(parts.signer, {
+    ...page,
+    before: endOf(head, tail),
+    states,
+    doubted: isGood ? null : head,
+  })
   const done = waiting.map(({ xid, eventId }) => `('${xid}'::xid8, ${eventId})`)
   const list = done.length > 0 ? `VALUES ${done.join(', ')}` : 'SELECT NULL::xid8, 0 WHERE false'
   const dequeueSql = `DELETE FROM ${tables.unsealed} WHERE (xid, event_id) IN (${list})`
@@ -283,37 +279,4 @@ async function readStates(parts: SealingParts, page: Page & { head: Head }) {
     if (!isOfRows.test(stateOf(error))) throw error
     return new Map<string, string>()
   }
-}
-
-/** Returns the seals of the entries of a page, as rows of the table. */
-function sealEntries(
-  { signer }: SealingParts,
-  page: Page & { head: Head },
-  states: ReadonlyMap<string, string>,
-  isGood: boolean,
-) {
-  const { head, tail, readAt: sealedAt, waiting } = page
-  const { secretId } = signer
-  let { position, hash } = endOf(head, tail)
-  let doubts = isGood ? null : JSON.stringify(head)
-  const sealed = []
-  const sealed_at = new Date(sealedAt)
-  // An entry may wait twice.
-  const entries = new Map(
-    waiting.filter(({ isSealed }) => !isSealed).map((entry) => [entry.eventId, entry]),
-  )
-  for (const { eventId, content, ...found } of entries.values()) {
-    const isGenuine = content !== null && checkEntry(signer, readContent(content)) === 'valid'
-    const [digest, rowDigest] = [found.digest ?? '', found.rowDigest ?? '']
-    const stateDigest = states.get(eventId) ?? null
-    const digests = { digest, rowDigest, stateDigest }
-    position++
-    hash = hashOf(hash, { eventId, isGenuine, doubts, secretId, sealedAt, ...digests })
-    const columns = { digest, row_digest: rowDigest, state_digest: stateDigest }
-    const row = { position, event_id: eventId, is_genuine: isGenuine, doubts, sealed_at }
-    sealed.push({ ...row, ...columns, hash, secret_id: secretId })
-    doubts = null
-  }
-  Object.assign(sealed.at(-1) ?? {}, { mac: signer.sign('seal', hash).mac })
-  return sealed
 }

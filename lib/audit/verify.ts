@@ -4,13 +4,14 @@ import { alteredRoutinesSql } from '../../migrations/routines'
 import { alteredTriggersSql } from '../../migrations/triggers'
 import { allowMs } from '../database/answer-limit'
 import type { AuditProgress } from '../keys/fields'
-import { checkEntries } from './check-entries'
+import { checkBlocks } from './check-blocks'
+import { checkUnsealedEntries } from './check-entries'
 import { checkErasures, notesSql, readNotes } from './check-erasures'
 import { checkOrigins } from './check-origins'
 import { checkSuspensions } from './check-suspensions'
 import { checkTables } from './check-tables'
 import { checkKeys, entriesByKeySql } from './check-keys'
-import { checkAnchor, checkSeals, endWalk, startWalk, type Walk } from './check-seals'
+import { checkAnchor, endWalk, startWalk, type Walk } from './check-seals'
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
 import { endSql, refuseForeign, signExport } from './head'
 import type { AuditHead, End, Trail } from './head'
@@ -83,16 +84,12 @@ async function verifySnapshot(
   const erasures = readNotes(signer, notes, ['valid', 'unknown'])
   const verification = { reader, tables, onRows, anchor }
 
-  // While the process works on the rows of one table, the database reads those of another.
-  const walks = [
-    checkSeals(walk, verification),
-    checkEntries({ ...walk, findings: beside }, verification, erasures),
-  ] as const
-  for (const one of walks) one.catch(reader.stop)
-  await Promise.allSettled(walks)
-  const [anchoredHash, unsealed] = await Promise.all(walks)
+  const sealed = await checkBlocks(walk, beside, verification, erasures)
+  const { unproven } = erasures
+  const besideWalk = { ...walk, findings: beside }
+  const unsealed = await checkUnsealedEntries(besideWalk, verification, { sealed, unproven })
   endWalk(walk)
-  if (anchor) checkAnchor(walk, anchor, anchoredHash)
+  if (anchor) checkAnchor(walk, anchor)
   await checkOrigins({ ...walk, findings: ofTriggers }, verification)
   const found = joinFindings([reader.findings, walk.findings, beside, ofTriggers])
   const areSealsIntact = found.faultCount === 0 && found.unverifiable === 0
@@ -145,7 +142,7 @@ function limitsOf(
   return [
     'An entry of `database` that was written by hand, and that fits: it looks like one of a trigger.',
     'An entry that was removed together with its change before it was sealed: only the process that made the change reports it (`audit_entry_lost`).',
-    'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries.',
+    'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries and of their seals.',
     !signer.isKeyed &&
       'A trail that was computed again as a whole, which needs no secret: set the option `secrets`.',
     erased > 0 &&

@@ -1,5 +1,4 @@
 import { stateDigestSql } from '../../models/audit-trail'
-import { rowDigestSql } from '../../models/sealed-entry'
 import { createKey, newKey } from '../support/keys'
 import { secret, useTrail, type Tampering } from '../support/trail'
 
@@ -80,17 +79,6 @@ describe('verifyAuditTrail, of keys that agreed with their entries when these we
         ['edited', 5],
         ['contradicted', null],
       ],
-    ],
-    [
-      'another digest of the row of an entry',
-      `UPDATE api_key_event_seals SET row_digest = repeat('a', 64) WHERE position = 3`,
-      [['edited', 3]],
-    ],
-    [
-      'an edited entry, with a digest of its row that fits',
-      `UPDATE api_key_events SET reason = 'Found.' WHERE id = #3;
-       UPDATE api_key_event_seals SET row_digest = ${rowDigestSql('event')} FROM api_key_events AS event WHERE event.id = event_id`,
-      [['edited', 3]],
     ],
     [
       'a key as it was two changes before',

@@ -1,4 +1,4 @@
-import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql } from '../../models/sealed-entry'
 import { createKey } from '../support/keys'
 import { shown, useTrailForEach } from '../support/trail'
 
@@ -16,8 +16,8 @@ const forgedEntry = (own = id) => `
 
 /** SQL for a seal of that entry, which says that the library wrote it. */
 const forgedSeal = (position: string, table = 'api_key_event_seals') => `
-  INSERT INTO ${table} (position, event_id, is_genuine, digest, row_digest, sealed_at, hash, secret_id)
-  SELECT ${position}, event.id, true, ${entryDigestSql('event')}, ${rowDigestSql('event')}, last.sealed_at, last.hash, last.secret_id
+  INSERT INTO ${table} (position, event_id, is_genuine, digest, sealed_at, hash, secret_id)
+  SELECT ${position}, event.id, true, ${entryDigestSql('event')}, last.sealed_at, last.hash, last.secret_id
     FROM api_key_events AS event, (SELECT * FROM api_key_event_seals ORDER BY position DESC LIMIT 1) AS last
    WHERE event.reason = 'forged'`
 

@@ -68,7 +68,7 @@ describe('the queue of entries without a seal', () => {
       look.replaceAll(/ELSE '\d+'/g, `ELSE ${from}`).replaceAll(/xmin < '\d+'/g, `xmin < ${from}`),
     )
 
-    expect(JSON.parse(read?.waiting ?? '[]')).toHaveLength(1)
+    expect(JSON.parse(read?.waiting ?? '{}')).toMatchObject({ waiting: [{}] })
   })
 })
 

@@ -2,7 +2,7 @@ import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf } from '../../lib/audit/chain'
 import { createSigner } from '../../lib/audit/signing'
 import { msSql } from '../../models/api-key'
-import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
 import { createKey } from '../support/keys'
 import { always, shown, useTrail, type Tampering } from '../support/trail'
@@ -188,11 +188,10 @@ async function forge() {
     eventId: string
     sealedAt: number
     digest: string
-    rowDigest: string
     stateDigest: string | null
   }>(
     `SELECT seal.position::int, event.id::text AS "eventId", (${msSql('sealed_at')})::float8 AS "sealedAt",
-            ${entryDigestSql('event')} AS digest, ${rowDigestSql('event')} AS "rowDigest", state_digest AS "stateDigest"
+            ${entryDigestSql('event')} AS digest, state_digest AS "stateDigest"
        FROM api_key_event_seals AS seal JOIN api_key_events AS event ON event.id = seal.event_id
       ORDER BY seal.position`,
   )
@@ -201,10 +200,10 @@ async function forge() {
   const statements: string[] = []
   let hash = ''
   for (const { position, ...entry } of entries) {
-    hash = hashOf(hash, { ...entry, isGenuine: true, doubts: null, secretId })
+    hash = hashOf(hash, { ...entry, isGenuine: true, doubts: null, secretId, blockDigest: null })
     const { mac } = forger.sign('seal', hash)
     statements.push(
-      `UPDATE api_key_event_seals SET digest = '${entry.digest}', row_digest = '${entry.rowDigest}', hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
+      `UPDATE api_key_event_seals SET digest = '${entry.digest}', block_digest = NULL, hash = '${hash}', mac = '${mac}' WHERE position = ${position}`,
     )
   }
   const [found] = await rows<{ json: string }>(endSql(tablesOf('public')))

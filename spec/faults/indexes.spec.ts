@@ -90,8 +90,8 @@ async function fillTables() {
   await sequelize.query(`
     INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type)
       SELECT id, 'user', user_id, 'revoked', 'system' FROM api_keys WHERE status = 'REVOKED';
-    INSERT INTO api_key_event_seals (position, event_id, is_genuine, digest, row_digest, sealed_at, hash, mac)
-      SELECT id, id, true, '', '', now(), md5('a' || id) || md5('b' || id), md5('c' || id) || md5('d' || id)
+    INSERT INTO api_key_event_seals (position, event_id, is_genuine, digest, block_digest, sealed_at, hash, mac)
+      SELECT id, id, true, '', md5('e' || id) || md5('f' || id), now(), md5('a' || id) || md5('b' || id), md5('c' || id) || md5('d' || id)
         FROM api_key_events;
     DELETE FROM api_key_unsealed_events;
     UPDATE api_key_revisions SET created_at = now() - interval '3 hours';

@@ -6,7 +6,7 @@ import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf, type SealedEntry } from '../../lib/audit/chain'
 import { createSigner } from '../../lib/audit/signing'
 import { msSql } from '../../models/api-key'
-import { entryDigestSql, rowDigestSql } from '../../models/sealed-entry'
+import { entryDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
 import { createTestApiKeys, type Options, type TestApiKeys } from './app'
 import { createKey, newKey } from './keys'
@@ -105,14 +105,14 @@ function trailOf(world: World) {
       return `UPDATE api_key_events SET entry_mac = '${mac}' WHERE id = ${id}`
     })
     const datedSql = `
-      UPDATE api_key_event_seals AS seal SET sealed_at = least(sealed_at, created_at), digest = ${entryDigestSql('event')}, row_digest = ${rowDigestSql('event')}
+      UPDATE api_key_event_seals AS seal SET sealed_at = least(sealed_at, created_at), digest = ${entryDigestSql('event')}, block_digest = NULL
         FROM api_key_events AS event WHERE event.id = event_id`
     await meddle([...aged, datedSql].join(';'))
     const [found] = await world.rows<{ json: string }>(endSql(tablesOf('public')))
     const { head } = JSON.parse(String(found?.json)) as { head: Head }
     const seals = await world.rows<SealedEntry & { position: number }>(
       `SELECT position::int, event_id::text AS "eventId", is_genuine AS "isGenuine", doubts, secret_id AS "secretId", digest,
-              row_digest AS "rowDigest", state_digest AS "stateDigest",
+              state_digest AS "stateDigest", block_digest AS "blockDigest",
               (${msSql('sealed_at')})::float8 AS "sealedAt" FROM api_key_event_seals ORDER BY position`,
     )
     let hash = head.checkpointHash
