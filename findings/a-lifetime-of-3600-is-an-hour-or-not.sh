@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # jsonwebtoken 9.0.3, jose 6.2.18 and fast-jwt 6.3.6
 #
-# Expected: a lifetime of 3600 for a token is an hour, as `expires_in` of OAuth is, as a number and as the text that an environment variable
-#   gives. Or it is refused.
+# Expected: a lifetime of 3600 for a token is an hour, as `expires_in` of OAuth is, as a number and as the text that an environment
+#   variable gives. Or it is refused.
 # Happens: jsonwebtoken takes the number for seconds and the text for milliseconds. fast-jwt takes both for milliseconds. jose takes the
 #   number for a time, one hour after the beginning of 1970, and refuses the text. Only "1h" means the same to all.
 # Seen, as `exp` after `iat`:
@@ -10,8 +10,8 @@
 #   fast-jwt: number 3.6 s, text 3.6 s, "1h" an hour
 #   jose: number in 1970, text TypeError, "1h" an hour
 # Why it matters for API keys: keys are exchanged for short tokens, whose lifetime comes from the settings. `expiresIn: process.env.TTL`
-#   gives tokens of three or four seconds, which work in each test that uses them at once. A change of the library for a faster one does so to
-#   numbers, too. Give a unit, or set `exp` oneself.
+#   gives tokens of three or four seconds, which work in each test that uses them at once. A change of the library for a faster one does
+#   so to numbers, too. Give a unit, or set `exp` oneself.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

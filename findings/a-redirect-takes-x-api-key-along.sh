@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The fetch of Node 20, undici 7.30.2, axios 1.21.1, got 14.6.6, superagent 10.4.2, needle 3.5.0, node-fetch 3.3.2 and curl 7.88 (Debian's)
+# The fetch of Node 20, undici 7.30.2, axios 1.21.1, got 14.6.6, superagent 10.4.2, needle 3.5.0, node-fetch 3.3.2 and curl 7.88
+# (Debian's)
 #
 # Expected: a client that is redirected to another host leaves the key behind, whichever field it is in.
-# Happens: all of them know `Authorization` by name, as the standard of fetch does, and take it out. `X-Api-Key` is a field like any other,
-#   and goes to wherever the answer points. None has an option that names further fields as a default.
+# Happens: all of them know `Authorization` by name, as the standard of fetch does, and take it out. `X-Api-Key` is a field like any
+#   other, and goes to wherever the answer points. None has an option that names further fields as a default.
 # Seen, as the other host gets each field:
 #   fetch: Authorization no, X-Api-Key yes
 #   undici, redirect: Authorization no, X-Api-Key yes
@@ -13,9 +14,9 @@
 #   needle: Authorization no, X-Api-Key yes
 #   node-fetch: Authorization no, X-Api-Key yes
 #   curl: Authorization no, X-Api-Key yes
-# Why it matters for API keys: redirects to other hosts are common in APIs: a file in a bucket, a report on a CDN, a host that has moved. With
-#   the key in `X-Api-Key`, the logs of each such host have it. A server that offers both fields decides by that for its callers. Prefer
-#   `Authorization`, or answer with a URL in the body instead of a redirect.
+# Why it matters for API keys: redirects to other hosts are common in APIs: a file in a bucket, a report on a CDN, a host that has moved.
+#   With the key in `X-Api-Key`, the logs of each such host have it. A server that offers both fields decides by that for its callers.
+#   Prefer `Authorization`, or answer with a URL in the body instead of a redirect.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -13,7 +13,7 @@
 #   typeorm: printed yes, JSON yes
 #   postgres: printed yes, JSON yes
 #   pg, as a role that may not read the hash: printed no, JSON no
-# Why it matters for API keys: code that never selects or binds a hash logs it, because somebody gave a key an empty name. Loggers take all
+# Why it matters for API keys: code that never selects or binds a hash logs it, because a user gave a key an empty name. Loggers take all
 #   properties of an error, and rules that leave out fields by name do not know `detail`. Check values before the database does, take
 #   `detail` out of what is logged, or connect as a role without SELECT on the column.
 set -euo pipefail

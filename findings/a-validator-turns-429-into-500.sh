@@ -3,16 +3,16 @@
 #
 # Expected: an error that a security handler throws is answered with its status, as Express answers it. If an operation takes one of two
 #   schemes, a caller who uses one of them gets the answer of that one.
-# Happens: the validator knows 401 and 403 from its handlers. Each other status becomes 500, and the headers of the error are gone. Of several
-#   schemes the answer is about the first in the document, whichever the caller uses: "Authorization header required" for a key in
+# Happens: the validator knows 401 and 403 from its handlers. Each other status becomes 500, and the headers of the error are gone. Of
+#   several schemes the answer is about the first in the document, whichever the caller uses: "Authorization header required" for a key in
 #   `X-Api-Key` that is revoked or used up.
 # Seen, of handlers that throw an error with the status 401, 403, 429 and 503:
 #   one scheme, key in Authorization: 401, 403, 500, 500, refused
 #   two schemes, key in Authorization: 401, 403, 500, 500, refused
 #   two schemes, key in X-Api-Key: 401, 401, 401, 401, Authorization header required
-# Why it matters for API keys: limits and outages are answered with 429 and 503 and `Retry-After`, for which clients wait. Out of a handler
-#   they are 500, which rings alarms, or a 401 about a field that the caller has no reason to send. Use handlers to say which scheme there
-#   is, and let a guard of its own refuse.
+# Why it matters for API keys: limits and outages are answered with 429 and 503 and `Retry-After`, for which clients wait. Out of a
+#   handler they are 500, which rings alarms, or a 401 about a field that the caller has no reason to send. Use handlers to say which
+#   scheme there is, and let a guard of its own refuse.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -2,8 +2,8 @@
 # rate-limiter-flexible 11.4.0 and express-rate-limit 8.7.5 with rate-limit-redis 6.0.1, on ioredis 6.0.0 and redis 5.12.1
 #
 # Expected: while Redis is away, a limiter with `insuranceLimiter` counts in memory, and one with `passOnStoreError` lets requests pass.
-# Happens: both wait for an error, and the clients of Redis give none. They keep commands until they are connected again: redis without end,
-#   and ioredis for 20 attempts to connect, which take ten seconds. Each request waits as long. With `disableOfflineQueue: true`, or
+# Happens: both wait for an error, and the clients of Redis give none. They keep commands until they are connected again: redis without
+#   end, and ioredis for 20 attempts to connect, which take ten seconds. Each request waits as long. With `disableOfflineQueue: true`, or
 #   `enableOfflineQueue: false`, the insurance is asked at once.
 # Seen, of a request while nothing listens on the port of Redis:
 #   rate-limiter-flexible, insurance, ioredis: no answer within 3 s
@@ -12,9 +12,9 @@
 #   express-rate-limit, pass on error, redis: no answer within 3 s
 #   the first without a queue: 200
 #   the second without a queue: 200
-# Why it matters for API keys: a limit per key stands before each route. Redis is a convenience there, and the option says that the app can do
-#   without it. With a restart of Redis all requests with keys hang, those of a health check that has a key, too, and with them what they
-#   hold. A test that mocks the store with an error is green.
+# Why it matters for API keys: a limit per key stands before each route. Redis is a convenience there, and the option says that the app
+#   can do without it. With a restart of Redis all requests with keys hang, those of a health check that has a key, too, and with them
+#   what they hold. A test that mocks the store with an error is green.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -12,8 +12,8 @@
 #   knex: new with id 3, newer with id 4
 #   stored: taken with id 1, new with id 3, newer with id 4
 # Why it matters for API keys: keys are made in bulk for tenants, or imported, and a plain text waits beside each value to be handed out.
-#   Joined by position, as the promise of an array suggests, each plain text gets the id, the owner and the permissions of another key, and
-#   one is handed out that no row backs. Join by what is unique, such as the hash, with rows that are read anew.
+#   Joined by position, as the promise of an array suggests, each plain text gets the id, the owner and the permissions of another key,
+#   and one is handed out that no row backs. Join by what is unique, such as the hash, with rows that are read anew.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # undici 7.30.2 (its cache interceptor), got 14.6.6 and http-cache-semantics 4.3.0
 #
-# Expected: a cache does not give one caller's answer to another, if the answer does not allow it: a key in `X-Api-Key` is a credential like
-#   a key in `Authorization`.
+# Expected: a cache does not give one caller's answer to another, if the answer does not allow it: a key in `X-Api-Key` is a credential
+#   like a key in `Authorization`.
 # Happens: the rule for shared caches is about the field `Authorization` by name (RFC 9111, 3.5). No other field counts, as long as `Vary`
 #   does not list it. An answer to a request with `X-Api-Key` is stored and given to the next caller, whose key is another. An answer to
 #   `Authorization` is not stored at all, also not for the same caller.
@@ -12,9 +12,9 @@
 #   got, authorization: alice, alice, bob (3 requests)
 #   got, x-api-key: alice, alice, alice (1 request)
 #   http-cache-semantics: authorization not stored, x-api-key stored
-# Why it matters for API keys: both fields look like a matter of taste. A gateway, a backend for a frontend or a worker that calls an API for
-#   many users through one client with a cache mixes up their answers with one and caches nothing with the other. Answers behind a guard
-#   need `private` or `no-store`, and `Vary` with the name of the field.
+# Why it matters for API keys: both fields look like a matter of taste. A gateway, a backend for a frontend or a worker that calls an API
+#   for many users through one client with a cache mixes up their answers with one and caches nothing with the other. Answers behind a
+#   guard need `private` or `no-store`, and `Vary` with the name of the field.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

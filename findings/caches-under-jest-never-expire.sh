@@ -2,10 +2,10 @@
 # lru-cache 11.5.3 and @isaacs/ttlcache 2.1.5, beside node-cache 5.1.2, keyv 5.6.0, cache-manager 7.2.9 and cacheable 2.5.0,
 # under jest 30.5.2
 #
-# Expected: under Jest's fake timers an hour passes for a cache as it passes for `Date`, by `advanceTimersByTime` and by `setSystemTime`. If
-#   it does not, then for no cache.
-# Happens: lru-cache and @isaacs/ttlcache take the global `performance` when they are loaded, and Jest puts another object in its place. For
-#   them no time passes, whatever a test does. The others ask `Date`.
+# Expected: under Jest's fake timers an hour passes for a cache as it passes for `Date`, by `advanceTimersByTime` and by `setSystemTime`.
+#   If it does not, then for no cache.
+# Happens: lru-cache and @isaacs/ttlcache take the global `performance` when they are loaded, and Jest puts another object in its place.
+#   For them no time passes, whatever a test does. The others ask `Date`.
 # Seen, of an entry with a minute to live, an hour later by each way:
 #   lru-cache: advanced kept, set kept
 #   @isaacs/ttlcache: advanced kept, set kept
@@ -13,9 +13,9 @@
 #   node-cache: advanced gone, set gone
 #   keyv: advanced gone, set gone
 #   cache-manager: advanced gone, set gone
-# Why it matters for API keys: "a revoked key is refused once the cache has expired" is the test that each cache of keys has. With lru-cache
-#   it fails for good code, and its opposite, "a request an hour later needs no query", is green although production asks each minute. Give
-#   lru-cache a clock of one's own by its option `perf`.
+# Why it matters for API keys: "a revoked key is refused once the cache has expired" is the test that each cache of keys has. With
+#   lru-cache it fails for good code, and its opposite, "a request an hour later needs no query", is green although production asks each
+#   minute. Give lru-cache a clock of one's own by its option `perf`.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -3,17 +3,18 @@
 #
 # Expected: an `ETag` that a client got is good for `If-Match` and for `If-None-Match` as it is, also if a proxy in between has compressed
 #   the answer.
-# Happens: nginx and HAProxy make a strong tag weak when they compress, because the bytes are others. `If-Match` compares strongly, so that
-#   a weak tag never fits (RFC 9110, 13.1.1). Apache writes `-gzip` into the tag and does not take it out again, so that neither condition
-#   fits. compression leaves the tag alone.
+# Happens: nginx and HAProxy make a strong tag weak when they compress, because the bytes are others. `If-Match` compares strongly, so
+#   that a weak tag never fits (RFC 9110, 13.1.1). Apache writes `-gzip` into the tag and does not take it out again, so that neither
+#   condition fits. compression leaves the tag alone.
 # Seen, of the tag "v1", as it arrives, and as PATCH with If-Match and GET with If-None-Match then end:
 #   nginx: W/"v1", 412, 304
 #   haproxy: W/"v1", 412, 304
 #   apache: "v1-gzip", 412, 200
 #   compression: "v1", 200, 304
-# Why it matters for API keys: permissions of a key are what two people should not change over each other, which is what `If-Match` is for.
-#   In production, behind a proxy that compresses JSON, each change is a 412, and the client reads the key anew and fails again. Answers that
-#   are too short to be compressed work. Put a version into the body, or let the server take the weak and the changed form for the tag.
+# Why it matters for API keys: permissions of a key are what two people should not change over each other, which is what `If-Match` is
+#   for. In production, behind a proxy that compresses JSON, each change is a 412, and the client reads the key anew and fails again.
+#   Answers that are too short to be compressed work. Put a version into the body, or let the server take the weak and the changed form
+#   for the tag.
 set -euo pipefail
 folder=$(mktemp -d)
 servers=()

@@ -11,9 +11,9 @@
 #   before: row security on, policies 1, checks 1, indexes 1, triggers 1
 #   after: row security off, policies 0, checks 0, indexes 0, triggers 1
 #   exit code 0, output names none of them
-# Why it matters for API keys: a table of keys is often made by another tool than the app's own tables, and described in drizzle to be read.
-#   The next push of the app's schema lets each tenant read and change the keys of all. Filter the table out (`tablesFilter`), or use
-#   migrations, which can be read before they run.
+# Why it matters for API keys: a table of keys is often made by another tool than the app's own tables, and described in drizzle to be
+#   read. The next push of the app's schema lets each tenant read and change the keys of all. Filter the table out (`tablesFilter`), or
+#   use migrations, which can be read before they run.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

@@ -3,16 +3,18 @@
 #
 # Expected: a line `KEY=value` of an .env file gives all readers the same value, most of all if it is in single quotes.
 # Happens: a "#" ends an unquoted value, without a space before it, also where a shell would go on. dotenv-expand and Next.js take "$" and
-#   what follows for a variable, in single quotes, too, and put nothing in its place. The shell keeps single quotes and does so to the rest.
+#   what follows for a variable, in single quotes, too, and put nothing in its place. The shell keeps single quotes and does so to the
+#   rest.
 # Seen, of ak_1#2, ak_1$x and 'ak_1$x':
 #   dotenv: ak_1, ak_1$x, ak_1$x
 #   node: ak_1, ak_1$x, ak_1$x
 #   dotenv-expand: ak_1, ak_1, ak_1
 #   next: ak_1, ak_1, ak_1
 #   bash: ak_1#2, ak_1, ak_1$x
-# Why it matters for API keys: keys, and secrets for hashing and signing, are what these files are for. A generator that uses all printable
-#   signs makes keys that are cut in some tools and whole in others. There is no error: with a shorter key it is a 401, and with a shorter
-#   secret, hashes and signatures that no other service finds right. The alphabet of keys should be letters, digits, dash and underscore.
+# Why it matters for API keys: keys, and secrets for hashing and signing, are what these files are for. A generator that uses all
+#   printable signs makes keys that are cut in some tools and whole in others. There is no error: with a shorter key it is a 401, and with
+#   a shorter secret, hashes and signatures that no other service finds right. The alphabet of keys should be letters, digits, dash and
+#   underscore.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

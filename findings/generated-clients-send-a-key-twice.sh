@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Expected: several schemes in `security` of OpenAPI are alternatives, of which a client uses one. Only schemes within one of its objects go
-#   together.
-# Happens: both clients send the key by every scheme that they have a value for. The code of hey-api has no alternatives any more: the list
-#   of the document becomes one flat list. One function for the key (`auth: () => key`), as its documents show it, has a value for each.
+# Expected: several schemes in `security` of OpenAPI are alternatives, of which a client uses one. Only schemes within one of its objects
+#   go together.
+# Happens: both clients send the key by every scheme that they have a value for. The code of hey-api has no alternatives any more: the
+#   list of the document becomes one flat list. One function for the key (`auth: () => key`), as its documents show it, has a value for
+#   each.
 # Seen, of an operation that takes a Bearer token or `X-Api-Key`, and of one that takes both together:
 #   hey-api, one of two: Authorization and X-Api-Key
 #   hey-api, both: Authorization and X-Api-Key
 #   swagger-client, one of two: Authorization and X-Api-Key
 #   swagger-client, both: Authorization and X-Api-Key
-# Why it matters for API keys: a server that offers both fields has to decide on requests with two keys. If it refuses them, as
-#   RFC 6750 has it for a token that is sent in two ways (section 3.1), each request of these clients is a 400. If it reads one of them,
-#   a caller cannot know which. Describe one scheme, or accept the same key twice.
+# Why it matters for API keys: a server that offers both fields has to decide on requests with two keys. If it refuses them, as RFC 6750
+#   has it for a token that is sent in two ways (section 3.1), each request of these clients is a 400. If it reads one of them, a caller
+#   cannot know which. Describe one scheme, or accept the same key twice.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

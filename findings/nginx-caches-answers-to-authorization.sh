@@ -3,8 +3,8 @@
 #
 # Expected: a cache in front of an API keeps no answer to a request with `Authorization` for other callers, unless the answer allows it by
 #   `public`, `s-maxage` or `must-revalidate` (RFC 9111, 3.5). `max-age` is no such word.
-# Happens: `proxy_cache` of nginx does not know the rule. It stores whatever has `max-age` or `Expires`, under the URL, and gives it to the
-#   next caller, whatever that caller's key is. Words such as `private` and `no-store`, `Vary`, and a cookie in the answer keep it
+# Happens: `proxy_cache` of nginx does not know the rule. It stores whatever has `max-age` or `Expires`, under the URL, and gives it to
+#   the next caller, whatever that caller's key is. Words such as `private` and `no-store`, `Vary`, and a cookie in the answer keep it
 #   from that. HAProxy and Varnish keep to the rule.
 # Seen, of answers to alice and then to bob:
 #   nginx, max-age=60: alice, alice
@@ -12,9 +12,9 @@
 #   nginx, private, max-age=60: alice, bob
 #   haproxy, max-age=60: alice, bob
 #   varnish, max-age=60: alice, bob
-# Why it matters for API keys: an app may rely on the standard and say `max-age=60` to save its callers requests, which is right for browsers
-#   and for other proxies. With nginx in between and two lines for its cache, each caller reads what the first one asked. It looks like a
-#   fault of the guard, which was not asked. Answers behind a guard need `private` or `no-store`.
+# Why it matters for API keys: an app may rely on the standard and say `max-age=60` to save its callers requests, which is right for
+#   browsers and for other proxies. With nginx in between and two lines for its cache, each caller reads what the first one asked. It
+#   looks like a fault of the guard, which was not asked. Answers behind a guard need `private` or `no-store`.
 set -euo pipefail
 folder=$(mktemp -d)
 servers=()

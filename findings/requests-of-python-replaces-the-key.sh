@@ -2,9 +2,9 @@
 # Python's requests 2.28.1, beside httpx 0.23.3, aiohttp 3.8.4 and urllib (Debian's packages; they have to be installed)
 #
 # Expected: a request is sent with the `Authorization` that the caller gave it.
-# Happens: if ~/.netrc has an entry for the host, requests replaces the field by Basic credentials from there, for a single request and for a
-#   session alike. Nothing says so, and the caller's own dictionary still has the key. An argument `auth`, or `trust_env = False` on a
-#   session, keeps it from that. The other clients send what they were given, aiohttp also with `trust_env=True`.
+# Happens: if ~/.netrc has an entry for the host, requests replaces the field by Basic credentials from there, for a single request and
+#   for a session alike. Nothing says so, and the caller's own dictionary still has the key. An argument `auth`, or `trust_env = False` on
+#   a session, keeps it from that. The other clients send what they were given, aiohttp also with `trust_env=True`.
 # Seen, with `machine 127.0.0.1 login ci password other` in ~/.netrc, as the server reads the field:
 #   requests: Basic
 #   requests, session: Basic
@@ -12,9 +12,9 @@
 #   httpx: Bearer a-key
 #   aiohttp, trust_env on: Bearer a-key
 #   urllib: Bearer a-key
-# Why it matters for API keys: machines that build software have a .netrc, for git and for registries of packages, often with a line for the
-#   company's own host, or `default`. A script with a good key gets 401 there and nowhere else, and the server's log shows Basic
-#   credentials that nobody sent. In documentation for Python, show a session with `trust_env = False`.
+# Why it matters for API keys: machines that build software have a .netrc, for git and for registries of packages, often with a line for
+#   the company's own host, or `default`. A script with a good key gets 401 there and nowhere else, and the server's log shows Basic
+#   credentials that the script does not have. In documentation for Python, show a session with `trust_env = False`.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -9,9 +9,9 @@
 #   typeorm, save: resolved, 1 row with a-hash
 #   typeorm, update: resolved, 0 rows
 #   sequelize, save: resolved, 0 rows
-# Why it matters for API keys: "find the key, set lastUsedAt, save it" is what guards are written like. A key that an admin deletes while a
-#   request with it is under way is back with its hash, and works. No error says so, and no one made it. Write uses by `update` with a
-#   condition, and revoke keys by a column that no save writes.
+# Why it matters for API keys: "find the key, set lastUsedAt, save it" is what guards are written like. A key that an admin deletes while
+#   a request with it is under way is back with its hash, and works. No error says so. Write uses by `update` with a condition, and revoke
+#   keys by a column that no save writes.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

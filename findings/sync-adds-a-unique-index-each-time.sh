@@ -3,15 +3,15 @@
 # Linux on x64.
 #
 # Expected: `sync({ alter: true })` on a table that is as the model says changes nothing, however often it runs.
-# Happens: for a column with `unique: true` it adds a unique constraint each time, with a number after its name. Nothing fails, and nothing
-#   counts them. A unique index in the model's `indexes` is made once. TypeORM makes both once.
+# Happens: for a column with `unique: true` it adds a unique constraint each time, with a number after its name. Nothing fails, and
+#   nothing counts them. A unique index in the model's `indexes` is made once. TypeORM makes both once.
 # Seen, of the unique indexes beside the primary key after a table was made and then synchronised five times:
 #   sequelize, unique: true: 6
 #   sequelize, indexes: 1
 #   typeorm, unique: true: 1
 # Why it matters for API keys: the column with the hash is unique, and every start of every process runs this line in many apps. After a
-#   hundred deployments each new key writes a hundred index entries, an import most of all, and the error of a duplicate names a constraint
-#   that no code knows. Use migrations, or name the index in `indexes`.
+#   hundred deployments each new key writes a hundred index entries, an import most of all, and the error of a duplicate names a
+#   constraint that no code knows. Use migrations, or name the index in `indexes`.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

@@ -9,9 +9,9 @@
 #   sequelize: a-hash
 #   drizzle-kit: a-hash
 #   typeorm: null
-# Why it matters for API keys: the column with the hash gets longer when a hash gets a prefix with its algorithm, or another algorithm. All
-#   keys stop working at that start, the rows look intact otherwise, and no hash can be computed again, because nobody has the plain texts.
-#   Write that migration by hand, and make the column `text` from the start.
+# Why it matters for API keys: the column with the hash gets longer when a hash gets a prefix with its algorithm, or another algorithm.
+#   All keys stop working at that start, the rows look intact otherwise, and no hash can be computed again, because the plain texts are
+#   not stored. Write that migration by hand, and make the column `text` from the start.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

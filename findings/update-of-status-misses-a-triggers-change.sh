@@ -3,14 +3,14 @@
 #
 # Expected: a trigger AFTER UPDATE OF status runs if the status was changed, by whatever means, and not if it stayed as it was.
 # Happens: the list of columns is compared with the text of the UPDATE, not with the row. If a BEFORE trigger changes the status in an
-#   UPDATE of another column, the trigger does not run. If an UPDATE names the status and gives it the value that it has, it runs.
-#   WHEN (OLD.status IS DISTINCT FROM NEW.status) compares the rows.
+#   UPDATE of another column, the trigger does not run. If an UPDATE names the status and gives it the value that it has, it runs. WHEN
+#   (OLD.status IS DISTINCT FROM NEW.status) compares the rows.
 # Seen, of a key that a BEFORE trigger sets to USED_UP with its last use, as each of two triggers reports it:
 #   SET uses = uses + 1, to USED_UP: OF status nothing, WHEN ACTIVE to USED_UP
 #   SET status = status: OF status USED_UP to USED_UP, WHEN nothing
 # Why it matters for API keys: what invalidates caches and writes the trail hangs on changes of a few columns, and `UPDATE OF` looks like
-#   the way to spare the many updates of counts. Keys that a rule of the database ends (used up, expired, a user's last one) stay in caches
-#   and have no entry, and ORMs that write all columns with each save fill the trail with changes that are none.
+#   the way to spare the many updates of counts. Keys that a rule of the database ends (used up, expired, a user's last one) stay in
+#   caches and have no entry, and ORMs that write all columns with each save fill the trail with changes that are none.
 set -euo pipefail
 folder=$(mktemp -d)
 server=

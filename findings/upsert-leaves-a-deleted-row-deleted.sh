@@ -10,9 +10,9 @@
 #   findOrCreate: SequelizeUniqueConstraintError, then found: no
 #   findCreateFind: null, then found: no
 #   upsert: an instance with id 1, then found: no
-# Why it matters for API keys: models of keys are paranoid, because who had which key has to stay known, and names or client ids are unique
-#   in them. An admin who deletes a key and makes it anew under its name gets an error each time, or a plain text whose row is deleted
-#   from the start. Make the index partial, `WHERE "deletedAt" IS NULL`, and do not upsert there.
+# Why it matters for API keys: models of keys are paranoid, because who had which key has to stay known, and names or client ids are
+#   unique in them. An admin who deletes a key and makes it anew under its name gets an error each time, or a plain text whose row is
+#   deleted from the start. Make the index partial, `WHERE "deletedAt" IS NULL`, and do not upsert there.
 set -euo pipefail
 folder=$(mktemp -d)
 server=
