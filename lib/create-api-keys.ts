@@ -23,6 +23,7 @@ import { createPlannedSize } from './database/prepared'
 import { createOwnChanges } from './database/own-changes'
 import { createParsers } from './keys/input'
 import type { OrganizationOwner, ServiceOwner, UserOwner } from './keys/owner'
+import { createOwnerNames } from './keys/owner-names'
 import { createSecretFormat } from './keys/secret'
 import { createSealer } from './audit/sealer'
 import { createSigner } from './audit/signing'
@@ -131,6 +132,8 @@ function assemble(options: AnyOptions): ApiKeys {
     ownChanges: createOwnChanges(clock),
     serverClock: createServerClock(),
     keysSize: createPlannedSize(tables.keys),
+    namesOfOwners:
+      settings.ownerNames && createOwnerNames(settings.ownerNames, { background, clock, emitter }),
   }
   const grantable =
     settings.grantable &&

@@ -1,9 +1,12 @@
+import type { OwnerNames } from './keys/owner-names'
 import type { Settings } from './read-options'
 import type { VerificationParts } from './verification/verification'
 
 /** The parts of an instance that the command line uses beside its functions. */
 export type InstanceParts = Settings &
-  Pick<VerificationParts, 'appSequelize' | 'sequelize' | 'tables'>
+  Pick<VerificationParts, 'appSequelize' | 'sequelize' | 'tables'> & {
+    namesOfOwners: OwnerNames | undefined
+  }
 
 const instances = new WeakMap<object, InstanceParts>()
 

@@ -5,6 +5,7 @@ import type { Sequelize } from 'sequelize'
 import type { OwnerTable, StorageOptions, UserIdType } from '../models/storage-options'
 import type { ApiKeysError } from './errors'
 import type { GrantableContext } from './keys/grantable'
+import type { NamedOwner } from './keys/owner-names'
 import type { ImportSource } from './importing/source'
 import type { LimitOverrides, Limits } from './keys/limits'
 import type { PermissionDescription } from './keys/permission-options'
@@ -183,6 +184,19 @@ export interface ApiKeysOptions<
         owner: OwnersIn<NoInfer<UserType>, NoInfer<Organizations>, NoInfer<Services>>,
         req: Req,
       ) => MaybePromise<object | null | undefined>)
+    | undefined
+  /**
+   * Returns owners with the names by which people know them, for lists of keys: `[{ type: 'user', id: 7, name: 'Alice' }]`. It gets up to
+   * a few hundred owners at once. Names are cached for a minute. If it fails or takes longer than a second, lists have the ids alone.
+   */
+  ownerNames?:
+    | ((
+        owners: readonly OwnersIn<NoInfer<UserType>, NoInfer<Organizations>, NoInfer<Services>>[],
+      ) => MaybePromise<
+        readonly NamedOwner<
+          OwnersIn<NoInfer<UserType>, NoInfer<Organizations>, NoInfer<Services>>
+        >[]
+      >)
     | undefined
   /**
    * Returns the permissions that an owner holds. The owner's keys cannot be given other permissions, and on every request

@@ -46,6 +46,7 @@ export const optionFields = {
   isAdmin: v.undefinedable(aFunction<AnyOptions['isAdmin']>()),
   services: v.optional(v.boolean('must be true or false'), false),
   loadOwner: v.undefinedable(aFunction<AnyOptions['loadOwner']>()),
+  ownerNames: v.undefinedable(aFunction<AnyOptions['ownerNames']>()),
   grantable: v.undefinedable(aFunction<AnyOptions['grantable']>()),
   grantableMaxAgeMs: v.optional(wholeNumber(0, 86_400_000), 60_000),
   maxKeysPerOwner: v.pipe(

@@ -152,6 +152,7 @@ const wings = {
   'what pages of administrators show and do': [
     'lib/console/admin',
     'lib/http/admin-check.ts',
+    'lib/keys/owner-names.ts',
     'lib/lifecycle/overviews.ts',
   ],
   audit: [

@@ -245,6 +245,7 @@ describe('createApiKeys', () => {
       [{ currentUser: 'alice' }, 'currentUser must be a function, got "alice"'],
       [{ isAdmin: true }, 'isAdmin must be a function, got true'],
       [{ loadOwner: {} }, 'loadOwner must be a function, got {}'],
+      [{ ownerNames: {} }, 'ownerNames must be a function, got {}'],
       [{ grantable: ['READ_GRAPH'] }, "grantable must be a function, got [ 'READ_GRAPH' ]"],
       [{ onRefusal: null }, 'onRefusal must be a function, got null'],
 
@@ -703,6 +704,7 @@ describe('readOptions', () => {
       currentUser: undefined,
       isAdmin: undefined,
       loadOwner: undefined,
+      ownerNames: undefined,
       grantable: undefined,
       grantableMaxAgeMs: undefined,
       maxKeysPerOwner: undefined,

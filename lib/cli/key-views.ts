@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 
+import { nameOfOwner } from '../keys/owner'
 import type { ApiKeyRecord, Exposure } from '../keys/record'
 import { isIdle } from '../keys/states'
 import type { ApiKeyFilter } from '../lifecycle/types'
@@ -21,8 +22,9 @@ import { note, paint, printable, toJson } from './terminal'
 /** Adds the commands that show keys. */
 export function addKeyViews(program: Command) {
   addList(program)
-  addCommand(program, 'show <id>', 'show a key', async ({ apiKeys }, options, id = '') => {
-    await printKey(options, await apiKeys.get(id))
+  addCommand(program, 'show <id>', 'show a key', async (app, options, id = '') => {
+    const apiKey = await app.apiKeys.get(id)
+    await printKey(options, apiKey, await namesOf(app, [apiKey]))
   })
 }
 
@@ -68,9 +70,10 @@ async function list(app: Loaded, options: ListOptions) {
       ...(cursor !== undefined && { cursor }),
     })
     const { apiKeys } = page
+    const names = options.json === true ? noNames : await namesOf(app, apiKeys)
     const isFirst = cursor === undefined
     if (apiKeys.length > 0 || isFirst) {
-      await printList(options, apiKeys, isFirst ? heads : [], rowOf)
+      await printList(options, apiKeys, isFirst ? heads : [], (apiKey) => rowOf(apiKey, names))
     }
     left -= apiKeys.length
     cursor = page.nextCursor
@@ -80,12 +83,21 @@ async function list(app: Loaded, options: ListOptions) {
 
 const heads = ['ID', 'NAME', 'OWNER', 'KEY', 'STATUS', 'PERMISSIONS', 'LAST USED', 'EXPIRES']
 
-function rowOf(apiKey: ApiKeyRecord): readonly string[] {
+type Names = ReadonlyMap<string, string>
+
+const noNames: Names = new Map()
+
+/** Returns the names that the app has for the owners of keys. */
+async function namesOf({ parts }: Loaded, apiKeys: readonly ApiKeyRecord[]): Promise<Names> {
+  return parts.namesOfOwners?.(apiKeys.map(({ owner }) => owner)) ?? noNames
+}
+
+function rowOf(apiKey: ApiKeyRecord, names: Names): readonly string[] {
   const { id, name, prefix, postfix, permissions, lastUsedAt, expiresAt } = apiKey
   return [
     id,
     printable(name),
-    nameOfOwner(apiKey),
+    describeOwner(apiKey, names),
     printable(`${prefix}…${postfix}`),
     statusOf(apiKey),
     printable(permissions.join(' ')),
@@ -95,7 +107,7 @@ function rowOf(apiKey: ApiKeyRecord): readonly string[] {
 }
 
 /** Prints a key: its record, or its fields for people. */
-export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
+export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord, names = noNames) {
   const { id, name, description, prefix, postfix, permissions, allowedIps, metadata } = apiKey
   const { environment, resources } = apiKey as { environment?: string; resources?: object | null }
   const { previousSecret, pendingRotation, exposed } = apiKey
@@ -106,7 +118,7 @@ export async function printKey(options: CommonOptions, apiKey: ApiKeyRecord) {
       id,
       name: printable(name),
       description: description === null ? undefined : printable(description),
-      owner: nameOfOwner(apiKey),
+      owner: describeOwner(apiKey, names),
       key: printable(`${prefix}…${postfix}`),
       status: statusOf(apiKey),
       source: apiKey.source,
@@ -142,11 +154,12 @@ export async function printMade(
 /** Names a key in a question. */
 export function describeKey(apiKey: ApiKeyRecord): string {
   const { name, prefix, postfix } = apiKey
-  return `the key "${printable(name)}" of ${nameOfOwner(apiKey)} (${printable(`${prefix}…${postfix}`)})`
+  return `the key "${printable(name)}" of ${describeOwner(apiKey, noNames)} (${printable(`${prefix}…${postfix}`)})`
 }
 
-function nameOfOwner({ owner: { type, id } }: ApiKeyRecord): string {
-  return printable(`${type} ${id}`)
+function describeOwner({ owner }: ApiKeyRecord, names: Names): string {
+  const name = names.get(nameOfOwner(owner))
+  return printable(`${owner.type} ${owner.id}${name === undefined ? '' : ` (${name})`}`)
 }
 
 function statusOf(apiKey: ApiKeyRecord): string {

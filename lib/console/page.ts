@@ -1,5 +1,6 @@
 import type { Request } from 'express'
 
+import type { Owner } from '../keys/owner'
 import type { Assets } from './assets'
 import { createFormats, type Formats } from './format'
 import type { Look } from './options'
@@ -13,6 +14,9 @@ export interface Page {
   look: Look
   assets: Assets
   now: Date
+  /** The owners that the page links to, and their names once they are found. */
+  owners: Map<string, Owner>
+  ownerNames: ReadonlyMap<string, string>
   /** Returns the address of a view relative to the page, because a proxy may have changed the path of the request. */
   to(view: string): string
 }
@@ -33,6 +37,8 @@ export function pageOf(req: Request, look: Look, assets: Assets): Page {
     look,
     assets,
     now: new Date(),
+    owners: new Map(),
+    ownerNames: new Map(),
     to: (view) => (view === '' ? `${root}/` : `${root}/${view}`),
   }
 }

@@ -10,6 +10,7 @@ import type { Guard } from '../http/guards'
 import { createMemberCheck, explainOwner, type Member } from '../http/member'
 import { insecureHandler, isUndecodable, takeKeyId, type RouterParts } from '../http/router'
 import type { Owner } from '../keys/owner'
+import type { OwnerNames } from '../keys/owner-names'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
 import { createAssets } from './assets'
@@ -24,6 +25,7 @@ import { Refused } from './pages/refused'
 export interface ConsoleParts extends RouterParts {
   settings: Settings
   verification: Pick<Verification, 'rateLimiter' | 'health'>
+  namesOfOwners: OwnerNames | undefined
 }
 
 /** A request that is admitted to its view. */
@@ -102,7 +104,7 @@ export function createPages(
         const form: Form = isSafe(req) ? new Map() : await readForm(req, res)
         const view = await answer({ req, userId, member, keyId, page, query, form })
         const answered = admin && 'content' in view ? { section: 'keys' as const, ...view } : view
-        await send(res, page, answered)
+        await send(res, page, answered, parts.namesOfOwners)
       } catch (error) {
         await answerFailure(explain(error), req, res, next)
       }
@@ -206,7 +208,7 @@ async function refuse(failure: unknown, { req, res, page, next }: Refusing) {
   await send(res, page, { title, status, content, ...(hasEntered && { section: 'keys' }) })
 }
 
-async function send(res: Response, page: Page, answer: Answer) {
+async function send(res: Response, page: Page, answer: Answer, ownerNames?: OwnerNames) {
   res.setHeader('Cache-Control', 'no-store')
   if ('location' in answer) {
     res.status(303).setHeader('Location', answer.location).end()
@@ -214,11 +216,18 @@ async function send(res: Response, page: Page, answer: Answer) {
   }
 
   const { title, content, status = 200, isWide, section, rest } = answer
-  const html = render(
-    <Layout page={page} title={title} isWide={isWide} section={section}>
-      {content}
-    </Layout>,
-  )
+  const draw = () =>
+    render(
+      <Layout page={page} title={title} isWide={isWide} section={section}>
+        {content}
+      </Layout>,
+    )
+  let html = draw()
+  if (ownerNames && page.owners.size > 0) {
+    // Only now, it is known which owners are on the page.
+    page.ownerNames = await ownerNames(page.owners.values())
+    html = draw()
+  }
   for (const [name, value] of Object.entries(headersFor(page))) res.setHeader(name, value)
   res.status(status)
   if (rest) return sendBitByBit(res, page, html, rest)

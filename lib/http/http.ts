@@ -3,6 +3,7 @@ import type { ImportedKeys } from '../importing/imported-keys'
 import type { Emitter } from '../keys/emitter'
 import type { Parsers } from '../keys/input'
 import type { SecretFormat } from '../keys/secret'
+import type { OwnerNames } from '../keys/owner-names'
 import type { GuardsOptions, OpenApiOptions } from '../openapi/options'
 import type { Settings } from '../read-options'
 import type { Verification } from '../verification/verification'
@@ -44,6 +45,8 @@ interface HttpParts extends Pick<RouterParts, 'lifecycle' | 'routeCommands' | 'g
     | 'outcomes'
   >
   background: Background
+  /** `undefined` if the app has no names for owners. */
+  namesOfOwners: OwnerNames | undefined
 }
 
 /**

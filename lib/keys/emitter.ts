@@ -76,7 +76,7 @@ export interface ApiKeyNotices<A extends App = AnyApp> extends Record<
   unavailable: { error: unknown; address: string | null }
   /**
    * A listener of `notice` failed, or changes could not be reported to it. If `notice` begins with `audit_`, the audit trail has a
-   * fault, which lib/audit/README.md explains.
+   * fault, which lib/audit/README.md explains. If it is `owner_names`, the app's `ownerNames` has failed.
    */
   error: { error: unknown; notice: string }
 }

@@ -1,4 +1,4 @@
-import type { Owner } from '../../../keys/owner'
+import { nameOfOwner, type Owner } from '../../../keys/owner'
 import type { ApiKeyRecord } from '../../../keys/record'
 import type { OwnerInput } from '../../admin/owner-input'
 import type { Problem } from '../../faults'
@@ -20,9 +20,17 @@ export function nameOf({ look, texts }: Page, { type, id }: Owner): string {
 /** An owner, as a link to the page about it. */
 export function OwnerLink({ page, owner }: { page: Page; owner: Owner }) {
   const { look, texts } = page
+  const key = nameOfOwner(owner)
+  page.owners.set(key, owner)
+  const name = page.ownerNames.get(key)
   return (
     <a class="owner-link" href={ownerAddress(page, owner)} title={String(owner.id)}>
       {look.ownerTypes.length > 1 && <span class="kind">{texts.admin.kinds[owner.type]}</span>}
+      {name !== undefined && (
+        <>
+          <bdi class="owner-name">{name}</bdi>{' '}
+        </>
+      )}
       <bdi>{owner.id}</bdi>
     </a>
   )
