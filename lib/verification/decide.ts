@@ -63,12 +63,12 @@ export function faultOfEnvironment({ environment }: KeyRow): KeyFault | null {
   return environment === misplaced ? 'environment_mismatch' : null
 }
 
-/** Condition 7: it has no addresses, or one of them covers the client's. */
+/** Condition 7: it has no addresses, or one of them covers the client's. The address of a caller is read only if it matters. */
 export function faultOfAddress(
   { policy: { allowedIps } }: KeyRow,
-  { ip }: Pick<KeyCaller, 'ip'>,
+  caller: Pick<KeyCaller, 'ip'>,
 ): KeyFault | null {
-  return allowedIps === null || allowedIps.includes(ip) ? null : 'address_not_allowed'
+  return allowedIps === null || allowedIps.includes(caller.ip) ? null : 'address_not_allowed'
 }
 
 /** Decides from the cache; `undefined` if the database has to be asked. */

@@ -40,6 +40,32 @@ const warningCodes = () =>
   emitWarning.mock.calls.map(([, options]) => (options as { code: string }).code)
 
 describe('the address of a client', () => {
+  it('is not read again for a key that may come from anywhere', async () => {
+    const { apiKeys } = createProcess({ lastUsedResolutionMs: 3_600_000 })
+    const { plainTextKey } = await apiKeys.create(newKey())
+    let reads = 0
+    const app = express()
+    app.use((req, _res, next) => {
+      Object.defineProperty(req, 'ip', {
+        get() {
+          reads++
+          return '203.0.113.7'
+        },
+      })
+      next()
+    })
+    app.get('/', apiKeys.authenticate(), (_req, res) => {
+      res.end()
+    })
+    await get(app, plainTextKey).expect(200)
+    const first = reads
+
+    await get(app, plainTextKey).expect(200)
+
+    expect(first).toBeGreaterThan(0)
+    expect(reads).toBe(first)
+  })
+
   it.each([
     ['203.0.113.7', '203.0.113.7:52311'],
     ['2001:db8::1', '[2001:db8::1]:4711'],
