@@ -3,8 +3,8 @@
 #
 # Expected: a bcrypt hash is verified or refused as unreadable, whichever language made it. `$2a$`, `$2b$` and `$2y$` mean the same
 #   algorithm, of which the last is what PHP's `password_hash` and Laravel write.
-# Happens: the most used package, bcrypt, resolves to false for `$2y$`, which is also its answer to a wrong text. There is no error. The
-#   other three know it.
+# Happens: the package bcrypt resolves to false for `$2y$`, which is also its answer to a wrong text. There is no error. The other three
+#   know it.
 # Seen, of one right text and its hash under each name:
 #   bcrypt: $2a$ true, $2b$ true, $2y$ false
 #   bcryptjs: $2a$ true, $2b$ true, $2y$ true
