@@ -39,12 +39,12 @@ export function keyRecordTriggers(tables: Tables): Trigger[] {
 }
 
 /**
- * SQL for the newest entry of a key; of another key if it has none. By two columns, so that the server reads their index, whatever it takes the
- * number of entries for. After many entries of one transaction, it would read all entries to find that a key has none.
+ * SQL for the newest entry of a key. By two columns, so that the server reads their index, whatever it takes the number of entries for. After many
+ * entries of one transaction, it would read all entries to find that a key has none.
  */
 function newestEntrySql({ events }: Tables, id: string): string {
   return `FROM ${events} AS event
-             WHERE (event.api_key_id, event.id) <= (${id}, 9223372036854775807) AND event.action <> 'retired_secret_used'
+             WHERE (event.api_key_id, event.id) BETWEEN (${id}, 0) AND (${id}, 9223372036854775807) AND event.action <> 'retired_secret_used'
              ORDER BY event.api_key_id DESC, event.id DESC LIMIT 1`
 }
 
@@ -54,7 +54,7 @@ function newestEntrySql({ events }: Tables, id: string): string {
  * write any reference. A deletion has no row to refer to. Uses of retired secrets are no changes, and come at any time.
  */
 function isToldSql(entry: string, key: string): string {
-  return `${entry}.xid = pg_current_xact_id() AND ${entry}.api_key_id = ${key}.id AND ${entry}.ref = ${key}.event_ref`
+  return `${entry}.xid = pg_current_xact_id() AND ${entry}.ref = ${key}.event_ref`
 }
 
 /** The plan that writes entries is larger by far, so the function first looks if there are any to write. */
@@ -77,7 +77,7 @@ function writeInsertionsBody(tables: Tables): string {
 function writeEventBody(tables: Tables): string {
   const { events } = tables
   const newest = (id: string) =>
-    `event.api_key_id, event.ref, event.xid, event.action INTO last ${newestEntrySql(tables, id)}`
+    `event.ref, event.xid, event.action INTO last ${newestEntrySql(tables, id)}`
   return `
         DECLARE
           last record;
@@ -96,7 +96,7 @@ function writeEventBody(tables: Tables): string {
           END IF;
           IF TG_OP = 'DELETE' THEN
             SELECT ${newest('OLD.id')};
-            is_told := last.xid = pg_current_xact_id() AND last.api_key_id = OLD.id AND last.action = 'deleted' AND last.ref IS NOT NULL;
+            is_told := last.xid = pg_current_xact_id() AND last.action = 'deleted' AND last.ref IS NOT NULL;
           ELSIF NEW.event_ref IS DISTINCT FROM OLD.event_ref THEN
             SELECT ${newest('NEW.id')};
             is_told := ${isToldSql('last', 'NEW')};

@@ -19,6 +19,27 @@ async function readEntries() {
 describe('a change that is not made through the library', () => {
   const by = ['database', 'postgres']
 
+  it('is noted for each of many keys, without a look at the entries of the others', async () => {
+    const read = await sequelize.transaction(async (transaction) => {
+      await sequelize.query(
+        `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions)
+         SELECT 'alice', 'By hand', 'agpt_000000', '00000000', encode(sha256(number::text::bytea), 'hex'), '{}'
+           FROM generate_series(1, 500) AS number`,
+        { transaction },
+      )
+      const [[row]] = await sequelize.query(
+        `SELECT pg_stat_get_xact_tuples_returned('api_key_events_api_key_id_id_idx'::regclass)::integer AS read`,
+        { transaction },
+      )
+      return row
+    })
+
+    const [[noted]] = await sequelize.query(
+      `SELECT count(*)::integer AS count FROM api_key_events WHERE action = 'created' AND actor_type = 'database'`,
+    )
+    expect([noted, read]).toEqual([{ count: 500 }, { read: 0 }])
+  })
+
   it.each<[string, string, object[]]>([
     [
       'an UPDATE',
