@@ -7,7 +7,7 @@ import { createKey, newKey } from '../support/keys'
 import { secret, shown, useTrail, type Fault, type Tampering } from '../support/trail'
 
 const world = useTrail()
-const { apiKeys, sequelize, statements, rows, sealAll, meddle, expectFaults, idAt } = world
+const { apiKeys, sequelize, statements, rows, sealAll, meddle, expectFaults } = world
 
 /** Makes a block of one entry, a block of five, and a block of one. The entries are of keys of their own. */
 async function makeBlocks() {
@@ -318,12 +318,11 @@ describe('verifyAuditTrail, of entries that were sealed at once', () => {
     expect(shown((await apiKeys.verifyAuditTrail({ head: other })).faults)).toEqual([['edited', 4]])
   })
 
-  it('goes on after pruning has cut a block', async () => {
+  it('finds edited times in two blocks', async () => {
     await makeBlocks()
     await meddle(`
       UPDATE api_key_events SET created_at = now() - interval '400 days' WHERE id IN (#1, #2, #3);
       UPDATE api_key_event_seals SET sealed_at = now() - interval '400 days' WHERE position <= 3`)
-    expect(await idAt(3)).toMatch(/^\d+$/)
 
     const { faults } = await apiKeys.verifyAuditTrail()
 
