@@ -1,9 +1,8 @@
-import { randomFillSync } from 'node:crypto'
-
 import { eventColumns, writtenColumns, type ApiKeyEventRow } from '../../models/api-key-event'
 import { timeSql } from '../../models/audit-trail'
 import { saltLength } from '../../models/sealed-entry'
 import { canonical } from '../keys/metadata'
+import { createRandomPool } from '../keys/random-pool'
 import type { SignatureCheck, Signer } from './signing'
 
 /*
@@ -56,21 +55,10 @@ export function toRow(signer: Signer, entry: NewEntry, at: number) {
 
 /** Returns the members of a new entry that says nothing yet, with a salt of its own. */
 export function newEntry() {
-  return { ...nothing, salt: drawSalt() }
+  return { ...nothing, salt: drawSalt().toString('hex') }
 }
 
-/** Random bytes for many salts, because the system takes as long for few bytes as for many. */
-const salts = Buffer.allocUnsafeSlow(128 * saltLength)
-let used = salts.length
-
-function drawSalt(): string {
-  if (used === salts.length) {
-    randomFillSync(salts)
-    used = 0
-  }
-  used += saltLength
-  return salts.toString('hex', used - saltLength, used)
-}
+const drawSalt = createRandomPool(saltLength)
 
 const nothing = {
   apiKeyId: null,

@@ -1,10 +1,11 @@
-import { randomFillSync } from 'node:crypto'
+import { createRandomPool } from './random-pool'
 
 /** The time of the last id, and how many ids there were at that time. */
 let lastMs = 0
 let counter = 0
 
 const bytes = Buffer.alloc(16)
+const drawRandom = createRandomPool(8)
 
 /**
  * Returns a new id of a key: a UUID of version 7 (RFC 9562). Ids of a process go up. So lists, which compare ids if two keys were
@@ -19,7 +20,7 @@ export function newId(): string {
     lastMs++
     counter = 0
   }
-  randomFillSync(bytes, 8)
+  drawRandom().copy(bytes, 8)
   bytes.writeUIntBE(lastMs, 0, 6)
   bytes.writeUInt16BE(0x7000 | counter, 6)
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80
