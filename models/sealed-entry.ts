@@ -91,7 +91,7 @@ export function entryDigestSql(event: string): string {
  * once personal values are erased, and in a session whose client has another encoding.
  */
 export function entryRowSql(event: string): string {
-  const columns = ['salt', ...openColumns, ...personal].map((column) => `${event}.${column}`)
+  const columns = ['id', 'salt', ...openColumns, ...personal].map((column) => `${event}.${column}`)
   return `record_send(ROW(${columns.join(', ')}))`
 }
 

@@ -133,10 +133,12 @@ export async function createSpelledKeys(
   return { outcomes, xid: rows[0]?.xid ?? null, respelled }
 }
 
-/** Returns all prefixes of each environment by the prefix of its new keys, as arrays of Postgres. */
+/** Returns all prefixes of each environment by the prefix of its new keys, as arrays of Postgres. Without quotes, `null` would be no text. */
 function prefixArrays({ environments }: GivenParts): Record<string, string> {
   const entries = Object.entries(environments.byNewPrefix)
-  return Object.fromEntries(entries.map(([name, prefixes]) => [name, `{${prefixes.join()}}`]))
+  return Object.fromEntries(
+    entries.map(([name, prefixes]) => [name, `{"${prefixes.join('","')}"}`]),
+  )
 }
 
 /** Returns why a key was not made. */

@@ -261,6 +261,24 @@ describe('verifyAuditTrail, of entries that were sealed at once', () => {
     await expectFaults(['inserted', null])
   })
 
+  it('finds an entry that was moved to another id of its block', async () => {
+    await sequelize.transaction(async (transaction) => {
+      await apiKeys.create(newKey(), { transaction })
+      await sequelize.query(`SELECT nextval('api_key_event_register')`, { transaction })
+      await apiKeys.create(newKey(), { transaction })
+    })
+    await sealAll()
+    expect(await closings()).toEqual([2])
+
+    await meddle(`
+      CREATE TEMP TABLE moved ON COMMIT DROP AS SELECT * FROM api_key_events WHERE id = #2;
+      DELETE FROM api_key_events WHERE id = #2;
+      UPDATE moved SET id = id - 1;
+      INSERT INTO api_key_events OVERRIDING SYSTEM VALUE SELECT * FROM moved`)
+
+    await expectFaults(['removed', 2], ['inserted', null])
+  })
+
   it('finds an edited entry with digests and hashes that fit, because the signature does not', async () => {
     await makeBlocks()
     await meddle(`UPDATE api_key_events SET reason = 'Found.' WHERE id = #4; ${fitDigests}`)

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 
-import { createKey } from '../support/keys'
+import { createKey, newKey } from '../support/keys'
 import { insertKey, useTrail, useTrailForEach } from '../support/trail'
 
 const { apiKeys, sequelize, expectFaults } = useTrail()
@@ -18,6 +18,30 @@ async function readEntries() {
 
 describe('a change that is not made through the library', () => {
   const by = ['database', 'postgres']
+
+  it.each<[string, () => Promise<unknown>, string[]]>([
+    ['of the library', () => createKey(apiKeys), ['created', 'updated']],
+    [
+      'of a batch',
+      () => apiKeys.createMany([newKey(), newKey()]),
+      ['created', 'created', 'updated', 'updated'],
+    ],
+    ['by hand', () => sequelize.query(insertKey), ['created', 'updated']],
+  ])('of a trigger of the app is noted after the new key %s', async (_, make, actions) => {
+    await sequelize.query(`
+      CREATE FUNCTION describe() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN UPDATE public.api_keys SET description = 'New.' WHERE id = NEW.id; RETURN NULL; END$$;
+      CREATE TRIGGER describe AFTER INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION describe()`)
+    try {
+      await make()
+    } finally {
+      await sequelize.query('DROP FUNCTION describe CASCADE')
+    }
+
+    const entries = await readEntries()
+    expect(entries.slice(-actions.length).map(({ action }) => action)).toEqual(actions)
+    await expectFaults()
+  })
 
   it('is noted for each of many keys, without a look at the entries of the others', async () => {
     const read = await sequelize.transaction(async (transaction) => {

@@ -20,6 +20,16 @@ const createInstance = (options: Options) => world.createProcess(options).apiKey
 const notFound = { code: 'api_key_not_found' }
 
 describe('two instances with different key prefixes on one schema', () => {
+  it('may be a word that has a meaning in the database', async () => {
+    const instance = createInstance({ keyPrefix: 'null', maxKeysPerOwner: 3 })
+    await instance.create(newKey())
+
+    const { apiKeys } = await instance.createMany([newKey(), newKey()])
+
+    expect(apiKeys).toHaveLength(2)
+    await expect(instance.create(newKey())).rejects.toMatchObject({ code: 'too_many_api_keys' })
+  })
+
   it.each<[string, () => Promise<unknown>]>([
     ['get', () => live.get(id)],
     ['update', () => live.update(id, { name: 'Other' })],
