@@ -37,8 +37,8 @@ export function createApiKeyAuditTrail(tables: Tables): Step {
         is_genuine boolean NOT NULL,
         doubts text,
         digest text NOT NULL CHECK (${isHexSql('digest', 0, 64)}),
-        -- The digest of the key that agreed with all of its entries, of which this one was the last.
-        state_digest text CHECK (${isHexSql('state_digest', 0, 64)}),
+        -- The digest of the key and of all its entries, which agreed. This one was the last of them.
+        state_digest text CHECK (${isHexSql('state_digest', 64)}),
         -- In the last seal of those that were written at once: the digest of them all and of their entries, as long as none was erased.
         block_digest text CHECK (${isHexSql('block_digest', 64)}),
         -- When the process that sealed the entry read it, by the clock of the server.

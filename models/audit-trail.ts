@@ -1,6 +1,6 @@
 import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
 import { literal } from './names'
-import { saltSql } from './sealed-entry'
+import { entryRowSql, saltSql } from './sealed-entry'
 import type { Tables } from './tables'
 
 /**
@@ -118,13 +118,26 @@ const stateColumns = new Set([
 ])
 
 /**
- * SQL for a digest of the state of a key, under the salt of the owner of its last entry. Erasing the owner removes that salt, so that the
- * digest then says nothing. It is empty if the key is gone.
+ * SQL for a digest of a key, of the origin that its entries go on from, and of these entries, under the salt of the owner of the last of them.
+ * Erasing the owner removes that salt, so that the digest then says nothing. Each part may be missing.
  */
-export function stateDigestSql(key: string, event: string): string {
+export function stateDigestSql(
+  key: string,
+  { last, origin, entries }: { last: string; origin: string; entries: string },
+): string {
   const columns = [...stateColumns].map((name) => `${key}.${name}`)
-  return `CASE WHEN ${key}.id IS NULL THEN ''
-         ELSE encode(sha256(${saltSql(event, 0)} || record_send(ROW(${columns.join(', ')}))), 'hex') END`
+  const parts = [
+    saltSql(last, 0),
+    `record_send(ROW(${columns.join(', ')}))`,
+    `record_send(ROW(${origin}.as_of, ${origin}.state))`,
+    entries,
+  ]
+  return `encode(sha256(${parts.join(' || ')}), 'hex')`
+}
+
+/** SQL for the digest of an entry as it is part of that digest. The digests of all entries of a key follow one another in their order. */
+export function storyDigestSql(event: string): string {
+  return `sha256(${entryRowSql(event)})`
 }
 
 /** The names of times. */

@@ -1,4 +1,4 @@
-import { stateDigestSql, stateSql } from '../../models/audit-trail'
+import { stateDigestSql, stateSql, storyDigestSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import { writeLimitMs } from '../database/writer'
@@ -9,10 +9,10 @@ import type { SealingParts } from './seal'
 import { addEntry, beginAt, compareRow, emptyStory, entryValues } from './story'
 
 /*
- * A process that seals the last entry of a key compares all entries of the key with its row. If they agree, the seal keeps a digest of that
- * row. Later, no entry of the key has changed if the seals are intact, so the entries still agree with the row if it has the same
- * digest, and if the entry is still the last. Verification has the database compare the digests, and reads only the entries of all
- * other keys: these are the *suspects*.
+ * A process that seals the last entry of a key compares all entries of the key with its row. If they agree, the seal keeps a digest of all
+ * that was compared: the row, the entries and their origin. They may all have been false for a moment, and agree. Later, if the seals
+ * are intact, the entries are those that were sealed. If they and the row still have that digest, they still agree. Verification has
+ * the database compute the digests, and reads only the entries of all other keys: these are the *suspects*.
  */
 
 /** So many suspects are looked at one by one. If there are more, verification compares all keys. */
@@ -31,14 +31,26 @@ export function suspectsSql(
 ): string {
   const isKnown = `id > (SELECT coalesce(max(last_pruned_id), 0) FROM ${auditHead})`
   const hasNoEntry = `NOT EXISTS (SELECT FROM ${events} AS event WHERE event.api_key_id = origin.api_key_id AND event.${isKnown})`
+  const digest = stateDigestSql('key', {
+    last: 'event',
+    origin: 'origin',
+    entries: 'story.digests',
+  })
   return `
     SELECT id::text AS json FROM (
-      SELECT coalesce(last.api_key_id, key.id) AS id
-        FROM (SELECT api_key_id, max(id) AS id FROM ${events} WHERE api_key_id IS NOT NULL AND ${isKnown} GROUP BY api_key_id) AS last
-        JOIN ${events} AS event ON event.id = last.id
-        LEFT JOIN ${seals} AS seal ON seal.event_id = last.id
-        FULL JOIN ${keys} AS key ON key.id = last.api_key_id
-       WHERE last.id IS NULL OR seal.state_digest IS DISTINCT FROM ${stateDigestSql('key', 'event')}
+      SELECT coalesce(story.api_key_id, key.id) AS id
+        FROM (
+          SELECT api_key_id, max(id) AS last_id, string_agg(digest, ''::bytea) AS digests
+            FROM (
+              SELECT api_key_id, id, ${storyDigestSql('event')} AS digest
+                FROM ${events} AS event WHERE api_key_id IS NOT NULL AND ${isKnown} ORDER BY api_key_id, id
+            ) AS entry GROUP BY api_key_id
+        ) AS story
+        JOIN ${events} AS event ON event.id = story.last_id
+        LEFT JOIN ${seals} AS seal ON seal.event_id = story.last_id
+        LEFT JOIN ${origins} AS origin ON origin.api_key_id = story.api_key_id
+        FULL JOIN ${keys} AS key ON key.id = story.api_key_id
+       WHERE story.last_id IS NULL OR seal.state_digest IS DISTINCT FROM ${digest}
        UNION ALL
       SELECT api_key_id FROM ${origins} AS origin WHERE ${hasNoEntry}
        UNION ALL
@@ -54,14 +66,20 @@ export async function readAgreeingStates(
   const ids = waiting.map(({ eventId }) => eventId)
   if (ids.length === 0) return new Map()
   const { rows } = await connection.query(storiesSql(tables, ids, head.lastPrunedId), writeLimitMs)
-  const [{ keys = null, origins = null, entries = null } = {}] = rows
-  return agreeingStates(readLines(keys), readLines(origins), readLines(entries))
+  const [{ keys = null, digests = null, origins = null, entries = null } = {}] = rows
+  const stories = {
+    keys: readLines(keys),
+    origins: readLines(origins),
+    entries: readLines(entries),
+  }
+  return agreeingStates(stories, new Map(readLines(digests).map(([id, digest]) => [id, digest])))
 }
 
 /** SQL for the keys of some entries, with their origins and entries, each as the lines of one text. */
 function storiesSql({ events, keys, origins }: Tables, ids: readonly string[], pruned: string) {
-  const values = ['key.id', 'key.event_ref', stateSql('key'), stateDigestSql('key', 'last')]
-  const joined = `FROM own JOIN last ON last.api_key_id = own.id JOIN ${keys} AS key ON key.id = own.id`
+  const digest = stateDigestSql('key', { last: 'last', origin: 'origin', entries: 'digests' })
+  const ofStory = `FROM last JOIN story USING (api_key_id) LEFT JOIN ${origins} AS origin USING (api_key_id)
+      LEFT JOIN ${keys} AS key ON key.id = last.api_key_id`
   // By two columns, so that the server reads their index, whatever it takes the number of entries for.
   return `
     WITH own AS MATERIALIZED (
@@ -76,14 +94,20 @@ function storiesSql({ events, keys, origins }: Tables, ids: readonly string[], p
       ) AS entry
     ), last AS (
       SELECT DISTINCT ON (api_key_id) * FROM entry ORDER BY api_key_id, id DESC
+    ), story AS (
+      SELECT api_key_id, string_agg(${storyDigestSql('entry')}, ''::bytea ORDER BY id) AS digests FROM entry GROUP BY api_key_id
     )
-    SELECT (${linesSql(values, joined)}) AS keys,
+    SELECT (${linesSql(['key.id', 'key.event_ref', stateSql('key')], `FROM own JOIN ${keys} AS key ON key.id = own.id`)}) AS keys,
+           (${linesSql(['last.api_key_id', digest], ofStory)}) AS digests,
            (${linesSql(['api_key_id', 'as_of', 'state'], `FROM ${origins} WHERE api_key_id IN (SELECT id FROM own)`)}) AS origins,
            (${linesSql(entryValues, 'FROM entry ORDER BY api_key_id, id')}) AS entries`
 }
 
 /** Compares the entries of each key with its origin and its row. Returns the digests of those that agree, by the ids of their last entries. */
-function agreeingStates(keys: readonly Row[], origins: readonly Row[], entries: readonly Row[]) {
+function agreeingStates(
+  { keys, origins, entries }: Record<'keys' | 'origins' | 'entries', readonly Row[]>,
+  digests: ReadonlyMap<string | undefined, string | undefined>,
+) {
   const rows = new Map(keys.map((row) => [row[0], row]))
   const beginnings = new Map(origins.map((row) => [row[0], row]))
   const agreeing = new Map<string, string>()
@@ -93,11 +117,10 @@ function agreeingStates(keys: readonly Row[], origins: readonly Row[], entries: 
     const origin = beginnings.get(apiKeyId)
     if (origin) beginAt(story, origin)
     for (const entry of own) addEntry(findings, story, entry)
-    const row = rows.get(apiKeyId)
-    compareRow(findings, story, story.action === 'deleted', row)
-    const lastId = own.at(-1)?.[1]
-    if (findings.faultCount === 0 && own.length <= mostEntries && lastId !== undefined)
-      agreeing.set(lastId, row?.[3] ?? '')
+    compareRow(findings, story, story.action === 'deleted', rows.get(apiKeyId))
+    const [lastId, digest] = [own.at(-1)?.[1], digests.get(apiKeyId)]
+    const isAlike = findings.faultCount === 0 && own.length <= mostEntries
+    if (isAlike && lastId !== undefined && digest !== undefined) agreeing.set(lastId, digest)
   }
   return agreeing
 }

@@ -46,8 +46,8 @@ export interface SealedEntry {
    */
   digest: string
   /**
-   * The digest of the key of the entry, if all entries of the key agreed with it, and this was the last of them. It is empty if the key was
-   * gone. `null` if nothing is known, so that verification compares all entries of the key.
+   * The digest of the key of the entry and of all its entries, if they agreed, and this was the last of them. `null` if nothing is known, so
+   * that verification compares them.
    */
   stateDigest: string | null
   /** The digest of the block that the seal closes. `null` if it closes none, or if not all entries of the block are plain. */

@@ -137,7 +137,7 @@ function trailOf(world: World) {
         TRUNCATE api_keys, api_key_retired_secrets, api_key_events, api_key_event_seals, api_key_unsealed_events, api_key_origins,
                  api_key_suspended_owners;
         DELETE FROM api_key_audit_head; INSERT INTO api_key_audit_head DEFAULT VALUES;
-        DROP TABLE IF EXISTS kept, kept_key`),
+        DROP TABLE IF EXISTS kept, kept_key, kept_events`),
 
     /** Makes one more instance. Without options, it has no secrets. */
     createOf(options: Options): TestApiKeys {
