@@ -20,8 +20,8 @@ import type { Link } from './head'
  *   block digest = SHA-256(hash of the block before, SHA-256(all other seals of the block), SHA-256(rows of all entries of the block))
  *
  * The hash of the last seal covers it. So if a block still has its digest, neither its seals nor its entries have changed since they were
- * written, and nobody need look at them one by one. Then its entries are *plain*, too: the library or a trigger wrote each, shortly before.
- * A block with other entries has no such digest.
+ * written, and verification reads none of them one by one. The entries of such a block are *plain*: the library or a trigger wrote each,
+ * shortly before. A block with other entries has no digest.
  *
  * The hash covers the id of the secret. Otherwise a seal could pass for a seal of a secret that is gone.
  *
