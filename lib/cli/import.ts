@@ -223,7 +223,7 @@ async function finish(
   await printRecord({ json: options.json === true || isPiped }, report, fields)
   // The reader of the report reads nothing else there.
   if (isPiped && options.json !== true) note(formatFields(fields))
-  if (options.json !== true) printDetails(report)
+  if (options.json !== true) printDetails(report, options)
   if (!isComplete) {
     note('The import has not come to its end. Begin it again: keys that are there are passed over.')
   }
@@ -232,7 +232,10 @@ async function finish(
 /** The most kinds of faults that are printed. The report file has all rows. */
 const maxShown = 20
 
-function printDetails({ refused, unmapped }: Pick<Report, 'unmapped'> & { refused: Refused[] }) {
+function printDetails(
+  { refused, unmapped }: Pick<Report, 'unmapped'> & { refused: Refused[] },
+  options: ImportWishes,
+) {
   const byFaults = new Map<string, { first: Refused; rows: number }>()
   for (const each of refused) {
     const faults = each.errors.map(({ pointer, message }) => `${pointer} ${message}`).join('; ')
@@ -245,7 +248,8 @@ function printDetails({ refused, unmapped }: Pick<Report, 'unmapped'> & { refuse
     const who = rows === 1 ? `${name} was` : `${rows} rows, ${name} first, were`
     note(printable(`${who} refused: ${faults}`))
   }
-  if (byFaults.size > maxShown || refused.length > byFaults.size) {
+  const hasMore = byFaults.size > maxShown || refused.length > byFaults.size
+  if (hasMore && options.report === undefined) {
     note('--report FILE has all refused rows.')
   }
   for (const { field, message, rows } of unmapped) {

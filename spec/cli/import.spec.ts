@@ -136,6 +136,21 @@ describe('import', () => {
     expect(await countKeys(user)).toBe(2)
   })
 
+  it('says that a report has all refused rows, unless there is one', async () => {
+    const file = await write('refused.jsonl', '"no object"\n"no object"')
+    const run = (...args: string[]) => cli(['import', file, ...permission, ...args])
+
+    const without = await run()
+    const others = [await run('--report', path('refused.json')), await run('--report', '-')]
+
+    const note = '--report FILE has all refused rows.\n'
+    expect(without.stderr).toContain(note)
+    for (const { code, stderr } of others) {
+      expect([code, stderr]).toEqual([1, expect.stringContaining('2 rows, row 0 first, were')])
+      expect(stderr).not.toContain(note)
+    }
+  })
+
   it.each([
     { json: [], notes: /^imported +1$[^]*^row 1 was refused: # must be an object$/m },
     { json: ['--json'], notes: /^$/ },
