@@ -134,9 +134,9 @@ async function checkStandbys({ run }: Patient): Promise<Finding[]> {
     const finding = `each COMMIT waits for ${names}, and none does for long`
     return [{ check, state: 'ok', finding }]
   }
-  const finding = `sessions of this role that wait for ${names}, which may be away: ${String(row?.waiting)}`
+  const finding = `sessions that wait for ${names}, which may be away: ${String(row?.waiting)}`
   const remedy =
-    'Bring the standby back, or give it up in synchronous_standby_names. Until then, no change of a key is made, no revocation either: see "While a synchronous standby is away".'
+    'Bring the standby back, or give it up in synchronous_standby_names. Until then, no change of a key is made, no revocation either: see "While a synchronous standby is away" in lib/freshness/README.md.'
   return [{ check, state: 'fault', finding, remedy }]
 }
 

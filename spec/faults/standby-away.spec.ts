@@ -34,8 +34,15 @@ async function countSessions(condition: string): Promise<number> {
   return sessions
 }
 
+interface Finding {
+  check?: string
+  state?: string
+  finding: string
+  remedy?: string
+}
+
 /** Returns what doctor says of the standbys. */
-async function examineStandbys(): Promise<{ state?: string; finding: string }> {
+async function examineStandbys(): Promise<Finding> {
   const file = join(folder, 'api-keys.js')
   await writeFile(file, instanceModule())
   const child = spawn(process.execPath, [await findBin(), 'doctor', '--json', '--config', file], {
@@ -43,7 +50,7 @@ async function examineStandbys(): Promise<{ state?: string; finding: string }> {
   })
   let printed = ''
   for await (const chunk of child.stdout) printed += String(chunk)
-  const findings = jsonLines<{ check: string; state: string; finding: string }>(printed)
+  const findings = jsonLines<Finding>(printed)
   return findings.find(({ check }) => check === 'standbys') ?? { finding: printed }
 }
 
@@ -150,8 +157,13 @@ describe('a change while a synchronous standby is away', () => {
     })
     expect(await countSessions(isWaiting)).toBe(1)
     await waitUntil('doctor reports it', async () => {
-      const { state, finding } = await examineStandbys()
-      return state === 'fault' && finding.endsWith('wait for standby, which may be away: 1')
+      const { state, finding, remedy } = await examineStandbys()
+      const expected = 'sessions that wait for standby, which may be away: 1'
+      return (
+        state === 'fault' &&
+        finding === expected &&
+        remedy?.endsWith('in lib/freshness/README.md.') === true
+      )
     })
     expect([await isValid(key), await isValid(key, other)]).toEqual([true, true])
     await database.query(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE ${isWaiting}`)
