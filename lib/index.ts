@@ -82,6 +82,7 @@ export type { Limit, LimitOverrides, Limits } from './keys/limits'
 export type { JsonValue, Metadata } from './keys/metadata'
 export type { PermissionDescription } from './keys/permission-options'
 export type { AnyApp, App } from './keys/app'
+export type { NamedOwner } from './keys/owner-names'
 export type {
   AnyId,
   OrganizationOwner,

@@ -187,7 +187,8 @@ export interface ApiKeysOptions<
     | undefined
   /**
    * Returns owners with the names by which people know them, for lists of keys: `[{ type: 'user', id: 7, name: 'Alice' }]`. It gets up to
-   * a few hundred owners at once. Names are cached for a minute. If it fails or takes longer than a second, lists have the ids alone.
+   * a few hundred owners at once, of all kinds that the app has. Names are cached for a minute. If it fails or takes longer than a
+   * second, names that are not cached are missing, and it is not called again for ten seconds.
    */
   ownerNames?:
     | ((

@@ -6,6 +6,7 @@ import { styleText } from 'node:util'
 import type * as progress from 'cli-progress'
 import stringWidth from 'string-width'
 
+import { unprintable } from '../keys/unprintable'
 import { CliError, exitCodes } from './exit-codes'
 
 const { stdin, stdout, stderr } = process
@@ -55,9 +56,6 @@ export function formatFields(fields: Readonly<Record<string, string>>): string {
     .map(([name, value]) => `${paint('bold', name.padEnd(width))}  ${value}`)
     .join('\n')
 }
-
-/** Characters that could move the cursor, hide or turn a text, or end a line. Texts of users may have any. */
-const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
 /** Replaces the characters of a text that do more than to show something. */
 export function printable(text: string): string {

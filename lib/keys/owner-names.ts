@@ -4,6 +4,7 @@ import { isOutage } from '../database/failures'
 import { within } from '../database/time-limit'
 import type { Emitter } from './emitter'
 import { nameOfOwner, type Owner } from './owner'
+import { unprintable } from './unprintable'
 
 /** An owner, with the name by which people know it. */
 export type NamedOwner<O extends Owner = Owner> = O & { readonly name: string | null | undefined }
@@ -16,8 +17,7 @@ export type AskOwnerNames = (
 /** Returns the names of owners, by the texts of `nameOfOwner`. An owner without one is missing. It never rejects. */
 export type OwnerNames = (owners: Iterable<Owner>) => Promise<ReadonlyMap<string, string>>
 
-/** How long a page waits for names, and how long it does without them after the app has failed to give them. */
-const limitMs = 1_000
+/** How long a page does without names after the app has failed to give them. */
 const restMs = 10_000
 
 /** How long a name is cached, and of how many owners. */
@@ -26,17 +26,30 @@ const mostCached = 10_000
 
 const longestName = 100
 
-/** Characters that could turn a text, hide it, or end a line. */
-const unprintable = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
+/** A text of spaces and joiners alone. */
+const showsNothing = /^[\s\u200C\u200D]*$/u
 
 /** Creates the function that finds the names of owners. Names are for people alone: no rule, no entry and no log has them. */
 export function createOwnerNames(
   ask: AskOwnerNames,
-  { background, clock, emitter }: { background: Background; clock: Clock; emitter: Emitter },
+  {
+    background,
+    clock,
+    emitter,
+    limitMs = 1_000,
+  }: {
+    background: Background
+    clock: Clock
+    emitter: Emitter
+    /** How long a page waits for names. */
+    limitMs?: number
+  },
 ): OwnerNames {
+  /** The names, the oldest first. */
   const cached = new Map<string, { name: string | undefined; endsAt: number }>()
   let restsUntil = -Infinity
 
+  /** Returns the names that the app gives now. They are none if it fails. */
   async function askFor(owners: ReadonlyMap<string, Owner>) {
     try {
       const list = [...owners.values()]
@@ -45,40 +58,64 @@ export function createOwnerNames(
         throw new TypeError('createApiKeys: the option ownerNames must return a list of owners')
       }
       const names = new Map(answer.map((each) => [keyOf(each), readName(each)]))
-      if (cached.size > mostCached) cached.clear()
-      const endsAt = clock.monotonic() + maxAgeMs
-      for (const key of owners.keys()) cached.set(key, { name: names.get(key), endsAt })
+      cache(owners.keys(), names)
+      return names
     } catch (error) {
       restsUntil = clock.monotonic() + restMs
-      emitter.emit('error', { error: explain(error), notice: 'owner_names' })
+      emitter.emit('error', { error: explain(error, limitMs), notice: 'owner_names' })
+      return new Map<string, undefined>()
+    }
+  }
+
+  /** Caches names, and evicts those that are over. If too many are left, it evicts the oldest. */
+  function cache(keys: Iterable<string>, names: ReadonlyMap<string, string | undefined>) {
+    const now = clock.monotonic()
+    for (const key of keys) {
+      cached.delete(key)
+      cached.set(key, { name: names.get(key), endsAt: now + maxAgeMs })
+    }
+    for (const [key, { endsAt }] of cached) {
+      if (endsAt > now && cached.size <= mostCached) break
+      cached.delete(key)
     }
   }
 
   return async function ownerNames(given) {
     const owners = new Map([...given].map((owner) => [nameOfOwner(owner), owner]))
     const now = clock.monotonic()
-    const isKnown = (key: string) => (cached.get(key)?.endsAt ?? -Infinity) > now
-    const unknown = new Map([...owners].filter(([key]) => !isKnown(key)))
-    if (unknown.size > 0 && now >= restsUntil) await askFor(unknown)
-    return new Map(
-      [...owners.keys()].flatMap((key) => {
-        const name = cached.get(key)?.name
-        return name === undefined ? [] : [[key, name]]
-      }),
-    )
+    // The page takes its names before it waits, because other pages may evict them meanwhile.
+    const names = new Map<string, string>()
+    const unknown = new Map<string, Owner>()
+    for (const [key, owner] of owners) {
+      const known = cached.get(key)
+      if (known === undefined || known.endsAt <= now) unknown.set(key, owner)
+      else if (known.name !== undefined) names.set(key, known.name)
+    }
+    if (unknown.size === 0 || now < restsUntil) return names
+
+    const answered = await askFor(unknown)
+    for (const key of unknown.keys()) {
+      const name = answered.get(key)
+      if (name !== undefined) names.set(key, name)
+    }
+    return names
   }
 }
 
 /** Names the option in the error of an answer that did not come in time. */
-function explain(error: unknown): unknown {
+function explain(error: unknown, limitMs: number): unknown {
   if (!isOutage(error)) return error
-  const message = `createApiKeys: the option ownerNames has not answered within ${limitMs} ms`
-  return new Error(message)
+  return new Error(`createApiKeys: the option ownerNames has not answered within ${limitMs} ms`)
 }
 
-/** Calls the option. What it throws becomes a rejection. */
+/** Calls the option. What it throws becomes a rejection. An outage that it meets is not taken for its own delay. */
 async function call(ask: AskOwnerNames, owners: readonly Owner[]) {
-  return ask(owners)
+  try {
+    return await ask(owners)
+  } catch (error) {
+    if (!isOutage(error)) throw error
+    throw new Error('createApiKeys: the option ownerNames has failed', { cause: error })
+  }
 }
 
 function keyOf(named: unknown): string {
@@ -89,5 +126,5 @@ function readName(named: unknown): string | undefined {
   const { name } = Object(named) as { name?: unknown }
   if (typeof name !== 'string') return undefined
   const text = name.replaceAll(unprintable, '').trim()
-  return text === '' ? undefined : Array.from(text).slice(0, longestName).join('')
+  return showsNothing.test(text) ? undefined : Array.from(text).slice(0, longestName).join('')
 }

@@ -11,6 +11,7 @@ import {
   type ApiKeyRecord,
   type App,
   type ErrorCode,
+  type NamedOwner,
   type OrganizationOwner,
   type Owner,
   type ServiceOwner,
@@ -384,6 +385,13 @@ const ofModels = {
 }
 
 // Owners are a union made from the options.
+const ownersOfNames = {
+  sequelize,
+  keyPrefix: 'acme',
+  permissions: ['A'],
+  users: { table: 'users', type: 'integer' },
+  services: true,
+} as const
 const owned = createApiKeys({
   sequelize,
   keyPrefix: 'acme',
@@ -398,7 +406,21 @@ const owned = createApiKeys({
     return owner.type === 'user' ? ['A'] : []
   },
   loadOwner: (owner) => (owner.type === 'user' ? { id: owner.id.toFixed() } : null),
+  ownerNames(owners) {
+    const ids = owners.flatMap((owner) => (owner.type === 'user' ? [owner.id] : []))
+    isTrue<Equal<typeof ids, number[]>>()
+    return ids.map((id) => ({ type: 'user', id, name: id === 7 ? 'Alice' : null }))
+  },
 })
+const named: NamedOwner<UserOwner<number>>[] = [{ type: 'user', id: 7, name: 'Alice' }]
+createApiKeys({ ...ownersOfNames, ownerNames: async () => named })
+createApiKeys({ ...ownersOfNames, ownerNames: () => [{ type: 'service', id: 'a', name: 'A' }] })
+// @ts-expect-error ids of users are numbers
+createApiKeys({ ...ownersOfNames, ownerNames: () => [{ type: 'user', id: 'alice', name: 'A' }] })
+// @ts-expect-error a name is text
+createApiKeys({ ...ownersOfNames, ownerNames: () => [{ type: 'user', id: 7, name: 7 }] })
+// @ts-expect-error the app has no organizations
+createApiKeys({ ...ownersOfNames, ownerNames: () => [{ type: 'organization', id: 7, name: 'A' }] })
 app.use(
   '/organizations/:organizationId/api-keys',
   owned.router({
