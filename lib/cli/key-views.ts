@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 
+import { messageOf } from '../database/failures'
 import { nameOfOwner } from '../keys/owner'
 import type { ApiKeyRecord, Exposure } from '../keys/record'
 import { isIdle } from '../keys/states'
@@ -24,7 +25,7 @@ export function addKeyViews(program: Command) {
   addList(program)
   addCommand(program, 'show <id>', 'show a key', async (app, options, id = '') => {
     const apiKey = await app.apiKeys.get(id)
-    await printKey(options, apiKey, await namesOf(app, [apiKey]))
+    await printKey(options, apiKey, await namesOf(app, options, [apiKey]))
   })
 }
 
@@ -70,7 +71,7 @@ async function list(app: Loaded, options: ListOptions) {
       ...(cursor !== undefined && { cursor }),
     })
     const { apiKeys } = page
-    const names = options.json === true ? noNames : await namesOf(app, apiKeys)
+    const names = await namesOf(app, options, apiKeys)
     const isFirst = cursor === undefined
     if (apiKeys.length > 0 || isFirst) {
       await printList(options, apiKeys, isFirst ? heads : [], (apiKey) => rowOf(apiKey, names))
@@ -87,9 +88,22 @@ type Names = ReadonlyMap<string, string>
 
 const noNames: Names = new Map()
 
-/** Returns the names that the app has for the owners of keys. */
-async function namesOf({ parts }: Loaded, apiKeys: readonly ApiKeyRecord[]): Promise<Names> {
-  return parts.namesOfOwners?.(apiKeys.map(({ owner }) => owner)) ?? noNames
+/** Returns the names that the app has for the owners of keys. They are for people: JSON has none. */
+async function namesOf(
+  { apiKeys, parts }: Loaded,
+  options: CommonOptions,
+  shown: readonly ApiKeyRecord[],
+): Promise<Names> {
+  if (!parts.namesOfOwners || options.json === true) return noNames
+  const off = apiKeys.on('error', ({ error, notice }) => {
+    if (notice === 'owner_names')
+      note(printable(`Names of owners are missing: ${messageOf(error)}`))
+  })
+  try {
+    return await parts.namesOfOwners(shown.map(({ owner }) => owner))
+  } finally {
+    off()
+  }
 }
 
 function rowOf(apiKey: ApiKeyRecord, names: Names): readonly string[] {
