@@ -133,8 +133,11 @@ export function alteredTriggersSql(triggers: readonly Trigger[]): string {
      )`
 }
 
-/** The parts of a condition that Postgres writes in its own way, which may differ from version to version. */
-const notation = /row\(|::text|[\s()"]/g
+/**
+ * The parts of a condition that Postgres writes in its own way, which may differ from version to version. If the database quotes all
+ * identifiers, it quotes the names of types, too.
+ */
+const notation = /row\(|::"?text"?|[\s()"]/g
 
 function toRow(trigger: Trigger): string {
   const { name, table, when = '', newTable = '', isDeferred = false, calls } = trigger

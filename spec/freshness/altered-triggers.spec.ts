@@ -1,7 +1,7 @@
 import { expectSoon, revokeSql, useLog } from '../support/log'
 import { until } from '../support/until'
 
-const { createInstance, createKnownKey, run } = useLog()
+const { world, createInstance, createKnownKey, run } = useLog()
 
 describe('triggers that were altered', () => {
   const alterations = [
@@ -52,6 +52,20 @@ describe('triggers that were altered', () => {
     await run(revokeSql(id)).catch(() => {})
 
     await expectSoon(apiKeys, plainTextKey, 'revoked')
+  })
+
+  it('are none in a database that quotes all identifiers', async () => {
+    await run(`
+      DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET quote_all_identifiers = on', current_database());
+      END $$`)
+    const sequelize = world.database.connect()
+    const [shown] = await sequelize.query('SHOW quote_all_identifiers')
+    expect(shown).toEqual({ quote_all_identifiers: 'on' })
+
+    const { faults } = await createInstance({ sequelize }).verifyAuditTrail()
+
+    expect(faults).toEqual([])
   })
 
   it.each([
