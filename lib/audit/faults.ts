@@ -12,7 +12,7 @@ export interface AuditFault {
    * - `checkpoint_changed`: the beginning of the trail, which pruning left, cannot be relied on, because the end or an origin
    *   was changed.
    * - `contradicted`: an entry does not agree with the entries before it, the key or the suspension of an owner; or a key has no entry.
-   * - `unguarded`: a trigger that keeps the trail is off or altered, or a table of the trail may have a row twice.
+   * - `unguarded`: a trigger that keeps the trail is off or altered, or a table may have a row twice.
    * - `unreadable`: the database cannot read a part of the trail.
    */
   kind: EntryFault | TrailFault

@@ -85,10 +85,24 @@ describe('verifyAuditTrail', () => {
     'api_key_event_seals DROP CONSTRAINT api_key_event_seals_pkey',
     'api_key_origins DROP CONSTRAINT api_key_origins_pkey',
     'api_key_audit_head DROP CONSTRAINT api_key_audit_head_pkey',
+    'api_keys DROP CONSTRAINT api_keys_pkey CASCADE',
+    'api_keys DROP CONSTRAINT api_keys_hash_key',
+    'api_key_suspended_owners DROP CONSTRAINT api_key_suspended_owners_pkey',
+    'api_key_suspended_owners DROP CONSTRAINT api_key_suspended_owners_user_id_key',
+    'api_key_suspended_owners DROP CONSTRAINT api_key_suspended_owners_organization_id_key',
+    'api_key_suspended_owners DROP CONSTRAINT api_key_suspended_owners_service_key',
   ])('finds a table that may have a row twice: %s', async (change) => {
     await makeTrail()
 
     await meddle(`ALTER TABLE ${change}`)
+
+    await expectFaults(['unguarded', null])
+  })
+
+  it('finds a table that inherits from the keys', async () => {
+    await makeTrail()
+
+    await meddle('CREATE TABLE more_keys () INHERITS (api_keys)')
 
     await expectFaults(['unguarded', null])
   })
