@@ -143,6 +143,8 @@ function limitsOf(
     'An entry of `database` that was written by hand, and that fits: it looks like one of a trigger.',
     'An entry that was removed together with its change before it was sealed: only the process that made the change reports it (`audit_entry_lost`).',
     'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries and of their seals.',
+    'Rows that a policy for row level security hides from verification: with it, the owner of a table can hide a key or a suspension.',
+    'A change of `renewed_at`, `revoked_at`, `secret_id`, `source` or `created_by` with the triggers off: no entry has the values of these columns.',
     !signer.isKeyed &&
       'A trail that was computed again as a whole, which needs no secret: set the option `secrets`.',
     erased > 0 &&

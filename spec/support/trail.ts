@@ -28,6 +28,8 @@ export const always = [
   expect.stringContaining('looks like one of a trigger'),
   expect.stringContaining('before it was sealed'),
   expect.stringContaining('replaced functions of Postgres'),
+  expect.stringContaining('row level security'),
+  expect.stringContaining('`renewed_at`, `revoked_at`, `secret_id`, `source` or `created_by`'),
 ]
 
 /** Makes a key without the library. */
