@@ -1,3 +1,4 @@
+import { isHexSql } from '../../migrations/text-forms'
 import type { Tables } from '../../models/tables'
 import { blockDigestOf, entriesDigestSql, hashOf, sealsDigestSql } from './chain'
 import { checkSealedEntries } from './check-entries'
@@ -18,7 +19,10 @@ interface Block {
   seal: WalkedSeal
   /** How many seals there are from the block before to this one. */
   count: number
-  /** True if the seals have their time and their secret from the last of them, and nothing else that only the last may have. */
+  /**
+   * True if the seals have their time and their secret from the last of them, and nothing else that only the last may have. Then no
+   * value is missing from their digest, and none has a form in which it could pass for several.
+   */
   isUniform: boolean
   /** The hash of the seal before the last. */
   hashBefore: string
@@ -131,12 +135,16 @@ function readBlock(row: Row): Block {
  */
 function blocksSql({ events, seals }: Tables, { greatestId }: Walk, from: string): string {
   const ofEntries = (condition: string) =>
-    `(SELECT ${entriesDigestSql('event')} FROM (SELECT * FROM ${events} WHERE ${condition} ORDER BY id) AS event)`
+    `(SELECT CASE WHEN count(*) = seals THEN ${entriesDigestSql('event')} END
+                     FROM (SELECT * FROM ${events} WHERE ${condition} ORDER BY id) AS event)`
   const inRange = 'id BETWEEN ids[1] AND ids[seals]'
-  const isUniform = `bool_and(
+  // A condition that is NULL must not count as true, because an aggregate skips it, and a NULL line as well.
+  const isUniform = `bool_and((
                seal.sealed_at = closing.sealed_at AND seal.secret_id IS NOT DISTINCT FROM closing.secret_id AND seal.doubts IS NULL
                AND (seal.position = closing.position) = (seal.mac IS NOT NULL)
-             )`
+               AND seal.event_id > 0 AND seal.is_genuine IN (true, false)
+               AND octet_length(seal.hash) = 64 AND ${isHexSql(`(seal.hash || seal.digest || coalesce(seal.state_digest, ''))`, 64, 128, 192)}
+             ) IS TRUE)`
   const values = [
     ...sealValues,
     'seals',

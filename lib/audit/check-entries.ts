@@ -121,7 +121,7 @@ const sealedMs = `date_part('epoch', sealed_at) * 1000`
 const signedMs = `split_part(entry_mac, ':', 2)::float8`
 
 /** SQL that is true for an entry whose seal does not say that it is genuine, or that was not signed at about the time of the seal. */
-const isDoubtful = `((NOT is_genuine AND actor_type <> 'database') OR coalesce(abs(signed_at - ms + ${middleMs}) > ${newestMs + middleMs}, false))`
+const isDoubtful = `((is_genuine IS NOT TRUE AND actor_type <> 'database') OR coalesce(abs(signed_at - ms + ${middleMs}) > ${newestMs + middleMs}, false))`
 
 /** SQL for the number of seals of a part, and of entries that are as their seals say. */
 function matchingSql(tables: Tables, part: Part): string {

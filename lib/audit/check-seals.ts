@@ -3,7 +3,7 @@ import { hashOf, type Seal, type SealedEntry } from './chain'
 import { maxFaults, type Findings, type Place } from './faults'
 import { checkHead, endOf, isUnused, readHead } from './head'
 import type { AuditHead, Head, Link } from './head'
-import { pageSql, type Row, type Verification } from './read-trail'
+import { oneValueSql, pageSql, type Row, type Verification } from './read-trail'
 import type { Signer } from './signing'
 
 /** A walk along the chain, with what it has found so far. */
@@ -40,14 +40,14 @@ export function startWalk(findings: Findings, signer: Signer, head: Head | null)
 /** The columns of a seal that `readSeal` reads, with the times in milliseconds since 1970. */
 export const sealValues = [
   'position',
-  'hash',
-  'digest',
+  oneValueSql('hash'),
+  oneValueSql('digest'),
   'event_id',
   'is_genuine',
-  'secret_id',
-  'mac',
-  `coalesce(state_digest, 'unknown')`,
-  'block_digest',
+  oneValueSql('secret_id'),
+  oneValueSql('mac'),
+  oneValueSql(`coalesce(state_digest, 'unknown')`),
+  oneValueSql('block_digest'),
   `date_part('epoch', sealed_at) * 1000`,
 ] as const
 
@@ -112,6 +112,8 @@ export function checkSeal(walk: Walk, seal: WalkedSeal) {
     findings.report('removed', { position: end.position + 1 }, message)
   }
   if (doubts !== null) weighDoubts(walk, doubts, place)
+  // Such an entry would be no part of the story of its key.
+  if (isBelow(eventId, '1')) findings.report('inserted', place, 'The library makes no such ids.')
   // More misfits than faults that are listed change nothing.
   if (missing === 0 && walk.misfits.length < maxFaults && hashOf(end.hash, seal) !== hash) {
     walk.misfits.push({ ...seal, previousHash: end.hash })

@@ -130,9 +130,14 @@ export async function* inParts<Item>(items: readonly Item[]) {
   }
 }
 
-/** SQL for the values of a row in one text. Free text must be JSON among them. */
+/** SQL for the values of a row in one text. Free text must be JSON among them, or have no separator. */
 export function lineSql(values: readonly string[]): string {
   return `pg_catalog.concat(${values.join(`, E'\\x1f', `)})`
+}
+
+/** SQL for text that stays one value in a line. The library writes no separators into it, so the text of the library does not change. */
+export function oneValueSql(text: string): string {
+  return `translate(${text}, E'\\x1e\\x1f', '??')`
 }
 
 /** SQL for rows in one text. */
