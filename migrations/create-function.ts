@@ -1,8 +1,9 @@
 import { keyColumns, keyPrefixSql, msSql, type KeyAttribute } from '../models/api-key'
-import { insertEntriesSql } from '../models/api-key-event'
-import { claimSql } from '../models/api-key-request'
+import { insertEntriesSql, writtenColumns } from '../models/api-key-event'
+import { claimColumns, claimSql } from '../models/api-key-request'
 import { timeSql } from '../models/audit-trail'
 import { literal, qualify } from '../models/names'
+import { rowsInOrderSql } from '../models/rows'
 import {
   isSuspendedByColumnSql,
   isSuspendedSql,
@@ -35,6 +36,9 @@ export const newKeyAttributes = [
   'expiresAt',
   'eventRef',
 ] as const satisfies readonly KeyAttribute[]
+
+/** Their columns. */
+export const newKeyColumns = newKeyAttributes.map((name) => keyColumns[name].name)
 
 /** The SQLSTATE with which the function refuses a transaction in which it could not count keys. */
 export const wrongIsolation = '25001'
@@ -96,6 +100,7 @@ function bodyOf(tables: Tables): string {
   const { keys } = tables
   return `
         #variable_conflict use_column
+        <<counting>>
         DECLARE
           patience_before text := current_setting('lock_timeout');
           owner_lock bigint;
@@ -121,7 +126,7 @@ function bodyOf(tables: Tables): string {
           ELSE
             -- Ordered by the numbers of the locks, because collations of owners differ.
             FOR owner_lock, is_counted IN
-              SELECT ${ownerLockSql(tables, 'key')}, bool_or(most ->> ${ownerTypeSql('key')} IS NOT NULL)
+              SELECT ${ownerLockSql(tables, 'key')}, bool_or(api_key_create.most ->> ${ownerTypeSql('key')} IS NOT NULL)
                 FROM json_populate_recordset(NULL::${keys}, owners) AS key GROUP BY 1 ORDER BY 1
             LOOP
               ${lockSql}
@@ -149,7 +154,7 @@ function createOneSql(tables: Tables): string {
   const { keys, events } = tables
   const owners = Object.values(ownerColumns).map(
     (column) => `new.${column} IS NOT NULL THEN
-              SELECT ${isSuspendedByColumnSql(tables, 'new', column)}, CASE WHEN is_counted THEN ${countByColumnSql(tables, 'new', column)} END
+              SELECT ${isSuspendedByColumnSql(tables, 'new', column)}, CASE WHEN is_counted THEN ${countByColumnSql(tables, 'new', column, 'counting')} END
                 INTO is_suspended, number;`,
   )
   return `new := json_populate_record(NULL::${keys}, given_keys -> 0);
@@ -184,7 +189,7 @@ function claimsSql(tables: Tables): string {
         SELECT claim.scope, claim.key, claim.part, claim.body, allowed.id FROM allowed JOIN claim USING (ordinality) WHERE claim.scope IS NOT NULL
       ) AS claim`
   return `, claim AS MATERIALIZED (
-              SELECT * FROM json_populate_recordset(NULL::${tables.requests}, given_claims) WITH ORDINALITY
+              SELECT * FROM ${rowsInOrderSql(tables.requests, claimColumns, 'given_claims')} AS claim
             ), succeeded AS (${claimSql(tables, from)}
             ), claimed AS MATERIALIZED (
               SELECT allowed.* FROM allowed JOIN claim USING (ordinality)
@@ -201,11 +206,11 @@ function createSql(tables: Tables, claims?: string): string {
   const ofMade = 'FROM made JOIN entry ON entry.ref = made.event_ref ORDER BY entry.ordinality'
   return `
             WITH entry AS MATERIALIZED (
-              SELECT * FROM json_populate_recordset(NULL::${events}, given_entries) WITH ORDINALITY
+              SELECT * FROM ${rowsInOrderSql(events, writtenColumns, 'given_entries')} AS entry
             ), wanted AS MATERIALIZED (
               SELECT key.*, ${ownerTypeSql('key')} AS owner_type, ${ownerIdSql('key')} AS owner_id, ${isSpelledSql('key')} AS is_spelled,
-                     dense_rank() OVER (ORDER BY user_id, organization_id, service, ${keyPrefixSql('prefix')}) AS owner_number
-                FROM json_populate_recordset(NULL::${keys}, given_keys) WITH ORDINALITY AS key
+                     dense_rank() OVER (ORDER BY key.user_id, key.organization_id, key.service, ${keyPrefixSql('key.prefix')}) AS owner_number
+                FROM ${rowsInOrderSql(keys, newKeyColumns, 'given_keys')} AS key
                 JOIN entry ON entry.ordinality = key.ordinality
             ), owner AS MATERIALIZED (
               SELECT owner_number, maximum, CASE WHEN maximum IS NOT NULL THEN ${countSql(tables, 'owner')} END AS number,
@@ -239,17 +244,18 @@ function isSpelledSql(key: string): string {
 }
 
 /**
- * SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`, whose prefixes are in `prefixes`. The prefix is
+ * SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`, whose prefixes are in `prefixes` of
+ * the row or the block of that name: columns of the app may have the same names. The prefix is
  * compared as an expression that no index has. Before the first ANALYZE, for example after a restore, the server would read all keys of
  * the prefix.
  */
-function countByColumnSql({ keys }: Tables, row: string, column: string): string {
+function countByColumnSql({ keys }: Tables, row: string, column: string, given = row): string {
   return `(
                 SELECT count(*) FROM (
                   SELECT FROM ${keys} AS living
-                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} || '' = ANY (prefixes) AND living.status <> 'REVOKED'
-                     AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(at_ms / 1000))
-                   LIMIT maximum
+                   WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} || '' = ANY (${given}.prefixes) AND living.status <> 'REVOKED'
+                     AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(api_key_create.at_ms / 1000))
+                   LIMIT ${given}.maximum
                 ) AS living
               )`
 }
@@ -264,8 +270,8 @@ function countSql(tables: Tables, row: string): string {
 
 /** SQL that writes keys. Their rows come from the given clauses under the name `new`. */
 function insertKeysSql({ keys }: Tables, clauses = ''): string {
-  const columns = newKeyAttributes.map((name) => keyColumns[name].name)
-  return `INSERT INTO ${keys} (${columns.join(', ')}) SELECT ${columns.map((column) => `new.${column}`).join(', ')} ${clauses}`
+  const values = newKeyColumns.map((column) => `new.${column}`)
+  return `INSERT INTO ${keys} (${newKeyColumns.join(', ')}) SELECT ${values.join(', ')} ${clauses}`
 }
 
 /** SQL for the value of a new key in its entry, which ends with the time of its creation. As text, because jsonb would be read and written anew. */

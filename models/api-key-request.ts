@@ -5,6 +5,9 @@ export function isKnownSql(createdAt: string): string {
   return `(${createdAt} >= clock_timestamp() - interval '24 hours')`
 }
 
+/** The columns of a request that the library writes before the key is made. */
+export const claimColumns = ['scope', 'key', 'part', 'body']
+
 /**
  * SQL that claims requests, and returns the ids of the keys for which that succeeded. It selects from rows `claim`, which are rows of the
  * table of requests with the `id` of a key. It waits for a request with the same idempotency key that is not committed.

@@ -245,7 +245,7 @@ async function eraseOrigins(parts: ErasingParts, { type, id }: Owner) {
     SELECT pg_catalog.json_build_object('was', ${toJson('api_key_id', 'as_of', 'state')}::json, 'now', ${toJson('api_key_id', 'as_of', `(${state})`)}::json)::text AS json
       FROM ${tables.origins} AS origin
      WHERE state ->> '${ownerAttributes[type]}'::text = $1
-       AND NOT EXISTS (SELECT FROM ${tables.keys} AS key WHERE key.id = api_key_id AND key.${ownerColumns[type]}::text = $1)
+       AND NOT EXISTS (SELECT FROM ${tables.keys} AS key WHERE key.id = origin.api_key_id AND key.${ownerColumns[type]}::text = $1)
      ORDER BY api_key_id LIMIT ${originsAtOnce}`
   const none = { transaction: null }
   for (;;) {

@@ -17,11 +17,11 @@ const unreached =
 /** SQLSTATEs of a deadlock or a conflict between transactions. The transaction may succeed if it is tried again. */
 const conflicts = /^(40P01|40001)$/
 
-/** SQLSTATEs that say the tables are not there: no such table, no such column, no such schema. */
-const unmigrated = /^(42P01|42703|3F000)$/
+/** SQLSTATEs that say the tables are not there: no such column, no such schema. */
+const unmigrated = /^(42703|3F000)$/
 
-/** SQLSTATEs that say the same if they name a part of the library: no such function, no such type. */
-const unknownName = /^(42883|42704)$/
+/** SQLSTATEs that say the same if they name a part of the library: no such table, no such function, no such type. */
+const unknownName = /^(42P01|42883|42704)$/
 
 /**
  * The server's words for an id that does not fit the type of `user_id`. If an app leaves the type to its own column, nothing else
@@ -77,9 +77,17 @@ export const noOwnerId = { pointer: '#/owner', message: 'has an id of another ty
 
 /** Returns what to throw instead of an error of Sequelize or of the driver. */
 export function explain(error: unknown): unknown {
+  const isOfApp = comesOfAppFunction(error)
   removeValues(error)
   if (error instanceof Error && sqlStateOf(error) === cancelled) warnOfTimeLimit(error)
   if (comesOfOutage(error)) return new ApiKeysError('database_unavailable', { cause: error })
+  if (error instanceof Error && isOfApp) {
+    return new Error(
+      `express-api-keys: a function of your database did not find a name (${error.message}). The library sets its own search path. ` +
+        'So give the functions of your triggers on its tables a SET search_path, or qualify the names in them.',
+      { cause: error },
+    )
+  }
   if (error instanceof Error && isUnmigrated(error)) {
     return new Error(
       `express-api-keys: the tables are missing or older than this version (${error.message}). ` +
@@ -91,6 +99,16 @@ export function explain(error: unknown): unknown {
     return new InvalidInputError([noOwnerId], { cause: error })
   }
   return error
+}
+
+/** True if a name is missing in a function that is not the library's, as a rule the function of a trigger that an app added. */
+function comesOfAppFunction(error: unknown): boolean {
+  const state = sqlStateOf(error)
+  if (!unmigrated.test(state) && !unknownName.test(state)) return false
+
+  // The innermost function comes first. An inline code block is of the migrations. PostgreSQL translates all but this name of the language.
+  const [innermost = ''] = /^PL\/pgSQL.*/m.exec(fieldOf(error, 'where')) ?? []
+  return innermost !== '' && !/\bapi_key_|inline_code_block/.test(innermost)
 }
 
 function comesOfOutage(error: unknown): boolean {
@@ -119,9 +137,13 @@ export function sqlStateOf(error: unknown): string {
 
 /** Returns what the server says besides the message of its error. It has values: no log, error or client may get it. */
 export function detailOf(error: unknown): string {
+  return fieldOf(error, 'detail')
+}
+
+function fieldOf(error: unknown, name: 'detail' | 'where'): string {
   const { parent } = (error ?? {}) as Partial<SequelizeError>
-  const { detail } = (parent ?? error ?? {}) as { detail?: unknown }
-  return typeof detail === 'string' ? detail : ''
+  const { [name]: value } = (parent ?? error ?? {}) as Record<typeof name, unknown>
+  return typeof value === 'string' ? value : ''
 }
 
 /** True if our tables or functions, or some of their columns, are not there. */

@@ -130,7 +130,8 @@ export function changeSql(
         : ''
     }, done AS (
       UPDATE ${keys} AS key
-         SET (${columns.join(', ')}) = (SELECT ${values.join(', ')} FROM pg_catalog.json_populate_record(key, wanted.changes) AS new),
+         -- As key.*, because key alone would be a column of the app that has this name.
+         SET (${columns.join(', ')}) = (SELECT ${values.join(', ')} FROM pg_catalog.json_populate_record(key.*, wanted.changes) AS new),
              revoked_at = CASE
                WHEN wanted.changes ->> 'status'::text IS NULL THEN key.revoked_at
                WHEN wanted.changes ->> 'status'::text = 'REVOKED' THEN clock_timestamp()

@@ -281,9 +281,9 @@ async function claimedForMs({
 }: ExpiryNoticesParts): Promise<number> {
   const [row] = await select<{ ms: string | null }>(
     sequelize,
-    `SELECT ceil(extract(epoch FROM max(claimed_until) - clock_timestamp()) * 1000)::text AS ms
+    `SELECT ceil(extract(epoch FROM max(notice.claimed_until) - clock_timestamp()) * 1000)::text AS ms
        FROM ${tables.expiryNotices} AS notice JOIN ${tables.keys} AS key ON key.id = notice.api_key_id
-      WHERE claimed_until > clock_timestamp() AND notice.expires_at > now()
+      WHERE notice.claimed_until > clock_timestamp() AND notice.expires_at > now()
         AND ${isOfPrefixes('key', environments.keyPrefixes)}`,
     { transaction: null },
   )

@@ -1,6 +1,6 @@
-import { newKeyAttributes } from '../../migrations/create-function'
-import { keyColumns } from '../../models/api-key'
-import { insertEntriesSql } from '../../models/api-key-event'
+import { newKeyColumns } from '../../migrations/create-function'
+import { insertEntriesSql, writtenColumns } from '../../models/api-key-event'
+import { rowsInOrderSql } from '../../models/rows'
 import type { Tables } from '../../models/tables'
 import { sqlStateOf } from '../database/failures'
 import { run, runIn } from '../database/query'
@@ -224,7 +224,7 @@ function environmentOf({ environments }: Parts, { source }: AcceptedSource) {
 
 /** The columns of an imported key. */
 const importedColumns = [
-  ...newKeyAttributes.map((name) => keyColumns[name].name),
+  ...newKeyColumns,
   'source',
   'status',
   'created_at',
@@ -239,9 +239,9 @@ function importSql(tables: Tables): string {
   const { keys, events, salts } = tables
   return `
     WITH new AS MATERIALIZED (
-      SELECT * FROM pg_catalog.json_populate_recordset(NULL::${keys}, $1::json) WITH ORDINALITY
+      SELECT * FROM ${rowsInOrderSql(keys, importedColumns, '$1::json')} AS new
     ), entry AS MATERIALIZED (
-      SELECT * FROM pg_catalog.json_populate_recordset(NULL::${events}, $2::json) WITH ORDINALITY
+      SELECT * FROM ${rowsInOrderSql(events, writtenColumns, '$2::json')} AS entry
     ), made AS (
       INSERT INTO ${keys} (${importedColumns.join(', ')}) SELECT ${importedColumns.join(', ')} FROM new ORDER BY new.ordinality
           ON CONFLICT (hash) DO NOTHING

@@ -3,6 +3,7 @@ import type { Transaction } from 'sequelize'
 import { ownerLockSql } from '../../migrations/create-function'
 import { qualify, quote } from '../../models/names'
 import { ownerColumns, ownerIdSql } from '../../models/owner'
+import { rowsInOrderSql } from '../../models/rows'
 import type { Run } from '../database/query'
 import type { Environment } from '../keys/environments'
 import { nameOfOwner, ownerRow, type Owner } from '../keys/owner'
@@ -34,7 +35,7 @@ export async function lockOwners(
   const rows = await run(
     `WITH given AS MATERIALIZED (
        SELECT key.ordinality, ${ownerIdSql('key')} AS id, ${ownerLockSql(tables, 'key')} AS lock
-         FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+         FROM ${rowsInOrderSql(tables.keys, Object.values(ownerColumns), '$1::json')} AS key
      ), locked AS MATERIALIZED (
        -- In the order in which all transactions lock owners.
        SELECT ${lock}(lock) FROM (SELECT DISTINCT lock FROM given ORDER BY lock) AS ordered
@@ -64,7 +65,7 @@ export async function findUnknownOwners(
     if (!reference || all.length === 0) continue
     const rows = await run(
       `SELECT key.ordinality::text AS place
-         FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+         FROM ${rowsInOrderSql(tables.keys, Object.values(ownerColumns), '$1::json')} AS key
         WHERE NOT EXISTS (
           SELECT FROM ${qualify(reference.schema, reference.table)} AS owner WHERE owner.${quote(reference.column)} = key.${ownerColumns[type]}
         )`,

@@ -5,6 +5,7 @@ import type { Transaction } from 'sequelize'
 import { ownerLockSql } from '../../migrations/create-function'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { isSuspendedSql, ownerColumns, ownerIdSql, type OwnerType } from '../../models/owner'
+import { rowsInOrderSql } from '../../models/rows'
 import type { Tables } from '../../models/tables'
 import { select } from '../database/query'
 import { nameOfOwner, ownerRow, type Owner } from '../keys/owner'
@@ -89,7 +90,7 @@ export async function lockOwners(
     sequelize,
     `WITH owner AS MATERIALIZED (
        SELECT key.ordinality, ${ownerIdSql('key')} AS id, ${ownerLockSql(tables, 'key')} AS number
-         FROM pg_catalog.json_populate_recordset(NULL::${tables.keys}, $1::json) WITH ORDINALITY AS key
+         FROM ${rowsInOrderSql(tables.keys, Object.values(ownerColumns), '$1::json')} AS key
      ), locked AS MATERIALIZED (
        SELECT pg_advisory_xact_lock(number) FROM (SELECT DISTINCT number FROM owner ORDER BY number OFFSET 0) AS numbers
      )

@@ -213,6 +213,58 @@ describe('onDatabase', () => {
   })
 
   it.each([
+    ['table', 'INSERT INTO log_of_app VALUES (NEW.id)', 'relation "log_of_app" does not exist'],
+    ['function', 'PERFORM function_of_app()', 'function function_of_app() does not exist'],
+    ['type', `PERFORM 'a'::type_of_app`, 'type "type_of_app" does not exist'],
+    ['column', 'PERFORM column_of_app', 'column "column_of_app" does not exist'],
+  ])(
+    'does not blame the tables for a %s that a trigger of the app misses',
+    async (_, sql, words) => {
+      await withinRollback(async (transaction) => {
+        await sequelize.query(
+          `CREATE TABLE log_of_app (id uuid);
+         CREATE FUNCTION log_api_key() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ${sql}; RETURN NULL; END $$;
+         CREATE TRIGGER log_api_key AFTER INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION log_api_key()`,
+          { transaction },
+        )
+
+        const failure = await failureOf(apiKeys.create(newKey(), { transaction }))
+
+        expect(failure).toMatchObject({
+          message:
+            `express-api-keys: a function of your database did not find a name (${words}). The library sets its own search path. ` +
+            'So give the functions of your triggers on its tables a SET search_path, or qualify the names in them.',
+          cause: expect.any(DatabaseError),
+        })
+        expect(inspect(failure, { depth: 10 })).not.toMatch(hash)
+      })
+    },
+  )
+
+  it('lets a trigger of the app whose function has a search path write into tables of the app', async () => {
+    await withinRollback(async (transaction) => {
+      await sequelize.query(
+        `CREATE TABLE log_of_app (id uuid);
+         CREATE FUNCTION log_api_key() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+           $$ BEGIN INSERT INTO log_of_app VALUES (NEW.id); RETURN NULL; END $$;
+         CREATE TRIGGER log_api_key AFTER INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION log_api_key()`,
+        { transaction },
+      )
+
+      const { apiKey } = await apiKeys.create(newKey(), { transaction })
+
+      const [logged] = await sequelize.query('SELECT id FROM log_of_app', { transaction })
+      expect(logged).toEqual([{ id: apiKey.id }])
+    })
+  })
+
+  it('does not blame the tables for a table of the app', async () => {
+    const failure = await failureOf(onDatabase(() => sequelize.query('SELECT FROM log_of_app')))
+
+    expect(failure).toBeInstanceOf(DatabaseError)
+  })
+
+  it.each([
     ['a check', `ALTER TABLE api_keys ADD CHECK (name <> 'Forbidden')`, DatabaseError],
     ['a unique index', 'CREATE UNIQUE INDEX ON api_keys (user_id, name)', UniqueConstraintError],
   ])('keeps the hash out of the error of %s that the app has added', async (_, sql, kind) => {
