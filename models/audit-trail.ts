@@ -1,6 +1,6 @@
 import { attributesFor, keyColumns, keyPrefixSql, type ColumnType } from './api-key'
 import { literal } from './names'
-import { entryRowSql, saltSql } from './sealed-entry'
+import { saltSql } from './sealed-entry'
 import type { Tables } from './tables'
 
 /**
@@ -118,26 +118,21 @@ const stateColumns = new Set([
 ])
 
 /**
- * SQL for a digest of a key, of the origin that its entries go on from, and of these entries, under the salt of the owner of the last of them.
- * Erasing the owner removes that salt, so that the digest then says nothing. Each part may be missing.
+ * SQL for a digest of a key, of the origin that its entries go on from, and of the digests of these entries as one text, under the salt of the
+ * owner of the last of them. Erasing the owner removes that salt, so that the digest then says nothing. Each part may be missing.
  */
 export function stateDigestSql(
   key: string,
-  { last, origin, entries }: { last: string; origin: string; entries: string },
+  { last, origin, digests }: { last: string; origin: string; digests: string },
 ): string {
   const columns = [...stateColumns].map((name) => `${key}.${name}`)
   const parts = [
     saltSql(last, 0),
     `record_send(ROW(${columns.join(', ')}))`,
     `record_send(ROW(${origin}.as_of, ${origin}.state))`,
-    entries,
+    `pg_catalog.convert_to(${digests}, 'UTF8')`,
   ]
   return `encode(sha256(${parts.join(' || ')}), 'hex')`
-}
-
-/** SQL for the digest of an entry as it is part of that digest. The digests of all entries of a key follow one another in their order. */
-export function storyDigestSql(event: string): string {
-  return `sha256(${entryRowSql(event)})`
 }
 
 /** The names of times. */

@@ -1,5 +1,6 @@
-import { stateDigestSql, stateSql, storyDigestSql } from '../../models/audit-trail'
+import { stateDigestSql, stateSql } from '../../models/audit-trail'
 import { literal } from '../../models/names'
+import { entryDigestSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
 import { writeLimitMs } from '../database/writer'
 import { createFindings } from './faults'
@@ -34,16 +35,17 @@ export function suspectsSql(
   const digest = stateDigestSql('key', {
     last: 'event',
     origin: 'origin',
-    entries: 'story.digests',
+    digests: 'story.digests',
   })
   return `
     SELECT id::text AS json FROM (
       SELECT coalesce(story.api_key_id, key.id) AS id
         FROM (
-          SELECT api_key_id, max(id) AS last_id, string_agg(digest, ''::bytea) AS digests
+          SELECT api_key_id, max(id) AS last_id, string_agg(digest, '') AS digests
             FROM (
-              SELECT api_key_id, id, ${storyDigestSql('event')} AS digest
-                FROM ${events} AS event WHERE api_key_id IS NOT NULL AND ${isKnown} ORDER BY api_key_id, id
+              SELECT event.api_key_id, event.id, coalesce(seal.digest, 'unsealed') AS digest
+                FROM ${events} AS event LEFT JOIN ${seals} AS seal ON seal.event_id = event.id
+               WHERE event.api_key_id IS NOT NULL AND event.${isKnown} ORDER BY event.api_key_id, event.id
             ) AS entry GROUP BY api_key_id
         ) AS story
         JOIN ${events} AS event ON event.id = story.last_id
@@ -77,7 +79,7 @@ export async function readAgreeingStates(
 
 /** SQL for the keys of some entries, with their origins and entries, each as the lines of one text. */
 function storiesSql({ events, keys, origins }: Tables, ids: readonly string[], pruned: string) {
-  const digest = stateDigestSql('key', { last: 'last', origin: 'origin', entries: 'digests' })
+  const digest = stateDigestSql('key', { last: 'last', origin: 'origin', digests: 'digests' })
   const ofStory = `FROM last JOIN story USING (api_key_id) LEFT JOIN ${origins} AS origin USING (api_key_id)
       LEFT JOIN ${keys} AS key ON key.id = last.api_key_id`
   // By two columns, so that the server reads their index, whatever it takes the number of entries for.
@@ -95,7 +97,7 @@ function storiesSql({ events, keys, origins }: Tables, ids: readonly string[], p
     ), last AS (
       SELECT DISTINCT ON (api_key_id) * FROM entry ORDER BY api_key_id, id DESC
     ), story AS (
-      SELECT api_key_id, string_agg(${storyDigestSql('entry')}, ''::bytea ORDER BY id) AS digests FROM entry GROUP BY api_key_id
+      SELECT api_key_id, string_agg(${entryDigestSql('entry')}, '' ORDER BY id) AS digests FROM entry GROUP BY api_key_id
     )
     SELECT (${linesSql(['key.id', 'key.event_ref', stateSql('key')], `FROM own JOIN ${keys} AS key ON key.id = own.id`)}) AS keys,
            (${linesSql(['last.api_key_id', digest], ofStory)}) AS digests,

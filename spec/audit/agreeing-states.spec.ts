@@ -1,4 +1,5 @@
-import { stateDigestSql, storyDigestSql } from '../../models/audit-trail'
+import { stateDigestSql } from '../../models/audit-trail'
+import { entryDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
 import { createKey, newKey } from '../support/keys'
 import { secret, useTrail, type Tampering } from '../support/trail'
@@ -35,8 +36,8 @@ async function stateDigests() {
 const digestSql = stateDigestSql('key', {
   last: 'event',
   origin: 'origin',
-  entries: `(
-    SELECT string_agg(${storyDigestSql('entry')}, ''::bytea ORDER BY id) FROM api_key_events AS entry
+  digests: `(
+    SELECT string_agg(${entryDigestSql('entry')}, '' ORDER BY id) FROM api_key_events AS entry
      WHERE entry.api_key_id = event.api_key_id AND entry.id <= event.id)`,
 })
 const origin = 'LEFT JOIN api_key_origins AS origin ON origin.api_key_id = key.id'
