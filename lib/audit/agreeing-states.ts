@@ -41,12 +41,11 @@ export function suspectsSql(
     SELECT id::text AS json FROM (
       SELECT coalesce(story.api_key_id, key.id) AS id
         FROM (
-          SELECT api_key_id, max(id) AS last_id, string_agg(digest, '') AS digests
-            FROM (
-              SELECT event.api_key_id, event.id, coalesce(seal.digest, 'unsealed') AS digest
-                FROM ${events} AS event LEFT JOIN ${seals} AS seal ON seal.event_id = event.id
-               WHERE event.api_key_id IS NOT NULL AND event.${isKnown} ORDER BY event.api_key_id, event.id
-            ) AS entry GROUP BY api_key_id
+          SELECT event.api_key_id, max(event.id) AS last_id,
+                 -- The order is that of the aggregate, because workers of a parallel plan would not keep the order of a query below it.
+                 string_agg(coalesce(seal.digest, 'unsealed'), '' ORDER BY event.id) AS digests
+            FROM ${events} AS event LEFT JOIN ${seals} AS seal ON seal.event_id = event.id
+           WHERE event.api_key_id IS NOT NULL AND event.${isKnown} GROUP BY event.api_key_id
         ) AS story
         JOIN ${events} AS event ON event.id = story.last_id
         LEFT JOIN ${seals} AS seal ON seal.event_id = story.last_id
