@@ -1,7 +1,7 @@
 import { createOptionChecks, optionsOf } from '../../models/option-checks'
 import type { ImportSource } from './source'
 
-/** What the value of an option must be. */
+/** A rule for the value of an option, and the words for a value that breaks it. */
 interface Rule {
   isFine: (value: unknown) => boolean
   must: string
