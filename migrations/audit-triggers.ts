@@ -2,7 +2,7 @@ import { literal, qualify } from '../models/names'
 import { entryDigestSql } from '../models/sealed-entry'
 import type { Tables } from '../models/tables'
 import { keyRecordTriggers } from './key-record-triggers'
-import { leastNumber, microseconds } from './numbers'
+import { leastNumber, microseconds, refuseFarAhead } from './numbers'
 import { entryRules } from './row-rules'
 import { suspensionTriggers } from './suspension-triggers'
 import { isNotIn, returnInReplication, type Trigger } from './triggers'
@@ -130,6 +130,7 @@ function numberBody({ eventRegister: register }: Tables): string {
         BEGIN
           IF NEW.id >= ${leastNumber} THEN
             IF NEW.id > (SELECT last_value FROM ${register}) THEN
+              ${refuseFarAhead('NEW.id')}
               PERFORM setval(${literal(register)}, NEW.id);
             END IF;
             RETURN NEW;

@@ -1,7 +1,7 @@
 import { comparableColumns } from '../models/api-key'
 import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
-import { leastNumber, microseconds } from './numbers'
+import { leastNumber, microseconds, refuseFarAhead } from './numbers'
 import {
   changesAny,
   isNotIn,
@@ -259,6 +259,7 @@ function numberEntryBody({ logLock, revisionRegister: register }: Tables): strin
             NEW.revision := greatest(highest + 1, ${microseconds});
           END IF;
           IF NEW.revision > highest THEN
+            ${refuseFarAhead('NEW.revision')}
             PERFORM setval(${literal(register)}, NEW.revision);
           END IF;
           RETURN NEW;

@@ -167,6 +167,8 @@ const rulesOfEntries = {
   actor_id: `NEW.actor_id IS NOT NULL OR NEW.actor_type = 'system' OR NEW.erased[3] IS NOT NULL`,
   // One of these warnings may be written per hour. No other entry takes its place.
   retired_secret_used: `NEW.action <> 'retired_secret_used' OR NEW.actor_type = 'system'`,
+  // A trigger takes a change for one of the library if an entry has its reference, and a signature vouches for such an entry.
+  ref: `NEW.ref IS NULL OR (NEW.actor_type <> 'database' AND NEW.entry_mac IS NOT NULL)`,
   salt: `octet_length(NEW.salt) = ${saltLength}`,
   // The id of a secret or nothing, a time in milliseconds, and the code.
   entry_mac: `${matchesSql('NEW.entry_mac', '^[0-9a-f]*:[0-9]+:[0-9a-f]*$')} AND octet_length(${partOfMac(1)}) IN (0, 16)

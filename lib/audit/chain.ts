@@ -127,6 +127,10 @@ export function keptSql({ seals }: Tables): string {
   return `(SELECT sealed_at - interval '48 hours' FROM ${seals} ORDER BY position DESC LIMIT 1)`
 }
 
+/** SQL for the time since which there has been an entry. Another role may have given it a time to come, after which it would never be old. */
+export const sinceSql =
+  'CASE WHEN event.id IS NOT NULL THEN least(event.created_at, seal.sealed_at) END'
+
 /** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
 export function sealsSql(tables: Tables, after: number | string, before = `'infinity'`): string {
   return `
@@ -134,7 +138,7 @@ export function sealsSql(tables: Tables, after: number | string, before = `'infi
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
              'digest', seal.digest, 'stateDigest', seal.state_digest, 'blockDigest', seal.block_digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
-             'isOld', event.created_at < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
+             'isOld', ${sinceSql} < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
              'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
            )::text AS json
       FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id

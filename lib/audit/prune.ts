@@ -6,7 +6,7 @@ import { ApiKeysError } from '../errors'
 import type { Pruning } from '../keys/input'
 import { differingSql, notesSql, readNotes } from './check-erasures'
 import { checkContent, checkSeal, startWalk } from './check-seals'
-import { keptSql, pageSize, sealsSql, type Seal } from './chain'
+import { keptSql, pageSize, sealsSql, sinceSql, type Seal } from './chain'
 import { createFindings } from './faults'
 import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
@@ -36,7 +36,7 @@ async function countPrunable(trail: Trail, before: string): Promise<number> {
   const { seals, events, auditHead } = trail.tables
   const kept = `${seals} AS seal JOIN ${events} AS event ON event.id = seal.event_id
      WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
-  const isYoung = `(event.created_at >= ${literal(before)}::timestamptz OR seal.sealed_at >= ${keptSql(trail.tables)})`
+  const isYoung = `(${sinceSql} >= ${literal(before)}::timestamptz OR seal.sealed_at >= ${keptSql(trail.tables)})`
   const firstYoung = `SELECT seal.position FROM ${kept} AND ${isYoung} ORDER BY seal.position LIMIT 1`
   const sql = `SELECT pg_catalog.to_json(count(*))::text AS json
       FROM ${kept} AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})`
@@ -53,8 +53,8 @@ async function prunePage(trail: Trail, time: string): Promise<number | null> {
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
   const options = { transaction: null }
   const [{ head, version, tail }] = await selectJson<[End]>(sequelize, endSql(tables), options)
-  const pageSql = sealsSql(tables, after, literal(time))
-  const page = await selectJson<Seal[]>(sequelize, pageSql, options)
+  const psinceSql = sealsSql(tables, after, literal(time))
+  const page = await selectJson<Seal[]>(sequelize, psinceSql, options)
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 

@@ -8,6 +8,7 @@ import { checkBlocks } from './check-blocks'
 import { checkUnsealedEntries } from './check-entries'
 import { checkErasures, notesSql, readNotes } from './check-erasures'
 import { checkOrigins } from './check-origins'
+import { checkRepeats } from './check-repeats'
 import { checkSuspensions } from './check-suspensions'
 import { checkTables } from './check-tables'
 import { checkKeys, entriesByKeySql } from './check-keys'
@@ -94,6 +95,7 @@ async function verifySnapshot(
   const found = joinFindings([reader.findings, walk.findings, beside, ofTriggers])
   const areSealsIntact = found.faultCount === 0 && found.unverifiable === 0
   await checkKeys(ofKeys, verification, areSealsIntact ? walk.late : null)
+  await checkRepeats(ofTriggers, verification)
   await checkSuspensions(ofTriggers, verification)
   await checkTriggers(ofTriggers, verification)
   await checkTables(ofTriggers, verification)

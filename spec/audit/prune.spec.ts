@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { createKey, faultsOf } from '../support/keys'
 import { always, otherSecret, secret, useTrail, type Tampering } from '../support/trail'
 
-const { apiKeys, rows, meddle, makeOld, expectFaults, createOf } = useTrail()
+const { apiKeys, sequelize, rows, meddle, makeOld, ageSeals, expectFaults, createOf } = useTrail()
 
 describe('pruneAuditTrail', () => {
   it('removes older entries, up to the first that is younger', async () => {
@@ -28,6 +28,27 @@ describe('pruneAuditTrail', () => {
       cannotFind: [...always],
     })
     for (const { id } of keys) await apiKeys.revoke(id)
+    await expectFaults()
+  })
+
+  it('removes an entry that another role has given a time to come', async () => {
+    const { id } = await makeOld(10)
+    await sequelize.query(
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after, created_at)
+       VALUES ('${id}', 'user', 'alice', 'updated', 'database', 'postgres', '{}', '{}', 'infinity')`,
+    )
+    await apiKeys.auditHead()
+    await meddle(
+      `UPDATE api_key_event_seals SET sealed_at = sealed_at - interval '10 days' WHERE event_id = #2`,
+    )
+    await ageSeals()
+    await createKey(apiKeys)
+    await apiKeys.auditHead()
+    const options = { olderThanDays: 1 }
+
+    expect(await apiKeys.pruneAuditTrail({ ...options, dryRun: true })).toEqual({ events: 2 })
+    expect(await apiKeys.pruneAuditTrail(options)).toEqual({ events: 2 })
+
     await expectFaults()
   })
 

@@ -263,6 +263,46 @@ describe('the tables of the audit trail', () => {
     await expect(insertion).rejects.toThrow('violates check constraint')
   })
 
+  it('refuse an entry that passes for one of the library without a signature, so that a trigger notes the change', async () => {
+    const { id } = await createKey(apiKeys)
+    const lie = (entry: string) =>
+      sequelize.transaction(async (transaction) => {
+        const ref = randomUUID()
+        await sequelize.query(
+          `INSERT INTO api_key_events (ref, api_key_id, owner_type, owner_id, action, actor_type, actor_id, entry_mac, before, after)
+           VALUES ('${ref}', '${id}', 'user', 'alice', 'updated', ${entry}, '{}', '{}')`,
+          { transaction },
+        )
+        const sql = `UPDATE api_keys SET hash = md5(hash) || md5(hash), event_ref = '${ref}'`
+        await sequelize.query(sql, { transaction })
+      })
+
+    await expect(lie(`'database', 'postgres', NULL`)).rejects.toThrow('violates check constraint')
+    await expect(lie(`'system', NULL, NULL`)).rejects.toThrow('violates check constraint')
+    await expect(lie(`'database', 'postgres', ':1:' || repeat('0', 64)`)).rejects.toThrow(
+      'violates check constraint',
+    )
+    await expectFaults()
+  })
+
+  it('refuse a number after which there would soon be none, and take the changes that follow', async () => {
+    const { id } = await createKey(apiKeys)
+    const greatest = '9223372036854775807'
+    const event = sequelize.query(
+      `INSERT INTO api_key_events (id, api_key_id, owner_type, owner_id, action, actor_type, actor_id) OVERRIDING SYSTEM VALUE
+       VALUES (${greatest}, '${id}', 'user', 'alice', 'updated', 'database', 'postgres')`,
+    )
+    await expect(event).rejects.toThrow('is more than a year ahead')
+    const revision = sequelize.query(
+      `INSERT INTO api_key_revisions (revision) OVERRIDING SYSTEM VALUE VALUES (${greatest})`,
+    )
+    await expect(revision).rejects.toThrow('is more than a year ahead')
+
+    await apiKeys.revoke(id)
+
+    await expectFaults()
+  })
+
   it('refuse every update, and every deletion but by pruning', async () => {
     await createKey(apiKeys)
     await apiKeys.flush()
