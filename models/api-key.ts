@@ -86,7 +86,7 @@ export const keyColumns = {
     'personal',
   ),
   service: column('service', 'text', 'record', 'shown', 'logged', 'verified', 'personal'),
-  createdBy: column('created_by', 'text', 'record'),
+  createdBy: column('created_by', 'text', 'record', 'watched'),
   environment: column('environment', 'text', 'record', 'shown', 'logged', 'verified'),
   resources: column('resources', 'json', 'record', 'shown', 'logged', 'verified', 'personal'),
   name: column('name', 'text', 'record', 'shown', 'logged', 'verified', 'personal'),
@@ -120,7 +120,7 @@ export const keyColumns = {
   pendingPostfix: column('pending_postfix', 'text', 'record', 'watched'),
   pendingGraceSeconds: column('pending_grace_seconds', 'number', 'record', 'watched'),
   exposed: column('exposed', 'json', 'record', 'shown', 'personal'),
-  source: column('source', 'text', 'record'),
+  source: column('source', 'text', 'record', 'watched'),
   eventRef: column('event_ref', 'id'),
 } satisfies Record<Exclude<keyof ApiKeyRow, 'ownerSuspended'>, unknown> & Record<string, unknown>
 

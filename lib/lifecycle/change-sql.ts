@@ -12,6 +12,7 @@ const changedColumns = (
     'userId',
     'organizationId',
     'service',
+    'createdBy',
     'name',
     'description',
     'prefix',

@@ -1,11 +1,12 @@
 import { ownerIdSql } from '../../models/owner'
-import { run, select } from '../database/query'
+import { runIn, select } from '../database/query'
 import { ApiKeysError } from '../errors'
 import type { Parsers } from '../keys/input'
 import { ownerRow, type Owner } from '../keys/owner'
 import { toOwner } from '../keys/record'
 import * as bulk from './bulk'
-import type { Circumstances, Parts } from './calls'
+import type { Circumstances, OwnCircumstances, Parts } from './calls'
+import { isLogged, plan, writeChanges, type ReadKey } from './key-changes'
 import { reactivateOwner } from './owners'
 import { count, type Condition } from './store'
 
@@ -48,15 +49,8 @@ export async function eraseOwner(
 
   if (living > 0) await bulk.revokeAll(parts, owner, circumstances)
   const keys = await bulk.deleteAll(parts, own, circumstances)
-  const createdKeys = await bulk.inBatches(
-    parts,
-    madeBy(owner),
-    circumstances,
-    async (made, { transaction }) => {
-      const bind = [made.map(({ record }) => record.id)]
-      const sql = `UPDATE ${parts.tables.keys} SET created_by = NULL WHERE id = ANY($1::uuid[])`
-      await run(parts.sequelize, sql, { bind, transaction })
-    },
+  const createdKeys = await bulk.inBatches(parts, madeBy(owner), circumstances, (made, own) =>
+    removeMaker(parts, made, own),
   )
   await reactivateOwner(parts, owner, circumstances)
   const events = await audit.erase(owner, circumstances)
@@ -66,6 +60,14 @@ export async function eraseOwner(
     throw new ApiKeysError('owner_has_api_keys')
   }
   return { keys, createdKeys, events, hours }
+}
+
+/** Takes the maker from keys whose rows are locked. */
+async function removeMaker(parts: Parts, keys: readonly ReadKey[], own: OwnCircumstances) {
+  const changes = { createdBy: null }
+  const planned = keys.flatMap((key) => plan(key, { action: 'updated', changes }, own) ?? [])
+  const { made, xid } = await writeChanges(parts, runIn(parts.sequelize, own.transaction), planned)
+  parts.noteMade(own.transaction, made, { xid, isLogged: made.some(isLogged) })
 }
 
 /** Returns an owner as the database spells the id. */

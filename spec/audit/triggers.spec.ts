@@ -197,6 +197,8 @@ describe('a change that is not made through the library', () => {
         { action: 'owner_reactivated' },
       ],
     ],
+    ['another maker', `UPDATE api_keys SET created_by = 'mallory'`, [{ action: 'updated' }]],
+    ['another source', `UPDATE api_keys SET source = 'knox'`, [{ action: 'updated' }]],
     ['an UPDATE of nothing', 'UPDATE api_keys SET name = name, last_used_at = now()', []],
     [
       'an UPDATE in a session that claims to replicate',

@@ -83,6 +83,8 @@ describe('eraseOwner', () => {
     await expect(apiKeys.get(own.apiKey.id)).rejects.toMatchObject({ code: 'api_key_not_found' })
     expect(await apiKeys.verify(bobs.plainTextKey)).toMatchObject({ valid: true })
     expect(await apiKeys.get(bobs.apiKey.id)).toMatchObject({ name: 'Of Bob', createdBy: null })
+    const { events } = await apiKeys.events({ apiKeyId: bobs.apiKey.id, limit: 1 })
+    expect(events).toMatchObject([{ action: 'updated', actorId: 'root', reason }])
     expect(await apiKeys.get(left.id)).toMatchObject({ userId: 'bob', name: 'Server' })
   })
 
