@@ -262,7 +262,8 @@ function faultOfSecret(secret: unknown, others: readonly (string | Uint8Array)[]
     return `must be text or bytes, it is ${typeof secret}`
   }
   const bytes = Buffer.from(secret)
-  if (bytes.length < 32) return `must have at least 32 bytes, it has ${bytes.length}`
+  if (bytes.length < 32)
+    return `must have at least 32 bytes, such as those of "openssl rand -base64 32", it has ${bytes.length}`
   if (new Set(bytes).size < 8) return 'must be random: it repeats a few characters'
   return others.some((other) => bytes.equals(Buffer.from(other))) ? 'must not be repeated' : null
 }

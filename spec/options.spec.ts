@@ -536,13 +536,21 @@ describe('createApiKeys', () => {
     ['a text', secret, 'secrets must be a list'],
     ['none at all', [undefined], 'secrets[0] must be text or bytes, it is undefined'],
     ['a number', [secret, 123456], 'secrets[1] must be text or bytes, it is number'],
-    ['a short one', [secret.slice(0, 31)], 'secrets[0] must have at least 32 bytes, it has 31'],
+    [
+      'a short one',
+      [secret.slice(0, 31)],
+      'secrets[0] must have at least 32 bytes, such as those of "openssl rand -base64 32", it has 31',
+    ],
     [
       'short bytes',
       [Buffer.alloc(16, secret)],
-      'secrets[0] must have at least 32 bytes, it has 16',
+      'secrets[0] must have at least 32 bytes, such as those of "openssl rand -base64 32", it has 16',
     ],
-    ['an empty one', [secret, ''], 'secrets[1] must have at least 32 bytes, it has 0'],
+    [
+      'an empty one',
+      [secret, ''],
+      'secrets[1] must have at least 32 bytes, such as those of "openssl rand -base64 32", it has 0',
+    ],
     [
       'one of few characters',
       ['horse'.repeat(10)],

@@ -10,7 +10,7 @@ import { isCrossSite } from './same-origin'
 interface AdmissionParts {
   authenticator: Authenticator
   parse: Pick<Parsers, 'readUserId'>
-  settings: Pick<Settings, 'trustedOrigins'>
+  settings: Pick<Settings, 'trustedOrigins' | 'storage'>
 }
 
 /**
@@ -34,7 +34,7 @@ export function createAdmission(
     const userId = parse.readUserId(user.id)
     if (userId === undefined) {
       throw new TypeError(
-        'createApiKeys: currentUser returned a user whose id is not of users.type',
+        `createApiKeys: currentUser returned a user whose id is not of the type ${settings.storage.users.idType}. Return an object whose id is that of the tables, for example { id: user.uid }, or set users.type.`,
       )
     }
     return { user, userId }

@@ -212,7 +212,7 @@ export function createEmitter() {
     /** Adds a listener of an event. Returns a function that removes it. */
     on<Name extends NoticeName>(name: Name, listener: Listener<ApiKeyNotices[Name]>): () => void {
       if (!noticeNames.includes(name)) {
-        throw new TypeError(`on: there is no notice ${show(name)}.${suggest(name, noticeNames)}`)
+        throw new TypeError(`on: there is no event ${show(name)}.${suggest(name, noticeNames)}`)
       }
       if (typeof listener !== 'function') throw new TypeError('on: needs a function to call')
 

@@ -273,7 +273,7 @@ describe('on', () => {
 
   it('refuses unknown names, and listeners that are no functions', () => {
     expect(() => apiKeys.on('revokd' as 'revoked', () => {})).toThrow(
-      'on: there is no notice "revokd". Did you mean revoked?',
+      'on: there is no event "revokd". Did you mean revoked?',
     )
     expect(() => apiKeys.on('toString' as 'revoked', () => {})).toThrow(TypeError)
     expect(() => apiKeys.on('revoked', undefined as never)).toThrow('on: needs a function to call')

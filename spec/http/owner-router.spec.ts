@@ -307,7 +307,9 @@ describe('currentUser', () => {
       const answer = await keys.http.get('/api-keys')
 
       expect(answer.status).toBe(500)
-      expect(answer.body.app).toContain('currentUser returned a user whose id is not of users.type')
+      expect(answer.body.app).toContain(
+        'currentUser returned a user whose id is not of the type text. Return an object whose id is',
+      )
     },
   )
 
