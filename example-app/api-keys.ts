@@ -14,7 +14,10 @@ export const forGraph = {
 export type AppApiKeys = ReturnType<typeof createAppApiKeys>
 
 /** Sets up the library for this app. Everything the library needs to know about the app is here. */
-export function createAppApiKeys({ sequelize, Graph }: Database, secret: string) {
+export function createAppApiKeys(
+  { sequelize, User, Organization, Graph }: Database,
+  secret: string,
+) {
   return createApiKeys({
     sequelize,
     environments: { live: 'agpt', test: 'agpt_test' },
@@ -41,6 +44,17 @@ export function createAppApiKeys({ sequelize, Graph }: Database, secret: string)
     secrets: [secret],
     currentUser: (req) => req.user,
     isAdmin: (user) => user.admin,
+    // Administrators see these names beside the ids.
+    ownerNames: async (owners) => {
+      const idsOf = (kind: 'user' | 'organization') =>
+        owners.filter(({ type }) => type === kind).map(({ id }) => id)
+      const users = await User.findAll({ where: { id: idsOf('user') } })
+      const organizations = await Organization.findAll({ where: { id: idsOf('organization') } })
+      return [
+        ...users.map(({ id, username: name }) => ({ type: 'user' as const, id, name })),
+        ...organizations.map(({ id, name }) => ({ type: 'organization' as const, id, name })),
+      ]
+    },
     users: { table: 'users', column: 'id', type: 'uuid' },
     organizations: { table: 'organizations', column: 'id', type: 'text' },
   })

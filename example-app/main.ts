@@ -36,8 +36,7 @@ async function start(): Promise<void> {
   const metrics = startMetrics()
   closers.push(apiKeys.instrument())
   const server = createServer(createApp({ database, apiKeys, sessions, metrics }))
-  server.listen(Number(process.env.PORT || 3000))
-  await once(server, 'listening').catch((error: Error) => {
+  await listen(server, Number(process.env.PORT || 3000)).catch((error: Error) => {
     throw new Error(`${error.message}. Set PORT to another port`)
   })
   closers.push(() => closeServer(server))
@@ -61,6 +60,11 @@ async function findDatabase(given: string | undefined): Promise<string> {
 /** Returns a secret from the environment. Without it, returns the secret that the first start has made. */
 async function findSecret(name: 'API_KEYS_SECRET' | 'SESSION_SECRET'): Promise<string> {
   return process.env[name] || keptSecret(join(FOLDER, name.toLowerCase().replaceAll('_', '-')))
+}
+
+async function listen(server: Server, port: number): Promise<void> {
+  server.listen(port)
+  await once(server, 'listening')
 }
 
 /** Lets requests under way finish. */

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 
 import { createDatabase, type Database } from '../support/database'
+import { startProxy } from '../support/proxy'
 import { exampleFolder as folder, startExampleApp } from '../support/example-app'
 import { blocksOf } from '../support/readme'
 
@@ -445,6 +446,22 @@ describe('the example app', () => {
 
     expect(response.status).toBe(401)
     expect(response.headers.get('set-cookie')).toBeNull()
+  })
+
+  it('answers 503 while the database is away, through Passport as well', async () => {
+    const key = await createKey('alice', ['READ_GRAPH'])
+    const proxy = await startProxy(Number(new URL(database.url).port))
+    const distant = await startExampleApp({ url: proxy.through(database.url) })
+    proxy.refuse()
+
+    for (const path of ['/graphs', '/me']) {
+      const { status, headers } = await fetch(distant.url + path, { headers: key })
+      expect([path, status, headers.get('Retry-After')]).toEqual([path, 503, '1'])
+    }
+    const ended = once(distant.app, 'exit')
+    distant.app.kill('SIGKILL')
+    await ended
+    await proxy.close()
   })
 
   it('keeps its keys and sessions after kill -9', async () => {
