@@ -116,17 +116,18 @@ describe('the page of a key', () => {
     await rows(
       `INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
        VALUES ($1, 'user', $2, date_trunc('hour', now()) - interval '2 hours', 1111, 11, 100),
-              ($1, 'user', $2, date_trunc('hour', now()) - interval '20 days', 5, 0, 0)`,
+              ($1, 'user', $2, date_trunc('hour', now()) - interval '20 days', 5000, 0, 0)`,
       [id, userId],
     )
     const visitor = as(userId)
     const days = await visitor.open(`${mount}/${id}`)
     const hours = await visitor.follow(days, '24 hours')
 
-    expect(factsOf(days)).toMatchObject({ Accepted: '1,005', Denied: '11' })
+    expect(factsOf(days)).toMatchObject({ Accepted: '6,000', Denied: '11' })
     expect(factsOf(hours)).toMatchObject({ Accepted: '1,000', 'Over the limit': '100' })
     expect(hours.root.querySelectorAll('.chart .bar')).toHaveLength(24)
     expect(days.root.querySelectorAll('.chart .bar')).toHaveLength(30)
+    expect(days.root.querySelectorAll('.axis-y span').map(textOf)).toEqual(['6,000', '3,000', '0'])
     expect(table(hours)).toEqual([['1,000', '11', '100']])
     expect(table(days)).toHaveLength(2)
   })
@@ -363,6 +364,17 @@ describe('the form for a new secret', () => {
     expect(page.text).toContain('The old secret still works')
     expect(ended.text).toContain('The old secret no longer works.')
     expect((await apiKeys.verify(plainTextKey)).valid).toBe(false)
+  })
+
+  it.each([
+    [false, 'It was never used.'],
+    [true, 'Its last use: now.'],
+  ])('says when the old secret was last used: %s', async (isUsed, sentence) => {
+    const { id, userId, plainTextKey } = await createKey({ userId: newUser() })
+    if (isUsed) await apiKeys.verify(plainTextKey)
+    await apiKeys.rotate(id)
+
+    expect((await as(userId).open(`${mount}/${id}`)).text).toContain(sentence)
   })
 
   it('is refused for a suspended key', async () => {

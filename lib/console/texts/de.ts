@@ -155,7 +155,7 @@ export const de: Texts = {
     oldSecret: 'Das alte Geheimnis gilt noch',
     oldSecretUntil: (key) => `${key} gilt bis`,
     oldSecretUsed: 'Zuletzt benutzt:',
-    oldSecretUnused: 'Seitdem wurde es nicht benutzt.',
+    oldSecretUnused: 'Es wurde nie benutzt.',
     endRotation: 'Altes Geheimnis jetzt beenden',
     pending: 'Ein neues Geheimnis wartet auf seine erste Benutzung',
     pendingUntil: (ends, grace) =>

@@ -152,7 +152,7 @@ export const en = {
     oldSecret: 'The old secret still works',
     oldSecretUntil: (key: string) => `${key} works until`,
     oldSecretUsed: 'Its last use:',
-    oldSecretUnused: 'It was not used since.',
+    oldSecretUnused: 'It was never used.',
     endRotation: 'End the old secret now',
     pending: 'A new secret waits for its first use',
     pendingUntil: (ends: string, grace: string) =>
