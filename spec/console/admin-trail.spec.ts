@@ -39,6 +39,21 @@ describe('the audit trail', () => {
     expect(page.html).not.toMatch(/[0-9a-f]{64}/)
   })
 
+  it('shows no value before if there was none, and none after if it is gone', async () => {
+    const { id, userId } = await createKey({ userId: newUser() })
+    await apiKeys.update(id, { description: 'Nightly' })
+    await apiKeys.update(id, { description: null })
+    const page = await admin.open(`${mount}/audit?ownerId=${userId}&action=updated`)
+    const values = page.root
+      .querySelectorAll('.events dd')
+      .map((value) => ['del', 'ins'].map((part) => value.querySelector(part)?.text))
+
+    expect(values).toEqual([
+      ['Nightly', undefined],
+      [undefined, 'Nightly'],
+    ])
+  })
+
   it('filters by action, owner and key, alone and together', async () => {
     const [owner, other] = [newUser(), newUser()]
     const { id } = await createKey({ userId: owner, status: 'SUSPENDED' })

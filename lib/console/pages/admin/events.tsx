@@ -69,7 +69,7 @@ function Action({ page, event }: { page: Page; event: ApiKeyEvent }) {
   const text = page.texts.trail.actions[action]
   const named = new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])
   // An entry of a new key has all attributes. Those without a value say nothing.
-  const names = [...named].filter((name) => (before?.[name] ?? after?.[name] ?? null) !== null)
+  const names = [...named].filter((name) => hasValue(before?.[name] ?? after?.[name]))
   if (names.length === 0) return <>{text}</>
   return (
     <details>
@@ -79,8 +79,8 @@ function Action({ page, event }: { page: Page; event: ApiKeyEvent }) {
           <div>
             <dt>{name}</dt>
             <dd>
-              {before !== null && <del dir="auto">{valueText(before[name])}</del>}{' '}
-              {after !== null && <ins dir="auto">{valueText(after[name])}</ins>}
+              {hasValue(before?.[name]) && <del dir="auto">{valueText(before?.[name])}</del>}{' '}
+              {hasValue(after?.[name]) && <ins dir="auto">{valueText(after?.[name])}</ins>}
             </dd>
           </div>
         ))}
@@ -89,8 +89,11 @@ function Action({ page, event }: { page: Page; event: ApiKeyEvent }) {
   )
 }
 
+function hasValue(value: unknown): boolean {
+  return value !== undefined && value !== null
+}
+
 /** Writes a value of an attribute. The database may have written any JSON. */
 function valueText(value: unknown): string {
-  if (value === undefined || value === null) return '–'
   return typeof value === 'string' ? value : JSON.stringify(value)
 }
