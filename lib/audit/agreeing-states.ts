@@ -67,20 +67,26 @@ export async function readAgreeingStates(
   const ids = waiting.map(({ eventId }) => eventId)
   if (ids.length === 0) return new Map()
   const { rows } = await connection.query(storiesSql(tables, ids, head.lastPrunedId), writeLimitMs)
-  const [{ keys = null, digests = null, origins = null, entries = null } = {}] = rows
-  const stories = {
+  const [{ keys = null, origins = null, entries = null } = {}] = rows
+  return agreeingStates({
     keys: readLines(keys),
     origins: readLines(origins),
     entries: readLines(entries),
-  }
-  return agreeingStates(stories, new Map(readLines(digests).map(([id, digest]) => [id, digest])))
+  })
 }
 
-/** SQL for the keys of some entries, with their origins and entries, each as the lines of one text. */
+/**
+ * SQL for the keys of some entries with their digests, for their origins and for their entries, each as the lines of one text. Each row is
+ * looked up alone. Otherwise the server would read all keys and all origins, because it expects many entries.
+ */
 function storiesSql({ events, keys, origins }: Tables, ids: readonly string[], pruned: string) {
-  const digest = stateDigestSql('key', { last: 'last', origin: 'origin', digests: 'digests' })
-  const ofStory = `FROM last JOIN story USING (api_key_id) LEFT JOIN ${origins} AS origin USING (api_key_id)
-      LEFT JOIN ${keys} AS key ON key.id = last.api_key_id`
+  const digest = stateDigestSql('key', {
+    last: 'story',
+    origin: 'origin',
+    digests: 'story.digests',
+  })
+  const originSql = `(SELECT * FROM ${origins} AS origin WHERE origin.api_key_id = story.id OFFSET 0) AS origin`
+  const keySql = `(SELECT * FROM ${keys} AS key WHERE key.id = story.id OFFSET 0) AS key`
   // By two columns, so that the server reads their index, whatever it takes the number of entries for.
   return `
     WITH own AS MATERIALIZED (
@@ -93,22 +99,24 @@ function storiesSql({ events, keys, origins }: Tables, ids: readonly string[], p
          WHERE (event.api_key_id, event.id) > (own.id, ${literal(pruned)}::bigint) AND (event.api_key_id, event.id) <= (own.id, 9223372036854775807)
          ORDER BY event.api_key_id DESC, event.id DESC LIMIT ${mostEntries + 1}
       ) AS entry
-    ), last AS (
-      SELECT DISTINCT ON (api_key_id) * FROM entry ORDER BY api_key_id, id DESC
-    ), story AS (
-      SELECT api_key_id, string_agg(${entryDigestSql('entry')}, '' ORDER BY id) AS digests FROM entry GROUP BY api_key_id
+    ), story AS MATERIALIZED (
+      SELECT api_key_id AS id, string_agg(${entryDigestSql('entry')}, '' ORDER BY id) AS digests, (array_agg(salt ORDER BY id DESC))[1] AS salt
+        FROM entry GROUP BY api_key_id
     )
-    SELECT (${linesSql(['key.id', 'key.event_ref', stateSql('key')], `FROM own JOIN ${keys} AS key ON key.id = own.id`)}) AS keys,
-           (${linesSql(['last.api_key_id', digest], ofStory)}) AS digests,
-           (${linesSql(['api_key_id', 'as_of', 'state'], `FROM ${origins} WHERE api_key_id IN (SELECT id FROM own)`)}) AS origins,
+    SELECT (${linesSql(
+      ['story.id', digest, 'key.id', 'key.event_ref', stateSql('key')],
+      `FROM story LEFT JOIN LATERAL ${originSql} ON true LEFT JOIN LATERAL ${keySql} ON true`,
+    )}) AS keys,
+           (${linesSql(['story.id', 'origin.as_of', 'origin.state'], `FROM story CROSS JOIN LATERAL ${originSql}`)}) AS origins,
            (${linesSql(entryValues, 'FROM entry ORDER BY api_key_id, id')}) AS entries`
 }
 
 /** Compares the entries of each key with its origin and its row. Returns the digests of those that agree, by the ids of their last entries. */
-function agreeingStates(
-  { keys, origins, entries }: Record<'keys' | 'origins' | 'entries', readonly Row[]>,
-  digests: ReadonlyMap<string | undefined, string | undefined>,
-) {
+function agreeingStates({
+  keys,
+  origins,
+  entries,
+}: Record<'keys' | 'origins' | 'entries', readonly Row[]>) {
   const rows = new Map(keys.map((row) => [row[0], row]))
   const beginnings = new Map(origins.map((row) => [row[0], row]))
   const agreeing = new Map<string, string>()
@@ -118,8 +126,9 @@ function agreeingStates(
     const origin = beginnings.get(apiKeyId)
     if (origin) beginAt(story, origin)
     for (const entry of own) addEntry(findings, story, entry)
-    compareRow(findings, story, story.action === 'deleted', rows.get(apiKeyId))
-    const [lastId, digest] = [own.at(-1)?.[1], digests.get(apiKeyId)]
+    const [, digest, ...row] = rows.get(apiKeyId) ?? []
+    compareRow(findings, story, story.action === 'deleted', row[0] === '' ? undefined : row)
+    const lastId = own.at(-1)?.[1]
     const isAlike = findings.faultCount === 0 && own.length <= mostEntries
     if (isAlike && lastId !== undefined && digest !== undefined) agreeing.set(lastId, digest)
   }

@@ -4,7 +4,7 @@ import { msSql } from '../../models/api-key'
 import { entryDigestSql, entryRowSql } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
 import { dayMs } from '../database/clock'
-import { contentSql } from './entry'
+import { contentSql, type Content } from './entry'
 import type { Link } from './head'
 
 /*
@@ -61,7 +61,7 @@ export interface Seal extends Link, SealedEntry {
   /** The digest of the entry as it is now; `null` if the entry is gone, or was missing when it was sealed; and so is `isOld`. */
   found: string | null
   /** `null` if the seal says that the library wrote the entry. */
-  content: string | null
+  content: Content | null
   isOld: boolean | null
 }
 

@@ -3,7 +3,7 @@ import type { Tables } from '../../models/tables'
 import { newestMs, oldestMs } from './chain'
 import type { Erasures } from './check-erasures'
 import { checkContent, type Walk } from './check-seals'
-import { checkEntry, contentSql, readContent } from './entry'
+import { checkEntry, contentSql, readContent, type Content } from './entry'
 import { inParts, pageSize, type Verification } from './read-trail'
 import { sealedAtOnce } from './seal'
 
@@ -15,7 +15,7 @@ interface Found {
   digest: string | null
   /** `null` if the entry is gone; and so is `content`. */
   found: string | null
-  content: string | null
+  content: Content | null
   isWaiting: boolean
   /** True if the entry has lost personal values. */
   isErased: boolean
@@ -86,7 +86,7 @@ function checkFound(walk: Walk, entry: Found, unproven: ReadonlySet<string>) {
     return
   if (position === null && !isWaiting)
     return findings.report('inserted', place, 'The entry has no seal, and waits for none.')
-  const stored = readContent(content ?? '[]')
+  const stored = readContent(content ?? [])
   if (stored.actorType === 'database') return
 
   // If a process has sealed the entry, it did not find that the library wrote it. The secrets may have been added since.

@@ -1,6 +1,6 @@
 import { personalGroups } from '../../models/sealed-entry'
 import type { Tables } from '../../models/tables'
-import { checkEntry, contentSql, readContent } from './entry'
+import { checkEntry, contentSql, readContent, type Content } from './entry'
 import type { Findings } from './faults'
 import type { Verification } from './read-trail'
 import type { SignatureCheck, Signer } from './signing'
@@ -15,7 +15,7 @@ export interface Erasures {
 interface Note {
   id: string
   /** `null` if its seal says that the library wrote it. */
-  content: string | null
+  content: Content | null
   unproven: unknown
 }
 

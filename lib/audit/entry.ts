@@ -117,17 +117,19 @@ function withoutCreation(after: NewEntry['after']): unknown {
   return known
 }
 
-/** SQL for everything that an entry says, except its id, as one text. */
+/** Everything that an entry says, except its id. */
+export type Content = readonly (string | null)[]
+
+/** SQL for the content of an entry, as a JSON array of texts. */
 export function contentSql(event: string): string {
   const texts = writtenColumns.map((column) =>
     column === 'salt' ? `encode(${event}.salt, 'hex')` : `${event}.${column}::text`,
   )
-  return `pg_catalog.jsonb_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})::text`
+  return `pg_catalog.json_build_array(${[...texts, timeSql(`${event}.created_at`)].join(', ')})`
 }
 
 /** Reads an entry from its content. Its members may be anything: the signature says if the library wrote them. */
-export function readContent(content: string): StoredEntry {
-  const values = JSON.parse(content) as (string | null)[]
+export function readContent(values: Content): StoredEntry {
   const entry = Object.fromEntries(
     [...names, 'entryMac' as const].map((name, index) => [name, values[index] ?? null]),
   ) as Record<keyof StoredEntry, string | null>

@@ -15,7 +15,15 @@ import type { InTurn } from '../database/turns'
 import { inTransaction, writeLimitMs } from '../database/writer'
 import { ApiKeysError } from '../errors'
 import type { Owner } from '../keys/owner'
-import { checkEntry, contentSql, newEntry, readContent, toRow, type NewEntry } from './entry'
+import {
+  checkEntry,
+  contentSql,
+  newEntry,
+  readContent,
+  toRow,
+  type Content,
+  type NewEntry,
+} from './entry'
 import { endSql, isReliable, moveHeadSql, type End, type Trail } from './head'
 import { sumOf, toJson, writeOriginsSql, type OriginChange } from './origins'
 import { durably, lockLimitMs } from './seal'
@@ -122,7 +130,7 @@ interface Found {
   /** For each group of personal values: `1` if it is erased. */
   groups: string
   /** `null` for an entry that needs no signature, or whose seal says that the library wrote it. */
-  content: string | null
+  content: Content | null
 }
 
 /** Erases a page of entries in one transaction, and writes its note. Returns how many entries it has erased. */

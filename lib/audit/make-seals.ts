@@ -1,15 +1,15 @@
 import { blockDigestOf, hashOf, isTimely, sealsDigestOf, type SealedEntry } from './chain'
-import { checkEntry, readContent, signedAt, type StoredEntry } from './entry'
+import { checkEntry, signedAt, type StoredEntry } from './entry'
 import type { Head, Link } from './head'
 import type { Signer } from './signing'
 
-/** An entry in the queue. It has no digest if it is gone, and no content if it cannot be read. */
+/** An entry in the queue. It has no digest if it is gone, and nothing else is known of it then or if it cannot be read. */
 export interface Waiting {
   xid: string
   eventId: string
   isSealed: boolean
   digest: string | null
-  content: string | null
+  entry: StoredEntry | null
 }
 
 /** Entries that are sealed at once. */
@@ -39,15 +39,14 @@ export function makeSeals(signer: Signer, page: Page) {
   const entries = new Map(
     waiting.filter(({ isSealed }) => !isSealed).map((entry) => [entry.eventId, entry]),
   )
-  for (const { eventId, content, ...found } of entries.values()) {
-    const entry = content === null ? null : readContent(content)
+  for (const { eventId, entry, digest } of entries.values()) {
     const isGenuine = entry !== null && checkEntry(signer, entry) === 'valid'
     arePlain &&= entry !== null && isPlain(entry, isGenuine, sealedAt)
     const isLast = seals.length === waiting.length - 1
     const ofEntries = isLast && arePlain ? page.entriesDigest : null
     const blockDigest = ofEntries && blockDigestOf(before.hash, sealsDigestOf(seals), ofEntries)
     const digests = {
-      digest: found.digest ?? '',
+      digest: digest ?? '',
       stateDigest: states.get(eventId) ?? null,
       blockDigest,
     }

@@ -1,5 +1,6 @@
 import type { Clock } from '../database/clock'
 import { writeLimitMs } from '../database/writer'
+import type { StoredEntry } from './entry'
 import type { SealingParts } from './seal'
 
 /** An entry that this process has written. */
@@ -87,10 +88,21 @@ export function createOwnEntries(parts: SealingParts & { clock: Clock }) {
         kept.set(entry.ref, { ...entry, since })
     },
 
-    /** Drops the entries that are sealed, and reports those that are lost. Returns how the rest is doing. */
-    async check(): Promise<AuditHealth> {
+    /** Drops the entries that this process has sealed as it wrote them. */
+    noteSealed(entries: readonly StoredEntry[]) {
+      for (const { apiKeyId, ref, entryMac } of entries) {
+        const own = kept.get(ref ?? '')
+        if (own && own.apiKeyId === apiKeyId && own.mac === entryMac) kept.delete(own.ref)
+      }
+    },
+
+    /**
+     * Looks for the entries from before the queue was read last. Drops those that another process has sealed, and reports those that
+     * are lost. Returns how the rest is doing.
+     */
+    async check(readAt: number): Promise<AuditHealth> {
       const now = clock.monotonic()
-      const entries = [...kept.values()]
+      const entries = [...kept.values()].filter(({ since }) => since <= readAt)
       for (let first = 0; first < entries.length; first += lookedUpAtOnce) {
         const page = entries.slice(first, first + lookedUpAtOnce)
         const isSealed = await find(page)

@@ -10,7 +10,7 @@ import { inTransaction, writeLimitMs } from '../database/writer'
 import type { Emitter } from '../keys/emitter'
 import { readAgreeingStates } from './agreeing-states'
 import { entriesDigestSql } from './chain'
-import { contentSql } from './entry'
+import { contentSql, readContent, type Content, type StoredEntry } from './entry'
 import { checkHead, endOf, endSql, isReliable, isUnused, moveHeadSql, withoutClaims } from './head'
 import type { End, Head, SigningParts } from './head'
 import { makeSeals, type Waiting } from './make-seals'
@@ -41,6 +41,11 @@ interface Page extends End {
   isFull: boolean
 }
 
+/** A page as the statement returns it. */
+type ReadPage = Omit<Page, 'waiting' | 'isFull'> & {
+  waiting: readonly (Omit<Waiting, 'entry'> & { content: Content | null })[]
+}
+
 /** The parts that seal. */
 export interface SealingParts extends SigningParts {
   connection: Pick<Connection, 'query'>
@@ -59,6 +64,8 @@ export interface Look {
    * The first transaction whose entries may wait. Before it, the queue may have many dead rows, which are slow to skip.
    */
   from: string
+  /** Called with entries that this process has sealed, as it has read them. */
+  onSealed(entries: readonly StoredEntry[]): void
 }
 
 /** `busy` if another process has just sealed, and entries wait. */
@@ -130,6 +137,7 @@ async function trySealPage(parts: SealingParts, look: Look): Promise<Outcome> {
     const hash = await write(parts, { ...page, head: { ...head, ...sum } }, isGood)
     if (hash === null) return 'more'
     look.hash = hash
+    look.onSealed(waiting.flatMap(({ entry, isSealed }) => (entry && !isSealed ? [entry] : [])))
   }
   if (page.isFull) return 'more'
   look.from = page.xmin
@@ -181,7 +189,7 @@ async function readPage(parts: SealingParts, look: Look): Promise<Page> {
 }
 
 /** SQL for the entries that wait, with the oldest transaction under way as `clock.xmin`. */
-export function queueSql({ unsealed }: Tables, { from }: Look): string {
+export function queueSql({ unsealed }: Tables, { from }: Pick<Look, 'from'>): string {
   // After a restore into another cluster, transactions have smaller numbers.
   return `${unsealed} WHERE xid >= CASE WHEN clock.xmin < '${from}' THEN '0' ELSE '${from}' END::xid8`
 }
@@ -222,8 +230,11 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
   const { rows } = await connection.query(sql, writeLimitMs)
   const [{ stored = null, waiting: list = null } = {}] = rows
   // These are the names in the statement.
-  const page = { ...JSON.parse(stored ?? '{}'), ...JSON.parse(list ?? '{}') } as Page
-  return { ...page, isFull: page.waiting.length === limit }
+  const page = { ...JSON.parse(stored ?? '{}'), ...JSON.parse(list ?? '{}') } as ReadPage
+  const waiting = page.waiting.map(({ content, ...found }): Waiting => {
+    return { ...found, entry: content && readContent(content) }
+  })
+  return { ...page, waiting, isFull: waiting.length === limit }
 }
 
 /** Seals the entries of a page, and writes the head under the app's first secret. Returns the hash of the new end; `null` if the end had moved. */
@@ -237,9 +248,10 @@ async function write(parts: SealingParts, page: Page & { head: Head }, isGood: b
     states,
     doubted: isGood ? null : head,
   })
-  const done = waiting.map(({ xid, eventId }) => `('${xid}'::xid8, ${eventId})`)
-  const list = done.length > 0 ? `VALUES ${done.join(', ')}` : 'SELECT NULL::xid8, 0 WHERE false'
-  const dequeueSql = `DELETE FROM ${tables.unsealed} WHERE (xid, event_id) IN (${list})`
+  // As two arrays, which the server reads in a fraction of the time of as many rows.
+  const [xids, ids] = [waiting.map(({ xid }) => xid), waiting.map(({ eventId }) => eventId)]
+  const dequeueSql = `DELETE FROM ${tables.unsealed}
+    WHERE (xid, event_id) IN (SELECT * FROM unnest('{${xids.join()}}'::xid8[], '{${ids.join()}}'::bigint[]))`
   // An unreliable head is only replaced together with a seal that doubts it.
   if (!isGood && sealed.length === 0) {
     await connection.query(inTransaction(dequeueSql, lockLimitMs), writeLimitMs)

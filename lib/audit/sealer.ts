@@ -44,7 +44,7 @@ const idleMs = 30_000
 export function createSealer(parts: SealerParts) {
   const { background, clock, connection } = parts
   const own = createOwnEntries(parts)
-  const look = { isForced: false, hash: '', from: '0' }
+  const look = { isForced: false, hash: '', from: '0', onSealed: own.noteSealed }
   let lookedAt = -Infinity
   /** True once a failure was reported. After a success, the next failure is reported again. */
   let hasFailed = false
@@ -69,9 +69,10 @@ export function createSealer(parts: SealerParts) {
     try {
       for (;;) {
         look.isForced = isForced
+        const readAt = clock.monotonic()
         const outcome = await sealPage(parts, look)
         hasFailed = false
-        if (outcome === 'done') return await checkOwn(own, alarm)
+        if (outcome === 'done') return await checkOwn(own, alarm, readAt)
         if (outcome === 'busy' || clock.monotonic() > endsAt) return alarm.set(soonMs())
       }
     } catch (error) {
@@ -134,8 +135,8 @@ export function createSealer(parts: SealerParts) {
 }
 
 /** Looks if the entries of this process are sealed, and again later if some are not. */
-async function checkOwn(own: OwnEntries, alarm: ReturnType<typeof createAlarm>) {
-  const { waiting, oldestAgeMs } = await own.check()
+async function checkOwn(own: OwnEntries, alarm: ReturnType<typeof createAlarm>, readAt: number) {
+  const { waiting, oldestAgeMs } = await own.check(readAt)
   if (waiting > 0) alarm.set((oldestAgeMs ?? 0) > lostAfterMs ? lookAnewEveryMs : retryMs)
 }
 

@@ -27,7 +27,7 @@ const heldMs = 10_000
  */
 export function createWatch(
   { background, clock, connection, tables }: WatchParts,
-  sealing: { look: Look; isBusy(): boolean; seal(): Promise<void> },
+  sealing: { look: Pick<Look, 'from'>; isBusy(): boolean; seal(): Promise<void> },
 ) {
   let timer: NodeJS.Timeout | undefined
   let sealedAt = -Infinity

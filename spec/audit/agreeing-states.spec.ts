@@ -1,6 +1,7 @@
 import { stateDigestSql } from '../../models/audit-trail'
 import { entryDigestSql } from '../../models/sealed-entry'
 import { tablesOf } from '../../models/tables'
+import { withoutTriggers } from '../support/fill'
 import { createKey, newKey } from '../support/keys'
 import { secret, useTrail, type Tampering } from '../support/trail'
 
@@ -98,6 +99,33 @@ describe('entries that were false for a moment, while others were sealed', () =>
 
     const { faults } = await apiKeys.verifyAuditTrail()
     expect(new Set(faults.map(({ kind }) => kind))).toEqual(new Set(['contradicted']))
+  })
+})
+
+describe('the keys of entries that are sealed', () => {
+  it('are looked up one by one, whatever the number of all keys', async () => {
+    await withoutTriggers(
+      sequelize,
+      `INSERT INTO api_keys (user_id, name, prefix, postfix, hash, permissions, created_at)
+       SELECT 'user-' || number, 'Key', 'agpt_000000', '00000000', encode(sha256(number::text::bytea), 'hex'), '{READ_GRAPH}', now() - interval '1 day'
+         FROM generate_series(1, 20000) AS number`,
+    )
+    const { apiKeys: instance, statements: sent } = createProcess({ secrets: [secret] })
+    for (let page = 0; page < 3; page++) {
+      await instance.createMany(Array.from({ length: 300 }, () => newKey()))
+      await instance.flush()
+    }
+    await sequelize.query('ANALYZE')
+
+    const reading = sent.all.findLast((sql) => sql.includes('WITH own AS')) ?? ''
+    const plan = await rows<{ 'QUERY PLAN': string }>(
+      `EXPLAIN ${reading.slice(reading.indexOf('WITH own AS'))}`,
+    )
+    const scans = plan.flatMap(
+      (line) => /\w+ Scan .*on api_key(?:s|_origins)\b/.exec(line['QUERY PLAN'])?.[0] ?? [],
+    )
+    expect(scans).toHaveLength(3)
+    expect(scans.filter((scan) => scan.startsWith('Seq'))).toEqual([])
   })
 })
 

@@ -2,7 +2,7 @@ import { createKey } from '../support/keys'
 import { secret, useTrail } from '../support/trail'
 import { until } from '../support/until'
 
-const { sequelize, rows, holdLock, createOf } = useTrail()
+const { sequelize, rows, holdLock, createOf, createProcess } = useTrail()
 
 /** Runs SQL as the owner of the tables can who leaves no trace, while entries wait for their seals. */
 async function meddleBeforeSeals(sql: string) {
@@ -33,6 +33,17 @@ describe('the entries that a process has written', () => {
 
     expect(before).toEqual({ waiting: 1, oldestAgeMs: expect.any(Number), lost: 0 })
     expect((await instance.health()).audit).toEqual({ waiting: 0, oldestAgeMs: null, lost: 0 })
+  })
+
+  it('are not looked up if it has sealed them itself', async () => {
+    const { apiKeys, statements } = createProcess({ secrets: [secret] })
+    await createKey(apiKeys)
+
+    await until(async () => (await rows('SELECT FROM api_key_event_seals')).length === 1)
+    await until(async () => (await apiKeys.health()).audit.waiting === 0)
+
+    const lookUps = statements.all.filter((sql) => sql.includes('own (api_key_id, ref, mac)'))
+    expect(lookUps).toEqual([])
   })
 
   it('do not wait if their transaction was rolled back', async () => {

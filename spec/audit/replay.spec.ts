@@ -1,4 +1,4 @@
-import { contentSql, readContent, toRow } from '../../lib/audit/entry'
+import { contentSql, readContent, toRow, type Content } from '../../lib/audit/entry'
 import { createSigner } from '../../lib/audit/signing'
 import { insertEntriesSql } from '../../models/api-key-event'
 import { tablesOf } from '../../models/tables'
@@ -18,10 +18,10 @@ const hourMs = 3_600_000
 async function putBack({ at, claimed = at }: { at: number; claimed?: number }) {
   await createKey(apiKeys)
   await sealAll()
-  const [row] = await rows<{ content: string }>(
+  const [row] = await rows<{ content: Content }>(
     `SELECT ${contentSql('event')} AS content FROM api_key_events AS event`,
   )
-  const signed = toRow(signer, readContent(String(row?.content)), at)
+  const signed = toRow(signer, readContent(row?.content ?? []), at)
   const entryMac = signed.entry_mac.replace(`:${at}:`, `:${claimed}:`)
   await meddle(`
     CREATE TABLE kept_key AS SELECT * FROM api_keys;

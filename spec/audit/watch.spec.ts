@@ -31,7 +31,7 @@ function startWatch() {
       tables: tablesOf('public'),
     },
     {
-      look: { isForced: false, hash: '', from: '0' },
+      look: { from: '0' },
       isBusy: () => false,
       seal: async () => {},
     },

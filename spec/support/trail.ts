@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 
 import type { AuditFault } from '../../lib'
-import { contentSql, readContent, toRow } from '../../lib/audit/entry'
+import { contentSql, readContent, toRow, type Content } from '../../lib/audit/entry'
 import { endSql, headText, type Head } from '../../lib/audit/head'
 import { hashOf, type SealedEntry } from '../../lib/audit/chain'
 import { createSigner } from '../../lib/audit/signing'
@@ -98,7 +98,7 @@ function trailOf(world: World) {
 
   /** Has entries that look old be signed and sealed at their time, as an app that is as old would have done. */
   async function ageSeals() {
-    const entries = await world.rows<{ id: string; content: string; at: number }>(
+    const entries = await world.rows<{ id: string; content: Content; at: number }>(
       `SELECT id::text, ${contentSql('event')} AS content, (${msSql('created_at')})::float8 AS at
          FROM api_key_events AS event WHERE created_at < now() - interval '1 hour' AND entry_mac IS NOT NULL`,
     )
