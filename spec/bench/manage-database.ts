@@ -39,9 +39,9 @@ async function fillOurs(url: string, build: string, keys: number) {
 
   await withClient(url, async (client) => {
     // The keys are older than the audit trail, like the keys of an app that imports them.
-    const { rows } = await client.query<{ name: string }>(
-      `SELECT tgname AS name FROM pg_trigger
-        WHERE tgrelid = 'api_keys'::regclass AND NOT tgisinternal AND tgenabled = 'A'`,
+    const { rows } = await client.query<{ sql: string }>(
+      `SELECT format('ALTER TABLE api_keys ENABLE %s TRIGGER %I', CASE tgenabled WHEN 'A' THEN 'ALWAYS' END, tgname) AS sql
+         FROM pg_trigger WHERE tgrelid = 'api_keys'::regclass AND NOT tgisinternal`,
     )
     await client.query('ALTER TABLE api_keys DISABLE TRIGGER USER')
     await client.query(
@@ -52,11 +52,7 @@ async function fillOurs(url: string, build: string, keys: number) {
          FROM generate_series(1, $2::int) AS number`,
       [`${keyPrefix}_000000`, keys],
     )
-    for (const { name } of rows) {
-      await client.query(
-        `ALTER TABLE api_keys ENABLE ALWAYS TRIGGER ${client.escapeIdentifier(name)}`,
-      )
-    }
+    for (const { sql } of rows) await client.query(sql)
   })
 }
 
