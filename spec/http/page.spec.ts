@@ -1,4 +1,6 @@
+import { createApiKeys } from '../../lib'
 import { ApiKeysError, challengeOf, type ErrorCode } from '../../lib/errors'
+import { filterNames } from '../../lib/keys/criteria'
 import { refusals } from '../../lib/refusals'
 import { createTestApiKeys } from '../support/app'
 import { databaseAway } from '../support/database'
@@ -53,6 +55,28 @@ describe('the page on HTTP', () => {
     expect([...new Set([...ownerRows, ...adminRows])].toSorted()).toEqual(
       routesOf(apiKeys.adminRouter()).toSorted(),
     )
+  })
+
+  it('has every criterion of a revocation of many keys', () => {
+    const [, what] = rowsOf('adminRouter()').find(([cell]) => cell === '`POST /revoke-many`') ?? []
+
+    expect(filterNames.filter((name) => !what?.includes(`\`${name}\``))).toEqual([])
+  })
+
+  it('has every member of a record', () => {
+    const { openApi } = createApiKeys({
+      sequelize: databaseAway.connect(),
+      environments: { live: 'agpt' },
+      acceptedEnvironments: ['live'],
+      permissions: ['READ_GRAPH'],
+      currentUser: () => null,
+      resources: { graph: true },
+      maxIdleDays: 1,
+    })
+    const { schemas } = openApi().components as { schemas: { ApiKey: { properties: object } } }
+    const [, members = ''] = /A record is `\{([^}]*)\}`/.exec(readPage('lib/http/README.md')) ?? []
+
+    expect(members.trim().split(/,\s+/)).toEqual(Object.keys(schemas.ApiKey.properties))
   })
 
   it('has every refusal once, with its status and its challenge', () => {
