@@ -56,8 +56,10 @@ export interface SealingParts extends SigningParts {
  * The view that a process has of the chain and of the queue. It is only in memory, because it is wrong after a restore.
  */
 export interface Look {
-  /** True to seal although another process has just sealed. */
+  /** True if a call waits for the seals. */
   isForced: boolean
+  /** True to leave the entries to another process that has just sealed. */
+  isPatient: boolean
   /** The hash of the last seal that this process has written. */
   hash: string
   /**
@@ -222,7 +224,7 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
         LEFT JOIN LATERAL (SELECT * FROM ${events} WHERE id = waiting.event_id OFFSET 0) AS event ON true
     ) AS waiting
       FROM (${endSql(tables)}) AS stored, (
-        SELECT clock_timestamp()::timestamptz(3) AS at, pg_snapshot_xmin(pg_current_snapshot()) AS xmin, ${!look.isForced} AND EXISTS (
+        SELECT clock_timestamp()::timestamptz(3) AS at, pg_snapshot_xmin(pg_current_snapshot()) AS xmin, ${look.isPatient} AND EXISTS (
           SELECT FROM ${auditHead} WHERE hash <> ${literal(look.hash)}
              AND sealed_at BETWEEN clock_timestamp() - interval '${busyMs} milliseconds' AND clock_timestamp()
         ) AS is_busy

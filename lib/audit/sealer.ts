@@ -4,7 +4,7 @@ import { causeOf, isOutage, sqlStateOf } from '../database/failures'
 import type { QueuedConnection } from '../database/one-by-one'
 import { within } from '../database/time-limit'
 import { createOwnEntries, lostAfterMs, type OwnEntries, type OwnEntry } from './own-entries'
-import { notAllowed, sealPage, type SealingParts } from './seal'
+import { notAllowed, sealPage, type Look, type Outcome, type SealingParts } from './seal'
 import { createWatch, lookAnewEveryMs } from './watch'
 
 /** Seals entries in the background. */
@@ -33,6 +33,12 @@ const retryMs = 1_000
 const longestMs = 60_000
 const farewellMs = 10_000
 
+/**
+ * How long entries are left to processes that seal. Nothing signs the time of the last seal, so a role that may write to the head could put
+ * off all seals by it, and remove entries meanwhile.
+ */
+const longestPatienceMs = 1_000
+
 /** How long the connection stays open in a process that verifies no keys. */
 const idleMs = 30_000
 
@@ -44,8 +50,9 @@ const idleMs = 30_000
 export function createSealer(parts: SealerParts) {
   const { background, clock, connection } = parts
   const own = createOwnEntries(parts)
-  const look = { isForced: false, hash: '', from: '0', onSealed: own.noteSealed }
+  const look = createLook(own)
   let lookedAt = -Infinity
+  const patience = createPatience()
   /** True once a failure was reported. After a success, the next failure is reported again. */
   let hasFailed = false
   let turn = Promise.resolve()
@@ -70,7 +77,9 @@ export function createSealer(parts: SealerParts) {
       for (;;) {
         look.isForced = isForced
         const readAt = clock.monotonic()
+        look.isPatient = !isForced && patience.lasts(readAt)
         const outcome = await sealPage(parts, look)
+        patience.note(outcome, readAt)
         hasFailed = false
         if (outcome === 'done') return await checkOwn(own, alarm, readAt)
         if (outcome === 'busy' || clock.monotonic() > endsAt) return alarm.set(soonMs())
@@ -130,6 +139,23 @@ export function createSealer(parts: SealerParts) {
     /** Seals the entries that this process has to seal. If that fails, another process seals them. */
     async flush() {
       if (alarm.isSet || turns > 0) await sealAll(farewellMs).catch(() => {})
+    },
+  }
+}
+
+function createLook({ noteSealed }: OwnEntries): Look {
+  return { isForced: false, isPatient: true, hash: '', from: '0', onSealed: noteSealed }
+}
+
+/** Makes the part that says how long entries are left to processes that seal, or seem to. */
+function createPatience() {
+  let busySince: number | null = null
+
+  return {
+    lasts: (now: number) => now - (busySince ?? now) < longestPatienceMs,
+
+    note(outcome: Outcome, now: number) {
+      busySince = outcome === 'busy' ? (busySince ?? now) : null
     },
   }
 }

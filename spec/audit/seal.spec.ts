@@ -72,6 +72,20 @@ describe('sealing', () => {
     lessThanAMinuteMs,
   )
 
+  it('is not put off for long by a role that claims again and again that another process has just sealed', async () => {
+    await createKey(apiKeys)
+    await apiKeys.flush()
+    const { apiKeys: other } = createProcess({ secrets: [secret] })
+    await createKey(other, { userId: 'bob' })
+
+    await until(async () => {
+      await sequelize.query('UPDATE api_key_audit_head SET sealed_at = clock_timestamp()')
+      return (await sealed()).length === 2
+    })
+
+    await expectFaults()
+  })
+
   it('covers entries of transactions of the caller once they are committed', async () => {
     const { id } = await createKey(apiKeys)
     const transaction = await sequelize.transaction()
