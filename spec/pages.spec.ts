@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { basename, dirname, join, normalize } from 'node:path'
+import { promisify } from 'node:util'
 
 import { optionFields } from '../lib/read-options'
 import { storageOptionNames } from '../models/storage-options'
@@ -174,5 +176,23 @@ describe('the page of the library', () => {
 
     expect(rows.length).toBeGreaterThan(10)
     expect(rows.length).toBeLessThanOrEqual(20)
+  })
+})
+
+describe('the page of the specs', () => {
+  it('has a command that runs the specs of some files alone', async () => {
+    expect(readPage('spec/README.md')).toContain('npm test -- spec/http spec/audit')
+    const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+      scripts: { test: string }
+    }
+    const [, ...options] = scripts.test.split(' ')
+    const jest = [join(root, 'node_modules', '.bin', 'jest'), ...options]
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      [...jest, 'spec/keys/new-id.spec.ts', '--listTests'],
+      { cwd: root },
+    )
+
+    expect(stdout.match(/\S+\.spec\.ts$/gm)).toEqual([join(root, 'spec', 'keys', 'new-id.spec.ts')])
   })
 })
