@@ -146,7 +146,8 @@ function limitsOf(
     'An entry that was removed together with its change before it was sealed: only the process that made the change reports it (`audit_entry_lost`).',
     'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries and of their seals.',
     'Rows that a policy for row level security hides from verification: with it, the owner of a table can hide a key or a suspension.',
-    'A change of `renewed_at`, `revoked_at`, `secret_id`, `source` or `created_by` with the triggers off: no entry has the values of these columns.',
+    'A change of what no entry has: the times of changes and uses of a key, retired secrets, the reason and the time of a suspension; and with the triggers off `renewed_at`, `revoked_at`, `source`, `created_by` and the ids of secrets.',
+    'A key that was put in within a day together with its entry of another database, if the apps of both have the same `secrets`, or none: give each database secrets of its own.',
     !signer.isKeyed &&
       'A trail that was computed again as a whole, which needs no secret: set the option `secrets`.',
     erased > 0 &&
