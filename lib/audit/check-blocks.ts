@@ -1,11 +1,18 @@
-import { isHexSql } from '../../migrations/text-forms'
 import type { Tables } from '../../models/tables'
 import { blockDigestOf, entriesDigestSql, hashOf, sealsDigestSql } from './chain'
 import { checkSealedEntries } from './check-entries'
 import type { Erasures } from './check-erasures'
 import { addLate, checkSeals, goTo, isBelow, readSeal, sealValues } from './check-seals'
 import type { Walk, WalkedSeal } from './check-seals'
-import { inParts, linesSql, pageSize, readLines, type Row, type Verification } from './read-trail'
+import {
+  inParts,
+  linesSql,
+  oneValueSql,
+  pageSize,
+  readLines,
+  type Row,
+  type Verification,
+} from './read-trail'
 
 /*
  * The database computes the digests of the seals and the entries of a block, and the process compares them with what the last seal of the
@@ -20,8 +27,8 @@ interface Block {
   /** How many seals there are from the block before to this one. */
   count: number
   /**
-   * True if the seals have their time and their secret from the last of them, and nothing else that only the last may have. Then no
-   * value is missing from their digest, and none has a form in which it could pass for several.
+   * True if the seals have their time and their secret from the last of them, and nothing else that only the last may have. No value is
+   * missing from their digest, and each digest and hash has its length, so that none could pass for several values.
    */
   isUniform: boolean
   /** The hash of the seal before the last. */
@@ -143,13 +150,13 @@ function blocksSql({ events, seals }: Tables, { greatestId }: Walk, from: string
                seal.sealed_at = closing.sealed_at AND seal.secret_id IS NOT DISTINCT FROM closing.secret_id AND seal.doubts IS NULL
                AND (seal.position = closing.position) = (seal.mac IS NOT NULL)
                AND seal.event_id > 0 AND seal.is_genuine IN (true, false)
-               AND octet_length(seal.hash) = 64 AND ${isHexSql(`(seal.hash || seal.digest || coalesce(seal.state_digest, ''))`, 64, 128, 192)}
+               AND octet_length(seal.hash) = 64 AND octet_length(seal.digest) = 64 AND coalesce(octet_length(seal.state_digest), 64) = 64
              ) IS TRUE)`
   const values = [
     ...sealValues,
     'seals',
     'is_uniform',
-    `(SELECT hash FROM ${seals} AS seal WHERE seal.position < block.position ORDER BY seal.position DESC LIMIT 1)`,
+    `(SELECT ${oneValueSql('hash')} FROM ${seals} AS seal WHERE seal.position < block.position ORDER BY seal.position DESC LIMIT 1)`,
     'seals_digest',
     `CASE WHEN (SELECT count(*) FROM (SELECT FROM ${events} WHERE ${inRange} LIMIT seals + 1) AS event) = seals
                   THEN ${ofEntries(inRange)} ELSE ${ofEntries('id = ANY(ids)')} END`,
