@@ -173,6 +173,7 @@ const wings = {
     'lib/audit/check-seals.ts',
     'lib/audit/check-tables.ts',
     'lib/audit/faults.ts',
+    'lib/audit/read-beside.ts',
     'lib/audit/read-trail.ts',
     'lib/audit/verify.ts',
   ],

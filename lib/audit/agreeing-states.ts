@@ -22,14 +22,8 @@ export const mostSuspects = 10_000
 /** A key with more entries is always a suspect, so that each seal takes about as long. */
 const mostEntries = 50
 
-/**
- * SQL for the keys whose entries are to be compared. Entries are late if they were sealed behind entries with greater ids: their keys may
- * have agreed with their other entries before.
- */
-export function suspectsSql(
-  { events, seals, keys, origins, auditHead }: Tables,
-  late: readonly string[],
-): string {
+/** SQL for the keys of which the seals of their last entries do not say that they agree with all of their entries. */
+export function suspectsSql({ events, seals, keys, origins, auditHead }: Tables): string {
   const isKnown = `id > (SELECT coalesce(max(last_pruned_id), 0) FROM ${auditHead})`
   const hasNoEntry = `NOT EXISTS (SELECT FROM ${events} AS event WHERE event.api_key_id = origin.api_key_id AND event.${isKnown})`
   const digest = stateDigestSql('key', {
@@ -42,7 +36,6 @@ export function suspectsSql(
       SELECT coalesce(story.api_key_id, key.id) AS id
         FROM (
           SELECT event.api_key_id, max(event.id) AS last_id,
-                 -- The order is that of the aggregate, because workers of a parallel plan would not keep the order of a query below it.
                  string_agg(coalesce(seal.digest, 'unsealed'), '' ORDER BY event.id) AS digests
             FROM ${events} AS event LEFT JOIN ${seals} AS seal ON seal.event_id = event.id
            WHERE event.api_key_id IS NOT NULL AND event.${isKnown} GROUP BY event.api_key_id
@@ -51,11 +44,9 @@ export function suspectsSql(
         LEFT JOIN ${seals} AS seal ON seal.event_id = story.last_id
         LEFT JOIN ${origins} AS origin ON origin.api_key_id = story.api_key_id
         FULL JOIN ${keys} AS key ON key.id = story.api_key_id
-       WHERE story.last_id IS NULL OR seal.state_digest IS DISTINCT FROM ${digest}
+       WHERE (seal.state_digest = ${digest}) IS NOT TRUE
        UNION ALL
       SELECT api_key_id FROM ${origins} AS origin WHERE ${hasNoEntry}
-       UNION ALL
-      SELECT api_key_id FROM ${events} WHERE id = ANY('{${late.join()}}'::bigint[]) AND api_key_id IS NOT NULL
     ) AS suspect GROUP BY id ORDER BY id LIMIT ${mostSuspects + 1}`
 }
 

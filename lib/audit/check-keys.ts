@@ -23,11 +23,27 @@ export async function checkKeys(
   const truncations = (await reader.read('its truncations', truncationsSql)).map(BigInt)
   const suspects =
     late && late.length <= mostSuspects && truncations.length === 0
-      ? await reader.read('its entries beside the keys', suspectsSql(tables, late))
+      ? await readSuspects(verification, late)
       : null
   const isEach = suspects === null || suspects.length > mostSuspects
   if (isEach || suspects.length > 0)
     await compareKeys(findings, verification, truncations, isEach ? null : suspects)
+}
+
+/**
+ * Returns the ids of the keys whose entries are to be compared. Entries are late if they were sealed behind entries with greater ids: their
+ * keys may have agreed with their other entries before.
+ */
+async function readSuspects(
+  { reader, suspects, tables }: Verification,
+  late: readonly string[],
+): Promise<string[]> {
+  const read = async (sql: string) => reader.read('its entries beside the keys', sql)
+  const found = (await suspects.answer()) ?? (await read(suspectsSql(tables)))
+  if (late.length === 0) return found
+
+  const lateSql = `SELECT DISTINCT api_key_id::text AS json FROM ${tables.events} WHERE id = ANY('{${late.join()}}'::bigint[]) AND api_key_id IS NOT NULL`
+  return [...new Set([...found, ...(await read(lateSql))])]
 }
 
 /**

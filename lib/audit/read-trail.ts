@@ -1,11 +1,13 @@
 import type { Sequelize, Transaction } from 'sequelize'
 
+import { literal } from '../../models/names'
 import type { Tables } from '../../models/tables'
 import { setImmediate } from '../database/background'
 import { sqlStateOf } from '../database/failures'
 import { limitStatements, select, systemNamesOnly } from '../database/query'
 import { createFindings } from './faults'
 import type { AuditHead } from './head'
+import type { Beside } from './read-beside'
 
 /** Reads rows of the trail, all from one snapshot. */
 export type Reader = ReturnType<typeof createReader>
@@ -13,6 +15,8 @@ export type Reader = ReturnType<typeof createReader>
 /** The parts that the checks of a verification work with. */
 export interface Verification {
   reader: Reader
+  /** The ids of keys that seals do not vouch for. */
+  suspects: Pick<Beside, 'answer'>
   tables: Tables
   /** A head that was exported before and kept elsewhere. */
   anchor: AuditHead | undefined
@@ -33,7 +37,7 @@ export const partSize = 500
 const [endOfRow, endOfValue] = ['\u001e', '\u001f']
 
 /** The savepoint to which a reader goes back after a statement that failed. */
-const savepoint = 'api_key_reading'
+export const savepoint = 'api_key_reading'
 
 /** The SQLSTATEs of statements that fail because of the values or the number of rows that they meet. */
 const isOfValues = /^(2[12]...|54...)$/
@@ -44,20 +48,34 @@ export const statementLimitMs = 300_000
 /** The cursor that reads through a table in one order, however large it is. */
 const cursor = 'api_key_entries'
 
-/**
- * SQL that begins to read, with a cursor for a query. The time limits of the session are the app's, for its requests. The server
- * plans the query for all of its rows: it sorts them, unless an index is cheaper. Times are read with all of their digits.
- */
-export function beginReadingSql(query: string): string {
+/** How much memory a sort or a hash of the server may have, unless the session allows more. Sorts on disk take longer. */
+const workMem = '16MB'
+
+/** SQL that begins to read a snapshot; a new one, or the snapshot of a transaction that has exported it. */
+export function readSnapshotSql(snapshot?: string): string {
+  const exported = snapshot === undefined ? '' : `SET TRANSACTION SNAPSHOT ${literal(snapshot)};`
+  // The time limits of the session are the app's, for its requests. Times are read with all of their digits. Each worker of a parallel plan
+  // would join and sort all entries.
   return `
     SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+    ${exported}
     ${systemNamesOnly};
     ${limitStatements(statementLimitMs)};
     SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
      WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout');
-    SET LOCAL cursor_tuple_fraction = 1;
+    SELECT set_config('work_mem', '${workMem}', true) WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('${workMem}');
+    SET LOCAL max_parallel_workers_per_gather = 0;
     SET LOCAL jit = off;
-    SET LOCAL extra_float_digits = 1;
+    SET LOCAL extra_float_digits = 1`
+}
+
+/**
+ * SQL that makes the cursor for a query, and the savepoint. The server plans the query for all of its rows: it sorts them, unless an index
+ * is cheaper.
+ */
+export function beginReadingSql(query: string): string {
+  return `
+    SET LOCAL cursor_tuple_fraction = 1;
     DECLARE ${cursor} NO SCROLL CURSOR FOR ${query};
     SAVEPOINT ${savepoint}`
 }

@@ -4,6 +4,7 @@ import { alteredRoutinesSql } from '../../migrations/routines'
 import { alteredTriggersSql } from '../../migrations/triggers'
 import { allowMs } from '../database/answer-limit'
 import type { AuditProgress } from '../keys/fields'
+import { suspectsSql } from './agreeing-states'
 import { checkBlocks } from './check-blocks'
 import { checkUnsealedEntries } from './check-entries'
 import { checkErasures, notesSql, readNotes } from './check-erasures'
@@ -16,11 +17,12 @@ import { checkAnchor, endWalk, startWalk, type Walk } from './check-seals'
 import { createFindings, joinFindings, type AuditFault, type Findings } from './faults'
 import { endSql, refuseForeign, signExport } from './head'
 import type { AuditHead, End, Trail } from './head'
+import { exportSnapshot, readBeside } from './read-beside'
 import {
   beginReadingSql,
   createReader,
+  readSnapshotSql,
   statementLimitMs,
-  type Reader,
   type Verification,
 } from './read-trail'
 
@@ -65,14 +67,22 @@ export async function verify(trail: Trail, options: VerificationOptions) {
 
   return sequelize.transaction(async (transaction) => {
     allowMs(transaction, statementLimitMs)
+    await sequelize.query(readSnapshotSql(), { transaction })
+    const snapshot = await exportSnapshot(sequelize, transaction)
     await sequelize.query(beginReadingSql(entriesByKeySql(trail.tables)), { transaction })
-    return verifySnapshot(trail, createReader(sequelize, transaction), options)
+    const suspects = readBeside(sequelize, snapshot, suspectsSql(trail.tables))
+    const reader = createReader(sequelize, transaction)
+    try {
+      return await verifySnapshot(trail, { reader, suspects }, options)
+    } finally {
+      await suspects.end(transaction)
+    }
   })
 }
 
 async function verifySnapshot(
   { signer, tables }: Trail,
-  reader: Reader,
+  { reader, suspects }: Pick<Verification, 'reader' | 'suspects'>,
   { head: anchor, onProgress }: VerificationOptions,
 ): Promise<AuditVerification> {
   const ends = await reader.read('its end', endSql(tables))
@@ -83,7 +93,7 @@ async function verifySnapshot(
   const onRows = createCounter(total, onProgress)
   const notes = await reader.read('its erasures', notesSql(tables))
   const erasures = readNotes(signer, notes, ['valid', 'unknown'])
-  const verification = { reader, tables, onRows, anchor }
+  const verification = { reader, suspects, tables, onRows, anchor }
 
   const sealed = await checkBlocks(walk, beside, verification, erasures)
   const { unproven } = erasures
