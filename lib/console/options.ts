@@ -34,7 +34,7 @@ export interface ConsoleOptions<
    * @default the language that the browser prefers, else English
    */
   language?: Language | undefined
-  /** The address of your sign-in page, to which a user is sent whose session has ended. */
+  /** The address of your sign-in page, to which a user is sent who is not signed in. */
   signIn?: string | undefined
   /** A link at the top that leads back to your app. */
   back?: { readonly href: string; readonly text: string } | undefined

@@ -72,7 +72,7 @@ describeInBrowser('a page that stays open', () => {
     await context.setExtraHTTPHeaders({})
     await page.clock.fastForward(31_000)
 
-    await page.getByRole('heading', { name: 'Your session has ended' }).waitFor()
+    await page.getByRole('heading', { name: 'You are not signed in' }).waitFor()
     expect(await page.locator('table').count()).toBe(0)
   })
 

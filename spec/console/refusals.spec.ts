@@ -40,7 +40,7 @@ describe('a session that has ended', () => {
     const page = await createVisitor(http, {}).open(at(view, id))
 
     expect(page.status).toBe(401)
-    expect(page.text).toContain('Your session has ended')
+    expect(page.text).toContain('You are not signed in')
     expect(page.root.querySelector('main a')?.getAttribute('href')).toBe('/sign-in')
     expect(page.headers['cache-control']).toBe('no-store')
   })

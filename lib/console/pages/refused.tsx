@@ -8,7 +8,7 @@ interface RefusedProps {
   sentence: string
   /** The form that was sent, which the user can send again; `undefined` if none was sent. */
   form?: Form | undefined
-  /** True if the session has ended. */
+  /** True if no user is signed in. */
   isEnded: boolean
   /** True if trying again may help. */
   canRetry: boolean

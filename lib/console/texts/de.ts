@@ -226,8 +226,8 @@ export const de: Texts = {
     retry: 'Noch einmal versuchen',
     toList: 'Zur Liste der Schlüssel',
     away: 'Der Server ist nicht erreichbar. Was du eingegeben hast, steht noch hier: Versuche es gleich noch einmal.',
-    session: 'Deine Sitzung ist beendet',
-    sessionLead: 'Melde dich wieder an, um deine Schlüssel zu sehen.',
+    session: 'Du bist nicht angemeldet',
+    sessionLead: 'Melde dich an, um deine Schlüssel zu sehen.',
     sessionKept:
       'Was du eingegeben hast, steht noch hier. Melde dich in einem anderen Tab wieder an, komm zurück und sende es noch einmal.',
     signIn: 'Anmelden',

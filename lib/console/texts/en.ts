@@ -223,8 +223,8 @@ export const en = {
     retry: 'Try again',
     toList: 'To the list of keys',
     away: 'The server cannot be reached. What you typed is still here: try again in a moment.',
-    session: 'Your session has ended',
-    sessionLead: 'Sign in again to see your keys.',
+    session: 'You are not signed in',
+    sessionLead: 'Sign in to see your keys.',
     sessionKept:
       'What you typed is kept here. Sign in again in another tab, then come back and send it.',
     signIn: 'Sign in',
