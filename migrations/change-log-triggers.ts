@@ -3,10 +3,10 @@ import { literal, qualify } from '../models/names'
 import type { Tables } from '../models/tables'
 import { leastNumber, microseconds, refuseFarAhead } from './numbers'
 import {
-  changesAny,
   isNotIn,
   isReplicationWorker,
   returnInReplication,
+  returnUnlessChanged,
   type Trigger,
   type TriggerFunction,
 } from './triggers'
@@ -29,13 +29,7 @@ export function keyLogTriggers(tables: Tables): Trigger[] {
       calls: { name: qualify(schema, 'api_key_gather_insert'), body: gatherInsertBody(tables) },
     },
     { ...onKeys, name: 'api_key_gather_delete', fires: 'AFTER DELETE', forEach: 'ROW' },
-    {
-      ...onKeys,
-      name: 'api_key_gather_update',
-      fires: 'AFTER UPDATE',
-      forEach: 'ROW',
-      when: changesAny(comparableColumns('logged')),
-    },
+    { ...onKeys, name: 'api_key_gather_update', fires: 'AFTER UPDATE', forEach: 'ROW' },
     { ...onKeys, name: 'api_key_gather_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
     {
       name: 'api_key_keep_insert',
@@ -151,6 +145,7 @@ function gatherBody(tables: Tables): string {
           changed uuid;
           is_new boolean := false;
         BEGIN
+          ${returnUnlessChanged(comparableColumns('logged'))}
           ${returnInReplication('NULL')} ${continueEntry(tables)}
           IF TG_OP = 'UPDATE' THEN
             changed := OLD.id;

@@ -3,10 +3,10 @@ import { openSql, personalSql, shownSql } from '../models/audit-trail'
 import { qualify } from '../models/names'
 import { ownerIdSql, ownerTypeSql } from '../models/owner'
 import type { Tables } from '../models/tables'
-import { changesAny, returnInReplication, type Trigger } from './triggers'
+import { returnInReplication, returnUnlessChanged, type Trigger } from './triggers'
 
 /**
- * Returns the triggers that write an entry for each change that the library has not made. They fire for every insertion and
+ * Returns the triggers that write an entry for each change that the library has not made: for every insertion and
  * deletion, and for an update that changes an attribute in the trail. The function looks for the entry of the library.
  * `keyColumns` in models/api-key.ts lists the columns that are watched, and the columns whose values are shown.
  */
@@ -19,12 +19,7 @@ export function keyRecordTriggers(tables: Tables): Trigger[] {
 
   return [
     { ...onKeys, name: 'api_key_record_insert', fires: 'AFTER INSERT' },
-    {
-      ...onKeys,
-      name: 'api_key_record_update',
-      fires: 'AFTER UPDATE',
-      when: changesAny([...comparableColumns('watched', 'shown'), 'event_ref']),
-    },
+    { ...onKeys, name: 'api_key_record_update', fires: 'AFTER UPDATE' },
     { ...onKeys, name: 'api_key_record_delete', fires: 'AFTER DELETE' },
     { ...onKeys, name: 'api_key_record_truncate', fires: 'AFTER TRUNCATE', forEach: 'STATEMENT' },
   ]
@@ -53,6 +48,7 @@ function writeEventBody({ events }: Tables): string {
           new_person jsonb;
           what text;
         BEGIN
+          ${returnUnlessChanged([...comparableColumns('watched', 'shown'), 'event_ref'])}
           ${returnInReplication('NULL')}
           IF TG_OP = 'TRUNCATE' THEN
             INSERT INTO ${events} (action, actor_type, actor_id)

@@ -86,6 +86,16 @@ describe('migrations', () => {
     expect(allowed).toEqual([])
   })
 
+  it('make triggers with short conditions, because the server copies them for each statement', async () => {
+    await createInstance(world).migrate()
+
+    const long = await world.rows(
+      `SELECT tgname FROM pg_trigger WHERE tgname LIKE 'api_key%' AND octet_length(tgqual::text) > 2000`,
+    )
+
+    expect(long).toEqual([])
+  })
+
   it('let a role without rights on the keys do nothing by the function that creates keys', async () => {
     await createInstance(world).migrate()
     const { connection } = await createRole(world)
