@@ -116,14 +116,14 @@ describe('the page of a key', () => {
     await rows(
       `INSERT INTO api_key_usage (api_key_id, owner_type, owner_id, hour, verified, denied, rate_limited)
        VALUES ($1, 'user', $2, date_trunc('hour', now()) - interval '2 hours', 1111, 11, 100),
-              ($1, 'user', $2, date_trunc('hour', now()) - interval '20 days', 5000, 0, 0)`,
+              ($1, 'user', $2, date_trunc('hour', now()) - interval '20 days', 5001, 0, 0)`,
       [id, userId],
     )
     const visitor = as(userId)
     const days = await visitor.open(`${mount}/${id}`)
     const hours = await visitor.follow(days, '24 hours')
 
-    expect(factsOf(days)).toMatchObject({ Accepted: '6,000', Denied: '11' })
+    expect(factsOf(days)).toMatchObject({ Accepted: '6,001', Denied: '11' })
     expect(factsOf(hours)).toMatchObject({ Accepted: '1,000', 'Over the limit': '100' })
     expect(hours.root.querySelectorAll('.chart .bar')).toHaveLength(24)
     expect(days.root.querySelectorAll('.chart .bar')).toHaveLength(30)
@@ -402,7 +402,7 @@ describe('the question before a key is revoked', () => {
     expect(used.text).toContain('Revoke CI?')
     expect(used.text).toContain(`${apiKey.prefix}…${apiKey.postfix}`)
     expect(used.text).toMatch(
-      /It was last used now from 203\.0\.113\.7 \(\d+ \w+ \d+, \d\d:\d\d UTC\)/,
+      /Its last use: now from 203\.0\.113\.7 \(\d+ \w+ \d+, \d\d:\d\d UTC\)/,
     )
   })
 

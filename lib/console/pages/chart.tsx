@@ -29,10 +29,10 @@ function sumOf({ accepted, denied, rateLimited }: UsageCounts): number {
   return accepted + denied + rateLimited
 }
 
-/** Returns the least of 1, 2, 4, 6, 8, 10, 20, 40 ... that a number does not exceed, so that an axis has a round end and middle. */
+/** Returns the least of 1, 2, 4, 5, 6, 8, 10, 20, 40 ... that a number does not exceed, so that an axis ends at a round number. */
 function roundUp(value: number): number {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1)))
-  return ([1, 2, 4, 6, 8, 10].find((step) => step * power >= value) ?? 10) * power
+  return ([1, 2, 4, 5, 6, 8, 10].find((step) => step * power >= value) ?? 10) * power
 }
 
 /** The uses of a key as small bars, for a row of the list. */

@@ -203,7 +203,7 @@ export const de: Texts = {
     title: (name) => `${name} widerrufen?`,
     lead: 'Der Schlüssel gilt sofort und für immer nicht mehr. Programme, die ihn benutzen, werden abgelehnt.',
     unused: 'Der Schlüssel wurde nie benutzt.',
-    usedAt: 'Er wurde zuletzt benutzt',
+    usedAt: 'Zuletzt benutzt:',
     reason: 'Grund',
     reasonHint: 'Für den Verlauf des Schlüssels.',
     submit: 'Schlüssel widerrufen',

@@ -200,7 +200,7 @@ export const en = {
     title: (name: string) => `Revoke ${name}?`,
     lead: 'The key stops working at once, for ever. Programs that use it are refused.',
     unused: 'The key was never used.',
-    usedAt: 'It was last used',
+    usedAt: 'Its last use:',
     reason: 'Reason',
     reasonHint: 'For the history of the key.',
     submit: 'Revoke key',
