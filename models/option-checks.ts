@@ -44,7 +44,7 @@ const maxShown = 5
 /** Returns a sentence for a message about an unknown name: the nearest known name, or all known names if they are few. */
 export function suggest(name: unknown, known: readonly string[]): string {
   if (known.length === 0) return ' There are none.'
-  const nearest = nearestTo(String(name), known)
+  const nearest = typeof name === 'string' ? nearestTo(name, known) : undefined
   if (nearest !== undefined) return ` Did you mean ${nearest}?`
   return known.length <= maxShown ? ` It must be one of ${known.join(', ')}.` : ''
 }

@@ -1,4 +1,5 @@
 import { ApiKeysError, digests } from '../lib'
+import { show } from '../models/option-checks'
 import { useWorld } from './support/world'
 
 const legacy = { name: 'legacy', accepts: /^lk_[a-z]{20}$/, digest: digests.sha256.hex }
@@ -68,11 +69,13 @@ const functions: Record<string, unknown[]> = {
   verifyAuditTrail: [{}],
 }
 
-const nonsense = [null, undefined, 0, NaN, true, '', 'x', [], [null], Symbol('x'), () => {}, 1n]
+const bare: unknown = Object.create(null)
+const none = [null, undefined, '', NaN, []]
+const nonsense = [...none, 0, true, 'x', [null], [bare], bare, Symbol('x'), () => {}, 1n]
 
 /** The words of the engine for a mistake that was not expected. */
 const unexpected =
-  /Cannot (read|set|destructure|convert|use|mix)|is not (a function|iterable|an object|defined)|Invalid value|circular/
+  /Cannot (read|set|destructure|convert|use|mix)|is not (a function|iterable|an object|defined)|Invalid value|circular|called on non-object/
 
 /** Returns why a function does not refuse its arguments clearly; `undefined` if it does, or accepts them. */
 async function complaintOf(name: string, args: unknown[]): Promise<string | undefined> {
@@ -103,7 +106,7 @@ describe('nonsense', () => {
     for (const place of sense.keys()) {
       for (const value of nonsense) {
         const complaint = await complaintOf(name, sense.with(place, value))
-        if (complaint !== undefined) complaints.push(`${place}, ${String(value)}: ${complaint}`)
+        if (complaint !== undefined) complaints.push(`${place}, ${show(value)}: ${complaint}`)
       }
     }
 

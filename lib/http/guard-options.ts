@@ -119,3 +119,9 @@ export function refuseRequest(caller: string, given: unknown) {
     `apiKeys.${caller} is not a middleware, but returns one. Call it, with its arguments if it takes any: apiKeys.${caller}()`,
   )
 }
+
+/** Refuses a value that is no request. */
+export function refuseOther(caller: string, given: unknown) {
+  if (typeof given === 'object' && given !== null) return
+  throw new TypeError(`${caller}: takes a request, got ${show(given)}`)
+}

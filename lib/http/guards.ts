@@ -14,6 +14,7 @@ import { createPermissionCheck, type Demand, type PermissionCheck } from './dema
 import {
   checkCost,
   checkOptions,
+  refuseOther,
   refuseRequest,
   type AuthenticateOptions,
   type GuardOptions,
@@ -192,6 +193,7 @@ function createCalls(parts: GuardParts) {
   const { authenticator, rateLimits, answers, decisionLog, settings } = parts
 
   function acceptedOf(req: object, caller: string): Accepted {
+    refuseOther(caller, req)
     const accepted = authenticator.recall(req)?.accepted
     if (accepted) return accepted
     throw new TypeError(
@@ -206,6 +208,7 @@ function createCalls(parts: GuardParts) {
     ): Promise<VerifiedApiKey> {
       const name = 'authenticateRequest'
       const { environments } = settings
+      refuseOther(name, req)
       checkOptions(name, options, ['permissions', 'cost', 'res', 'resource', 'environment'])
       const { permissions = [], cost, res, resource } = options
       checkResource(name, resource, 'object', settings.resources)
