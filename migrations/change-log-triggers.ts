@@ -252,9 +252,10 @@ function numberEntryBody({ logLock, revisionRegister: register }: Tables): strin
           SELECT last_value INTO highest FROM ${register};
           IF NEW.revision < ${leastNumber} THEN
             NEW.revision := greatest(highest + 1, ${microseconds});
+          ELSIF NEW.revision > highest THEN
+            ${refuseFarAhead('NEW.revision')}
           END IF;
           IF NEW.revision > highest THEN
-            ${refuseFarAhead('NEW.revision')}
             PERFORM setval(${literal(register)}, NEW.revision);
           END IF;
           RETURN NEW;

@@ -305,6 +305,21 @@ describe('the tables of the audit trail', () => {
     await expectFaults()
   })
 
+  it('take changes after a clock was years ahead', async () => {
+    const { id } = await createKey(apiKeys)
+    await apiKeys.flush()
+    for (const name of ['api_key_event_register', 'api_key_revision_register']) {
+      await sequelize.query(
+        `SELECT setval('${name}', (extract(epoch FROM now() + interval '3 years') * 1000000)::bigint)`,
+      )
+    }
+
+    await sequelize.query(`UPDATE api_keys SET name = 'By hand'`)
+    await apiKeys.revoke(id)
+
+    await expectFaults()
+  })
+
   it('refuse every update, and every deletion but by pruning', async () => {
     await createKey(apiKeys)
     await apiKeys.flush()
