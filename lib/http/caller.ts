@@ -22,13 +22,19 @@ export type Authentication =
   | { kind: 'absent'; error: ApiKeysError }
   | { kind: 'refused'; error: ApiKeysError }
 
-/** A request with a good key. */
-export interface Accepted {
-  kind: 'accepted'
-  key: Acceptance
-  /** The user whom the request acts for; `undefined` if the owner of the key is no user. */
-  user: object | undefined
-  caller: Caller
+/**
+ * A request with a good key. It is a class, because V8 may come to make literals of one place where long-lived objects are: each would
+ * keep its request in memory until the next full collection.
+ */
+export class Accepted {
+  readonly kind = 'accepted'
+
+  constructor(
+    readonly key: Acceptance,
+    /** The user whom the request acts for; `undefined` if the owner of the key is no user. */
+    public user: object | undefined,
+    readonly caller: Caller,
+  ) {}
 }
 
 /**
@@ -125,7 +131,7 @@ export class Caller implements KeyCaller {
     this.#userBefore = userBefore
     if (!hasKeyProperty(req)) putKey(req, key.apiKey)
     req.user = user
-    this.accepted = { kind: 'accepted', key, user, caller: this }
+    this.accepted = new Accepted(key, user, this)
     return this.accepted
   }
 

@@ -54,9 +54,12 @@ export function createOwnerCache(maxKeys: number, isUsersOnly = true) {
       if (known) return known
 
       makeRoom()
-      const shown = Object.freeze({ ...owner })
-      const userId = isUsersOnly ? owner.id : undefined
-      const cached = { ...owner, shown, userId, name, keys: 0, isForgotten: false }
+      // Not by a spread, because each copy would have a shape of its own, and each request reads one.
+      const { type, id } = owner
+      // Type and id are those of one owner.
+      const shown = Object.freeze({ type, id } as Owner)
+      const userId = isUsersOnly ? id : undefined
+      const cached = { type, id, shown, userId, name, keys: 0, isForgotten: false } as CachedOwner
       owners.set(name, cached)
       return cached
     },
