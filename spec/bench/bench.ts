@@ -18,7 +18,7 @@ import { measureTransport } from './transport'
  * npm run bench -- quick      the same with fewer rounds, for trying out: it proves nothing
  * npm run bench -- scale      a million keys in the cache, five million in the table; takes minutes
  * npm run bench -- http       one part; also: in-process
- * npm run bench -- cpu        CPU time per request, in five minutes; --against DIR compares with the build of another checkout
+ * npm run bench -- cpu        CPU time per request, in two minutes; --against DIR compares with the build of another checkout
  * npm run bench -- import     importing keys of other systems, and verifying them
  * npm run bench -- transport  the time of answers over plain HTTP, in three minutes
  * npm run bench -- manage     the speed of creating and changing keys, in half an hour; --against DIR as above

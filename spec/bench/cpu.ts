@@ -1,205 +1,148 @@
+import { join } from 'node:path'
+
 import type { BenchContext } from './bench'
-import type { CpuServerAnswer, CpuServerQuestion } from './cpu-server'
-import { cpuVariants, type BuildName, type CpuVariantName, type InstanceName } from './cpu-variants'
+import type { CpuServerAnswer, CpuServerQuestion, Ports } from './cpu-server'
+import { cpuVariants, type BuildName, type CpuVariantName } from './cpu-variants'
 import type { LoadAnswer, LoadQuestion } from './load'
-import { tokensFileOf } from './keys'
 import { startHelper, type Helper } from './processes'
 import { median } from './statistics'
 import { expectMedian, formatSpread, formatTable, type Target } from './tables'
 
 /*
- * CPU time of server processes, each with one app and one variant, of this build and of a second build, in turn. Processes of one
- * program differ by a few percent as long as they live, because V8 compiles and lays out the same code differently. So all processes
- * are started several times. The turns of one process are added up, because garbage of many turns is collected in one of them.
+ * CPU time of one server process with an app for each variant. A second build of the library can be measured in the same
+ * process, in turn. So both sides of each comparison have the same process, the same compiler, the same moments.
  */
 
-/** Microseconds of CPU time per request, once per start of the processes. */
+/** Microseconds of CPU time per request, once per round. */
 type Times = Record<CpuVariantName, number[]>
 
 type Measured = Partial<Record<BuildName, Times>>
 
-/** A variant of a build. */
-interface Entry {
+interface Turn {
   build: BuildName
   variant: CpuVariantName
 }
 
-/** A process that has its turns. */
-interface Contender extends Entry {
-  /** Takes one turn, and returns its microseconds of CPU time per request. */
-  take(): Promise<number>
-}
-
-type Load = Helper<LoadQuestion, LoadAnswer>
-type Server = Helper<CpuServerQuestion, CpuServerAnswer>
-
-const requestsPerTurn = 1_000
+const requestsPerTurn = 300
 /** The requests before them, which find the caches of the processor as the variant before has left them. */
 const requestsBeforeTurn = 60
 const callsPerTurn = 10_000
-const warmUpTurns = 4
+const warmUpTurns = 10
 
 const variantNames = Object.keys(cpuVariants) as CpuVariantName[]
 
 /** Measures the CPU time of each variant, prints the tables, and returns the targets with their results. */
 export async function measureCpu(context: BenchContext): Promise<Target[]> {
-  const { server, pinning, isQuick, against, log } = context
+  const { isQuick, against, log } = context
   const builds: BuildName[] = against === undefined ? ['this'] : ['this', 'other']
-  const measured = emptyTimesOf(builds)
-  const url = await server.createDatabase('cpu')
-  const entries: Entry[] = []
-  for (const build of builds) entries.push(...(await fillTables(context, url, build)))
+  const turns = variantNames.flatMap((variant) => builds.map((build) => ({ build, variant })))
+  const measured: Measured = Object.fromEntries(builds.map((build) => [build, emptyTimes()]))
 
-  const load = await startHelper<LoadQuestion, LoadAnswer>({
-    file: 'load.ts',
-    cpus: pinning?.others,
-  })
-  const [starts, rounds] = isQuick ? [2, 2] : [6, 8]
-  try {
-    for (let start = 1; start <= starts; start++) {
-      await withContenders(context, url, load, entries, async (contenders) => {
-        await takeTurns(contenders, measured, rounds)
-      })
-      log(`  start ${start} of ${starts}`)
+  await withProcesses(context, builds, async (take) => {
+    for (let round = 0; round < warmUpTurns; round++) for (const turn of turns) await take(turn)
+    const rounds = isQuick ? 12 : 120
+    for (let round = 0; round < rounds; round++) {
+      for (const turn of shuffle(turns)) {
+        measured[turn.build]?.[turn.variant].push(await take(turn))
+      }
+      if ((round + 1) % 20 === 0) log(`  round ${round + 1} of ${rounds}`)
     }
-  } finally {
-    await load.stop()
-  }
+  })
   return report(context, measured)
 }
 
-/** Makes the tables and keys of a build, and returns the variants that are measured with it. */
-async function fillTables(context: BenchContext, url: string, build: BuildName): Promise<Entry[]> {
-  const server = await startServer(context, url, { build, variant: 'bare' })
-  try {
-    // The answer to this question.
-    const instances = (await server.ask({ kind: 'fill' })) as readonly InstanceName[]
-    return variantNames
-      .filter((variant) => {
-        const { instance } = cpuVariants[variant]
-        return instance === null ? build === 'this' : instances.includes(instance)
-      })
-      .map((variant) => ({ build, variant }))
-  } finally {
-    await server.stop()
-  }
-}
-
-/** Starts a process for each variant of each build, in an order by chance, and ends them after the work. */
-async function withContenders(
-  context: BenchContext,
-  url: string,
-  load: Load,
-  entries: readonly Entry[],
-  work: (contenders: readonly Contender[]) => Promise<void>,
+/** Starts the server with the apps of all builds, and the load, and passes the function that takes one turn. */
+async function withProcesses(
+  { server, pinning, secret, against, log }: BenchContext,
+  builds: readonly BuildName[],
+  work: (take: (turn: Turn) => Promise<number>) => Promise<void>,
 ) {
-  const servers: Server[] = []
-  const contenders: Contender[] = []
+  log('CPU time of one process')
+  const helpers: Helper<never, unknown>[] = []
   try {
-    for (const entry of shuffle(entries)) {
-      const server = await startServer(context, url, entry)
-      servers.push(server)
-      contenders.push({ ...entry, take: await openContender(context, entry, server, load) })
-    }
-    await work(contenders)
-  } finally {
-    for (const server of servers) await server.stop()
-  }
-}
-
-async function startServer(
-  { server, pinning, secret, against }: BenchContext,
-  url: string,
-  { build, variant }: Entry,
-): Promise<Server> {
-  return startHelper({
-    file: 'cpu-server.ts',
-    argument: variant,
-    nodeOptions: ['--expose-gc'],
-    env: {
-      DATABASE_URL: url,
-      SECRET: secret,
-      FOLDER: server.folder,
-      BUILD: build,
-      AGAINST: against ?? '',
-    },
-    cpus: pinning?.measured,
-  })
-}
-
-async function openContender(
-  { server: { folder } }: BenchContext,
-  { build, variant }: Entry,
-  server: Server,
-  load: Load,
-): Promise<Contender['take']> {
-  async function askNumber(question: CpuServerQuestion) {
-    // The answer to all questions but `fill`.
-    return (await server.ask(question)) as number
-  }
-  if (variant === 'verify') {
-    return async () => (await askNumber({ kind: 'verify', calls: callsPerTurn })) / callsPerTurn
-  }
-
-  const port = await askNumber({ kind: 'listen' })
-  const { tokens } = cpuVariants[variant]
-  const file = tokensFileOf(folder, build, tokens)
-  const expectedStatuses = [isRefusal(variant) ? 401 : 200]
-  async function send(requests: number) {
-    await load.ask({
-      port,
-      tokens: { file, isRepeatable: true },
-      expectedStatuses,
-      until: { requests },
+    const load = await startHelper<LoadQuestion, LoadAnswer>({
+      file: 'load.ts',
+      cpus: pinning?.others,
     })
-  }
-  return async () => {
-    await send(requestsBeforeTurn)
-    const before = await askNumber({ kind: 'cpu' })
-    await send(requestsPerTurn)
-    return ((await askNumber({ kind: 'cpu' })) - before) / requestsPerTurn
-  }
-}
-
-/** Adds the mean of all turns of each process to what is measured. All turns have as many requests. */
-async function takeTurns(contenders: readonly Contender[], measured: Measured, rounds: number) {
-  for (let round = 0; round < warmUpTurns; round++) {
-    for (const { take } of contenders) await take()
-  }
-  const sums = new Map(contenders.map((contender) => [contender, 0]))
-  for (let round = 0; round < rounds; round++) {
-    for (const contender of shuffle(contenders)) {
-      sums.set(contender, (sums.get(contender) ?? 0) + (await contender.take()))
+    helpers.push(load)
+    const app = await startHelper<CpuServerQuestion, CpuServerAnswer>({
+      file: 'cpu-server.ts',
+      nodeOptions: ['--expose-gc'],
+      env: {
+        DATABASE_URL: await server.createDatabase('cpu'),
+        SECRET: secret,
+        FOLDER: server.folder,
+        AGAINST: against ?? '',
+      },
+      cpus: pinning?.measured,
+    })
+    helpers.push(app)
+    const ports: Partial<Record<BuildName, Ports>> = {}
+    for (const build of builds) {
+      // The answer to this question.
+      ports[build] = (await app.ask({ kind: 'open', build })) as Ports
     }
+    async function usedMicroseconds(question: CpuServerQuestion) {
+      // The answer to all other questions.
+      return (await app.ask(question)) as number
+    }
+
+    await work(async ({ build, variant }) => {
+      if (variant === 'verify') {
+        return (
+          (await usedMicroseconds({ kind: 'verify', build, calls: callsPerTurn })) / callsPerTurn
+        )
+      }
+      async function send(requests: number) {
+        await load.ask({
+          port: ports[build]?.[variant] ?? 0,
+          tokens: {
+            file: join(server.folder, `${build}-${cpuVariants[variant].tokens}`),
+            isRepeatable: true,
+          },
+          expectedStatuses: [isRefusal(variant) ? 401 : 200],
+          until: { requests },
+        })
+      }
+      await send(requestsBeforeTurn)
+      const before = await usedMicroseconds({ kind: 'cpu' })
+      await send(requestsPerTurn)
+      return ((await usedMicroseconds({ kind: 'cpu' })) - before) / requestsPerTurn
+    })
+  } finally {
+    for (const helper of helpers) await helper.stop()
   }
-  for (const [{ build, variant }, total] of sums) measured[build]?.[variant].push(total / rounds)
 }
 
 function isRefusal(variant: CpuVariantName): boolean {
   return variant === 'garbage' || variant === 'bareRefusal'
 }
 
-/** Both builds share the times of the variants without the library. */
-function emptyTimesOf(builds: readonly BuildName[]): Measured {
-  const shared = new Map(variantNames.filter(isWithoutLibrary).map((name) => [name, []]))
-  return Object.fromEntries(
-    builds.map((build) => [
-      build,
-      Object.fromEntries(variantNames.map((name) => [name, shared.get(name) ?? []])),
-    ]),
-  )
-}
-
-function isWithoutLibrary(variant: CpuVariantName): boolean {
-  return cpuVariants[variant].instance === null
+function emptyTimes(): Times {
+  // The names are the names of the variants.
+  return Object.fromEntries(variantNames.map((name) => [name, []])) as unknown as Times
 }
 
 /** By chance, so that no variant always comes after the same one. */
-function shuffle<Value>(values: readonly Value[]): Value[] {
-  return values
-    .map((value) => ({ value, place: Math.random() }))
+function shuffle(turns: readonly Turn[]): Turn[] {
+  return turns
+    .map((turn) => ({ turn, place: Math.random() }))
     .toSorted((a, b) => a.place - b.place)
-    .map(({ value }) => value)
+    .map(({ turn }) => turn)
+}
+
+/** The pairs that are compared: a variant, and the variant beside it. */
+const bases: Partial<Record<CpuVariantName, CpuVariantName>> = {
+  control: 'bare',
+  guard: 'bare',
+  guardKeyed: 'bare',
+  guardPolicies: 'bare',
+  guardOrganization: 'guard',
+  guardImplied: 'guard',
+  guardResources: 'guard',
+  passportMap: 'bare',
+  passport: 'passportMap',
+  garbage: 'bareRefusal',
 }
 
 /** The keys that are to cost no more than a plain key of a user. */
@@ -209,7 +152,7 @@ function report({ print, against }: BenchContext, { this: ours, other }: Measure
   if (!ours) return []
 
   print(
-    `## CPU time of server processes\n\nEach variant in a process of its own, ${ours.bare.length} times started, in turns of ${requestsPerTurn} requests.`,
+    `## CPU time of one process\n\n${ours.bare.length} rounds of ${requestsPerTurn} requests for each variant, in turn.`,
   )
   print(formatTimes(ours))
   const targets = [
@@ -234,7 +177,7 @@ function report({ print, against }: BenchContext, { this: ours, other }: Measure
 
   print(`### The build in ${against}`)
   print(formatTimes(other))
-  print('### This build against that build, in the same run')
+  print('### This build against that build, in the same rounds')
   print(formatComparison(ours, other))
   return [
     ...targets,
@@ -252,10 +195,11 @@ function report({ print, against }: BenchContext, { this: ours, other }: Measure
 function formatTimes(times: Times): string {
   return formatTable(
     ['', 'CPU µs/request', 'against', 'ratio', 'more CPU'],
-    measuredIn(times).map((name) => {
-      const { title, base } = cpuVariants[name]
+    variantNames.map((name) => {
+      const { title } = cpuVariants[name]
+      const base = bases[name]
       const own = formatSpread(times[name], name === 'verify' ? 3 : 1)
-      if (base === null) return [title, own, '', '', '']
+      if (base === undefined) return [title, own, '', '', '']
       return [
         title,
         own,
@@ -270,22 +214,16 @@ function formatTimes(times: Times): string {
 function formatComparison(ours: Times, other: Times): string {
   return formatTable(
     ['', 'ratio of CPU time', 'ratio of what it adds'],
-    measuredIn(other)
-      .filter((name) => !isWithoutLibrary(name))
-      .map((name) => {
-        const { title, base } = cpuVariants[name]
-        return [
-          title,
-          formatSpread(ratios(ours[name], other[name]), 3),
-          base === null ? '' : (added(ours, name, base) / added(other, name, base)).toFixed(3),
-        ]
-      }),
+    variantNames.map((name) => {
+      const base = bases[name]
+      const isAdded = base !== undefined && name !== 'control' && name !== 'passportMap'
+      return [
+        cpuVariants[name].title,
+        formatSpread(ratios(ours[name], other[name]), 3),
+        isAdded ? (added(ours, name, base) / added(other, name, base)).toFixed(3) : '',
+      ]
+    }),
   )
-}
-
-/** The variants that a build has. */
-function measuredIn(times: Times): CpuVariantName[] {
-  return variantNames.filter((name) => times[name].length > 0)
 }
 
 function addedRatio(ours: Times, other: Times): number {
@@ -296,7 +234,7 @@ function added(times: Times, name: CpuVariantName, base: CpuVariantName): number
   return median(differences(times[name], times[base]))
 }
 
-/** One value per start. */
+/** One value per round. */
 function ratios(some: readonly number[], others: readonly number[]): number[] {
   return some.map((time, round) => time / (others[round] ?? NaN))
 }

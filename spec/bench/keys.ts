@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 
 import { createSecretFormat, type MintedSecret } from '../../lib/keys/secret'
 
@@ -26,11 +25,6 @@ export function forgeKeys(count: number): string[] {
 
 export function plainTexts(keys: readonly MintedKey[]): string[] {
   return keys.map(({ plainTextKey }) => plainTextKey)
-}
-
-/** Returns the file of the tokens with which the part `cpu` asks a build. */
-export function tokensFileOf(folder: string, build: string, tokens: string): string {
-  return join(folder, `${build}-${tokens}`)
 }
 
 export async function writeTokens(file: string, tokens: readonly string[]): Promise<string> {
