@@ -53,8 +53,8 @@ async function prunePage(trail: Trail, time: string): Promise<number | null> {
   const after = `(SELECT checkpoint_position FROM ${tables.auditHead})`
   const options = { transaction: null }
   const [{ head, version, tail }] = await selectJson<[End]>(sequelize, endSql(tables), options)
-  const psinceSql = sealsSql(tables, after, literal(time))
-  const page = await selectJson<Seal[]>(sequelize, psinceSql, options)
+  const pageSql = sealsSql(tables, after, literal(time))
+  const page = await selectJson<Seal[]>(sequelize, pageSql, options)
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 
