@@ -10,6 +10,12 @@ import { readSnapshotSql, savepoint, statementLimitMs } from './read-trail'
  * asks again: no fault is found or missed because of the second.
  */
 
+/**
+ * How long the second connection waits for a lock. A statement that changes a table may wait for the first connection, and then the second
+ * waits behind it. The server knows of no circle there, because the first waits for the second only in this process.
+ */
+const lockLimitMs = 2_000
+
 /** A statement on a second connection. */
 export type Beside = ReturnType<typeof readBeside>
 
@@ -43,7 +49,7 @@ export function readBeside(sequelize: Sequelize, snapshot: Snapshot | null, sql:
     const options = { transaction }
     allowMs(transaction, statementLimitMs)
     await sequelize.query(readSnapshotSql(id), options)
-    const ownSql = 'SELECT pg_backend_pid()::text AS pid, pg_current_snapshot()::text AS sees'
+    const ownSql = `SELECT pg_backend_pid()::text AS pid, pg_current_snapshot()::text AS sees, set_config('lock_timeout', '${lockLimitMs}', true)`
     const [own] = await select<{ pid: string; sees: string }>(sequelize, ownSql, options)
     // Another server may have a snapshot of the same name.
     if (isOver || own?.sees !== sees) return null

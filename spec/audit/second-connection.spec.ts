@@ -1,10 +1,12 @@
 import type { Options } from 'sequelize'
 
+import { findBlockedSession } from '../support/blocked'
 import { createKey } from '../support/keys'
 import { secret, shown, useTrail } from '../support/trail'
 import { until } from '../support/until'
 
-const { apiKeys, database, rows, makeTrail, sealAll, meddle, createOf, holdLock } = useTrail()
+const { apiKeys, database, sequelize, rows, makeTrail, sealAll, meddle, createOf, holdLock } =
+  useTrail()
 
 /** Parts of the statements that export a snapshot and join it, that read the blocks of seals, and that find the keys to compare. */
 const [exports, joins, blocks, suspects] = [
@@ -112,6 +114,23 @@ describe('verifyAuditTrail, with a connection to spare', () => {
 
     expect(shown(faults)).toEqual([['contradicted', null]])
     expect([joins, suspects].map(count)).toEqual([1, 2])
+  })
+
+  it('asks again on its first connection if the second waits behind a change of a table that waits for the first', async () => {
+    await makeTrail()
+    await meddle(`UPDATE api_keys SET name = 'Mine'`)
+    let changed: Promise<unknown> | undefined
+    const { instance, count } = createPatient(async (sql) => {
+      if (!sql.includes(suspects) || count(suspects) > 1) return
+      changed = sequelize.query('BEGIN; LOCK TABLE api_key_events; COMMIT')
+      await findBlockedSession(sequelize)
+    })
+
+    const { faults } = await instance.verifyAuditTrail()
+
+    expect(shown(faults)).toEqual([['contradicted', null]])
+    expect([joins, suspects].map(count)).toEqual([1, 2])
+    await changed
   })
 
   it('ends what runs there if its listener throws', async () => {
