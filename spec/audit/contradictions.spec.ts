@@ -1,8 +1,18 @@
+import { tablesOf } from '../../models/tables'
 import { createKey } from '../support/keys'
 import { insertKey, secret, useTrail } from '../support/trail'
 
-const { apiKeys, sequelize, createProcess, meddle, makeOld, ageSeals, expectFaults, idAt } =
-  useTrail()
+const {
+  apiKeys,
+  sequelize,
+  createProcess,
+  meddle,
+  makeOld,
+  ageSeals,
+  expectFaults,
+  idAt,
+  holdLock,
+} = useTrail()
 
 describe('verifyAuditTrail, beside the keys', () => {
   it('finds an entry of the database for a change that was never made', async () => {
@@ -126,6 +136,32 @@ describe('verifyAuditTrail, beside the keys', () => {
       )
     },
   )
+
+  it('finds an entry of a suspension that was put before the end of another one', async () => {
+    const alice = { type: 'user', id: 'alice' } as const
+    await apiKeys.suspendOwner(alice)
+    await apiKeys.reactivateOwner(alice)
+    await expectFaults()
+
+    const lock = await holdLock('SELECT FROM api_key_audit_head FOR UPDATE')
+    await apiKeys.suspendOwner(alice)
+    await sequelize.query(`
+      BEGIN;
+      SELECT set_config('${tablesOf('public').settings.pruning}', pg_current_xact_id()::text, true);
+      CREATE TEMP TABLE moved ON COMMIT DROP AS SELECT * FROM api_key_events ORDER BY id DESC LIMIT 1;
+      DELETE FROM api_key_events WHERE id = (SELECT id FROM moved);
+      DELETE FROM api_key_suspended_owners;
+      DELETE FROM api_key_events WHERE actor_type = 'database';
+      DELETE FROM api_key_unsealed_events;
+      UPDATE moved SET id = (SELECT min(id) - 1 FROM api_key_events);
+      INSERT INTO api_key_events OVERRIDING SYSTEM VALUE SELECT * FROM moved;
+      COMMIT`)
+    await lock.release()
+
+    const { faults } = await apiKeys.verifyAuditTrail()
+    const message = 'The trail and the user alice do not agree on the suspension.'
+    expect(faults).toMatchObject([{ kind: 'contradicted', message }])
+  })
 
   it('agrees with suspensions that were changed by hand', async () => {
     await apiKeys.suspendOwner({ type: 'user', id: 'alice' })
