@@ -26,7 +26,8 @@ export type Tampering = [title: string, sql: string, faults: Fault[]]
 /** The limits that every verification names. */
 export const always = [
   expect.stringContaining('looks like one of a trigger'),
-  expect.stringContaining('before it was sealed'),
+  expect.stringContaining('with its change before it was sealed'),
+  expect.stringContaining('put in again before it was sealed'),
   expect.stringContaining('replaced functions of Postgres'),
   expect.stringContaining('row level security'),
   expect.stringContaining('A change of what no entry has'),
