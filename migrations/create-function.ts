@@ -107,6 +107,7 @@ function bodyOf(tables: Tables): string {
           is_counted boolean;
           prefixes text[];
           maximum integer;
+          wanted integer := 1;
           number bigint;
           new record;
           entry record;
@@ -217,7 +218,7 @@ function createSql(tables: Tables, claims?: string): string {
                      ${isSuspendedSql(tables, 'owner')} AS is_suspended
                 FROM (
                   SELECT DISTINCT ON (owner_number) owner_number, user_id, organization_id, service, (most ->> owner_type)::integer AS maximum,
-                         (key_prefixes ->> ${keyPrefixSql('prefix')})::text[] AS prefixes
+                         count(*) OVER (PARTITION BY owner_number) AS wanted, (key_prefixes ->> ${keyPrefixSql('prefix')})::text[] AS prefixes
                     FROM wanted
                 ) AS owner
             ), numbered AS (
@@ -245,19 +246,24 @@ function isSpelledSql(key: string): string {
 
 /**
  * SQL for the number of keys of an owner that are neither revoked nor expired, at most `maximum`, whose prefixes are in `prefixes` of
- * the row or the block of that name: columns of the app may have the same names. The prefix is
- * compared as an expression that no index has. Before the first ANALYZE, for example after a restore, the server would read all keys of
- * the prefix.
+ * the row or the block of that name: columns of the app may have the same names. If there is room for the `wanted` keys beside all keys
+ * of the owner, it is the number of all keys, which an index has. The prefix is compared as an expression that no index has. Before the
+ * first ANALYZE, for example after a restore, the server would read all keys of the prefix.
  */
 function countByColumnSql({ keys }: Tables, row: string, column: string, given = row): string {
-  return `(
+  const tooMany = `greatest(${given}.maximum - ${given}.wanted + 1, 0)`
+  return `coalesce((
+                SELECT nullif(count(*), ${tooMany}) FROM (
+                  SELECT FROM ${keys} AS own WHERE own.${column} = ${row}.${column} LIMIT ${tooMany}
+                ) AS own
+              ), (
                 SELECT count(*) FROM (
                   SELECT FROM ${keys} AS living
                    WHERE living.${column} = ${row}.${column} AND ${keyPrefixSql('living.prefix')} || '' = ANY (${given}.prefixes) AND living.status <> 'REVOKED'
                      AND (living.expires_at IS NULL OR living.expires_at > to_timestamp(api_key_create.at_ms / 1000))
                    LIMIT ${given}.maximum
                 ) AS living
-              )`
+              ))`
 }
 
 /** SQL for the same of an owner of any type. */

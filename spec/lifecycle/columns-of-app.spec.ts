@@ -10,7 +10,7 @@ const world = useWorld({ options: { imports: [source], maxKeysPerOwner: 50 } })
 
 /** Names that the statements of the library give to rows, values and variables. */
 const names = `
-  key keys new entry given wanted mine owner made living claim owner_type owner_id owner_number ordinality
+  key keys new entry given wanted mine owner made own living claim owner_type owner_id owner_number ordinality
   is_spelled place_of_owner maximum prefixes most number place at_ms patience is_suspended is_counted owners
   version changes json value lock xid ref salt scope part body reason action api_key_id before after entry_mac
   claimed_until as_of state used used_at hour verified event_id
