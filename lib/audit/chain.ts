@@ -74,9 +74,23 @@ export const oldestMs = dayMs
 /** How long after its seal an entry may claim that it was signed: clocks differ. */
 export const newestMs = 300_000
 
-/** True if an entry was signed at about the time of its seal, both in milliseconds since 1970. */
-export function isTimely(signedAt: number, sealedAt: number): boolean {
-  return signedAt >= sealedAt - oldestMs && signedAt <= sealedAt + newestMs
+/** When an entry of the library was signed, written and sealed, in milliseconds since 1970. */
+interface Times {
+  signedAt: number
+  createdAt: number
+  /** The time that the id is made of. Ids may be ahead of the time. */
+  numberedAt: number
+  sealedAt: number
+}
+
+/** True if an entry was signed at about the time of its seal, and written in between. */
+export function isTimely({ signedAt, createdAt, numberedAt, sealedAt }: Times): boolean {
+  return (
+    signedAt >= sealedAt - oldestMs &&
+    signedAt <= sealedAt + newestMs &&
+    Math.min(createdAt, numberedAt) >= signedAt - newestMs &&
+    createdAt <= sealedAt + newestMs
+  )
 }
 
 /** Returns the hash of a seal, which covers the entry and everything before it. */

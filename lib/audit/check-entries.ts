@@ -23,6 +23,8 @@ interface Found {
   signedAt: number | null
   sealedAt: number | null
   sealedBefore: number | null
+  /** True if an entry of the library has an id or a time from before it was signed, or a time from after its seal. */
+  isMoved: boolean
 }
 
 /** A part of the chain. */
@@ -97,10 +99,14 @@ function checkFound(walk: Walk, entry: Found, unproven: ReadonlySet<string>) {
   if (check === 'invalid')
     findings.report('inserted', place, 'The library did not write the entry.')
   else if (isOutOfTime(entry)) findings.report('inserted', place, outOfTime)
+  else if (entry.isMoved) findings.report('inserted', place, moved)
 }
 
 const outOfTime =
   'The entry was signed long before it was sealed, or after it: it was put back, or its transaction was open for a day, or a clock was set.'
+
+const moved =
+  'The entry has a time or an id from before it was signed, or a time from after it was sealed: it was taken out and put in again, or a clock was set.'
 
 /** The middle of the time in which an entry may have been signed, before its seal. */
 const middleMs = (oldestMs - newestMs) / 2
@@ -120,8 +126,14 @@ const sealedMs = `date_part('epoch', sealed_at) * 1000`
 
 const signedMs = `split_part(entry_mac, ':', 2)::float8`
 
-/** SQL that is true for an entry whose seal does not say that it is genuine, or that was not signed at about the time of the seal. */
-const isDoubtful = `((is_genuine IS NOT TRUE AND actor_type <> 'database') OR coalesce(abs(signed_at - ms + ${middleMs}) > ${newestMs + middleMs}, false))`
+/** SQL that is true for an entry that was signed, and that claims that it was written before that, or after it was sealed. */
+const isMoved = `(signed_at IS NOT NULL AND coalesce(least(created_ms, id / 1000.0) < signed_at - ${newestMs} OR created_ms > ms + ${newestMs}, false))`
+
+/**
+ * SQL that is true for an entry whose seal does not say that it is genuine, or that was not signed at about the time of the seal, and
+ * written in between.
+ */
+const isDoubtful = `((is_genuine IS NOT TRUE AND actor_type <> 'database') OR coalesce(abs(signed_at - ms + ${middleMs}) > ${newestMs + middleMs}, false) OR ${isMoved})`
 
 /** SQL for the number of seals of a part, and of entries that are as their seals say. */
 function matchingSql(tables: Tables, part: Part): string {
@@ -149,7 +161,7 @@ function unsealedSql({ events, seals }: Tables, last: string | null): string {
 }
 
 /** SQL for what a check reads of an entry. */
-const foundValues = `id, actor_type, ${signedMs} AS signed_at, erased IS NOT NULL AS has_lost, event, ${entryDigestSql('event')} AS found`
+const foundValues = `id, actor_type, ${signedMs} AS signed_at, date_part('epoch', created_at) * 1000 AS created_ms, erased IS NOT NULL AS has_lost, event, ${entryDigestSql('event')} AS found`
 
 /** SQL for the entries that are not as their seals say, or are not known to be genuine. */
 function foundSql({ seals, unsealed }: Tables, entriesSql: string): string {
@@ -158,7 +170,7 @@ function foundSql({ seals, unsealed }: Tables, entriesSql: string): string {
          WHERE position < ${position} AND sealed_at <> ${time} ORDER BY position DESC LIMIT 1`
   return `
     WITH RECURSIVE found AS MATERIALIZED (
-      SELECT coalesce(id, event_id)::text AS event_id, position, digest, found, ms, sealed_at, signed_at,
+      SELECT coalesce(id, event_id)::text AS event_id, position, digest, found, ms, sealed_at, signed_at, ${isMoved} AS is_moved,
              CASE WHEN id IS NOT NULL THEN ${contentSql('(event)')} END AS content,
              position IS NULL AND id IN (SELECT event_id FROM ${unsealed}) AS is_waiting, coalesce(has_lost AND position IS NOT NULL, false) AS is_erased
         FROM (${entriesSql}) AS entry
@@ -177,7 +189,7 @@ function foundSql({ seals, unsealed }: Tables, entriesSql: string): string {
     )
     SELECT json_build_object(
              'eventId', event_id, 'position', position, 'digest', digest, 'found', found.found, 'content', content,
-             'isWaiting', is_waiting, 'isErased', is_erased, 'signedAt', signed_at, 'sealedAt', ms, 'sealedBefore', started.before
+             'isWaiting', is_waiting, 'isErased', is_erased, 'signedAt', signed_at, 'sealedAt', ms, 'sealedBefore', started.before, 'isMoved', is_moved
            )::text AS json
       FROM found LEFT JOIN started USING (sealed_at) ORDER BY event_id::bigint`
 }

@@ -10,7 +10,11 @@ export interface Waiting {
   isSealed: boolean
   digest: string | null
   entry: StoredEntry | null
+  /** The time that the entry claims, in milliseconds since 1970. */
+  createdAt: number
 }
+
+type FoundEntry = Waiting & { entry: StoredEntry }
 
 /** Entries that are sealed at once. */
 interface Page {
@@ -39,9 +43,10 @@ export function makeSeals(signer: Signer, page: Page) {
   const entries = new Map(
     waiting.filter(({ isSealed }) => !isSealed).map((entry) => [entry.eventId, entry]),
   )
-  for (const { eventId, entry, digest } of entries.values()) {
+  for (const found of entries.values()) {
+    const { eventId, entry, digest } = found
     const isGenuine = entry !== null && checkEntry(signer, entry) === 'valid'
-    arePlain &&= entry !== null && isPlain(entry, isGenuine, sealedAt)
+    arePlain &&= entry !== null && isPlain({ ...found, entry }, isGenuine, sealedAt)
     const isLast = seals.length === waiting.length - 1
     const ofEntries = isLast && arePlain ? page.entriesDigest : null
     const blockDigest = ofEntries && blockDigestOf(before.hash, sealsDigestOf(seals), ofEntries)
@@ -61,10 +66,12 @@ export function makeSeals(signer: Signer, page: Page) {
 }
 
 /** True if verification need not look at an entry as long as it does not change. */
-function isPlain(entry: StoredEntry, isGenuine: boolean, sealedAt: number): boolean {
+function isPlain(found: FoundEntry, isGenuine: boolean, sealedAt: number): boolean {
+  const { eventId, entry, createdAt } = found
   if (!isGenuine && entry.actorType !== 'database') return false
   const at = signedAt(entry)
-  return at === null || isTimely(at, sealedAt)
+  const numberedAt = Number(eventId) / 1_000
+  return at === null || isTimely({ signedAt: at, createdAt, numberedAt, sealedAt })
 }
 
 function toRow(seal: Link & SealedEntry, mac: string | null) {

@@ -43,7 +43,10 @@ interface Page extends End {
 
 /** A page as the statement returns it. */
 type ReadPage = Omit<Page, 'waiting' | 'isFull'> & {
-  waiting: readonly (Omit<Waiting, 'entry'> & { content: Content | null })[]
+  waiting: readonly (Omit<Waiting, 'entry' | 'createdAt'> & {
+    content: Content | null
+    createdAt: unknown
+  })[]
 }
 
 /** The parts that seal. */
@@ -218,6 +221,7 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
                'xid', waiting.xid::text, 'eventId', event_id::text,
                'isSealed', EXISTS (SELECT FROM ${seals} AS seal WHERE seal.event_id = waiting.event_id),
                'content', CASE WHEN event.id IS NOT NULL AND ${size > 0} THEN ${contentSql('event')} END,
+               'createdAt', date_part('epoch', event.created_at) * 1000::float8,
                'digest', CASE WHEN event.id IS NOT NULL THEN ${digest} END
              ) ORDER BY event_id), '[]'))::text
         FROM (SELECT xid, event_id FROM ${queue} AND NOT is_busy ORDER BY xid, event_id LIMIT ${limit}) AS waiting
@@ -233,8 +237,9 @@ async function readPageOf({ connection, tables }: SealingParts, look: Look, size
   const [{ stored = null, waiting: list = null } = {}] = rows
   // These are the names in the statement.
   const page = { ...JSON.parse(stored ?? '{}'), ...JSON.parse(list ?? '{}') } as ReadPage
-  const waiting = page.waiting.map(({ content, ...found }): Waiting => {
-    return { ...found, entry: content && readContent(content) }
+  const waiting = page.waiting.map(({ content, createdAt, ...found }): Waiting => {
+    // JSON has an infinite time as text.
+    return { ...found, entry: content && readContent(content), createdAt: Number(createdAt) }
   })
   return { ...page, waiting, isFull: waiting.length === limit }
 }

@@ -154,7 +154,7 @@ function limitsOf(
   return [
     'An entry of `database` that was written by hand, and that fits: it looks like one of a trigger.',
     'An entry that was removed together with its change before it was sealed: only the process that made the change reports it (`audit_entry_lost`).',
-    'Another time of an entry that was taken out and put in again before it was sealed; and if older entries were pruned, another place of an entry about a suspension.',
+    'Another time of an entry that was taken out and put in again before it was sealed, from five minutes before its signature to five minutes after its seal; and if older entries were pruned, another place of an entry about a suspension, from that time on.',
     'Changes by a superuser who has replaced functions of Postgres: the database computes the digests of entries and of their seals.',
     'Rows that a policy for row level security hides from verification: with it, the owner of a table can hide a key or a suspension.',
     'A change of what no entry has: the times of changes and uses of a key, retired secrets, the reason and the time of a suspension; and with the triggers off `renewed_at`, `revoked_at`, `source`, `created_by` and the ids of secrets.',
