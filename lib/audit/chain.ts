@@ -58,11 +58,11 @@ export interface SealedEntry {
 export interface Seal extends Link, SealedEntry {
   /** `null` for all seals but the last of those that were written at once. */
   mac: string | null
-  /** The digest of the entry as it is now; `null` if the entry is gone, or was missing when it was sealed; and so is `isOld`. */
+  /** The digest of the entry as it is now; `null` if the entry is gone, or was missing when it was sealed. */
   found: string | null
   /** `null` if the seal says that the library wrote the entry. */
   content: Content | null
-  isOld: boolean | null
+  isOld: boolean
 }
 
 /** How many seals are read at a time. */
@@ -137,22 +137,26 @@ export function entriesDigestSql(event: string, order = ''): string {
  * SQL for the time before which seals may be pruned. The seals of the last two days stay, so that a copy of an entry that is put back
  * meets the entry itself, or is older than an entry may be when it is sealed.
  */
-export function keptSql({ seals }: Tables): string {
+function keptSql({ seals }: Tables): string {
   return `(SELECT sealed_at - interval '48 hours' FROM ${seals} ORDER BY position DESC LIMIT 1)`
 }
 
-/** SQL for the time since which there has been an entry. Another role may have given it a time to come, after which it would never be old. */
-export const sinceSql =
-  'CASE WHEN event.id IS NOT NULL THEN least(event.created_at, seal.sealed_at) END'
+/**
+ * SQL that is true for a seal that may be pruned, as one from before a time. Nothing vouches for the time of an entry until it is sealed:
+ * another role may give an entry any time.
+ */
+export function isOldSql(tables: Tables, seal: string, before: string): string {
+  return `(${seal}.sealed_at < ${before}::timestamptz AND ${seal}.sealed_at < ${keptSql(tables)})`
+}
 
-/** SQL for a page of seals after a position, with their entries, as JSON. Entries from before a time are old. */
+/** SQL for a page of seals after a position, with their entries, as JSON. Entries that were sealed before a time are old. */
 export function sealsSql(tables: Tables, after: number | string, before = `'infinity'`): string {
   return `
     SELECT pg_catalog.json_build_object(
              'position', seal.position, 'hash', seal.hash, 'eventId', seal.event_id::text,
              'isGenuine', seal.is_genuine, 'doubts', seal.doubts, 'sealedAt', ${msSql('seal.sealed_at')}, 'mac', seal.mac, 'secretId', seal.secret_id,
              'digest', seal.digest, 'stateDigest', seal.state_digest, 'blockDigest', seal.block_digest, 'found', CASE WHEN event.id IS NOT NULL THEN ${entryDigestSql('event')} END,
-             'isOld', ${sinceSql} < ${before}::timestamptz AND seal.sealed_at < ${keptSql(tables)},
+             'isOld', ${isOldSql(tables, 'seal', before)},
              'content', CASE WHEN event.id IS NOT NULL AND NOT seal.is_genuine THEN ${contentSql('event')} END
            )::text AS json
       FROM ${tables.seals} AS seal LEFT JOIN ${tables.events} AS event ON event.id = seal.event_id

@@ -6,7 +6,7 @@ import { ApiKeysError } from '../errors'
 import type { Pruning } from '../keys/input'
 import { differingSql, notesSql, readNotes } from './check-erasures'
 import { checkContent, checkSeal, startWalk } from './check-seals'
-import { keptSql, pageSize, sealsSql, sinceSql, type Seal } from './chain'
+import { isOldSql, pageSize, sealsSql, type Seal } from './chain'
 import { createFindings } from './faults'
 import { endSql, isReliable, moveHeadSql } from './head'
 import type { End, Head, Trail } from './head'
@@ -14,7 +14,7 @@ import { readOriginChanges, sumOf, writeOriginsSql } from './origins'
 import { durably, lockLimitMs } from './seal'
 
 /**
- * Removes entries from the start of the chain up to the first that is younger, a page at a time. With each page it moves the
+ * Removes entries from the start of the chain up to the first that was sealed later, a page at a time. With each page it moves the
  * checkpoint, from which the chain goes on. Returns how many entries there were.
  */
 export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): Promise<number> {
@@ -31,13 +31,12 @@ export async function prune(trail: Trail, { olderThanDays, dryRun }: Pruning): P
   }
 }
 
-/** Returns the number of entries before the first that is younger. */
+/** Returns the number of entries before the first that was sealed later. */
 async function countPrunable(trail: Trail, before: string): Promise<number> {
-  const { seals, events, auditHead } = trail.tables
-  const kept = `${seals} AS seal JOIN ${events} AS event ON event.id = seal.event_id
-     WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
-  const isYoung = `(${sinceSql} >= ${literal(before)}::timestamptz OR seal.sealed_at >= ${keptSql(trail.tables)})`
-  const firstYoung = `SELECT seal.position FROM ${kept} AND ${isYoung} ORDER BY seal.position LIMIT 1`
+  const { seals, auditHead } = trail.tables
+  const kept = `${seals} AS seal WHERE seal.position > (SELECT checkpoint_position FROM ${auditHead})`
+  const isOld = isOldSql(trail.tables, 'seal', literal(before))
+  const firstYoung = `SELECT seal.position FROM ${kept} AND NOT ${isOld} ORDER BY seal.position LIMIT 1`
   const sql = `SELECT pg_catalog.to_json(count(*))::text AS json
       FROM ${kept} AND seal.position < coalesce((${firstYoung}), ${Number.MAX_SAFE_INTEGER})`
   const [count] = await selectJson<[number]>(trail.sequelize, sql, { transaction: null })
@@ -58,7 +57,7 @@ async function prunePage(trail: Trail, time: string): Promise<number | null> {
   // Pruning must not remove the traces of a change.
   if (!head || !isReliable(signer, head, tail)) throw new ApiKeysError('audit_trail_not_intact')
 
-  const firstYoung = page.findIndex(({ isOld }) => isOld === false)
+  const firstYoung = page.findIndex(({ isOld }) => !isOld)
   const old = firstYoung === -1 ? page : page.slice(0, firstYoung)
   const last = old.at(-1)
   if (!last) return 0

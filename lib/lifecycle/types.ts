@@ -491,8 +491,8 @@ export interface Lifecycle<A extends App = AnyApp> {
   auditHead(): Promise<AuditHead>
 
   /**
-   * Removes the oldest entries of the audit trail, up to the first younger entry, and returns how many entries it removed. It
-   * leaves a signed checkpoint, at which verification begins. Rejects with `audit_trail_not_intact` like `auditHead`.
+   * Removes the oldest entries of the audit trail, up to the first younger entry, and returns how many entries it removed. An entry is as
+   * old as its seal. The call leaves a signed checkpoint, at which verification begins. Rejects with `audit_trail_not_intact` like `auditHead`.
    */
   pruneAuditTrail(options: PruneOptions): Promise<{ events: number }>
 }

@@ -52,6 +52,24 @@ describe('pruneAuditTrail', () => {
     await expectFaults()
   })
 
+  it('leaves an entry that another role has given an earlier time than its seal', async () => {
+    const { id } = await makeOld(400)
+    await sequelize.query(
+      `INSERT INTO api_key_events (api_key_id, owner_type, owner_id, action, actor_type, actor_id, before, after, created_at)
+       VALUES ('${id}', 'user', 'alice', 'updated', 'database', 'postgres', '{}', '{}', '2000-01-01')`,
+    )
+    await apiKeys.auditHead()
+    await ageSeals(`sealed_at - CASE position WHEN 2 THEN interval '10 days' ELSE '0' END`)
+    await createKey(apiKeys)
+    await apiKeys.auditHead()
+    const options = { olderThanDays: 365 }
+
+    expect(await apiKeys.pruneAuditTrail({ ...options, dryRun: true })).toEqual({ events: 1 })
+    expect(await apiKeys.pruneAuditTrail(options)).toEqual({ events: 1 })
+
+    await expectFaults()
+  })
+
   it('leaves the entries that were sealed in the two days before the newest seal, and the trail goes on', async () => {
     const { id } = await makeOld(3)
     const old = await apiKeys.auditHead()

@@ -98,8 +98,8 @@ function trailOf(world: World) {
     )
   }
 
-  /** Has entries that look old be signed and sealed at their time, as an app that is as old would have done. */
-  async function ageSeals() {
+  /** Has entries that look old be signed and sealed at their time, or sealed at another time, as an app that is as old would have done. */
+  async function ageSeals(sealedAt = 'least(sealed_at, created_at)') {
     const entries = await world.rows<{ id: string; content: Content; at: number }>(
       `SELECT id::text, ${contentSql('event')} AS content, (${msSql('created_at')})::float8 AS at
          FROM api_key_events AS event WHERE created_at < now() - interval '1 hour' AND entry_mac IS NOT NULL`,
@@ -109,7 +109,7 @@ function trailOf(world: World) {
       return `UPDATE api_key_events SET entry_mac = '${mac}' WHERE id = ${id}`
     })
     const datedSql = `
-      UPDATE api_key_event_seals AS seal SET sealed_at = least(sealed_at, created_at), digest = ${entryDigestSql('event')}, block_digest = NULL
+      UPDATE api_key_event_seals AS seal SET sealed_at = ${sealedAt}, digest = ${entryDigestSql('event')}, block_digest = NULL
         FROM api_key_events AS event WHERE event.id = event_id`
     await meddle([...aged, datedSql].join(';'))
     const [found] = await world.rows<{ json: string }>(endSql(tablesOf('public')))
