@@ -26,15 +26,24 @@ interface Snapshot {
   sees: string
 }
 
-/** Exports the snapshot of a transaction, which has no savepoint yet; `null` if the app's pool has no connection to spare. */
+/**
+ * Exports the snapshot of a transaction that has just begun to read; `null` if the app's pool has no connection to spare. The server may
+ * deny it, because the role lacks the right for example. The transaction has failed then, and begins anew. A savepoint would be no help, because
+ * the server exports no snapshot behind one.
+ */
 export async function exportSnapshot(
   sequelize: Sequelize,
   transaction: Transaction,
 ): Promise<Snapshot | null> {
   if (!hasSpareConnection(sequelize)) return null
   const sql = 'SELECT pg_export_snapshot() AS id, pg_current_snapshot()::text AS sees'
-  const [snapshot = null] = await select<Snapshot>(sequelize, sql, { transaction })
-  return snapshot
+  try {
+    const [snapshot = null] = await select<Snapshot>(sequelize, sql, { transaction })
+    return snapshot
+  } catch {
+    await sequelize.query(`ROLLBACK; BEGIN; ${readSnapshotSql()}`, { transaction })
+    return null
+  }
 }
 
 /** Starts a statement in a snapshot. The transaction that has exported it must stay open until the end. */

@@ -133,6 +133,19 @@ describe('verifyAuditTrail, with a connection to spare', () => {
     await changed
   })
 
+  it('does all on its first connection if the server exports no snapshot', async () => {
+    await makeTrail()
+    await meddle(`UPDATE api_keys SET name = 'Mine'`)
+    const { instance, count } = createInstance((sql) =>
+      sql.replace('pg_export_snapshot()', '1 / 0'),
+    )
+
+    const { faults } = await instance.verifyAuditTrail()
+
+    expect(shown(faults)).toEqual([['contradicted', null]])
+    expect([exports, joins, suspects].map(count)).toEqual([1, 0, 1])
+  })
+
   it('ends what runs there if its listener throws', async () => {
     await makeTrail()
     // Only the second connection has come that far.
