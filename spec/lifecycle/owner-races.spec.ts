@@ -48,8 +48,19 @@ function failuresOf(results: readonly PromiseSettledResult<unknown>[], ...allowe
   })
 }
 
+/** Verifies a key, again after a 503: a busy machine does not always answer within a second. */
+async function isValid(by: Pick<typeof first, 'verify'>, plainTextKey: string): Promise<boolean> {
+  for (;;) {
+    try {
+      return (await by.verify(plainTextKey)).valid
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'database_unavailable') throw error
+    }
+  }
+}
+
 async function isRefused({ plainTextKey }: Pick<CreatedKey, 'plainTextKey'>) {
-  for (const each of [first, second]) if ((await each.verify(plainTextKey)).valid) return false
+  for (const each of [first, second]) if (await isValid(each, plainTextKey)) return false
   return true
 }
 
@@ -66,12 +77,12 @@ describe('at the same moment', () => {
         const owner = user()
         const key = await createKey({ userId: owner.id })
         const results = await Promise.allSettled([
-          second.verify(key.plainTextKey),
+          isValid(second, key.plainTextKey),
           first.suspendOwner(owner, { everywhere: true }),
-          small.verify(key.plainTextKey),
-          second.verify(key.plainTextKey),
+          isValid(small, key.plainTextKey),
+          isValid(second, key.plainTextKey),
         ])
-        const isGood = (await isRefused(key)) && !(await small.verify(key.plainTextKey)).valid
+        const isGood = (await isRefused(key)) && !(await isValid(small, key.plainTextKey))
         return failuresOf(results)[0] ?? (isGood ? null : 'accepted')
       })
       expect(faults).toEqual([])
@@ -91,7 +102,7 @@ describe('at the same moment', () => {
         const [created] = results
         const fault = failuresOf(results, 'owner_suspended')[0]
         if (fault !== undefined || created.status === 'rejected') return fault ?? null
-        return (await first.verify(created.value.plainTextKey)).valid ? 'accepted' : null
+        return (await isValid(first, created.value.plainTextKey)) ? 'accepted' : null
       })
       expect(faults).toEqual([])
     },
@@ -175,23 +186,23 @@ describe('at the same moment', () => {
       for (let round = 0; round < rounds / half; round++) {
         const suspended = keys.filter((_, index) => index % 2 === round % 2)
         const userIds = suspended.map(({ userId }) => userId)
-        await Promise.all(suspended.map(async ({ plainTextKey }) => small.verify(plainTextKey)))
+        await Promise.all(suspended.map(async ({ plainTextKey }) => isValid(small, plainTextKey)))
         await Promise.all([
           rows('INSERT INTO api_key_suspended_owners (user_id) SELECT unnest($1::text[])', [
             userIds,
           ]),
-          ...keys.map(async ({ plainTextKey }) => small.verify(plainTextKey)),
+          ...keys.map(async ({ plainTextKey }) => isValid(small, plainTextKey)),
         ])
         const endsAt = Date.now() + maxStalenessMs
         while (Date.now() < endsAt) {
-          for (const { plainTextKey } of keys) await small.verify(plainTextKey)
+          for (const { plainTextKey } of keys) await isValid(small, plainTextKey)
         }
         for (const { id, plainTextKey } of suspended) {
-          if ((await small.verify(plainTextKey)).valid) accepted.push(`round ${round}: ${id}`)
+          if (await isValid(small, plainTextKey)) accepted.push(`round ${round}: ${id}`)
         }
         await rows('DELETE FROM api_key_suspended_owners')
         for (const { plainTextKey } of suspended) {
-          await until(async () => (await small.verify(plainTextKey)).valid)
+          await until(async () => isValid(small, plainTextKey))
         }
       }
       expect(accepted).toEqual([])
