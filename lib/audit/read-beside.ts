@@ -67,7 +67,7 @@ export function readBeside(sequelize: Sequelize, snapshot: Snapshot | null, sql:
       return (await select<{ json: string }>(sequelize, sql, options)).map(({ json }) => json)
     } finally {
       pid = undefined
-      // What the app sends on this connection next must not be cancelled.
+      // A later cancellation would hit the app's next statement on this connection.
       await cancelling
     }
   }
